@@ -1,0 +1,73 @@
+"""Runs the migrations, one process at a time, and then says who may do what.
+
+`segmentql migrate` hands over the addresses in `config.attributes`; the `alembic` command, which a
+developer runs to write a migration, reads the settings.
+"""
+
+import asyncio
+from pathlib import Path
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from segmentql.settings import load_settings
+from segmentql.tables import Base
+
+ONE_AT_A_TIME = 0x5E6_3E47  # any number; every process that migrates must ask for the same lock
+LOCK_TIMEOUT = "5s"
+GRANTS = Path(__file__).parent / "grants.sql"
+
+
+def migrate(connection: Connection, service_role: str) -> None:
+    # A session lock and not a transaction's: each migration commits on its own. It is waited for
+    # without a limit, for the one who has it is doing what we came to do.
+    connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": ONE_AT_A_TIME})
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.commit()
+    try:
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            transaction_per_migration=True,
+            include_name=lambda name, kind, _: not (
+                kind == "table" and name is not None and name.startswith("history_")
+            ),
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+        if connection.dialect.has_table(connection, "leases"):
+            grant(connection, service_role)
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": ONE_AT_A_TIME})
+        connection.commit()
+
+
+def grant(connection: Connection, service_role: str) -> None:
+    """Give the service's role what `grants.sql` lists, unless it is the owner itself."""
+    if service_role == connection.scalar(text("SELECT current_user")):
+        return
+    quoted = connection.dialect.identifier_preparer.quote(service_role)
+    for statement in GRANTS.read_text().format(service=quoted).split(";\n"):
+        if statement.strip():
+            connection.execute(text(statement))
+    connection.commit()
+
+
+async def run() -> None:
+    attributes = context.config.attributes
+    owner_url, service_url = attributes.get("owner_url"), attributes.get("service_url")
+    if owner_url is None or service_url is None:
+        settings = load_settings()
+        owner_url, service_url = settings.owner_database_url, settings.database_url
+    engine = create_async_engine(owner_url, poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate, make_url(service_url).username or "")
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(run())

@@ -1,0 +1,18 @@
+-- All that the service's role may do, applied after every migration. It owns nothing, and it
+-- reads history without being able to write it: that is the triggers' alone.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
+GRANT USAGE ON SCHEMA public TO {service};
+GRANT SELECT ON history, alembic_version TO {service};
+GRANT SELECT, INSERT, DELETE ON users TO {service};
+-- created_at never changes; without the right to update some column, rows cannot be locked.
+GRANT UPDATE (created_at) ON users TO {service};
+GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
+GRANT SELECT, UPDATE ON last_pick TO {service};
+GRANT SELECT, INSERT ON segments TO {service};
+GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, tidied_at)
+    ON segments TO {service};
+GRANT SELECT, INSERT, DELETE ON memberships TO {service};
+GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
+GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
+GRANT SELECT, INSERT, UPDATE ON leases TO {service};
+GRANT EXECUTE ON FUNCTION make_history_partitions(date, integer) TO {service};

@@ -1,0 +1,1 @@
+"""SegmentQL: a GraphQL server for users and the segments they belong to."""

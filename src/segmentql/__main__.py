@@ -1,0 +1,5 @@
+"""`python -m segmentql` is `segmentql`."""
+
+from segmentql.cli import main
+
+main()

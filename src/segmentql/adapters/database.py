@@ -1,0 +1,209 @@
+"""The database: engines, sessions for reading and for writing, and what its faults mean.
+
+Nobody else commits. A read session runs each statement on its own (AUTOCOMMIT), so that a read
+costs one round trip; `Database.transaction` runs a whole change, again where PostgreSQL broke a
+deadlock, and hands over the jobs that the change asked for once it is committed.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from segmentql import metrics
+from segmentql.adapters.jobs import Message
+from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable
+from segmentql.settings import Settings
+
+T = TypeVar("T")
+
+MAX_ATTEMPTS: Final = 8
+"""Of one change, while PostgreSQL picks it as the victim of a deadlock or conflict."""
+
+RETRY_SECONDS: Final = 0.02
+"""The longest wait before the second attempt; doubled for each further one."""
+
+CONNECT_SECONDS: Final = 5
+POOL_WAIT_SECONDS: Final = 5
+LOCK_SECONDS: Final = 5
+IDLE_IN_TRANSACTION_SECONDS: Final = 15
+
+# https://www.postgresql.org/docs/18/errcodes-appendix.html
+_CONFLICTS: Final = {"40001", "40P01"}
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_QUERY_CANCELED: Final = "57014"
+_UNAVAILABLE_CLASSES: Final = ("08", "53", "57", "58")
+"""Connection exceptions, insufficient resources, operator intervention, system errors."""
+
+
+class ReadSession(AsyncSession):
+    """Reads, one statement at a time. The type keeps it out of functions that write."""
+
+
+class WriteSession(AsyncSession):
+    """Writes, within the transaction that `Database.transaction` opened and will commit."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine, expire_on_commit=False, autoflush=False)
+        self.outbox: list[Message] = []
+
+    def after_commit(self, message: Message) -> None:
+        """Have a job sent once this transaction is committed; never if it is not."""
+        self.outbox.append(message)
+
+
+class Database:
+    """The primary and, where one is set, a replica for reads; used on one event loop."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, deliver: Callable[[Sequence[Message]], None]
+    ) -> None:
+        self._primary = _engine(settings.database_url, settings, name)
+        self._replica = (
+            _engine(settings.database_read_url, settings, f"{name} reads")
+            if settings.database_read_url
+            else self._primary
+        )
+        self._deliver = deliver
+        # The same pools, each statement for itself.
+        self._primary_reads = self._primary.execution_options(isolation_level="AUTOCOMMIT")
+        self._replica_reads = self._replica.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def has_replica(self) -> bool:
+        return self._replica is not self._primary
+
+    @asynccontextmanager
+    async def read(self, *, primary: bool = True) -> AsyncIterator[ReadSession]:
+        """Open a session for a few reads; never hold it while awaiting anything else."""
+        engine = self._primary_reads if primary else self._replica_reads
+        with faults_named():
+            async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
+                yield session
+
+    async def read_one(
+        self, work: Callable[[ReadSession], Awaitable[T]], *, primary: bool = True
+    ) -> T:
+        """Run a read, a second time where the first met a connection that had died."""
+        try:
+            async with self.read(primary=primary) as session:
+                return await work(session)
+        except Unavailable:
+            async with self.read(primary=primary) as session:
+                return await work(session)
+
+    async def transaction(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
+        """Run `work` in one transaction and commit it; what it raises rolls it back.
+
+        `work` may run several times, so it must do nothing but use its session.
+
+        Raises:
+            Unavailable: the database cannot be reached; nothing was changed.
+            OutcomeUnknown: the connection was lost while committing.
+            TimedOut: a statement or a wait for a lock took too long; nothing was changed.
+        """
+        lost_before = False
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                with faults_named():
+                    async with WriteSession(self._primary) as session:
+                        result = await work(session)
+                        await self._commit(session)
+                self._deliver(session.outbox)
+                return result
+            except OutcomeUnknown:
+                raise
+            except Unavailable:
+                # A pooled connection may have died since it was last used, and nothing was
+                # committed: once more, on a new one.
+                if lost_before:
+                    raise
+                lost_before = True
+            except DBAPIError as error:
+                if sqlstate(error) not in _CONFLICTS or attempt == MAX_ATTEMPTS:
+                    raise
+                metrics.TRANSACTION_RETRIES.inc()
+                await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
+        raise AssertionError
+
+    @staticmethod
+    async def _commit(session: WriteSession) -> None:
+        try:
+            await session.commit()
+        except (DBAPIError, OSError, TimeoutError) as error:
+            if _is_unavailable(error) or isinstance(error, TimeoutError):
+                raise OutcomeUnknown from error
+            raise
+
+    async def dispose(self) -> None:
+        """Close every connection; on the loop that opened them."""
+        await self._primary.dispose()
+        if self.has_replica:
+            await self._replica.dispose()
+
+    def pool_in_use(self) -> int:
+        """Connections checked out now, of the primary's pool."""
+        return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """PostgreSQL's code for what went wrong; None where it never came to say."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+@contextmanager
+def faults_named() -> Iterator[None]:
+    """Turn a driver's faults that are nobody's mistake into `Unavailable` and `TimedOut`."""
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) in {_QUERY_CANCELED, _LOCK_NOT_AVAILABLE}:
+            raise TimedOut from error
+        if _is_unavailable(error):
+            raise Unavailable from error
+        raise
+    except PoolTimeoutError as error:
+        raise Unavailable from error
+    except TimeoutError as error:
+        raise TimedOut from error
+    except OSError as error:
+        raise Unavailable from error
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    code = sqlstate(error)
+    if code is None:
+        return error.connection_invalidated
+    return code.startswith(_UNAVAILABLE_CLASSES)
+
+
+def _engine(url: str, settings: Settings, name: str) -> AsyncEngine:
+    milliseconds = int(settings.statement_timeout_seconds * 1000)
+    return create_async_engine(
+        url,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        pool_use_lifo=True,
+        skip_autocommit_rollback=True,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            # Past the server's own limit: only a server that hangs gets here.
+            "command_timeout": settings.statement_timeout_seconds + 2,
+            "server_settings": {
+                "application_name": name,
+                "timezone": "UTC",
+                "jit": "off",  # every statement is short; compiling one would cost more
+                "statement_timeout": str(milliseconds),
+                "lock_timeout": str(LOCK_SECONDS * 1000),
+                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
+            },
+        },
+    )

@@ -1,0 +1,180 @@
+"""The job queue: what a job is, how one is sent, and how the worker's broker is made.
+
+A message is a hint that there is work; the truth is a row in PostgreSQL, and the scheduler finds
+what a lost message left undone. So sending is never waited for, a delay is never longer than about
+a minute, and every actor may run twice, at once, or for nothing.
+"""
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import dramatiq
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import AsyncIO, Middleware, Retries, ShutdownNotifications, TimeLimit
+from redis import Redis
+from redis.exceptions import RedisError
+
+from segmentql import metrics
+
+log = structlog.get_logger(__name__)
+
+MAX_DELAY_SECONDS: Final = 60
+"""What is due later is the scheduler's: delayed messages wait in one list, not by due time."""
+
+REDIS_SECONDS: Final = 2
+"""How long Redis may take to answer one command."""
+
+MAX_UNSENT: Final = 1000
+"""Messages that may wait for a slow Redis before further ones are left to the scheduler."""
+
+REDELIVERY_CHANCE: Final = 1_000_000
+"""Of a million: look for messages of dead workers at every fetch (60 s after the death)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kind of work: its actor's name, its queue, and the limits of one try."""
+
+    name: str
+    queue: str
+    time_limit_seconds: float
+    max_retries: int
+    max_backoff_seconds: float = 60
+
+
+END_DUE_MEMBERSHIPS: Final = Job(
+    "end_due_memberships", queue="ends", time_limit_seconds=60, max_retries=3
+)
+"""On a queue of its own, so that its delayed messages wait behind no others."""
+
+RECORD_SEGMENT_LEAVES: Final = Job(
+    "record_segment_leaves", queue="tidying", time_limit_seconds=120, max_retries=3
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A hint that there is work of a kind; `args` are ids only."""
+
+    job: Job
+    args: tuple[int, ...] = ()
+    delay_seconds: float = 0
+
+
+@dataclass(frozen=True)
+class Actor:
+    """What carries out a job: `work(context, *args)` on the worker's event loop."""
+
+    job: Job
+    work: Callable[..., Awaitable[None]]
+
+
+class Sender:
+    """Sends messages from a thread of its own, so that no request waits for Redis."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._broker = redis_broker(redis_url, [])
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._unsent = threading.BoundedSemaphore(MAX_UNSENT)
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Send soon; what cannot be sent is counted, logged, and left to the scheduler."""
+        for message in messages:
+            if self._unsent.acquire(blocking=False):
+                self._thread.submit(self._send, message)
+            else:
+                metrics.MESSAGES_LOST.labels(message.job.name).inc()
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._broker.enqueue(
+                dramatiq.Message(
+                    queue_name=message.job.queue,
+                    actor_name=message.job.name,
+                    args=message.args,
+                    kwargs={},
+                    options={},
+                ),
+                delay=int(message.delay_seconds * 1000) or None,
+            )
+        except (RedisError, OSError) as error:
+            metrics.MESSAGES_LOST.labels(message.job.name).inc()
+            log.warning("message_not_sent", job=message.job.name, reason=str(error))
+        finally:
+            self._unsent.release()
+
+    def close(self) -> None:
+        """Send what waits, then stop; returns once the thread has ended."""
+        self._thread.shutdown(wait=True)
+        self._broker.close()
+        self._broker.client.close()
+
+
+class ActorMetrics(Middleware):
+    """Counts each run of an actor and how it ended."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._started[message.message_id] = time.monotonic()
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        seconds = time.monotonic() - self._started.pop(message.message_id, time.monotonic())
+        outcome = "failed" if exception else "done"
+        metrics.ACTOR_RUNS.labels(message.actor_name, outcome).inc()
+        metrics.ACTOR_SECONDS.labels(message.actor_name).observe(seconds)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._started.pop(message.message_id, None)
+
+
+def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroker:
+    """Make a broker; it connects when first used. The URL's database is Dramatiq's alone."""
+    client = Redis.from_url(
+        redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+    )
+    return RedisBroker(
+        client=client, middleware=list(middleware), maintenance_chance=REDELIVERY_CHANCE
+    )
+
+
+def worker_middleware() -> list[Middleware]:
+    """What every broker that runs actors has, in this order."""
+    return [TimeLimit(), ShutdownNotifications(), Retries(), AsyncIO(), ActorMetrics()]
+
+
+def declare(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:
+    """Make each actor known to `broker`; `context()` is asked at each run."""
+    for actor in actors:
+        _declare(broker, actor, context)
+
+
+def _declare(broker: Broker, actor: Actor, context: Callable[[], object]) -> None:
+    async def run(*args: int) -> None:
+        await actor.work(context(), *args)
+
+    job = actor.job
+    dramatiq.actor(
+        run,
+        actor_name=job.name,
+        queue_name=job.queue,
+        broker=broker,
+        time_limit=int(job.time_limit_seconds * 1000),
+        max_retries=job.max_retries,
+        min_backoff=200,
+        max_backoff=int(job.max_backoff_seconds * 1000),
+    )

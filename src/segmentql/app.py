@@ -1,0 +1,136 @@
+"""The web application: `create_app(settings)`. Importing this module has no effect."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from segmentql import metrics
+from segmentql.adapters.database import Database
+from segmentql.adapters.http import RequestIds
+from segmentql.adapters.jobs import REDIS_SECONDS, Sender
+from segmentql.errors import SegmentQLError
+from segmentql.graphql.execution import Engine
+from segmentql.graphql.view import GraphQLView
+from segmentql.memberships import ends
+from segmentql.schema import make_schema
+from segmentql.settings import Settings
+from segmentql.tables import Cause
+
+log = structlog.get_logger(__name__)
+
+EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
+
+
+def create_app(settings: Settings) -> Starlette:
+    """Make the application; it connects when it starts and lets go when it stops."""
+    engine = Engine(make_schema())
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        sender = Sender(settings.redis_url)
+        database = Database(settings, name="segmentql api", deliver=sender.deliver)
+        redis = Redis.from_url(
+            settings.redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        )
+        app.state.database = database
+        app.state.redis = redis
+        app.state.settings = settings
+        app.state.view = GraphQLView(
+            engine,
+            database,
+            max_body_bytes=settings.max_body_bytes,
+            page=EXPLORER / "index.html",
+        )
+        try:
+            yield
+        finally:
+            await redis.aclose()
+            await database.dispose()
+            sender.close()
+
+    return Starlette(
+        routes=[
+            Route("/graphql", graphql, methods=["GET", "POST"]),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", exposition),
+            Mount("/explorer", StaticFiles(directory=EXPLORER, check_dir=False)),
+        ],
+        middleware=[Middleware(RequestIds)],
+        lifespan=lifespan,
+    )
+
+
+async def graphql(request: Request) -> Response:
+    view: GraphQLView = request.app.state.view
+    return await view(request)
+
+
+async def healthz(request: Request) -> Response:
+    """Say that the process is up, whatever it depends on."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Say whether reads can be served: 200 while the database answers, 503 while it does not."""
+    try:
+        async with request.app.state.database.read() as session:
+            await session.execute(text("SELECT 1"))
+        database = "ok"
+    except SegmentQLError:
+        database = "unavailable"
+    try:
+        await request.app.state.redis.ping()
+        redis = "ok"
+    except (RedisError, OSError):
+        redis = "degraded"
+    status = 200 if database == "ok" else 503
+    return JSONResponse({"database": database, "redis": redis}, status_code=status)
+
+
+async def exposition(request: Request) -> Response:
+    """Write every metric as Prometheus reads it, of all processes where they share a folder."""
+    registry = CollectorRegistry()
+    if request.app.state.settings.metrics_dir:
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        collected = [generate_latest(registry)]
+    else:
+        collected = [generate_latest(PROCESS_REGISTRY)]
+    due = CollectorRegistry()
+    try:
+        async with request.app.state.database.read() as session:
+            untidied = await ends.untidied(session)
+        due.register(_Due({Cause.TTL: untidied.by_ttl, Cause.SEGMENT_DELETED: untidied.by_segment}))
+        collected.append(generate_latest(due))
+    except SegmentQLError as error:
+        # The rest is worth having, above all now; this one is absent rather than wrong.
+        log.warning("metric_not_read", metric=metrics.UNTIDIED, reason=type(error).__name__)
+    return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Due(Collector):
+    def __init__(self, memberships: dict[Cause, int]) -> None:
+        self._memberships = memberships
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(metrics.UNTIDIED, metrics.UNTIDIED_HELP, labels=["cause"])
+        for cause, count in self._memberships.items():
+            family.add_metric([cause], count)
+        yield family

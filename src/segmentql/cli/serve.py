@@ -1,0 +1,44 @@
+"""`segmentql serve`: the API alone, against services that run elsewhere."""
+
+import click
+import uvicorn
+
+from segmentql import logs
+from segmentql.cli.settings import settings_or_exit
+from segmentql.settings import Settings
+
+GRACE_SECONDS = 30
+"""How long requests under way may take when the server is told to stop."""
+
+
+@click.command()
+@click.option("--host", help="Where to listen.  [default: SEGMENTQL_HOST or 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes."
+)
+def serve(host: str | None, port: int | None, workers: int) -> None:
+    """Serve the API; the database and Redis are where the settings say."""
+    settings = settings_or_exit(host=host, port=port)
+    uvicorn.run(
+        "segmentql.cli.serve:make_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def make_app():  # type: ignore[no-untyped-def]
+    """Make one process' application; uvicorn calls this in each."""
+    from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
+
+    settings: Settings = settings_or_exit()
+    logs.configure(settings)
+    return create_app(settings)

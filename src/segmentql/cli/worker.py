@@ -1,0 +1,16 @@
+"""`segmentql worker`: carries out jobs, against services that run elsewhere."""
+
+import click
+
+from segmentql import logs
+from segmentql.cli.settings import settings_or_exit
+
+
+@click.command()
+def worker() -> None:
+    """Carry out jobs until SIGTERM: ends of memberships, deletions of segments."""
+    from segmentql.worker import run  # noqa: PLC0415 - every actor with all it needs
+
+    settings = settings_or_exit()
+    logs.configure(settings)
+    run(settings)

@@ -1,0 +1,119 @@
+"""Every error that SegmentQL raises on purpose.
+
+SegmentQLError
+ +-- Refused                  a change was refused, for one or more of these reasons:
+ |     (Refusal)
+ |      +-- InvalidInput
+ |      +-- SegmentNotFound
+ |      +-- SegmentAlreadyExists
+ |      +-- UserNotFound
+ |      +-- UserAlreadyExists
+ |      +-- VersionConflict
+ +-- BadValue                 one value is not what it should be; the edge says which one it was
+ +-- FutureMoment             a past was asked for that has not happened yet
+ +-- Unavailable              the database cannot answer now
+ |    +-- OutcomeUnknown      ... and whether the change was made cannot be told
+ +-- TimedOut                 the database took longer than it may
+ +-- SettingsError            the environment does not describe a service that can start
+ +-- LocalServerError         `segmentql up` could not start or keep one of its servers
+
+Errors carry fields; sentences are made at the edges.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class SegmentQLError(Exception):
+    """The root of the tree."""
+
+
+class BadValue(SegmentQLError):
+    """A value breaks its rule: `problem` says what is wrong, `allowed` what would be right."""
+
+    def __init__(self, problem: str, allowed: str) -> None:
+        super().__init__(problem, allowed)
+        self.problem = problem
+        self.allowed = allowed
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One reason why a change was refused; `path` leads into the input."""
+
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InvalidInput(Refusal):
+    problem: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class SegmentNotFound(Refusal):
+    slugs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SegmentAlreadyExists(Refusal):
+    segment: Any
+    """The row of the segment that bears the slug."""
+
+
+@dataclass(frozen=True)
+class UserNotFound(Refusal):
+    user_id: int
+
+
+@dataclass(frozen=True)
+class UserAlreadyExists(Refusal):
+    user: Any
+    """The row of the user that is stored already."""
+
+
+@dataclass(frozen=True)
+class VersionConflict(Refusal):
+    expected_version: int
+    current: Any
+    """The segment's row as it is now."""
+
+
+class Refused(SegmentQLError):
+    """A change was refused and nothing was changed; `refusals` says why, at least one."""
+
+    def __init__(self, *refusals: Refusal) -> None:
+        super().__init__(*refusals)
+        self.refusals: Sequence[Refusal] = refusals
+
+
+class FutureMoment(SegmentQLError):
+    """A state was asked for as of a moment that the database's clock has not reached."""
+
+
+class Unavailable(SegmentQLError):
+    """The database cannot be reached, or refuses connections. Nothing was changed."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection was lost while committing: the change was made whole, or not at all."""
+
+
+class TimedOut(SegmentQLError):
+    """A statement was cancelled at its time limit. Nothing was changed."""
+
+
+class SettingsError(SegmentQLError):
+    """Settings are missing or wrong; `problems` has one line for each of them."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class LocalServerError(SegmentQLError):
+    """A server that `segmentql up` runs on this machine did not start or did not stay up."""

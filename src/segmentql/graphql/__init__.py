@@ -1,0 +1,1 @@
+"""The GraphQL kit: execution, batching, pages, errors, scalars. Knows no feature."""

@@ -1,0 +1,143 @@
+"""Loaders: what all requests in flight ask for in one turn of the event loop is one statement.
+
+A loader lives as long as the process and is shared by every request, which is safe because an
+answer does not depend on who asks. It keeps no answers: a key joins only a statement that has not
+been sent yet, so whoever asks after a commit sees it.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import ClassVar, Generic, TypeVar
+
+from segmentql import metrics
+from segmentql.adapters.database import Database, ReadSession
+from segmentql.errors import SegmentQLError
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Loader(ABC, Generic[K, V]):
+    """Answers keys in batches; a subclass says how one batch is read."""
+
+    max_keys: ClassVar[int] = 1000
+    """Keys in one statement."""
+
+    max_under_way: ClassVar[int] = 4
+    """Statements at a time; further keys wait and make a larger batch."""
+
+    def __init__(self, database: Database, *, primary: bool) -> None:
+        self._database = database
+        self._primary = primary
+        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
+        self._under_way = 0
+        self._scheduled = False
+
+    @abstractmethod
+    async def fetch(self, session: ReadSession, keys: Sequence[K]) -> Mapping[K, V]:
+        """Read one batch, in one statement; `keys` are distinct.
+
+        A key may be left out: then `absent` is its answer.
+        """
+
+    @abstractmethod
+    def absent(self, key: K) -> V:
+        """Answer (or raise) for a key that `fetch` left out."""
+
+    def load(self, key: K) -> asyncio.Future[V]:
+        """Ask for one key's answer; cancelling the future takes this wish back."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[V] = loop.create_future()
+        self._waiting.setdefault(key, []).append(future)
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._send)
+        return future
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._under_way < self.max_under_way:
+            batch: dict[K, list[asyncio.Future[V]]] = {}
+            for key in list(islice(self._waiting, self.max_keys)):
+                futures = [f for f in self._waiting.pop(key) if not f.done()]
+                if futures:
+                    batch[key] = futures
+            if batch:
+                self._under_way += 1
+                task = asyncio.get_running_loop().create_task(self._answer(batch))
+                task.add_done_callback(self._sent)
+                _cancel_when_nobody_waits(task, batch)
+
+    def _sent(self, _: asyncio.Task[None]) -> None:
+        self._under_way -= 1
+        self._send()
+
+    async def _answer(self, batch: Mapping[K, Sequence[asyncio.Future[V]]]) -> None:
+        metrics.BATCH_KEYS.labels(type(self).__name__).observe(len(batch))
+        try:
+            found = await self._database.read_one(
+                lambda session: self.fetch(session, list(batch)), primary=self._primary
+            )
+        except Exception as error:
+            # What is wrong with one key must not fail the others: halve until it is alone. A
+            # database that is away is away for all of them.
+            if len(batch) == 1 or isinstance(error, SegmentQLError):
+                for futures in batch.values():
+                    _fail(futures, error)
+                return
+            keys = list(batch)
+            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                await self._answer({key: batch[key] for key in half})
+            return
+        for key, futures in batch.items():
+            try:
+                value = found[key] if key in found else self.absent(key)
+            except SegmentQLError as error:
+                _fail(futures, error)
+                continue
+            for future in futures:
+                if not future.done():
+                    future.set_result(value)
+
+
+def _fail(futures: Sequence[asyncio.Future[V]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _cancel_when_nobody_waits(
+    task: asyncio.Task[None], batch: Mapping[K, Sequence[asyncio.Future[V]]]
+) -> None:
+    waiting = sum(map(len, batch.values()))
+
+    def given_up(future: asyncio.Future[V]) -> None:
+        nonlocal waiting
+        if future.cancelled():
+            waiting -= 1
+            if waiting == 0:
+                task.cancel()
+
+    for futures in batch.values():
+        for future in futures:
+            future.add_done_callback(given_up)
+
+
+L = TypeVar("L", bound=Loader)  # type: ignore[type-arg]
+
+
+class Loaders:
+    """The process' loaders of one database, each made when first asked for."""
+
+    def __init__(self, database: Database, *, primary: bool) -> None:
+        self._database = database
+        self._primary = primary
+        self._made: dict[type, object] = {}
+
+    def get(self, kind: type[L]) -> L:
+        loader = self._made.get(kind)
+        if loader is None:
+            loader = self._made[kind] = kind(self._database, primary=self._primary)
+        return loader  # type: ignore[return-value]

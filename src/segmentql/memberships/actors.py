@@ -1,0 +1,34 @@
+"""Jobs of memberships, and how the scheduler finds what their messages lost."""
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
+from segmentql.memberships import ends
+from segmentql.adapters.scheduler import Watch
+
+
+async def end_due_memberships(database: Database) -> None:
+    while await database.transaction(ends.end_due) == ends.BATCH_ROWS:
+        pass
+
+
+async def record_segment_leaves(database: Database, segment_id: int) -> None:
+    while await database.transaction(
+        lambda session: ends.record_segment_leaves(session, segment_id)
+    ):
+        pass
+
+
+async def find_due(database: Database) -> list[Message]:
+    """What must be sent so that every membership that has ended gets recorded."""
+    async with database.read() as session:
+        messages = [Message(END_DUE_MEMBERSHIPS)] if await ends.any_due(session) else []
+        segment_ids = await ends.untidied_segments(session)
+    return messages + [Message(RECORD_SEGMENT_LEAVES, (number,)) for number in segment_ids]
+
+
+ACTORS = (
+    Actor(END_DUE_MEMBERSHIPS, end_due_memberships),
+    Actor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
+)
+
+WATCHES = (Watch(find_due),)

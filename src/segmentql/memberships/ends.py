@@ -1,0 +1,122 @@
+"""How memberships end by themselves: by their TTL, or with their segment.
+
+Nobody waits for this. An end is true for every read from its very moment on, by the clock
+(`service.ACTIVE`), and `history` shows the leave at once; what is done here only records it.
+So each function may run twice, late, at once with others, or for nothing: it ends what is due
+when it runs, and a message from before a re-join finds nothing due.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from segmentql import metrics
+from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.tables import Cause
+
+BATCH_ROWS: Final = 5000
+"""Leaves recorded in one transaction: some 0.1 s, so that nobody waits long for its locks."""
+
+# now() is when the statement began, so what is due by it is due by the trigger's clock as well.
+# SKIP LOCKED: what another worker is ending, or a writer changing, is theirs.
+_END_DUE = text("""
+WITH due AS (
+    SELECT user_id, segment_id FROM memberships
+    WHERE expires_at <= now()
+    ORDER BY expires_at, user_id LIMIT :rows
+    FOR UPDATE SKIP LOCKED
+), ended AS (
+    DELETE FROM memberships m USING due
+    WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id
+    RETURNING 1
+)
+SELECT count(*) FROM ended
+""")
+
+_RECORD_LEAVES = text("""
+WITH due AS (
+    SELECT m.user_id, m.segment_id
+    FROM memberships m JOIN segments s ON s.id = m.segment_id
+    WHERE m.segment_id = :segment_id AND s.deleted_at IS NOT NULL
+    ORDER BY m.user_id LIMIT :rows
+    FOR UPDATE OF m SKIP LOCKED
+), ended AS (
+    DELETE FROM memberships m USING due
+    WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id
+    RETURNING 1
+)
+SELECT count(*) FROM ended
+""")
+
+_FORGET_EXCLUSIONS = text("""
+DELETE FROM exclusions WHERE (user_id, segment_id) IN (
+    SELECT e.user_id, e.segment_id
+    FROM exclusions e JOIN segments s ON s.id = e.segment_id
+    WHERE e.segment_id = :segment_id AND s.deleted_at IS NOT NULL
+    ORDER BY e.user_id LIMIT :rows
+    FOR UPDATE OF e SKIP LOCKED
+)
+""")
+
+_MARK_TIDIED = text("""
+UPDATE segments s SET tidied_at = clock_timestamp()
+WHERE s.id = :segment_id AND s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
+  AND NOT EXISTS (SELECT FROM memberships m WHERE m.segment_id = s.id)
+  AND NOT EXISTS (SELECT FROM exclusions e WHERE e.segment_id = s.id)
+""")
+
+_ANY_DUE = text("SELECT EXISTS (SELECT FROM memberships WHERE expires_at <= now())")
+
+_UNTIDIED_SEGMENTS = text("""
+SELECT id FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL ORDER BY id LIMIT 100
+""")
+
+_UNTIDIED = text("""
+SELECT
+    (SELECT count(*) FROM memberships WHERE expires_at <= now()) AS by_ttl,
+    (SELECT count(*)
+     FROM segments s JOIN memberships m ON m.segment_id = s.id
+     WHERE s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
+       AND (m.expires_at IS NULL OR m.expires_at > now())) AS by_segment
+""")
+
+
+async def end_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
+    """Record the leaves of up to `rows` memberships that have run out; how many it were."""
+    ended: int = (await session.execute(_END_DUE, {"rows": rows})).scalar_one()
+    metrics.LEAVES_RECORDED.labels(Cause.TTL).inc(ended)
+    return ended
+
+
+async def record_segment_leaves(
+    session: WriteSession, segment_id: int, *, rows: int = BATCH_ROWS
+) -> bool:
+    """Record up to `rows` leaves of a deleted segment; whether there may be more to do.
+
+    Does nothing to a segment that is not deleted.
+    """
+    values = {"segment_id": segment_id, "rows": rows}
+    ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
+    metrics.LEAVES_RECORDED.labels(Cause.SEGMENT_DELETED).inc(ended)
+    if ended:
+        return True
+    forgotten: Any = await session.execute(_FORGET_EXCLUSIONS, values)
+    if forgotten.rowcount:
+        return True
+    await session.execute(_MARK_TIDIED, {"segment_id": segment_id})
+    return False
+
+
+async def any_due(session: ReadSession) -> bool:
+    """Whether some membership has run out and is not recorded yet."""
+    return bool((await session.execute(_ANY_DUE)).scalar_one())
+
+
+async def untidied_segments(session: ReadSession) -> list[int]:
+    """The numbers of deleted segments, 100 at most, whose leaves are not all recorded yet."""
+    return list((await session.execute(_UNTIDIED_SEGMENTS)).scalars())
+
+
+async def untidied(session: ReadSession) -> Row[Any]:
+    """Count what has ended but is not recorded, as `by_ttl` and `by_segment`."""
+    return (await session.execute(_UNTIDIED)).one()

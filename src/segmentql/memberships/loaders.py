@@ -1,0 +1,78 @@
+"""Batched reads of memberships."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from segmentql.adapters.database import ReadSession
+from segmentql.graphql.batching import Loader
+from segmentql.memberships import service
+from segmentql.memberships.service import MembersPage
+
+if TYPE_CHECKING:
+    from segmentql.memberships.api import Membership
+
+
+class ActiveByUser(Loader[int, "list[Membership]"]):
+    """A user's active memberships with their segments, by slug."""
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> "Mapping[int, list[Membership]]":
+        from segmentql.memberships.api import Membership  # noqa: PLC0415 - it has users, they this
+
+        found = await service.active_by_user(session, keys)
+        return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
+
+    def absent(self, key: int) -> "list[Membership]":
+        return []
+
+
+class IsIn(Loader[tuple[int, str], bool]):
+    """Whether a user is an active member of the segment that bears a slug now."""
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[tuple[int, str]]
+    ) -> Mapping[tuple[int, str], bool]:
+        return dict.fromkeys(await service.pairs_in(session, keys), True)
+
+    def absent(self, key: tuple[int, str]) -> bool:
+        return False
+
+
+class IsExcluded(Loader[tuple[int, str], bool]):
+    """Whether a user was taken out by hand of the segment that bears a slug now."""
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[tuple[int, str]]
+    ) -> Mapping[tuple[int, str], bool]:
+        return dict.fromkeys(await service.pairs_excluded(session, keys), True)
+
+    def absent(self, key: tuple[int, str]) -> bool:
+        return False
+
+
+class MemberCount(Loader[int, int]):
+    """How many active members a segment has, by its number."""
+
+    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
+        return await service.member_counts(session, keys)
+
+    def absent(self, key: int) -> int:
+        return 0
+
+
+class Members(Loader[MembersPage, "list[Membership]"]):
+    """A page of a segment's active members with their users, by user number."""
+
+    max_keys = 100
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[MembersPage]
+    ) -> "Mapping[MembersPage, list[Membership]]":
+        from segmentql.memberships.api import Membership  # noqa: PLC0415 - as above
+
+        found = await service.member_pages(session, keys)
+        return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
+
+    def absent(self, key: MembersPage) -> "list[Membership]":
+        return []

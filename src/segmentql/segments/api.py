@@ -1,0 +1,309 @@
+"""GraphQL of segments."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import strawberry
+
+from segmentql import errors, values
+from segmentql.graphql.context import Info
+from segmentql.graphql.failures import (
+    ErrorCode,
+    InputCheck,
+    MutationError,
+    argument_value,
+    as_mutation_error,
+    mutation_errors,
+)
+from segmentql.graphql.pagination import Connection, place
+from segmentql.memberships.loaders import MemberCount, Members
+from segmentql.memberships.service import MembersPage
+from segmentql.segments import service
+from segmentql.segments.loaders import SegmentBySlug
+from segmentql.segments.service import KEEP
+
+if TYPE_CHECKING:
+    from segmentql.memberships.api import Membership
+
+
+@strawberry.type(description="A named set of users.")
+class Segment:
+    id: strawberry.ID = strawberry.field(description="Opaque, and never another segment's.")
+    slug: str = strawberry.field(
+        description="The name that programs use. It never changes; after a deletion another segment"
+        " may bear it."
+    )
+    name: str | None = strawberry.field(description="The name for people.")
+    description: str | None = strawberry.field(description="What the segment is for.")
+    created_at: datetime = strawberry.field(description="When the segment was made.")
+    updated_at: datetime = strawberry.field(
+        description="When name, description or plan changed last."
+    )
+    deleted_at: datetime | None = strawberry.field(
+        description="When the segment was deleted, which ended all its memberships."
+    )
+    version: int = strawberry.field(
+        description="Counts the changes of name, description and plan, from 1."
+    )
+    number: strawberry.Private[int]
+
+    @classmethod
+    def from_row(cls, row: Any) -> "Segment":
+        return cls(
+            id=strawberry.ID(f"seg_{row.segment_id}"),
+            slug=row.slug,
+            name=row.name,
+            description=row.description,
+            created_at=row.segment_created_at,
+            updated_at=row.segment_updated_at,
+            deleted_at=row.deleted_at,
+            version=row.version,
+            number=row.segment_id,
+        )
+
+    @strawberry.field(
+        description="How many active members, exactly; it costs what counting them costs."
+    )
+    async def member_count(self, info: Info) -> int:
+        return await info.context.loader(MemberCount).load(self.number)
+
+    @strawberry.field(description="The active members, by user number.")
+    async def members(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many: 1 to 100.")
+        ] = 50,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor that the page follows.")
+        ] = strawberry.UNSET,
+    ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
+        page = place("members", (int,), first, after)
+        last = int(page.after[0]) if page.after else 0
+        members = await info.context.loader(Members).load(
+            MembersPage(self.number, after=last, rows=page.first + 1)
+        )
+        return page.page(members, lambda member: member, lambda member: (member.row.user_id,))
+
+
+@strawberry.type(description="No segment bears these slugs now.")
+class SegmentNotFound(MutationError):
+    slugs: list[str] = strawberry.field(description="The slugs that none bears.")
+
+
+@strawberry.type(description="Another segment bears the slug.")
+class SegmentAlreadyExists(MutationError):
+    segment: Segment = strawberry.field(description="The segment that bears it.")
+
+
+@strawberry.type(description="The segment was changed since the version you expected.")
+class VersionConflict(MutationError):
+    current: Segment = strawberry.field(description="The segment as it is now.")
+
+
+@as_mutation_error.register
+def _(refusal: errors.SegmentNotFound) -> MutationError:
+    return SegmentNotFound(
+        code=ErrorCode.SEGMENT_NOT_FOUND,
+        message=f"No segment bears: {', '.join(refusal.slugs)}.",
+        path=list(refusal.path),
+        slugs=list(refusal.slugs),
+    )
+
+
+@as_mutation_error.register
+def _(refusal: errors.SegmentAlreadyExists) -> MutationError:
+    return SegmentAlreadyExists(
+        code=ErrorCode.SEGMENT_ALREADY_EXISTS,
+        message=f"A segment bears {refusal.segment.slug} already.",
+        path=list(refusal.path),
+        segment=Segment.from_row(refusal.segment),
+    )
+
+
+@as_mutation_error.register
+def _(refusal: errors.VersionConflict) -> MutationError:
+    return VersionConflict(
+        code=ErrorCode.VERSION_CONFLICT,
+        message=f"The segment is at version {refusal.current.version},"
+        f" not {refusal.expected_version}.",
+        path=list(refusal.path),
+        current=Segment.from_row(refusal.current),
+    )
+
+
+@strawberry.type
+class SegmentQueries:
+    @strawberry.field(description="The segment that bears a slug now; null where none does.")
+    async def segment(
+        self,
+        info: Info,
+        slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
+    ) -> Segment | None:
+        argument_value(values.slug, slug, "slug")
+        row = await info.context.loader(SegmentBySlug).load(slug)
+        return Segment.from_row(row) if row else None
+
+    @strawberry.field(description="The segments there are, by slug in order of code points.")
+    async def segments(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many: 1 to 100.")
+        ] = 50,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor that the page follows.")
+        ] = strawberry.UNSET,
+        prefix: Annotated[
+            str | None, strawberry.argument(description="Only slugs that begin with this.")
+        ] = strawberry.UNSET,
+    ) -> Connection[Segment] | None:
+        page = place("segments", (str,), first, after)
+        last = str(page.after[0]) if page.after else ""
+        beginning = argument_value(values.slug_prefix, prefix or "", "prefix")
+        rows = await info.context.read(
+            lambda session: service.segment_page(
+                session, after=last, prefix=beginning, rows=page.first + 1
+            )
+        )
+        return page.page(rows, Segment.from_row, lambda row: (row.slug,))
+
+
+@strawberry.input(description="The segment to make.")
+class CreateSegmentInput:
+    slug: str = strawberry.field(
+        description="1 to 255 of A-Z a-z 0-9 _ . -, starting with a letter or a digit."
+    )
+    name: str | None = strawberry.field(
+        default=strawberry.UNSET, description="The name for people: 1 to 255 characters."
+    )
+    description: str | None = strawberry.field(
+        default=strawberry.UNSET, description="What it is for: up to 4096 characters."
+    )
+
+
+@strawberry.type(description="What `createSegment` did.")
+class CreateSegmentPayload:
+    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.input(description="What to change. An absent field stays, null clears it.")
+class UpdateSegmentInput:
+    slug: str = strawberry.field(description="Which segment.")
+    name: str | None = strawberry.field(
+        default=strawberry.UNSET, description="The name for people: 1 to 255 characters."
+    )
+    description: str | None = strawberry.field(
+        default=strawberry.UNSET, description="What it is for: up to 4096 characters."
+    )
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Refuse unless the segment is at this version.",
+    )
+
+
+@strawberry.type(description="What `updateSegment` did.")
+class UpdateSegmentPayload:
+    segment: Segment | None = strawberry.field(
+        description="The segment as it is now; null when refused."
+    )
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.input(description="Which segment to delete.")
+class DeleteSegmentInput:
+    slug: str = strawberry.field(description="Which segment.")
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Refuse unless the segment is at this version.",
+    )
+
+
+@strawberry.type(description="What `deleteSegment` did.")
+class DeleteSegmentPayload:
+    deleted_id: strawberry.ID | None = strawberry.field(
+        description="The segment's id; null when refused."
+    )
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.type
+class SegmentMutations:
+    @strawberry.mutation(description="Make a segment.")
+    async def create_segment(
+        self,
+        info: Info,
+        input: CreateSegmentInput,  # noqa: A002
+    ) -> CreateSegmentPayload | None:
+        try:
+            check = InputCheck()
+            slug = check.value(values.slug, input.slug, "slug")
+            name = check.optional(values.name, input.name, "name", absent=None)
+            description = check.optional(
+                values.description, input.description, "description", absent=None
+            )
+            check.done()
+            row = await info.context.database.transaction(
+                lambda session: service.create_segment(
+                    session, slug=slug, name=name, description=description
+                )
+            )
+        except errors.Refused as refused:
+            return CreateSegmentPayload(segment=None, errors=mutation_errors(refused))
+        return CreateSegmentPayload(segment=Segment.from_row(row), errors=[])
+
+    @strawberry.mutation(description="Change what a segment is called.")
+    async def update_segment(
+        self,
+        info: Info,
+        input: UpdateSegmentInput,  # noqa: A002
+    ) -> UpdateSegmentPayload | None:
+        try:
+            check = InputCheck()
+            slug = check.value(values.slug, input.slug, "slug")
+            name = check.optional(values.name, input.name, "name", absent=KEEP)
+            description = check.optional(
+                values.description, input.description, "description", absent=KEEP
+            )
+            version = check.optional(
+                values.version, input.expected_version, "expectedVersion", absent=None
+            )
+            check.done()
+            row = await info.context.database.transaction(
+                lambda session: service.update_segment(
+                    session,
+                    slug=slug,
+                    name=name,
+                    description=description,
+                    expected_version=version,
+                )
+            )
+        except errors.Refused as refused:
+            return UpdateSegmentPayload(segment=None, errors=mutation_errors(refused))
+        return UpdateSegmentPayload(segment=Segment.from_row(row), errors=[])
+
+    @strawberry.mutation(
+        description="Delete a segment: its memberships end at once for every read, its slug is"
+        " free, its history stays. Workers record the leaves."
+    )
+    async def delete_segment(
+        self,
+        info: Info,
+        input: DeleteSegmentInput,  # noqa: A002
+    ) -> DeleteSegmentPayload | None:
+        try:
+            check = InputCheck()
+            slug = check.value(values.slug, input.slug, "slug")
+            version = check.optional(
+                values.version, input.expected_version, "expectedVersion", absent=None
+            )
+            check.done()
+            number = await info.context.database.transaction(
+                lambda session: service.delete_segment(
+                    session, slug=slug, expected_version=version, actor=info.context.actor
+                )
+            )
+        except errors.Refused as refused:
+            return DeleteSegmentPayload(deleted_id=None, errors=mutation_errors(refused))
+        return DeleteSegmentPayload(deleted_id=strawberry.ID(f"seg_{number}"), errors=[])

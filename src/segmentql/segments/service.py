@@ -1,0 +1,175 @@
+"""Rules and SQL of segments."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.errors import (
+    Refused,
+    SegmentAlreadyExists,
+    SegmentNotFound,
+    VersionConflict,
+)
+
+MAX_RACES: Final = 10
+"""Tries of a statement that lost against another client making or deleting the same segment."""
+
+SEGMENT_COLUMNS: Final = """
+s.id AS segment_id, s.slug, s.name, s.description, s.version,
+s.created_at AS segment_created_at, s.updated_at AS segment_updated_at, s.deleted_at
+"""
+"""What the GraphQL type is made of, in every statement that reads segments as `s`."""
+
+_BY_SLUGS = text(f"""
+SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
+""")
+
+_PAGE = text(f"""
+SELECT {SEGMENT_COLUMNS} FROM segments s
+WHERE s.deleted_at IS NULL AND s.slug > :after
+  AND s.slug >= :prefix AND s.slug < :prefix_end
+ORDER BY s.slug LIMIT :rows
+""")
+
+_CREATE = text(f"""
+INSERT INTO segments AS s (slug, name, description, created_at, updated_at)
+SELECT :slug, CAST(:name AS text), CAST(:description AS text), at, at
+FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
+ON CONFLICT (slug) WHERE deleted_at IS NULL DO NOTHING
+RETURNING {SEGMENT_COLUMNS}
+""")
+
+# A lock that lets memberships be added meanwhile ...
+_LOCK_TO_UPDATE = text(f"""
+SELECT {SEGMENT_COLUMNS} FROM segments s
+WHERE s.slug = :slug AND s.deleted_at IS NULL FOR NO KEY UPDATE
+""")
+
+# ... and one that does not: whoever adds holds the segment FOR KEY SHARE until it is committed.
+_LOCK_TO_DELETE = text(f"""
+SELECT {SEGMENT_COLUMNS} FROM segments s
+WHERE s.slug = :slug AND s.deleted_at IS NULL FOR UPDATE
+""")
+
+_UPDATE = text(f"""
+UPDATE segments s
+SET name = :name, description = :description, version = s.version + 1,
+    updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')
+WHERE s.id = :segment_id
+RETURNING {SEGMENT_COLUMNS}
+""")
+
+# Later than every join and leave of its members, even if the clock was set back.
+_DELETE = text("""
+UPDATE segments
+SET deleted_by = :actor, deleted_at = greatest(clock_timestamp(), (
+    SELECT max(at) + interval '1 microsecond'
+    FROM history WHERE segment_id = :segment_id AND at >= now()
+))
+WHERE id = :segment_id
+""")
+
+
+class Keep:
+    """The type of `KEEP`: a field that a change leaves as it is."""
+
+
+KEEP: Final = Keep()
+
+
+async def create_segment(
+    session: WriteSession, *, slug: str, name: str | None, description: str | None
+) -> Row[Any]:
+    """Make a segment with nobody in it.
+
+    Raises:
+        Refused: another segment bears the slug.
+    """
+    values = {"slug": slug, "name": name, "description": description}
+    for _ in range(MAX_RACES):
+        made = (await session.execute(_CREATE, values)).one_or_none()
+        if made:
+            return made
+        there = (await session.execute(_BY_SLUGS, {"slugs": [slug]})).one_or_none()
+        if there:
+            raise Refused(SegmentAlreadyExists(("slug",), segment=there))
+    raise AssertionError("a segment was made and deleted again and again")
+
+
+async def update_segment(
+    session: WriteSession,
+    *,
+    slug: str,
+    name: str | Keep | None,
+    description: str | Keep | None,
+    expected_version: int | None,
+) -> Row[Any]:
+    """Change what a segment is called; what is already so moves neither version nor time.
+
+    Raises:
+        Refused: no such segment, or it is not at the expected version.
+    """
+    segment = await _locked(session, _LOCK_TO_UPDATE, slug, expected_version)
+    new_name = segment.name if isinstance(name, Keep) else name
+    new_description = segment.description if isinstance(description, Keep) else description
+    if (new_name, new_description) == (segment.name, segment.description):
+        return segment
+    return (
+        await session.execute(
+            _UPDATE,
+            {
+                "segment_id": segment.segment_id,
+                "name": new_name,
+                "description": new_description,
+            },
+        )
+    ).one()
+
+
+async def delete_segment(
+    session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
+) -> int:
+    """Delete a segment, whatever its size; workers record the leaves. Returns its number.
+
+    Raises:
+        Refused: no such segment, or it is not at the expected version.
+    """
+    segment = await _locked(session, _LOCK_TO_DELETE, slug, expected_version)
+    segment_id: int = segment.segment_id
+    await session.execute(_DELETE, {"segment_id": segment_id, "actor": actor})
+    session.after_commit(Message(RECORD_SEGMENT_LEAVES, (segment_id,)))
+    return segment_id
+
+
+async def _locked(
+    session: WriteSession, lock: Any, slug: str, expected_version: int | None
+) -> Row[Any]:
+    row: Row[Any] | None = (await session.execute(lock, {"slug": slug})).one_or_none()
+    if row is None:
+        raise Refused(SegmentNotFound(("slug",), (slug,)))
+    if expected_version is not None and row.version != expected_version:
+        raise Refused(VersionConflict(("expectedVersion",), expected_version, current=row))
+    return row
+
+
+async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[str, Row[Any]]:
+    """Read the segments that bear these slugs now."""
+    rows = await session.execute(_BY_SLUGS, {"slugs": list(slugs)})
+    return {row.slug: row for row in rows}
+
+
+async def segment_page(
+    session: ReadSession, *, after: str, prefix: str, rows: int
+) -> Sequence[Row[Any]]:
+    """Read segments by slug (by code point), those after `after` that begin with `prefix`."""
+    values = {
+        "after": after,
+        "prefix": prefix,
+        # Slugs are ASCII, so this sorts after all that begin with the prefix: an index range.
+        "prefix_end": prefix + "\x7f",
+        "rows": rows,
+    }
+    return (await session.execute(_PAGE, values)).all()

@@ -1,0 +1,109 @@
+"""The settings: one frozen object, read once from the environment or `.env`, and passed on."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from segmentql.errors import SettingsError
+
+PREFIX = "SEGMENTQL_"
+
+
+def _database_url(text: str) -> str:
+    """Any spelling of a PostgreSQL address, as SQLAlchemy's asyncpg dialect wants it."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError("not a database URL; like postgresql://user:password@host/name") from error
+    if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"} or not url.database:
+        raise ValueError("must be like postgresql://user:password@host:5432/name")
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's word for what asyncpg calls ssl
+        query["ssl"] = query.pop("sslmode")
+    return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(
+        hide_password=False
+    )
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must be like redis://:password@host:6379/0")
+    return text
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+
+
+class Settings(BaseSettings):
+    """What a running service needs to know; every field is `SEGMENTQL_<NAME>` in `.env.example`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    database_url: DatabaseUrl = Field(repr=False)
+    migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
+    database_read_url: DatabaseUrl | None = Field(default=None, repr=False)
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+    statement_timeout_seconds: float = Field(default=10, gt=0, le=3600)
+    redis_url: RedisUrl = Field(repr=False)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    worker_threads: int = Field(default=8, ge=1, le=100)
+    scheduler: Literal["on", "off"] = "on"
+    # prometheus-client's own variable, read by it as soon as it is imported: where several
+    # processes share their metrics. `segmentql up` sets it.
+    metrics_dir: Path | None = Field(default=None, validation_alias="PROMETHEUS_MULTIPROC_DIR")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def owner_database_url(self) -> str:
+        """The address that migrations use: the schema's owner's, where one is set."""
+        return self.migration_database_url or self.database_url
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` (of `None`: none) win over the environment.
+
+    Raises:
+        SettingsError: naming every setting that is missing or wrong, all at once.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError([_problem(detail) for detail in error.errors()]) from None
+
+
+def _problem(detail: Any) -> str:
+    name = PREFIX + "_".join(str(part) for part in detail["loc"]).upper()
+    if detail["type"] == "missing":
+        return f"{name} is not set"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def is_set(name: str) -> bool:
+    """Whether a setting is given by the environment or `.env`, by its field's name."""
+    return outside_value(name) is not None
+
+
+def outside_value(name: str) -> str | None:
+    """A setting's raw text from the environment or else `.env`; None where it is not given."""
+    from dotenv import dotenv_values  # noqa: PLC0415 - only `up` asks, before settings exist
+
+    variable = PREFIX + name.upper()
+    return os.environ.get(variable) or dotenv_values(".env").get(variable) or None
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process' environment for a child process, with `changes` by variable name."""
+    return {**os.environ, **changes}

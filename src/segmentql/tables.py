@@ -1,0 +1,198 @@
+"""Every table, as `alembic/versions` makes it; a test holds the two equal.
+
+The triggers that write `history`, and the functions that make its partitions, are in the
+migrations and in `docs/database.md`: SQLAlchemy does not see them.
+"""
+
+import enum
+from datetime import datetime
+from typing import Annotated
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SLUG = Text(collation="C")
+MOMENT = TIMESTAMP(timezone=True)
+
+Moment = Annotated[datetime, mapped_column(MOMENT)]
+UserId = Annotated[int, mapped_column(BigInteger)]
+
+
+class Operation(enum.StrEnum):
+    """What history records. The database sorts them in this order: leaves before joins."""
+
+    LEFT = "LEFT"
+    JOINED = "JOINED"
+
+
+class Cause(enum.StrEnum):
+    """Why a membership began or ended."""
+
+    MANUAL = "MANUAL"
+    ROLLOUT = "ROLLOUT"
+    TTL = "TTL"
+    SEGMENT_DELETED = "SEGMENT_DELETED"
+    USER_DELETED = "USER_DELETED"
+
+
+OPERATION = Enum(Operation, name="operation")
+CAUSE = Enum(Cause, name="cause")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+
+
+class UserRow(Base):
+    """A user who is stored now."""
+
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint("id > 0", name="id_positive"),)
+
+    id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
+    created_at: Mapped[Moment]
+
+
+class DeletedUserRow(Base):
+    """A number that a user once had, so that it is never picked for another."""
+
+    __tablename__ = "deleted_users"
+
+    id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
+    deleted_at: Mapped[Moment]
+
+
+class LastPickRow(Base):
+    """The number that `createUser` picked last; one row, which picks lock."""
+
+    __tablename__ = "last_pick"
+    __table_args__ = (CheckConstraint("only", name="only_row"),)
+
+    only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    user_id: Mapped[UserId]
+
+
+class SegmentRow(Base):
+    """A segment, kept after its deletion because history shows its slug."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        CheckConstraint("slug ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$'", name="slug_form"),
+        CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
+        CheckConstraint("length(description) <= 4096", name="description_length"),
+        CheckConstraint("version >= 1", name="version_positive"),
+        CheckConstraint("tidied_at IS NULL OR deleted_at IS NOT NULL", name="tidied_when_deleted"),
+        # `segment(slug:)`, `segments`, and that a slug is borne by one at a time.
+        Index(
+            "uq_segments_slug_live", "slug", unique=True, postgresql_where=text("deleted_at IS NULL")
+        ),
+        Index(None, "slug"),  # history by slug: every segment that bore it
+        Index(  # the deleted whose leaves are not all recorded
+            "ix_segments_untidied",
+            "id",
+            postgresql_where=text("deleted_at IS NOT NULL AND tidied_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    slug: Mapped[str] = mapped_column(SLUG)
+    name: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    created_at: Mapped[Moment]
+    updated_at: Mapped[Moment]
+    deleted_at: Mapped[Moment | None]
+    deleted_by: Mapped[str | None] = mapped_column(Text)
+    tidied_at: Mapped[Moment | None]
+
+
+class MembershipRow(Base):
+    """One user in one segment, from `joined_at` on; a re-join is a row with a new `id`."""
+
+    __tablename__ = "memberships"
+    __table_args__ = (
+        CheckConstraint("expires_at > joined_at", name="expires_after_join"),
+        # `members`, `memberCount` (index only), and the leaves of a deleted segment.
+        Index(None, "segment_id", "user_id", postgresql_include=["expires_at"]),
+        # What is due, in the order in which history shows it.
+        Index(
+            None, "expires_at", "user_id", postgresql_where=text("expires_at IS NOT NULL")
+        ),
+    )
+
+    user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segments.id"), primary_key=True
+    )
+    id: Mapped[int] = mapped_column(BigInteger, Identity())
+    joined_at: Mapped[Moment]
+    updated_at: Mapped[Moment]
+    expires_at: Mapped[Moment | None]
+    cause: Mapped[Cause] = mapped_column(CAUSE)
+    actor: Mapped[str | None] = mapped_column(Text)
+
+
+class ExclusionRow(Base):
+    """A user whom somebody took out of a segment by hand: rollouts leave this user out."""
+
+    __tablename__ = "exclusions"
+    __table_args__ = (Index(None, "segment_id", "user_id"),)
+
+    user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segments.id"), primary_key=True
+    )
+    excluded_at: Mapped[Moment]
+
+
+class HistoryRow(Base):
+    """A join or a leave, written by triggers alone; partitioned by month of `at`, in UTC.
+
+    No foreign keys: history outlives users. One membership has one join and at most one leave.
+    """
+
+    __tablename__ = "history"
+    __table_args__ = (
+        Index(None, "at", "user_id"),
+        Index(None, "segment_id", "at", "user_id"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[Moment] = mapped_column(primary_key=True)
+    segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    operation: Mapped[Operation] = mapped_column(OPERATION, primary_key=True)
+    membership_id: Mapped[int] = mapped_column(BigInteger)
+    cause: Mapped[Cause] = mapped_column(CAUSE)
+    actor: Mapped[str | None] = mapped_column(Text)
+    recorded_at: Mapped[Moment]
+
+
+class LeaseRow(Base):
+    """Who does what only one process may do at a time, and until when."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    holder: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[Moment]

@@ -1,0 +1,1 @@
+"""Users: whom the callers' numbers stand for."""

@@ -1,0 +1,264 @@
+"""GraphQL of users."""
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import strawberry
+
+from segmentql import errors, values
+from segmentql.graphql.context import Info
+from segmentql.graphql.failures import (
+    ErrorCode,
+    InputCheck,
+    MutationError,
+    argument_value,
+    as_mutation_error,
+    bad_request,
+    limit_exceeded,
+    mutation_errors,
+)
+from segmentql.graphql.pagination import Connection, place
+from segmentql.history.loaders import SegmentsAsOf, history_connection
+from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn
+from segmentql.segments.api import Segment
+from segmentql.users import service
+from segmentql.users.loaders import UserById
+
+if TYPE_CHECKING:
+    from segmentql.history.api import HistoryEntry
+    from segmentql.memberships.api import Membership
+
+
+@strawberry.type(description="A user who is stored now: a number that the caller owns.")
+class User:
+    id: strawberry.ID = strawberry.field(description="The caller's number for this user.")
+    created_at: datetime = strawberry.field(description="When the user was stored.")
+    number: strawberry.Private[int]
+
+    @classmethod
+    def from_row(cls, row: Any) -> "User":
+        return cls(
+            id=strawberry.ID(str(row.user_id)), created_at=row.user_created_at, number=row.user_id
+        )
+
+    @strawberry.field(description="The segments this user is in, by slug.")
+    async def segments(
+        self,
+        info: Info,
+        as_of: Annotated[
+            datetime | None,
+            strawberry.argument(description="A past moment; without it, now."),
+        ] = strawberry.UNSET,
+    ) -> list[Segment]:
+        if as_of:
+            try:
+                return await info.context.loader(SegmentsAsOf).load((self.number, as_of))
+            except errors.FutureMoment:
+                raise bad_request("asOf", "this moment is yet to come", "a past moment") from None
+        memberships = await info.context.loader(ActiveByUser).load(self.number)
+        return [membership.segment for membership in memberships]
+
+    @strawberry.field(description="This user's active memberships, by slug.")
+    async def memberships(
+        self, info: Info
+    ) -> list[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
+        return await info.context.loader(ActiveByUser).load(self.number)
+
+    @strawberry.field(
+        description="Whether this user is in the segment that bears the slug; false where none does."
+    )
+    async def is_in(
+        self,
+        info: Info,
+        slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
+    ) -> bool:
+        argument_value(values.slug, slug, "slug")
+        return await info.context.loader(IsIn).load((self.number, slug))
+
+    @strawberry.field(
+        description="Whether this user was taken out of the segment by hand, so that its rollouts"
+        " leave this user out."
+    )
+    async def is_excluded(
+        self,
+        info: Info,
+        slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
+    ) -> bool:
+        argument_value(values.slug, slug, "slug")
+        return await info.context.loader(IsExcluded).load((self.number, slug))
+
+    @strawberry.field(description="This user's joins and leaves, newest first.")
+    async def history(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many: 1 to 100.")
+        ] = 50,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor that the page follows.")
+        ] = strawberry.UNSET,
+        from_: Annotated[
+            datetime | None,
+            strawberry.argument(name="from", description="The earliest moment, inclusive."),
+        ] = strawberry.UNSET,
+        to: Annotated[
+            datetime | None,
+            strawberry.argument(description="The latest moment, exclusive."),
+        ] = strawberry.UNSET,
+        slug: Annotated[
+            str | None,
+            strawberry.argument(description="Only segments that bore this slug."),
+        ] = strawberry.UNSET,
+    ) -> Connection[Annotated["HistoryEntry", strawberry.lazy("segmentql.history.api")]]:
+        return await history_connection(
+            info.context,
+            first=first,
+            after=after,
+            since=from_,
+            until=to,
+            user_id=self.number,
+            slug=slug,
+        )
+
+
+@strawberry.type(description="The user is not stored.")
+class UserNotFound(MutationError):
+    pass
+
+
+@strawberry.type(description="The user is stored already.")
+class UserAlreadyExists(MutationError):
+    user: User = strawberry.field(description="The user as stored.")
+
+
+@as_mutation_error.register
+def _(refusal: errors.UserNotFound) -> MutationError:
+    return UserNotFound(
+        code=ErrorCode.USER_NOT_FOUND,
+        message=f"User {refusal.user_id} is not stored.",
+        path=list(refusal.path),
+    )
+
+
+@as_mutation_error.register
+def _(refusal: errors.UserAlreadyExists) -> MutationError:
+    return UserAlreadyExists(
+        code=ErrorCode.USER_ALREADY_EXISTS,
+        message=f"User {refusal.user.user_id} is stored already.",
+        path=list(refusal.path),
+        user=User.from_row(refusal.user),
+    )
+
+
+@strawberry.type
+class UserQueries:
+    @strawberry.field(description="One user; null where not stored now.")
+    async def user(
+        self,
+        info: Info,
+        id: Annotated[  # noqa: A002 - the argument's name in the contract
+            strawberry.ID, strawberry.argument(description="The caller's number for the user.")
+        ],
+    ) -> User | None:
+        number = argument_value(values.user_id, id, "id")
+        row = await info.context.loader(UserById).load(number)
+        return User.from_row(row) if row else None
+
+    @strawberry.field(
+        description="Many users at once, in the order asked and with repeats; null where not stored."
+    )
+    async def users_by_id(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID],
+            strawberry.argument(description="The callers' numbers: at most 1000."),
+        ],
+    ) -> list[User | None] | None:
+        if len(ids) > values.MAX_USERS_BY_ID:
+            raise limit_exceeded("ids", limit=values.MAX_USERS_BY_ID, value=len(ids))
+        numbers = [
+            argument_value(values.user_id, id_, f"ids.{position}")
+            for position, id_ in enumerate(ids)
+        ]
+        loader = info.context.loader(UserById)
+        rows = await asyncio.gather(*map(loader.load, numbers))
+        return [User.from_row(row) if row else None for row in rows]
+
+    @strawberry.field(description="All users, by number.")
+    async def users(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many: 1 to 100.")
+        ] = 50,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor that the page follows.")
+        ] = strawberry.UNSET,
+    ) -> Connection[User] | None:
+        page = place("users", (int,), first, after)
+        last = int(page.after[0]) if page.after else 0
+        rows = await info.context.read(
+            lambda session: service.user_page(session, after=last, rows=page.first + 1)
+        )
+        return page.page(rows, User.from_row, lambda row: (row.user_id,))
+
+
+@strawberry.input(description="Which user to store.")
+class CreateUserInput:
+    id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The caller's number; without it the lowest above the last pick that was"
+        " never stored.",
+    )
+
+
+@strawberry.type(description="What `createUser` did.")
+class CreateUserPayload:
+    user: User | None = strawberry.field(description="The user; null when refused.")
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.input(description="Which user to delete.")
+class DeleteUserInput:
+    id: strawberry.ID = strawberry.field(description="The caller's number.")
+
+
+@strawberry.type(description="What `deleteUser` did.")
+class DeleteUserPayload:
+    deleted_id: strawberry.ID | None = strawberry.field(
+        description="The user's number; null when refused."
+    )
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.type
+class UserMutations:
+    @strawberry.mutation(description="Store a user who is in no segment yet.")
+    async def create_user(self, info: Info, input: CreateUserInput) -> CreateUserPayload | None:  # noqa: A002
+        try:
+            check = InputCheck()
+            number = check.optional(values.user_id, input.id, "id", absent=None)
+            check.done()
+            row = await info.context.database.transaction(
+                lambda session: service.create_user(session, number)
+            )
+        except errors.Refused as refused:
+            return CreateUserPayload(user=None, errors=mutation_errors(refused))
+        return CreateUserPayload(user=User.from_row(row), errors=[])
+
+    @strawberry.mutation(
+        description="Delete a user: memberships end, history stays, exclusions are forgotten."
+    )
+    async def delete_user(self, info: Info, input: DeleteUserInput) -> DeleteUserPayload | None:  # noqa: A002
+        try:
+            check = InputCheck()
+            number = check.value(values.user_id, input.id, "id")
+            check.done()
+            await info.context.database.transaction(
+                lambda session: service.delete_user(session, number, actor=info.context.actor)
+            )
+        except errors.Refused as refused:
+            return DeleteUserPayload(deleted_id=None, errors=mutation_errors(refused))
+        return DeleteUserPayload(deleted_id=strawberry.ID(str(number)), errors=[])

@@ -1,0 +1,126 @@
+"""Rules and SQL of users."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.errors import InvalidInput, Refused, UserAlreadyExists, UserNotFound
+from segmentql.moments import CHANGE_OF_USER
+from segmentql.tables import Cause
+from segmentql.values import MAX_USER_ID
+
+MAX_RACES: Final = 10
+"""Tries of a statement that lost against another client storing or deleting the same user."""
+
+_STORE = text("""
+INSERT INTO users (id, created_at) VALUES (:user_id, clock_timestamp())
+ON CONFLICT (id) DO NOTHING
+RETURNING id AS user_id, created_at AS user_created_at
+""")
+
+_BY_IDS = text("""
+SELECT id AS user_id, created_at AS user_created_at FROM users WHERE id = ANY(:user_ids)
+""")
+
+_PAGE = text("""
+SELECT id AS user_id, created_at AS user_created_at
+FROM users WHERE id > :after ORDER BY id LIMIT :rows
+""")
+
+_LOCK_LAST_PICK = text("SELECT user_id FROM last_pick FOR UPDATE")
+
+# The lowest number above the last pick that was never stored follows the last pick, or a number
+# that was stored: two index scans, merged, which stop at the first gap.
+_PICK = text("""
+WITH free AS (
+    SELECT stored.id + 1 AS id
+    FROM (
+        SELECT CAST(:last_pick AS bigint) AS id
+        UNION ALL SELECT id FROM users WHERE id > :last_pick
+        UNION ALL SELECT id FROM deleted_users WHERE id > :last_pick
+        ORDER BY id
+    ) AS stored
+    WHERE stored.id < :max_user_id
+      AND NOT EXISTS (SELECT FROM users u WHERE u.id = stored.id + 1)
+      AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = stored.id + 1)
+    LIMIT 1
+), picked AS (
+    INSERT INTO users (id, created_at) SELECT id, clock_timestamp() FROM free
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, created_at
+), moved AS (
+    UPDATE last_pick SET user_id = picked.id FROM picked
+)
+SELECT picked.id AS user_id, picked.created_at AS user_created_at, free.id IS NULL AS none_left
+FROM (VALUES (1)) AS one LEFT JOIN free ON true LEFT JOIN picked ON true
+""")
+
+_LOCK_TO_DELETE = text("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
+
+_DELETE = text(f"""
+WITH {CHANGE_OF_USER},
+left_all AS (DELETE FROM memberships m USING change WHERE m.user_id = :user_id),
+admitted AS (DELETE FROM exclusions WHERE user_id = :user_id),
+remembered AS (
+    INSERT INTO deleted_users (id, deleted_at) SELECT :user_id, at FROM change
+    ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at
+)
+DELETE FROM users WHERE id = :user_id
+""")
+
+
+async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
+    """Store a user; without a number, under the lowest above the last pick never stored.
+
+    Raises:
+        Refused: the number is stored already, or no number is left to pick.
+    """
+    if user_id is None:
+        return await _pick(session)
+    for _ in range(MAX_RACES):
+        stored = (await session.execute(_STORE, {"user_id": user_id})).one_or_none()
+        if stored:
+            return stored
+        there = (await session.execute(_BY_IDS, {"user_ids": [user_id]})).one_or_none()
+        if there:
+            raise Refused(UserAlreadyExists(("id",), user=there))
+    raise AssertionError("a user was stored and deleted again and again")
+
+
+async def _pick(session: WriteSession) -> Row[Any]:
+    last_pick = (await session.execute(_LOCK_LAST_PICK)).scalar_one()
+    for _ in range(MAX_RACES):
+        row = (
+            await session.execute(_PICK, {"last_pick": last_pick, "max_user_id": MAX_USER_ID})
+        ).one()
+        if row.none_left:
+            raise Refused(InvalidInput(("id",), "no number is left to pick", "a number of yours"))
+        if row.user_id is not None:
+            return row
+    raise AssertionError("every number picked was stored by another at the same moment")
+
+
+async def delete_user(session: WriteSession, user_id: int, *, actor: str | None) -> None:
+    """Delete a user: memberships end now, history stays, exclusions are forgotten.
+
+    Raises:
+        Refused: the user is not stored.
+    """
+    if not (await session.execute(_LOCK_TO_DELETE, {"user_id": user_id})).one_or_none():
+        raise Refused(UserNotFound(("id",), user_id))
+    await session.execute(
+        _DELETE, {"user_id": user_id, "cause": Cause.USER_DELETED, "actor": actor}
+    )
+
+
+async def users_by_id(session: ReadSession, user_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    """Read the users that are stored now."""
+    rows = await session.execute(_BY_IDS, {"user_ids": list(user_ids)})
+    return {row.user_id: row for row in rows}
+
+
+async def user_page(session: ReadSession, *, after: int, rows: int) -> Sequence[Row[Any]]:
+    """Read users by number, those above `after`."""
+    return (await session.execute(_PAGE, {"after": after, "rows": rows})).all()

@@ -1,0 +1,89 @@
+"""What a value from outside may be: one function a kind, used by every edge.
+
+Each takes the value as it came and returns it as the services want it, or raises `BadValue`.
+"""
+
+import re
+from datetime import timedelta
+from typing import Final
+
+from segmentql.errors import BadValue
+
+MAX_USER_ID: Final = 2**63 - 1
+MAX_SLUG_LENGTH: Final = 255
+MAX_NAME_LENGTH: Final = 255
+MAX_DESCRIPTION_LENGTH: Final = 4096
+MAX_TTL_SECONDS: Final = 315_360_000
+"""Ten years of 365 days."""
+
+MAX_SLUGS_PER_CHANGE: Final = 100
+MAX_PAGE_ROWS: Final = 100
+MAX_USERS_BY_ID: Final = 1000
+
+USER_ID_ALLOWED: Final = f"a decimal number from 1 to {MAX_USER_ID}, without sign or leading zeros"
+SLUG_ALLOWED: Final = (
+    f"1 to {MAX_SLUG_LENGTH} of A-Z a-z 0-9 _ . -, starting with a letter or a digit"
+)
+TTL_ALLOWED: Final = f"1 to {MAX_TTL_SECONDS} seconds from now"
+VERSION_ALLOWED: Final = "a whole number of at least 1"
+
+_USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.ASCII)
+
+
+def user_id(text: str) -> int:
+    """The number of a user, 1 to `MAX_USER_ID`."""
+    if _USER_ID.fullmatch(text) and (number := int(text)) <= MAX_USER_ID:
+        return number
+    raise BadValue(f"{_shown(text)} is not a user id", USER_ID_ALLOWED)
+
+
+def slug(text: str) -> str:
+    """A segment's slug; case matters."""
+    if _SLUG.fullmatch(text):
+        return text
+    raise BadValue(f"{_shown(text)} is not a slug", SLUG_ALLOWED)
+
+
+def slug_prefix(text: str) -> str:
+    """The beginning of slugs; an empty one begins every slug."""
+    return slug(text) if text else text
+
+
+def name(text: str) -> str:
+    """A segment's name for people."""
+    return _text("name", text, shortest=1, longest=MAX_NAME_LENGTH)
+
+
+def description(text: str) -> str:
+    """A segment's description for people."""
+    return _text("description", text, shortest=0, longest=MAX_DESCRIPTION_LENGTH)
+
+
+def ttl(seconds: int) -> timedelta:
+    """A membership's time to live, `MAX_TTL_SECONDS` at most."""
+    if 1 <= seconds <= MAX_TTL_SECONDS:
+        return timedelta(seconds=seconds)
+    raise BadValue(f"{seconds} seconds is out of range", TTL_ALLOWED)
+
+
+def version(number: int) -> int:
+    """The version of a segment that a change expects to find."""
+    if number >= 1:
+        return number
+    raise BadValue(f"{number} is not a version", VERSION_ALLOWED)
+
+
+def _text(what: str, text: str, *, shortest: int, longest: int) -> str:
+    allowed = f"{shortest} to {longest} characters, no NUL and no unpaired surrogate"
+    if not shortest <= len(text) <= longest:
+        raise BadValue(f"the {what} has {len(text)} characters", allowed)
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadValue(f"the {what} has a character that cannot be stored", allowed)
+    return text
+
+
+def _shown(text: str) -> str:
+    """What was given, short and printable, so that a message can quote it."""
+    shortened = text if len(text) <= 40 else text[:40] + "..."  # noqa: PLR2004
+    return ascii(shortened)

@@ -1,0 +1,104 @@
+"""The worker: Dramatiq's broker, every feature's actors and watches, and the scheduler."""
+
+import asyncio
+import signal
+import threading
+from typing import Final
+
+import dramatiq.worker
+import structlog
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import Actor, Sender, declare, redis_broker, worker_middleware
+from segmentql.history import actors as history_actors
+from segmentql.memberships import actors as membership_actors
+from segmentql.adapters.scheduler import Scheduler, Watch
+from segmentql.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS,)
+WATCHES: Final[tuple[Watch, ...]] = (*membership_actors.WATCHES, *history_actors.WATCHES)
+
+POLL_MILLISECONDS: Final = 200
+"""How long an idle queue may make a message wait, and a delayed one beyond its time."""
+
+RECONNECT_SECONDS: Final = 1
+STOP_SECONDS: Final = 25
+"""How long jobs under way may take to finish; what is left is handed back."""
+
+
+class Runtime(Middleware):
+    """What lives on the worker's event loop: the database and the scheduler.
+
+    Must come after AsyncIO, which makes the loop before and ends it after.
+    """
+
+    def __init__(self, settings: Settings, sender: Sender) -> None:
+        self._settings = settings
+        self._sender = sender
+        self._database: Database | None = None
+        self._scheduler: asyncio.Task[None] | None = None
+
+    def database(self) -> Database:
+        if self._database is None:
+            raise RuntimeError("the worker has not booted")
+        return self._database
+
+    def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
+        _on_loop(self._start())
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
+        _on_loop(self._stop())
+
+    async def _start(self) -> None:
+        self._database = Database(
+            self._settings, name="segmentql worker", deliver=self._sender.deliver
+        )
+        if self._settings.scheduler == "on":
+            scheduler = Scheduler(self._database, WATCHES, self._sender.deliver)
+            self._scheduler = asyncio.create_task(scheduler.run())
+
+    async def _stop(self) -> None:
+        if self._scheduler:
+            self._scheduler.cancel()
+            await asyncio.wait([self._scheduler])
+        await self.database().dispose()
+
+
+def _on_loop(work) -> None:  # type: ignore[no-untyped-def]
+    thread = get_event_loop_thread()
+    if thread is None:
+        raise RuntimeError("the AsyncIO middleware must come before this one")
+    thread.run_coroutine(work)
+
+
+def make_worker(settings: Settings, sender: Sender) -> dramatiq.worker.Worker:
+    """Make a worker that runs every actor; `start` and `stop` it."""
+    runtime = Runtime(settings, sender)
+    broker = redis_broker(settings.redis_url, [*worker_middleware(), runtime])
+    declare(broker, ACTORS, runtime.database)
+    # Dramatiq reads this from the environment when imported; 3 s is long for a TTL.
+    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
+    return dramatiq.worker.Worker(
+        broker, worker_timeout=POLL_MILLISECONDS, worker_threads=settings.worker_threads
+    )
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then finish what is under way and hand back the rest."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sender = Sender(settings.redis_url)
+    worker = make_worker(settings, sender)
+    worker.start()
+    log.info("worker_started", threads=settings.worker_threads, scheduler=settings.scheduler)
+    stop.wait()
+    log.info("worker_stopping")
+    worker.stop(timeout=STOP_SECONDS * 1000)
+    sender.close()
+    log.info("worker_stopped")
