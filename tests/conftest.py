@@ -1,0 +1,236 @@
+"""What tests stand on: a real PostgreSQL and Redis, a migrated database, the real application.
+
+Tests commit for real. Each that asks for `sql`, `database` or `api` starts with empty tables.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import httpx
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import make_url
+
+from segmentql.adapters import migrations
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import Message
+from segmentql.app import create_app
+from segmentql.local import LocalServers, local_servers
+from segmentql.settings import Settings, child_environment
+
+FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+PATIENCE_SECONDS = 30
+"""How long a test waits for what must happen, on however slow a machine."""
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture(scope="session")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServers]:
+    """PostgreSQL and Redis, for the whole run."""
+    folder = tmp_path_factory.mktemp("servers")
+    async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def template(servers: LocalServers) -> str:
+    """The name of a migrated database that nobody connects to, to clone from."""
+    settings = settings_for(servers, "segmentql")
+    await asyncio.to_thread(migrations.upgrade, settings)
+    return "segmentql"
+
+
+@pytest.fixture(scope="session")
+async def settings(servers: LocalServers, template: str) -> Settings:
+    """The settings of a service on this run's own migrated database."""
+    await make_database(servers, "run", template=template)
+    return settings_for(servers, "run")
+
+
+@pytest.fixture
+async def sql(servers: LocalServers, settings: Settings) -> AsyncIterator[Sql]:
+    """A superuser's connection to the service's database, with empty tables."""
+    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    await empty(connection)
+    Redis.from_url(servers.redis_url).flushall()
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def sent() -> list[Message]:
+    """The messages that `database` handed over after its commits."""
+    return []
+
+
+@pytest.fixture
+async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIterator[Database]:
+    """The service's database as its role sees it; jobs are collected in `sent`, not sent."""
+    opened = Database(settings, name="tests", deliver=sent.extend)
+    yield opened
+    await opened.dispose()
+
+
+class Api:
+    """Asks the application by HTTP, as a client would."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.http = client
+
+    async def __call__(self, query: str, **variables: Any) -> Any:
+        """The data of an operation that must succeed."""
+        body = await self.body(query, **variables)
+        assert "errors" not in body, body["errors"]
+        return body["data"]
+
+    async def body(self, query: str, **variables: Any) -> Any:
+        """The whole answer, whatever it is."""
+        response = await self.http.post(
+            "/graphql", json={"query": query, "variables": variables}
+        )
+        return response.json()
+
+    async def error(self, query: str, **variables: Any) -> Any:
+        """The only GraphQL error of an operation that must fail."""
+        body = await self.body(query, **variables)
+        (error,) = body["errors"]
+        return error
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Api]:
+    """Run the application, lifespan and middleware included, in this event loop."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://segmentql") as client,
+    ):
+        yield Api(client)
+
+
+@pytest.fixture
+async def api(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
+    """The application, with empty tables and no worker."""
+    async with serving(settings) as asking:
+        yield asking
+
+
+RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
+    """Starts `segmentql worker` as a process of its own, against this run's servers."""
+
+    @asynccontextmanager
+    async def running(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        log = (tmp_path / "worker.log").open("ab")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "segmentql",
+            "worker",
+            env=environment(settings, **changes),
+            stderr=log,
+        )
+        try:
+            await until(lambda: _has_started(tmp_path / "worker.log"))
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+            log.close()
+
+    return running
+
+
+async def _has_started(log: Path) -> bool:
+    return "worker_started" in log.read_text()
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """Collect every SQL statement that SQLAlchemy sends meanwhile."""
+    statements: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def until(
+    happened: Callable[[], Awaitable[object]], *, seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Ask again and again until the answer is true; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not await happened():
+            await asyncio.sleep(0.02)
+
+
+def named(url: str, database: str) -> str:
+    """The same server and role, another database; as asyncpg takes it."""
+    return make_url(url).set(drivername="postgresql", database=database).render_as_string(
+        hide_password=False
+    )
+
+
+def settings_for(servers: LocalServers, database: str) -> Settings:
+    """The settings of a service on one of the run's databases."""
+    return Settings(
+        _env_file=None,
+        database_url=named(servers.service_url, database),
+        migration_database_url=named(servers.owner_url, database),
+        redis_url=servers.redis_url,
+    )
+
+
+def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
+    """A child process' environment that says what `settings` say."""
+    return child_environment(
+        {
+            "SEGMENTQL_DATABASE_URL": settings.database_url,
+            "SEGMENTQL_MIGRATION_DATABASE_URL": settings.owner_database_url,
+            "SEGMENTQL_REDIS_URL": settings.redis_url,
+            "SEGMENTQL_LOG_FORMAT": "json",
+            **changes,
+        }
+    )
+
+
+async def make_database(servers: LocalServers, name: str, *, template: str = "template1") -> None:
+    """Make a database of the owner's, a clone of `template`."""
+    connection = await asyncpg.connect(servers.superuser_url.replace("/segmentql", "/postgres"))
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER segmentql_owner')
+    await connection.close()
+    inside = await asyncpg.connect(named(servers.superuser_url, name))
+    await inside.execute("ALTER SCHEMA public OWNER TO segmentql_owner")
+    await inside.close()
+
+
+async def empty(sql: Sql) -> None:
+    """Empty every table and begin every number anew; triggers, which refuse this, do not fire."""
+    await sql.execute(
+        """
+        SET session_replication_role = replica;
+        TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases
+            RESTART IDENTITY;
+        UPDATE last_pick SET user_id = 0;
+        SET session_replication_role = DEFAULT;
+        """
+    )
+
+
