@@ -4,8 +4,10 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
--- created_at never changes; without the right to update some column, rows cannot be locked.
+GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
+-- These never change, but without the right to update some column rows cannot be locked.
 GRANT UPDATE (created_at) ON users TO {service};
+GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
 GRANT SELECT, UPDATE ON last_pick TO {service};
 GRANT SELECT, INSERT ON segments TO {service};
@@ -13,6 +15,5 @@ GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, ti
     ON segments TO {service};
 GRANT SELECT, INSERT, DELETE ON memberships TO {service};
 GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
-GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON leases TO {service};
 GRANT EXECUTE ON FUNCTION make_history_partitions(date, integer) TO {service};

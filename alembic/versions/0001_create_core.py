@@ -131,11 +131,13 @@ BEGIN
         END IF;
         INSERT INTO history
             (at, user_id, segment_id, operation, membership_id, cause, actor, recorded_at)
-        SELECT o.expires_at, o.user_id, o.segment_id, 'LEFT', o.id, 'TTL', NULL, recorded
+        SELECT o.expires_at, o.user_id, o.segment_id, 'LEFT'::operation, o.id, 'TTL'::cause,
+            NULL, recorded
         FROM old_rows o JOIN new_rows n USING (user_id, segment_id)
         WHERE n.id <> o.id
         UNION ALL
-        SELECT n.joined_at, n.user_id, n.segment_id, 'JOINED', n.id, n.cause, n.actor, recorded
+        SELECT n.joined_at, n.user_id, n.segment_id, 'JOINED'::operation, n.id, n.cause,
+            n.actor, recorded
         FROM old_rows o JOIN new_rows n USING (user_id, segment_id)
         WHERE n.id <> o.id;
 

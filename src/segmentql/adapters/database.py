@@ -193,6 +193,7 @@ def _engine(url: str, settings: Settings, name: str) -> AsyncEngine:
         pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,
         skip_autocommit_rollback=True,
+        hide_parameters=True,  # what a caller sent stays out of the logs
         connect_args={
             "timeout": CONNECT_SECONDS,
             # Past the server's own limit: only a server that hangs gets here.

@@ -114,7 +114,7 @@ def place(
         raise bad_request("first", f"{count} is too few", f"1 to {values.MAX_PAGE_ROWS}")
     if count > values.MAX_PAGE_ROWS:
         raise limit_exceeded("first", limit=values.MAX_PAGE_ROWS, value=count)
-    return Place(kind, count, None if after is None else _read(kind, shape, after))
+    return Place(kind, count, _read(kind, shape, after) if isinstance(after, str) else None)
 
 
 def moment_key(moment: datetime) -> int:

@@ -75,6 +75,18 @@ def _selected(at: str, user_id: str, operation: str, membership_id: str) -> str:
     """
 
 
+_BY_USER_OR_MOMENT: Final = "history h JOIN segments s ON s.id = h.segment_id"
+_BY_SEGMENT: Final = f"""
+segments s CROSS JOIN LATERAL (
+    SELECT * FROM history h
+    WHERE h.segment_id = s.id AND h.at >= page.since AND h.at < page.until
+        AND (h.at, h.user_id) <= (page.at, page.before_user_id)
+    ORDER BY h.at DESC, h.user_id DESC LIMIT {_LONGEST} + 1
+) AS h
+"""
+"""Few segments bore one slug, so each is read by its index; one entry may be `after` itself."""
+
+
 def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - private, and it reads
     """One page of history, `page` being the row that says which."""
     user = "AND {0}.user_id = page.user_id" if of_one_user else ""
@@ -83,7 +95,7 @@ def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - pri
     SELECT * FROM (
         (SELECT h.at, h.user_id, h.operation, h.membership_id, h.cause, h.actor, h.recorded_at,
             {SEGMENT_COLUMNS}
-         FROM history h JOIN segments s ON s.id = h.segment_id
+         FROM {_BY_SEGMENT if of_one_slug and not of_one_user else _BY_USER_OR_MOMENT}
          WHERE {_selected("h.at", "h.user_id", "h.operation", "h.membership_id")}
             {user.format("h")} {slug}
          ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})

@@ -33,13 +33,19 @@ WITH due AS (
 SELECT count(*) FROM ended
 """)
 
+# One worker at a time on one segment: several would only wait for each other.
+_LOCK_UNTIDIED = text("""
+SELECT id FROM segments
+WHERE id = :segment_id AND deleted_at IS NOT NULL AND tidied_at IS NULL
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
 _RECORD_LEAVES = text("""
 WITH due AS (
-    SELECT m.user_id, m.segment_id
-    FROM memberships m JOIN segments s ON s.id = m.segment_id
-    WHERE m.segment_id = :segment_id AND s.deleted_at IS NOT NULL
-    ORDER BY m.user_id LIMIT :rows
-    FOR UPDATE OF m SKIP LOCKED
+    SELECT user_id, segment_id FROM memberships
+    WHERE segment_id = :segment_id
+    ORDER BY user_id LIMIT :rows
+    FOR UPDATE
 ), ended AS (
     DELETE FROM memberships m USING due
     WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id
@@ -50,20 +56,14 @@ SELECT count(*) FROM ended
 
 _FORGET_EXCLUSIONS = text("""
 DELETE FROM exclusions WHERE (user_id, segment_id) IN (
-    SELECT e.user_id, e.segment_id
-    FROM exclusions e JOIN segments s ON s.id = e.segment_id
-    WHERE e.segment_id = :segment_id AND s.deleted_at IS NOT NULL
-    ORDER BY e.user_id LIMIT :rows
-    FOR UPDATE OF e SKIP LOCKED
+    SELECT user_id, segment_id FROM exclusions
+    WHERE segment_id = :segment_id
+    ORDER BY user_id LIMIT :rows
+    FOR UPDATE
 )
 """)
 
-_MARK_TIDIED = text("""
-UPDATE segments s SET tidied_at = clock_timestamp()
-WHERE s.id = :segment_id AND s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
-  AND NOT EXISTS (SELECT FROM memberships m WHERE m.segment_id = s.id)
-  AND NOT EXISTS (SELECT FROM exclusions e WHERE e.segment_id = s.id)
-""")
+_MARK_TIDIED = text("UPDATE segments SET tidied_at = clock_timestamp() WHERE id = :segment_id")
 
 _ANY_DUE = text("SELECT EXISTS (SELECT FROM memberships WHERE expires_at <= now())")
 
@@ -93,9 +93,11 @@ async def record_segment_leaves(
 ) -> bool:
     """Record up to `rows` leaves of a deleted segment; whether there may be more to do.
 
-    Does nothing to a segment that is not deleted.
+    Does nothing to a segment that is not deleted, or that another worker is at.
     """
     values = {"segment_id": segment_id, "rows": rows}
+    if not (await session.execute(_LOCK_UNTIDIED, values)).one_or_none():
+        return False
     ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
     metrics.LEAVES_RECORDED.labels(Cause.SEGMENT_DELETED).inc(ended)
     if ended:

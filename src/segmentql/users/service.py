@@ -35,17 +35,17 @@ _LOCK_LAST_PICK = text("SELECT user_id FROM last_pick FOR UPDATE")
 # that was stored: two index scans, merged, which stop at the first gap.
 _PICK = text("""
 WITH free AS (
-    SELECT stored.id + 1 AS id
+    SELECT id + 1 AS id
     FROM (
-        SELECT CAST(:last_pick AS bigint) AS id
-        UNION ALL SELECT id FROM users WHERE id > :last_pick
-        UNION ALL SELECT id FROM deleted_users WHERE id > :last_pick
-        ORDER BY id
+        SELECT id, lead(id) OVER (ORDER BY id) AS next
+        FROM (
+            SELECT CAST(:last_pick AS bigint) AS id
+            UNION ALL SELECT id FROM users WHERE id > :last_pick
+            UNION ALL SELECT id FROM deleted_users WHERE id > :last_pick
+        ) AS stored
     ) AS stored
-    WHERE stored.id < :max_user_id
-      AND NOT EXISTS (SELECT FROM users u WHERE u.id = stored.id + 1)
-      AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = stored.id + 1)
-    LIMIT 1
+    WHERE id < :max_user_id AND (next IS NULL OR next - 1 > id)
+    ORDER BY id LIMIT 1
 ), picked AS (
     INSERT INTO users (id, created_at) SELECT id, clock_timestamp() FROM free
     ON CONFLICT (id) DO NOTHING
