@@ -31,8 +31,8 @@ def migrate(connection: Connection, service_role: str) -> None:
             connection=connection,
             target_metadata=Base.metadata,
             transaction_per_migration=True,
-            include_name=lambda name, kind, _: not (
-                kind == "table" and name is not None and name.startswith("history_")
+            include_name=lambda name, kind, _: (
+                not (kind == "table" and name is not None and name.startswith("history_"))
             ),
         )
         with context.begin_transaction():

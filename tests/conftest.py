@@ -92,9 +92,7 @@ class Api:
 
     async def body(self, query: str, **variables: Any) -> Any:
         """The whole answer, whatever it is."""
-        response = await self.http.post(
-            "/graphql", json={"query": query, "variables": variables}
-        )
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
         return response.json()
 
     async def error(self, query: str, **variables: Any) -> Any:
@@ -183,8 +181,10 @@ async def until(
 
 def named(url: str, database: str) -> str:
     """The same server and role, another database; as asyncpg takes it."""
-    return make_url(url).set(drivername="postgresql", database=database).render_as_string(
-        hide_password=False
+    return (
+        make_url(url)
+        .set(drivername="postgresql", database=database)
+        .render_as_string(hide_password=False)
     )
 
 
@@ -214,7 +214,9 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
 async def make_database(servers: LocalServers, name: str, *, template: str = "template1") -> None:
     """Make a database of the owner's, a clone of `template`."""
     connection = await asyncpg.connect(servers.superuser_url.replace("/segmentql", "/postgres"))
-    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER segmentql_owner')
+    await connection.execute(
+        f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER segmentql_owner'
+    )
     await connection.close()
     inside = await asyncpg.connect(named(servers.superuser_url, name))
     await inside.execute("ALTER SCHEMA public OWNER TO segmentql_owner")
@@ -232,5 +234,3 @@ async def empty(sql: Sql) -> None:
         SET session_replication_role = DEFAULT;
         """
     )
-
-

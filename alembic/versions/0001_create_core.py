@@ -127,7 +127,8 @@ BEGIN
                        ELSE o.expires_at IS NULL OR o.expires_at >= n.joined_at END
         ) THEN
             RAISE EXCEPTION 'a membership that has run out cannot be revived, nor a running one '
-                'replaced: history would not be true' USING ERRCODE = 'integrity_constraint_violation';
+                'replaced: history would not be true'
+                USING ERRCODE = 'integrity_constraint_violation';
         END IF;
         INSERT INTO history
             (at, user_id, segment_id, operation, membership_id, cause, actor, recorded_at)

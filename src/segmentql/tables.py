@@ -104,7 +104,10 @@ class SegmentRow(Base):
         CheckConstraint("tidied_at IS NULL OR deleted_at IS NOT NULL", name="tidied_when_deleted"),
         # `segment(slug:)`, `segments`, and that a slug is borne by one at a time.
         Index(
-            "uq_segments_slug_live", "slug", unique=True, postgresql_where=text("deleted_at IS NULL")
+            "uq_segments_slug_live",
+            "slug",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
         ),
         Index(None, "slug"),  # history by slug: every segment that bore it
         Index(  # the deleted whose leaves are not all recorded
@@ -135,15 +138,11 @@ class MembershipRow(Base):
         # `members`, `memberCount` (index only), and the leaves of a deleted segment.
         Index(None, "segment_id", "user_id", postgresql_include=["expires_at"]),
         # What is due, in the order in which history shows it.
-        Index(
-            None, "expires_at", "user_id", postgresql_where=text("expires_at IS NOT NULL")
-        ),
+        Index(None, "expires_at", "user_id", postgresql_where=text("expires_at IS NOT NULL")),
     )
 
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
-    segment_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("segments.id"), primary_key=True
-    )
+    segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity())
     joined_at: Mapped[Moment]
     updated_at: Mapped[Moment]
@@ -159,9 +158,7 @@ class ExclusionRow(Base):
     __table_args__ = (Index(None, "segment_id", "user_id"),)
 
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
-    segment_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("segments.id"), primary_key=True
-    )
+    segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
     excluded_at: Mapped[Moment]
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import threading
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import dramatiq.worker
 import structlog
@@ -13,9 +14,9 @@ from dramatiq.middleware import Middleware
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Actor, Sender, declare, redis_broker, worker_middleware
+from segmentql.adapters.scheduler import Scheduler, Watch
 from segmentql.history import actors as history_actors
 from segmentql.memberships import actors as membership_actors
-from segmentql.adapters.scheduler import Scheduler, Watch
 from segmentql.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -69,7 +70,7 @@ class Runtime(Middleware):
         await self.database().dispose()
 
 
-def _on_loop(work) -> None:  # type: ignore[no-untyped-def]
+def _on_loop(work: Coroutine[Any, Any, None]) -> None:
     thread = get_event_loop_thread()
     if thread is None:
         raise RuntimeError("the AsyncIO middleware must come before this one")

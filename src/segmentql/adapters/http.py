@@ -63,5 +63,3 @@ async def read_body(request: Request, *, limit: int) -> bytes:
             raise BodyTooLarge(limit)
         chunks.append(chunk)
     return b"".join(chunks)
-
-

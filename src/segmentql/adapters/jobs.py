@@ -147,7 +147,7 @@ def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroke
     client = Redis.from_url(
         redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
     )
-    return RedisBroker(
+    return RedisBroker(  # type: ignore[no-untyped-call]
         client=client, middleware=list(middleware), maintenance_chance=REDELIVERY_CHANCE
     )
 
@@ -169,7 +169,6 @@ def _declare(broker: Broker, actor: Actor, context: Callable[[], object]) -> Non
 
     job = actor.job
     dramatiq.actor(
-        run,
         actor_name=job.name,
         queue_name=job.queue,
         broker=broker,
@@ -177,4 +176,4 @@ def _declare(broker: Broker, actor: Actor, context: Callable[[], object]) -> Non
         max_retries=job.max_retries,
         min_backoff=200,
         max_backoff=int(job.max_backoff_seconds * 1000),
-    )
+    )(run)

@@ -2,10 +2,10 @@
 
 import click
 import uvicorn
+from starlette.types import ASGIApp
 
 from segmentql import logs
 from segmentql.cli.settings import settings_or_exit
-from segmentql.settings import Settings
 
 GRACE_SECONDS = 30
 """How long requests under way may take when the server is told to stop."""
@@ -17,7 +17,11 @@ GRACE_SECONDS = 30
     "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes."
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
     """Serve the API; the database and Redis are where the settings say."""
@@ -35,10 +39,10 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     )
 
 
-def make_app():  # type: ignore[no-untyped-def]
+def make_app() -> ASGIApp:
     """Make one process' application; uvicorn calls this in each."""
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
 
-    settings: Settings = settings_or_exit()
+    settings = settings_or_exit()
     logs.configure(settings)
     return create_app(settings)

@@ -80,7 +80,7 @@ class Loader(ABC, Generic[K, V]):
             found = await self._database.read_one(
                 lambda session: self.fetch(session, list(batch)), primary=self._primary
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to everybody who waits
             # What is wrong with one key must not fail the others: halve until it is alone. A
             # database that is away is away for all of them.
             if len(batch) == 1 or isinstance(error, SegmentQLError):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import strawberry
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.schema import validate_document
+
 from graphql import (
     DocumentNode,
     ExecutionResult,
@@ -26,9 +29,6 @@ from graphql import (
     parse,
     specified_rules,
 )
-from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import validate_document
-
 from segmentql import metrics
 from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.context import Context
@@ -76,7 +76,7 @@ class Engine:
 
     def __init__(self, schema: strawberry.Schema) -> None:
         self._schema = schema
-        self._core: GraphQLSchema = schema._schema  # noqa: SLF001 - Strawberry has no public name
+        self._core: GraphQLSchema = schema._schema
         self._documents: OrderedDict[str, _Prepared] = OrderedDict()
         self._names: set[str] = set()
 
@@ -131,7 +131,7 @@ class Engine:
             operation_name=request.operation_name,
             max_coercion_errors=MAX_COERCION_ERRORS,
             executor_class=self._schema.execution_context_class,
-            is_awaitable=optimized_is_awaitable,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
         )
         return result if isinstance(result, ExecutionResult) else await result
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import strawberry
 import structlog
-from graphql import GraphQLError
 
+from graphql import GraphQLError
 from segmentql import errors, metrics
 
 log = structlog.get_logger(__name__)

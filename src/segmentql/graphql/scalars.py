@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 import strawberry
-from graphql import GraphQLError, StringValueNode, ValueNode, print_ast
 from strawberry.types.scalar import ScalarDefinition
 
+from graphql import GraphQLError, StringValueNode, ValueNode, print_ast
 from segmentql.graphql.failures import Code
 
 DATE_TIME_ALLOWED: Final = (

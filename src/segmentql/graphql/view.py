@@ -63,7 +63,11 @@ class GraphQLView:
 
     async def __call__(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
+        if (
+            request.method == "GET"
+            and "query" not in request.query_params
+            and "text/html" in accept
+        ):
             return self._explorer()
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
         try:

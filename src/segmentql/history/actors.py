@@ -2,8 +2,8 @@
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.history import service
 from segmentql.adapters.scheduler import Watch
+from segmentql.history import service
 
 
 async def keep_partitions_ahead(database: Database) -> list[Message]:

@@ -40,9 +40,7 @@ class HistoryEntry:
         description="Opaque; the same before and after a leave is recorded."
     )
     user_id: strawberry.ID = strawberry.field(description="The caller's number for the user.")
-    segment: Segment = strawberry.field(
-        description="The segment, even after its deletion."
-    )
+    segment: Segment = strawberry.field(description="The segment, even after its deletion.")
     operation: Operation = strawberry.field(description="Whether it was a join or a leave.")
     at: datetime = strawberry.field(description="When it happened.")
     recorded_at: datetime | None = strawberry.field(
@@ -78,9 +76,7 @@ class HistoryQueries:
     async def history(
         self,
         info: Info,
-        first: Annotated[
-            int | None, strawberry.argument(description="How many: 1 to 100.")
-        ] = 50,
+        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,

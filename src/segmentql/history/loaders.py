@@ -98,6 +98,4 @@ def _sort_key(position: Position) -> SortKey:
 
 def _position(key: SortKey) -> Position:
     at, user_id, operation, slug, membership_id = key
-    return Position(
-        moment_of(int(at)), int(user_id), str(operation), str(slug), int(membership_id)
-    )
+    return Position(moment_of(int(at)), int(user_id), str(operation), str(slug), int(membership_id))

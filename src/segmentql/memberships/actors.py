@@ -2,8 +2,8 @@
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
-from segmentql.memberships import ends
 from segmentql.adapters.scheduler import Watch
+from segmentql.memberships import ends
 
 
 async def end_due_memberships(database: Database) -> None:

@@ -73,7 +73,8 @@ class UpdateUserSegmentsInput:
     )
     remove: list[str] | None = strawberry.field(
         default_factory=list,
-        description="Slugs of segments to take the user out of, and to exclude from their rollouts.",
+        description="Slugs of segments to take the user out of; their rollouts will leave this"
+        " user out.",
     )
     ttl_seconds: int | None = strawberry.field(
         default=strawberry.UNSET,
@@ -129,7 +130,7 @@ class MembershipMutations:
                     remove=remove,
                     ttl=ttl,
                     expires_at=expires_at,
-                    on_existing=on_existing.value,
+                    on_existing=service.OnExisting[on_existing.name],
                     actor=info.context.actor,
                 )
             )

@@ -1,9 +1,10 @@
 """Rules and SQL of memberships: changed by hand, and read."""
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +17,14 @@ from segmentql.segments.service import SEGMENT_COLUMNS
 from segmentql.tables import Cause
 from segmentql.values import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
 
-OnExisting = Literal["EXTEND", "REPLACE", "KEEP"]
+
+class OnExisting(enum.StrEnum):
+    """What adding does to a membership that is active already."""
+
+    EXTEND = "EXTEND"
+    REPLACE = "REPLACE"
+    KEEP = "KEEP"
+
 
 ACTIVE: Final = "s.deleted_at IS NULL AND (m.expires_at IS NULL OR m.expires_at > now())"
 """When the membership `m` of the segment `s` is active: rule 1, by the database's clock."""
@@ -165,7 +173,7 @@ async def update_user_segments(
     remove: Sequence[str],
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
-    on_existing: OnExisting = "EXTEND",
+    on_existing: OnExisting = OnExisting.EXTEND,
     actor: str | None = None,
 ) -> Changed:
     """Put a user into segments and take it out of others, all or nothing, in two round trips.
@@ -179,9 +187,7 @@ async def update_user_segments(
     """
     slugs = [*add, *remove]
     locked = (
-        await session.execute(
-            _LOCK, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id}
-        )
+        await session.execute(_LOCK, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id})
     ).all()
     segment_ids = {row.slug: row.id for row in locked}
     _refuse_unknown(add, remove, segment_ids.keys())
@@ -244,9 +250,7 @@ async def active_by_user(
     return found
 
 
-async def pairs_in(
-    session: ReadSession, pairs: Sequence[tuple[int, str]]
-) -> set[tuple[int, str]]:
+async def pairs_in(session: ReadSession, pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
     """Of (user, slug) pairs, those where the user is an active member."""
     return await _pairs(session, _IN, pairs)
 

@@ -71,9 +71,7 @@ class Segment:
     async def members(
         self,
         info: Info,
-        first: Annotated[
-            int | None, strawberry.argument(description="How many: 1 to 100.")
-        ] = 50,
+        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,
@@ -148,9 +146,7 @@ class SegmentQueries:
     async def segments(
         self,
         info: Info,
-        first: Annotated[
-            int | None, strawberry.argument(description="How many: 1 to 100.")
-        ] = 50,
+        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,

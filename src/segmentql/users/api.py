@@ -66,7 +66,8 @@ class User:
         return await info.context.loader(ActiveByUser).load(self.number)
 
     @strawberry.field(
-        description="Whether this user is in the segment that bears the slug; false where none does."
+        description="Whether this user is in the segment that bears the slug; false where none"
+        " does."
     )
     async def is_in(
         self,
@@ -92,9 +93,7 @@ class User:
     async def history(
         self,
         info: Info,
-        first: Annotated[
-            int | None, strawberry.argument(description="How many: 1 to 100.")
-        ] = 50,
+        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,
@@ -166,7 +165,8 @@ class UserQueries:
         return User.from_row(row) if row else None
 
     @strawberry.field(
-        description="Many users at once, in the order asked and with repeats; null where not stored."
+        description="Many users at once, in the order asked and with repeats; null where not"
+        " stored."
     )
     async def users_by_id(
         self,
@@ -190,9 +190,7 @@ class UserQueries:
     async def users(
         self,
         info: Info,
-        first: Annotated[
-            int | None, strawberry.argument(description="How many: 1 to 100.")
-        ] = 50,
+        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,

@@ -31,30 +31,38 @@ FROM users WHERE id > :after ORDER BY id LIMIT :rows
 
 _LOCK_LAST_PICK = text("SELECT user_id FROM last_pick FOR UPDATE")
 
-# The lowest number above the last pick that was never stored follows the last pick, or a number
-# that was stored: two index scans, merged, which stop at the first gap.
-_PICK = text("""
-WITH free AS (
-    SELECT id + 1 AS id
-    FROM (
-        SELECT id, lead(id) OVER (ORDER BY id) AS next
-        FROM (
-            SELECT CAST(:last_pick AS bigint) AS id
-            UNION ALL SELECT id FROM users WHERE id > :last_pick
-            UNION ALL SELECT id FROM deleted_users WHERE id > :last_pick
-        ) AS stored
-    ) AS stored
-    WHERE id < :max_user_id AND (next IS NULL OR next - 1 > id)
-    ORDER BY id LIMIT 1
+# The lowest number above the last pick that was never stored. Numbers stored one after another
+# are skipped a thousand at a time by index ranges, so that a gap close by is found at once and one
+# beyond millions in a second or so; the planner would rather sort all users.
+_PICK = text(f"""
+WITH RECURSIVE stored AS (
+    SELECT CAST(:last_pick AS bigint) AS up_to
+    UNION ALL
+    SELECT up_to + 1000 FROM stored
+    WHERE up_to <= {MAX_USER_ID - 1000} AND 1000 = (
+        SELECT count(*) FROM (
+            SELECT id FROM users WHERE id > up_to AND id <= up_to + 1000
+            UNION
+            SELECT id FROM deleted_users WHERE id > up_to AND id <= up_to + 1000
+        ) AS next_thousand
+    )
+), free AS (
+    SELECT min(number) AS id
+    FROM (SELECT max(up_to) AS up_to FROM stored) AS stored,
+        generate_series(up_to, least(up_to, {MAX_USER_ID - 1000}) + 1000) AS number
+    WHERE number > up_to
+      AND NOT EXISTS (SELECT FROM users u WHERE u.id = number)
+      AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = number)
 ), picked AS (
-    INSERT INTO users (id, created_at) SELECT id, clock_timestamp() FROM free
+    INSERT INTO users (id, created_at)
+    SELECT id, clock_timestamp() FROM free WHERE id IS NOT NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), moved AS (
     UPDATE last_pick SET user_id = picked.id FROM picked
 )
 SELECT picked.id AS user_id, picked.created_at AS user_created_at, free.id IS NULL AS none_left
-FROM (VALUES (1)) AS one LEFT JOIN free ON true LEFT JOIN picked ON true
+FROM free LEFT JOIN picked ON true
 """)
 
 _LOCK_TO_DELETE = text("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
@@ -92,9 +100,7 @@ async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
 async def _pick(session: WriteSession) -> Row[Any]:
     last_pick = (await session.execute(_LOCK_LAST_PICK)).scalar_one()
     for _ in range(MAX_RACES):
-        row = (
-            await session.execute(_PICK, {"last_pick": last_pick, "max_user_id": MAX_USER_ID})
-        ).one()
+        row = (await session.execute(_PICK, {"last_pick": last_pick})).one()
         if row.none_left:
             raise Refused(InvalidInput(("id",), "no number is left to pick", "a number of yours"))
         if row.user_id is not None:

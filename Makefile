@@ -1,0 +1,66 @@
+# Every verb of this repository; `make` alone explains them.
+# All that is installed goes into $(VENV); nothing else on the machine is changed.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The newest Python that Redis' wheel covers, else any that is new enough.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3.14; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e lint format types schema explorer lock check
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (with venv)"; exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-build-isolation --no-deps --editable .
+	@touch $@
+
+run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, worker, API, GraphiQL
+	@$(BIN)/python explorer/build.py --if-stale
+	@exec $(BIN)/segmentql up $(ARGS)
+
+test: $(INSTALLED) ## Run the tests against a real PostgreSQL and Redis; prints branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+e2e: $(INSTALLED) ## Run the whole service as a user would: processes, signals, crashes, a browser
+	@$(BIN)/python explorer/build.py --if-stale --strict
+	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+lint: $(INSTALLED) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## Mend style and formatting where that can be done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## Check types, strictly
+	$(BIN)/mypy
+
+schema: $(INSTALLED) ## Print the GraphQL schema into schema.graphql
+	$(BIN)/segmentql schema > schema.graphql
+
+explorer: $(INSTALLED) ## Build the GraphiQL page
+	$(BIN)/python explorer/build.py --strict
+
+lock: $(INSTALLED) ## Choose the newest versions and write the lock files
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+		--extra local --extra dev --constraint requirements.lock \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--output-file requirements-dev.lock
+
+check: test lint types ## All that must pass before a change is done

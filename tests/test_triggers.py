@@ -1,0 +1,577 @@
+"""The triggers that write history, and who may do what, at the level of SQL."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import Sql, named
+from tests.timeline import (
+    HOUR,
+    MICROSECOND,
+    SECOND,
+    Entry,
+    clock,
+    join,
+    make_segment,
+    make_users,
+    mark_deleted,
+    recorded,
+)
+
+
+@pytest.fixture
+async def service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
+    """A connection of the service's role to the database that `sql` emptied."""
+    connection = await asyncpg.connect(named(servers.service_url, "run"))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
+    """A connection of the role that owns the tables."""
+    connection = await asyncpg.connect(named(servers.owner_url, "run"))
+    yield connection
+    await connection.close()
+
+
+JOIN = """
+INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor)
+VALUES ($1, $2, $3, $3, $4, $5, $6) RETURNING id
+"""
+AT = datetime(2026, 3, 4, 5, 6, 7, 890123, UTC)
+
+
+async def remembered(sql: Sql, user_id: int) -> list[tuple[datetime, str, str, str | None]]:
+    return [(e.at, e.operation, e.cause, e.actor) for e in await recorded(sql, user_id)]
+
+
+async def test_an_insert_records_a_join_with_the_rows_moment_cause_and_actor(
+    sql: Sql, service: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await make_users(sql, 7)
+    before = await clock(sql)
+    membership_id = await service.fetchval(JOIN, 7, segment_id, AT, None, "ROLLOUT", "ada")
+    assert await recorded(sql) == [
+        Entry(AT, "JOINED", 7, segment_id, membership_id, "ROLLOUT", "ada")
+    ]
+    assert before < await sql.fetchval("SELECT recorded_at FROM history") < await clock(sql)
+
+
+async def test_an_update_of_the_end_the_cause_or_the_actor_records_nothing(
+    sql: Sql, service: Sql
+) -> None:
+    membership = await join(sql, 7, await make_segment(sql, "A"), ends_in=HOUR)
+    joined = await recorded(sql)
+    await service.execute(
+        """
+        UPDATE memberships SET expires_at = expires_at + interval '1 hour', cause = 'ROLLOUT',
+            actor = 'ada', updated_at = clock_timestamp()
+        """
+    )
+    await service.execute("UPDATE memberships SET expires_at = NULL")
+    assert await recorded(sql) == joined
+    assert await sql.fetchval("SELECT id FROM memberships") == membership["id"]
+
+
+async def test_a_delete_records_a_leave_with_the_moment_cause_and_actor_that_were_set(
+    sql: Sql, service: Sql
+) -> None:
+    membership = await join(sql, 7, await make_segment(sql, "A"))
+    left_at = membership["joined_at"] + HOUR
+    async with service.transaction():
+        await service.execute(
+            """
+            SELECT set_config('segmentql.moment', $1, true),
+                set_config('segmentql.cause', 'USER_DELETED', true),
+                set_config('segmentql.actor', 'ada', true)
+            """,
+            left_at.isoformat(),
+        )
+        await service.execute("DELETE FROM memberships")
+    assert await remembered(sql, 7) == [
+        (membership["joined_at"], "JOINED", "MANUAL", None),
+        (left_at, "LEFT", "USER_DELETED", "ada"),
+    ]
+
+
+async def test_a_delete_without_settings_is_by_hand_by_nobody_now(sql: Sql, service: Sql) -> None:
+    await join(sql, 7, await make_segment(sql, "A"))
+    before = await clock(sql)
+    await service.execute("DELETE FROM memberships")
+    after = await clock(sql)
+    left = await sql.fetchrow("SELECT * FROM history WHERE operation = 'LEFT'")
+    assert left is not None
+    assert before < left["at"] < after
+    assert (left["cause"], left["actor"], left["recorded_at"]) == ("MANUAL", None, left["at"])
+
+
+async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, service: Sql) -> None:
+    await join(sql, 7, await make_segment(sql, "A"))
+    async with service.transaction():
+        await service.execute(
+            """
+            SELECT set_config('segmentql.moment', '2026-01-01T00:00:00Z', true),
+                set_config('segmentql.cause', 'USER_DELETED', true),
+                set_config('segmentql.actor', 'ada', true)
+            """
+        )
+    before = await clock(sql)
+    await service.execute("DELETE FROM memberships")
+    left_at, operation, cause, actor = (await remembered(sql, 7))[-1]
+    assert (operation, cause, actor) == ("LEFT", "MANUAL", None)
+    assert left_at > before
+
+
+async def test_a_leave_is_never_dated_at_its_join_or_before(sql: Sql, service: Sql) -> None:
+    membership = await join(sql, 7, await make_segment(sql, "A"))
+    async with service.transaction():
+        await service.execute(
+            "SELECT set_config('segmentql.moment', $1, true)",
+            (membership["joined_at"] - HOUR).isoformat(),
+        )
+        await service.execute("DELETE FROM memberships")
+    assert [(at, operation) for at, operation, *_ in await remembered(sql, 7)] == [
+        (membership["joined_at"], "JOINED"),
+        (membership["joined_at"] + MICROSECOND, "LEFT"),
+    ]
+
+
+MANY = "(VALUES (1, 'one'), (2, 'two'), (3, 'three')) AS many (user_id, actor)"
+
+
+async def _values(service: Sql, segment_id: int) -> None:
+    await service.execute(
+        f"""
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause, actor)
+        SELECT user_id, $1, $2, $2, 'MANUAL', actor FROM {MANY}
+        """,
+        segment_id,
+        AT,
+    )
+
+
+async def _copy(service: Sql, segment_id: int) -> None:
+    await service.copy_records_to_table(
+        "memberships",
+        columns=["user_id", "segment_id", "joined_at", "updated_at", "cause", "actor"],
+        records=[
+            (user_id, segment_id, AT, AT, "MANUAL", actor)
+            for user_id, actor in ((1, "one"), (2, "two"), (3, "three"))
+        ],
+    )
+
+
+async def _merge(service: Sql, segment_id: int) -> None:
+    await service.execute(
+        f"""
+        MERGE INTO memberships m USING {MANY}
+        ON m.user_id = many.user_id AND m.segment_id = $1
+        WHEN NOT MATCHED THEN
+            INSERT (user_id, segment_id, joined_at, updated_at, cause, actor)
+            VALUES (many.user_id, $1, $2, $2, 'MANUAL', many.actor)
+        WHEN MATCHED THEN UPDATE SET actor = 'nobody'
+        """,
+        segment_id,
+        AT,
+    )
+
+
+async def _on_conflict(service: Sql, segment_id: int) -> None:
+    await service.execute(
+        f"""
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause, actor)
+        SELECT user_id, $1, $2, $2, 'MANUAL', actor FROM {MANY}
+        ON CONFLICT (user_id, segment_id) DO UPDATE SET actor = 'nobody'
+        """,
+        segment_id,
+        AT,
+    )
+
+
+async def _common_table(service: Sql, segment_id: int) -> None:
+    await service.execute(
+        f"""
+        WITH one AS (
+            INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause, actor)
+            SELECT user_id, $1, $2, $2, 'MANUAL', actor FROM {MANY} WHERE user_id = 1
+        ), other AS (
+            INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause, actor)
+            SELECT user_id, $1, $2, $2, 'MANUAL', actor FROM {MANY} WHERE user_id > 1
+        )
+        SELECT
+        """,
+        segment_id,
+        AT,
+    )
+
+
+@pytest.mark.parametrize("put_in", [_values, _copy, _merge, _on_conflict, _common_table])
+async def test_every_row_of_every_kind_of_insert_is_recorded_once(
+    sql: Sql, service: Sql, put_in: Callable[[Sql, int], Awaitable[None]]
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await make_users(sql, 1, 2, 3)
+    await put_in(service, segment_id)
+    ids = await sql.fetch("SELECT id FROM memberships ORDER BY user_id")
+    assert await recorded(sql) == [
+        Entry(AT, "JOINED", user_id, segment_id, membership["id"], "MANUAL", actor)
+        for user_id, actor, membership in zip((1, 2, 3), ("one", "two", "three"), ids, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("put_in", [_merge, _on_conflict])
+async def test_what_was_there_already_is_changed_without_a_record(
+    sql: Sql, service: Sql, put_in: Callable[[Sql, int], Awaitable[None]]
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await make_users(sql, 1, 2, 3)
+    await service.fetchval(JOIN, 2, segment_id, AT - HOUR, None, "ROLLOUT", None)
+    await put_in(service, segment_id)
+    assert [(e.at, e.operation, e.user_id, e.actor) for e in await recorded(sql)] == [
+        (AT - HOUR, "JOINED", 2, None),
+        (AT, "JOINED", 1, "one"),
+        (AT, "JOINED", 3, "three"),
+    ]
+
+
+async def test_one_delete_records_every_leave_by_its_own_end(sql: Sql, service: Sql) -> None:
+    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+    endless = await join(sql, 1, alive)
+    ran_out = await join(sql, 2, alive, ends_in=-HOUR)
+    of_gone = await join(sql, 3, gone)
+    out_before_gone = await join(sql, 4, gone, ends_in=-HOUR)
+    gone_before_out = await join(sql, 5, gone, ends_in=-SECOND)
+    gone_before_its_end = await join(sql, 6, gone, ends_in=HOUR)
+    deleted_at = await mark_deleted(sql, gone, ago=timedelta(minutes=1), by="ada")
+    left_at = await clock(sql)
+    async with service.transaction():
+        await service.execute(
+            """
+            SELECT set_config('segmentql.moment', $1, true),
+                set_config('segmentql.cause', 'USER_DELETED', true),
+                set_config('segmentql.actor', 'bob', true)
+            """,
+            left_at.isoformat(),
+        )
+        await service.execute("DELETE FROM memberships")
+    leaves = {
+        e.user_id: (e.at, e.membership_id, e.cause, e.actor)
+        for e in await recorded(sql)
+        if e.operation == "LEFT"
+    }
+    assert leaves == {
+        1: (left_at, endless["id"], "USER_DELETED", "bob"),
+        2: (ran_out["expires_at"], ran_out["id"], "TTL", None),
+        3: (deleted_at, of_gone["id"], "SEGMENT_DELETED", "ada"),
+        4: (out_before_gone["expires_at"], out_before_gone["id"], "TTL", None),
+        5: (deleted_at, gone_before_out["id"], "SEGMENT_DELETED", "ada"),
+        6: (deleted_at, gone_before_its_end["id"], "SEGMENT_DELETED", "ada"),
+    }
+
+
+async def test_a_statement_that_changes_no_row_records_nothing(sql: Sql, service: Sql) -> None:
+    await make_segment(sql, "A")
+    await service.execute("DELETE FROM memberships")
+    await service.execute("UPDATE memberships SET actor = 'ada'")
+    assert await recorded(sql) == []
+
+
+async def test_a_rejoin_of_what_ran_out_records_the_leave_at_its_end_and_the_join(
+    sql: Sql, service: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    old = await join(sql, 7, segment_id, ends_in=-HOUR)
+    rejoined_at = old["expires_at"] + timedelta(minutes=1)
+    new_id = await service.fetchval(
+        """
+        UPDATE memberships SET id = id + 1000, joined_at = $1, updated_at = $1,
+            expires_at = NULL, cause = 'ROLLOUT', actor = 'ada'
+        RETURNING id
+        """,
+        rejoined_at,
+    )
+    assert await recorded(sql) == [
+        Entry(old["joined_at"], "JOINED", 7, segment_id, old["id"], "MANUAL", None),
+        Entry(old["expires_at"], "LEFT", 7, segment_id, old["id"], "TTL", None),
+        Entry(rejoined_at, "JOINED", 7, segment_id, new_id, "ROLLOUT", "ada"),
+    ]
+
+
+NEW_ID = "id = id + 1000"
+REJOIN = f"{NEW_ID}, joined_at = clock_timestamp(), updated_at = clock_timestamp()"
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "change"),
+    [
+        pytest.param(-HOUR, "expires_at = NULL, updated_at = clock_timestamp()", id="revived"),
+        pytest.param(-HOUR, "actor = 'ada', updated_at = clock_timestamp()", id="touched-late"),
+        pytest.param(HOUR, f"{REJOIN}, expires_at = NULL", id="replaced-while-it-runs"),
+        pytest.param(None, REJOIN, id="replaced-while-endless"),
+        pytest.param(None, "joined_at = joined_at - interval '1 s'", id="joined-at-moved"),
+        pytest.param(
+            -HOUR,
+            f"{NEW_ID}, joined_at = expires_at, updated_at = expires_at, expires_at = NULL",
+            id="rejoined-at-its-end",
+        ),
+    ],
+)
+async def test_an_update_that_history_could_not_tell_is_refused(
+    sql: Sql, service: Sql, ends_in: timedelta | None, change: str
+) -> None:
+    await join(sql, 7, await make_segment(sql, "A"), ends_in=ends_in)
+    before = await sql.fetch("SELECT * FROM memberships"), await recorded(sql)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="history would not be true"):
+        await service.execute(f"UPDATE memberships SET {change}")
+    assert (await sql.fetch("SELECT * FROM memberships"), await recorded(sql)) == before
+
+
+async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: Sql) -> None:
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 1, segment_id)
+    await join(sql, 2, segment_id, ends_in=-HOUR)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await service.execute(
+            "UPDATE memberships SET updated_at = clock_timestamp(), actor = 'ada'"
+        )
+    assert await sql.fetchval("SELECT count(*) FROM memberships WHERE actor = 'ada'") == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TRUNCATE memberships",
+        "TRUNCATE history",
+        "TRUNCATE history_default",
+        "TRUNCATE ONLY history",
+        "TRUNCATE users, memberships, exclusions",
+        "TRUNCATE users CASCADE",
+        "TRUNCATE segments CASCADE",
+    ],
+)
+async def test_truncate_is_refused_even_to_the_owner(
+    sql: Sql, owner: Sql, statement: str
+) -> None:
+    await join(sql, 7, await make_segment(sql, "A"))
+    for connection in (owner, sql):
+        with pytest.raises(
+            (asyncpg.IntegrityConstraintViolationError, asyncpg.WrongObjectTypeError)
+        ):
+            await connection.execute(statement)
+    assert len(await recorded(sql)) == 1
+    assert await sql.fetchval("SELECT count(*) FROM memberships") == 1
+
+
+async def test_truncate_of_any_partition_is_refused(sql: Sql, owner: Sql) -> None:
+    await sql.execute("SELECT make_history_partitions('2031-05-01', 1)")
+    partitions = [
+        row["name"]
+        for row in await sql.fetch(
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits "
+            "WHERE inhparent = 'history'::regclass"
+        )
+    ]
+    assert {"history_default", "history_2031_05"} < set(partitions)
+    for partition in partitions:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="Use DELETE|refused"):
+            await owner.execute(f"TRUNCATE {partition}")
+
+
+ROW = "(1, now(), 1, 'JOINED', 1, 'MANUAL', NULL, now())"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"INSERT INTO history VALUES {ROW}",
+        "UPDATE history SET actor = 'somebody else'",
+        "DELETE FROM history",
+        "TRUNCATE history",
+        "SELECT FROM history FOR UPDATE",
+        f"INSERT INTO history_default VALUES {ROW}",
+        "UPDATE history_default SET actor = 'somebody else'",
+        "DELETE FROM history_default",
+        "TRUNCATE memberships",
+        "ALTER TABLE history DETACH PARTITION history_default",
+        "DROP TABLE history_default",
+        "ALTER TABLE memberships DISABLE TRIGGER ALL",
+        "ALTER TABLE memberships DISABLE TRIGGER memberships_record_delete",
+        "DROP TRIGGER memberships_record_delete ON memberships",
+        "ALTER TABLE history DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "ALTER FUNCTION record_memberships() SECURITY INVOKER",
+        "ALTER FUNCTION record_memberships() RESET search_path",
+        "CREATE OR REPLACE FUNCTION record_memberships() RETURNS trigger LANGUAGE plpgsql "
+        "AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER mine AFTER INSERT ON memberships "
+        "FOR EACH ROW EXECUTE FUNCTION refuse_truncate()",
+        "CREATE TABLE public.mine (id int)",
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA mine",
+        "SET ROLE segmentql_owner",
+        "UPDATE memberships SET user_id = user_id + 1",
+        "UPDATE memberships SET segment_id = segment_id + 1",
+        "UPDATE users SET id = id + 1",
+        "DELETE FROM segments",
+        "UPDATE segments SET slug = 'B'",
+        "UPDATE segments SET created_at = now()",
+        "UPDATE alembic_version SET version_num = '0'",
+    ],
+)
+async def test_the_services_role_is_refused(sql: Sql, service: Sql, statement: str) -> None:
+    await join(sql, 7, await make_segment(sql, "A"))
+    before = await sql.fetch("SELECT * FROM history")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await service.execute(statement)
+    assert await sql.fetch("SELECT * FROM history") == before
+
+
+async def test_the_services_role_cannot_write_a_month_of_history_made_after_the_grants(
+    sql: Sql, service: Sql
+) -> None:
+    await service.fetchval("SELECT make_history_partitions('2031-06-01', 1)")
+    for statement in (
+        "INSERT INTO history_2031_06 VALUES "
+        "(1, '2031-06-02', 1, 'JOINED', 1, 'MANUAL', NULL, now())",
+        "UPDATE history_2031_06 SET actor = 'somebody else'",
+        "DELETE FROM history_2031_06",
+        "TRUNCATE history_2031_06",
+        "DROP TABLE history_2031_06",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await service.execute(statement)
+
+
+async def test_the_services_role_owns_nothing_and_has_no_power(sql: Sql) -> None:
+    assert (
+        await sql.fetch(
+            """
+            SELECT 'relation', oid::regclass::text FROM pg_class WHERE relowner = role.oid
+            UNION ALL SELECT 'function', oid::regprocedure::text FROM pg_proc
+                WHERE proowner = role.oid
+            UNION ALL SELECT 'type', oid::regtype::text FROM pg_type WHERE typowner = role.oid
+            UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspowner = role.oid
+            UNION ALL SELECT 'database', datname FROM pg_database WHERE datdba = role.oid
+            """.replace("role.oid", "'segmentql_service'::regrole")
+        )
+        == []
+    )
+    role = await sql.fetchrow("SELECT * FROM pg_roles WHERE rolname = 'segmentql_service'")
+    assert role is not None
+    powers = ("rolsuper", "rolcreaterole", "rolcreatedb", "rolreplication", "rolbypassrls")
+    assert [role[power] for power in powers] == [False] * len(powers)
+    assert await sql.fetch("SELECT FROM pg_auth_members WHERE member = $1", role["oid"]) == []
+
+
+async def test_the_triggers_write_the_real_history_whatever_the_session_calls_history(
+    sql: Sql, service: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await make_users(sql, 7)
+    await service.execute(
+        """
+        CREATE TEMP TABLE history (LIKE public.history);
+        CREATE TEMP TABLE segments (LIKE public.segments);
+        CREATE FUNCTION pg_temp.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+            AS $$ SELECT timestamptz '2000-01-01' $$;
+        CREATE FUNCTION pg_temp.greatest_of(timestamptz, timestamptz) RETURNS timestamptz
+            LANGUAGE sql AS $$ SELECT timestamptz '2000-01-01' $$;
+        CREATE TYPE pg_temp.cause AS ENUM ('MINE');
+        CREATE TYPE pg_temp.operation AS ENUM ('MINE');
+        SET search_path = pg_temp, public, pg_catalog;
+        """
+    )
+    await service.execute(
+        """
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
+        VALUES (7, $1, $2, $2, 'MANUAL')
+        """,
+        segment_id,
+        AT,
+    )
+    await service.execute("DELETE FROM memberships")
+    assert [(e.operation, e.cause) for e in await recorded(sql, 7)] == [
+        ("JOINED", "MANUAL"),
+        ("LEFT", "MANUAL"),
+    ]
+    assert await service.fetchval("SELECT count(*) FROM pg_temp.history") == 0
+    assert (await recorded(sql, 7))[1].at > AT
+
+
+async def test_partitions_are_made_in_public_whatever_the_sessions_search_path(
+    sql: Sql, service: Sql
+) -> None:
+    await service.execute("CREATE TEMP TABLE history_default (LIKE public.history)")
+    await service.execute("CREATE TEMP TABLE history_2031_07 (LIKE public.history)")
+    await service.execute("SET search_path = pg_temp, public")
+    assert await service.fetchval("SELECT public.make_history_partitions('2031-07-01', 1)") == 1
+    assert await sql.fetchval("SELECT to_regclass('public.history_2031_07') IS NOT NULL")
+
+
+async def test_partitions_are_made_once(service: Sql) -> None:
+    assert await service.fetchval("SELECT make_history_partitions('2032-11-17', 4)") == 4
+    assert await service.fetchval("SELECT make_history_partitions('2032-11-01', 4)") == 0
+    assert await service.fetchval("SELECT make_history_partitions('2033-02-28', 2)") == 1
+
+
+async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
+    sql: Sql, service: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    moments = {
+        1: datetime(2034, 3, 31, 23, 59, 59, 999999, UTC),
+        2: datetime(2034, 4, 1, tzinfo=UTC),
+        3: datetime(2034, 4, 30, 23, 59, 59, 999999, UTC),
+        4: datetime(2034, 5, 1, tzinfo=UTC),
+    }
+    await make_users(sql, *moments)
+    for user_id, at in moments.items():
+        await service.fetchval(JOIN, user_id, segment_id, at, None, "MANUAL", None)
+    before = await recorded(sql)
+    where = "SELECT user_id, tableoid::regclass::text FROM history ORDER BY user_id"
+    assert {row[1] for row in await sql.fetch(where)} == {"history_default"}
+    assert await service.fetchval("SELECT make_history_partitions('2034-04-30', 1)") == 1
+    assert [tuple(row) for row in await sql.fetch(where)] == [
+        (1, "history_default"),
+        (2, "history_2034_04"),
+        (3, "history_2034_04"),
+        (4, "history_default"),
+    ]
+    assert await recorded(sql) == before
+
+
+@pytest.mark.parametrize(
+    ("timezone", "datestyle", "year"),
+    [
+        ("UTC", "ISO", 2041),
+        ("Pacific/Kiritimati", "ISO", 2042),
+        ("America/St_Johns", "ISO", 2043),
+        ("Asia/Kolkata", "SQL, DMY", 2044),
+        ("Asia/Kolkata", "German", 2045),
+    ],
+)
+async def test_a_month_of_history_is_utcs_whatever_the_sessions_time_zone(
+    sql: Sql, service: Sql, timezone: str, datestyle: str, year: int
+) -> None:
+    await service.execute(f"SET timezone = '{timezone}'; SET datestyle = '{datestyle}'")
+    await service.execute(f"SELECT make_history_partitions('{year}-12-01', 1)")
+    await sql.execute("SET timezone = 'UTC'")
+    bounds = await sql.fetchval(
+        "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = $1",
+        f"history_{year}_12",
+    )
+    assert bounds == (
+        f"FOR VALUES FROM ('{year}-12-01 00:00:00+00') TO ('{year + 1}-01-01 00:00:00+00')"
+    )
+
+
+@pytest.mark.parametrize("months", [0, -1, 1201])
+async def test_a_senseless_number_of_months_is_refused(service: Sql, months: int) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="months must be 1 to 1200"):
+        await service.execute("SELECT make_history_partitions('2035-01-01', $1)", months)
