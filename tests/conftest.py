@@ -5,6 +5,7 @@ Tests commit for real. Each that asks for `sql`, `database` or `api` starts with
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -32,11 +33,13 @@ Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture(scope="session")
-async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServers]:
-    """PostgreSQL and Redis, for the whole run."""
-    folder = tmp_path_factory.mktemp("servers")
-    async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
-        yield running
+async def servers() -> AsyncIterator[LocalServers]:
+    """PostgreSQL and Redis, for the whole run; nothing is left of them."""
+    with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # root's servers run as another account, which must get in
+        async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ from starlette.staticfiles import StaticFiles
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import RequestIds
+from segmentql.adapters.http import RequestIds, WithHeaders
 from segmentql.adapters.jobs import REDIS_SECONDS, Sender
 from segmentql.errors import SegmentQLError
 from segmentql.graphql.execution import Engine
-from segmentql.graphql.view import GraphQLView
+from segmentql.graphql.view import PAGE_HEADERS, GraphQLView
 from segmentql.memberships import ends
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
@@ -71,7 +71,10 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", exposition),
-            Mount("/explorer", StaticFiles(directory=EXPLORER, check_dir=False)),
+            Mount(
+                "/explorer",
+                WithHeaders(StaticFiles(directory=EXPLORER, check_dir=False), PAGE_HEADERS),
+            ),
         ],
         middleware=[Middleware(RequestIds)],
         lifespan=lifespan,

@@ -37,8 +37,9 @@ IDLE_IN_TRANSACTION_SECONDS: Final = 15
 _CONFLICTS: Final = {"40001", "40P01"}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _QUERY_CANCELED: Final = "57014"
-_UNAVAILABLE_CLASSES: Final = ("08", "53", "57", "58")
-"""Connection exceptions, insufficient resources, operator intervention, system errors."""
+_UNAVAILABLE_CLASSES: Final = ("08", "28", "3D", "53", "57", "58")
+"""Connection exceptions, the login or the database refused, insufficient resources, operator
+intervention, system errors."""
 
 
 class ReadSession(AsyncSession):

@@ -5,6 +5,7 @@ what a lost message left undone. So sending is never waited for, a delay is neve
 a minute, and every actor may run twice, at once, or for nothing.
 """
 
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +33,9 @@ REDIS_SECONDS: Final = 2
 
 MAX_UNSENT: Final = 1000
 """Messages that may wait for a slow Redis before further ones are left to the scheduler."""
+
+CLOSE_SECONDS: Final = 2
+"""How long what waits to be sent holds up the end of a process."""
 
 REDELIVERY_CHANCE: Final = 1_000_000
 """Of a million: look for messages of dead workers at every fetch (60 s after the death)."""
@@ -82,6 +86,7 @@ class Sender:
         self._broker = redis_broker(redis_url, [])
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._unsent = threading.BoundedSemaphore(MAX_UNSENT)
+        self._give_up_at = math.inf
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Send soon; what cannot be sent is counted, logged, and left to the scheduler."""
@@ -93,6 +98,8 @@ class Sender:
 
     def _send(self, message: Message) -> None:
         try:
+            if time.monotonic() > self._give_up_at:
+                raise TimeoutError("the process ends")
             self._broker.enqueue(
                 dramatiq.Message(
                     queue_name=message.job.queue,
@@ -110,7 +117,8 @@ class Sender:
             self._unsent.release()
 
     def close(self) -> None:
-        """Send what waits, then stop; returns once the thread has ended."""
+        """Send what waits, as far as Redis takes it soon; returns once the thread has ended."""
+        self._give_up_at = time.monotonic() + CLOSE_SECONDS
         self._thread.shutdown(wait=True)
         self._broker.close()
         self._broker.client.close()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -42,6 +42,14 @@ UPDATE leases SET expires_at = clock_timestamp() WHERE name = :name AND holder =
 """)
 
 
+@contextlib.contextmanager
+def _faults_logged(event: str, **fields: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception(event, **fields)
+
+
 @dataclass(frozen=True)
 class Watch:
     """Looks, every so often, for what must be done; what it finds is sent as messages."""
@@ -70,10 +78,8 @@ class Scheduler:
         """Tick until cancelled; a fault is logged and the next tick tries again."""
         try:
             while True:
-                try:
+                with _faults_logged("scheduler_failed"):
                     await self.tick()
-                except Exception:
-                    log.exception("scheduler_failed")
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             # A standby need not wait for the lease to run out.
@@ -81,7 +87,10 @@ class Scheduler:
                 await self._database.transaction(self._drop_lease)
 
     async def tick(self) -> None:
-        """Look once with each watch that is due, if the lease is ours or free."""
+        """Look once with each watch that is due, if the lease is ours or free.
+
+        A watch that fails is due again at the next tick, and keeps no other from looking.
+        """
         if not await self._database.transaction(self._take_lease):
             return
         now = time.monotonic()
@@ -89,10 +98,11 @@ class Scheduler:
         for watch in self._watches:
             if now - self._looked.get(watch, -watch.every_seconds) < watch.every_seconds:
                 continue
-            self._looked[watch] = now
-            messages = [m for m in await watch.look(self._database) if m not in self._sent]
-            self._sent.update(dict.fromkeys(messages, now))
-            self._deliver(messages)
+            with _faults_logged("watch_failed", watch=watch.look.__qualname__):
+                messages = [m for m in await watch.look(self._database) if m not in self._sent]
+                self._looked[watch] = now
+                self._sent.update(dict.fromkeys(messages, now))
+                self._deliver(messages)
 
     async def _take_lease(self, session: WriteSession) -> bool:
         values = {"name": LEASE, "holder": self._holder, "seconds": LEASE_SECONDS}
