@@ -24,6 +24,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 		--require-hashes --requirement requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-build-isolation --no-deps --editable .
+	@$(BIN)/python -m compileall -q src  # a start spends its time on imports
 	@touch $@
 
 run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, worker, API, GraphiQL

@@ -2,7 +2,7 @@
 -- reads history without being able to write it: that is the triggers' alone.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};
-GRANT SELECT ON history, alembic_version TO {service};
+GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
 -- These never change, but without the right to update some column rows cannot be locked.

@@ -1,5 +1,6 @@
 """The web application: `create_app(settings)`. Importing this module has no effect."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
-from redis.asyncio import Redis
+from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from starlette.applications import Starlette
@@ -61,7 +62,7 @@ def create_app(settings: Settings) -> Starlette:
         try:
             yield
         finally:
-            await redis.aclose()
+            redis.close()
             await database.dispose()
             sender.close()
 
@@ -100,7 +101,8 @@ async def readyz(request: Request) -> Response:
     except SegmentQLError:
         database = "unavailable"
     try:
-        await request.app.state.redis.ping()
+        # In a thread: redis-py's asyncio client loses cancellations, and so may miss its time-outs.
+        await asyncio.to_thread(request.app.state.redis.ping)
         redis = "ok"
     except (RedisError, OSError):
         redis = "degraded"

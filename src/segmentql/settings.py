@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from segmentql.errors import SettingsError
 
 PREFIX = "SEGMENTQL_"
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def _database_url(text: str) -> str:
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     scheduler: Literal["on", "off"] = "on"
     # prometheus-client's own variable, read by it as soon as it is imported: where several
     # processes share their metrics. `segmentql up` sets it.
-    metrics_dir: Path | None = Field(default=None, validation_alias="PROMETHEUS_MULTIPROC_DIR")
+    metrics_dir: Path | None = Field(default=None, validation_alias=METRICS_VARIABLE)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

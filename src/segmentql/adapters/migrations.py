@@ -5,6 +5,7 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from segmentql.settings import Settings
 
@@ -23,10 +24,23 @@ def downgrade(settings: Settings, revision: str) -> None:
     command.downgrade(_config(settings), revision)
 
 
-def _config(settings: Settings) -> Config:
+def newest_revision() -> str:
+    """The revision that this version of the code wants the database to be at."""
+    newest = ScriptDirectory.from_config(_scripts()).get_current_head()
+    if newest is None:
+        raise RuntimeError("there are no migrations")
+    return newest
+
+
+def _scripts() -> Config:
     config = Config()
     folder = next(place for place in _PLACES if place.is_dir())
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config
+
+
+def _config(settings: Settings) -> Config:
+    config = _scripts()
     config.attributes["owner_url"] = settings.owner_database_url
     config.attributes["service_url"] = settings.database_url
     return config

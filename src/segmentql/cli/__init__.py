@@ -1,19 +1,28 @@
-"""The command line. Each command's module is imported with it; what it runs, only when it runs."""
+"""The command line: one module a command, imported when it is asked for."""
+
+from importlib import import_module
 
 import click
 
-from segmentql.cli.migrate import migrate
-from segmentql.cli.schema import schema
-from segmentql.cli.serve import serve
-from segmentql.cli.up import up
-from segmentql.cli.worker import worker
+COMMANDS = ("up", "serve", "worker", "migrate", "seed", "doctor", "schema")
+"""Each is a function of this name in the module of this name."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Imports a command's module only when it runs: `up` starts in half the time for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"segmentql.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="segmentql")
 def main() -> None:
     """SegmentQL: users and the segments they belong to, over GraphQL."""
-
-
-for command in (up, serve, worker, migrate, schema):
-    main.add_command(command)

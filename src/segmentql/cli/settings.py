@@ -1,11 +1,27 @@
 """Reads the settings for a command, which ends with every problem named where there are any."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from segmentql.errors import SettingsError
+from segmentql.local.running import running_settings
 from segmentql.settings import Settings, load_settings
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".segmentql",
+    show_default=True,
+    help="Where `segmentql up` keeps its data: what it runs now is used where no setting says"
+    " otherwise.",
+)
+
+
+def settings_or_running(data_dir: Path) -> Settings:
+    """Read the settings; those that are missing are the `segmentql up`'s that runs in a folder."""
+    return settings_or_exit(**running_settings(data_dir))
 
 
 def settings_or_exit(**overrides: Any) -> Settings:

@@ -17,12 +17,16 @@ import orjson
 import strawberry
 
 from segmentql import values
+from segmentql.errors import BadValue
 from segmentql.graphql.failures import bad_request, limit_exceeded
 
 T = TypeVar("T")
 Row = TypeVar("Row")
 
 SortKey: TypeAlias = tuple[int | str, ...]
+KeyRule: TypeAlias = Callable[[int | str], bool]
+"""Says whether something may be one part of a sort key: the check sum keeps mistakes out, not a
+cursor that somebody made up."""
 
 CURSOR_ALLOWED: Final = "a cursor from an earlier page of the same list"
 _CHECK_BYTES: Final = 4
@@ -84,8 +88,7 @@ class Place:
     after: SortKey | None
 
     def cursor(self, key: SortKey) -> str:
-        payload = orjson.dumps([self.kind, *key])
-        return base64.urlsafe_b64encode(_check(payload) + payload).rstrip(b"=").decode()
+        return _written(orjson.dumps([self.kind, *key]))
 
     def page(
         self, rows: Sequence[Row], node: Callable[[Row], T], key: Callable[[Row], SortKey]
@@ -101,9 +104,14 @@ class Place:
 
 
 def place(
-    kind: str, shape: tuple[type, ...], first: int | None, after: str | None, *, default: int = 50
+    kind: str,
+    shape: tuple[KeyRule, ...],
+    first: int | None,
+    after: str | None,
+    *,
+    default: int = 50,
 ) -> Place:
-    """Read the arguments of a connection; `shape` is the types of its sort key.
+    """Read the arguments of a connection; `shape` is the rules of its sort key.
 
     Raises:
         GraphQLError: LIMIT_EXCEEDED for a `first` beyond the maximum, BAD_REQUEST for one below 1
@@ -117,6 +125,24 @@ def place(
     return Place(kind, count, _read(kind, shape, after) if isinstance(after, str) else None)
 
 
+def is_number(part: int | str) -> bool:
+    """Whether it is the number of a row."""
+    return type(part) is int and 1 <= part <= values.MAX_USER_ID
+
+
+def is_slug(part: int | str) -> bool:
+    """Whether it is the slug of a segment."""
+    try:
+        return isinstance(part, str) and bool(values.slug(part))
+    except BadValue:
+        return False
+
+
+def is_moment(part: int | str) -> bool:
+    """Whether it is what `moment_key` writes."""
+    return type(part) is int and _FIRST_MOMENT <= part <= _LAST_MOMENT
+
+
 def moment_key(moment: datetime) -> int:
     """A moment as a sort key holds it: whole microseconds since 1970, exactly."""
     return (moment - _EPOCH) // _MICROSECOND
@@ -127,18 +153,23 @@ def moment_of(key: int) -> datetime:
     return _EPOCH + key * _MICROSECOND
 
 
-def _check(payload: bytes) -> bytes:
-    return hashlib.blake2s(payload, digest_size=_CHECK_BYTES).digest()
+_FIRST_MOMENT: Final = moment_key(datetime.min.replace(tzinfo=UTC))
+_LAST_MOMENT: Final = moment_key(datetime.max.replace(tzinfo=UTC))
 
 
-def _read(kind: str, shape: tuple[type, ...], cursor: str) -> SortKey:
+def _written(payload: bytes) -> str:
+    check = hashlib.blake2s(payload, digest_size=_CHECK_BYTES).digest()
+    return base64.urlsafe_b64encode(check + payload).rstrip(b"=").decode()
+
+
+def _read(kind: str, shape: tuple[KeyRule, ...], cursor: str) -> SortKey:
     try:
-        # altchars with validate: the lenient decoder would skip what is not base64.
-        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        payload = data[_CHECK_BYTES:]
-        if data[:_CHECK_BYTES] == _check(payload):
+        padded = cursor + "=" * (-len(cursor) % 4)
+        payload = base64.urlsafe_b64decode(padded)[_CHECK_BYTES:]
+        # Written anew and compared: base64 has several spellings of the same bytes.
+        if _written(payload) == cursor:
             named, *key = orjson.loads(payload)
-            if named == kind and tuple(map(type, key)) == shape:
+            if named == kind and all(rule(part) for rule, part in zip(shape, key, strict=True)):
                 return tuple(key)
     except (binascii.Error, ValueError, TypeError):
         pass  # told below, as one with any other defect

@@ -10,10 +10,20 @@ from segmentql.errors import FutureMoment
 from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Context
 from segmentql.graphql.failures import argument_value, bad_request
-from segmentql.graphql.pagination import Connection, SortKey, moment_key, moment_of, place
+from segmentql.graphql.pagination import (
+    Connection,
+    SortKey,
+    is_moment,
+    is_number,
+    is_slug,
+    moment_key,
+    moment_of,
+    place,
+)
 from segmentql.history import service
 from segmentql.history.service import NEWEST, HistoryPage, Position
 from segmentql.segments.api import Segment
+from segmentql.tables import Operation
 
 if TYPE_CHECKING:
     from segmentql.history.api import HistoryEntry
@@ -70,7 +80,8 @@ async def history_connection(
     Raises:
         GraphQLError: an argument breaks its rule.
     """
-    page = place("history", (int, int, str, str, int), first, after)
+    shape = (is_moment, is_number, _is_operation, is_slug, is_number)
+    page = place("history", shape, first, after)
     if since and until and since > until:
         raise bad_request("from", "it is after `to`", "a moment before `to`")
     entries = await context.loader(HistoryPages).load(
@@ -84,6 +95,10 @@ async def history_connection(
         )
     )
     return page.page(entries, lambda entry: entry, lambda entry: _sort_key(entry.position))
+
+
+def _is_operation(part: int | str) -> bool:
+    return part in frozenset(Operation)
 
 
 def _sort_key(position: Position) -> SortKey:

@@ -15,7 +15,7 @@ from segmentql.graphql.failures import (
     as_mutation_error,
     mutation_errors,
 )
-from segmentql.graphql.pagination import Connection, place
+from segmentql.graphql.pagination import Connection, is_number, is_slug, place
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
 from segmentql.segments import service
@@ -76,7 +76,7 @@ class Segment:
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = place("members", (int,), first, after)
+        page = place("members", (is_number,), first, after)
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
@@ -154,7 +154,7 @@ class SegmentQueries:
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,
     ) -> Connection[Segment] | None:
-        page = place("segments", (str,), first, after)
+        page = place("segments", (is_slug,), first, after)
         last = str(page.after[0]) if page.after else ""
         beginning = argument_value(values.slug_prefix, prefix or "", "prefix")
         rows = await info.context.read(

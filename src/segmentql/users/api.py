@@ -18,7 +18,7 @@ from segmentql.graphql.failures import (
     limit_exceeded,
     mutation_errors,
 )
-from segmentql.graphql.pagination import Connection, place
+from segmentql.graphql.pagination import Connection, is_number, place
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn
 from segmentql.segments.api import Segment
@@ -195,7 +195,7 @@ class UserQueries:
             str | None, strawberry.argument(description="The cursor that the page follows.")
         ] = strawberry.UNSET,
     ) -> Connection[User] | None:
-        page = place("users", (int,), first, after)
+        page = place("users", (is_number,), first, after)
         last = int(page.after[0]) if page.after else 0
         rows = await info.context.read(
             lambda session: service.user_page(session, after=last, rows=page.first + 1)

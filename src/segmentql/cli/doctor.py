@@ -1,0 +1,33 @@
+"""`segmentql doctor`: what is wrong, and what to do."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from segmentql.cli.settings import data_dir_option, settings_or_running
+from segmentql.doctor import Finding, Verdict, examine
+from segmentql.settings import Settings
+
+COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
+
+
+@click.command()
+@data_dir_option
+def doctor(data_dir: Path) -> None:
+    """Check every connection, version, migration and clock; exit with 1 if one failed."""
+    findings = asyncio.run(_examined(settings_or_running(data_dir)))
+    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        sys.exit(1)
+
+
+async def _examined(settings: Settings) -> list[Finding]:
+    findings = []
+    async for finding in examine(settings):
+        verdict = click.style(f"{finding.verdict.value:8}", fg=COLOURS[finding.verdict])
+        click.echo(f"{verdict} {finding.what}: {finding.saw}")
+        if finding.do:
+            click.echo(f"{'':8} -> {finding.do}")
+        findings.append(finding)
+    return findings

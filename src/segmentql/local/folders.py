@@ -1,0 +1,148 @@
+"""The data folder: where it is, what is in it, and who may read it.
+
+    secrets.json   the passwords, mode 600
+    run/           what belongs to one run: the lock, ports, process ids, metrics
+    logs/          what PostgreSQL and Redis say
+    postgres/      PostgreSQL's own folder, only its account may enter
+    redis/         Redis' own folder, likewise
+
+No mode or owner is ever changed but those of folders made here.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from segmentql.errors import LocalServerError
+from segmentql.local.accounts import Account, can_enter
+
+# Where root puts what another account must reach when our own folders are closed to it.
+SHARED_FOLDER = Path("/var/lib/segmentql")
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Passwords of the servers, made once for a data folder."""
+
+    superuser: str = field(default_factory=_password, repr=False)
+    owner: str = field(default_factory=_password, repr=False)
+    service: str = field(default_factory=_password, repr=False)
+    redis: str = field(default_factory=_password, repr=False)
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A data folder that exists, and the account that runs the servers in it."""
+
+    path: Path
+    account: Account | None
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    @property
+    def metrics(self) -> Path:
+        return self.run / "metrics"
+
+    def log(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def server_folder(self, name: str) -> Path:
+        """The folder of one server, made when it is missing: only the server's account enters.
+
+        Raises:
+            LocalServerError: it belongs to somebody else.
+        """
+        folder = self.path / name
+        make_folder(folder, 0o700)
+        owner = folder.lstat()
+        if not stat.S_ISDIR(owner.st_mode):
+            raise LocalServerError(f"{folder} is in the way: it should be a folder")
+        wanted = self.account.user_id if self.account else os.geteuid()
+        if self.account and owner.st_uid == os.geteuid() and not any(folder.iterdir()):
+            os.chown(folder, self.account.user_id, self.account.group_id)
+        elif owner.st_uid != wanted:
+            raise LocalServerError(
+                f"{folder} belongs to user {owner.st_uid}, but its server would run as user "
+                f"{wanted}: run this as its owner, or choose another --data-dir"
+            )
+        return folder
+
+    def secrets(self) -> Secrets:
+        """The passwords, generated and kept on the first call."""
+        file = self.path / "secrets.json"
+        if not file.exists():
+            write_private(file, json.dumps(asdict(Secrets()), indent=2) + "\n")
+        return Secrets(**json.loads(file.read_text()))
+
+
+def open_data_folder(
+    data_dir: Path, account: Account | None, say: Callable[[str], None]
+) -> DataFolder:
+    """Make and open the data folder, or its stand-in where the servers' account has no way in.
+
+    A stand-in is used for good once it exists, so that data do not seem to vanish when a mode
+    above the folder changes.
+
+    Raises:
+        LocalServerError: the folder cannot be made or written, or its data belong to others.
+    """
+    path = data_dir.resolve()
+    if account is not None:
+        stand_in = SHARED_FOLDER / hashlib.sha256(bytes(path)).hexdigest()[:16]
+        holds_data = (path / "postgres").exists()
+        closed = not can_enter(account, path)
+        if closed and holds_data:
+            raise LocalServerError(
+                f"{path} holds data, but {account.name}, who runs PostgreSQL when you are root, "
+                "cannot enter it: run this as the folder's owner, or choose another --data-dir"
+            )
+        if closed or (stand_in.exists() and not holds_data):
+            say(f"data in {stand_in}, because {account.name} cannot enter {path}")
+            path = stand_in
+    try:
+        # Its account passes through the folder, and reads nothing of it.
+        make_folder(path, 0o711 if account else 0o700)
+        for part in ("run", "logs"):
+            make_folder(path / part, 0o700)
+        if not os.access(path / "run", os.W_OK | os.X_OK):
+            raise PermissionError(f"{path / 'run'} is not writable")
+    except OSError as error:
+        raise LocalServerError(f"cannot use the data folder {path}: {error}") from error
+    return DataFolder(path, account)
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder, and those above it, with `mode` whatever the umask; one that exists stays."""
+    if path.exists():
+        return
+    make_folder(path.parent, mode)
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        return
+    path.chmod(mode)
+
+
+def write_private(path: Path, text: str, account: Account | None = None) -> None:
+    """Write a file whole or not at all; nobody but `account` (or this one) may read it."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+        if account:
+            os.fchown(descriptor, account.user_id, account.group_id)
+    part.replace(path)

@@ -1,0 +1,32 @@
+"""Ports of this machine."""
+
+import secrets
+import socket
+
+# Below the range that Linux and macOS take the near ends of connections from. A port inside it can
+# be lost while its server restarts: a client that keeps dialling a closed port of that range is
+# given the same number for its own end sooner or later, and then is connected to itself.
+SERVER_PORTS = range(20_000, 32_768)
+ATTEMPTS = 100
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on now."""
+    for _ in range(ATTEMPTS):
+        port = secrets.choice(SERVER_PORTS)
+        if is_free("127.0.0.1", port):
+            return port
+    raise OSError(f"no free port in {SERVER_PORTS}")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: connections that linger after the last one do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,67 @@
+"""PostgreSQL and Redis alone, for tests and tools that need them without the rest."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from segmentql.local.accounts import server_account
+from segmentql.local.folders import open_data_folder
+from segmentql.local.locks import lock
+from segmentql.local.ports import free_port
+from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
+from segmentql.local.process import ChildProcess
+from segmentql.local.redis import redis, redis_url
+
+
+@dataclass(frozen=True)
+class LocalServers:
+    """Both servers, started, with their addresses; they may be stopped, killed and restarted.
+
+    The addresses stay true: a restart keeps the port.
+    """
+
+    superuser_url: str = field(repr=False)
+    owner_url: str = field(repr=False)
+    service_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    postgres: ChildProcess
+    redis: ChildProcess
+    folder: Path
+    """Where the data are: not the asked one where root's stand-in had to be used."""
+
+
+@asynccontextmanager
+async def local_servers(
+    folder: Path, *, postgres_settings: Mapping[str, str] | None = None
+) -> AsyncIterator[LocalServers]:
+    """Run PostgreSQL and Redis in `folder` (made when missing, kept afterwards) until the exit.
+
+    `postgres_settings` are added to ours, such as `{"fsync": "off"}`. To be left on the thread
+    that entered it: Linux ends the servers when that thread ends.
+
+    Raises:
+        LocalServerError: a server cannot be started, or another process uses the folder.
+    """
+    data = open_data_folder(folder, server_account(), lambda line: click.echo(line, err=True))
+    with lock(data):
+        postgres_port, redis_port = free_port(), free_port()
+        async with AsyncExitStack() as stack:
+            processes = (
+                ChildProcess(postgres(data, postgres_port, postgres_settings)),
+                ChildProcess(redis(data, redis_port)),
+            )
+            for process in processes:
+                stack.push_async_callback(process.stop)
+                await process.start()
+            yield LocalServers(
+                superuser_url=postgres_url(data, SUPERUSER, postgres_port),
+                owner_url=postgres_url(data, OWNER, postgres_port),
+                service_url=postgres_url(data, SERVICE, postgres_port),
+                redis_url=redis_url(data, redis_port),
+                postgres=processes[0],
+                redis=processes[1],
+                folder=data.path,
+            )

@@ -1,0 +1,210 @@
+"""What `segmentql up` runs, and in which order."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from segmentql.errors import LocalServerError
+from segmentql.local.accounts import server_account
+from segmentql.local.folders import DataFolder, open_data_folder
+from segmentql.local.locks import lock
+from segmentql.local.ports import free_port, is_free
+from segmentql.local.postgres import OWNER, SERVICE, postgres, postgres_url
+from segmentql.local.probes import ask
+from segmentql.local.process import ChildProcess, Program
+from segmentql.local.redis import redis, redis_url
+from segmentql.local.running import announced
+from segmentql.local.supervisor import Supervisor
+from segmentql.settings import METRICS_VARIABLE, PREFIX, child_environment, is_set, load_settings
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Where to call a server that listens on every address.
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+EXAMPLE = """\
+curl http://{address}/graphql -H 'content-type: application/json' --data '
+  {{"query": "mutation {{ createSegment(input: {{slug: \\"beta\\"}}) {{ segment {{ id }} }} }}"}}'
+"""
+
+
+def _our(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "segmentql", *words)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands of ours that run as children."""
+
+    migrate: Sequence[str] = _our("migrate")
+    worker: Sequence[str] = _our("worker")
+    serve: Sequence[str] = _our("serve")
+
+
+async def run_up(
+    data_dir: Path,
+    *,
+    port: int | None,
+    workers: int,
+    say: Callable[[str], None],
+    commands: Commands,
+) -> None:
+    """Run everything until SIGTERM, SIGINT or SIGHUP; a second one hurries the stop.
+
+    Raises:
+        LocalServerError: something did not start, or did not stay up.
+        SettingsError: the settings of the service are wrong.
+    """
+    started = time.monotonic()
+    data = open_data_folder(data_dir, server_account(), say)
+    with lock(data):
+        plan = _plan(data, port, workers, commands)
+        # What a killed run left may hold the API's port, so it goes first.
+        for program in (plan.api, plan.worker, plan.migrate, *reversed(plan.servers)):
+            await ChildProcess(program).stop_strays()
+        if not is_free(plan.host, plan.port):
+            raise LocalServerError(f"port {plan.port} is in use: choose another with --port")
+        shutil.rmtree(data.metrics, ignore_errors=True)
+        data.metrics.mkdir()
+
+        supervisor = Supervisor(say)
+        with _stop_signals(supervisor, say) as stop, announced(data, plan.settings):
+            try:
+                await _unless(stop, _start_and_watch(plan, supervisor, say, started))
+            finally:
+                await supervisor.stop()
+        say(f"all stopped; the data stay in {data.path}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What runs and where; nothing of it is started yet."""
+
+    servers: Sequence[Program]
+    migrate: Program
+    worker: Program
+    api: Program
+    host: str
+    port: int
+    settings: Mapping[str, str]
+    """By field name, those that lead to what we run."""
+
+
+def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) -> _Plan:
+    servers, ours = _servers(data)
+    if port is not None:
+        ours["port"] = str(port)
+    settings = load_settings(**ours)
+    child = partial(
+        Program,
+        environment=child_environment(
+            {
+                **{PREFIX + name.upper(): ours[name] for name in ours},
+                METRICS_VARIABLE: str(data.metrics),
+            }
+        ),
+    )
+    address = _address(settings.host, settings.port)
+    return _Plan(
+        servers,
+        child(name="migrations", command=commands.migrate, pid_file=data.run / "migrate.pid"),
+        child(name="worker", command=commands.worker, pid_file=data.run / "worker.pid"),
+        child(
+            name="API",
+            command=[*commands.serve, "--workers", str(workers)],
+            pid_file=data.run / "api.pid",
+            ready=partial(_is_ready, settings.host, settings.port),
+            address=address,
+        ),
+        settings.host,
+        settings.port,
+        {**ours, "port": str(settings.port)},
+    )
+
+
+def _servers(data: DataFolder) -> tuple[list[Program], dict[str, str]]:
+    """The servers to run, and the settings that lead to them; outside ones are left out."""
+    servers: list[Program] = []
+    settings: dict[str, str] = {}
+    if not is_set("database_url"):
+        port = free_port()
+        servers.append(postgres(data, port))
+        settings["database_url"] = postgres_url(data, SERVICE, port)
+        settings["migration_database_url"] = postgres_url(data, OWNER, port)
+        if is_set("database_read_url"):  # it belongs to some other database
+            settings["database_read_url"] = settings["database_url"]
+    if not is_set("redis_url"):
+        port = free_port()
+        servers.append(redis(data, port))
+        settings["redis_url"] = redis_url(data, port)
+    return servers, settings
+
+
+async def _start_and_watch(
+    plan: _Plan, supervisor: Supervisor, say: Callable[[str], None], started: float
+) -> None:
+    for server in plan.servers:
+        await supervisor.start(server)
+    await supervisor.run(plan.migrate)
+    await supervisor.start(plan.worker)
+    await supervisor.start(plan.api)
+    address = plan.api.address
+    say(
+        f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops everything\n\n"
+        f"GraphiQL: http://{address}/graphql\n\n{EXAMPLE.format(address=address)}"
+    )
+    await supervisor.watch()
+
+
+def _address(host: str, port: int) -> str:
+    """Where a caller on this machine finds a server that listens on `host`."""
+    host = EVERYWHERE.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _is_ready(host: str, port: int) -> bool:
+    """Whether `GET /readyz` answers 200."""
+    request = f"GET /readyz HTTP/1.1\r\nHost: {_address(host, port)}\r\nConnection: close\r\n\r\n"
+    answer = await ask(EVERYWHERE.get(host, host), port, request.encode(), lines=1)
+    return [line.split()[1:2] for line in answer] == [[b"200"]]
+
+
+@contextlib.contextmanager
+def _stop_signals(supervisor: Supervisor, say: Callable[[str], None]) -> Iterator[asyncio.Event]:
+    """An event that a stop signal sets; the next signal takes the patience out of the stop."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            supervisor.hurry.set()
+        else:
+            stop.set()
+            say("stopping; once more to hurry")
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do the work until it ends or fails, or cancel it when `stop` is set."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

@@ -1,0 +1,309 @@
+"""`segmentql up` as a user runs it: the whole service, in a folder of its own."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from segmentql.local import local_servers
+from segmentql.local.ports import free_port
+from segmentql.local.strays import ON_LINUX
+from segmentql.settings import child_environment
+from tests.conftest import until
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not ON_LINUX, reason="looks for left processes in Linux' /proc"),
+]
+
+NONE_OUTSIDE = dict.fromkeys(
+    ("SEGMENTQL_DATABASE_URL", "SEGMENTQL_MIGRATION_DATABASE_URL", "SEGMENTQL_REDIS_URL"), ""
+)
+READY_SECONDS = 120  # a cap for slow machines; what is promised is measured elsewhere
+CREATE = '{"query": "mutation { createSegment(input: {slug: \\"kept\\"}) { segment { slug } } }"}'
+READ = '{"query": "{ segment(slug: \\"kept\\") { slug } }"}'
+
+
+@pytest.fixture
+async def home() -> AsyncIterator[Path]:
+    """Where a user runs `segmentql up`; every account may enter. Nothing may run in it at last."""
+    folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
+    folder.chmod(0o755)
+    yield folder
+    await until(lambda: nothing_runs(folder))
+    shutil.rmtree(folder)
+
+
+class Up:
+    """A running `segmentql up`."""
+
+    def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.data = home / "data"
+        self.port = port
+        self.process = process
+        self._log = log
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def pid_of(self, name: str) -> int | None:
+        file = self.data / "run" / f"{name}.pid"
+        return int(file.read_text().split()[0]) if file.exists() else None
+
+    async def says(self, text: str, *, times: int = 1) -> None:
+        """Wait until it has said something; fail at once when it ends instead."""
+
+        async def said() -> bool:
+            if self.said.count(text) >= times:
+                return True
+            assert self.process.poll() is None, self.said
+            return False
+
+        await until(said, seconds=READY_SECONDS)
+
+    async def ends(self) -> int:
+        async def ended() -> bool:
+            return self.process.poll() is not None
+
+        await until(ended, seconds=READY_SECONDS)
+        return self.process.returncode
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return await self.ends()
+
+    async def ask(self, body: str) -> str:
+        async with httpx.AsyncClient(timeout=30) as client:
+            response = await client.post(
+                f"http://127.0.0.1:{self.port}/graphql",
+                content=body,
+                headers={"content-type": "application/json"},
+            )
+        return response.text
+
+
+@asynccontextmanager
+async def running(
+    home: Path, *options: str, port: int | None = None, **environment: str
+) -> AsyncIterator[Up]:
+    """Start `segmentql up`, and stop it if it still runs at the end."""
+    up = launch(home, options, port or free_port(), environment)
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            await up.stop()
+
+
+def launch(home: Path, options: Sequence[str], port: int, environment: Mapping[str, str]) -> Up:
+    log = home / f"up-{time.monotonic_ns()}.log"
+    own = ["--data-dir", "data", "--port", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "segmentql", "up", *own, *options],
+            cwd=home,
+            env=child_environment({**NONE_OUTSIDE, **environment}),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return Up(home, port, process, log)
+
+
+async def nothing_runs(home: Path) -> bool:
+    return processes_of(home) == []
+
+
+def processes_of(home: Path) -> list[str]:
+    """The living processes that were started for a folder, or work in it."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            traces = [
+                (process / "cmdline").read_bytes(),
+                (process / "environ").read_bytes(),
+                bytes((process / "cwd").readlink()),
+            ]
+        except OSError:
+            continue
+        if any(bytes(home) in trace for trace in traces):
+            found.append(f"{process.name} {traces[0]!r}")
+    return found
+
+
+async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) -> None:
+    async with running(home) as up:
+        await up.says("ready after")
+        assert f"http://127.0.0.1:{up.port}/graphql" in up.said
+        assert json.loads(await up.ask(CREATE)) == {
+            "data": {"createSegment": {"segment": {"slug": "kept"}}}
+        }
+
+        secrets = up.data / "secrets.json"
+        assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+        passwords = [word.encode() for word in json.loads(secrets.read_text()).values()]
+        command_lines = [path.read_bytes() for path in command_line_files()]
+        assert not any(word in line for word in passwords for line in command_lines)
+
+        assert await up.stop(signal.SIGTERM) == 0
+        assert processes_of(home) == []
+
+    steps = ["PostgreSQL on", "Redis on", "migrations,", "worker,", "API on", "ready after"]
+    steps += [f"{name} stopped" for name in ("API", "worker", "Redis", "PostgreSQL")]
+    places = [up.said.index(step) for step in steps]
+    assert places == sorted(places)
+    assert not any(word.decode() in up.said for word in passwords)
+
+    async with running(home) as again:
+        await again.says("ready after")
+        assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+        # As a terminal does it: to the whole foreground group.
+        os.killpg(again.process.pid, signal.SIGINT)
+        assert await again.ends() == 0
+        assert processes_of(home) == []
+        assert "died" not in again.said
+
+
+def command_line_files() -> Iterator[Path]:
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and (process / "cmdline").exists():
+            yield process / "cmdline"
+
+
+async def test_a_stop_during_the_start_leaves_nothing(home: Path) -> None:
+    async with running(home) as up:
+        await up.says("PostgreSQL on")
+        assert await up.stop() == 0
+        assert processes_of(home) == []
+        assert "ready after" not in up.said
+
+
+async def test_a_second_one_in_the_same_folder_is_refused_with_the_pid(home: Path) -> None:
+    async with running(home) as first:
+        await first.says("PostgreSQL on")
+        async with running(home) as second:
+            assert await second.ends() == 1
+            assert f"in use already, by the process with pid {first.process.pid}" in second.said
+        await first.says("ready after")
+
+
+async def test_a_port_in_use_is_said_before_anything_is_started(home: Path) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    port = free_port()
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", port),
+        running(home, port=port) as up,
+    ):
+        assert await up.ends() == 1
+        assert up.said == f"Error: port {port} is in use: choose another with --port\n"
+        assert not (up.data / "postgres" / "data").exists()
+
+
+async def test_after_a_kill_of_up_itself_the_next_one_recovers(home: Path) -> None:
+    async with running(home) as up:
+        await up.says("ready after")
+        await up.ask(CREATE)
+        up.process.kill()
+        await up.ends()
+        # At once: what was left is still there or just going. Also the port is the same.
+        async with running(home, port=up.port) as again:
+            await again.says("ready after")
+            assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+            assert again.pid_of("postgresql") != up.pid_of("worker")
+
+
+async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
+    async with running(home, "--workers", "2") as up:
+        await up.says("ready after")
+        await up.ask(CREATE)
+        names = ("postgresql", "redis", "worker", "api")
+        pids = [up.process.pid, *(up.pid_of(name) for name in names)]
+        for pid in pids:
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+        await up.ends()
+        async with running(home, port=up.port) as again:
+            await again.says("ready after")
+            assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("worker", "worker"), ("api", "API"), ("redis", "Redis"), ("postgresql", "PostgreSQL")],
+)
+async def test_a_killed_child_is_started_again_and_the_service_goes_on(
+    home: Path, file: str, name: str
+) -> None:
+    async with running(home) as up:
+        await up.says("ready after")
+        before = up.pid_of(file)
+        assert before
+
+        os.kill(before, signal.SIGKILL)
+
+        await up.says(f"{name} died (signal SIGKILL); starting it again in 0.2 s")
+        await up.says(f"{name} is back")
+        assert up.pid_of(file) != before
+
+        async def answers() -> bool:
+            return "kept" in await up.ask(CREATE)
+
+        await until(answers)
+        assert await up.stop() == 0
+        assert processes_of(home) == []
+
+
+async def test_a_child_that_keeps_dying_stops_everything(home: Path) -> None:
+    async with running(home) as up:
+        await up.says("ready after")
+        for death in range(1, 6):
+            pid = up.pid_of("redis")
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+            if death < 5:
+                await up.says("Redis is back", times=death)
+
+        assert await up.ends() == 1
+        assert processes_of(home) == []
+        assert "Error: Redis died 5 times in a row, each within 10 s of its start" in up.said
+        assert "Ready to accept connections" in up.said  # the end of its log
+        assert up.said.index("PostgreSQL stopped") < up.said.index("Error: Redis died")
+
+
+async def test_outside_services_are_used_instead_of_ours(home: Path) -> None:
+    async with local_servers(home / "outside") as outside:
+        (home / ".env").write_text(f"SEGMENTQL_REDIS_URL={outside.redis_url}\n")
+        async with running(
+            home,
+            SEGMENTQL_DATABASE_URL=outside.service_url,
+            SEGMENTQL_MIGRATION_DATABASE_URL=outside.owner_url,
+        ) as up:
+            await up.says("ready after")
+            assert "kept" in await up.ask(CREATE)
+            assert "PostgreSQL on" not in up.said
+            assert "Redis on" not in up.said
+            assert sorted(path.name for path in up.data.iterdir()) == ["logs", "run"]
+            assert await up.stop() == 0
+
+
+async def test_a_wrong_setting_stops_the_start_before_anything_is_started(home: Path) -> None:
+    async with running(home, SEGMENTQL_LOG_LEVEL="loud", SEGMENTQL_WORKER_THREADS="none") as up:
+        assert await up.ends() == 1
+        assert "SEGMENTQL_LOG_LEVEL" in up.said
+        assert "SEGMENTQL_WORKER_THREADS" in up.said
+        assert not (up.data / "postgres" / "data").exists()

@@ -1,0 +1,209 @@
+"""PostgreSQL and Redis of this machine: started, kept, guarded."""
+
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from segmentql.errors import LocalServerError
+from segmentql.local import LocalServers, local_servers
+from segmentql.local.strays import ON_LINUX
+
+FAST_NOT_SAFE = {"fsync": "off"}
+
+
+@pytest.fixture
+async def running(open_folder: Path) -> AsyncIterator[LocalServers]:
+    async with local_servers(open_folder / "data", postgres_settings=FAST_NOT_SAFE) as servers:
+        yield servers
+
+
+async def ask(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_each_address_leads_to_its_own_role_in_the_database(running: LocalServers) -> None:
+    asked = "SELECT current_user || '@' || current_database()"
+
+    assert await ask(running.superuser_url, asked) == "postgres@segmentql"
+    assert await ask(running.owner_url, asked) == "segmentql_owner@segmentql"
+    assert await ask(running.service_url, asked) == "segmentql_service@segmentql"
+
+
+async def test_the_owner_makes_tables_and_the_service_may_not(running: LocalServers) -> None:
+    await ask(running.owner_url, "CREATE TABLE made (id int)")
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await ask(running.service_url, "CREATE TABLE mine (id int)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await ask(running.service_url, "SELECT id FROM made")
+
+
+async def test_the_cluster_is_utf8_checked_utc_and_durable(open_folder: Path) -> None:
+    async with local_servers(open_folder / "data") as servers:
+        shown = {
+            name: await ask(servers.superuser_url, f"SHOW {name}")
+            for name in (
+                "server_encoding",
+                "data_checksums",
+                "timezone",
+                "fsync",
+                "listen_addresses",
+                "unix_socket_directories",
+                "password_encryption",
+            )
+        }
+        sorts = await ask(servers.service_url, "SELECT datlocale FROM pg_database LIMIT 1")
+
+    assert shown == {
+        "server_encoding": "UTF8",
+        "data_checksums": "on",
+        "timezone": "UTC",
+        "fsync": "on",
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "password_encryption": "scram-sha-256",
+    }
+    assert sorts == "C.UTF-8"
+
+
+async def test_a_wrong_password_is_refused_by_both(running: LocalServers) -> None:
+    for url in (running.superuser_url, running.owner_url, running.service_url):
+        secret = url.split(":")[2].split("@")[0]
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await ask(url.replace(secret, "wrong"), "SELECT 1")
+
+    port = running.redis_url.rsplit(":", 1)[1]
+    for wrong in (f"redis://:wrong@127.0.0.1:{port}", f"redis://127.0.0.1:{port}"):
+        async with Redis.from_url(wrong) as client:
+            with pytest.raises(AuthenticationError):
+                await client.ping()
+
+
+async def test_redis_keeps_what_it_is_given_and_evicts_nothing(running: LocalServers) -> None:
+    async with Redis.from_url(running.redis_url, decode_responses=True) as client:
+        assert await client.config_get("appendonly") == {"appendonly": "yes"}
+        assert await client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+async def test_passwords_are_for_the_owner_alone_and_in_no_command_line(
+    running: LocalServers,
+) -> None:
+    secrets = running.folder / "secrets.json"
+    passwords = {url.split(":")[2].split("@")[0] for url in (running.owner_url, running.redis_url)}
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    assert all(password in secrets.read_text() for password in passwords)
+
+    configuration = running.folder / "redis" / "redis.conf"
+    assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
+    for process in (running.postgres, running.redis):
+        words = " ".join(process.program.command)
+        assert not any(password in words for password in passwords)
+    assert not (running.folder / "postgres" / "password").exists()
+
+
+async def test_only_their_own_account_enters_the_servers_folders(running: LocalServers) -> None:
+    owner = running.postgres.program.account
+    for name in ("postgres", "redis"):
+        found = (running.folder / name).stat()
+        assert stat.S_IMODE(found.st_mode) == 0o700
+        assert found.st_uid == (owner.user_id if owner else os.geteuid())
+    mode = stat.S_IMODE(running.folder.stat().st_mode)
+    assert mode == (0o711 if owner else 0o700)
+
+
+async def test_data_and_passwords_outlive_a_restart(open_folder: Path) -> None:
+    async with local_servers(open_folder / "data", postgres_settings=FAST_NOT_SAFE) as first:
+        await ask(first.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
+        async with Redis.from_url(first.redis_url) as client:
+            await client.set("kept", "8")
+        before = (open_folder / "data" / "secrets.json").read_text()
+
+    async with local_servers(open_folder / "data", postgres_settings=FAST_NOT_SAFE) as second:
+        assert await ask(second.owner_url, "SELECT n FROM kept") == 7
+        async with Redis.from_url(second.redis_url) as client:
+            assert await client.get("kept") == b"8"
+    assert (open_folder / "data" / "secrets.json").read_text() == before
+
+
+async def test_killed_servers_come_back_at_the_same_address(running: LocalServers) -> None:
+    await ask(running.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
+
+    for server in (running.postgres, running.redis):
+        await server.kill()
+        assert server.pid is None
+    with pytest.raises(ConnectionRefusedError):
+        await ask(running.owner_url, "SELECT 1")
+    for server in (running.postgres, running.redis):
+        await server.start()
+
+    assert await ask(running.owner_url, "SELECT n FROM kept") == 7
+    async with Redis.from_url(running.redis_url) as client:
+        assert await client.ping() is True
+
+
+async def test_postgresql_comes_back_while_a_backend_of_its_killed_life_is_busy(
+    running: LocalServers,
+) -> None:
+    connection = await asyncpg.connect(running.superuser_url)
+    backend = await connection.fetchval("SELECT pg_backend_pid()")
+    # A stopped process notices nothing, and holds the shared memory of its cluster.
+    os.kill(backend, 19)
+
+    await running.postgres.kill()
+    if not ON_LINUX:
+        os.kill(backend, 9)
+    await running.postgres.start()
+
+    assert await ask(running.service_url, "SELECT 1") == 1
+    connection.terminate()
+
+
+async def test_a_creation_that_was_killed_half_way_is_completed(open_folder: Path) -> None:
+    data = open_folder / "data"
+    async with local_servers(data, postgres_settings=FAST_NOT_SAFE) as servers:
+        other = servers.superuser_url.replace("/segmentql", "/postgres")
+        await ask(other, "DROP DATABASE segmentql")
+        await ask(other, "DROP ROLE segmentql_service")
+        left = servers.folder / "postgres" / "data.part"
+        left.mkdir()
+        (left / "PG_VERSION").write_text("18")
+
+    async with local_servers(data, postgres_settings=FAST_NOT_SAFE) as servers:
+        assert await ask(servers.service_url, "SELECT current_user") == "segmentql_service"
+
+
+async def test_a_cluster_whose_passwords_are_lost_is_named_as_such(open_folder: Path) -> None:
+    data = open_folder / "data"
+    async with local_servers(data, postgres_settings=FAST_NOT_SAFE):
+        pass
+    (data / "secrets.json").unlink()
+
+    with pytest.raises(LocalServerError, match=r"does not take the password in secrets\.json"):
+        async with local_servers(data, postgres_settings=FAST_NOT_SAFE):
+            raise AssertionError
+
+
+async def test_a_folder_in_use_is_refused_with_the_pid_of_its_user(running: LocalServers) -> None:
+    with pytest.raises(
+        LocalServerError, match=f"in use already, by the process with pid {os.getpid()}"
+    ):
+        async with local_servers(running.folder):
+            raise AssertionError
+
+    assert await ask(running.service_url, "SELECT 1") == 1
+
+
+async def test_a_setting_that_postgresql_refuses_is_shown(open_folder: Path) -> None:
+    with pytest.raises(LocalServerError, match=r"(?s)did not start.*no_such_setting"):
+        async with local_servers(open_folder / "data", postgres_settings={"no_such_setting": "1"}):
+            raise AssertionError

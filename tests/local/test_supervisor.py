@@ -1,0 +1,224 @@
+"""Children that die, hang, or leave children of their own. Small programs stand in for ours."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segmentql.errors import LocalServerError
+from segmentql.local.process import ChildProcess, Program
+from segmentql.local.supervisor import RestartPolicy, Supervisor
+from segmentql.settings import child_environment
+from tests.conftest import until
+
+QUICK = RestartPolicy(first_delay_seconds=0.01, longest_delay_seconds=0.02)
+SLEEPS = "import time; print('here', flush=True); time.sleep(600)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
+
+
+@pytest.fixture
+async def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def supervisor(said: list[str]) -> AsyncIterator[Supervisor]:
+    made = Supervisor(said.append, QUICK)
+    yield made
+    await made.stop()
+
+
+def program(folder: Path, name: str, script: str) -> Program:
+    """A program that is ready once it has said something."""
+    log = folder / f"{name}.log"
+
+    async def ready() -> bool:
+        return log.stat().st_size > 0
+
+    return Program(
+        name=name,
+        command=[sys.executable, "-c", script],
+        ready=ready,
+        environment=child_environment({}),
+        log=log,
+        pid_file=folder / f"{name}.pid",
+    )
+
+
+def pid_of(program: Program) -> int:
+    return int(program.pid_file.read_text())
+
+
+async def gone(pid: int) -> bool:
+    return has_ended(pid)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")  # an orphan that nobody has buried yet
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+async def test_children_stop_in_the_reverse_order_of_their_start(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    programs = [program(tmp_path, name, SLEEPS) for name in ("first", "second", "third")]
+    for each in programs:
+        await supervisor.start(each)
+    pids = [pid_of(each) for each in programs]
+
+    await supervisor.stop()
+
+    assert [line.split(",")[0] for line in said] == [
+        "first", "second", "third", "third stopped", "second stopped", "first stopped",
+    ]  # fmt: skip
+    assert [await gone(pid) for pid in pids] == [True, True, True]
+    assert [each.pid_file.exists() for each in programs] == [False, False, False]
+
+
+async def test_a_dead_child_is_started_again_and_the_reason_said(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    child = program(tmp_path, "child", SLEEPS)
+    await supervisor.start(child)
+    first = pid_of(child)
+
+    os.kill(first, signal.SIGKILL)
+
+    async def back() -> bool:
+        return any("child is back" in line for line in said)
+
+    await until(back)
+    assert pid_of(child) != first
+    assert said[1] == "child died (signal SIGKILL); starting it again in 0.01 s"
+
+
+async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_lines(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    script = "import sys; print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
+    child = replace(program(tmp_path, "child", script), ready=_always)
+    await supervisor.start(child)
+
+    with pytest.raises(LocalServerError) as caught:
+        await asyncio.wait_for(supervisor.watch(), 30)
+
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "child died 5 times in a row, each within 10 s of its start (last: exit code 3)"
+    )
+    assert lines[-1] == "    no luck"
+    assert [line for line in said if "died" in line] == [
+        "child died (exit code 3); starting it again in 0.01 s",
+        *["child died (exit code 3); starting it again in 0.02 s"] * 3,
+    ]
+
+
+async def test_long_lives_between_deaths_begin_a_new_count(tmp_path: Path, said: list[str]) -> None:
+    forgiving = Supervisor(said.append, replace(QUICK, short_life_seconds=0))
+    child = replace(program(tmp_path, "child", "raise SystemExit(3)"), ready=_always)
+    await forgiving.start(child)
+
+    async def many() -> bool:
+        return len([line for line in said if "died" in line]) >= 8
+
+    await until(many)
+    await forgiving.stop()
+
+
+async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    script = "import sys; sys.exit('port in use')"
+    child = replace(program(tmp_path, "child", script), ready=_never)
+
+    with pytest.raises(LocalServerError, match=r"(?s)did not start \(exit code 1\).*port in use"):
+        await supervisor.start(child)
+
+
+async def test_a_child_that_is_never_ready_is_an_error(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    child = replace(program(tmp_path, "child", SLEEPS), ready=_never, ready_seconds=0.1)
+
+    with pytest.raises(LocalServerError, match=r"was not ready within 0\.1 s"):
+        await supervisor.start(child)
+    await supervisor.stop()
+    assert not child.pid_file.exists()
+
+
+async def test_a_step_that_fails_is_an_error(tmp_path: Path, supervisor: Supervisor) -> None:
+    step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log=None)
+
+    with pytest.raises(LocalServerError, match=r"step failed \(exit code 2\)"):
+        await supervisor.run(step)
+
+
+async def test_a_child_deaf_to_its_signal_is_killed_when_its_time_is_up(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    child = replace(program(tmp_path, "child", DEAF), stop_seconds=0.1)
+    await supervisor.start(child)
+    pid = pid_of(child)
+
+    await supervisor.stop()
+
+    assert await gone(pid)
+
+
+async def test_hurry_ends_the_patience(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = replace(program(tmp_path, "child", DEAF), stop_seconds=600)
+    await supervisor.start(child)
+    pid = pid_of(child)
+
+    stopping = asyncio.create_task(supervisor.stop())
+    supervisor.hurry.set()
+    await asyncio.wait_for(stopping, 30)
+
+    assert await gone(pid)
+
+
+async def test_children_of_a_killed_child_go_with_it(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    script = (
+        "import subprocess, sys, time;"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid,"
+        " flush=True); time.sleep(600)"
+    )
+    child = program(tmp_path, "child", script)
+    await supervisor.start(child)
+    grandchild = int((tmp_path / "child.log").read_text())
+
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    await until(lambda: gone(grandchild))
+
+
+async def test_what_an_earlier_run_left_is_stopped_and_nothing_else(tmp_path: Path) -> None:
+    left, other = program(tmp_path, "child", SLEEPS), program(tmp_path, "other", SLEEPS)
+    earlier, bystander = ChildProcess(left), ChildProcess(other)
+    await earlier.start()
+    await bystander.start()
+
+    await ChildProcess(left).stop_strays()
+
+    assert earlier.exit_status() == -signal.SIGTERM
+    assert bystander.exit_status() is None
+    await bystander.stop()
+
+
+async def _always() -> bool:
+    return True
+
+
+async def _never() -> bool:
+    return False
