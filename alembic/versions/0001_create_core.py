@@ -119,30 +119,34 @@ BEGIN
         FROM new_rows;
 
     ELSIF TG_OP = 'UPDATE' THEN
-        -- A row with a new id is a re-join after the old membership had run out.
+        -- A row with a new id is a re-join after the old membership had run out. FULL JOIN, for
+        -- it is never done row by row: the plan for a small change is kept for large ones.
         IF EXISTS (
-            SELECT FROM old_rows o JOIN new_rows n USING (user_id, segment_id)
-            WHERE CASE WHEN n.id = o.id
-                       THEN n.joined_at <> o.joined_at OR o.expires_at <= n.updated_at
-                       ELSE o.expires_at IS NULL OR o.expires_at >= n.joined_at END
+            SELECT FROM old_rows o FULL JOIN new_rows n USING (user_id, segment_id)
+            WHERE CASE
+                WHEN o.id IS NULL OR n.id IS NULL THEN true
+                WHEN n.id = o.id THEN n.joined_at <> o.joined_at OR o.expires_at <= n.updated_at
+                ELSE o.expires_at IS NULL OR o.expires_at >= n.joined_at END
         ) THEN
             RAISE EXCEPTION 'a membership that has run out cannot be revived, nor a running one '
-                'replaced: history would not be true'
+                'replaced or moved: history would not be true'
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
         INSERT INTO history
             (at, user_id, segment_id, operation, membership_id, cause, actor, recorded_at)
-        SELECT o.expires_at, o.user_id, o.segment_id, 'LEFT'::operation, o.id, 'TTL'::cause,
-            NULL, recorded
-        FROM old_rows o JOIN new_rows n USING (user_id, segment_id)
-        WHERE n.id <> o.id
-        UNION ALL
-        SELECT n.joined_at, n.user_id, n.segment_id, 'JOINED'::operation, n.id, n.cause,
-            n.actor, recorded
-        FROM old_rows o JOIN new_rows n USING (user_id, segment_id)
-        WHERE n.id <> o.id;
+        SELECT entry.at, user_id, segment_id, entry.operation, entry.id, entry.cause,
+            entry.actor, recorded
+        FROM old_rows o FULL JOIN new_rows n USING (user_id, segment_id)
+        CROSS JOIN LATERAL (VALUES
+            (o.expires_at, 'LEFT'::operation, o.id, 'TTL'::cause, NULL),
+            (n.joined_at, 'JOINED', n.id, n.cause, n.actor)
+        ) AS entry (at, operation, id, cause, actor)
+        WHERE n.id IS DISTINCT FROM o.id;
 
     ELSE
+        -- Whoever is deleting one of the segments has dated that already: wait, and then see it.
+        PERFORM FROM segments WHERE id IN (SELECT segment_id FROM old_rows)
+        ORDER BY id FOR KEY SHARE;
         INSERT INTO history
             (at, user_id, segment_id, operation, membership_id, cause, actor, recorded_at)
         SELECT

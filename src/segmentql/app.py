@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
@@ -68,7 +69,6 @@ def create_app(settings: Settings) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/graphql", graphql, methods=["GET", "POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", exposition),
@@ -77,14 +77,22 @@ def create_app(settings: Settings) -> Starlette:
                 WithHeaders(StaticFiles(directory=EXPLORER, check_dir=False), PAGE_HEADERS),
             ),
         ],
-        middleware=[Middleware(RequestIds)],
+        middleware=[Middleware(RequestIds), Middleware(GraphQLFirst)],
         lifespan=lifespan,
     )
 
 
-async def graphql(request: Request) -> Response:
-    view: GraphQLView = request.app.state.view
-    return await view(request)
+class GraphQLFirst:
+    """Answers `/graphql` before the router is asked: its layers cost a fifth of a small query."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/graphql":
+            await scope["app"].state.view(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 async def healthz(request: Request) -> Response:

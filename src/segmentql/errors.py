@@ -10,7 +10,6 @@ SegmentQLError
  |      +-- UserAlreadyExists
  |      +-- VersionConflict
  +-- BadValue                 one value is not what it should be; the edge says which one it was
- +-- FutureMoment             a past was asked for that has not happened yet
  +-- Unavailable              the database cannot answer now
  |    +-- OutcomeUnknown      ... and whether the change was made cannot be told
  +-- TimedOut                 the database took longer than it may
@@ -86,10 +85,6 @@ class Refused(SegmentQLError):
     def __init__(self, *refusals: Refusal) -> None:
         super().__init__(*refusals)
         self.refusals: Sequence[Refusal] = refusals
-
-
-class FutureMoment(SegmentQLError):
-    """A state was asked for as of a moment that the database's clock has not reached."""
 
 
 class Unavailable(SegmentQLError):

@@ -84,7 +84,7 @@ async def run_tab(page: Page, title: str) -> Any:
             await page.locator("button.graphiql-execute-button").click()
         answer = await response.value
         body = await answer.json()
-        return bool(answer.request.post_data_json["operationName"] == title)
+        return bool((answer.request.post_data_json or {})["operationName"] == title)
 
     await until(answered)
     await page.locator(".result-window .view-line", has_text="data").wait_for()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
@@ -56,27 +55,39 @@ class WithHeaders:
 
 
 class BodyTooLarge(Exception):
-    """A request's body is larger than the service takes."""
+    """A request's body has more bytes than the service takes."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
+    def __init__(self, limit: int, size: int) -> None:
+        super().__init__(limit, size)
         self.limit = limit
+        self.size = size
+        """As far as it is known: what was announced, or what had come when it was too much."""
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
+class BodyCutShort(Exception):
+    """The client went away in the middle of its body."""
+
+
+async def read_body(receive: Receive, *, announced: int, limit: int) -> bytes:
     """Read a body of at most `limit` bytes, without reading more of a larger one.
 
     Raises:
         BodyTooLarge: by its announced or its actual length.
+        BodyCutShort: the client went away.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise BodyTooLarge(limit)
+    if announced > limit:
+        raise BodyTooLarge(limit, announced)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BodyCutShort("the client went away")
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise BodyTooLarge(limit)
+            raise BodyTooLarge(limit, size)
         chunks.append(chunk)
     return b"".join(chunks)

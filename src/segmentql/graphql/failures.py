@@ -179,6 +179,12 @@ def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, A
     return formatted
 
 
+def tell_fault(fault: Exception, *, request_id: str) -> dict[str, Any]:
+    """Write a fault that came to pass outside any field."""
+    error = GraphQLError(str(fault), original_error=fault)
+    return tell(error, executed=True, request_id=request_id)
+
+
 def tell_all(
     found: Sequence[GraphQLError], *, executed: bool, request_id: str
 ) -> list[dict[str, Any]]:

@@ -7,19 +7,20 @@ status codes that tell a refused document (400); one that wants `application/jso
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
-from starlette.requests import Request
+from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import BodyTooLarge, read_body
+from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
-from segmentql.graphql.failures import Code
+from segmentql.graphql.failures import Code, tell_fault
 
 JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
@@ -59,8 +60,11 @@ class _Refused(Exception):
         self.extensions = {"code": Code.BAD_REQUEST, **extensions}
 
 
+_Headers: TypeAlias = Mapping[bytes, bytes]
+
+
 class GraphQLView:
-    """Answers `/graphql`; one for the whole process."""
+    """Answers `/graphql`, as an ASGI application; one for the whole process."""
 
     def __init__(
         self, engine: Engine, database: Database, *, max_body_bytes: int, page: Path
@@ -74,62 +78,69 @@ class GraphQLView:
             Loaders(database, primary=False) if database.has_replica else self._primary_loaders
         )
 
-    async def __call__(self, request: Request) -> Response:
-        accept = request.headers.get("accept", "")
-        if (
-            request.method == "GET"
-            and "query" not in request.query_params
-            and "text/html" in accept
-        ):
-            return self._explorer()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The headers once, as they are: Starlette's Request would cost as much as a small query.
+        response = await self._respond(scope, dict(scope["headers"]), receive)
+        await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, headers: _Headers, receive: Receive) -> Response:
+        accept = headers.get(b"accept", b"").decode("latin-1")
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
+        request_id: str = scope["state"]["request_id"]
+        method: str = scope["method"]
         try:
-            _check_acceptable(accept)
-            asked = await self._read(request)
+            if method == "POST":
+                _check_acceptable(accept)
+                asked = await self._read(headers, receive)
+            elif method == "GET":
+                parameters = QueryParams(scope["query_string"])
+                if "query" not in parameters and "text/html" in accept:
+                    return self._explorer()
+                _check_acceptable(accept)
+                asked = _from_query(parameters)
+            else:
+                return _not_allowed("GraphQL is asked by POST or GET.", "GET, POST", media_type)
             answer = await self._engine.answer(
-                asked, self._context(request), queries_only=request.method == "GET"
+                asked, self._context(headers, request_id), queries_only=method == "GET"
             )
         except _Refused as refused:
             error = {"message": refused.message, "extensions": refused.extensions}
             return _json({"errors": [error]}, refused.status, media_type)
         except MethodNotAllowed:
-            error = {
-                "message": "GET is for queries; send this operation by POST.",
-                "extensions": {"code": Code.BAD_REQUEST},
-            }
-            response = _json({"errors": [error]}, 405, media_type)
-            response.headers["allow"] = "POST"
-            return response
+            return _not_allowed(
+                "GET is for queries; send this operation by POST.", "POST", media_type
+            )
+        except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
+            error = tell_fault(fault, request_id=request_id)
+            return _json({"errors": [error]}, 500, media_type)
         return _json(answer.body, _status(answer, media_type), media_type)
 
-    def _context(self, request: Request) -> Context:
+    def _context(self, headers: _Headers, request_id: str) -> Context:
         return Context(
             database=self._database,
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
-            request_id=request.state.request_id,
-            primary=request.headers.get("segmentql-read", "").lower() == "primary",
+            request_id=request_id,
+            primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
 
-    async def _read(self, request: Request) -> execution.Request:
-        if request.method == "GET":
-            return _from_query(request.query_params)
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != JSON:
+    async def _read(self, headers: _Headers, receive: Receive) -> execution.Request:
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type != b"application/json":
             raise _Refused(415, "The body must be application/json.")
+        announced = headers.get(b"content-length", b"0")
         try:
-            body = await read_body(request, limit=self._max_body_bytes)
+            body = await read_body(receive, announced=int(announced), limit=self._max_body_bytes)
+            return _from_json(orjson.loads(body))
         except BodyTooLarge as too_large:
             raise _Refused(
                 413,
                 f"The body is larger than {too_large.limit} bytes.",
                 code=Code.LIMIT_EXCEEDED,
                 limit=too_large.limit,
-                value=int(request.headers.get("content-length") or too_large.limit + 1),
+                value=too_large.size,
             ) from None
-        try:
-            return _from_json(orjson.loads(body))
-        except orjson.JSONDecodeError as error:
+        except (BodyCutShort, ValueError) as error:
             raise _Refused(400, f"The body is not JSON: {error}.") from None
 
     def _explorer(self) -> Response:
@@ -182,6 +193,13 @@ def _from_json(body: Any) -> execution.Request:
 
 def _status(answer: Answer, media_type: str) -> int:
     return 400 if media_type == GRAPHQL_JSON and not answer.executed else 200
+
+
+def _not_allowed(message: str, allow: str, media_type: str) -> Response:
+    error = {"message": message, "extensions": {"code": Code.BAD_REQUEST}}
+    response = _json({"errors": [error]}, 405, media_type)
+    response.headers["allow"] = allow
+    return response
 
 
 def _json(body: Mapping[str, Any], status: int, media_type: str) -> Response:

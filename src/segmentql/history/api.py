@@ -1,6 +1,7 @@
 """GraphQL of history."""
 
 import enum
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -64,10 +65,9 @@ class HistoryEntry:
             position=Position(row.at, row.user_id, row.operation, row.slug, row.membership_id),
         )
 
-    @strawberry.field(description="The user; null where not stored now.")
-    async def user(self, info: Info) -> User | None:
-        row = await info.context.loader(UserById).load(self.position.user_id)
-        return User.from_row(row) if row else None
+    @strawberry.field(description="The user; null where not stored now.", graphql_type=User | None)
+    def user(self, info: Info) -> Awaitable[User | None]:
+        return info.context.loader(UserById).load(self.position.user_id)
 
 
 @strawberry.type

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from segmentql import values
 from segmentql.adapters.database import ReadSession
-from segmentql.errors import FutureMoment
 from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Context
 from segmentql.graphql.failures import argument_value, bad_request
@@ -50,7 +49,7 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[Segment]]):
     """The segments that a user was in at a past moment, by slug.
 
     Raises:
-        FutureMoment: for a moment that the database's clock has not reached.
+        GraphQLError: BAD_REQUEST for a moment that the database's clock has not reached.
     """
 
     max_keys = 200
@@ -62,7 +61,7 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[Segment]]):
         return {key: [Segment.from_row(row) for row in rows] for key, rows in found.items()}
 
     def absent(self, key: tuple[int, datetime]) -> list[Segment]:
-        raise FutureMoment
+        raise bad_request("asOf", "this moment is yet to come", "a past moment")
 
 
 async def history_connection(

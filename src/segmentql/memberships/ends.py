@@ -18,13 +18,16 @@ BATCH_ROWS: Final = 5000
 """Leaves recorded in one transaction: some 0.1 s, so that nobody waits long for its locks."""
 
 # now() is when the statement began, so what is due by it is due by the trigger's clock as well.
-# SKIP LOCKED: what another worker is ending, or a writer changing, is theirs.
+# SKIP LOCKED: what another worker is ending is theirs, and so are the ends of a user who is being
+# changed: that change may be dated before an end that comes while it is written.
 _END_DUE = text("""
 WITH due AS (
-    SELECT user_id, segment_id FROM memberships
-    WHERE expires_at <= now()
-    ORDER BY expires_at, user_id LIMIT :rows
-    FOR UPDATE SKIP LOCKED
+    SELECT m.user_id, m.segment_id
+    FROM memberships m JOIN users u ON u.id = m.user_id
+    WHERE m.expires_at <= now()
+    ORDER BY m.expires_at, m.user_id LIMIT :rows
+    FOR UPDATE OF m SKIP LOCKED
+    FOR SHARE OF u SKIP LOCKED
 ), ended AS (
     DELETE FROM memberships m USING due
     WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id

@@ -10,6 +10,7 @@ from segmentql.memberships.service import MembersPage
 
 if TYPE_CHECKING:
     from segmentql.memberships.api import Membership
+    from segmentql.segments.api import Segment
 
 
 class ActiveByUser(Loader[int, "list[Membership]"]):
@@ -24,6 +25,28 @@ class ActiveByUser(Loader[int, "list[Membership]"]):
         return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
 
     def absent(self, key: int) -> "list[Membership]":
+        return []
+
+
+class SegmentsByUser(Loader[int, "list[Segment]"]):
+    """The segments that a user is in now, by slug: the question asked on every request."""
+
+    async def fetch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> "Mapping[int, list[Segment]]":
+        from segmentql.segments.api import Segment  # noqa: PLC0415 - it has members, from here
+
+        found = await service.active_segments(session, keys)
+        made: dict[int, Segment] = {}
+        segments: dict[int, list[Segment]] = {}
+        for row in found:
+            segment = made.get(row.segment_id)
+            if segment is None:
+                segment = made[row.segment_id] = Segment.from_row(row)
+            segments.setdefault(row.user_id, []).append(segment)
+        return segments
+
+    def absent(self, key: int) -> "list[Segment]":
         return []
 
 

@@ -115,6 +115,14 @@ WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
 ORDER BY m.user_id, s.slug
 """)
 
+_ACTIVE_SEGMENTS = text(f"""
+SELECT m.user_id, {SEGMENT_COLUMNS}
+FROM memberships m
+JOIN segments s ON s.id = m.segment_id
+WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
+ORDER BY s.slug
+""")
+
 _IN = text(f"""
 SELECT m.user_id, s.slug
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS asked (user_id, slug)
@@ -248,6 +256,11 @@ async def active_by_user(
     for row in await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)}):
         found.setdefault(row.user_id, []).append(row)
     return found
+
+
+async def active_segments(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Read which segments users are in: a row for each `user_id` and segment, by slug."""
+    return (await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)})).all()
 
 
 async def pairs_in(session: ReadSession, pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """GraphQL of segments."""
 
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,10 +63,11 @@ class Segment:
         )
 
     @strawberry.field(
-        description="How many active members, exactly; it costs what counting them costs."
+        description="How many active members, exactly; it costs what counting them costs.",
+        graphql_type=int,
     )
-    async def member_count(self, info: Info) -> int:
-        return await info.context.loader(MemberCount).load(self.number)
+    def member_count(self, info: Info) -> Awaitable[int]:
+        return info.context.loader(MemberCount).load(self.number)
 
     @strawberry.field(description="The active members, by user number.")
     async def members(
@@ -132,15 +134,17 @@ def _(refusal: errors.VersionConflict) -> MutationError:
 
 @strawberry.type
 class SegmentQueries:
-    @strawberry.field(description="The segment that bears a slug now; null where none does.")
-    async def segment(
+    @strawberry.field(
+        description="The segment that bears a slug now; null where none does.",
+        graphql_type=Segment | None,
+    )
+    def segment(
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
-    ) -> Segment | None:
+    ) -> Awaitable[Segment | None]:
         argument_value(values.slug, slug, "slug")
-        row = await info.context.loader(SegmentBySlug).load(slug)
-        return Segment.from_row(row) if row else None
+        return info.context.loader(SegmentBySlug).load(slug)
 
     @strawberry.field(description="The segments there are, by slug in order of code points.")
     async def segments(

@@ -1,20 +1,24 @@
 """Batched reads of segments."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from sqlalchemy import Row
+from typing import TYPE_CHECKING
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.batching import Loader
 from segmentql.segments import service
 
+if TYPE_CHECKING:
+    from segmentql.segments.api import Segment
 
-class SegmentBySlug(Loader[str, Row[Any] | None]):
+
+class SegmentBySlug(Loader[str, "Segment | None"]):
     """The segment that bears a slug now; None where there is none."""
 
-    async def fetch(self, session: ReadSession, keys: Sequence[str]) -> Mapping[str, Row[Any]]:
-        return await service.segments_by_slug(session, keys)
+    async def fetch(self, session: ReadSession, keys: Sequence[str]) -> "Mapping[str, Segment]":
+        from segmentql.segments.api import Segment  # noqa: PLC0415 - it has this
+
+        rows = await service.segments_by_slug(session, keys)
+        return {slug: Segment.from_row(row) for slug, row in rows.items()}
 
     def absent(self, key: str) -> None:
         return None

@@ -1,6 +1,7 @@
 """GraphQL of users."""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,12 @@ from segmentql.graphql.failures import (
     MutationError,
     argument_value,
     as_mutation_error,
-    bad_request,
     limit_exceeded,
     mutation_errors,
 )
 from segmentql.graphql.pagination import Connection, is_number, place
 from segmentql.history.loaders import SegmentsAsOf, history_connection
-from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn
+from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn, SegmentsByUser
 from segmentql.segments.api import Segment
 from segmentql.users import service
 from segmentql.users.loaders import UserById
@@ -42,52 +42,55 @@ class User:
             id=strawberry.ID(str(row.user_id)), created_at=row.user_created_at, number=row.user_id
         )
 
-    @strawberry.field(description="The segments this user is in, by slug.")
-    async def segments(
+    # These give the loader's future as it is: an `async def` would cost a task a user.
+
+    @strawberry.field(
+        description="The segments this user is in, by slug.", graphql_type=list[Segment]
+    )
+    def segments(
         self,
         info: Info,
         as_of: Annotated[
             datetime | None,
             strawberry.argument(description="A past moment; without it, now."),
         ] = strawberry.UNSET,
-    ) -> list[Segment]:
+    ) -> Awaitable[list[Segment]]:
         if as_of:
-            try:
-                return await info.context.loader(SegmentsAsOf).load((self.number, as_of))
-            except errors.FutureMoment:
-                raise bad_request("asOf", "this moment is yet to come", "a past moment") from None
-        memberships = await info.context.loader(ActiveByUser).load(self.number)
-        return [membership.segment for membership in memberships]
+            return info.context.loader(SegmentsAsOf).load((self.number, as_of))
+        return info.context.loader(SegmentsByUser).load(self.number)
 
-    @strawberry.field(description="This user's active memberships, by slug.")
-    async def memberships(
-        self, info: Info
-    ) -> list[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        return await info.context.loader(ActiveByUser).load(self.number)
+    @strawberry.field(
+        description="This user's active memberships, by slug.",
+        graphql_type=list[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]],
+    )
+    def memberships(self, info: Info) -> Awaitable[list["Membership"]]:
+        return info.context.loader(ActiveByUser).load(self.number)
 
     @strawberry.field(
         description="Whether this user is in the segment that bears the slug; false where none"
-        " does."
+        " does.",
+        graphql_type=bool,
     )
-    async def is_in(
+    def is_in(
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
-    ) -> bool:
+    ) -> Awaitable[bool]:
         argument_value(values.slug, slug, "slug")
-        return await info.context.loader(IsIn).load((self.number, slug))
+        return info.context.loader(IsIn).load((self.number, slug))
 
     @strawberry.field(
         description="Whether this user was taken out of the segment by hand, so that its rollouts"
-        " leave this user out."
+        " leave this user out.",
+        graphql_type=bool,
     )
-    async def is_excluded(
+    def is_excluded(
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
-    ) -> bool:
+    ) -> Awaitable[bool]:
         argument_value(values.slug, slug, "slug")
-        return await info.context.loader(IsExcluded).load((self.number, slug))
+        return info.context.loader(IsExcluded).load((self.number, slug))
 
     @strawberry.field(description="This user's joins and leaves, newest first.")
     async def history(
@@ -152,17 +155,15 @@ def _(refusal: errors.UserAlreadyExists) -> MutationError:
 
 @strawberry.type
 class UserQueries:
-    @strawberry.field(description="One user; null where not stored now.")
-    async def user(
+    @strawberry.field(description="One user; null where not stored now.", graphql_type=User | None)
+    def user(
         self,
         info: Info,
         id: Annotated[  # noqa: A002 - the argument's name in the contract
             strawberry.ID, strawberry.argument(description="The caller's number for the user.")
         ],
-    ) -> User | None:
-        number = argument_value(values.user_id, id, "id")
-        row = await info.context.loader(UserById).load(number)
-        return User.from_row(row) if row else None
+    ) -> Awaitable[User | None]:
+        return info.context.loader(UserById).load(argument_value(values.user_id, id, "id"))
 
     @strawberry.field(
         description="Many users at once, in the order asked and with repeats; null where not"
@@ -183,8 +184,7 @@ class UserQueries:
             for position, id_ in enumerate(ids)
         ]
         loader = info.context.loader(UserById)
-        rows = await asyncio.gather(*map(loader.load, numbers))
-        return [User.from_row(row) if row else None for row in rows]
+        return await asyncio.gather(*map(loader.load, numbers))
 
     @strawberry.field(description="All users, by number.")
     async def users(

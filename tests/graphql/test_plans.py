@@ -1,0 +1,186 @@
+"""Compiled queries answer as graphql-core does: on random documents, and where it is delicate."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphql import (
+    GraphQLField,
+    GraphQLObjectType,
+    get_named_type,
+    is_leaf_type,
+    parse,
+)
+from segmentql.adapters.database import Database
+from segmentql.graphql.batching import Loaders
+from segmentql.graphql.context import Context
+from segmentql.graphql.execution import Answer, Engine, Request
+from segmentql.graphql.plans import PlanFailed, make_plan
+from segmentql.schema import make_schema
+from tests.conftest import Sql
+
+SCHEMA = make_schema()
+CORE = SCHEMA._schema
+PLANNED = Engine(SCHEMA)
+PLAIN = Engine(SCHEMA, plans=False)
+
+# For each argument: values that lead somewhere, and now and then one that is refused.
+ARGUMENTS = {
+    "id": ["1", '"2"', '"99"', '"nobody"'],
+    "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
+    "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
+    "first": ["1", "2", "null", "0"],
+    "after": ["null", '"tampered"'],
+    "prefix": ['"A"', '""', "null"],
+    "userId": ["1", "null"],
+    "from": ['"2020-01-01T00:00:00Z"', "null"],
+    "to": ['"2040-01-01T00:00:00Z"', "null"],
+    "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
+}
+MAX_DEPTH = 6
+
+
+@st.composite
+def selections(draw: st.DrawFn, parent: GraphQLObjectType, depth: int) -> str:
+    """A selection set of some fields, with aliases, repeats, and fragments on the same type."""
+    names = [
+        name
+        for name, field in parent.fields.items()
+        if depth > 1 or is_leaf_type(get_named_type(field.type))
+    ] + ["__typename"]
+    parts = []
+    for position in range(draw(st.integers(1, 4))):
+        name = draw(st.sampled_from(names))
+        shown = name if name == "__typename" else draw(field(parent.fields[name], name, depth))
+        alias = f"a{position}: " if draw(st.booleans()) or "(" in shown else ""
+        part = alias + shown
+        if draw(st.integers(0, 9)) == 0:
+            part = f"... on {parent.name} {{ {part} }}"
+        if draw(st.integers(0, 19)) == 0:
+            part += " @include(if: true)"
+        parts.append(part)
+    return "{ " + " ".join(parts) + " }"
+
+
+@st.composite
+def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int) -> str:
+    given = [
+        f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
+        for argument, kind in definition.args.items()
+        if str(kind.type).endswith("!") or draw(st.integers(0, 3)) == 0
+    ]
+    arguments = f"({', '.join(given)})" if given else ""
+    below = get_named_type(definition.type)
+    if not isinstance(below, GraphQLObjectType):
+        return name + arguments
+    return f"{name}{arguments} {draw(selections(below, depth - 1))}"
+
+
+@pytest.fixture
+async def context(database: Database, sql: Sql) -> Context:
+    """Two users with memberships of every kind, and a history."""
+    await sql.execute(
+        """
+        INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
+        INSERT INTO segments (slug, name, created_at, updated_at)
+        SELECT slug, 'Segment ' || slug, '2024-01-01Z', '2024-01-01Z'
+        FROM unnest(ARRAY['A', 'B', 'GONE']) AS slug;
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, expires_at, cause)
+        VALUES (1, 1, '2024-02-01Z', '2024-02-01Z', NULL, 'MANUAL'),
+            (1, 2, '2024-02-02Z', '2024-02-02Z', '2024-03-01Z', 'MANUAL'),
+            (1, 3, '2024-02-03Z', '2024-02-03Z', NULL, 'ROLLOUT'),
+            (2, 1, '2024-02-01Z', '2024-02-01Z', '2040-01-01Z', 'MANUAL');
+        UPDATE segments SET deleted_at = '2024-04-01Z' WHERE slug = 'GONE';
+        """
+    )
+    loaders = Loaders(database, primary=True)
+    return Context(database, loaders, loaders, request_id="the-request", primary=True)
+
+
+async def answer(engine: Engine, context: Context, query: str, **variables: Any) -> Answer:
+    return await engine.answer(Request(query, variables), context, queries_only=False)
+
+
+def told(given: Answer) -> tuple[bytes, list[bytes]]:
+    """The data with its order of fields, and the errors, whose order is by chance."""
+    errors = sorted(orjson.dumps(error) for error in given.body.get("errors", ()))
+    return orjson.dumps(given.body.get("data")), errors
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(body=selections(CORE.query_type, MAX_DEPTH))  # type: ignore[arg-type]
+async def test_random_queries_are_answered_as_by_graphql_core(context: Context, body: str) -> None:
+    planned = await answer(PLANNED, context, body)
+    plain = await answer(PLAIN, context, body)
+    assert told(planned) == told(plain)
+    assert planned.executed == plain.executed
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "query($id: ID!, $n: Int = 1) { user(id: $id) { history(first: $n) { nodes { id } } } }",
+        "query($id: ID!) { a: user(id: $id) { id } b: user(id: $id) { id createdAt } }",
+        "query($id: ID!) { user(id: $id) { segments { slug } segments { id } } }",
+        "query($id: ID!) { user(id: $id) { ...f } } fragment f on User { id segments { ...s } }"
+        " fragment s on Segment { slug memberCount }",
+        "query($id: ID!) { ... on Query { user(id: $id) { ... { id } } } }",
+    ],
+)
+async def test_variables_fragments_and_merged_fields(context: Context, query: str) -> None:
+    document = parse(query)
+    plan = make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    assert plan
+    planned = await plan.run(context, {"id": "1"})
+    plain = await answer(PLAIN, context, query, id="1")
+    assert orjson.dumps(planned) == orjson.dumps(plain.body["data"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "mutation { deleteUser(input: {id: 1}) { deletedId } }",
+        "{ __schema { types { name } } }",
+        "{ user(id: 1) @skip(if: false) { id } }",
+        "query @include(if: true) { user(id: 1) { id } }",
+    ],
+)
+def test_what_plans_do_not_know_is_left_to_graphql_core(query: str) -> None:
+    document = parse(query)
+    assert make_plan(CORE, document, document.definitions[0]) is None  # type: ignore[arg-type]
+
+
+async def test_a_failed_plan_tells_graphql_cores_errors_once(context: Context, sql: Sql) -> None:
+    query = '{ good: user(id: 1) { id } bad: user(id: "zero") { id } }'
+    body = (await answer(PLANNED, context, query)).body
+    assert body["data"] == {"good": {"id": "1"}, "bad": None}
+    assert [error["path"] for error in body["errors"]] == [["bad"]]
+
+
+async def test_a_cancelled_query_takes_its_wishes_back(context: Context, sql: Sql) -> None:
+    query = "{ user(id: 1) { segments { slug } } }"
+    task = asyncio.create_task(answer(PLANNED, context, query))
+    await asyncio.sleep(0)  # the first wish is made
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await answer(PLANNED, context, query)).body["data"] == {
+        "user": {"segments": [{"slug": "A"}]}
+    }
+
+
+async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> None:
+    document = parse("query($id: ID!) { user(id: $id) { id } }")
+    plan = make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    assert plan
+    with pytest.raises(PlanFailed):
+        await plan.run(context, {})
