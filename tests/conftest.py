@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, event
@@ -28,6 +29,11 @@ from segmentql.settings import Settings, child_environment
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 PATIENCE_SECONDS = 30
 """How long a test waits for what must happen, on however slow a machine."""
+
+# The same examples each time; `--hypothesis-profile=long` looks for new ones.
+hypothesis.settings.register_profile("short", derandomize=True, max_examples=30, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("short")
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -117,11 +123,17 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
         yield Api(client)
 
 
-@pytest.fixture
-async def api(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
-    """The application, with empty tables and no worker."""
+@pytest.fixture(scope="session")
+async def served(settings: Settings) -> AsyncIterator[Api]:
+    """The application, for the whole run: it remembers documents, and nothing else."""
     async with serving(settings) as asking:
         yield asking
+
+
+@pytest.fixture
+async def api(served: Api, sql: Sql) -> Api:
+    """The application, with empty tables and no worker."""
+    return served
 
 
 RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]

@@ -15,7 +15,9 @@ from tests.timeline import (
     SECOND,
     Entry,
     clock,
+    fill,
     join,
+    lies_of_history,
     make_segment,
     make_users,
     mark_deleted,
@@ -330,6 +332,50 @@ async def test_an_update_that_history_could_not_tell_is_refused(
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="history would not be true"):
         await service.execute(f"UPDATE memberships SET {change}")
     assert (await sql.fetch("SELECT * FROM memberships"), await recorded(sql)) == before
+
+
+@pytest.mark.parametrize("column", ["user_id", "segment_id"])
+async def test_not_even_the_owner_can_move_a_membership_to_another_user_or_segment(
+    sql: Sql, owner: Sql, column: str
+) -> None:
+    await make_segment(sql, "A")
+    await make_segment(sql, "B")
+    await make_users(sql, 8)
+    await join(sql, 7, 1)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="history would not be true"):
+        await owner.execute(f"UPDATE memberships SET {column} = {column} + 1")
+    assert await sql.fetchval("SELECT (user_id, segment_id) FROM memberships") == (7, 1)
+
+
+async def test_a_large_change_takes_no_time_after_a_small_one_made_the_plan(
+    sql: Sql, service: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await fill(sql, segment_id, 20_000)
+    await service.execute("SET statement_timeout = '10s'")
+    for user_ids in ([1], [1, 2], list(range(1, 20_001))):
+        await service.execute(
+            """
+            UPDATE memberships
+            SET expires_at = clock_timestamp() + interval '1 hour', updated_at = clock_timestamp()
+            WHERE user_id = ANY($1::bigint[])
+            """,
+            user_ids,
+        )
+    await sql.execute(
+        """
+        UPDATE memberships
+        SET expires_at = joined_at + interval '1 minute', updated_at = joined_at
+        """
+    )
+    await service.execute(
+        """
+        UPDATE memberships SET id = id + 100000, joined_at = clock_timestamp(),
+            updated_at = clock_timestamp(), expires_at = NULL
+        """
+    )
+    assert await sql.fetchval("SELECT count(*) FROM history") == 60_000
+    assert await lies_of_history(sql) == {}
 
 
 async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: Sql) -> None:

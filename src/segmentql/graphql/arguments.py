@@ -19,6 +19,18 @@ from graphql import (
 # Variable '$input' has invalid value at .add[0]: ...
 _IN_VARIABLE: Final = re.compile(r"Variable '\$(\w+)' has invalid value(?: at \.?([^:\s]+))?:")
 
+# GraphQL's own scalars say what they refuse, not what they take.
+_REFUSED_BY_SCALAR: Final = re.compile(
+    r"(?:^|: )(?:Expected an? ?value of non-null type '|Expected value of non-null type ')?"
+    r"(Int|ID|String|Boolean)(?: cannot represent|!')"
+)
+ALLOWED: Final = {
+    "Int": "a whole number from -2147483648 to 2147483647",
+    "ID": "a string or a whole number",
+    "String": "a string",
+    "Boolean": "true or false",
+}
+
 
 def name_argument(
     error: GraphQLError, document: DocumentNode, operation: OperationDefinitionNode | None
@@ -27,12 +39,14 @@ def name_argument(
     argument = _of_variable(error, operation or document) or _of_literal(error, document)
     if argument is None:
         return error
+    refused = _REFUSED_BY_SCALAR.search(error.message)
+    allowed = {"allowed": ALLOWED[refused[1]]} if refused else {}
     return GraphQLError(
         error.message,
         nodes=error.nodes,
         path=error.path,
         original_error=error.original_error,
-        extensions={**(error.extensions or {}), "argument": argument},
+        extensions={**allowed, **(error.extensions or {}), "argument": argument},
     )
 
 

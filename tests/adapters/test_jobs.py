@@ -1,0 +1,169 @@
+"""Sending messages: never waited for, bounded, and lost ones are counted."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from redis import Redis
+
+from segmentql import metrics
+from segmentql.adapters.jobs import (
+    CLOSE_SECONDS,
+    END_DUE_MEMBERSHIPS,
+    MAX_UNSENT,
+    RECORD_SEGMENT_LEAVES,
+    REDIS_SECONDS,
+    Actor,
+    Job,
+    Message,
+    Sender,
+    declare,
+    worker_middleware,
+)
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import Sql, until
+
+QUEUE = f"dramatiq:{END_DUE_MEMBERSHIPS.queue}"
+
+
+def lost(job: Job) -> float:
+    (family,) = metrics.MESSAGES_LOST.labels(job.name).collect()
+    return next(s.value for s in family.samples if s.name.endswith("_total"))
+
+
+def runs(job: Job, outcome: str) -> float:
+    (family,) = metrics.ACTOR_RUNS.labels(job.name, outcome).collect()
+    return next(s.value for s in family.samples if s.name.endswith("_total"))
+
+
+@contextmanager
+def hanging(servers: LocalServers) -> Iterator[None]:
+    """Redis takes connections and answers nothing meanwhile."""
+    pid = servers.redis.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -> None:
+    sender = Sender(settings.redis_url)
+    sender.deliver(
+        [
+            Message(END_DUE_MEMBERSHIPS),
+            Message(END_DUE_MEMBERSHIPS, delay_seconds=3),
+            Message(RECORD_SEGMENT_LEAVES, (7,)),
+        ]
+    )
+    await asyncio.to_thread(sender.close)
+    redis = Redis.from_url(settings.redis_url)
+    assert {key: redis.llen(key) for key in redis.keys("dramatiq:*") if redis.type(key) == b"list"} == {
+        b"dramatiq:ends": 1,
+        b"dramatiq:ends.DQ": 1,
+        b"dramatiq:tidying": 1,
+    }
+    redis.close()
+
+
+async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bounded(
+    servers: LocalServers, settings: Settings, sql: Sql
+) -> None:
+    sender = Sender(settings.redis_url)
+    redis = Redis.from_url(settings.redis_url)
+    before = lost(END_DUE_MEMBERSHIPS)
+    with hanging(servers):
+        started = time.monotonic()
+        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * (MAX_UNSENT + 500))
+        assert time.monotonic() - started < REDIS_SECONDS / 2
+        assert lost(END_DUE_MEMBERSHIPS) - before == 500
+
+    async def all_sent() -> bool:
+        return redis.llen(QUEUE) == MAX_UNSENT
+
+    await until(all_sent)
+    sender.deliver([Message(END_DUE_MEMBERSHIPS)])
+    await asyncio.to_thread(sender.close)
+    assert redis.llen(QUEUE) == MAX_UNSENT + 1
+    assert lost(END_DUE_MEMBERSHIPS) - before == 500
+    redis.close()
+
+
+async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
+    servers: LocalServers, settings: Settings, sql: Sql
+) -> None:
+    sender = Sender(settings.redis_url)
+    before = lost(END_DUE_MEMBERSHIPS)
+    with hanging(servers):
+        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * 100)
+        started = time.monotonic()
+        await asyncio.to_thread(sender.close)
+        assert time.monotonic() - started < CLOSE_SECONDS + REDIS_SECONDS + 1
+    assert lost(END_DUE_MEMBERSHIPS) - before == 100
+
+
+async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arrive(
+    servers: LocalServers, settings: Settings, sql: Sql
+) -> None:
+    sender = Sender(settings.redis_url)
+    before = lost(END_DUE_MEMBERSHIPS)
+
+    async def counted() -> bool:
+        return lost(END_DUE_MEMBERSHIPS) - before == 3
+
+    await servers.redis.stop()
+    try:
+        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * 3)
+        await until(counted)
+    finally:
+        await servers.redis.start()
+    sender.deliver([Message(END_DUE_MEMBERSHIPS)])
+    await asyncio.to_thread(sender.close)
+    with Redis.from_url(settings.redis_url) as redis:
+        assert redis.llen(QUEUE) == 1
+    assert lost(END_DUE_MEMBERSHIPS) - before == 3
+
+
+async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -> None:
+    seen: list[tuple[object, ...]] = []
+
+    async def work(context: object, *args: int) -> None:
+        seen.append((context, *args))
+        if args == (2,) or len(seen) == 1:
+            raise KeyError("not now")
+
+    job = Job("test_jobs", queue="tests", time_limit_seconds=5, max_retries=2, max_backoff_seconds=0.3)
+    broker = StubBroker(middleware=worker_middleware())
+    declare(broker, [Actor(job, work)], lambda: "the context")
+    before = runs(job, "done"), runs(job, "failed")
+    worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=1)
+
+    def drain(*args: int) -> None:
+        broker.get_actor(job.name).send(*args)
+        broker.join(job.queue, fail_fast=False, timeout=20_000)
+        worker.join()
+
+    worker.start()
+    try:
+        await asyncio.to_thread(drain, 1)
+        assert seen == [("the context", 1)] * 2
+        await asyncio.to_thread(drain, 2)
+        assert seen[2:] == [("the context", 2)] * 3
+    finally:
+        await asyncio.to_thread(worker.stop)
+    assert (runs(job, "done") - before[0], runs(job, "failed") - before[1]) == (1, 4)
+    assert len(broker.dead_letters) == 1
+
+
+@pytest.mark.parametrize("job", [END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES])
+def test_every_job_has_its_limits(job: Job) -> None:
+    assert 1 <= job.max_retries <= 10
+    assert 1 <= job.time_limit_seconds <= 600

@@ -1,0 +1,215 @@
+"""Faults of ours: masked, told by the request's id, counted; and what `/metrics` and others say."""
+
+import re
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from structlog.testing import capture_logs
+
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import Api, Sql, serving, settings_for
+from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
+from tests.past import HOUR, NOON, contents, delete_segment_at, put_in
+
+
+@asynccontextmanager
+async def table_lost(sql: Sql, table: str) -> AsyncIterator[list[MutableMapping[str, Any]]]:
+    """What runs meanwhile does not find a table: a real fault. Collects what is logged."""
+    await sql.execute(f"ALTER TABLE {table} RENAME TO lost")
+    try:
+        with capture_logs() as logged:
+            yield logged
+    finally:
+        await sql.execute(f"ALTER TABLE lost RENAME TO {table}")
+
+
+async def ask(api: Api, query: str, request_id: str, **variables: Any) -> Any:
+    response = await api.http.post(
+        "/graphql",
+        content=orjson.dumps({"query": query, "variables": variables}),
+        headers={"content-type": "application/json", "x-request-id": request_id},
+    )
+    assert response.status_code == 200
+    return response.json()
+
+
+async def metrics(api: Api) -> dict[str, float]:
+    """Every sample that `/metrics` shows, by its name and labels."""
+    response = await api.http.get("/metrics")
+    assert response.status_code == 200
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^([^# ][^ ]*(?:\{.*\})?) (\S+)$", response.text, re.M)
+    }
+
+
+async def test_a_fault_in_a_query_is_masked_and_carries_the_requests_id(api: Api, sql: Sql) -> None:
+    async with table_lost(sql, "users") as logged:
+        body = await ask(api, "{ a: user(id: 7) { id } b: __typename }", "my-request")
+    assert body == {
+        "data": {"a": None, "b": "Query"},
+        "errors": [
+            {
+                "message": "Something went wrong on our side.",
+                "locations": [{"line": 1, "column": 3}],
+                "path": ["a"],
+                "extensions": {"code": "INTERNAL", "requestId": "my-request"},
+            }
+        ],
+    }
+    (line,) = [line for line in logged if line["log_level"] == "error"]
+    assert (line["request_id"], line["path"]) == ("my-request", ["a"])
+    assert "users" in str(line["exc_info"])
+    assert await api("{ user(id: 7) { id } }") == {"user": None}
+
+
+async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    before = await contents(sql)
+    async with table_lost(sql, "exclusions"):
+        body = await ask(
+            api, UPDATE_USER_SEGMENTS, "my-request", input={"userId": "7", "add": ["A"]}
+        )
+    assert body["data"] == {"updateUserSegments": None}
+    (error,) = body["errors"]
+    assert error["message"] == "Something went wrong on our side."
+    assert error["extensions"] == {"code": "INTERNAL", "requestId": "my-request"}
+    assert await contents(sql) == before
+
+
+async def test_a_fault_below_a_list_voids_its_own_field_alone(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"])
+    async with table_lost(sql, "exclusions"):
+        body = await ask(
+            api,
+            """{ user(id: 7) { isIn(slug: "A") isExcluded(slug: "A") }
+            segment(slug: "A") { memberCount } }""",
+            "my-request",
+        )
+    assert body["data"] == {"user": None, "segment": {"memberCount": 1}}
+    assert [error["path"] for error in body["errors"]] == [["user", "isExcluded"]]
+
+
+async def test_every_fault_is_counted_by_its_code(api: Api, sql: Sql) -> None:
+    name = 'segmentql_errors_total{code="%s"}'
+    before = await metrics(api)
+    async with table_lost(sql, "users"):
+        await api.body("{ user(id: 7) { id } }")
+    await api.body("{ user(id: 0) { id } }")
+    await api.body("{ users(first: 101) { nodes { id } } }")
+    after = await metrics(api)
+    for code in ("INTERNAL", "BAD_REQUEST", "LIMIT_EXCEEDED"):
+        assert after[name % code] - before.get(name % code, 0) == 1
+
+
+async def test_requests_are_counted_by_operation_and_outcome(api: Api, sql: Sql) -> None:
+    before = await metrics(api)
+    await api.body("query Counted { users { nodes { id } } }")
+    await api.body("query Counted { users { nodes { id } } }")
+    await api.body("query Counted { user(id: 0) { id } }")
+    await api.body("query Counted($id: ID!) { user(id: $id) { id } }")
+    await api.body("{ usersById(ids: []) { id } }")
+    await api.body("{ nope }")
+    after = await metrics(api)
+
+    def added(operation: str, outcome: str) -> float:
+        name = f'segmentql_requests_total{{operation="{operation}",outcome="{outcome}"}}'
+        return after.get(name, 0) - before.get(name, 0)
+
+    assert added("Counted", "done") == 2
+    assert added("Counted", "failed") == 1
+    assert added("Counted", "refused") == 1
+    assert added("usersById", "done") == 1
+    assert added("invalid", "refused") == 1
+    durations = 'segmentql_request_duration_seconds_count{operation="Counted"}'
+    assert after[durations] - before.get(durations, 0) == 4
+    assert after["segmentql_requests_under_way"] == 0
+
+
+async def test_operation_names_that_clients_choose_do_not_grow_the_metrics_without_end(
+    settings: Settings,
+) -> None:
+    async with serving(settings) as api:
+        for number in range(250):
+            await api(f"query Name{number} {{ __typename }}")
+        told = await metrics(api)
+    names = {name for name in told if 'operation="Name' in name}
+    requests = {name for name in names if name.startswith("segmentql_requests_total")}
+    assert len(requests) == 200
+    assert told['segmentql_requests_total{operation="other",outcome="done"}'] >= 50
+
+
+async def test_what_is_due_but_not_recorded_is_told_by_cause(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "GONE")
+    ttl, deleted = [
+        f'segmentql_memberships_due{{cause="{cause}"}}' for cause in ("TTL", "SEGMENT_DELETED")
+    ]
+    none = await metrics(api)
+    assert (none[ttl], none[deleted]) == (0, 0)
+    for user_id in (1, 2):
+        await put_in(sql, user_id, "A", expires_at=NOON + HOUR)
+    for user_id in (1, 2, 3):
+        await put_in(sql, user_id, "GONE")
+    await change(api, 4, add=["A"], ttlSeconds=3600)
+    await delete_segment_at(sql, "GONE", NOON + HOUR)
+    due = await metrics(api)
+    assert (due[ttl], due[deleted]) == (2, 3)
+
+
+async def test_metrics_are_shown_without_what_the_database_cannot_tell(
+    servers: LocalServers, sql: Sql
+) -> None:
+    async with serving(settings_for(servers, "nowhere")) as api:
+        names = {name.partition("{")[0] for name in await metrics(api)}
+    assert "segmentql_requests_under_way" in names
+    assert "segmentql_memberships_due" not in names
+
+
+async def test_the_process_is_up_whatever_it_depends_on(
+    servers: LocalServers, api: Api, sql: Sql
+) -> None:
+    async with serving(settings_for(servers, "nowhere")) as astray:
+        for asked in (api, astray):
+            response = await asked.http.get("/healthz")
+            assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_ready_while_the_database_answers(api: Api) -> None:
+    response = await api.http.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"database": "ok", "redis": "ok"})
+
+
+async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailable(
+    servers: LocalServers, sql: Sql
+) -> None:
+    async with serving(settings_for(servers, "nowhere")) as api:
+        response = await api.http.get("/readyz")
+        assert response.status_code == 503
+        assert response.json() == {"database": "unavailable", "redis": "ok"}
+        error = await api.error("{ user(id: 7) { id } }")
+    assert error["extensions"] == {"code": "UNAVAILABLE"}
+    assert "nowhere" not in error["message"]
+
+
+async def test_ready_without_redis_but_degraded(settings: Settings, sql: Sql) -> None:
+    astray = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    async with serving(astray) as api:
+        response = await api.http.get("/readyz")
+        assert response.status_code == 200
+        assert response.json() == {"database": "ok", "redis": "degraded"}
+        await make_segments(api, "A")
+        payload = await change(api, 7, add=["A"], ttlSeconds=1)
+    assert payload["errors"] == []
+
+
+async def test_other_paths_are_not_found(api: Api) -> None:
+    for path in (
+        "/",
+        "/nowhere",
+        "/graphql/x",
+    ):
+        assert (await api.http.get(path)).status_code == 404

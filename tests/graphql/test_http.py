@@ -1,0 +1,230 @@
+"""GraphQL over HTTP: what the view takes, what it refuses, and in which words."""
+
+from typing import Any
+
+import httpx
+import orjson
+
+from tests.conftest import Api, Sql
+from tests.operations import create_user
+from tests.past import contents
+
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+TYPENAME = {"query": "{ __typename }"}
+CREATE = "mutation { createUser(input: {id: 7}) { user { id } } }"
+
+NO_REQUESTS = (
+    b"null",
+    b"5",
+    b"true",
+    b"[]",
+    b'[{"query": "{ __typename }"}]',
+    b'"x"',
+    b"{}",
+    b'{"query": null}',
+    b'{"query": 5}',
+    b'{"query": ""}',
+    b'{"query": ["{ __typename }"]}',
+    b'{"query": "{ __typename }", "variables": []}',
+    b'{"query": "{ __typename }", "variables": "{}"}',
+    b'{"query": "{ __typename }", "variables": 5}',
+    b'{"query": "{ __typename }", "operationName": 5}',
+    b'{"query": "{ __typename }", "extensions": []}',
+    b"",
+    b"{",
+    b'{"query": "{ __typename }"',
+    b'{"query": "{ __typename }",}',
+    b"{'query': '{ __typename }'}",
+    b"query={ __typename }",
+    b'{"query": "{ __typename } # \xff"}',  # broken UTF-8
+    b'{"query": "{ __typename } # \xc3"}',
+    b'\xff\xfe{\x00"\x00',  # UTF-16
+    b'{"query": "{ __typename }", "variables": {"a": NaN}}',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+)
+
+REFUSED_DOCUMENTS = (
+    "{",
+    "not graphql",
+    "{ nope }",
+    "{ users }",
+    "{ user { id } }",
+    "query A { __typename } query A { __typename }",
+    "{ __typename } query B { __typename }",
+    "query($id: ID) { user(id: $id) { id } }",
+    "query($id: Nope) { __typename }",
+    "fragment F on Query { __typename }",
+    "subscription { __typename }",
+    "\0",
+    "\ufeff{ nope }",
+)
+
+
+async def post(api: Api, content: bytes, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.http.post("/graphql", content=content, headers={"content-type": JSON, **named})
+
+
+def only_error(response: httpx.Response) -> Any:
+    body = response.json()
+    assert list(body) == ["errors"]
+    (error,) = body["errors"]
+    return error
+
+
+async def test_a_body_that_is_no_request_is_a_bad_request(api: Api) -> None:
+    for body in NO_REQUESTS:
+        response = await post(api, body)
+        assert response.status_code == 400, body[:50]
+        assert response.headers["content-type"] == "application/json; charset=utf-8"
+        error = only_error(response)
+        assert error["extensions"] == {"code": "BAD_REQUEST"}
+        assert len(error["message"]) < 200
+
+
+async def test_all_but_the_query_may_be_left_out_or_null(api: Api) -> None:
+    for given in (
+        {},
+        {"variables": None, "operationName": None},
+    ):
+        response = await api.http.post("/graphql", json={**TYPENAME, **given})
+        assert response.status_code == 200
+        assert response.json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_body_of_ten_megabytes_is_beyond_the_limit(api: Api) -> None:
+    body = orjson.dumps({"query": "{ __typename } #" + "x" * 10_000_000})
+    response = await post(api, body)
+    assert response.status_code == 413
+    assert only_error(response)["extensions"] == {
+        "code": "LIMIT_EXCEEDED",
+        "limit": 1_048_576,
+        "value": len(body),
+    }
+
+
+async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api) -> None:
+    pieces_read = 0
+
+    async def pieces() -> Any:
+        nonlocal pieces_read
+        for _ in range(100):
+            pieces_read += 1
+            yield b" " * 100_000
+
+    response = await api.http.post("/graphql", content=pieces(), headers={"content-type": JSON})
+    assert response.status_code == 413
+    assert only_error(response)["extensions"]["code"] == "LIMIT_EXCEEDED"
+    assert pieces_read == 11
+
+
+async def test_a_body_at_the_limit_is_answered(api: Api) -> None:
+    body = orjson.dumps({"query": "{ __typename } #"})
+    response = await post(api, body + b" " * (1_048_576 - len(body)))
+    assert response.json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_document_that_is_refused_is_a_bad_request_without_data(api: Api) -> None:
+    for query in REFUSED_DOCUMENTS:
+        body = await api.body(query)
+        assert "data" not in body, query
+        assert {error["extensions"]["code"] for error in body["errors"]} == {"BAD_REQUEST"}
+
+
+async def test_a_document_that_asks_for_nothing_is_answered_with_nothing(api: Api) -> None:
+    for query in ("{ }", "query Nothing { }"):
+        assert await api.body(query) == {"data": {}}
+
+
+async def test_a_document_nested_beyond_reason_is_a_bad_request(api: Api) -> None:
+    for depth in (
+        1_000,
+        50_000,
+    ):
+        for opening, inside, closing in (
+            ("{ a ", "", "}"),
+            ("[", "", "]"),
+            ("{a: ", "1", "}"),
+        ):
+            nested = opening * depth + inside + closing * depth
+            query = nested if opening == "{ a " else f"{{ user(id: {nested}) {{ id }} }}"
+            error = await api.error(query)
+            assert error["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_variables_nested_beyond_reason_are_a_bad_request(api: Api) -> None:
+    for depth in (500, 1_000):
+        value = b"[" * depth + b"]" * depth
+        body = (
+            b'{"query": "query($id: ID!) { user(id: $id) { id } }", "variables": {"id": %b}}'
+            % value
+        )
+        assert only_error(await post(api, body))["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_an_operation_is_chosen_by_its_name(api: Api) -> None:
+    query = "query A { a: __typename } query B { b: __typename }"
+    chosen = await api.http.post("/graphql", json={"query": query, "operationName": "B"})
+    assert chosen.json() == {"data": {"b": "Query"}}
+    for name in ("C", None):
+        response = await api.http.post("/graphql", json={"query": query, "operationName": name})
+        assert only_error(response)["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_bad_variables_are_refused_by_name_and_no_detail_of_ours_leaks(api: Api) -> None:
+    query = "query($first: Int!) { users(first: $first) { nodes { id } } }"
+    for variables in ({}, {"first": "1"}, {"first": 1.5}, {"first": 2**31}, {"first": None}):
+        error = await api.error(query, **variables)
+        assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert (await api.error(query, first="1"))["extensions"]["argument"] == "first"
+
+
+async def test_a_get_may_ask_a_query(api: Api) -> None:
+    await create_user(api, id="7")
+    response = await api.http.get(
+        "/graphql",
+        params={
+            "query": "query A { a: __typename } query B($id: ID!) { user(id: $id) { id } }",
+            "operationName": "B",
+            "variables": '{"id": "7"}',
+        },
+    )
+    assert response.status_code == 200
+    assert response.json() == {"data": {"user": {"id": "7"}}}
+
+
+async def test_a_get_must_not_change_anything(api: Api, sql: Sql) -> None:
+    before = await contents(sql)
+    for accept in (JSON, GRAPHQL_JSON):
+        response = await api.http.get(
+            "/graphql", params={"query": CREATE}, headers={"accept": accept}
+        )
+        assert response.status_code == 405
+        assert response.headers["allow"] == "POST"
+        assert only_error(response)["extensions"] == {"code": "BAD_REQUEST"}
+    assert await contents(sql) == before
+
+
+async def test_a_get_must_not_choose_a_mutation_beside_a_query(api: Api, sql: Sql) -> None:
+    query = "query A { __typename } mutation B { createUser(input: {id: 7}) { user { id } } }"
+    parameters = {"query": query, "operationName": "B"}
+    assert (await api.http.get("/graphql", params=parameters)).status_code == 405
+    assert await sql.fetchval("SELECT count(*) FROM users") == 0
+    chosen = await api.http.get("/graphql", params={**parameters, "operationName": "A"})
+    assert chosen.json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_get_that_is_no_request_is_a_bad_request(api: Api) -> None:
+    for parameters in (
+        {},
+        {"query": ""},
+        {"query": "{ __typename }", "variables": "{"},
+        {"query": "{ __typename }", "variables": "[]"},
+        {"query": "{ __typename }", "variables": "5"},
+        {"query": "{ __typename }", "extensions": "x"},
+    ):
+        response = await api.http.get("/graphql", params=parameters)
+        assert response.status_code == 400
+        assert only_error(response)["extensions"] == {"code": "BAD_REQUEST"}

@@ -1,0 +1,80 @@
+"""How many SQL statements a query costs: as many for few rows as for many."""
+
+import pytest
+
+from tests.conftest import Api, Sql, counted_statements
+from tests.operations import change, make_segments
+from tests.past import HOUR, NOON, put_in
+
+USERS = "ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99]"
+QUERIES = {
+    "{ users { nodes { id createdAt } edges { cursor } } }": 1,
+    "{ users { nodes { segments { slug } } } }": 2,
+    "{ users { nodes { segments { slug } memberships { id user { id } } } } }": 3,
+    "{ users { nodes { history { nodes { id } } } } }": 2,
+    f"{{ usersById({USERS}) {{ segments {{ slug memberCount }} }} }}": 3,
+    f'{{ usersById({USERS}) {{ isIn(slug: "S1") }} }}': 2,
+    f'{{ usersById({USERS}) {{ a: isIn(slug: "S1") b: isIn(slug: "S2") }} }}': 2,
+    f'{{ usersById({USERS}) {{ isExcluded(slug: "S1") }} }}': 2,
+    f'{{ usersById({USERS}) {{ segments(asOf: "2024-03-01T12:30:00Z") {{ slug }} }} }}': 2,
+    f"""{{ usersById({USERS}) {{
+        segments {{ slug }}
+        memberships {{ joinedAt user {{ id }} segment {{ memberCount members(first: 3) {{
+          nodes {{ user {{ id }} }}
+        }} }} }}
+        isIn(slug: "S1")
+        isExcluded(slug: "S1")
+        history(first: 5) {{ nodes {{ at user {{ id }} segment {{ slug }} }} }}
+    }} }}""": 9,
+    "{ segments { nodes { slug } } }": 1,
+    "{ segments { nodes { memberCount } } }": 2,
+    "{ segments { nodes { members { nodes { user { id createdAt } segment { slug } } } } } }": 2,
+    "{ segments { nodes { members { nodes { user { segments { slug } } } } } } }": 3,
+    '{ segment(slug: "S1") { memberCount members { nodes { user { id } } } } }': 3,
+    "{ history { nodes { userId operation segment { slug } } } }": 1,
+    "{ history { nodes { user { id } segment { memberCount } } } }": 3,
+    '{ history { nodes { user { segments { slug } isIn(slug: "S2") } } } }': 4,
+}
+
+
+async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
+    """Every user in every segment, and once in another that they left again by running out."""
+    slugs = [f"S{number}" for number in range(1, segments + 1)]
+    await make_segments(api, *slugs, "RAN_OUT")
+    for user_id in range(1, users + 1):
+        await change(api, user_id, add=slugs)
+        await put_in(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
+
+
+async def cost(api: Api, query: str) -> int:
+    await api(query)  # document parsed, connections open
+    with counted_statements() as statements:
+        await api(query)
+    return len(statements)
+
+
+async def test_every_list_costs_as_many_statements_for_few_rows_as_for_many(
+    api: Api, sql: Sql
+) -> None:
+    await fill(api, sql, users=2, segments=2)
+    few = {query: await cost(api, query) for query in QUERIES}
+    await sql.execute("UPDATE segments SET deleted_at = now() WHERE deleted_at IS NULL")
+    await fill(api, sql, users=10, segments=10)
+    many = {query: await cost(api, query) for query in QUERIES}
+    assert few == QUERIES
+    assert many == QUERIES
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+async def test_a_page_costs_one_statement_wherever_it_begins(api: Api, sql: Sql, rows: int) -> None:
+    await make_segments(api, "A")
+    for user_id in range(1, rows + 1):
+        await put_in(sql, user_id, "A")
+    query = """query($after: String) { history(first: 10, after: $after) {
+      nodes { userId } pageInfo { endCursor hasNextPage } } }"""
+    after, more = None, True
+    while more:
+        with counted_statements() as statements:
+            info = (await api(query, after=after))["history"]["pageInfo"]
+        assert len(statements) == 1
+        after, more = info["endCursor"], info["hasNextPage"]

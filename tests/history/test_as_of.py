@@ -1,0 +1,185 @@
+"""`segments(asOf:)`: what a user was in at a past moment."""
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.memberships import ends
+from tests.conftest import Api, Sql
+from tests.operations import change, create_user, delete_segment, delete_user, make_segments, moment
+from tests.past import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
+
+AS_OF = "query($at: DateTime) { user(id: 7) { segments(asOf: $at) { slug } } }"
+
+
+async def slugs(api: Api, at: datetime) -> list[str]:
+    data = await api(AS_OF, at=at.isoformat())
+    return [segment["slug"] for segment in data["user"]["segments"]]
+
+
+async def replayed(api: Api) -> list[tuple[datetime, set[str]]]:
+    """What the user's history says: from which moment on the user was in what."""
+    data = await api(
+        "{ user(id: 7) { history(first: 100) { nodes { operation at segment { slug } } } } }"
+    )
+    states: list[tuple[datetime, set[str]]] = []
+    inside: set[str] = set()
+    for entry in reversed(data["user"]["history"]["nodes"]):
+        if entry["operation"] == "LEFT":
+            inside = inside - {entry["segment"]["slug"]}
+        else:
+            inside = inside | {entry["segment"]["slug"]}
+        at = moment(entry["at"])
+        if states and states[-1][0] == at:
+            states.pop()
+        states.append((at, inside))
+    return states
+
+
+async def agrees_with_history(api: Api) -> int:
+    """Compare `asOf` with the replay at every entry's moment and just before it; how many."""
+    before: set[str] = set()
+    states = await replayed(api)
+    for at, inside in states:
+        assert await slugs(api, at - MICROSECOND) == sorted(before)
+        assert await slugs(api, at) == sorted(inside)
+        before = inside
+    return len(states)
+
+
+async def test_the_moment_of_the_join_is_in_and_the_moment_of_the_leave_is_out(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A")
+    await create_user(api, id="7")
+    await was_in(sql, 7, "A", joined_at=NOON, left_at=NOON + HOUR)
+    assert await slugs(api, NOON - MICROSECOND) == []
+    assert await slugs(api, NOON) == ["A"]
+    assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A"]
+    assert await slugs(api, NOON + HOUR) == []
+
+
+async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_recording(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    await make_segments(api, "A", "GONE")
+    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await put_in(sql, 7, "GONE", joined_at=NOON)
+    await delete_segment_at(sql, "GONE", NOON + 2 * HOUR)
+    for _ in ("before", "after"):
+        assert await slugs(api, NOON) == ["A", "GONE"]
+        assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A", "GONE"]
+        assert await slugs(api, NOON + HOUR) == ["GONE"]
+        assert await slugs(api, NOON + 2 * HOUR - MICROSECOND) == ["GONE"]
+        assert await slugs(api, NOON + 2 * HOUR) == []
+        assert await agrees_with_history(api) == 3
+        await database.transaction(ends.end_due)
+        await database.transaction(lambda session: ends.record_segment_leaves(session, 2))
+
+
+async def test_a_deleted_segment_is_shown_as_it_was_and_says_when_it_was_deleted(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A")
+    await put_in(sql, 7, "A", joined_at=NOON)
+    await delete_segment(api, "A")
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"])
+    query = "query($at: DateTime) { user(id: 7) { segments(asOf: $at) { id slug deletedAt } } }"
+    (old,) = (await api(query, at=NOON.isoformat()))["user"]["segments"]
+    (new,) = (await api(query))["user"]["segments"]
+    assert (old["slug"], new["slug"]) == ("A", "A")
+    assert old["id"] != new["id"]
+    assert moment(old["deletedAt"]) == await sql.fetchval("SELECT min(deleted_at) FROM segments")
+    assert new["deletedAt"] is None
+
+
+async def test_a_re_join_leaves_a_gap_in_the_past(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    payload = await change(api, 7, add=["A"])
+    again = moment(payload["user"]["memberships"][0]["joinedAt"])
+    assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A"]
+    assert await slugs(api, NOON + HOUR) == []
+    assert await slugs(api, again - MICROSECOND) == []
+    assert await slugs(api, again) == ["A"]
+
+
+async def test_a_new_end_changes_no_past(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await put_in(sql, 7, "A", joined_at=NOON, expires_at=moment("2030-01-01T00:00:00.000000Z"))
+    for given in ({"onExisting": "REPLACE", "ttlSeconds": 3600}, {}):
+        await change(api, 7, add=["A"], **given)
+        assert await slugs(api, NOON) == ["A"]
+        assert await slugs(api, NOON - MICROSECOND) == []
+
+
+async def test_a_user_deleted_and_stored_again_has_the_old_past(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await put_in(sql, 7, "A", joined_at=NOON)
+    await delete_user(api, 7)
+    await create_user(api, id="7")
+    deleted_at = await sql.fetchval("SELECT deleted_at FROM deleted_users")
+    assert await slugs(api, deleted_at - MICROSECOND) == ["A"]
+    assert await slugs(api, deleted_at) == []
+
+
+async def test_now_as_of_now_and_without_as_of_agree(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B")
+    await change(api, 7, add=["B", "A"])
+    now = await sql.fetchval("SELECT clock_timestamp()")
+    current = await api("{ user(id: 7) { segments { slug } null: segments(asOf: null) { slug } } }")
+    assert await slugs(api, now) == ["A", "B"]
+    assert current["user"] == {"segments": [{"slug": "A"}, {"slug": "B"}]} | {
+        "null": [{"slug": "A"}, {"slug": "B"}]
+    }
+
+
+@pytest.mark.parametrize("ahead", ["1 minute", "1000 years"])
+async def test_a_future_moment_is_refused(api: Api, sql: Sql, ahead: str) -> None:
+    await create_user(api, id="7")
+    future = await sql.fetchval("SELECT now() + $1::text::interval", ahead)
+    error = await api.error(AS_OF, at=future.isoformat())
+    assert error["path"] == ["user", "segments"]
+    assert error["extensions"] == {
+        "code": "BAD_REQUEST",
+        "argument": "asOf",
+        "allowed": "a past moment",
+    }
+
+
+async def test_a_future_moment_does_not_fail_the_past_ones_beside_it(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await put_in(sql, 7, "A", joined_at=NOON)
+    past, future = await asyncio.gather(
+        api.body(AS_OF, at=NOON.isoformat()), api.body(AS_OF, at="9999-01-01T00:00:00Z")
+    )
+    assert past["data"]["user"]["segments"] == [{"slug": "A"}]
+    assert future["errors"][0]["extensions"]["argument"] == "asOf"
+
+
+async def test_the_beginning_of_time_is_a_past_moment(api: Api) -> None:
+    await create_user(api, id="7")
+    assert (await api(AS_OF, at="0001-01-01T00:00:00Z"))["user"] == {"segments": []}
+
+
+async def test_as_of_equals_the_replay_of_history_at_every_moment(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B", "C")
+    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await put_in(sql, 7, "B", joined_at=NOON)
+    steps: list[dict[str, Any]] = [
+        {"add": ["A", "C"]},
+        {"remove": ["A"]},
+        {"add": ["A"], "remove": ["B", "C"]},
+        {"add": ["B", "C"], "ttlSeconds": 3600},
+        {"add": ["B"], "onExisting": "REPLACE"},
+        {"remove": ["C"]},
+    ]
+    for step in steps:
+        await change(api, 7, **step)
+    await delete_segment(api, "A")
+    assert await agrees_with_history(api) == 8
+    assert await slugs(api, await sql.fetchval("SELECT clock_timestamp()")) == ["B"]

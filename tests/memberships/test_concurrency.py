@@ -1,0 +1,231 @@
+"""Many clients at once: no error surfaces, and history tells what memberships say."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from segmentql.adapters.database import Database, WriteSession
+from segmentql.errors import Refused, SegmentAlreadyExists, SegmentNotFound, UserNotFound
+from segmentql.memberships import actors, ends
+from segmentql.memberships.service import OnExisting, update_user_segments
+from segmentql.segments.service import create_segment, delete_segment
+from segmentql.settings import Settings
+from segmentql.users.service import create_user, delete_user
+from tests.conftest import Api, Sql, serving
+from tests.timeline import lies_of_history, make_segment, recorded
+
+CLIENTS = 200
+USERS = range(1, 51)
+SLUGS = [f"S{number}" for number in range(6)]
+
+T = TypeVar("T")
+UPDATE = """
+mutation Update($input: UpdateUserSegmentsInput!) {
+  updateUserSegments(input: $input) { user { id } errors { code message } }
+}
+"""
+
+
+def random_change(dice: random.Random) -> dict[str, Any]:
+    """The input of one change: adds and removes, with and without an end, over few segments."""
+    slugs = dice.sample(SLUGS, dice.randint(1, 4))
+    split = dice.randint(0, len(slugs))
+    change: dict[str, Any] = {
+        "userId": str(dice.choice(USERS)),
+        "add": slugs[:split],
+        "remove": slugs[split:],
+        "onExisting": dice.choice(list(OnExisting)).value,
+    }
+    if split and dice.random() < 0.6:
+        change["ttlSeconds"] = dice.choice([1, 1, 2, 3600])
+    return change
+
+
+async def run_out(database: Database, stop: asyncio.Event) -> None:
+    """Move ends close, as many workers would see them pass, and tidy, until told to stop."""
+    while not stop.is_set():
+        await actors.end_due_memberships(database)
+        await asyncio.sleep(0)
+
+
+async def test_200_clients_on_the_same_50_users_leave_memberships_and_history_in_agreement(
+    settings: Settings, sql: Sql, database: Database
+) -> None:
+    for slug in SLUGS:
+        await make_segment(sql, slug)
+    faults: list[Any] = []
+
+    async def client(ask: Api, number: int) -> None:
+        dice = random.Random(number)  # noqa: S311 - the same changes each time
+        for _ in range(5):
+            body = await ask.body(UPDATE, input=random_change(dice))
+            if "errors" in body or body["data"]["updateUserSegments"]["errors"]:
+                faults.append(body)
+
+    stop = asyncio.Event()
+    async with serving(settings) as ask, asyncio.TaskGroup() as tasks:
+        tidying = [tasks.create_task(run_out(database, stop)) for _ in range(2)]
+        await asyncio.gather(*(client(ask, number) for number in range(CLIENTS)))
+        stop.set()
+        await asyncio.gather(*tidying)
+    assert faults == []
+    assert await lies_of_history(sql) == {}
+    assert await sql.fetchval("SELECT count(DISTINCT user_id) FROM history") == len(USERS)
+    assert {e.cause for e in await recorded(sql)} >= {"MANUAL", "TTL"}
+
+
+async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
+    """What was done, or None where it was refused for a reason that is no fault."""
+    try:
+        return await work
+    except Refused as refused:
+        assert {type(refusal) for refusal in refused.refusals} <= set(allowed), refused
+        return None
+
+
+async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
+    sql: Sql, database: Database
+) -> None:
+    for slug in SLUGS:
+        await make_segment(sql, slug)
+
+    async def change(work: Callable[[WriteSession], Awaitable[T]], *allowed: type) -> T | None:
+        return await refused_or(database.transaction(work), *allowed)
+
+    async def changes(dice: random.Random) -> None:
+        made = random_change(dice)
+        await change(
+            partial(
+                update_user_segments,
+                user_id=int(made["userId"]),
+                add=made["add"],
+                remove=made["remove"],
+                ttl=timedelta(seconds=made["ttlSeconds"]) if "ttlSeconds" in made else None,
+                on_existing=OnExisting(made["onExisting"]),
+            ),
+            SegmentNotFound,
+        )
+
+    async def segments_come_and_go(dice: random.Random) -> None:
+        slug = dice.choice(SLUGS)
+        deleted = await change(
+            partial(delete_segment, slug=slug, expected_version=None, actor="ada"), SegmentNotFound
+        )
+        if deleted is not None and dice.random() < 0.7:
+            await actors.record_segment_leaves(database, deleted)
+        await change(
+            partial(create_segment, slug=slug, name=None, description=None), SegmentAlreadyExists
+        )
+
+    async def users_go(dice: random.Random) -> None:
+        await change(
+            partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound
+        )
+
+    async def ends_come(_: random.Random) -> None:
+        await actors.end_due_memberships(database)
+
+    kinds: list[Callable[[random.Random], Coroutine[Any, Any, None]]] = [
+        *[changes] * 12,
+        segments_come_and_go,
+        users_go,
+        ends_come,
+    ]
+
+    async def client(number: int) -> None:
+        dice = random.Random(number)  # noqa: S311 - the same changes each time
+        for _ in range(15):
+            await dice.choice(kinds)(dice)
+
+    await asyncio.gather(*(client(number) for number in range(60)))
+    assert await lies_of_history(sql) == {}
+    causes = {entry.cause for entry in await recorded(sql)}
+    assert causes >= {"MANUAL", "USER_DELETED", "SEGMENT_DELETED"}
+
+    for number in range(1, 1 + await sql.fetchval("SELECT max(id) FROM segments")):
+        await actors.record_segment_leaves(database, number)
+    assert await lies_of_history(sql) == {}
+    async with database.read() as session:
+        assert await ends.untidied_segments(session) == []
+
+
+async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_order(
+    sql: Sql, database: Database
+) -> None:
+    await make_segment(sql, "A")
+    order: list[int] = []
+
+    async def change(number: int) -> None:
+        async def work(session: WriteSession) -> int:
+            slugs: dict[str, list[str]] = (
+                {"add": ["A"], "remove": []} if number % 2 else {"add": [], "remove": ["A"]}
+            )
+            await update_user_segments(session, user_id=7, **slugs)
+            return number
+
+        order.append(await database.transaction(work))
+
+    await asyncio.gather(*(change(number) for number in range(100)))
+    assert sorted(order) == list(range(100))
+    assert await lies_of_history(sql) == {}
+
+
+@pytest.mark.parametrize("number", [None, 5])
+async def test_of_many_who_create_users_at_once_each_gets_another_number_or_one_wins(
+    sql: Sql, database: Database, number: int | None
+) -> None:
+    rows = await asyncio.gather(
+        *(
+            database.transaction(partial(create_user, user_id=number))
+            for _ in range(40)
+        ),
+        return_exceptions=True,
+    )
+    stored = [row.user_id for row in rows if not isinstance(row, BaseException)]
+    assert sorted(stored) == (list(range(1, 41)) if number is None else [5])
+    assert [type(row) for row in rows if isinstance(row, BaseException)] == [Refused] * (
+        40 - len(stored)
+    )
+    assert await sql.fetchval("SELECT count(*) FROM users") == len(stored)
+
+
+async def test_picking_numbers_while_users_are_deleted_never_gives_a_number_twice(
+    sql: Sql, database: Database
+) -> None:
+    picked: list[int] = []
+
+    async def come_and_go() -> None:
+        for _ in range(5):
+            row = await database.transaction(partial(create_user, user_id=None))
+            picked.append(row.user_id)
+            await database.transaction(partial(delete_user, user_id=row.user_id, actor=None))
+
+    await asyncio.gather(*(come_and_go() for _ in range(12)))
+    assert sorted(picked) == list(range(1, 61))
+
+
+async def test_of_many_who_create_one_slug_at_once_exactly_one_wins(
+    sql: Sql, database: Database
+) -> None:
+    create = partial(create_segment, slug="A", name=None, description=None)
+    made = await asyncio.gather(
+        *(refused_or(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
+    )
+    assert [row.slug for row in made if row is not None] == ["A"]
+    assert await sql.fetchval("SELECT count(*) FROM segments") == 1
+
+
+async def test_of_many_who_delete_one_segment_at_once_exactly_one_wins(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    delete = partial(delete_segment, slug="A", expected_version=None, actor=None)
+    deleted = await asyncio.gather(
+        *(refused_or(database.transaction(delete), SegmentNotFound) for _ in range(20))
+    )
+    assert [number for number in deleted if number is not None] == [segment_id]

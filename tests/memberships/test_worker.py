@@ -1,0 +1,446 @@
+"""The worker: its actors drained in this process, and `segmentql worker` as it is run."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import asyncpg
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from redis import Redis
+
+from segmentql.adapters.jobs import (
+    END_DUE_MEMBERSHIPS,
+    RECORD_SEGMENT_LEAVES,
+    Message,
+    Sender,
+    declare,
+    worker_middleware,
+)
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from segmentql.worker import ACTORS, STOP_SECONDS, Runtime
+from tests.conftest import Api, RunWorker, Sql, named, serving, until
+from tests.timeline import (
+    SECOND,
+    clock,
+    fill,
+    join,
+    lies_of_history,
+    make_segment,
+    mark_deleted,
+    recorded,
+)
+
+BY_MESSAGE = 2 * SECOND
+"""How late a delayed message may tidy an end."""
+BY_SCHEDULER = 5 * SECOND
+"""How late the scheduler may, where the message was lost or something was away."""
+
+ADD = """
+mutation Add($id: ID!, $slugs: [String!], $ttl: Int) {
+  updateUserSegments(input: {userId: $id, add: $slugs, ttlSeconds: $ttl}) {
+    user { memberships { expiresAt } } errors { message }
+  }
+}
+"""
+
+
+async def add(api: Api, user_id: int, *slugs: str, ttl_seconds: int | None = None) -> None:
+    payload = (await api(ADD, id=str(user_id), slugs=slugs, ttl=ttl_seconds))["updateUserSegments"]
+    assert payload["errors"] == []
+
+
+async def tidied(sql: Sql) -> bool:
+    return bool(await sql.fetchval("SELECT count(*) = 0 FROM memberships"))
+
+
+async def lateness(sql: Sql) -> timedelta:
+    """How long after its moment the only leave was recorded, by the database's clock."""
+    late: timedelta = await sql.fetchval(
+        "SELECT recorded_at - at FROM history WHERE operation = 'LEFT'"
+    )
+    return late
+
+
+async def the_end(sql: Sql) -> datetime:
+    end: datetime = await sql.fetchval("SELECT expires_at FROM memberships")
+    return end
+
+
+# --- Drained in this process --------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def drained(settings: Settings) -> AsyncIterator[Callable[[Sequence[Message]], Awaitable[None]]]:
+    """A worker on a stub broker, and what sends it messages and waits until all are done."""
+    sender = Sender(settings.redis_url)
+    runtime = Runtime(settings.model_copy(update={"scheduler": "off"}), sender)
+    broker = StubBroker(middleware=[*worker_middleware(), runtime])
+    declare(broker, ACTORS, runtime.database)
+    worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=4)
+
+    def drain(messages: Sequence[Message]) -> None:
+        for message in messages:
+            broker.get_actor(message.job.name).send(*message.args)
+        for queue in {message.job.queue for message in messages}:
+            broker.join(queue, timeout=30_000)
+        worker.join()
+
+    await asyncio.to_thread(worker.start)
+    try:
+        yield partial(asyncio.to_thread, drain)
+    finally:
+        await asyncio.to_thread(worker.stop)
+        sender.close()
+
+
+async def test_the_actors_record_what_is_due_however_often_they_are_told(
+    settings: Settings, sql: Sql
+) -> None:
+    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+    for user_id in (1, 2, 3):
+        await join(sql, user_id, alive, ends_in=-SECOND)
+        await join(sql, user_id, gone)
+    await join(sql, 4, alive)
+    await mark_deleted(sql, gone)
+    async with drained(settings) as drain:
+        await drain(
+            [Message(END_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (gone,))] * 5
+            + [Message(RECORD_SEGMENT_LEAVES, (alive,)), Message(RECORD_SEGMENT_LEAVES, (404,))]
+        )
+    assert [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships")] == [4]
+    leaves = [(e.user_id, e.segment_id, e.cause) for e in await recorded(sql) if e.operation == "LEFT"]
+    assert sorted(leaves) == sorted(
+        [(user_id, alive, "TTL") for user_id in (1, 2, 3)]
+        + [(user_id, gone, "SEGMENT_DELETED") for user_id in (1, 2, 3)]
+    )
+    assert await lies_of_history(sql) == {}
+
+
+async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
+    settings: Settings, sql: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    async with drained(settings) as drain:
+        await join(sql, 1, segment_id, ends_in=-SECOND)
+        await drain([Message(END_DUE_MEMBERSHIPS)])
+        killed = await sql.fetch(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE application_name = 'segmentql worker'"
+        )
+        assert len(killed) >= 1
+        await join(sql, 2, segment_id, ends_in=-SECOND)
+        await drain([Message(END_DUE_MEMBERSHIPS)])
+    assert await tidied(sql)
+
+
+# --- `segmentql worker` -------------------------------------------------------------------------
+
+
+async def test_with_the_scheduler_off_a_short_ttl_is_tidied_by_its_delayed_message(
+    settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    await make_segment(sql, "A")
+    async with serving(settings) as api, run_worker(SEGMENTQL_SCHEDULER="off"):
+        await add(api, 7, "A", ttl_seconds=3)
+        end = await the_end(sql)
+        await until(partial(tidied, sql))
+    assert timedelta(0) < await lateness(sql) < BY_MESSAGE
+    assert (await recorded(sql))[-1].at == end
+
+
+async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
+    settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    await make_segment(sql, "A")
+    redis = Redis.from_url(settings.redis_url)
+
+    async def message_waits() -> bool:
+        return redis.llen("dramatiq:ends.DQ") == 1
+
+    async with serving(settings) as api:
+        await add(api, 7, "A", ttl_seconds=3)
+        end = await the_end(sql)
+        await until(message_waits)
+        redis.flushall()
+        async with run_worker():
+            await until(partial(tidied, sql))
+    assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
+    assert (await recorded(sql))[-1].at == end
+    redis.close()
+
+
+async def test_an_end_that_passed_with_every_worker_dead_is_recorded_at_its_moment(
+    sql: Sql, run_worker: RunWorker
+) -> None:
+    membership = await join(sql, 7, await make_segment(sql, "A"), ends_in=-3600 * SECOND)
+    async with run_worker():
+        await until(partial(tidied, sql))
+    assert (await recorded(sql))[-1].at == membership["expires_at"]
+
+
+async def partly_recorded(sql: Sql, members: int) -> bool:
+    left: int = await sql.fetchval("SELECT count(*) FROM memberships")
+    return 0 < left < members
+
+
+async def all_tidied(sql: Sql) -> bool:
+    return bool(
+        await sql.fetchval("SELECT bool_and(tidied_at IS NOT NULL) FROM segments WHERE deleted_at > '-infinity'")
+    )
+
+
+DELETE = """mutation($slug: String!) { deleteSegment(input: {slug: $slug}) { deletedId errors { message } } }"""
+
+
+@pytest.mark.e2e
+async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_leave(
+    settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    members = 100_000
+    segment_id = await make_segment(sql, "A")
+    await fill(sql, segment_id, members)
+    async with serving(settings) as api:
+        async with run_worker() as worker:
+            asked = time.monotonic()
+            assert (await api(DELETE, slug="A"))["deleteSegment"]["errors"] == []
+            assert time.monotonic() - asked < 1
+            await until(partial(partly_recorded, sql, members))
+            worker.kill()
+            await worker.wait()
+        assert await partly_recorded(sql, members)
+        answer = await api('{ segment(slug: "A") { id } user(id: 100000) { segments { slug } } }')
+        assert answer == {"segment": None, "user": {"segments": []}}
+        async with run_worker():
+            await until(partial(all_tidied, sql))
+    assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
+    leaves = await sql.fetchrow(
+        """
+        SELECT count(*), count(DISTINCT user_id), min(at), max(at), (SELECT deleted_at FROM segments)
+        FROM history WHERE operation = 'LEFT' AND cause = 'SEGMENT_DELETED'
+        """
+    )
+    assert leaves is not None
+    assert tuple(leaves[:2]) == (members, members)
+    assert leaves[2] == leaves[3] == leaves[4]
+    assert await lies_of_history(sql) == {}
+
+
+@pytest.mark.e2e
+async def test_sigterm_lets_the_job_under_way_finish_and_hands_back_the_rest(
+    settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    first, second = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await fill(sql, first, 100_000)
+    await fill(sql, second, 10)
+    redis = Redis.from_url(settings.redis_url)
+    async with (
+        serving(settings) as api,
+        run_worker(SEGMENTQL_SCHEDULER="off", SEGMENTQL_WORKER_THREADS="1") as worker,
+    ):
+        await api(DELETE, slug="A")
+        await until(partial(partly_recorded, sql, 100_010))
+        await api(DELETE, slug="B")
+        asked = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        assert await worker.wait() == 0
+        assert time.monotonic() - asked < STOP_SECONDS
+    rows = await sql.fetch("SELECT segment_id, count(*) FROM memberships GROUP BY 1")
+    assert [tuple(row) for row in rows] == [(second, 10)]
+    assert redis.llen(f"dramatiq:{RECORD_SEGMENT_LEAVES.queue}") == 1
+    async with run_worker(SEGMENTQL_SCHEDULER="off"):
+        await until(partial(all_tidied, sql))
+    assert await lies_of_history(sql) == {}
+    redis.close()
+
+
+@pytest.mark.e2e
+async def test_when_the_worker_with_the_lease_is_killed_the_other_takes_over(
+    sql: Sql, run_worker: RunWorker
+) -> None:
+    async def holder() -> str:
+        return str(await sql.fetchval("SELECT holder FROM leases WHERE expires_at > now()"))
+
+    async def another_holds() -> bool:
+        return await holder() not in {first, "None"}
+
+    segment_id = await make_segment(sql, "A")
+    async with run_worker() as worker:
+        await until(partial(_holds, sql))
+        first = await holder()
+        async with run_worker():
+            await until(partial(_connected, sql, 2))
+            worker.kill()
+            await worker.wait()
+            await join(sql, 7, segment_id, ends_in=-SECOND / 1000)
+            await until(another_holds)
+            await until(partial(tidied, sql))
+    # Here the lease must run out first; see LEASE_SECONDS.
+    assert await lateness(sql) < BY_SCHEDULER + 2 * SECOND
+
+
+async def _holds(sql: Sql) -> bool:
+    return bool(await sql.fetchval("SELECT count(*) FROM leases WHERE expires_at > now()"))
+
+
+async def _connected(sql: Sql, workers: int) -> bool:
+    connected: int = await sql.fetchval(
+        "SELECT count(DISTINCT pid) FROM pg_stat_activity WHERE application_name = 'segmentql worker'"
+    )
+    return connected >= workers
+
+
+@pytest.mark.e2e
+async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_is_back(
+    servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    await make_segment(sql, "A")
+    async with serving(settings) as api, run_worker():
+        await servers.redis.stop()
+        try:
+            asked = time.monotonic()
+            await add(api, 7, "A", ttl_seconds=1)
+            assert time.monotonic() - asked < 1
+            end = await the_end(sql)
+            await until(partial(_is_past, sql, end))
+            user = (await api("{ user(id: 7) { segments { slug } } }"))["user"]
+            assert user["segments"] == []
+            ready = await api.http.get("/readyz")
+            assert (ready.status_code, ready.json()) == (200, {"database": "ok", "redis": "degraded"})
+        finally:
+            await servers.redis.start()
+        back = await clock(sql)
+        await until(partial(tidied, sql))
+    left = await sql.fetchrow("SELECT at, recorded_at FROM history WHERE operation = 'LEFT'")
+    assert left is not None
+    assert left["at"] == end
+    assert left["recorded_at"] - back < BY_SCHEDULER
+
+
+async def _is_past(sql: Sql, moment: datetime) -> bool:
+    return await clock(sql) > moment
+
+
+@pytest.mark.e2e
+async def test_a_redis_that_hangs_holds_up_no_change_and_the_end_is_tidied_after_it(
+    servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    await make_segment(sql, "A")
+    assert servers.redis.pid is not None
+    async with serving(settings) as api, run_worker():
+        hang = partial(_signal, servers.redis.pid)
+        hang(signal.SIGSTOP)
+        try:
+            asked = time.monotonic()
+            await add(api, 7, "A", ttl_seconds=3)
+            assert time.monotonic() - asked < 1
+            end = await the_end(sql)
+            await until(partial(_is_past, sql, end))
+        finally:
+            hang(signal.SIGCONT)
+        back = await clock(sql)
+        await until(partial(tidied, sql))
+    assert await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'") - back < (
+        BY_SCHEDULER
+    )
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    import os
+
+    os.kill(pid, number)
+
+
+@pytest.mark.e2e
+async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing_is_lost(
+    servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
+) -> None:
+    await make_segment(sql, "A")
+    await make_segment(sql, "B")
+    answers: list[tuple[int, float, dict[str, Any]]] = []
+    stop = asyncio.Event()
+
+    async def client(api: Api, user_ids: range) -> None:
+        for user_id in user_ids:
+            asked = time.monotonic()
+            body = await api.body(ADD, id=str(user_id), slugs=["A"], ttl=None)
+            answers.append((user_id, time.monotonic() - asked, body))
+            asked = time.monotonic()
+            body = await api.body("query($id: ID!) { user(id: $id) { id segments { slug } } }", id=str(user_id))
+            answers.append((0, time.monotonic() - asked, body))
+            if stop.is_set():
+                return
+        raise AssertionError("the clients ran out of users")
+
+    def codes() -> set[str]:
+        return {
+            error["extensions"]["code"] for _, _, body in answers for error in body.get("errors", ())
+        }
+
+    async def many_answers_since(count: int) -> bool:
+        return len(answers) > count + 200
+
+    async def well_again() -> bool:
+        return all("errors" not in body for _, _, body in answers[-100:])
+
+    async with serving(settings) as api, run_worker():
+        await add(api, 1, "B", ttl_seconds=1)
+        end = await the_end(sql)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(8):
+                tasks.create_task(client(api, range(1_000_000 * (number + 1), 1_000_000 * (number + 2))))
+            await until(partial(many_answers_since, 0))
+            assert codes() == set()
+            await servers.postgres.stop()
+            try:
+                count = len(answers)
+                await until(partial(many_answers_since, count))
+                ready = await api.http.get("/readyz")
+                assert (ready.status_code, ready.json()["database"]) == (503, "unavailable")
+                assert (await api.http.get("/healthz")).status_code == 200
+            finally:
+                await servers.postgres.start()
+            await until(partial(many_answers_since, len(answers)))
+            await until(well_again)
+            stop.set()
+        assert (await api.http.get("/readyz")).status_code == 200
+        assert codes() == {"UNAVAILABLE"}
+        assert max(seconds for _, seconds, _ in answers) < settings.statement_timeout_seconds + 2
+
+        fresh = await asyncpg.connect(named(servers.superuser_url, "run"))
+        back = await clock(fresh)
+        await until(partial(_left, fresh, 1))
+        late = await fresh.fetchrow(
+            "SELECT at, recorded_at FROM history WHERE user_id = 1 AND operation = 'LEFT'"
+        )
+    assert late is not None
+    assert late["at"] == end
+    assert late["recorded_at"] - max(back, end) < BY_SCHEDULER
+    accepted = {user_id for user_id, _, body in answers if user_id and "errors" not in body}
+    unsure = {
+        user_id
+        for user_id, _, body in answers
+        if user_id
+        and "errors" in body
+        and body["errors"][0]["extensions"].get("outcomeUnknown") is True
+    }
+    rows = await fresh.fetch("SELECT user_id FROM memberships JOIN segments s ON s.id = segment_id WHERE slug = 'A'")
+    present = {row["user_id"] for row in rows}
+    assert accepted <= present <= accepted | unsure
+    assert await lies_of_history(fresh) == {}
+    await fresh.close()
+
+
+async def _left(sql: Sql, user_id: int) -> bool:
+    return bool(
+        await sql.fetchval(
+            "SELECT count(*) FROM history WHERE user_id = $1 AND operation = 'LEFT'", user_id
+        )
+    )

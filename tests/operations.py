@@ -1,0 +1,117 @@
+"""GraphQL operations that several tests send."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tests.conftest import Api
+
+ERRORS = """
+errors {
+  __typename code message path
+  ... on InvalidInput { allowed }
+  ... on SegmentNotFound { slugs }
+  ... on SegmentAlreadyExists { segment { id slug name version } }
+  ... on UserAlreadyExists { user { id createdAt } }
+  ... on VersionConflict { current { id slug name version } }
+}
+"""
+
+UPDATE_USER_SEGMENTS = f"""
+mutation Update($input: UpdateUserSegmentsInput!) {{
+  updateUserSegments(input: $input) {{
+    user {{
+      id
+      segments {{ slug }}
+      memberships {{ id joinedAt updatedAt expiresAt cause segment {{ slug }} }}
+    }}
+    segmentsAdded segmentsRemoved segmentsExtended
+    {ERRORS}
+  }}
+}}
+"""
+
+CREATE_USER = f"""
+mutation Create($input: CreateUserInput!) {{
+  createUser(input: $input) {{ user {{ id createdAt segments {{ slug }} }} {ERRORS} }}
+}}
+"""
+
+DELETE_USER = f"""
+mutation Delete($input: DeleteUserInput!) {{
+  deleteUser(input: $input) {{ deletedId {ERRORS} }}
+}}
+"""
+
+SEGMENT = "id slug name description createdAt updatedAt deletedAt version"
+
+CREATE_SEGMENT = f"""
+mutation Create($input: CreateSegmentInput!) {{
+  createSegment(input: $input) {{ segment {{ {SEGMENT} }} {ERRORS} }}
+}}
+"""
+
+UPDATE_SEGMENT = f"""
+mutation Update($input: UpdateSegmentInput!) {{
+  updateSegment(input: $input) {{ segment {{ {SEGMENT} }} {ERRORS} }}
+}}
+"""
+
+DELETE_SEGMENT = f"""
+mutation Delete($input: DeleteSegmentInput!) {{
+  deleteSegment(input: $input) {{ deletedId {ERRORS} }}
+}}
+"""
+
+
+async def make_segments(api: Api, *slugs: str) -> None:
+    """Make segments, numbered from 1 in a test's empty database."""
+    for slug in slugs:
+        payload = await create_segment(api, slug=slug)
+        assert payload["errors"] == []
+
+
+async def create_segment(api: Api, **given: Any) -> Any:
+    return (await api(CREATE_SEGMENT, input=given))["createSegment"]
+
+
+async def update_segment(api: Api, **given: Any) -> Any:
+    return (await api(UPDATE_SEGMENT, input=given))["updateSegment"]
+
+
+async def delete_segment(api: Api, slug: str, **given: Any) -> Any:
+    return (await api(DELETE_SEGMENT, input={"slug": slug, **given}))["deleteSegment"]
+
+
+async def create_user(api: Api, **given: Any) -> Any:
+    return (await api(CREATE_USER, input=given))["createUser"]
+
+
+async def delete_user(api: Api, user_id: int) -> Any:
+    return (await api(DELETE_USER, input={"id": str(user_id)}))["deleteUser"]
+
+
+async def change(api: Api, user_id: int, **given: Any) -> Any:
+    """What `updateUserSegments` answers."""
+    variables = {"userId": str(user_id), **given}
+    return (await api(UPDATE_USER_SEGMENTS, input=variables))["updateUserSegments"]
+
+
+def counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Of an `updateUserSegments` payload: segments added, removed and extended."""
+    return (
+        payload["segmentsAdded"],
+        payload["segmentsRemoved"],
+        payload["segmentsExtended"],
+    )
+
+
+def slugs_of(payload: Mapping[str, Any]) -> list[str]:
+    return [segment["slug"] for segment in payload["user"]["segments"]]
+
+
+def moment(text: str) -> datetime:
+    """A moment as the API writes it: UTC, six digits of a second, Z."""
+    assert text.endswith("Z")
+    assert len(text) == len("2026-01-31T12:00:00.000000Z")
+    return datetime.fromisoformat(text)

@@ -1,0 +1,101 @@
+"""The past, put there by SQL, and all rows there are: tests move rows, never clocks."""
+
+from datetime import UTC, datetime, timedelta
+
+from tests.conftest import Sql
+
+TABLES = (
+    "users",
+    "deleted_users",
+    "last_pick",
+    "segments",
+    "memberships",
+    "exclusions",
+    "history",
+)
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+"""A moment long ago."""
+
+HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+async def contents(sql: Sql) -> dict[str, list[str]]:
+    """Every row of every table, to be compared before and after."""
+    return {
+        table: [
+            str(record[0])
+            for record in await sql.fetch(f"SELECT to_json(t)::text FROM {table} t ORDER BY 1")
+        ]
+        for table in TABLES
+    }
+
+
+async def put_in(
+    sql: Sql,
+    user_id: int,
+    slug: str,
+    *,
+    joined_at: datetime = NOON,
+    expires_at: datetime | None = None,
+    cause: str = "MANUAL",
+) -> int:
+    """Store a membership as if the user had joined at `joined_at`; its number.
+
+    What has an `expires_at` in the past is a membership that ran out and is not yet tidied.
+    """
+    await sql.execute(
+        "INSERT INTO users (id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        user_id,
+        joined_at,
+    )
+    number: int = await sql.fetchval(
+        """
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, expires_at, cause)
+        SELECT $1, id, $3, $3, $4, $5 FROM segments WHERE slug = $2 AND deleted_at IS NULL
+        RETURNING id
+        """,
+        user_id,
+        slug,
+        joined_at,
+        expires_at,
+        cause,
+    )
+    return number
+
+
+async def was_in(
+    sql: Sql,
+    user_id: int,
+    slug: str,
+    *,
+    joined_at: datetime,
+    left_at: datetime,
+    why_left: str = "MANUAL",
+) -> int:
+    """Store the recorded join and leave of a membership that is over; its number."""
+    number: int = await sql.fetchval("SELECT nextval(pg_get_serial_sequence('memberships', 'id'))")
+    segment_id = await sql.fetchval(
+        "SELECT id FROM segments WHERE slug = $1 AND deleted_at IS NULL", slug
+    )
+    await sql.executemany(
+        """
+        INSERT INTO history
+            (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $2)
+        """,
+        [
+            (user_id, joined_at, segment_id, "JOINED", number, "MANUAL"),
+            (user_id, left_at, segment_id, "LEFT", number, why_left),
+        ],
+    )
+    return number
+
+
+async def delete_segment_at(sql: Sql, slug: str, deleted_at: datetime) -> None:
+    """Delete a segment as if it had been at `deleted_at`; its leaves are not recorded."""
+    await sql.execute(
+        "UPDATE segments SET deleted_at = $2 WHERE slug = $1 AND deleted_at IS NULL",
+        slug,
+        deleted_at,
+    )

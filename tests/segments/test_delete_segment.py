@@ -1,0 +1,166 @@
+"""`deleteSegment`: everybody out at once, the slug free, the history kept."""
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.segments import service
+from tests.conftest import Api, Sql, counted_statements
+from tests.operations import (
+    change,
+    counts,
+    create_segment,
+    delete_segment,
+    make_segments,
+    moment,
+    slugs_of,
+    update_segment,
+)
+from tests.past import contents
+
+
+async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api: Api) -> None:
+    made = (await create_segment(api, slug="A"))["segment"]
+    await make_segments(api, "B")
+    await change(api, 7, add=["A", "B"])
+    assert await delete_segment(api, "A") == {"deletedId": made["id"], "errors": []}
+    data = await api(
+        """{ user(id: 7) { segments { slug } memberships { segment { slug } } isIn(slug: "A") }
+        segment(slug: "A") { id } segments { nodes { slug } } }"""
+    )
+    assert data == {
+        "user": {
+            "segments": [{"slug": "B"}],
+            "memberships": [{"segment": {"slug": "B"}}],
+            "isIn": False,
+        },
+        "segment": None,
+        "segments": {"nodes": [{"slug": "B"}]},
+    }
+
+
+async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"])
+    await delete_segment(api, "A")
+    deleted_at = await sql.fetchval("SELECT deleted_at FROM segments")
+    data = await api(
+        """{ history { nodes { operation at cause
+        segment { slug deletedAt memberCount members { nodes { id } } } } } }"""
+    )
+    left, joined = data["history"]["nodes"]
+    assert (left["operation"], left["cause"]) == ("LEFT", "SEGMENT_DELETED")
+    assert (joined["operation"], joined["cause"]) == ("JOINED", "MANUAL")
+    assert moment(left["at"]) == moment(left["segment"]["deletedAt"]) == deleted_at
+    for entry in (left, joined):
+        assert entry["segment"]["slug"] == "A"
+        assert entry["segment"]["memberCount"] == 0
+        assert entry["segment"]["members"] == {"nodes": []}
+
+
+async def test_a_segment_made_later_with_the_slug_is_another_one(api: Api) -> None:
+    old = (await create_segment(api, slug="A", name="Old"))["segment"]
+    await change(api, 7, add=["A"])
+    await change(api, 8, remove=["A"])
+    await delete_segment(api, "A")
+    new = (await create_segment(api, slug="A"))["segment"]
+    assert new["id"] != old["id"]
+    assert (new["name"], new["version"]) == (None, 1)
+    data = await api(
+        """{ segment(slug: "A") { id memberCount }
+        usersById(ids: [7, 8]) { isIn(slug: "A") isExcluded(slug: "A") }
+        history(slug: "A") { nodes { operation segment { id } } } }"""
+    )
+    assert data["segment"] == {"id": new["id"], "memberCount": 0}
+    assert data["usersById"] == [{"isIn": False, "isExcluded": False}] * 2
+    assert data["history"]["nodes"] == [
+        {"operation": "LEFT", "segment": {"id": old["id"]}},
+        {"operation": "JOINED", "segment": {"id": old["id"]}},
+    ]
+
+
+async def test_who_was_in_the_deleted_one_joins_its_successor_anew(api: Api) -> None:
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"], ttlSeconds=3600)
+    await delete_segment(api, "A")
+    await make_segments(api, "A")
+    again = await change(api, 7, add=["A"])
+    assert counts(again) == (1, 0, 0)
+    assert slugs_of(again) == ["A"]
+    assert again["user"]["memberships"][0]["expiresAt"] is None
+
+
+async def test_the_slug_may_be_deleted_and_made_many_times(api: Api) -> None:
+    ids = set()
+    for _ in range(3):
+        ids.add((await create_segment(api, slug="A"))["segment"]["id"])
+        await delete_segment(api, "A")
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("times", [0, 1])
+async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
+    api: Api, sql: Sql, times: int
+) -> None:
+    for _ in range(times):
+        await make_segments(api, "NOPE")
+        await delete_segment(api, "NOPE")
+    before = await contents(sql)
+    assert await delete_segment(api, "NOPE") == {
+        "deletedId": None,
+        "errors": [
+            {
+                "__typename": "SegmentNotFound",
+                "code": "SEGMENT_NOT_FOUND",
+                "message": "No segment bears: NOPE.",
+                "path": ["slug"],
+                "slugs": ["NOPE"],
+            }
+        ],
+    }
+    assert await contents(sql) == before
+
+
+async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
+    api: Api, sql: Sql
+) -> None:
+    made = (await create_segment(api, slug="A"))["segment"]
+    await update_segment(api, slug="A", name="Theirs")
+    before = await contents(sql)
+    assert await delete_segment(api, "A", expectedVersion=1) == {
+        "deletedId": None,
+        "errors": [
+            {
+                "__typename": "VersionConflict",
+                "code": "VERSION_CONFLICT",
+                "message": "The segment is at version 2, not 1.",
+                "path": ["expectedVersion"],
+                "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
+            }
+        ],
+    }
+    assert await contents(sql) == before
+    assert (await delete_segment(api, "A", expectedVersion=2))["deletedId"] == made["id"]
+
+
+async def test_deleting_is_a_lock_and_a_write_however_many_members(api: Api) -> None:
+    await make_segments(api, "FEW", "MANY")
+    await change(api, 1, add=["FEW"])
+    for user_id in range(1, 11):
+        await change(api, user_id, add=["MANY"])
+    numbers = []
+    for slug in ("FEW", "MANY"):
+        with counted_statements() as statements:
+            await delete_segment(api, slug)
+        numbers.append(len(statements))
+    assert numbers == [2, 2]
+
+
+async def test_the_workers_are_sent_the_segments_number_after_the_commit(
+    database: Database, sent: list[Message], api: Api
+) -> None:
+    await make_segments(api, "A")
+    number = await database.transaction(
+        lambda session: service.delete_segment(session, slug="A", expected_version=None, actor=None)
+    )
+    assert sent == [Message(RECORD_SEGMENT_LEAVES, (number,))]

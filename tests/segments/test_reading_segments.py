@@ -1,0 +1,151 @@
+"""`segment`, `segments` and what a segment tells of its members."""
+
+from typing import Any
+
+from segmentql.values import SLUG_ALLOWED
+from tests.conftest import Api, Sql
+from tests.operations import change, delete_segment, delete_user, make_segments
+from tests.past import HOUR, NOON, put_in
+
+PAGE = """
+query($first: Int, $after: String, $prefix: String) {
+  segments(first: $first, after: $after, prefix: $prefix) {
+    nodes { slug } pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+
+MEMBERS = """
+query($first: Int, $after: String) { segment(slug: "A") {
+  memberCount
+  members(first: $first, after: $after) {
+    nodes { user { id } segment { slug } } pageInfo { hasNextPage endCursor }
+  }
+} }
+"""
+
+
+async def page(api: Api, **arguments: Any) -> Any:
+    return (await api(PAGE, **arguments))["segments"]
+
+
+async def slugs(api: Api, **arguments: Any) -> list[str]:
+    return [node["slug"] for node in (await page(api, **arguments))["nodes"]]
+
+
+async def members(api: Api, **arguments: Any) -> Any:
+    return (await api(MEMBERS, **arguments))["segment"]
+
+
+def numbers(segment: Any) -> list[str]:
+    return [node["user"]["id"] for node in segment["members"]["nodes"]]
+
+
+async def test_a_slug_that_none_bears_is_null(api: Api) -> None:
+    await make_segments(api, "A")
+    assert await api('{ segment(slug: "a") { id } }') == {"segment": None}
+
+
+async def test_segments_are_in_order_of_code_points(api: Api) -> None:
+    await make_segments(api, "b", "B", "a", "A_a", "9", "10", "A-a", "A.a", "Aa", "A")
+    assert await slugs(api) == ["10", "9", "A", "A-a", "A.a", "A_a", "Aa", "B", "a", "b"]
+
+
+async def test_a_prefix_selects_what_begins_with_it_in_its_case(api: Api) -> None:
+    await make_segments(api, "A", "AB", "A-B", "A_B", "a", "B", "AZ", "Az", "A.z", "BA")
+    assert await slugs(api, prefix="A") == ["A", "A-B", "A.z", "AB", "AZ", "A_B", "Az"]
+    assert await slugs(api, prefix="A_") == ["A_B"]  # not LIKE's wildcard
+    assert await slugs(api, prefix="C") == []
+
+
+async def test_an_empty_or_null_prefix_selects_all(api: Api) -> None:
+    await make_segments(api, "A", "b")
+    assert await slugs(api, prefix="") == await slugs(api, prefix=None) == ["A", "b"]
+
+
+async def test_a_bad_prefix_is_refused_by_name(api: Api) -> None:
+    assert (await api.error(PAGE, prefix="A%"))["extensions"] == {
+        "code": "BAD_REQUEST",
+        "argument": "prefix",
+        "allowed": SLUG_ALLOWED,
+    }
+
+
+async def test_pages_follow_each_other_within_a_prefix(api: Api) -> None:
+    await make_segments(api, "A1", "A2", "A3", "A4", "B1")
+    first = await page(api, first=2, prefix="A")
+    second = await page(api, first=2, prefix="A", after=first["pageInfo"]["endCursor"])
+    assert [node["slug"] for node in first["nodes"] + second["nodes"]] == ["A1", "A2", "A3", "A4"]
+    assert [first["pageInfo"]["hasNextPage"], second["pageInfo"]["hasNextPage"]] == [True, False]
+
+
+async def test_segments_made_and_deleted_between_pages_neither_repeat_nor_hide_others(
+    api: Api,
+) -> None:
+    await make_segments(api, "B", "D", "F", "H")
+    first = await page(api, first=2)
+    await delete_segment(api, "D")  # the very row that the cursor stands on
+    await make_segments(api, "A", "C", "E")
+    rest = await page(api, after=first["pageInfo"]["endCursor"])
+    assert [node["slug"] for node in first["nodes"] + rest["nodes"]] == ["B", "D", "E", "F", "H"]
+
+
+async def test_members_are_by_user_number_not_by_digits(api: Api) -> None:
+    await make_segments(api, "A")
+    for user_id in (10, 9, 1000, 1):
+        await change(api, user_id, add=["A"])
+    segment = await members(api)
+    assert segment["memberCount"] == 4
+    assert numbers(segment) == ["1", "9", "10", "1000"]
+    assert [node["segment"]["slug"] for node in segment["members"]["nodes"]] == ["A"] * 4
+
+
+async def test_members_are_the_active_ones_and_are_counted_exactly(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B")
+    await change(api, 1, add=["A"])
+    await change(api, 2, add=["A"], ttlSeconds=3600)
+    await change(api, 3, add=["B"])
+    await change(api, 4, add=["A"])
+    await change(api, 4, remove=["A"])
+    await change(api, 5, add=["A"])
+    await delete_user(api, 5)
+    await put_in(sql, 6, "A", expires_at=NOON + HOUR)
+    segment = await members(api)
+    assert segment["memberCount"] == 2
+    assert numbers(segment) == ["1", "2"]
+
+
+async def test_member_pages_survive_joins_and_leaves_between_them(api: Api) -> None:
+    await make_segments(api, "A")
+    for user_id in (10, 20, 30, 40):
+        await change(api, user_id, add=["A"])
+    first = await members(api, first=2)
+    await change(api, 20, remove=["A"])
+    for user_id in (5, 25):
+        await change(api, user_id, add=["A"])
+    rest = await members(api, first=2, after=first["members"]["pageInfo"]["endCursor"])
+    last = await members(api, first=2, after=rest["members"]["pageInfo"]["endCursor"])
+    assert numbers(first) + numbers(rest) + numbers(last) == ["10", "20", "25", "30", "40"]
+    assert last["members"]["pageInfo"]["hasNextPage"] is False
+
+
+async def test_a_full_page_of_members_is_a_hundred(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    for user_id in range(1, 102):
+        await put_in(sql, user_id, "A")
+    first = await members(api, first=100)
+    rest = await members(api, first=100, after=first["members"]["pageInfo"]["endCursor"])
+    assert first["memberCount"] == 101
+    assert numbers(first) == [str(number) for number in range(1, 101)]
+    assert first["members"]["pageInfo"]["hasNextPage"] is True
+    assert numbers(rest) == ["101"]
+
+
+async def test_ids_are_opaque_and_carry_their_type(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    number = await put_in(sql, 7, "A")
+    data = await api('{ segment(slug: "A") { id members { nodes { id user { id } } } } }')
+    assert data["segment"] == {
+        "id": "seg_1",
+        "members": {"nodes": [{"id": f"mem_{number}", "user": {"id": "7"}}]},
+    }

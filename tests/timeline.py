@@ -1,0 +1,179 @@
+"""Rows that tests put in by SQL, back-dated where time must have passed: rows move, not clocks."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import asyncpg
+
+from tests.conftest import Sql
+
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Entry(NamedTuple):
+    """A recorded join or leave."""
+
+    at: datetime
+    operation: str
+    user_id: int
+    segment_id: int
+    membership_id: int
+    cause: str
+    actor: str | None
+
+
+async def clock(sql: Sql) -> datetime:
+    """The database's clock."""
+    moment: datetime = await sql.fetchval("SELECT clock_timestamp()")
+    return moment
+
+
+async def make_segment(sql: Sql, slug: str) -> int:
+    """A segment made a day ago, with nobody in it; its number."""
+    number: int = await sql.fetchval(
+        """
+        INSERT INTO segments (slug, created_at, updated_at)
+        VALUES ($1, clock_timestamp() - interval '1 day', clock_timestamp() - interval '1 day')
+        RETURNING id
+        """,
+        slug,
+    )
+    return number
+
+
+async def make_users(sql: Sql, *user_ids: int) -> None:
+    """Users stored a day ago; those who are stored already stay."""
+    await sql.execute(
+        """
+        INSERT INTO users (id, created_at)
+        SELECT id, clock_timestamp() - interval '1 day' FROM unnest($1::bigint[]) AS id
+        ON CONFLICT DO NOTHING
+        """,
+        list(user_ids),
+    )
+
+
+async def join(
+    sql: Sql,
+    user_id: int,
+    segment_id: int,
+    *,
+    joined_ago: timedelta = 2 * HOUR,
+    ends_in: timedelta | None = None,
+) -> asyncpg.Record:
+    """A membership; a negative `ends_in` is an end that has passed."""
+    await make_users(sql, user_id)
+    row = await sql.fetchrow(
+        """
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, expires_at, cause)
+        SELECT $1, $2, at - $3::interval, at - $3::interval, at + $4::interval, 'MANUAL'
+        FROM clock_timestamp() AS at
+        RETURNING *
+        """,
+        user_id,
+        segment_id,
+        joined_ago,
+        ends_in,
+    )
+    assert row is not None
+    return row
+
+
+async def fill(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 1) -> None:
+    """Many members at once, who joined an hour ago and do not leave by themselves."""
+    await sql.execute(
+        """
+        INSERT INTO users (id, created_at)
+        SELECT id, clock_timestamp() - interval '1 day'
+        FROM generate_series($1::bigint, $1::bigint + $2::bigint - 1) AS id
+        ON CONFLICT DO NOTHING
+        """,
+        first_user_id,
+        members,
+    )
+    await sql.execute(
+        """
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
+        SELECT id, $3::bigint, at, at, 'MANUAL'
+        FROM (SELECT clock_timestamp() - interval '1 hour' AS at OFFSET 0) AS moment,
+            generate_series($1::bigint, $1::bigint + $2::bigint - 1) AS id
+        """,
+        first_user_id,
+        members,
+        segment_id,
+    )
+
+
+async def mark_deleted(
+    sql: Sql, segment_id: int, *, ago: timedelta = timedelta(0), by: str | None = None
+) -> datetime:
+    """Delete a segment as the service does, but so long ago; the moment."""
+    at: datetime = await sql.fetchval(
+        """
+        UPDATE segments SET deleted_at = clock_timestamp() - $2::interval, deleted_by = $3
+        WHERE id = $1 RETURNING deleted_at
+        """,
+        segment_id,
+        ago,
+        by,
+    )
+    return at
+
+
+async def recorded(sql: Sql, user_id: int | None = None) -> list[Entry]:
+    """What history has recorded, of one user or of all, by moment."""
+    rows = await sql.fetch(
+        """
+        SELECT at, operation::text, user_id, segment_id, membership_id, cause::text, actor
+        FROM history WHERE $1::bigint IS NULL OR user_id = $1
+        ORDER BY at, user_id, segment_id, operation
+        """,
+        user_id,
+    )
+    return [Entry(*row) for row in rows]
+
+
+async def lies_of_history(sql: Sql) -> dict[str, list[asyncpg.Record]]:
+    """Everything that history and memberships contradict each other in; empty where they agree.
+
+    Holds whether or not the leaves of what has ended are recorded yet.
+    """
+    checks = {
+        "moments of a user and segment do not strictly increase, or joins and leaves alternate": """
+            SELECT * FROM (
+                SELECT user_id, segment_id, at, operation,
+                    lag(operation) OVER w AS operation_before, lag(at) OVER w AS at_before,
+                    membership_id, lag(membership_id) OVER w AS membership_before
+                FROM history WINDOW w AS (
+                    PARTITION BY user_id, segment_id ORDER BY at, recorded_at, operation DESC)
+            ) AS entry
+            WHERE at <= at_before
+               OR operation = coalesce(operation_before, 'LEFT')
+               OR operation = 'LEFT' AND membership_id <> membership_before
+        """,
+        "the last entry says in, and there is no membership, or the reverse": """
+            SELECT user_id, segment_id, last.*, m.* FROM (
+                SELECT DISTINCT ON (user_id, segment_id)
+                    user_id, segment_id, operation, membership_id, at
+                FROM history ORDER BY user_id, segment_id, at DESC
+            ) AS last FULL JOIN memberships m USING (user_id, segment_id)
+            WHERE (last.operation IS NOT DISTINCT FROM 'JOINED') <> (m.id IS NOT NULL)
+               OR m.id IS NOT NULL AND (last.membership_id, last.at) <> (m.id, m.joined_at)
+        """,
+        "a membership has more than one join or leave": """
+            SELECT membership_id, operation, count(*) FROM history
+            GROUP BY membership_id, operation HAVING count(*) > 1
+        """,
+        "somebody joined a deleted segment, or left it later than its deletion": """
+            SELECT h.*, s.deleted_at FROM history h JOIN segments s ON s.id = h.segment_id
+            WHERE h.at > s.deleted_at OR h.at = s.deleted_at AND h.operation = 'JOINED'
+        """,
+        "a leave with a deleted segment is not dated by the deletion": """
+            SELECT h.*, s.deleted_at FROM history h JOIN segments s ON s.id = h.segment_id
+            WHERE h.cause = 'SEGMENT_DELETED' AND h.at IS DISTINCT FROM s.deleted_at
+        """,
+    }
+    found = {name: list(await sql.fetch(statement)) for name, statement in checks.items()}
+    return {name: rows for name, rows in found.items() if rows}
