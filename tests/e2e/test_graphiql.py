@@ -3,21 +3,18 @@
 `SEGMENTQL_TEST_SCREENSHOTS=DIR` keeps a picture of each tab.
 """
 
-import asyncio
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from segmentql.local.ports import free_port
-from segmentql.settings import Settings, outside_value
-from tests.conftest import RunWorker, Sql, environment, until
+from segmentql.settings import outside_value
+from tests.conftest import RunWorker, Sql, until
+from tests.e2e.conftest import Serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -35,32 +32,6 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-@pytest.fixture
-async def address(settings: Settings, sql: Sql, tmp_path: Path) -> AsyncIterator[str]:
-    """`segmentql serve` as a process of its own."""
-    port = free_port()
-    with (tmp_path / "serve.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "segmentql", "serve", "--port", str(port),
-            env=environment(settings), stderr=log,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient() as client:
-
-            async def answers() -> bool:
-                try:
-                    return (await client.get(f"{address}/readyz")).status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            await until(answers)
-        try:
-            yield address
-        finally:
-            process.terminate()
-            await process.wait()
 
 
 @pytest.fixture
@@ -99,8 +70,9 @@ async def picture(page: Page, name: str) -> None:
 
 
 async def test_the_example_tabs_tell_the_story_offline(
-    address: str, browser: Browser, run_worker: RunWorker, sql: Sql
+    serve: Serving, browser: Browser, run_worker: RunWorker, sql: Sql
 ) -> None:
+    address = serve.address
     page = await browser.new_page(viewport={"width": 1400, "height": 900})
     asked: list[str] = []
     complaints: list[str] = []

@@ -1,0 +1,50 @@
+"""What end-to-end tests stand on: the API as a process of its own."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from segmentql.local.ports import free_port
+from segmentql.settings import Settings
+from tests.conftest import Sql, environment, until
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running `segmentql serve`."""
+
+    address: str
+    process: asyncio.subprocess.Process
+
+
+@pytest.fixture
+async def serve(settings: Settings, sql: Sql, tmp_path: Path) -> AsyncIterator[Serving]:
+    """`segmentql serve` on a free port, with empty tables."""
+    port = free_port()
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segmentql", "serve", "--port", str(port)),
+            env=environment(settings),
+            stderr=log,
+        )
+        serving = Serving(f"http://127.0.0.1:{port}", process)
+        async with httpx.AsyncClient() as client:
+
+            async def answers() -> bool:
+                try:
+                    return (await client.get(f"{serving.address}/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await until(answers)
+        try:
+            yield serving
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()

@@ -1,0 +1,46 @@
+"""SIGTERM: what is under way is answered, and nothing new is begun."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from tests.conftest import Sql, until
+from tests.e2e.conftest import Serving
+
+pytestmark = pytest.mark.e2e
+
+CHANGE = "mutation { deleteUser(input: {id: 1}) { deletedId errors { code } } }"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+)
+
+
+async def test_a_request_under_way_is_answered_before_the_server_ends(
+    serve: Serving, sql: Sql
+) -> None:
+    await sql.execute("INSERT INTO users VALUES (1, now())")
+    async with httpx.AsyncClient(timeout=30) as client:
+        async with sql.transaction():
+            await sql.execute("SELECT FROM users WHERE id = 1 FOR UPDATE")
+            asking = asyncio.create_task(
+                client.post(f"{serve.address}/graphql", json={"query": CHANGE})
+            )
+            await until(lambda: sql.fetchval(WAITING))
+            serve.process.terminate()
+
+            async def refuses_others() -> bool:
+                try:
+                    async with httpx.AsyncClient() as other:
+                        await other.get(f"{serve.address}/healthz")
+                except httpx.TransportError:
+                    return True
+                return False
+
+            await until(refuses_others)
+            assert not asking.done()
+        # The lock is gone with its transaction.
+        answer = await asking
+    assert answer.json() == {"data": {"deleteUser": {"deletedId": "1", "errors": []}}}
+    # As uvicorn ends after SIGTERM: by the signal itself, once all is done.
+    assert await serve.process.wait() in {0, -15}
