@@ -12,8 +12,6 @@ pytestmark = pytest.mark.e2e
 
 CHANGE = "mutation { deleteUser(input: {id: 1}) { deletedId errors { code } } }"
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
-)
 
 
 async def test_a_request_under_way_is_answered_before_the_server_ends(
