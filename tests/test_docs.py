@@ -39,7 +39,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     exposed = {
         name + "_total" if isinstance(collector, Counter) else name
         for collector in collectors
-        for name in [collector.describe()[0].name]
+        for name in [next(iter(collector.describe())).name]
     } | {metrics.UNTIDIED}
     documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
     assert documented == exposed
@@ -66,9 +66,14 @@ def test_every_verb_of_the_makefile_explains_itself() -> None:
     assert set(phony[1].split()) == explained
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(
-    str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")
-)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
+    ],
+)
 def test_links_between_documents_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
