@@ -4,6 +4,7 @@ Tests commit for real. Each that asks for `sql`, `database` or `api` starts with
 """
 
 import asyncio
+import itertools
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -142,10 +143,12 @@ RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subproc
 @pytest.fixture
 async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
     """Starts `segmentql worker` as a process of its own, against this run's servers."""
+    numbers = itertools.count(1)
 
     @asynccontextmanager
     async def running(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        log = (tmp_path / "worker.log").open("ab")
+        path = tmp_path / f"worker-{next(numbers)}.log"
+        log = path.open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -155,7 +158,7 @@ async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
             stderr=log,
         )
         try:
-            await until(lambda: _has_started(tmp_path / "worker.log"))
+            await until(lambda: _has_started(path))
             yield process
         finally:
             if process.returncode is None:

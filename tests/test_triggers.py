@@ -329,7 +329,9 @@ async def test_an_update_that_history_could_not_tell_is_refused(
 ) -> None:
     await join(sql, 7, await make_segment(sql, "A"), ends_in=ends_in)
     before = await sql.fetch("SELECT * FROM memberships"), await recorded(sql)
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="history would not be true"):
+    with pytest.raises(
+        asyncpg.IntegrityConstraintViolationError, match="history would not be true"
+    ):
         await service.execute(f"UPDATE memberships SET {change}")
     assert (await sql.fetch("SELECT * FROM memberships"), await recorded(sql)) == before
 
@@ -342,7 +344,9 @@ async def test_not_even_the_owner_can_move_a_membership_to_another_user_or_segme
     await make_segment(sql, "B")
     await make_users(sql, 8)
     await join(sql, 7, 1)
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="history would not be true"):
+    with pytest.raises(
+        asyncpg.IntegrityConstraintViolationError, match="history would not be true"
+    ):
         await owner.execute(f"UPDATE memberships SET {column} = {column} + 1")
     assert await sql.fetchval("SELECT (user_id, segment_id) FROM memberships") == (7, 1)
 
@@ -401,9 +405,7 @@ async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: S
         "TRUNCATE segments CASCADE",
     ],
 )
-async def test_truncate_is_refused_even_to_the_owner(
-    sql: Sql, owner: Sql, statement: str
-) -> None:
+async def test_truncate_is_refused_even_to_the_owner(sql: Sql, owner: Sql, statement: str) -> None:
     await join(sql, 7, await make_segment(sql, "A"))
     for connection in (owner, sql):
         with pytest.raises(
@@ -425,7 +427,9 @@ async def test_truncate_of_any_partition_is_refused(sql: Sql, owner: Sql) -> Non
     ]
     assert {"history_default", "history_2031_05"} < set(partitions)
     for partition in partitions:
-        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="Use DELETE|refused"):
+        with pytest.raises(
+            asyncpg.IntegrityConstraintViolationError, match="is refused: history would not be true"
+        ):
             await owner.execute(f"TRUNCATE {partition}")
 
 

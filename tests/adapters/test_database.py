@@ -388,9 +388,7 @@ async def test_a_wait_for_a_lock_past_its_limit_is_timed_out(sql: Sql, database:
             await database.transaction(work)
 
 
-async def test_every_connection_has_the_limits_of_the_service(
-    settings: Settings, sql: Sql
-) -> None:
+async def test_every_connection_has_the_limits_of_the_service(settings: Settings, sql: Sql) -> None:
     database = opened(settings, statement_timeout_seconds=3.5)
     names = (
         "statement_timeout",
@@ -564,7 +562,7 @@ async def test_connections_go_back_to_the_pool_after_every_kind_of_fault(
     await database.dispose()
 
 
-
+@pytest.mark.e2e  # for the five seconds that it takes
 async def test_a_pool_with_nothing_left_is_unavailable_after_its_wait(
     sql: Sql, settings: Settings
 ) -> None:

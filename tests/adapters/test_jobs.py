@@ -66,7 +66,9 @@ async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -
     )
     await asyncio.to_thread(sender.close)
     redis = Redis.from_url(settings.redis_url)
-    assert {key: redis.llen(key) for key in redis.keys("dramatiq:*") if redis.type(key) == b"list"} == {
+    assert {
+        key: redis.llen(key) for key in redis.keys("dramatiq:*") if redis.type(key) == b"list"
+    } == {
         b"dramatiq:ends": 1,
         b"dramatiq:ends.DQ": 1,
         b"dramatiq:tidying": 1,
@@ -140,7 +142,9 @@ async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -
         if args == (2,) or len(seen) == 1:
             raise KeyError("not now")
 
-    job = Job("test_jobs", queue="tests", time_limit_seconds=5, max_retries=2, max_backoff_seconds=0.3)
+    job = Job(
+        "test_jobs", queue="tests", time_limit_seconds=5, max_retries=2, max_backoff_seconds=0.3
+    )
     broker = StubBroker(middleware=worker_middleware())
     declare(broker, [Actor(job, work)], lambda: "the context")
     before = runs(job, "done"), runs(job, "failed")

@@ -70,7 +70,9 @@ async def test_each_tick_renews_the_lease(
     await holder.tick()
     await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1 s'")
     await holder.tick()
-    left = await sql.fetchval("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM leases")
+    left = await sql.fetchval(
+        "SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM leases"
+    )
     assert LEASE_SECONDS - 1 < left <= LEASE_SECONDS
 
 
@@ -154,4 +156,4 @@ async def test_the_same_message_is_sent_again_only_after_a_while(
 
     await until(sent_again)
     assert time.monotonic() - started >= RESEND_SECONDS
-    assert sent == [MESSAGE, other, MESSAGE] or sent == [MESSAGE, other, MESSAGE, other]
+    assert sent[:3] == [MESSAGE, other, MESSAGE]

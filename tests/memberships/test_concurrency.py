@@ -84,8 +84,9 @@ async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
     try:
         return await work
     except Refused as refused:
-        assert {type(refusal) for refusal in refused.refusals} <= set(allowed), refused
-        return None
+        if {type(refusal) for refusal in refused.refusals} <= set(allowed):
+            return None
+        raise
 
 
 async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
@@ -123,9 +124,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
         )
 
     async def users_go(dice: random.Random) -> None:
-        await change(
-            partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound
-        )
+        await change(partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound)
 
     async def ends_come(_: random.Random) -> None:
         await actors.end_due_memberships(database)
@@ -162,10 +161,8 @@ async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_ord
 
     async def change(number: int) -> None:
         async def work(session: WriteSession) -> int:
-            slugs: dict[str, list[str]] = (
-                {"add": ["A"], "remove": []} if number % 2 else {"add": [], "remove": ["A"]}
-            )
-            await update_user_segments(session, user_id=7, **slugs)
+            add, remove = (["A"], []) if number % 2 else ([], ["A"])
+            await update_user_segments(session, user_id=7, add=add, remove=remove)
             return number
 
         order.append(await database.transaction(work))
@@ -180,10 +177,7 @@ async def test_of_many_who_create_users_at_once_each_gets_another_number_or_one_
     sql: Sql, database: Database, number: int | None
 ) -> None:
     rows = await asyncio.gather(
-        *(
-            database.transaction(partial(create_user, user_id=number))
-            for _ in range(40)
-        ),
+        *(database.transaction(partial(create_user, user_id=number)) for _ in range(40)),
         return_exceptions=True,
     )
     stored = [row.user_id for row in rows if not isinstance(row, BaseException)]

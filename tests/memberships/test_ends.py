@@ -186,15 +186,14 @@ async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_
     await join(sql, 7, held, ends_in=HOUR)
     membership = await join(sql, 7, segment_id, ends_in=SECOND / 2)
     add = partial(service.update_user_segments, user_id=7, add=["A", "B"], remove=[])
-    async with asyncio.TaskGroup() as tasks:
-        async with other.transaction():
-            # The change has read the clock and waits for the first of its two rows ...
-            await other.execute("SELECT FROM memberships WHERE segment_id = $1 FOR UPDATE", held)
-            tasks.create_task(database.transaction(add))
-            await until(partial(_somebody_waits, sql))
-            # ... while the second runs out, and a worker comes by.
-            await until(partial(_has_run_out, sql, membership["expires_at"]))
-            await database.transaction(ends.end_due)
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        # The change has read the clock and waits for the first of its two rows ...
+        await other.execute("SELECT FROM memberships WHERE segment_id = $1 FOR UPDATE", held)
+        tasks.create_task(database.transaction(add))
+        await until(partial(_somebody_waits, sql))
+        # ... while the second runs out, and a worker comes by.
+        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        await database.transaction(ends.end_due)
     assert await lies_of_history(sql) == {}
     # The change came before the end, so the membership goes on.
     row = await sql.fetchrow("SELECT id, expires_at FROM memberships WHERE segment_id = 2")
@@ -297,13 +296,12 @@ async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
     gone = await make_segment(sql, "A")
     await fill(sql, gone, 2)
     await mark_deleted(sql, gone)
-    async with asyncio.TaskGroup() as tasks:
-        async with other.transaction():
-            await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
-            tasks.create_task(actors.record_segment_leaves(database, gone))
-            await until(partial(_somebody_waits, sql))
-            assert await sql.fetchval("SELECT tidied_at FROM segments") is None
-            assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
+        tasks.create_task(actors.record_segment_leaves(database, gone))
+        await until(partial(_somebody_waits, sql))
+        assert await sql.fetchval("SELECT tidied_at FROM segments") is None
+        assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
     assert await members(sql) == []
     assert await actors.find_due(database) == []
     assert await lies_of_history(sql) == {}
@@ -348,15 +346,12 @@ async def test_a_segment_deleted_while_its_members_user_is_deleted_keeps_one_ord
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await join(sql, 7, segment_id)
-    async with asyncio.TaskGroup() as tasks:
-        async with other.transaction():
-            # As deleteSegment does it, between reading the clock and its commit.
-            await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
-            deleted_at = await mark_deleted(other, segment_id)
-            task = tasks.create_task(
-                database.transaction(partial(delete_user, user_id=7, actor="ada"))
-            )
-            await until(partial(_waits_or_is_done, sql, task))
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        # As deleteSegment does it, between reading the clock and its commit.
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
+        deleted_at = await mark_deleted(other, segment_id)
+        task = tasks.create_task(database.transaction(partial(delete_user, user_id=7, actor="ada")))
+        await until(partial(_waits_or_is_done, sql, task))
     left = (await recorded(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
     assert await lies_of_history(sql) == {}
@@ -367,14 +362,13 @@ async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     membership = await join(sql, 7, segment_id, ends_in=SECOND / 4)
-    async with asyncio.TaskGroup() as tasks:
-        async with other.transaction():
-            await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
-            deleted_at = await mark_deleted(other, segment_id)
-            assert deleted_at < membership["expires_at"]
-            await until(partial(_has_run_out, sql, membership["expires_at"]))
-            task = tasks.create_task(database.transaction(ends.end_due))
-            await until(partial(_waits_or_is_done, sql, task))
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
+        deleted_at = await mark_deleted(other, segment_id)
+        assert deleted_at < membership["expires_at"]
+        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        task = tasks.create_task(database.transaction(ends.end_due))
+        await until(partial(_waits_or_is_done, sql, task))
     await actors.record_segment_leaves(database, segment_id)
     left = (await recorded(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
@@ -411,9 +405,7 @@ async def test_deleting_a_segment_asks_for_its_leaves_to_be_recorded(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await database.transaction(
-        partial(delete_segment, slug="A", expected_version=None, actor=None)
-    )
+    await database.transaction(partial(delete_segment, slug="A", expected_version=None, actor=None))
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (segment_id,))]
 
 

@@ -218,9 +218,9 @@ class DeleteUser:
     user_id: int
 
     async def run(self, model: Model, real: Service) -> None:
-        assert await real.done(
-            delete_user, user_id=self.user_id, actor=None
-        ) == model.delete_user(self.user_id)
+        assert await real.done(delete_user, user_id=self.user_id, actor=None) == model.delete_user(
+            self.user_id
+        )
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,10 @@ def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, A
         )
         extensions: dict[str, Any] = {"code": Code.UNAVAILABLE, "outcomeUnknown": True}
     elif isinstance(cause, errors.Unavailable):
-        formatted["message"] = "The database is not available now; nothing was changed."
+        formatted["message"] = f"The database is not available now; {_left_undone(error)}."
         extensions = {"code": Code.UNAVAILABLE}
     elif isinstance(cause, errors.TimedOut):
-        formatted["message"] = "The database took too long; nothing was changed."
+        formatted["message"] = f"The database took too long; {_left_undone(error)}."
         extensions = {"code": Code.TIMEOUT}
     elif not executed or "code" in (error.extensions or {}):
         extensions = {"code": Code.BAD_REQUEST, **(error.extensions or {})}
@@ -177,6 +177,11 @@ def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, A
     formatted["extensions"] = extensions
     metrics.ERRORS.labels(extensions["code"]).inc()
     return formatted
+
+
+def _left_undone(error: GraphQLError) -> str:
+    # Below a mutation's own field the change is committed, and only reading it back failed.
+    return "this was not read" if len(error.path or ()) > 1 else "nothing was changed"
 
 
 def tell_fault(fault: Exception, *, request_id: str) -> dict[str, Any]:

@@ -1,0 +1,301 @@
+"""Migrations: there and back, several at once, behind a lock; and what they leave behind."""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, pool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from segmentql.adapters import migrations
+from segmentql.adapters.database import sqlstate
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from segmentql.tables import Base
+from tests.conftest import Sql, environment, make_database, named, settings_for
+
+HEAD = "0001"
+
+CATALOGUE = {
+    "relations": """
+        SELECT oid::regclass::text, relkind, relowner::regrole::text, relacl::text,
+            pg_get_expr(relpartbound, oid), pg_get_partkeydef(oid)
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1
+    """,
+    "columns": """
+        SELECT attrelid::regclass::text, attname, atttypid::regtype::text, attnotnull, attidentity,
+            pg_get_expr(adbin, adrelid), attcollation::regcollation::text, attacl::text
+        FROM pg_attribute
+        JOIN pg_class ON pg_class.oid = attrelid AND relnamespace = 'public'::regnamespace
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE attnum > 0 ORDER BY 1, attnum
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
+    """,
+    "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+    "triggers": """
+        SELECT pg_get_triggerdef(oid), tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1
+    """,
+    "functions": """
+        SELECT pg_get_functiondef(oid), proowner::regrole::text, proacl::text
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+    """,
+    "types": """
+        SELECT typname, typtype, typowner::regrole::text,
+            array_agg(enumlabel ORDER BY enumsortorder)
+        FROM pg_type LEFT JOIN pg_enum ON enumtypid = pg_type.oid
+        WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' GROUP BY 1, 2, 3 ORDER BY 1
+    """,
+    "rows": "SELECT 'last_pick', user_id FROM last_pick",
+}
+
+
+async def catalogue(sql: Sql) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that the migrations made, in comparable words."""
+    return {
+        kind: [tuple(row) for row in await sql.fetch(statement)]
+        for kind, statement in CATALOGUE.items()
+    }
+
+
+async def upgrade(settings: Settings) -> None:
+    await asyncio.to_thread(migrations.upgrade, settings)
+
+
+async def downgrade(settings: Settings, revision: str = "base") -> None:
+    await asyncio.to_thread(migrations.downgrade, settings, revision)
+
+
+@pytest.fixture
+async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
+    """The settings of a service whose database is there and empty."""
+    name = f"blank_{uuid.uuid4().hex}"
+    await make_database(servers, name)
+    yield settings_for(servers, name)
+    connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
+
+
+@pytest.fixture
+async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
+    """A superuser's connection to that database."""
+    connection = await asyncpg.connect(
+        named(servers.superuser_url, blank.database_url.rsplit("/")[-1])
+    )
+    yield connection
+    await connection.close()
+
+
+async def test_down_to_nothing_and_up_again_leaves_the_same_catalogue(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    first = await catalogue(inside)
+    assert {row[0] for row in first["relations"]} >= {"users", "history", "history_default"}
+    await downgrade(blank)
+    left = await inside.fetch(
+        """
+        SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+            AND relkind IN ('r', 'p', 'S', 'v')
+        UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT typname FROM pg_type
+            WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
+        """
+    )
+    assert [row[0] for row in left] == ["alembic_version"]
+    await upgrade(blank)
+    assert await catalogue(inside) == first
+
+
+async def test_running_again_changes_nothing(blank: Settings, inside: Sql) -> None:
+    await upgrade(blank)
+    first = await catalogue(inside)
+    stamped = await inside.fetch("SELECT xmin, version_num FROM alembic_version")
+    await upgrade(blank)
+    assert await catalogue(inside) == first
+    assert await inside.fetch("SELECT xmin, version_num FROM alembic_version") == stamped
+
+
+async def test_running_again_takes_back_rights_that_somebody_gave(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    first = await catalogue(inside)
+    await inside.execute("GRANT INSERT, UPDATE, TRUNCATE ON history TO segmentql_service")
+    await upgrade(blank)
+    rights = "SELECT has_table_privilege('segmentql_service', 'history', $1)"
+    assert [
+        await inside.fetchval(rights, right) for right in ("SELECT", "INSERT", "UPDATE", "TRUNCATE")
+    ] == [True, False, False, False]
+    assert await catalogue(inside) == first
+
+
+async def test_several_processes_that_migrate_at_once_all_succeed(
+    blank: Settings, inside: Sql
+) -> None:
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "segmentql",
+            "migrate",
+            env=environment(blank),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    said = [(await process.communicate())[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], said
+    assert [row[0] for row in await inside.fetch("SELECT version_num FROM alembic_version")] == [
+        HEAD
+    ]
+
+
+@pytest.mark.e2e  # for the five seconds that it takes
+async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    first = await catalogue(inside)
+    async with inside.transaction():
+        await inside.execute("SELECT FROM users")  # a long read, which a DROP would wait for
+        with pytest.raises(DBAPIError) as raised:
+            async with asyncio.timeout(20):
+                await downgrade(blank)
+        assert sqlstate(raised.value) == "55P03"
+        # It is not in the queue any more, where all that come after would wait behind it.
+        assert await inside.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
+    assert await catalogue(inside) == first
+    await downgrade(blank)
+
+
+async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
+    engine = create_async_engine(settings.owner_database_url, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(look)
+    await engine.dispose()
+    return found
+
+
+async def test_the_tables_in_python_are_those_of_the_migrations(blank: Settings) -> None:
+    await upgrade(blank)
+
+    def compare(connection: Connection) -> Any:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": lambda name, kind, _: (
+                    not (kind == "table" and name.startswith(("history_", "alembic_version")))
+                ),
+            },
+        )
+        return compare_metadata(context, Base.metadata)
+
+    assert await inspected(blank, compare) == []
+
+
+async def test_the_checks_in_python_are_those_of_the_migrations(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    named_in_python = {
+        str(constraint.name)
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+    }
+    named_in_database = {
+        row["conname"]
+        for row in await inside.fetch(
+            """
+            SELECT conname FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'p', 'f', 'u')
+                AND conrelid::regclass::text NOT LIKE 'history\\_%'
+                AND conrelid <> 'alembic_version'::regclass
+            """
+        )
+    }
+    assert named_in_python == named_in_database
+
+
+async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
+    await upgrade(blank)
+    rows = await inside.fetch(
+        """
+        SELECT concat_ws(' ', tgname, 'on', tgrelid::regclass,
+            CASE WHEN tgtype & 2 > 0 THEN 'before' ELSE 'after' END,
+            CASE WHEN tgtype & 4 > 0 THEN 'insert' END,
+            CASE WHEN tgtype & 8 > 0 THEN 'delete' END,
+            CASE WHEN tgtype & 16 > 0 THEN 'update' END,
+            CASE WHEN tgtype & 32 > 0 THEN 'truncate' END,
+            CASE WHEN tgtype & 1 > 0 THEN 'row' ELSE 'statement' END,
+            tgoldtable, tgnewtable, tgfoid::regproc, tgenabled)
+        FROM pg_trigger
+        WHERE NOT tgisinternal AND tgrelid::regclass::text !~ '^history_[0-9]'
+        """
+    )
+    refuse, record = "before truncate statement refuse_truncate O", "record_memberships O"
+    assert {row[0] for row in rows} == {
+        f"history_refuse_truncate on history {refuse}",
+        f"history_default_refuse_truncate on history_default {refuse}",
+        f"memberships_refuse_truncate on memberships {refuse}",
+        f"memberships_record_insert on memberships after insert statement new_rows {record}",
+        f"memberships_record_delete on memberships after delete statement old_rows {record}",
+        "memberships_record_update on memberships after update statement old_rows new_rows "
+        + record,
+    }
+
+
+async def test_every_month_of_history_refuses_truncate_and_some_are_made_ahead(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    months = await inside.fetch(
+        """
+        SELECT inhrelid::regclass::text AS name, (
+            SELECT array_agg(tgfoid::regproc::text) FROM pg_trigger
+            WHERE tgrelid = inhrelid AND NOT tgisinternal) AS triggers
+        FROM pg_inherits WHERE inhparent = 'history'::regclass ORDER BY 1
+        """
+    )
+    assert {tuple(row["triggers"]) for row in months} == {("refuse_truncate",)}
+    ahead = await inside.fetch(
+        """
+        SELECT to_char(month, '"history_"YYYY_MM') FROM generate_series(
+            date_trunc('month', (now() AT TIME ZONE 'UTC')),
+            date_trunc('month', (now() AT TIME ZONE 'UTC')) + interval '2 months', '1 month'
+        ) AS month
+        """
+    )
+    assert {row[0] for row in ahead} < {row["name"] for row in months}
+
+
+async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
+    await upgrade(blank)
+    rows = await inside.fetch(
+        """
+        SELECT oid::regprocedure::text, prosecdef, proconfig, proowner::regrole::text,
+            has_function_privilege('segmentql_service', oid, 'EXECUTE'),
+            coalesce((SELECT bool_or(grantee = 0) FROM aclexplode(proacl)), true)
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+        """
+    )
+    public = ["search_path=pg_catalog, public, pg_temp"]
+    owner = "segmentql_owner"
+    # Name, runs as its owner, its settings, its owner, the service may call it, anybody may.
+    assert [tuple(row) for row in rows] == [
+        ("make_history_partitions(date,integer)", True, public, owner, True, False),
+        ("record_memberships()", True, public, owner, False, False),
+        ("refuse_truncate()", False, ["search_path=pg_catalog, pg_temp"], owner, True, True),
+    ]
