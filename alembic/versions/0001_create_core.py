@@ -107,8 +107,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     recorded timestamptz := clock_timestamp();
-    moment timestamptz :=
-        coalesce(nullif(current_setting('segmentql.moment', true), '')::timestamptz, recorded);
+    said timestamptz := nullif(current_setting('segmentql.moment', true), '')::timestamptz;
+    moment timestamptz := coalesce(said, recorded);
     why cause := coalesce(nullif(current_setting('segmentql.cause', true), ''), 'MANUAL');
     who text := nullif(current_setting('segmentql.actor', true), '');
 BEGIN
@@ -125,7 +125,8 @@ BEGIN
             SELECT FROM old_rows o FULL JOIN new_rows n USING (user_id, segment_id)
             WHERE CASE
                 WHEN o.id IS NULL OR n.id IS NULL THEN true
-                WHEN n.id = o.id THEN n.joined_at <> o.joined_at OR o.expires_at <= n.updated_at
+                WHEN n.id = o.id THEN n.joined_at <> o.joined_at
+                    OR o.expires_at <= greatest(n.updated_at, moment)
                 ELSE o.expires_at IS NULL OR o.expires_at >= n.joined_at END
         ) THEN
             RAISE EXCEPTION 'a membership that has run out cannot be revived, nor a running one '
@@ -147,6 +148,8 @@ BEGIN
         -- Whoever is deleting one of the segments has dated that already: wait, and then see it.
         PERFORM FROM segments WHERE id IN (SELECT segment_id FROM old_rows)
         ORDER BY id FOR KEY SHARE;
+        recorded := clock_timestamp();
+        moment := coalesce(said, recorded);
         INSERT INTO history
             (at, user_id, segment_id, operation, membership_id, cause, actor, recorded_at)
         SELECT
@@ -160,7 +163,7 @@ BEGIN
         JOIN segments s ON s.id = o.segment_id
         CROSS JOIN LATERAL (
             SELECT CASE
-                WHEN o.expires_at <= least(moment, s.deleted_at) THEN 'TTL'::cause
+                WHEN o.expires_at <= coalesce(s.deleted_at, moment) THEN 'TTL'::cause
                 WHEN s.deleted_at IS NOT NULL THEN 'SEGMENT_DELETED'::cause
                 ELSE why END AS left_by
         ) AS reason;

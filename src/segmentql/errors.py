@@ -11,6 +11,7 @@ SegmentQLError
  |      +-- VersionConflict
  +-- BadValue                 one value is not what it should be; the edge says which one it was
  +-- Unavailable              the database cannot answer now
+ |    +-- NotAnswering        ... it hangs, or all its connections are busy
  |    +-- OutcomeUnknown      ... and whether the change was made cannot be told
  +-- TimedOut                 the database took longer than it may
  +-- SettingsError            the environment does not describe a service that can start
@@ -88,7 +89,11 @@ class Refused(SegmentQLError):
 
 
 class Unavailable(SegmentQLError):
-    """The database cannot be reached, or refuses connections. Nothing was changed."""
+    """The database cannot be reached, refuses connections, or hangs. Nothing was changed."""
+
+
+class NotAnswering(Unavailable):
+    """The database took a connection or a statement and does not answer, or all are waiting."""
 
 
 class OutcomeUnknown(Unavailable):
@@ -97,6 +102,9 @@ class OutcomeUnknown(Unavailable):
 
 class TimedOut(SegmentQLError):
     """A statement was cancelled at its time limit. Nothing was changed."""
+
+    source: object = None
+    """The loader whose statement it was, if any."""
 
 
 class SettingsError(SegmentQLError):

@@ -1,11 +1,13 @@
 """Compiled queries answer as graphql-core does: on random documents, and where it is delicate."""
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from graphql import (
@@ -21,7 +23,8 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, Request
 from segmentql.graphql.plans import PlanFailed, make_plan
 from segmentql.schema import make_schema
-from tests.conftest import Sql
+from segmentql.settings import Settings
+from tests.conftest import Sql, counted_statements
 
 SCHEMA = make_schema()
 CORE = SCHEMA._schema
@@ -111,7 +114,7 @@ def told(given: Answer) -> tuple[bytes, list[bytes]]:
     return orjson.dumps(given.body.get("data")), errors
 
 
-@settings(
+@profile(
     max_examples=150,
     deadline=None,
     derandomize=True,
@@ -184,3 +187,49 @@ async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> No
     assert plan
     with pytest.raises(PlanFailed):
         await plan.run(context, {})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        # Twice the same fragment, in a chain: 2 to the 30th fields, if each were followed.
+        "{ user(id: 1) { ...f0 } } "
+        + " ".join(f"fragment f{n} on User {{ ...f{n + 1} ...f{n + 1} }}" for n in range(30))
+        + " fragment f30 on User { id }",
+        # Twice the same list under two names, in a chain.
+        "{ user(id: 1) { ...g0 } } "
+        + " ".join(
+            f"fragment g{n} on User {{ memberships {{ user {{ ...g{n + 1} }} }}"
+            f" m: memberships {{ user {{ ...g{n + 1} }} }} }}"
+            for n in range(20)
+        )
+        + " fragment g20 on User { id }",
+    ],
+    ids=["repeated", "aliased"],
+)
+def test_a_small_document_does_not_make_a_huge_plan(query: str) -> None:
+    document = parse(query)
+    started = time.process_time()
+    make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    # 2 to the 20th fields take a minute; the bound is one that no machine is too slow for.
+    assert time.process_time() - started < 5
+
+
+async def test_a_statement_that_times_out_is_not_waited_for_twice(
+    settings: Settings, sql: Sql
+) -> None:
+    """And the fields that did not time out are answered."""
+    await sql.execute("INSERT INTO users VALUES (1, now())")
+    patient = settings.model_copy(update={"statement_timeout_seconds": 1})
+    database = Database(patient, name="tests", deliver=lambda messages: None)
+    loaders = Loaders(database, primary=True)
+    context = Context(database, loaders, loaders, request_id="the-request", primary=True)
+    query = '{ user(id: 1) { id } stuck: user(id: 1) { isIn(slug: "A") } }'
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        with counted_statements() as statements:
+            body = (await answer(PLANNED, context, query)).body
+    await database.dispose()
+    assert body["data"] == {"user": {"id": "1"}, "stuck": None}
+    assert [error["extensions"]["code"] for error in body["errors"]] == ["TIMEOUT"]
+    assert len([statement for statement in statements if "memberships" in statement]) == 1

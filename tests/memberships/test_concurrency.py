@@ -16,7 +16,7 @@ from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.settings import Settings
 from segmentql.users.service import create_user, delete_user
-from tests.conftest import Api, Sql, serving
+from tests.conftest import Api, Sql, serving, until
 from tests.timeline import lies_of_history, make_segment, recorded
 
 CLIENTS = 200
@@ -223,3 +223,45 @@ async def test_of_many_who_delete_one_segment_at_once_exactly_one_wins(
         *(refused_or(database.transaction(delete), SegmentNotFound) for _ in range(20))
     )
     assert [number for number in deleted if number is not None] == [segment_id]
+
+
+async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
+    database: Database, sql: Sql
+) -> None:
+    """Else a segment in steady use could not be deleted."""
+    await make_segment(sql, "BUSY")
+    added, finish = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: WriteSession) -> None:
+        await update_user_segments(session, user_id=1, add=["BUSY"], remove=[])
+        added.set()
+        await finish.wait()
+
+    async def waiting(count: int) -> None:
+        async def enough() -> bool:
+            found = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(found >= count)
+
+        await until(enough)
+
+    first = asyncio.create_task(database.transaction(slowly))
+    await added.wait()
+    deleting = asyncio.create_task(
+        database.transaction(
+            lambda session: delete_segment(session, slug="BUSY", expected_version=None, actor=None)
+        )
+    )
+    await waiting(1)
+    late = asyncio.create_task(
+        database.transaction(
+            lambda session: update_user_segments(session, user_id=2, add=["BUSY"], remove=[])
+        )
+    )
+    await waiting(2)
+    finish.set()
+    await first
+    await deleting
+    with pytest.raises(Refused) as refused:
+        await late
+    assert refused.value.refusals == (SegmentNotFound(("add", "0"), ("BUSY",)),)
+    assert await lies_of_history(sql) == {}

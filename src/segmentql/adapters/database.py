@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from segmentql import metrics
 from segmentql.adapters.jobs import Message
-from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable
+from segmentql.errors import NotAnswering, OutcomeUnknown, SegmentQLError, TimedOut, Unavailable
 from segmentql.settings import Settings
 
 T = TypeVar("T")
@@ -31,6 +33,7 @@ RETRY_SECONDS: Final = 0.02
 CONNECT_SECONDS: Final = 5
 POOL_WAIT_SECONDS: Final = 5
 LOCK_SECONDS: Final = 5
+PROBE_SECONDS: Final = 1
 IDLE_IN_TRANSACTION_SECONDS: Final = 15
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
@@ -94,9 +97,15 @@ class Database:
         try:
             async with self.read(primary=primary) as session:
                 return await work(session)
+        except NotAnswering:
+            raise
         except Unavailable:
-            async with self.read(primary=primary) as session:
-                return await work(session)
+            pass
+        except DBAPIError as error:
+            if sqlstate(error) not in _CONFLICTS:  # a replica may take a read back
+                raise
+        async with self.read(primary=primary) as session:
+            return await work(session)
 
     async def transaction(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
         """Run `work` in one transaction and commit it; what it raises rolls it back.
@@ -117,7 +126,7 @@ class Database:
                         await self._commit(session)
                 self._deliver(session.outbox)
                 return result
-            except OutcomeUnknown:
+            except (OutcomeUnknown, NotAnswering):
                 raise
             except Unavailable:
                 # A pooled connection may have died since it was last used, and nothing was
@@ -147,6 +156,21 @@ class Database:
         if self.has_replica:
             await self._replica.dispose()
 
+    async def answers(self) -> bool:
+        """Whether the primary answers a new connection within `PROBE_SECONDS`, twice at most."""
+        probe = create_async_engine(
+            self._primary.url,
+            poolclass=NullPool,
+            connect_args={"timeout": PROBE_SECONDS, "command_timeout": PROBE_SECONDS},
+        )
+        try:
+            with faults_named():
+                async with probe.connect() as connection:
+                    await connection.execute(text("SELECT 1"))
+        except SegmentQLError:
+            return False
+        return True
+
     def pool_in_use(self) -> int:
         """Connections checked out now, of the primary's pool."""
         return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
@@ -168,10 +192,9 @@ def faults_named() -> Iterator[None]:
         if _is_unavailable(error):
             raise Unavailable from error
         raise
-    except PoolTimeoutError as error:
-        raise Unavailable from error
-    except TimeoutError as error:
-        raise TimedOut from error
+    except (PoolTimeoutError, TimeoutError) as error:
+        # Ours, not the server's: it would have cancelled the statement before.
+        raise NotAnswering from error
     except OSError as error:
         raise Unavailable from error
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
-from segmentql.errors import SegmentQLError
+from segmentql.errors import SegmentQLError, TimedOut
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -81,8 +81,10 @@ class Loader(ABC, Generic[K, V]):
                 lambda session: self.fetch(session, list(batch)), primary=self._primary
             )
         except Exception as error:  # noqa: BLE001 - told to everybody who waits
-            # What is wrong with one key must not fail the others: halve until it is alone. A
-            # database that is away is away for all of them.
+            # What is wrong with one key must not fail the others: halve until it is alone. But a
+            # database that is away is away for all, and after a time-out nobody has time left.
+            if isinstance(error, TimedOut):
+                error.source = self
             if len(batch) == 1 or isinstance(error, SegmentQLError):
                 for futures in batch.values():
                     _fail(futures, error)

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 import strawberry
 
 from segmentql.adapters.database import Database, ReadSession
+from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 
 T = TypeVar("T")
@@ -23,15 +24,31 @@ class Context:
     primary: bool
     """Whether reads must see every commit so far: false only where a replica may answer."""
 
+    fault: Unavailable | TimedOut | None = None
+    """What the query met already: told at once where it would be met again."""
+
     actor: str | None = None
     """Who asks, as history will name them; None when nobody said."""
 
     def loader(self, kind: type[L]) -> L:
-        """The process' loader of this kind, for the database that this request reads."""
-        return (self.primary_loaders if self.primary else self.replica_loaders).get(kind)
+        """The process' loader of this kind, for the database that this request reads.
+
+        Raises:
+            Unavailable, TimedOut: it is where this query failed before.
+        """
+        loader = (self.primary_loaders if self.primary else self.replica_loaders).get(kind)
+        if isinstance(self.fault, Unavailable) or (self.fault and self.fault.source is loader):
+            raise self.fault
+        return loader
 
     async def read(self, work: Callable[[ReadSession], Awaitable[T]]) -> T:
-        """Run a read that cannot share a statement with others."""
+        """Run a read that cannot share a statement with others.
+
+        Raises:
+            Unavailable, TimedOut: also where this query failed before.
+        """
+        if isinstance(self.fault, Unavailable) or (self.fault and self.fault.source is None):
+            raise self.fault
         return await self.database.read_one(work, primary=self.primary)
 
 

@@ -30,6 +30,7 @@ from graphql import (
     specified_rules,
 )
 from segmentql import metrics
+from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.context import Context
 from segmentql.graphql.failures import tell_all
@@ -42,6 +43,7 @@ MAX_REMEMBERED_CHARACTERS: Final = 20_000
 MAX_OPERATION_NAMES: Final = 200
 """Operation names that metrics tell apart; clients choose them, so they must not grow freely."""
 
+MAX_NAME_CHARACTERS: Final = 100
 MAX_COERCION_ERRORS: Final = 20
 
 
@@ -148,7 +150,10 @@ class Engine:
             return None
         try:
             return await plan.run(context, request.variables or {})
-        except PlanFailed:
+        except PlanFailed as failed:
+            if isinstance(failed.__cause__, Unavailable | TimedOut):
+                # graphql-core is to tell it, not to wait for it once more.
+                context.fault = failed.__cause__
             return None
 
     async def _execute(
@@ -196,7 +201,7 @@ class Engine:
             name = first.name.value if isinstance(first, FieldNode) else "anonymous"
         if name in self._names:
             return name
-        if len(self._names) >= MAX_OPERATION_NAMES:
+        if len(self._names) >= MAX_OPERATION_NAMES or len(name) > MAX_NAME_CHARACTERS:
             return "other"
         self._names.add(name)
         return name

@@ -14,7 +14,7 @@ mutations) has no plan. `tests/graphql/test_plans.py` holds the two equal on ran
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import strawberry
 from graphql.execution.values import VariableValues, get_variable_values
@@ -49,6 +49,10 @@ from graphql import (
 )
 from graphql import get_named_type as named_type
 from segmentql.graphql.context import Context
+
+MAX_FIELDS: Final = 1000
+"""Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
+all of it before anything is known to be there."""
 
 
 class PlanFailed(Exception):
@@ -164,6 +168,7 @@ def _let_go(waiting: Sequence[_Waiting]) -> None:
 class _Compiler:
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._schema = schema
+        self._fields_left = MAX_FIELDS
         self._fragments = {
             node.name.value: node
             for node in document.definitions
@@ -175,8 +180,12 @@ class _Compiler:
     ) -> Sequence[_Fill]:
         """What fills the dict of an object of type `parent`, in the response's order."""
         grouped: dict[str, list[FieldNode]] = {}
+        spread: set[str] = set()
         for selection_set in sets:
-            self._collect(parent, selection_set, grouped)
+            self._collect(parent, selection_set, grouped, spread)
+        self._fields_left -= len(grouped)
+        if self._fields_left < 0:
+            raise _Unplanned
         return [self._field(parent, key, nodes) for key, nodes in grouped.items()]
 
     def _collect(
@@ -184,6 +193,7 @@ class _Compiler:
         parent: GraphQLObjectType,
         selection_set: SelectionSetNode,
         grouped: dict[str, list[FieldNode]],
+        spread: set[str],
     ) -> None:
         for node in selection_set.selections:
             if node.directives:
@@ -193,6 +203,9 @@ class _Compiler:
                 grouped.setdefault(key, []).append(node)
                 continue
             if isinstance(node, FragmentSpreadNode):
+                if node.name.value in spread:
+                    continue  # its fields are here already
+                spread.add(node.name.value)
                 fragment: FragmentDefinitionNode | InlineFragmentNode = self._fragments[
                     node.name.value
                 ]
@@ -203,7 +216,7 @@ class _Compiler:
             condition = fragment.type_condition
             if fragment.directives or (condition and condition.name.value != parent.name):
                 raise _Unplanned
-            self._collect(parent, fragment.selection_set, grouped)
+            self._collect(parent, fragment.selection_set, grouped, spread)
 
     def _field(self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]) -> _Fill:
         node = nodes[0]

@@ -77,6 +77,8 @@ class IsExcluded(Loader[tuple[int, str], bool]):
 class MemberCount(Loader[int, int]):
     """How many active members a segment has, by its number."""
 
+    max_keys = 20  # each may take long, and a time-out is everybody's who shares the statement
+
     async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
         return await service.member_counts(session, keys)
 

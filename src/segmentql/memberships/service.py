@@ -13,7 +13,7 @@ from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, Refused, SegmentNotFound
 from segmentql.moments import CHANGE_OF_USER
-from segmentql.segments.service import SEGMENT_COLUMNS
+from segmentql.segments.service import QUEUE_OF_SEGMENT, SEGMENT_COLUMNS
 from segmentql.tables import Cause
 from segmentql.values import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
 
@@ -38,11 +38,15 @@ u.created_at AS user_created_at
 # Locks in one order everywhere: segments by number, then users by number. The segments' locks
 # let others add too, but nobody delete; the user's makes all changes of one user wait for each
 # other. ON CONFLICT ... WHERE false changes nothing but locks what is there.
-_LOCK = text("""
-WITH found AS MATERIALIZED (
-    SELECT id, slug FROM segments
-    WHERE slug = ANY(:slugs) AND deleted_at IS NULL
-    ORDER BY id FOR KEY SHARE
+_LOCK = text(f"""
+WITH named AS MATERIALIZED (
+    SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
+), queued AS MATERIALIZED (
+    SELECT id, pg_advisory_xact_lock_shared({QUEUE_OF_SEGMENT}) FROM named
+), found AS MATERIALIZED (
+    SELECT s.id, s.slug FROM segments s JOIN queued USING (id)
+    WHERE s.deleted_at IS NULL
+    ORDER BY s.id FOR KEY SHARE OF s
 ), stored AS (
     INSERT INTO users (id, created_at)
     SELECT :user_id, clock_timestamp() WHERE (SELECT count(*) FROM found) = :slug_count

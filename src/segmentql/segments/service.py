@@ -49,9 +49,20 @@ WHERE s.slug = :slug AND s.deleted_at IS NULL FOR NO KEY UPDATE
 """)
 
 # ... and one that does not: whoever adds holds the segment FOR KEY SHARE until it is committed.
+# Row locks let those who share overtake one who waits for them all, so that a busy segment could
+# not be deleted. An advisory lock is a fair queue: both ask for it before the row.
+QUEUE_CLASS: Final = 7001
+QUEUE_OF_SEGMENT: Final = f"{QUEUE_CLASS}, CAST(id % 2147483647 AS integer)"
+"""The two numbers of the advisory lock of a segment's `id`; two segments may share one."""
+
 _LOCK_TO_DELETE = text(f"""
-SELECT {SEGMENT_COLUMNS} FROM segments s
-WHERE s.slug = :slug AND s.deleted_at IS NULL FOR UPDATE
+WITH named AS MATERIALIZED (
+    SELECT id FROM segments WHERE slug = :slug AND deleted_at IS NULL
+), queued AS MATERIALIZED (
+    SELECT id, pg_advisory_xact_lock({QUEUE_OF_SEGMENT}) FROM named
+)
+SELECT {SEGMENT_COLUMNS} FROM segments s JOIN queued USING (id)
+WHERE s.deleted_at IS NULL FOR UPDATE OF s
 """)
 
 _UPDATE = text(f"""
