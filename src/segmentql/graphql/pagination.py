@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
 
 import orjson
 import strawberry
@@ -32,6 +32,13 @@ CURSOR_ALLOWED: Final = "a cursor from an earlier page of the same list"
 _CHECK_BYTES: Final = 4
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+First: TypeAlias = Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")]
+After: TypeAlias = Annotated[
+    str | None, strawberry.argument(description="The cursor that the page follows.")
+]
+"""The arguments of every connection, as `place` reads them."""
 
 
 @strawberry.type(description="Where a page stands in its list.")

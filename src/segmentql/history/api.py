@@ -10,7 +10,7 @@ import strawberry
 from segmentql import values
 from segmentql.graphql.context import Info
 from segmentql.graphql.failures import argument_value
-from segmentql.graphql.pagination import Connection
+from segmentql.graphql.pagination import After, Connection, First
 from segmentql.history import loaders
 from segmentql.history.service import Position
 from segmentql.segments.api import Segment
@@ -76,10 +76,8 @@ class HistoryQueries:
     async def history(
         self,
         info: Info,
-        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
-        after: Annotated[
-            str | None, strawberry.argument(description="The cursor that the page follows.")
-        ] = strawberry.UNSET,
+        first: First = 50,
+        after: After = strawberry.UNSET,
         user_id: Annotated[
             strawberry.ID | None,
             strawberry.argument(description="Only this user, stored now or not."),

@@ -16,7 +16,7 @@ from segmentql.graphql.failures import (
     as_mutation_error,
     mutation_errors,
 )
-from segmentql.graphql.pagination import Connection, is_number, is_slug, place
+from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
 from segmentql.segments import service
@@ -73,10 +73,8 @@ class Segment:
     async def members(
         self,
         info: Info,
-        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
-        after: Annotated[
-            str | None, strawberry.argument(description="The cursor that the page follows.")
-        ] = strawberry.UNSET,
+        first: First = 50,
+        after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
         page = place("members", (is_number,), first, after)
         last = int(page.after[0]) if page.after else 0
@@ -150,10 +148,8 @@ class SegmentQueries:
     async def segments(
         self,
         info: Info,
-        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
-        after: Annotated[
-            str | None, strawberry.argument(description="The cursor that the page follows.")
-        ] = strawberry.UNSET,
+        first: First = 50,
+        after: After = strawberry.UNSET,
         prefix: Annotated[
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,

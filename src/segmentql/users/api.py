@@ -18,7 +18,7 @@ from segmentql.graphql.failures import (
     limit_exceeded,
     mutation_errors,
 )
-from segmentql.graphql.pagination import Connection, is_number, place
+from segmentql.graphql.pagination import After, Connection, First, is_number, place
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn, SegmentsByUser
 from segmentql.segments.api import Segment
@@ -96,10 +96,8 @@ class User:
     async def history(
         self,
         info: Info,
-        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
-        after: Annotated[
-            str | None, strawberry.argument(description="The cursor that the page follows.")
-        ] = strawberry.UNSET,
+        first: First = 50,
+        after: After = strawberry.UNSET,
         from_: Annotated[
             datetime | None,
             strawberry.argument(name="from", description="The earliest moment, inclusive."),
@@ -190,10 +188,8 @@ class UserQueries:
     async def users(
         self,
         info: Info,
-        first: Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")] = 50,
-        after: Annotated[
-            str | None, strawberry.argument(description="The cursor that the page follows.")
-        ] = strawberry.UNSET,
+        first: First = 50,
+        after: After = strawberry.UNSET,
     ) -> Connection[User] | None:
         page = place("users", (is_number,), first, after)
         last = int(page.after[0]) if page.after else 0
