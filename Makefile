@@ -11,10 +11,10 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e lint format types schema explorer lock check
+.PHONY: help run test e2e bench bench-smoke lint format types schema explorer lock check
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (with venv)"; exit 1; }
@@ -37,6 +37,13 @@ test: $(INSTALLED) ## Run the tests against a real PostgreSQL and Redis; prints 
 e2e: $(INSTALLED) ## Run the whole service as a user would: processes, signals, crashes, a browser
 	@$(BIN)/python explorer/build.py --if-stale --strict
 	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+bench: $(INSTALLED) ## Measure against peers and print a table of ratios, then 100 rounds of random kills
+	$(BIN)/python -m bench run $(ARGS)
+	$(BIN)/python -m bench chaos
+
+bench-smoke: $(INSTALLED) ## Try the whole benchmark at toy size, judging no time
+	@$(BIN)/python -m bench run --smoke $(ARGS)
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -5,12 +5,15 @@ what somebody asked for, whole, or an end that was due.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from tests.operations import moment
+
+PAGE_ENTRIES = 100
+"""Of history, in an answer: more than there can be new in one."""
 
 
 class Outcome(enum.Enum):
@@ -49,7 +52,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Stay:
-    """A membership that nobody ended by hand, as far as is known."""
+    """A membership that is not known to be over."""
 
     joined_at: datetime
     expires_at: datetime | None
@@ -66,8 +69,10 @@ class Person:
     unseen: tuple[Change, Outcome] | None = None
     """The last change, where its effect has not been seen yet."""
 
-    def sees(self, user: Mapping[str, Any]) -> bool:
+    def sees(self, user: Mapping[str, Any], counts: tuple[int, int] | None = None) -> bool:
         """Take in an answer; false where it must be asked for again, for an end fell into it.
+
+        `counts`: how many joins and leaves by hand the unseen change is said to have made.
 
         Raises:
             AssertionError: it contradicts what is known.
@@ -80,83 +85,68 @@ class Person:
             )
             for node in user["memberships"]
         }
-        new = self._new_entries(user["history"]["nodes"])
-        joins = {entry.slug: entry for entry in new if entry.operation == "JOINED"}
-        by_hand = {entry.slug for entry in new if entry.cause == "MANUAL" and entry.operation == "LEFT"}
-        ends = [entry for entry in new if entry.cause == "TTL"]
-        gone = {entry.slug for entry in new if entry.operation == "LEFT"}
-        # Memberships and history are two statements: an end between them is in one of them only.
-        was_in = {*self.stays, *joins}
-        if any(slug not in shown and slug not in gone for slug in was_in):
+        new = sorted(self._new_entries(user["history"]["nodes"]))
+        inside = _after(self.stays.keys(), new)
+        # Memberships and history are two statements, and an end may fall between them.
+        if not inside <= shown.keys():
             return False
-        assert joins.keys() <= set(change.add), (self, change, new)
-        assert by_hand <= set(change.remove), (self, change, new)
-        assert len(joins) + len(by_hand) + len(ends) == len(new), (self, change, new)
-
+        joins = {entry.slug: entry for entry in new if entry.operation == "JOINED"}
+        by_hand = {e.slug for e in new if e.operation == "LEFT" and e.cause == "MANUAL"}
+        ends = [entry for entry in new if entry.operation == "LEFT" and entry.cause == "TTL"]
         moved = {
             slug
             for slug, stay in self.stays.items()
             if slug in shown and slug not in joins and shown[slug][0] != stay
-        }
-        assert moved <= set(change.add), (self, change, shown)
-        if outcome is Outcome.NOT_DONE:
-            assert not (joins or by_hand or moved), (self, change, new, shown)
-        happened = outcome is Outcome.DONE or bool(joins or by_hand or moved)
-        for entry in ends:
-            self._is_an_end_that_was_due(entry, change if happened else NOTHING, joins)
-        if happened:
-            self._was_made_whole(change, joins, by_hand, gone, shown)
+        } | {e.slug for e in ends if e.slug not in joins and not self._was_due(e)}
 
-        self.entries += sorted(new)
-        self.stays = {slug: stay for slug, (stay, _) in shown.items()}
-        # Shown by the one, ended by the other: it is over.
+        assert len(joins) + len(by_hand) + len(ends) == len(new), (self, change, new)
+        assert joins.keys() | moved <= set(change.add), (self, change, new, shown)
+        assert by_hand <= set(change.remove), (self, change, new, shown)
+        if outcome is Outcome.NOT_DONE:
+            assert not joins.keys() | by_hand | moved, (self, change, new, shown)
         for entry in ends:
-            stay = self.stays.get(entry.slug)
-            if stay and stay.expires_at == entry.at:
-                del self.stays[entry.slug]
+            if not self._was_due(entry):
+                assert change.ttl, (self, change, entry)
+                if entry.slug in joins:
+                    assert entry.at == joins[entry.slug].at + change.ttl, (self, change, new)
+        if outcome is Outcome.DONE or joins or by_hand or moved:
+            left = {entry.slug for entry in new if entry.operation == "LEFT"}
+            self._was_made_whole(change, joins, left, shown)
+        if counts:
+            assert counts == (len(joins), len(by_hand)), (self, change, new, counts)
+
+        self.entries += new
+        self.stays = {slug: shown[slug][0] for slug in inside}
         self.unseen = None
         return True
 
+    def _was_due(self, end: Entry) -> bool:
+        stay = self.stays.get(end.slug)
+        return stay is not None and stay.expires_at == end.at
+
     def _new_entries(self, nodes: Sequence[Mapping[str, Any]]) -> list[Entry]:
         page = [
-            Entry(
-                moment(node["at"]), node["segment"]["slug"], node["operation"], node["cause"]
-            )
+            Entry(moment(node["at"]), node["segment"]["slug"], node["operation"], node["cause"])
             for node in nodes
         ]
         assert len(page) == len(set(page)), f"{self.number}: shown twice in {page}"
-        if page:
-            kept = {entry for entry in self.entries[-len(page) :] if entry.at > page[-1].at}
-            assert kept <= set(page), f"{self.number}: lost {kept - set(page)}"
-        known = set(self.entries[-2 * len(page) - 1 :])
+        known = set(self.entries[-2 * PAGE_ENTRIES :])
+        oldest = page[-1].at if len(page) == PAGE_ENTRIES else datetime.min.replace(tzinfo=UTC)
+        lost = {entry for entry in known if entry.at > oldest} - set(page)
+        assert not lost, f"{self.number}: history lost {lost}"
         return [entry for entry in page if entry not in known]
-
-    def _is_an_end_that_was_due(
-        self, entry: Entry, change: Change, joins: Mapping[str, Entry]
-    ) -> None:
-        stay, join = self.stays.get(entry.slug), joins.get(entry.slug)
-        if stay and stay.expires_at == entry.at:
-            return
-        assert entry.slug in change.add, (self, change, entry)
-        assert change.ttl, (self, change, entry)
-        if join and not (stay and entry.at < join.at):
-            assert entry.at == join.at + change.ttl, (self, change, entry)
-        else:  # moved by the change, and over since
-            assert stay, (self, change, entry)
-            assert change.on_existing != "KEEP", (self, change, entry)
 
     def _was_made_whole(
         self,
         change: Change,
         joins: Mapping[str, Entry],
-        by_hand: set[str],
-        gone: set[str],
+        left: set[str],
         shown: Mapping[str, tuple[Stay, datetime]],
     ) -> None:
         for slug in change.remove:
             assert slug not in shown, (self, change, slug)
             if slug in self.stays:
-                assert slug in gone, (self, change, slug)
+                assert slug in left, (self, change, slug)
         for slug in change.add:
             before = self.stays.get(slug)
             if before is None:
@@ -167,7 +157,7 @@ class Person:
             if slug not in shown:
                 continue
             stay, updated_at = shown[slug]
-            asked = change.ttl and updated_at + change.ttl
+            asked = updated_at + change.ttl if change.ttl else None
             if slug in joins:
                 assert stay == Stay(joins[slug].at, asked), (self, change, slug, shown)
             elif before:
@@ -176,11 +166,15 @@ class Person:
 
     def was_in(self, at: datetime) -> set[str]:
         """The segments at a past moment, by replaying what happened up to it."""
-        inside: set[str] = set()
-        for entry in sorted(self.entries):
-            if entry.at <= at:
-                (inside.add if entry.operation == "JOINED" else inside.discard)(entry.slug)
-        return inside
+        return _after((), sorted(entry for entry in self.entries if entry.at <= at))
+
+
+def _after(inside: Iterable[str], entries: Iterable[Entry]) -> set[str]:
+    """Whoever was in these segments, and what happened then in order: the segments afterwards."""
+    found = set(inside)
+    for entry in entries:
+        (found.add if entry.operation == "JOINED" else found.discard)(entry.slug)
+    return found
 
 
 def _ends(change: Change, before: Stay, asked: datetime | None) -> set[datetime | None]:
@@ -188,8 +182,7 @@ def _ends(change: Change, before: Stay, asked: datetime | None) -> set[datetime 
     if change.on_existing == "KEEP":
         return {before.expires_at}
     if change.on_existing == "REPLACE":
-        # What is the same already is not touched, nor is the moment of the last change.
-        return {asked} if asked != before.expires_at else {before.expires_at}
+        return {asked}
     if before.expires_at is None or change.ttl is None:
         return {None}
     # EXTEND to an earlier end changes nothing, so the moment of this change is not told.

@@ -1,0 +1,60 @@
+"""How much is measured and for how long, and what every row needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.data import Sizes
+from segmentql.local import LocalServers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One size of the whole benchmark."""
+
+    main: Sizes
+    small: Sizes
+    """What reads of the larger data are compared with."""
+    large: Sizes | None
+    """More than `main`, for the row that asks how reads do as data grow."""
+    slices: int
+    slice_seconds: float
+    warm_up_seconds: float
+    slice_requests: int
+    """At most so many in a slice."""
+    check_every: int
+    """One in so many answers is parsed and compared with what it should be."""
+    judges: bool
+    """Whether figures mean anything; else only that everything works."""
+
+
+SMALL: Final = Sizes(users=2_000, memberships=10_000, segments=100)
+LARGE: Final = Sizes(users=2_000_000, memberships=10_000_000, segments=100)
+
+SMOKE: Final = Plan(
+    main=Sizes(users=400, memberships=2_000, segments=20),
+    small=Sizes(users=100, memberships=500, segments=20),
+    large=None,
+    slices=1,
+    # By number, so that the slowest of machines gets there as well.
+    slice_seconds=20,
+    warm_up_seconds=0,
+    slice_requests=24,
+    check_every=1,
+    judges=False,
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run: the servers, the databases that are filled, and where it tells what it does."""
+
+    plan: Plan
+    servers: LocalServers
+    main: str
+    small: str
+    large: str | None
+    folder: Path
+    """The benchmark's own, for files."""
+    say: Callable[[str], None]

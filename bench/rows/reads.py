@@ -1,0 +1,88 @@
+"""Reads: a user's segments, and those of 100 users at once, beside peers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+
+from bench import postgraphile, servers
+from bench.contest import contest, loaded
+from bench.databases import settings_for
+from bench.load import Load
+from bench.plan import Bench
+from bench.servers import Server
+from bench.table import Row
+
+OURS: Final = "SegmentQL"
+STRAWBERRY: Final = "Strawberry, a session per resolver"
+POSTGRAPHILE: Final = "PostGraphile"
+
+QUESTIONS: Final = (
+    # what, connections, ask, targets
+    ("a user's segments", 16, "OneUser", {STRAWBERRY: 10, POSTGRAPHILE: 3}),
+    ("a user's segments", 64, "OneUser", {STRAWBERRY: 10, POSTGRAPHILE: 3}),
+    ("100 users' segments", 16, "ManyUsers", {STRAWBERRY: None, POSTGRAPHILE: 4}),
+)
+
+
+async def measure(bench: Bench) -> AsyncIterator[Row]:
+    """Ours and the peers, one process each, on the same database."""
+    settings = settings_for(bench.servers, bench.main)
+    peer = postgraphile.installed(bench.folder)
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(servers.api(bench.servers, settings, "bench-api"))
+        peers = {
+            STRAWBERRY: (
+                "Reference",
+                await stack.enter_async_context(servers.reference(bench.servers, settings)),
+            )
+        }
+        if peer:
+            running = postgraphile.serving(bench.servers, peer, bench.main)
+            peers[POSTGRAPHILE] = ("PostGraphile", await stack.enter_async_context(running))
+        for what, connections, ask, targets in QUESTIONS:
+            bench.say(f"{what}, {connections} connections")
+            found = await _asked(bench, ask, connections, ours, peers)
+            for name, at_least in targets.items():
+                yield _row(f"{what}, {connections} connections", found, name, at_least)
+
+
+async def _asked(
+    bench: Bench, ask: str, connections: int, ours: Server, peers: Mapping[str, tuple[str, Server]]
+) -> dict[str, dict[str, float]]:
+    plan = bench.plan
+
+    def load(server: Server, kind: str) -> Load:
+        return Load(
+            port=server.port,
+            ask=kind,
+            sizes=plan.main,
+            connections=connections,
+            seconds=plan.slice_seconds,
+            warm_up_seconds=plan.warm_up_seconds,
+            check_every=plan.check_every,
+            max_requests=plan.slice_requests,
+        )
+
+    contestants = {OURS: loaded(ours, load(ours, ask))}
+    for name, (prefix, server) in peers.items():
+        contestants[name] = loaded(server, load(server, prefix + ask))
+    return await contest(plan.slices, contestants)
+
+
+def _row(
+    what: str, found: Mapping[str, Mapping[str, float]], peer: str, at_least: float | None
+) -> Row:
+    ours = found[OURS]
+    ours_said = f"{ours['per_second']:,.0f} req/s"
+    if peer not in found:
+        why = f"no {peer} {postgraphile.MAJOR} found (see bench/README.md)"
+        return Row(what=what, ours=ours_said, at_least=at_least, skipped=why)
+    theirs = found[peer]
+    return Row(
+        what=what,
+        ours=ours_said,
+        compared=f"{peer}: {theirs['per_second']:,.0f} req/s",
+        measured=ours["per_second"] / theirs["per_second"],
+        at_least=at_least,
+        details={"ours": ours, "theirs": theirs},
+    )

@@ -1,0 +1,260 @@
+"""Random kills under load: what was acknowledged stays, what was not is made whole or not at all.
+
+Six rounds here; SEGMENTQL_TEST_CHAOS_ROUNDS=100 (`python -m bench chaos`) for the long form, and
+SEGMENTQL_TEST_CHAOS_SEED to choose as an earlier run did (what is hit then still depends on time).
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from bench.data import generate
+from segmentql.local.strays import ON_LINUX
+from segmentql.settings import outside_value
+from tests.conftest import Sql, until
+from tests.e2e.chaos_client import (
+    ANSWER_SECONDS,
+    CONTESTED,
+    FIRST,
+    RECOVERY_SECONDS,
+    SEED,
+    SIZES,
+    Client,
+    Tally,
+)
+from tests.e2e.chaos_model import Entry, Person
+from tests.e2e.test_up import Up, nothing_runs, running
+from tests.timeline import lies_of_history
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not ON_LINUX, reason="finds the processes to kill in Linux' /proc"),
+]
+
+ROUNDS = int(outside_value("test_chaos_rounds") or 6)
+
+CLIENTS = 8
+PEOPLE_OF_EACH = 4
+QUIET_SECONDS = 30
+"""For the leaves that are due to be recorded, once everything is back."""
+LONG_LIFE_SECONDS = 12
+"""`segmentql up` counts deaths in a row that come sooner than 10 s after a start; at 5 it stops."""
+SHORT_LIVES = 3
+
+NAMES = {"worker": "worker", "api": "API", "redis": "Redis", "postgresql": "PostgreSQL"}
+"""What `segmentql up` calls the processes that it names these files after."""
+BACKEND = "a backend of PostgreSQL"
+
+
+class Killer:
+    """Kills processes of a running `segmentql up`, never one so often that it gives up."""
+
+    def __init__(self, up: Up, tally: Tally) -> None:
+        self._up = up
+        self._tally = tally
+        self._random = random.Random(f"{SEED} kills")  # noqa: S311
+        self._deaths = dict.fromkeys(NAMES, 0)
+        self._short_lives = dict.fromkeys(NAMES, 0)
+        self._died_at = dict.fromkeys(NAMES, float("-inf"))
+
+    async def strike(self) -> None:
+        """Kill one or two of them."""
+        allowed = [name for name in NAMES if self._may_die(name)]
+        for name in self._random.sample([*allowed, BACKEND], self._random.randint(1, 2)):
+            self._tally.kills[name] = self._tally.kills.get(name, 0) + 1
+            if name == BACKEND:
+                self._kill_backend()
+                continue
+            pid = self._up.pid_of(name)
+            assert pid
+            short = time.monotonic() - self._died_at[name] < LONG_LIFE_SECONDS
+            self._short_lives[name] = self._short_lives[name] + 1 if short else 1
+            self._died_at[name] = time.monotonic()
+            self._deaths[name] += 1
+            os.kill(pid, signal.SIGKILL)
+
+    async def everything_is_back(self, http: httpx.AsyncClient) -> None:
+        for name, deaths in self._deaths.items():
+            if deaths:
+                await self._up.says(f"{NAMES[name]} is back", times=deaths)
+
+        async def is_ready() -> bool:
+            assert self._up.process.poll() is None, self._up.said
+            try:
+                response = await http.get("/readyz")
+            except httpx.TransportError:
+                return False
+            ready: bool = response.json() == {"database": "ok", "redis": "ok"}
+            return ready
+
+        await until(is_ready, seconds=RECOVERY_SECONDS)
+
+    def _may_die(self, name: str) -> bool:
+        alive_seconds = time.monotonic() - self._died_at[name]
+        return self._short_lives[name] < SHORT_LIVES or alive_seconds > LONG_LIFE_SECONDS
+
+    def _kill_backend(self) -> None:
+        """Kill one connection's process: PostgreSQL then ends all of them, and recovers."""
+        postmaster = self._up.pid_of("postgresql")
+        backends = []
+        for process in Path("/proc").iterdir():
+            try:
+                parent = re.search(r"^PPid:\t(\d+)", (process / "status").read_text(), re.M)
+                title = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if parent and int(parent[1]) == postmaster and b"segmentql_service" in title:
+                backends.append(int(process.name))
+        with contextlib.suppress(IndexError, ProcessLookupError):  # they come and go
+            os.kill(self._random.choice(backends), signal.SIGKILL)
+
+
+@pytest.fixture
+async def home() -> AsyncIterator[Path]:
+    """A folder that every account may enter. Nothing may run in it at last."""
+    folder = Path(tempfile.mkdtemp(prefix="segmentql-chaos-"))
+    folder.chmod(0o755)
+    yield folder
+    await until(lambda: nothing_runs(folder))
+    shutil.rmtree(folder)
+
+
+async def test_random_kills_under_load_leave_the_truth(home: Path) -> None:
+    tell(f"\nseed {SEED}, {ROUNDS} rounds")
+    tally = Tally()
+    async with (
+        running(home) as up,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{up.port}", timeout=ANSWER_SECONDS) as http,
+    ):
+        await up.says("ready after")
+        sql = await asyncpg.connect(superuser_url(up))
+        await generate(sql, SIZES, tell)
+        await sql.close()
+        first = FIRST + CONTESTED
+        people = [Person(number) for number in range(first, first + CLIENTS * PEOPLE_OF_EACH)]
+        clients = [Client(http, people[number::CLIENTS], tally) for number in range(CLIENTS)]
+
+        await load_and_kill(up, clients, http, tally)
+
+        for client in clients:
+            await client.settle()
+        sql = await asyncpg.connect(superuser_url(up))
+        began = time.monotonic()
+        await until(lambda: nothing_is_due(sql), seconds=QUIET_SECONDS)
+        tell(f"nothing due after {time.monotonic() - began:.1f} s more")
+        for client in clients:
+            await client.settle()
+            await client.past_agrees()
+        await database_agrees(sql, people)
+        await sql.close()
+        assert await up.stop() == 0
+    tell(f"{tally}")
+
+
+async def load_and_kill(
+    up: Up, clients: list[Client], http: httpx.AsyncClient, tally: Tally
+) -> None:
+    """Let all clients work; strike after a random number of acknowledged changes, in each round."""
+    stop = asyncio.Event()
+    killer = Killer(up, tally)
+    chooser = random.Random(f"{SEED} rounds")  # noqa: S311
+    async with asyncio.TaskGroup() as group:
+        for client in clients:
+            group.create_task(client.run(stop))
+        for number in range(1, ROUNDS + 1):
+            await more_changes(tally, chooser.randint(5, 150))
+            await killer.strike()
+            await killer.everything_is_back(http)
+            await what_was_due_is_recorded(up, tally)
+            if number % 10 == 0:
+                tell(f"round {number}: {tally}")
+        await more_changes(tally, 50)
+        stop.set()
+
+
+async def more_changes(tally: Tally, number: int) -> None:
+    wanted = tally.done + number
+
+    async def enough() -> bool:
+        return tally.done >= wanted
+
+    await until(enough, seconds=RECOVERY_SECONDS)
+
+
+async def what_was_due_is_recorded(up: Up, tally: Tally) -> None:
+    began = time.monotonic()
+    sql = await asyncpg.connect(superuser_url(up))
+    now = await sql.fetchval("SELECT now()")
+
+    async def recorded() -> bool:
+        statement = "SELECT NOT EXISTS (SELECT FROM memberships WHERE expires_at <= $1)"
+        return bool(await sql.fetchval(statement, now))
+
+    await until(recorded, seconds=QUIET_SECONDS)
+    await sql.close()
+    tally.tidied_seconds = max(tally.tidied_seconds, time.monotonic() - began)
+
+
+async def nothing_is_due(sql: Sql) -> bool:
+    """Whether no short TTL is left; the long ones outlive the test."""
+    soon = timedelta(minutes=5)
+    statement = "SELECT NOT EXISTS (SELECT FROM memberships WHERE expires_at < now() + $1)"
+    return bool(await sql.fetchval(statement, soon))
+
+
+async def database_agrees(sql: Sql, people: list[Person]) -> None:
+    """Compare what the clients know with all there is."""
+    assert await lies_of_history(sql) == {}
+    history: dict[int, list[Entry]] = {}
+    for number, *entry in await sql.fetch(
+        """
+        SELECT h.user_id, h.at, s.slug, h.operation::text, h.cause::text
+        FROM history h JOIN segments s ON s.id = h.segment_id WHERE h.user_id >= $1
+        """,
+        people[0].number,
+    ):
+        history.setdefault(number, []).append(Entry(*entry))
+    memberships: dict[int, dict[str, tuple[datetime, datetime | None]]] = {}
+    for number, name, joined_at, expires_at in await sql.fetch(
+        """
+        SELECT m.user_id, s.slug, m.joined_at, m.expires_at
+        FROM memberships m JOIN segments s ON s.id = m.segment_id WHERE m.user_id >= $1
+        """,
+        people[0].number,
+    ):
+        memberships.setdefault(number, {})[name] = (joined_at, expires_at)
+    for person in people:
+        assert sorted(history.get(person.number, [])) == sorted(person.entries)
+        stays = {name: (stay.joined_at, stay.expires_at) for name, stay in person.stays.items()}
+        assert memberships.get(person.number, {}) == stays
+    untouched = "SELECT count(*) FROM {} WHERE user_id <= $1"
+    for table in ("history", "memberships"):
+        found = await sql.fetchval(untouched.format(table), SIZES.users)
+        assert found == SIZES.memberships
+
+
+def superuser_url(up: Up) -> str:
+    address = re.search(r"PostgreSQL on (\S+),", up.said)
+    assert address
+    password = json.loads((up.data / "secrets.json").read_text())["superuser"]
+    return f"postgresql://postgres:{password}@{address[1]}/segmentql"
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

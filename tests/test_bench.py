@@ -1,0 +1,74 @@
+"""The parts of the benchmark that would be wrong without anybody noticing.
+
+That it works as a whole is shown by `make bench-smoke`.
+"""
+
+import re
+
+import pytest
+
+from bench.asks import JOINED, LEFT
+from bench.data import Sizes
+from bench.pgbench import Statement, script
+from bench.table import Row, rendered
+
+SIZES = Sizes(users=1000, memberships=4321, segments=20)
+
+
+def test_users_are_in_as_many_segments_as_there_are_memberships_each_once() -> None:
+    segments = [SIZES.segments_of(user_id) for user_id in range(1, SIZES.users + 1)]
+    assert sum(map(len, segments)) == SIZES.memberships
+    for user_id, found in enumerate(segments, 1):
+        to_join = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
+        assert len({*found, *to_join}) == len(found) + len(to_join)
+        assert {*found, *to_join} <= set(range(1, SIZES.segments + 1))
+        assert [SIZES.nth_segment(user_id, nth) for nth in LEFT] == found[: len(LEFT)]
+
+
+def test_too_few_segments_or_memberships_are_refused() -> None:
+    with pytest.raises(ValueError, match="two to join"):
+        Sizes(users=10, memberships=50, segments=6)
+    with pytest.raises(ValueError, match="two segments to leave"):
+        Sizes(users=10, memberships=19, segments=20)
+
+
+@pytest.mark.parametrize("nth", [*JOINED, *LEFT])
+def test_pgbench_computes_the_same_segments(nth: int) -> None:
+    # Its operators are Python's as far as they are used: all numbers are positive.
+    expression = SIZES.nth_segment_in_pgbench(nth)
+    for user_id in (1, 2, 999, 123_456):
+        found = eval(expression.replace(":user_id", str(user_id)))  # noqa: S307
+        assert found == SIZES.nth_segment(user_id, nth)
+
+
+def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None:
+    user_id = 5000
+    add = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
+    overheard = Statement(
+        "SELECT $1::BIGINT, $2::VARCHAR[], $3::BIGINT[], $4::INTEGER, $5::VARCHAR, $6::VARCHAR",
+        (user_id, [f"s{add[0]}"], add, 4, None, "MANUAL"),
+    )
+    *_, begin, select, commit = script([overheard], SIZES, user_id, range(1, 11)).splitlines()
+    assert (begin, commit) == ("BEGIN;", "COMMIT;")
+    assert select == (
+        "SELECT CAST(:user_id AS bigint)::BIGINT, ARRAY['s' || :s_1]::VARCHAR[],"
+        " ARRAY[CAST(:s_1 AS bigint), CAST(:s_2 AS bigint)]::BIGINT[],"
+        " 4::INTEGER, NULL::VARCHAR, 'MANUAL'::VARCHAR;"
+    )
+
+
+def test_a_row_is_held_against_its_target() -> None:
+    assert Row(what="", ours="", measured=4, at_least=4).met is True
+    assert Row(what="", ours="", measured=3.9, at_least=4).met is False
+    assert Row(what="", ours="", measured=1.2, at_most=1.2).met is True
+    assert Row(what="", ours="", measured=1.3, at_most=1.2).met is False
+    assert Row(what="", ours="", measured=1.3).met is None
+    assert Row(what="", ours="", at_least=4, skipped="no peer").met is None
+
+
+def test_a_toy_run_judges_nothing() -> None:
+    rows = [Row(what="a read", ours="1 s", compared="2 s", measured=0.5, at_least=3)]
+    assert re.search(
+        r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|", rendered(rows, judged=True)
+    )
+    assert "NO" not in rendered(rows, judged=False)
