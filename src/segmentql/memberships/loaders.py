@@ -36,14 +36,11 @@ class SegmentsByUser(Loader[int, "list[Segment]"]):
     ) -> "Mapping[int, list[Segment]]":
         from segmentql.segments.api import Segment  # noqa: PLC0415 - it has members, from here
 
-        found = await service.active_segments(session, keys)
-        made: dict[int, Segment] = {}
         segments: dict[int, list[Segment]] = {}
-        for row in found:
-            segment = made.get(row.segment_id)
-            if segment is None:
-                segment = made[row.segment_id] = Segment.from_row(row)
-            segments.setdefault(row.user_id, []).append(segment)
+        for row in await service.active_segments(session, keys):
+            segment = Segment.from_row(row)
+            for user_id in row.user_ids:
+                segments.setdefault(user_id, []).append(segment)
         return segments
 
     def absent(self, key: int) -> "list[Segment]":

@@ -119,11 +119,13 @@ WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
 ORDER BY m.user_id, s.slug
 """)
 
+# By segment, not by user: many users are in few segments, and each segment is sent once.
 _ACTIVE_SEGMENTS = text(f"""
-SELECT m.user_id, {SEGMENT_COLUMNS}
+SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids
 FROM memberships m
 JOIN segments s ON s.id = m.segment_id
 WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
+GROUP BY s.id
 ORDER BY s.slug
 """)
 
@@ -263,7 +265,7 @@ async def active_by_user(
 
 
 async def active_segments(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Read which segments users are in: a row for each `user_id` and segment, by slug."""
+    """Read which segments users are in: a row for each segment, by slug, with `user_ids`."""
     return (await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)})).all()
 
 
