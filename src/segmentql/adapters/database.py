@@ -31,7 +31,7 @@ RETRY_SECONDS: Final = 0.02
 """The longest wait before the second attempt; doubled for each further one."""
 
 CONNECT_SECONDS: Final = 5
-POOL_WAIT_SECONDS: Final = 5
+POOL_WAIT_SECONDS: Final = 15
 LOCK_SECONDS: Final = 5
 PROBE_SECONDS: Final = 1
 IDLE_IN_TRANSACTION_SECONDS: Final = 15
