@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
-from sqlalchemy.engine import make_url
 
 from bench.data import VERSION, Sizes, generate
 from segmentql.adapters import migrations
-from segmentql.local import LocalServers
-from segmentql.settings import Settings
+from segmentql.local import LocalServers, named
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -35,7 +33,7 @@ async def filled(servers: LocalServers, sizes: Sizes, say: Callable[[str], None]
             return name
         say(f"generating {sizes.users:,} users with {sizes.memberships:,} memberships")
         await server.execute(f"CREATE DATABASE {part} OWNER segmentql_owner TEMPLATE template0")
-        await asyncio.to_thread(migrations.upgrade, settings_for(servers, part))
+        await asyncio.to_thread(migrations.upgrade, servers.settings(part))
         async with connected(servers, part) as inside:
             await generate(inside, sizes, say)
         # Under its own name only when it is whole: a run that was stopped leaves none of it.
@@ -60,30 +58,11 @@ async def cloned(servers: LocalServers, name: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def connected(servers: LocalServers, database: str) -> AsyncIterator[Connection]:
     """A superuser's connection."""
-    connection = await asyncpg.connect(url_for(servers.superuser_url, database))
+    connection = await asyncpg.connect(named(servers.superuser_url, database))
     try:
         yield connection
     finally:
         await connection.close()
-
-
-def url_for(url: str, database: str) -> str:
-    """The same server and role, another database; as asyncpg and libpq take it."""
-    return (
-        make_url(url)
-        .set(drivername="postgresql", database=database)
-        .render_as_string(hide_password=False)
-    )
-
-
-def settings_for(servers: LocalServers, database: str) -> Settings:
-    """The settings of a service on one of the databases."""
-    return Settings(
-        _env_file=None,
-        database_url=url_for(servers.service_url, database),
-        migration_database_url=url_for(servers.owner_url, database),
-        redis_url=servers.redis_url,
-    )
 
 
 def _schema_digest() -> str:

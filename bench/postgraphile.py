@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from bench import servers
-from bench.databases import connected, url_for
+from bench.databases import connected
 from bench.servers import Server
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.local.ports import free_port
 
 MAJOR: Final = 5
@@ -87,7 +87,7 @@ async def serving(local: LocalServers, peer: Installed, database: str) -> AsyncI
         port=port,
         # By its environment: a command line shows in the list of processes.
         environment={
-            "BENCH_DATABASE_URL": url_for(local.owner_url, database),
+            "BENCH_DATABASE_URL": named(local.owner_url, database),
             "GRAPHILE_ENV": "production",
             "NODE_ENV": "production",
         },

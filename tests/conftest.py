@@ -18,13 +18,12 @@ import hypothesis
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, event
-from sqlalchemy.engine import make_url
 
 from segmentql.adapters import migrations
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.app import create_app
-from segmentql.local import LocalServers, local_servers
+from segmentql.local import LocalServers, local_servers, named
 from segmentql.settings import Settings, child_environment
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -52,7 +51,7 @@ async def servers() -> AsyncIterator[LocalServers]:
 @pytest.fixture(scope="session")
 async def template(servers: LocalServers) -> str:
     """The name of a migrated database that nobody connects to, to clone from."""
-    settings = settings_for(servers, "segmentql")
+    settings = servers.settings("segmentql")
     await asyncio.to_thread(migrations.upgrade, settings)
     return "segmentql"
 
@@ -61,7 +60,7 @@ async def template(servers: LocalServers) -> str:
 async def settings(servers: LocalServers, template: str) -> Settings:
     """The settings of a service on this run's own migrated database."""
     await make_database(servers, "run", template=template)
-    return settings_for(servers, "run")
+    return servers.settings("run")
 
 
 @pytest.fixture
@@ -195,25 +194,6 @@ async def until(
     async with asyncio.timeout(seconds):
         while not await happened():
             await asyncio.sleep(0.02)
-
-
-def named(url: str, database: str) -> str:
-    """The same server and role, another database; as asyncpg takes it."""
-    return (
-        make_url(url)
-        .set(drivername="postgresql", database=database)
-        .render_as_string(hide_password=False)
-    )
-
-
-def settings_for(servers: LocalServers, database: str) -> Settings:
-    """The settings of a service on one of the run's databases."""
-    return Settings(
-        _env_file=None,
-        database_url=named(servers.service_url, database),
-        migration_database_url=named(servers.owner_url, database),
-        redis_url=servers.redis_url,
-    )
 
 
 def environment(settings: Settings, **changes: str) -> Mapping[str, str]:

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from segmentql.adapters import migrations
 from segmentql.adapters.database import sqlstate
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
 from segmentql.tables import Base
-from tests.conftest import Sql, environment, make_database, named, settings_for
+from tests.conftest import Sql, environment, make_database
 
 HEAD = "0001"
 
@@ -80,7 +80,7 @@ async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
     """The settings of a service whose database is there and empty."""
     name = f"blank_{uuid.uuid4().hex}"
     await make_database(servers, name)
-    yield settings_for(servers, name)
+    yield servers.settings(name)
     connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
     await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await connection.close()

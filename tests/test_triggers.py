@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
-from tests.conftest import Sql, named
+from tests.conftest import Sql
 from tests.timeline import (
     HOUR,
     MICROSECOND,

@@ -7,7 +7,7 @@ from typing import Final
 
 from bench import servers
 from bench.contest import WrongAnswer, checked
-from bench.databases import Connection, cloned, connected, settings_for
+from bench.databases import Connection, cloned, connected
 from bench.load import Load
 from bench.plan import Bench
 from bench.table import Row
@@ -33,7 +33,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
     bench.say("ends of short TTLs")
     plan = bench.plan
     async with cloned(bench.servers, bench.main) as clone:
-        settings = settings_for(bench.servers, clone)
+        settings = bench.servers.settings(clone)
         async with (
             servers.api(bench.servers, settings, "bench-api") as api,
             servers.worker(bench.servers, settings) as worker,

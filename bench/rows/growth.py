@@ -6,7 +6,6 @@ from typing import Final
 from bench import servers
 from bench.contest import contest, loaded
 from bench.data import Sizes
-from bench.databases import settings_for
 from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server
@@ -34,10 +33,8 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
         )
 
     async with (
-        servers.api(
-            bench.servers, settings_for(bench.servers, bench.small), "bench-api-small"
-        ) as small,
-        servers.api(bench.servers, settings_for(bench.servers, much_name), "bench-api") as large,
+        servers.api(bench.servers, bench.servers.settings(bench.small), "bench-api-small") as small,
+        servers.api(bench.servers, bench.servers.settings(much_name), "bench-api") as large,
     ):
         found = await contest(
             plan.slices,

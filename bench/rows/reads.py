@@ -6,7 +6,6 @@ from typing import Final
 
 from bench import postgraphile, servers
 from bench.contest import contest, loaded
-from bench.databases import settings_for
 from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server
@@ -26,7 +25,7 @@ QUESTIONS: Final = (
 
 async def measure(bench: Bench) -> AsyncIterator[Row]:
     """Ours and the peers, one process each, on the same database."""
-    settings = settings_for(bench.servers, bench.main)
+    settings = bench.servers.settings(bench.main)
     peer = postgraphile.installed(bench.folder)
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(servers.api(bench.servers, settings, "bench-api"))

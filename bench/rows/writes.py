@@ -5,11 +5,12 @@ from typing import Final
 
 from bench import pgbench, servers
 from bench.contest import Measure, contest, loaded
-from bench.databases import cloned, settings_for, url_for
+from bench.databases import cloned
 from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server
 from bench.table import Row
+from segmentql.local import named
 
 CLIENTS: Final = 16
 
@@ -18,7 +19,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
     """Each change is of a user whom no other changes: two joins and two leaves, always."""
     sizes = bench.plan.main
     async with cloned(bench.servers, bench.main) as clone:
-        settings = settings_for(bench.servers, clone)
+        settings = bench.servers.settings(clone)
         new_user = sizes.users + 1
         statements = await pgbench.overheard_change(settings, sizes, new_user)
         yield Row(
@@ -37,7 +38,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
             script.write_text(pgbench.script(statements, sizes, new_user, users))
             return await pgbench.run_pgbench(
                 script,
-                url_for(bench.servers.service_url, clone),
+                named(bench.servers.service_url, clone),
                 clients=CLIENTS,
                 seconds=round(bench.plan.slice_seconds) if bench.plan.judges else 1,
             )

@@ -24,9 +24,9 @@ from segmentql.adapters.database import (
 )
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
 from segmentql.errors import NotAnswering, OutcomeUnknown, TimedOut, Unavailable
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
-from tests.conftest import Sql, named, until
+from tests.conftest import Sql, until
 from tests.timeline import make_segment, make_users
 
 ONE, TWO = Message(END_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (2,))

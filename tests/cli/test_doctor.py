@@ -8,7 +8,7 @@ from sqlalchemy.engine import make_url
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import RunWorker, Sql, make_database, settings_for, until
+from tests.conftest import RunWorker, Sql, make_database, until
 
 
 async def examined(settings: Settings) -> dict[str, Finding]:
@@ -57,7 +57,7 @@ async def test_without_a_worker_it_warns_of_ends_that_wait(settings: Settings, s
 
 async def test_a_database_without_tables_wants_migrations(servers: LocalServers) -> None:
     await make_database(servers, "bare")
-    findings = await examined(settings_for(servers, "bare"))
+    findings = await examined(servers.settings("bare"))
     assert findings["migrations"].verdict is Verdict.FAILED
     assert findings["migrations"].do == "run `segmentql migrate`"
 

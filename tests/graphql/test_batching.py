@@ -13,7 +13,7 @@ from segmentql.errors import Unavailable
 from segmentql.graphql.batching import Loader, Loaders
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, counted_statements, settings_for, until
+from tests.conftest import Api, Sql, counted_statements, until
 
 _STORED = text(
     """
@@ -196,7 +196,7 @@ async def test_a_database_that_is_away_is_asked_twice_and_not_once_a_key(
             tried += 1
             return await super().fetch(session, keys)
 
-    away = Database(settings_for(servers, "nowhere"), name="tests", deliver=lambda _: None)
+    away = Database(servers.settings("nowhere"), name="tests", deliver=lambda _: None)
     loader = Loaders(away, primary=True).get(Tried)
     answers = await asyncio.gather(
         *(loader.load(str(key)) for key in range(10)), return_exceptions=True

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving, settings_for
+from tests.conftest import Api, Sql, serving
 from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
 from tests.past import HOUR, NOON, contents, delete_segment_at, put_in
 
@@ -165,7 +165,7 @@ async def test_what_is_due_but_not_recorded_is_told_by_cause(api: Api, sql: Sql)
 async def test_metrics_are_shown_without_what_the_database_cannot_tell(
     servers: LocalServers, sql: Sql
 ) -> None:
-    async with serving(settings_for(servers, "nowhere")) as api:
+    async with serving(servers.settings("nowhere")) as api:
         names = {name.partition("{")[0] for name in await metrics(api)}
     assert "segmentql_requests_under_way" in names
     assert "segmentql_memberships_due" not in names
@@ -174,7 +174,7 @@ async def test_metrics_are_shown_without_what_the_database_cannot_tell(
 async def test_the_process_is_up_whatever_it_depends_on(
     servers: LocalServers, api: Api, sql: Sql
 ) -> None:
-    async with serving(settings_for(servers, "nowhere")) as astray:
+    async with serving(servers.settings("nowhere")) as astray:
         for asked in (api, astray):
             response = await asked.http.get("/healthz")
             assert (response.status_code, response.json()) == (200, {"status": "ok"})
@@ -188,7 +188,7 @@ async def test_ready_while_the_database_answers(api: Api) -> None:
 async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailable(
     servers: LocalServers, sql: Sql
 ) -> None:
-    async with serving(settings_for(servers, "nowhere")) as api:
+    async with serving(servers.settings("nowhere")) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 503
         assert response.json() == {"database": "unavailable", "redis": "ok"}

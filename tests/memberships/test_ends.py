@@ -11,11 +11,11 @@ import pytest
 
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.memberships import actors, ends, service
 from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
-from tests.conftest import Api, Sql, named, until
+from tests.conftest import Api, Sql, until
 from tests.timeline import (
     HOUR,
     SECOND,

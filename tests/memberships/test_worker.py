@@ -24,10 +24,10 @@ from segmentql.adapters.jobs import (
     declare,
     worker_middleware,
 )
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
 from segmentql.worker import ACTORS, STOP_SECONDS, Runtime
-from tests.conftest import Api, RunWorker, Sql, named, serving, until
+from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.timeline import (
     SECOND,
     clock,

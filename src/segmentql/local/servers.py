@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+from sqlalchemy.engine import make_url
 
 from segmentql.local.accounts import server_account
 from segmentql.local.folders import open_data_folder
@@ -14,6 +15,7 @@ from segmentql.local.ports import free_port
 from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
 from segmentql.local.process import ChildProcess
 from segmentql.local.redis import redis, redis_url
+from segmentql.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,24 @@ class LocalServers:
     redis: ChildProcess
     folder: Path
     """Where the data are: not the asked one where root's stand-in had to be used."""
+
+    def settings(self, database: str) -> Settings:
+        """The settings of a service on one of the server's databases, whatever `.env` says."""
+        return Settings(
+            _env_file=None,
+            database_url=named(self.service_url, database),
+            migration_database_url=named(self.owner_url, database),
+            redis_url=self.redis_url,
+        )
+
+
+def named(url: str, database: str) -> str:
+    """The same server and role, another database; as asyncpg and libpq take it."""
+    return (
+        make_url(url)
+        .set(drivername="postgresql", database=database)
+        .render_as_string(hide_password=False)
+    )
 
 
 @asynccontextmanager

@@ -1,0 +1,43 @@
+"""`SEGMENTQL_DATABASE_READ_URL`: reads may lag, but not those that must not.
+
+A database that nothing is copied to stands for a replica that lags without end.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import Api, Sql, make_database, serving
+
+USER = {"query": "{ user(id: 1) { id } users { nodes { id } } }"}
+CREATE = "mutation { createUser(input: {id: 1}) { user { id segments { slug } } } }"
+
+
+@pytest.fixture
+async def lagging(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Api]:
+    await make_database(servers, "lagging", template="segmentql")
+    replica = servers.settings("lagging").database_url
+    try:
+        async with serving(settings.model_copy(update={"database_read_url": replica})) as api:
+            yield api
+    finally:
+        await sql.execute("DROP DATABASE lagging")
+
+
+async def test_reads_lag_unless_the_primary_is_asked_for(lagging: Api) -> None:
+    assert (await lagging(CREATE))["createUser"] == {"user": {"id": "1", "segments": []}}
+    late = await lagging.http.post("/graphql", json=USER)
+    assert late.json() == {"data": {"user": None, "users": {"nodes": []}}}
+    true = await lagging.http.post("/graphql", json=USER, headers={"SegmentQL-Read": "primary"})
+    assert true.json() == {"data": {"user": {"id": "1"}, "users": {"nodes": [{"id": "1"}]}}}
+
+
+async def test_a_mutations_payload_is_read_from_the_primary(lagging: Api) -> None:
+    await lagging('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
+    data = await lagging(
+        'mutation { updateUserSegments(input: {userId: 1, add: ["A"]})'
+        " { user { segments { slug memberCount } } } }"
+    )
+    assert data["updateUserSegments"]["user"]["segments"] == [{"slug": "A", "memberCount": 1}]
