@@ -16,14 +16,17 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# The lock file is complete. Without --no-deps an older pip looks for the newest of a package that
+# is asked for with an extra, and refuses it for not being the one that is locked.
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (with venv)"; exit 1; }
 	@echo "Installing into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--require-hashes --requirement requirements-dev.lock
+		--no-deps --require-hashes --requirement requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-build-isolation --no-deps --editable .
+	@$(BIN)/python -m pip check --quiet --disable-pip-version-check
 	@$(BIN)/python -m compileall -q src  # a start spends its time on imports
 	@touch $@
 
