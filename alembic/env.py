@@ -37,8 +37,8 @@ def migrate(connection: Connection, service_role: str) -> None:
         )
         with context.begin_transaction():
             context.run_migrations()
-        if connection.dialect.has_table(connection, "leases"):
-            grant(connection, service_role)
+        if context.get_context().get_current_revision() == context.get_head_revision():
+            grant(connection, service_role)  # it names what the newest migration made
     finally:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": ONE_AT_A_TIME})

@@ -1,6 +1,7 @@
 -- All that the service's role may do, applied after every migration. It owns nothing, and it
 -- reads history without being able to write it: that is the triggers' alone.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
@@ -15,5 +16,9 @@ GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, ti
     ON segments TO {service};
 GRANT SELECT, INSERT, DELETE ON memberships TO {service};
 GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
+GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
+GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
+-- The last arrival, which begins a pass.
+GRANT SELECT ON SEQUENCE users_arrival_seq TO {service};
 GRANT SELECT, INSERT, UPDATE ON leases TO {service};
 GRANT EXECUTE ON FUNCTION make_history_partitions(date, integer) TO {service};

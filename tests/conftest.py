@@ -226,8 +226,8 @@ async def empty(sql: Sql) -> None:
     await sql.execute(
         """
         SET session_replication_role = replica;
-        TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases
-            RESTART IDENTITY;
+        TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases,
+            rollouts, rollout_stages RESTART IDENTITY;
         UPDATE last_pick SET user_id = 0;
         SET session_replication_role = DEFAULT;
         """

@@ -13,7 +13,7 @@ import pytest
 from segmentql.settings import child_environment
 
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
-FEATURES = ("segments", "users", "history", "memberships")
+FEATURES = ("segments", "users", "history", "memberships", "rollouts")
 """From left to right: a feature may know those to its left, and no other."""
 
 LAYERS = {  # what a module of each layer may import of ours, besides its own layer

@@ -9,6 +9,8 @@ SegmentQLError
  |      +-- UserNotFound
  |      +-- UserAlreadyExists
  |      +-- VersionConflict
+ |      +-- RolloutNotFound
+ |      +-- RolloutStateConflict
  +-- BadValue                 one value is not what it should be; the edge says which one it was
  +-- Unavailable              the database cannot answer now
  |    +-- NotAnswering        ... it hangs, or all its connections are busy
@@ -78,6 +80,18 @@ class VersionConflict(Refusal):
     expected_version: int
     current: Any
     """The segment's row as it is now."""
+
+
+@dataclass(frozen=True)
+class RolloutNotFound(Refusal):
+    slug: str
+    """The segment that has none."""
+
+
+@dataclass(frozen=True)
+class RolloutStateConflict(Refusal):
+    status: str
+    """What the rollout is, which does not allow what was asked."""
 
 
 class Refused(SegmentQLError):

@@ -49,6 +49,9 @@ ACTOR_SECONDS = Histogram(
 LEAVES_RECORDED = Counter(
     "segmentql_leaves_recorded", "Memberships tidied by workers, by cause.", ["cause"]
 )
+ROLLOUT_CHANGES = Counter(
+    "segmentql_rollout_changes", "Members that rollouts put in or took out, by change.", ["change"]
+)
 
 UNTIDIED = "segmentql_memberships_due"
 """Read from the database when Prometheus asks; see `app.py`."""

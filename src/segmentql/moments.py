@@ -6,24 +6,32 @@ it undoes. The triggers that write history take the moment, the cause and the ac
 
 from typing import Final
 
-CHANGE_OF_USER: Final = """
+
+def _change(of: str, cause: str) -> str:
+    return f"""
 change AS MATERIALIZED (
     SELECT
         at,
         set_config('segmentql.moment', at::text, true),
-        set_config('segmentql.cause', CAST(:cause AS text), true),
+        set_config('segmentql.cause', {cause}, true),
         set_config('segmentql.actor', coalesce(CAST(:actor AS text), ''), true)
     FROM (
-        -- Later than all that history holds of this user, even if the clock was set back.
+        -- Later than all that history holds of it, even if the clock was set back.
         SELECT greatest(clock_timestamp(), (
             SELECT max(at) + interval '1 microsecond'
             FROM history
-            WHERE user_id = :user_id AND at >= now()
+            WHERE {of} AND at >= now()
         )) AS at
     ) AS moment
 )"""
+
+
+CHANGE_OF_USER: Final = _change("user_id = :user_id", "CAST(:cause AS text)")
 """A CTE of one row, `change.at`, for a statement that changes the memberships of `:user_id`.
 
 Takes `:user_id`, `:cause` and `:actor`. Use it in a statement of its own, after the one that took
 the locks: a statement sees what was committed when it began.
 """
+
+CHANGE_BY_ROLLOUT: Final = _change("segment_id = :segment_id", "'ROLLOUT'")
+"""The same for a statement that changes memberships of `:segment_id` for its rollout."""

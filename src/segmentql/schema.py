@@ -8,6 +8,7 @@ from segmentql.graphql.failures import InvalidInput
 from segmentql.graphql.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
 from segmentql.memberships.api import MembershipMutations
+from segmentql.rollouts.api import RolloutMutations, RolloutNotFound, RolloutStateConflict
 from segmentql.segments.api import (
     SegmentAlreadyExists,
     SegmentMutations,
@@ -18,7 +19,9 @@ from segmentql.segments.api import (
 from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
 
 Query = merge_types("Query", (UserQueries, SegmentQueries, HistoryQueries))
-Mutation = merge_types("Mutation", (UserMutations, SegmentMutations, MembershipMutations))
+Mutation = merge_types(
+    "Mutation", (UserMutations, SegmentMutations, MembershipMutations, RolloutMutations)
+)
 
 
 def make_schema() -> strawberry.Schema:
@@ -34,6 +37,8 @@ def make_schema() -> strawberry.Schema:
             UserNotFound,
             UserAlreadyExists,
             VersionConflict,
+            RolloutNotFound,
+            RolloutStateConflict,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )

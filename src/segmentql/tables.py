@@ -6,6 +6,7 @@ migrations and in `docs/database.md`: SQLAlchemy does not see them.
 
 import enum
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated
 
 from sqlalchemy import (
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     Text,
     text,
 )
@@ -47,8 +49,30 @@ class Cause(enum.StrEnum):
     USER_DELETED = "USER_DELETED"
 
 
+class RolloutState(enum.StrEnum):
+    """What people made of a rollout; how far it is, the schedule and the clock say."""
+
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    WITHDRAWING = "WITHDRAWING"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+
+class PassPhase(enum.StrEnum):
+    """How far a rollout's pass is."""
+
+    DUE = "DUE"
+    SAMPLING = "SAMPLING"
+    WORKING = "WORKING"
+    DONE = "DONE"
+
+
 OPERATION = Enum(Operation, name="operation")
 CAUSE = Enum(Cause, name="cause")
+ROLLOUT_STATE = Enum(RolloutState, name="rollout_state")
+PASS_PHASE = Enum(PassPhase, name="pass_phase")
+PERCENT = Numeric(6, 3)
 
 
 class Base(DeclarativeBase):
@@ -71,6 +95,8 @@ class UserRow(Base):
 
     id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
     created_at: Mapped[Moment]
+    arrival: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    """In which order users were stored; a rollout's pass is about those up to one of these."""
 
 
 class DeletedUserRow(Base):
@@ -136,7 +162,7 @@ class MembershipRow(Base):
     __table_args__ = (
         CheckConstraint("expires_at > joined_at", name="expires_after_join"),
         # `members`, `memberCount` (index only), and the leaves of a deleted segment.
-        Index(None, "segment_id", "user_id", postgresql_include=["expires_at"]),
+        Index(None, "segment_id", "user_id", postgresql_include=["expires_at", "cause"]),
         # What is due, in the order in which history shows it.
         Index(None, "expires_at", "user_id", postgresql_where=text("expires_at IS NOT NULL")),
     )
@@ -160,6 +186,90 @@ class ExclusionRow(Base):
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
     segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
     excluded_at: Mapped[Moment]
+
+
+class RolloutRow(Base):
+    """A segment's rollout: its plan, and the pass under way, which workers carry out.
+
+    The row is the job's outbox: whatever becomes of messages, the scheduler finds it here.
+    """
+
+    __tablename__ = "rollouts"
+    __table_args__ = (
+        CheckConstraint(
+            "state = 'FAILED' OR"
+            " (held_at IS NOT NULL) = (state IN ('PAUSED', 'WITHDRAWING', 'CANCELLED'))",
+            name="held_when_stopped",
+        ),
+        CheckConstraint("(failure IS NOT NULL) = (state = 'FAILED')", name="failure_when_failed"),
+        Index(  # what the scheduler looks through
+            "ix_rollouts_unfinished",
+            "segment_id",
+            postgresql_where=text("state IN ('ACTIVE', 'WITHDRAWING') AND finished_at IS NULL"),
+        ),
+        Index(  # what is looked through whenever a user is stored
+            "ix_rollouts_enrolling",
+            "segment_id",
+            postgresql_where=text("enroll_new_users AND state IN ('ACTIVE', 'PAUSED', 'FAILED')"),
+        ),
+    )
+
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segments.id"), primary_key=True, autoincrement=False
+    )
+    state: Mapped[RolloutState] = mapped_column(ROLLOUT_STATE)
+    enroll_new_users: Mapped[bool]
+    expires_at: Mapped[Moment | None]
+    actor: Mapped[str | None] = mapped_column(Text)
+    held_at: Mapped[Moment | None]
+    """When it was paused or cancelled: where the schedule's clock stands still.
+
+    Of a failed rollout: it failed while withdrawing.
+    """
+
+    started_at: Mapped[Moment | None]
+    finished_at: Mapped[Moment | None]
+    failure: Mapped[str | None] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """How many tries failed since the last progress."""
+
+    reach: Mapped[Decimal] = mapped_column(PERCENT)
+    """The highest percent that somebody may be in for; a pass to less takes out those beyond."""
+
+    pass_number: Mapped[int] = mapped_column(BigInteger)
+    """Counts passes; whoever worked on an earlier one finds that here and lets it be."""
+
+    phase: Mapped[PassPhase] = mapped_column(PASS_PHASE)
+    stage: Mapped[int] = mapped_column(Integer)
+    """The stage that the pass is for: 0 before the first, -1 before the plan's first pass."""
+
+    percent: Mapped[Decimal] = mapped_column(PERCENT)
+    takes_out: Mapped[bool]
+    last_arrival: Mapped[int] = mapped_column(BigInteger)
+    bound_hash: Mapped[int] = mapped_column(BigInteger)
+    bound_user_id: Mapped[UserId]
+    cursor_user_id: Mapped[UserId]
+    users_total: Mapped[int] = mapped_column(BigInteger)
+    users_seen: Mapped[int] = mapped_column(BigInteger)
+    touched_at: Mapped[Moment]
+
+
+class RolloutStageRow(Base):
+    """One stage of a rollout's plan, numbered from 1 in order of time."""
+
+    __tablename__ = "rollout_stages"
+    __table_args__ = (
+        CheckConstraint("number BETWEEN 1 AND 50", name="number_range"),
+        CheckConstraint("percent BETWEEN 0 AND 100", name="percent_range"),
+    )
+
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("rollouts.segment_id"), primary_key=True, autoincrement=False
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    percent: Mapped[Decimal] = mapped_column(PERCENT)
+    starts_at: Mapped[Moment]
+    done_at: Mapped[Moment | None]
 
 
 class HistoryRow(Base):

@@ -5,6 +5,7 @@ Each takes the value as it came and returns it as the services want it, or raise
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 
 from segmentql.errors import BadValue
@@ -20,11 +21,16 @@ MAX_SLUGS_PER_CHANGE: Final = 100
 MAX_PAGE_ROWS: Final = 100
 MAX_USERS_BY_ID: Final = 1000
 
+MAX_STAGES: Final = 50
+PERCENT_DECIMALS: Final = 3
+
 USER_ID_ALLOWED: Final = f"a decimal number from 1 to {MAX_USER_ID}, without sign or leading zeros"
 SLUG_ALLOWED: Final = (
     f"1 to {MAX_SLUG_LENGTH} of A-Z a-z 0-9 _ . -, starting with a letter or a digit"
 )
 TTL_ALLOWED: Final = f"1 to {MAX_TTL_SECONDS} seconds from now"
+PERCENT_ALLOWED: Final = f"0 to 100 with up to {PERCENT_DECIMALS} decimals"
+AFTER_ALLOWED: Final = f"0 to {MAX_TTL_SECONDS} seconds after the stage before, or after now"
 VERSION_ALLOWED: Final = "a whole number of at least 1"
 
 _USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -65,6 +71,24 @@ def ttl(seconds: int) -> timedelta:
     if 1 <= seconds <= MAX_TTL_SECONDS:
         return timedelta(seconds=seconds)
     raise BadValue(f"{seconds} seconds is out of range", TTL_ALLOWED)
+
+
+def percent(number: float) -> Decimal:
+    """A part of all users, 0 to 100."""
+    exact = Decimal(repr(number))  # the shortest decimal that means this number, as it was written
+    if not exact.is_finite() or not 0 <= exact <= 100:  # noqa: PLR2004
+        raise BadValue(f"{number} percent is out of range", PERCENT_ALLOWED)
+    rounded = round(exact, PERCENT_DECIMALS)
+    if rounded != exact:
+        raise BadValue(f"{number} has more than {PERCENT_DECIMALS} decimals", PERCENT_ALLOWED)
+    return rounded
+
+
+def after(seconds: int) -> timedelta:
+    """How long after the stage before it a stage of a rollout starts."""
+    if 0 <= seconds <= MAX_TTL_SECONDS:
+        return timedelta(seconds=seconds)
+    raise BadValue(f"{seconds} seconds is out of range", AFTER_ALLOWED)
 
 
 def version(number: int) -> int:

@@ -17,12 +17,17 @@ from segmentql.adapters.jobs import Actor, Sender, declare, redis_broker, worker
 from segmentql.adapters.scheduler import Scheduler, Watch
 from segmentql.history import actors as history_actors
 from segmentql.memberships import actors as membership_actors
+from segmentql.rollouts import actors as rollout_actors
 from segmentql.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS,)
-WATCHES: Final[tuple[Watch, ...]] = (*membership_actors.WATCHES, *history_actors.WATCHES)
+ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS, *rollout_actors.ACTORS)
+WATCHES: Final[tuple[Watch, ...]] = (
+    *membership_actors.WATCHES,
+    *rollout_actors.WATCHES,
+    *history_actors.WATCHES,
+)
 
 POLL_MILLISECONDS: Final = 200
 """How long an idle queue may make a message wait, and a delayed one beyond its time."""

@@ -67,6 +67,8 @@ class Database:
     def __init__(
         self, settings: Settings, *, name: str, deliver: Callable[[Sequence[Message]], None]
     ) -> None:
+        self._settings = settings
+        self._name = name
         self._primary = _engine(settings.database_url, settings, name)
         self._replica = (
             _engine(settings.database_read_url, settings, f"{name} reads")
@@ -89,6 +91,21 @@ class Database:
         with faults_named():
             async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
                 yield session
+
+    @asynccontextmanager
+    async def long_read(self, *, seconds: float) -> AsyncIterator[ReadSession]:
+        """Open one transaction for reads of the primary that may take `seconds` each.
+
+        On a connection of its own, so that it keeps none of the pool from others.
+        """
+        limits = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
+        engine = _engine(self._settings.database_url, limits, f"{self._name} long reads")
+        try:
+            with faults_named():
+                async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
+                    yield session
+        finally:
+            await engine.dispose()
 
     async def read_one(
         self, work: Callable[[ReadSession], Awaitable[T]], *, primary: bool = True

@@ -62,6 +62,15 @@ RECORD_SEGMENT_LEAVES: Final = Job(
 )
 
 
+ADVANCE_ROLLOUT: Final = Job(
+    "advance_rollout", queue="rollouts", time_limit_seconds=900, max_retries=3
+)
+START_ROLLOUT_STAGE: Final = Job(
+    "start_rollout_stage", queue="stages", time_limit_seconds=900, max_retries=3
+)
+"""The same work when a stage is due, on a queue of its own, as the ends of memberships."""
+
+
 @dataclass(frozen=True)
 class Message:
     """A hint that there is work of a kind; `args` are ids only."""
@@ -108,7 +117,7 @@ class Sender:
                     kwargs={},
                     options={},
                 ),
-                delay=int(message.delay_seconds * 1000) or None,
+                delay=math.ceil(message.delay_seconds * 1000) or None,
             )
         except (RedisError, OSError) as error:
             metrics.MESSAGES_LOST.labels(message.job.name).inc()

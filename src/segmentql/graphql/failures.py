@@ -49,6 +49,12 @@ class ErrorCode(enum.Enum):
     VERSION_CONFLICT = strawberry.enum_value(
         "VERSION_CONFLICT", description="The segment was changed since the version you expected."
     )
+    ROLLOUT_NOT_FOUND = strawberry.enum_value(
+        "ROLLOUT_NOT_FOUND", description="The segment has no rollout."
+    )
+    ROLLOUT_STATE_CONFLICT = strawberry.enum_value(
+        "ROLLOUT_STATE_CONFLICT", description="The rollout's status does not allow this."
+    )
 
 
 @strawberry.interface(description="Why a change was refused. Nothing was changed.")

@@ -37,7 +37,8 @@ u.created_at AS user_created_at
 
 # Locks in one order everywhere: segments by number, then users by number. The segments' locks
 # let others add too, but nobody delete; the user's makes all changes of one user wait for each
-# other. ON CONFLICT ... WHERE false changes nothing but locks what is there.
+# other. ON CONFLICT ... WHERE false changes nothing but locks what is there. What is named here is
+# not the rollouts' business where the user is new (the trigger on users).
 _LOCK = text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
@@ -49,7 +50,12 @@ WITH named AS MATERIALIZED (
     ORDER BY s.id FOR KEY SHARE OF s
 ), stored AS (
     INSERT INTO users (id, created_at)
-    SELECT :user_id, clock_timestamp() WHERE (SELECT count(*) FROM found) = :slug_count
+    SELECT :user_id, clock_timestamp() FROM (
+        SELECT count(*) AS total,
+            set_config('segmentql.by_hand', CAST(coalesce(array_agg(id), '{{}}') AS text), true)
+        FROM found
+    ) AS named_segments
+    WHERE total = :slug_count
     ON CONFLICT (id) DO UPDATE SET created_at = users.created_at WHERE false
     RETURNING id
 ), done AS (

@@ -19,12 +19,16 @@ from segmentql.graphql.failures import (
 from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
+from segmentql.rollouts import service as rollouts
+from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
 from segmentql.segments.service import KEEP
 
 if TYPE_CHECKING:
+    from segmentql.adapters.database import WriteSession
     from segmentql.memberships.api import Membership
+    from segmentql.rollouts.api import Rollout, RolloutInput
 
 
 @strawberry.type(description="A named set of users.")
@@ -68,6 +72,13 @@ class Segment:
     )
     def member_count(self, info: Info) -> Awaitable[int]:
         return info.context.loader(MemberCount).load(self.number)
+
+    @strawberry.field(
+        description="The plan that a percent of all users is in; null where there is none.",
+        graphql_type=Annotated["Rollout", strawberry.lazy("segmentql.rollouts.api")] | None,
+    )
+    def rollout(self, info: Info) -> "Awaitable[Rollout | None]":
+        return info.context.loader(RolloutBySegment).load(self.number)
 
     @strawberry.field(description="The active members, by user number.")
     async def members(
@@ -176,6 +187,12 @@ class CreateSegmentInput:
     description: str | None = strawberry.field(
         default=strawberry.UNSET, description="What it is for: up to 4096 characters."
     )
+    rollout: Annotated["RolloutInput", strawberry.lazy("segmentql.rollouts.api")] | None = (
+        strawberry.field(
+            default=strawberry.UNSET,
+            description="A plan that a percent of all users is in; it begins at once.",
+        )
+    )
 
 
 @strawberry.type(description="What `createSegment` did.")
@@ -239,12 +256,23 @@ class SegmentMutations:
             description = check.optional(
                 values.description, input.description, "description", absent=None
             )
+            plan = input.rollout.plan(check) if input.rollout else None
             check.done()
-            row = await info.context.database.transaction(
-                lambda session: service.create_segment(
+
+            async def create(session: "WriteSession") -> Any:
+                made = await service.create_segment(
                     session, slug=slug, name=name, description=description
                 )
-            )
+                if plan:
+                    await rollouts.start_rollout(
+                        session,
+                        segment_id=made.segment_id,
+                        plan=plan,
+                        actor=info.context.actor,
+                    )
+                return made
+
+            row = await info.context.database.transaction(create)
         except errors.Refused as refused:
             return CreateSegmentPayload(segment=None, errors=mutation_errors(refused))
         return CreateSegmentPayload(segment=Segment.from_row(row), errors=[])
@@ -295,11 +323,15 @@ class SegmentMutations:
                 values.version, input.expected_version, "expectedVersion", absent=None
             )
             check.done()
-            number = await info.context.database.transaction(
-                lambda session: service.delete_segment(
+
+            async def delete(session: "WriteSession") -> int:
+                number = await service.delete_segment(
                     session, slug=slug, expected_version=version, actor=info.context.actor
                 )
-            )
+                await rollouts.stop_rollout(session, number)
+                return number
+
+            number = await info.context.database.transaction(delete)
         except errors.Refused as refused:
             return DeleteSegmentPayload(deleted_id=None, errors=mutation_errors(refused))
         return DeleteSegmentPayload(deleted_id=strawberry.ID(f"seg_{number}"), errors=[])

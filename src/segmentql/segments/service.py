@@ -73,6 +73,14 @@ WHERE s.id = :segment_id
 RETURNING {SEGMENT_COLUMNS}
 """)
 
+_COUNT_CHANGE = text(f"""
+UPDATE segments s
+SET version = s.version + 1,
+    updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')
+WHERE s.id = :segment_id
+RETURNING {SEGMENT_COLUMNS}
+""")
+
 # Later than every join and leave of its members, even if the clock was set back.
 _DELETE = text("""
 UPDATE segments
@@ -123,7 +131,7 @@ async def update_segment(
     Raises:
         Refused: no such segment, or it is not at the expected version.
     """
-    segment = await _locked(session, _LOCK_TO_UPDATE, slug, expected_version)
+    segment = await lock_segment(session, slug=slug, expected_version=expected_version)
     new_name = segment.name if isinstance(name, Keep) else name
     new_description = segment.description if isinstance(description, Keep) else description
     if (new_name, new_description) == (segment.name, segment.description):
@@ -138,6 +146,22 @@ async def update_segment(
             },
         )
     ).one()
+
+
+async def lock_segment(
+    session: WriteSession, *, slug: str, expected_version: int | None = None
+) -> Row[Any]:
+    """Lock a segment for a change of it; its members may come and go meanwhile.
+
+    Raises:
+        Refused: no such segment, or it is not at the expected version.
+    """
+    return await _locked(session, _LOCK_TO_UPDATE, slug, expected_version)
+
+
+async def count_change(session: WriteSession, segment_id: int) -> Row[Any]:
+    """Give a locked segment its next version, for its plan has changed."""
+    return (await session.execute(_COUNT_CHANGE, {"segment_id": segment_id})).one()
 
 
 async def delete_segment(
