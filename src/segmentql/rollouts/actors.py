@@ -1,6 +1,7 @@
 """Jobs of rollouts, and how the scheduler finds what their messages lost."""
 
-import structlog
+import time
+from typing import Final
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Actor, Message
@@ -8,32 +9,42 @@ from segmentql.adapters.scheduler import Watch
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.rollouts import passes
 
-log = structlog.get_logger(__name__)
-
-TOO_SLOW = "the database took too long, or somebody held what the rollout needed, again and again"
-FAULT = "a fault of ours, again and again; the worker's log has it"
+TURN_SECONDS: Final = 5
+TOO_SLOW: Final = "the database took too long, or somebody held users for too long, again and again"
+FAULT: Final = "a fault of ours, again and again; the worker's log has it"
 
 
 async def advance_rollout(database: Database, segment_id: int) -> None:
+    """Work a turn; where there is more to do then, another message has whoever is free go on.
+
+    Step by step through messages would take twice as long: each waits to be polled for.
+    """
+    turn_ends = time.monotonic() + TURN_SECONDS
     try:
-        await _advance(database, segment_id)
+        while await _step(database, segment_id):
+            if time.monotonic() > turn_ends:
+                await database.transaction(lambda s: passes.hand_over(s, segment_id))
+                return
     except Unavailable:
-        raise  # and no progress is lost, nor is it the rollout's failure
+        raise  # no progress is lost, and it is not the rollout that failed
     except Exception as error:
         reason = TOO_SLOW if isinstance(error, TimedOut) else FAULT
-        await database.transaction(lambda session: passes.note_failure(session, segment_id, reason))
+        await database.transaction(lambda s: passes.note_failure(s, segment_id, reason))
         raise
 
 
-async def _advance(database: Database, segment_id: int) -> None:
-    sampling = await database.transaction(lambda session: passes.advance(session, segment_id))
-    if sampling is None:
-        return
-    # A transaction of its own, which changes nothing: it may take long, and holds up nobody.
+async def _step(database: Database, segment_id: int) -> bool:
+    """Do one step; whether there is another."""
+    done = await database.transaction(lambda session: passes.advance(session, segment_id))
+    if not isinstance(done, passes.Sampling):
+        return done is passes.Next.STEP
+    # In a transaction of its own, which changes nothing: it may take long, and holds up nobody.
     async with database.long_read(seconds=passes.SAMPLE_SECONDS) as reading:
-        sample = await passes.take_sample(reading, sampling)
-    if sample is not None:
-        await database.transaction(lambda session: passes.store_sample(session, sampling, sample))
+        sample = await passes.take_sample(reading, done)
+    if sample is None:
+        return False
+    await database.transaction(lambda session: passes.store_sample(session, done, sample))
+    return True
 
 
 async def find_due(database: Database) -> list[Message]:

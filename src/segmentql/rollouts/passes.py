@@ -11,6 +11,7 @@ finds the pass' number changed and writes nothing.
 """
 
 import asyncio
+import enum
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -106,7 +107,6 @@ UPDATE rollouts SET
     phase = 'WORKING', last_arrival = :last_arrival, bound_hash = :bound_hash,
     bound_user_id = :bound_user_id, users_total = :users_total, touched_at = clock_timestamp()
 WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
-RETURNING segment_id
 """)
 
 # Who of the next users must be put in, taken out, or given another end. They are locked, as by
@@ -137,7 +137,7 @@ WITH range AS MATERIALIZED (
     SELECT user_id AS id FROM exclusions
     WHERE segment_id = :segment_id AND user_id > :cursor_user_id
       AND user_id <= (SELECT last_id FROM ends)
-), wanted AS (
+), wanted AS MATERIALIZED (
     SELECT id, CASE
         WHEN m.cause IS NULL THEN CASE WHEN r.in_sample AND e.id IS NULL THEN 'in' END
         WHEN m.cause <> 'ROLLOUT' THEN NULL
@@ -146,13 +146,16 @@ WITH range AS MATERIALIZED (
         END AS change
     FROM range r LEFT JOIN member m USING (id) LEFT JOIN excluded e USING (id)
 ), locked AS MATERIALIZED (
-    SELECT u.id, w.change FROM users u JOIN wanted w ON w.id = u.id AND w.change IS NOT NULL
-    ORDER BY u.id FOR NO KEY UPDATE OF u
+    SELECT u.id FROM users u  -- an array, for the planner would rather read all users than join
+    WHERE u.id = ANY(ARRAY(SELECT id FROM wanted WHERE change IS NOT NULL))
+    ORDER BY u.id FOR NO KEY UPDATE
+), agreed AS MATERIALIZED (
+    SELECT id, change FROM wanted JOIN locked USING (id)
 )
 SELECT seen, coalesce(last_id, 0) AS last_id,
-    (SELECT array_agg(id) FILTER (WHERE change = 'in') FROM locked) AS put_in,
-    (SELECT array_agg(id) FILTER (WHERE change = 'out') FROM locked) AS take_out,
-    (SELECT array_agg(id) FILTER (WHERE change = 'end') FROM locked) AS move_end
+    (SELECT array_agg(id) FILTER (WHERE change = 'in') FROM agreed) AS put_in,
+    (SELECT array_agg(id) FILTER (WHERE change = 'out') FROM agreed) AS take_out,
+    (SELECT array_agg(id) FILTER (WHERE change = 'end') FROM agreed) AS move_end
 FROM ends
 """
 _LOOK_AT_USERS = text(_LOOK.format(range=_RANGE_OF_USERS))
@@ -253,26 +256,32 @@ class Sample:
     users_total: int
 
 
-async def advance(session: WriteSession, segment_id: int) -> Sampling | None:
-    """Do one step of a rollout's work, if some is due; the next message is sent after it.
+class Next(enum.Enum):
+    """What is to be done after a step."""
 
-    What it answers is to be sampled before there is a next step. Nothing is done, and nothing
-    answered, while another worker is at this rollout.
+    STEP = "STEP"
+    NOTHING = "NOTHING"
+
+
+async def advance(session: WriteSession, segment_id: int) -> Sampling | Next:
+    """Do one step of a rollout's work, if some is due; what is to be done after it.
+
+    A step begins a pass, whose sample is then to be taken, or works a chunk. Nothing is done, nor
+    to be done, while another worker is at this rollout.
     """
     if (await session.execute(_CLAIM, {"segment_id": segment_id})).one_or_none() is None:
-        return None
+        return Next.NOTHING
     rollout = (await session.execute(_READ, {"segment_id": segment_id})).one()
     if not rollout.work_due:
         _come_again_if_early(session, rollout)
-        return None
+        return Next.NOTHING
     if rollout.phase == PassPhase.DUE or (
         rollout.state == RolloutState.ACTIVE and rollout.current > rollout.stage
     ):
         return await _begin(session, rollout)
     if rollout.phase == PassPhase.SAMPLING:
         return Sampling(segment_id, rollout.pass_number, rollout.pass_percent)
-    await _work_chunk(session, rollout)
-    return None
+    return await _work_chunk(session, rollout)
 
 
 def _come_again_if_early(session: WriteSession, rollout: Row[Any]) -> None:
@@ -345,12 +354,15 @@ async def _wait_for_those_storing(session: ReadSession) -> None:
 
 async def store_sample(session: WriteSession, sampling: Sampling, sample: Sample) -> None:
     """Let the chunks of a pass begin, unless there is another pass by now."""
-    stored = await session.execute(_STORE_SAMPLE, {**asdict(sampling), **asdict(sample)})
-    if stored.one_or_none():
-        session.after_commit(Message(ADVANCE_ROLLOUT, (sampling.segment_id,)))
+    await session.execute(_STORE_SAMPLE, {**asdict(sampling), **asdict(sample)})
 
 
-async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> None:
+async def hand_over(session: WriteSession, segment_id: int) -> None:
+    """Have a message sent for the next step, which any worker may take."""
+    session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
+
+
+async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> Next:
     values = {
         "segment_id": rollout.segment_id,
         "cursor_user_id": rollout.cursor_user_id,
@@ -385,16 +397,16 @@ async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> None:
         metrics.ROLLOUT_CHANGES.labels("taken_out").inc(written.taken_out)
     if looked.seen < CHUNK_USERS:
         await _finish(session, rollout)
-    else:
-        await session.execute(
-            _MOVE_ON,
-            {
-                "segment_id": rollout.segment_id,
-                "cursor_user_id": looked.last_id,
-                "seen": looked.seen,
-            },
-        )
-        session.after_commit(Message(ADVANCE_ROLLOUT, (rollout.segment_id,)))
+        return Next.NOTHING
+    await session.execute(
+        _MOVE_ON,
+        {
+            "segment_id": rollout.segment_id,
+            "cursor_user_id": looked.last_id,
+            "seen": looked.seen,
+        },
+    )
+    return Next.STEP
 
 
 async def _finish(session: WriteSession, rollout: Row[Any]) -> None:
