@@ -5,6 +5,7 @@ developer runs to write a migration, reads the settings.
 """
 
 import asyncio
+import time
 from pathlib import Path
 
 from alembic import context
@@ -15,15 +16,20 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from segmentql.settings import load_settings
 from segmentql.tables import Base
 
-ONE_AT_A_TIME = 0x5E6_3E47  # any number; every process that migrates must ask for the same lock
+LOCK = {"number": 0x5E6_3E47}  # any number; every process that migrates must ask for the same
+POLL_SECONDS = 0.1
 LOCK_TIMEOUT = "5s"
 GRANTS = Path(__file__).parent / "grants.sql"
 
 
 def migrate(connection: Connection, service_role: str) -> None:
     # A session lock and not a transaction's: each migration commits on its own. It is waited for
-    # without a limit, for the one who has it is doing what we came to do.
-    connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": ONE_AT_A_TIME})
+    # without a limit, for the one who has it is doing what we came to do; and by asking again and
+    # again, for an index made concurrently waits for every statement that is being run, and so
+    # would for ours.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), LOCK):
+        connection.commit()
+        time.sleep(POLL_SECONDS)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     try:
@@ -41,7 +47,7 @@ def migrate(connection: Connection, service_role: str) -> None:
             grant(connection, service_role)  # it names what the newest migration made
     finally:
         connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": ONE_AT_A_TIME})
+        connection.execute(text("SELECT pg_advisory_unlock(:number)"), LOCK)
         connection.commit()
 
 

@@ -8,9 +8,14 @@ branch_labels = None
 depends_on = None
 
 # `arrival` numbers users as they are stored, whatever clock or number they bring: a pass works on
-# those up to the last arrival of when it began. (This rewrites the table: some seconds a million.)
+# those up to the last arrival of when it began. Users stored before there was a count have 0: a
+# constant needs no rewriting of the table.
 TABLES = (
-    "ALTER TABLE users ADD arrival bigint GENERATED ALWAYS AS IDENTITY",
+    "ALTER TABLE users ADD arrival bigint NOT NULL DEFAULT 0",
+    """
+ALTER TABLE users ALTER arrival DROP DEFAULT,
+    ALTER arrival ADD GENERATED ALWAYS AS IDENTITY
+""",
     """
 CREATE TYPE rollout_state AS ENUM ('ACTIVE', 'PAUSED', 'WITHDRAWING', 'CANCELLED', 'FAILED')
 """,
@@ -66,11 +71,6 @@ CREATE TABLE rollout_stages (
     CONSTRAINT ck_rollout_stages_number_range CHECK (number BETWEEN 1 AND 50),
     CONSTRAINT ck_rollout_stages_percent_range CHECK (percent BETWEEN 0 AND 100)
 )
-""",
-    "DROP INDEX ix_memberships_segment_id_user_id",
-    """
-CREATE INDEX ix_memberships_segment_id_user_id ON memberships (segment_id, user_id)
-    INCLUDE (expires_at, cause)
 """,
 )
 
@@ -169,11 +169,6 @@ DROP = (
     "DROP TABLE rollout_stages, rollouts",
     "DROP TYPE pass_phase",
     "DROP TYPE rollout_state",
-    "DROP INDEX ix_memberships_segment_id_user_id",
-    """
-CREATE INDEX ix_memberships_segment_id_user_id ON memberships (segment_id, user_id)
-    INCLUDE (expires_at)
-""",
     "ALTER TABLE users DROP COLUMN arrival",
 )
 

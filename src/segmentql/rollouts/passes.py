@@ -12,6 +12,7 @@ finds the pass' number changed and writes nothing.
 
 import asyncio
 import enum
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -22,7 +23,6 @@ from sqlalchemy import Row, text
 from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
-from segmentql.errors import TimedOut
 from segmentql.moments import CHANGE_BY_ROLLOUT
 from segmentql.rollouts.selection import BOUND
 from segmentql.rollouts.service import (
@@ -45,6 +45,8 @@ SAMPLE_SECONDS: Final = 600
 """How long taking a sample may take: some 0.8 s a million users."""
 
 STORING_SECONDS: Final = 30
+"""How long one try waits for others to have stored their users; a bulk load may take longer."""
+
 POLL_SECONDS: Final = 0.01
 EARLY_SECONDS: Final = 1
 STALE_SECONDS: Final = 2
@@ -138,19 +140,23 @@ WITH range AS MATERIALIZED (
     WHERE segment_id = :segment_id AND user_id > :cursor_user_id
       AND user_id <= (SELECT last_id FROM ends)
 ), wanted AS MATERIALIZED (
+    -- FULL JOIN, here and below, for it is never done row by row: the planner may not have heard
+    -- yet of members who have just come.
     SELECT id, CASE
+        WHEN r.in_sample IS NULL THEN NULL  -- not of this range
         WHEN m.cause IS NULL THEN CASE WHEN r.in_sample AND e.id IS NULL THEN 'in' END
         WHEN m.cause <> 'ROLLOUT' THEN NULL
         WHEN NOT r.in_sample AND CAST(:takes_out AS boolean) THEN 'out'
         WHEN m.expires_at IS DISTINCT FROM CAST(:expires_at AS timestamptz) THEN 'end'
         END AS change
-    FROM range r LEFT JOIN member m USING (id) LEFT JOIN excluded e USING (id)
+    FROM range r FULL JOIN member m USING (id) FULL JOIN excluded e USING (id)
 ), locked AS MATERIALIZED (
     SELECT u.id FROM users u  -- an array, for the planner would rather read all users than join
     WHERE u.id = ANY(ARRAY(SELECT id FROM wanted WHERE change IS NOT NULL))
     ORDER BY u.id FOR NO KEY UPDATE
 ), agreed AS MATERIALIZED (
-    SELECT id, change FROM wanted JOIN locked USING (id)
+    SELECT id, CASE WHEN locked.id IS NOT NULL THEN change END AS change
+    FROM wanted FULL JOIN locked USING (id)
 )
 SELECT seen, coalesce(last_id, 0) AS last_id,
     (SELECT array_agg(id) FILTER (WHERE change = 'in') FROM agreed) AS put_in,
@@ -318,21 +324,22 @@ async def _begin(session: WriteSession, rollout: Row[Any]) -> Sampling:
 
 
 async def take_sample(session: ReadSession, sampling: Sampling) -> Sample | None:
-    """Find the bound of a pass' sample, in one transaction; None if another worker is at it.
+    """Find the bound of a pass' sample, in one transaction.
+
+    None if another worker is at it, or somebody has been storing users for longer than
+    `STORING_SECONDS`: then it is the scheduler's to have it tried again.
 
     The pass is committed, so whoever stores a user from now on sees it, and decides by it whether
     the user joins. Those who are storing users now may not have seen it: they are waited for, and
     then all users up to the last arrival can be seen. So every user is either of the sample's
     N, or was met by the rollout when it was stored; none is both or neither.
-
-    Raises:
-        TimedOut: somebody has been storing users for longer than `STORING_SECONDS`.
     """
     values = {"segment_id": sampling.segment_id, "percent": sampling.percent}
     if not (await session.execute(_TRY_SAMPLING, values)).scalar_one():
         return None
     last_arrival: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
-    await _wait_for_those_storing(session)
+    if not await _those_storing_are_done(session):
+        return None
     found = (
         await session.execute(
             _BOUND if sampling.percent else _NOBODY, {**values, "last_arrival": last_arrival}
@@ -341,15 +348,13 @@ async def take_sample(session: ReadSession, sampling: Sampling) -> Sample | None
     return Sample(last_arrival, found.bound_hash, found.bound_user_id, found.users_total)
 
 
-async def _wait_for_those_storing(session: ReadSession) -> None:
+async def _those_storing_are_done(session: ReadSession) -> bool:
     storing = set((await session.execute(_STORING)).scalars())
-    polls = 0
-    while storing:
-        polls += 1
-        if polls * POLL_SECONDS > STORING_SECONDS:
-            raise TimedOut
+    give_up_at = time.monotonic() + STORING_SECONDS
+    while storing and time.monotonic() < give_up_at:
         await asyncio.sleep(POLL_SECONDS)
         storing &= set((await session.execute(_STORING)).scalars())
+    return not storing
 
 
 async def store_sample(session: WriteSession, sampling: Sampling, sample: Sample) -> None:

@@ -10,6 +10,7 @@ from segmentql.errors import InvalidInput, Refused
 from segmentql.values import MAX_TTL_SECONDS, TTL_ALLOWED
 
 SPAN: Final = timedelta(seconds=MAX_TTL_SECONDS)
+START_ALLOWED: Final = f"within {MAX_TTL_SECONDS} seconds of now, before or after"
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,7 @@ def starts(plan: Plan, now: datetime) -> list[datetime]:
                 InvalidInput(path, "it is not later than the stage before", "a later moment")
             )
         elif not now - SPAN <= start <= now + SPAN:
-            refusals.append(
-                InvalidInput(
-                    path, "it is out of range", f"up to {MAX_TTL_SECONDS} seconds from now"
-                )
-            )
+            refusals.append(InvalidInput(path, "it is out of range", START_ALLOWED))
         found.append(start)
     if plan.expires_at is not None:
         refusals += _wrong_with_end(plan.expires_at, now, found)
