@@ -12,6 +12,9 @@ TABLES = (
     "memberships",
     "exclusions",
     "history",
+    "rollouts",
+    "rollout_stages",
+    "reports",
 )
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 """A moment long ago."""
@@ -99,3 +102,21 @@ async def delete_segment_at(sql: Sql, slug: str, deleted_at: datetime) -> None:
         slug,
         deleted_at,
     )
+
+
+async def let_pass(sql: Sql, interval: timedelta) -> None:
+    """Let time pass: everything that ever happened, and all that lies ahead, is so much earlier."""
+    async with sql.transaction():
+        await sql.execute("SET LOCAL session_replication_role = replica")
+        for table, columns in {
+            "users": ["created_at"],
+            "deleted_users": ["deleted_at"],
+            "segments": ["created_at", "updated_at", "deleted_at", "tidied_at"],
+            "memberships": ["joined_at", "updated_at", "expires_at"],
+            "exclusions": ["excluded_at"],
+            "history": ["at", "recorded_at"],
+            "rollouts": ["expires_at", "held_at", "started_at", "finished_at", "touched_at"],
+            "rollout_stages": ["starts_at", "done_at"],
+        }.items():
+            moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
+            await sql.execute(f"UPDATE {table} SET {moved}", interval)

@@ -95,4 +95,98 @@ query ReadHistory($user: ID!) {
 }`,
     variables: { user: "1" },
   },
+  {
+    query: `
+# 5. A segment of 10 % of all users, in half
+#    a minute of 50 %. Few users yet? In a shell
+#    \`segmentql seed\` stores 5000.
+mutation StartRollout {
+  createSegment(
+    input: {
+      slug: "AVITO_NEW_SEARCH"
+      rollout: {
+        stages: [
+          { percent: 10 }
+          { percent: 50, afterSeconds: 30 }
+        ]
+      }
+    }
+  ) {
+    segment {
+      rollout {
+        status
+        stages { percent startsAt status }
+      }
+    }
+    errors { code message path }
+  }
+}`,
+  },
+  {
+    query: `
+# 6. How far is it? Run it again. In a shell
+#    \`segmentql rollout watch AVITO_NEW_SEARCH\`.
+#    A user stored later joins at once, or not,
+#    by the percent in force.
+query WatchRollout($slug: String!) {
+  segment(slug: $slug) {
+    memberCount
+    rollout {
+      status
+      percent
+      progress
+      usersSeen
+      usersTotal
+      enrolled
+      excluded
+      stages { percent startsAt status }
+      failure
+    }
+  }
+}`,
+    variables: { slug: "AVITO_NEW_SEARCH" },
+  },
+  {
+    query: `
+# 7. The run button asks which of the four.
+#    A pause also holds the stages ahead.
+mutation PauseRollout($slug: String!) {
+  pauseRollout(input: { slug: $slug }) {
+    rollout { status percent }
+    errors { code message path }
+  }
+}
+
+mutation ResumeRollout($slug: String!) {
+  resumeRollout(input: { slug: $slug }) {
+    rollout { status percent }
+    errors { code message path }
+  }
+}
+
+# A new plan. Whoever is in stays in.
+mutation RaiseRollout($slug: String!) {
+  setRollout(
+    input: {
+      slug: $slug
+      rollout: { percent: 80 }
+    }
+  ) {
+    rollout { status percent }
+    errors { code message path }
+  }
+}
+
+# Out again with all whom it brought in; those
+# whom somebody added by hand stay.
+mutation WithdrawRollout($slug: String!) {
+  cancelRollout(
+    input: { slug: $slug, withdraw: true }
+  ) {
+    rollout { status percent }
+    errors { code message path }
+  }
+}`,
+    variables: { slug: "AVITO_NEW_SEARCH" },
+  },
 ];

@@ -1,7 +1,9 @@
 """Demo data: users, segments, and a plausible year of joins and leaves behind them.
 
 The same every time but for its dates, which end today. It touches nobody's own data: only users
-and segments that it stores itself get memberships, so a second run finds nothing to do.
+and segments that it stores itself get memberships, so a second run finds nothing to do. (Rollouts
+that were there before enrol its users, as any that are stored later.) It starts no rollout: that
+would put in a percent of everybody's users.
 """
 
 import random

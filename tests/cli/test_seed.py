@@ -7,6 +7,7 @@ from segmentql.adapters.database import Database
 from segmentql.cli import main
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, environment
+from tests.operations import create_segment
 
 COUNTS = """
 SELECT (SELECT count(*) FROM users) AS users, (SELECT count(*) FROM memberships) AS memberships,
@@ -74,6 +75,15 @@ async def test_users_and_segments_of_ones_own_are_left_alone(
     assert await sql.fetchval("SELECT count(*) FROM history WHERE user_id = 7") == 0
     data = await api('{ segment(slug: "AVITO_DISCOUNT_30") { memberCount } }')
     assert data == {"segment": {"memberCount": 0}}
+
+
+async def test_a_rollout_that_was_there_before_enrols_its_users(
+    database: Database, api: Api
+) -> None:
+    assert (await create_segment(api, slug="A", rollout={"percent": 100}))["errors"] == []
+    await database.transaction(demo.seed)
+    data = await api('{ segment(slug: "A") { memberCount rollout { enrolled } } }')
+    assert data == {"segment": {"memberCount": 5000, "rollout": {"enrolled": 5000}}}
 
 
 def test_says_what_it_did(settings: Settings, sql: Sql) -> None:

@@ -24,6 +24,7 @@ from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
 from segmentql.values import MAX_PAGE_ROWS
 from tests.conftest import Sql, empty
+from tests.past import let_pass
 from tests.timeline import clock, lies_of_history
 
 USERS = (1, 2)
@@ -151,21 +152,6 @@ class Service:
             return False
         return True
 
-    async def wait(self, seconds: int) -> None:
-        """Let time pass: everything that ever happened was so much longer ago."""
-        async with self.sql.transaction():
-            await self.sql.execute("SET LOCAL session_replication_role = replica")
-            for table, columns in {
-                "users": ["created_at"],
-                "deleted_users": ["deleted_at"],
-                "segments": ["created_at", "updated_at", "deleted_at", "tidied_at"],
-                "memberships": ["joined_at", "updated_at", "expires_at"],
-                "exclusions": ["excluded_at"],
-                "history": ["at", "recorded_at"],
-            }.items():
-                moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
-                await self.sql.execute(f"UPDATE {table} SET {moved}", timedelta(seconds=seconds))
-
     async def tidy_segments(self) -> None:
         for row in await self.sql.fetch("SELECT id FROM segments WHERE deleted_at IS NOT NULL"):
             await actors.record_segment_leaves(self.database, row["id"])
@@ -228,7 +214,7 @@ class Wait:
     seconds: int
 
     async def run(self, model: Model, real: Service) -> None:
-        await real.wait(self.seconds)
+        await let_pass(real.sql, timedelta(seconds=self.seconds))
         model.now = (model.now[0] + self.seconds, model.now[1])
 
 

@@ -70,7 +70,7 @@ class Rollout:
     status: RolloutStatus = strawberry.field(description="What it is doing.")
     percent: float = strawberry.field(
         description="The goal in force now: that of the stage that is due, 0 before the first one"
-        " and after a withdrawal."
+        " and once it is withdrawn."
     )
     enroll_new_users: bool = strawberry.field(
         description="Whether users stored later join at once, at the percent in force. They also do"
@@ -141,7 +141,8 @@ def _stages(row: Any) -> list[RolloutStage]:
 
 def _undone(row: Any, number: int) -> StageStatus:
     """What became of a stage that was not carried out."""
-    if row.status in {"CANCELLED", "WITHDRAWING", "COMPLETED"} or number < row.current:
+    ended = row.status in {"CANCELLED", "COMPLETED"} or row.withdrawn
+    if ended or number < row.current:
         return StageStatus.SKIPPED
     return StageStatus.ACTIVE if number == row.current else StageStatus.PENDING
 

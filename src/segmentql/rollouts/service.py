@@ -64,8 +64,9 @@ CASE WHEN s.deleted_at IS NOT NULL THEN 'CANCELLED'
      WHEN {_EXPIRED} OR schedule.current = cardinality(schedule.percents) THEN 'COMPLETED'
      WHEN schedule.current = 0 THEN 'SCHEDULED'
      ELSE 'WAITING' END AS status,
-CASE WHEN schedule.current = 0 OR {_WITHDRAWN} THEN 0
+CASE WHEN schedule.current = 0 OR s.deleted_at IS NOT NULL OR {_WITHDRAWN} THEN 0
      ELSE schedule.percents[schedule.current] END AS percent,
+{_WITHDRAWN} AS withdrawn,
 CASE WHEN r.stage = schedule.current AND r.phase IN ('WORKING', 'DONE')
      THEN r.users_total ELSE 0 END AS users_total,
 CASE WHEN r.stage = schedule.current AND r.phase IN ('WORKING', 'DONE')
@@ -144,10 +145,11 @@ UPDATE rollout_stages SET starts_at = starts_at + (resumed.at - resumed.held_at)
 FROM resumed WHERE segment_id = :segment_id AND starts_at > resumed.held_at
 """)
 
+# What a pause kept from coming does not come by stopping for good: the clock stands where it stood.
 _CANCEL = text("""
 UPDATE rollouts
-SET state = 'CANCELLED', held_at = moment.at, finished_at = moment.at, failure = NULL,
-    reach = :reach
+SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at), finished_at = moment.at,
+    failure = NULL, reach = :reach
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id
 """)
@@ -155,16 +157,16 @@ WHERE segment_id = :segment_id
 # Its readers find the segment deleted; this keeps it from those who look for what to do.
 _STOP = text("""
 UPDATE rollouts
-SET state = 'CANCELLED', held_at = moment.at, finished_at = coalesce(finished_at, moment.at),
-    failure = NULL
+SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at),
+    finished_at = coalesce(finished_at, moment.at), failure = NULL
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id AND state <> 'CANCELLED'
 """)
 
 _WITHDRAW = text("""
 UPDATE rollouts
-SET state = 'WITHDRAWING', held_at = clock_timestamp(), finished_at = NULL, failure = NULL,
-    failures = 0, reach = :reach, pass_number = pass_number + 1, phase = 'DUE',
+SET state = 'WITHDRAWING', held_at = coalesce(held_at, clock_timestamp()), finished_at = NULL,
+    failure = NULL, failures = 0, reach = :reach, pass_number = pass_number + 1, phase = 'DUE',
     touched_at = clock_timestamp()
 WHERE segment_id = :segment_id
 """)

@@ -1,0 +1,78 @@
+"""`segmentql rollout watch` on a terminal."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+from pathlib import Path
+
+from segmentql.settings import Settings
+from tests.cli.watcher import see_users, start_rollout
+from tests.conftest import Api, Sql, environment, until
+from tests.rollouts.asking import cancel_rollout, done, pause_rollout
+
+
+def on_screen(written: str) -> list[str]:
+    """The lines that a terminal shows of what was written to it."""
+    lines = [""]
+    column = 0
+    for letter in written:
+        if letter == "\n":
+            lines.append("")
+            column = 0
+        elif letter == "\r":
+            column = 0
+        else:
+            lines[-1] = lines[-1][:column] + letter + lines[-1][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+async def test_on_a_terminal_a_bar_moves_below_the_lines(
+    settings: Settings, api: Api, sql: Sql, tmp_path: Path
+) -> None:
+    await start_rollout(api, percent=10)
+    ours, its = os.openpty()
+    os.set_blocking(ours, False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "rollout", "watch", "A"),
+        cwd=tmp_path,
+        env=environment(settings, COLUMNS="80"),
+        stdout=its,
+        stderr=its,
+    )
+    written = ""
+
+    async def shows(lines: int, last: str) -> bool:
+        nonlocal written
+        with contextlib.suppress(BlockingIOError):
+            written += os.read(ours, 65536).decode()
+        screen = on_screen(written)
+        return (len(screen), screen[-1]) == (lines, last)
+
+    bar = "[" + "#" * 14 + "-" * 16 + "] 47 %  47 of 100 users seen, 0 enrolled"
+    try:
+        start = "[" + "-" * 30 + "] 0 %  users are being counted, 0 enrolled"
+        await until(functools.partial(shows, 2, start))
+        await see_users(sql, 47, 100)
+        await until(functools.partial(shows, 2, bar))
+        done(await pause_rollout(api))
+        await until(functools.partial(shows, 3, bar))
+        done(await cancel_rollout(api))
+        await until(functools.partial(shows, 5, ""))
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        os.close(its)
+        os.close(ours)
+    running, paused, *rest = on_screen(written)
+    assert running[9:] == "RUNNING: 10 % of users, 0 enrolled"
+    assert paused[9:] == "PAUSED: 10 % of users, 0 enrolled"
+    assert [rest[0], rest[1][9:], *rest[2:]] == [
+        bar,
+        "CANCELLED: 10 % of users, 0 enrolled",
+        "",
+    ]

@@ -1,0 +1,139 @@
+"""A rollout in stages is a function of its schedule and the clock, whether or not workers run."""
+
+from datetime import datetime
+from functools import partial
+
+import httpx
+import pytest
+
+from tests.conftest import Api, RunWorker, Sql, until
+from tests.e2e.conftest import Serving
+from tests.operations import moment
+from tests.rollouts.steps import in_range, sample_of, store_users, written
+from tests.rollouts.through_workers import assert_in_are, create_with, read, stage_statuses
+from tests.timeline import SECOND
+
+pytestmark = pytest.mark.e2e
+
+STAGED_USERS = 30_000
+LATER = range(STAGED_USERS + 1, STAGED_USERS + 501)
+"""Stored while no worker runs."""
+
+PLANS = {
+    "A": [(10, 0), (20, 10), (50, 10)],
+    "B": [(10, 0), (20, 15), (50, 15)],
+    "C": [(50, 0), (10, 10), (25, 10)],
+}
+"""By slug, the stages: a percent, and how many seconds after the stage before."""
+
+
+async def at_second(sql: Sql, start: datetime, second: int) -> bool:
+    return bool(await sql.fetchval("SELECT clock_timestamp() >= $1", start + second * SECOND))
+
+
+async def stand(api: Api) -> dict[str, tuple[str, float, list[str]]]:
+    """Of each rollout: its status, the percent in force, its stages' statuses."""
+    found = {slug: await read(api, slug) for slug in PLANS}
+    return {
+        slug: (rollout["status"], rollout["percent"], stage_statuses(rollout))
+        for slug, rollout in found.items()
+    }
+
+
+async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
+    serve: Serving, sql: Sql, run_worker: RunWorker
+) -> None:
+    users = await store_users(sql, STAGED_USERS)
+    async with httpx.AsyncClient(base_url=serve.address, timeout=60) as http:
+        api = Api(http)
+        async with run_worker() as worker:
+            for slug, stages in PLANS.items():
+                await create_with(
+                    api,
+                    slug,
+                    stages=[
+                        {"percent": percent, "afterSeconds": after} for percent, after in stages
+                    ],
+                )
+            start = max(
+                [moment((await read(api, slug))["stages"][0]["startsAt"]) for slug in PLANS]
+            )
+            second = partial(at_second, sql, start)
+            await until(partial(second, 5))
+            assert await stand(api) == {
+                "A": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
+                "B": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
+                "C": ("WAITING", 50, ["DONE", "PENDING", "PENDING"]),
+            }
+            worker.kill()
+            await worker.wait()
+
+        await until(partial(second, 12))
+        assert await stand(api) == {
+            "A": ("RUNNING", 20, ["DONE", "ACTIVE", "PENDING"]),
+            "B": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
+            "C": ("RUNNING", 10, ["DONE", "ACTIVE", "PENDING"]),
+        }
+        await store_users(sql, len(LATER), first=LATER.start)
+        await until(partial(second, 22))
+        assert await stand(api) == {
+            "A": ("RUNNING", 50, ["DONE", "SKIPPED", "ACTIVE"]),
+            "B": ("RUNNING", 20, ["DONE", "ACTIVE", "PENDING"]),
+            "C": ("RUNNING", 25, ["DONE", "SKIPPED", "ACTIVE"]),
+        }
+        await until(partial(second, 25))
+        async with run_worker():
+            await until(partial(second, 35))
+            assert await stand(api) == {
+                "A": ("COMPLETED", 50, ["DONE", "SKIPPED", "DONE"]),
+                "B": ("COMPLETED", 50, ["DONE", "DONE", "DONE"]),
+                "C": ("COMPLETED", 25, ["DONE", "SKIPPED", "DONE"]),
+            }
+        await assert_told_truly(api, sql, users, start)
+
+
+async def assert_told_truly(api: Api, sql: Sql, users: range, start: datetime) -> None:
+    """Who is in at last, and who was when, of all that history tells."""
+    everybody = range(1, LATER.stop)
+    a, b, c = 1, 2, 3
+    at_last = {a: sample_of(a, everybody, 50), b: sample_of(b, everybody, 50)}
+    at_last[c] = sample_of(c, everybody, 25)
+    at_first = {a: sample_of(a, users, 10), b: sample_of(b, users, 10), c: sample_of(c, users, 50)}
+    percents = {a: 20, b: 10, c: 10}
+    met = {
+        segment_id: {user_id for user_id in LATER if in_range(segment_id, user_id, percent)}
+        for segment_id, percent in percents.items()
+    }
+    for segment_id in (a, b, c):
+        await assert_in_are(sql, segment_id, at_last[segment_id])
+        ever = at_first[segment_id] | met[segment_id] | at_last[segment_id]
+        left = ever - at_last[segment_id]
+        rows = {("JOINED", "ROLLOUT"): len(ever), ("LEFT", "ROLLOUT"): len(left)}
+        assert await written(sql, segment_id) == {key: rows[key] for key in rows if rows[key]}
+        # While the worker was away nobody but later users joined, and nobody left.
+        assert await in_at(sql, segment_id, start + 24 * SECOND) == (
+            at_first[segment_id] | met[segment_id]
+        )
+    second_stage = sample_of(b, everybody, 20)
+    third = moment((await read(api, "B"))["stages"][2]["startsAt"])
+    assert await in_at(sql, b, third) == second_stage | met[b]
+    one = min(second_stage - at_first[b])
+    past = "query($id: ID!, $at: DateTime!) { user(id: $id) { segments(asOf: $at) { slug } } }"
+    for at, is_in in ((start + 24 * SECOND, False), (third, True)):
+        user = (await api(past, id=str(one), at=at.isoformat()))["user"]
+        assert ({"slug": "B"} in user["segments"]) is is_in
+
+
+async def in_at(sql: Sql, segment_id: int, at: datetime) -> set[int]:
+    """Who was in at a moment, by replaying history."""
+    rows = await sql.fetch(
+        """
+        SELECT user_id FROM history WHERE segment_id = $1 AND at <= $2
+        GROUP BY user_id
+        HAVING count(*) FILTER (WHERE operation = 'JOINED')
+            > count(*) FILTER (WHERE operation = 'LEFT')
+        """,
+        segment_id,
+        at,
+    )
+    return {row["user_id"] for row in rows}

@@ -1,0 +1,92 @@
+"""Rollouts as clients ask for them, by GraphQL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.conftest import Api, Sql
+from tests.operations import CREATE_SEGMENT, ERRORS, SEGMENT
+from tests.past import contents
+
+ROLLOUT = """
+id status percent enrollNewUsers expiresAt
+stages { percent startsAt status }
+usersTotal usersSeen progress enrolled excluded startedAt finishedAt failure
+"""
+
+
+def _mutation(name: str) -> str:
+    of_input = f"{name[0].upper()}{name[1:]}Input"
+    return f"""
+    mutation Change($input: {of_input}!) {{
+      {name}(input: $input) {{
+        segment {{ {SEGMENT} }}
+        rollout {{ {ROLLOUT} }}
+        {ERRORS}
+        errors {{ ... on RolloutStateConflict {{ status }} }}
+      }}
+    }}
+    """
+
+
+SET_ROLLOUT, PAUSE_ROLLOUT, RESUME_ROLLOUT, CANCEL_ROLLOUT = map(
+    _mutation, ("setRollout", "pauseRollout", "resumeRollout", "cancelRollout")
+)
+
+OPERATIONS = {
+    "setRollout": SET_ROLLOUT,
+    "pauseRollout": PAUSE_ROLLOUT,
+    "resumeRollout": RESUME_ROLLOUT,
+    "cancelRollout": CANCEL_ROLLOUT,
+    "createSegment": CREATE_SEGMENT,
+}
+"""Every mutation that has to do with rollouts."""
+
+
+async def set_rollout(api: Api, rollout: Mapping[str, Any], slug: str = "A", **given: Any) -> Any:
+    variables = {"slug": slug, "rollout": rollout, **given}
+    return (await api(SET_ROLLOUT, input=variables))["setRollout"]
+
+
+async def pause_rollout(api: Api, slug: str = "A") -> Any:
+    return (await api(PAUSE_ROLLOUT, input={"slug": slug}))["pauseRollout"]
+
+
+async def resume_rollout(api: Api, slug: str = "A") -> Any:
+    return (await api(RESUME_ROLLOUT, input={"slug": slug}))["resumeRollout"]
+
+
+async def cancel_rollout(api: Api, slug: str = "A", **given: Any) -> Any:
+    return (await api(CANCEL_ROLLOUT, input={"slug": slug, **given}))["cancelRollout"]
+
+
+async def segment_of(api: Api, slug: str = "A") -> Any:
+    """The segment that bears a slug, its members counted and with its rollout."""
+    query = f"""query Read($slug: String!) {{
+      segment(slug: $slug) {{ {SEGMENT} memberCount rollout {{ {ROLLOUT} }} }} }}"""
+    return (await api(query, slug=slug))["segment"]
+
+
+async def rollout_of(api: Api, slug: str = "A") -> Any:
+    return (await segment_of(api, slug))["rollout"]
+
+
+def done(payload: Mapping[str, Any]) -> Any:
+    """The rollout of a payload that must not be refused."""
+    assert payload["errors"] == []
+    return payload["rollout"]
+
+
+def in_short(rollout: Mapping[str, Any]) -> tuple[str, float, list[str]]:
+    """A rollout's status, the percent in force, and what became of each stage."""
+    return rollout["status"], rollout["percent"], [of["status"] for of in rollout["stages"]]
+
+
+async def errors_of(api: Api, sql: Sql, mutation: str, **given: Any) -> list[dict[str, Any]]:
+    """The errors of a change that must change nothing and tell of nothing."""
+    before = await contents(sql)
+    payload = (await api(OPERATIONS[mutation], input=given))[mutation]
+    assert await contents(sql) == before
+    assert {field: value for field, value in payload.items() if field != "errors"} == dict.fromkeys(
+        ["segment"] if mutation == "createSegment" else ["segment", "rollout"]
+    )
+    return list(payload["errors"])

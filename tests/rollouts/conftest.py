@@ -1,0 +1,19 @@
+"""What tests of refused rollouts stand on."""
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.rollouts.actors import advance_rollout
+from tests.conftest import Api, Sql
+from tests.operations import create_segment
+from tests.rollouts.steps import store_users
+
+
+@pytest.fixture
+async def planned(api: Api, sql: Sql, database: Database) -> Api:
+    """The application, where segment A has a plan under way and members by it."""
+    await store_users(sql, 20)
+    stages = [{"percent": 50}, {"percent": 75, "afterSeconds": 3600}]
+    await create_segment(api, slug="A", rollout={"stages": stages})
+    await advance_rollout(database, 1)
+    return api

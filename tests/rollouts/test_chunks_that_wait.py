@@ -1,0 +1,234 @@
+"""A chunk that meets somebody's uncommitted change waits for it, and then sees what it did."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from segmentql.adapters.database import Database, WriteSession
+from segmentql.memberships.service import OnExisting, update_user_segments
+from segmentql.rollouts import passes
+from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.passes import Next
+from segmentql.users.service import delete_user
+from tests.conftest import Sql, until
+from tests.rollouts.steps import (
+    begin_and_sample,
+    by_hand,
+    chunk,
+    excluded,
+    members,
+    rollout_of,
+    set_plan,
+    store_users,
+    written,
+)
+from tests.timeline import HOUR, clock, lies_of_history, make_segment, recorded
+
+USER = 2
+ALL = {1: "ROLLOUT", 2: "ROLLOUT", 3: "ROLLOUT"}
+
+add = partial(update_user_segments, user_id=USER, add=["A"], remove=[])
+remove = partial(update_user_segments, user_id=USER, add=[], remove=["A"])
+
+
+async def during(
+    sql: Sql,
+    database: Database,
+    change: Callable[[WriteSession], Awaitable[object]],
+    work: Callable[[], Coroutine[Any, Any, Any]],
+) -> Any:
+    """Start `work` while `change` is made and not committed; what `work` gives, having waited."""
+    made, commit = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: WriteSession) -> None:
+        await change(session)
+        made.set()
+        await commit.wait()
+
+    async def waits() -> bool:
+        waiting = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(waiting == 1)
+
+    changing = asyncio.create_task(database.transaction(slowly))
+    await made.wait()
+    working: asyncio.Task[Any] = asyncio.create_task(work())
+    await until(waits)
+    assert not working.done()
+    commit.set()
+    await changing
+    return await working
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "after"),
+    [
+        ("nobody", remove, {1: "ROLLOUT", 3: "ROLLOUT"}),
+        ("nobody", add, {**ALL, USER: "MANUAL"}),
+        ("nobody", partial(add, ttl=HOUR), {**ALL, USER: "MANUAL"}),
+        (
+            "nobody",
+            partial(delete_user, user_id=USER, actor=None),
+            {1: "ROLLOUT", 3: "ROLLOUT"},
+        ),
+        ("ran out", add, {**ALL, USER: "MANUAL"}),
+        ("ran out", partial(add, on_existing=OnExisting.KEEP), {**ALL, USER: "MANUAL"}),
+        ("ran out", remove, {1: "ROLLOUT", 3: "ROLLOUT"}),
+    ],
+)
+async def test_who_is_to_be_put_in_while_somebody_changes_it_by_hand_is_as_the_hand_left_it(
+    sql: Sql,
+    database: Database,
+    before: str,
+    change: Callable[[WriteSession], Awaitable[object]],
+    after: dict[int, str],
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    if before == "ran out":
+        await sql.execute(
+            """
+            INSERT INTO memberships
+                (user_id, segment_id, joined_at, updated_at, expires_at, cause)
+            VALUES ($1, $2, now() - interval '2 hours', now() - interval '2 hours',
+                now() - interval '1 hour', 'MANUAL')
+            """,
+            USER,
+            segment_id,
+        )
+    await set_plan(database, "A", 100)
+    await begin_and_sample(database, segment_id)
+    done = await during(sql, database, change, lambda: chunk(database, segment_id))
+    assert done is Next.NOTHING
+    assert await members(sql, segment_id) == after
+    assert await excluded(sql, segment_id) == ({USER} if change is remove else set())
+    assert (await written(sql, segment_id)).get(("JOINED", "ROLLOUT")) == 2
+    assert await lies_of_history(sql) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "left_by"),
+    [
+        (add, {USER: "MANUAL"}, []),
+        (partial(add, ttl=HOUR, on_existing=OnExisting.REPLACE), {USER: "MANUAL"}, []),
+        (partial(add, on_existing=OnExisting.KEEP), {}, ["ROLLOUT"]),
+        (remove, {}, ["MANUAL"]),
+        (partial(delete_user, user_id=USER, actor=None), {}, ["USER_DELETED"]),
+    ],
+)
+async def test_who_is_to_be_taken_out_while_somebody_changes_it_by_hand_is_as_the_hand_left_it(
+    sql: Sql,
+    database: Database,
+    change: Callable[[WriteSession], Awaitable[object]],
+    after: dict[int, str],
+    left_by: list[str],
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    await set_plan(database, "A", 0)
+    await begin_and_sample(database, segment_id)
+    await during(sql, database, change, lambda: chunk(database, segment_id))
+    assert await members(sql, segment_id) == after
+    leaves = [e.cause for e in await recorded(sql, USER) if e.operation == "LEFT"]
+    assert leaves == left_by
+    assert await lies_of_history(sql) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "hours_left"),
+    [
+        (add, "MANUAL", None),
+        (partial(add, ttl=2 * HOUR, on_existing=OnExisting.REPLACE), "MANUAL", 2),
+        (partial(add, on_existing=OnExisting.KEEP), "ROLLOUT", 5),
+    ],
+)
+async def test_who_is_to_get_another_end_while_somebody_takes_it_over_keeps_the_hands(
+    sql: Sql,
+    database: Database,
+    change: Callable[[WriteSession], Awaitable[object]],
+    cause: str,
+    hours_left: int | None,
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    now = await clock(sql)
+    await set_plan(database, "A", 100, expires_at=now + 5 * HOUR)
+    await begin_and_sample(database, segment_id)
+    await during(sql, database, change, lambda: chunk(database, segment_id))
+    assert await members(sql, segment_id) == {**ALL, USER: cause}
+    rows = await sql.fetch("SELECT user_id, expires_at FROM memberships ORDER BY 1")
+    found = [row["expires_at"] and round((row["expires_at"] - now) / HOUR) for row in rows]
+    assert found == [5, hours_left, 5]
+    assert await lies_of_history(sql) == {}
+
+
+async def test_users_who_are_as_they_should_be_are_not_waited_for(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await by_hand(database, USER, add=["A"])
+    await set_plan(database, "A", 100)
+    await begin_and_sample(database, segment_id)
+    made, commit = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: WriteSession) -> None:
+        await add(session, ttl=timedelta(hours=1))
+        made.set()
+        await commit.wait()
+
+    changing = asyncio.create_task(database.transaction(slowly))
+    await made.wait()
+    assert await chunk(database, segment_id) is Next.NOTHING
+    assert (await rollout_of(database, segment_id)).status == "COMPLETED"
+    commit.set()
+    await changing
+    assert await members(sql, segment_id) == {**ALL, USER: "MANUAL"}
+
+
+async def test_a_plan_set_while_a_chunk_is_at_work_waits_for_it_and_begins_another_pass(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await set_plan(database, "A", 100)
+    await begin_and_sample(database, segment_id)
+    work = partial(passes.advance, segment_id=segment_id)
+    await during(sql, database, work, lambda: set_plan(database, "A", 0))
+    assert await members(sql, segment_id) == ALL
+    assert (await rollout_of(database, segment_id)).status == "RUNNING"
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {}
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_worker_does_not_wait_for_another_at_the_same_rollout(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await set_plan(database, "A", 100)
+    await begin_and_sample(database, segment_id)
+    made, commit = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: WriteSession) -> None:
+        await passes.advance(session, segment_id)
+        made.set()
+        await commit.wait()
+
+    working = asyncio.create_task(database.transaction(slowly))
+    await made.wait()
+    assert await chunk(database, segment_id) is Next.NOTHING
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {}  # the first one's is not committed
+    commit.set()
+    await working
+    assert await members(sql, segment_id) == ALL
+    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}

@@ -1,0 +1,294 @@
+"""What a pass does: exactly the sample is in, by hand beats by percent, and history tells it."""
+
+from datetime import timedelta
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.memberships.service import OnExisting
+from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.service import rollout_counts
+from segmentql.users.service import delete_user
+from tests.conftest import Sql
+from tests.past import let_pass
+from tests.rollouts.steps import (
+    by_hand,
+    cancel,
+    excluded,
+    members,
+    membership_ids,
+    rollout_of,
+    sample_of,
+    set_plan,
+    store_users,
+    written,
+)
+from tests.timeline import HOUR, SECOND, lies_of_history, make_segment, recorded
+
+MINUTE = timedelta(minutes=1)
+
+
+def by_rollout(user_ids: set[int]) -> dict[int, str]:
+    return dict.fromkeys(user_ids, "ROLLOUT")
+
+
+# --- Exactly the sample --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("users", "percent", "size"),
+    [
+        (0, "50", 0),
+        (1, "50", 1),
+        (1, "49.999", 0),
+        (3, "50", 2),
+        (5, "10", 1),  # half a user is one
+        (200, "50", 100),
+        (200, "0", 0),
+        (200, "0.001", 0),
+        (200, "99.749", 199),
+        (200, "100", 200),
+        (100_000, "33.333", 33_333),
+    ],
+)
+async def test_a_pass_puts_in_exactly_the_sample_each_with_one_row_of_history(
+    sql: Sql, database: Database, users: int, percent: str, size: int
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    stored = await store_users(sql, users)
+    await set_plan(database, "A", percent)
+    await advance_rollout(database, segment_id)
+    sample = sample_of(segment_id, stored, percent)
+    assert len(sample) == size
+    assert await members(sql, segment_id) == by_rollout(sample)
+    assert await written(sql, segment_id) == ({("JOINED", "ROLLOUT"): size} if size else {})
+    assert await lies_of_history(sql) == {}
+    rollout = await rollout_of(database, segment_id)
+    # With 0 % there is nobody to go through but those to be taken out.
+    seen = users if percent != "0" else 0
+    assert (rollout.status, rollout.percent, rollout.users_total, rollout.users_seen) == (
+        "COMPLETED",
+        type(rollout.percent)(percent),
+        seen,
+        seen,
+    )
+    assert rollout.progress == 1
+    async with database.read() as session:
+        counts = (await rollout_counts(session, [segment_id]))[segment_id]
+    assert (counts.enrolled, counts.excluded) == (size, 0)
+
+
+async def test_numbers_with_gaps_up_to_the_highest_there_is_are_users_as_all_others(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    user_ids = [2**63 - 1, 2**63 - 2, 2**53 + 1, 2**40, 10**18, 1, 7, 2**31, 2**32, 999]
+    await sql.execute(
+        "INSERT INTO users (id, created_at) SELECT unnest($1::bigint[]), now()", user_ids
+    )
+    await set_plan(database, "A", 50)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, user_ids, 50))
+
+
+async def test_raising_keeps_everybody_who_is_in_and_lowering_lets_in_nobody(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 400)
+    seen: list[dict[int, int]] = []
+    for percent in (10, 25, 5, 0, 10):
+        await set_plan(database, "A", percent)
+        await advance_rollout(database, segment_id)
+        assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, users, percent))
+        seen.append(await membership_ids(sql, segment_id))
+    assert [len(ids) for ids in seen] == [40, 100, 20, 0, 40]
+    assert seen[0].items() <= seen[1].items()
+    assert seen[2].items() <= seen[0].items()
+    assert seen[4].keys() == seen[0].keys()
+    assert not set(seen[4].values()) & set(seen[0].values())  # they joined anew
+    assert await written(sql, segment_id) == {
+        ("JOINED", "ROLLOUT"): 40 + 60 + 40,
+        ("LEFT", "ROLLOUT"): 80 + 20,
+    }
+    assert await lies_of_history(sql) == {}
+
+
+async def test_working_a_finished_pass_again_changes_nothing(sql: Sql, database: Database) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 50)
+    await set_plan(database, "A", 30)
+    await advance_rollout(database, segment_id)
+    before = await rollout_of(database, segment_id), await recorded(sql)
+    await store_users(sql, 50, first=101)
+    joined = len(await members(sql, segment_id))
+    await advance_rollout(database, segment_id)
+    assert len(await members(sql, segment_id)) == joined
+    assert (await rollout_of(database, segment_id)).pass_number == before[0].pass_number
+    assert (await recorded(sql))[: len(before[1])] == before[1]
+
+
+# --- By hand beats by percent --------------------------------------------------------------------
+
+
+async def test_members_by_hand_stay_so_and_the_excluded_are_left_out_and_not_replaced(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 200)
+    sample = sample_of(segment_id, users, 50)
+    inside, outside = sorted(sample), sorted(set(users) - sample)
+    for user_id in (inside[0], inside[1], outside[0]):
+        await by_hand(database, user_id, add=["A"])
+    for user_id in (inside[2], inside[3], outside[1]):
+        await by_hand(database, user_id, remove=["A"])
+    kept = await membership_ids(sql, segment_id)
+
+    async def assert_in(of_the_sample: set[int]) -> None:
+        assert await members(sql, segment_id) == {
+            **by_rollout(of_the_sample - set(inside[:4])),
+            **dict.fromkeys((inside[0], inside[1], outside[0]), "MANUAL"),
+        }
+        assert await excluded(sql, segment_id) == {inside[2], inside[3], outside[1]}
+        assert kept.items() <= (await membership_ids(sql, segment_id)).items()
+
+    for percent in (50, 10, 0, 50):
+        await set_plan(database, "A", percent)
+        await advance_rollout(database, segment_id)
+        await assert_in(sample_of(segment_id, users, percent))
+    assert len(await members(sql, segment_id)) == 100 - 2 + 1
+    async with database.read() as session:
+        counts = (await rollout_counts(session, [segment_id]))[segment_id]
+    assert (counts.enrolled, counts.excluded) == (96, 3)
+    await cancel(database, "A", withdraw=True)
+    await advance_rollout(database, segment_id)
+    await assert_in(set())
+    assert await lies_of_history(sql) == {}
+
+
+@pytest.mark.parametrize(
+    ("on_existing", "cause"),
+    [
+        (OnExisting.EXTEND, "MANUAL"),
+        (OnExisting.REPLACE, "MANUAL"),
+        (OnExisting.KEEP, "ROLLOUT"),
+    ],
+)
+async def test_adding_by_hand_whom_a_rollout_brought_in_takes_over_unless_told_to_keep(
+    sql: Sql, database: Database, on_existing: OnExisting, cause: str
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    before = await sql.fetchrow("SELECT id, joined_at FROM memberships WHERE user_id = 2")
+    changed = await by_hand(database, 2, add=["A"], on_existing=on_existing)
+    assert (changed.added, changed.removed, changed.extended) == (0, 0, 0)
+    assert await sql.fetchrow("SELECT id, joined_at FROM memberships WHERE user_id = 2") == before
+    assert await members(sql, segment_id) == {1: "ROLLOUT", 2: cause, 3: "ROLLOUT"}
+    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}
+    await set_plan(database, "A", 0)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == ({2: "MANUAL"} if cause == "MANUAL" else {})
+    assert await lies_of_history(sql) == {}
+
+
+async def test_whom_somebody_removed_stays_out_of_this_plan_and_the_next_until_added_by_hand(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 2)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    removed = await by_hand(database, 2, remove=["A"])
+    assert removed.removed == 1
+    for percent in (100, 50, 100):
+        await set_plan(database, "A", percent)
+        await advance_rollout(database, segment_id)
+        assert 2 not in await members(sql, segment_id)
+    await cancel(database, "A")
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {1: "ROLLOUT"}
+
+    await by_hand(database, 2, add=["A"], ttl=MINUTE)
+    assert await excluded(sql, segment_id) == set()
+    await let_pass(sql, HOUR)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {1: "ROLLOUT", 2: "ROLLOUT"}
+    assert [(e.operation, e.cause) for e in await recorded(sql, 2)] == [
+        ("JOINED", "ROLLOUT"),
+        ("LEFT", "MANUAL"),
+        ("JOINED", "MANUAL"),
+        ("LEFT", "TTL"),
+        ("JOINED", "ROLLOUT"),
+    ]
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_member_of_the_sample_who_ran_out_joins_anew_whether_or_not_the_end_is_recorded(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 2)
+    await by_hand(database, 1, add=["A"], ttl=MINUTE)
+    await let_pass(sql, HOUR)
+    ran_out = await sql.fetchrow("SELECT * FROM memberships")
+    assert ran_out is not None
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {1: "ROLLOUT", 2: "ROLLOUT"}
+    joined, left, again = await recorded(sql, 1)
+    assert (joined.operation, joined.cause, joined.membership_id) == (
+        "JOINED",
+        "MANUAL",
+        ran_out["id"],
+    )
+    assert (left.at, left.operation, left.cause) == (ran_out["expires_at"], "LEFT", "TTL")
+    assert (again.operation, again.cause) == ("JOINED", "ROLLOUT")
+    assert again.membership_id > ran_out["id"]
+    assert await excluded(sql, segment_id) == set()
+    assert await lies_of_history(sql) == {}
+
+
+async def test_lowering_does_not_exclude(sql: Sql, database: Database) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 40)
+    for percent in (80, 20, 80):
+        await set_plan(database, "A", percent)
+        await advance_rollout(database, segment_id)
+        assert await excluded(sql, segment_id) == set()
+    assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, users, 80))
+
+
+async def test_who_was_deleted_and_is_stored_again_is_not_excluded_any_more(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 3)
+    await by_hand(database, 2, remove=["A"])
+    await database.transaction(lambda session: delete_user(session, 2, actor=None))
+    await store_users(sql, 1, first=2)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == by_rollout({1, 2, 3})
+
+
+async def test_a_member_who_ran_out_a_moment_ago_is_not_taken_for_one_to_be_taken_out(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 4)
+    await set_plan(database, "A", 100)
+    await advance_rollout(database, segment_id)
+    await by_hand(database, 1, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
+    await let_pass(sql, MINUTE + SECOND)
+    await set_plan(database, "A", 0)
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {}
+    assert await written(sql, segment_id) == {
+        ("JOINED", "ROLLOUT"): 4,
+        ("LEFT", "ROLLOUT"): 3,
+    }
+    assert await lies_of_history(sql) == {}

@@ -1,0 +1,300 @@
+"""What a plan may be and when its stages start; what a percent and a time after may be."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from segmentql import values
+from segmentql.errors import BadValue, InvalidInput, Refused
+from segmentql.rollouts.plan import SPAN, START_ALLOWED, Plan, Stage, starts
+from segmentql.values import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
+from tests.rollouts.steps import stage
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+HOUR = timedelta(hours=1)
+
+UNORDERED = ("it is not later than the stage before", "a later moment")
+OUT_OF_RANGE = ("it is out of range", START_ALLOWED)
+NOT_AFTER_ALL = ("the last stage starts no earlier", "after the last stage")
+
+
+def at(moment: datetime) -> Stage:
+    return stage(10, starts_at=moment)
+
+
+def after(interval: timedelta) -> Stage:
+    return stage(10, after=interval)
+
+
+def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
+    """Why a plan is refused: where, what is wrong, and what is allowed."""
+    with pytest.raises(Refused) as refused:
+        starts(Plan(stages, expires_at=expires_at), NOW)
+    found = [refusal for refusal in refused.value.refusals if isinstance(refusal, InvalidInput)]
+    assert len(found) == len(refused.value.refusals)
+    return [(".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in found]
+
+
+# --- When stages start --------------------------------------------------------------------------
+
+
+def test_a_first_stage_without_a_time_starts_now() -> None:
+    assert starts(Plan([stage(10)]), NOW) == [NOW]
+
+
+def test_a_first_stage_after_no_time_starts_now_and_after_some_starts_then() -> None:
+    assert starts(Plan([after(timedelta(0))]), NOW) == [NOW]
+    assert starts(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
+
+
+def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> None:
+    plan = Plan([stage(1), after(HOUR), after(SECOND), at(NOW + 5 * HOUR), after(2 * HOUR)])
+    assert starts(plan, NOW) == [
+        NOW,
+        NOW + HOUR,
+        NOW + HOUR + SECOND,
+        NOW + 5 * HOUR,
+        NOW + 7 * HOUR,
+    ]
+
+
+def test_stages_may_have_begun_before_now_up_to_ten_years_ago() -> None:
+    moments = [NOW - SPAN, NOW - HOUR, NOW + HOUR]
+    assert starts(Plan([at(moment) for moment in moments]), NOW) == moments
+
+
+def test_a_first_stage_that_began_long_ago_moves_what_counts_from_it() -> None:
+    assert starts(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
+
+
+def test_percents_may_rise_fall_and_repeat() -> None:
+    percents = ["10", "50", "50", "0", "100", "0.001"]
+    plan = Plan([stage(percent, after=HOUR) for percent in percents])
+    assert starts(plan, NOW) == [NOW + number * HOUR for number in range(1, 7)]
+
+
+@given(
+    waits=st.lists(
+        st.tuples(st.booleans(), st.integers(1, 6_307_200_000_000)), min_size=1, max_size=50
+    ),
+    first=st.none() | st.integers(-MAX_TTL_SECONDS, 0).map(lambda seconds: seconds * SECOND),
+)
+def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
+    waits: list[tuple[bool, int]], first: timedelta | None
+) -> None:
+    # Up to a fiftieth of ten years each, so that fifty of them are in range.
+    moments = [NOW if first is None else NOW + first]
+    stages = [stage(10) if first is None else at(moments[0])]
+    for says_after, microseconds in waits[1:]:
+        wait = microseconds * MICROSECOND
+        moments.append(moments[-1] + wait)
+        stages.append(after(wait) if says_after else at(moments[-1]))
+    assert starts(Plan(stages), NOW) == moments
+    assert moments == sorted(set(moments))
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stages", "path"),
+    [
+        ([stage(10), at(NOW)], "rollout.stages.1.startsAt"),
+        ([stage(10), at(NOW - HOUR)], "rollout.stages.1.startsAt"),
+        ([stage(10), after(timedelta(0))], "rollout.stages.1.afterSeconds"),
+        ([at(NOW + HOUR), at(NOW + HOUR)], "rollout.stages.1.startsAt"),
+        ([at(NOW + HOUR), at(NOW + HOUR - MICROSECOND)], "rollout.stages.1.startsAt"),
+        ([at(NOW), after(2 * HOUR), at(NOW + HOUR)], "rollout.stages.2.startsAt"),
+    ],
+)
+def test_a_stage_that_is_not_later_than_the_one_before_is_refused(
+    stages: Sequence[Stage], path: str
+) -> None:
+    assert refusals(*stages) == [(path, *UNORDERED)]
+
+
+def test_a_stage_may_start_ten_years_from_now_and_not_a_microsecond_later() -> None:
+    assert starts(Plan([at(NOW + SPAN)]), NOW) == [NOW + SPAN]
+    assert starts(Plan([stage(1), after(SPAN)]), NOW) == [NOW, NOW + SPAN]
+    assert refusals(at(NOW + SPAN + MICROSECOND)) == [
+        ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
+    ]
+    assert refusals(after(MICROSECOND), after(SPAN)) == [
+        ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
+    ]
+    assert refusals(at(NOW - SPAN - MICROSECOND)) == [
+        ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
+    ]
+
+
+def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    assert refusals(at(first)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
+    assert refusals(at(last)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
+    # There is no moment after it, and so none that is later.
+    assert refusals(at(last), after(SECOND)) == [
+        ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
+        ("rollout.stages.1.afterSeconds", *UNORDERED),
+    ]
+    almost = last - SECOND
+    assert refusals(at(almost), after(HOUR)) == [
+        ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
+        ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
+    ]
+
+
+def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
+    assert refusals(
+        stage(10),
+        at(NOW - HOUR),
+        after(HOUR),  # now, which is later than the stage before it
+        after(timedelta(0)),
+        after(SPAN),
+        at(NOW + SPAN + SECOND),
+        expires_at=NOW - SECOND,
+    ) == [
+        ("rollout.stages.1.startsAt", *UNORDERED),
+        ("rollout.stages.3.afterSeconds", *UNORDERED),
+        ("rollout.stages.5.startsAt", *OUT_OF_RANGE),
+        ("rollout.expiresAt", "-1.000000 seconds from now", TTL_ALLOWED),
+    ]
+
+
+@given(
+    offsets=st.lists(
+        st.integers(-MAX_TTL_SECONDS - 2, MAX_TTL_SECONDS + 2) | st.integers(-2, 2),
+        min_size=1,
+        max_size=8,
+    )
+)
+@example(offsets=[0, 0, 0])
+def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]) -> None:
+    moments = [NOW + offset * SECOND for offset in offsets]
+    expected = [
+        (
+            f"rollout.stages.{number}.startsAt",
+            *(UNORDERED if number and offset <= offsets[number - 1] else OUT_OF_RANGE),
+        )
+        for number, offset in enumerate(offsets)
+        if (number and offset <= offsets[number - 1]) or abs(offset) > MAX_TTL_SECONDS
+    ]
+    stages = [at(moment) for moment in moments]
+    if expected:
+        assert refusals(*stages) == expected
+    else:
+        assert starts(Plan(stages), NOW) == moments
+
+
+# --- The end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [NOW + SECOND, NOW + SPAN])
+def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> None:
+    assert starts(Plan([stage(10)], expires_at=end), NOW) == [NOW]
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [
+        (SECOND - MICROSECOND, "0.999999"),
+        (timedelta(0), "0.000000"),
+        (-HOUR, "-3600.000000"),
+        (SPAN + MICROSECOND, "315360000.000001"),
+    ],
+)
+def test_an_end_out_of_that_range_is_refused(interval: timedelta, told: str) -> None:
+    assert refusals(stage(10), expires_at=NOW + interval) == [
+        ("rollout.expiresAt", f"{told} seconds from now", TTL_ALLOWED)
+    ]
+
+
+@pytest.mark.parametrize("early", [timedelta(0), MICROSECOND, HOUR])
+def test_an_end_not_after_the_last_stage_is_refused(early: timedelta) -> None:
+    stages = [stage(10), after(HOUR), after(HOUR)]
+    assert refusals(*stages, expires_at=NOW + 2 * HOUR - early) == [
+        ("rollout.expiresAt", *NOT_AFTER_ALL)
+    ]
+    assert starts(Plan(stages, expires_at=NOW + 2 * HOUR + MICROSECOND), NOW)[-1] == NOW + 2 * HOUR
+
+
+def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order() -> None:
+    assert refusals(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
+        ("rollout.stages.1.startsAt", *UNORDERED),
+        ("rollout.expiresAt", *NOT_AFTER_ALL),
+    ]
+
+
+# --- Percents and seconds -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "exact"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (0, "0"),
+        (100, "100"),
+        (100.0, "100"),
+        (0.001, "0.001"),
+        (99.999, "99.999"),
+        (33.333, "33.333"),
+        (0.1, "0.1"),
+        (12.50, "12.5"),
+    ],
+)
+def test_a_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
+    assert values.percent(number) == Decimal(exact)
+
+
+@given(thousandths=st.integers(0, 100_000))
+def test_every_thousandth_from_0_to_100_is_a_percent_exactly(thousandths: int) -> None:
+    percent = values.percent(thousandths / 1000)
+    assert percent * 1000 == thousandths
+    assert percent.as_tuple().exponent == -3
+
+
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        (-1.0, "-1.0 percent is out of range"),
+        (-0.001, "-0.001 percent is out of range"),
+        (100.001, "100.001 percent is out of range"),
+        (1e300, "1e+300 percent is out of range"),
+        (math.nan, "nan percent is out of range"),
+        (math.inf, "inf percent is out of range"),
+        (-math.inf, "-inf percent is out of range"),
+        (math.nextafter(0, -1), "-5e-324 percent is out of range"),
+        (math.nextafter(100, 101), "100.00000000000001 percent is out of range"),
+        (33.3333, "33.3333 has more than 3 decimals"),
+        (1e-4, "0.0001 has more than 3 decimals"),
+        (5e-324, "5e-324 has more than 3 decimals"),
+        (0.1 + 0.2, "0.30000000000000004 has more than 3 decimals"),
+        (99.9999, "99.9999 has more than 3 decimals"),
+    ],
+)
+def test_what_is_no_percent_is_refused(number: float, problem: str) -> None:
+    with pytest.raises(BadValue) as bad:
+        values.percent(number)
+    assert (bad.value.problem, bad.value.allowed) == (problem, PERCENT_ALLOWED)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, MAX_TTL_SECONDS])
+def test_a_stage_may_come_up_to_ten_years_after(seconds: int) -> None:
+    assert values.after(seconds) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("seconds", [-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)])
+def test_a_time_after_beyond_that_is_refused(seconds: int) -> None:
+    with pytest.raises(BadValue) as bad:
+        values.after(seconds)
+    assert (bad.value.problem, bad.value.allowed) == (
+        f"{seconds} seconds is out of range",
+        AFTER_ALLOWED,
+    )

@@ -1,0 +1,294 @@
+"""Which plans are refused: why is told in full, and nothing is changed."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from segmentql.rollouts.plan import START_ALLOWED
+from segmentql.values import (
+    AFTER_ALLOWED,
+    MAX_TTL_SECONDS,
+    PERCENT_ALLOWED,
+    SLUG_ALLOWED,
+    TTL_ALLOWED,
+    VERSION_ALLOWED,
+)
+from tests.conftest import Api, Sql
+from tests.past import contents
+from tests.rollouts.asking import OPERATIONS, done, errors_of, set_rollout
+from tests.timeline import HOUR, MICROSECOND, SECOND, clock
+
+ONE_OF_TWO = "one of the two"
+AT_MOST_ONE = "at most one of the two"
+A_TIME = "`startsAt` or `afterSeconds`"
+UP_TO_FIFTY = "1 to 50 stages"
+LATER = "a later moment"
+AFTER_LAST = "after the last stage"
+
+Refusals = list[tuple[str, list[str], str]]
+"""Code, path and what is allowed, of each error."""
+
+
+async def refused(api: Api, sql: Sql, rollout: dict[str, Any]) -> Refusals:
+    """Why a plan is refused, which is the same for a new segment and for one that has a plan."""
+    found = []
+    for mutation, slug in (("createSegment", "NEW"), ("setRollout", "A")):
+        told = await errors_of(api, sql, mutation, slug=slug, rollout=rollout)
+        assert [error["__typename"] for error in told] == ["InvalidInput"] * len(told)
+        for error in told:
+            assert error["message"].startswith(f"{'.'.join(error['path'])}: ")
+            assert error["message"].endswith(f"; allowed: {error['allowed']}")
+        found.append([(error["code"], error["path"], error["allowed"]) for error in told])
+    made, set_later = found
+    assert made == set_later
+    return made
+
+
+def invalid(*path: str, allowed: str) -> tuple[str, list[str], str]:
+    return ("INVALID_INPUT", ["rollout", *path], allowed)
+
+
+@pytest.mark.parametrize(
+    "percent", [-1, -0.001, 100.001, 33.3333, 0.0001, 1e300, 100.00000000000001, 1e-300]
+)
+async def test_what_is_no_percent_is_refused_wherever_it_stands(
+    planned: Api, sql: Sql, percent: float
+) -> None:
+    assert await refused(planned, sql, {"percent": percent}) == [
+        invalid("percent", allowed=PERCENT_ALLOWED)
+    ]
+    stages = [{"percent": 1}, {"percent": percent, "afterSeconds": 1}, {"percent": percent}]
+    assert await refused(planned, sql, {"stages": stages}) == [
+        invalid("stages", "1", "percent", allowed=PERCENT_ALLOWED),
+        invalid("stages", "2", allowed=A_TIME),
+        invalid("stages", "2", "percent", allowed=PERCENT_ALLOWED),
+    ]
+
+
+async def test_the_error_names_the_value_and_what_is_allowed(planned: Api, sql: Sql) -> None:
+    assert await errors_of(planned, sql, "setRollout", slug="A", rollout={"percent": 33.3333}) == [
+        {
+            "__typename": "InvalidInput",
+            "code": "INVALID_INPUT",
+            "message": "rollout.percent: 33.3333 has more than 3 decimals;"
+            " allowed: 0 to 100 with up to 3 decimals",
+            "path": ["rollout", "percent"],
+            "allowed": "0 to 100 with up to 3 decimals",
+        }
+    ]
+
+
+@pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
+async def test_a_number_without_bounds_is_refused(planned: Api, sql: Sql, mutation: str) -> None:
+    """GraphQL has no word for it, but a literal may be too large for any float."""
+    before = await contents(sql)
+    for literal in ("1e999", "-1e999"):
+        data = await planned(
+            f'mutation {{ {mutation}(input: {{slug: "B", rollout: {{percent: {literal}}}}}) '
+            "{ errors { code path } } }"
+        )
+        assert data[mutation] == {
+            "errors": [{"code": "INVALID_INPUT", "path": ["rollout", "percent"]}]
+        }
+    assert await contents(sql) == before
+
+
+@pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
+async def test_what_is_no_number_is_a_bad_request(planned: Api, sql: Sql, mutation: str) -> None:
+    before = await contents(sql)
+    for value in ("NaN", "50", True, [50]):
+        error = await planned.error(
+            OPERATIONS[mutation], input={"slug": "A", "rollout": {"percent": value}}
+        )
+        assert error["extensions"]["code"] == "BAD_REQUEST", value
+        assert error["extensions"]["argument"] == "input.rollout.percent", value
+    for value in ("NaN", "Infinity", "-Infinity", "1e999"):
+        body = json.dumps(
+            {
+                "query": OPERATIONS[mutation],
+                "variables": {"input": {"slug": "A", "rollout": {"percent": "HERE"}}},
+            }
+        ).replace('"HERE"', value)
+        response = await planned.http.post(
+            "/graphql", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+    assert await contents(sql) == before
+
+
+@pytest.mark.parametrize("stages", [[], [{"percent": 50}], [{"percent": -1}] * 51])
+async def test_a_percent_and_stages_together_are_refused(
+    planned: Api, sql: Sql, stages: list[dict[str, Any]]
+) -> None:
+    assert await refused(planned, sql, {"percent": 50, "stages": stages}) == [
+        invalid("stages", allowed=ONE_OF_TWO)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {},
+        {"percent": None},
+        {"stages": None},
+        {"percent": None, "stages": None},
+        {"enrollNewUsers": False},
+    ],
+)
+async def test_neither_a_percent_nor_stages_is_refused(
+    planned: Api, sql: Sql, rollout: dict[str, Any]
+) -> None:
+    assert await refused(planned, sql, rollout) == [invalid(allowed=ONE_OF_TWO)]
+
+
+@pytest.mark.parametrize("count", [0, 51, 500])
+async def test_no_stages_and_more_than_fifty_are_refused_without_looking_at_each(
+    planned: Api, sql: Sql, count: int
+) -> None:
+    assert await refused(planned, sql, {"stages": [{"percent": -1}] * count}) == [
+        invalid("stages", allowed=UP_TO_FIFTY)
+    ]
+
+
+async def test_two_times_for_one_stage_are_refused(planned: Api, sql: Sql) -> None:
+    twice = {"percent": 1, "startsAt": "2020-01-01T00:00:00Z", "afterSeconds": 5}
+    assert await refused(planned, sql, {"stages": [twice, twice]}) == [
+        invalid("stages", "0", "afterSeconds", allowed=AT_MOST_ONE),
+        invalid("stages", "1", "afterSeconds", allowed=AT_MOST_ONE),
+    ]
+
+
+async def test_a_stage_after_the_first_without_a_time_is_refused(planned: Api, sql: Sql) -> None:
+    stages: list[dict[str, Any]] = [
+        {"percent": 1},
+        {"percent": 2},
+        {"percent": 3, "startsAt": None, "afterSeconds": None},
+    ]
+    assert await refused(planned, sql, {"stages": stages}) == [
+        invalid("stages", "1", allowed=A_TIME),
+        invalid("stages", "2", allowed=A_TIME),
+    ]
+
+
+async def test_seconds_after_out_of_range_are_refused(planned: Api, sql: Sql) -> None:
+    for seconds in (-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)):
+        stages = [{"percent": 1, "afterSeconds": seconds}, {"percent": 2, "afterSeconds": seconds}]
+        assert await refused(planned, sql, {"stages": stages}) == [
+            invalid("stages", "0", "afterSeconds", allowed=AFTER_ALLOWED),
+            invalid("stages", "1", "afterSeconds", allowed=AFTER_ALLOWED),
+        ], seconds
+
+
+async def test_stages_out_of_order_are_refused(planned: Api, sql: Sql) -> None:
+    now = await clock(sql)
+    first, second = (now + HOUR).isoformat(), (now + HOUR - MICROSECOND).isoformat()
+    for late in (first, second):
+        stages = [{"percent": 1, "startsAt": first}, {"percent": 2, "startsAt": late}]
+        assert await refused(planned, sql, {"stages": stages}) == [
+            invalid("stages", "1", "startsAt", allowed=LATER)
+        ]
+    stages = [{"percent": 1}, {"percent": 2, "afterSeconds": 0}]
+    assert await refused(planned, sql, {"stages": stages}) == [
+        invalid("stages", "1", "afterSeconds", allowed=LATER)
+    ]
+    stages = [{"percent": 1}, {"percent": 2, "startsAt": now.isoformat()}]
+    assert await refused(planned, sql, {"stages": stages}) == [
+        invalid("stages", "1", "startsAt", allowed=LATER)
+    ]
+
+
+async def test_stages_ten_years_away_are_refused(planned: Api, sql: Sql) -> None:
+    now = await clock(sql)
+    span = MAX_TTL_SECONDS * SECOND
+    for start in (now + span + HOUR, now - span - HOUR):
+        stages = [{"percent": 1, "startsAt": start.isoformat()}]
+        assert await refused(planned, sql, {"stages": stages}) == [
+            invalid("stages", "0", "startsAt", allowed=START_ALLOWED)
+        ]
+    # Each wait is short enough, but not both of them.
+    half = {"percent": 1, "afterSeconds": MAX_TTL_SECONDS // 2 + 1}
+    assert await refused(planned, sql, {"stages": [half, half]}) == [
+        invalid("stages", "1", "afterSeconds", allowed=START_ALLOWED)
+    ]
+
+
+async def test_an_end_past_too_near_or_beyond_ten_years_is_refused(planned: Api, sql: Sql) -> None:
+    now = await clock(sql)
+    for end in (
+        now - SECOND,
+        now,
+        now + MAX_TTL_SECONDS * SECOND + HOUR,
+        datetime.min.replace(tzinfo=now.tzinfo),
+        datetime.max.replace(tzinfo=now.tzinfo),
+    ):
+        told = await refused(planned, sql, {"percent": 50, "expiresAt": end.isoformat()})
+        assert told == [invalid("expiresAt", allowed=TTL_ALLOWED)], end
+
+
+async def test_an_end_before_or_at_the_last_stage_is_refused(planned: Api, sql: Sql) -> None:
+    last = await clock(sql) + 2 * HOUR
+    stages = [{"percent": 1}, {"percent": 2, "startsAt": last.isoformat()}]
+    for end in (last, last - MICROSECOND, last - HOUR):
+        told = await refused(planned, sql, {"stages": stages, "expiresAt": end.isoformat()})
+        assert told == [invalid("expiresAt", allowed=AFTER_LAST)], end
+    end = last + MICROSECOND
+    done(await set_rollout(planned, {"stages": stages, "expiresAt": end.isoformat()}))
+
+
+async def test_everything_that_is_wrong_with_a_plan_is_told_at_once(planned: Api, sql: Sql) -> None:
+    stages = [
+        {"percent": -1, "startsAt": "2020-01-01T00:00:00Z", "afterSeconds": -1},
+        {"percent": 100.001},
+    ]
+    given = {"slug": "A B", "rollout": {"stages": stages}, "expectedVersion": 0}
+    told = await errors_of(planned, sql, "setRollout", **given)
+    assert [(error["path"], error["allowed"]) for error in told] == [
+        (["slug"], SLUG_ALLOWED),
+        (["rollout", "stages", "0", "afterSeconds"], AT_MOST_ONE),
+        (["rollout", "stages", "0", "percent"], PERCENT_ALLOWED),
+        (["rollout", "stages", "0", "afterSeconds"], AFTER_ALLOWED),
+        (["rollout", "stages", "1"], A_TIME),
+        (["rollout", "stages", "1", "percent"], PERCENT_ALLOWED),
+        (["expectedVersion"], VERSION_ALLOWED),
+    ]
+
+
+async def test_a_slug_that_is_borne_is_refused_with_its_plan(planned: Api, sql: Sql) -> None:
+    (error,) = await errors_of(planned, sql, "createSegment", slug="A", rollout={"percent": 1})
+    assert (error["code"], error["path"]) == ("SEGMENT_ALREADY_EXISTS", ["slug"])
+
+
+@pytest.mark.parametrize("expected", [2, 7])
+async def test_another_version_is_a_conflict_that_shows_the_current_one(
+    planned: Api, sql: Sql, expected: int
+) -> None:
+    given = {"slug": "A", "rollout": {"percent": 1}, "expectedVersion": expected}
+    assert await errors_of(planned, sql, "setRollout", **given) == [
+        {
+            "__typename": "VersionConflict",
+            "code": "VERSION_CONFLICT",
+            "message": f"The segment is at version 1, not {expected}.",
+            "path": ["expectedVersion"],
+            "current": {"id": "seg_1", "slug": "A", "name": None, "version": 1},
+        }
+    ]
+
+
+async def test_a_refused_plan_does_not_void_its_neighbours_in_the_document(
+    planned: Api, sql: Sql
+) -> None:
+    data = await planned(
+        """mutation {
+          first: setRollout(input: {slug: "A", rollout: {percent: 1}}) { rollout { percent } }
+          second: setRollout(input: {slug: "A", rollout: {percent: -1}}) { errors { code } }
+          third: pauseRollout(input: {slug: "A"}) { rollout { percent status } }
+        }"""
+    )
+    assert data == {
+        "first": {"rollout": {"percent": 1}},
+        "second": {"errors": [{"code": "INVALID_INPUT"}]},
+        "third": {"rollout": {"percent": 1, "status": "PAUSED"}},
+    }

@@ -1,0 +1,251 @@
+"""Workers, people and whoever stores users, all at once: nobody is met twice, nobody is missed."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import text
+
+from segmentql.adapters.database import Database, WriteSession
+from segmentql.errors import Refused
+from segmentql.memberships import actors as ends
+from segmentql.memberships.service import OnExisting
+from segmentql.rollouts import service
+from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.passes import CHUNK_USERS
+from segmentql.users.service import create_user, delete_user
+from tests.conftest import Api, Sql
+from tests.operations import create_segment, delete_segment
+from tests.rollouts.steps import (
+    begin_and_sample,
+    by_hand,
+    cancel,
+    excluded,
+    finish,
+    members,
+    rollout_of,
+    sample_of,
+    set_plan,
+    stage,
+    store_users,
+    stored_users,
+)
+from tests.timeline import lies_of_history, make_segment, recorded
+
+SLUGS = ("A", "B", "C")
+USERS = range(1, 201)
+LOCK_USER = text("SELECT FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+END_NOW = text("""
+UPDATE memberships SET expires_at = greatest(clock_timestamp(), joined_at + interval '1 us')
+WHERE user_id = :user_id AND expires_at > clock_timestamp() + interval '1 minute'
+""")
+"""As if the hour for which somebody was added had passed."""
+
+
+async def unless_refused(work: Awaitable[object]) -> None:
+    """What is refused is no fault here: somebody else was first."""
+    with suppress(Refused):
+        await work
+
+
+# --- Everything at once --------------------------------------------------------------------------
+
+
+class Crowd:
+    """People who do all there is to do, each by dice of their own: the same each time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def one(self, number: int, times: int) -> None:
+        dice = random.Random(number)  # noqa: S311
+        kinds = [
+            *[self._changes] * 12,
+            *[self._runs_out] * 4,
+            *[self._comes] * 4,
+            *[self._goes] * 3,
+            *[self._plans] * 3,
+            *[self._stops] * 2,
+        ]
+        for _ in range(times):
+            await dice.choice(kinds)(dice)
+
+    async def _changes(self, dice: random.Random) -> None:
+        slugs = dice.sample(SLUGS, dice.randint(1, 3))
+        split = dice.randint(0, len(slugs))
+        await by_hand(
+            self._database,
+            dice.choice(USERS),
+            add=slugs[:split],
+            remove=slugs[split:],
+            ttl=dice.choice([None, timedelta(hours=1)]),
+            on_existing=dice.choice(list(OnExisting)),
+        )
+
+    async def _runs_out(self, dice: random.Random) -> None:
+        user = {"user_id": dice.choice(USERS)}
+
+        async def end_now(session: WriteSession) -> None:
+            await session.execute(LOCK_USER, user)
+            await session.execute(END_NOW, user)
+
+        await self._database.transaction(end_now)
+
+    async def _comes(self, dice: random.Random) -> None:
+        work = partial(create_user, user_id=dice.choice([None, dice.choice(USERS)]))
+        await unless_refused(self._database.transaction(work))
+
+    async def _goes(self, dice: random.Random) -> None:
+        work = partial(delete_user, user_id=dice.choice(USERS), actor=None)
+        await unless_refused(self._database.transaction(work))
+
+    async def _plans(self, dice: random.Random) -> None:
+        percents = [dice.choice([0, 10, 33.333, 60, 100]) for _ in range(2)]
+        later = stage(percents[1], after=timedelta(milliseconds=dice.randint(1, 300)))
+        await set_plan(
+            self._database,
+            dice.choice(SLUGS),
+            percents[0],
+            later,
+            enroll_new_users=dice.random() < 0.8,
+        )
+
+    async def _stops(self, dice: random.Random) -> None:
+        slug = dice.choice(SLUGS)
+        does: Callable[[WriteSession], Awaitable[object]] = dice.choice(
+            [
+                partial(service.pause_rollout, slug=slug),
+                partial(service.resume_rollout, slug=slug),
+                partial(service.resume_rollout, slug=slug),
+                partial(service.cancel_rollout, slug=slug, withdraw=dice.random() < 0.7),
+            ]
+        )
+        await unless_refused(self._database.transaction(does))
+
+
+async def test_plans_changes_by_hand_users_and_workers_at_once_leave_a_true_history(
+    sql: Sql, database: Database
+) -> None:
+    segments = {slug: await make_segment(sql, slug) for slug in SLUGS}
+    await store_users(sql, 150)
+    over = asyncio.Event()
+
+    async def worker(number: int) -> None:
+        dice = random.Random(number)  # noqa: S311
+        while not over.is_set():
+            await advance_rollout(database, dice.choice(list(segments.values())))
+            await ends.end_due_memberships(database)
+
+    workers = [asyncio.create_task(worker(number)) for number in range(3)]
+    await asyncio.gather(*(Crowd(database).one(number, times=100) for number in range(7)))
+    over.set()
+    await asyncio.gather(*workers)
+    assert await lies_of_history(sql) == {}
+    assert {(entry.operation, entry.cause) for entry in await recorded(sql)} == {
+        ("JOINED", "MANUAL"),
+        ("JOINED", "ROLLOUT"),
+        ("LEFT", "MANUAL"),
+        ("LEFT", "ROLLOUT"),
+        ("LEFT", "USER_DELETED"),
+        ("LEFT", "TTL"),
+    }
+
+    # Once it is quiet, the next pass that takes out is exact, whatever has been.
+    for slug, segment_id in segments.items():
+        for percent in (100, 40):
+            await set_plan(database, slug, percent)
+            await finish(database, segment_id)
+        in_now, barred = await members(sql, segment_id), await excluded(sql, segment_id)
+        sample = sample_of(segment_id, await stored_users(sql), 40)
+        by_hand_in = {user_id for user_id, cause in in_now.items() if cause == "MANUAL"}
+        assert in_now.keys() == (sample - barred) | by_hand_in
+        assert not by_hand_in & barred
+    assert await lies_of_history(sql) == {}
+
+
+async def test_many_workers_and_changes_by_hand_in_a_large_pass_put_everybody_in_once(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 2 * CHUNK_USERS + 500)
+    await set_plan(database, "A", 50)
+    sample = sample_of(segment_id, users, 50)
+    dice = random.Random(1)  # noqa: S311 - the same changes each time
+    removed, added = set(dice.sample(users, 150)), set(dice.sample(users, 150))
+    removed -= added
+    work = [finish(database, segment_id) for _ in range(5)]
+    hands = [by_hand(database, user_id, remove=["A"]) for user_id in removed]
+    hands += [by_hand(database, user_id, add=["A"]) for user_id in added]
+    dice.shuffle(hands)
+    await asyncio.gather(*work, *hands)
+    assert await members(sql, segment_id) == {
+        **dict.fromkeys(sample - removed, "ROLLOUT"),
+        **dict.fromkeys(added, "MANUAL"),
+    }
+    assert await excluded(sql, segment_id) == removed
+    joins = await sql.fetch(
+        "SELECT user_id FROM history WHERE operation = 'JOINED' GROUP BY 1 HAVING count(*) > 1"
+    )
+    assert joins == []
+    rollout = await rollout_of(database, segment_id)
+    assert (rollout.users_seen, rollout.users_total) == (len(users), len(users))
+    assert await lies_of_history(sql) == {}
+
+
+# --- The end of it -------------------------------------------------------------------------------
+
+
+async def test_deleting_segments_whose_passes_are_under_way_stops_them_and_dates_all_leaves(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    await store_users(sql, 3000)
+    for number in range(8):
+        made = await create_segment(api, slug="A", rollout={"percent": 60})
+        assert made["errors"] == []
+        segment_id = int(made["segment"]["id"].removeprefix("seg_"))
+        if number % 2:
+            await begin_and_sample(database, segment_id)
+        dice = random.Random(number)  # noqa: S311 - the same changes each time
+        await asyncio.gather(
+            *(advance_rollout(database, segment_id) for _ in range(3)),
+            *(
+                unless_refused(by_hand(database, dice.randint(1, 3000), remove=["A"]))
+                for _ in range(10)
+            ),
+            *(
+                unless_refused(by_hand(database, 10_000 + number * 10 + n, add=["A"]))
+                for n in range(10)
+            ),
+            delete_segment(api, "A"),
+        )
+        assert await members(sql, segment_id) == {}
+        await advance_rollout(database, segment_id)
+        assert (await rollout_of(database, segment_id)).status == "CANCELLED"
+        await ends.record_segment_leaves(database, segment_id)
+    assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
+    assert await lies_of_history(sql) == {}
+
+
+async def test_withdrawing_while_users_come_leaves_nobody_of_the_rollout(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 100)
+    for number in range(5):
+        await set_plan(database, "A", 100)
+        comers = [database.transaction(partial(create_user, user_id=None)) for _ in range(20)]
+        await asyncio.gather(
+            advance_rollout(database, segment_id),
+            *comers[:10],
+            cancel(database, "A", withdraw=True),
+            *comers[10:],
+        )
+        await finish(database, segment_id)
+        rollout = await rollout_of(database, segment_id)
+        assert (rollout.status, rollout.percent) == ("CANCELLED", 0)
+        assert await members(sql, segment_id) == {}
+        assert await sql.fetchval("SELECT count(*) FROM users") == 100 + 20 * (number + 1)
+    assert await lies_of_history(sql) == {}

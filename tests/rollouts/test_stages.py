@@ -1,0 +1,224 @@
+"""Stages by the schedule and the clock: what is due is carried out, however late a worker comes."""
+
+from segmentql.adapters.database import Database
+from segmentql.rollouts.actors import advance_rollout
+from tests.conftest import Api, Sql
+from tests.past import let_pass
+from tests.rollouts.steps import (
+    begin,
+    begin_and_sample,
+    by_hand,
+    cancel,
+    chunk,
+    in_range,
+    members,
+    rollout_of,
+    sample_of,
+    set_plan,
+    stage,
+    store_users,
+    written,
+)
+from tests.timeline import HOUR, SECOND, clock, lies_of_history, make_segment
+
+STATES = """
+{ segment(slug: "A") { rollout { status percent stages { percent status } startedAt finishedAt } } }
+"""
+
+
+async def states(api: Api) -> tuple[str, float, list[str]]:
+    rollout = (await api(STATES))["segment"]["rollout"]
+    return (
+        rollout["status"],
+        rollout["percent"],
+        [stage["status"] for stage in rollout["stages"]],
+    )
+
+
+async def test_each_stage_is_carried_out_when_it_is_due_and_percents_may_fall(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 200)
+    percents = (10, 50, 20, 30)
+    await set_plan(database, "A", 10, *(stage(p, after=HOUR) for p in percents[1:]))
+    for number, percent in enumerate(percents):
+        before, ahead = ["DONE"] * number, ["PENDING"] * (3 - number)
+        assert await states(api) == ("RUNNING", percent, [*before, "ACTIVE", *ahead])
+        await advance_rollout(database, segment_id)
+        status = "WAITING" if ahead else "COMPLETED"
+        assert await states(api) == (status, percent, [*before, "DONE", *ahead])
+        assert set(await members(sql, segment_id)) == sample_of(segment_id, users, percent)
+        await advance_rollout(database, segment_id)  # nothing is due
+        await let_pass(sql, HOUR)
+    assert await written(sql, segment_id) == {
+        ("JOINED", "ROLLOUT"): 20 + 80 + 20,
+        ("LEFT", "ROLLOUT"): 60,
+    }
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_worker_that_was_away_goes_to_the_stage_that_is_due_and_skips_the_others(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 100)
+    await set_plan(database, "A", 10, *(stage(p, after=HOUR) for p in (90, 40, 70)))
+    await let_pass(sql, 2 * HOUR)
+    # True at once, whether or not a worker came.
+    assert await states(api) == ("RUNNING", 40, ["SKIPPED", "SKIPPED", "ACTIVE", "PENDING"])
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("WAITING", 40, ["SKIPPED", "SKIPPED", "DONE", "PENDING"])
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 40)
+    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 40}
+    await let_pass(sql, 10 * HOUR)
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("COMPLETED", 70, ["SKIPPED", "SKIPPED", "DONE", "DONE"])
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 70)
+
+
+async def test_stages_given_in_the_past_are_caught_up_with_at_once(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 50)
+    now = await clock(sql)
+    await set_plan(
+        database,
+        "A",
+        stage(80, starts_at=now - 3 * HOUR),
+        stage(60, starts_at=now - 2 * HOUR),
+        stage(30, starts_at=now - SECOND),
+    )
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("COMPLETED", 30, ["SKIPPED", "SKIPPED", "DONE"])
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
+    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 15}
+
+
+async def test_a_stage_that_becomes_due_during_a_pass_takes_it_over(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 100)
+    await set_plan(database, "A", 90, stage(20, after=HOUR))
+    await begin_and_sample(database, segment_id)
+    await let_pass(sql, HOUR)
+    sampling = await begin(database, segment_id)
+    assert sampling.percent == 20
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("COMPLETED", 20, ["SKIPPED", "DONE"])
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 20)
+    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 20}
+
+
+async def test_before_the_first_stage_those_of_an_earlier_plan_leave_and_nobody_joins(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    users = await store_users(sql, 100)
+    await by_hand(database, 7, add=["A"])
+    await set_plan(database, "A", 60)
+    await advance_rollout(database, segment_id)
+    in_before = len(await members(sql, segment_id))
+    await set_plan(database, "A", stage(10, after=HOUR))
+    assert await states(api) == ("RUNNING", 0, ["PENDING"])
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("SCHEDULED", 0, ["PENDING"])
+    later = await store_users(sql, 50, first=101)
+    assert await members(sql, segment_id) == {7: "MANUAL"}
+    assert (await written(sql, segment_id))["LEFT", "ROLLOUT"] == in_before - 1
+    assert (await rollout_of(database, segment_id)).started_at is None
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    sample = sample_of(segment_id, [*users, *later], 10)
+    assert await members(sql, segment_id) == {**dict.fromkeys(sample, "ROLLOUT"), 7: "MANUAL"}
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_first_plan_that_lies_ahead_has_nothing_to_do_before(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await store_users(sql, 10)
+    await set_plan(database, "A", stage(50, after=HOUR), stage(0, after=HOUR))
+    assert await states(api) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
+    assert await written(sql, segment_id) == {}
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("WAITING", 50, ["DONE", "PENDING"])
+    assert len(await members(sql, segment_id)) == 5
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    assert await states(api) == ("COMPLETED", 0, ["DONE", "DONE"])
+    assert await members(sql, segment_id) == {}
+
+
+# --- Who joined for stages that no pass was for --------------------------------------------------
+
+
+async def test_who_joined_at_once_for_a_stage_that_was_passed_over_is_taken_out_by_a_lower_one(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    early = await store_users(sql, 40)
+    await set_plan(
+        database, "A", stage(5, after=HOUR), stage(80, after=HOUR), stage(30, after=HOUR)
+    )
+    await let_pass(sql, 2 * HOUR)  # 80 % is due, and no worker comes
+    late = await store_users(sql, 60, first=41)
+    joined = {user_id for user_id in late if in_range(segment_id, user_id, 80)}
+    assert set(await members(sql, segment_id)) == joined
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    sample = sample_of(segment_id, [*early, *late], 30)
+    assert joined - sample
+    assert set(await members(sql, segment_id)) == sample
+    assert await written(sql, segment_id) == {
+        ("JOINED", "ROLLOUT"): len(joined | sample),
+        ("LEFT", "ROLLOUT"): len(joined - sample),
+    }
+    assert await lies_of_history(sql) == {}
+
+
+async def test_who_joined_at_once_for_a_plan_that_no_pass_was_for_is_taken_out_by_a_lower_one(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await set_plan(database, "A", 80)
+    users = await store_users(sql, 100)
+    assert set(await members(sql, segment_id)) == {u for u in users if in_range(segment_id, u, 80)}
+    await set_plan(database, "A", 30)
+    await advance_rollout(database, segment_id)
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
+
+
+async def test_who_joined_at_once_for_a_cancelled_plan_is_taken_out_by_a_lower_one(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await set_plan(database, "A", 80)
+    users = await store_users(sql, 100)
+    await cancel(database, "A")
+    await set_plan(database, "A", stage(30, after=HOUR))
+    await advance_rollout(database, segment_id)
+    assert await members(sql, segment_id) == {}
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
+
+
+async def test_who_joined_at_once_during_a_pass_that_was_not_finished_is_of_its_reach(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    early = await store_users(sql, 50)
+    await set_plan(database, "A", 90)
+    await begin_and_sample(database, segment_id)
+    late = await store_users(sql, 50, first=51)
+    await set_plan(database, "A", 60)
+    await begin_and_sample(database, segment_id)
+    await chunk(database, segment_id)
+    assert set(await members(sql, segment_id)) == sample_of(segment_id, [*early, *late], 60)
