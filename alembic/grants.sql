@@ -20,5 +20,6 @@ GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
 -- The last arrival, which begins a pass.
 GRANT SELECT ON SEQUENCE users_arrival_seq TO {service};
+GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
 GRANT SELECT, INSERT, UPDATE ON leases TO {service};
 GRANT EXECUTE ON FUNCTION make_history_partitions(date, integer) TO {service};

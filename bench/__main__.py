@@ -16,7 +16,7 @@ from bench import starts
 from bench.contest import WrongAnswer
 from bench.data import Sizes
 from bench.databases import filled
-from bench.plan import LARGE, SMALL, SMOKE, Bench, Plan
+from bench.plan import LARGE, ROLLOUT, ROLLOUT_SMALL, SMALL, SMOKE, Bench, Plan
 from bench.rows import MEASURED
 from bench.table import Row, rendered, write_json
 from segmentql.errors import SegmentQLError
@@ -83,6 +83,8 @@ def run(
                 main=Sizes(users, memberships, segments),
                 small=replace(SMALL, segments=segments),
                 large=LARGE if large else None,
+                rollout=ROLLOUT,
+                rollout_small=ROLLOUT_SMALL,
                 slices=3,
                 slice_seconds=4,
                 warm_up_seconds=0.5,

@@ -51,7 +51,8 @@ async def cloned(servers: LocalServers, name: str) -> AsyncIterator[str]:
             f"CREATE DATABASE {clone} TEMPLATE {name} OWNER segmentql_owner STRATEGY file_copy"
         )
         await server.execute("CHECKPOINT")  # its writes are nobody's whom we measure
-        yield clone
+    yield clone
+    async with connected(servers, "postgres") as server:  # which may have been restarted
         await server.execute(f"DROP DATABASE {clone} WITH (FORCE)")
 
 

@@ -18,6 +18,10 @@ class Plan:
     """What reads of the larger data are compared with."""
     large: Sizes | None
     """More than `main`, for the row that asks how reads do as data grow."""
+    rollout: Sizes
+    """What rollouts work on."""
+    rollout_small: Sizes
+    """What a worker's memory is compared with."""
     slices: int
     slice_seconds: float
     warm_up_seconds: float
@@ -31,11 +35,15 @@ class Plan:
 
 SMALL: Final = Sizes(users=2_000, memberships=10_000, segments=100)
 LARGE: Final = Sizes(users=2_000_000, memberships=10_000_000, segments=100)
+ROLLOUT: Final = Sizes(users=1_000_000, memberships=2_000_000, segments=100)
+ROLLOUT_SMALL: Final = Sizes(users=100_000, memberships=200_000, segments=100)
 
 SMOKE: Final = Plan(
     main=Sizes(users=400, memberships=2_000, segments=20),
     small=Sizes(users=100, memberships=500, segments=20),
     large=None,
+    rollout=Sizes(users=2_000, memberships=4_000, segments=20),
+    rollout_small=Sizes(users=200, memberships=400, segments=20),
     slices=1,
     # By number, so that the slowest of machines gets there as well.
     slice_seconds=20,

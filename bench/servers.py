@@ -63,16 +63,28 @@ async def reference(servers: LocalServers, settings: Settings) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def worker(servers: LocalServers, settings: Settings) -> AsyncIterator[ChildProcess]:
+async def worker(
+    servers: LocalServers, settings: Settings, *, scheduler: str = "on"
+) -> AsyncIterator[ChildProcess]:
     """`segmentql worker`."""
     name = "bench-worker"
+    environment = {**_environment(settings), "SEGMENTQL_SCHEDULER": scheduler}
 
     async def has_started() -> bool:
         return "worker_started" in _log(servers, name).read_text()
 
     command = [sys.executable, "-m", "segmentql", "worker"]
-    async with _running(servers, name, command, _environment(settings), has_started) as process:
+    async with _running(servers, name, command, environment, has_started) as process:
         yield process
+
+
+def peak_memory_mb(process: ChildProcess) -> float | None:
+    """The most memory that it has had so far; None where the system does not tell (no /proc)."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].removesuffix("kB")) / 1024
 
 
 @asynccontextmanager
@@ -138,6 +150,12 @@ def _environment(settings: Settings) -> dict[str, str]:
             "SEGMENTQL_DATABASE_URL": settings.database_url,
             "SEGMENTQL_DATABASE_READ_URL": "",
             "SEGMENTQL_REDIS_URL": settings.redis_url,
+            "SEGMENTQL_S3_ENDPOINT_URL": settings.store.endpoint_url,
+            "SEGMENTQL_S3_PUBLIC_ENDPOINT_URL": settings.store.public_endpoint_url,
+            "SEGMENTQL_S3_REGION": settings.s3_region,
+            "SEGMENTQL_S3_BUCKET": settings.s3_bucket,
+            "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
+            "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
             "SEGMENTQL_HOST": "127.0.0.1",
             "SEGMENTQL_LOG_FORMAT": "json",
         }

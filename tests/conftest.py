@@ -1,4 +1,4 @@
-"""What tests stand on: a real PostgreSQL and Redis, a migrated database, the real application.
+"""What tests stand on: real servers, a migrated database, a bucket, the real application.
 
 Tests commit for real. Each that asks for `sql`, `database` or `api` starts with empty tables.
 """
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import httpx
@@ -22,9 +22,14 @@ from sqlalchemy import Engine, event
 from segmentql.adapters import migrations
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.s3 import S3
+from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
 from segmentql.local import LocalServers, local_servers, named
 from segmentql.settings import Settings, child_environment
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 PATIENCE_SECONDS = 30
@@ -40,7 +45,7 @@ Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[LocalServers]:
-    """PostgreSQL and Redis, for the whole run; nothing is left of them."""
+    """PostgreSQL, Redis and the object store, for the whole run; nothing is left of them."""
     with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # root's servers run as another account, which must get in
@@ -85,6 +90,25 @@ async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIt
     opened = Database(settings, name="tests", deliver=sent.extend)
     yield opened
     await opened.dispose()
+
+
+@pytest.fixture(scope="session")
+async def s3(settings: Settings) -> AsyncIterator["S3Client"]:
+    """A client of the store, to look into the bucket, which is there."""
+    storage = Storage(settings)
+    await storage.set_up()
+    await storage.close()
+    opened = S3(settings.store)
+    yield await opened.client()
+    await opened.close()
+
+
+@pytest.fixture
+async def storage(settings: Settings, s3: "S3Client") -> AsyncIterator[Storage]:
+    """The bucket as the service sees it."""
+    opened = Storage(settings)
+    yield opened
+    await opened.close()
 
 
 class Api:
@@ -203,6 +227,12 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
             "SEGMENTQL_DATABASE_URL": settings.database_url,
             "SEGMENTQL_MIGRATION_DATABASE_URL": settings.owner_database_url,
             "SEGMENTQL_REDIS_URL": settings.redis_url,
+            "SEGMENTQL_S3_ENDPOINT_URL": settings.store.endpoint_url,
+            "SEGMENTQL_S3_PUBLIC_ENDPOINT_URL": settings.store.public_endpoint_url,
+            "SEGMENTQL_S3_REGION": settings.s3_region,
+            "SEGMENTQL_S3_BUCKET": settings.s3_bucket,
+            "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
+            "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
             "SEGMENTQL_LOG_FORMAT": "json",
             **changes,
         }
@@ -227,7 +257,7 @@ async def empty(sql: Sql) -> None:
         """
         SET session_replication_role = replica;
         TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases,
-            rollouts, rollout_stages RESTART IDENTITY;
+            rollouts, rollout_stages, reports RESTART IDENTITY;
         UPDATE last_pick SET user_id = 0;
         SET session_replication_role = DEFAULT;
         """

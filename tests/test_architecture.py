@@ -13,7 +13,7 @@ import pytest
 from segmentql.settings import child_environment
 
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
-FEATURES = ("segments", "users", "history", "memberships", "rollouts")
+FEATURES = ("segments", "users", "history", "memberships", "rollouts", "reports")
 """From left to right: a feature may know those to its left, and no other."""
 
 LAYERS = {  # what a module of each layer may import of ours, besides its own layer
@@ -186,7 +186,8 @@ def test_python_asks_no_wall_clock() -> None:
 
 
 def test_no_page_is_read_by_offset() -> None:
-    assert uses(r"(?i)\boffset\s+[:\d{]", but=("segments.service",)) == []
+    # OFFSET 0 skips nothing: it keeps PostgreSQL from asking the clock once a column.
+    assert uses(r"(?i)\boffset\s+(?!0\b)[:\d{]") == []
 
 
 def test_no_code_asks_whether_it_is_tested() -> None:

@@ -24,7 +24,7 @@ def _variables() -> dict[str, object]:
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
-    shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", ENV_EXAMPLE, re.MULTILINE))
+    shown = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", ENV_EXAMPLE, re.MULTILINE))
     expected = {
         name: str(default) if isinstance(default, str | int | float) else ""
         for name, default in _variables().items()

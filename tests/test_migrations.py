@@ -21,8 +21,6 @@ from segmentql.settings import Settings
 from segmentql.tables import Base
 from tests.conftest import Sql, environment, make_database
 
-HEAD = "0001"
-
 CATALOGUE = {
     "relations": """
         SELECT oid::regclass::text, relkind, relowner::regrole::text, relacl::text,
@@ -157,16 +155,18 @@ async def test_several_processes_that_migrate_at_once_all_succeed(
     said = [(await process.communicate())[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said
     assert [row[0] for row in await inside.fetch("SELECT version_num FROM alembic_version")] == [
-        HEAD
+        migrations.newest_revision()
     ]
 
 
 @pytest.mark.e2e  # for the five seconds that it takes
-async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing(
+async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing_itself(
     blank: Settings, inside: Sql
 ) -> None:
     await upgrade(blank)
-    first = await catalogue(inside)
+    await downgrade(blank, "0002")
+    at_0002 = await catalogue(inside)
+    await upgrade(blank)
     async with inside.transaction():
         await inside.execute("SELECT FROM users")  # a long read, which a DROP would wait for
         with pytest.raises(DBAPIError) as raised:
@@ -175,8 +175,23 @@ async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing(
         assert sqlstate(raised.value) == "55P03"
         # It is not in the queue any more, where all that come after would wait behind it.
         assert await inside.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
-    assert await catalogue(inside) == first
+    # Those before it needed no such lock, and have each been committed.
+    assert await catalogue(inside) == at_0002
     await downgrade(blank)
+
+
+async def test_users_stored_before_arrivals_were_counted_came_before_all_others(
+    blank: Settings, inside: Sql
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank, "0001")
+    await inside.execute("INSERT INTO users VALUES (8, now()), (9, now())")
+    await upgrade(blank)
+    await inside.execute("INSERT INTO users (id, created_at) VALUES (7, now())")
+    assert [tuple(row) for row in await inside.fetch("SELECT id, arrival FROM users")] == [
+        (8, 0),
+        (9, 0),
+        (7, 1),
+    ]
 
 
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
@@ -254,6 +269,7 @@ async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
         f"memberships_record_delete on memberships after delete statement old_rows {record}",
         "memberships_record_update on memberships after update statement old_rows new_rows "
         + record,
+        "users_enroll on users after insert statement new_rows enroll_new_users O",
     }
 
 
@@ -295,7 +311,11 @@ async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
     owner = "segmentql_owner"
     # Name, runs as its owner, its settings, its owner, the service may call it, anybody may.
     assert [tuple(row) for row in rows] == [
+        ("enroll_new_users()", True, public, owner, False, False),
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
         ("record_memberships()", True, public, owner, False, False),
         ("refuse_truncate()", False, ["search_path=pg_catalog, pg_temp"], owner, True, True),
+        # Read in others' names: by the trigger, and by the service on its own tables.
+        ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
+        ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
     ]

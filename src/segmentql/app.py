@@ -26,6 +26,7 @@ from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
+from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.graphql.execution import Engine
 from segmentql.graphql.view import PAGE_HEADERS, GraphQLView
@@ -37,7 +38,8 @@ from segmentql.tables import Cause
 log = structlog.get_logger(__name__)
 
 PING_SECONDS: Final = 0.3
-"""How long `/readyz` waits for Redis: a probe has little patience, and Redis does not decide it."""
+"""How long `/readyz` waits for Redis and the store: a probe has little patience, and they do not
+decide it."""
 
 EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
@@ -56,12 +58,16 @@ def create_app(settings: Settings) -> Starlette:
             socket_connect_timeout=PING_SECONDS,
             retry=None,
         )
+        storage = Storage(settings)
         app.state.database = database
         app.state.redis = redis
+        app.state.storage = storage
         app.state.settings = settings
         app.state.view = GraphQLView(
             engine,
             database,
+            storage,
+            app.state.stopping,
             max_body_bytes=settings.max_body_bytes,
             page=EXPLORER / "index.html",
         )
@@ -69,10 +75,11 @@ def create_app(settings: Settings) -> Starlette:
             yield
         finally:
             redis.close()
+            await storage.close()
             await database.dispose()
             sender.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -85,6 +92,8 @@ def create_app(settings: Settings) -> Starlette:
         middleware=[Middleware(RequestIds), Middleware(GraphQLFirst)],
         lifespan=lifespan,
     )
+    app.state.stopping = asyncio.Event()
+    return app
 
 
 class GraphQLFirst:
@@ -107,11 +116,18 @@ async def healthz(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Say whether reads can be served: 200 while the database answers, 503 while it does not."""
-    answers, redis = await asyncio.gather(
-        request.app.state.database.answers(), _redis_state(request.app.state.redis)
+    state = request.app.state
+    answers, redis, store = await asyncio.gather(
+        state.database.answers(),
+        _redis_state(state.redis),
+        state.storage.answers(seconds=PING_SECONDS),
     )
     return JSONResponse(
-        {"database": "ok" if answers else "unavailable", "redis": redis},
+        {
+            "database": "ok" if answers else "unavailable",
+            "redis": redis,
+            "store": "ok" if store else "degraded",
+        },
         status_code=200 if answers else 503,
     )
 

@@ -17,6 +17,9 @@ from sqlalchemy.pool import NullPool
 from segmentql.adapters.database import CONNECT_SECONDS
 from segmentql.adapters.jobs import REDIS_SECONDS
 from segmentql.adapters.migrations import newest_revision
+from segmentql.adapters.s3 import Limits
+from segmentql.adapters.storage import Storage
+from segmentql.errors import BucketMissing, StoreFailed
 from segmentql.settings import Settings
 
 OLDEST_POSTGRESQL: Final = 180000
@@ -25,6 +28,10 @@ OLDEST_POSTGRESQL: Final = 180000
 OLDEST_REDIS: Final = (6, 0)
 MOST_SKEW_SECONDS: Final = 2.0
 FRESH_SCHEDULER_SECONDS: Final = 10
+MOST_STORE_SKEW_SECONDS: Final = 60
+"""A store refuses what is signed by a clock a quarter of an hour off; links run out by its own."""
+
+STORE_LIMITS: Final = Limits(read_seconds=5, attempts=1)
 
 
 class Verdict(enum.Enum):
@@ -74,6 +81,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     if settings.database_read_url:
         yield await _connects("replica", settings.database_read_url)
     async for finding in _redis(settings.redis_url):
+        yield finding
+    async for finding in _store(settings):
         yield finding
 
 
@@ -247,6 +256,39 @@ async def _redis(url: str) -> AsyncIterator[Finding]:
             f"maxmemory-policy is {policy}, so jobs may be thrown away",
             "set it to noeviction",
         )
+
+
+async def _store(settings: Settings) -> AsyncIterator[Finding]:
+    storage = Storage(settings, STORE_LIMITS)
+    where = f"{settings.store.endpoint_url}, bucket {settings.s3_bucket}"
+    try:
+        before = time.time()
+        clock = await storage.check()
+        skew = clock.timestamp() - (before + time.time()) / 2
+    except BucketMissing:
+        yield Finding("object store", Verdict.FAILED, where, "run `segmentql bucket`")
+        return
+    except StoreFailed as failed:
+        yield Finding(
+            "object store",
+            Verdict.FAILED,
+            f"{where}: {failed.reason}",
+            "check that it runs there, and SEGMENTQL_S3_ACCESS_KEY and SEGMENTQL_S3_SECRET_KEY;"
+            " until then reports fail, and nothing else does",
+        )
+        return
+    finally:
+        await storage.close()
+    yield Finding("object store", Verdict.OK, where)
+    yield _store_clock(skew)
+
+
+def _store_clock(skew_seconds: float) -> Finding:
+    finding = _clock("object store's clock", skew_seconds)
+    if abs(skew_seconds) <= MOST_STORE_SKEW_SECONDS:
+        return Finding(finding.what, Verdict.OK, finding.saw)
+    do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
+    return Finding(finding.what, Verdict.WARNING, finding.saw, do)
 
 
 def _where(url: str) -> str:

@@ -16,6 +16,10 @@ SegmentQLError
  |    +-- NotAnswering        ... it hangs, or all its connections are busy
  |    +-- OutcomeUnknown      ... and whether the change was made cannot be told
  +-- TimedOut                 the database took longer than it may
+ +-- StoreFailed              the object store did not do what was asked; `reason` is for people
+ |    +-- StoreUnavailable     ... it is away, hangs, or has a fault of its own: later may do
+ |    +-- StoreRefused         ... it refused: somebody must change something first
+ |         +-- BucketMissing
  +-- SettingsError            the environment does not describe a service that can start
  +-- LocalServerError         `segmentql up` could not start or keep one of its servers
 
@@ -119,6 +123,31 @@ class TimedOut(SegmentQLError):
 
     source: object = None
     """The loader whose statement it was, if any."""
+
+
+class StoreFailed(SegmentQLError):
+    """The object store did not do what was asked.
+
+    `reason` is a sentence's part for whoever runs the service: no address, no key, no link.
+    `code` is the store's own word for it, where it said one.
+    """
+
+    def __init__(self, reason: str, code: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class StoreUnavailable(StoreFailed):
+    """The object store cannot be reached, hangs, or has a fault of its own: later may do."""
+
+
+class StoreRefused(StoreFailed):
+    """The object store refuses, and will until somebody changes something."""
+
+
+class BucketMissing(StoreRefused):
+    """The bucket does not exist."""
 
 
 class SettingsError(SegmentQLError):

@@ -44,5 +44,9 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("dramatiq", "uvicorn.access", "alembic.runtime.plugins"):
-        logging.getLogger(noisy).setLevel("WARNING")
+    # botocore's tell what it signs, links included.
+    for silenced in (
+        *("dramatiq", "uvicorn.access", "alembic.runtime.plugins"),
+        *("aioboto3", "aiobotocore", "botocore"),
+    ):
+        logging.getLogger(silenced).setLevel("WARNING")

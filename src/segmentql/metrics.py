@@ -52,6 +52,12 @@ LEAVES_RECORDED = Counter(
 ROLLOUT_CHANGES = Counter(
     "segmentql_rollout_changes", "Members that rollouts put in or took out, by change.", ["change"]
 )
+REPORTS = Counter("segmentql_reports", "Reports that are over, by how they ended.", ["outcome"])
+REPORT_SECONDS = Histogram(
+    "segmentql_report_duration_seconds",
+    "Time from asking for a report until it was ready.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 
 UNTIDIED = "segmentql_memberships_due"
 """Read from the database when Prometheus asks; see `app.py`."""

@@ -8,6 +8,7 @@ from segmentql.graphql.failures import InvalidInput
 from segmentql.graphql.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
 from segmentql.memberships.api import MembershipMutations
+from segmentql.reports.api import ReportMutations, ReportQueries
 from segmentql.rollouts.api import RolloutMutations, RolloutNotFound, RolloutStateConflict
 from segmentql.segments.api import (
     SegmentAlreadyExists,
@@ -18,9 +19,10 @@ from segmentql.segments.api import (
 )
 from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
 
-Query = merge_types("Query", (UserQueries, SegmentQueries, HistoryQueries))
+Query = merge_types("Query", (UserQueries, SegmentQueries, HistoryQueries, ReportQueries))
 Mutation = merge_types(
-    "Mutation", (UserMutations, SegmentMutations, MembershipMutations, RolloutMutations)
+    "Mutation",
+    (UserMutations, SegmentMutations, MembershipMutations, RolloutMutations, ReportMutations),
 )
 
 

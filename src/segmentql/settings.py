@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +16,8 @@ from segmentql.errors import SettingsError
 
 PREFIX = "SEGMENTQL_"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+STORE_NEEDS = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
+"""What has no default; required as a set, and only where `load_settings` is told so."""
 
 
 def _database_url(text: str) -> str:
@@ -38,8 +42,40 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _store_url(text: str) -> str:
+    """An S3 endpoint: the bucket is a setting of its own, and so are the keys."""
+    try:
+        url = urlsplit(text)
+        is_right = (
+            url.scheme in {"http", "https"}
+            and bool(url.hostname)
+            and url.port != 0  # asking for it also checks it
+            and url.path in {"", "/"}
+            and not (url.username or url.password or url.query or url.fragment)
+        )
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError("must be like https://s3.example.com or http://host:9000")
+    return text.rstrip("/")
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where the object store is, and how to be let in."""
+
+    endpoint_url: str
+    public_endpoint_url: str
+    """The store as who downloads sees it: links are signed for this one."""
+    region: str
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
 
 
 class Settings(BaseSettings):
@@ -55,6 +91,15 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=10, ge=1, le=200)
     statement_timeout_seconds: float = Field(default=10, gt=0, le=3600)
     redis_url: RedisUrl = Field(repr=False)
+    s3_endpoint_url: StoreUrl | None = None
+    s3_public_endpoint_url: StoreUrl | None = None
+    s3_region: str = Field(default="us-east-1", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    s3_bucket: str = Field(
+        default="segmentql-reports", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+    )
+    s3_access_key: str | None = Field(default=None, repr=False)
+    s3_secret_key: str | None = Field(default=None, repr=False)
+    report_retention_days: int = Field(default=30, ge=1, le=3650)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -71,16 +116,45 @@ class Settings(BaseSettings):
         """The address that migrations use: the schema's owner's, where one is set."""
         return self.migration_database_url or self.database_url
 
+    @property
+    def store(self) -> StoreSettings:
+        """The object store.
 
-def load_settings(**overrides: Any) -> Settings:
+        Raises:
+            SettingsError: it is not set; not where `load_settings` was told to look for it.
+        """
+        if not (self.s3_endpoint_url and self.s3_access_key and self.s3_secret_key):
+            missing = [name for name in STORE_NEEDS if not getattr(self, name)]
+            raise SettingsError([f"{PREFIX}{name.upper()} is not set" for name in missing])
+        return StoreSettings(
+            endpoint_url=self.s3_endpoint_url,
+            public_endpoint_url=self.s3_public_endpoint_url or self.s3_endpoint_url,
+            region=self.s3_region,
+            bucket=self.s3_bucket,
+            access_key=self.s3_access_key,
+            secret_key=self.s3_secret_key,
+        )
+
+
+class _WithStore(Settings):
+    """The settings of a command that does not go without the store."""
+
+    s3_endpoint_url: StoreUrl
+    s3_access_key: str = Field(repr=False)
+    s3_secret_key: str = Field(repr=False)
+
+
+def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:
     """Read the settings; `overrides` (of `None`: none) win over the environment.
+
+    `with_store` makes the store's required, which a command that only knows the database needs not.
 
     Raises:
         SettingsError: naming every setting that is missing or wrong, all at once.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return (_WithStore if with_store else Settings)(**given)
     except ValidationError as error:
         raise SettingsError([_problem(detail) for detail in error.errors()]) from None
 

@@ -68,10 +68,20 @@ class PassPhase(enum.StrEnum):
     DONE = "DONE"
 
 
+class ReportStatus(enum.StrEnum):
+    """How far a report is."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
 OPERATION = Enum(Operation, name="operation")
 CAUSE = Enum(Cause, name="cause")
 ROLLOUT_STATE = Enum(RolloutState, name="rollout_state")
 PASS_PHASE = Enum(PassPhase, name="pass_phase")
+REPORT_STATUS = Enum(ReportStatus, name="report_status")
 PERCENT = Numeric(6, 3)
 
 
@@ -293,6 +303,44 @@ class HistoryRow(Base):
     cause: Mapped[Cause] = mapped_column(CAUSE)
     actor: Mapped[str | None] = mapped_column(Text)
     recorded_at: Mapped[Moment]
+
+
+class ReportRow(Base):
+    """A month of history that somebody asked for as a file. No foreign key: users may go."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        CheckConstraint("month BETWEEN 1 AND 12", name="month_range"),
+        CheckConstraint(
+            "(finished_at IS NOT NULL) = (status IN ('READY', 'FAILED'))",
+            name="finished_when_over",
+        ),
+        CheckConstraint("(failure IS NOT NULL) = (status = 'FAILED')", name="failure_when_failed"),
+        Index(None, "user_id", "id"),
+        Index(None, "created_at"),  # the old ones
+        Index(  # what the scheduler looks through
+            "ix_reports_unfinished",
+            "touched_at",
+            postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    user_id: Mapped[int | None] = mapped_column(BigInteger)
+    year: Mapped[int]
+    month: Mapped[int]
+    status: Mapped[ReportStatus] = mapped_column(REPORT_STATUS)
+    row_count: Mapped[int | None] = mapped_column(BigInteger)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[Moment]
+    finished_at: Mapped[Moment | None]
+    failure: Mapped[str | None] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    object_key: Mapped[str | None] = mapped_column(Text)
+    touched_at: Mapped[Moment]
+    """When its worker was last heard of, or when the next try is due."""
+
+    actor: Mapped[str | None] = mapped_column(Text)
 
 
 class LeaseRow(Base):

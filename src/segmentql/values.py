@@ -21,6 +21,12 @@ MAX_SLUGS_PER_CHANGE: Final = 100
 MAX_PAGE_ROWS: Final = 100
 MAX_USERS_BY_ID: Final = 1000
 
+MAX_WAIT_SECONDS: Final = 60
+DEFAULT_WAIT_SECONDS: Final = 5
+MAX_LINK_SECONDS: Final = 604_800
+"""A week: S3 takes no older signature."""
+
+DEFAULT_LINK_SECONDS: Final = 900
 MAX_STAGES: Final = 50
 PERCENT_DECIMALS: Final = 3
 
@@ -34,6 +40,7 @@ AFTER_ALLOWED: Final = f"0 to {MAX_TTL_SECONDS} seconds after the stage before, 
 VERSION_ALLOWED: Final = "a whole number of at least 1"
 
 _USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_REPORT_ID = re.compile(r"rep_([1-9][0-9]{0,18})", re.ASCII)
 _SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.ASCII)
 
 
@@ -91,11 +98,45 @@ def after(seconds: int) -> timedelta:
     raise BadValue(f"{seconds} seconds is out of range", AFTER_ALLOWED)
 
 
+def year(number: int) -> int:
+    """A year of history."""
+    return _within("a year", number, lowest=2000, highest=9999)
+
+
+def month(number: int) -> int:
+    """A month of a year, 1 is January."""
+    return _within("a month", number, lowest=1, highest=12)
+
+
+def wait_seconds(number: int) -> int:
+    """How long `createReport` waits for the report."""
+    return _within("a wait in seconds", number, lowest=0, highest=MAX_WAIT_SECONDS)
+
+
+def link_seconds(number: int) -> int:
+    """How long a link to a file works."""
+    return _within("a life of a link in seconds", number, lowest=1, highest=MAX_LINK_SECONDS)
+
+
+def report_id(text: str) -> int:
+    """The number in a report's opaque id."""
+    found = _REPORT_ID.fullmatch(text)
+    if found and (number := int(found[1])) <= MAX_USER_ID:
+        return number
+    raise BadValue(f"{_shown(text)} is not the id of a report", "the `id` of a report")
+
+
 def version(number: int) -> int:
     """The version of a segment that a change expects to find."""
     if number >= 1:
         return number
     raise BadValue(f"{number} is not a version", VERSION_ALLOWED)
+
+
+def _within(what: str, number: int, *, lowest: int, highest: int) -> int:
+    if lowest <= number <= highest:
+        return number
+    raise BadValue(f"{number} is not {what}", f"{lowest} to {highest}")
 
 
 def _text(what: str, text: str, *, shortest: int, longest: int) -> str:

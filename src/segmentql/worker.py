@@ -15,17 +15,23 @@ from dramatiq.middleware import Middleware
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Actor, Sender, declare, redis_broker, worker_middleware
 from segmentql.adapters.scheduler import Scheduler, Watch
+from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
 from segmentql.memberships import actors as membership_actors
+from segmentql.reports import actors as report_actors
 from segmentql.rollouts import actors as rollout_actors
 from segmentql.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS, *rollout_actors.ACTORS)
+REPORT_ACTORS: Final = report_actors.ACTORS
+"""Apart from the others, for they need the store as well."""
+
 WATCHES: Final[tuple[Watch, ...]] = (
     *membership_actors.WATCHES,
     *rollout_actors.WATCHES,
+    *report_actors.WATCHES,
     *history_actors.WATCHES,
 )
 
@@ -47,12 +53,20 @@ class Runtime(Middleware):
         self._settings = settings
         self._sender = sender
         self._database: Database | None = None
+        self._storage: Storage | None = None
         self._scheduler: asyncio.Task[None] | None = None
 
     def database(self) -> Database:
         if self._database is None:
             raise RuntimeError("the worker has not booted")
         return self._database
+
+    def desk(self) -> report_actors.Desk:
+        if self._storage is None:
+            raise RuntimeError("the worker has not booted")
+        return report_actors.Desk(
+            self.database(), self._storage, self._settings.report_retention_days
+        )
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
         _on_loop(self._start())
@@ -64,6 +78,7 @@ class Runtime(Middleware):
         self._database = Database(
             self._settings, name="segmentql worker", deliver=self._sender.deliver
         )
+        self._storage = Storage(self._settings)
         if self._settings.scheduler == "on":
             scheduler = Scheduler(self._database, WATCHES, self._sender.deliver)
             self._scheduler = asyncio.create_task(scheduler.run())
@@ -72,6 +87,7 @@ class Runtime(Middleware):
         if self._scheduler:
             self._scheduler.cancel()
             await asyncio.wait([self._scheduler])
+        await self.desk().storage.close()
         await self.database().dispose()
 
 
@@ -87,6 +103,7 @@ def make_worker(settings: Settings, sender: Sender) -> dramatiq.worker.Worker:
     runtime = Runtime(settings, sender)
     broker = redis_broker(settings.redis_url, [*worker_middleware(), runtime])
     declare(broker, ACTORS, runtime.database)
+    declare(broker, REPORT_ACTORS, runtime.desk)
     # Dramatiq reads this from the environment when imported; 3 s is long for a TTL.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(

@@ -29,7 +29,11 @@ pytestmark = [
 ]
 
 NONE_OUTSIDE = dict.fromkeys(
-    ("SEGMENTQL_DATABASE_URL", "SEGMENTQL_MIGRATION_DATABASE_URL", "SEGMENTQL_REDIS_URL"), ""
+    (
+        *("SEGMENTQL_DATABASE_URL", "SEGMENTQL_MIGRATION_DATABASE_URL"),
+        *("SEGMENTQL_REDIS_URL", "SEGMENTQL_S3_ENDPOINT_URL"),
+    ),
+    "",
 )
 READY_SECONDS = 120  # a cap for slow machines; what is promised is measured elsewhere
 CREATE = '{"query": "mutation { createSegment(input: {slug: \\"kept\\"}) { segment { slug } } }"}'

@@ -193,6 +193,26 @@ class Database:
         return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
 
 
+async def copy_csv(
+    session: ReadSession,
+    statement: str,
+    arguments: Sequence[object],
+    write: Callable[[bytes], Awaitable[None]],
+) -> int:
+    """Have PostgreSQL write a SELECT's rows as CSV with a header; how many rows it was.
+
+    `statement` takes its arguments as asyncpg does, `$1` and so on. `write` is awaited for each
+    chunk, and holds up the database meanwhile.
+    """
+    connection = await session.connection()
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None  # noqa: S101 - it was connected by the line before
+    status: str = await driver.copy_from_query(
+        statement, *arguments, output=write, format="csv", header=True
+    )
+    return int(status.rpartition(" ")[2])
+
+
 def sqlstate(error: DBAPIError) -> str | None:
     """PostgreSQL's code for what went wrong; None where it never came to say."""
     return getattr(error.orig, "sqlstate", None)

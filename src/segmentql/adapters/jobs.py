@@ -71,6 +71,14 @@ START_ROLLOUT_STAGE: Final = Job(
 """The same work when a stage is due, on a queue of its own, as the ends of memberships."""
 
 
+MAKE_REPORT: Final = Job("make_report", queue="reports", time_limit_seconds=2400, max_retries=0)
+"""No retries of Dramatiq's: the row counts tries, and says when the next one is due."""
+
+REMOVE_OLD_REPORTS: Final = Job(
+    "remove_old_reports", queue="tidying", time_limit_seconds=600, max_retries=3
+)
+
+
 @dataclass(frozen=True)
 class Message:
     """A hint that there is work of a kind; `args` are ids only."""

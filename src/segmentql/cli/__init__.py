@@ -4,7 +4,18 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("up", "serve", "worker", "migrate", "seed", "doctor", "schema")
+COMMANDS = (
+    "up",
+    "serve",
+    "worker",
+    "migrate",
+    "bucket",
+    "seed",
+    "report",
+    "rollout",
+    "doctor",
+    "schema",
+)
 """Each is a function of this name in the module of this name."""
 
 

@@ -17,7 +17,7 @@ COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"
 @data_dir_option
 def doctor(data_dir: Path) -> None:
     """Check every connection, version, migration and clock; exit with 1 if one failed."""
-    findings = asyncio.run(_examined(settings_or_running(data_dir)))
+    findings = asyncio.run(_examined(settings_or_running(data_dir, with_store=True)))
     if any(finding.verdict is Verdict.FAILED for finding in findings):
         sys.exit(1)
 

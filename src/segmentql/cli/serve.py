@@ -1,7 +1,11 @@
 """`segmentql serve`: the API alone, against services that run elsewhere."""
 
+import asyncio
 import gc
-from typing import Final
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
 
 import click
 import uvicorn
@@ -30,8 +34,8 @@ GC_ALLOCATIONS: Final = 20_000
     help="How many processes.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the API; the database and Redis are where the settings say."""
-    settings = settings_or_exit(host=host, port=port)
+    """Serve the API; the database, Redis and the store are where the settings say."""
+    settings = settings_or_exit(with_store=True, host=host, port=port)
     uvicorn.run(
         "segmentql.cli.serve:make_app",
         factory=True,
@@ -49,12 +53,27 @@ def make_app() -> ASGIApp:
     """Make one process' application; uvicorn calls this in each."""
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
 
-    settings = settings_or_exit()
+    settings = settings_or_exit(with_store=True)
     logs.configure(settings)
     app = create_app(settings)
+    _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it
     # again and again, and not at every few hundred objects that a large answer is made of.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     return app
+
+
+def _on_sigterm(call: Callable[[], None]) -> None:
+    """Also do this when the server is told to stop; uvicorn's own handler is installed by now."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(call)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, handle)

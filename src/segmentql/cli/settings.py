@@ -19,15 +19,15 @@ data_dir_option = click.option(
 )
 
 
-def settings_or_running(data_dir: Path) -> Settings:
+def settings_or_running(data_dir: Path, *, with_store: bool = False) -> Settings:
     """Read the settings; those that are missing are the `segmentql up`'s that runs in a folder."""
-    return settings_or_exit(**running_settings(data_dir))
+    return settings_or_exit(with_store=with_store, **running_settings(data_dir))
 
 
-def settings_or_exit(**overrides: Any) -> Settings:
+def settings_or_exit(*, with_store: bool = False, **overrides: Any) -> Settings:
     """Read the settings; exit with status 1 and a line for each that is missing or wrong."""
     try:
-        return load_settings(**overrides)
+        return load_settings(with_store=with_store, **overrides)
     except SettingsError as error:
         problems = "\n".join(f"  {problem}" for problem in error.problems)
         raise click.ClickException(

@@ -30,10 +30,11 @@ from segmentql.errors import LocalServerError, SettingsError
     help="How many processes serve the API.",
 )
 def up(data_dir: Path, port: int | None, workers: int) -> None:
-    """Run everything on this machine: PostgreSQL, Redis, the worker and the API.
+    """Run everything on this machine: PostgreSQL, Redis, the object store, the worker, the API.
 
-    An outside service is used instead of ours where its URL is set (SEGMENTQL_DATABASE_URL,
-    SEGMENTQL_REDIS_URL). Ctrl-C and SIGTERM stop everything; the data stay.
+    An outside service is used instead of ours where its URL is set: SEGMENTQL_DATABASE_URL,
+    SEGMENTQL_REDIS_URL, SEGMENTQL_S3_ENDPOINT_URL. Ctrl-C and SIGTERM stop everything; the data
+    stay.
     """
     from segmentql.local.up import Commands, run_up  # noqa: PLC0415 - no other command needs it
 

@@ -1,5 +1,6 @@
 """What a resolver finds at `info.context`: never a session, for resolvers run side by side."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -7,6 +8,7 @@ from typing import TypeAlias, TypeVar
 import strawberry
 
 from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 
@@ -18,6 +20,10 @@ class Context:
     """One request's view of the service."""
 
     database: Database
+    storage: Storage
+    stopping: asyncio.Event
+    """Set when the process is told to stop: whoever only waits should answer now."""
+
     primary_loaders: Loaders
     replica_loaders: Loaders
     request_id: str

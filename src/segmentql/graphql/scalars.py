@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NewType
 
 import strawberry
 from strawberry.types.scalar import ScalarDefinition
@@ -53,6 +53,28 @@ def serialize_date_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+BigInt = NewType("BigInt", int)
+"""A whole number that may be larger than GraphQL's Int."""
+
+LARGEST_EXACT: Final = 2**53
+"""Beyond it, the numbers of JSON are not exact everywhere."""
+
+
+def parse_big_int(value: object, node: ValueNode | None = None) -> int:
+    """Read a whole number.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_EXACT:
+        return value
+    raise GraphQLError(
+        f"{str(value)[:40]!r} is not a BigInt.",
+        nodes=node,
+        extensions={"code": Code.BAD_REQUEST, "allowed": f"a whole number up to {LARGEST_EXACT}"},
+    )
+
+
 SCALARS: Final[Mapping[object, ScalarDefinition]] = {
     datetime: strawberry.scalar(
         name="DateTime",
@@ -64,5 +86,11 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         serialize=serialize_date_time,
         parse_value=parse_date_time,
         parse_literal=parse_date_time_literal,
-    )
+    ),
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description="A whole number up to 2^53, as a JSON number.",
+        serialize=int,
+        parse_value=parse_big_int,
+    ),
 }

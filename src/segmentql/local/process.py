@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 
 async def _nothing() -> None:
-    """What a program needs before or after its start, mostly."""
+    """What a program needs before its start, after it, or after its stop, mostly."""
 
 
 async def _at_once() -> bool:
@@ -39,7 +39,8 @@ class Program:
     """A program to run as a child: all that is particular to PostgreSQL, the worker, ...
 
     `before_start` and `after_ready` run at each start: they are idempotent. `ready` is asked again
-    and again while the process lives; it raises only where asking on is useless.
+    and again while the process lives; it raises only where asking on is useless. `after_stop` is
+    missed where we are killed.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Program:
     ready: Callable[[], Awaitable[bool]] = _at_once
     before_start: Callable[[], Awaitable[None]] = _nothing
     after_ready: Callable[[], Awaitable[None]] = _nothing
+    after_stop: Callable[[], Awaitable[None]] = _nothing
     ready_seconds: float = 60
     """How long a first start may take."""
     stop_signal: signal.Signals = signal.SIGTERM
@@ -157,6 +159,7 @@ class ChildProcess:
         await self._end_by(program.hurry_signal, HURRY_SECONDS, None)
         await self.kill()
         await self.stop_strays()
+        await program.after_stop()
 
     async def kill(self) -> None:
         """End the process at once, as a crash would."""

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis alone, for tests and tools that need them without the rest."""
+"""PostgreSQL, Redis and the object store, for tests and tools that need them without the rest."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,12 +15,14 @@ from segmentql.local.ports import free_port
 from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
 from segmentql.local.process import ChildProcess
 from segmentql.local.redis import redis, redis_url
+from segmentql.local.store import store, store_settings
+from segmentql.local.together import together
 from segmentql.settings import Settings
 
 
 @dataclass(frozen=True)
 class LocalServers:
-    """Both servers, started, with their addresses; they may be stopped, killed and restarted.
+    """The servers, started, with their addresses; they may be stopped, killed and restarted.
 
     The addresses stay true: a restart keeps the port.
     """
@@ -29,8 +31,11 @@ class LocalServers:
     owner_url: str = field(repr=False)
     service_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+    store_settings: Mapping[str, str] = field(repr=False)
+    """By field name."""
     postgres: ChildProcess
     redis: ChildProcess
+    store: ChildProcess
     folder: Path
     """Where the data are: not the asked one where root's stand-in had to be used."""
 
@@ -41,6 +46,9 @@ class LocalServers:
             database_url=named(self.service_url, database),
             migration_database_url=named(self.owner_url, database),
             redis_url=self.redis_url,
+            s3_endpoint_url=self.store_settings["s3_endpoint_url"],
+            s3_access_key=self.store_settings["s3_access_key"],
+            s3_secret_key=self.store_settings["s3_secret_key"],
         )
 
 
@@ -57,7 +65,7 @@ def named(url: str, database: str) -> str:
 async def local_servers(
     folder: Path, *, postgres_settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[LocalServers]:
-    """Run PostgreSQL and Redis in `folder` (made when missing, kept afterwards) until the exit.
+    """Run the servers in `folder` (made when missing, kept afterwards) until the exit.
 
     `postgres_settings` are added to ours, such as `{"fsync": "off"}`. To be left on the thread
     that entered it: Linux ends the servers when that thread ends.
@@ -67,21 +75,24 @@ async def local_servers(
     """
     data = open_data_folder(folder, server_account(), lambda line: click.echo(line, err=True))
     with lock(data):
-        postgres_port, redis_port = free_port(), free_port()
+        postgres_port, redis_port, store_port = (free_port() for _ in range(3))
+        processes = (
+            ChildProcess(postgres(data, postgres_port, postgres_settings)),
+            ChildProcess(redis(data, redis_port)),
+            ChildProcess(store(data, store_port)),
+        )
         async with AsyncExitStack() as stack:
-            processes = (
-                ChildProcess(postgres(data, postgres_port, postgres_settings)),
-                ChildProcess(redis(data, redis_port)),
-            )
             for process in processes:
                 stack.push_async_callback(process.stop)
-                await process.start()
+            await together(*(process.start() for process in processes))
             yield LocalServers(
                 superuser_url=postgres_url(data, SUPERUSER, postgres_port),
                 owner_url=postgres_url(data, OWNER, postgres_port),
                 service_url=postgres_url(data, SERVICE, postgres_port),
                 redis_url=redis_url(data, redis_port),
+                store_settings=store_settings(data, store_port),
                 postgres=processes[0],
                 redis=processes[1],
+                store=processes[2],
                 folder=data.path,
             )

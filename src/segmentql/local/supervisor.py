@@ -55,6 +55,17 @@ class Supervisor:
         where = f" on {program.address}" if program.address else ""
         self._say(f"{program.name}{where}, {time.monotonic() - started:.1f} s")
 
+    async def prepare(self, server: Program | None, task: Program | None = None) -> None:
+        """Start a server, and then run what prepares it; an outside server is there already.
+
+        Raises:
+            LocalServerError: one of them failed.
+        """
+        if server:
+            await self.start(server)
+        if task:
+            await self.run(task)
+
     async def run(self, program: Program) -> None:
         """Run a program that ends by itself.
 

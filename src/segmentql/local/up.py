@@ -21,7 +21,9 @@ from segmentql.local.probes import ask
 from segmentql.local.process import ChildProcess, Program
 from segmentql.local.redis import redis, redis_url
 from segmentql.local.running import announced
+from segmentql.local.store import store, store_settings
 from segmentql.local.supervisor import Supervisor
+from segmentql.local.together import together
 from segmentql.settings import METRICS_VARIABLE, PREFIX, child_environment, is_set, load_settings
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -43,6 +45,7 @@ class Commands:
     """The commands of ours that run as children."""
 
     migrate: Sequence[str] = _our("migrate")
+    bucket: Sequence[str] = _our("bucket")
     worker: Sequence[str] = _our("worker")
     serve: Sequence[str] = _our("serve")
 
@@ -66,7 +69,9 @@ async def run_up(
     with lock(data):
         plan = _plan(data, port, workers, commands)
         # What a killed run left may hold the API's port, so it goes first.
-        for program in (plan.api, plan.worker, plan.migrate, *reversed(plan.servers)):
+        ours = (plan.api, plan.worker, plan.migrate, plan.bucket)
+        servers = (plan.store, plan.redis, plan.database)
+        for program in (*ours, *(server for server in servers if server)):
             await ChildProcess(program).stop_strays()
         if not is_free(plan.host, plan.port):
             raise LocalServerError(f"port {plan.port} is in use: choose another with --port")
@@ -86,8 +91,12 @@ async def run_up(
 class _Plan:
     """What runs and where; nothing of it is started yet."""
 
-    servers: Sequence[Program]
+    database: Program | None
+    """This server and the next two: None where an outside one is used."""
+    redis: Program | None
+    store: Program | None
     migrate: Program
+    bucket: Program
     worker: Program
     api: Program
     host: str
@@ -97,10 +106,13 @@ class _Plan:
 
 
 def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) -> _Plan:
-    servers, ours = _servers(data)
+    database, for_database = _database(data)
+    own_redis, for_redis = _redis(data)
+    own_store, for_store = _store(data)
+    ours = {**for_database, **for_redis, **for_store}
     if port is not None:
         ours["port"] = str(port)
-    settings = load_settings(**ours)
+    settings = load_settings(with_store=True, **ours)
     child = partial(
         Program,
         environment=child_environment(
@@ -112,8 +124,11 @@ def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) 
     )
     address = _address(settings.host, settings.port)
     return _Plan(
-        servers,
+        database,
+        own_redis,
+        own_store,
         child(name="migrations", command=commands.migrate, pid_file=data.run / "migrate.pid"),
+        child(name="bucket", command=commands.bucket, pid_file=data.run / "bucket.pid"),
         child(name="worker", command=commands.worker, pid_file=data.run / "worker.pid"),
         child(
             name="API",
@@ -128,38 +143,54 @@ def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) 
     )
 
 
-def _servers(data: DataFolder) -> tuple[list[Program], dict[str, str]]:
-    """The servers to run, and the settings that lead to them; outside ones are left out."""
-    servers: list[Program] = []
-    settings: dict[str, str] = {}
-    if not is_set("database_url"):
-        port = free_port()
-        servers.append(postgres(data, port))
-        settings["database_url"] = postgres_url(data, SERVICE, port)
-        settings["migration_database_url"] = postgres_url(data, OWNER, port)
-        if is_set("database_read_url"):  # it belongs to some other database
-            settings["database_read_url"] = settings["database_url"]
-    if not is_set("redis_url"):
-        port = free_port()
-        servers.append(redis(data, port))
-        settings["redis_url"] = redis_url(data, port)
-    return servers, settings
+def _database(data: DataFolder) -> tuple[Program | None, dict[str, str]]:
+    """The server to run, and the settings that lead to it; nothing where an outside one is set."""
+    if is_set("database_url"):
+        return None, {}
+    port = free_port()
+    settings = {
+        "database_url": postgres_url(data, SERVICE, port),
+        "migration_database_url": postgres_url(data, OWNER, port),
+    }
+    if is_set("database_read_url"):  # it belongs to some other database
+        settings["database_read_url"] = settings["database_url"]
+    return postgres(data, port), settings
+
+
+def _redis(data: DataFolder) -> tuple[Program | None, dict[str, str]]:
+    if is_set("redis_url"):
+        return None, {}
+    port = free_port()
+    return redis(data, port), {"redis_url": redis_url(data, port)}
+
+
+def _store(data: DataFolder) -> tuple[Program | None, dict[str, str]]:
+    if is_set("s3_endpoint_url"):
+        return None, {}
+    port = free_port()
+    settings = store_settings(data, port)
+    if is_set("s3_public_endpoint_url"):  # it belongs to some other store
+        settings["s3_public_endpoint_url"] = settings["s3_endpoint_url"]
+    return store(data, port), settings
 
 
 async def _start_and_watch(
     plan: _Plan, supervisor: Supervisor, say: Callable[[str], None], started: float
 ) -> None:
-    for server in plan.servers:
-        await supervisor.start(server)
-    await supervisor.run(plan.migrate)
-    await supervisor.start(plan.worker)
-    await supervisor.start(plan.api)
+    # Neither the API nor the worker needs the store to start.
+    await together(_start_service(plan, supervisor), supervisor.prepare(plan.store, plan.bucket))
     address = plan.api.address
     say(
         f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops everything\n\n"
         f"GraphiQL: http://{address}/graphql\n\n{EXAMPLE.format(address=address)}"
     )
     await supervisor.watch()
+
+
+async def _start_service(plan: _Plan, supervisor: Supervisor) -> None:
+    await together(supervisor.prepare(plan.database, plan.migrate), supervisor.prepare(plan.redis))
+    await supervisor.start(plan.worker)
+    await supervisor.start(plan.api)
 
 
 def _address(host: str, port: int) -> str:

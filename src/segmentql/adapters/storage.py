@@ -1,0 +1,287 @@
+"""The object store: files go in whole or not at all, and come out by links that expire."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from segmentql.adapters import bucket
+from segmentql.adapters.s3 import NO_UPLOAD, PATIENCE, S3, Limits, clock
+from segmentql.errors import StoreFailed
+from segmentql.settings import Settings
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        CreateMultipartUploadOutputTypeDef,
+    )
+
+log = structlog.get_logger(__name__)
+
+PART_BYTES: Final = 8 * 1024 * 1024
+"""S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
+
+DELETES_AT_A_TIME: Final = 8
+
+CLEAN_UP_SECONDS: Final = 5
+"""How long an upload that failed is held up by being taken back."""
+
+_SERVER_FAULT: Final = 500
+
+
+@dataclass
+class _Upload:
+    key: str
+    id: str
+    parts: "list[CompletedPartTypeDef]" = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class Storage:
+    """The bucket as one process sees it. Used on one event loop; connects when first used."""
+
+    def __init__(self, settings: Settings, limits: Limits = PATIENCE) -> None:
+        self._store = settings.store
+        self._bucket = self._store.bucket
+        self._retention_days = settings.report_retention_days
+        self._s3 = S3(self._store, limits)
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Make ready now what the first use would otherwise wait for; connects to nothing."""
+        await self._s3.client()
+
+    async def close(self) -> None:
+        """Let go of the connections, once what is being taken back is."""
+        if self._cleaning:
+            await asyncio.wait(self._cleaning, timeout=CLEAN_UP_SECONDS)
+        await self._s3.close()
+
+    async def upload(self, key: str, chunks: AsyncIterator[bytes], *, content_type: str) -> int:
+        """Store what `chunks` yields, in pieces of any size; returns how many bytes it was.
+
+        Two parts of it are in memory at most. Nobody sees the file before it is whole. Where the
+        store, `chunks` or a cancellation ends this, no part of it is left; but if the very last
+        call was under way then, the file may be there, whole.
+
+        Raises:
+            StoreFailed: and whatever `chunks` raises.
+        """
+        waiting = bytearray()
+        upload: _Upload | None = None
+        try:
+            async for chunk in chunks:
+                waiting += chunk
+                while len(waiting) >= PART_BYTES:
+                    upload = upload or await self._begin(key, content_type)
+                    part = bytes(waiting[:PART_BYTES])
+                    del waiting[:PART_BYTES]
+                    await self._send(upload, part)
+            if upload is None:
+                return await self._put(key, bytes(waiting), content_type)
+            if waiting:
+                await self._send(upload, bytes(waiting))
+            await self._finish(upload)
+        except BaseException:
+            if upload:
+                await self._clean_up(self._abort(key, upload.id))
+            raise
+        return upload.size_bytes
+
+    async def download_url(self, key: str, *, seconds: int, file_name: str) -> str:
+        """A link to a file, good for `seconds` (1 to 604800) from now on. Asks nobody.
+
+        Whoever has it may download, so it goes into no row and no log. `file_name` is what a
+        browser saves it as: ASCII without quotes.
+        """
+        signer = await self._s3.signer()
+        return await signer.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                "ResponseContentDisposition": f'attachment; filename="{file_name}"',
+                "ResponseContentType": "text/csv; charset=utf-8",
+            },
+            ExpiresIn=seconds,
+        )
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete files; one that is not there is no error.
+
+        Raises:
+            StoreFailed: some may be left.
+        """
+        client = await self._s3.client()
+        # One by one: not every store takes the call that deletes many.
+        for first in range(0, len(keys), DELETES_AT_A_TIME):
+            outcomes = await asyncio.gather(
+                *(
+                    self._s3.asked(client.delete_object(Bucket=self._bucket, Key=key))
+                    for key in keys[first : first + DELETES_AT_A_TIME]
+                ),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def abort_stale_uploads(self, *, older_than_seconds: float) -> int:
+        """Take back uploads that killed processes left; how many. The clock is the store's.
+
+        Raises:
+            StoreFailed: some may be left.
+        """
+        client = await self._s3.client()
+        after: dict[str, Any] = {}
+        aborted = 0
+        while True:
+            page = await self._s3.asked(client.list_multipart_uploads(Bucket=self._bucket, **after))
+            newest = clock(page["ResponseMetadata"]) - timedelta(seconds=older_than_seconds)
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] <= newest:
+                    await self._abort(upload["Key"], upload["UploadId"])
+                    aborted += 1
+            if not page["IsTruncated"]:
+                return aborted
+            after = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    async def abandon(self, key: str) -> None:
+        """Take back whatever a process that died may have left of a file, whole or in parts.
+
+        Raises:
+            StoreFailed: some may be left.
+        """
+        client = await self._s3.client()
+        page = await self._s3.asked(client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
+        for upload in page.get("Uploads", []):
+            await self._abort(upload["Key"], upload["UploadId"])
+        await self.delete([key])
+
+    async def answers(self, *, seconds: float = 1) -> bool:
+        """Whether anything answers HTTP at the endpoint within `seconds`; never raises.
+
+        For probes: asked by hand, it costs no import. Whether the store takes our keys and has our
+        bucket, `check` says.
+        """
+        url = urlsplit(self._store.endpoint_url)
+        is_secure = url.scheme == "https"
+        question = f"HEAD / HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection(
+                    url.hostname, url.port or (443 if is_secure else 80), ssl=is_secure or None
+                )
+                try:
+                    writer.write(question.encode())
+                    protocol, status, *_ = (await reader.readline()).split()
+                finally:
+                    writer.close()
+            return protocol.startswith(b"HTTP/") and int(status) < _SERVER_FAULT
+        except (OSError, TimeoutError, ValueError):
+            return False
+
+    async def check(self) -> datetime:
+        """Make sure that the store takes our keys and has our bucket; returns its clock.
+
+        Raises:
+            StoreFailed: it does not.
+        """
+        return await bucket.check(self._s3, self._bucket)
+
+    async def set_up(self) -> None:
+        """Make the bucket and its lifecycle; idempotent.
+
+        Files live a day longer there than the scheduler lets them: it is a second line.
+
+        Raises:
+            StoreFailed: there is no bucket and none can be made.
+        """
+        await bucket.set_up(self._s3, self._store, expire_days=self._retention_days + 1)
+
+    async def _put(self, key: str, body: bytes, content_type: str) -> int:
+        client = await self._s3.client()
+        await self._s3.asked(
+            client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+        )
+        return len(body)
+
+    async def _begin(self, key: str, content_type: str) -> _Upload:
+        client = await self._s3.client()
+        beginning = asyncio.create_task(
+            self._s3.asked(
+                client.create_multipart_upload(
+                    Bucket=self._bucket, Key=key, ContentType=content_type
+                )
+            )
+        )
+        try:
+            begun = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # Only its answer tells how the upload can be taken back.
+            await self._clean_up(self._abort_begun(key, beginning))
+            raise
+        return _Upload(key, begun["UploadId"])
+
+    async def _send(self, upload: _Upload, body: bytes) -> None:
+        client = await self._s3.client()
+        number = len(upload.parts) + 1
+        sent = await self._s3.asked(
+            client.upload_part(
+                Bucket=self._bucket,
+                Key=upload.key,
+                UploadId=upload.id,
+                PartNumber=number,
+                Body=body,
+            )
+        )
+        upload.parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        upload.size_bytes += len(body)
+
+    async def _finish(self, upload: _Upload) -> None:
+        client = await self._s3.client()
+        await self._s3.asked(
+            client.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=upload.key,
+                UploadId=upload.id,
+                MultipartUpload={"Parts": upload.parts},
+            )
+        )
+
+    async def _abort(self, key: str, upload_id: str) -> None:
+        client = await self._s3.client()
+        try:
+            await self._s3.asked(
+                client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+            )
+        except StoreFailed as failed:
+            if failed.code != NO_UPLOAD:
+                raise
+
+    async def _abort_begun(
+        self, key: str, beginning: "asyncio.Task[CreateMultipartUploadOutputTypeDef]"
+    ) -> None:
+        await self._abort(key, (await beginning)["UploadId"])
+
+    async def _clean_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done though this be cancelled, and wait for it a while."""
+
+        async def quietly() -> None:
+            try:
+                await work
+            except StoreFailed as failed:
+                # `abort_stale_uploads` finds it, or the lifecycle.
+                log.warning("upload_not_taken_back", reason=failed.reason)
+
+        task = asyncio.create_task(quietly())
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+        await asyncio.wait({task}, timeout=CLEAN_UP_SECONDS)

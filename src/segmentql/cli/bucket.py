@@ -1,0 +1,32 @@
+"""`segmentql bucket`: makes the object store ready for reports."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from segmentql import logs
+from segmentql.adapters.storage import Storage
+from segmentql.cli.settings import data_dir_option, settings_or_running
+from segmentql.errors import StoreFailed
+from segmentql.settings import Settings
+
+
+@click.command()
+@data_dir_option
+def bucket(data_dir: Path) -> None:
+    """Make the bucket for reports and its lifecycle; safe to repeat."""
+    settings = settings_or_running(data_dir, with_store=True)
+    logs.configure(settings)
+    try:
+        asyncio.run(_set_up(settings))
+    except StoreFailed as failed:
+        raise click.ClickException(f"bucket {settings.s3_bucket}: {failed.reason}") from None
+
+
+async def _set_up(settings: Settings) -> None:
+    storage = Storage(settings)
+    try:
+        await storage.set_up()
+    finally:
+        await storage.close()

@@ -1,0 +1,144 @@
+"""`segmentql report`: a month of history as CSV, straight from the database into a file."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+
+from segmentql import errors, values
+from segmentql.adapters.database import Database
+from segmentql.cli.settings import data_dir_option, settings_or_running
+from segmentql.reports import service
+from segmentql.reports.contents import Contents, Csv
+from segmentql.settings import Settings
+
+COPY_SECONDS: Final = 3600
+STDOUT: Final = "-"
+
+
+class MonthType(click.ParamType[tuple[int, int]]):
+    """A month like 2023-09."""
+
+    name = "YYYY-MM"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{4})-(\d\d)", value, re.ASCII)
+        try:
+            if not found:
+                raise errors.BadValue(f"{value!r} is not a month", "like 2023-09")
+            return values.year(int(found[1])), values.month(int(found[2]))
+        except errors.BadValue as bad:
+            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
+
+
+class UserType(click.ParamType[int]):
+    """A user's number."""
+
+    name = "ID"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            return values.user_id(str(value))
+        except errors.BadValue as bad:
+            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
+
+
+@click.command()
+@click.option("--month", type=MonthType(), required=True, help="Which month, in UTC.")
+@click.option("--user", type=UserType(), help="Whose history.  [default: all users']")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Where to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
+)
+@data_dir_option
+def report(month: tuple[int, int], user: int | None, output: str | None, data_dir: Path) -> None:
+    """Write a month of joins and leaves as CSV.
+
+    The file appears when it is complete. No worker and no store are needed.
+    """
+    contents = Contents(*month, user)
+    target = output or contents.file_name
+    try:
+        rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
+    except errors.Refused as refused:
+        raise click.ClickException(" ".join(map(_told, refused.refusals))) from None
+    except (errors.Unavailable, errors.TimedOut):
+        raise click.ClickException(
+            "the database does not answer, or not in time: see `segmentql doctor`"
+        ) from None
+    if target != STDOUT:
+        click.echo(f"{rows} rows in {target}", err=True)
+
+
+def _told(refusal: errors.Refusal) -> str:
+    if isinstance(refusal, errors.InvalidInput):
+        return f"{refusal.problem}; allowed: {refusal.allowed}."
+    if isinstance(refusal, errors.UserNotFound):
+        return f"User {refusal.user_id} was never stored."
+    raise NotImplementedError(type(refusal).__name__)
+
+
+async def _report(settings: Settings, contents: Contents, target: str) -> int:
+    database = Database(settings, name="segmentql report", deliver=lambda messages: None)
+    try:
+        async with database.read() as session:
+            await service.refuse_unknown(
+                session, user_id=contents.user_id, year=contents.year, month=contents.month
+            )
+        with _opened(target) as write:
+            async with database.long_read(seconds=COPY_SECONDS) as session:
+                expected = await contents.count(session)
+                csv = Csv(session, contents)
+                await _copy(csv, write, expected)
+        return csv.rows
+    finally:
+        await database.dispose()
+
+
+async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) -> None:
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(
+        length=expected_rows, label="rows", show_pos=True, file=sys.stderr, hidden=hidden
+    ) as bar:
+        async with contextlib.aclosing(csv.chunks()) as chunks:
+            async for chunk in chunks:
+                write(chunk)
+                bar.update(chunk.count(b"\n"))
+
+
+@contextlib.contextmanager
+def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
+    """Write to a file that is there under its name only once it is whole."""
+    part = Path(f"{target}.part")
+
+    def cannot_write(error: OSError) -> click.ClickException:
+        # At once, for further out it would be taken for a fault of the database's connection.
+        return click.ClickException(f"cannot write {target}: {error.strerror}")
+
+    def write(chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise cannot_write(error) from None
+
+    if target == STDOUT:
+        file: BinaryIO = sys.stdout.buffer
+        yield write
+        return
+    try:
+        with part.open("wb") as file:
+            yield write
+        part.replace(target)
+    except OSError as error:
+        raise cannot_write(error) from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""Jobs of reports, and how the scheduler finds what their messages lost."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
+from segmentql.adapters.scheduler import Watch
+from segmentql.adapters.storage import Storage
+from segmentql.errors import StoreFailed, TimedOut, Unavailable
+from segmentql.reports import making
+from segmentql.reports.contents import Csv
+
+CONTENT_TYPE: Final = "text/csv; charset=utf-8"
+FAULT: Final = "a fault of ours; the worker's log has it"
+TOO_SLOW: Final = f"it took longer than {making.COPY_SECONDS} seconds"
+DATABASE_AWAY: Final = "the database went away"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the work on reports needs."""
+
+    database: Database
+    storage: Storage
+    retention_days: int
+
+
+async def make_report(desk: Desk, report_id: int) -> None:
+    this = await desk.database.transaction(lambda session: making.claim(session, report_id))
+    if this is None:
+        return
+    try:
+        if this.abandoned_key:  # by a worker that died, perhaps in the middle of it
+            await desk.storage.abandon(this.abandoned_key)
+        await _while_it_is_ours(desk, this)
+    except BaseException as error:  # a try that is cancelled has failed as well
+        reason = _reason(error)
+        await desk.database.transaction(lambda session: making.fail(session, this, reason=reason))
+        if reason == FAULT:
+            raise
+
+
+async def _while_it_is_ours(desk: Desk, this: making.Try) -> None:
+    """Make the file, and say every few seconds that its worker lives."""
+    tasks = {asyncio.create_task(_make(desk, this)), asyncio.create_task(_stay_alive(desk, this))}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _make(desk: Desk, this: making.Try) -> None:
+    # The session is held while the store takes the file: the one exception to the rule that
+    # nobody awaits others with a session open. It is a connection of its own.
+    async with desk.database.long_read(seconds=making.COPY_SECONDS) as session:
+        csv = Csv(session, this.contents)
+        async with aclosing(csv.chunks()) as chunks:
+            size_bytes = await desk.storage.upload(
+                this.object_key, chunks, content_type=CONTENT_TYPE
+            )
+    known = await desk.database.transaction(
+        lambda session: making.finish(session, this, row_count=csv.rows, size_bytes=size_bytes)
+    )
+    if not known:
+        await desk.storage.abandon(this.object_key)
+
+
+async def _stay_alive(desk: Desk, this: making.Try) -> None:
+    """End when the report is another's by now."""
+    is_ours = True
+    while is_ours:
+        await asyncio.sleep(making.TOUCH_SECONDS)
+        is_ours = await desk.database.transaction(lambda session: making.touch(session, this))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, StoreFailed):
+        return error.reason
+    if isinstance(error, TimedOut):
+        return TOO_SLOW
+    return DATABASE_AWAY if isinstance(error, Unavailable) else FAULT
+
+
+async def remove_old_reports(desk: Desk) -> None:
+    while await _removed_some(desk):
+        pass
+    await desk.storage.abort_stale_uploads(older_than_seconds=2 * making.COPY_SECONDS)
+
+
+async def _removed_some(desk: Desk) -> bool:
+    async with desk.database.read() as session:
+        old = await making.old_reports(session, days=desk.retention_days)
+    # The objects first: what is forgotten cannot be removed any more.
+    await desk.storage.delete([row.object_key for row in old if row.object_key])
+    await desk.database.transaction(
+        lambda session: making.remove_reports(session, [row.report_id for row in old])
+    )
+    return bool(old)
+
+
+async def find_due(database: Database) -> list[Message]:
+    """What must be sent so that every report is made."""
+    async with database.read() as session:
+        due = await making.due_reports(session)
+    return [Message(MAKE_REPORT, (report_id,)) for report_id in due]
+
+
+async def keep_house(database: Database) -> list[Message]:
+    """Have old reports removed; the job looks whether there are any."""
+    return [Message(REMOVE_OLD_REPORTS)]
+
+
+ACTORS = (
+    Actor(MAKE_REPORT, make_report),
+    Actor(REMOVE_OLD_REPORTS, remove_old_reports),
+)
+
+WATCHES = (Watch(find_due), Watch(keep_house, every_seconds=600))

@@ -1,0 +1,217 @@
+"""GraphQL of reports."""
+
+import asyncio
+import contextlib
+import enum
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import strawberry
+
+from segmentql import errors, values
+from segmentql.graphql.context import Context, Info
+from segmentql.graphql.failures import (
+    InputCheck,
+    MutationError,
+    argument_value,
+    mutation_errors,
+)
+from segmentql.graphql.pagination import After, Connection, First, is_number, place
+from segmentql.graphql.scalars import BigInt
+from segmentql.reports import service
+from segmentql.reports.contents import Contents
+from segmentql.reports.loaders import ReportById
+from segmentql.users.api import User
+from segmentql.users.loaders import UserById
+
+LOOK_SECONDS: Final = (0.02, 0.25)
+"""How often whoever waits looks: the first pause and the longest."""
+
+
+@strawberry.enum(description="How far a report is.")
+class ReportStatus(enum.Enum):
+    QUEUED = strawberry.enum_value("QUEUED", description="A worker will make it.")
+    RUNNING = strawberry.enum_value("RUNNING", description="A worker is making it.")
+    READY = strawberry.enum_value("READY", description="It can be downloaded.")
+    FAILED = strawberry.enum_value("FAILED", description="It could not be made; see `failure`.")
+
+
+@strawberry.type(
+    description="A month of joins and leaves as a CSV file, kept for a while and then removed."
+)
+class Report:
+    id: strawberry.ID = strawberry.field(description="Opaque.")
+    user_id: strawberry.ID | None = strawberry.field(
+        description="The number of the user whose history it is; null: all users'."
+    )
+    year: int = strawberry.field(description="The year, in UTC.")
+    month: int = strawberry.field(description="The month, 1 to 12.")
+    status: ReportStatus = strawberry.field(description="How far it is.")
+    row_count: BigInt | None = strawberry.field(
+        description="Joins and leaves in the file; null until READY."
+    )
+    size_bytes: BigInt | None = strawberry.field(
+        description="The file's size in bytes; null until READY."
+    )
+    created_at: datetime = strawberry.field(description="When it was asked for.")
+    finished_at: datetime | None = strawberry.field(description="When it became READY or FAILED.")
+    failure: str | None = strawberry.field(description="Why it failed; null unless it did.")
+    file_name: str = strawberry.field(description="What the downloaded file is called.")
+    number: strawberry.Private[int]
+    user_number: strawberry.Private[int | None]
+    object_key: strawberry.Private[str | None]
+
+    @classmethod
+    def from_row(cls, row: Any) -> "Report":
+        return cls(
+            id=strawberry.ID(f"rep_{row.report_id}"),
+            user_id=None if row.user_id is None else strawberry.ID(str(row.user_id)),
+            year=row.year,
+            month=row.month,
+            status=ReportStatus(row.status),
+            row_count=row.row_count,
+            size_bytes=row.size_bytes,
+            created_at=row.report_created_at,
+            finished_at=row.finished_at,
+            failure=row.failure,
+            file_name=Contents(row.year, row.month, row.user_id).file_name,
+            number=row.report_id,
+            user_number=row.user_id,
+            object_key=row.object_key,
+        )
+
+    @strawberry.field(description="The user, where it is one's and the user is stored now.")
+    async def user(self, info: Info) -> User | None:
+        if self.user_number is None:
+            return None
+        return await info.context.loader(UserById).load(self.user_number)
+
+    @strawberry.field(
+        description="A link to the file, signed anew at each read; whoever has it can download"
+        " until it expires. Null until READY."
+    )
+    async def download_url(
+        self,
+        info: Info,
+        expires_in_seconds: Annotated[
+            int | None,
+            strawberry.argument(description="How long the link works: 1 to 604800 seconds."),
+        ] = 900,
+    ) -> str | None:
+        seconds = argument_value(
+            values.link_seconds,
+            values.DEFAULT_LINK_SECONDS if expires_in_seconds is None else expires_in_seconds,
+            "expiresInSeconds",
+        )
+        if self.status is not ReportStatus.READY or self.object_key is None:
+            return None
+        return await info.context.storage.download_url(
+            self.object_key, seconds=seconds, file_name=self.file_name
+        )
+
+
+@strawberry.type
+class ReportQueries:
+    @strawberry.field(
+        description="One report; null where there is none, or it is not kept any more.",
+        graphql_type=Report | None,
+    )
+    def report(
+        self,
+        info: Info,
+        id: Annotated[  # noqa: A002 - the argument's name in the contract
+            strawberry.ID, strawberry.argument(description="The report's id.")
+        ],
+    ) -> Awaitable[Report | None]:
+        return info.context.loader(ReportById).load(argument_value(values.report_id, id, "id"))
+
+    @strawberry.field(description="The reports that are kept, newest first.")
+    async def reports(
+        self,
+        info: Info,
+        first: First = 20,
+        after: After = strawberry.UNSET,
+        user_id: Annotated[
+            strawberry.ID | None, strawberry.argument(description="Only this user's.")
+        ] = strawberry.UNSET,
+    ) -> Connection[Report] | None:
+        page = place("reports", (is_number,), first, after, default=20)
+        before = int(page.after[0]) if page.after else values.MAX_USER_ID
+        number = argument_value(values.user_id, user_id, "userId") if user_id else None
+        rows = await info.context.read(
+            lambda session: service.report_page(
+                session, before=before, user_id=number, rows=page.first + 1
+            )
+        )
+        return page.page(rows, Report.from_row, lambda row: (row.report_id,))
+
+
+@strawberry.input(description="Which month of whose history to report.")
+class CreateReportInput:
+    user_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Whose; null or absent: all users'."
+    )
+    year: int = strawberry.field(description="2000 to 9999, in UTC.")
+    month: int = strawberry.field(description="1 to 12; not in the future.")
+    wait_seconds: int | None = strawberry.field(
+        default=5,
+        description="Answer when the report is ready, or after so long: 0 to 60. It is made in any"
+        " case.",
+    )
+
+
+@strawberry.type(description="What `createReport` did.")
+class CreateReportPayload:
+    report: Report | None = strawberry.field(
+        description="The report, ready or as far as it is; null when refused."
+    )
+    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+
+
+@strawberry.type
+class ReportMutations:
+    @strawberry.mutation(
+        description="Ask for a month of joins and leaves as CSV; a worker makes the file."
+    )
+    async def create_report(
+        self,
+        info: Info,
+        input: CreateReportInput,  # noqa: A002
+    ) -> CreateReportPayload | None:
+        try:
+            check = InputCheck()
+            user_id = check.optional(values.user_id, input.user_id, "userId", absent=None)
+            year = check.value(values.year, input.year, "year")
+            month = check.value(values.month, input.month, "month")
+            wait_seconds = check.value(
+                values.wait_seconds,
+                values.DEFAULT_WAIT_SECONDS if input.wait_seconds is None else input.wait_seconds,
+                "waitSeconds",
+            )
+            check.done()
+            row = await info.context.database.transaction(
+                lambda session: service.create_report(
+                    session, user_id=user_id, year=year, month=month, actor=info.context.actor
+                )
+            )
+        except errors.Refused as refused:
+            return CreateReportPayload(report=None, errors=mutation_errors(refused))
+        report = await _finished(info.context, Report.from_row(row), wait_seconds)
+        return CreateReportPayload(report=report, errors=[])
+
+
+async def _finished(context: Context, report: Report, wait_seconds: int) -> Report:
+    """The report when it is finished, or as far as it is when the wait is over or we must end."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + wait_seconds
+    pause, longest = LOOK_SECONDS
+    while report.finished_at is None and clock() < deadline and not context.stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(pause, deadline - clock())):
+                await context.stopping.wait()
+        pause = min(pause * 1.5, longest)
+        # What cannot be read now was asked for all the same, and is told as it was last seen.
+        with contextlib.suppress(errors.Unavailable, errors.TimedOut):
+            report = await context.loader(ReportById).load(report.number) or report
+    return report

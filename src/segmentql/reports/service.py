@@ -1,0 +1,94 @@
+"""What people ask of reports, and read of them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.jobs import MAKE_REPORT, Message
+from segmentql.errors import InvalidInput, Refused, UserNotFound
+
+REPORT_COLUMNS: Final = """
+r.id AS report_id, r.user_id, r.year, r.month, r.status, r.row_count, r.size_bytes,
+r.created_at AS report_created_at, r.finished_at, r.failure, r.object_key
+"""
+"""What the GraphQL type is made of, in every statement that reads reports as `r`."""
+
+# Whoever was stored once has a history, which outlives the user.
+_KNOWN_USER = text("""
+SELECT EXISTS (SELECT FROM users WHERE id = :user_id)
+    OR EXISTS (SELECT FROM deleted_users WHERE id = :user_id)
+""")
+
+_THIS_MONTH = text("""
+SELECT CAST(extract(year FROM moment) AS integer) AS year,
+    CAST(extract(month FROM moment) AS integer) AS month
+FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment) AS now
+""")
+
+_CREATE = text(f"""
+INSERT INTO reports AS r (user_id, year, month, status, created_at, touched_at, actor)
+VALUES (:user_id, :year, :month, 'QUEUED', clock_timestamp(), clock_timestamp(), :actor)
+RETURNING {REPORT_COLUMNS}
+""")
+
+_BY_IDS = text(f"SELECT {REPORT_COLUMNS} FROM reports r WHERE r.id = ANY(:report_ids)")
+
+_PAGE = text(f"""
+SELECT {REPORT_COLUMNS} FROM reports r WHERE r.id < :before ORDER BY r.id DESC LIMIT :rows
+""")
+
+_PAGE_OF_USER = text(f"""
+SELECT {REPORT_COLUMNS} FROM reports r
+WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
+""")
+
+
+async def refuse_unknown(
+    session: ReadSession | WriteSession, *, user_id: int | None, year: int, month: int
+) -> None:
+    """Refuse what there can be no report of.
+
+    Raises:
+        Refused: a month in the future, or a user who was never stored.
+    """
+    now = (await session.execute(_THIS_MONTH)).one()
+    if (year, month) > (now.year, now.month):
+        field = "year" if year > now.year else "month"
+        allowed = f"up to {now.year:04}-{now.month:02}, the month that it is now in UTC"
+        raise Refused(InvalidInput((field,), f"{year:04}-{month:02} is in the future", allowed))
+    if user_id is not None:
+        known = await session.execute(_KNOWN_USER, {"user_id": user_id})
+        if not known.scalar_one():
+            raise Refused(UserNotFound(("userId",), user_id))
+
+
+async def create_report(
+    session: WriteSession, *, user_id: int | None, year: int, month: int, actor: str | None
+) -> Row[Any]:
+    """Ask for a report of a month of a user, or of all users; a worker makes it.
+
+    Raises:
+        Refused: a month in the future, or a user who was never stored.
+    """
+    await refuse_unknown(session, user_id=user_id, year=year, month=month)
+    values = {"user_id": user_id, "year": year, "month": month, "actor": actor}
+    report = (await session.execute(_CREATE, values)).one()
+    session.after_commit(Message(MAKE_REPORT, (report.report_id,)))
+    return report
+
+
+async def reports_by_id(session: ReadSession, report_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    """Read reports; those that are not kept any more: absent."""
+    rows = await session.execute(_BY_IDS, {"report_ids": list(report_ids)})
+    return {row.report_id: row for row in rows}
+
+
+async def report_page(
+    session: ReadSession, *, before: int, user_id: int | None, rows: int
+) -> Sequence[Row[Any]]:
+    """Read reports, the newest first, those made before report number `before`."""
+    values = {"before": before, "user_id": user_id, "rows": rows}
+    statement = _PAGE if user_id is None else _PAGE_OF_USER
+    return (await session.execute(statement, values)).all()

@@ -1,0 +1,208 @@
+"""The object store: files whole or not at all, and links that expire; all on a real store."""
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from segmentql.adapters.storage import PART_BYTES, Storage
+from segmentql.settings import Settings
+from tests.conftest import until
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+NAME = "segments-7-2023-09.csv"
+DAY = 86_400
+_keys = (f"tests/{number}.csv" for number in itertools.count(1))
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that nothing is stored under."""
+    return next(_keys)
+
+
+def content(size_bytes: int) -> bytes:
+    """The same bytes each time, of which no stretch is like another."""
+    return random.Random(size_bytes).randbytes(size_bytes)
+
+
+async def pieces(data: bytes, piece_bytes: int = 65_539) -> AsyncIterator[bytes]:
+    """A source: by default of pieces that parts are no multiple of."""
+    for start in range(0, len(data), piece_bytes):
+        yield data[start : start + piece_bytes]
+
+
+async def stored(storage: Storage, key: str, data: bytes = b"a,b\n1,2\n") -> str:
+    """Store a file; a link to it, good for a day."""
+    await storage.upload(key, pieces(data), content_type="text/csv")
+    return await storage.download_url(key, seconds=DAY, file_name=NAME)
+
+
+async def got(link: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(link)
+
+
+async def keys_of(s3: "S3Client", settings: Settings) -> set[str]:
+    found = await s3.list_objects_v2(Bucket=settings.s3_bucket)
+    return {item["Key"] for item in found.get("Contents", [])}
+
+
+@pytest.mark.parametrize(
+    "size_bytes",
+    [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 20 * 1024 * 1024, 3 * PART_BYTES],
+)
+async def test_a_file_comes_out_as_it_went_in(storage: Storage, key: str, size_bytes: int) -> None:
+    data = content(size_bytes)
+    assert await storage.upload(key, pieces(data), content_type="text/csv") == size_bytes
+    link = await storage.download_url(key, seconds=DAY, file_name=NAME)
+    response = await got(link)
+    assert response.status_code == 200
+    assert response.content == data
+    assert response.headers["content-disposition"] == f'attachment; filename="{NAME}"'
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+
+
+@pytest.mark.parametrize("piece_bytes", [PART_BYTES - 1, 2 * PART_BYTES + 1, 100 * PART_BYTES])
+async def test_pieces_may_be_larger_than_parts(
+    storage: Storage, key: str, piece_bytes: int
+) -> None:
+    data = content(20 * 1024 * 1024)
+    await storage.upload(key, pieces(data, piece_bytes), content_type="text/csv")
+    link = await storage.download_url(key, seconds=DAY, file_name=NAME)
+    assert (await got(link)).content == data
+
+
+async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) -> None:
+    link = await stored(storage, key, b"first\n")
+    await stored(storage, key, content(PART_BYTES + 1))
+    assert (await got(link)).content == content(PART_BYTES + 1)
+    await stored(storage, key, b"third\n")
+    assert (await got(link)).content == b"third\n"
+
+
+async def test_only_two_parts_are_held_and_nothing_is_visible_before_the_end(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    """Asked of the store itself, each time before it is given more."""
+    behind: list[int] = []
+
+    async def source() -> AsyncIterator[bytes]:
+        given = 0
+        for _ in range(40):
+            yield content(1024 * 1024)
+            given += 1024 * 1024
+            behind.append(given - await stored_bytes())
+            assert key not in await keys_of(s3, settings)
+
+    async def stored_bytes() -> int:
+        found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
+        total = 0
+        for upload in found.get("Uploads", []):
+            parts = await s3.list_parts(
+                Bucket=settings.s3_bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+            total += sum(part["Size"] for part in parts.get("Parts", []))
+        return total
+
+    assert await storage.upload(key, source(), content_type="text/csv") == 40 * 1024 * 1024
+    assert max(behind) < PART_BYTES
+    assert key in await keys_of(s3, settings)
+
+
+async def test_many_files_at_once(storage: Storage, key: str) -> None:
+    async def one(number: int) -> None:
+        data = content(PART_BYTES + number if number % 10 == 0 else number)
+        response = await got(await stored(storage, f"{key}/{number}", data))
+        assert response.content == data
+
+    await asyncio.gather(*(one(number) for number in range(30)))
+
+
+async def test_a_key_without_a_signature_is_refused(storage: Storage, key: str) -> None:
+    link = await stored(storage, key)
+    assert (await got(link)).status_code == 200
+    assert (await got(link.partition("?")[0])).status_code == 403
+
+
+VALUES = re.compile(
+    r"tests/\d+.csv|segments-7-2023-09|charset|(?<=Credential=)[^%]+|(?<=Date=)\d+|(?<=T)\d+(?=Z)"
+    r"|(?<=Expires=)\d+|(?<=Signature=)\w+"
+)
+"""All of a link but S3's own words, without which it is no link."""
+
+
+async def test_a_link_with_one_character_changed_is_refused(storage: Storage, key: str) -> None:
+    link = await stored(storage, key)
+    places = [
+        place
+        for value in VALUES.finditer(link)
+        for place in range(*value.span())
+        if link[place].isalnum()
+    ]
+    assert len(places) > 120
+    for place in places:
+        changed = link[:place] + _another(link[place]) + link[place + 1 :]
+        assert (await got(changed)).status_code == 403, changed
+
+
+def _another(character: str) -> str:
+    """A letter for a letter, a digit for a digit."""
+    return {"a": "b", "0": "1"}.get(character) or ("0" if character.isdigit() else "a")
+
+
+async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> None:
+    await stored(storage, key)
+    link = await storage.download_url(key, seconds=1, file_name=NAME)
+    assert (await got(link)).status_code == 200
+
+    async def ended() -> bool:
+        return (await got(link)).status_code == 403
+
+    await until(ended)
+
+
+async def test_a_link_is_signed_for_the_public_endpoint_and_for_no_other(
+    settings: Settings, storage: Storage, key: str
+) -> None:
+    await stored(storage, key)
+    ours = settings.store.endpoint_url
+    public = ours.replace("127.0.0.1", "localhost")
+    outside = Storage(settings.model_copy(update={"s3_public_endpoint_url": public}))
+    link = await outside.download_url(key, seconds=DAY, file_name=NAME)
+    await outside.close()
+    assert link.startswith(f"{public}/")
+    assert (await got(link)).status_code == 200
+    assert (await got(link.replace(public, ours))).status_code == 403
+
+
+async def test_a_link_is_made_without_asking_anybody(settings: Settings, key: str) -> None:
+    nowhere = settings.model_copy(update={"s3_endpoint_url": "https://127.0.0.1:1"})
+    storage = Storage(nowhere)
+    link = urlsplit(await storage.download_url(key, seconds=60, file_name=NAME))
+    await storage.close()
+    assert f"{link.scheme}://{link.netloc}{link.path}" == (
+        f"https://127.0.0.1:1/{settings.s3_bucket}/{key}"
+    )
+    assert settings.store.secret_key not in link.query
+
+
+async def test_deleted_files_are_gone_and_what_is_not_there_is_no_error(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    names = [f"{key}/{number}" for number in range(20)]
+    links = [await stored(storage, name) for name in names]
+    await storage.delete([*names[:19], f"{key}/none"])
+    assert {name for name in await keys_of(s3, settings) if name.startswith(key)} == {names[19]}
+    assert (await got(links[0])).status_code == 404
+    await storage.delete(names)
+    await storage.delete([])
+    assert (await got(links[19])).status_code == 404

@@ -1,0 +1,224 @@
+"""`createReport`, `report` and `reports`, as clients see them."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from segmentql.reports.actors import Desk, make_report
+from tests.conftest import Api, Sql, until
+from tests.operations import create_user, delete_user, make_segments, moment
+from tests.past import contents, was_in
+from tests.reports.asking import create_report, number, report
+
+MARCH = datetime(2024, 3, 1, tzinfo=UTC)
+CSV = """\
+user_id,segment_slug,operation,executed_at
+7,a,I,2024-03-01 00:00:00
+7,a,D,2024-03-02 00:00:00
+"""
+
+
+@pytest.fixture
+async def someones_march(api: Api, sql: Sql) -> None:
+    """User 7 was in `a` for a day of March 2024."""
+    await make_segments(api, "a")
+    await create_user(api, id="7")
+    await was_in(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+
+
+async def test_a_report_is_queued_and_then_made(api: Api, someones_march: None, desk: Desk) -> None:
+    payload = await create_report(api, userId="7", year=2024, month=3)
+    queued = payload["report"]
+    assert payload["errors"] == []
+    assert queued == {
+        "id": "rep_1",
+        "userId": "7",
+        "user": {"id": "7"},
+        "year": 2024,
+        "month": 3,
+        "status": "QUEUED",
+        "rowCount": None,
+        "sizeBytes": None,
+        "createdAt": queued["createdAt"],
+        "finishedAt": None,
+        "failure": None,
+        "fileName": "segments-7-2024-03.csv",
+        "downloadUrl": None,
+    }
+    await make_report(desk, number(queued["id"]))
+    ready = await report(api, queued["id"])
+    assert ready == {
+        **queued,
+        "status": "READY",
+        "rowCount": 2,
+        "sizeBytes": len(CSV),
+        "finishedAt": ready["finishedAt"],
+        "downloadUrl": ready["downloadUrl"],
+    }
+    assert moment(ready["finishedAt"]) > moment(ready["createdAt"])
+
+
+async def test_the_link_downloads_the_exact_bytes_as_a_named_file(
+    api: Api, someones_march: None, desk: Desk
+) -> None:
+    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(desk, number(made["id"]))
+    link = (await report(api, made["id"]))["downloadUrl"]
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(link)
+    assert answer.status_code == 200
+    assert answer.text == CSV
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="segments-7-2024-03.csv"'
+
+
+async def test_a_link_is_signed_anew_at_each_read_and_never_stored(
+    api: Api, sql: Sql, someones_march: None, desk: Desk
+) -> None:
+    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(desk, number(made["id"]))
+    link = (await report(api, made["id"]))["downloadUrl"]
+    kept = str(await contents(sql))
+    assert link not in kept
+    assert "X-Amz-Signature" in link
+    assert "X-Amz-" not in kept
+
+
+async def test_keys_in_the_store_cannot_be_guessed(
+    api: Api, sql: Sql, someones_march: None, desk: Desk
+) -> None:
+    for _ in range(2):
+        made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+        await make_report(desk, number(made["id"]))
+    first, second = [row[0] for row in await sql.fetch("SELECT object_key FROM reports")]
+    assert first != second
+    async with httpx.AsyncClient() as client:
+        link = (await report(api, made["id"]))["downloadUrl"]
+        assert (await client.get(link.partition("?")[0])).status_code == 403
+
+
+async def test_the_answer_waits_until_the_report_is_ready(
+    api: Api, sql: Sql, someones_march: None, desk: Desk
+) -> None:
+    asking = asyncio.create_task(create_report(api, userId="7", year=2024, month=3, waitSeconds=60))
+    await until(lambda: sql.fetchval("SELECT count(*) FROM reports"))
+    await make_report(desk, 1)
+    ready = (await asking)["report"]
+    assert ready["status"] == "READY"
+    assert ready["downloadUrl"]
+
+
+async def test_the_answer_does_not_wait_beyond_the_wait(api: Api, someones_march: None) -> None:
+    payload = await create_report(api, userId="7", year=2024, month=3, waitSeconds=1)
+    assert payload["report"]["status"] == "QUEUED"
+
+
+async def test_a_report_of_all_users_is_named_so(
+    api: Api, someones_march: None, desk: Desk
+) -> None:
+    made = (await create_report(api, userId=None, year=2024, month=3))["report"]
+    assert (made["userId"], made["user"]) == (None, None)
+    assert made["fileName"] == "segments-all-2024-03.csv"
+
+
+async def test_a_deleted_user_can_still_be_reported(
+    api: Api, someones_march: None, desk: Desk
+) -> None:
+    await delete_user(api, 7)
+    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(desk, number(made["id"]))
+    ready = await report(api, made["id"])
+    assert (ready["userId"], ready["user"], ready["rowCount"]) == ("7", None, 2)
+
+
+async def test_this_month_can_be_reported_already(api: Api, sql: Sql) -> None:
+    now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+    payload = await create_report(api, year=now.year, month=now.month)
+    assert payload["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "allowed"),
+    [
+        ({"month": 0}, "month", "1 to 12"),
+        ({"month": 13}, "month", "1 to 12"),
+        ({"year": 1999}, "year", "2000 to 9999"),
+        ({"year": 10000}, "year", "2000 to 9999"),
+        ({"waitSeconds": -1}, "waitSeconds", "0 to 60"),
+        ({"waitSeconds": 61}, "waitSeconds", "0 to 60"),
+        ({"userId": "0"}, "userId", "a decimal number"),
+    ],
+)
+async def test_a_bad_value_is_refused_by_name_and_nothing_is_changed(
+    api: Api, sql: Sql, given: dict[str, Any], path: str, allowed: str
+) -> None:
+    before = await contents(sql)
+    payload = await create_report(api, **{"year": 2024, "month": 3, **given})
+    assert payload["report"] is None
+    (error,) = payload["errors"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", [path])
+    assert error["allowed"].startswith(allowed)
+    assert await contents(sql) == before
+
+
+async def test_a_month_in_the_future_is_refused(api: Api, sql: Sql) -> None:
+    now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+    months = now.year * 12 + now.month  # the next one, counted from January of year 0
+    payload = await create_report(api, year=months // 12, month=months % 12 + 1)
+    (error,) = payload["errors"]
+    assert error["code"] == "INVALID_INPUT"
+    assert error["path"] == (["year"] if now.month == 12 else ["month"])
+    assert error["allowed"].startswith(f"up to {now.year:04}-{now.month:02}")
+    assert await sql.fetchval("SELECT count(*) FROM reports") == 0
+
+
+async def test_an_unknown_user_is_refused(api: Api, sql: Sql) -> None:
+    payload = await create_report(api, userId="404", year=2024, month=3)
+    (error,) = payload["errors"]
+    assert (error["__typename"], error["path"]) == ("UserNotFound", ["userId"])
+    assert await sql.fetchval("SELECT count(*) FROM reports") == 0
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 604_801])
+async def test_a_life_of_a_link_out_of_range_is_refused(
+    api: Api, someones_march: None, seconds: int
+) -> None:
+    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    error = await api.error(
+        """query Link($id: ID!, $seconds: Int!) {
+             report(id: $id) { downloadUrl(expiresInSeconds: $seconds) }
+           }""",
+        id=made["id"],
+        seconds=seconds,
+    )
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert error["extensions"]["argument"] == "expiresInSeconds"
+    assert error["extensions"]["allowed"] == "1 to 604800"
+
+
+async def test_reports_are_listed_newest_first_and_by_user(api: Api, someones_march: None) -> None:
+    for user_id in ("7", None, "7", "7"):
+        await create_report(api, userId=user_id, year=2024, month=3)
+    query = """query List($first: Int, $after: String, $user: ID) {
+      reports(first: $first, after: $after, userId: $user) {
+        nodes { id userId } pageInfo { hasNextPage endCursor }
+      }
+    }"""
+    page = (await api(query, first=3))["reports"]
+    assert [node["id"] for node in page["nodes"]] == ["rep_4", "rep_3", "rep_2"]
+    assert page["pageInfo"]["hasNextPage"] is True
+    rest = (await api(query, first=3, after=page["pageInfo"]["endCursor"]))["reports"]
+    assert [node["id"] for node in rest["nodes"]] == ["rep_1"]
+    assert rest["pageInfo"]["hasNextPage"] is False
+    of_one = (await api(query, user="7"))["reports"]
+    assert [node["id"] for node in of_one["nodes"]] == ["rep_4", "rep_3", "rep_1"]
+
+
+async def test_an_unknown_report_is_null_and_a_bad_id_is_refused(api: Api) -> None:
+    assert await report(api, "rep_404") is None
+    error = await api.error('{ report(id: "404") { id } }')
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert error["extensions"]["argument"] == "id"
