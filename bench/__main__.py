@@ -85,6 +85,7 @@ def run(
                 large=LARGE if large else None,
                 rollout=ROLLOUT,
                 rollout_small=ROLLOUT_SMALL,
+                report_rows=1_000_000,
                 slices=3,
                 slice_seconds=4,
                 warm_up_seconds=0.5,

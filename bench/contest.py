@@ -1,5 +1,6 @@
 """Contestants measured in turns, slice by slice, so that a noisy moment hits them alike."""
 
+import asyncio
 import dataclasses
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,6 +39,25 @@ def loaded(server: Server, load: Load) -> Measure:
             measured_share = load.seconds / (load.seconds + load.warm_up_seconds)
             cpu_seconds = (used_then - used) * measured_share
             figures["server_cpu_us_per_request"] = 1e6 * cpu_seconds / max(result.requests, 1)
+        return figures
+
+    return measure
+
+
+def while_working(load: Measure, work: Callable[[int], Awaitable[None]]) -> Measure:
+    """The load while some work is done, again and again and never none."""
+
+    async def measure(number: int) -> Mapping[str, float]:
+        ended = asyncio.Event()
+
+        async def keep_working() -> None:
+            while not ended.is_set():
+                await work(number)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_working())
+            figures = await load(number)
+            ended.set()
         return figures
 
     return measure

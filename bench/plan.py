@@ -22,6 +22,8 @@ class Plan:
     """What rollouts work on."""
     rollout_small: Sizes
     """What a worker's memory is compared with."""
+    report_rows: int
+    """What a report has."""
     slices: int
     slice_seconds: float
     warm_up_seconds: float
@@ -44,6 +46,7 @@ SMOKE: Final = Plan(
     large=None,
     rollout=Sizes(users=2_000, memberships=4_000, segments=20),
     rollout_small=Sizes(users=200, memberships=400, segments=20),
+    report_rows=1_000,
     slices=1,
     # By number, so that the slowest of machines gets there as well.
     slice_seconds=20,

@@ -1,14 +1,13 @@
 """The rows of the table: what is measured, in which order.
 
-A row that belongs to a feature to come (a report beside `psql \\copy`, reads while it runs) is a
-module here and a line in `MEASURED`.
+A row that belongs to a feature to come is a module here and a line in `MEASURED`.
 """
 
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
 from bench.plan import Bench
-from bench.rows import ends, growth, reads, rollout_chaos, rollouts, writes
+from bench.rows import ends, growth, reads, reports, rollout_chaos, rollouts, writes
 from bench.table import Row
 
 Measured: TypeAlias = Callable[[Bench], AsyncIterator[Row]]
@@ -19,6 +18,7 @@ MEASURED: Final[dict[str, Measured]] = {
     "writes": writes.measure,
     "ends": ends.measure,
     "rollouts": rollouts.measure,
+    "reports": reports.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
 """By the name that `--only` takes. `starts` comes before them, on a machine that is still idle."""

@@ -71,9 +71,12 @@ def create_app(settings: Settings) -> Starlette:
             max_body_bytes=settings.max_body_bytes,
             page=EXPLORER / "index.html",
         )
+        # Beside the first requests: it takes half a second that the first link would wait for.
+        opening = asyncio.create_task(storage.open())
         try:
             yield
         finally:
+            await asyncio.wait([opening])
             redis.close()
             await storage.close()
             await database.dispose()

@@ -54,6 +54,7 @@ class Runtime(Middleware):
         self._sender = sender
         self._database: Database | None = None
         self._storage: Storage | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._scheduler: asyncio.Task[None] | None = None
 
     def database(self) -> Database:
@@ -79,6 +80,8 @@ class Runtime(Middleware):
             self._settings, name="segmentql worker", deliver=self._sender.deliver
         )
         self._storage = Storage(self._settings)
+        # Beside the rest, for it takes half a second that the first report would wait for.
+        self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":
             scheduler = Scheduler(self._database, WATCHES, self._sender.deliver)
             self._scheduler = asyncio.create_task(scheduler.run())
@@ -87,6 +90,8 @@ class Runtime(Middleware):
         if self._scheduler:
             self._scheduler.cancel()
             await asyncio.wait([self._scheduler])
+        if self._opening:
+            await asyncio.wait([self._opening])
         await self.desk().storage.close()
         await self.database().dispose()
 

@@ -8,6 +8,11 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.reports.actors import Desk
 from segmentql.settings import Settings
+from tests.conftest import Api, Sql
+from tests.operations import make_segments
+
+ROWS = 400_000
+"""Some 13 MB of CSV: two parts, so that it is a multipart upload."""
 
 
 @pytest.fixture
@@ -22,3 +27,19 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 @pytest.fixture
 async def desk(database: Database, storage: Storage) -> Desk:
     return Desk(database, storage, retention_days=30)
+
+
+@pytest.fixture
+async def many_joins(api: Api, sql: Sql) -> None:
+    """A month, March 2024, of `ROWS` joins."""
+    await make_segments(api, "a")
+    await sql.execute("SELECT make_history_partitions('2024-03-01', 1)")
+    await sql.execute(
+        """
+        INSERT INTO history
+            (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
+        SELECT n, '2024-03-01Z'::timestamptz + n * interval '1 s', 1, 'JOINED', n, 'MANUAL', now()
+        FROM generate_series(1, $1) AS n
+        """,
+        ROWS,
+    )

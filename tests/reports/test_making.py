@@ -13,27 +13,8 @@ from segmentql.errors import StoreRefused
 from segmentql.reports import making
 from segmentql.reports.actors import Desk, find_due, keep_house, make_report, remove_old_reports
 from tests.conftest import Api, Sql
-from tests.operations import make_segments
 from tests.reports.asking import create_report, report
-
-ROWS = 400_000
-"""Some 13 MB of CSV: two parts, so that it is a multipart upload."""
-
-
-@pytest.fixture
-async def many_joins(api: Api, sql: Sql) -> None:
-    """A month, March 2024, of `ROWS` joins."""
-    await make_segments(api, "a")
-    await sql.execute("SELECT make_history_partitions('2024-03-01', 1)")
-    await sql.execute(
-        """
-        INSERT INTO history
-            (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
-        SELECT n, '2024-03-01Z'::timestamptz + n * interval '1 s', 1, 'JOINED', n, 'MANUAL', now()
-        FROM generate_series(1, $1) AS n
-        """,
-        ROWS,
-    )
+from tests.reports.conftest import ROWS
 
 
 async def ask(api: Api) -> None:

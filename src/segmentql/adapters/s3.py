@@ -164,8 +164,12 @@ def _session(store: StoreSettings) -> "Session":
 def _named(error: "ClientError") -> StoreFailed:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    has_reason = not code.isdigit()  # else it is botocore's, for an answer that S3 does not give
+    shown = code if has_reason else f"HTTP {code}"
     if code in _LATER or (status >= _SERVER_FAULT and code not in _NEVER):
-        return StoreUnavailable(f"the object store has a fault of its own ({code})", code)
+        return StoreUnavailable(f"the object store has a fault of its own ({shown})", code)
     if code == _NO_BUCKET:
         return BucketMissing(_REASONS[code], code)
-    return StoreRefused(_REASONS.get(code, f"the object store refuses ({code})"), code)
+    if not has_reason:
+        return StoreRefused(f"what answers is no object store, by its words ({shown})", code)
+    return StoreRefused(_REASONS.get(code, f"the object store refuses ({shown})"), code)

@@ -1,9 +1,10 @@
 """The object store: files go in whole or not at all, and come out by links that expire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -25,7 +26,8 @@ log = structlog.get_logger(__name__)
 PART_BYTES: Final = 8 * 1024 * 1024
 """S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
 
-DELETES_AT_A_TIME: Final = 8
+CALLS_AT_A_TIME: Final = 8
+"""Of those that take back or delete."""
 
 CLEAN_UP_SECONDS: Final = 5
 """How long an upload that failed is held up by being taken back."""
@@ -116,19 +118,8 @@ class Storage:
         Raises:
             StoreFailed: some may be left.
         """
-        client = await self._s3.client()
         # One by one: not every store takes the call that deletes many.
-        for first in range(0, len(keys), DELETES_AT_A_TIME):
-            outcomes = await asyncio.gather(
-                *(
-                    self._s3.asked(client.delete_object(Bucket=self._bucket, Key=key))
-                    for key in keys[first : first + DELETES_AT_A_TIME]
-                ),
-                return_exceptions=True,
-            )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+        await _all([partial(self._delete, key) for key in keys])
 
     async def abort_stale_uploads(self, *, older_than_seconds: float) -> int:
         """Take back uploads that killed processes left; how many. The clock is the store's.
@@ -142,10 +133,13 @@ class Storage:
         while True:
             page = await self._s3.asked(client.list_multipart_uploads(Bucket=self._bucket, **after))
             newest = clock(page["ResponseMetadata"]) - timedelta(seconds=older_than_seconds)
-            for upload in page.get("Uploads", []):
-                if upload["Initiated"] <= newest:
-                    await self._abort(upload["Key"], upload["UploadId"])
-                    aborted += 1
+            stale = [
+                partial(self._abort, upload["Key"], upload["UploadId"])
+                for upload in page.get("Uploads", [])
+                if upload["Initiated"] <= newest
+            ]
+            await _all(stale)
+            aborted += len(stale)
             if not page["IsTruncated"]:
                 return aborted
             after = {
@@ -205,6 +199,10 @@ class Storage:
             StoreFailed: there is no bucket and none can be made.
         """
         await bucket.set_up(self._s3, self._store, expire_days=self._retention_days + 1)
+
+    async def _delete(self, key: str) -> None:
+        client = await self._s3.client()
+        await self._s3.asked(client.delete_object(Bucket=self._bucket, Key=key))
 
     async def _put(self, key: str, body: bytes, content_type: str) -> int:
         client = await self._s3.client()
@@ -285,3 +283,12 @@ class Storage:
         self._cleaning.add(task)
         task.add_done_callback(self._cleaning.discard)
         await asyncio.wait({task}, timeout=CLEAN_UP_SECONDS)
+
+
+async def _all(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Make every call, a few at a time; the first fault of a few keeps from the next ones."""
+    for first in range(0, len(calls), CALLS_AT_A_TIME):
+        few = [call() for call in calls[first : first + CALLS_AT_A_TIME]]
+        for outcome in await asyncio.gather(*few, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome

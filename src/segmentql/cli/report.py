@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 
@@ -118,7 +118,6 @@ async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) ->
 @contextlib.contextmanager
 def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
     """Write to a file that is there under its name only once it is whole."""
-    part = Path(f"{target}.part")
 
     def cannot_write(error: OSError) -> click.ClickException:
         # At once, for further out it would be taken for a fault of the database's connection.
@@ -130,15 +129,23 @@ def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
         except OSError as error:
             raise cannot_write(error) from None
 
-    if target == STDOUT:
-        file: BinaryIO = sys.stdout.buffer
-        yield write
-        return
+    path = Path(target).resolve()  # a link stays one
+    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
-            yield write
-        part.replace(target)
+        if target == STDOUT:
+            # A file of its own, for what cannot be written is to be known before the exit.
+            with open(sys.stdout.fileno(), "wb", closefd=False) as file:
+                yield write
+        elif path.exists() and not path.is_file():  # a pipe or a device: nothing to be replaced
+            with path.open("wb") as file:
+                yield write
+        else:
+            try:
+                with part.open("wb") as file:
+                    yield write
+                part.replace(path)
+            finally:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(error) from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,0 +1,319 @@
+"""What is left and what is said where the store fails, or whoever feeds it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from segmentql.adapters.s3 import Limits
+from segmentql.adapters.storage import PART_BYTES, Storage
+from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import until
+from tests.files import content, got, keys_of, pieces, stored, uploads_of
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+SMALL = b"a,b\n1,2\n"
+LARGE = content(2 * PART_BYTES + 1)
+QUICK = Limits(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
+
+
+@contextmanager
+def hanging(servers: LocalServers) -> Iterator[None]:
+    """The store takes connections and answers nothing meanwhile."""
+    pid = servers.store.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
+    "access key": (
+        {"s3_access_key": "nobody"},
+        StoreRefused,
+        "the object store does not know the access key",
+    ),
+    "secret key": (
+        {"s3_secret_key": "wrong"},
+        StoreRefused,
+        "the object store does not take the secret key",
+    ),
+    "bucket": (
+        {"s3_bucket": "nowhere"},
+        BucketMissing,
+        "the object store has no such bucket: run `segmentql bucket`",
+    ),
+    "port": (
+        {"s3_endpoint_url": "http://127.0.0.1:1"},
+        StoreUnavailable,
+        "the object store cannot be reached",
+    ),
+    "host": (
+        {"s3_endpoint_url": "http://nowhere.invalid"},
+        StoreUnavailable,
+        "the object store cannot be reached",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_the_settings_get_wrong_is_said_so_that_a_person_understands(
+    settings: Settings, s3: "S3Client", key: str, wrong: str
+) -> None:
+    changes, error, reason = WRONG[wrong]
+    astray = Storage(settings.model_copy(update=changes), QUICK)
+    for call in (
+        astray.upload(key, pieces(SMALL), content_type="text/csv"),
+        astray.upload(key, pieces(LARGE), content_type="text/csv"),
+        astray.delete([key]),
+        astray.abort_stale_uploads(older_than_seconds=0),
+        astray.check(),
+    ):
+        with pytest.raises(StoreFailed) as raised:
+            await call
+        assert (type(raised.value), raised.value.reason) == (error, reason)
+    await astray.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "reason"),
+    [
+        ("200 OK", StoreUnavailable, "the object store has a fault of its own (HTTP 500)"),
+        ("502 Bad", StoreUnavailable, "the object store has a fault of its own (HTTP 502)"),
+        ("404 No", StoreRefused, "what answers is no object store, by its words (HTTP 404)"),
+    ],
+)
+async def test_what_answers_there_may_be_no_store(
+    settings: Settings, status: str, error: type[StoreFailed], reason: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 7\r\n\r\nwelcome".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        astray = Storage(settings.model_copy(update={"s3_endpoint_url": url}), QUICK)
+        with pytest.raises(StoreFailed) as raised:
+            await astray.check()
+        await astray.close()
+    assert (type(raised.value), raised.value.reason) == (error, reason)
+
+
+async def test_a_store_that_was_killed_is_found_again_with_its_files(
+    servers: LocalServers, settings: Settings, storage: Storage, key: str
+) -> None:
+    link = await stored(storage, key, LARGE)
+    await servers.store.kill()
+    assert not await storage.answers()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await storage.upload(f"{key}/2", pieces(SMALL), content_type="text/csv")
+    await servers.store.start()
+    assert await storage.answers()
+    assert (await got(link)).content == LARGE
+    assert (await got(await stored(storage, f"{key}/2", SMALL))).content == SMALL
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_store_that_hangs_is_not_waited_for_forever(
+    servers: LocalServers, settings: Settings, s3: "S3Client", key: str, data: bytes
+) -> None:
+    impatient = Storage(settings, QUICK)
+    await impatient.check()
+    with hanging(servers):
+        with pytest.raises(StoreUnavailable, match="does not answer in time"):
+            await impatient.upload(key, pieces(data), content_type="text/csv")
+        assert not await impatient.answers(seconds=0.1)
+    await impatient.close()
+
+
+async def test_a_store_that_stops_reading_a_part_is_not_waited_for_forever(
+    servers: LocalServers, settings: Settings, s3: "S3Client", key: str
+) -> None:
+    impatient = Storage(settings, QUICK)
+
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE[:PART_BYTES]
+        with hanging(servers):
+            yield LARGE[PART_BYTES:]
+
+    chunks = source()
+    with pytest.raises(StoreUnavailable, match="does not answer in time"):
+        await impatient.upload(key, chunks, content_type="text/csv")
+    await chunks.aclose()
+    await impatient.abort_stale_uploads(older_than_seconds=0)
+    assert key not in await keys_of(s3, settings)
+    await impatient.close()
+
+
+class SourceFailedError(Exception):
+    """What a source of ours raises."""
+
+
+@pytest.mark.parametrize("after_bytes", [0, 1, PART_BYTES, 2 * PART_BYTES])
+async def test_a_source_that_fails_leaves_nothing(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str, after_bytes: int
+) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE[:after_bytes]
+        raise SourceFailedError
+
+    with pytest.raises(SourceFailedError):
+        await storage.upload(key, source(), content_type="text/csv")
+    assert key not in await keys_of(s3, settings)
+    assert await uploads_of(s3, settings) == []
+
+
+async def test_a_part_that_is_refused_half_way_leaves_nothing(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE[:PART_BYTES]
+        found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
+        for upload in found["Uploads"]:
+            await s3.abort_multipart_upload(
+                Bucket=settings.s3_bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+        yield LARGE[PART_BYTES:]
+
+    with pytest.raises(StoreUnavailable, match="NoSuchUpload"):
+        await storage.upload(key, source(), content_type="text/csv")
+    assert key not in await keys_of(s3, settings)
+    assert await uploads_of(s3, settings) == []
+
+
+async def test_a_cancelled_upload_leaves_nothing(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    under_way = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE
+        under_way.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(storage.upload(key, source(), content_type="text/csv"))
+    await under_way.wait()
+    assert await uploads_of(s3, settings) == [key]
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert key not in await keys_of(s3, settings)
+    assert await uploads_of(s3, settings) == []
+
+
+async def test_an_upload_cancelled_at_whatever_moment_leaves_nothing_or_all(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    """Also while it begins, sends a part, and is finished."""
+    for milliseconds in range(1, 200, 8):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000):
+                await storage.upload(key, pieces(LARGE), content_type="text/csv")
+        assert await uploads_of(s3, settings) == []
+        if key in await keys_of(s3, settings):
+            link = await storage.download_url(key, seconds=60, file_name="x.csv")
+            assert (await got(link)).content == LARGE
+            await storage.delete([key])
+
+
+async def test_a_second_cancellation_does_not_keep_it_from_being_taken_back(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    under_way = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE
+        under_way.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(storage.upload(key, source(), content_type="text/csv"))
+    await under_way.wait()
+    for _ in range(3):
+        upload.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+
+    async def taken_back() -> bool:
+        return await uploads_of(s3, settings) == []
+
+    await until(taken_back)
+
+
+async def test_what_a_killed_process_left_is_taken_back_once_it_is_old(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    for number in range(3):
+        begun = await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
+        await s3.upload_part(
+            Bucket=settings.s3_bucket,
+            Key=f"{key}/{number}",
+            UploadId=begun["UploadId"],
+            PartNumber=1,
+            Body=LARGE[:PART_BYTES],
+        )
+    assert await storage.abort_stale_uploads(older_than_seconds=3600) == 0
+    assert len(await uploads_of(s3, settings)) == 3
+
+    async def all_old() -> bool:
+        return await storage.abort_stale_uploads(older_than_seconds=1) == 3
+
+    # The store tells its time in seconds.
+    await until(all_old)
+    assert await uploads_of(s3, settings) == []
+    assert await storage.abort_stale_uploads(older_than_seconds=0) == 0
+
+
+async def test_more_old_uploads_than_a_page_holds_are_taken_back(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    for first in range(0, 1010, 10):
+        await asyncio.gather(
+            *(
+                s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
+                for number in range(first, first + 10)
+            )
+        )
+    taken_back = 0
+
+    async def all_taken_back() -> bool:
+        nonlocal taken_back
+        taken_back += await storage.abort_stale_uploads(older_than_seconds=0)
+        return await uploads_of(s3, settings) == []
+
+    await until(all_taken_back)
+    assert taken_back == 1010
+
+
+async def test_whether_it_answers_is_said_without_raising(settings: Settings) -> None:
+    async def none(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def broken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Busy\r\n\r\n")
+        writer.close()
+
+    async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\r\n")
+        writer.close()
+
+    assert await Storage(settings).answers()
+    for answer in (none, broken, garbage):
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            for scheme in ("http", "https"):
+                url = f"{scheme}://127.0.0.1:{port}"
+                astray = Storage(settings.model_copy(update={"s3_endpoint_url": url}))
+                assert not await astray.answers()

@@ -1,0 +1,283 @@
+"""`segmentql report`: a month as a file, whole or not at all."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.reports.contents import Contents, Csv
+from segmentql.settings import Settings
+from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
+from tests.operations import make_segments
+from tests.past import was_in
+
+MARCH = datetime(2024, 3, 1, tzinfo=UTC)
+CSV = b"""\
+user_id,segment_slug,operation,executed_at
+7,a,I,2024-03-01 00:00:00
+7,a,D,2024-03-02 00:00:00
+"""
+COPYING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'"
+
+Start: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Start:
+    """Starts `segmentql report` in an empty folder."""
+
+    @asynccontextmanager
+    async def running(
+        *arguments: str, stdout: int | IO[bytes] = asyncio.subprocess.PIPE, **changes: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        # Where tests run in the background they ignore Ctrl-C, and what they start would too.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segmentql", "report", *arguments),
+            cwd=tmp_path,
+            env=environment(settings, **changes),
+            stdout=stdout,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        signal.signal(signal.SIGINT, before)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return running
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, str]:
+    """Its exit status and what it wrote, once it has ended."""
+    stdout, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    assert process.returncode is not None
+    return process.returncode, stdout, stderr.decode()
+
+
+@pytest.fixture
+async def history(api: Api, sql: Sql) -> None:
+    """Users 1 to 9 were in `a` for a day of March 2024."""
+    await make_segments(api, "a")
+    for user_id in range(1, 10):
+        await sql.execute("INSERT INTO users VALUES ($1, $2)", user_id, MARCH)
+        await was_in(sql, user_id, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+
+
+@pytest.fixture
+async def long_history(sql: Sql, history: None) -> None:
+    """100,000 joins more, 3 MB: far more than pipes and sockets take in."""
+    await sql.execute(
+        """
+        INSERT INTO history
+            (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
+        SELECT n, $1, 1, 'JOINED', n, 'MANUAL', $1 FROM generate_series(1000, 100999) AS n
+        """,
+        MARCH,
+    )
+
+
+async def test_a_month_of_all_users_is_written_as_reports_have_it(
+    start: Start, history: None, long_history: None, database: Database, tmp_path: Path
+) -> None:
+    async with database.long_read(seconds=30) as session:
+        chunks = Csv(session, Contents(2024, 3, None)).chunks()
+        expected = b"".join([chunk async for chunk in chunks])
+    async with start("--month", "2024-03", "-o", "march.csv") as process:
+        assert await ended(process) == (0, b"", "100018 rows in march.csv\n")
+    assert (tmp_path / "march.csv").read_bytes() == expected
+    assert os.listdir(tmp_path) == ["march.csv"]
+
+
+async def test_a_users_month_is_named_for_both_unless_told_otherwise(
+    start: Start, history: None, tmp_path: Path
+) -> None:
+    async with start("--month", "2024-03", "--user", "7") as process:
+        assert await ended(process) == (0, b"", "2 rows in segments-7-2024-03.csv\n")
+    async with start("--month", "2024-02") as process:
+        assert await ended(process) == (0, b"", "0 rows in segments-all-2024-02.csv\n")
+    assert (tmp_path / "segments-7-2024-03.csv").read_bytes() == CSV
+    assert (
+        tmp_path / "segments-all-2024-02.csv"
+    ).read_bytes() == b"user_id,segment_slug,operation,executed_at\n"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+async def test_a_dash_is_standard_output_which_has_the_bytes_alone(
+    start: Start, history: None, tmp_path: Path
+) -> None:
+    async with start("--month", "2024-03", "--user", "7", "-o", "-") as process:
+        assert await ended(process) == (0, CSV, "")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_what_is_no_regular_file_is_written_to_and_not_replaced(
+    start: Start, history: None, tmp_path: Path
+) -> None:
+    """Such as /dev/null, which root could replace."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with start("--month", "2024-03", "--user", "7", "-o", "pipe") as process:
+        assert await asyncio.to_thread(pipe.read_bytes) == CSV
+        assert await ended(process) == (0, b"", "2 rows in pipe\n")
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+async def test_a_link_stays_one_and_the_file_behind_it_is_written(
+    start: Start, history: None, tmp_path: Path
+) -> None:
+    (tmp_path / "link.csv").symlink_to("behind.csv")
+    async with start("--month", "2024-03", "--user", "7", "-o", "link.csv") as process:
+        assert await ended(process) == (0, b"", "2 rows in link.csv\n")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "behind.csv").read_bytes() == CSV
+
+
+BAD_USAGE = 2
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--user", "7"], BAD_USAGE, "Missing option '--month'"),
+        (["--month", "2024-3"], BAD_USAGE, "'2024-3' is not a month; allowed: like 2023-09"),
+        (["--month", "2024-00"], BAD_USAGE, "allowed: 1 to 12"),
+        (["--month", "2024-13"], BAD_USAGE, "allowed: 1 to 12"),
+        (["--month", "1999-12"], BAD_USAGE, "allowed: 2000 to 9999"),
+        (["--month", "2024-03", "--user", "x"], BAD_USAGE, "allowed: a decimal number"),
+        (["--month", "2024-03", "--user", "0"], BAD_USAGE, "allowed: a decimal number"),
+        (["--month", "9999-12"], 1, "Error: 9999-12 is in the future; allowed: up to 2"),
+        (["--month", "2024-03", "--user", "404"], 1, "Error: User 404 was never stored.\n"),
+        (
+            ["--month", "2024-03", "-o", "nowhere/a.csv"],
+            1,
+            "Error: cannot write nowhere/a.csv: No such file or directory\n",
+        ),
+        (
+            ["--month", "2024-03", "-o", "kept.csv/a.csv"],
+            1,
+            "Error: cannot write kept.csv/a.csv: Not a directory\n",
+        ),
+        (["--month", "2024-03", "-o", "."], BAD_USAGE, "File '.' is a directory"),
+    ],
+)
+async def test_what_cannot_be_is_told_and_nothing_is_written(
+    start: Start, tmp_path: Path, arguments: list[str], status: int, told: str
+) -> None:
+    kept = tmp_path / "kept.csv"
+    kept.write_text("kept")
+    async with start(*arguments) as process:
+        exit_status, output, complaint = await ended(process)
+    assert (exit_status, output) == (status, b"")
+    assert told in complaint
+    assert "Traceback" not in complaint
+    assert os.listdir(tmp_path) == ["kept.csv"]
+    assert kept.read_text() == "kept"
+
+
+async def test_the_next_month_is_refused(start: Start, sql: Sql, tmp_path: Path) -> None:
+    now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+    following = now.replace(day=1) + timedelta(days=32)
+    async with start("--month", f"{following:%Y-%m}") as process:
+        assert await ended(process) == (
+            1,
+            b"",
+            f"Error: {following:%Y-%m} is in the future; "
+            f"allowed: up to {now:%Y-%m}, the month that it is now in UTC.\n",
+        )
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_database_that_is_away_is_told_with_what_to_do(
+    start: Start, sql: Sql, tmp_path: Path
+) -> None:
+    away = "postgresql://segmentql:secret@127.0.0.1:1/segmentql"
+    async with start("--month", "2024-03", SEGMENTQL_DATABASE_URL=away) as process:
+        assert await ended(process) == (
+            1,
+            b"",
+            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+        )
+    assert os.listdir(tmp_path) == []
+
+
+@asynccontextmanager
+async def in_the_middle(
+    start: Start, sql: Sql, folder: Path
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A report under way into march.csv, and where what it has written is read from."""
+    # The name that it writes under until the file is whole: as a pipe it is a file that takes no
+    # more until somebody reads.
+    os.mkfifo(folder / "march.csv.part")
+    async with start("--month", "2024-03", "-o", "march.csv") as process:
+        reader = await asyncio.to_thread(os.open, folder / "march.csv.part", os.O_RDONLY)
+        await until(lambda: sql.fetchval(COPYING))
+        yield process, reader
+
+
+def read_to_end(reader: int) -> None:
+    with os.fdopen(reader, "rb") as file:
+        file.read()
+
+
+async def test_a_database_that_goes_away_in_the_middle_leaves_no_file(
+    start: Start, long_history: None, sql: Sql, tmp_path: Path
+) -> None:
+    async with in_the_middle(start, sql, tmp_path) as (process, reader):
+        await sql.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'COPY%'"
+        )
+        await asyncio.to_thread(read_to_end, reader)
+        assert await ended(process) == (
+            1,
+            b"",
+            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+        )
+    assert os.listdir(tmp_path) == []
+
+
+async def test_ctrl_c_leaves_no_file(
+    start: Start, long_history: None, sql: Sql, tmp_path: Path
+) -> None:
+    async with in_the_middle(start, sql, tmp_path) as (process, reader):
+        process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(read_to_end, reader)
+        status, _, complaint = await ended(process)
+    assert (status, complaint.strip()) == (1, "Aborted!")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_who_reads_no_further_is_no_error_of_the_database(
+    start: Start, long_history: None, sql: Sql
+) -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "wb") as stdout:
+        async with start("--month", "2024-03", "-o", "-", stdout=stdout) as process:
+            stdout.close()
+            await until(lambda: sql.fetchval(COPYING))
+            os.close(read)
+            status, _, complaint = await ended(process)
+    assert (status, complaint) == (1, "Error: cannot write -: Broken pipe\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has /dev/full")
+@pytest.mark.parametrize("target", ["-", "/dev/full"])
+async def test_a_full_disk_is_told(start: Start, history: None, target: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with start("--month", "2024-03", "-o", target, stdout=full) as process:
+        status, _, complaint = await ended(process)
+    os.close(full)
+    expected = f"Error: cannot write {target}: No space left on device\n"
+    assert (status, complaint) == (1, expected)
