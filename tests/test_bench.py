@@ -3,12 +3,13 @@
 That it works as a whole is shown by `make bench-smoke`.
 """
 
+import random
 import re
 
 import pytest
 
-from bench.asks import JOINED, LEFT
-from bench.data import Sizes
+from bench.asks import JOINED, LEFT, ROLLOUT, OneUserInRollouts
+from bench.data import Sizes, slug
 from bench.pgbench import Statement, script
 from bench.table import Row, rendered
 
@@ -55,6 +56,19 @@ def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None
         " ARRAY[CAST(:s_1 AS bigint), CAST(:s_2 AS bigint)]::BIGINT[],"
         " 4::INTEGER, NULL::VARCHAR, 'MANUAL'::VARCHAR;"
     )
+
+
+def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is() -> None:
+    ask = OneUserInRollouts(SIZES, random.Random(0))
+    slugs = sorted(map(slug, SIZES.segments_of(7)))
+
+    def problem(*found: str) -> str | None:
+        return ask.problem(7, {"data": {"user": {"segments": [{"slug": name} for name in found]}}})
+
+    assert problem(*slugs) is None
+    assert problem(f"{ROLLOUT}1", f"{ROLLOUT}2", *slugs) is None
+    assert problem(f"{ROLLOUT}1", *slugs[1:])
+    assert problem("other", *slugs)
 
 
 def test_a_row_is_held_against_its_target() -> None:

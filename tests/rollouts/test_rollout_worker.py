@@ -3,7 +3,6 @@
 To be in the middle of a pass is no matter of luck here: somebody holds a user of its third chunk.
 """
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -13,7 +12,7 @@ import asyncpg
 import pytest
 from redis import Redis
 
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Job
+from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Job, Message, Sender
 from segmentql.local import LocalServers, named
 from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
 from segmentql.settings import Settings
@@ -32,6 +31,7 @@ from tests.rollouts.through_workers import (
     set_to,
     stage_statuses,
     worker_waits,
+    workers_waiting,
 )
 
 USERS = range(1, 2 * CHUNK_USERS + 2_001)
@@ -50,6 +50,14 @@ def redis(settings: Settings) -> Iterator[Redis]:
     client = Redis.from_url(settings.redis_url)
     yield client
     client.close()
+
+
+@pytest.fixture
+def sender(settings: Settings) -> Iterator[Sender]:
+    """Sends messages that nobody asked for."""
+    sending = Sender(settings.redis_url)
+    yield sending
+    sending.close()
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +82,11 @@ async def assert_exact(sql: Sql, segment_id: int, users: range, percent: float) 
 
 async def messages_wait(redis: Redis, job: Job, number: int, *, delayed: bool = False) -> bool:
     return redis.llen(f"dramatiq:{job.queue}{'.DQ' if delayed else ''}") == number
+
+
+async def only_one_is_unfinished(redis: Redis, job: Job) -> bool:
+    """Whether of the messages sent so far one is being worked on, and no other is left."""
+    return redis.hlen(f"dramatiq:{job.queue}.msgs") == 1
 
 
 async def says(log: Path, text: str) -> bool:
@@ -165,15 +178,20 @@ async def test_after_a_kill_in_the_middle_of_a_pass_another_worker_goes_on_where
     await assert_exact(sql, 1, USERS, 10)
 
 
-async def test_two_workers_at_once_carry_out_rollouts_exactly(
-    api: Api, sql: Sql, run_worker: RunWorker
+async def test_two_workers_at_once_carry_out_rollouts_exactly_and_no_chunk_together(
+    *, api: Api, sql: Sql, redis: Redis, sender: Sender, url: str, run_worker: RunWorker
 ) -> None:
     await store_users(sql, len(USERS))
-    percents = {"A": 5, "B": 10, "C": 15}
+    percents = {"A": 10, "B": 5, "C": 15}
     async with run_worker(), run_worker():
-        await asyncio.gather(
-            *(create_with(api, slug, percent=percent) for slug, percent in percents.items())
-        )
+        async with held(url, in_third_chunk(1, 10)):
+            await create_with(api, "A", percent=10)
+            await until(partial(worker_waits, sql))
+            sender.deliver([Message(ADVANCE_ROLLOUT, (1,))] * 20)
+            await until(partial(only_one_is_unfinished, redis, ADVANCE_ROLLOUT))
+            assert await workers_waiting(sql) == 1
+            await create_with(api, "B", percent=5)
+            await create_with(api, "C", percent=15)
         for slug in percents:
             await until(partial(is_in_status, api, slug, "COMPLETED"))
     for row in await sql.fetch("SELECT id, slug FROM segments"):

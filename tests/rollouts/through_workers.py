@@ -99,14 +99,17 @@ async def held(url: str, user_id: int) -> AsyncIterator[None]:
         await other.close()  # also where the server went away meanwhile
 
 
-async def worker_waits(sql: Sql) -> bool:
-    """Whether a worker stands before a lock that somebody holds."""
-    return bool(
-        await sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE application_name = 'segmentql worker' AND wait_event_type = 'Lock'"
-        )
+async def workers_waiting(sql: Sql) -> int:
+    """How many sessions of workers stand before a lock that somebody holds."""
+    number: int = await sql.fetchval(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'segmentql worker' AND wait_event_type = 'Lock'"
     )
+    return number
+
+
+async def worker_waits(sql: Sql) -> bool:
+    return await workers_waiting(sql) > 0
 
 
 @asynccontextmanager
