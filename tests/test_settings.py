@@ -15,11 +15,18 @@ COMPLETE = {
 }
 
 
+STORE = {
+    "SEGMENTQL_S3_ENDPOINT_URL": "https://s3.example",
+    "SEGMENTQL_S3_ACCESS_KEY": "access-secret",
+    "SEGMENTQL_S3_SECRET_KEY": "secret-secret",
+}
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder without `.env`, and an environment without settings."""
     monkeypatch.chdir(tmp_path)
-    for name in COMPLETE:
+    for name in (*COMPLETE, *STORE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -37,12 +44,12 @@ def test_names_all_that_is_missing_or_wrong_at_once(monkeypatch: pytest.MonkeyPa
     ]
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
-def test_a_command_without_settings_ends_with_their_names(command: str) -> None:
+@pytest.mark.parametrize("command", ["serve", "worker", "bucket", "doctor", "migrate", "seed"])
+def test_a_command_without_settings_ends_with_the_names_of_those_it_needs(command: str) -> None:
     result = CliRunner().invoke(main, [command])
     assert result.exit_code == 1
-    assert "SEGMENTQL_DATABASE_URL is not set" in result.output
-    assert "SEGMENTQL_REDIS_URL is not set" in result.output
+    missing = {line.split()[0] for line in result.output.splitlines() if "is not set" in line}
+    assert missing == {*COMPLETE, *(() if command in {"migrate", "seed"} else STORE)}
 
 
 def test_the_environment_wins_over_the_file(
@@ -94,6 +101,73 @@ def test_another_kind_of_database_is_refused_without_its_password(
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in COMPLETE.items():
+    for name, value in {**COMPLETE, **STORE}.items():
         monkeypatch.setenv(name, value)
-    assert "secret" not in repr(load_settings())
+    for settings in (load_settings(), load_settings(with_store=True)):
+        assert "secret" not in repr(settings).replace("s3_secret_key", "")
+        assert "secret" not in repr(settings.store).replace("secret_key", "")
+
+
+def test_the_store_is_where_its_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**COMPLETE, **STORE}.items():
+        monkeypatch.setenv(name, value)
+    store = load_settings(with_store=True).store
+    assert (store.endpoint_url, store.public_endpoint_url) == ("https://s3.example",) * 2
+    assert (store.region, store.bucket) == ("us-east-1", "segmentql-reports")
+    assert (store.access_key, store.secret_key) == ("access-secret", "secret-secret")
+
+    monkeypatch.setenv("SEGMENTQL_S3_ENDPOINT_URL", "http://minio:9000/")
+    monkeypatch.setenv("SEGMENTQL_S3_PUBLIC_ENDPOINT_URL", "https://[2001:db8::1]:444")
+    store = load_settings(with_store=True).store
+    assert store.endpoint_url == "http://minio:9000"
+    assert store.public_endpoint_url == "https://[2001:db8::1]:444"
+
+
+def test_who_asks_for_a_store_that_is_not_set_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {**COMPLETE, "SEGMENTQL_S3_ACCESS_KEY": "key"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        _ = load_settings().store
+    assert raised.value.problems == [
+        "SEGMENTQL_S3_ENDPOINT_URL is not set",
+        "SEGMENTQL_S3_SECRET_KEY is not set",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("S3_ENDPOINT_URL", "s3.example"),
+        ("S3_ENDPOINT_URL", "ftp://s3.example"),
+        ("S3_ENDPOINT_URL", "https://"),
+        ("S3_ENDPOINT_URL", "https://key:word@s3.example"),
+        ("S3_ENDPOINT_URL", "https://s3.example/bucket"),
+        ("S3_ENDPOINT_URL", "https://s3.example?x=1"),
+        ("S3_ENDPOINT_URL", "https://s3.example:0"),
+        ("S3_ENDPOINT_URL", "https://s3.example:65536"),
+        ("S3_ENDPOINT_URL", "https://[::1"),
+        ("S3_PUBLIC_ENDPOINT_URL", "s3.example"),
+        ("S3_REGION", "EU Central"),
+        ("S3_BUCKET", "ab"),
+        ("S3_BUCKET", "Reports"),
+        ("S3_BUCKET", "a/b"),
+        ("S3_BUCKET", "a" * 64),
+        ("REPORT_RETENTION_DAYS", "0"),
+        ("REPORT_RETENTION_DAYS", "3651"),
+        ("REPORT_RETENTION_DAYS", "1.5"),
+    ],
+)
+def test_what_no_store_could_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for variable, right in {**COMPLETE, **STORE}.items():
+        monkeypatch.setenv(variable, right)
+    monkeypatch.setenv(f"SEGMENTQL_{name}", value)
+    for with_store in (True, False):
+        with pytest.raises(SettingsError) as raised:
+            load_settings(with_store=with_store)
+        (problem,) = raised.value.problems
+        assert problem.startswith(f"SEGMENTQL_{name}: ")
+        assert "word" not in problem

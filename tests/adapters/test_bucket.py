@@ -94,7 +94,7 @@ async def test_another_retention_changes_our_rule_and_no_other(
 
 
 async def test_many_may_make_it_at_once(s3: "S3Client", made: Settings) -> None:
-    await asyncio.gather(*(set_up(made) for _ in range(8)))
+    await asyncio.gather(*(set_up(made) for _ in range(4)))
     assert await rules(s3, made) == [ours(31)]
 
 

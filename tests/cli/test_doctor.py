@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.engine import make_url
 
+from segmentql.adapters.storage import Storage
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
@@ -16,7 +17,7 @@ async def examined(settings: Settings) -> dict[str, Finding]:
 
 
 async def test_finds_nothing_wrong_with_a_running_service(
-    settings: Settings, sql: Sql, run_worker: RunWorker
+    settings: Settings, sql: Sql, storage: Storage, run_worker: RunWorker
 ) -> None:
     async with run_worker():
 
@@ -38,6 +39,8 @@ async def test_finds_nothing_wrong_with_a_running_service(
         "Redis",
         "Redis' clock",
         "Redis' memory",
+        "object store",
+        "object store's clock",
     ]
 
 
@@ -89,3 +92,47 @@ async def test_redis_that_is_away_fails_and_the_database_is_still_examined(
     findings = await asyncio.wait_for(examined(changed), timeout=30)
     assert findings["Redis"].verdict is Verdict.FAILED
     assert findings["migrations"].verdict is Verdict.OK
+
+
+UNUSABLE = {
+    "s3_bucket": ("not-made", "bucket not-made", "run `segmentql bucket`"),
+    "s3_endpoint_url": ("http://127.0.0.1:1", "the object store cannot be reached", "check"),
+    "s3_access_key": ("nobody", "the object store does not know the access key", "check"),
+    "s3_secret_key": ("wrong", "the object store does not take the secret key", "check"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+async def test_a_store_that_cannot_be_used_is_told_with_what_to_do(
+    settings: Settings, storage: Storage, name: str
+) -> None:
+    value, saw, do = UNUSABLE[name]
+    findings = await examined(settings.model_copy(update={name: value}))
+    store = findings["object store"]
+    assert store.verdict is Verdict.FAILED
+    assert saw in store.saw
+    assert store.do.startswith(do)
+    told = " ".join(f"{f.saw} {f.do}" for f in findings.values())
+    assert settings.store.access_key not in told
+    assert settings.store.secret_key not in told
+
+
+async def test_a_store_whose_clock_is_off_is_warned_of(settings: Settings) -> None:
+    """Somebody else's store, which lives in another year."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2020 12:00:00 GMT\r\n"
+            b"Content-Length: 9\r\nConnection: close\r\n\r\n<Result/>"
+        )
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        findings = await examined(settings.model_copy(update={"s3_endpoint_url": url}))
+    assert findings["object store"].verdict is Verdict.OK
+    clock = findings["object store's clock"]
+    assert clock.verdict is Verdict.WARNING
+    assert clock.saw.endswith(" s behind")
+    assert clock.do.startswith("links run out too early or too late")

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving
+from tests.conftest import Api, Sql, hanging, serving
 from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
 from tests.past import HOUR, NOON, contents, delete_segment_at, put_in
 
@@ -182,7 +182,8 @@ async def test_the_process_is_up_whatever_it_depends_on(
 
 async def test_ready_while_the_database_answers(api: Api) -> None:
     response = await api.http.get("/readyz")
-    assert (response.status_code, response.json()) == (200, {"database": "ok", "redis": "ok"})
+    assert response.status_code == 200
+    assert response.json() == {"database": "ok", "redis": "ok", "store": "ok"}
 
 
 async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailable(
@@ -191,7 +192,7 @@ async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailabl
     async with serving(servers.settings("nowhere")) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 503
-        assert response.json() == {"database": "unavailable", "redis": "ok"}
+        assert response.json() == {"database": "unavailable", "redis": "ok", "store": "ok"}
         error = await api.error("{ user(id: 7) { id } }")
     assert error["extensions"] == {"code": "UNAVAILABLE"}
     assert "nowhere" not in error["message"]
@@ -202,10 +203,27 @@ async def test_ready_without_redis_but_degraded(settings: Settings, sql: Sql) ->
     async with serving(astray) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 200
-        assert response.json() == {"database": "ok", "redis": "degraded"}
+        assert response.json() == {"database": "ok", "redis": "degraded", "store": "ok"}
         await make_segments(api, "A")
         payload = await change(api, 7, add=["A"], ttlSeconds=1)
     assert payload["errors"] == []
+
+
+async def test_ready_without_the_store_but_degraded(
+    servers: LocalServers, settings: Settings, sql: Sql
+) -> None:
+    """Whether nobody answers there, or somebody who never says anything."""
+    degraded = {"database": "ok", "redis": "ok", "store": "degraded"}
+    astray = settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"})
+    async with serving(astray) as api:
+        response = await api.http.get("/readyz")
+        assert (response.status_code, response.json()) == (200, degraded)
+        await make_segments(api, "A")
+    async with serving(settings) as api:
+        with hanging(servers.store):
+            response = await api.http.get("/readyz")
+        assert (response.status_code, response.json()) == (200, degraded)
+        assert (await api.http.get("/readyz")).json()["store"] == "ok"
 
 
 async def test_other_paths_are_not_found(api: Api) -> None:

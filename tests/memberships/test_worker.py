@@ -320,7 +320,7 @@ async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_
             ready = await api.http.get("/readyz")
             assert (ready.status_code, ready.json()) == (
                 200,
-                {"database": "ok", "redis": "degraded"},
+                {"database": "ok", "redis": "degraded", "store": "ok"},
             )
         finally:
             await servers.redis.start()

@@ -30,7 +30,8 @@ user_id,segment_slug,operation,executed_at
 
 
 COPY_WAITS = """
-SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event_type = 'Lock'
+SELECT count(*) FROM pg_stat_activity
+WHERE application_name = 'segmentql worker long reads' AND wait_event_type = 'Lock'
 """
 
 

@@ -4,7 +4,7 @@ To be in the middle of a pass is no matter of luck here: somebody holds a user o
 """
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,14 +52,6 @@ def redis(settings: Settings) -> Iterator[Redis]:
     client.close()
 
 
-@pytest.fixture
-def sender(settings: Settings) -> Iterator[Sender]:
-    """Sends messages that nobody asked for."""
-    sending = Sender(settings.redis_url)
-    yield sending
-    sending.close()
-
-
 @pytest.fixture(autouse=True)
 async def guarded(sql: Sql, url: str) -> AsyncIterator[None]:
     """No pass of these tests may go back."""
@@ -82,6 +74,13 @@ async def assert_exact(sql: Sql, segment_id: int, users: range, percent: float) 
 
 async def messages_wait(redis: Redis, job: Job, number: int, *, delayed: bool = False) -> bool:
     return redis.llen(f"dramatiq:{job.queue}{'.DQ' if delayed else ''}") == number
+
+
+def send(settings: Settings, messages: Sequence[Message]) -> None:
+    """Send messages that nobody asked for; Redis has them when this returns."""
+    sender = Sender(settings.redis_url)
+    sender.deliver(messages)
+    sender.close()
 
 
 async def only_one_is_unfinished(redis: Redis, job: Job) -> bool:
@@ -179,7 +178,7 @@ async def test_after_a_kill_in_the_middle_of_a_pass_another_worker_goes_on_where
 
 
 async def test_two_workers_at_once_carry_out_rollouts_exactly_and_no_chunk_together(
-    *, api: Api, sql: Sql, redis: Redis, sender: Sender, url: str, run_worker: RunWorker
+    *, api: Api, sql: Sql, redis: Redis, settings: Settings, url: str, run_worker: RunWorker
 ) -> None:
     await store_users(sql, len(USERS))
     percents = {"A": 10, "B": 5, "C": 15}
@@ -187,7 +186,7 @@ async def test_two_workers_at_once_carry_out_rollouts_exactly_and_no_chunk_toget
         async with held(url, in_third_chunk(1, 10)):
             await create_with(api, "A", percent=10)
             await until(partial(worker_waits, sql))
-            sender.deliver([Message(ADVANCE_ROLLOUT, (1,))] * 20)
+            send(settings, [Message(ADVANCE_ROLLOUT, (1,))] * 20)
             await until(partial(only_one_is_unfinished, redis, ADVANCE_ROLLOUT))
             assert await workers_waiting(sql) == 1
             await create_with(api, "B", percent=5)

@@ -421,7 +421,7 @@ async def _finish(session: WriteSession, rollout: Row[Any]) -> None:
         {
             "segment_id": rollout.segment_id,
             "stage": rollout.stage,
-            "carried_out": not withdraws,
+            "carried_out": not withdraws and not rollout.expired,
             "last": withdraws or rollout.stage == len(rollout.percents),
         },
     )

@@ -76,8 +76,3 @@ Takes `:segment_id`, `:last_arrival` (later users are none of its) and `:percent
 `users_total` and (`bound_hash`, `bound_user_id`), which is (-1, 0) where nobody is of the sample.
 It reads all users twice and keeps one in 4096; one statement, so that it sees one state.
 """
-
-IN_SAMPLE: Final = """
-(rollout_hash_v1(:segment_id, {user_id}), {user_id})
-    <= (CAST(:bound_hash AS bigint), CAST(:bound_user_id AS bigint))
-"""

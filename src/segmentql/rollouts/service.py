@@ -56,7 +56,7 @@ r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.started_at, 
 r.failure, r.reach, r.pass_number, r.phase, r.stage, r.percent AS pass_percent, r.takes_out,
 r.last_arrival, r.bound_hash, r.bound_user_id, r.cursor_user_id,
 schedule.current, schedule.percents, schedule.starts, schedule.dones,
-statement_timestamp() AS read_at,
+statement_timestamp() AS read_at, {_EXPIRED} AS expired,
 {WORK_DUE} AS work_due,
 CASE WHEN s.deleted_at IS NOT NULL THEN 'CANCELLED'
      WHEN r.state <> 'ACTIVE' THEN CAST(r.state AS text)
