@@ -5,6 +5,8 @@
 // Lines stay within some 48 characters, the editor's width on a laptop. The first
 // tab takes no variables: on a first visit GraphiQL 5.4 fills in its query only.
 
+const now = new Date();
+
 export const examples = [
   {
     query: `
@@ -188,5 +190,42 @@ mutation WithdrawRollout($slug: String!) {
   }
 }`,
     variables: { slug: "AVITO_NEW_SEARCH" },
+  },
+  {
+    query: `
+# 8. The month's joins and leaves as a CSV file.
+#    downloadUrl works for 15 minutes and is new
+#    at each read; \`report\` reads it again.
+mutation ReportMonth(
+  $user: ID
+  $year: Int!
+  $month: Int!
+) {
+  createReport(
+    input: {
+      userId: $user
+      year: $year
+      month: $month
+      waitSeconds: 10
+    }
+  ) {
+    report {
+      id
+      status
+      fileName
+      rowCount
+      sizeBytes
+      downloadUrl
+      failure
+    }
+    errors { code message path }
+  }
+}`,
+    // This month, in UTC. A user of null: everybody's.
+    variables: {
+      user: "1",
+      year: now.getUTCFullYear(),
+      month: now.getUTCMonth() + 1,
+    },
   },
 ];

@@ -2,9 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
@@ -22,16 +24,22 @@ class Serving:
     process: asyncio.subprocess.Process
 
 
+RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]
+
+
 @pytest.fixture
-async def serve(settings: Settings, sql: Sql, tmp_path: Path) -> AsyncIterator[Serving]:
-    """`segmentql serve` on a free port, with empty tables."""
-    port = free_port()
-    with (tmp_path / "serve.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "segmentql", "serve", "--port", str(port)),
-            env=environment(settings),
-            stderr=log,
-        )
+async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
+    """Starts `segmentql serve` on a free port, with empty tables."""
+
+    @asynccontextmanager
+    async def running(*options: str) -> AsyncIterator[Serving]:
+        port = free_port()
+        with (tmp_path / "serve.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "segmentql", "serve", "--port", str(port), *options),
+                env=environment(settings),
+                stderr=log,
+            )
         serving = Serving(f"http://127.0.0.1:{port}", process)
         async with httpx.AsyncClient() as client:
 
@@ -41,10 +49,19 @@ async def serve(settings: Settings, sql: Sql, tmp_path: Path) -> AsyncIterator[S
                 except httpx.TransportError:
                     return False
 
-            await until(answers)
-        try:
-            yield serving
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+            try:
+                await until(answers)
+                yield serving
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                await process.wait()
+
+    return running
+
+
+@pytest.fixture
+async def serve(run_serve: RunServe) -> AsyncIterator[Serving]:
+    """`segmentql serve`, with empty tables."""
+    async with run_serve() as serving:
+        yield serving

@@ -5,12 +5,19 @@ import asyncio
 import httpx
 import pytest
 
-from tests.conftest import Sql, until
-from tests.e2e.conftest import Serving
+from tests.conftest import PATIENCE_SECONDS, Sql, until
+from tests.e2e.conftest import RunServe, Serving
 
 pytestmark = pytest.mark.e2e
 
 CHANGE = "mutation { deleteUser(input: {id: 1}) { deletedId errors { code } } }"
+REPORT = """
+mutation {
+  createReport(input: {year: 2024, month: 3, waitSeconds: 60}) {
+    report { id status downloadUrl } errors { code }
+  }
+}
+"""
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
@@ -42,3 +49,29 @@ async def test_a_request_under_way_is_answered_before_the_server_ends(
     assert answer.json() == {"data": {"deleteUser": {"deletedId": "1", "errors": []}}}
     # As uvicorn ends after SIGTERM: by the signal itself, once all is done.
     assert await serve.process.wait() in {0, -15}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_who_waits_for_a_report_is_told_how_far_it_is(
+    run_serve: RunServe, sql: Sql, processes: str
+) -> None:
+    """No worker runs, so that nothing else ends the wait."""
+    async with (
+        run_serve("--workers", processes) as serve,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client,  # before the wait is over
+    ):
+        asking = asyncio.create_task(
+            client.post(f"{serve.address}/graphql", json={"query": REPORT})
+        )
+        await until(lambda: sql.fetchval("SELECT count(*) FROM reports"))
+        serve.process.terminate()
+        answer = await asking
+        assert answer.json() == {
+            "data": {
+                "createReport": {
+                    "report": {"id": "rep_1", "status": "QUEUED", "downloadUrl": None},
+                    "errors": [],
+                }
+            }
+        }
+        await asyncio.wait_for(serve.process.wait(), PATIENCE_SECONDS)

@@ -5,7 +5,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from segmentql.adapters.storage import Storage
 from segmentql.settings import outside_value
 from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import Serving
 from tests.rollouts.steps import store_users
+from tests.timeline import join, make_segment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -185,3 +187,28 @@ async def test_the_tabs_of_rollouts_tell_the_analysts_story(
         withdrawn = (await run_operation(page, "WithdrawRollout"))["cancelRollout"]
         assert withdrawn == {"rollout": {"status": "WITHDRAWING", "percent": 0}, "errors": []}
         await until(lambda: is_at("CANCELLED", 0, 0))
+
+
+async def test_the_tab_of_reports_gives_a_link_that_the_browser_downloads(
+    serve: Serving, browser: Browser, run_worker: RunWorker, storage: Storage, sql: Sql
+) -> None:
+    await join(sql, 1, await make_segment(sql, "AVITO_NEW_SEARCH"), joined_ago=timedelta(0))
+    ((at,),) = await sql.fetch("SELECT at FROM history")
+    expected = (
+        "user_id,segment_slug,operation,executed_at\n"
+        f"1,AVITO_NEW_SEARCH,I,{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}\n"
+    )
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    async with run_worker():
+        await page.goto(f"{serve.address}/graphql")
+        await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+        made = (await run_tab(page, "ReportMonth"))["createReport"]
+        assert made["errors"] == []
+        report = made["report"]
+        assert (report["status"], report["failure"]) == ("READY", None)
+        assert (report["rowCount"], report["sizeBytes"]) == (1, len(expected))
+        async with page.expect_download() as begun:
+            await page.evaluate("link => { location.href = link }", report["downloadUrl"])
+        download = await begun.value
+    assert download.suggested_filename == f"segments-1-{at:%Y-%m}.csv" == report["fileName"]
+    assert (await download.path()).read_bytes() == expected.encode()

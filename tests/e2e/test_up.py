@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from segmentql.adapters.storage import Storage
 from segmentql.local import local_servers
 from segmentql.local.ports import free_port
 from segmentql.local.strays import ON_LINUX
@@ -165,10 +166,15 @@ async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) 
         assert await up.stop(signal.SIGTERM) == 0
         assert processes_of(home) == []
 
-    steps = ["PostgreSQL on", "Redis on", "migrations,", "worker,", "API on", "ready after"]
-    steps += [f"{name} stopped" for name in ("API", "worker", "Redis", "PostgreSQL")]
-    places = [up.said.index(step) for step in steps]
-    assert places == sorted(places)
+    started = ["PostgreSQL on", "migrations,", "worker,", "API on", "ready after"]
+    stopped = [f"{name} stopped" for name in ("API", "worker", "Redis", "PostgreSQL")]
+    for steps in (
+        [*started, *stopped],
+        ["Redis on", "worker,"],
+        ["object store on", "bucket,", "ready after", "worker stopped", "object store stopped"],
+    ):
+        places = [up.said.index(step) for step in steps]
+        assert places == sorted(places)
     assert not any(word.decode() in up.said for word in passwords)
 
     async with running(home) as again:
@@ -235,7 +241,7 @@ async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
     async with running(home, "--workers", "2") as up:
         await up.says("ready after")
         await up.ask(CREATE)
-        names = ("postgresql", "redis", "worker", "api")
+        names = ("postgresql", "redis", "store", "worker", "api")
         pids = [up.process.pid, *(up.pid_of(name) for name in names)]
         for pid in pids:
             assert pid
@@ -248,7 +254,10 @@ async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("worker", "worker"), ("api", "API"), ("redis", "Redis"), ("postgresql", "PostgreSQL")],
+    [
+        *(("worker", "worker"), ("api", "API"), ("redis", "Redis")),
+        *(("postgresql", "PostgreSQL"), ("store", "object store")),
+    ],
 )
 async def test_a_killed_child_is_started_again_and_the_service_goes_on(
     home: Path, file: str, name: str
@@ -292,22 +301,52 @@ async def test_a_child_that_keeps_dying_stops_everything(home: Path) -> None:
 async def test_outside_services_are_used_instead_of_ours(home: Path) -> None:
     async with local_servers(home / "outside") as outside:
         (home / ".env").write_text(f"SEGMENTQL_REDIS_URL={outside.redis_url}\n")
+        settings = outside.settings("segmentql")
         async with running(
             home,
             SEGMENTQL_DATABASE_URL=outside.service_url,
             SEGMENTQL_MIGRATION_DATABASE_URL=outside.owner_url,
+            SEGMENTQL_S3_ENDPOINT_URL=settings.store.endpoint_url,
+            SEGMENTQL_S3_ACCESS_KEY=settings.store.access_key,
+            SEGMENTQL_S3_SECRET_KEY=settings.store.secret_key,
         ) as up:
             await up.says("ready after")
             assert "kept" in await up.ask(CREATE)
-            assert "PostgreSQL on" not in up.said
-            assert "Redis on" not in up.said
+            for server in ("PostgreSQL on", "Redis on", "object store on"):
+                assert server not in up.said
             assert sorted(path.name for path in up.data.iterdir()) == ["logs", "run"]
             assert await up.stop() == 0
+        storage = Storage(settings)
+        await storage.check()
+        await storage.close()
+
+
+async def test_other_commands_find_what_runs(home: Path) -> None:
+    async with running(home) as up:
+        await up.says("ready after")
+        for command, told in (("bucket", b""), ("doctor", b"bucket segmentql-reports")):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "segmentql", command, "--data-dir", "data"),
+                cwd=home,
+                env=child_environment(NONE_OUTSIDE),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            output, _ = await process.communicate()
+            assert process.returncode == 0, output
+            assert told in output
 
 
 async def test_a_wrong_setting_stops_the_start_before_anything_is_started(home: Path) -> None:
-    async with running(home, SEGMENTQL_LOG_LEVEL="loud", SEGMENTQL_WORKER_THREADS="none") as up:
+    async with running(
+        home,
+        SEGMENTQL_LOG_LEVEL="loud",
+        SEGMENTQL_WORKER_THREADS="none",
+        SEGMENTQL_S3_ENDPOINT_URL="http://127.0.0.1:1",
+    ) as up:
         assert await up.ends() == 1
+        assert "SEGMENTQL_S3_ACCESS_KEY is not set" in up.said
+        assert "SEGMENTQL_S3_SECRET_KEY is not set" in up.said
         assert "SEGMENTQL_LOG_LEVEL" in up.said
         assert "SEGMENTQL_WORKER_THREADS" in up.said
         assert not (up.data / "postgres" / "data").exists()

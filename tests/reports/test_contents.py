@@ -6,9 +6,11 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.errors import TimedOut, Unavailable
 from segmentql.reports.contents import CHUNKS_AHEAD, Contents, Csv
 from tests.conftest import Api, Sql, until
 from tests.operations import make_segments
@@ -193,6 +195,42 @@ async def test_who_stops_reading_stops_the_database(database: Database, api: Api
         return bool(await copying() == 0)
 
     await until(over)
+
+
+async def _read_slowly(database: Database, *, seconds: float, sql: Sql, meanwhile: str) -> None:
+    async with (
+        database.long_read(seconds=seconds) as session,
+        aclosing(Csv(session, Contents(2024, 3, None)).chunks()) as chunks,
+    ):
+        async for _ in chunks:
+            await sql.execute(meanwhile)
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_a_database_that_goes_away_in_the_middle_is_told(
+    database: Database, sql: Sql
+) -> None:
+    terminate = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'COPY%'"
+    )
+    with pytest.raises(Unavailable):
+        await _read_slowly(database, seconds=30, sql=sql, meanwhile=terminate)
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_a_report_that_takes_too_long_is_stopped_and_told(
+    database: Database, sql: Sql
+) -> None:
+    with pytest.raises(TimedOut):
+        await _read_slowly(database, seconds=0.5, sql=sql, meanwhile="SELECT pg_sleep(0.1)")
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_what_goes_wrong_with_the_reader_is_not_taken_for_the_databases_fault(
+    database: Database, sql: Sql
+) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await _read_slowly(database, seconds=30, sql=sql, meanwhile="SELECT nonsense")
 
 
 async def _read_one_chunk_and_wait(database: Database) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -202,14 +203,30 @@ async def copy_csv(
     """Have PostgreSQL write a SELECT's rows as CSV with a header; how many rows it was.
 
     `statement` takes its arguments as asyncpg does, `$1` and so on. `write` is awaited for each
-    chunk, and holds up the database meanwhile.
+    chunk, and holds up the database meanwhile. Where this fails the session is of no use any more.
+
+    Raises:
+        Unavailable: the database went away.
+        TimedOut: it took longer than the session's statements may.
     """
     connection = await session.connection()
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None  # noqa: S101 - it was connected by the line before
-    status: str = await driver.copy_from_query(
-        statement, *arguments, output=write, format="csv", header=True
-    )
+    try:
+        status: str = await driver.copy_from_query(
+            statement, *arguments, output=write, format="csv", header=True
+        )
+    except BaseException as error:
+        is_lost = driver.is_closed()
+        # Mid-way through a COPY it takes no rollback, whose failure would hide this one.
+        pass
+        pass
+        code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+        if code in {_QUERY_CANCELED, _LOCK_NOT_AVAILABLE} or isinstance(error, TimeoutError):
+            raise TimedOut from error
+        if is_lost or (code or "").startswith(_UNAVAILABLE_CLASSES):
+            raise Unavailable from error
+        raise
     return int(status.rpartition(" ")[2])
 
 

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Makes MinIO ready for reports: a private bucket whose files expire, and a user who may do in it
+# what the service does and nothing else. Safe to repeat. Needs `mc`, and these in the environment:
+# SEGMENTQL_S3_ENDPOINT_URL, _S3_BUCKET, _S3_ACCESS_KEY, _S3_SECRET_KEY, MINIO_ROOT_USER and
+# MINIO_ROOT_PASSWORD; SEGMENTQL_REPORT_RETENTION_DAYS is 30 where it is not set.
+#
+# Nothing but the shell and `mc` is used: MinIO's image has little else. Keys go through pipes, not
+# through arguments, which every process may read.
+set -eu
+
+here=${0%/*}
+name=segmentql-reports
+export MC_CONFIG_DIR="${MC_CONFIG_DIR:-/tmp/mc}"
+bucket=$SEGMENTQL_S3_BUCKET
+# A day longer than the scheduler keeps them: this is the second line.
+expire_days=$((${SEGMENTQL_REPORT_RETENTION_DAYS:-30} + 1))
+
+# Prints a file with one word of it replaced.
+with() {
+    while IFS= read -r line; do
+        case $line in
+        *"$2"*) printf '%s\n' "${line%%"$2"*}$3${line#*"$2"}" ;;
+        *) printf '%s\n' "$line" ;;
+        esac
+    done <"$1"
+}
+
+printf '%s\n%s\n' "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" |
+    mc --quiet alias set store "$SEGMENTQL_S3_ENDPOINT_URL"
+mc --quiet mb --ignore-existing "store/$bucket"
+mc --quiet anonymous set none "store/$bucket"
+with "$here/lifecycle.json" '${EXPIRE_DAYS}' "$expire_days" | mc --quiet ilm import "store/$bucket"
+
+with "$here/policy.json" '${SEGMENTQL_S3_BUCKET}' "$bucket" |
+    mc --quiet admin policy create store "$name" /dev/stdin
+printf '%s\n%s\n' "$SEGMENTQL_S3_ACCESS_KEY" "$SEGMENTQL_S3_SECRET_KEY" |
+    mc --quiet admin user add store
+# Attaching what is attached already is an error.
+case $(mc --quiet admin policy entities store --user "$SEGMENTQL_S3_ACCESS_KEY") in
+*"$name"*) ;;
+*) mc --quiet admin policy attach store "$name" --user "$SEGMENTQL_S3_ACCESS_KEY" ;;
+esac
+echo "bucket $bucket is ready"
