@@ -8,6 +8,10 @@
 # through arguments, which every process may read.
 set -eu
 
+# Here, since in a pipe what is not set would not stop the script.
+: "${SEGMENTQL_S3_ENDPOINT_URL:?}" "${SEGMENTQL_S3_BUCKET:?}" "${SEGMENTQL_S3_ACCESS_KEY:?}"
+: "${SEGMENTQL_S3_SECRET_KEY:?}" "${MINIO_ROOT_USER:?}" "${MINIO_ROOT_PASSWORD:?}"
+
 here=${0%/*}
 name=segmentql-reports
 export MC_CONFIG_DIR="${MC_CONFIG_DIR:-/tmp/mc}"

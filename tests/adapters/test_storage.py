@@ -51,17 +51,18 @@ async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) ->
     assert (await got(link)).content == b"third\n"
 
 
-async def test_only_two_parts_are_held_and_nothing_is_visible_before_the_end(
-    storage: Storage, s3: "S3Client", settings: Settings, key: str
+@pytest.mark.parametrize("piece_bytes", [1024 * 1024, 2 * PART_BYTES + 1])
+async def test_less_than_a_part_is_kept_back_and_nothing_is_visible_before_the_end(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str, piece_bytes: int
 ) -> None:
     """Asked of the store itself, each time before it is given more."""
     behind: list[int] = []
 
     async def source() -> AsyncIterator[bytes]:
         given = 0
-        for _ in range(40):
-            yield content(1024 * 1024)
-            given += 1024 * 1024
+        async for piece in pieces(content(40 * 1024 * 1024), piece_bytes):
+            yield piece
+            given += len(piece)
             behind.append(given - await stored_bytes())
             assert key not in await keys_of(s3, settings)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -260,13 +261,17 @@ async def test_ctrl_c_leaves_no_file(
 
 
 async def test_who_reads_no_further_is_no_error_of_the_database(
-    start: Start, long_history: None, sql: Sql
+    start: Start, long_history: None
 ) -> None:
     read, write = os.pipe()
+
+    async def is_full() -> bool:
+        return not select.select([], [write], [], 0)[1]
+
     with os.fdopen(write, "wb") as stdout:
         async with start("--month", "2024-03", "-o", "-", stdout=stdout) as process:
-            stdout.close()
-            await until(lambda: sql.fetchval(COPYING))
+            # The writer waits for its reader, and the database for the writer.
+            await until(is_full)
             os.close(read)
             status, _, complaint = await ended(process)
     assert (status, complaint) == (1, "Error: cannot write -: Broken pipe\n")

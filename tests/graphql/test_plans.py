@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -18,10 +20,13 @@ from graphql import (
     parse,
 )
 from segmentql.adapters.database import Database
+from segmentql.adapters.storage import Storage
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, Request
 from segmentql.graphql.plans import PlanFailed, make_plan
+from segmentql.rollouts.plan import Plan, Stage
+from segmentql.rollouts.service import start_rollout
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Sql, counted_statements
@@ -33,7 +38,7 @@ PLAIN = Engine(SCHEMA, plans=False)
 
 # For each argument: values that lead somewhere, and now and then one that is refused.
 ARGUMENTS = {
-    "id": ["1", '"2"', '"99"', '"nobody"'],
+    "id": ["1", '"2"', '"99"', '"rep_1"', '"nobody"'],
     "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
     "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
     "first": ["1", "2", "null", "0"],
@@ -42,6 +47,7 @@ ARGUMENTS = {
     "userId": ["1", "null"],
     "from": ['"2020-01-01T00:00:00Z"', "null"],
     "to": ['"2040-01-01T00:00:00Z"', "null"],
+    "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
 }
 MAX_DEPTH = 6
@@ -84,8 +90,8 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int) -> s
 
 
 @pytest.fixture
-async def context(database: Database, sql: Sql) -> Context:
-    """Two users with memberships of every kind, and a history."""
+async def context(database: Database, sql: Sql, settings: Settings) -> Context:
+    """Two users with memberships of every kind, a history, a rollout and reports."""
     await sql.execute(
         """
         INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
@@ -98,10 +104,29 @@ async def context(database: Database, sql: Sql) -> Context:
             (1, 3, '2024-02-03Z', '2024-02-03Z', NULL, 'ROLLOUT'),
             (2, 1, '2024-02-01Z', '2024-02-01Z', '2040-01-01Z', 'MANUAL');
         UPDATE segments SET deleted_at = '2024-04-01Z' WHERE slug = 'GONE';
+        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+        VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z'),
+            (NULL, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
         """
     )
+    plan = Plan([Stage(Decimal(50)), Stage(Decimal(60), after=timedelta(days=300))])
+    await database.transaction(
+        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=None)
+    )
+    return context_of(database, settings)
+
+
+def context_of(database: Database, settings: Settings) -> Context:
     loaders = Loaders(database, primary=True)
-    return Context(database, loaders, loaders, request_id="the-request", primary=True)
+    return Context(
+        database=database,
+        storage=Storage(settings),
+        stopping=asyncio.Event(),
+        primary_loaders=loaders,
+        replica_loaders=loaders,
+        request_id="the-request",
+        primary=True,
+    )
 
 
 async def answer(engine: Engine, context: Context, query: str, **variables: Any) -> Answer:
@@ -222,8 +247,7 @@ async def test_a_statement_that_times_out_is_not_waited_for_twice(
     await sql.execute("INSERT INTO users VALUES (1, now())")
     patient = settings.model_copy(update={"statement_timeout_seconds": 1})
     database = Database(patient, name="tests", deliver=lambda messages: None)
-    loaders = Loaders(database, primary=True)
-    context = Context(database, loaders, loaders, request_id="the-request", primary=True)
+    context = context_of(database, settings)
     query = '{ user(id: 1) { id } stuck: user(id: 1) { isIn(slug: "A") } }'
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")

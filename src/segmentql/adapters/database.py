@@ -219,8 +219,8 @@ async def copy_csv(
     except BaseException as error:
         is_lost = driver.is_closed()
         # Mid-way through a COPY it takes no rollback, whose failure would hide this one.
-        pass
-        pass
+        driver.terminate()
+        await session.invalidate()
         code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
         if code in {_QUERY_CANCELED, _LOCK_NOT_AVAILABLE} or isinstance(error, TimeoutError):
             raise TimedOut from error

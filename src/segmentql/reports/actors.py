@@ -9,7 +9,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
 from segmentql.adapters.scheduler import Watch
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreFailed, TimedOut, Unavailable
+from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
 from segmentql.reports import making
 from segmentql.reports.contents import Csv
 
@@ -37,8 +37,10 @@ async def make_report(desk: Desk, report_id: int) -> None:
             await desk.storage.abandon(this.abandoned_key)
         await _while_it_is_ours(desk, this)
     except BaseException as error:  # a try that is cancelled has failed as well
-        reason = _reason(error)
-        await desk.database.transaction(lambda session: making.fail(session, this, reason=reason))
+        reason, refused = _reason(error), isinstance(error, StoreRefused)
+        await desk.database.transaction(
+            lambda session: making.fail(session, this, reason=reason, refused=refused)
+        )
         if reason == FAULT:
             raise
 

@@ -16,9 +16,15 @@ from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAKE_REPORT, Message
 from segmentql.reports.contents import Contents
 
-MAX_TRIES: Final = 5
+MAX_TRIES: Final = 8
+MAX_REFUSED: Final = 5
+"""The tries where the store refuses: somebody must change something, and should hear of it."""
+
 RETRY_SECONDS: Final = 1
-"""The wait before the second try; doubled for each further one."""
+"""The wait before the second try; doubled for each further one ..."""
+
+MAX_RETRY_SECONDS: Final = 15
+"""... up to this: so a store may be away for a minute."""
 
 TOUCH_SECONDS: Final = 3
 STALE_SECONDS: Final = 12
@@ -65,11 +71,11 @@ RETURNING extract(epoch FROM finished_at - created_at) AS seconds
 """)
 
 # The next try is due at `touched_at`, which lies ahead.
-_FAIL = text(f"""
+_FAIL = text("""
 UPDATE reports SET
-    status = CASE WHEN tries < {MAX_TRIES} THEN CAST('QUEUED' AS report_status) ELSE 'FAILED' END,
-    failure = CASE WHEN tries < {MAX_TRIES} THEN NULL ELSE CAST(:reason AS text) END,
-    finished_at = CASE WHEN tries < {MAX_TRIES} THEN NULL ELSE clock_timestamp() END,
+    status = CASE WHEN tries < :allowed THEN CAST('QUEUED' AS report_status) ELSE 'FAILED' END,
+    failure = CASE WHEN tries < :allowed THEN NULL ELSE CAST(:reason AS text) END,
+    finished_at = CASE WHEN tries < :allowed THEN NULL ELSE clock_timestamp() END,
     touched_at = clock_timestamp() + make_interval(secs => :seconds),
     object_key = NULL
 WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
@@ -136,12 +142,13 @@ async def finish(session: WriteSession, this: Try, *, row_count: int, size_bytes
     return True
 
 
-async def fail(session: WriteSession, this: Try, *, reason: str) -> None:
+async def fail(session: WriteSession, this: Try, *, reason: str, refused: bool = False) -> None:
     """Note that a try failed: there is another one, or that was the last."""
-    seconds = RETRY_SECONDS * 2 ** (this.number - 1)
+    seconds = min(RETRY_SECONDS * 2 ** (this.number - 1), MAX_RETRY_SECONDS)
     values = {
         "report_id": this.report_id,
         "number": this.number,
+        "allowed": MAX_REFUSED if refused else MAX_TRIES,
         "seconds": seconds,
         "reason": reason,
     }
