@@ -30,11 +30,11 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m compileall -q src  # a start spends its time on imports
 	@touch $@
 
-run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, worker, API, GraphiQL
+run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, GraphiQL
 	@$(BIN)/python explorer/build.py --if-stale
 	@exec $(BIN)/segmentql up $(ARGS)
 
-test: $(INSTALLED) ## Run the tests against a real PostgreSQL and Redis; prints branch coverage
+test: $(INSTALLED) ## Run the tests against a real PostgreSQL, Redis and store; prints branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 e2e: $(INSTALLED) ## Run the whole service as a user would: processes, signals, crashes, a browser

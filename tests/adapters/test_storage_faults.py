@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from segmentql.adapters.s3 import Limits
-from segmentql.adapters.storage import PART_BYTES, Storage
+from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
@@ -288,15 +288,11 @@ async def test_what_a_killed_process_left_is_taken_back_once_it_is_old(
 async def test_more_old_uploads_than_a_page_holds_are_taken_back(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    for first in range(0, 1010, 10):
-        await asyncio.gather(
-            *(
-                s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
-                for number in range(first, first + 10)
-            )
-        )
+    uploads = 2 * PAGE_UPLOADS + 1
+    for number in range(uploads):
+        await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
     # Those of this very second too.
-    assert await storage.abort_stale_uploads(older_than_seconds=-60) == 1010
+    assert await storage.abort_stale_uploads(older_than_seconds=-60) == uploads
     assert await uploads_of(s3, settings) == []
 
 

@@ -29,6 +29,10 @@ PART_BYTES: Final = 8 * 1024 * 1024
 CALLS_AT_A_TIME: Final = 8
 """Of those that take back or delete."""
 
+PAGE_UPLOADS: Final = 100
+MAX_PAGES: Final = 100
+"""Of uploads that are looked through for stale ones, at one go."""
+
 CLEAN_UP_SECONDS: Final = 5
 """How long an upload that failed is held up by being taken back."""
 
@@ -128,10 +132,11 @@ class Storage:
             StoreFailed: some may be left.
         """
         client = await self._s3.client()
-        after: dict[str, Any] = {}
         aborted = 0
-        while True:
-            page = await self._s3.asked(client.list_multipart_uploads(Bucket=self._bucket, **after))
+        for _ in range(MAX_PAGES):
+            page = await self._s3.asked(
+                client.list_multipart_uploads(Bucket=self._bucket, MaxUploads=PAGE_UPLOADS)
+            )
             newest = clock(page["ResponseMetadata"]) - timedelta(seconds=older_than_seconds)
             stale = [
                 partial(self._abort, upload["Key"], upload["UploadId"])
@@ -140,12 +145,10 @@ class Storage:
             ]
             await _all(stale)
             aborted += len(stale)
-            if not page["IsTruncated"]:
-                return aborted
-            after = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
+            # The first page again, without them: not every store says where the next one begins.
+            if not stale or not page["IsTruncated"]:
+                break
+        return aborted
 
     async def abandon(self, key: str) -> None:
         """Take back whatever a process that died may have left of a file, whole or in parts.
