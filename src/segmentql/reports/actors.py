@@ -60,8 +60,12 @@ async def _while_it_is_ours(desk: Desk, this: making.Try) -> None:
 
 async def _make(desk: Desk, this: making.Try) -> None:
     # The session is held while the store takes the file: the one exception to the rule that
-    # nobody awaits others with a session open. It is a connection of its own.
-    async with desk.database.long_read(seconds=making.COPY_SECONDS) as session:
+    # nobody awaits others with a session open. What may take long is on a connection of its own.
+    of_one = this.contents.user_id is not None
+    reading = (
+        desk.database.read() if of_one else desk.database.long_read(seconds=making.COPY_SECONDS)
+    )
+    async with reading as session:
         csv = Csv(session, this.contents)
         async with aclosing(csv.chunks()) as chunks:
             size_bytes = await desk.storage.upload(

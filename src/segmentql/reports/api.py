@@ -25,7 +25,7 @@ from segmentql.reports.loaders import ReportById
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
 
-LOOK_SECONDS: Final = (0.02, 0.25)
+LOOK_SECONDS: Final = (0.02, 0.1)
 """How often whoever waits looks: the first pause and the longest."""
 
 

@@ -80,6 +80,9 @@ WHERE segment_id = :segment_id
 RETURNING pass_number
 """)
 
+# By itself, for it takes no time from those who wait for answers to have it sooner.
+_ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
+
 _TRY_SAMPLING = text(f"""
 SELECT pg_try_advisory_xact_lock(
     {SAMPLING_CLASS}, CAST(CAST(:segment_id AS bigint) % 2147483647 AS integer))
@@ -337,6 +340,7 @@ async def take_sample(session: ReadSession, sampling: Sampling) -> Sample | None
     values = {"segment_id": sampling.segment_id, "percent": sampling.percent}
     if not (await session.execute(_TRY_SAMPLING, values)).scalar_one():
         return None
+    await session.execute(_ALONE)
     last_arrival: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
     if not await _those_storing_are_done(session):
         return None
