@@ -70,7 +70,7 @@ class Storage:
     async def upload(self, key: str, chunks: AsyncIterator[bytes], *, content_type: str) -> int:
         """Store what `chunks` yields, in pieces of any size; returns how many bytes it was.
 
-        Three parts of it are in memory at most. Nobody sees the file before it is whole. Where the
+        Two parts of it are in memory at most. Nobody sees the file before it is whole. Where the
         store, `chunks` or a cancellation ends this, no part of it is left; but if the very last
         call was under way then, the file may be there, whole.
 
@@ -79,7 +79,6 @@ class Storage:
         """
         waiting = bytearray()
         upload: _Upload | None = None
-        sending: asyncio.Task[None] | None = None  # while the next part comes
         try:
             async for chunk in chunks:
                 waiting += chunk
@@ -87,21 +86,15 @@ class Storage:
                     upload = upload or await self._begin(key, content_type)
                     part = bytes(waiting[:PART_BYTES])
                     del waiting[:PART_BYTES]
-                    if sending:
-                        await sending
-                    sending = asyncio.create_task(self._send(upload, part))
+                    await self._send(upload, part)
             if upload is None:
                 return await self._put(key, bytes(waiting), content_type)
-            if sending:
-                await sending
             if waiting:
                 await self._send(upload, bytes(waiting))
             await self._finish(upload)
         except BaseException:
-            if sending:
-                sending.cancel()
             if upload:
-                await self._clean_up(self._abort_after(key, upload.id, sending))
+                await self._clean_up(self._abort(key, upload.id))
             raise
         return upload.size_bytes
 
@@ -273,13 +266,6 @@ class Storage:
         except StoreFailed as failed:
             if failed.code != NO_UPLOAD:
                 raise
-
-    async def _abort_after(
-        self, key: str, upload_id: str, sending: asyncio.Task[None] | None
-    ) -> None:
-        if sending:
-            await asyncio.wait([sending])  # a part on its way might outlive the upload
-        await self._abort(key, upload_id)
 
     async def _abort_begun(
         self, key: str, beginning: "asyncio.Task[CreateMultipartUploadOutputTypeDef]"
