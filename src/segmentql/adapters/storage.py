@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PART_BYTES: Final = 8 * 1024 * 1024
-"""S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
+PART_BYTES: Final = 5 * 1024 * 1024
+"""The least that S3 takes, for memory's sake; with 10,000 parts a file is of up to 50 GB."""
 
 CALLS_AT_A_TIME: Final = 8
 """Of those that take back or delete."""
