@@ -1,7 +1,9 @@
 """A keep-alive HTTP/1.1 connection that costs little: one request at a time, nothing optional."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 Answered = Callable[["Connection", int, bytes], None]
@@ -55,3 +57,39 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self._answered(self, int(head[9:12]), body)
+
+
+class Asker:
+    """Asks GraphQL on one connection, one question after the other."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.connection = Connection("/graphql", self._answered, self._lost)
+
+    async def __call__(self, query: str, **variables: Any) -> Any:
+        """The data of the answer.
+
+        Raises:
+            ConnectionError: there is none.
+        """
+        self._answer = asyncio.get_running_loop().create_future()
+        self.connection.send(json.dumps({"query": query, "variables": variables}).encode())
+        return json.loads(await self._answer)["data"]
+
+    def _answered(self, _connection: Connection, _status: int, body: bytes) -> None:
+        self._answer.set_result(body)
+
+    def _lost(self, _connection: Connection) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(ConnectionError("the server closed a connection"))
+
+
+@asynccontextmanager
+async def asking(port: int) -> AsyncIterator[Asker]:
+    """An asker of the server at a port of this machine."""
+    asker = Asker()
+    await asyncio.get_running_loop().create_connection(lambda: asker.connection, "127.0.0.1", port)
+    try:
+        yield asker
+    finally:
+        asker.connection.close()

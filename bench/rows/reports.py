@@ -5,12 +5,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-import httpx
 from sqlalchemy.engine import make_url
 
 from bench import servers
 from bench.contest import WrongAnswer, contest, loaded, while_working
 from bench.databases import Connection, cloned, connected
+from bench.http import asking
 from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server
@@ -40,6 +40,8 @@ mutation($user: ID, $year: Int!, $month: Int!) {
   }
 }
 """
+
+READ: Final = "query($id: ID!) { report(id: $id) { id status rowCount failure } }"
 
 # A join or a leave every so often, by users in turn, so that the file has no order of its own.
 FILL: Final = """
@@ -85,16 +87,13 @@ async def _fill(sql: Connection, month: Contents, rows: int) -> None:
 
 async def _report(api: Server, contents: Contents) -> Any:
     """Ask for a report and wait until it is ready; what the API says of it."""
-    address = f"http://127.0.0.1:{api.port}"
-    async with httpx.AsyncClient(base_url=address, timeout=DONE_SECONDS) as http:
-        variables = {"user": contents.user_id, "year": contents.year, "month": contents.month}
-        asked = await http.post("/graphql", json={"query": CREATE, "variables": variables})
-        report = asked.json()["data"]["createReport"]["report"]
+    async with asking(api.port) as ask:
+        asked = await ask(CREATE, user=contents.user_id, year=contents.year, month=contents.month)
+        report = asked["createReport"]["report"]
         give_up_at = time.monotonic() + DONE_SECONDS
         while report["status"] in {"QUEUED", "RUNNING"} and time.monotonic() < give_up_at:
             await asyncio.sleep(0.05)
-            query = f'{{report(id:"{report["id"]}"){{id status rowCount failure}}}}'
-            report = (await http.post("/graphql", json={"query": query})).json()["data"]["report"]
+            report = (await ask(READ, id=report["id"]))["report"]
     if report["status"] != "READY":
         raise WrongAnswer(f"a report did not become ready: {report}")
     return report
