@@ -1,9 +1,12 @@
 """The worker: Dramatiq's broker, every feature's actors and watches, and the scheduler."""
 
 import asyncio
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import dramatiq.worker
@@ -35,10 +38,13 @@ WATCHES: Final[tuple[Watch, ...]] = (
     *history_actors.WATCHES,
 )
 
-POLL_MILLISECONDS: Final = 200
+POLL_MILLISECONDS: Final = 100
 """How long an idle queue may make a message wait, and a delayed one beyond its time."""
 
 RECONNECT_SECONDS: Final = 1
+NICENESS: Final = 10
+"""By how much the worker's priority is below that of the API, of 19."""
+
 STOP_SECONDS: Final = 25
 """How long jobs under way may take to finish; what is left is handed back."""
 
@@ -116,11 +122,24 @@ def make_worker(settings: Settings, sender: Sender) -> dramatiq.worker.Worker:
     )
 
 
+def _give_way() -> None:
+    """Let what answers people go first where it shares a machine with this worker."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
+    # Where Linux groups processes by session, niceness counts within a session alone, and that of
+    # the group is a file of its own: see "The autogroup feature" in sched(7). Another's session
+    # (a shell's) stays as it is.
+    if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
 def run(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then finish what is under way and hand back the rest."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    _give_way()
     sender = Sender(settings.redis_url)
     worker = make_worker(settings, sender)
     worker.start()

@@ -575,3 +575,25 @@ async def test_a_pool_with_nothing_left_is_unavailable_after_its_wait(
                 await ping(other)
         assert POOL_WAIT_SECONDS - 0.5 < time.monotonic() - asked < POOL_WAIT_SECONDS + 3
     await database.dispose()
+
+
+async def test_a_burst_of_changes_leaves_connections_to_reads(sql: Sql, settings: Settings) -> None:
+    database = opened(settings, database_pool_size=5)
+    go_on = asyncio.Event()
+
+    async def slow(session: WriteSession) -> int:
+        answer: int = (await session.execute(text("SELECT 42"))).scalar_one()
+        await go_on.wait()
+        return answer
+
+    changes = [asyncio.create_task(database.transaction(slow)) for _ in range(10)]
+
+    async def are_under_way() -> bool:
+        return database.pool_in_use() == 3
+
+    await until(are_under_way)
+    assert await asyncio.gather(*(database.read_one(ping) for _ in range(10))) == [42] * 10
+    assert database.pool_in_use() == 3
+    go_on.set()
+    assert await asyncio.gather(*changes) == [42] * 10
+    await database.dispose()

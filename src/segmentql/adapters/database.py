@@ -6,6 +6,7 @@ deadlock, and hands over the jobs that the change asked for once it is committed
 """
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -33,6 +34,9 @@ RETRY_SECONDS: Final = 0.02
 
 CONNECT_SECONDS: Final = 5
 POOL_WAIT_SECONDS: Final = 15
+READS_SHARE: Final = 0.4
+"""Of the primary's pool, which changes leave to reads: a burst of them waits for itself alone."""
+
 LOCK_SECONDS: Final = 5
 PROBE_SECONDS: Final = 1
 IDLE_IN_TRANSACTION_SECONDS: Final = 15
@@ -77,6 +81,8 @@ class Database:
             else self._primary
         )
         self._deliver = deliver
+        size = settings.database_pool_size
+        self._changes = asyncio.Semaphore(max(1, size - math.ceil(READS_SHARE * size)))
         # The same pools, each statement for itself.
         self._primary_reads = self._primary.execution_options(isolation_level="AUTOCOMMIT")
         self._replica_reads = self._replica.execution_options(isolation_level="AUTOCOMMIT")
@@ -139,7 +145,7 @@ class Database:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with faults_named():
-                    async with WriteSession(self._primary) as session:
+                    async with self._turn_to_change(), WriteSession(self._primary) as session:
                         result = await work(session)
                         await self._commit(session)
                 self._deliver(session.outbox)
@@ -158,6 +164,15 @@ class Database:
                 metrics.TRANSACTION_RETRIES.inc()
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
         raise AssertionError
+
+    @asynccontextmanager
+    async def _turn_to_change(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(POOL_WAIT_SECONDS):
+            await self._changes.acquire()
+        try:
+            yield
+        finally:
+            self._changes.release()
 
     @staticmethod
     async def _commit(session: WriteSession) -> None:

@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, TypeVar
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import SegmentQLError, TimedOut
+from segmentql.graphql.watching import Watcher, fail
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -87,7 +88,7 @@ class Loader(ABC, Generic[K, V]):
                 error.source = self
             if len(batch) == 1 or isinstance(error, SegmentQLError):
                 for futures in batch.values():
-                    _fail(futures, error)
+                    fail(futures, error)
                 return
             keys = list(batch)
             for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
@@ -97,17 +98,11 @@ class Loader(ABC, Generic[K, V]):
             try:
                 value = found[key] if key in found else self.absent(key)
             except Exception as error:  # noqa: BLE001 - told to those who asked for this key
-                _fail(futures, error)
+                fail(futures, error)
                 continue
             for future in futures:
                 if not future.done():
                     future.set_result(value)
-
-
-def _fail(futures: Sequence[asyncio.Future[V]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
 
 
 def _cancel_when_nobody_waits(
@@ -127,11 +122,11 @@ def _cancel_when_nobody_waits(
             future.add_done_callback(given_up)
 
 
-L = TypeVar("L", bound=Loader)  # type: ignore[type-arg]
+L = TypeVar("L", bound=Loader | Watcher)  # type: ignore[type-arg]
 
 
 class Loaders:
-    """The process' loaders of one database, each made when first asked for."""
+    """The process' loaders and watchers of one database, each made when first asked for."""
 
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database

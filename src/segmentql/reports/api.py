@@ -5,7 +5,7 @@ import contextlib
 import enum
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import strawberry
 
@@ -21,12 +21,9 @@ from segmentql.graphql.pagination import After, Connection, First, is_number, pl
 from segmentql.graphql.scalars import BigInt
 from segmentql.reports import service
 from segmentql.reports.contents import Contents
-from segmentql.reports.loaders import ReportById
+from segmentql.reports.loaders import ReportById, ReportFinished
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
-
-LOOK_SECONDS: Final = (0.02, 0.1)
-"""How often whoever waits looks: the first pause and the longest."""
 
 
 @strawberry.enum(description="How far a report is.")
@@ -203,15 +200,21 @@ class ReportMutations:
 
 async def _finished(context: Context, report: Report, wait_seconds: int) -> Report:
     """The report when it is finished, or as far as it is when the wait is over or we must end."""
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + wait_seconds
-    pause, longest = LOOK_SECONDS
-    while report.finished_at is None and clock() < deadline and not context.stopping.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(pause, deadline - clock())):
-                await context.stopping.wait()
-        pause = min(pause * 1.5, longest)
-        # What cannot be read now was asked for all the same, and is told as it was last seen.
-        with contextlib.suppress(errors.Unavailable, errors.TimedOut):
-            report = await context.loader(ReportById).load(report.number) or report
+    if not wait_seconds:
+        return report
+    finished: asyncio.Future[Any] = context.loader(ReportFinished).wait(report.number)
+    stopping = asyncio.create_task(context.stopping.wait())
+    try:
+        await asyncio.wait(
+            {finished, stopping}, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if finished.done():
+            ready: Report = finished.result()
+            return ready
+    finally:
+        finished.cancel()
+        stopping.cancel()
+    # What cannot be read now was asked for all the same, and is told as it was then.
+    with contextlib.suppress(errors.Unavailable, errors.TimedOut):
+        report = await context.loader(ReportById).load(report.number) or report
     return report

@@ -14,8 +14,9 @@ from typing import Final
 from segmentql.adapters.database import ReadSession, copy_csv
 from segmentql.history.service import ENDED_WITH_SEGMENT, RAN_OUT
 
-CHUNKS_AHEAD: Final = 8
-"""Chunks of some 64 KiB that the database may be ahead of whoever takes them."""
+CHUNKS_AHEAD: Final = 40
+"""Chunks of some 64 KiB that the database may be ahead of whoever takes them: it goes on while
+a part is on its way to the store."""
 
 # What workers have not recorded yet is part of it. The month's bounds prune the partitions; the
 # user, where one is asked for, is a condition of its own, so that an index on users serves it.

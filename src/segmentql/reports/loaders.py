@@ -1,10 +1,11 @@
-"""Batched reads of reports."""
+"""Batched reads of reports, and how whoever asked for one learns that it is over."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.batching import Loader
+from segmentql.graphql.watching import Watcher
 from segmentql.reports import service
 
 if TYPE_CHECKING:
@@ -15,10 +16,22 @@ class ReportById(Loader[int, "Report | None"]):
     """A report by its number; None where there is none, or it is not kept any more."""
 
     async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
-        from segmentql.reports.api import Report  # noqa: PLC0415 - it waits by this
-
-        rows = await service.reports_by_id(session, keys)
-        return {number: Report.from_row(row) for number, row in rows.items()}
+        return await _reports(session, keys)
 
     def absent(self, key: int) -> None:
         return None
+
+
+class ReportFinished(Watcher[int, "Report"]):
+    """A report by its number, once it is READY or FAILED."""
+
+    async def look(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
+        reports = await _reports(session, keys)
+        return {number: report for number, report in reports.items() if report.finished_at}
+
+
+async def _reports(session: ReadSession, numbers: Sequence[int]) -> "dict[int, Report]":
+    from segmentql.reports.api import Report  # noqa: PLC0415 - it waits by these
+
+    rows = await service.reports_by_id(session, numbers)
+    return {number: Report.from_row(row) for number, row in rows.items()}
