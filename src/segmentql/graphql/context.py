@@ -11,6 +11,7 @@ from segmentql.adapters.database import Database, ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
+from segmentql.graphql.deadlines import Deadline
 
 T = TypeVar("T")
 
@@ -32,6 +33,12 @@ class Context:
 
     fault: Unavailable | TimedOut | None = None
     """What the query met already: told at once where it would be met again."""
+
+    deadline: Deadline | None = None
+    """When the request has taken too long; None: never."""
+
+    changes: bool = False
+    """Whether what is being executed may change something."""
 
     actor: str | None = None
     """Who asks, as history will name them; None when nobody said."""

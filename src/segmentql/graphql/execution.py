@@ -1,20 +1,20 @@
-"""Executes a GraphQL request: parse and validate once a document, then graphql-core.
+"""Executes a GraphQL request: by its plan, or else by graphql-core.
+
+A costly operation waits for others that are, so that small ones overtake it.
 
 Strawberry's own `Schema.execute` builds its extensions anew at each request; this keeps what it
-does for a schema without extensions, and remembers documents. See
+does for a schema without extensions, and remembers documents (`documents.py`). See
 `docs/decisions/0003-own-http-view.md`.
 """
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import strawberry
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import validate_document
 
 from graphql import (
     DocumentNode,
@@ -23,23 +23,23 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
-    OperationType,
     execute,
-    get_operation_ast,
-    parse,
-    specified_rules,
 )
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.context import Context
-from segmentql.graphql.failures import tell_all
-from segmentql.graphql.plans import Plan, PlanFailed, make_plan
+from segmentql.graphql.documents import Documents, Operation
+from segmentql.graphql.failures import limit_exceeded, tell_all
+from segmentql.graphql.limits import Limits, check_variables
+from segmentql.graphql.plans import PlanFailed
 
-MAX_DOCUMENTS: Final = 500
-"""Documents remembered; those least lately used go first."""
+HEAVY_COST: Final = 2_000
+"""Operations that cost more wait for each other ..."""
 
-MAX_REMEMBERED_CHARACTERS: Final = 20_000
+HEAVY_AT_A_TIME: Final = 2
+"""... so that so many are executed at a time."""
+
 MAX_OPERATION_NAMES: Final = 200
 """Operation names that metrics tell apart; clients choose them, so they must not grow freely."""
 
@@ -68,25 +68,20 @@ class MethodNotAllowed(Exception):
     """A GET asked for something other than a query."""
 
 
-@dataclass(slots=True)
-class _Prepared:
-    """What is remembered of a document: itself, or why it is refused, and its plans."""
-
-    document: DocumentNode | None
-    errors: list[GraphQLError]
-    plans: dict[str | None, Plan | None] = field(default_factory=dict)
-    """By operation name; None where graphql-core executes it."""
-
-
 class Engine:
     """A schema, ready to be asked; without `plans` by graphql-core alone, to compare with."""
 
-    def __init__(self, schema: strawberry.Schema, *, plans: bool = True) -> None:
-        self._plans = plans
+    def __init__(self, schema: strawberry.Schema, limits: Limits, *, plans: bool = True) -> None:
+        self._limits = limits
         self._schema = schema
         self._core: GraphQLSchema = schema._schema
-        self._documents: OrderedDict[str, _Prepared] = OrderedDict()
+        self._documents = Documents(self._core, limits, plans=plans)
+        self._heavy = asyncio.Semaphore(HEAVY_AT_A_TIME)
         self._names: set[str] = set()
+
+    def close(self) -> None:
+        """End the thread; nothing is to be asked any more."""
+        self._documents.close()
 
     async def answer(self, request: Request, context: Context, *, queries_only: bool) -> Answer:
         """Execute one request; the answer tells every failure but one of the method.
@@ -99,31 +94,33 @@ class Engine:
         name = "invalid"
         metrics.REQUESTS_UNDER_WAY.inc()
         try:
-            prepared = self._prepare(request.query)
+            prepared = await self._documents.prepare(request.query)
             if prepared.document is None:
                 return self._refused(prepared.errors, context)
-            operation = get_operation_ast(prepared.document, request.operation_name)
-            if operation is not None:
-                name = self._bounded(operation)
-                if operation.operation is not OperationType.QUERY:
-                    if queries_only:
-                        raise MethodNotAllowed
-                    context.primary = True
-                data = await self._try_plan(prepared, operation, request, context)
-                if data is not None:
-                    outcome = "done"
-                    return Answer({"data": data}, executed=True)
-            result = await self._execute(prepared.document, request, context)
-            if result.data is None and not any(error.path for error in result.errors or ()):
-                return self._refused(
-                    [
-                        name_argument(error, prepared.document, operation)
-                        for error in result.errors or ()
-                    ],
-                    context,
-                )
-            outcome = "failed" if result.errors else "done"
-            return Answer(self._body(result, context), executed=True)
+            operation = prepared.operations.get(request.operation_name)
+            if operation is None:  # graphql-core says why
+                result = await self._execute(prepared.document, request, context)
+                return self._refused(result.errors or [], context)
+            name = self._bounded(operation.node)
+            if not operation.is_query:
+                if queries_only:
+                    raise MethodNotAllowed
+                context.primary = context.changes = True
+            try:
+                cost = self._affordable(operation, request)
+            except GraphQLError as error:
+                return self._refused([error], context)
+            if cost > HEAVY_COST:
+                async with self._heavy:
+                    answer = await self._answer(prepared.document, operation, request, context)
+            else:
+                answer = await self._answer(prepared.document, operation, request, context)
+            if answer.executed:
+                outcome = "failed" if "errors" in answer.body else "done"
+                answer.body["extensions"] = {
+                    "cost": {"estimated": cost, "allowed": self._limits.cost}
+                }
+            return answer
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -132,24 +129,42 @@ class Engine:
             metrics.REQUESTS.labels(name, outcome).inc()
             metrics.REQUEST_SECONDS.labels(name).observe(time.perf_counter() - started)
 
+    def _affordable(self, operation: Operation, request: Request) -> int:
+        """The operation's cost.
+
+        Raises:
+            GraphQLError: it, or a list in the variables, is beyond its limit.
+        """
+        variables = request.variables or {}
+        check_variables(variables, self._limits)
+        cost = operation.cost.of(variables)
+        if cost > self._limits.cost:
+            raise limit_exceeded("cost", limit=self._limits.cost, value=cost)
+        return cost
+
+    async def _answer(
+        self, document: DocumentNode, operation: Operation, request: Request, context: Context
+    ) -> Answer:
+        data = await self._try_plan(operation, request, context)
+        if data is not None:
+            return Answer({"data": data}, executed=True)
+        result = await self._execute(document, request, context)
+        if result.data is None and not any(error.path for error in result.errors or ()):
+            return self._refused(
+                [name_argument(error, document, operation.node) for error in result.errors or ()],
+                context,
+            )
+        return Answer(self._body(result, context), executed=True)
+
+    @staticmethod
     async def _try_plan(
-        self,
-        prepared: _Prepared,
-        operation: OperationDefinitionNode,
-        request: Request,
-        context: Context,
+        operation: Operation, request: Request, context: Context
     ) -> dict[str, Any] | None:
         """The data of a query that has a plan and meets no error; else None."""
-        if request.operation_name not in prepared.plans:
-            assert prepared.document  # noqa: S101 - else it would have been refused
-            prepared.plans[request.operation_name] = (
-                make_plan(self._core, prepared.document, operation) if self._plans else None
-            )
-        plan = prepared.plans[request.operation_name]
-        if plan is None:
+        if operation.plan is None:
             return None
         try:
-            return await plan.run(context, request.variables or {})
+            return await operation.plan.run(context, request.variables or {})
         except PlanFailed as failed:
             if isinstance(failed.__cause__, Unavailable | TimedOut):
                 # graphql-core is to tell it, not to wait for it once more.
@@ -171,28 +186,6 @@ class Engine:
         )
         return result if isinstance(result, ExecutionResult) else await result
 
-    def _prepare(self, query: str) -> _Prepared:
-        prepared = self._documents.get(query)
-        if prepared is not None:
-            self._documents.move_to_end(query)
-            return prepared
-        try:
-            document = parse(query)
-        except GraphQLError as error:
-            prepared = _Prepared(None, [error])
-        else:
-            found = validate_document(self._core, document, tuple(specified_rules))
-            prepared = (
-                _Prepared(None, [name_argument(error, document, None) for error in found])
-                if found
-                else _Prepared(document, [])
-            )
-        if len(query) <= MAX_REMEMBERED_CHARACTERS:
-            self._documents[query] = prepared
-            if len(self._documents) > MAX_DOCUMENTS:
-                self._documents.popitem(last=False)
-        return prepared
-
     def _bounded(self, operation: OperationDefinitionNode) -> str:
         if operation.name:
             name = operation.name.value
@@ -207,7 +200,7 @@ class Engine:
         return name
 
     @staticmethod
-    def _refused(errors: list[GraphQLError], context: Context) -> Answer:
+    def _refused(errors: Sequence[GraphQLError], context: Context) -> Answer:
         told = tell_all(errors, executed=False, request_id=context.request_id)
         return Answer({"errors": told}, executed=False)
 

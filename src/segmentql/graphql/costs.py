@@ -1,0 +1,289 @@
+"""How much an operation may cost, estimated before it is executed.
+
+An object costs 1, and so does each of a list; what is below a list is multiplied by its size: the
+`first` of a page, the number of ids asked for, or, where nothing says it, a guess. Plain attributes
+cost nothing. A field that costs more than its object says so where it is declared:
+
+    member_count: int = strawberry.field(metadata=cost(weight=100), ...)
+
+Compiled once an operation: a number where no variable matters, else a function of the variables.
+After GitHub's and Shopify's rate limits of GraphQL.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from strawberry.types.field import StrawberryField
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    ValueNode,
+    VariableNode,
+    get_named_type,
+    is_composite_type,
+    is_object_type,
+    value_from_ast_untyped,
+)
+
+CHANGE: Final = 10
+"""What a field of a mutation costs beside its payload."""
+
+GUESS: Final = 5
+"""Of a list whose size nothing says."""
+
+INTROSPECTION: Final = {
+    "types": 100,
+    "fields": 6,
+    "args": 2,
+    "inputFields": 2,
+    "enumValues": 2,
+    "interfaces": 1,
+    "possibleTypes": 1,
+    "directives": 5,
+}
+"""Sizes of lists of the schema, by field, as ours has them on average."""
+
+MOST: Final = 2**53
+"""No cost is told as more: JSON's numbers are not exact beyond."""
+
+_KEY: Final = "segmentql.cost"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a field costs beyond what its type says."""
+
+    weight: int = 0
+    """Added for each object that has the field."""
+    size: int | None = None
+    """Of the list; None: `first`, or a guess."""
+    size_of: str | None = None
+    """The argument, a list, that is as long as the answer."""
+
+
+def cost(weight: int = 0, *, size: int | None = None, size_of: str | None = None) -> dict[str, Any]:
+    """A field's `metadata`, that says what it costs."""
+    return {_KEY: Weight(weight, size, size_of)}
+
+
+Variables: TypeAlias = Mapping[str, Any]
+
+
+class Once(dict[int, int]):
+    """One evaluation: the variables, and what fragments came to, each counted once."""
+
+    def __init__(self, variables: Variables) -> None:
+        super().__init__()
+        self.variables = variables
+
+
+Amount: TypeAlias = int | Callable[[Once], int]
+
+
+class Cost:
+    """What one operation costs."""
+
+    def __init__(self, amount: Amount, defaults: Variables) -> None:
+        self._amount = amount
+        self._defaults = defaults
+
+    def of(self, variables: Variables) -> int:
+        """The estimate for these variables, `MOST` at most."""
+        if isinstance(self._amount, int):
+            return min(self._amount, MOST)
+        return min(self._amount(Once({**self._defaults, **variables})), MOST)
+
+
+def estimate(
+    schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode
+) -> Cost:
+    """Compile the cost of a validated operation."""
+    root = schema.get_root_type(operation.operation)
+    if root is None:  # graphql-core says so
+        return Cost(0, {})
+    estimator = _Estimator(schema, document)
+    own, _ = estimator.selected(root, operation.selection_set)
+    if operation.operation is OperationType.MUTATION:
+        own = _add(own, CHANGE * estimator.count_roots(operation.selection_set))
+    defaults = {
+        definition.variable.name.value: value_from_ast_untyped(definition.default_value)
+        for definition in operation.variable_definitions or ()
+        if definition.default_value
+    }
+    return Cost(own, defaults)
+
+
+_Selected: TypeAlias = tuple[Amount, Amount]
+"""What a selection costs, and what of it is to be paid for each row of the page it is of."""
+
+
+class _Estimator:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self._schema = schema
+        self._fragments = {
+            node.name.value: node
+            for node in document.definitions
+            if isinstance(node, FragmentDefinitionNode)
+        }
+        self._known: dict[str, _Selected] = {}
+
+    def selected(self, parent: Any, selection_set: SelectionSetNode | None) -> _Selected:
+        own: Amount = 0
+        a_row: Amount = 0
+        is_page = is_object_type(parent) and {"nodes", "pageInfo"} <= parent.fields.keys()
+        for node in selection_set.selections if selection_set else ():
+            if isinstance(node, FieldNode):
+                amount = self._field(parent, node, is_page=is_page)
+                if is_page and node.name.value in {"nodes", "edges"}:
+                    a_row = _add(a_row, amount)
+                else:
+                    own = _add(own, amount)
+                continue
+            of_own, of_row = self._fragment(parent, node)
+            own, a_row = _add(own, of_own), _add(a_row, of_row)
+        return own, a_row
+
+    def count_roots(self, selection_set: SelectionSetNode) -> int:
+        """The fields of a mutation, through fragments; limits keep them few."""
+        count = 0
+        for node in selection_set.selections:
+            if isinstance(node, FieldNode):
+                count += 1
+            elif isinstance(node, InlineFragmentNode):
+                count += self.count_roots(node.selection_set)
+            elif isinstance(node, FragmentSpreadNode):
+                count += self.count_roots(self._fragments[node.name.value].selection_set)
+        return count
+
+    def _fragment(self, parent: Any, node: Any) -> _Selected:
+        if isinstance(node, InlineFragmentNode):
+            condition = node.type_condition
+            kind = self._schema.get_type(condition.name.value) if condition else parent
+            return self.selected(kind, node.selection_set)
+        name = node.name.value
+        if name not in self._known:
+            fragment = self._fragments[name]
+            kind = self._schema.get_type(fragment.type_condition.name.value)
+            own, a_row = self.selected(kind, fragment.selection_set)
+            self._known[name] = _counted_once(own), _counted_once(a_row)
+        return self._known[name]
+
+    def _field(self, parent: Any, node: FieldNode, *, is_page: bool) -> Amount:
+        """What a field costs, for one object that has it (of a page: for one row)."""
+        field = self._definition(parent, node.name.value)
+        if field is None:
+            return 0
+        declared = _declared(field)
+        if not is_composite_type(get_named_type(field.type)):
+            return declared.weight
+        own, a_row = self.selected(get_named_type(field.type), node.selection_set)
+        if "first" in field.args:  # the object is a page
+            rows = _page_size(field, node)
+            return _add(declared.weight + 1, _add(own, _times(rows, a_row)))
+        each = _add(1, _add(own, a_row))
+        is_items = is_page and node.name.value in {"nodes", "edges"}  # the page multiplies
+        if is_items or not _is_list(field.type):
+            return _add(declared.weight, each)
+        return _add(declared.weight, _times(_list_size(field, node, declared), each))
+
+    def _definition(self, parent: Any, name: str) -> GraphQLField | None:
+        if name in {"__schema", "__type"}:
+            return self._schema.get_field(parent, name)
+        has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
+        return parent.fields.get(name) if has_fields else None
+
+
+def _declared(field: GraphQLField) -> Weight:
+    definition = field.extensions.get("strawberry-definition")
+    metadata = definition.metadata if isinstance(definition, StrawberryField) else {}
+    found: Weight = (metadata or {}).get(_KEY, Weight())
+    return found
+
+
+def _is_list(kind: Any) -> bool:
+    if isinstance(kind, GraphQLNonNull):
+        kind = kind.of_type
+    return isinstance(kind, GraphQLList)
+
+
+def _page_size(field: GraphQLField, node: FieldNode) -> Amount:
+    default = field.args["first"].default_value
+    rows = default if isinstance(default, int) else GUESS
+    given = _argument(node, "first")
+    if isinstance(given, VariableNode):
+        name = given.name.value
+        return lambda once: _rows(once.variables.get(name), rows)
+    return _rows(int(given.value), rows) if isinstance(given, IntValueNode) else rows
+
+
+def _rows(given: object, default: int) -> int:
+    return max(given, 0) if isinstance(given, int) else default
+
+
+def _list_size(field: GraphQLField, node: FieldNode, declared: Weight) -> Amount:
+    if declared.size_of:
+        given = _argument(node, declared.size_of)
+        if isinstance(given, ListValueNode):
+            return len(given.values)
+        if isinstance(given, VariableNode):
+            name = given.name.value
+            return lambda once: _length(once.variables.get(name))
+        return 1
+    if declared.size is not None:
+        return declared.size
+    is_ours = "strawberry-definition" in field.extensions
+    return GUESS if is_ours else INTROSPECTION.get(node.name.value, 1)
+
+
+def _length(given: object) -> int:
+    return len(given) if isinstance(given, list) else 1
+
+
+def _argument(node: FieldNode, name: str) -> ValueNode | None:
+    return next((a.value for a in node.arguments or () if a.name.value == name), None)
+
+
+def _value(amount: Amount, once: Once) -> int:
+    return amount if isinstance(amount, int) else amount(once)
+
+
+def _add(left: Amount, right: Amount) -> Amount:
+    if isinstance(left, int) and isinstance(right, int):
+        return left + right
+    return lambda once: _value(left, once) + _value(right, once)
+
+
+def _times(left: Amount, right: Amount) -> Amount:
+    if isinstance(left, int) and isinstance(right, int):
+        return left * right
+    return lambda once: _value(left, once) * _value(right, once)
+
+
+def _counted_once(amount: Amount) -> Amount:
+    """The same, evaluated once however often a fragment is spread."""
+    if isinstance(amount, int):
+        return amount
+
+    def evaluate(once: Once) -> int:
+        key = id(evaluate)
+        if key not in once:
+            once[key] = amount(once)
+        return once[key]
+
+    return evaluate
