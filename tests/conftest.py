@@ -271,7 +271,7 @@ async def empty(sql: Sql) -> None:
         """
         SET session_replication_role = replica;
         TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases,
-            rollouts, rollout_stages, reports RESTART IDENTITY;
+            rollouts, rollout_stages, reports, api_keys RESTART IDENTITY;
         UPDATE last_pick SET user_id = 0;
         SET session_replication_role = DEFAULT;
         """
