@@ -247,6 +247,9 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
             "SEGMENTQL_S3_BUCKET": settings.s3_bucket,
             "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
             "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
+            "SEGMENTQL_AUTH": settings.auth,
+            "SEGMENTQL_FIRST_KEY": settings.first_key or "",
+            "SEGMENTQL_METRICS_TOKEN": settings.metrics_token or "",
             "SEGMENTQL_LOG_FORMAT": "json",
             **changes,
         }

@@ -9,6 +9,7 @@ import strawberry
 
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.adapters.storage import Storage
+from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 
@@ -27,14 +28,17 @@ class Context:
     primary_loaders: Loaders
     replica_loaders: Loaders
     request_id: str
+    caller: Caller
     primary: bool
     """Whether reads must see every commit so far: false only where a replica may answer."""
 
     fault: Unavailable | TimedOut | None = None
     """What the query met already: told at once where it would be met again."""
 
-    actor: str | None = None
-    """Who asks, as history will name them; None when nobody said."""
+    @property
+    def actor(self) -> str | None:
+        """Who asks, as history will name them; None where no key is asked for."""
+        return self.caller.name
 
     def loader(self, kind: type[L]) -> L:
         """The process' loader of this kind, for the database that this request reads.
