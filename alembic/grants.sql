@@ -21,5 +21,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
 -- The last arrival, which begins a pass.
 GRANT SELECT ON SEQUENCE users_arrival_seq TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
+-- A key is never deleted, and neither its secret nor its role changes.
+GRANT SELECT, INSERT ON api_keys TO {service};
+GRANT UPDATE (revoked_at, revoked_by, last_used_at) ON api_keys TO {service};
 GRANT SELECT, INSERT, UPDATE ON leases TO {service};
 GRANT EXECUTE ON FUNCTION make_history_partitions(date, integer) TO {service};

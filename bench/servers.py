@@ -156,6 +156,7 @@ def _environment(settings: Settings) -> dict[str, str]:
             "SEGMENTQL_S3_BUCKET": settings.s3_bucket,
             "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
             "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
+            "SEGMENTQL_AUTH": settings.auth,
             "SEGMENTQL_HOST": "127.0.0.1",
             "SEGMENTQL_LOG_FORMAT": "json",
         }

@@ -247,6 +247,9 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
             "SEGMENTQL_S3_BUCKET": settings.s3_bucket,
             "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
             "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
+            "SEGMENTQL_AUTH": settings.auth,
+            "SEGMENTQL_FIRST_KEY": settings.first_key or "",
+            "SEGMENTQL_METRICS_TOKEN": settings.metrics_token or "",
             "SEGMENTQL_LOG_FORMAT": "json",
             **changes,
         }
@@ -271,7 +274,7 @@ async def empty(sql: Sql) -> None:
         """
         SET session_replication_role = replica;
         TRUNCATE users, deleted_users, segments, memberships, exclusions, history, leases,
-            rollouts, rollout_stages, reports RESTART IDENTITY;
+            rollouts, rollout_stages, reports, api_keys RESTART IDENTITY;
         UPDATE last_pick SET user_id = 0;
         SET session_replication_role = DEFAULT;
         """

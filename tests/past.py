@@ -15,6 +15,7 @@ TABLES = (
     "rollouts",
     "rollout_stages",
     "reports",
+    "api_keys",
 )
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 """A moment long ago."""

@@ -5,14 +5,11 @@ import "@graphiql/plugin-explorer/style.css";
 import "./page.css";
 
 import { explorerPlugin } from "@graphiql/plugin-explorer";
-import { createGraphiQLFetcher } from "@graphiql/toolkit";
 import { GraphiQL } from "graphiql";
 import { createRoot } from "react-dom/client";
 
 import { examples } from "./examples.js";
-
-// The schema has no @defer, @stream or subscription: plain requests, one answer each.
-const fetcher = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
+import { KeyBar, SchemaOf, useKey } from "./key.jsx";
 
 // Without GraphiQL's history plugin: it writes each request's headers, tokens
 // included, to local storage, whatever `shouldPersistHeaders` says (5.4).
@@ -26,17 +23,28 @@ const tabs = examples.map(({ query, variables, headers }) => ({
   headers: json(headers),
 }));
 
-createRoot(document.getElementById("graphiql")).render(
-  <GraphiQL
-    fetcher={fetcher}
-    plugins={plugins}
-    defaultTabs={tabs}
-    defaultEditorToolsVisibility="variables"
-    isHeadersEditorEnabled
-    shouldPersistHeaders={false}
-    showPersistHeadersSettings={false}
-    inputValueDeprecation
-  >
-    <GraphiQL.Logo>SegmentQL</GraphiQL.Logo>
-  </GraphiQL>,
-);
+function Page() {
+  const { key, setKey, fetcher } = useKey();
+  return (
+    <>
+      <KeyBar setKey={setKey} fetcher={fetcher} />
+      <GraphiQL
+        fetcher={fetcher}
+        plugins={plugins}
+        defaultTabs={tabs}
+        defaultEditorToolsVisibility="variables"
+        isHeadersEditorEnabled
+        shouldPersistHeaders={false}
+        showPersistHeadersSettings={false}
+        inputValueDeprecation
+      >
+        <GraphiQL.Logo>
+          SegmentQL
+          <SchemaOf value={key} />
+        </GraphiQL.Logo>
+      </GraphiQL>
+    </>
+  );
+}
+
+createRoot(document.getElementById("graphiql")).render(<Page />);

@@ -1,6 +1,7 @@
 """The web application: `create_app(settings)`. Importing this module has no effect."""
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,8 +29,11 @@ from segmentql.adapters.http import RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
+from segmentql.graphql.batching import Loaders
 from segmentql.graphql.execution import Engine
 from segmentql.graphql.view import PAGE_HEADERS, GraphQLView
+from segmentql.keys.loaders import KeyByPublicId
+from segmentql.keys.ring import KeyRing
 from segmentql.memberships import ends
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
@@ -40,6 +44,12 @@ log = structlog.get_logger(__name__)
 PING_SECONDS: Final = 0.3
 """How long `/readyz` waits for Redis and the store: a probe has little patience, and they do not
 decide it."""
+
+KEY_CONNECTIONS: Final = 2
+"""The key ring's own, so that nobody who fills the pool keeps it from looking: one looks, one asks
+or notes."""
+
+KEY_STATEMENT_SECONDS: Final = 3
 
 EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
@@ -63,18 +73,20 @@ def create_app(settings: Settings) -> Starlette:
         app.state.redis = redis
         app.state.storage = storage
         app.state.settings = settings
-        app.state.view = GraphQLView(
-            engine,
-            database,
-            storage,
-            app.state.stopping,
-            max_body_bytes=settings.max_body_bytes,
-            page=EXPLORER / "index.html",
-        )
         # Beside the first requests: it takes half a second that the first link would wait for.
         opening = asyncio.create_task(storage.open())
         try:
-            yield
+            async with _key_ring(settings) as keys:
+                app.state.view = GraphQLView(
+                    engine,
+                    database,
+                    storage,
+                    app.state.stopping,
+                    authenticate=keys.caller if keys else None,
+                    max_body_bytes=settings.max_body_bytes,
+                    page=EXPLORER / "index.html",
+                )
+                yield
         finally:
             await asyncio.wait([opening])
             redis.close()
@@ -97,6 +109,28 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.state.stopping = asyncio.Event()
     return app
+
+
+@asynccontextmanager
+async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
+    """What the process knows of keys, on connections of its own; None where none is needed."""
+    if settings.auth == "off":
+        yield None
+        return
+    limits = {
+        "database_read_url": None,
+        "database_pool_size": KEY_CONNECTIONS,
+        "statement_timeout_seconds": KEY_STATEMENT_SECONDS,
+    }
+    database = Database(
+        settings.model_copy(update=limits), name="segmentql keys", deliver=lambda messages: None
+    )
+    ring = KeyRing(database, Loaders(database, primary=True).get(KeyByPublicId).load)
+    try:
+        async with ring.kept():
+            yield ring
+    finally:
+        await database.dispose()
 
 
 class GraphQLFirst:
@@ -146,6 +180,9 @@ async def _redis_state(redis: Redis) -> str:
 
 async def exposition(request: Request) -> Response:
     """Write every metric as Prometheus reads it, of all processes where they share a folder."""
+    refusal = _metrics_refusal(request)
+    if refusal is not None:
+        return refusal
     registry = CollectorRegistry()
     if request.app.state.settings.metrics_dir:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -162,6 +199,25 @@ async def exposition(request: Request) -> Response:
         # The rest is worth having, above all now; this one is absent rather than wrong.
         log.warning("metric_not_read", metric=metrics.UNTIDIED, reason=type(error).__name__)
     return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
+
+
+def _metrics_refusal(request: Request) -> Response | None:
+    settings: Settings = request.app.state.settings
+    if settings.metrics_token is None:
+        if settings.auth == "off":
+            return None
+        return PlainTextResponse(
+            "Set SEGMENTQL_METRICS_TOKEN, and have Prometheus send it as a bearer token.\n",
+            status_code=403,
+        )
+    given = request.headers.get("authorization", "").encode()
+    if hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
+        return None
+    return PlainTextResponse(
+        "Metrics need the token of SEGMENTQL_METRICS_TOKEN: Authorization: Bearer <token>.\n",
+        status_code=401,
+        headers={"www-authenticate": 'Bearer realm="segmentql metrics"'},
+    )
 
 
 class _Due(Collector):

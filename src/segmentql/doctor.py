@@ -70,10 +70,12 @@ SELECT to_regclass('public.history_' || to_char(now() AT TIME ZONE 'UTC' + inter
 """)
 _DUE = text("SELECT count(*) FROM memberships WHERE expires_at < now() - interval '1 minute'")
 
+_ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revoked_at IS NULL")
+
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Run every check, each as far as those before it allow."""
-    database = [finding async for finding in _database(settings.database_url)]
+    database = [finding async for finding in _database(settings)]
     for finding in database:
         yield finding
     if settings.migration_database_url:
@@ -86,8 +88,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _database(url: str) -> AsyncIterator[Finding]:
-    what = "database"
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    what, url = "database", settings.database_url
     findings: list[Finding] = []
 
     async def look(connection: AsyncConnection) -> None:
@@ -105,6 +107,7 @@ async def _database(url: str) -> AsyncIterator[Finding]:
                     _scheduler((await connection.execute(_SCHEDULER)).scalar()),
                     _partitions((await connection.execute(_PARTITIONS)).one()),
                     _due((await connection.execute(_DUE)).scalar_one()),
+                    _keys(settings, (await connection.execute(_ADMIN_KEYS)).scalar_one()),
                 ]
             )
 
@@ -183,6 +186,18 @@ def _due(memberships: int) -> Finding:
         Verdict.WARNING,
         f"{memberships} are over a minute old and not recorded",
         "start another `segmentql worker`, and look at its log",
+    )
+
+
+def _keys(settings: Settings, admin_keys: int) -> Finding:
+    saw = f"{settings.auth}; {admin_keys} of role ADMIN"
+    if settings.auth == "off" or admin_keys:
+        return Finding("API keys", Verdict.OK, saw)
+    return Finding(
+        "API keys",
+        Verdict.WARNING,
+        saw,
+        "run `segmentql keys create --role ADMIN --name NAME`",
     )
 
 

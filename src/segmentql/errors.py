@@ -11,6 +11,8 @@ SegmentQLError
  |      +-- VersionConflict
  |      +-- RolloutNotFound
  |      +-- RolloutStateConflict
+ |      +-- ApiKeyNotFound
+ +-- Unauthenticated          who asks bears no key that lets anybody in
  +-- BadValue                 one value is not what it should be; the edge says which one it was
  +-- Unavailable              the database cannot answer now
  |    +-- NotAnswering        ... it hangs, or all its connections are busy
@@ -26,9 +28,20 @@ SegmentQLError
 Errors carry fields; sentences are made at the edges.
 """
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+
+class KeyFlaw(enum.StrEnum):
+    """What was wrong with a key, for metrics; callers are not told which of the last three."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    WRONG_SECRET = "wrong_secret"  # noqa: S105 - a word, not a secret
+    REVOKED = "revoked"
 
 
 class SegmentQLError(Exception):
@@ -98,12 +111,25 @@ class RolloutStateConflict(Refusal):
     """What the rollout is, which does not allow what was asked."""
 
 
+@dataclass(frozen=True)
+class ApiKeyNotFound(Refusal):
+    public_id: str
+
+
 class Refused(SegmentQLError):
     """A change was refused and nothing was changed; `refusals` says why, at least one."""
 
     def __init__(self, *refusals: Refusal) -> None:
         super().__init__(*refusals)
         self.refusals: Sequence[Refusal] = refusals
+
+
+class Unauthenticated(SegmentQLError):
+    """Who asks bears no key that lets anybody in; nothing of the request was looked at."""
+
+    def __init__(self, flaw: "KeyFlaw") -> None:
+        super().__init__(flaw)
+        self.flaw = flaw
 
 
 class Unavailable(SegmentQLError):

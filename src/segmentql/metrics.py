@@ -23,6 +23,11 @@ REQUESTS_UNDER_WAY = Gauge(
     multiprocess_mode="livesum",
 )
 ERRORS = Counter("segmentql_errors", "GraphQL errors answered, by extensions.code.", ["code"])
+KEYS_REFUSED = Counter(
+    "segmentql_keys_refused",
+    "Requests refused for want of a valid API key, by what was wrong with theirs.",
+    ["flaw"],
+)
 BATCH_KEYS = Histogram(
     "segmentql_batch_keys",
     "Keys that one statement answered, by loader.",

@@ -7,6 +7,7 @@ from strawberry.tools import merge_types
 from segmentql.graphql.failures import InvalidInput
 from segmentql.graphql.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
+from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.api import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
 from segmentql.rollouts.api import RolloutMutations, RolloutNotFound, RolloutStateConflict
@@ -19,10 +20,19 @@ from segmentql.segments.api import (
 )
 from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
 
-Query = merge_types("Query", (UserQueries, SegmentQueries, HistoryQueries, ReportQueries))
+Query = merge_types(
+    "Query", (UserQueries, SegmentQueries, HistoryQueries, ReportQueries, KeyQueries)
+)
 Mutation = merge_types(
     "Mutation",
-    (UserMutations, SegmentMutations, MembershipMutations, RolloutMutations, ReportMutations),
+    (
+        UserMutations,
+        SegmentMutations,
+        MembershipMutations,
+        RolloutMutations,
+        ReportMutations,
+        KeyMutations,
+    ),
 )
 
 
@@ -41,6 +51,7 @@ def make_schema() -> strawberry.Schema:
             VersionConflict,
             RolloutNotFound,
             RolloutStateConflict,
+            ApiKeyNotFound,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )

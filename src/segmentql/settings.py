@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -12,9 +13,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from segmentql.errors import SettingsError
+from segmentql import values
+from segmentql.errors import BadValue, SettingsError
 
 PREFIX = "SEGMENTQL_"
+BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
+"""What a header can carry after `Bearer`: RFC 6750."""
+
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 STORE_NEEDS = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
 """What has no default; required as a set, and only where `load_settings` is told so."""
@@ -60,9 +65,18 @@ def _store_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _key_token(text: str) -> str:
+    try:
+        values.key_token(text)
+    except BadValue as bad:
+        raise ValueError(f"{bad.problem}; allowed: {bad.allowed}") from None
+    return text
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
+KeyToken = Annotated[str, AfterValidator(_key_token)]
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,11 @@ class Settings(BaseSettings):
     report_retention_days: int = Field(default=30, ge=1, le=3650)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
+    auth: Literal["required", "off"] = "required"
+    first_key: KeyToken | None = Field(default=None, repr=False)
+    metrics_token: str | None = Field(
+        default=None, repr=False, min_length=16, max_length=256, pattern=BEARER_FORM
+    )
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     worker_threads: int = Field(default=8, ge=1, le=100)
     scheduler: Literal["on", "off"] = "on"
@@ -142,6 +161,30 @@ class _WithStore(Settings):
     s3_endpoint_url: StoreUrl
     s3_access_key: str = Field(repr=False)
     s3_secret_key: str = Field(repr=False)
+
+
+def check_reach(settings: Settings) -> None:
+    """Refuse to let in whoever can reach a service that asks for no key.
+
+    Raises:
+        SettingsError: keys are off, and it would listen on more than loopback.
+    """
+    if settings.auth == "required" or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        [
+            f"SEGMENTQL_AUTH is off, so everybody who can reach {settings.host} would be ADMIN."
+            " Set SEGMENTQL_AUTH=required and make a key with"
+            " `segmentql keys create --role ADMIN --name NAME`, or listen on 127.0.0.1"
+        ]
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name; others than this one may mean anything
+        return host.lower() == "localhost"
 
 
 def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:

@@ -17,9 +17,11 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -68,6 +70,14 @@ class PassPhase(enum.StrEnum):
     DONE = "DONE"
 
 
+class Role(enum.StrEnum):
+    """What a key may do, each also all that those before it may."""
+
+    READER = "READER"
+    EDITOR = "EDITOR"
+    ADMIN = "ADMIN"
+
+
 class ReportStatus(enum.StrEnum):
     """How far a report is."""
 
@@ -82,6 +92,7 @@ CAUSE = Enum(Cause, name="cause")
 ROLLOUT_STATE = Enum(RolloutState, name="rollout_state")
 PASS_PHASE = Enum(PassPhase, name="pass_phase")
 REPORT_STATUS = Enum(ReportStatus, name="report_status")
+KEY_ROLE = Enum(Role, name="key_role")
 PERCENT = Numeric(6, 3)
 
 
@@ -341,6 +352,33 @@ class ReportRow(Base):
     """When its worker was last heard of, or when the next try is due."""
 
     actor: Mapped[str | None] = mapped_column(Text)
+
+
+class ApiKeyRow(Base):
+    """A key that lets its bearer in, kept after it was revoked; of its secret only a hash."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        UniqueConstraint("public_id"),
+        CheckConstraint("public_id ~ '^[a-z0-9]{12}$'", name="public_id_form"),
+        CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
+        CheckConstraint("length(secret_hash) = 32", name="secret_hash_length"),
+    )
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    public_id: Mapped[str] = mapped_column(Text(collation="C"))
+    """The part of the key that is no secret; in logs it may be."""
+
+    name: Mapped[str] = mapped_column(Text)
+    role: Mapped[Role] = mapped_column(KEY_ROLE)
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256. The secret has 256 random bits: no slower hash makes guessing them any slower."""
+
+    created_at: Mapped[Moment]
+    created_by: Mapped[str | None] = mapped_column(Text)
+    revoked_at: Mapped[Moment | None]
+    revoked_by: Mapped[str | None] = mapped_column(Text)
+    last_used_at: Mapped[Moment | None]
 
 
 class LeaseRow(Base):

@@ -40,6 +40,8 @@ AFTER_ALLOWED: Final = f"0 to {MAX_TTL_SECONDS} seconds after the stage before, 
 VERSION_ALLOWED: Final = "a whole number of at least 1"
 
 _USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_KEY_ID = re.compile(r"(?:key_)?([a-z0-9]{12})", re.ASCII)
+_KEY_TOKEN = re.compile(r"sgql_([a-z0-9]{12})_([0-9a-f]{64})", re.ASCII)
 _REPORT_ID = re.compile(r"rep_([1-9][0-9]{0,18})", re.ASCII)
 _SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.ASCII)
 
@@ -124,6 +126,25 @@ def report_id(text: str) -> int:
     if found and (number := int(found[1])) <= MAX_USER_ID:
         return number
     raise BadValue(f"{_shown(text)} is not the id of a report", "the `id` of a report")
+
+
+def key_id(text: str) -> str:
+    """The public part of an API key, with or without `key_` before it."""
+    found = _KEY_ID.fullmatch(text)
+    if found:
+        return found[1]
+    # What was given is not quoted: it may be a whole key.
+    raise BadValue("this is not the id of a key", "the `id` of a key: key_ and 12 of a-z 0-9")
+
+
+def key_token(text: str) -> tuple[str, str]:
+    """A whole API key: its public part and its secret."""
+    found = _KEY_TOKEN.fullmatch(text)
+    if found:
+        return found[1], found[2]
+    raise BadValue(
+        "this is not an API key", "sgql_, 12 of a-z 0-9, _ and 64 hexadecimal digits in lower case"
+    )
 
 
 def version(number: int) -> int:

@@ -35,6 +35,7 @@ async def test_finds_nothing_wrong_with_a_running_service(
         "worker",
         "history's partitions",
         "ends",
+        "API keys",
         "owner's database",
         "Redis",
         "Redis' clock",

@@ -21,6 +21,7 @@ from graphql import (
 )
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.callers import ANYBODY
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, Request
@@ -125,6 +126,7 @@ def context_of(database: Database, settings: Settings) -> Context:
         primary_loaders=loaders,
         replica_loaders=loaders,
         request_id="the-request",
+        caller=ANYBODY,
         primary=True,
     )
 

@@ -13,6 +13,7 @@ COMMANDS = (
     "seed",
     "report",
     "rollout",
+    "keys",
     "doctor",
     "schema",
 )

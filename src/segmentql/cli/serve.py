@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 
 from segmentql import logs
 from segmentql.cli.settings import settings_or_exit
+from segmentql.errors import SettingsError
+from segmentql.settings import check_reach
 
 GRACE_SECONDS: Final = 30
 """How long requests under way may take when the server is told to stop."""
@@ -36,6 +38,10 @@ GC_ALLOCATIONS: Final = 20_000
 def serve(host: str | None, port: int | None, workers: int) -> None:
     """Serve the API; the database, Redis and the store are where the settings say."""
     settings = settings_or_exit(with_store=True, host=host, port=port)
+    try:
+        check_reach(settings)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
     uvicorn.run(
         "segmentql.cli.serve:make_app",
         factory=True,

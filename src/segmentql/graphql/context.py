@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -9,6 +10,7 @@ import strawberry
 
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.adapters.storage import Storage
+from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 from segmentql.graphql.deadlines import Deadline
@@ -28,6 +30,7 @@ class Context:
     primary_loaders: Loaders
     replica_loaders: Loaders
     request_id: str
+    caller: Caller
     primary: bool
     """Whether reads must see every commit so far: false only where a replica may answer."""
 
@@ -40,8 +43,14 @@ class Context:
     changes: bool = False
     """Whether what is being executed may change something."""
 
-    actor: str | None = None
-    """Who asks, as history will name them; None when nobody said."""
+    @property
+    def actor(self) -> str | None:
+        """Who asks, as history will name them; None where no key is asked for."""
+        return self.caller.name
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """What is waited for within, because that was asked for, is not counted as time taken."""
+        return self.deadline.standing_still() if self.deadline else nullcontext()
 
     def loader(self, kind: type[L]) -> L:
         """The process' loader of this kind, for the database that this request reads.

@@ -15,6 +15,7 @@ import structlog
 
 from graphql import GraphQLError
 from segmentql import errors, metrics
+from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -25,6 +26,8 @@ class Code(enum.StrEnum):
     """Values of `extensions.code`."""
 
     BAD_REQUEST = "BAD_REQUEST"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
     TIMEOUT = "TIMEOUT"
     UNAVAILABLE = "UNAVAILABLE"
@@ -54,6 +57,9 @@ class ErrorCode(enum.Enum):
     )
     ROLLOUT_STATE_CONFLICT = strawberry.enum_value(
         "ROLLOUT_STATE_CONFLICT", description="The rollout's status does not allow this."
+    )
+    API_KEY_NOT_FOUND = strawberry.enum_value(
+        "API_KEY_NOT_FOUND", description="No key has this id."
     )
 
 
@@ -143,6 +149,14 @@ def limit_exceeded(argument: str, *, limit: int, value: int) -> GraphQLError:
             "limit": limit,
             "value": value,
         },
+    )
+
+
+def forbidden(what: str, *, needed: Role, held: Role) -> GraphQLError:
+    """Say that the caller's role does not allow something."""
+    return GraphQLError(
+        f"{what} needs the role {needed}; yours is {held}",
+        extensions={"code": Code.FORBIDDEN, "needed": needed, "role": held},
     )
 
 

@@ -6,7 +6,7 @@ status codes that tell a refused document (400); one that wants `application/jso
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -15,9 +15,12 @@ from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
 from segmentql.adapters.storage import Storage
+from segmentql.callers import ANYBODY, Caller
+from segmentql.errors import KeyFlaw, TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
@@ -39,6 +42,9 @@ PAGE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
 }
 """Of the GraphiQL page and of the files it loads."""
+
+AUTH_PLACE: Final = '<meta name="segmentql-auth" content="off" />'
+"""Where the page learns whether to ask for a key, as `explorer/index.html` has it."""
 
 PAGE_MISSING: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
@@ -63,6 +69,7 @@ class _Refused(Exception):
 
 
 _Headers: TypeAlias = Mapping[bytes, bytes]
+Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
 
 
 class GraphQLView:
@@ -75,9 +82,12 @@ class GraphQLView:
         storage: Storage,
         stopping: asyncio.Event,
         *,
+        authenticate: Authenticate | None,
         max_body_bytes: int,
         page: Path,
     ) -> None:
+        """`authenticate` says who bears an Authorization header's key; None: no key is needed."""
+        self._authenticate = authenticate
         self._engine = engine
         self._database = database
         self._storage = storage
@@ -102,18 +112,25 @@ class GraphQLView:
         try:
             if method == "POST":
                 _check_acceptable(accept)
+                caller = await self._caller(headers)
                 asked = await self._read(headers, receive)
             elif method == "GET":
                 parameters = QueryParams(scope["query_string"])
                 if "query" not in parameters and "text/html" in accept:
                     return self._explorer()
                 _check_acceptable(accept)
+                caller = await self._caller(headers)
                 asked = _from_query(parameters)
             else:
                 return _not_allowed("GraphQL is asked by POST or GET.", "GET, POST", media_type)
             answer = await self._engine.answer(
-                asked, self._context(headers, request_id), queries_only=method == "GET"
+                asked, self._context(headers, caller, request_id), queries_only=method == "GET"
             )
+        except Unauthenticated as unauthenticated:
+            return _unauthenticated(unauthenticated.flaw, media_type)
+        except (Unavailable, TimedOut) as fault:  # only the caller's key was asked for so far
+            error = tell_fault(fault, request_id=request_id)
+            return _json({"errors": [error]}, 503, media_type)
         except _Refused as refused:
             error = {"message": refused.message, "extensions": refused.extensions}
             return _json({"errors": [error]}, refused.status, media_type)
@@ -126,7 +143,12 @@ class GraphQLView:
             return _json({"errors": [error]}, 500, media_type)
         return _json(answer.body, _status(answer, media_type), media_type)
 
-    def _context(self, headers: _Headers, request_id: str) -> Context:
+    async def _caller(self, headers: _Headers) -> Caller:
+        if self._authenticate is None:
+            return ANYBODY
+        return await self._authenticate(headers.get(b"authorization"))
+
+    def _context(self, headers: _Headers, caller: Caller, request_id: str) -> Context:
         return Context(
             database=self._database,
             storage=self._storage,
@@ -134,6 +156,7 @@ class GraphQLView:
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,
+            caller=caller,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
 
@@ -159,6 +182,8 @@ class GraphQLView:
     def _explorer(self) -> Response:
         try:
             page = self._page.read_text(encoding="utf-8")
+            if self._authenticate is not None:
+                page = page.replace(AUTH_PLACE, AUTH_PLACE.replace("off", "required"))
         except FileNotFoundError:
             page = PAGE_MISSING
         return HTMLResponse(page, headers={**PAGE_HEADERS, "cache-control": "no-cache"})
@@ -206,6 +231,19 @@ def _from_json(body: Any) -> execution.Request:
 
 def _status(answer: Answer, media_type: str) -> int:
     return 400 if media_type == GRAPHQL_JSON and not answer.executed else 200
+
+
+def _unauthenticated(flaw: KeyFlaw, media_type: str) -> Response:
+    """Say no, in the same words whether a key is unknown, revoked or has another secret."""
+    metrics.KEYS_REFUSED.labels(flaw).inc()
+    message = {
+        KeyFlaw.MISSING: "An API key is needed: Authorization: Bearer sgql_<id>_<secret>.",
+        KeyFlaw.MALFORMED: "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
+    }.get(flaw, "This API key lets nobody in.")
+    error = {"message": message, "extensions": {"code": Code.UNAUTHENTICATED}}
+    response = _json({"errors": [error]}, 401, media_type)
+    response.headers["www-authenticate"] = 'Bearer realm="segmentql"'
+    return response
 
 
 def _not_allowed(message: str, allow: str, media_type: str) -> Response:

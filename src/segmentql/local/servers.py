@@ -43,6 +43,7 @@ class LocalServers:
         """The settings of a service on one of the server's databases, whatever `.env` says."""
         return Settings(
             _env_file=None,
+            auth="off",
             database_url=named(self.service_url, database),
             migration_database_url=named(self.owner_url, database),
             redis_url=self.redis_url,

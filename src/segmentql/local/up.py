@@ -24,7 +24,14 @@ from segmentql.local.running import announced
 from segmentql.local.store import store, store_settings
 from segmentql.local.supervisor import Supervisor
 from segmentql.local.together import together
-from segmentql.settings import METRICS_VARIABLE, PREFIX, child_environment, is_set, load_settings
+from segmentql.settings import (
+    METRICS_VARIABLE,
+    PREFIX,
+    check_reach,
+    child_environment,
+    is_set,
+    load_settings,
+)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Where to call a server that listens on every address.
@@ -112,7 +119,10 @@ def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) 
     ours = {**for_database, **for_redis, **for_store}
     if port is not None:
         ours["port"] = str(port)
+    if not is_set("auth"):
+        ours["auth"] = "off"
     settings = load_settings(with_store=True, **ours)
+    check_reach(settings)
     child = partial(
         Program,
         environment=child_environment(

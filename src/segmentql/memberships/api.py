@@ -10,6 +10,7 @@ import strawberry
 from segmentql import errors, values
 from segmentql.graphql.context import Info
 from segmentql.graphql.failures import InputCheck, MutationError, mutation_errors
+from segmentql.graphql.permissions import NeedsEditor
 from segmentql.history.api import Cause
 from segmentql.memberships import service
 from segmentql.segments.api import Segment
@@ -104,7 +105,9 @@ class UpdateUserSegmentsPayload:
 @strawberry.type
 class MembershipMutations:
     @strawberry.mutation(
+        permission_classes=[NeedsEditor],
         description="Put a user into segments and take the user out of others, all or nothing."
+        " Needs EDITOR.",
     )
     async def update_user_segments(
         self,

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import enum
-from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,10 +17,12 @@ from segmentql.graphql.failures import (
     mutation_errors,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, place
+from segmentql.graphql.permissions import NeedsReader, require
 from segmentql.graphql.scalars import BigInt
 from segmentql.reports import service
 from segmentql.reports.contents import Contents
 from segmentql.reports.loaders import ReportById, ReportFinished
+from segmentql.tables import Role
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
 
@@ -111,19 +112,25 @@ class Report:
 @strawberry.type
 class ReportQueries:
     @strawberry.field(
-        description="One report; null where there is none, or it is not kept any more.",
-        graphql_type=Report | None,
+        description="One report; null where there is none, or it is not kept any more, or it is on"
+        " all users and you are not ADMIN."
     )
-    def report(
+    async def report(
         self,
         info: Info,
         id: Annotated[  # noqa: A002 - the argument's name in the contract
             strawberry.ID, strawberry.argument(description="The report's id.")
         ],
-    ) -> Awaitable[Report | None]:
-        return info.context.loader(ReportById).load(argument_value(values.report_id, id, "id"))
+    ) -> Report | None:
+        number = argument_value(values.report_id, id, "id")
+        report = await info.context.loader(ReportById).load(number)
+        # Here and not in the loader, whose answers others share.
+        is_hidden = report is not None and not _may_see(info, report.user_number)
+        return None if is_hidden else report
 
-    @strawberry.field(description="The reports that are kept, newest first.")
+    @strawberry.field(
+        description="The reports that are kept, newest first; those on all users for ADMIN alone."
+    )
     async def reports(
         self,
         info: Info,
@@ -138,10 +145,19 @@ class ReportQueries:
         number = argument_value(values.user_id, user_id, "userId") if user_id else None
         rows = await info.context.read(
             lambda session: service.report_page(
-                session, before=before, user_id=number, rows=page.first + 1
+                session,
+                before=before,
+                user_id=number,
+                all_users_too=_may_see(info, None),
+                rows=page.first + 1,
             )
         )
         return page.page(rows, Report.from_row, lambda row: (row.report_id,))
+
+
+def _may_see(info: Info, user_number: int | None) -> bool:
+    """Whether the caller may know of a report on that user, or with None on all users."""
+    return user_number is not None or info.context.caller.may(Role.ADMIN)
 
 
 @strawberry.input(description="Which month of whose history to report.")
@@ -169,13 +185,17 @@ class CreateReportPayload:
 @strawberry.type
 class ReportMutations:
     @strawberry.mutation(
+        permission_classes=[NeedsReader],
         description="Ask for a month of joins and leaves as CSV; a worker makes the file."
+        " Needs READER for one user's, ADMIN for all users'.",
     )
     async def create_report(
         self,
         info: Info,
         input: CreateReportInput,  # noqa: A002
     ) -> CreateReportPayload | None:
+        if input.user_id in (None, strawberry.UNSET):
+            require(info, Role.ADMIN, "a report on all users")
         try:
             check = InputCheck()
             user_id = check.optional(values.user_id, input.user_id, "userId", absent=None)
@@ -205,9 +225,10 @@ async def _finished(context: Context, report: Report, wait_seconds: int) -> Repo
     finished: asyncio.Future[Any] = context.loader(ReportFinished).wait(report.number)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
-        await asyncio.wait(
-            {finished, stopping}, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        with context.waiting():
+            await asyncio.wait(
+                {finished, stopping}, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
         if finished.done():
             ready: Report = finished.result()
             return ready

@@ -46,6 +46,11 @@ _PAGE = text(f"""
 SELECT {REPORT_COLUMNS} FROM reports r WHERE r.id < :before ORDER BY r.id DESC LIMIT :rows
 """)
 
+_PAGE_OF_SINGLE_USERS = text(f"""
+SELECT {REPORT_COLUMNS} FROM reports r
+WHERE r.user_id IS NOT NULL AND r.id < :before ORDER BY r.id DESC LIMIT :rows
+""")
+
 _PAGE_OF_USER = text(f"""
 SELECT {REPORT_COLUMNS} FROM reports r
 WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
@@ -96,9 +101,15 @@ async def reports_by_id(session: ReadSession, report_ids: Sequence[int]) -> dict
 
 
 async def report_page(
-    session: ReadSession, *, before: int, user_id: int | None, rows: int
+    session: ReadSession, *, before: int, user_id: int | None, all_users_too: bool, rows: int
 ) -> Sequence[Row[Any]]:
-    """Read reports, the newest first, those made before report number `before`."""
+    """Read reports, the newest first, those made before report number `before`.
+
+    `user_id` is whose; without it everybody's, and with `all_users_too` those on all users.
+    """
     values = {"before": before, "user_id": user_id, "rows": rows}
-    statement = _PAGE if user_id is None else _PAGE_OF_USER
+    if user_id is not None:
+        statement = _PAGE_OF_USER
+    else:
+        statement = _PAGE if all_users_too else _PAGE_OF_SINGLE_USERS
     return (await session.execute(statement, values)).all()

@@ -17,6 +17,7 @@ from segmentql.graphql.failures import (
     as_mutation_error,
     mutation_errors,
 )
+from segmentql.graphql.permissions import NeedsEditor
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCounts
 from segmentql.rollouts.plan import Plan, Stage
@@ -336,8 +337,9 @@ async def _answer(
 @strawberry.type
 class RolloutMutations:
     @strawberry.mutation(
+        permission_classes=[NeedsEditor],
         description="Give a segment a plan that a percent of all users is in. It begins at once, or"
-        " when its first stage is due; workers carry it out."
+        " when its first stage is due; workers carry it out. Needs EDITOR.",
     )
     async def set_rollout(
         self,
@@ -364,8 +366,9 @@ class RolloutMutations:
         )
 
     @strawberry.mutation(
+        permission_classes=[NeedsEditor],
         description="Hold a rollout: the pass under way stops within a chunk, and the stages ahead"
-        " are put off by as long as the pause lasts."
+        " are put off by as long as the pause lasts. Needs EDITOR.",
     )
     async def pause_rollout(
         self,
@@ -381,7 +384,10 @@ class RolloutMutations:
             lambda session: service.pause_rollout(session, slug=slug),
         )
 
-    @strawberry.mutation(description="Go on where a rollout was paused, or where it failed.")
+    @strawberry.mutation(
+        permission_classes=[NeedsEditor],
+        description="Go on where a rollout was paused, or where it failed. Needs EDITOR.",
+    )
     async def resume_rollout(
         self,
         info: Info,
@@ -397,7 +403,9 @@ class RolloutMutations:
         )
 
     @strawberry.mutation(
+        permission_classes=[NeedsEditor],
         description="Stop a rollout for good. Who is in stays, unless it is withdrawn."
+        " Needs EDITOR.",
     )
     async def cancel_rollout(
         self,

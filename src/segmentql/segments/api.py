@@ -17,6 +17,7 @@ from segmentql.graphql.failures import (
     mutation_errors,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
+from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
 from segmentql.rollouts import service as rollouts
@@ -243,7 +244,10 @@ class DeleteSegmentPayload:
 
 @strawberry.type
 class SegmentMutations:
-    @strawberry.mutation(description="Make a segment.")
+    @strawberry.mutation(
+        permission_classes=[NeedsEditor],
+        description="Make a segment. Needs EDITOR.",
+    )
     async def create_segment(
         self,
         info: Info,
@@ -277,7 +281,10 @@ class SegmentMutations:
             return CreateSegmentPayload(segment=None, errors=mutation_errors(refused))
         return CreateSegmentPayload(segment=Segment.from_row(row), errors=[])
 
-    @strawberry.mutation(description="Change what a segment is called.")
+    @strawberry.mutation(
+        permission_classes=[NeedsEditor],
+        description="Change what a segment is called. Needs EDITOR.",
+    )
     async def update_segment(
         self,
         info: Info,
@@ -308,8 +315,9 @@ class SegmentMutations:
         return UpdateSegmentPayload(segment=Segment.from_row(row), errors=[])
 
     @strawberry.mutation(
+        permission_classes=[NeedsAdmin],
         description="Delete a segment: its memberships end at once for every read, its slug is"
-        " free, its history stays. Workers record the leaves."
+        " free, its history stays. Workers record the leaves. Needs ADMIN.",
     )
     async def delete_segment(
         self,

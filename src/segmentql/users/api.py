@@ -19,6 +19,7 @@ from segmentql.graphql.failures import (
     mutation_errors,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, place
+from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn, SegmentsByUser
 from segmentql.segments.api import Segment
@@ -229,7 +230,10 @@ class DeleteUserPayload:
 
 @strawberry.type
 class UserMutations:
-    @strawberry.mutation(description="Store a user who is in no segment yet.")
+    @strawberry.mutation(
+        permission_classes=[NeedsEditor],
+        description="Store a user who is in no segment yet. Needs EDITOR.",
+    )
     async def create_user(self, info: Info, input: CreateUserInput) -> CreateUserPayload | None:  # noqa: A002
         try:
             check = InputCheck()
@@ -243,7 +247,9 @@ class UserMutations:
         return CreateUserPayload(user=User.from_row(row), errors=[])
 
     @strawberry.mutation(
+        permission_classes=[NeedsAdmin],
         description="Delete a user: memberships end, history stays, exclusions are forgotten."
+        " Needs ADMIN.",
     )
     async def delete_user(self, info: Info, input: DeleteUserInput) -> DeleteUserPayload | None:  # noqa: A002
         try:

@@ -1,0 +1,22 @@
+"""Batched reads of API keys."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from segmentql.adapters.database import ReadSession
+from segmentql.graphql.batching import Loader
+from segmentql.keys import service
+from segmentql.keys.service import StoredKey
+
+
+class KeyByPublicId(Loader[str, StoredKey | None]):
+    """A key by its public part; None where there is none."""
+
+    max_under_way: ClassVar[int] = 1
+    """Whoever makes up keys makes larger batches, not more statements."""
+
+    async def fetch(self, session: ReadSession, keys: Sequence[str]) -> Mapping[str, StoredKey]:
+        return await service.stored_keys(session, keys)
+
+    def absent(self, key: str) -> None:
+        return None
