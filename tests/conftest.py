@@ -126,15 +126,23 @@ class Api:
         return body["data"]
 
     async def body(self, query: str, **variables: Any) -> Any:
-        """The whole answer, whatever it is."""
+        """The whole answer, whatever it is, but for its cost."""
         response = await self.http.post("/graphql", json={"query": query, "variables": variables})
-        return response.json()
+        return without_cost(response.json())
 
     async def error(self, query: str, **variables: Any) -> Any:
         """The only GraphQL error of an operation that must fail."""
         body = await self.body(query, **variables)
         (error,) = body["errors"]
         return error
+
+
+def without_cost(body: Any) -> Any:
+    """An answer without what it cost; those that were not executed say nothing of it."""
+    if "extensions" in body:
+        assert list(body["extensions"]) == ["cost"]
+        assert sorted(body.pop("extensions")["cost"]) == ["allowed", "estimated"]
+    return body
 
 
 @asynccontextmanager

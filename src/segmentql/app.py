@@ -31,7 +31,8 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.execution import Engine
-from segmentql.graphql.view import PAGE_HEADERS, GraphQLView
+from segmentql.graphql.limits import Limits
+from segmentql.graphql.view import PAGE_HEADERS, Bounds, GraphQLView
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.keys.ring import KeyRing
 from segmentql.memberships import ends
@@ -56,7 +57,7 @@ EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
 def create_app(settings: Settings) -> Starlette:
     """Make the application; it connects when it starts and lets go when it stops."""
-    engine = Engine(make_schema())
+    engine = Engine(make_schema(), _limits(settings))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -83,11 +84,16 @@ def create_app(settings: Settings) -> Starlette:
                     storage,
                     app.state.stopping,
                     authenticate=keys.caller if keys else None,
-                    max_body_bytes=settings.max_body_bytes,
+                    bounds=Bounds(
+                        body_bytes=settings.max_body_bytes,
+                        requests_under_way=settings.max_requests_under_way,
+                        request_seconds=settings.request_timeout_seconds,
+                    ),
                     page=EXPLORER / "index.html",
                 )
                 yield
         finally:
+            engine.close()
             await asyncio.wait([opening])
             redis.close()
             await storage.close()
@@ -109,6 +115,18 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.state.stopping = asyncio.Event()
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        tokens=settings.max_tokens,
+        depth=settings.max_depth,
+        aliases=settings.max_aliases,
+        directives=settings.max_directives,
+        root_fields=settings.max_root_fields,
+        list_items=settings.max_list_items,
+        cost=settings.max_cost,
+    )
 
 
 @asynccontextmanager

@@ -122,6 +122,16 @@ class Settings(BaseSettings):
         default=None, repr=False, min_length=16, max_length=256, pattern=BEARER_FORM
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    max_tokens: int = Field(default=4000, ge=100)
+    max_depth: int = Field(default=20, ge=1, le=100)
+    max_aliases: int = Field(default=100, ge=0)
+    max_directives: int = Field(default=50, ge=0)
+    max_root_fields: int = Field(default=50, ge=1)
+    max_list_items: int = Field(default=2000, ge=1)
+    max_cost: int = Field(default=25_000, ge=1)
+    request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
+    max_requests_under_way: int = Field(default=1000, ge=1)
+    rate_per_second: int = Field(default=5000, ge=0)
     worker_threads: int = Field(default=8, ge=1, le=100)
     scheduler: Literal["on", "off"] = "on"
     # prometheus-client's own variable, read by it as soon as it is imported: where several

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, hanging, serving
+from tests.conftest import Api, Sql, hanging, serving, without_cost
 from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
 from tests.past import HOUR, NOON, contents, delete_segment_at, put_in
 
@@ -33,7 +33,7 @@ async def ask(api: Api, query: str, request_id: str, **variables: Any) -> Any:
         headers={"content-type": "application/json", "x-request-id": request_id},
     )
     assert response.status_code == 200
-    return response.json()
+    return without_cost(response.json())
 
 
 async def metrics(api: Api) -> dict[str, float]:

@@ -25,6 +25,7 @@ from segmentql.callers import ANYBODY
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, Request
+from segmentql.graphql.limits import Limits
 from segmentql.graphql.plans import PlanFailed, make_plan
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
@@ -34,8 +35,17 @@ from tests.conftest import Sql, counted_statements
 
 SCHEMA = make_schema()
 CORE = SCHEMA._schema
-PLANNED = Engine(SCHEMA)
-PLAIN = Engine(SCHEMA, plans=False)
+LIMITS = Limits(
+    tokens=10_000,
+    depth=50,
+    aliases=1000,
+    directives=1000,
+    root_fields=1000,
+    list_items=1000,
+    cost=1_000_000,
+)
+PLANNED = Engine(SCHEMA, LIMITS)
+PLAIN = Engine(SCHEMA, LIMITS, plans=False)
 
 # For each argument: values that lead somewhere, and now and then one that is refused.
 ARGUMENTS = {

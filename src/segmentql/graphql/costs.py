@@ -40,6 +40,7 @@ from graphql import (
     is_object_type,
     value_from_ast_untyped,
 )
+from segmentql import values
 
 CHANGE: Final = 10
 """What a field of a mutation costs beside its payload."""
@@ -233,7 +234,8 @@ def _page_size(field: GraphQLField, node: FieldNode) -> Amount:
 
 
 def _rows(given: object, default: int) -> int:
-    return max(given, 0) if isinstance(given, int) else default
+    # What is out of range is refused, by a name that says more than "cost".
+    return min(max(given, 0), values.MAX_PAGE_ROWS) if isinstance(given, int) else default
 
 
 def _list_size(field: GraphQLField, node: FieldNode, declared: Weight) -> Amount:

@@ -22,8 +22,8 @@ class Deadline:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._timeout.__aexit__(kind, error, traceback)
+    ) -> None:
+        await self._timeout.__aexit__(kind, error, traceback)
 
     @property
     def has_passed(self) -> bool:

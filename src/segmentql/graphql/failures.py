@@ -29,6 +29,7 @@ class Code(enum.StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
     FORBIDDEN = "FORBIDDEN"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    RATE_LIMITED = "RATE_LIMITED"
     TIMEOUT = "TIMEOUT"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
@@ -208,6 +209,17 @@ def tell_fault(fault: Exception, *, request_id: str) -> dict[str, Any]:
     """Write a fault that came to pass outside any field."""
     error = GraphQLError(str(fault), original_error=fault)
     return tell(error, executed=True, request_id=request_id)
+
+
+def tell_late(seconds: float, *, changes: bool) -> dict[str, Any]:
+    """Write that an operation was ended because it took too long."""
+    metrics.ERRORS.labels(Code.TIMEOUT).inc()
+    told = f"The operation took longer than {seconds:g} s and was ended"
+    extensions: dict[str, Any] = {"code": Code.TIMEOUT, "limit": seconds}
+    if changes:
+        told += ": each of its changes was made whole or not at all. Read to see which"
+        extensions["outcomeUnknown"] = True
+    return {"message": f"{told}.", "extensions": extensions}
 
 
 def tell_all(

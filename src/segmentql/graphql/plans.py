@@ -55,6 +55,11 @@ MAX_FIELDS: Final = 1000
 all of it before anything is known to be there."""
 
 
+ANSWERS_A_TURN: Final = 500
+"""Answers that are written before others get their turn of the event loop: some milliseconds' work.
+What is asked for below them is a batch of its own."""
+
+
 class PlanFailed(Exception):
     """The query must be executed by graphql-core, because something in it went wrong."""
 
@@ -128,8 +133,10 @@ class Plan:
                 wave = run.waiting
                 answers = [await waiting.answer for waiting in wave]
                 run.waiting = []
-                for (_, into, key, write), answer in zip(wave, answers, strict=True):
-                    into[key] = write(answer, run)
+                for position, (waiting, answer) in enumerate(zip(wave, answers, strict=True), 1):
+                    waiting.into[waiting.key] = waiting.write(answer, run)
+                    if position % ANSWERS_A_TURN == 0:
+                        await asyncio.sleep(0)
         except Exception as error:
             _let_go(run.waiting)
             raise PlanFailed from error

@@ -7,6 +7,7 @@ status codes that tell a refused document (400); one that wants `application/jso
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -15,17 +16,25 @@ from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
 from segmentql.adapters.storage import Storage
 from segmentql.callers import ANYBODY, Caller
-from segmentql.errors import KeyFlaw, TimedOut, Unauthenticated, Unavailable
+from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
+from segmentql.graphql.deadlines import Deadline
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
-from segmentql.graphql.failures import Code, tell_fault
+from segmentql.graphql.failures import Code, tell_fault, tell_late
+from segmentql.graphql.responses import (
+    RequestRefused,
+    json_response,
+    not_allowed,
+    refusal,
+    too_many,
+    unauthenticated,
+)
 
 JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
@@ -58,18 +67,19 @@ PAGE_MISSING: Final = """<!doctype html>
 """
 
 
-class _Refused(Exception):
-    """The HTTP request is not one of GraphQL; nothing was executed."""
-
-    def __init__(self, status: int, message: str, **extensions: object) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.extensions = {"code": Code.BAD_REQUEST, **extensions}
-
-
 _Headers: TypeAlias = Mapping[bytes, bytes]
 Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What the view takes; each is a setting."""
+
+    body_bytes: int
+    requests_under_way: int
+    """More than these, of this process, are refused."""
+    request_seconds: float
+    """How long a body may take to come, and then how long its operation may take."""
 
 
 class GraphQLView:
@@ -83,7 +93,7 @@ class GraphQLView:
         stopping: asyncio.Event,
         *,
         authenticate: Authenticate | None,
-        max_body_bytes: int,
+        bounds: Bounds,
         page: Path,
     ) -> None:
         """`authenticate` says who bears an Authorization header's key; None: no key is needed."""
@@ -92,8 +102,9 @@ class GraphQLView:
         self._database = database
         self._storage = storage
         self._stopping = stopping
-        self._max_body_bytes = max_body_bytes
+        self._bounds = bounds
         self._page = page
+        self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
         self._replica_loaders = (
             Loaders(database, primary=False) if database.has_replica else self._primary_loaders
@@ -101,52 +112,70 @@ class GraphQLView:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The headers once, as they are: Starlette's Request would cost as much as a small query.
-        response = await self._respond(scope, dict(scope["headers"]), receive)
-        await response(scope, receive, send)
-
-    async def _respond(self, scope: Scope, headers: _Headers, receive: Receive) -> Response:
+        headers = dict(scope["headers"])
         accept = headers.get(b"accept", b"").decode("latin-1")
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
-        request_id: str = scope["state"]["request_id"]
-        method: str = scope["method"]
+        self._under_way += 1
         try:
-            if method == "POST":
-                _check_acceptable(accept)
-                caller = await self._caller(headers)
-                asked = await self._read(headers, receive)
-            elif method == "GET":
-                parameters = QueryParams(scope["query_string"])
-                if "query" not in parameters and "text/html" in accept:
-                    return self._explorer()
-                _check_acceptable(accept)
-                caller = await self._caller(headers)
-                asked = _from_query(parameters)
-            else:
-                return _not_allowed("GraphQL is asked by POST or GET.", "GET, POST", media_type)
-            answer = await self._engine.answer(
-                asked, self._context(headers, caller, request_id), queries_only=method == "GET"
-            )
-        except Unauthenticated as unauthenticated:
-            return _unauthenticated(unauthenticated.flaw, media_type)
-        except (Unavailable, TimedOut) as fault:  # only the caller's key was asked for so far
-            error = tell_fault(fault, request_id=request_id)
-            return _json({"errors": [error]}, 503, media_type)
-        except _Refused as refused:
-            error = {"message": refused.message, "extensions": refused.extensions}
-            return _json({"errors": [error]}, refused.status, media_type)
-        except MethodNotAllowed:
-            return _not_allowed(
-                "GET is for queries; send this operation by POST.", "POST", media_type
-            )
+            response = await self._respond(scope, headers, receive, media_type)
+        except RequestRefused as refused:
+            response = refusal(refused, media_type)
         except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
-            error = tell_fault(fault, request_id=request_id)
-            return _json({"errors": [error]}, 500, media_type)
-        return _json(answer.body, _status(answer, media_type), media_type)
+            error = tell_fault(fault, request_id=scope["state"]["request_id"])
+            # So far the database was asked for the caller's key alone; operations tell their own.
+            status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
+            response = json_response({"errors": [error]}, status, media_type)
+        finally:
+            self._under_way -= 1
+        await response(scope, receive, send)
+
+    async def _respond(
+        self, scope: Scope, headers: _Headers, receive: Receive, media_type: str
+    ) -> Response:
+        if self._under_way > self._bounds.requests_under_way:
+            raise too_many(self._bounds.requests_under_way)
+        accept = headers.get(b"accept", b"").decode("latin-1")
+        method: str = scope["method"]
+        if method == "POST":
+            _check_acceptable(accept)
+            caller = await self._caller(headers)
+            asked = await self._read(headers, receive)
+        elif method == "GET":
+            parameters = QueryParams(scope["query_string"])
+            if "query" not in parameters and "text/html" in accept:
+                return self._explorer()
+            _check_acceptable(accept)
+            caller = await self._caller(headers)
+            asked = _from_query(parameters)
+        else:
+            raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
+        context = self._context(headers, caller, scope["state"]["request_id"])
+        try:
+            answer = await self._execute(asked, context, queries_only=method == "GET")
+        except MethodNotAllowed:
+            raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
+        return json_response(answer.body, _status(answer, media_type), media_type)
+
+    async def _execute(
+        self, asked: execution.Request, context: Context, *, queries_only: bool
+    ) -> Answer:
+        deadline = context.deadline = Deadline(self._bounds.request_seconds)
+        try:
+            async with deadline:
+                return await self._engine.answer(asked, context, queries_only=queries_only)
+        except TimeoutError:
+            if not deadline.has_passed:
+                raise
+            late = tell_late(deadline.seconds, changes=context.changes)
+            return Answer({"data": None, "errors": [late]}, executed=True)
 
     async def _caller(self, headers: _Headers) -> Caller:
         if self._authenticate is None:
             return ANYBODY
-        return await self._authenticate(headers.get(b"authorization"))
+        try:
+            return await self._authenticate(headers.get(b"authorization"))
+        except Unauthenticated as error:
+            raise unauthenticated(error.flaw) from None
 
     def _context(self, headers: _Headers, caller: Caller, request_id: str) -> Context:
         return Context(
@@ -163,21 +192,29 @@ class GraphQLView:
     async def _read(self, headers: _Headers, receive: Receive) -> execution.Request:
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if content_type != b"application/json":
-            raise _Refused(415, "The body must be application/json.")
+            raise RequestRefused(415, "The body must be application/json.")
         announced = headers.get(b"content-length", b"0")
         try:
-            body = await read_body(receive, announced=int(announced), limit=self._max_body_bytes)
+            async with asyncio.timeout(self._bounds.request_seconds):
+                body = await read_body(
+                    receive, announced=int(announced), limit=self._bounds.body_bytes
+                )
             return _from_json(orjson.loads(body))
+        except TimeoutError:
+            seconds = self._bounds.request_seconds
+            raise RequestRefused(
+                408, f"The body took longer than {seconds:g} s.", Code.TIMEOUT, limit=seconds
+            ) from None
         except BodyTooLarge as too_large:
-            raise _Refused(
+            raise RequestRefused(
                 413,
                 f"The body is larger than {too_large.limit} bytes.",
-                code=Code.LIMIT_EXCEEDED,
+                Code.LIMIT_EXCEEDED,
                 limit=too_large.limit,
                 value=too_large.size,
             ) from None
         except (BodyCutShort, ValueError) as error:
-            raise _Refused(400, f"The body is not JSON: {error}.") from None
+            raise RequestRefused(400, f"The body is not JSON: {error}.") from None
 
     def _explorer(self) -> Response:
         try:
@@ -192,7 +229,7 @@ class GraphQLView:
 def _check_acceptable(accept: str) -> None:
     ranges = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     if not {"", "*/*", "application/*", JSON, GRAPHQL_JSON}.intersection(ranges):
-        raise _Refused(406, f"Answers are {GRAPHQL_JSON} or {JSON}.")
+        raise RequestRefused(406, f"Answers are {GRAPHQL_JSON} or {JSON}.")
 
 
 def _from_query(parameters: Mapping[str, str]) -> execution.Request:
@@ -200,7 +237,7 @@ def _from_query(parameters: Mapping[str, str]) -> execution.Request:
         try:
             return orjson.loads(parameters[name]) if parameters.get(name) else None
         except orjson.JSONDecodeError as error:
-            raise _Refused(400, f"`{name}` is not JSON: {error}.") from None
+            raise RequestRefused(400, f"`{name}` is not JSON: {error}.") from None
 
     return _from_json(
         {
@@ -214,46 +251,20 @@ def _from_query(parameters: Mapping[str, str]) -> execution.Request:
 
 def _from_json(body: Any) -> execution.Request:
     if not isinstance(body, dict):
-        raise _Refused(400, "The body must be one JSON object with `query`.")
+        raise RequestRefused(400, "The body must be one JSON object with `query`.")
     query = body.get("query")
     if not isinstance(query, str) or not query:
-        raise _Refused(400, "`query` must be a string that is not empty.")
+        raise RequestRefused(400, "`query` must be a string that is not empty.")
     operation_name = body.get("operationName")
     if not isinstance(operation_name, str | None):
-        raise _Refused(400, "`operationName` must be a string or null.")
+        raise RequestRefused(400, "`operationName` must be a string or null.")
     variables = body.get("variables")
     if not isinstance(variables, dict | None):
-        raise _Refused(400, "`variables` must be an object or null.")
+        raise RequestRefused(400, "`variables` must be an object or null.")
     if not isinstance(body.get("extensions"), dict | None):
-        raise _Refused(400, "`extensions` must be an object or null.")
+        raise RequestRefused(400, "`extensions` must be an object or null.")
     return execution.Request(query, variables, operation_name)
 
 
 def _status(answer: Answer, media_type: str) -> int:
     return 400 if media_type == GRAPHQL_JSON and not answer.executed else 200
-
-
-def _unauthenticated(flaw: KeyFlaw, media_type: str) -> Response:
-    """Say no, in the same words whether a key is unknown, revoked or has another secret."""
-    metrics.KEYS_REFUSED.labels(flaw).inc()
-    message = {
-        KeyFlaw.MISSING: "An API key is needed: Authorization: Bearer sgql_<id>_<secret>.",
-        KeyFlaw.MALFORMED: "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
-    }.get(flaw, "This API key lets nobody in.")
-    error = {"message": message, "extensions": {"code": Code.UNAUTHENTICATED}}
-    response = _json({"errors": [error]}, 401, media_type)
-    response.headers["www-authenticate"] = 'Bearer realm="segmentql"'
-    return response
-
-
-def _not_allowed(message: str, allow: str, media_type: str) -> Response:
-    error = {"message": message, "extensions": {"code": Code.BAD_REQUEST}}
-    response = _json({"errors": [error]}, 405, media_type)
-    response.headers["allow"] = allow
-    return response
-
-
-def _json(body: Mapping[str, Any], status: int, media_type: str) -> Response:
-    return Response(
-        orjson.dumps(body), status_code=status, media_type=f"{media_type}; charset=utf-8"
-    )

@@ -8,6 +8,7 @@ import strawberry
 
 from segmentql import errors, tables, values
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -134,7 +135,9 @@ class CreateApiKeyPayload:
         description="What its bearer sends as `Authorization: Bearer ...`. It is shown now and"
         " never again; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.input(description="Which key to revoke.")
@@ -147,7 +150,9 @@ class RevokeApiKeyPayload:
     api_key: ApiKey | None = strawberry.field(
         description="The key as it is now; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type

@@ -9,6 +9,7 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import InputCheck, MutationError, mutation_errors
 from segmentql.graphql.permissions import NeedsEditor
 from segmentql.history.api import Cause
@@ -99,7 +100,9 @@ class UpdateUserSegmentsPayload:
     segments_extended: int = strawberry.field(
         description="Memberships that stayed and whose end was changed."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type

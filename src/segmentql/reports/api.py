@@ -10,6 +10,7 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Context, Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     InputCheck,
     MutationError,
@@ -87,7 +88,8 @@ class Report:
 
     @strawberry.field(
         description="A link to the file, signed anew at each read; whoever has it can download"
-        " until it expires. Null until READY."
+        " until it expires. Null until READY.",
+        metadata=cost(5),
     )
     async def download_url(
         self,
@@ -179,7 +181,9 @@ class CreateReportPayload:
     report: Report | None = strawberry.field(
         description="The report, ready or as far as it is; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type

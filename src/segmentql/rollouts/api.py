@@ -10,6 +10,7 @@ import strawberry
 from segmentql import errors, values
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -292,28 +293,36 @@ class CancelRolloutInput:
 class SetRolloutPayload:
     segment: Segment | None = strawberry.field(description="The segment; null when refused.")
     rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type(description="What `pauseRollout` did.")
 class PauseRolloutPayload:
     segment: Segment | None = strawberry.field(description="The segment; null when refused.")
     rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type(description="What `resumeRollout` did.")
 class ResumeRolloutPayload:
     segment: Segment | None = strawberry.field(description="The segment; null when refused.")
     rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type(description="What `cancelRollout` did.")
 class CancelRolloutPayload:
     segment: Segment | None = strawberry.field(description="The segment; null when refused.")
     rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 Changed: TypeAlias = Awaitable[tuple[Any, Any]]

@@ -8,6 +8,7 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -70,6 +71,7 @@ class Segment:
     @strawberry.field(
         description="How many active members, exactly; it costs what counting them costs.",
         graphql_type=int,
+        metadata=cost(100),
     )
     def member_count(self, info: Info) -> Awaitable[int]:
         return info.context.loader(MemberCount).load(self.number)
@@ -199,7 +201,9 @@ class CreateSegmentInput:
 @strawberry.type(description="What `createSegment` did.")
 class CreateSegmentPayload:
     segment: Segment | None = strawberry.field(description="The segment; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.input(description="What to change. An absent field stays, null clears it.")
@@ -222,7 +226,9 @@ class UpdateSegmentPayload:
     segment: Segment | None = strawberry.field(
         description="The segment as it is now; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.input(description="Which segment to delete.")
@@ -239,7 +245,9 @@ class DeleteSegmentPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         description="The segment's id; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type

@@ -9,6 +9,7 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -71,6 +72,7 @@ class User:
         description="Whether this user is in the segment that bears the slug; false where none"
         " does.",
         graphql_type=bool,
+        metadata=cost(1),
     )
     def is_in(
         self,
@@ -84,6 +86,7 @@ class User:
         description="Whether this user was taken out of the segment by hand, so that its rollouts"
         " leave this user out.",
         graphql_type=bool,
+        metadata=cost(1),
     )
     def is_excluded(
         self,
@@ -166,7 +169,8 @@ class UserQueries:
 
     @strawberry.field(
         description="Many users at once, in the order asked and with repeats; null where not"
-        " stored."
+        " stored.",
+        metadata=cost(size_of="ids"),
     )
     async def users_by_id(
         self,
@@ -212,7 +216,9 @@ class CreateUserInput:
 @strawberry.type(description="What `createUser` did.")
 class CreateUserPayload:
     user: User | None = strawberry.field(description="The user; null when refused.")
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.input(description="Which user to delete.")
@@ -225,7 +231,9 @@ class DeleteUserPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         description="The user's number; null when refused."
     )
-    errors: list[MutationError] = strawberry.field(description="Why it was refused.")
+    errors: list[MutationError] = strawberry.field(
+        description="Why it was refused.", metadata=cost(size=1)
+    )
 
 
 @strawberry.type

@@ -1,0 +1,85 @@
+"""HTTP answers of `/graphql`: an answer's body, and refusals of requests that execute nothing."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from segmentql import metrics
+from segmentql.errors import KeyFlaw
+from segmentql.graphql.failures import Code
+
+RETRY_SECONDS: Final = 1
+"""When whoever came while too many requests were under way may come again."""
+
+
+class RequestRefused(Exception):
+    """The HTTP request is not one that is executed; `extensions` are those of the error told."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: Code = Code.BAD_REQUEST,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extensions: object,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+        self.extensions = {"code": code, **extensions}
+
+
+def refusal(refused: RequestRefused, media_type: str) -> Response:
+    metrics.ERRORS.labels(refused.extensions["code"]).inc()
+    error = {"message": refused.message, "extensions": refused.extensions}
+    response = json_response({"errors": [error]}, refused.status, media_type)
+    response.headers.update(refused.headers or {})
+    return response
+
+
+def json_response(body: Mapping[str, Any], status: int, media_type: str) -> Response:
+    return Response(
+        orjson.dumps(body), status_code=status, media_type=f"{media_type}; charset=utf-8"
+    )
+
+
+def unauthenticated(flaw: KeyFlaw) -> RequestRefused:
+    """Say no, in the same words whether a key is unknown, revoked or has another secret."""
+    metrics.KEYS_REFUSED.labels(flaw).inc()
+    message = {
+        KeyFlaw.MISSING: "An API key is needed: Authorization: Bearer sgql_<id>_<secret>.",
+        KeyFlaw.MALFORMED: "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
+    }.get(flaw, "This API key lets nobody in.")
+    headers = {"www-authenticate": 'Bearer realm="segmentql"'}
+    return RequestRefused(401, message, Code.UNAUTHENTICATED, headers=headers)
+
+
+def not_allowed(message: str, allow: str) -> RequestRefused:
+    """Say which methods would be right."""
+    return RequestRefused(405, message, headers={"allow": allow})
+
+
+def too_many(limit: int) -> RequestRefused:
+    """Say that this process is full: no queue without end, and another process may have room."""
+    return RequestRefused(
+        503,
+        f"This process answers {limit} requests already; come again soon.",
+        Code.UNAVAILABLE,
+        headers={"retry-after": str(RETRY_SECONDS)},
+        limit=limit,
+    )
+
+
+def too_often(limit: int, wait_seconds: int) -> RequestRefused:
+    """Say that a key asked more often than one may."""
+    return RequestRefused(
+        429,
+        f"This API key asks more often than {limit} times a second.",
+        Code.RATE_LIMITED,
+        headers={"retry-after": str(wait_seconds)},
+        limit=limit,
+    )
