@@ -65,7 +65,7 @@ class Prepared:
     """By name; where there is one alone, also by None."""
 
 
-class _Remembered:
+class Remembered:
     """Documents that were prepared, by their text; not too many, nor of too many characters."""
 
     def __init__(self, most: int) -> None:
@@ -96,8 +96,8 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self._plans = plans
-        self._valid = _Remembered(MAX_DOCUMENTS)
-        self._refused = _Remembered(MAX_REFUSED)
+        self._valid = Remembered(MAX_DOCUMENTS)
+        self._refused = Remembered(MAX_REFUSED)
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="documents")
         self._being_prepared: dict[str, asyncio.Future[Prepared]] = {}
 

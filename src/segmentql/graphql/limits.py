@@ -118,8 +118,8 @@ class _Walk:
             self._directives += len(getattr(node, "directives", None) or ())
             if isinstance(node, FieldNode):
                 self._aliases += node.alias is not None
-            elif isinstance(node, SelectionSetNode):
-                self._count_repeats(node)
+            if isinstance(node, FieldNode | FragmentDefinitionNode | OperationDefinitionNode):
+                self._count_repeats(node.selection_set)
             elif isinstance(node, ListValueNode):
                 _check("list items", len(node.values), self._limits.list_items)
             if isinstance(node, ListValueNode | ObjectValueNode):
@@ -127,7 +127,9 @@ class _Walk:
                 self._deeper(inside)
             waiting.extend((child, inside) for child in _children(node))
 
-    def _count_repeats(self, selection_set: SelectionSetNode) -> None:
+    def _count_repeats(self, selection_set: SelectionSetNode | None) -> None:
+        if selection_set is None:
+            return
         names = [(node.alias or node.name).value for node in _fields(selection_set)]
         self._repeats += len(names) - len(set(names))
 
