@@ -289,7 +289,7 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
         await page.reload()
         await page.locator(".graphiql-query-editor .view-line").first.wait_for()
         assert (await status.inner_text()).startswith("An API key is needed.")
-    assert await sql.fetch("SELECT DISTINCT actor FROM history") == [("Ada",)]
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada"]
 
 
 async def test_the_page_asks_for_no_key_where_none_is_needed(

@@ -204,7 +204,7 @@ async def test_history_and_all_that_has_an_actor_names_the_key(
           g: deleteSegment(input: {slug: "A"}) { errors { message } }
         }""",
     )
-    assert await sql.fetch("SELECT DISTINCT actor FROM history") == [("Ada of Search",)]
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada of Search"]
     assert await sql.fetchval("SELECT actor FROM reports") == "Ada of Search"
     assert await sql.fetchval("SELECT actor FROM rollouts") == "Ada of Search"
     assert await sql.fetchval("SELECT deleted_by FROM segments WHERE slug = 'A'") == (
@@ -217,7 +217,7 @@ async def test_with_keys_off_nobody_is_named(api: Api, sql: Sql) -> None:
     await api('mutation { updateUserSegments(input: {userId: 1, add: ["A"]}) { segmentsAdded } }')
     made = (await api(CREATE_KEY, input={"name": "ada", "role": "READER"}))["createApiKey"]
     assert made["apiKey"]["createdBy"] is None
-    assert await sql.fetch("SELECT DISTINCT actor FROM history") == [(None,)]
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == [None]
 
 
 async def test_the_first_key_is_stored_once_and_one_that_was_revoked_stays_so(
@@ -230,7 +230,8 @@ async def test_the_first_key_is_stored_once_and_one_that_was_revoked_stays_so(
 
     assert sorted(await asyncio.gather(*(ensure() for _ in range(8)))) == [False] * 7 + [True]
     row = await sql.fetchrow("SELECT name, role, created_by, revoked_at FROM api_keys")
-    assert row == ("first", "ADMIN", None, None)
+    assert row
+    assert tuple(row) == ("first", "ADMIN", None, None)
     await database.transaction(
         lambda session: service.revoke_key(session, "firstfirst12", actor=None)
     )

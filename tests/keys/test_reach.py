@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -86,7 +87,7 @@ async def test_a_command_that_would_refuses_to_start_and_says_what_to_do(
 def test_keys_are_required_unless_a_setting_says_otherwise(settings: Settings) -> None:
     assert Settings.model_fields["auth"].default == "required"
     with pytest.raises(ValidationError):
-        Settings(_env_file=None, auth="no", **_needed(settings))  # type: ignore[arg-type]
+        Settings(_env_file=None, auth="no", **_needed(settings))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_token_for_metrics_that_no_header_can_carry_is_refused(
         Settings(_env_file=None, metrics_token=token, **_needed(settings))
 
 
-def _needed(settings: Settings) -> dict[str, str]:
+def _needed(settings: Settings) -> dict[str, Any]:
     return {"database_url": settings.database_url, "redis_url": settings.redis_url}
 
 

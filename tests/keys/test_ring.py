@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from prometheus_client import REGISTRY
 
@@ -123,7 +124,7 @@ async def accepted_after(apis: list[Api], key: Key, moment: float) -> list[float
             late.append(began - moment)
         return status == 401
 
-    await asyncio.gather(*(until(lambda api=api: refused(api)) for api in apis))
+    await asyncio.gather(*(until(partial(refused, api)) for api in apis))
     return late
 
 
