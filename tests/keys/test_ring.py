@@ -54,7 +54,7 @@ def requests_own_statements() -> Iterator[list[str]]:
     own: list[str] = []
     with counted_statements() as statements:
         yield own
-    own += [statement for statement in statements if "unnest" not in statement]
+    own += [s for s in statements if "unnest" not in s and "SET last_used_at" not in s]
 
 
 async def test_a_known_key_costs_no_statement(keyed: Api, database: Database) -> None:
@@ -94,12 +94,13 @@ async def test_looks_keep_a_key_trusted_without_its_being_asked_for(database: Da
     async with asked.ring.kept():
         with counted_statements() as statements:
 
-            async def looked_four_times() -> bool:
+            async def looked_often() -> bool:
                 assert await asked.name(key.token) == "ada"
-                return len([s for s in statements if "unnest" in s]) >= 4
+                # One of them may be the application's, which forgets the last test's keys.
+                return len([s for s in statements if "unnest" in s]) >= 6
 
             began = time.monotonic()
-            await until(looked_four_times)
+            await until(looked_often)
     assert time.monotonic() - began > 0.9
     assert asked.times == {key.public_id: 1}
 
