@@ -32,12 +32,12 @@ async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
     """Starts `segmentql serve` on a free port, with empty tables."""
 
     @asynccontextmanager
-    async def running(*options: str) -> AsyncIterator[Serving]:
+    async def running(*options: str, **changes: str) -> AsyncIterator[Serving]:
         port = free_port()
         with (tmp_path / "serve.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "segmentql", "serve", "--port", str(port), *options),
-                env=environment(settings),
+                env=environment(settings, **changes),
                 stderr=log,
             )
         serving = Serving(f"http://127.0.0.1:{port}", process)

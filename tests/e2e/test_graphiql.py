@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.settings import outside_value
 from tests.conftest import RunWorker, Sql, until
-from tests.e2e.conftest import Serving
+from tests.e2e.conftest import RunServe, Serving
+from tests.keys.asking import bearer, make_key
 from tests.rollouts.steps import store_users
 from tests.timeline import join, make_segment
 
@@ -214,3 +216,87 @@ async def test_the_tab_of_reports_gives_a_link_that_the_browser_downloads(
         download = await begun.value
     assert download.suggested_filename == f"segments-1-{at:%Y-%m}.csv" == report["fileName"]
     assert (await download.path()).read_bytes() == expected.encode()
+
+
+async def use_key(page: Page, key: str) -> str:
+    """Give the page a key as a person would; what it then says of it."""
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Use key").click()
+    status = page.locator("#key-status")
+    await status.get_by_text("Asking ...", exact=True).wait_for(state="hidden")
+    return await status.inner_text()
+
+
+async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
+    run_serve: RunServe, browser: Browser, database: Database, sql: Sql
+) -> None:
+    editor = await make_key(database, "EDITOR", "Ada")
+    reader = await make_key(database, "READER", "Bob")
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    complaints: list[str] = []
+    asked: list[str | None] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on(
+        "request",
+        lambda r: asked.append(r.headers.get("authorization")) if r.method == "POST" else None,
+    )
+    async with run_serve(SEGMENTQL_AUTH="required") as serve:
+        await page.goto(f"{serve.address}/graphql")
+        await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+        status = page.locator("#key-status")
+        assert await status.inner_text() == (
+            "An API key is needed. Make one with `segmentql keys create --role EDITOR --name NAME`,"
+            " or ask an ADMIN for one."
+        )
+        await picture(page, "KeyNeeded")
+        # Nothing is asked in vain, neither for the schema nor by the run button.
+        await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
+        await page.locator(".result-window .view-line", has_text="An API key is needed").wait_for()
+        assert (asked, complaints) == ([], [])
+
+        assert await use_key(page, editor.with_wrong_secret) == "This API key lets nobody in."
+        await picture(page, "KeyRefused")
+        assert [text for text in complaints if "401" not in text] == []
+
+        async with page.expect_response(
+            lambda r: "IntrospectionQuery" in (r.request.post_data or "")
+        ) as introspected:
+            assert await use_key(page, editor.token) == "You are Ada, EDITOR."
+        assert (await (await introspected.value).json())["data"]["__schema"]
+        assert await page.get_by_label("API key").input_value() == ""
+        created = await run_tab(page, "CreateSegments")
+        assert [payload["errors"] for payload in created.values()] == [[], []]
+        added = await run_tab(page, "AddWithTtl")
+        assert [payload["errors"] for payload in added.values()] == [[], []]
+        await picture(page, "KeyUsed")
+        assert set(asked) == {bearer(editor.with_wrong_secret), bearer(editor.token)}
+
+        # A header of the tab's own wins.
+        await page.get_by_role("button", name="Headers").click()
+        await page.locator(".graphiql-editor-tool .graphiql-editor:not(.hidden)").click()
+        await page.keyboard.insert_text(f'{{"AUTHORIZATION": "{bearer(reader.token)}"}}')
+        async with page.expect_response(lambda r: r.request.method == "POST") as response:
+            await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
+        body = await (await response.value).json()
+        assert {error["extensions"]["code"] for error in body["errors"]} == {"FORBIDDEN"}
+        assert asked[-1] == bearer(reader.token)
+
+        kept = await page.evaluate(
+            "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+        )
+        assert [key for key in (editor, reader) if key.token in kept] == []
+        assert editor.token not in await page.content()
+        await page.reload()
+        await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+        assert (await status.inner_text()).startswith("An API key is needed.")
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada"]
+
+
+async def test_the_page_asks_for_no_key_where_none_is_needed(
+    serve: Serving, browser: Browser
+) -> None:
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    await page.goto(f"{serve.address}/graphql")
+    await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+    assert await page.get_by_label("API key").count() == 0
+    assert await page.get_by_text("API key").count() == 0

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import stat
@@ -32,7 +34,7 @@ pytestmark = [
 NONE_OUTSIDE = dict.fromkeys(
     (
         *("SEGMENTQL_DATABASE_URL", "SEGMENTQL_MIGRATION_DATABASE_URL"),
-        *("SEGMENTQL_REDIS_URL", "SEGMENTQL_S3_ENDPOINT_URL"),
+        *("SEGMENTQL_REDIS_URL", "SEGMENTQL_S3_ENDPOINT_URL", "SEGMENTQL_AUTH"),
     ),
     "",
 )
@@ -90,12 +92,12 @@ class Up:
         self.process.send_signal(number)
         return await self.ends()
 
-    async def ask(self, body: str) -> str:
+    async def ask(self, body: str, **headers: str) -> str:
         async with httpx.AsyncClient(timeout=30) as client:
             response = await client.post(
                 f"http://127.0.0.1:{self.port}/graphql",
                 content=body,
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", **headers},
             )
         return response.text
 
@@ -335,6 +337,27 @@ async def test_other_commands_find_what_runs(home: Path) -> None:
             output, _ = await process.communicate()
             assert process.returncode == 0, output
             assert told in output
+
+
+async def test_keys_are_asked_for_where_a_setting_says_so(home: Path) -> None:
+    async with running(home, SEGMENTQL_AUTH="required") as up:
+        await up.says("ready after")
+        assert "UNAUTHENTICATED" in await up.ask(CREATE)
+        said = re.search(r"^KEY=\$\((segmentql keys create .*)\)$", up.said, re.MULTILINE)
+        assert said
+        assert 'authorization: Bearer $KEY"' in up.said
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *shlex.split(said[1])),
+            cwd=home,
+            env=child_environment(NONE_OUTSIDE),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        key = output.decode().strip()
+        assert "kept" in await up.ask(CREATE, authorization=f"Bearer {key}")
+        assert await up.stop() == 0
+        assert key.split("_")[2] not in up.said
 
 
 async def test_a_wrong_setting_stops_the_start_before_anything_is_started(home: Path) -> None:

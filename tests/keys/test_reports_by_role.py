@@ -1,5 +1,7 @@
 """Reports on all users exist for ADMIN alone."""
 
+import asyncio
+
 import pytest
 
 from segmentql.adapters.database import Database
@@ -51,7 +53,9 @@ async def test_a_users_own_reports_are_for_every_role(
     await sql.execute(FILL)
     key = await make_key(database, "READER")
     found = await data(keyed, key, "{ reports(userId: 7) { nodes { id userId } } }")
-    assert found["reports"]["nodes"] == [{"id": id, "userId": "7"} for id in OF_SINGLE_USERS]
+    assert found["reports"]["nodes"] == [
+        {"id": report_id, "userId": "7"} for report_id in OF_SINGLE_USERS
+    ]
 
 
 async def test_who_asks_beside_an_admin_gets_an_answer_of_their_own(
@@ -62,5 +66,5 @@ async def test_who_asks_beside_an_admin_gets_an_answer_of_their_own(
     keys = [await make_key(database, role) for role in ("ADMIN", "READER")]
     query = '{ report(id: "rep_1") { id } }'
     for _ in range(5):
-        found = [await data(keyed, key, query) for key in keys]
+        found = await asyncio.gather(*(data(keyed, key, query) for key in keys))
         assert found == [{"report": {"id": "rep_1"}}, {"report": None}]

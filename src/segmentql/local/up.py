@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 import signal
 import sys
@@ -38,9 +39,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 EXAMPLE = """\
-curl http://{address}/graphql -H 'content-type: application/json' --data '
+{make_key}curl http://{address}/graphql{key} -H 'content-type: application/json' --data '
   {{"query": "mutation {{ createSegment(input: {{slug: \\"beta\\"}}) {{ segment {{ id }} }} }}"}}'
 """
+
+MAKE_KEY = "KEY=$(segmentql keys create --role ADMIN --name ME --data-dir {data_dir})\n"
+KEY = ' -H "authorization: Bearer $KEY"'
 
 
 def _our(*words: str) -> tuple[str, ...]:
@@ -108,6 +112,8 @@ class _Plan:
     api: Program
     host: str
     port: int
+    example: str
+    """What a caller may try first."""
     settings: Mapping[str, str]
     """By field name, those that lead to what we run."""
 
@@ -149,8 +155,17 @@ def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) 
         ),
         settings.host,
         settings.port,
+        _example(address, data.path if settings.auth == "required" else None),
         {**ours, "port": str(settings.port)},
     )
+
+
+def _example(address: str, key_maker: Path | None) -> str:
+    """A first request; where keys are needed, after making one in this data folder."""
+    if key_maker is None:
+        return EXAMPLE.format(address=address, make_key="", key="")
+    make_key = MAKE_KEY.format(data_dir=shlex.quote(str(key_maker)))
+    return EXAMPLE.format(address=address, make_key=make_key, key=KEY)
 
 
 def _database(data: DataFolder) -> tuple[Program | None, dict[str, str]]:
@@ -189,10 +204,9 @@ async def _start_and_watch(
 ) -> None:
     # Neither the API nor the worker needs the store to start.
     await together(_start_service(plan, supervisor), supervisor.prepare(plan.store, plan.bucket))
-    address = plan.api.address
     say(
         f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops everything\n\n"
-        f"GraphiQL: http://{address}/graphql\n\n{EXAMPLE.format(address=address)}"
+        f"GraphiQL: http://{plan.api.address}/graphql\n\n{plan.example}"
     )
     await supervisor.watch()
 

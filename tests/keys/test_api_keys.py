@@ -1,0 +1,241 @@
+"""Keys by GraphQL: made, listed and revoked; and the key's name is the actor."""
+
+import asyncio
+import hashlib
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.keys import service
+from tests.conftest import Api, Sql, until
+from tests.keys.asking import CREATE_KEY, REVOKE_KEY, Key, ask, bearer, data, make_key, state
+from tests.operations import moment
+
+LIST = """
+query Keys($first: Int, $after: String) {
+  apiKeys(first: $first, after: $after) {
+    nodes { id name role createdAt createdBy lastUsedAt revokedAt }
+    edges { cursor node { id } }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+
+
+@pytest.fixture
+async def admin(database: Database) -> Key:
+    return await make_key(database, "ADMIN", "root")
+
+
+async def create(api: Api, admin: Key, **given: Any) -> Any:
+    return (await data(api, admin, CREATE_KEY, input=given))["createApiKey"]
+
+
+async def revoke_by(api: Api, admin: Key, key_id: str) -> Any:
+    return (await data(api, admin, REVOKE_KEY, input={"id": key_id}))["revokeApiKey"]
+
+
+async def test_a_key_is_shown_once_and_only_a_hash_of_its_secret_is_stored(
+    keyed: Api, admin: Key, sql: Sql
+) -> None:
+    payload = await create(keyed, admin, name="ada", role="EDITOR")
+    assert payload["errors"] == []
+    token = payload["token"]
+    found = re.fullmatch(r"sgql_([a-z0-9]{12})_([0-9a-f]{64})", token)
+    assert found
+    public_id, secret = found.groups()
+    key = payload["apiKey"]
+    assert moment(key.pop("createdAt")) <= await sql.fetchval("SELECT clock_timestamp()")
+    assert key == {
+        "id": f"key_{public_id}",
+        "name": "ada",
+        "role": "EDITOR",
+        "createdBy": "root",
+        "lastUsedAt": None,
+        "revokedAt": None,
+    }
+    stored = await sql.fetchrow("SELECT * FROM api_keys WHERE public_id = $1", public_id)
+    assert stored
+    assert stored["secret_hash"] == hashlib.sha256(secret.encode()).digest()
+    assert secret not in str(await state(sql))
+    listed = await data(keyed, admin, LIST)
+    assert secret not in str(listed)
+    viewer = await data(keyed, Key(public_id, token), "{ viewer { name role keyId } }")
+    assert viewer == {"viewer": {"name": "ada", "role": "EDITOR", "keyId": f"key_{public_id}"}}
+
+
+async def test_no_two_keys_are_alike_also_of_the_same_name(keyed: Api, admin: Key) -> None:
+    made = [await create(keyed, admin, name="ada", role="READER") for _ in range(20)]
+    assert len({payload["token"].split("_")[1] for payload in made}) == 20
+    assert len({payload["token"].split("_")[2] for payload in made}) == 20
+
+
+async def test_a_name_that_breaks_its_rule_is_refused_and_makes_no_key(
+    keyed: Api, admin: Key, sql: Sql
+) -> None:
+    before = await state(sql)
+    for name in ("", "a" * 256, "a\0b"):
+        payload = await create(keyed, admin, name=name, role="READER")
+        assert (payload["apiKey"], payload["token"]) == (None, None)
+        (error,) = payload["errors"]
+        assert (error["__typename"], error["code"]) == ("InvalidInput", "INVALID_INPUT")
+        assert error["path"] == ["name"]
+    assert await state(sql) == before
+
+
+async def test_keys_are_listed_newest_first_page_by_page(keyed: Api, admin: Key) -> None:
+    made = [
+        (await create(keyed, admin, name=f"key {n}", role="READER"))["apiKey"]["id"]
+        for n in range(5)
+    ]
+    every = [*reversed(made), f"key_{admin.public_id}"]
+    seen, after, more = [], None, True
+    while more:
+        page = (await data(keyed, admin, LIST, first=2, after=after))["apiKeys"]
+        assert [edge["node"]["id"] for edge in page["edges"]] == [n["id"] for n in page["nodes"]]
+        seen += [node["id"] for node in page["nodes"]]
+        after, more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
+    assert seen == every
+
+
+async def test_a_revoked_key_stays_listed_and_revoking_again_moves_nothing(
+    keyed: Api, admin: Key, database: Database, sql: Sql
+) -> None:
+    key = await make_key(database, "EDITOR", "ada")
+    payload = await revoke_by(keyed, admin, f"key_{key.public_id}")
+    assert payload["errors"] == []
+    revoked = payload["apiKey"]
+    assert (revoked["id"], revoked["name"]) == (f"key_{key.public_id}", "ada")
+    assert moment(revoked["createdAt"]) < moment(revoked["revokedAt"])
+    assert (await data(keyed, admin, LIST))["apiKeys"]["nodes"][0] == revoked
+    assert await sql.fetchval("SELECT revoked_by FROM api_keys WHERE name = 'ada'") == "root"
+
+    before = await state(sql)
+    row = await sql.fetchval("SELECT xmin::text FROM api_keys WHERE name = 'ada'")
+    assert await revoke_by(keyed, admin, f"key_{key.public_id}") == payload
+    assert await state(sql) == before
+    assert await sql.fetchval("SELECT xmin::text FROM api_keys WHERE name = 'ada'") == row
+
+
+async def test_revoking_at_the_same_time_is_one_revocation(
+    keyed: Api, admin: Key, database: Database
+) -> None:
+    key = await make_key(database, "READER")
+    payloads = await asyncio.gather(
+        *(revoke_by(keyed, admin, f"key_{key.public_id}") for _ in range(8))
+    )
+    assert all(payload == payloads[0] and payload["errors"] == [] for payload in payloads)
+
+
+async def test_a_key_may_revoke_itself(keyed: Api, admin: Key) -> None:
+    payload = await revoke_by(keyed, admin, f"key_{admin.public_id}")
+    assert payload["errors"] == []
+
+    async def refused() -> bool:
+        return (await ask(keyed, bearer(admin.token), "{ __typename }")).status_code == 401
+
+    await until(refused, seconds=10)
+
+
+async def test_an_id_that_is_none_is_refused_without_being_quoted(
+    keyed: Api, admin: Key, sql: Sql
+) -> None:
+    before = await state(sql)
+    unknown = await revoke_by(keyed, admin, "key_aaaaaaaaaaaa")
+    assert unknown == {
+        "apiKey": None,
+        "errors": [
+            {
+                "__typename": "ApiKeyNotFound",
+                "code": "API_KEY_NOT_FOUND",
+                "message": "No key has the id key_aaaaaaaaaaaa.",
+                "path": ["id"],
+                "id": "key_aaaaaaaaaaaa",
+            }
+        ],
+    }
+    # A whole key, too: whoever mistakes it for the id must not find it in an answer or a log.
+    for given in ("", "key_", "key_AAAAAAAAAAAA", "key_aaaaaaaaaaaa\n", admin.token):
+        (error,) = (await revoke_by(keyed, admin, given))["errors"]
+        assert error == {
+            "__typename": "InvalidInput",
+            "code": "INVALID_INPUT",
+            "message": "id: this is not the id of a key;"
+            " allowed: the `id` of a key: key_ and 12 of a-z 0-9",
+            "path": ["id"],
+            "allowed": "the `id` of a key: key_ and 12 of a-z 0-9",
+        }
+    assert await state(sql) == before
+
+
+async def test_history_and_all_that_has_an_actor_names_the_key(
+    keyed: Api, database: Database, sql: Sql
+) -> None:
+    key = await make_key(database, "ADMIN", "Ada of Search")
+    await data(
+        keyed,
+        key,
+        """mutation {
+          a: createSegment(input: {slug: "A"}) { errors { message } }
+          b: createSegment(input: {slug: "B", rollout: {stages: [{percent: 1}]}}) {
+            errors { message } }
+          c: updateUserSegments(input: {userId: 1, add: ["A", "B"]}) { errors { message } }
+          d: updateUserSegments(input: {userId: 1, remove: ["B"]}) { errors { message } }
+          e: createReport(input: {year: 2024, month: 3, waitSeconds: 0}) { errors { message } }
+        }""",
+    )
+    found = await data(
+        keyed,
+        key,
+        "{ history { nodes { actor } } user(id: 1) { memberships { actor } } }",
+    )
+    assert found == {
+        "history": {"nodes": [{"actor": "Ada of Search"}] * 3},
+        "user": {"memberships": [{"actor": "Ada of Search"}]},
+    }
+    await data(
+        keyed,
+        key,
+        """mutation {
+          f: deleteUser(input: {id: 1}) { errors { message } }
+          g: deleteSegment(input: {slug: "A"}) { errors { message } }
+        }""",
+    )
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada of Search"]
+    assert await sql.fetchval("SELECT actor FROM reports") == "Ada of Search"
+    assert await sql.fetchval("SELECT actor FROM rollouts") == "Ada of Search"
+    assert await sql.fetchval("SELECT deleted_by FROM segments WHERE slug = 'A'") == (
+        "Ada of Search"
+    )
+
+
+async def test_with_keys_off_nobody_is_named(api: Api, sql: Sql) -> None:
+    await api('mutation { createSegment(input: {slug: "A"}) { errors { message } } }')
+    await api('mutation { updateUserSegments(input: {userId: 1, add: ["A"]}) { segmentsAdded } }')
+    made = (await api(CREATE_KEY, input={"name": "ada", "role": "READER"}))["createApiKey"]
+    assert made["apiKey"]["createdBy"] is None
+    assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == [None]
+
+
+async def test_the_first_key_is_stored_once_and_one_that_was_revoked_stays_so(
+    database: Database, sql: Sql
+) -> None:
+    token = "sgql_firstfirst12_" + "a" * 64
+
+    async def ensure() -> bool:
+        return await database.transaction(lambda session: service.ensure_first_key(session, token))
+
+    assert sorted(await asyncio.gather(*(ensure() for _ in range(8)))) == [False] * 7 + [True]
+    row = await sql.fetchrow("SELECT name, role, created_by, revoked_at FROM api_keys")
+    assert row
+    assert tuple(row) == ("first", "ADMIN", None, None)
+    await database.transaction(
+        lambda session: service.revoke_key(session, "firstfirst12", actor=None)
+    )
+    before = await state(sql)
+    assert await ensure() is False
+    assert await state(sql) == before
+    assert timedelta(0) < await sql.fetchval("SELECT revoked_at - created_at FROM api_keys")

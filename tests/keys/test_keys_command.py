@@ -1,0 +1,179 @@
+"""`segmentql keys`: made, listed and revoked from a shell, without the API."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.settings import Settings
+from tests.conftest import Api, Sql, environment
+from tests.keys.asking import Key, data, make_key, revoke, state
+
+FIRST = "sgql_firstfirst12_" + "c" * 64
+
+Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def keys(guarded: Settings, sql: Sql, tmp_path: Path) -> Run:
+    """Runs `segmentql keys` in an empty folder; its status, output and errors."""
+
+    async def run(*arguments: str, **changes: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segmentql", "keys", *arguments),
+            cwd=tmp_path,
+            env=environment(guarded, **changes),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode(), errors.decode()
+
+    return run
+
+
+async def test_what_create_prints_is_the_key_alone_and_lets_its_bearer_in(
+    keys: Run, keyed: Api
+) -> None:
+    status, output, errors = await keys("create", "--name", "Ada", "--role", "editor")
+    assert status == 0
+    found = re.fullmatch(r"(sgql_([a-z0-9]{12})_[0-9a-f]{64})\n", output)
+    assert found
+    token, public_id = found.groups()
+    assert errors == f"key_{public_id}, EDITOR; keep what follows, it is not shown again:\n"
+    assert await data(keyed, Key(public_id, token), "{ viewer { name role } }") == {
+        "viewer": {"name": "Ada", "role": "EDITOR"}
+    }
+
+
+async def test_a_key_that_cannot_be_is_refused_and_not_made(keys: Run, sql: Sql) -> None:
+    before = await state(sql)
+    for arguments, told in (
+        (("--name", "", "--role", "READER"), "the name has 0 characters"),
+        (("--name", "a" * 256, "--role", "READER"), "the name has 256 characters"),
+        (("--name", "a", "--role", "OWNER"), "'OWNER' is not one of"),
+        (("--name", "a"), "Missing option '--role'"),
+        (("--role", "READER"), "Missing option '--name'"),
+    ):
+        status, output, errors = await keys("create", *arguments)
+        assert (status, output) == (2, "")
+        assert told in errors
+    assert await state(sql) == before
+
+
+async def test_the_list_is_a_table_newest_first(keys: Run, database: Database, sql: Sql) -> None:
+    made = [
+        await make_key(database, "ADMIN", "root"),
+        await make_key(database, "READER", "two\nlines\x1b[31m"),
+    ]
+    await revoke(database, made[0])
+    await sql.execute(
+        """
+        UPDATE api_keys SET created_at = '2024-03-01 10:00:00Z';
+        UPDATE api_keys SET revoked_at = '2024-03-02 11:00:00Z',
+            last_used_at = '2024-03-02 10:59:00Z' WHERE number = 1
+        """
+    )
+    first, second = (f"key_{key.public_id}" for key in made)
+    status, output, errors = await keys("list")
+    assert (status, errors) == (0, "")
+    lines = output.splitlines()
+    assert [re.split("  +", line) for line in lines] == [
+        ["ID", "NAME", "ROLE", "CREATED", "LAST USED", "REVOKED"],
+        [second, r"two\nlines\x1b[31m", "READER", "2024-03-01 10:00:00", "-", "-"],
+        [
+            first,
+            "root",
+            "ADMIN",
+            *(f"2024-03-0{at}:00" for at in ("1 10:00", "2 10:59", "2 11:00")),
+        ],
+    ]
+    columns = [lines[0].index(title) for title in ("NAME", "ROLE", "CREATED", "REVOKED")]
+    assert [[line[column - 1] for column in columns] for line in lines] == [[" "] * 4] * 3
+
+
+async def test_the_list_of_many_has_them_all_once(keys: Run, sql: Sql) -> None:
+    await sql.execute(
+        """
+        INSERT INTO api_keys (public_id, name, role, secret_hash, created_at)
+        SELECT lpad(n::text, 12, '0'), 'ada', 'READER', sha256('x'), now()
+        FROM generate_series(1, 1001) AS n
+        """
+    )
+    _, output, _ = await keys("list")
+    listed = [line.split()[0] for line in output.splitlines()[1:]]
+    assert listed == [f"key_{number:012}" for number in range(1001, 0, -1)]
+
+
+async def test_revoking_is_safe_to_repeat_and_takes_the_id_in_either_form(
+    keys: Run, database: Database, sql: Sql
+) -> None:
+    key = await make_key(database, "EDITOR", "ada")
+    status, output, errors = await keys("revoke", f"key_{key.public_id}")
+    assert (status, errors) == (0, "")
+    assert re.fullmatch(
+        rf"key_{key.public_id} \(ada\) is revoked since [-0-9]+ [:0-9]+ UTC\n", output
+    )
+    before = await state(sql)
+    assert await keys("revoke", key.public_id) == (0, output, "")
+    assert await state(sql) == before
+
+
+async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
+    keys: Run, database: Database, sql: Sql
+) -> None:
+    key = await make_key(database, "EDITOR", "ada")
+    before = await state(sql)
+    assert await keys("revoke", "key_aaaaaaaaaaaa") == (
+        1,
+        "",
+        "Error: no key has the id key_aaaaaaaaaaaa\n",
+    )
+    status, output, errors = await keys("revoke", key.token)
+    assert (status, output) == (2, "")
+    assert "this is not the id of a key" in errors
+    assert key.token.split("_")[2][:8] not in errors
+    assert await state(sql) == before
+
+
+async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
+    keys: Run, keyed: Api, sql: Sql
+) -> None:
+    results = await asyncio.gather(
+        *(keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST) for _ in range(3))
+    )
+    assert sorted(results) == [
+        (0, "it was stored before; nothing changed\n", ""),
+        (0, "it was stored before; nothing changed\n", ""),
+        (0, "stored the first key\n", ""),
+    ]
+    key = Key("firstfirst12", FIRST)
+    assert await data(keyed, key, "{ viewer { name role } }") == {
+        "viewer": {"name": "first", "role": "ADMIN"}
+    }
+
+
+async def test_a_first_key_that_is_none_is_told_by_its_name_alone(keys: Run, sql: Sql) -> None:
+    status, output, errors = await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST[:-1] + "G")
+    assert (status, output) == (1, "")
+    assert "SEGMENTQL_FIRST_KEY: this is not an API key; allowed: sgql_, 12 of" in errors
+    assert "cccccccc" not in errors
+    status, output, errors = await keys("ensure-first")
+    assert (status, errors) == (1, "Error: SEGMENTQL_FIRST_KEY is not set\n")
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == 0
+
+
+async def test_a_database_that_is_away_is_told_in_a_line(keys: Run) -> None:
+    away = "postgresql://segmentql_service:the-password@127.0.0.1:1/segmentql"
+    for arguments in (("create", "--name", "a", "--role", "ADMIN"), ("list",)):
+        assert await keys(*arguments, SEGMENTQL_DATABASE_URL=away) == (
+            1,
+            "",
+            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+        )

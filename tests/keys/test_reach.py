@@ -1,0 +1,129 @@
+"""`SEGMENTQL_AUTH=off` listens on loopback alone; the keys' settings; and what `doctor` says."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from segmentql.adapters.database import Database
+from segmentql.doctor import Finding, Verdict, examine
+from segmentql.errors import SettingsError
+from segmentql.local.ports import free_port
+from segmentql.settings import Settings, check_reach
+from tests.conftest import Sql, environment
+from tests.keys.asking import make_key, revoke
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be
+LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST")
+BEYOND = (
+    EVERYWHERE,
+    "::",
+    "",
+    "10.0.0.1",
+    "192.168.1.2",
+    "example.com",
+    "localhost.example.com",
+    "127.0.0.1.example.com",
+    "::ffff:0.0.0.0",
+    "128.0.0.1",
+)
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_keys_may_be_off_on_loopback(settings: Settings, host: str) -> None:
+    check_reach(settings.model_copy(update={"host": host}))
+
+
+@pytest.mark.parametrize("host", BEYOND)
+def test_keys_may_not_be_off_beyond_it(settings: Settings, guarded: Settings, host: str) -> None:
+    check_reach(guarded.model_copy(update={"host": host}))
+    with pytest.raises(SettingsError) as raised:
+        check_reach(settings.model_copy(update={"host": host}))
+    (problem,) = raised.value.problems
+    assert "SEGMENTQL_AUTH=required" in problem
+    assert "segmentql keys create" in problem
+    assert "127.0.0.1" in problem
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder which root's servers could enter."""
+    with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "host"),
+    [
+        (("serve", "--host", EVERYWHERE), "127.0.0.1"),
+        (("serve",), EVERYWHERE),
+        (("serve", "--workers", "2"), "::"),
+        (("up",), EVERYWHERE),
+    ],
+)
+async def test_a_command_that_would_refuses_to_start_and_says_what_to_do(
+    settings: Settings, folder: Path, command: tuple[str, ...], host: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", *command, "--port", str(free_port())),
+        cwd=folder,
+        env=environment(settings, SEGMENTQL_HOST=host),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    assert errors.decode().startswith("Error: SEGMENTQL_AUTH is off")
+    assert "set SEGMENTQL_AUTH=required" in errors.decode().replace("Set", "set")
+
+
+def test_keys_are_required_unless_a_setting_says_otherwise(settings: Settings) -> None:
+    assert Settings.model_fields["auth"].default == "required"
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, auth="no", **_needed(settings))
+
+
+@pytest.mark.parametrize(
+    "token", ["short", "with spaces in between", "line\nbreak-in-it-all", "ü" * 20]
+)
+def test_a_token_for_metrics_that_no_header_can_carry_is_refused(
+    settings: Settings, token: str
+) -> None:
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, metrics_token=token, **_needed(settings))
+
+
+def _needed(settings: Settings) -> dict[str, Any]:
+    return {"database_url": settings.database_url, "redis_url": settings.redis_url}
+
+
+async def doctor_on_keys(settings: Settings) -> Finding:
+    findings = {finding.what: finding async for finding in examine(settings)}
+    return findings["API keys"]
+
+
+async def test_the_doctor_counts_who_could_let_others_in(
+    settings: Settings, guarded: Settings, database: Database, sql: Sql
+) -> None:
+    assert await doctor_on_keys(settings) == Finding("API keys", Verdict.OK, "off; 0 of role ADMIN")
+    none = Finding(
+        "API keys",
+        Verdict.WARNING,
+        "required; 0 of role ADMIN",
+        "run `segmentql keys create --role ADMIN --name NAME`",
+    )
+    assert await doctor_on_keys(guarded) == none
+    await make_key(database, "EDITOR")
+    revoked = await make_key(database, "ADMIN")
+    await revoke(database, revoked)
+    assert await doctor_on_keys(guarded) == none
+    await make_key(database, "ADMIN")
+    one = Finding("API keys", Verdict.OK, "required; 1 of role ADMIN")
+    assert await doctor_on_keys(guarded) == one
