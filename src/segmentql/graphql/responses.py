@@ -63,6 +63,17 @@ def not_allowed(message: str, allow: str) -> RequestRefused:
     return RequestRefused(405, message, headers={"allow": allow})
 
 
+def body_too_slow(seconds: float) -> RequestRefused:
+    """Say that a body did not come in time."""
+    return RequestRefused(
+        408,
+        f"The body took longer than {seconds:g} s; nothing was done.",
+        Code.TIMEOUT,
+        headers={"connection": "close"},  # the rest of it may still come
+        limit=seconds,
+    )
+
+
 def too_many(limit: int) -> RequestRefused:
     """Say that this process is full: no queue without end, and another process may have room."""
     return RequestRefused(
