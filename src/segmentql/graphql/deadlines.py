@@ -24,7 +24,7 @@ class Deadlines:
         self._under_way: set[Deadline] = set()
         self._is_looking = False
 
-    def begin(self) -> "Deadline":
+    def of_a_request(self) -> "Deadline":
         """A request's deadline, to be entered by the task that works on it."""
         return Deadline(self)
 

@@ -17,8 +17,10 @@ from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
+from segmentql.adapters.rates import Rates
 from segmentql.adapters.storage import Storage
 from segmentql.callers import ANYBODY, Caller
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
@@ -35,6 +37,7 @@ from segmentql.graphql.responses import (
     not_allowed,
     refusal,
     too_many,
+    too_often,
     unauthenticated,
 )
 
@@ -95,11 +98,13 @@ class GraphQLView:
         stopping: asyncio.Event,
         *,
         authenticate: Authenticate | None,
+        rates: Rates,
         bounds: Bounds,
         page: Path,
     ) -> None:
         """`authenticate` says who bears an Authorization header's key; None: no key is needed."""
         self._authenticate = authenticate
+        self._rates = rates
         self._engine = engine
         self._database = database
         self._storage = storage
@@ -151,7 +156,7 @@ class GraphQLView:
         else:
             raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
         context: Context | None = None
-        deadline = self._deadlines.begin()
+        deadline = self._deadlines.of_a_request()
         try:
             with deadline:
                 asked = (
@@ -168,6 +173,7 @@ class GraphQLView:
                 raise
             if context is None:
                 raise body_too_slow(self._deadlines.seconds) from None
+            metrics.TURNED_AWAY.labels("time").inc()
             late = tell_late(self._deadlines.seconds, changes=context.changes)
             answer = Answer({"data": None, "errors": [late]}, executed=True)
         return json_response(answer.body, _status(answer, media_type), media_type)
@@ -176,9 +182,12 @@ class GraphQLView:
         if self._authenticate is None:
             return ANYBODY
         try:
-            return await self._authenticate(headers.get(b"authorization"))
+            caller = await self._authenticate(headers.get(b"authorization"))
         except Unauthenticated as error:
             raise unauthenticated(error.flaw) from None
+        if caller.key_id and not self._rates.take(caller.key_id):
+            raise too_often(self._rates.per_second)
+        return caller
 
     def _context(
         self, headers: _Headers, caller: Caller, deadline: Deadline, request_id: str
