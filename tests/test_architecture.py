@@ -140,7 +140,7 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
     ("library", "where"),
     [
         ("dramatiq", {"worker", "adapters.jobs"}),
-        ("redis", {"adapters.jobs", "app", "doctor", "local.redis"}),
+        ("redis", {"adapters.jobs", "adapters.rates", "app", "doctor", "local.redis"}),
         ("aioboto3", {"adapters.s3"}),
         ("aiobotocore", {"adapters.s3"}),
         ("botocore", {"adapters.s3"}),

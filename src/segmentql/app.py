@@ -28,6 +28,7 @@ from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
+from segmentql.adapters.rates import Rates
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.graphql.batching import Loaders
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> Starlette:
             retry=None,
         )
         storage = Storage(settings)
+        rates = Rates(settings.redis_url, per_second=settings.rate_per_second)
         app.state.database = database
         app.state.redis = redis
         app.state.storage = storage
@@ -89,6 +91,7 @@ def create_app(settings: Settings) -> Starlette:
                     storage,
                     app.state.stopping,
                     authenticate=keys.caller if keys else None,
+                    rates=rates,
                     bounds=Bounds(
                         body_bytes=settings.max_body_bytes,
                         requests_under_way=settings.max_requests_under_way,
@@ -101,6 +104,7 @@ def create_app(settings: Settings) -> Starlette:
         finally:
             engine.close()
             await asyncio.wait([opening])
+            rates.close()
             redis.close()
             await storage.close()
             await database.dispose()

@@ -28,6 +28,15 @@ KEYS_REFUSED = Counter(
     "Requests refused for want of a valid API key, by what was wrong with theirs.",
     ["flaw"],
 )
+TURNED_AWAY = Counter(
+    "segmentql_requests_turned_away",
+    "Requests to /graphql that were not looked at, or not to their end, by reason.",
+    ["reason"],
+)
+RATE_OUTAGES = Counter(
+    "segmentql_rate_outages",
+    "Times that Redis was away, so that each process counted its callers' requests alone.",
+)
 BATCH_KEYS = Histogram(
     "segmentql_batch_keys",
     "Keys that one statement answered, by loader.",

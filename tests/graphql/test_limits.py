@@ -128,7 +128,8 @@ async def test_depth_counts_fields_also_through_fragments(api: Api) -> None:
     # Types do not matter: limits come before validation.
     assert (await refused(api, "{ users " + chain(DEPTH + 1) + " }"))["value"] == DEPTH + 1
     fragments = " ".join(
-        f"fragment F{n} on User {{ segments {{ members {{ nodes {{ user {{ ...F{n + 1} }} }} }} }} }}"
+        f"fragment F{n} on User {{ segments {{ members {{ nodes {{ user {{ ...F{n + 1} }}"
+        " } } } }"
         for n in range(10)
     )
     beyond = await refused(

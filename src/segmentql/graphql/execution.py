@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import strawberry
+from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
 from graphql import (
@@ -86,6 +87,7 @@ class Engine:
         self._documents = Documents(self._core, limits, self._manners, plans=plans)
         self._heavy = asyncio.Semaphore(HEAVY_AT_A_TIME)
         self._names: set[str] = set()
+        self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def close(self) -> None:
         """End the thread; nothing is to be asked any more."""
@@ -134,8 +136,17 @@ class Engine:
             raise
         finally:
             metrics.REQUESTS_UNDER_WAY.dec()
-            metrics.REQUESTS.labels(name, outcome).inc()
-            metrics.REQUEST_SECONDS.labels(name).observe(time.perf_counter() - started)
+            self._count(name, outcome, time.perf_counter() - started)
+
+    def _count(self, name: str, outcome: str, seconds: float) -> None:
+        counters = self._counters.get((name, outcome))
+        if counters is None:  # looking them up costs more than counting; `_bounded` keeps them few
+            counters = self._counters[name, outcome] = (
+                metrics.REQUESTS.labels(name, outcome),
+                metrics.REQUEST_SECONDS.labels(name),
+            )
+        counters[0].inc()
+        counters[1].observe(seconds)
 
     def _affordable(self, operation: Operation, request: Request) -> int:
         """The operation's cost.

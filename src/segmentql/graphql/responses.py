@@ -11,7 +11,7 @@ from segmentql.errors import KeyFlaw
 from segmentql.graphql.failures import Code
 
 RETRY_SECONDS: Final = 1
-"""When whoever came while too many requests were under way may come again."""
+"""When whoever was turned away may come again."""
 
 
 class RequestRefused(Exception):
@@ -63,23 +63,37 @@ def not_allowed(message: str, allow: str) -> RequestRefused:
     return RequestRefused(405, message, headers={"allow": allow})
 
 
+def body_too_slow(seconds: float) -> RequestRefused:
+    """Say that a body did not come in time."""
+    metrics.TURNED_AWAY.labels("body").inc()
+    return RequestRefused(
+        408,
+        f"The body took longer than {seconds:g} s; nothing was done.",
+        Code.TIMEOUT,
+        headers={"connection": "close"},  # the rest of it may still come
+        limit=seconds,
+    )
+
+
 def too_many(limit: int) -> RequestRefused:
     """Say that this process is full: no queue without end, and another process may have room."""
+    metrics.TURNED_AWAY.labels("busy").inc()
     return RequestRefused(
         503,
-        f"This process answers {limit} requests already; come again soon.",
+        f"This process answers {limit} requests already; nothing was done.",
         Code.UNAVAILABLE,
-        headers={"retry-after": str(RETRY_SECONDS)},
+        headers={"retry-after": str(RETRY_SECONDS), "connection": "close"},  # the body is unread
         limit=limit,
     )
 
 
-def too_often(limit: int, wait_seconds: int) -> RequestRefused:
+def too_often(limit: int) -> RequestRefused:
     """Say that a key asked more often than one may."""
+    metrics.TURNED_AWAY.labels("rate").inc()
     return RequestRefused(
         429,
-        f"This API key asks more often than {limit} times a second.",
+        f"This API key asks more often than {limit} times a second; nothing was done.",
         Code.RATE_LIMITED,
-        headers={"retry-after": str(wait_seconds)},
+        headers={"retry-after": str(RETRY_SECONDS)},
         limit=limit,
     )

@@ -8,6 +8,7 @@ status codes that tell a refused document (400); one that wants `application/jso
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -16,23 +17,27 @@ from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
+from segmentql.adapters.rates import Rates
 from segmentql.adapters.storage import Storage
 from segmentql.callers import ANYBODY, Caller
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
-from segmentql.graphql.deadlines import Deadline
+from segmentql.graphql.deadlines import Deadline, Deadlines
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
 from segmentql.graphql.failures import Code, tell_fault, tell_late
 from segmentql.graphql.responses import (
     RequestRefused,
+    body_too_slow,
     json_response,
     not_allowed,
     refusal,
     too_many,
+    too_often,
     unauthenticated,
 )
 
@@ -78,7 +83,7 @@ class Bounds:
     requests_under_way: int
     """More than these, of this process, are refused."""
     request_seconds: float
-    """How long a body may take to come, and then how long its operation may take."""
+    """How long a request may take, its body included."""
 
 
 class GraphQLView:
@@ -92,6 +97,7 @@ class GraphQLView:
         stopping: asyncio.Event,
         *,
         authenticate: Authenticate | None,
+        rates: Rates,
         bounds: Bounds,
         page: Path | None,
     ) -> None:
@@ -101,12 +107,14 @@ class GraphQLView:
         `page` is GraphiQL's, for browsers; None: they get none.
         """
         self._authenticate = authenticate
+        self._rates = rates
         self._engine = engine
         self._database = database
         self._storage = storage
         self._stopping = stopping
         self._bounds = bounds
         self._page = page
+        self._deadlines = Deadlines(bounds.request_seconds)
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
         self._replica_loaders = (
@@ -142,45 +150,51 @@ class GraphQLView:
         if method == "POST":
             _check_acceptable(accept)
             caller = await self._caller(headers)
-            asked = await self._read(headers, receive)
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
             if self._page and "query" not in parameters and "text/html" in accept:
                 return self._explorer(self._page)
             _check_acceptable(accept)
             caller = await self._caller(headers)
-            asked = _from_query(parameters)
         else:
             raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
-        context = self._context(headers, caller, scope["state"]["request_id"])
+        context: Context | None = None
+        deadline = self._deadlines.of_a_request()
         try:
-            answer = await self._execute(asked, context, queries_only=method == "GET")
+            with deadline:
+                asked = (
+                    await self._read(headers, receive)
+                    if method == "POST"
+                    else _from_query(parameters)
+                )
+                context = self._context(headers, caller, deadline, scope["state"]["request_id"])
+                answer = await self._engine.answer(asked, context, queries_only=method == "GET")
         except MethodNotAllowed:
             raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
-        return json_response(answer.body, _status(answer, media_type), media_type)
-
-    async def _execute(
-        self, asked: execution.Request, context: Context, *, queries_only: bool
-    ) -> Answer:
-        deadline = context.deadline = Deadline(self._bounds.request_seconds)
-        try:
-            async with deadline:
-                return await self._engine.answer(asked, context, queries_only=queries_only)
         except TimeoutError:
             if not deadline.has_passed:
                 raise
-            late = tell_late(deadline.seconds, changes=context.changes)
-            return Answer({"data": None, "errors": [late]}, executed=True)
+            if context is None:
+                raise body_too_slow(self._deadlines.seconds) from None
+            metrics.TURNED_AWAY.labels("time").inc()
+            late = tell_late(self._deadlines.seconds, changes=context.changes)
+            answer = Answer({"data": None, "errors": [late]}, executed=True)
+        return json_response(answer.body, _status(answer, media_type), media_type)
 
     async def _caller(self, headers: _Headers) -> Caller:
         if self._authenticate is None:
             return ANYBODY
         try:
-            return await self._authenticate(headers.get(b"authorization"))
+            caller = await self._authenticate(headers.get(b"authorization"))
         except Unauthenticated as error:
             raise unauthenticated(error.flaw) from None
+        if caller.key_id and not self._rates.take(caller.key_id):
+            raise too_often(self._rates.per_second)
+        return caller
 
-    def _context(self, headers: _Headers, caller: Caller, request_id: str) -> Context:
+    def _context(
+        self, headers: _Headers, caller: Caller, deadline: Deadline, request_id: str
+    ) -> Context:
         return Context(
             database=self._database,
             storage=self._storage,
@@ -189,6 +203,7 @@ class GraphQLView:
             replica_loaders=self._replica_loaders,
             request_id=request_id,
             caller=caller,
+            deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
 
@@ -198,16 +213,8 @@ class GraphQLView:
             raise RequestRefused(415, "The body must be application/json.")
         announced = headers.get(b"content-length", b"0")
         try:
-            async with asyncio.timeout(self._bounds.request_seconds):
-                body = await read_body(
-                    receive, announced=int(announced), limit=self._bounds.body_bytes
-                )
+            body = await read_body(receive, announced=int(announced), limit=self._bounds.body_bytes)
             return _from_json(orjson.loads(body))
-        except TimeoutError:
-            seconds = self._bounds.request_seconds
-            raise RequestRefused(
-                408, f"The body took longer than {seconds:g} s.", Code.TIMEOUT, limit=seconds
-            ) from None
         except BodyTooLarge as too_large:
             raise RequestRefused(
                 413,
@@ -229,6 +236,7 @@ class GraphQLView:
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
+@lru_cache(maxsize=256)  # every client sends the same again and again
 def _check_acceptable(accept: str) -> None:
     ranges = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     if not {"", "*/*", "application/*", JSON, GRAPHQL_JSON}.intersection(ranges):
