@@ -1,6 +1,7 @@
 """Who else's pages may ask, what a client may learn of the schema, and the headers of answers."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -121,7 +122,7 @@ async def test_a_listed_origin_still_cannot_send_a_form(listed: Api, sql: Sql) -
 async def test_suggestions_are_made_and_can_be_left_out_wherever_they_come_from(
     api: Api, quiet: Api, sql: Sql
 ) -> None:
-    asked = [(query, {}) for query in MISTAKES]
+    asked: list[tuple[str, dict[str, Any]]] = [(query, {}) for query in MISTAKES]
     asked += [(UPDATE, {"input": given}) for given in WRONG_VARIABLES]
     for query, variables in asked:
         for asking, made in ((api, True), (quiet, False)):
