@@ -116,7 +116,7 @@ def create_app(settings: Settings) -> Starlette:
         Route("/metrics", exposition),
     ]
     if settings.graphiql == "on":
-        files = StaticFiles(directory=EXPLORER, check_dir=False)
+        files = _BuiltFiles(directory=EXPLORER, check_dir=False)
         routes.append(Mount("/explorer", WithHeaders(files, PAGE_HEADERS)))
     app = Starlette(
         routes=routes,
@@ -175,6 +175,11 @@ async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
             yield ring
     finally:
         await database.dispose()
+
+
+class _BuiltFiles(StaticFiles):
+    async def check_config(self) -> None:
+        """Do not mind a folder that is not there: its files may be built at any time."""
 
 
 class GraphQLFirst:

@@ -41,6 +41,9 @@ MAX_REMEMBERED: Final = 500_000
 MAX_REFUSED: Final = 50
 """Refused documents remembered, apart from the others, which they must not push out."""
 
+MAX_ERRORS: Final = 8
+"""Told of one document, and then that there are more: an answer must not outgrow its question."""
+
 ASIDE_CHARACTERS: Final = 2_000
 """Documents longer than this are prepared on a thread: some ten milliseconds' work."""
 
@@ -156,7 +159,11 @@ class Documents:
         except GraphQLError as error:
             return Prepared(None, [error])
         found = validate(
-            self._schema, document, self._rules, hide_suggestions=self._hide_suggestions
+            self._schema,
+            document,
+            self._rules,
+            max_errors=MAX_ERRORS,
+            hide_suggestions=self._hide_suggestions,
         )
         if found:
             if self._hide_suggestions:  # one of graphql-core's rules does not know of it
