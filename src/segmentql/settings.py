@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     graphiql: Literal["on", "off"] = "on"
-    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    max_body_bytes: int = Field(default=262_144, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)
     max_depth: int = Field(default=20, ge=1, le=100)
     max_aliases: int = Field(default=100, ge=0)

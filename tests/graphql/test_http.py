@@ -42,7 +42,7 @@ NO_REQUESTS = (
     b'\xff\xfe{\x00"\x00',  # UTF-16
     b'{"query": "{ __typename }", "variables": {"a": NaN}}',
     b"[" * 100_000,
-    b'{"a":' * 100_000,
+    b'{"a":' * 50_000,
 )
 
 REFUSED_DOCUMENTS = (
@@ -100,7 +100,7 @@ async def test_a_body_of_ten_megabytes_is_beyond_the_limit(api: Api) -> None:
     assert response.status_code == 413
     assert only_error(response)["extensions"] == {
         "code": "LIMIT_EXCEEDED",
-        "limit": 1_048_576,
+        "limit": 262_144,
         "value": len(body),
     }
 
@@ -112,7 +112,7 @@ async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api
         nonlocal pieces_read
         for _ in range(100):
             pieces_read += 1
-            yield b" " * 100_000
+            yield b" " * 25_000
 
     response = await api.http.post("/graphql", content=pieces(), headers={"content-type": JSON})
     assert response.status_code == 413
@@ -122,7 +122,7 @@ async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api
 
 async def test_a_body_at_the_limit_is_answered(api: Api) -> None:
     body = orjson.dumps({"query": "{ __typename } #"})
-    response = await post(api, body + b" " * (1_048_576 - len(body)))
+    response = await post(api, body + b" " * (262_144 - len(body)))
     assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
@@ -55,6 +56,11 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     )
 
 
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread that prepares a document may keep the event loop waiting; Python's own is
+0.005, which each step of a small read would wait for."""
+
+
 def make_app() -> ASGIApp:
     """Make one process' application; uvicorn calls this in each."""
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
@@ -65,6 +71,7 @@ def make_app() -> ASGIApp:
     _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it
     # again and again, and not at every few hundred objects that a large answer is made of.
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])

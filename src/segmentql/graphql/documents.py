@@ -5,6 +5,7 @@ A large one is prepared on a thread of its own, so that it does not keep others 
 
 import asyncio
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,8 +45,8 @@ MAX_REFUSED: Final = 50
 MAX_ERRORS: Final = 8
 """Told of one document, and then that there are more: an answer must not outgrow its question."""
 
-ASIDE_CHARACTERS: Final = 2_000
-"""Documents longer than this are prepared on a thread: some ten milliseconds' work."""
+ASIDE_CHARACTERS: Final = 1_000
+"""Documents longer than this are prepared on a thread: some milliseconds' work."""
 
 
 RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
@@ -87,6 +88,10 @@ class Prepared:
     """By name; where there is one alone, also by None."""
 
 
+REST: Final = 3
+"""How many times as long as it worked the thread rests before the next document."""
+
+
 class Remembered:
     """Documents that were prepared, by their text; not too many, nor of too many characters."""
 
@@ -125,6 +130,7 @@ class Documents:
         self._valid = Remembered(MAX_DOCUMENTS)
         self._refused = Remembered(MAX_REFUSED)
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="documents")
+        self._busy_seconds = 0.0
         self._being_prepared: dict[str, asyncio.Future[Prepared]] = {}
 
     def close(self) -> None:
@@ -148,10 +154,23 @@ class Documents:
         under_way = self._being_prepared.get(query)
         if under_way is None:
             loop = asyncio.get_running_loop()
-            under_way = loop.run_in_executor(self._aside, self._prepared, query)
+            under_way = loop.run_in_executor(self._aside, self._prepared_timed, query)
+            self._aside.submit(self._rest)
             self._being_prepared[query] = under_way
             under_way.add_done_callback(lambda _: self._being_prepared.pop(query))
         return await asyncio.shield(under_way)  # another may wait for it as well
+
+    def _prepared_timed(self, query: str) -> Prepared:
+        began = time.perf_counter()
+        try:
+            return self._prepared(query)
+        finally:
+            self._busy_seconds = time.perf_counter() - began
+
+    def _rest(self) -> None:
+        # The thread takes turns with the event loop, by the interpreter's lock. Whoever sends
+        # large documents without end has a share of the time, not half of it.
+        time.sleep(REST * self._busy_seconds)
 
     def _prepared(self, query: str) -> Prepared:
         try:

@@ -38,7 +38,7 @@ from segmentql.graphql.plans import PlanFailed
 HEAVY_COST: Final = 2_000
 """Operations that cost more wait for each other ..."""
 
-HEAVY_AT_A_TIME: Final = 2
+HEAVY_AT_A_TIME: Final = 1
 """... so that so many are executed at a time."""
 
 MAX_OPERATION_NAMES: Final = 200

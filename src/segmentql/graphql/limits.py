@@ -33,6 +33,10 @@ MAX_REPEATS: Final = 100
 """Fields that a document may give a name which another beside it has: they must be compared."""
 
 
+MAX_VARIABLE_VALUES: Final = 10_000
+"""Values in the lists and objects of all variables."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one operation may be; each is a setting, `SEGMENTQL_MAX_<NAME>`."""
@@ -65,26 +69,26 @@ def parsed(query: str, limits: Limits) -> DocumentNode:
 
 
 def check_variables(variables: Mapping[str, Any], limits: Limits) -> None:
-    """Refuse a list in the variables that is too long.
+    """Refuse variables with a list that is too long, or with too much in them.
 
     Raises:
         GraphQLError: with code LIMIT_EXCEEDED.
     """
-    for name, value in variables.items():
-        if not isinstance(value, list | dict):
-            continue
-        waiting = [value]
-        while waiting:
-            inner = waiting.pop()
-            if isinstance(inner, list):
-                _check("list items", len(inner), limits.list_items, variable=name)
-            items = inner.values() if isinstance(inner, dict) else inner
-            waiting.extend(item for item in items if isinstance(item, list | dict))
+    count = 0
+    waiting = [(name, value) for name, value in variables.items() if isinstance(value, list | dict)]
+    while waiting:
+        name, inner = waiting.pop()
+        count += len(inner)
+        _check("variables", count, MAX_VARIABLE_VALUES)
+        if isinstance(inner, list):
+            _check(f"${name}", len(inner), limits.list_items)
+        items = inner.values() if isinstance(inner, dict) else inner
+        waiting += [(name, item) for item in items if isinstance(item, list | dict)]
 
 
-def _check(what: str, value: int, limit: int, *, variable: str | None = None) -> None:
+def _check(what: str, value: int, limit: int) -> None:
     if value > limit:
-        raise limit_exceeded(f"${variable}" if variable else what, limit=limit, value=value)
+        raise limit_exceeded(what, limit=limit, value=value)
 
 
 class _Walk:

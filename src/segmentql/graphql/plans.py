@@ -55,7 +55,7 @@ MAX_FIELDS: Final = 1000
 all of it before anything is known to be there."""
 
 
-ANSWERS_A_TURN: Final = 500
+ANSWERS_A_TURN: Final = 100
 """Answers that are written before others get their turn of the event loop: some milliseconds' work.
 What is asked for below them is a batch of its own."""
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class ActiveByUser(Loader[int, "list[Membership]"]):
     """A user's active memberships with their segments, by slug."""
 
+    # An object a row is made of them, and a statement's are made in one turn of the event loop.
+    max_keys = 50
+    max_under_way = 1
+
     async def fetch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Membership]]":
