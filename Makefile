@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e bench bench-smoke lint format types schema explorer lock check
+.PHONY: help run test e2e fuzz bench bench-smoke lint format types schema explorer lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: $(INSTALLED) ## Run the tests against a real PostgreSQL, Redis and store; 
 e2e: $(INSTALLED) ## Run the whole service as a user would: processes, signals, crashes, a browser
 	@$(BIN)/python explorer/build.py --if-stale --strict
 	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+fuzz: $(INSTALLED) ## Send a server ten thousand requests, right and wrong ones, and watch its memory
+	$(BIN)/python -m pytest -m e2e tests/e2e/test_fuzz.py -o log_cli=true -o log_cli_level=INFO $(ARGS)
 
 bench: $(INSTALLED) ## Measure against peers and print a table of ratios, then 100 rounds of random kills
 	$(BIN)/python -m bench run $(ARGS)

@@ -1,0 +1,81 @@
+"""Ten thousand requests made from the schema, to a server that must not grow by them."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from schemathesis.generation import GenerationMode
+
+from segmentql.local.strays import ON_LINUX
+from tests.conftest import Sql, empty
+from tests.e2e.conftest import Serving
+from tests.fuzz.conftest import STORED
+from tests.fuzz.judging import Judge
+from tests.fuzz.making import requests
+from tests.fuzz.requests import CORPUS, Sent, read
+
+log = logging.getLogger(__name__)
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not ON_LINUX, reason="looks at the process' memory in Linux' /proc"),
+]
+
+ROUNDS, REQUESTS_A_ROUND = 20, 500
+WARM_ROUNDS = 10
+"""After so many what is remembered, which is bounded, has been filled."""
+
+MAY_GROW_MEGABYTES = 16
+ANY = st.one_of(requests(GenerationMode.POSITIVE), requests(GenerationMode.NEGATIVE))
+
+
+def megabytes(pid: int) -> int:
+    """What a process has in memory now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (resident,) = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return int(resident) // 1024
+
+
+def made(count: int) -> list[Sent]:
+    """So many requests, others each time."""
+    batch: list[Sent] = []
+
+    @profile(
+        max_examples=count,
+        phases=[Phase.generate],
+        derandomize=False,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(sent=ANY)
+    def collect(sent: Sent) -> None:
+        batch.append(sent)
+
+    collect()
+    return batch
+
+
+async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving, sql: Sql) -> None:
+    used: list[int] = []
+    async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
+        judge = Judge(client, sql)
+        for _ in range(ROUNDS):
+            await empty(sql)
+            await sql.execute(STORED)
+            judge.forget()
+            for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):
+                await judge.send(sent)
+            used.append(megabytes(serve.process.pid))
+        for file in sorted(CORPUS.glob("*.http")):
+            await judge.send(read(file))
+        assert (await client.get("/readyz")).status_code == 200
+    log.info("%s executed, %s changed rows; MB: %s", judge.executed, judge.changes, used)
+    assert judge.sent >= ROUNDS * REQUESTS_A_ROUND
+    assert judge.executed > judge.sent / 10
+    assert judge.changes > judge.sent / 100
+    assert used[-1] - used[WARM_ROUNDS - 1] < MAY_GROW_MEGABYTES, used
