@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, event
+from starlette.applications import Starlette
 
 from segmentql.adapters import migrations
 from segmentql.adapters.database import Database
@@ -146,9 +147,9 @@ def without_cost(body: Any) -> Any:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Api]:
+async def serving(settings: Settings, *, app: Starlette | None = None) -> AsyncIterator[Api]:
     """Run the application, lifespan and middleware included, in this event loop."""
-    app = create_app(settings)
+    app = app or create_app(settings)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -24,7 +24,7 @@ def _described() -> Iterator[tuple[str, str | None]]:
     for name, kind in build_schema(PRINTED.read_text()).type_map.items():
         if name.startswith("__") or name in {"String", "Int", "Float", "Boolean", "ID"}:
             continue
-        yield name, kind.description if name not in {"Query", "Mutation"} else "the root"
+        yield name, kind.description
         if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
             for field_name, field in kind.fields.items():
                 yield f"{name}.{field_name}", field.description

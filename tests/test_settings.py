@@ -171,3 +171,28 @@ def test_what_no_store_could_be_is_refused(
         (problem,) = raised.value.problems
         assert problem.startswith(f"SEGMENTQL_{name}: ")
         assert "word" not in problem
+
+
+def test_origins_are_told_apart_by_commas_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", "https://a.example, http://localhost:3000")
+    assert load_settings().cors_origins == ("https://a.example", "http://localhost:3000")
+    for wrong in (
+        "*",
+        "null",
+        "a.example",
+        "https://a.example/",
+        "https://A.example",
+        "https://a.example:443",
+        "http://a.example:80",
+        "https://a.example:x",
+        "https://u:p@a.example",
+        "ftp://a.example",
+        "https://",
+    ):
+        monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", f"https://a.example,{wrong}")
+        with pytest.raises(SettingsError) as raised:
+            load_settings()
+        (problem,) = raised.value.problems
+        assert problem.startswith("SEGMENTQL_CORS_ORIGINS: an origin must be like"), wrong

@@ -17,20 +17,22 @@ from redis import Redis
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import RequestIds, WithHeaders
+from segmentql.adapters.http import SAFE_HEADERS, RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
 from segmentql.adapters.rates import Rates
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.graphql.batching import Loaders
+from segmentql.graphql.documents import Manners
 from segmentql.graphql.execution import Engine
 from segmentql.graphql.limits import Limits
 from segmentql.graphql.view import PAGE_HEADERS, Bounds, GraphQLView
@@ -58,7 +60,10 @@ EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
 def create_app(settings: Settings) -> Starlette:
     """Make the application; it connects when it starts and lets go when it stops."""
-    engine = Engine(make_schema(), _limits(settings))
+    manners = Manners(
+        introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
+    )
+    engine = Engine(make_schema(), _limits(settings), manners)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -80,7 +85,7 @@ def create_app(settings: Settings) -> Starlette:
         opening = asyncio.create_task(storage.open())
         try:
             async with _key_ring(settings) as keys:
-                app.state.view = GraphQLView(
+                view = GraphQLView(
                     engine,
                     database,
                     storage,
@@ -92,8 +97,9 @@ def create_app(settings: Settings) -> Starlette:
                         requests_under_way=settings.max_requests_under_way,
                         request_seconds=settings.request_timeout_seconds,
                     ),
-                    page=EXPLORER / "index.html",
+                    page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
                 )
+                app.state.view = _across_origins(view, settings) if settings.cors_origins else view
                 yield
         finally:
             engine.close()
@@ -104,21 +110,37 @@ def create_app(settings: Settings) -> Starlette:
             await database.dispose()
             sender.close()
 
+    routes: list[BaseRoute] = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", exposition),
+    ]
+    if settings.graphiql == "on":
+        files = _BuiltFiles(directory=EXPLORER, check_dir=False)
+        routes.append(Mount("/explorer", WithHeaders(files, PAGE_HEADERS)))
     app = Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", exposition),
-            Mount(
-                "/explorer",
-                WithHeaders(StaticFiles(directory=EXPLORER, check_dir=False), PAGE_HEADERS),
-            ),
+        routes=routes,
+        middleware=[
+            Middleware(WithHeaders, SAFE_HEADERS),
+            Middleware(RequestIds),
+            Middleware(GraphQLFirst),
         ],
-        middleware=[Middleware(RequestIds), Middleware(GraphQLFirst)],
+        exception_handlers={Exception: fault},
         lifespan=lifespan,
     )
     app.state.stopping = asyncio.Event()
     return app
+
+
+def _across_origins(view: ASGIApp, settings: Settings) -> ASGIApp:
+    """The view, for pages of the listed origins as well: with keys, never with cookies."""
+    return CORSMiddleware(
+        view,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("authorization", "segmentql-read", "x-request-id"),
+        expose_headers=("retry-after", "x-request-id"),
+    )
 
 
 def _limits(settings: Settings) -> Limits:
@@ -155,6 +177,11 @@ async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
         await database.dispose()
 
 
+class _BuiltFiles(StaticFiles):
+    async def check_config(self) -> None:
+        """Do not mind a folder that is not there: its files may be built at any time."""
+
+
 class GraphQLFirst:
     """Answers `/graphql` before the router is asked: its layers cost a fifth of a small query."""
 
@@ -166,6 +193,11 @@ class GraphQLFirst:
             await scope["app"].state.view(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+async def fault(request: Request, error: Exception) -> Response:
+    """Say that a path beside `/graphql` failed; Starlette logs why, outside all middleware."""
+    return PlainTextResponse("Internal Server Error\n", status_code=500, headers=SAFE_HEADERS)
 
 
 async def healthz(request: Request) -> Response:

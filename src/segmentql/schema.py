@@ -1,9 +1,11 @@
 """The schema: the only list of features."""
 
+from datetime import date
+
 import strawberry
 from strawberry.schema.config import StrawberryConfig
-from strawberry.tools import merge_types
 
+from segmentql.graphql.changes import breaking_changes
 from segmentql.graphql.failures import InvalidInput
 from segmentql.graphql.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
@@ -20,20 +22,22 @@ from segmentql.segments.api import (
 )
 from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
 
-Query = merge_types(
-    "Query", (UserQueries, SegmentQueries, HistoryQueries, ReportQueries, KeyQueries)
-)
-Mutation = merge_types(
-    "Mutation",
-    (
-        UserMutations,
-        SegmentMutations,
-        MembershipMutations,
-        RolloutMutations,
-        ReportMutations,
-        KeyMutations,
-    ),
-)
+
+@strawberry.type(description="What can be read.")
+class Query(UserQueries, SegmentQueries, HistoryQueries, ReportQueries, KeyQueries):
+    pass
+
+
+@strawberry.type(description="What can be changed: one after the other, each whole or not at all.")
+class Mutation(
+    UserMutations,
+    SegmentMutations,
+    MembershipMutations,
+    RolloutMutations,
+    ReportMutations,
+    KeyMutations,
+):
+    pass
 
 
 def make_schema() -> strawberry.Schema:
@@ -55,3 +59,14 @@ def make_schema() -> strawberry.Schema:
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
+
+
+def broken_since(released: str, *, on: date | None) -> list[str]:
+    """What clients of a released schema, printed, would find broken: a line each.
+
+    From the day `on` that a release names, what it shows as deprecated may be gone.
+
+    Raises:
+        BadValue: `released` is no schema.
+    """
+    return breaking_changes(released, make_schema().as_str(), on=on)

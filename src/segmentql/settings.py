@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -65,6 +65,27 @@ def _store_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _origins(given: object) -> object:
+    """Origins as one text has them, between commas."""
+    return given.replace(",", " ").split() if isinstance(given, str) else given
+
+
+def _origin(text: str) -> str:
+    """What browsers send as `Origin`, byte for byte."""
+    try:
+        url = urlsplit(text)
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        url, port = urlsplit(""), ""
+    usual = {"http": ":80", "https": ":443"}.get(url.scheme)
+    if usual is None or port == usual or text != f"{url.scheme}://{url.hostname}{port}":
+        raise ValueError(
+            "an origin must be like https://app.example.com or http://localhost:3000,"
+            " in lower case, without a path and without the scheme's own port"
+        )
+    return text
+
+
 def _key_token(text: str) -> str:
     try:
         values.key_token(text)
@@ -76,6 +97,9 @@ def _key_token(text: str) -> str:
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)
+]
 KeyToken = Annotated[str, AfterValidator(_key_token)]
 
 
@@ -121,6 +145,10 @@ class Settings(BaseSettings):
     metrics_token: str | None = Field(
         default=None, repr=False, min_length=16, max_length=256, pattern=BEARER_FORM
     )
+    cors_origins: Origins = ()
+    introspection: Literal["on", "off"] = "on"
+    suggestions: Literal["on", "off"] = "on"
+    graphiql: Literal["on", "off"] = "on"
     max_body_bytes: int = Field(default=262_144, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)
     max_depth: int = Field(default=20, ge=1, le=100)
@@ -213,7 +241,7 @@ def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:
 
 
 def _problem(detail: Any) -> str:
-    name = PREFIX + "_".join(str(part) for part in detail["loc"]).upper()
+    name = PREFIX + "_".join(part for part in detail["loc"] if isinstance(part, str)).upper()
     if detail["type"] == "missing":
         return f"{name} is not set"
     return f"{name}: {detail['msg'].removeprefix('Value error, ')}"

@@ -1,4 +1,4 @@
-"""HTTP below GraphQL, as pure ASGI: request ids, and bodies that are too large."""
+"""HTTP below GraphQL, as pure ASGI: request ids, headers, and bodies that are too large."""
 
 import re
 import uuid
@@ -9,6 +9,14 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+
+SAFE_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""Of every answer that does not say otherwise: it is data of one caller, and no page."""
 
 
 class RequestIds:
@@ -38,7 +46,7 @@ class RequestIds:
 
 
 class WithHeaders:
-    """Adds the same headers to every answer of an application."""
+    """Adds the same headers to every answer of an application that does not have them."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app
@@ -47,7 +55,9 @@ class WithHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
+                given = message.get("headers", ())
+                names = {name for name, _ in given}
+                message["headers"] = [*given, *(h for h in self._headers if h[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

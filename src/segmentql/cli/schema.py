@@ -1,11 +1,46 @@
-"""`segmentql schema`: prints the GraphQL schema."""
+"""`segmentql schema`: prints the GraphQL schema, or what it breaks of a released one."""
+
+from datetime import datetime
+from pathlib import Path
 
 import click
 
+from segmentql.errors import BadValue
+
 
 @click.command()
-def schema() -> None:
+@click.option(
+    "--compare",
+    "released",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Instead of printing it name each change that breaks clients of the schema in FILE; exit"
+    " with 1 if there is one.",
+)
+@click.option(
+    "--on",
+    "day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="With --compare: what FILE shows as deprecated until this day or before may be gone.",
+)
+def schema(released: Path | None, day: datetime | None) -> None:
     """Print the schema in GraphQL's schema definition language."""
-    from segmentql.schema import make_schema  # noqa: PLC0415 - takes a moment to build
+    from segmentql.schema import broken_since, make_schema  # noqa: PLC0415 - takes a moment
 
-    click.echo(make_schema().as_str())
+    if released is None:
+        click.echo(make_schema().as_str())
+        return
+    try:
+        broken = broken_since(released.read_text(encoding="utf-8"), on=day.date() if day else None)
+    except (BadValue, UnicodeDecodeError) as bad:
+        raise click.ClickException(f"{released}: {bad}") from None
+    for change in broken:
+        click.echo(change)
+    if broken:
+        raise click.ClickException(
+            f"{len(broken)} of these would break clients of {released}. Keep what was there, mark"
+            " it @deprecated with a date three months ahead, and remove it after a release and"
+            " that date."
+        )
+    click.echo(f"nothing of {released} is broken")

@@ -4,6 +4,7 @@ A large one is prepared on a thread of its own, so that it does not keep others 
 """
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from strawberry.schema.schema import validate_document
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     specified_rules,
+    validate,
 )
 from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.costs import Cost, estimate
@@ -38,8 +42,26 @@ MAX_REMEMBERED: Final = 500_000
 MAX_REFUSED: Final = 50
 """Refused documents remembered, apart from the others, which they must not push out."""
 
+MAX_ERRORS: Final = 8
+"""Told of one document, and then that there are more: an answer must not outgrow its question."""
+
 ASIDE_CHARACTERS: Final = 1_000
 """Documents longer than this are prepared on a thread: some milliseconds' work."""
+
+
+RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+"""GraphQL's own and Strawberry's."""
+
+SUGGESTION: Final = re.compile(r" Did you mean [^?]*\?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manners:
+    """What a client may learn of the schema by asking; each is a setting."""
+
+    introspection: bool = True
+    suggestions: bool = True
+    """Whether errors name what exists: "Did you mean ...?"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +119,12 @@ class Remembered:
 class Documents:
     """The documents of one schema; without `plans` all is left to graphql-core."""
 
-    def __init__(self, schema: GraphQLSchema, limits: Limits, *, plans: bool) -> None:
+    def __init__(
+        self, schema: GraphQLSchema, limits: Limits, manners: Manners, *, plans: bool
+    ) -> None:
         self._schema = schema
+        self._rules = RULES if manners.introspection else (*RULES, NoSchemaIntrospectionCustomRule)
+        self._hide_suggestions = not manners.suggestions
         self._limits = limits
         self._plans = plans
         self._valid = Remembered(MAX_DOCUMENTS)
@@ -151,8 +177,17 @@ class Documents:
             document = parsed(query, self._limits)
         except GraphQLError as error:
             return Prepared(None, [error])
-        found = validate_document(self._schema, document, tuple(specified_rules))
+        found = validate(
+            self._schema,
+            document,
+            self._rules,
+            max_errors=MAX_ERRORS,
+            hide_suggestions=self._hide_suggestions,
+        )
         if found:
+            if self._hide_suggestions:  # one of graphql-core's rules does not know of it
+                for wrong in found:
+                    wrong.message = SUGGESTION.sub("", wrong.message)
             return Prepared(None, [name_argument(error, document, None) for error in found])
         operations = {
             node.name.value if node.name else None: Operation(

@@ -30,7 +30,7 @@ from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.context import Context
-from segmentql.graphql.documents import Documents, Operation
+from segmentql.graphql.documents import Documents, Manners, Operation
 from segmentql.graphql.failures import limit_exceeded, tell_all
 from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import PlanFailed
@@ -72,11 +72,19 @@ class MethodNotAllowed(Exception):
 class Engine:
     """A schema, ready to be asked; without `plans` by graphql-core alone, to compare with."""
 
-    def __init__(self, schema: strawberry.Schema, limits: Limits, *, plans: bool = True) -> None:
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        limits: Limits,
+        manners: Manners | None = None,
+        *,
+        plans: bool = True,
+    ) -> None:
         self._limits = limits
         self._schema = schema
         self._core: GraphQLSchema = schema._schema
-        self._documents = Documents(self._core, limits, plans=plans)
+        self._manners = manners or Manners()
+        self._documents = Documents(self._core, limits, self._manners, plans=plans)
         self._heavy = asyncio.Semaphore(HEAVY_AT_A_TIME)
         self._names: set[str] = set()
         self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
@@ -192,6 +200,7 @@ class Engine:
             variable_values=dict(request.variables or {}),
             operation_name=request.operation_name,
             max_coercion_errors=MAX_COERCION_ERRORS,
+            hide_suggestions=not self._manners.suggestions,
             executor_class=self._schema.execution_context_class,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
         )

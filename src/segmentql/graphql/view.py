@@ -52,10 +52,9 @@ PAGE_HEADERS: Final = {
         " font-src 'self' data:; img-src 'self' data:; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
 }
-"""Of the GraphiQL page and of the files it loads."""
+"""Of the GraphiQL page and of the files it loads, instead of `adapters.http.SAFE_HEADERS`."""
 
 AUTH_PLACE: Final = '<meta name="segmentql-auth" content="off" />'
 """Where the page learns whether to ask for a key, as `explorer/index.html` has it."""
@@ -100,9 +99,13 @@ class GraphQLView:
         authenticate: Authenticate | None,
         rates: Rates,
         bounds: Bounds,
-        page: Path,
+        page: Path | None,
     ) -> None:
-        """`authenticate` says who bears an Authorization header's key; None: no key is needed."""
+        """Make it.
+
+        `authenticate` says who bears an Authorization header's key; None: no key is needed.
+        `page` is GraphiQL's, for browsers; None: they get none.
+        """
         self._authenticate = authenticate
         self._rates = rates
         self._engine = engine
@@ -149,8 +152,8 @@ class GraphQLView:
             caller = await self._caller(headers)
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
-            if "query" not in parameters and "text/html" in accept:
-                return self._explorer()
+            if self._page and "query" not in parameters and "text/html" in accept:
+                return self._explorer(self._page)
             _check_acceptable(accept)
             caller = await self._caller(headers)
         else:
@@ -223,14 +226,14 @@ class GraphQLView:
         except (BodyCutShort, ValueError) as error:
             raise RequestRefused(400, f"The body is not JSON: {error}.") from None
 
-    def _explorer(self) -> Response:
+    def _explorer(self, file: Path) -> Response:
         try:
-            page = self._page.read_text(encoding="utf-8")
+            page = file.read_text(encoding="utf-8")
             if self._authenticate is not None:
                 page = page.replace(AUTH_PLACE, AUTH_PLACE.replace("off", "required"))
         except FileNotFoundError:
             page = PAGE_MISSING
-        return HTMLResponse(page, headers={**PAGE_HEADERS, "cache-control": "no-cache"})
+        return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
 @lru_cache(maxsize=256)  # every client sends the same again and again

@@ -1,0 +1,77 @@
+"""Runs the JavaScript clients of this folder, with Node from PATH or from its PyPI wheel."""
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "explorer" / "build.py"
+STAMP = HERE / "node_modules" / ".stamp"
+PATIENCE_SECONDS = 120
+
+
+async def run_node(*arguments: str, folder: Path = HERE) -> str:
+    """What a script of this folder prints; fails with what it said where it ends badly."""
+    npm, environment = await asyncio.to_thread(_installed)
+    # Where npm is a script that Node runs, that Node comes first; else the one on PATH.
+    node = npm[0] if len(npm) > 1 else shutil.which("node") or "node"
+    return await _run([node, *arguments], environment, folder)
+
+
+async def run_json(script: str, *arguments: str) -> Any:
+    """What a script prints, as JSON."""
+    return json.loads(await run_node(script, *arguments))
+
+
+async def run_binary(name: str, *arguments: str, folder: Path = HERE) -> str:
+    """What the command of an installed package prints."""
+    return await run_node(str(HERE / "node_modules" / ".bin" / name), *arguments, folder=folder)
+
+
+async def _run(command: list[str], environment: dict[str, str], folder: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    said = output.decode()
+    assert process.returncode == 0, f"{command}\n{said}\n{errors.decode()}"
+    return said
+
+
+def _installed() -> tuple[list[str], dict[str, str]]:
+    """npm's command and its environment, once the packages of the lock file are there."""
+    build = _explorer_build()
+    try:
+        npm, environment = build.find_npm()
+        wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
+        if not STAMP.is_file() or STAMP.read_text() != wanted:
+            build.run("npm ci", [*npm, *build.NPM_CI.split(), "--prefix", str(HERE)], environment)
+            STAMP.write_text(wanted)
+    except build.BuildError as error:
+        pytest.fail(f"No client can be tried, because Node or its packages are missing: {error}")
+    return npm, environment
+
+
+def _explorer_build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("explorer_build", BUILD)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

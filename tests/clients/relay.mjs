@@ -1,0 +1,54 @@
+// Relay's runtime on what Relay's compiler made of the story and of schema.graphql. The folder of
+// what it made is the first argument.
+import { pathToFileURL } from 'node:url';
+import runtime from 'relay-runtime';
+import { tell } from './story.mjs';
+
+const { Environment, Network, RecordSource, Store, commitMutation, fetchQuery } = runtime;
+const [made, url, token, year, month] = process.argv.slice(2);
+
+async function send(parameters, variables) {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+    body: JSON.stringify({ query: parameters.text, variables }),
+  });
+  last = await response.json();
+  return last;
+}
+
+let last;
+const environment = new Environment({
+  network: Network.create(send),
+  store: new Store(new RecordSource()),
+});
+
+async function ask(name, variables) {
+  const { default: operation } = await import(pathToFileURL(`${made}/${name}.graphql.js`));
+  try {
+    const data = name.endsWith('Mutation')
+      ? await new Promise((resolve, reject) => {
+          commitMutation(environment, {
+            mutation: operation,
+            variables,
+            onCompleted: resolve,
+            onError: reject,
+          });
+        })
+      : await fetchQuery(environment, operation, variables, {
+          fetchPolicy: 'network-only',
+        }).toPromise();
+    return { data, errors: last.errors };
+  } catch (error) {
+    if (last?.errors) return { errors: last.errors };
+    throw error;
+  }
+}
+
+const seen = await tell(ask, { year: Number(year), month: Number(month) });
+// A connection that Relay pages through by itself: its fragment says only where.
+const { default: pages } = await import(pathToFileURL(`${made}/storyPagesQuery.graphql.js`));
+await fetchQuery(environment, pages, { first: 1 }).toPromise();
+const connection = 'client:root:__story_segments_connection';
+seen.page = environment.getStore().getSource().get(connection)?.edges.__refs.length;
+console.log(JSON.stringify(seen));

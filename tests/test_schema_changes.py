@@ -1,0 +1,109 @@
+"""What breaks clients of a released schema is named, unless the release said when it would go."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from graphql import build_schema, print_schema
+from segmentql.cli import main
+from segmentql.graphql.changes import breaking_changes
+
+RELEASES = Path(__file__).parents[1] / "docs" / "releases"
+RELEASED = """
+type Query {
+  user(id: ID!, old: Int @deprecated(reason: "Gone from 2026-05-01.")): User
+  legacy: Legacy @deprecated(reason: "Use user. Gone from 2026-05-01.")
+  undated: Int @deprecated(reason: "Use user.")
+}
+type User { id: ID!, name: String, colour: Colour, reason: Reason }
+type Legacy { id: ID!, part: Part }
+type Part { id: ID! }
+enum Colour { RED GREEN @deprecated(reason: "2026-05-01") BLUE }
+interface Reason { code: Int }
+type NotFound implements Reason { code: Int }
+"""
+GONE = "2026-05-01"
+STAYS = {
+    "name: String, ": "Field User.name was removed.",
+    "BLUE ": "Enum value Colour.BLUE was removed.",
+    "id: ID!, old": "Argument Query.user(id:) was removed.",
+    'undated: Int @deprecated(reason: "Use user.")': "Field Query.undated was removed.",
+    "type NotFound implements Reason { code: Int }": "NotFound was removed.",
+}
+GOES = {
+    'old: Int @deprecated(reason: "Gone from 2026-05-01.")': [
+        "Argument Query.user(old:) was removed."
+    ],
+    'GREEN @deprecated(reason: "2026-05-01") ': ["Enum value Colour.GREEN was removed."],
+    'legacy: Legacy @deprecated(reason: "Use user. Gone from 2026-05-01.")': [
+        "Field Query.legacy was removed.",
+        "Legacy was removed.",
+        "Part was removed.",
+    ],
+}
+
+
+def without(part: str) -> str:
+    assert RELEASED.count(part) == 1
+    text = RELEASED.replace(part, "old" if part.endswith("old") else "")
+    if part.startswith("legacy"):
+        text = re.sub(r"type (Legacy|Part) \{.*\}\n", "", text)
+    return text
+
+
+def broken(now: str, on: str | None) -> list[str]:
+    return breaking_changes(RELEASED, now, on=date.fromisoformat(on) if on else None)
+
+
+def test_nothing_is_broken_by_the_same_schema_or_by_more() -> None:
+    more = RELEASED.replace("name: String,", "name: String, more(of: Int): Int,")
+    for now in (RELEASED, more):
+        for on in (None, GONE):
+            assert broken(now, on) == []
+
+
+@pytest.mark.parametrize("part", STAYS)
+def test_what_goes_without_a_date_is_named(part: str) -> None:
+    for on in (None, "2099-01-01"):
+        assert broken(without(part), on) == [STAYS[part]]
+
+
+@pytest.mark.parametrize("part", GOES)
+def test_what_was_deprecated_may_go_from_its_date(part: str) -> None:
+    assert broken(without(part), None) == GOES[part]
+    assert broken(without(part), "2026-04-30") == GOES[part]
+    assert broken(without(part), GONE) == []
+
+
+def test_a_new_type_of_a_field_and_a_new_required_argument_are_named() -> None:
+    assert broken(RELEASED.replace("name: String", "name: Int"), GONE) == [
+        "Field User.name changed type from String to Int."
+    ]
+    assert broken(RELEASED.replace("name: String", "name(a: Int!): String"), GONE) == [
+        "A required argument User.name(a:) was added."
+    ]
+
+
+def test_the_command_names_what_is_broken_and_fails(tmp_path: Path) -> None:
+    newest = max(RELEASES.glob("*.graphql"), key=version)
+    same = CliRunner().invoke(main, ["schema", "--compare", str(newest), "--on", "2026-11-25"])
+    assert (same.exit_code, same.output) == (0, f"nothing of {newest} is broken\n")
+    schema = build_schema(newest.read_text())
+    released = print_schema(schema).replace("type Query {", "type Query {\n  gone: Int", 1)
+    file = tmp_path / "released.graphql"
+    file.write_text(released)
+    result = CliRunner().invoke(main, ["schema", "--compare", str(file)])
+    assert result.exit_code == 1
+    assert result.stdout == "Field Query.gone was removed.\n"
+    for text in ("type Query {", "nothing", "type Query { a: Nope }", "\0"):
+        file.write_text(text)
+        result = CliRunner().invoke(main, ["schema", "--compare", str(file)])
+        assert result.exit_code == 1
+        assert "not a schema" in result.output
+
+
+def version(file: Path) -> list[int]:
+    return [int(number) for number in file.stem.split(".")]
