@@ -19,6 +19,8 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
     plan = bench.plan
     bench.say(f"reads at {READS_A_SECOND} req/s beside {CALLERS} hostile callers")
     answers: dict[str, int] = {}
+    # As long as the load, for the start of a process would be felt as well.
+    seconds = 2 * plan.slice_seconds + plan.warm_up_seconds + 1 if plan.judges else 1
     async with servers.api(bench.servers, bench.servers.settings(bench.main), "bench-api") as api:
         load = loaded(
             api,
@@ -35,7 +37,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
         )
 
         async def be_hostile(_number: int) -> None:
-            for status, count in (await _hostile(api.port, 1, plan.main.users)).items():
+            for status, count in (await _hostile(api.port, seconds, plan.main.users)).items():
                 answers[status] = answers.get(status, 0) + count
 
         found = await contest(

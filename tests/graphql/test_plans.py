@@ -61,6 +61,9 @@ ARGUMENTS = {
     "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
 }
+CONDITIONS = [
+    f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
+]
 MAX_DEPTH = 6
 
 
@@ -75,19 +78,22 @@ def selections(draw: st.DrawFn, parent: GraphQLObjectType, depth: int) -> str:
     parts = []
     for position in range(draw(st.integers(1, 4))):
         name = draw(st.sampled_from(names))
-        shown = name if name == "__typename" else draw(field(parent.fields[name], name, depth))
+        condition = draw(st.sampled_from(CONDITIONS)) if draw(st.integers(0, 9)) == 0 else ""
+        if name == "__typename":
+            shown = name + condition
+        else:
+            shown = draw(field(parent.fields[name], name, depth, condition))
         alias = f"a{position}: " if draw(st.booleans()) or "(" in shown else ""
         part = alias + shown
         if draw(st.integers(0, 9)) == 0:
-            part = f"... on {parent.name} {{ {part} }}"
-        if draw(st.integers(0, 19)) == 0:
-            part += " @include(if: true)"
+            around = draw(st.sampled_from([*CONDITIONS, "", "", ""]))
+            part = f"... on {parent.name}{around} {{ {part} }}"
         parts.append(part)
     return "{ " + " ".join(parts) + " }"
 
 
 @st.composite
-def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int) -> str:
+def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, condition: str) -> str:
     given = [
         f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
         for argument, kind in definition.args.items()
@@ -96,8 +102,8 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int) -> s
     arguments = f"({', '.join(given)})" if given else ""
     below = get_named_type(definition.type)
     if not isinstance(below, GraphQLObjectType):
-        return name + arguments
-    return f"{name}{arguments} {draw(selections(below, depth - 1))}"
+        return name + arguments + condition
+    return f"{name}{arguments}{condition} {draw(selections(below, depth - 1))}"
 
 
 @pytest.fixture
@@ -174,6 +180,10 @@ async def test_random_queries_are_answered_as_by_graphql_core(context: Context, 
         "query($id: ID!) { user(id: $id) { ...f } } fragment f on User { id segments { ...s } }"
         " fragment s on Segment { slug memberCount }",
         "query($id: ID!) { ... on Query { user(id: $id) { ... { id } } } }",
+        "query($id: ID!, $no: Boolean = false, $yes: Boolean! = true) { user(id: $id)"
+        " { a: id @include(if: $no) ...f @include(if: $yes) @skip(if: $no) c: id @skip(if: $yes)"
+        " } }"
+        " fragment f on User { d: id @include(if: $yes) segments { slug @skip(if: $no) } }",
     ],
 )
 async def test_variables_fragments_and_merged_fields(context: Context, query: str) -> None:
@@ -190,7 +200,8 @@ async def test_variables_fragments_and_merged_fields(context: Context, query: st
     [
         "mutation { deleteUser(input: {id: 1}) { deletedId } }",
         "{ __schema { types { name } } }",
-        "{ user(id: 1) @skip(if: false) { id } }",
+        "{ user(id: 1) { id @skip(if: false) id } }",
+        "{ user(id: 1) { ...f ...f @skip(if: true) } } fragment f on User { id }",
         "query @include(if: true) { user(id: 1) { id } }",
     ],
 )
@@ -216,6 +227,18 @@ async def test_a_cancelled_query_takes_its_wishes_back(context: Context, sql: Sq
     assert (await answer(PLANNED, context, query)).body["data"] == {
         "user": {"segments": [{"slug": "A"}]}
     }
+
+
+@pytest.mark.parametrize("condition", ["include", "skip"])
+async def test_a_condition_of_null_is_refused_as_by_graphql_core(
+    context: Context, condition: str
+) -> None:
+    query = f"query($if: Boolean = true) {{ user(id: 1) {{ id @{condition}(if: $if) }} }}"
+    variables = {"if": None}
+    planned = await PLANNED.answer(Request(query, variables), context, queries_only=False)
+    plain = await PLAIN.answer(Request(query, variables), context, queries_only=False)
+    assert told(planned) == told(plain)
+    assert planned.body["errors"]
 
 
 async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> None:

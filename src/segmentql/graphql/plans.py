@@ -7,11 +7,13 @@ walking the document again.
 It is right by doing little. A plan knows no errors: whatever goes wrong (a resolver raises, a null
 stands where none may, a value cannot be written) raises `PlanFailed`, and the caller executes the
 query anew with graphql-core, which tells every error as the specification wants it. That is safe
-because queries change nothing. What it does not know (directives, introspection, interfaces,
-mutations) has no plan. `tests/graphql/test_plans.py` holds the two equal on random documents.
+because queries change nothing. What it does not know (introspection, interfaces, mutations, fields
+asked for twice under different conditions) has no plan. `tests/graphql/test_plans.py` holds the two
+equal on random documents.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -22,6 +24,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
 from graphql import (
+    BooleanValueNode,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -39,6 +42,7 @@ from graphql import (
     InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
+    SelectionNode,
     SelectionSetNode,
     Undefined,
     VariableNode,
@@ -54,10 +58,11 @@ MAX_FIELDS: Final = 1000
 """Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
 all of it before anything is known to be there."""
 
+TURN_SECONDS: Final = 0.004
+"""How long one query writes its answer before the event loop has a turn."""
 
-ANSWERS_A_TURN: Final = 100
-"""Answers that are written before others get their turn of the event loop: some milliseconds' work.
-What is asked for below them is a batch of its own."""
+TURN_WRITES: Final = 50
+"""Answers written in one turn in any case: what they ask for in turn shares a statement."""
 
 
 class PlanFailed(Exception):
@@ -95,6 +100,12 @@ class _RawInfo(NamedTuple):
 _Write: TypeAlias = Callable[[Any, _Run], Any]
 """Makes what the response holds out of what a resolver or attribute gave."""
 
+_Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
+"""What `@include` and `@skip` ask of a field: what must be true or false, a variable or a value."""
+
+_Asked: TypeAlias = dict[str, tuple[list[FieldNode], _Conditions]]
+"""The fields of an object by their names in the response."""
+
 _Fill: TypeAlias = Callable[[Any, dict[str, Any], _Run], None]
 """Puts one field of an object into the response's dict."""
 
@@ -123,6 +134,7 @@ class Plan:
             _field=None,  # type: ignore[arg-type]
         )
         run = _Run(info, coerced, [])
+        clock = time.perf_counter
         data: dict[str, Any] = {}
         try:
             for fill in self._fields:
@@ -133,10 +145,14 @@ class Plan:
                 wave = run.waiting
                 answers = [await waiting.answer for waiting in wave]
                 run.waiting = []
-                for position, (waiting, answer) in enumerate(zip(wave, answers, strict=True), 1):
-                    waiting.into[waiting.key] = waiting.write(answer, run)
-                    if position % ANSWERS_A_TURN == 0:
-                        await asyncio.sleep(0)
+                turn_ends = clock() + TURN_SECONDS
+                for number, ((_, into, key, write), answer) in enumerate(
+                    zip(wave, answers, strict=True), start=1
+                ):
+                    into[key] = write(answer, run)
+                    if number % TURN_WRITES == 0 and clock() > turn_ends:
+                        await asyncio.sleep(0)  # others have waited long enough
+                        turn_ends = clock() + TURN_SECONDS
         except Exception as error:
             _let_go(run.waiting)
             raise PlanFailed from error
@@ -186,44 +202,53 @@ class _Compiler:
         self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
     ) -> Sequence[_Fill]:
         """What fills the dict of an object of type `parent`, in the response's order."""
-        grouped: dict[str, list[FieldNode]] = {}
-        spread: set[str] = set()
+        grouped: _Asked = {}
+        spread: dict[str, _Conditions] = {}
         for selection_set in sets:
-            self._collect(parent, selection_set, grouped, spread)
+            self._collect(parent, selection_set, grouped, spread, frozenset())
         self._fields_left -= len(grouped)
         if self._fields_left < 0:
             raise _Unplanned
-        return [self._field(parent, key, nodes) for key, nodes in grouped.items()]
+        return [
+            _if(conditions, self._field(parent, key, nodes))
+            for key, (nodes, conditions) in grouped.items()
+        ]
 
     def _collect(
         self,
         parent: GraphQLObjectType,
         selection_set: SelectionSetNode,
-        grouped: dict[str, list[FieldNode]],
-        spread: set[str],
+        grouped: _Asked,
+        spread: dict[str, _Conditions],
+        around: _Conditions,
     ) -> None:
         for node in selection_set.selections:
-            if node.directives:
-                raise _Unplanned
+            conditions = around | _conditions(node) if node.directives else around
             if isinstance(node, FieldNode):
                 key = (node.alias or node.name).value
-                grouped.setdefault(key, []).append(node)
+                nodes, before = grouped.setdefault(key, ([], conditions))
+                if before != conditions:
+                    raise _Unplanned
+                nodes.append(node)
                 continue
             if isinstance(node, FragmentSpreadNode):
-                if node.name.value in spread:
+                name = node.name.value
+                if name in spread:
+                    if spread[name] != conditions:
+                        raise _Unplanned
                     continue  # its fields are here already
-                spread.add(node.name.value)
-                fragment: FragmentDefinitionNode | InlineFragmentNode = self._fragments[
-                    node.name.value
-                ]
+                spread[name] = conditions
+                fragment: FragmentDefinitionNode | InlineFragmentNode = self._fragments[name]
+                if fragment.directives:
+                    raise _Unplanned
             elif isinstance(node, InlineFragmentNode):
                 fragment = node
             else:
                 raise _Unplanned
             condition = fragment.type_condition
-            if fragment.directives or (condition and condition.name.value != parent.name):
+            if condition and condition.name.value != parent.name:
                 raise _Unplanned
-            self._collect(parent, fragment.selection_set, grouped, spread)
+            self._collect(parent, fragment.selection_set, grouped, spread, conditions)
 
     def _field(self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]) -> _Fill:
         node = nodes[0]
@@ -256,6 +281,40 @@ class _Compiler:
         if isinstance(kind, GraphQLScalarType | GraphQLEnumType):
             return _leaf(kind)
         raise _Unplanned
+
+
+def _conditions(node: SelectionNode) -> _Conditions:
+    found: set[tuple[bool, str | bool]] = set()
+    for directive in node.directives or ():
+        wanted = {"include": True, "skip": False}.get(directive.name.value)
+        arguments = directive.arguments or ()
+        if wanted is None or len(arguments) != 1:
+            raise _Unplanned
+        given = arguments[0].value
+        if isinstance(given, BooleanValueNode):
+            found.add((wanted, given.value))
+        elif isinstance(given, VariableNode):
+            found.add((wanted, given.name.value))
+        else:
+            raise _Unplanned
+    return frozenset(found)
+
+
+def _if(conditions: _Conditions, fill: _Fill) -> _Fill:
+    """Fill where all of the conditions are met."""
+    if not conditions:
+        return fill
+
+    def fill_if(source: Any, into: dict[str, Any], run: _Run) -> None:
+        for wanted, given in conditions:
+            value = given if isinstance(given, bool) else run.variables.coerced[given]
+            if value is None:
+                raise PlanFailed
+            if value is not wanted:
+                return
+        fill(source, into, run)
+
+    return fill_if
 
 
 def _constant(key: str, value: object) -> _Fill:
