@@ -1,19 +1,20 @@
 """What no request may do, whatever it is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
 
 from tests.conftest import Sql
 from tests.fuzz.requests import Sent, keep
-from tests.past import contents
+from tests.keys.asking import state
 
 REFUSALS = "refusals"
 """The alias under which a mutation that is made here asks for its payload's errors."""
 
-CODES = {"BAD_REQUEST", "LIMIT_EXCEEDED", "FORBIDDEN", "TIMEOUT"}
-"""What may be told to whoever asks nonsense; a service that works is not UNAVAILABLE."""
+CODES = {"BAD_REQUEST", "LIMIT_EXCEEDED"}
+"""What may be told to whoever asks nonsense; all else says that something does not work."""
 
 Answer: TypeAlias = Mapping[str, Any]
 
@@ -35,7 +36,8 @@ class Judge:
         self.refused = 0
         self.executed = 0
         self.changes = 0
-        self._rows: dict[str, list[str]] | None = None
+        self._rows: Any = None
+        self._kept: Path | None = None
 
     def forget(self) -> None:
         """Others changed rows since the last request."""
@@ -48,28 +50,37 @@ class Judge:
             Harm: it did harm; it is in the corpus now.
         """
         if self._rows is None:
-            self._rows = await contents(self._sql)
+            self._rows = await state(self._sql)
         self.sent += 1
         try:
             response = await self._client.request(
-                sent.method, sent.target, content=sent.body, headers=dict(sent.headers)
+                sent.method, sent.target, content=sent.body, headers=sent.encoded_headers
             )
             answer = self._judged(response)
-            before, self._rows = self._rows, await contents(self._sql)
+            before, self._rows = self._rows, await state(self._sql)
             if is_refused(response.status_code, answer):
                 self.refused += 1
                 if self._rows != before:
                     raise Harm(f"refused, and yet rows were changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
+        except httpx.LocalProtocolError:
+            return None  # the client itself does not send such a thing
         except (Harm, httpx.HTTPError) as harm:
-            raise Harm(f"{harm}\nnow in {keep(sent)}: mend it and commit that file") from harm
+            self._keep(sent)
+            raise Harm(f"{harm!r}\nnow in {self._kept}: mend it and commit that file") from harm
         return answer
+
+    def _keep(self, sent: Sent) -> None:
+        """Put it into the corpus: it alone, for what came before it led to it."""
+        if self._kept:
+            self._kept.unlink(missing_ok=True)
+        self._kept = keep(sent)
 
     def _judged(self, response: httpx.Response) -> Answer | None:
         if response.status_code >= 500:
             raise Harm(f"status {response.status_code}: {response.text[:500]}")
-        if "json" not in response.headers.get("content-type", ""):
+        if "json" not in response.headers.get("content-type", "") or not response.content:
             return None
         answer: Answer = response.json()
         if "data" in answer:

@@ -23,6 +23,11 @@ class Sent:
     target: str = "/graphql"
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": JSON})
 
+    @property
+    def encoded_headers(self) -> list[tuple[bytes, bytes]]:
+        """Any bytes that a header can carry."""
+        return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()]
+
     def written(self) -> bytes:
         """As a file has it."""
         lines = [f"{self.method} {self.target}", *(f"{k}: {v}" for k, v in self.headers.items())]
