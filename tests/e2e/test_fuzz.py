@@ -20,6 +20,7 @@ from tests.fuzz.making import requests
 from tests.fuzz.requests import CORPUS, Sent, read
 
 log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
 
 pytestmark = [
     pytest.mark.e2e,
@@ -77,5 +78,5 @@ async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving
     log.info("%s executed, %s changed rows; MB: %s", judge.executed, judge.changes, used)
     assert judge.sent >= ROUNDS * REQUESTS_A_ROUND
     assert judge.executed > judge.sent / 10
-    assert judge.changes > judge.sent / 100
+    assert judge.changes > judge.sent / 200
     assert used[-1] - used[WARM_ROUNDS - 1] < MAY_GROW_MEGABYTES, used
