@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.node import run_json
-from tests.e2e.conftest import Serving
+from tests.e2e.conftest import RunServe, Serving
 
 pytestmark = pytest.mark.e2e
 
@@ -34,3 +35,16 @@ async def test_the_schema_keeps_the_rules_of_graphql_eslint_and_relay(tmp_path: 
         file.write_text(text.replace(kept, broken))
         found = {problem["rule"] for problem in await run_json("lint.mjs", str(file))}
         assert f"@graphql-eslint/{rule}" in found, (rule, found)
+
+
+async def test_the_page_and_its_files_are_served_or_not_by_a_setting(run_serve: RunServe) -> None:
+    for page, status in (("on", 200), ("off", 404)):
+        async with (
+            run_serve(SEGMENTQL_GRAPHIQL=page) as serving,
+            httpx.AsyncClient(base_url=serving.address) as client,
+        ):
+            file = await client.get("/explorer/index.html")
+            assert file.status_code == status
+            (policy,) = file.headers.get_list("content-security-policy")
+            assert ("script-src 'self'" in policy) is (page == "on")
+            assert "frame-ancestors 'none'" in policy
