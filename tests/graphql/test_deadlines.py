@@ -132,3 +132,23 @@ async def test_beyond_the_number_under_way_one_is_refused_at_once(hurried: Api) 
     end.set()
     assert [status for status, _, _ in await asyncio.gather(*slow)] == [200, 200, 200]
     assert await hurried("{ __typename }") == {"__typename": "Query"}
+
+
+async def test_a_costly_change_that_waits_keeps_no_costly_query(hurried: Api, sql: Sql) -> None:
+    await create_user(hurried, id="1")
+    members = "segments { members(first: 100) { nodes { user { id } segment { slug } } } }"
+    waiting = asyncio.create_task(
+        hurried.body(
+            "mutation { createReport(input: {userId: 1, year: 2024, month: 1, waitSeconds: 5})"
+            f" {{ report {{ a: user {{ {members} }} b: user {{ {members} }} }} }} }}"
+        )
+    )
+
+    async def is_asked_for() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM reports"))
+
+    await until(is_asked_for)
+    costly = "{ users(first: 100) { nodes { segments { members(first: 10) { nodes { id } } } } } }"
+    assert await hurried(costly) == {"users": {"nodes": [{"segments": []}]}}
+    assert not waiting.done()
+    assert "errors" not in await waiting

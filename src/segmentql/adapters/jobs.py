@@ -168,7 +168,10 @@ class ActorMetrics(Middleware):
 
 
 def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroker:
-    """Make a broker; it connects when first used. The URL's database is Dramatiq's alone."""
+    """Make a broker; it connects when first used.
+
+    The URL's database is ours alone: Dramatiq's, and the few keys of `rates.py`.
+    """
     client = Redis.from_url(
         redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
     )

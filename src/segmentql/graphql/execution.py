@@ -36,7 +36,7 @@ from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import PlanFailed
 
 HEAVY_COST: Final = 2_000
-"""Operations that cost more wait for each other ..."""
+"""Queries that cost more wait for each other ..."""
 
 HEAVY_AT_A_TIME: Final = 1
 """... so that so many are executed at a time."""
@@ -120,7 +120,8 @@ class Engine:
                 cost = self._affordable(operation, request)
             except GraphQLError as error:
                 return self._refused([error], context)
-            if cost > HEAVY_COST:
+            # A change may wait for a minute (`waitSeconds`), and must not keep the others so long.
+            if cost > HEAVY_COST and operation.is_query:
                 async with self._heavy:
                     answer = await self._answer(prepared.document, operation, request, context)
             else:
