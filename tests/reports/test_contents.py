@@ -4,17 +4,17 @@ import asyncio
 import re
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.reports.contents import CHUNKS_AHEAD, Contents, Csv
+from segmentql.reports.contents import Contents, Csv
 from tests.conftest import Api, Sql, until
 from tests.operations import make_segments
 from tests.past import MICROSECOND, delete_segment_at, put_in, was_in
+from tests.reports.conftest import ROWS
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 APRIL = datetime(2024, 4, 1, tzinfo=UTC)
@@ -145,54 +145,48 @@ async def test_a_report_reads_only_its_months_partition(database: Database, sql:
         assert [name for name in read if not name.startswith(partition)] == []
 
 
+async def _held_up(sql: Sql) -> bool:
+    """Whether a COPY waits for its reader: there is more than what lies in between can hold."""
+    waiting: bool = await sql.fetchval("""
+        SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE query LIKE 'COPY%' AND state = 'active' AND wait_event = 'ClientWrite'
+    """)
+    return waiting
+
+
+@pytest.mark.usefixtures("many_joins")
 async def test_a_report_is_one_state_of_the_database(
     database: Database, api: Api, sql: Sql
 ) -> None:
     """Its reader is slow; what is written meanwhile is in another report."""
-    await make_segments(api, "a", "b")
-    await sql.execute(
-        "INSERT INTO users (id, created_at) SELECT n, now() FROM generate_series(1, 60000) n"
-    )
-    put_all_in = """
-        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
-        SELECT id, $1, $2, $2, 'MANUAL' FROM users
-    """
-    await sql.execute(put_all_in, 1, MARCH)
+    await make_segments(api, "b")
     async with database.long_read(seconds=30) as session:
         csv = Csv(session, Contents(2024, 3, None)).chunks()
-        first = await anext(csv)
-        await sql.execute(put_all_in, 2, MARCH)
-        rest = [chunk async for chunk in csv]
-    assert len(rest) > CHUNKS_AHEAD
-    rows = b"".join([first, *rest]).splitlines()[1:]
-    assert len(rows) == 60_000
+        chunks = [await anext(csv)]
+        await until(lambda: _held_up(sql))
+        await was_in(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
+        assert await _held_up(sql)
+        chunks += [chunk async for chunk in csv]
+    rows = b"".join(chunks).splitlines()[1:]
+    assert len(rows) == ROWS
     assert {row.split(b",")[1] for row in rows} == {b"a"}
+    assert await lines(database, user_id=7) == [
+        "7,b,I,2024-03-01 00:00:00",
+        "7,a,I,2024-03-01 00:00:07",
+        "7,b,D,2024-03-31 23:59:59",
+    ]
 
 
-async def test_who_stops_reading_stops_the_database(database: Database, api: Api, sql: Sql) -> None:
-    await make_segments(api, "a")
-    await sql.execute(
-        "INSERT INTO users (id, created_at) SELECT n, now() FROM generate_series(1, 60000) n"
-    )
-    await sql.execute(
-        """
-        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
-        SELECT id, 1, $1, $1, 'MANUAL' FROM users
-        """,
-        MARCH,
-    )
+@pytest.mark.usefixtures("many_joins")
+async def test_who_stops_reading_stops_the_database(database: Database, sql: Sql) -> None:
     reader = asyncio.create_task(_read_one_chunk_and_wait(database))
-
-    async def copying() -> Any:
-        return await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%'")
-
-    await until(copying)
+    await until(lambda: _held_up(sql))
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
 
     async def over() -> bool:
-        return bool(await copying() == 0)
+        return not await _held_up(sql)
 
     await until(over)
 
