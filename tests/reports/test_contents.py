@@ -161,7 +161,7 @@ async def test_a_report_is_one_state_of_the_database(
     """Its reader is slow; what is written meanwhile is in another report."""
     await make_segments(api, "b")
     async with database.long_read(seconds=30) as session:
-        csv = Csv(session, Contents(2024, 3, None)).chunks()
+        csv = Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()
         chunks = [await anext(csv)]
         await until(lambda: _held_up(sql))
         await was_in(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
@@ -230,7 +230,7 @@ async def test_what_goes_wrong_with_the_reader_is_not_taken_for_the_databases_fa
 async def _read_one_chunk_and_wait(database: Database) -> None:
     async with (
         database.long_read(seconds=30) as session,
-        aclosing(Csv(session, Contents(2024, 3, None)).chunks()) as chunks,
+        aclosing(Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
     ):
         async for _ in chunks:
             await asyncio.Event().wait()

@@ -92,17 +92,20 @@ class Contents:
 class Csv:
     """A report's bytes, read once; then `rows` says how many rows there were."""
 
-    def __init__(self, session: ReadSession, contents: Contents) -> None:
+    def __init__(
+        self, session: ReadSession, contents: Contents, *, chunks_ahead: int = CHUNKS_AHEAD
+    ) -> None:
         self._session = session
         self._contents = contents
+        self._chunks_ahead = chunks_ahead
         self.rows = 0
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The bytes in pieces; the database is never more than `CHUNKS_AHEAD` ahead of the reader.
+        """The bytes in pieces; the database is never more than `chunks_ahead` ahead of the reader.
 
         To be closed by who does not read to the end: that stops the database.
         """
-        chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        chunks: asyncio.Queue[bytes | None] = asyncio.Queue(self._chunks_ahead)
         statement, arguments = self._contents.statement()
 
         async def copy() -> None:
