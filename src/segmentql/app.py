@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segmentql import metrics
+from segmentql import logs, metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
@@ -63,7 +63,8 @@ def create_app(settings: Settings) -> Starlette:
     manners = Manners(
         introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
     )
-    engine = Engine(make_schema(), _limits(settings), manners)
+    request_log = logs.request_log(settings)
+    engine = Engine(make_schema(), _limits(settings), manners, log=request_log)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -98,6 +99,7 @@ def create_app(settings: Settings) -> Starlette:
                         request_seconds=settings.request_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
+                    log=request_log,
                 )
                 app.state.view = _across_origins(view, settings) if settings.cors_origins else view
                 yield

@@ -1,22 +1,34 @@
 """Logging: one JSON object a line, or console style on a terminal.
 
 Fields: `event`, `level`, `timestamp` (UTC), `logger`, and where they apply `request_id`,
-`operation`, `outcome`, `duration_ms`, `job`. Never a secret, a link or a body.
+`operation`, `outcome`, `duration_ms`, `cost`, `status`, `code`, `key` (its name), `job`, `args`
+(ids). Never a secret, a link or a body.
+
+A job bears the id of the request that asked for it; one that the scheduler found bears none.
 """
 
+import contextlib
 import logging
 import sys
+from typing import Any, Final, Protocol
 
+import orjson
 import structlog
 
 from segmentql.settings import Settings
 
+REQUESTS: Final = "segmentql.requests"
+
+
+class RequestLog(Protocol):
+    """Where a line for each request goes."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
 
 def configure(settings: Settings) -> None:
     """Send every log of ours and of our libraries to standard error, in one style."""
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
+    console = _is_console(settings)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -30,7 +42,8 @@ def configure(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     endings: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Plain: where `rich` is installed, tracebacks would show every local variable.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -50,3 +63,42 @@ def configure(settings: Settings) -> None:
         *("aioboto3", "aiobotocore", "botocore"),
     ):
         logging.getLogger(silenced).setLevel("WARNING")
+
+
+def request_log(settings: Settings) -> RequestLog | None:
+    """Where requests are logged, after `configure`; None where they are not.
+
+    As JSON in a few microseconds, a fifth of what a line takes on its way through `logging`.
+    """
+    if settings.log_requests == "off" or settings.log_level not in {"debug", "info"}:
+        return None
+    if _is_console(settings):
+        console: RequestLog = structlog.get_logger(REQUESTS)
+        return console
+    lines: RequestLog = structlog.wrap_logger(
+        _StandardError(),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    ).bind(logger=REQUESTS)
+    return lines
+
+
+class _StandardError:
+    """Whether anybody reads what is written must not matter to a request."""
+
+    @staticmethod
+    def info(line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads; it is closed
+            sys.stderr.buffer.write(line + b"\n")
+            sys.stderr.buffer.flush()
+
+
+def _is_console(settings: Settings) -> bool:
+    return settings.log_format == "console" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )

@@ -167,6 +167,7 @@ class Settings(BaseSettings):
     metrics_dir: Path | None = Field(default=None, validation_alias=METRICS_VARIABLE)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    log_requests: Literal["on", "off"] = "on"
 
     @property
     def owner_database_url(self) -> str:

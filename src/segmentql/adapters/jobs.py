@@ -107,13 +107,14 @@ class Sender:
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Send soon; what cannot be sent is counted, logged, and left to the scheduler."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
         for message in messages:
             if self._unsent.acquire(blocking=False):
-                self._thread.submit(self._send, message)
+                self._thread.submit(self._send, message, request_id)
             else:
                 metrics.MESSAGES_LOST.labels(message.job.name).inc()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, request_id: str | None) -> None:
         try:
             if time.monotonic() > self._give_up_at:
                 raise TimeoutError("the process ends")
@@ -123,7 +124,7 @@ class Sender:
                     actor_name=message.job.name,
                     args=message.args,
                     kwargs={},
-                    options={},
+                    options={"request_id": request_id} if request_id else {},
                 ),
                 delay=math.ceil(message.delay_seconds * 1000) or None,
             )
@@ -167,6 +168,43 @@ class ActorMetrics(Middleware):
         self._started.pop(message.message_id, None)
 
 
+class JobLogs(Middleware):
+    """A line for each run of an actor; what else is logged meanwhile names job and request, too.
+
+    Dramatiq's thread hands its context to the event loop, where the actor runs.
+    """
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._started[message.message_id] = time.monotonic()
+        asked_by = message.options.get("request_id")
+        structlog.contextvars.bind_contextvars(
+            job=message.actor_name, **({"request_id": asked_by} if asked_by else {})
+        )
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        seconds = time.monotonic() - self._started.pop(message.message_id, time.monotonic())
+        fields = {"args": message.args, "duration_ms": round(seconds * 1000, 3)}
+        if exception is None:
+            log.info("job_done", **fields)
+        else:  # Dramatiq has logged its traceback, if it is none that was expected
+            log.warning("job_failed", reason=type(exception).__name__, **fields)
+        structlog.contextvars.clear_contextvars()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._started.pop(message.message_id, None)
+        structlog.contextvars.clear_contextvars()
+
+
 def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroker:
     """Make a broker; it connects when first used.
 
@@ -182,7 +220,14 @@ def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroke
 
 def worker_middleware() -> list[Middleware]:
     """What every broker that runs actors has, in this order."""
-    return [TimeLimit(), ShutdownNotifications(), Retries(), AsyncIO(), ActorMetrics()]
+    return [
+        JobLogs(),
+        TimeLimit(),
+        ShutdownNotifications(),
+        Retries(),
+        AsyncIO(),
+        ActorMetrics(),
+    ]
 
 
 def declare(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:

@@ -43,6 +43,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
+    logs.configure(settings)  # of this process, which watches over the others where there are some
     uvicorn.run(
         "segmentql.cli.serve:make_app",
         factory=True,

@@ -34,6 +34,7 @@ from segmentql.graphql.documents import Documents, Manners, Operation
 from segmentql.graphql.failures import limit_exceeded, tell_all
 from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import PlanFailed
+from segmentql.logs import RequestLog
 
 HEAVY_COST: Final = 2_000
 """Queries that cost more wait for each other ..."""
@@ -79,6 +80,7 @@ class Engine:
         manners: Manners | None = None,
         *,
         plans: bool = True,
+        log: RequestLog | None = None,
     ) -> None:
         self._limits = limits
         self._schema = schema
@@ -86,6 +88,7 @@ class Engine:
         self._manners = manners or Manners()
         self._documents = Documents(self._core, limits, self._manners, plans=plans)
         self._heavy = asyncio.Semaphore(HEAVY_AT_A_TIME)
+        self._log = log
         self._names: set[str] = set()
         self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
@@ -102,6 +105,7 @@ class Engine:
         started = time.perf_counter()
         outcome = "refused"
         name = "invalid"
+        cost: int | None = None
         metrics.REQUESTS_UNDER_WAY.inc()
         try:
             prepared = await self._documents.prepare(request.query)
@@ -137,7 +141,18 @@ class Engine:
             raise
         finally:
             metrics.REQUESTS_UNDER_WAY.dec()
-            self._count(name, outcome, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._count(name, outcome, seconds)
+            if self._log:
+                self._log.info(
+                    "request",
+                    request_id=context.request_id,
+                    operation=name,
+                    outcome=outcome,
+                    duration_ms=round(seconds * 1000, 3),
+                    cost=cost,
+                    key=context.caller.name,
+                )
 
     def _count(self, name: str, outcome: str, seconds: float) -> None:
         counters = self._counters.get((name, outcome))

@@ -40,6 +40,7 @@ from segmentql.graphql.responses import (
     too_often,
     unauthenticated,
 )
+from segmentql.logs import RequestLog
 
 JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
@@ -100,6 +101,7 @@ class GraphQLView:
         rates: Rates,
         bounds: Bounds,
         page: Path | None,
+        log: RequestLog | None = None,
     ) -> None:
         """Make it.
 
@@ -114,6 +116,7 @@ class GraphQLView:
         self._stopping = stopping
         self._bounds = bounds
         self._page = page
+        self._log = log
         self._deadlines = Deadlines(bounds.request_seconds)
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
@@ -131,6 +134,13 @@ class GraphQLView:
             response = await self._respond(scope, headers, receive, media_type)
         except RequestRefused as refused:
             response = refusal(refused, media_type)
+            if self._log:
+                self._log.info(
+                    "request_refused",
+                    request_id=scope["state"]["request_id"],
+                    status=refused.status,
+                    code=refused.extensions["code"],
+                )
         except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
             error = tell_fault(fault, request_id=scope["state"]["request_id"])
             # So far the database was asked for the caller's key alone; operations tell their own.
