@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ from segmentql.local import local_servers
 from segmentql.local.ports import free_port
 from segmentql.local.strays import ON_LINUX
 from segmentql.settings import child_environment
-from tests.conftest import until
+from tests.conftest import until, without_cost
 
 pytestmark = [
     pytest.mark.e2e,
@@ -101,6 +102,10 @@ class Up:
             )
         return response.text
 
+    async def answer(self, body: str) -> Any:
+        """What it answers, but for the cost."""
+        return without_cost(json.loads(await self.ask(body)))
+
 
 @asynccontextmanager
 async def running(
@@ -155,9 +160,7 @@ async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) 
     async with running(home) as up:
         await up.says("ready after")
         assert f"http://127.0.0.1:{up.port}/graphql" in up.said
-        assert json.loads(await up.ask(CREATE)) == {
-            "data": {"createSegment": {"segment": {"slug": "kept"}}}
-        }
+        assert await up.answer(CREATE) == {"data": {"createSegment": {"segment": {"slug": "kept"}}}}
 
         secrets = up.data / "secrets.json"
         assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
@@ -181,7 +184,7 @@ async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) 
 
     async with running(home) as again:
         await again.says("ready after")
-        assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+        assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
         # As a terminal does it: to the whole foreground group.
         os.killpg(again.process.pid, signal.SIGINT)
         assert await again.ends() == 0
@@ -235,7 +238,7 @@ async def test_after_a_kill_of_up_itself_the_next_one_recovers(home: Path) -> No
         # At once: what was left is still there or just going. Also the port is the same.
         async with running(home, port=up.port) as again:
             await again.says("ready after")
-            assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+            assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
             assert again.pid_of("postgresql") != up.pid_of("worker")
 
 
@@ -251,7 +254,7 @@ async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
         await up.ends()
         async with running(home, port=up.port) as again:
             await again.says("ready after")
-            assert json.loads(await again.ask(READ)) == {"data": {"segment": {"slug": "kept"}}}
+            assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
 
 
 @pytest.mark.parametrize(
