@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from tests.conftest import Sql
 from tests.fuzz.judging import Harm, Judge
@@ -26,6 +28,14 @@ async def test_a_masked_fault_is_harm(judge: Judge, sql: Sql, corpus: Path) -> N
             await judge.send(SEGMENT)
     finally:
         await sql.execute("ALTER TABLE segments RENAME COLUMN lost TO description")
+    assert [read(file) for file in corpus.iterdir()] == [SEGMENT]
+
+
+async def test_an_answer_of_500_is_harm(sql: Sql, corpus: Path) -> None:
+    broken = httpx.ASGITransport(PlainTextResponse("Internal Server Error", status_code=500))
+    async with httpx.AsyncClient(transport=broken, base_url="http://broken") as client:
+        with pytest.raises(Harm, match="status 500"):
+            await Judge(client, sql).send(SEGMENT)
     assert [read(file) for file in corpus.iterdir()] == [SEGMENT]
 
 
