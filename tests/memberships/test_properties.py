@@ -276,13 +276,13 @@ async def assert_same_now(model: Model, real: Service) -> None:
     """Every read of what is so now says what the model says."""
     now = await clock(real.sql)
     async with real.database.read() as session:
-        found = await service.active_by_user(session, USERS)
+        found = await service.active_by_users(session, USERS)
         counts = await service.member_counts(session, list(model.slugs.values()))
         excluded = await service.pairs_excluded(
             session, [(user_id, slug) for user_id in USERS for slug in SLUGS]
         )
     for user_id in USERS:
-        rows = {row.segment_id: row.expires_at for row in found.get(user_id, [])}
+        rows = {row.segment_id: row.expires_at for row in found if row.user_id == user_id}
         assert {key: whole_steps_left(end, now) for key, end in rows.items()} == {
             stay.segment_id: None if stay.end is None else stay.end[0] - model.now[0]
             for stay in model.active(user_id=user_id)

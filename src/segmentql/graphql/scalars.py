@@ -50,7 +50,9 @@ def parse_date_time_literal(node: ValueNode, _variables: object = None) -> datet
 
 def serialize_date_time(moment: datetime) -> str:
     """Write a moment in UTC with six digits of a second and `Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if moment.tzinfo is not UTC:  # what comes from the database is
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 BigInt = NewType("BigInt", int)

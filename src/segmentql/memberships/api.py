@@ -38,10 +38,11 @@ class Membership:
     row: strawberry.Private[Any]
 
     @classmethod
-    def from_row(cls, row: Any) -> "Membership":
+    def from_row(cls, row: Any, segment: Segment | None = None) -> "Membership":
+        """Make one of a row that has its segment and user, too; the segment may be made already."""
         return cls(
             id=strawberry.ID(f"mem_{row.membership_id}"),
-            segment=Segment.from_row(row),
+            segment=segment or Segment.from_row(row),
             joined_at=row.joined_at,
             updated_at=row.updated_at,
             expires_at=row.expires_at,

@@ -24,9 +24,16 @@ class ActiveByUser(Loader[int, "list[Membership]"]):
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Membership]]":
         from segmentql.memberships.api import Membership  # noqa: PLC0415 - it has users, they this
+        from segmentql.segments.api import Segment  # noqa: PLC0415 - it has members, from here
 
-        found = await service.active_by_user(session, keys)
-        return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
+        segments: dict[int, Segment] = {}  # made once each: there are far fewer than memberships
+        memberships: dict[int, list[Membership]] = {}
+        for row in await service.active_by_users(session, keys):
+            segment = segments.get(row.segment_id)
+            if segment is None:
+                segment = segments[row.segment_id] = Segment.from_row(row)
+            memberships.setdefault(row.user_id, []).append(Membership.from_row(row, segment))
+        return memberships
 
     def absent(self, key: int) -> "list[Membership]":
         return []
@@ -38,7 +45,7 @@ class SegmentsByUser(Loader[int, "list[Segment]"]):
     async def fetch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Segment]]":
-        from segmentql.segments.api import Segment  # noqa: PLC0415 - it has members, from here
+        from segmentql.segments.api import Segment  # noqa: PLC0415 - as above
 
         segments: dict[int, list[Segment]] = {}
         for row in await service.active_segments(session, keys):

@@ -260,14 +260,9 @@ def _refuse_out_of_range(remaining: timedelta) -> None:
         )
 
 
-async def active_by_user(
-    session: ReadSession, user_ids: Sequence[int]
-) -> dict[int, list[Row[Any]]]:
-    """Read the active memberships of users with their segments, by slug; users without: absent."""
-    found: dict[int, list[Row[Any]]] = {}
-    for row in await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)}):
-        found.setdefault(row.user_id, []).append(row)
-    return found
+async def active_by_users(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Read the active memberships of users with their segments; those of each user by slug."""
+    return (await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)})).all()
 
 
 async def active_segments(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
