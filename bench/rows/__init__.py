@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
 from bench.plan import Bench
-from bench.rows import ends, growth, hostile, reads, reports, rollout_chaos, rollouts, writes
+from bench.rows import ends, growth, hostile, keys, reads, reports, rollout_chaos, rollouts, writes
 from bench.table import Row
 
 Measured: TypeAlias = Callable[[Bench], AsyncIterator[Row]]
@@ -15,6 +15,7 @@ Measured: TypeAlias = Callable[[Bench], AsyncIterator[Row]]
 MEASURED: Final[dict[str, Measured]] = {
     "reads": reads.measure,
     "growth": growth.measure,
+    "keys": keys.measure,
     "hostile": hostile.measure,
     "writes": writes.measure,
     "ends": ends.measure,
