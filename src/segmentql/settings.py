@@ -160,6 +160,7 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
     max_requests_under_way: int = Field(default=1000, ge=1)
     rate_per_second: int = Field(default=5000, ge=0)
+    worker_port: int = Field(default=0, ge=0, le=65535)
     worker_threads: int = Field(default=8, ge=1, le=100)
     scheduler: Literal["on", "off"] = "on"
     # prometheus-client's own variable, read by it as soon as it is imported: where several
@@ -246,6 +247,11 @@ def _problem(detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{name} is not set"
     return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def share_metrics(folder: Path) -> None:
+    """Have the processes that this one starts share their metrics in a folder that is empty."""
+    os.environ[METRICS_VARIABLE] = str(folder)
 
 
 def is_set(name: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -24,6 +25,7 @@ from segmentql.memberships import actors as membership_actors
 from segmentql.reports import actors as report_actors
 from segmentql.rollouts import actors as rollout_actors
 from segmentql.settings import Settings
+from segmentql.worker_http import WorkerHttp
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +57,17 @@ class Runtime(Middleware):
     Must come after AsyncIO, which makes the loop before and ends it after.
     """
 
-    def __init__(self, settings: Settings, sender: Sender) -> None:
+    def __init__(
+        self, settings: Settings, sender: Sender, listening: socket.socket | None = None
+    ) -> None:
         self._settings = settings
+        self._listening = listening
         self._sender = sender
         self._database: Database | None = None
         self._storage: Storage | None = None
         self._opening: asyncio.Task[None] | None = None
         self._scheduler: asyncio.Task[None] | None = None
+        self._http: WorkerHttp | None = None
 
     def database(self) -> Database:
         if self._database is None:
@@ -76,12 +82,12 @@ class Runtime(Middleware):
         )
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
-        _on_loop(self._start())
+        _on_loop(self._start(worker))
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
         _on_loop(self._stop())
 
-    async def _start(self) -> None:
+    async def _start(self, worker: dramatiq.worker.Worker) -> None:
         self._database = Database(
             self._settings, name="segmentql worker", deliver=self._sender.deliver
         )
@@ -91,8 +97,12 @@ class Runtime(Middleware):
         if self._settings.scheduler == "on":
             scheduler = Scheduler(self._database, WATCHES, self._sender.deliver)
             self._scheduler = asyncio.create_task(scheduler.run())
+        if self._listening:
+            self._http = WorkerHttp(self._settings, self._listening, lambda: _works(worker))
 
     async def _stop(self) -> None:
+        if self._http:
+            await self._http.stop()
         if self._scheduler:
             self._scheduler.cancel()
             await asyncio.wait([self._scheduler])
@@ -102,6 +112,12 @@ class Runtime(Middleware):
         await self.database().dispose()
 
 
+def _works(worker: dramatiq.worker.Worker) -> bool:
+    """Whether all its threads live: those that take messages, and those that carry them out."""
+    threads = [*worker.consumers.values(), *worker.workers]
+    return bool(threads) and all(thread.is_alive() for thread in threads)
+
+
 def _on_loop(work: Coroutine[Any, Any, None]) -> None:
     thread = get_event_loop_thread()
     if thread is None:
@@ -109,9 +125,11 @@ def _on_loop(work: Coroutine[Any, Any, None]) -> None:
     thread.run_coroutine(work)
 
 
-def make_worker(settings: Settings, sender: Sender) -> dramatiq.worker.Worker:
-    """Make a worker that runs every actor; `start` and `stop` it."""
-    runtime = Runtime(settings, sender)
+def make_worker(
+    settings: Settings, sender: Sender, listening: socket.socket | None = None
+) -> dramatiq.worker.Worker:
+    """Make a worker that runs every actor and answers where it listens; `start` and `stop` it."""
+    runtime = Runtime(settings, sender, listening)
     broker = redis_broker(settings.redis_url, [*worker_middleware(), runtime])
     declare(broker, ACTORS, runtime.database)
     declare(broker, REPORT_ACTORS, runtime.desk)
@@ -134,14 +152,17 @@ def _give_way() -> None:
             Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; then finish what is under way and hand back the rest."""
+def run(settings: Settings, listening: socket.socket | None) -> None:
+    """Work until SIGTERM or SIGINT; then finish what is under way and hand back the rest.
+
+    `/healthz` and `/metrics` are answered at `listening`, see `worker_http`.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _give_way()
     sender = Sender(settings.redis_url)
-    worker = make_worker(settings, sender)
+    worker = make_worker(settings, sender, listening)
     worker.start()
     log.info("worker_started", threads=settings.worker_threads, scheduler=settings.scheduler)
     stop.wait()

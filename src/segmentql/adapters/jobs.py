@@ -79,6 +79,10 @@ REMOVE_OLD_REPORTS: Final = Job(
 )
 
 
+QUEUES: Final = ("ends", "tidying", "rollouts", "stages", "reports")
+"""Of all jobs."""
+
+
 @dataclass(frozen=True)
 class Message:
     """A hint that there is work of a kind; `args` are ids only."""
@@ -150,6 +154,9 @@ class ActorMetrics(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         self._started[message.message_id] = time.monotonic()
+        metrics.ACTOR_STARTS.labels(message.actor_name).inc()
+        if message.options.get("retries"):
+            metrics.ACTOR_RETRIES.labels(message.actor_name).inc()
 
     def after_process_message(
         self,

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 import structlog
 from sqlalchemy import text
 
+from segmentql import metrics
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.jobs import Message
 
@@ -48,6 +49,8 @@ def _faults_logged(event: str, **fields: str) -> Iterator[None]:
         yield
     except Exception:
         log.exception(event, **fields)
+        if "watch" in fields:
+            metrics.WATCH_FAILURES.labels(fields["watch"]).inc()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Watch:
 
     look: Callable[[Database], Awaitable[Sequence[Message]]]
     every_seconds: float = TICK_SECONDS
+
+    @property
+    def name(self) -> str:
+        """Where it is, for logs and metrics: `memberships.find_due`."""
+        feature = self.look.__module__.removeprefix("segmentql.").removesuffix(".actors")
+        return f"{feature}.{self.look.__name__}"
 
 
 Watches: TypeAlias = Sequence[Watch]
@@ -82,6 +91,7 @@ class Scheduler:
                     await self.tick()
                 await asyncio.sleep(TICK_SECONDS)
         finally:
+            metrics.SCHEDULER_LEADER.set(0)
             # A standby need not wait for the lease to run out.
             with contextlib.suppress(Exception):
                 await self._database.transaction(self._drop_lease)
@@ -91,14 +101,16 @@ class Scheduler:
 
         A watch that fails is due again at the next tick, and keeps no other from looking.
         """
-        if not await self._database.transaction(self._take_lease):
+        leads = await self._database.transaction(self._take_lease)
+        metrics.SCHEDULER_LEADER.set(leads)
+        if not leads:
             return
         now = time.monotonic()
         self._sent = {m: at for m, at in self._sent.items() if now - at < RESEND_SECONDS}
         for watch in self._watches:
             if now - self._looked.get(watch, -watch.every_seconds) < watch.every_seconds:
                 continue
-            with _faults_logged("watch_failed", watch=watch.look.__qualname__):
+            with _faults_logged("watch_failed", watch=watch.name):
                 messages = [m for m in await watch.look(self._database) if m not in self._sent]
                 self._looked[watch] = now
                 self._sent.update(dict.fromkeys(messages, now))

@@ -4,7 +4,10 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Final
 
@@ -15,7 +18,7 @@ from starlette.types import ASGIApp
 from segmentql import logs
 from segmentql.cli.settings import settings_or_exit
 from segmentql.errors import SettingsError
-from segmentql.settings import check_reach
+from segmentql.settings import Settings, check_reach, share_metrics
 
 GRACE_SECONDS: Final = 30
 """How long requests under way may take when the server is told to stop."""
@@ -44,17 +47,29 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     logs.configure(settings)  # of this process, which watches over the others where there are some
-    uvicorn.run(
-        "segmentql.cli.serve:make_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=workers,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    with _metrics_shared(settings) if workers > 1 else nullcontext():
+        uvicorn.run(
+            "segmentql.cli.serve:make_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+
+
+@contextmanager
+def _metrics_shared(settings: Settings) -> Iterator[None]:
+    """Let any process answer for all: in a folder that is set, or in one for this run."""
+    if settings.metrics_dir:
+        yield
+        return
+    with TemporaryDirectory(prefix="segmentql-metrics-") as folder:
+        share_metrics(Path(folder))
+        yield
 
 
 SWITCH_SECONDS: Final = 0.0005

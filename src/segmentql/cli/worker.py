@@ -1,16 +1,30 @@
 """`segmentql worker`: carries out jobs, against services that run elsewhere."""
 
+import os
+
 import click
 
 from segmentql import logs
 from segmentql.cli.settings import settings_or_exit
+from segmentql.errors import SettingsError
+from segmentql.settings import check_reach
 
 
 @click.command()
 def worker() -> None:
     """Carry out jobs until SIGTERM: ends of memberships, deletions of segments, rollouts."""
     from segmentql.worker import run  # noqa: PLC0415 - every actor with all it needs
+    from segmentql.worker_http import listen  # noqa: PLC0415
 
     settings = settings_or_exit(with_store=True)
+    try:
+        if settings.worker_port:
+            check_reach(settings)
+        listening = listen(settings)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        where, why = f"{settings.host}:{settings.worker_port}", os.strerror(error.errno or 0)
+        raise click.ClickException(f"cannot listen at {where}: {why}") from None
     logs.configure(settings)
-    run(settings)
+    run(settings, listening)

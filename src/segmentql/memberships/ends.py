@@ -10,9 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.tables import Cause
 
 BATCH_ROWS: Final = 5000
 """Leaves recorded in one transaction: some 0.1 s, so that nobody waits long for its locks."""
@@ -80,14 +78,17 @@ SELECT
     (SELECT count(*)
      FROM segments s JOIN memberships m ON m.segment_id = s.id
      WHERE s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
-       AND (m.expires_at IS NULL OR m.expires_at > now())) AS by_segment
+       AND (m.expires_at IS NULL OR m.expires_at > now())) AS by_segment,
+    coalesce(greatest(0, extract(epoch FROM now() - least(
+        (SELECT min(expires_at) FROM memberships WHERE expires_at <= now()),
+        (SELECT min(deleted_at) FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL)
+    ))), 0) AS oldest_seconds
 """)
 
 
 async def end_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
     """Record the leaves of up to `rows` memberships that have run out; how many it were."""
     ended: int = (await session.execute(_END_DUE, {"rows": rows})).scalar_one()
-    metrics.LEAVES_RECORDED.labels(Cause.TTL).inc(ended)
     return ended
 
 
@@ -102,7 +103,6 @@ async def record_segment_leaves(
     if not (await session.execute(_LOCK_UNTIDIED, values)).one_or_none():
         return False
     ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
-    metrics.LEAVES_RECORDED.labels(Cause.SEGMENT_DELETED).inc(ended)
     if ended:
         return True
     forgotten: Any = await session.execute(_FORGET_EXCLUSIONS, values)
@@ -123,5 +123,8 @@ async def untidied_segments(session: ReadSession) -> list[int]:
 
 
 async def untidied(session: ReadSession) -> Row[Any]:
-    """Count what has ended but is not recorded, as `by_ttl` and `by_segment`."""
+    """Count what has ended but is not recorded, as `by_ttl` and `by_segment`.
+
+    `oldest_seconds`: for how long the first of it has been so.
+    """
     return (await session.execute(_UNTIDIED)).one()

@@ -1,6 +1,7 @@
 """What people ask of reports, and read of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -8,6 +9,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAKE_REPORT, Message
 from segmentql.errors import InvalidInput, Refused, UserNotFound
+from segmentql.tables import ReportStatus
 
 REPORT_COLUMNS: Final = """
 r.id AS report_id, r.user_id, r.year, r.month, r.status, r.row_count, r.size_bytes,
@@ -54,6 +56,12 @@ WHERE r.user_id IS NOT NULL AND r.id < :before ORDER BY r.id DESC LIMIT :rows
 _PAGE_OF_USER = text(f"""
 SELECT {REPORT_COLUMNS} FROM reports r
 WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
+""")
+
+
+_KEPT = text("""
+SELECT status, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_seconds
+FROM reports GROUP BY status
 """)
 
 
@@ -113,3 +121,24 @@ async def report_page(
     else:
         statement = _PAGE if all_users_too else _PAGE_OF_SINGLE_USERS
     return (await session.execute(statement, values)).all()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The reports that are kept."""
+
+    numbers: Mapping[ReportStatus, int]
+    """By status, of each."""
+    oldest_waiting_seconds: float
+    """For how long the oldest that is not over has been asked for; 0 where all are."""
+
+
+async def count_by_status(session: ReadSession) -> Kept:
+    found = {ReportStatus(row.status): row for row in await session.execute(_KEPT)}
+    waiting = [
+        float(row.oldest_seconds)
+        for status, row in found.items()
+        if status in {ReportStatus.QUEUED, ReportStatus.RUNNING}
+    ]
+    numbers = {status: found[status].number if status in found else 0 for status in ReportStatus}
+    return Kept(numbers, max([0.0, *waiting]))

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
 from segmentql.moments import CHANGE_BY_ROLLOUT
@@ -178,7 +177,6 @@ taken_out AS (
     DELETE FROM memberships m USING change
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:take_out AS bigint[]))
       AND m.cause = 'ROLLOUT'
-    RETURNING 1
 ), moved AS (
     UPDATE memberships m
     SET updated_at = change.at, expires_at = CASE
@@ -205,9 +203,8 @@ taken_out AS (
         updated_at = excluded.updated_at, expires_at = excluded.expires_at,
         cause = excluded.cause, actor = excluded.actor
     WHERE m.expires_at <= excluded.updated_at
-    RETURNING 1
 )
-SELECT (SELECT count(*) FROM put_in) AS put_in, (SELECT count(*) FROM taken_out) AS taken_out
+SELECT 1
 """)
 
 _MOVE_ON = text("""
@@ -389,21 +386,17 @@ async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> Next:
     else:  # nobody is of the sample: the members are enough to look at
         looked = (await session.execute(_LOOK_AT_MEMBERS, values)).one()
     if looked.put_in or looked.take_out or looked.move_end:
-        written = (
-            await session.execute(
-                _WRITE,
-                {
-                    "segment_id": rollout.segment_id,
-                    "actor": rollout.actor,
-                    "expires_at": rollout.expires_at,
-                    "put_in": looked.put_in or [],
-                    "take_out": looked.take_out or [],
-                    "move_end": looked.move_end or [],
-                },
-            )
-        ).one()
-        metrics.ROLLOUT_CHANGES.labels("put_in").inc(written.put_in)
-        metrics.ROLLOUT_CHANGES.labels("taken_out").inc(written.taken_out)
+        await session.execute(
+            _WRITE,
+            {
+                "segment_id": rollout.segment_id,
+                "actor": rollout.actor,
+                "expires_at": rollout.expires_at,
+                "put_in": looked.put_in or [],
+                "take_out": looked.take_out or [],
+                "move_end": looked.move_end or [],
+            },
+        )
     if looked.seen < CHUNK_USERS:
         await _finish(session, rollout)
         return Next.NOTHING

@@ -82,6 +82,25 @@ _BY_SEGMENTS = text(f"""
 SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = ANY(:segment_ids)
 """)
 
+STATUSES: Final = (
+    *("SCHEDULED", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "WITHDRAWING", "CANCELLED"),
+    "FAILED",
+)
+"""What `status` may be."""
+
+_STATUSES = text(f"""
+SELECT status, count(*) AS number
+FROM (SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
+GROUP BY status
+""")
+
+_PASSES = text(f"""
+SELECT slug, progress
+FROM (SELECT s.slug, {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
+WHERE status IN ('RUNNING', 'WITHDRAWING')
+ORDER BY started_at DESC NULLS LAST, segment_id DESC LIMIT :at_most
+""")
+
 _COUNTS = text("""
 SELECT asked.segment_id, (
     SELECT count(*) FROM memberships m JOIN segments s ON s.id = m.segment_id
@@ -344,3 +363,15 @@ async def rollout_counts(session: ReadSession, segment_ids: Sequence[int]) -> di
     """Count `enrolled` and `excluded`, exactly: it costs an index scan over all of them."""
     rows = await session.execute(_COUNTS, {"segment_ids": list(segment_ids)})
     return {row.segment_id: row for row in rows}
+
+
+async def count_by_status(session: ReadSession) -> dict[str, int]:
+    """How many rollouts of segments that exist have each status, of all `STATUSES`."""
+    rows = await session.execute(_STATUSES)
+    return {**dict.fromkeys(STATUSES, 0), **{row.status: row.number for row in rows}}
+
+
+async def progress_of_passes(session: ReadSession, *, at_most: int) -> dict[str, float]:
+    """How far the passes under way are (0 to 1), by slug; those that started last."""
+    rows = await session.execute(_PASSES, {"at_most": at_most})
+    return {row.slug: float(row.progress) for row in rows}

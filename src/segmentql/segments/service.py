@@ -34,6 +34,8 @@ WHERE s.deleted_at IS NULL AND s.slug > :after
 ORDER BY s.slug LIMIT :rows
 """)
 
+_EXISTING = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
+
 _CREATE = text(f"""
 INSERT INTO segments AS s (slug, name, description, created_at, updated_at)
 SELECT :slug, CAST(:name AS text), CAST(:description AS text), at, at
@@ -208,3 +210,8 @@ async def segment_page(
         "rows": rows,
     }
     return (await session.execute(_PAGE, values)).all()
+
+
+async def count(session: ReadSession) -> int:
+    """How many segments there are now."""
+    return int((await session.execute(_EXISTING)).scalar_one())

@@ -1,0 +1,85 @@
+"""`/metrics`: who may read it, and what the process and those that share its folder counted."""
+
+import hmac
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from segmentql.metrics import Asked
+from segmentql.settings import Settings
+
+Samples: TypeAlias = Mapping[tuple[str, ...], float]
+"""Values by the values of the labels."""
+
+
+def refusal(request: Request, settings: Settings) -> Response | None:
+    """What whoever may not read the metrics gets; None: they may."""
+    if settings.metrics_token is None:
+        if settings.auth == "off":
+            return None
+        return PlainTextResponse(
+            "Set SEGMENTQL_METRICS_TOKEN, and have Prometheus send it as a bearer token.\n",
+            status_code=403,
+        )
+    given = request.headers.get("authorization", "").encode()
+    if hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
+        return None
+    return PlainTextResponse(
+        "Metrics need the token of SEGMENTQL_METRICS_TOKEN: Authorization: Bearer <token>.\n",
+        status_code=401,
+        headers={"www-authenticate": 'Bearer realm="segmentql metrics"'},
+    )
+
+
+def exposition(settings: Settings, asked: Iterable[tuple[Asked, Samples]] = ()) -> Response:
+    """Everything as Prometheus reads it; `asked` is what was asked for this answer."""
+    collected = [_of_processes(settings.metrics_dir), _of_this_answer(asked)]
+    return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
+
+
+def _of_processes(folder: Path | None) -> bytes:
+    if folder is None:
+        return generate_latest(PROCESS_REGISTRY)
+    _forget_the_dead(folder)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What a process that was killed had in use is in use no more; what it counted, it counted."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass  # it lives, as somebody else
+
+
+def _of_this_answer(asked: Iterable[tuple[Asked, Samples]]) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Answered(list(asked)))
+    return generate_latest(registry)
+
+
+class _Answered(Collector):
+    def __init__(self, asked: list[tuple[Asked, Samples]]) -> None:
+        self._asked = asked
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for gauge, samples in self._asked:
+            family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
+            for labels, value in samples.items():
+                family.add_metric(labels, value)
+            yield family
