@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e fuzz bench bench-smoke lint format types schema explorer lock check
+.PHONY: help run compose test e2e fuzz bench bench-smoke lint format types schema explorer lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, GraphiQL
 	@$(BIN)/python explorer/build.py --if-stale
 	@exec $(BIN)/segmentql up $(ARGS)
+
+compose: ## Run everything in containers: needs Docker; writes .env with passwords once
+	@$(PYTHON) compose/write_env.py
+	docker compose up --build --wait
 
 test: $(INSTALLED) ## Run the tests against a real PostgreSQL, Redis and store; prints branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
@@ -69,6 +73,9 @@ explorer: $(INSTALLED) ## Build the GraphiQL page
 	$(BIN)/python explorer/build.py --strict
 
 lock: $(INSTALLED) ## Choose the newest versions and write the lock files
+	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		--output-file requirements-build.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements.lock

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,7 +18,8 @@ from segmentql.adapters.database import sqlstate
 from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
 from segmentql.tables import Base
-from tests.conftest import Sql, environment, make_database
+from tests.conftest import Sql, environment
+from tests.databases import blank_database
 
 CATALOGUE = {
     "relations": """
@@ -76,12 +76,8 @@ async def downgrade(settings: Settings, revision: str = "base") -> None:
 @pytest.fixture
 async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
     """The settings of a service whose database is there and empty."""
-    name = f"blank_{uuid.uuid4().hex}"
-    await make_database(servers, name)
-    yield servers.settings(name)
-    connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
-    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await connection.close()
+    async with blank_database(servers) as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+# One image for the API, workers and migrations: `docker run segmentql serve | worker | migrate ...`
+# BASE needs Python 3.11 or later with venv, at the same place in both stages.
+ARG BASE=python:3.12-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+WORKDIR /build
+RUN python3 -m venv /opt/segmentql && python3 -m venv tools
+COPY requirements.lock requirements-build.lock ./
+# Wheels alone: nothing is compiled, and nothing of a package is run before it is checked.
+RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
+        --requirement requirements.lock \
+    && tools/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
+        --requirement requirements-build.lock
+# The GraphiQL page by itself: it changes seldom.
+COPY explorer explorer
+RUN tools/bin/python explorer/build.py --strict && rm -rf explorer/node_modules
+COPY pyproject.toml README.md ./
+COPY alembic alembic
+COPY src src
+# Compiled here, for where the image runs nothing can be written.
+RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+    && /opt/segmentql/bin/python -m pip install --no-deps wheels/*.whl \
+    && /opt/segmentql/bin/python -m pip uninstall --yes pip setuptools \
+    && /opt/segmentql/bin/python -m compileall -q /opt/segmentql/lib
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="SegmentQL" \
+      org.opencontainers.image.description="A GraphQL server for users and the segments they belong to"
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin segmentql
+COPY --from=build /opt/segmentql /opt/segmentql
+ENV PATH=/opt/segmentql/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /
+USER 10001:10001
+EXPOSE 8080
+ENTRYPOINT ["segmentql"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8080", "--workers", "2"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=3)"]

@@ -1,0 +1,24 @@
+"""Databases of a test's own."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from segmentql.local import LocalServers, named
+from segmentql.settings import Settings
+from tests.conftest import make_database
+
+
+@asynccontextmanager
+async def blank_database(servers: LocalServers) -> AsyncIterator[Settings]:
+    """The settings of a service whose database is there and empty, until the exit."""
+    name = f"blank_{uuid.uuid4().hex}"
+    await make_database(servers, name)
+    try:
+        yield servers.settings(name)
+    finally:
+        connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await connection.close()

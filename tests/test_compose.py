@@ -1,0 +1,258 @@
+"""compose.yaml, as far as it can be looked at without Docker: by its schema, and word for word."""
+
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from segmentql import cli
+from segmentql.cli.serve import GRACE_SECONDS
+from segmentql.local.postgres import OWNER, SERVICE
+from segmentql.settings import PREFIX, Settings, child_environment
+from segmentql.values import key_token
+from segmentql.worker import STOP_SECONDS
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "compose.yaml"
+WRITE_ENV = ROOT / "compose" / "write_env.py"
+IMAGE_ENTRY = ["segmentql"]
+OUR_SERVICES = ("migrate", "first-key", "api", "worker")
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<rest>:[-?][^}]*)\}")
+"""As compose has them: `${NAME:-default}` or `${NAME:?message}`."""
+
+COMPOSE: Mapping[str, Any] = yaml.safe_load(FILE.read_text())
+SERVICES: Mapping[str, Any] = COMPOSE["services"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What `make compose` writes into `.env`."""
+    file = tmp_path_factory.mktemp("compose") / ".env"
+    subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
+    lines = file.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def interpolated(text: str, variables: Mapping[str, str]) -> str:
+    """A text as compose reads it.
+
+    Raises:
+        LookupError: a variable without a default is not set; with the message.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name, rest = found["name"], found["rest"]
+        if name in variables:
+            return variables[name]
+        if rest.startswith(":?"):
+            raise LookupError(f"{name} {rest[2:]}")
+        return rest.removeprefix(":-")
+
+    return VARIABLE.sub(value, text).replace("$$", "$")
+
+
+def environment_of(service: str, variables: Mapping[str, str]) -> dict[str, str]:
+    given = SERVICES[service]["environment"]
+    return {name: interpolated(str(text), variables) for name, text in given.items()}
+
+
+def test_it_keeps_composes_schema() -> None:
+    checked = subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", "vendor.compose-spec", str(FILE)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_variable_is_written_once_or_has_a_default(written: Mapping[str, str]) -> None:
+    found = list(VARIABLE.finditer(FILE.read_text()))
+    assert len(found) == FILE.read_text().count("${")
+    needed = {one["name"] for one in found if one["rest"].startswith(":?")}
+    assert needed == written.keys()
+
+
+def test_without_the_file_it_stops_and_names_it() -> None:
+    with pytest.raises(LookupError, match=r"^\w+ is not set; `make compose` writes it into \.env$"):
+        interpolated(FILE.read_text(), {})
+
+
+def test_the_file_is_private_random_and_never_overwritten(
+    tmp_path: Path, written: Mapping[str, str]
+) -> None:
+    file = tmp_path / ".env"
+    for _ in range(2):
+        subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if line[0] != "#")
+    assert lines.keys() == written.keys()
+    assert set(lines.values()).isdisjoint(written.values())
+    file.write_text("MINE=1\n")
+    subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
+    assert file.read_text() == "MINE=1\n"
+    key_token(written["FIRST_KEY"])
+
+
+def test_the_file_changes_no_setting_of_segmentql_up(written: Mapping[str, str]) -> None:
+    assert [name for name in written if name.startswith(PREFIX)] == []
+
+
+@pytest.mark.parametrize("service", OUR_SERVICES)
+def test_our_services_have_settings_that_are_right(
+    service: str, written: Mapping[str, str], tmp_path: Path
+) -> None:
+    given = environment_of(service, written)
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert given.keys() <= known
+    said = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "from segmentql.settings import load_settings; load_settings(with_store=True)",
+        ],
+        env=child_environment(given),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+
+
+def test_addresses_name_services_their_ports_and_the_roles(written: Mapping[str, str]) -> None:
+    migrate, api = environment_of("migrate", written), environment_of("api", written)
+    database = "postgresql://{}:{}@postgres:5432/segmentql"
+    owner_password, password = (
+        written[f"POSTGRES_{role}_PASSWORD"] for role in ("OWNER", "SERVICE")
+    )
+    assert migrate["SEGMENTQL_MIGRATION_DATABASE_URL"] == database.format(OWNER, owner_password)
+    assert api["SEGMENTQL_DATABASE_URL"] == database.format(SERVICE, password)
+    assert api["SEGMENTQL_REDIS_URL"] == f"redis://:{written['REDIS_PASSWORD']}@redis:6379/0"
+    assert api["SEGMENTQL_S3_ENDPOINT_URL"] == "http://minio:9000"
+    assert "SEGMENTQL_MIGRATION_DATABASE_URL" not in api
+    assert "SEGMENTQL_FIRST_KEY" not in api
+    roles = (ROOT / "compose/postgres/roles.sh").read_text()
+    for role in (OWNER, SERVICE):
+        assert f"CREATE ROLE {role} LOGIN" in roles
+    variables = set(re.findall(r"\\getenv \w+ (\w+)", roles))
+    assert variables <= environment_of("postgres", written).keys()
+    set_up = environment_of("minio-setup", written)
+    assert {name: set_up[name] for name in set_up if name in api} == {
+        name: api[name] for name in api if name in set_up
+    }
+    asked = set(re.findall(r"\$\{(\w+):\?\}", (ROOT / "minio/set-up.sh").read_text()))
+    assert asked <= set_up.keys()
+
+
+def _command(service: str) -> list[str]:
+    command = SERVICES[service].get("command", [])
+    return shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+
+
+@pytest.mark.parametrize("service", OUR_SERVICES)
+def test_our_commands_exist_with_their_options(service: str) -> None:
+    command: click.Command = cli.main
+    words = _command(service)
+    while isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), words.pop(0)) or pytest.fail(service)
+    command.make_parser(click.Context(command)).parse_args(words)
+
+
+def test_the_image_is_the_dockerfiles() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    declared = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    for service in OUR_SERVICES:
+        assert SERVICES[service]["build"]["args"].keys() == declared
+        assert (ROOT / SERVICES[service]["build"]["context"] / "Dockerfile").exists()
+        assert SERVICES[service]["image"] == SERVICES["api"]["image"]
+    assert f"ENTRYPOINT {str(IMAGE_ENTRY).replace(chr(39), chr(34))}" in text
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+    paths = [path for line in copied for path in line.split()]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    let_in = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert set(paths) == let_in
+
+
+def _mounts() -> Iterator[tuple[str, str, str]]:
+    for name, service in SERVICES.items():
+        for mount in service.get("volumes", []):
+            source, target = mount.split(":")[:2]
+            yield name, source, target
+
+
+def test_volumes_are_declared_and_paths_exist() -> None:
+    named = {source for _, source, _ in _mounts() if not source.startswith(".")}
+    assert named == COMPOSE["volumes"].keys()
+    paths = [source for _, source, _ in _mounts() if source.startswith(".")]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_what_commands_name_inside_containers_is_mounted_there() -> None:
+    prometheus = next(word for word in _command("prometheus") if "config.file" in word)
+    file = prometheus.partition("=")[2]
+    source = next(s for name, s, t in _mounts() if name == "prometheus" and file.startswith(t))
+    assert (ROOT / source / Path(file).name).exists()
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    dashboards = next(s for _, s, t in _mounts() if home.startswith(f"{t}/") and "grafana" in t)
+    assert (ROOT / dashboards / Path(home).name).exists()
+    script = SERVICES["minio-setup"]["entrypoint"][1]
+    assert (ROOT / script.lstrip("/")).exists()
+
+
+def test_ports_are_open_to_this_machine_alone_and_differ() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+    outside = [interpolated(port, {}).split(":")[1] for port in ports]
+    assert len(set(outside)) == len(outside) == 4
+
+
+def test_everything_is_limited_restarted_looked_after_and_given_time() -> None:
+    for name, service in SERVICES.items():
+        assert service["deploy"]["resources"]["limits"]["memory"], name
+        assert service["restart"] in {"unless-stopped", "on-failure:5"}, name
+        assert service["healthcheck"], name
+        assert "no-new-privileges:true" in service.get("security_opt", []) or name == "postgres"
+    for name in OUR_SERVICES:
+        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > STOP_SECONDS
+    assert int(SERVICES["api"]["stop_grace_period"].rstrip("s")) > GRACE_SECONDS
+
+
+def test_who_is_waited_for_exists_and_can_be() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            awaited = SERVICES[other]
+            ends = awaited["restart"] == "on-failure:5"
+            expected = "service_completed_successfully" if ends else "service_healthy"
+            assert how["condition"] == expected, (name, other)
+            assert ends or "test" in awaited["healthcheck"], (name, other)
+
+
+def test_health_checks_ask_the_ports_that_are_served(written: Mapping[str, str]) -> None:
+    api, worker = SERVICES["api"], SERVICES["worker"]
+    assert "127.0.0.1:8080/readyz" in str(api["healthcheck"]["test"])
+    assert _command("api")[_command("api").index("--port") + 1] == "8080"
+    port = environment_of("worker", written)["SEGMENTQL_WORKER_PORT"]
+    assert f"127.0.0.1:{port}/healthz" in str(worker["healthcheck"]["test"])
+    scraped = (ROOT / "monitoring/prometheus/prometheus.yml").read_text()
+    for target in ("api:8080", f"worker:{port}"):
+        assert target in scraped
+    for secret in COMPOSE["secrets"]:
+        assert f"/run/secrets/{secret}" in scraped
+    assert {one["environment"] for one in COMPOSE["secrets"].values()} <= written.keys()

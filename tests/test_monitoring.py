@@ -1,0 +1,123 @@
+"""Alerts and dashboards read metrics that there are, by labels that they have."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import Counter, Gauge, Histogram
+
+from segmentql import metrics
+from tests.promql import reads
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "monitoring"
+ALERTS = yaml.safe_load((MONITORING / "prometheus/alerts.yml").read_text())
+RULES: list[Mapping[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+BY_PROMETHEUS = {"up": {"job", "instance"}}
+OF_EVERY_SERIES = {"job", "instance"}
+
+
+def _labels() -> dict[str, set[str]]:
+    """The labels of every metric, by its name as it is exposed."""
+    found = dict(BY_PROMETHEUS)
+    for value in vars(metrics).values():
+        if isinstance(value, metrics.Asked):
+            found[value.name] = set(value.labels)
+        elif isinstance(value, Counter | Gauge | Histogram):
+            (described,) = value.describe()
+            ending = "_total" if isinstance(value, Counter) else ""
+            of_buckets = {"le"} if isinstance(value, Histogram) else set()
+            found[described.name + ending] = {*value._labelnames, *of_buckets}
+    return found
+
+
+def _build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build", MONITORING / "grafana/build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module
+
+
+BUILD = _build()
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for rule in RULES:
+        yield rule["alert"], rule["expr"]
+    for name, (_, panels) in BUILD.DASHBOARDS.items():
+        for panel in panels:
+            for query, _ in panel.queries:
+                yield f"{name}: {panel.title}", query
+
+
+@pytest.mark.parametrize(("where", "expression"), expressions())
+def test_what_is_read_exists(where: str, expression: str) -> None:
+    known = _labels()
+    names, labels = reads(expression)
+    assert names, where
+    assert names <= known.keys()
+    assert labels <= OF_EVERY_SERIES.union(*(known[name] for name in names))
+
+
+def test_every_metric_of_ours_is_in_a_dashboard() -> None:
+    shown = {
+        name for where, expression in expressions() if ":" in where for name in reads(expression)[0]
+    }
+    assert shown == _labels().keys() - BY_PROMETHEUS.keys()
+
+
+@pytest.mark.parametrize("name", BUILD.DASHBOARDS)
+def test_a_dashboard_is_as_it_is_built(name: str) -> None:
+    text = (MONITORING / f"grafana/dashboards/{name}.json").read_text()
+    assert text == BUILD.written(name), "run: python monitoring/grafana/build.py"
+    made = json.loads(text)
+    ids = [panel["id"] for panel in made["panels"]]
+    titles = [panel["title"] for panel in made["panels"]]
+    assert (len(set(ids)), len(set(titles))) == (len(ids), len(titles))
+
+
+def test_no_dashboard_is_there_that_is_not_built() -> None:
+    there = {file.stem for file in (MONITORING / "grafana/dashboards").iterdir()}
+    assert there == BUILD.DASHBOARDS.keys()
+    assert len({title for title, _ in BUILD.DASHBOARDS.values()}) == len(there)
+
+
+def test_dashboards_ask_the_data_source_that_is_provisioned() -> None:
+    file = MONITORING / "grafana/provisioning/datasources/prometheus.yml"
+    (source,) = yaml.safe_load(file.read_text())["datasources"]
+    assert {"type": source["type"], "uid": source["uid"]} == BUILD.SOURCE
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    service, port = source["url"].removeprefix("http://").split(":")
+    assert str(compose[service]["ports"][0]).endswith(f":{port}")
+    providers = MONITORING / "grafana/provisioning/dashboards/dashboards.yml"
+    (provider,) = yaml.safe_load(providers.read_text())["providers"]
+    mounted = [mount.split(":")[1] for mount in compose["grafana"]["volumes"]]
+    assert provider["options"]["path"] in mounted
+
+
+def test_every_alert_says_what_to_do_and_is_tested() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(set(names)) == len(names)
+    runbook = (MONITORING / "README.md").read_text()
+    rows = re.findall(r'^\| <a id="(\w+)"></a>(\w+) \|', runbook, re.MULTILINE)
+    assert rows == [(name.lower(), name) for name in names]
+    for rule in RULES:
+        assert rule["annotations"].keys() == {"summary", "runbook"}
+        assert rule["annotations"]["runbook"] == f"monitoring/README.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+    cases = yaml.safe_load((MONITORING / "prometheus/alerts_test.yml").read_text())["tests"]
+    tried = {
+        (test["alertname"], bool(test["exp_alerts"]))
+        for case in cases
+        for test in case["alert_rule_test"]
+    }
+    assert tried == {(name, fires) for name in names for fires in (True, False)}
