@@ -1,4 +1,4 @@
-"""Which metrics and labels a PromQL expression reads: as much of the language as ours are made of."""
+"""Which metrics and labels a PromQL expression reads; as much of the language as ours need."""
 
 import re
 

@@ -40,7 +40,8 @@ def _labels() -> dict[str, set[str]]:
 
 def _build() -> ModuleType:
     spec = importlib.util.spec_from_file_location("build", MONITORING / "grafana/build.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look for it there
     spec.loader.exec_module(module)
@@ -59,7 +60,7 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{name}: {panel.title}", query
 
 
-@pytest.mark.parametrize(("where", "expression"), expressions())
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
 def test_what_is_read_exists(where: str, expression: str) -> None:
     known = _labels()
     names, labels = reads(expression)

@@ -43,11 +43,9 @@ def quantile(q: float, metric: str, by: str = "", where: str = "") -> tuple[str,
 
 def asked(metric: str, by: str = "", legend: str = "") -> tuple[str, str]:
     """What every API says alike: the largest."""
-    return (
-        (f"max by ({by}) ({metric})", f"{{{{{by}}}}}")
-        if by
-        else (f"max({metric})", legend or metric)
-    )
+    if by:
+        return f"max by ({by}) ({metric})", f"{{{{{by}}}}}"
+    return f"max({metric})", legend
 
 
 REQUESTS, SECONDS = "segmentql_requests_total", "segmentql_request_duration_seconds"
@@ -205,7 +203,8 @@ DATA = (
         "short",
         [
             (
-                "sum(increase(segmentql_joins_total[1h])) - sum(increase(segmentql_leaves_total[1h]))",
+                "sum(increase(segmentql_joins_total[1h]))"
+                " - sum(increase(segmentql_leaves_total[1h]))",
                 "growth",
             )
         ],
@@ -242,7 +241,7 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
         "description": panel.description,
         "datasource": SOURCE,
         "gridPos": {"x": column * WIDTH, "y": row * HEIGHT, "w": WIDTH, "h": HEIGHT},
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "options": {
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
             "tooltip": {"mode": "multi", "sort": "desc"},

@@ -1,7 +1,9 @@
 """What end-to-end tests stand on: the API as a process of its own."""
 
 import asyncio
+import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +16,17 @@ import pytest
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
+from tests.e2e.up import nothing_runs
+
+
+@pytest.fixture
+async def home() -> AsyncIterator[Path]:
+    """Where a user runs `segmentql up`; every account may enter. Nothing may run in it at last."""
+    folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
+    folder.chmod(0o755)
+    yield folder
+    await until(lambda: nothing_runs(folder))
+    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -38,7 +35,7 @@ from tests.e2e.chaos_client import (
     Tally,
 )
 from tests.e2e.chaos_model import Entry, Person
-from tests.e2e.test_up import Up, nothing_runs, running
+from tests.e2e.up import Up, running
 from tests.timeline import lies_of_history
 
 pytestmark = [
@@ -121,16 +118,6 @@ class Killer:
                 backends.append(int(process.name))
         with contextlib.suppress(IndexError, ProcessLookupError):  # they come and go
             os.kill(self._random.choice(backends), signal.SIGKILL)
-
-
-@pytest.fixture
-async def home() -> AsyncIterator[Path]:
-    """A folder that every account may enter. Nothing may run in it at last."""
-    folder = Path(tempfile.mkdtemp(prefix="segmentql-chaos-"))
-    folder.chmod(0o755)
-    yield folder
-    await until(lambda: nothing_runs(folder))
-    shutil.rmtree(folder)
 
 
 async def test_random_kills_under_load_leave_the_truth(home: Path) -> None:

@@ -4,9 +4,7 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +22,7 @@ from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_CLASS
 from tests.conftest import Api, Sql, until
 from tests.e2e.chaos_client import RECOVERY_SECONDS
 from tests.e2e.test_chaos import LONG_LIFE_SECONDS, superuser_url
-from tests.e2e.test_up import Up, nothing_runs, running
+from tests.e2e.up import Up, running
 from tests.rollouts.steps import membership_ids, sample_of, store_users, written
 from tests.rollouts.through_workers import (
     assert_in_are,
@@ -55,16 +53,6 @@ SELECT md5(string_agg(row::text, '|' ORDER BY row::text)) FROM (
     UNION ALL SELECT to_jsonb(s) FROM segments s WHERE id <> $1
 ) AS everything
 """
-
-
-@pytest.fixture
-async def home() -> AsyncIterator[Path]:
-    """A folder that every account may enter. Nothing may run in it at last."""
-    folder = Path(tempfile.mkdtemp(prefix="segmentql-rollouts-"))
-    folder.chmod(0o755)
-    yield folder
-    await until(lambda: nothing_runs(folder))
-    shutil.rmtree(folder)
 
 
 SAMPLING = 0

@@ -5,19 +5,12 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import stat
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from segmentql.adapters.storage import Storage
@@ -25,135 +18,20 @@ from segmentql.local import local_servers
 from segmentql.local.ports import free_port
 from segmentql.local.strays import ON_LINUX
 from segmentql.settings import child_environment
-from tests.conftest import until, without_cost
+from tests.conftest import until
+from tests.e2e.up import (
+    NONE_OUTSIDE,
+    processes_of,
+    running,
+)
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not ON_LINUX, reason="looks for left processes in Linux' /proc"),
 ]
 
-NONE_OUTSIDE = dict.fromkeys(
-    (
-        *("SEGMENTQL_DATABASE_URL", "SEGMENTQL_MIGRATION_DATABASE_URL"),
-        *("SEGMENTQL_REDIS_URL", "SEGMENTQL_S3_ENDPOINT_URL", "SEGMENTQL_AUTH"),
-    ),
-    "",
-)
-READY_SECONDS = 120  # a cap for slow machines; what is promised is measured elsewhere
 CREATE = '{"query": "mutation { createSegment(input: {slug: \\"kept\\"}) { segment { slug } } }"}'
 READ = '{"query": "{ segment(slug: \\"kept\\") { slug } }"}'
-
-
-@pytest.fixture
-async def home() -> AsyncIterator[Path]:
-    """Where a user runs `segmentql up`; every account may enter. Nothing may run in it at last."""
-    folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
-    folder.chmod(0o755)
-    yield folder
-    await until(lambda: nothing_runs(folder))
-    shutil.rmtree(folder)
-
-
-class Up:
-    """A running `segmentql up`."""
-
-    def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.data = home / "data"
-        self.port = port
-        self.process = process
-        self._log = log
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text()
-
-    def pid_of(self, name: str) -> int | None:
-        file = self.data / "run" / f"{name}.pid"
-        return int(file.read_text().split()[0]) if file.exists() else None
-
-    async def says(self, text: str, *, times: int = 1) -> None:
-        """Wait until it has said something; fail at once when it ends instead."""
-
-        async def said() -> bool:
-            if self.said.count(text) >= times:
-                return True
-            assert self.process.poll() is None, self.said
-            return False
-
-        await until(said, seconds=READY_SECONDS)
-
-    async def ends(self) -> int:
-        async def ended() -> bool:
-            return self.process.poll() is not None
-
-        await until(ended, seconds=READY_SECONDS)
-        return self.process.returncode
-
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return await self.ends()
-
-    async def ask(self, body: str, **headers: str) -> str:
-        async with httpx.AsyncClient(timeout=30) as client:
-            response = await client.post(
-                f"http://127.0.0.1:{self.port}/graphql",
-                content=body,
-                headers={"content-type": "application/json", **headers},
-            )
-        return response.text
-
-    async def answer(self, body: str) -> Any:
-        """What it answers, but for the cost."""
-        return without_cost(json.loads(await self.ask(body)))
-
-
-@asynccontextmanager
-async def running(
-    home: Path, *options: str, port: int | None = None, **environment: str
-) -> AsyncIterator[Up]:
-    """Start `segmentql up`, and stop it if it still runs at the end."""
-    up = launch(home, options, port or free_port(), environment)
-    try:
-        yield up
-    finally:
-        if up.process.poll() is None:
-            await up.stop()
-
-
-def launch(home: Path, options: Sequence[str], port: int, environment: Mapping[str, str]) -> Up:
-    log = home / f"up-{time.monotonic_ns()}.log"
-    own = ["--data-dir", "data", "--port", str(port)]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "segmentql", "up", *own, *options],
-            cwd=home,
-            env=child_environment({**NONE_OUTSIDE, **environment}),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    return Up(home, port, process, log)
-
-
-async def nothing_runs(home: Path) -> bool:
-    return processes_of(home) == []
-
-
-def processes_of(home: Path) -> list[str]:
-    """The living processes that were started for a folder, or work in it."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            traces = [
-                (process / "cmdline").read_bytes(),
-                (process / "environ").read_bytes(),
-                bytes((process / "cwd").readlink()),
-            ]
-        except OSError:
-            continue
-        if any(bytes(home) in trace for trace in traces):
-            found.append(f"{process.name} {traces[0]!r}")
-    return found
 
 
 async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) -> None:

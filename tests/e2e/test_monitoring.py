@@ -1,0 +1,293 @@
+"""A real Prometheus scrapes a real `segmentql up` to which everything happens.
+
+Then every panel of every dashboard has something to show, and every alert something to read.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import yaml
+
+from segmentql.local.ports import free_port
+from segmentql.settings import child_environment
+from tests.conftest import until
+from tests.e2e.up import NONE_OUTSIDE, Up, running
+from tests.promql import reads
+from tests.test_monitoring import BUILD, MONITORING, RULES
+
+PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+TOKEN = "metrics-token-of-16"
+KEY = f"sgql_firstkeyfir0_{'5e' * 32}"
+SCRAPE_SECONDS = 1
+RATE_INTERVAL = "10s"
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        PROMETHEUS is None or PROMTOOL is None,
+        reason="no Prometheus with promtool on PATH (Debian: apt-get install prometheus)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", "--syntax-only", "prometheus.yml"),
+        ("check", "rules", "alerts.yml"),
+        ("test", "rules", "alerts_test.yml"),
+    ],
+)
+def test_promtool_finds_nothing_wrong(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [str(PROMTOOL), *arguments],
+        cwd=MONITORING / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Prometheus:
+    """A running one."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def ask(self, path: str, **parameters: str | list[str]) -> Any:
+        answer = (await self._client.get(f"/api/v1/{path}", params=parameters)).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    async def has_scraped(self, jobs: int) -> bool:
+        try:
+            targets = (await self.ask("targets"))["activeTargets"]
+        except httpx.TransportError:
+            return False
+        return [target["health"] for target in targets] == ["up"] * jobs
+
+    async def shows(self, expression: str, seconds: int = 120) -> bool:
+        """Whether an expression had a value that is one, at any moment of late."""
+        (at,) = [float((await self.ask("query", query="time()"))["result"][0])]
+        found = await self.ask(
+            "query_range",
+            query=expression,
+            start=str(at - seconds),
+            end=str(at),
+            step=str(SCRAPE_SECONDS),
+        )
+        values = [value for series in found["result"] for _, value in series["values"]]
+        return any(value != "NaN" for value in values)
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, targets: dict[str, int]) -> AsyncIterator[Prometheus]:
+    """Run Prometheus by our own files; only targets, token and pace are the test's."""
+    configuration = yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text())
+    shutil.copy(MONITORING / "prometheus/alerts.yml", folder)
+    (folder / "token").write_text(TOKEN)
+    pace = f"{SCRAPE_SECONDS}s"
+    configuration["global"] = {"scrape_interval": pace, "evaluation_interval": pace}
+    for job in configuration["scrape_configs"]:
+        job["authorization"]["credentials_file"] = str(folder / "token")
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{targets[job['job_name']]}"]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    port = free_port()
+    with (folder / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(PROMETHEUS),
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stderr=log,
+        )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            running_one = Prometheus(client)
+            await until(lambda: running_one.has_scraped(len(targets)))
+            yield running_one
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+class Story:
+    """Everything that can happen, in little."""
+
+    def __init__(self, up: Up, client: httpx.AsyncClient) -> None:
+        self._up = up
+        self._client = client
+
+    async def gql(self, query: str, key: str = KEY) -> Any:
+        answer = await self._client.post(
+            "/graphql", json={"query": query}, headers={"authorization": f"Bearer {key}"}
+        )
+        return answer.json()
+
+    async def told(self, slice_: float = 3 * SCRAPE_SECONDS) -> None:
+        """Ask now and then meanwhile, so that what goes on is scraped."""
+        ends = asyncio.get_running_loop().time() + slice_
+        while asyncio.get_running_loop().time() < ends:
+            await self.gql("query Which { user(id: 1) { segments { slug } } }")
+            await asyncio.sleep(0.1)
+
+    async def reads_and_changes(self) -> None:
+        for number in range(1, 21):
+            await self.gql(
+                f"mutation {{ createUser(input: {{id: {number}}}) {{ user {{ id }} }} }}"
+            )
+        for slug in ("hand", "gone"):
+            await self.gql(
+                f'mutation {{ createSegment(input: {{slug: "{slug}"}}) {{ segment {{ id }} }} }}'
+            )
+        add = 'mutation {{ updateUserSegments(input: {{userId: {}, add: ["hand", "gone"]{}}})'
+        add += " {{ segmentsAdded }} }}"
+        await self.gql(add.format(1, ", ttlSeconds: 1"))
+        await self.gql(add.format(2, ""))
+        await self.gql("{ user(id: 0) { id } }")  # BAD_REQUEST
+        await self.gql("{ nothing }")  # refused
+        await self.gql("{ user(id: 1) { id } }", key=f"sgql_{'z' * 12}_{'0' * 64}")
+        await self.gql(
+            "mutation { createReport(input: {year: 2024, month: 3, waitSeconds: 30})"
+            " { report { status } } }"
+        )
+
+    async def too_often(self) -> None:
+        """By one key; the limit is low here."""
+        query = "query Burst { __typename }"
+        answers = await asyncio.gather(*(self.gql(query) for _ in range(400)))
+        assert "RATE_LIMITED" in json.dumps(answers)
+
+    async def rollout_while_the_worker_hangs(self) -> None:
+        worker = self._up.pid_of("worker")
+        assert worker is not None
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            await self.gql(
+                'mutation { createSegment(input: {slug: "all", rollout: {percent: 100}})'
+                " { segment { id } } }"
+            )
+            await self.told()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    async def faults(self) -> None:
+        """A job that fails, and a look of the scheduler that does."""
+        running_settings = json.loads((self._up.data / "run/settings.json").read_text())
+        owner = await asyncpg.connect(running_settings["migration_database_url"])
+        lost = {"exclusions": "lost_exclusions", "reports": "lost_reports"}
+        try:
+            for table, other in lost.items():
+                await owner.execute(f"ALTER TABLE {table} RENAME TO {other}")
+            await self.gql('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
+            await self.told()
+        finally:
+            for table, other in lost.items():
+                await owner.execute(f"ALTER TABLE {other} RENAME TO {table}")
+            await owner.close()
+
+    async def redis_hangs(self) -> None:
+        redis = self._up.pid_of("redis")
+        assert redis is not None
+        os.kill(redis, signal.SIGSTOP)
+        try:
+            await self.gql(
+                'mutation { updateUserSegments(input: {userId: 3, add: ["hand"], ttlSeconds: 1})'
+                " { segmentsAdded } }"
+            )
+            await self.told(6 * SCRAPE_SECONDS)
+        finally:
+            os.kill(redis, signal.SIGCONT)
+
+    async def all_of_it(self) -> None:
+        steps: tuple[Callable[[], Awaitable[None]], ...] = (
+            self.reads_and_changes,
+            self.told,
+            self.rollout_while_the_worker_hangs,
+            self.faults,
+            self.redis_hangs,
+            self.told,
+            self.too_often,
+        )
+        for step in steps:
+            await step()
+
+
+async def test_panels_show_and_alerts_read_what_a_running_service_tells(
+    home: Path, tmp_path: Path
+) -> None:
+    worker_port = free_port()
+    settings = {
+        "SEGMENTQL_AUTH": "required",
+        "SEGMENTQL_FIRST_KEY": KEY,
+        "SEGMENTQL_METRICS_TOKEN": TOKEN,
+        "SEGMENTQL_RATE_PER_SECOND": "200",
+        "SEGMENTQL_WORKER_PORT": str(worker_port),
+    }
+    async with running(home, port=None, **settings) as up:
+        await up.says("ready after")
+        ensuring = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segmentql", "keys", "ensure-first", "--data-dir", "data"),
+            cwd=home,
+            env=child_environment({**NONE_OUTSIDE, **settings}),
+        )
+        assert await ensuring.wait() == 0
+        targets = {"segmentql-api": up.port, "segmentql-worker": worker_port}
+        address = f"http://127.0.0.1:{up.port}"
+        async with (
+            prometheus(tmp_path, targets) as scraping,
+            httpx.AsyncClient(base_url=address, timeout=60) as client,
+        ):
+            story = Story(up, client)
+            await story.all_of_it()
+            queries = {
+                f"{name}: {panel.title}: {query}": query.replace("$__rate_interval", RATE_INTERVAL)
+                for name, (_, panels) in BUILD.DASHBOARDS.items()
+                for panel in panels
+                for query, _ in panel.queries
+            }
+
+            async def empty() -> list[str]:
+                return [
+                    where for where, query in queries.items() if not await scraping.shows(query)
+                ]
+
+            async def all_show() -> bool:
+                await story.told(SCRAPE_SECONDS)
+                return not await empty()
+
+            try:
+                await until(all_show)
+            except TimeoutError:
+                assert await empty() == []
+            await _alerts_have_what_they_read(scraping)
+
+
+async def _alerts_have_what_they_read(scraping: Prometheus) -> None:
+    groups = (await scraping.ask("rules"))["groups"]
+    loaded = {rule["name"]: rule for group in groups for rule in group["rules"]}
+    assert loaded.keys() == {rule["alert"] for rule in RULES}
+    assert {rule["health"] for rule in loaded.values()} == {"ok"}
+    for rule in RULES:
+        names, labels = reads(rule["expr"])
+        borne: set[str] = set()
+        for name in names:
+            series = await scraping.ask(
+                "series", **{"match[]": f'{{__name__=~"{name}(_bucket)?"}}'}
+            )
+            assert series, (rule["alert"], name)
+            borne.update(*series)
+        assert labels <= borne, rule["alert"]
