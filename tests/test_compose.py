@@ -1,5 +1,7 @@
 """compose.yaml, as far as it can be looked at without Docker: by its schema, and word for word."""
 
+import asyncio
+import os
 import re
 import shlex
 import stat
@@ -9,12 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import click
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from segmentql import cli
 from segmentql.cli.serve import GRACE_SECONDS
+from segmentql.local import LocalServers, named
+from segmentql.local.accounts import server_account
+from segmentql.local.binaries import postgres_programs
 from segmentql.local.postgres import OWNER, SERVICE
 from segmentql.settings import PREFIX, Settings, child_environment
 from segmentql.values import key_token
@@ -256,3 +263,50 @@ def test_health_checks_ask_the_ports_that_are_served(written: Mapping[str, str])
     for secret in COMPOSE["secrets"]:
         assert f"/run/secrets/{secret}" in scraped
     assert {one["environment"] for one in COMPOSE["secrets"].values()} <= written.keys()
+
+
+async def test_the_first_start_of_postgres_makes_the_roles_and_the_database(
+    servers: LocalServers, tmp_path: Path
+) -> None:
+    """The script of the empty volume, on a server whose roles of these names are there already."""
+    text = (ROOT / "compose/postgres/roles.sh").read_text()
+    script = tmp_path / "roles.sh"
+    script.write_text(text.replace("segmentql", "compose"))
+    superuser = make_url(servers.superuser_url)
+    programs = postgres_programs(server_account())
+    passwords = {"owner": 'it\'s "owner"', "service": "a $service\\"}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["sh", str(script)],
+        env=child_environment(
+            {
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "POSTGRES_USER": str(superuser.username),
+                **{f"POSTGRES_{role.upper()}_PASSWORD": said for role, said in passwords.items()},
+                "PGHOST": str(superuser.host),
+                "PGPORT": str(superuser.port),
+                "PGPASSWORD": str(superuser.password),
+            }
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sql = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+    try:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        for role, password in passwords.items():
+            connection = await asyncpg.connect(
+                host=superuser.host,
+                port=superuser.port,
+                user=f"compose_{role}",
+                password=password,
+                database="compose",
+            )
+            may_make = await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')")
+            await connection.close()
+            assert may_make is (role == "owner")
+    finally:
+        await sql.execute("DROP DATABASE IF EXISTS compose")
+        await sql.execute("DROP ROLE IF EXISTS compose_owner, compose_service")
+        await sql.close()
