@@ -1,6 +1,6 @@
 """What the API asks of the database, Redis and the store when Prometheus asks it.
 
-Each is asked for a second at most or so, and what does not answer is absent rather than wrong. The
+Each is asked for a second or two at most, and what does not answer is absent rather than wrong. The
 cost does not grow with the data: what could, is counted up to a limit and then estimated.
 """
 
@@ -26,6 +26,9 @@ from segmentql.tables import Cause
 
 log = structlog.get_logger(__name__)
 
+DATABASE_SECONDS: Final = 2
+"""Somebody may hold a table, and Prometheus waits for ten seconds at most."""
+
 STORE_SECONDS: Final = 0.3
 MAX_SLUGS: Final = 20
 """Rollouts under way that are told apart; analysts make as many as they like."""
@@ -35,13 +38,16 @@ Answers = Sequence[tuple[Asked, Samples]]
 
 async def ask(database: Database, queues: Queues, storage: Storage) -> Answers:
     """Ask all three, side by side; never raises for one that is away."""
-    of_database, of_redis, store = await asyncio.gather(
-        _ask_database(database), _ask_redis(queues), storage.answers(seconds=STORE_SECONDS)
+    of_database, of_redis, answers, store = await asyncio.gather(
+        _ask_database(database),
+        _ask_redis(queues),
+        database.answers(),
+        storage.answers(seconds=STORE_SECONDS),
     )
-    up = {"database": bool(of_database), "redis": bool(of_redis), "store": store}
+    up = {"database": answers, "redis": bool(of_redis), "store": store}
     return [
         (metrics.BUILD_INFO, {(version("segmentql"),): 1}),
-        (metrics.DEPENDENCY_UP, {(name,): float(answers) for name, answers in up.items()}),
+        (metrics.DEPENDENCY_UP, {(name,): float(is_up) for name, is_up in up.items()}),
         *of_database,
         *of_redis,
     ]
@@ -49,7 +55,7 @@ async def ask(database: Database, queues: Queues, storage: Storage) -> Answers:
 
 async def _ask_database(database: Database) -> Answers:
     try:
-        async with database.read() as session:
+        async with asyncio.timeout(DATABASE_SECONDS), database.read() as session:
             return [
                 *await _memberships(session),
                 *await _rollouts(session),
@@ -57,7 +63,7 @@ async def _ask_database(database: Database) -> Answers:
                 (metrics.USERS, {(): await rows_about(session, "users")}),
                 (metrics.SEGMENTS, {(): await segments.count(session)}),
             ]
-    except SegmentQLError as error:
+    except (SegmentQLError, TimeoutError) as error:
         log.warning("metrics_not_read", reason=type(error).__name__)
         return []
 

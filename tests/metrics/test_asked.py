@@ -1,10 +1,12 @@
 """What `/metrics` asks of the database, Redis and the store, and what it says while one is away."""
 
+import asyncio
+
 import pytest
 
 from segmentql.adapters.database import EXACT_ROWS, Database, rows_about
 from segmentql.local import LocalServers
-from segmentql.scrape import MAX_SLUGS
+from segmentql.scrape import DATABASE_SECONDS, MAX_SLUGS
 from tests.conftest import Api, Sql, hanging, until
 from tests.metrics.reading import of, samples
 from tests.operations import change, create_segment, create_user, make_segments
@@ -106,6 +108,16 @@ async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
         return {place: length for place, length in lengths.items() if length} == expected
 
     await until(told)  # they are sent after the answer
+
+
+async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, sql: Sql) -> None:
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(DATABASE_SECONDS + 2.5):  # a statement's own limit is longer
+            read = await samples(api.http)
+    assert "segmentql_users" not in read
+    assert read['segmentql_dependency_up{dependency="database"}'] == 1
+    assert len(of(read, "segmentql_queue_messages")) == 15
 
 
 async def test_what_is_away_is_told_and_its_figures_are_absent(
