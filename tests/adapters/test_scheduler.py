@@ -4,7 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import pytest
 import structlog.testing
+from prometheus_client import REGISTRY
+from sqlalchemy.exc import ProgrammingError
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
@@ -43,6 +46,41 @@ async def test_of_two_schedulers_only_the_one_with_the_lease_looks(
         await holder.tick()
         await standby.tick()
     assert (first.looks, second.looks) == (3, 0)
+
+
+def leads() -> float | None:
+    return REGISTRY.get_sample_value("segmentql_scheduler_leader")
+
+
+async def test_the_metrics_tell_who_acts(sql: Sql, database: Database, sent: list[Message]) -> None:
+    holder, standby = scheduler(database, sent), scheduler(database, sent)
+    await holder.tick()
+    assert leads() == 1
+    await standby.tick()  # as another process, whose gauge this would be
+    assert leads() == 0
+    await holder.tick()
+    assert leads() == 1
+    await sql.execute("REVOKE UPDATE ON leases FROM segmentql_service")
+    try:
+        with pytest.raises(ProgrammingError):
+            await holder.tick()
+    finally:
+        await sql.execute("GRANT UPDATE ON leases TO segmentql_service")
+    assert leads() == 0
+
+
+async def test_a_watch_that_fails_is_counted_by_its_name(
+    database: Database, sent: list[Message]
+) -> None:
+    name = "tests.adapters.test_scheduler._look"
+
+    def failures() -> float:
+        sample = "segmentql_watch_failures_total"
+        return REGISTRY.get_sample_value(sample, {"watch": name}) or 0
+
+    before = failures()
+    await scheduler(database, sent, Looking(failures=1)).tick()
+    assert failures() == before + 1
 
 
 async def test_many_that_ask_at_once_elect_one(database: Database, sent: list[Message]) -> None:

@@ -101,8 +101,11 @@ class Scheduler:
 
         A watch that fails is due again at the next tick, and keeps no other from looking.
         """
-        leads = await self._database.transaction(self._take_lease)
-        metrics.SCHEDULER_LEADER.set(leads)
+        leads = False
+        try:
+            leads = await self._database.transaction(self._take_lease)
+        finally:  # whoever cannot ask does not act either
+            metrics.SCHEDULER_LEADER.set(leads)
         if not leads:
             return
         now = time.monotonic()
