@@ -72,11 +72,15 @@ class Prometheus:
         assert answer["status"] == "success", answer
         return answer["data"]
 
-    async def has_scraped(self, jobs: int) -> bool:
+    async def is_ready(self) -> bool:
+        # It listens a while before it can answer what it is asked.
         try:
-            targets = (await self.ask("targets"))["activeTargets"]
+            return (await self._client.get("/-/ready")).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    async def has_scraped(self, jobs: int) -> bool:
+        targets = (await self.ask("targets"))["activeTargets"]
         return [target["health"] for target in targets] == ["up"] * jobs
 
     async def shows(self, expression: str, seconds: int = 120) -> bool:
@@ -117,6 +121,7 @@ async def prometheus(folder: Path, targets: dict[str, int]) -> AsyncIterator[Pro
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             running_one = Prometheus(client)
+            await until(running_one.is_ready)
             await until(lambda: running_one.has_scraped(len(targets)))
             yield running_one
     finally:
