@@ -12,22 +12,15 @@ Answered = Callable[["Connection", int, bytes], None]
 class Connection(asyncio.Protocol):
     """Sends a POST and hands over its answer: `answered(connection, status, body)`."""
 
-    def __init__(
-        self,
-        path: str,
-        answered: Answered,
-        lost: Callable[["Connection"], None],
-        token: str | None = None,
-    ) -> None:
+    def __init__(self, path: str, answered: Answered, lost: Callable[["Connection"], None]) -> None:
         self.about: Any = None
         """What the request under way is about; the caller's."""
         self.intended = 0.0
         """When that request should have been sent; the caller's."""
         self._answered = answered
         self._lost = lost
-        bearer = f"Authorization: Bearer {token}\r\n" if token else ""
         self._head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n{bearer}"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
             "Content-Type: application/json\r\nContent-Length: "
         ).encode()
         self._transport: asyncio.Transport | None = None

@@ -42,8 +42,6 @@ class Load:
     check_every: int = 50
     """One in so many answers is parsed and compared with what it should be."""
     seed: int = 0
-    token: str | None = None
-    """The API key that is sent."""
     share: tuple[int, int] = (0, 1)
     """For loads that change: which part of the users, of how many."""
 
@@ -143,7 +141,7 @@ class Client:
         return self._result(cpu=(time.process_time() - cpu) / (ended - began))
 
     def _connection(self) -> Connection:
-        return Connection(self._ask.path, self._answered, self._lost, self._load.token)
+        return Connection(self._ask.path, self._answered, self._lost)
 
     def _beat(self, loop: asyncio.AbstractEventLoop, began: float, rate: float) -> None:
         # A thread that sleeps: the event loop's timers are late by up to a millisecond.

@@ -42,7 +42,7 @@ async def api(servers: LocalServers, settings: Settings, name: str) -> AsyncIter
         servers,
         name,
         [sys.executable, "-m", "segmentql", "serve", "--port", str(port)],
-        _environment(settings),
+        environment_of(settings),
         partial(_answers, port, "GET /readyz"),
     ) as process:
         yield Server(port, process)
@@ -56,7 +56,7 @@ async def reference(servers: LocalServers, settings: Settings) -> AsyncIterator[
         servers,
         "bench-reference",
         [sys.executable, "-m", "bench.reference", str(port)],
-        _environment(settings),
+        environment_of(settings),
         partial(_answers, port, "GET /?query=%7B__typename%7D"),
     ) as process:
         yield Server(port, process)
@@ -68,7 +68,7 @@ async def worker(
 ) -> AsyncIterator[ChildProcess]:
     """`segmentql worker`."""
     name = "bench-worker"
-    environment = {**_environment(settings), "SEGMENTQL_SCHEDULER": scheduler}
+    environment = {**environment_of(settings), "SEGMENTQL_SCHEDULER": scheduler}
 
     async def has_started() -> bool:
         return "worker_started" in _log(servers, name).read_text()
@@ -144,7 +144,8 @@ async def _answers(port: int, request: str) -> bool:
     return line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 5")
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What a process of ours is to find, to serve by these settings."""
     return child_environment(
         {
             "SEGMENTQL_DATABASE_URL": settings.database_url,
