@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, TypeVar
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import SegmentQLError, TimedOut
+from segmentql.graphql.turns import let_others
 from segmentql.graphql.watching import Watcher, fail
 
 K = TypeVar("K")
@@ -34,7 +35,8 @@ class Loader(ABC, Generic[K, V]):
         self._primary = primary
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._under_way = 0
-        self._scheduled = False
+        self._next_is_due = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @abstractmethod
     async def fetch(self, session: ReadSession, keys: Sequence[K]) -> Mapping[K, V]:
@@ -49,31 +51,40 @@ class Loader(ABC, Generic[K, V]):
 
     def load(self, key: K) -> asyncio.Future[V]:
         """Ask for one key's answer; cancelling the future takes this wish back."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # asked for once: that costs more than all the rest
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[V] = loop.create_future()
         self._waiting.setdefault(key, []).append(future)
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._send)
+        self._have_sent(loop)
         return future
 
-    def _send(self) -> None:
-        self._scheduled = False
-        while self._waiting and self._under_way < self.max_under_way:
-            batch: dict[K, list[asyncio.Future[V]]] = {}
-            for key in list(islice(self._waiting, self.max_keys)):
-                futures = [f for f in self._waiting.pop(key) if not f.done()]
-                if futures:
-                    batch[key] = futures
-            if batch:
-                self._under_way += 1
-                task = asyncio.get_running_loop().create_task(self._answer(batch))
-                task.add_done_callback(self._sent)
-                _cancel_when_nobody_waits(task, batch)
+    def _have_sent(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that in the loop's next turn a batch is made of what waits by then."""
+        if self._waiting and not self._next_is_due and self._under_way < self.max_under_way:
+            self._next_is_due = True
+            self._under_way += 1
+            loop.create_task(self._send()).add_done_callback(self._sent)
 
-    def _sent(self, _: asyncio.Task[None]) -> None:
+    async def _send(self) -> None:
+        self._next_is_due = False
+        batch: dict[K, list[asyncio.Future[V]]] = {}
+        for key in list(islice(self._waiting, self.max_keys)):
+            futures = [f for f in self._waiting.pop(key) if not f.done()]
+            if futures:
+                batch[key] = futures
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        self._have_sent(task.get_loop())
+        if batch:
+            _cancel_when_nobody_waits(task, batch)
+            await self._answer(batch)
+        if len(batch) == self.max_keys:
+            await let_others()
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
         self._under_way -= 1
-        self._send()
+        self._have_sent(task.get_loop())
 
     async def _answer(self, batch: Mapping[K, Sequence[asyncio.Future[V]]]) -> None:
         metrics.BATCH_KEYS.labels(type(self).__name__).observe(len(batch))

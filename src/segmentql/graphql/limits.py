@@ -65,7 +65,21 @@ def parsed(query: str, limits: Limits) -> DocumentNode:
         if "contains more than" in error.message:
             raise limit_exceeded("tokens", limit=limits.tokens, value=limits.tokens + 1) from None
         raise
+    _unlink_tokens(document)
     return document
+
+
+def _unlink_tokens(document: DocumentNode) -> None:
+    """Let go of the chain that the tokens of a document are, of use to its parser alone.
+
+    Linked forth and back it would keep what nobody remembers in memory, until the garbage collector
+    looks through all there is.
+    """
+    token = document.loc.start_token if document.loc else None
+    while token:
+        following = token.next
+        token.prev = token.next = None
+        token = following
 
 
 def check_variables(variables: Mapping[str, Any], limits: Limits) -> None:

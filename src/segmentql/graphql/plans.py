@@ -53,13 +53,11 @@ from graphql import (
 )
 from graphql import get_named_type as named_type
 from segmentql.graphql.context import Context
+from segmentql.graphql.turns import TURN_SECONDS, let_others
 
 MAX_FIELDS: Final = 1000
 """Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
 all of it before anything is known to be there."""
-
-TURN_SECONDS: Final = 0.004
-"""How long one query writes its answer before the event loop has a turn."""
 
 TURN_WRITES: Final = 50
 """Answers written in one turn in any case: what they ask for in turn shares a statement."""
@@ -151,7 +149,7 @@ class Plan:
                 ):
                     into[key] = write(answer, run)
                     if number % TURN_WRITES == 0 and clock() > turn_ends:
-                        await asyncio.sleep(0)  # others have waited long enough
+                        await let_others()
                         turn_ends = clock() + TURN_SECONDS
         except Exception as error:
             _let_go(run.waiting)

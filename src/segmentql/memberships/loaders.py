@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class ActiveByUser(Loader[int, "list[Membership]"]):
     """A user's active memberships with their segments, by slug."""
 
-    # An object a row is made of them, and a statement's are made in one turn of the event loop.
+    # An object a row is made of them, and a statement's are made in one turn of the event loop:
+    # where there are many, others have their turn before the next.
     max_keys = 50
     max_under_way = 1
 

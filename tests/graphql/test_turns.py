@@ -1,0 +1,96 @@
+"""Long work gives way: others have their turns between its own."""
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from graphql.language.ast import Token
+
+from segmentql.adapters.database import Database, ReadSession
+from segmentql.graphql.batching import Loader, Loaders
+from segmentql.graphql.limits import Limits, parsed
+from segmentql.graphql.turns import REST, TURN_SECONDS, let_others
+
+STEP_SECONDS = 0.001
+LIMITS = Limits(
+    tokens=4000, depth=20, aliases=100, directives=50, root_fields=50, list_items=2000, cost=1
+)
+
+
+@dataclass
+class Others:
+    """Requests that have something to do in each turn of the event loop."""
+
+    steps: int = 0
+
+
+@asynccontextmanager
+async def busy() -> AsyncIterator[Others]:
+    others = Others()
+
+    async def work() -> None:
+        while True:
+            time.sleep(STEP_SECONDS)  # noqa: ASYNC251 - it is to keep the loop busy
+            others.steps += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    try:
+        yield others
+    finally:
+        task.cancel()
+
+
+async def test_where_others_are_waiting_they_have_longer_than_the_turn_that_was() -> None:
+    async with busy() as others:
+        before = others.steps
+        await let_others()
+    # A step may take longer than it sleeps, on a busy machine.
+    assert others.steps - before >= 2
+    assert (REST * TURN_SECONDS) > 2 * STEP_SECONDS
+
+
+class Instant(Loader[int, int]):
+    """Answers at once, and notes when."""
+
+    max_keys = 3
+    max_under_way = 1
+    read_at: ClassVar[list[float]] = []
+
+    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
+        self.read_at.append(time.monotonic())
+        return {key: key for key in keys}
+
+    def absent(self, key: int) -> int:
+        raise AssertionError
+
+
+async def test_after_a_full_batch_a_loader_lets_others_before_it_reads_the_next(
+    database: Database,
+) -> None:
+    Instant.read_at.clear()
+    loader = Loaders(database, primary=True).get(Instant)
+    async with busy():
+        answers = await asyncio.gather(*map(loader.load, range(9)))
+    assert answers == list(range(9))
+    pauses = [later - sooner for sooner, later in pairwise(Instant.read_at)]
+    assert len(pauses) == 2
+    assert min(pauses) >= REST * TURN_SECONDS
+
+
+async def test_a_document_that_is_forgotten_is_gone_without_the_garbage_collector() -> None:
+    document = "{ " + " ".join(f"a{n}: __typename" for n in range(50)) + " }"
+    gc.collect()
+    gc.disable()
+    try:
+        parsed(document, LIMITS)
+        left = [thing for thing in gc.get_objects() if type(thing) is Token]
+    finally:
+        gc.enable()
+    assert len([token for token in left if token.value == "a49"]) == 0
