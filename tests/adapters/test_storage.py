@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 
+from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import PART_BYTES, Storage
 from segmentql.settings import Settings
 from tests.conftest import until
@@ -49,6 +51,29 @@ async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) ->
     assert (await got(link)).content == content(PART_BYTES + 1)
     await stored(storage, key, b"third\n")
     assert (await got(link)).content == b"third\n"
+
+
+async def test_a_file_is_of_its_type_and_its_parts_are_bytes(
+    storage: Storage, s3: "S3Client", settings: Settings, key: str
+) -> None:
+    """A store that is not told what a part is compresses it, at the price of a report's tenth."""
+    sent: list[str | bytes] = []
+
+    def note(request: AWSPreparedRequest, **_event: object) -> None:
+        sent.append(request.headers["Content-Type"])
+
+    ours, bucket = S3(settings.store), settings.s3_bucket
+    client = await ours.client()
+    client.meta.events.register("before-send.s3.UploadPart", note)
+    begun = await client.create_multipart_upload(Bucket=bucket, Key=key)
+    upload = begun["UploadId"]
+    await client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"a,b\n")
+    await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+    await ours.close()
+    assert sent == [b"binary/octet-stream"]
+
+    await storage.upload(key, pieces(content(PART_BYTES + 1)), content_type="text/csv")
+    assert (await s3.head_object(Bucket=settings.s3_bucket, Key=key))["ContentType"] == "text/csv"
 
 
 @pytest.mark.parametrize("piece_bytes", [1024 * 1024, 2 * PART_BYTES + 1])

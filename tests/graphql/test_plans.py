@@ -27,6 +27,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution import Answer, Engine, Request
 from segmentql.graphql.limits import Limits
 from segmentql.graphql.plans import PlanFailed, make_plan
+from segmentql.graphql.turns import Unhurried
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.schema import make_schema
@@ -139,6 +140,7 @@ def context_of(database: Database, settings: Settings) -> Context:
         database=database,
         storage=Storage(settings),
         stopping=asyncio.Event(),
+        unhurried=Unhurried(),
         primary_loaders=loaders,
         replica_loaders=loaders,
         request_id="the-request",

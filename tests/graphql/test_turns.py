@@ -14,7 +14,13 @@ from graphql.language.ast import Token
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.graphql.batching import Loader, Loaders
 from segmentql.graphql.limits import Limits, parsed
-from segmentql.graphql.turns import REST, TURN_SECONDS, let_others
+from segmentql.graphql.turns import (
+    REST,
+    TURN_SECONDS,
+    UNHURRIED_AT_A_TIME,
+    Unhurried,
+    let_others,
+)
 
 STEP_SECONDS = 0.001
 LIMITS = Limits(
@@ -82,6 +88,24 @@ async def test_after_a_full_batch_a_loader_lets_others_before_it_reads_the_next(
     pauses = [later - sooner for sooner, later in pairwise(Instant.read_at)]
     assert len(pauses) == 2
     assert min(pauses) >= REST * TURN_SECONDS
+
+
+async def test_what_can_wait_is_done_two_at_a_time_and_rests_where_others_are_waiting() -> None:
+    unhurried, at_it, most = Unhurried(), 0, 0
+
+    async def do_something() -> None:
+        nonlocal at_it, most
+        async with unhurried.turn():
+            at_it += 1
+            most = max(most, at_it)
+            await asyncio.sleep(0)
+            at_it -= 1
+
+    begun = time.monotonic()
+    async with busy():
+        await asyncio.gather(*(do_something() for _ in range(10)))
+    assert most == UNHURRIED_AT_A_TIME == 2
+    assert time.monotonic() - begun >= 5 * REST * TURN_SECONDS
 
 
 async def test_a_document_that_is_forgotten_is_gone_without_the_garbage_collector() -> None:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
@@ -136,9 +136,17 @@ class S3:
             # A proxy is for what is not on this machine.
             proxies={} if urlsplit(endpoint_url).hostname in _LOOPBACK else None,
         )
-        return await self._opened.enter_async_context(
+        client = await self._opened.enter_async_context(
             session.client("s3", endpoint_url=endpoint_url, config=configuration)
         )
+        client.meta.events.register("before-call.s3.UploadPart", _say_that_parts_are_bytes)
+        return client
+
+
+def _say_that_parts_are_bytes(params: dict[str, Any], **_event: object) -> None:
+    # A store that is not told looks for itself, and SeaweedFS compresses what looks like text:
+    # a tenth of the time that a report of a million rows takes.
+    params["headers"]["Content-Type"] = "binary/octet-stream"
 
 
 def clock(metadata: "ResponseMetadataTypeDef") -> datetime:

@@ -14,6 +14,7 @@ from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 from segmentql.graphql.deadlines import Deadline
+from segmentql.graphql.turns import Unhurried
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ class Context:
     storage: Storage
     stopping: asyncio.Event
     """Set when the process is told to stop: whoever only waits should answer now."""
+
+    unhurried: Unhurried
+    """The turns of what can wait."""
 
     primary_loaders: Loaders
     replica_loaders: Loaders

@@ -5,6 +5,8 @@ So what is read by the thousand is not felt by those who ask for one, and takes 
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 TURN_SECONDS: Final = 0.004
@@ -17,9 +19,29 @@ BUSY_SECONDS: Final = 0.0005
 """They have when the event loop takes so long to come back."""
 
 
+UNHURRIED_AT_A_TIME: Final = 2
+
+
 async def let_others() -> None:
     """Give the event loop a turn, and time to spare where it is busy."""
     began = time.perf_counter()
     await asyncio.sleep(0)
     if time.perf_counter() - began > BUSY_SECONDS:
         await asyncio.sleep(REST * TURN_SECONDS)
+
+
+class Unhurried:
+    """What the process does a few at a time, with rests where it is busy: nobody waits for it yet.
+
+    A hundred reports asked for at once would otherwise keep the event loop for a quarter of a
+    second.
+    """
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(UNHURRIED_AT_A_TIME)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self._turns:
+            yield
+            await let_others()

@@ -40,6 +40,7 @@ from segmentql.graphql.responses import (
     too_often,
     unauthenticated,
 )
+from segmentql.graphql.turns import Unhurried
 from segmentql.logs import RequestLog
 
 JSON: Final = "application/json"
@@ -118,6 +119,7 @@ class GraphQLView:
         self._page = page
         self._log = log
         self._deadlines = Deadlines(bounds.request_seconds)
+        self._unhurried = Unhurried()
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
         self._replica_loaders = (
@@ -209,6 +211,7 @@ class GraphQLView:
             database=self._database,
             storage=self._storage,
             stopping=self._stopping,
+            unhurried=self._unhurried,
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,

@@ -211,11 +211,12 @@ class ReportMutations:
                 "waitSeconds",
             )
             check.done()
-            row = await info.context.database.transaction(
-                lambda session: service.create_report(
-                    session, user_id=user_id, year=year, month=month, actor=info.context.actor
+            async with info.context.unhurried.turn():
+                row = await info.context.database.transaction(
+                    lambda session: service.create_report(
+                        session, user_id=user_id, year=year, month=month, actor=info.context.actor
+                    )
                 )
-            )
         except errors.Refused as refused:
             return CreateReportPayload(report=None, errors=mutation_errors(refused))
         report = await _finished(info.context, Report.from_row(row), wait_seconds)
