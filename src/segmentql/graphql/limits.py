@@ -58,6 +58,7 @@ def parsed(query: str, limits: Limits) -> DocumentNode:
     """
     try:
         document = parse(query, max_tokens=limits.tokens)
+        _unlink_tokens(document)
         _Walk(limits).check(document)
     except RecursionError:
         raise limit_exceeded("depth", limit=limits.depth, value=limits.depth + 1) from None
@@ -65,7 +66,6 @@ def parsed(query: str, limits: Limits) -> DocumentNode:
         if "contains more than" in error.message:
             raise limit_exceeded("tokens", limit=limits.tokens, value=limits.tokens + 1) from None
         raise
-    _unlink_tokens(document)
     return document
 
 
