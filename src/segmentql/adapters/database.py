@@ -10,14 +10,14 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import NullPool
 
 from segmentql import metrics
 from segmentql.adapters import recorded
@@ -85,6 +85,8 @@ class Database:
             if settings.database_read_url
             else self._primary
         )
+        self._long: dict[float, AsyncEngine] = {}
+        """By how long a statement of theirs may take, of which there are a few."""
         self._deliver = deliver
         size = settings.database_pool_size
         self._changes = asyncio.Semaphore(max(1, size - math.ceil(READS_SHARE * size)))
@@ -110,19 +112,20 @@ class Database:
 
         On a connection of its own, so that it keeps none of the pool from others.
         """
-        limits = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
-        engine = _engine(
-            self._settings.database_url,
-            limits,
-            f"{self._name} long reads",
-            pool=AsyncAdaptedQueuePool,
-        )
-        try:
-            with faults_named():
-                async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
-                    yield session
-        finally:
-            await engine.dispose()
+        with faults_named():
+            async with ReadSession(
+                self._long_reads(seconds), expire_on_commit=False, autoflush=False
+            ) as session:
+                yield session
+
+    def _long_reads(self, seconds: float) -> AsyncEngine:
+        engine = self._long.get(seconds)
+        if engine is None:  # kept, for the first connection of an engine asks a lot
+            limits = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
+            engine = self._long[seconds] = _engine(
+                self._settings.database_url, limits, f"{self._name} long reads", is_pooled=False
+            )
+        return engine
 
     async def read_one(
         self, work: Callable[[ReadSession], Awaitable[T]], *, primary: bool = True
@@ -198,6 +201,8 @@ class Database:
         await self._primary.dispose()
         if self.has_replica:
             await self._replica.dispose()
+        for engine in self._long.values():
+            await engine.dispose()
 
     async def answers(self) -> bool:
         """Whether the primary answers a new connection within `PROBE_SECONDS`, twice at most."""
@@ -305,22 +310,23 @@ def _is_unavailable(error: BaseException) -> bool:
     return code.startswith(_UNAVAILABLE_CLASSES)
 
 
-def _engine(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    pool: type[AsyncAdaptedQueuePool] = MeasuredPool,
-) -> AsyncEngine:
+def _engine(url: str, settings: Settings, name: str, *, is_pooled: bool = True) -> AsyncEngine:
+    pool: dict[str, Any] = (
+        {
+            "poolclass": MeasuredPool,
+            "pool_logging_name": name,
+            "pool_size": settings.database_pool_size,
+            "max_overflow": 0,
+            "pool_timeout": POOL_WAIT_SECONDS,
+            "pool_use_lifo": True,
+        }
+        if is_pooled
+        else {"poolclass": NullPool}
+    )
     milliseconds = int(settings.statement_timeout_seconds * 1000)
     engine = create_async_engine(
         url,
-        poolclass=pool,
-        pool_logging_name=name,
-        pool_size=settings.database_pool_size,
-        max_overflow=0,
-        pool_timeout=POOL_WAIT_SECONDS,
-        pool_use_lifo=True,
+        **pool,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # what a caller sent stays out of the logs
         connect_args={

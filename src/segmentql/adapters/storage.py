@@ -1,7 +1,7 @@
 """The object store: files go in whole or not at all, and come out by links that expire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -47,6 +47,34 @@ class _Upload:
     size_bytes: int = 0
 
 
+class _Waiting:
+    """What is not sent yet: less than a part, in the pieces it came in, and so in memory once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[memoryview] = []
+        self._bytes = 0
+
+    def parts_with(self, chunk: bytes) -> Iterator[bytes]:
+        """The parts that there are with `chunk`, of `PART_BYTES` each: some stores want it so."""
+        left = memoryview(chunk)
+        while self._bytes + len(left) >= PART_BYTES:
+            needed = PART_BYTES - self._bytes
+            self._keep(left[:needed])
+            left = left[needed:]
+            yield self.rest()
+        self._keep(left)
+
+    def rest(self) -> bytes:
+        """All of it; nothing waits any more."""
+        joined = b"".join(self._pieces)
+        self._pieces, self._bytes = [], 0
+        return joined
+
+    def _keep(self, piece: memoryview) -> None:
+        self._pieces.append(piece)
+        self._bytes += len(piece)
+
+
 class Storage:
     """The bucket as one process sees it. Used on one event loop; connects when first used."""
 
@@ -77,20 +105,19 @@ class Storage:
         Raises:
             StoreFailed: and whatever `chunks` raises.
         """
-        waiting = bytearray()
+        waiting = _Waiting()
         upload: _Upload | None = None
         try:
             async for chunk in chunks:
-                waiting += chunk
-                while len(waiting) >= PART_BYTES:
+                for part in waiting.parts_with(chunk):
                     upload = upload or await self._begin(key, content_type)
-                    part = bytes(waiting[:PART_BYTES])
-                    del waiting[:PART_BYTES]
                     await self._send(upload, part)
+                    del part  # before the next one is there
+            rest = waiting.rest()
             if upload is None:
-                return await self._put(key, bytes(waiting), content_type)
-            if waiting:
-                await self._send(upload, bytes(waiting))
+                return await self._put(key, rest, content_type)
+            if rest:
+                await self._send(upload, rest)
             await self._finish(upload)
         except BaseException:
             if upload:
