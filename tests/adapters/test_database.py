@@ -404,6 +404,31 @@ async def test_every_connection_has_the_limits_of_the_service(settings: Settings
     await database.dispose()
 
 
+async def test_long_reads_have_limits_and_connections_of_their_own_that_end_with_them(
+    sql: Sql, settings: Settings
+) -> None:
+    database = opened(settings, database_pool_size=1, statement_timeout_seconds=0.1)
+
+    async def has_connections(number: int) -> bool:
+        found = await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests long reads'"
+        )
+        return bool(found == number)
+
+    async with database.long_read(seconds=60) as one, database.long_read(seconds=30) as other:
+        for session, limit in ((one, "1min"), (other, "30s")):
+            shown = await session.execute(text("SHOW statement_timeout"))
+            assert shown.scalar_one() == limit
+        assert await has_connections(2)
+        assert database.pool_in_use() == 0
+        assert await database.read_one(ping) == 42
+    with pytest.raises(TimedOut):
+        async with database.long_read(seconds=0.1) as session:
+            await session.execute(text("SELECT pg_sleep(60)"))
+    await until(lambda: has_connections(0))
+    await database.dispose()
+
+
 @asynccontextmanager
 async def frozen(pid: int) -> AsyncIterator[None]:
     """A process that hangs meanwhile."""

@@ -86,7 +86,7 @@ class Database:
             else self._primary
         )
         self._long: dict[float, AsyncEngine] = {}
-        """By how long a statement of theirs may take, of which there are a few."""
+        """The engines of long reads, by how many seconds a statement may take: a few."""
         self._deliver = deliver
         size = settings.database_pool_size
         self._changes = asyncio.Semaphore(max(1, size - math.ceil(READS_SHARE * size)))
