@@ -13,7 +13,13 @@ QUERIES = {
     "{ users { nodes { segments { slug } } } }": 2,
     "{ users { nodes { segments { slug } memberships { id user { id } } } } }": 3,
     "{ users { nodes { history { nodes { id } } } } }": 2,
-    f"{{ usersById({USERS}) {{ segments {{ slug memberCount }} }} }}": 3,
+    "{ user(id: 1) { segments { slug } } }": 1,
+    "{ user(id: 1) { ...f } } fragment f on User { ... { mine: segments { slug } } }": 1,
+    '{ user(id: 1) { id segments { slug } isIn(slug: "S1") } }': 2,
+    "{ a: user(id: 1) { id segments { id } } b: user(id: 2) { segments { name } } }": 1,
+    f"{{ usersById({USERS}) {{ id }} }}": 1,
+    f"{{ usersById({USERS}) {{ segments {{ slug }} }} }}": 1,
+    f"{{ usersById({USERS}) {{ segments {{ slug memberCount }} }} }}": 2,
     f'{{ usersById({USERS}) {{ isIn(slug: "S1") }} }}': 2,
     f'{{ usersById({USERS}) {{ a: isIn(slug: "S1") b: isIn(slug: "S2") }} }}': 2,
     f'{{ usersById({USERS}) {{ isExcluded(slug: "S1") }} }}': 2,
@@ -26,7 +32,7 @@ QUERIES = {
         isIn(slug: "S1")
         isExcluded(slug: "S1")
         history(first: 5) {{ nodes {{ at user {{ id }} segment {{ slug }} }} }}
-    }} }}""": 9,
+    }} }}""": 8,
     "{ segments { nodes { slug } } }": 1,
     "{ segments { nodes { memberCount } } }": 2,
     "{ segments { nodes { rollout { status enrolled excluded stages { percent } } } } }": 3,

@@ -4,8 +4,8 @@ from typing import Any
 
 from segmentql.values import USER_ID_ALLOWED
 from tests.conftest import Api, Sql, counted_statements
-from tests.operations import change, create_user, delete_user, make_segments
-from tests.past import contents
+from tests.operations import change, create_user, delete_segment, delete_user, make_segments
+from tests.past import HOUR, NOON, contents, put_in
 
 PAGE = """
 query($first: Int, $after: String) { users(first: $first, after: $after) {
@@ -40,6 +40,22 @@ async def test_users_by_id_keeps_order_and_repeats_and_answers_null_for_the_unkn
     await store(api, 1, 2, 3)
     data = await api('{ usersById(ids: ["3", "9", "1", "3", "2", "9"]) { id } }')
     assert data["usersById"] == [{"id": "3"}, None, {"id": "1"}, {"id": "3"}, {"id": "2"}, None]
+
+
+async def test_users_are_read_along_with_the_segments_they_are_in_now(api: Api, sql: Sql) -> None:
+    await store(api, 1, 2, 3)
+    await make_segments(api, "B", "A", "ENDED", "DELETED")
+    await change(api, 1, add=["B", "A", "DELETED"])
+    await change(api, 2, add=["B"])
+    await put_in(sql, 1, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
+    await put_in(sql, 3, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
+    await delete_segment(api, "DELETED")
+    user = "{ id createdAt segments { slug } }"
+    data = await api(f"{{ usersById(ids: [3, 9, 1, 2, 1]) {user} users {{ nodes {user} }} }}")
+    one, two, three = data["users"]["nodes"]  # read first, and then their segments
+    assert data["usersById"] == [three, None, one, two, one]
+    slugs = [[segment["slug"] for segment in user["segments"]] for user in (one, two, three)]
+    assert slugs == [["A", "B"], ["B"], []]
 
 
 async def test_users_by_id_of_nobody_is_an_empty_list(api: Api) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
@@ -29,6 +29,9 @@ class Loader(ABC, Generic[K, V]):
 
     max_under_way: ClassVar[int] = 4
     """Statements at a time; further keys wait and make a larger batch."""
+
+    part: ClassVar["type[Loader[Any, Any]] | None"] = None
+    """Whose statement is a part of this one's: where this times out, that one would as well."""
 
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database

@@ -63,8 +63,11 @@ class Context:
             Unavailable, TimedOut: it is where this query failed before.
         """
         loader = (self.primary_loaders if self.primary else self.replica_loaders).get(kind)
-        if isinstance(self.fault, Unavailable) or (self.fault and self.fault.source is loader):
-            raise self.fault
+        fault = self.fault
+        if isinstance(fault, Unavailable):
+            raise fault
+        if fault and (fault.source is loader or getattr(fault.source, "part", None) is kind):
+            raise fault
         return loader
 
     async def read(self, work: Callable[[ReadSession], Awaitable[T]]) -> T:
@@ -79,3 +82,11 @@ class Context:
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
+
+
+def asks_for(info: Info, field: str) -> bool:
+    """Whether `field`, without arguments, is asked of what the resolver answers with.
+
+    Plans know (`plans.py`); where graphql-core executes it is not looked up, and false.
+    """
+    return field in getattr(info._raw_info, "below", ())

@@ -52,7 +52,7 @@ from graphql import (
     visit,
 )
 from graphql import get_named_type as named_type
-from segmentql.graphql.context import Context
+from segmentql.graphql.context import Context, Info
 from segmentql.graphql.turns import TURN_SECONDS, let_others
 
 MAX_FIELDS: Final = 1000
@@ -75,9 +75,20 @@ class _Unplanned(Exception):
 class _Run:
     """One execution of a plan: what resolvers get, and what is still awaited."""
 
-    info: strawberry.Info[Context, None]
+    context: Context
     variables: VariableValues
     waiting: list["_Waiting"]
+    infos: dict[frozenset[str], Info]
+
+    def info(self, below: frozenset[str]) -> Info:
+        """What the resolver of a field gets below which these are asked for."""
+        info = self.infos.get(below)
+        if info is None:
+            info = self.infos[below] = strawberry.Info(
+                _raw_info=_RawInfo(self.context, below),  # type: ignore[arg-type]
+                _field=None,  # type: ignore[arg-type]
+            )
+        return info
 
 
 class _Waiting(NamedTuple):
@@ -93,6 +104,8 @@ class _RawInfo(NamedTuple):
     """What of graphql-core's resolve info our resolvers use; asking for more fails the plan."""
 
     context: Context
+    below: frozenset[str]
+    """The fields asked for, without arguments, of what the resolver answers with."""
 
 
 _Write: TypeAlias = Callable[[Any, _Run], Any]
@@ -127,11 +140,7 @@ class Plan:
         coerced = get_variable_values(self._schema, self._definitions, dict(variables))
         if isinstance(coerced, list):
             raise PlanFailed
-        info: strawberry.Info[Context, None] = strawberry.Info(
-            _raw_info=_RawInfo(context),  # type: ignore[arg-type]
-            _field=None,  # type: ignore[arg-type]
-        )
-        run = _Run(info, coerced, [])
+        run = _Run(context, coerced, [], {})
         clock = time.perf_counter
         data: dict[str, Any] = {}
         try:
@@ -200,10 +209,7 @@ class _Compiler:
         self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
     ) -> Sequence[_Fill]:
         """What fills the dict of an object of type `parent`, in the response's order."""
-        grouped: _Asked = {}
-        spread: dict[str, _Conditions] = {}
-        for selection_set in sets:
-            self._collect(parent, selection_set, grouped, spread, frozenset())
+        grouped = self._grouped(parent, sets)
         self._fields_left -= len(grouped)
         if self._fields_left < 0:
             raise _Unplanned
@@ -211,6 +217,13 @@ class _Compiler:
             _if(conditions, self._field(parent, key, nodes))
             for key, (nodes, conditions) in grouped.items()
         ]
+
+    def _grouped(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> _Asked:
+        grouped: _Asked = {}
+        spread: dict[str, _Conditions] = {}
+        for selection_set in sets:
+            self._collect(parent, selection_set, grouped, spread, frozenset())
+        return grouped
 
     def _collect(
         self,
@@ -257,10 +270,19 @@ class _Compiler:
         definition = field.extensions.get("strawberry-definition") if field else None
         if field is None or not isinstance(definition, StrawberryField):
             raise _Unplanned
-        write = self._write(field.type, [n.selection_set for n in nodes if n.selection_set])
+        sets = [node.selection_set for node in nodes if node.selection_set]
+        write = self._write(field.type, sets)
         if definition.base_resolver is None:
             return _attribute(key, definition.python_name, write)
-        return _resolver(key, definition, _arguments(field, definition, node), write)
+        arguments = _arguments(field, definition, node)
+        return _resolver(key, definition, arguments, write, self._below(field.type, sets))
+
+    def _below(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> frozenset[str]:
+        parent = named_type(kind)
+        if not isinstance(parent, GraphQLObjectType):
+            return frozenset()
+        asked = self._grouped(parent, sets).values()
+        return frozenset(nodes[0].name.value for nodes, _ in asked if not nodes[0].arguments)
 
     def _write(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> _Write:
         if isinstance(kind, GraphQLNonNull):
@@ -330,7 +352,11 @@ def _attribute(key: str, name: str, write: _Write) -> _Fill:
 
 
 def _resolver(
-    key: str, definition: StrawberryField, arguments: "_Arguments", write: _Write
+    key: str,
+    definition: StrawberryField,
+    arguments: "_Arguments",
+    write: _Write,
+    below: frozenset[str],
 ) -> _Fill:
     resolver = definition.base_resolver
     if resolver is None or definition.extensions or definition.permission_classes:
@@ -341,7 +367,9 @@ def _resolver(
     def fill(source: Any, into: dict[str, Any], run: _Run) -> None:
         given = arguments(run)
         value = (
-            function(source, info=run.info, **given) if wants_info else function(source, **given)
+            function(source, info=run.info(below), **given)
+            if wants_info
+            else function(source, **given)
         )
         if isinstance(value, Awaitable):
             into[key] = None  # keeps the field's place

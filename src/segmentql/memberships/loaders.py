@@ -1,7 +1,9 @@
 """Batched reads of memberships."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.batching import Loader
@@ -11,6 +13,7 @@ from segmentql.memberships.service import MembersPage
 if TYPE_CHECKING:
     from segmentql.memberships.api import Membership
     from segmentql.segments.api import Segment
+    from segmentql.users.api import User
 
 
 class ActiveByUser(Loader[int, "list[Membership]"]):
@@ -46,17 +49,40 @@ class SegmentsByUser(Loader[int, "list[Segment]"]):
     async def fetch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Segment]]":
-        from segmentql.segments.api import Segment  # noqa: PLC0415 - as above
-
-        segments: dict[int, list[Segment]] = {}
-        for row in await service.active_segments(session, keys):
-            segment = Segment.from_row(row)
-            for user_id in row.user_ids:
-                segments.setdefault(user_id, []).append(segment)
-        return segments
+        return _segments_by_user(await service.active_segments(session, keys))
 
     def absent(self, key: int) -> "list[Segment]":
         return []
+
+
+class UserWithSegments(Loader[int, "User | None"]):
+    """A user by number, with the segments it is in read along; None where not stored."""
+
+    part = SegmentsByUser
+
+    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, User]":
+        from segmentql.users.api import User  # noqa: PLC0415 - as above
+
+        users, rows = await service.users_with_segments(session, keys)
+        segments = _segments_by_user(rows)
+        return {
+            user_id: User.of(user_id, created_at, segments.get(user_id, []))
+            for user_id, created_at in users
+        }
+
+    def absent(self, key: int) -> None:
+        return None
+
+
+def _segments_by_user(rows: Sequence[Row[Any]]) -> "dict[int, list[Segment]]":
+    from segmentql.segments.api import Segment  # noqa: PLC0415 - as above
+
+    segments: dict[int, list[Segment]] = {}
+    for row in rows:
+        segment = Segment.from_row(row)  # made once each
+        for user_id in row.user_ids:
+            segments.setdefault(user_id, []).append(segment)
+    return segments
 
 
 class IsIn(Loader[tuple[int, str], bool]):

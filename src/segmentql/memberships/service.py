@@ -135,6 +135,22 @@ GROUP BY s.id
 ORDER BY s.slug
 """)
 
+# The same, and before it one row of those asked who are stored, with no segment: a read of users
+# and their segments is one round trip.
+_USERS_WITH_SEGMENTS = text(f"""
+SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at
+FROM users u LEFT JOIN segments s ON false
+WHERE u.id = ANY(:user_ids)
+GROUP BY s.id
+UNION ALL
+SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL
+FROM memberships m
+JOIN segments s ON s.id = m.segment_id
+WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
+GROUP BY s.id
+ORDER BY slug NULLS FIRST
+""")
+
 _IN = text(f"""
 SELECT m.user_id, s.slug
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS asked (user_id, slug)
@@ -268,6 +284,17 @@ async def active_by_users(session: ReadSession, user_ids: Sequence[int]) -> Sequ
 async def active_segments(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
     """Read which segments users are in: a row for each segment, by slug, with `user_ids`."""
     return (await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)})).all()
+
+
+async def users_with_segments(
+    session: ReadSession, user_ids: Sequence[int]
+) -> tuple[Sequence[tuple[int, datetime]], Sequence[Row[Any]]]:
+    """Read which of the users are stored, and since when; and the rows of `active_segments`."""
+    rows = (await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})).all()
+    if not rows:
+        return (), ()
+    stored, *segments = rows
+    return list(zip(stored.user_ids, stored.users_created_at, strict=True)), segments
 
 
 async def pairs_in(session: ReadSession, pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:

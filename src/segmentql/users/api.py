@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import strawberry
 
 from segmentql import errors, values
-from segmentql.graphql.context import Info
+from segmentql.graphql.batching import Loader
+from segmentql.graphql.context import Info, asks_for
 from segmentql.graphql.costs import cost
 from segmentql.graphql.failures import (
     ErrorCode,
@@ -22,7 +23,13 @@ from segmentql.graphql.failures import (
 from segmentql.graphql.pagination import After, Connection, First, is_number, place
 from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
 from segmentql.history.loaders import SegmentsAsOf, history_connection
-from segmentql.memberships.loaders import ActiveByUser, IsExcluded, IsIn, SegmentsByUser
+from segmentql.memberships.loaders import (
+    ActiveByUser,
+    IsExcluded,
+    IsIn,
+    SegmentsByUser,
+    UserWithSegments,
+)
 from segmentql.segments.api import Segment
 from segmentql.users import service
 from segmentql.users.loaders import UserById
@@ -37,12 +44,23 @@ class User:
     id: strawberry.ID = strawberry.field(description="The caller's number for this user.")
     created_at: datetime = strawberry.field(description="When the user was stored.")
     number: strawberry.Private[int]
+    known_segments: strawberry.Private[list[Segment] | None] = None
+    """The segments this user is in, where they were read along; None: to be read."""
+
+    @classmethod
+    def of(
+        cls, number: int, created_at: datetime, known_segments: list[Segment] | None = None
+    ) -> "User":
+        return cls(
+            id=strawberry.ID(str(number)),
+            created_at=created_at,
+            number=number,
+            known_segments=known_segments,
+        )
 
     @classmethod
     def from_row(cls, row: Any) -> "User":
-        return cls(
-            id=strawberry.ID(str(row.user_id)), created_at=row.user_created_at, number=row.user_id
-        )
+        return cls.of(row.user_id, row.user_created_at)
 
     # These give the loader's future as it is: an `async def` would cost a task a user.
 
@@ -56,9 +74,11 @@ class User:
             datetime | None,
             strawberry.argument(description="A past moment; without it, now."),
         ] = strawberry.UNSET,
-    ) -> Awaitable[list[Segment]]:
+    ) -> Awaitable[list[Segment]] | list[Segment]:
         if as_of:
             return info.context.loader(SegmentsAsOf).load((self.number, as_of))
+        if self.known_segments is not None:
+            return self.known_segments
         return info.context.loader(SegmentsByUser).load(self.number)
 
     @strawberry.field(
@@ -155,6 +175,11 @@ def _(refusal: errors.UserAlreadyExists) -> MutationError:
     )
 
 
+def _loader(info: Info) -> Loader[int, User | None]:
+    """Reads the users that a field answers with, along with their segments if these are asked."""
+    return info.context.loader(UserWithSegments if asks_for(info, "segments") else UserById)
+
+
 @strawberry.type
 class UserQueries:
     @strawberry.field(description="One user; null where not stored now.", graphql_type=User | None)
@@ -165,7 +190,7 @@ class UserQueries:
             strawberry.ID, strawberry.argument(description="The caller's number for the user.")
         ],
     ) -> Awaitable[User | None]:
-        return info.context.loader(UserById).load(argument_value(values.user_id, id, "id"))
+        return _loader(info).load(argument_value(values.user_id, id, "id"))
 
     @strawberry.field(
         description="Many users at once, in the order asked and with repeats; null where not"
@@ -186,8 +211,7 @@ class UserQueries:
             argument_value(values.user_id, id_, f"ids.{position}")
             for position, id_ in enumerate(ids)
         ]
-        loader = info.context.loader(UserById)
-        return await asyncio.gather(*map(loader.load, numbers))
+        return await asyncio.gather(*map(_loader(info).load, numbers))
 
     @strawberry.field(description="All users, by number.")
     async def users(
