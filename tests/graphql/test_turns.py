@@ -10,19 +10,24 @@ from itertools import pairwise
 from typing import ClassVar
 
 import pytest
+import strawberry
 from graphql.language.ast import Token
 
 from graphql import GraphQLError
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.graphql.batching import Loader, Loaders
+from segmentql.graphql.execution import Engine, Request
 from segmentql.graphql.limits import Limits, parsed
 from segmentql.graphql.turns import (
     REST,
     TURN_SECONDS,
     UNHURRIED_AT_A_TIME,
+    OneByOne,
     Unhurried,
     let_others,
 )
+from segmentql.settings import Settings
+from tests.graphql.test_plans import context_of
 
 STEP_SECONDS = 0.001
 LIMITS = Limits(
@@ -108,6 +113,68 @@ async def test_what_can_wait_is_done_two_at_a_time_and_rests_where_others_are_wa
         await asyncio.gather(*(do_something() for _ in range(10)))
     assert most == UNHURRIED_AT_A_TIME == 2
     assert time.monotonic() - begun >= 5 * REST * TURN_SECONDS
+
+
+async def test_one_is_let_through_in_a_turn_of_the_loop_in_the_order_they_came() -> None:
+    one_by_one, turns, begun = OneByOne(), 0, []
+
+    async def begin(number: int) -> None:
+        await one_by_one.turn()
+        begun.append((number, turns))
+
+    tasks = [asyncio.create_task(begin(number)) for number in range(20)]
+    while not all(task.done() for task in tasks):
+        turns += 1
+        await asyncio.sleep(0)
+    assert [number for number, _ in begun] == list(range(20))
+    assert len({turn for _, turn in begun}) == 20
+
+
+async def test_who_gives_up_waiting_for_a_turn_keeps_none_from_the_others() -> None:
+    one_by_one = OneByOne()
+    tasks = [asyncio.create_task(one_by_one.turn()) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in tasks[:4]:
+        task.cancel()
+    async with asyncio.timeout(10):
+        await tasks[4]
+
+
+async def test_a_read_does_not_wait_until_all_changes_that_came_before_it_have_begun(
+    database: Database, settings: Settings
+) -> None:
+    begun: list[str] = []
+
+    def note(field: str) -> bool:
+        begun.append(field)
+        return True
+
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        def read(self) -> bool:
+            return note("read")
+
+    @strawberry.type
+    class Mutation:
+        @strawberry.mutation
+        def change(self) -> bool:
+            return note("change")
+
+    engine = Engine(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
+    asked = [*["mutation { change }"] * 20, "{ read }"]
+    for query in set(asked):  # a document that is new is parsed in a thread
+        await engine.answer(Request(query), context_of(database, settings), queries_only=False)
+    begun.clear()
+    await asyncio.gather(
+        *(
+            engine.answer(Request(query), context_of(database, settings), queries_only=False)
+            for query in asked
+        )
+    )
+    engine.close()
+    assert begun.count("change") == 20
+    assert begun.index("read") <= 2
 
 
 @pytest.mark.parametrize("limits", [LIMITS, replace(LIMITS, aliases=10)], ids=["read", "refused"])

@@ -1,6 +1,7 @@
 """Executes a GraphQL request: by its plan, or else by graphql-core.
 
-A costly operation waits for others that are, so that small ones overtake it.
+A costly query waits for others that are, and changes begin one by one, so that small reads
+overtake them.
 
 Strawberry's own `Schema.execute` builds its extensions anew at each request; this keeps what it
 does for a schema without extensions, and remembers documents (`documents.py`). See
@@ -34,6 +35,7 @@ from segmentql.graphql.documents import Documents, Manners, Operation
 from segmentql.graphql.failures import limit_exceeded, tell_all
 from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import PlanFailed
+from segmentql.graphql.turns import OneByOne
 from segmentql.logs import RequestLog
 
 HEAVY_COST: Final = 2_000
@@ -88,6 +90,7 @@ class Engine:
         self._manners = manners or Manners()
         self._documents = Documents(self._core, limits, self._manners, plans=plans)
         self._heavy = asyncio.Semaphore(HEAVY_AT_A_TIME)
+        self._changes = OneByOne()
         self._log = log
         self._names: set[str] = set()
         self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
@@ -124,6 +127,8 @@ class Engine:
                 cost = self._affordable(operation, request)
             except GraphQLError as error:
                 return self._refused([error], context)
+            if not operation.is_query:
+                await self._changes.turn()
             # A change may wait for a minute (`waitSeconds`), and must not keep the others so long.
             if cost > HEAVY_COST and operation.is_query:
                 async with self._heavy:

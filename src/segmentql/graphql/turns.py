@@ -30,6 +30,21 @@ async def let_others() -> None:
         await asyncio.sleep(REST * TURN_SECONDS)
 
 
+class OneByOne:
+    """Lets through one in a turn of the event loop, in the order in which they came.
+
+    A hundred changes that arrive at once would otherwise all begin before anything else has a turn:
+    they keep the event loop for 20 ms.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def turn(self) -> None:
+        async with self._lock:
+            await asyncio.sleep(0)
+
+
 class Unhurried:
     """What the process does a few at a time, with rests where it is busy: nobody waits for it yet.
 
