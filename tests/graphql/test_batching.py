@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import LOCK_SECONDS, Database, ReadSession
 from segmentql.errors import Unavailable
 from segmentql.graphql.batching import Loader, Loaders
 from segmentql.local import LocalServers
@@ -224,7 +224,7 @@ async def test_a_statement_that_nobody_waits_for_is_cancelled(loaders: Loaders, 
     await until(waiting(held, 1))
     for wish in wishes:
         wish.cancel()
-    await until(waiting(held, 0))
+    await until(waiting(held, 0), seconds=LOCK_SECONDS - 1)
     assert Held.under_way == []
     await held.execute("SELECT pg_advisory_unlock(1)")
     assert await loader.load(1) == 1
@@ -242,6 +242,73 @@ async def test_a_key_given_up_before_it_is_sent_is_not_sent(loaders: Loaders) ->
     loader.load("1").cancel()
     assert await loader.load("2") is True
     assert asked == [["2"]]
+
+
+async def test_many_keys_are_answered_in_their_order_and_with_repeats(loaders: Loaders) -> None:
+    loader = loaders.get(IsStored)
+    with counted_statements() as statements:
+        async with asyncio.timeout(10):
+            many, one, none = await asyncio.gather(
+                loader.load_many(["99", "1", "99", "2"]), loader.load("1"), loader.load_many([])
+            )
+    assert (many, one, none) == ([False, True, False, True], True, [])
+    assert len(statements) == 1
+
+
+async def test_many_keys_may_take_many_statements(loaders: Loaders) -> None:
+    keys = [str(key) for key in range(30, 10, -1)]
+    assert await loaders.get(Few).load_many(keys) == [key <= 20 for key in range(30, 10, -1)]
+
+
+async def test_many_keys_with_a_bad_one_among_them_fail_and_others_do_not(
+    loaders: Loaders,
+) -> None:
+    loader = loaders.get(IsStored)
+    failed, many, one = await asyncio.gather(
+        loader.load_many(["1", "bad", "worse"]),
+        loader.load_many(["1", "2"]),
+        loader.load("2"),
+        return_exceptions=True,
+    )
+    assert isinstance(failed, DBAPIError)
+    assert many == [True, True]
+    assert one is True
+
+
+async def test_a_key_without_an_answer_fails_the_many_it_is_among(loaders: Loaders) -> None:
+    loader = loaders.get(MustBeStored)
+    missed, found = await asyncio.gather(
+        loader.load_many(["1", "99", "98"]), loader.load_many(["1", "2"]), return_exceptions=True
+    )
+    assert isinstance(missed, Unavailable)
+    assert found == [True, True]
+
+
+async def test_who_gives_up_many_keys_does_not_take_the_answer_from_the_others(
+    loaders: Loaders, held: Sql
+) -> None:
+    loader = loaders.get(Held)
+    many, other = loader.load_many([1, 2]), loader.load_many([2, 3])
+    await until(waiting(held, 1))
+    many.cancel()
+    await held.execute("SELECT pg_advisory_unlock(1)")
+    assert await other == [2, 3]
+    assert many.cancelled()
+
+
+async def test_a_statement_for_many_keys_that_nobody_waits_for_is_cancelled(
+    loaders: Loaders, held: Sql
+) -> None:
+    loader = loaders.get(Held)
+    many, other = loader.load_many([1, 2, 1]), loader.load(1)
+    await until(waiting(held, 1))
+    many.cancel()
+    other.cancel()
+    await until(waiting(held, 0), seconds=LOCK_SECONDS - 1)
+    assert Held.under_way == []
+    loader.load_many([4, 5]).cancel()
+    await held.execute("SELECT pg_advisory_unlock(1)")
+    assert await loader.load_many([1]) == [1]
 
 
 async def test_a_loader_is_made_once_a_process(loaders: Loaders) -> None:

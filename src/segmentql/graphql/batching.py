@@ -9,7 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
@@ -19,6 +19,43 @@ from segmentql.graphql.watching import Watcher, fail
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class _Many(asyncio.Future[list[V]]):
+    """The answers to many keys, when the last of them has come."""
+
+    def __init__(self, size: int, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._answers: list[V] = [None] * size  # type: ignore[list-item]
+        self._left = size
+
+    def put(self, number: int, answer: V) -> None:
+        self._answers[number] = answer
+        self._left -= 1
+        if self._left == 0:
+            self.set_result(self._answers)
+
+
+class _Place(Generic[V]):
+    """One key's among many; to whoever answers it is as good as a future, and costs no callback."""
+
+    __slots__ = ("_number", "many")
+
+    def __init__(self, many: _Many[V], number: int) -> None:
+        self.many = many
+        self._number = number
+
+    def done(self) -> bool:
+        return self.many.done()
+
+    def set_result(self, answer: V) -> None:
+        self.many.put(self._number, answer)
+
+    def set_exception(self, error: Exception) -> None:
+        self.many.set_exception(error)
+
+
+_Wish: TypeAlias = asyncio.Future[V] | _Place[V]
 
 
 class Loader(ABC, Generic[K, V]):
@@ -36,7 +73,7 @@ class Loader(ABC, Generic[K, V]):
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database
         self._primary = primary
-        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
+        self._waiting: dict[K, list[_Wish[V]]] = {}
         self._under_way = 0
         self._next_is_due = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -54,13 +91,30 @@ class Loader(ABC, Generic[K, V]):
 
     def load(self, key: K) -> asyncio.Future[V]:
         """Ask for one key's answer; cancelling the future takes this wish back."""
-        loop = self._loop
-        if loop is None:  # asked for once: that costs more than all the rest
-            loop = self._loop = asyncio.get_running_loop()
+        loop = self._loop or self._running_loop()
         future: asyncio.Future[V] = loop.create_future()
         self._waiting.setdefault(key, []).append(future)
         self._have_sent(loop)
         return future
+
+    def load_many(self, keys: Sequence[K]) -> asyncio.Future[list[V]]:
+        """Ask for the answers to keys, in their order and with repeats.
+
+        The first that fails is raised. It does what `load` of each does, at half the cost.
+        """
+        loop = self._loop or self._running_loop()
+        many: _Many[V] = _Many(len(keys), loop=loop)
+        if not keys:
+            many.set_result([])
+        for number, key in enumerate(keys):
+            self._waiting.setdefault(key, []).append(_Place(many, number))
+        self._have_sent(loop)
+        return many
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        # Asked for once: that costs more than all the rest.
+        self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _have_sent(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that in the loop's next turn a batch is made of what waits by then."""
@@ -71,11 +125,11 @@ class Loader(ABC, Generic[K, V]):
 
     async def _send(self) -> None:
         self._next_is_due = False
-        batch: dict[K, list[asyncio.Future[V]]] = {}
+        batch: dict[K, list[_Wish[V]]] = {}
         for key in list(islice(self._waiting, self.max_keys)):
-            futures = [f for f in self._waiting.pop(key) if not f.done()]
-            if futures:
-                batch[key] = futures
+            wishes = [wish for wish in self._waiting.pop(key) if not wish.done()]
+            if wishes:
+                batch[key] = wishes
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
         self._have_sent(task.get_loop())
@@ -89,7 +143,7 @@ class Loader(ABC, Generic[K, V]):
         self._under_way -= 1
         self._have_sent(task.get_loop())
 
-    async def _answer(self, batch: Mapping[K, Sequence[asyncio.Future[V]]]) -> None:
+    async def _answer(self, batch: Mapping[K, Sequence[_Wish[V]]]) -> None:
         metrics.BATCH_KEYS.labels(type(self).__name__).observe(len(batch))
         try:
             found = await self._database.read_one(
@@ -101,39 +155,43 @@ class Loader(ABC, Generic[K, V]):
             if isinstance(error, TimedOut):
                 error.source = self
             if len(batch) == 1 or isinstance(error, SegmentQLError):
-                for futures in batch.values():
-                    fail(futures, error)
+                for wishes in batch.values():
+                    fail(wishes, error)
                 return
             keys = list(batch)
             for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
                 await self._answer({key: batch[key] for key in half})
             return
-        for key, futures in batch.items():
+        for key, wishes in batch.items():
             try:
                 value = found[key] if key in found else self.absent(key)
             except Exception as error:  # noqa: BLE001 - told to those who asked for this key
-                fail(futures, error)
+                fail(wishes, error)
                 continue
-            for future in futures:
-                if not future.done():
-                    future.set_result(value)
+            for wish in wishes:
+                if not wish.done():
+                    wish.set_result(value)
 
 
 def _cancel_when_nobody_waits(
-    task: asyncio.Task[None], batch: Mapping[K, Sequence[asyncio.Future[V]]]
+    task: asyncio.Task[None], batch: Mapping[K, Sequence[_Wish[V]]]
 ) -> None:
-    waiting = sum(map(len, batch.values()))
+    futures: set[asyncio.Future[Any]] = {
+        wish.many if isinstance(wish, _Place) else wish
+        for wishes in batch.values()
+        for wish in wishes
+    }
+    waiting = len(futures)
 
-    def given_up(future: asyncio.Future[V]) -> None:
+    def given_up(future: asyncio.Future[Any]) -> None:
         nonlocal waiting
         if future.cancelled():
             waiting -= 1
             if waiting == 0:
                 task.cancel()
 
-    for futures in batch.values():
-        for future in futures:
-            future.add_done_callback(given_up)
+    for future in futures:
+        future.add_done_callback(given_up)
 
 
 L = TypeVar("L", bound=Loader | Watcher)  # type: ignore[type-arg]

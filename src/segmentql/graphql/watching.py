@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import TimedOut, Unavailable
@@ -16,11 +16,17 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def fail(futures: "Sequence[asyncio.Future[V]]", error: Exception) -> None:
+class _Waits(Protocol):
+    def done(self) -> bool: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+def fail(waiting: Sequence[_Waits], error: Exception) -> None:
     """Tell a fault to all who still wait."""
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+    for one in waiting:
+        if not one.done():
+            one.set_exception(error)
 
 
 class Watcher(ABC, Generic[K, V]):

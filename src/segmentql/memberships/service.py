@@ -126,28 +126,25 @@ ORDER BY m.user_id, s.slug
 """)
 
 # By segment, not by user: many users are in few segments, and each segment is sent once.
-_ACTIVE_SEGMENTS = text(f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids
-FROM memberships m
-JOIN segments s ON s.id = m.segment_id
+_BY_SEGMENT: Final = f"""
+FROM memberships m JOIN segments s ON s.id = m.segment_id
 WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
 GROUP BY s.id
-ORDER BY s.slug
+"""
+
+_ACTIVE_SEGMENTS = text(f"""
+SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids {_BY_SEGMENT} ORDER BY s.slug
 """)
 
-# The same, and before it one row of those asked who are stored, with no segment: a read of users
-# and their segments is one round trip.
+# Before them one row, of no segment, with those users who are stored: so that users and their
+# segments are one round trip.
 _USERS_WITH_SEGMENTS = text(f"""
 SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at
 FROM users u LEFT JOIN segments s ON false
 WHERE u.id = ANY(:user_ids)
 GROUP BY s.id
 UNION ALL
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL
-FROM memberships m
-JOIN segments s ON s.id = m.segment_id
-WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
-GROUP BY s.id
+SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL {_BY_SEGMENT}
 ORDER BY slug NULLS FIRST
 """)
 
