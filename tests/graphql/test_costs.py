@@ -10,7 +10,7 @@ from segmentql.graphql.costs import MOST, estimate
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
-from tests.graphql.test_plans import selections
+from tests.graphql.asking import selections
 from tests.operations import change, make_segments
 from tests.past import contents
 

@@ -2,161 +2,30 @@
 
 import asyncio
 import time
-from datetime import timedelta
-from decimal import Decimal
-from typing import Any
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
-from hypothesis import strategies as st
 
-from graphql import (
-    GraphQLField,
-    GraphQLObjectType,
-    get_named_type,
-    is_leaf_type,
-    parse,
-)
+from graphql import parse
 from segmentql.adapters.database import Database
-from segmentql.adapters.storage import Storage
-from segmentql.callers import ANYBODY
-from segmentql.graphql.batching import Loaders
+from segmentql.graphql.compiler import make_plan
 from segmentql.graphql.context import Context
-from segmentql.graphql.execution import Answer, Engine, Request
-from segmentql.graphql.limits import Limits
-from segmentql.graphql.plans import PlanFailed, make_plan
-from segmentql.graphql.turns import Unhurried
-from segmentql.rollouts.plan import Plan, Stage
-from segmentql.rollouts.service import start_rollout
-from segmentql.schema import make_schema
+from segmentql.graphql.execution import Request
+from segmentql.graphql.plans import PlanFailed
 from segmentql.settings import Settings
 from tests.conftest import Sql, counted_statements
-
-SCHEMA = make_schema()
-CORE = SCHEMA._schema
-LIMITS = Limits(
-    tokens=10_000,
-    depth=50,
-    aliases=1000,
-    directives=1000,
-    root_fields=1000,
-    list_items=1000,
-    cost=1_000_000,
+from tests.graphql.asking import (
+    CORE,
+    MAX_DEPTH,
+    PLAIN,
+    PLANNED,
+    answer,
+    context_of,
+    selections,
+    told,
 )
-PLANNED = Engine(SCHEMA, LIMITS)
-PLAIN = Engine(SCHEMA, LIMITS, plans=False)
-
-# For each argument: values that lead somewhere, and now and then one that is refused.
-ARGUMENTS = {
-    "id": ["1", '"2"', '"99"', '"rep_1"', '"nobody"'],
-    "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
-    "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
-    "first": ["1", "2", "null", "0"],
-    "after": ["null", '"tampered"'],
-    "prefix": ['"A"', '""', "null"],
-    "userId": ["1", "null"],
-    "from": ['"2020-01-01T00:00:00Z"', "null"],
-    "to": ['"2040-01-01T00:00:00Z"', "null"],
-    "expiresInSeconds": ["1", "0", "null"],
-    "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
-}
-CONDITIONS = [
-    f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
-]
-MAX_DEPTH = 6
-
-
-@st.composite
-def selections(draw: st.DrawFn, parent: GraphQLObjectType, depth: int) -> str:
-    """A selection set of some fields, with aliases, repeats, and fragments on the same type."""
-    names = [
-        name
-        for name, field in parent.fields.items()
-        if depth > 1 or is_leaf_type(get_named_type(field.type))
-    ] + ["__typename"]
-    parts = []
-    for position in range(draw(st.integers(1, 4))):
-        name = draw(st.sampled_from(names))
-        condition = draw(st.sampled_from(CONDITIONS)) if draw(st.integers(0, 9)) == 0 else ""
-        if name == "__typename":
-            shown = name + condition
-        else:
-            shown = draw(field(parent.fields[name], name, depth, condition))
-        alias = f"a{position}: " if draw(st.booleans()) or "(" in shown else ""
-        part = alias + shown
-        if draw(st.integers(0, 9)) == 0:
-            around = draw(st.sampled_from([*CONDITIONS, "", "", ""]))
-            part = f"... on {parent.name}{around} {{ {part} }}"
-        parts.append(part)
-    return "{ " + " ".join(parts) + " }"
-
-
-@st.composite
-def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, condition: str) -> str:
-    given = [
-        f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
-        for argument, kind in definition.args.items()
-        if str(kind.type).endswith("!") or draw(st.integers(0, 3)) == 0
-    ]
-    arguments = f"({', '.join(given)})" if given else ""
-    below = get_named_type(definition.type)
-    if not isinstance(below, GraphQLObjectType):
-        return name + arguments + condition
-    return f"{name}{arguments}{condition} {draw(selections(below, depth - 1))}"
-
-
-@pytest.fixture
-async def context(database: Database, sql: Sql, settings: Settings) -> Context:
-    """Two users with memberships of every kind, a history, a rollout and reports."""
-    await sql.execute(
-        """
-        INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
-        INSERT INTO segments (slug, name, created_at, updated_at)
-        SELECT slug, 'Segment ' || slug, '2024-01-01Z', '2024-01-01Z'
-        FROM unnest(ARRAY['A', 'B', 'GONE']) AS slug;
-        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, expires_at, cause)
-        VALUES (1, 1, '2024-02-01Z', '2024-02-01Z', NULL, 'MANUAL'),
-            (1, 2, '2024-02-02Z', '2024-02-02Z', '2024-03-01Z', 'MANUAL'),
-            (1, 3, '2024-02-03Z', '2024-02-03Z', NULL, 'ROLLOUT'),
-            (2, 1, '2024-02-01Z', '2024-02-01Z', '2040-01-01Z', 'MANUAL');
-        UPDATE segments SET deleted_at = '2024-04-01Z' WHERE slug = 'GONE';
-        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
-        VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z'),
-            (NULL, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
-        """
-    )
-    plan = Plan([Stage(Decimal(50)), Stage(Decimal(60), after=timedelta(days=300))])
-    await database.transaction(
-        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=None)
-    )
-    return context_of(database, settings)
-
-
-def context_of(database: Database, settings: Settings) -> Context:
-    loaders = Loaders(database, primary=True)
-    return Context(
-        database=database,
-        storage=Storage(settings),
-        stopping=asyncio.Event(),
-        unhurried=Unhurried(),
-        primary_loaders=loaders,
-        replica_loaders=loaders,
-        request_id="the-request",
-        caller=ANYBODY,
-        primary=True,
-    )
-
-
-async def answer(engine: Engine, context: Context, query: str, **variables: Any) -> Answer:
-    return await engine.answer(Request(query, variables), context, queries_only=False)
-
-
-def told(given: Answer) -> tuple[bytes, list[bytes]]:
-    """The data with its order of fields, and the errors, whose order is by chance."""
-    errors = sorted(orjson.dumps(error) for error in given.body.get("errors", ()))
-    return orjson.dumps(given.body.get("data")), errors
 
 
 @profile(
@@ -200,7 +69,10 @@ async def test_variables_fragments_and_merged_fields(context: Context, query: st
 @pytest.mark.parametrize(
     "query",
     [
-        "mutation { deleteUser(input: {id: 1}) { deletedId } }",
+        "mutation { a: deleteUser(input: {id: 1}) { deletedId }"
+        " b: deleteUser(input: {id: 1}) { deletedId } }",
+        "mutation { deleteUser(input: {id: 1}) @include(if: true) { deletedId } }",
+        "mutation { __typename }",
         "{ __schema { types { name } } }",
         "{ user(id: 1) { id @skip(if: false) id } }",
         "{ user(id: 1) { ...f ...f @skip(if: true) } } fragment f on User { id }",

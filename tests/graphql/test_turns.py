@@ -27,7 +27,7 @@ from segmentql.graphql.turns import (
     let_others,
 )
 from segmentql.settings import Settings
-from tests.graphql.test_plans import context_of
+from tests.graphql.asking import context_of
 
 STEP_SECONDS = 0.001
 LIMITS = Limits(

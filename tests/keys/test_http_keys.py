@@ -19,7 +19,7 @@ from segmentql.graphql.view import Bounds, GraphQLView
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
-from tests.graphql.test_plans import LIMITS
+from tests.graphql.asking import LIMITS
 from tests.keys.asking import UNKNOWN, ask, bearer, data, make_key
 
 JSON = "application/json"

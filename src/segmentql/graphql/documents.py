@@ -26,9 +26,10 @@ from graphql import (
     validate,
 )
 from segmentql.graphql.arguments import name_argument
+from segmentql.graphql.compiler import make_plan
 from segmentql.graphql.costs import Cost, estimate
 from segmentql.graphql.limits import Limits, parsed
-from segmentql.graphql.plans import Plan, make_plan
+from segmentql.graphql.plans import Plan
 
 MAX_DOCUMENTS: Final = 500
 """Documents remembered; those least lately used go first."""

@@ -34,7 +34,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.documents import Documents, Manners, Operation
 from segmentql.graphql.failures import limit_exceeded, tell_all
 from segmentql.graphql.limits import Limits, check_variables
-from segmentql.graphql.plans import PlanFailed
+from segmentql.graphql.plans import Outcome, PlanFailed
 from segmentql.graphql.turns import OneByOne
 from segmentql.logs import RequestLog
 
@@ -185,10 +185,17 @@ class Engine:
     async def _answer(
         self, document: DocumentNode, operation: Operation, request: Request, context: Context
     ) -> Answer:
-        data = await self._try_plan(operation, request, context)
-        if data is not None:
-            return Answer({"data": data}, executed=True)
-        result = await self._execute(document, request, context)
+        outcome: Outcome | None = None
+        if operation.plan is not None:
+            try:
+                data = await operation.plan.run(context, request.variables or {})
+                return Answer({"data": data}, executed=True)
+            except PlanFailed as failed:
+                outcome = failed.outcome
+                if isinstance(failed.__cause__, Unavailable | TimedOut):
+                    # graphql-core is to tell it, not to wait for it once more.
+                    context.fault = failed.__cause__
+        result = await self._execute(document, request, context, outcome)
         if result.data is None and not any(error.path for error in result.errors or ()):
             return self._refused(
                 [name_argument(error, document, operation.node) for error in result.errors or ()],
@@ -196,24 +203,14 @@ class Engine:
             )
         return Answer(self._body(result, context), executed=True)
 
-    @staticmethod
-    async def _try_plan(
-        operation: Operation, request: Request, context: Context
-    ) -> dict[str, Any] | None:
-        """The data of a query that has a plan and meets no error; else None."""
-        if operation.plan is None:
-            return None
-        try:
-            return await operation.plan.run(context, request.variables or {})
-        except PlanFailed as failed:
-            if isinstance(failed.__cause__, Unavailable | TimedOut):
-                # graphql-core is to tell it, not to wait for it once more.
-                context.fault = failed.__cause__
-            return None
-
     async def _execute(
-        self, document: DocumentNode, request: Request, context: Context
+        self,
+        document: DocumentNode,
+        request: Request,
+        context: Context,
+        outcome: Outcome | None = None,
     ) -> ExecutionResult:
+        """Execute by graphql-core; with the `outcome` of its change, where that was made."""
         result = execute(
             self._core,
             document,
@@ -224,6 +221,7 @@ class Engine:
             hide_suggestions=not self._manners.suggestions,
             executor_class=self._schema.execution_context_class,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
+            middleware=[outcome] if outcome else None,
         )
         return result if isinstance(result, ExecutionResult) else await result
 

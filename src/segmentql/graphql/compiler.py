@@ -1,0 +1,347 @@
+"""Makes plans: every field of a document becomes a closure.
+
+It knows whether the field is a plain attribute or a resolver, how its value is written, and what is
+below it. Introspection, interfaces, two changes in one operation, and fields asked for twice under
+different conditions have no plan: graphql-core executes them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from strawberry.permission import PermissionExtension
+from strawberry.types.field import StrawberryField
+
+from graphql import (
+    BooleanValueNode,
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLID,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLString,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionNode,
+    SelectionSetNode,
+    Undefined,
+    VariableNode,
+)
+from graphql import get_named_type as named_type
+from segmentql.graphql.inputs import DEFINITION, Arguments, Unplanned, arguments_of
+from segmentql.graphql.plans import (
+    Change,
+    ChangePlan,
+    Fill,
+    Plan,
+    PlanFailed,
+    QueryPlan,
+    Run,
+    Waiting,
+    Write,
+)
+
+MAX_FIELDS: Final = 1000
+"""Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
+all of it before anything is known to be there."""
+
+_Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
+"""What `@include` and `@skip` ask of a field: what must be true or false, a variable or a value."""
+
+_Asked: TypeAlias = dict[str, tuple[list[FieldNode], _Conditions]]
+"""The fields of an object by their names in the response."""
+
+
+def make_plan(
+    schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode
+) -> Plan | None:
+    """Compile a validated operation; None where graphql-core must execute it."""
+    compiler = _Compiler(schema, document)
+    try:
+        if operation.directives:
+            raise Unplanned
+        asked = [operation.selection_set]
+        if operation.operation is OperationType.QUERY and schema.query_type:
+            return QueryPlan(schema, operation, compiler.fields(schema.query_type, asked))
+        if operation.operation is OperationType.MUTATION and schema.mutation_type:
+            return ChangePlan(schema, operation, compiler.change(schema.mutation_type, asked))
+    except Unplanned:
+        pass
+    return None
+
+
+class _Compiler:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self._schema = schema
+        self._fields_left = MAX_FIELDS
+        self._fragments = {
+            node.name.value: node
+            for node in document.definitions
+            if isinstance(node, FragmentDefinitionNode)
+        }
+
+    def fields(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Sequence[Fill]:
+        """What fills the dict of an object of type `parent`, in the response's order."""
+        grouped = self._grouped(parent, sets)
+        self._fields_left -= len(grouped)
+        if self._fields_left < 0:
+            raise Unplanned
+        return [
+            _if(conditions, self._field(parent, key, nodes))
+            for key, (nodes, conditions) in grouped.items()
+        ]
+
+    def change(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Change:
+        """The one field that is asked of a mutation."""
+        grouped = self._grouped(parent, sets)
+        if len(grouped) != 1:
+            raise Unplanned
+        ((key, (nodes, conditions)),) = grouped.items()
+        field, definition = _known(parent, nodes[0])
+        resolver = definition.base_resolver
+        if conditions or not resolver or not resolver.is_async or not resolver.info_parameter:
+            raise Unplanned
+        if any(type(extension) is not PermissionExtension for extension in definition.extensions):
+            raise Unplanned
+        return Change(
+            permissions=[permission() for permission in definition.permission_classes],
+            arguments=arguments_of(field, nodes[0]),
+            resolve=resolver.wrapped_func,  # type: ignore[arg-type]
+            fill=_source(key, self._write(field.type, _below(nodes))),
+        )
+
+    def _grouped(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> _Asked:
+        grouped: _Asked = {}
+        spread: dict[str, _Conditions] = {}
+        for selection_set in sets:
+            self._collect(parent, selection_set, grouped, spread, frozenset())
+        return grouped
+
+    def _collect(
+        self,
+        parent: GraphQLObjectType,
+        selection_set: SelectionSetNode,
+        grouped: _Asked,
+        spread: dict[str, _Conditions],
+        around: _Conditions,
+    ) -> None:
+        for node in selection_set.selections:
+            conditions = around | _conditions(node) if node.directives else around
+            if isinstance(node, FieldNode):
+                key = (node.alias or node.name).value
+                nodes, before = grouped.setdefault(key, ([], conditions))
+                if before != conditions:
+                    raise Unplanned
+                nodes.append(node)
+                continue
+            if isinstance(node, FragmentSpreadNode):
+                name = node.name.value
+                if name in spread:
+                    if spread[name] != conditions:
+                        raise Unplanned
+                    continue  # its fields are here already
+                spread[name] = conditions
+                fragment: FragmentDefinitionNode | InlineFragmentNode = self._fragments[name]
+                if fragment.directives:
+                    raise Unplanned
+            elif isinstance(node, InlineFragmentNode):
+                fragment = node
+            else:
+                raise Unplanned
+            condition = fragment.type_condition
+            if condition and condition.name.value != parent.name:
+                raise Unplanned
+            self._collect(parent, fragment.selection_set, grouped, spread, conditions)
+
+    def _field(self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]) -> Fill:
+        node = nodes[0]
+        name = node.name.value
+        if name == "__typename":
+            return _constant(key, parent.name)
+        field, definition = _known(parent, node)
+        sets = _below(nodes)
+        write = self._write(field.type, sets)
+        if definition.base_resolver is None:
+            return _attribute(key, definition.python_name, write)
+        arguments = arguments_of(field, node)
+        return _resolver(key, definition, arguments, write, self._asked_below(field.type, sets))
+
+    def _asked_below(
+        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+    ) -> frozenset[str]:
+        parent = named_type(kind)
+        if not isinstance(parent, GraphQLObjectType):
+            return frozenset()
+        asked = self._grouped(parent, sets).values()
+        return frozenset(nodes[0].name.value for nodes, _ in asked if not nodes[0].arguments)
+
+    def _write(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> Write:
+        if isinstance(kind, GraphQLNonNull):
+            return self._write_value(kind.of_type, sets)
+        write = self._write_value(kind, sets)
+        return lambda value, run: None if value is None else write(value, run)
+
+    def _write_value(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> Write:
+        """How a value that must not be null is written; each of these refuses None."""
+        if isinstance(kind, GraphQLList):
+            if isinstance(named_type(kind), GraphQLInterfaceType):
+                return _no_list
+            return _list(self._write(kind.of_type, sets))
+        if isinstance(kind, GraphQLObjectType) and kind.is_type_of is None:
+            return _object(self.fields(kind, sets))
+        if kind in {GraphQLString, GraphQLID}:
+            return _text(kind)
+        if isinstance(kind, GraphQLScalarType | GraphQLEnumType):
+            return _leaf(kind)
+        raise Unplanned
+
+
+def _known(parent: GraphQLObjectType, node: FieldNode) -> tuple[GraphQLField, StrawberryField]:
+    """A field as graphql-core has it and as Strawberry has."""
+    field = parent.fields.get(node.name.value)
+    definition = field.extensions.get(DEFINITION) if field else None
+    if field is None or not isinstance(definition, StrawberryField):
+        raise Unplanned
+    return field, definition
+
+
+def _below(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
+    """What is asked for below a field, wherever it is named."""
+    return [node.selection_set for node in nodes if node.selection_set]
+
+
+def _conditions(node: SelectionNode) -> _Conditions:
+    found: set[tuple[bool, str | bool]] = set()
+    for directive in node.directives or ():
+        wanted = {"include": True, "skip": False}.get(directive.name.value)
+        arguments = directive.arguments or ()
+        if wanted is None or len(arguments) != 1:
+            raise Unplanned
+        given = arguments[0].value
+        if isinstance(given, BooleanValueNode):
+            found.add((wanted, given.value))
+        elif isinstance(given, VariableNode):
+            found.add((wanted, given.name.value))
+        else:
+            raise Unplanned
+    return frozenset(found)
+
+
+def _if(conditions: _Conditions, fill: Fill) -> Fill:
+    """Fill where all of the conditions are met."""
+    if not conditions:
+        return fill
+
+    def fill_if(source: Any, into: dict[str, Any], run: Run) -> None:
+        for wanted, given in conditions:
+            value = given if isinstance(given, bool) else run.variables.coerced[given]
+            if value is None:
+                raise PlanFailed
+            if value is not wanted:
+                return
+        fill(source, into, run)
+
+    return fill_if
+
+
+def _constant(key: str, value: object) -> Fill:
+    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
+        into[key] = value
+
+    return fill
+
+
+def _source(key: str, write: Write) -> Fill:
+    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
+        into[key] = write(source, run)
+
+    return fill
+
+
+def _attribute(key: str, name: str, write: Write) -> Fill:
+    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
+        into[key] = write(getattr(source, name), run)
+
+    return fill
+
+
+def _resolver(
+    key: str,
+    definition: StrawberryField,
+    arguments: Arguments,
+    write: Write,
+    below: frozenset[str],
+) -> Fill:
+    resolver = definition.base_resolver
+    if resolver is None or definition.extensions or definition.permission_classes:
+        raise Unplanned
+    function: Callable[..., Any] = resolver.wrapped_func  # type: ignore[assignment]
+    wants_info = resolver.info_parameter is not None
+
+    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
+        given = arguments(run.variables)
+        value = (
+            function(source, info=run.info(below), **given)
+            if wants_info
+            else function(source, **given)
+        )
+        if isinstance(value, Awaitable):
+            into[key] = None  # keeps the field's place
+            run.waiting.append(Waiting(asyncio.ensure_future(value), into, key, write))
+        else:
+            into[key] = write(value, run)
+
+    return fill
+
+
+def _no_list(value: Any, run: Run) -> list[Any]:
+    """A list of an interface, where it is empty: a change's errors, most of the time."""
+    if value != []:
+        raise PlanFailed
+    return []
+
+
+def _list(write: Write) -> Write:
+    def write_list(value: Any, run: Run) -> list[Any]:
+        if type(value) is not list:
+            raise PlanFailed
+        return [write(item, run) for item in value]
+
+    return write_list
+
+
+def _object(fields: Sequence[Fill]) -> Write:
+    def write_object(value: Any, run: Run) -> dict[str, Any]:
+        if value is None:
+            raise PlanFailed
+        into: dict[str, Any] = {}
+        for fill in fields:
+            fill(value, into, run)
+        return into
+
+    return write_object
+
+
+def _text(kind: GraphQLScalarType) -> Write:
+    return lambda value, run: value if type(value) is str else _written(kind, value)
+
+
+def _leaf(kind: GraphQLScalarType | GraphQLEnumType) -> Write:
+    return lambda value, run: _written(kind, value)
+
+
+def _written(kind: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
+    written = kind.coerce_output_value(value)
+    if written is None or written is Undefined:
+        raise PlanFailed
+    return written
