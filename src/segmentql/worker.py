@@ -41,7 +41,8 @@ WATCHES: Final[tuple[Watch, ...]] = (
 )
 
 POLL_MILLISECONDS: Final = 100
-"""How long an idle queue may make a message wait, and a delayed one beyond its time."""
+"""How long an idle queue may make a message wait, and a delayed one beyond its time. Where somebody
+waits for the job it is less, see `adapters.jobs`."""
 
 RECONNECT_SECONDS: Final = 1
 NICENESS: Final = 10
