@@ -14,10 +14,10 @@ from schemathesis.generation import GenerationMode
 from segmentql.local.strays import ON_LINUX
 from tests.conftest import Sql, empty
 from tests.e2e.conftest import Serving
-from tests.fuzz.conftest import STORED
 from tests.fuzz.judging import Judge
 from tests.fuzz.making import requests
 from tests.fuzz.requests import CORPUS, Sent, read
+from tests.stored import STORED
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
