@@ -225,6 +225,7 @@ async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
     assert {line["job"] for line in tracebacks} == {"record_segment_leaves"}
 
 
+@pytest.mark.slow
 def test_a_traceback_on_a_terminal_shows_no_variables() -> None:
     """They may hold keys; `rich`, which is installed here, would show them."""
     program = """

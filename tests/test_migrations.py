@@ -134,6 +134,7 @@ async def test_running_again_takes_back_rights_that_somebody_gave(
     assert await catalogue(inside) == first
 
 
+@pytest.mark.slow
 async def test_several_processes_that_migrate_at_once_all_succeed(
     blank: Settings, inside: Sql
 ) -> None:

@@ -439,6 +439,7 @@ async def frozen(pid: int) -> AsyncIterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_is_given_up_two_seconds_past_the_statements_limit(
     sql: Sql, settings: Settings
 ) -> None:

@@ -80,6 +80,7 @@ async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -
     redis.close()
 
 
+@pytest.mark.slow
 async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bounded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
@@ -103,6 +104,7 @@ async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bo
     redis.close()
 
 
+@pytest.mark.slow
 async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
@@ -116,6 +118,7 @@ async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
     assert lost(END_DUE_MEMBERSHIPS) - before == 100
 
 
+@pytest.mark.slow
 async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arrive(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:

@@ -20,6 +20,8 @@ from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
 from tests.operations import make_segments
 from tests.past import was_in
 
+pytestmark = pytest.mark.slow  # each test starts a process of the command
+
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 CSV = b"""\
 user_id,segment_slug,operation,executed_at
