@@ -49,7 +49,8 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    logs.configure(settings)  # of this process, which watches over the others where there are some
+    # The logs of this process, which starts and stops the others if there are several.
+    logs.configure(settings, program="API")
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",
@@ -85,7 +86,7 @@ def make_app() -> ASGIApp:
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
 
     settings = settings_or_exit(with_store=True)
-    logs.configure(settings)
+    logs.configure(settings, program="API")
     app = create_app(settings)
     _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it
