@@ -31,16 +31,18 @@ all of them hardly ever. What requests leave behind is not cyclic, or young."""
 
 
 @click.command()
-@click.option("--host", help="Where to listen.  [default: SEGMENTQL_HOST or 127.0.0.1]")
+@click.option("--host", help="The address to listen on.  [default: SEGMENTQL_HOST or 127.0.0.1]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The port to listen on.  [default: SEGMENTQL_PORT or 8080]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes.",
+    help="How many processes serve the API.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
     """Serve the API; the database, Redis and the store are where the settings say."""

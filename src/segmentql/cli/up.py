@@ -32,7 +32,7 @@ from segmentql.errors import LocalServerError, SettingsError
 @click.option(
     "--verbose",
     is_flag=True,
-    help="Print the logs of the API and the worker here instead of to files.",
+    help="Print the logs of the service here; do not write them to files.",
 )
 def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: bool) -> None:
     """Run everything on this machine: PostgreSQL, Redis, the object store, the worker, the API.
