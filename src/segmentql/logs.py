@@ -5,19 +5,24 @@ Fields: `event`, `level`, `timestamp` (UTC), `logger`, and where they apply `req
 (ids). Never a secret, a link or a body.
 
 A job bears the id of the request that asked for it; one that the scheduler found bears none.
+
+With `SEGMENTQL_LOG_ERRORS_TO_STDOUT` each error is also one short line on standard output.
 """
 
 import contextlib
 import logging
 import sys
+import time
 from typing import Any, Final, Protocol
 
 import orjson
 import structlog
 
-from segmentql.settings import Settings
+from segmentql.settings import Settings, wants_no_colour
 
 REQUESTS: Final = "segmentql.requests"
+PROGRAM_WIDTH: Final = 13
+"""The first column of what `segmentql up` prints on a terminal."""
 
 
 class RequestLog(Protocol):
@@ -26,8 +31,13 @@ class RequestLog(Protocol):
     def info(self, event: str, **fields: Any) -> Any: ...
 
 
-def configure(settings: Settings) -> None:
-    """Send every log of ours and of our libraries to standard error, in one style."""
+def configure(settings: Settings, *, program: str = "segmentql") -> None:
+    """Send every log of ours and of our libraries to standard error, in one style.
+
+    Args:
+        settings: The level, the style, and whether errors also go to standard output.
+        program: The name that lines on standard output begin with, such as "API".
+    """
     console = _is_console(settings)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -56,6 +66,8 @@ def configure(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
+    if settings.log_errors_to_stdout == "on":
+        root.handlers.append(ErrorLines(program))
     root.setLevel(settings.log_level.upper())
     # botocore's tell what it signs, links included.
     for silenced in (
@@ -63,6 +75,62 @@ def configure(settings: Settings) -> None:
         *("aioboto3", "aiobotocore", "botocore"),
     ):
         logging.getLogger(silenced).setLevel("WARNING")
+
+
+class ErrorLines(logging.Handler):
+    """Prints one line on standard output for each error; the log has the details.
+
+    One fault may cause thousands of errors: beyond `PER_WINDOW` in `WINDOW_SECONDS` they are not
+    printed, and a line says so.
+    """
+
+    PER_WINDOW: Final = 5
+    WINDOW_SECONDS: Final = 10.0
+    TEXT_CHARACTERS: Final = 200
+
+    def __init__(self, program: str) -> None:
+        super().__init__(logging.ERROR)
+        self._program = program
+        self._window_start = float("-inf")
+        self._printed = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the event and the exception of a record, if the window has room for it."""
+        now = time.monotonic()
+        if now - self._window_start > self.WINDOW_SECONDS:
+            self._window_start, self._printed = now, 0
+        self._printed += 1
+        if self._printed <= self.PER_WINDOW:
+            self._print(self._text(record))
+        elif self._printed == self.PER_WINDOW + 1:
+            self._print(f"more errors within {self.WINDOW_SECONDS:g} s are only in the log")
+
+    def _text(self, record: logging.LogRecord) -> str:
+        event: Any = record.msg if isinstance(record.msg, dict) else {}
+        text = str(event.get("event", "")) if event else record.getMessage()
+        error = event.get("exc_info") or record.exc_info
+        if isinstance(error, tuple):
+            error = error[1]
+        if error is True:
+            error = sys.exc_info()[1]
+        if isinstance(error, BaseException):
+            text = f"{text}: {type(error).__name__}: {error}"
+        text = (text.splitlines() or [""])[0]
+        if len(text) > self.TEXT_CHARACTERS:
+            text = text[: self.TEXT_CHARACTERS] + " ..."
+        request_id = event.get("request_id")
+        return f"{text} (request_id {request_id})" if request_id else text
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe
+            if sys.stdout.isatty():
+                name = f"{self._program:<{PROGRAM_WIDTH}}"
+                name = name if wants_no_colour() else f"\x1b[31m{name}\x1b[0m"
+                line = f"{name}error: {text}"
+            else:
+                line = f"{self._program} error: {text}"
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
 
 def request_log(settings: Settings) -> RequestLog | None:

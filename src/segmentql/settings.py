@@ -169,6 +169,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_requests: Literal["on", "off"] = "on"
+    log_errors_to_stdout: Literal["on", "off"] = "off"
 
     @property
     def owner_database_url(self) -> str:
@@ -265,6 +266,11 @@ def outside_value(name: str) -> str | None:
 
     variable = PREFIX + name.upper()
     return os.environ.get(variable) or dotenv_values(".env").get(variable) or None
+
+
+def wants_no_colour() -> bool:
+    """Whether the environment asks for output without colours; see no-color.org."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ async def said() -> list[str]:
 
 @pytest.fixture
 async def supervisor(said: list[str]) -> AsyncIterator[Supervisor]:
-    made = Supervisor(said.append, QUICK)
+    made = Supervisor(lambda step: said.append(str(step)), QUICK)
     yield made
     await made.stop()
 
@@ -123,7 +123,8 @@ async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_li
 
 
 async def test_long_lives_between_deaths_begin_a_new_count(tmp_path: Path, said: list[str]) -> None:
-    forgiving = Supervisor(said.append, replace(QUICK, short_life_seconds=0))
+    policy = replace(QUICK, short_life_seconds=0)
+    forgiving = Supervisor(lambda step: said.append(str(step)), policy)
     child = replace(program(tmp_path, "child", "raise SystemExit(3)"), ready=_always)
     await forgiving.start(child)
 
@@ -142,6 +143,14 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
 
     with pytest.raises(LocalServerError, match=r"(?s)did not start \(exit code 1\).*port in use"):
         await supervisor.start(child)
+
+
+async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path: Path) -> None:
+    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), ready=_never)
+    (tmp_path / "child.log").write_text("a line of the last run\n")
+
+    with pytest.raises(LocalServerError, match=r"^child did not start \(exit code 2\)$"):
+        await ChildProcess(child).start()
 
 
 async def test_a_child_that_is_never_ready_is_an_error(

@@ -6,6 +6,7 @@ import click
 
 COMMANDS = (
     "up",
+    "reset",
     "serve",
     "worker",
     "migrate",

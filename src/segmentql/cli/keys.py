@@ -57,12 +57,17 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--name", type=NameType(), required=True, help="What history will call its bearer.")
+@click.option(
+    "--name",
+    type=NameType(),
+    required=True,
+    help="The name that history shows for the key's changes.",
+)
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role], case_sensitive=False),
     required=True,
-    help="What it may do.",
+    help="What the key may do.",
 )
 @data_dir_option
 def create(name: str, role: str, data_dir: Path) -> None:

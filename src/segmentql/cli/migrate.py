@@ -8,7 +8,9 @@ from segmentql.cli.settings import settings_or_exit
 
 
 @click.command()
-@click.option("--to", "revision", default="head", show_default=True, help="Up to which revision.")
+@click.option(
+    "--to", "revision", default="head", show_default=True, help="The revision to migrate to."
+)
 def migrate(revision: str) -> None:
     """Bring the database's schema up to date; safe to run twice, or in several places at once."""
     settings = settings_or_exit()

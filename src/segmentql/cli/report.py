@@ -51,13 +51,13 @@ class UserType(click.ParamType[int]):
 
 
 @click.command()
-@click.option("--month", type=MonthType(), required=True, help="Which month, in UTC.")
-@click.option("--user", type=UserType(), help="Whose history.  [default: all users']")
+@click.option("--month", type=MonthType(), required=True, help="The month, in UTC.")
+@click.option("--user", type=UserType(), help="The user's id.  [default: all users]")
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="Where to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
+    help="The file to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
 )
 @data_dir_option
 def report(month: tuple[int, int], user: int | None, output: str | None, data_dir: Path) -> None:

@@ -31,16 +31,18 @@ all of them hardly ever. What requests leave behind is not cyclic, or young."""
 
 
 @click.command()
-@click.option("--host", help="Where to listen.  [default: SEGMENTQL_HOST or 127.0.0.1]")
+@click.option("--host", help="The address to listen on.  [default: SEGMENTQL_HOST or 127.0.0.1]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The port to listen on.  [default: SEGMENTQL_PORT or 8080]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes.",
+    help="How many processes serve the API.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
     """Serve the API; the database, Redis and the store are where the settings say."""
@@ -49,7 +51,8 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    logs.configure(settings)  # of this process, which watches over the others where there are some
+    # The logs of this process, which starts and stops the others if there are several.
+    logs.configure(settings, program="API")
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",
@@ -85,7 +88,7 @@ def make_app() -> ASGIApp:
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
 
     settings = settings_or_exit(with_store=True)
-    logs.configure(settings)
+    logs.configure(settings, program="API")
     app = create_app(settings)
     _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it

@@ -14,8 +14,7 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=".segmentql",
     show_default=True,
-    help="Where `segmentql up` keeps its data: what it runs now is used where no setting says"
-    " otherwise.",
+    help="The data folder of a running `segmentql up`: its servers are used unless set otherwise.",
 )
 
 

@@ -26,5 +26,5 @@ def worker() -> None:
     except OSError as error:
         where, why = f"{settings.host}:{settings.worker_port}", os.strerror(error.errno or 0)
         raise click.ClickException(f"cannot listen at {where}: {why}") from None
-    logs.configure(settings)
+    logs.configure(settings, program="worker")
     run(settings, listening)

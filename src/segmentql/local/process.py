@@ -15,14 +15,15 @@ from typing import IO
 
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, switching
+from segmentql.local.log_files import LOG_BYTES
 from segmentql.local.strays import MARK, ON_LINUX, find_strays, record
 
 POLL_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 HURRY_SECONDS = 5
 LAST_LINES = 20
-LOG_BYTES = 16 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
+STANDARD_ERROR = 2
 
 
 async def _nothing() -> None:
@@ -62,6 +63,9 @@ class Program:
     """The current folder of all of its processes; None: ours."""
     log: Path | None = None
     """Where its output goes; None: where ours goes."""
+    show_errors: bool = False
+    """Whether the standard output of a program with a log is our standard error instead: for a
+    program that prints its errors there and everything else to standard error."""
     pid_file: Path
     """Names the program among all on this machine, and holds its process' id while it runs."""
     address: str = ""
@@ -75,6 +79,8 @@ class ChildProcess:
         self.launched_at = 0.0
         """The monotonic time of the last launch."""
         self._popen: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        """The size of the log file at the last launch."""
 
     @property
     def pid(self) -> int | None:
@@ -113,13 +119,14 @@ class ChildProcess:
             # two functions of libc.
             warnings.simplefilter("ignore", DeprecationWarning)
             log = stack.enter_context(_open_log(program.log)) if program.log else None
+            self._log_start = os.fstat(log.fileno()).st_size if log else 0
             try:
                 self._popen = subprocess.Popen(  # noqa: S603 - commands of ours
                     list(program.command),
                     cwd=program.folder,
                     env={**program.environment, MARK: str(program.pid_file)},
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=STANDARD_ERROR if log and program.show_errors else log,
                     stderr=log,
                     # A terminal's Ctrl-C is for us alone: children are stopped in order.
                     start_new_session=True,
@@ -190,11 +197,13 @@ class ChildProcess:
         raise LocalServerError(f"{program.name} of an earlier run does not end: {strays}")
 
     def last_lines(self) -> list[str]:
-        """The end of the log, where the program has one of its own."""
+        """The end of what the program wrote to its log file since the last launch."""
         if self.program.log is None or not self.program.log.exists():
             return []
         with self.program.log.open("rb") as file:
-            file.seek(max(0, self.program.log.stat().st_size - 64 * 1024))
+            size = os.fstat(file.fileno()).st_size
+            # A file that was cut since is all of this launch.
+            file.seek(max(0 if size < self._log_start else self._log_start, size - 64 * 1024))
             return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
 
     def _strays(self) -> list[int]:
