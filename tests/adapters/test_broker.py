@@ -49,6 +49,9 @@ class Working:
     async def has_done(self, number: int) -> bool:
         return number in self.done
 
+    async def has_fetched_delayed(self) -> bool:
+        return self.worker.consumers[f"{QUEUE}.DQ"].delay_queue.qsize() > 0
+
     def threads(self) -> list[threading.Thread]:
         return [*self.worker.consumers.values(), *self.worker.workers]
 
@@ -180,34 +183,48 @@ async def test_after_a_restart_of_redis_messages_wake_the_consumer_again(
         await until(lambda: running.has_done(1))
 
 
-async def test_a_redis_that_hangs_ends_no_thread_and_loses_the_subscription(
+async def test_a_delayed_message_outlives_a_restart_of_redis(
+    servers: LocalServers, settings: Settings, send: Callable[..., None]
+) -> None:
+    async with working(settings) as running:
+        send(1, delay_seconds=1)
+        await until(running.has_fetched_delayed)
+        await servers.redis.stop()
+        await servers.redis.start()
+        await until(lambda: running.has_done(1))
+
+
+async def test_a_subscription_that_does_not_answer_is_renewed(
     servers: LocalServers,
     settings: Settings,
     send: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Two timeouts of Redis pass, after a slow poll and after a PING.
     monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
     monkeypatch.setattr(module, "PING_SECONDS", 0.3)
-    monkeypatch.setattr(module, "SLOW_POLL_SECONDS", 0.3)
     async with working(settings) as running:
-        send(1, delay_seconds=1)
-        delayed = running.worker.consumers[f"{QUEUE}.DQ"]
-        consumer = delayed.consumer
-
-        async def is_delayed() -> bool:
-            return delayed.delay_queue.qsize() == 1
-
-        async def has_reconnected() -> bool:
-            return delayed.consumer is not consumer or not delayed.is_alive()
-
-        await until(is_delayed)
         with hanging(servers.redis):
             await until(lambda: _is_not(running.is_subscribed))
-            await until(has_reconnected)
-            await asyncio.sleep(0.5)
         await until(running.is_subscribed)
-        send(2, delay_seconds=0.1)
+        send(1)
+        await until(lambda: running.has_done(1))
+
+
+async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwards(
+    servers: LocalServers,
+    settings: Settings,
+    send: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It takes the delay, and then two timeouts of Redis: of the message and of its return.
+    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    async with working(settings) as running:
+        send(1, delay_seconds=0.5)
+        send(2, delay_seconds=2)
+        await until(running.has_fetched_delayed)
+        with hanging(servers.redis):
+            await asyncio.sleep(1.5)
+        await until(lambda: running.has_done(1))
         await until(lambda: running.has_done(2))
         assert all(thread.is_alive() for thread in running.threads())
 

@@ -247,4 +247,16 @@ class WaitingBroker(RedisBroker):
         self.scripts["dispatch"] = client.register_script(_scripts["dispatch"] + _PUBLISH)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        if queue_name in self.delay_queues:
+            with _as_connection_error():
+                self._hand_back(queue_name)
         return _WaitingConsumer(self, queue_name, prefetch)
+
+    def _hand_back(self, queue_name: str) -> None:
+        """Put back the delayed messages that this process had fetched before it lost Redis.
+
+        Dramatiq forgets them when it reconnects, and Redis keeps them for this process alone.
+        """
+        fetched = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
+        if message_ids := self.client.smembers(fetched):
+            self.do_requeue(queue_name, *message_ids)
