@@ -141,8 +141,14 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("dramatiq", {"worker", "adapters.jobs"}),
-        ("redis", {"adapters.jobs", "adapters.queues", "adapters.rates", "doctor", "local.redis"}),
+        ("dramatiq", {"worker", "adapters.broker", "adapters.jobs"}),
+        (
+            "redis",
+            {
+                *("adapters.broker", "adapters.jobs", "adapters.queues", "adapters.rates"),
+                *("doctor", "local.redis"),
+            },
+        ),
         ("aioboto3", {"adapters.s3"}),
         ("aiobotocore", {"adapters.s3"}),
         ("botocore", {"adapters.s3"}),

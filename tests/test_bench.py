@@ -3,14 +3,19 @@
 That it works as a whole is shown by `make bench-smoke`.
 """
 
+import os
 import random
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bench.asks import JOINED, LEFT, ROLLOUT, OneUserInRollouts
 from bench.data import Sizes, slug
 from bench.pgbench import Statement, script
+from bench.rows import idle
 from bench.table import Row, rendered
 
 SIZES = Sizes(users=1000, memberships=4321, segments=20)
@@ -86,3 +91,18 @@ def test_a_toy_run_judges_nothing() -> None:
         r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|", rendered(rows, judged=True)
     )
     assert "NO" not in rendered(rows, judged=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_cpu_time_is_that_of_a_process_and_its_descendants_without_other_heads() -> None:
+    script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        together = idle.cpu_seconds({"tests": os.getpid()})
+        apart = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
+        child.communicate(b"\n")
+    assert apart["child"] >= 0.25  # /proc counts in hundredths
+    assert together["tests"] >= apart["tests"] + 0.25 - 0.1

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from segmentql.adapters.broker import REDIS_SECONDS
 from segmentql.adapters.database import CONNECT_SECONDS
-from segmentql.adapters.jobs import REDIS_SECONDS
 from segmentql.adapters.migrations import newest_revision
 from segmentql.adapters.s3 import Limits
 from segmentql.adapters.storage import Storage

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -139,12 +140,11 @@ class ChildProcess:
 
     async def exited(self) -> int:
         """Wait for the end of the process, and end what it left of its group."""
-        while True:
-            status = self.exit_status()
-            if status is not None:
-                self._end_group()
-                return status
-            await asyncio.sleep(POLL_SECONDS)
+        while (status := self.exit_status()) is None:
+            if self._popen:
+                await _wait_for_exit(self._popen.pid)
+        self._end_group()
+        return status
 
     async def run_to_end(self) -> None:
         """Run a program that ends by itself; stopped when this is cancelled.
@@ -254,6 +254,32 @@ class ChildProcess:
         elif last := self.last_lines():
             lines += [f"the end of {self.program.log}:", *(f"    {line}" for line in last)]
         return "\n".join(lines)
+
+
+async def _wait_for_exit(pid: int) -> None:
+    """Wait until a child may have ended: on Linux without polling, elsewhere for a short time."""
+    descriptor = _exit_descriptor(pid)
+    if descriptor is None:
+        await asyncio.sleep(POLL_SECONDS)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _exit_descriptor(pid: int) -> int | None:
+    """Return a descriptor that is readable once a child has ended; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # an old kernel, or a sandbox that forbids it
+        return None
 
 
 def _open_log(path: Path) -> IO[bytes]:
