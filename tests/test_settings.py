@@ -76,7 +76,10 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     ("given", "taken"),
     [
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
-        ("postgresql://u:p@h:1/d?sslmode=require", "postgresql+asyncpg://u:p@h:1/d?ssl=require"),
+        (
+            "postgresql://u:p@h:1/d?sslmode=require",
+            "postgresql+asyncpg://u:p@h:1/d?sslmode=require",
+        ),
         ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
     ],
 )

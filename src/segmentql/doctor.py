@@ -1,25 +1,32 @@
 """Checks what a running service needs, and says what to do about what is wrong."""
 
+import contextlib
 import enum
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
 
-from segmentql.adapters.database import CONNECT_SECONDS
+from segmentql.adapters.connections import (
+    USE_POOLER,
+    connection_fault,
+    plain_engine,
+    pooler_advice,
+    statement_timeout_milliseconds,
+)
+from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.jobs import REDIS_SECONDS
-from segmentql.adapters.migrations import newest_revision
+from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
 from segmentql.adapters.s3 import Limits
 from segmentql.adapters.storage import Storage
-from segmentql.errors import BucketMissing, StoreFailed
+from segmentql.database_url import shown_address
+from segmentql.errors import BucketMissing, SchemaMismatch, SegmentQLError, StoreFailed
 from segmentql.settings import Settings
 
 OLDEST_POSTGRESQL: Final = 180000
@@ -55,10 +62,11 @@ SELECT current_setting('server_version_num')::int AS version,
     current_setting('server_version') AS shown_version,
     EXISTS (SELECT FROM pg_class WHERE relname = 'memberships'
         AND pg_get_userbyid(relowner) = current_user) AS owns_tables,
-    to_regclass('public.alembic_version') IS NOT NULL AS migrated,
+    quote_ident(current_user) AS role,
+    (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
     extract(epoch FROM clock_timestamp())::float AS clock
 """)
-_REVISION = text("SELECT version_num FROM alembic_version")
+_CHANGE = text("INSERT INTO leases VALUES ('doctor', 'doctor', clock_timestamp())")
 _SCHEDULER = text("""
 SELECT extract(epoch FROM clock_timestamp() - expires_at)::float AS late
 FROM leases WHERE name = 'scheduler'
@@ -75,46 +83,108 @@ _ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revok
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Run every check, each as far as those before it allow."""
-    database = [finding async for finding in _database(settings)]
-    for finding in database:
-        yield finding
-    if settings.migration_database_url:
-        yield await _connects("owner's database", settings.migration_database_url)
-    if settings.database_read_url:
-        yield await _connects("replica", settings.database_read_url)
+    # The service's own engines and sessions, so that what they meet is what the service meets.
+    database = Database(settings, name="segmentql doctor", deliver=lambda messages: None)
+    try:
+        findings = [finding async for finding in _database(settings, database)]
+        for finding in findings:
+            yield finding
+        if settings.migration_database_url:
+            yield await _owner_connects(settings.migration_database_url)
+        if settings.database_read_url:
+            yield await _replica_reads(settings.database_read_url, database)
+    finally:
+        await database.dispose()
     async for finding in _redis(settings.redis_url):
         yield finding
     async for finding in _store(settings):
         yield finding
 
 
-async def _database(settings: Settings) -> AsyncIterator[Finding]:
-    what, url = "database", settings.database_url
+async def _database(settings: Settings, database: Database) -> AsyncIterator[Finding]:
     findings: list[Finding] = []
+    problem = await _problem(
+        "database", settings.database_url, _read_all(settings, database, findings)
+    )
+    yield problem or Finding("database", Verdict.OK, shown_address(settings.database_url))
+    for finding in findings:
+        yield finding
+    if problem is None and findings[-1].what != "migrations":  # there are tables to write
+        yield await _problem(
+            "a change", settings.database_url, _write_and_roll_back(database)
+        ) or Finding("a change", Verdict.OK, "made and rolled back")
 
-    async def look(connection: AsyncConnection) -> None:
+
+async def _read_all(settings: Settings, database: Database, findings: list[Finding]) -> None:
+    async with database.read() as session:
         before = time.time()
-        row = (await connection.execute(_DATABASE)).one()
+        row = (await session.execute(_DATABASE)).one()
         skew = row.clock - (before + time.time()) / 2
         findings.append(_version(row))
         findings.append(_clock("database's clock", skew))
         findings.append(_owner(row.owns_tables))
-        revision = (await connection.execute(_REVISION)).scalar() if row.migrated else None
+        findings.extend(_pooler(settings, row))
+        revision = await current_revision(await session.connection())
         findings.append(_migrations(revision))
         if revision == newest_revision():
             findings.extend(
                 [
-                    _scheduler((await connection.execute(_SCHEDULER)).scalar()),
-                    _partitions((await connection.execute(_PARTITIONS)).one()),
-                    _due((await connection.execute(_DUE)).scalar_one()),
-                    _keys(settings, (await connection.execute(_ADMIN_KEYS)).scalar_one()),
+                    _scheduler((await session.execute(_SCHEDULER)).scalar()),
+                    _partitions((await session.execute(_PARTITIONS)).one()),
+                    _due((await session.execute(_DUE)).scalar_one()),
+                    _keys(settings, (await session.execute(_ADMIN_KEYS)).scalar_one()),
                 ]
             )
 
-    problem = await _with_connection(url, look)
-    yield problem or Finding(what, Verdict.OK, _where(url))
-    for finding in findings:
-        yield finding
+
+class _RolledBack(Exception):
+    """The end of a change that is not to be kept."""
+
+
+async def _write_and_roll_back(database: Database) -> None:
+    async def work(session: WriteSession) -> None:
+        await session.execute(_CHANGE)
+        raise _RolledBack
+
+    with contextlib.suppress(_RolledBack):
+        await database.transaction(work)
+
+
+async def _owner_connects(url: str) -> Finding:
+    async def look() -> None:
+        engine = plain_engine(url, name="segmentql doctor")
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        finally:
+            await engine.dispose()
+
+    what = "owner's database"
+    return await _problem(what, url, look()) or Finding(what, Verdict.OK, shown_address(url))
+
+
+async def _replica_reads(url: str, database: Database) -> Finding:
+    async def look() -> None:
+        async with database.read(primary=False) as session:
+            await session.execute(text("SELECT 1"))
+
+    return await _problem("replica", url, look()) or Finding(
+        "replica", Verdict.OK, shown_address(url)
+    )
+
+
+async def _problem(what: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
+    """Do what the service does, and say why it failed."""
+    try:
+        await work
+    except (DBAPIError, OSError, TimeoutError, SegmentQLError) as error:
+        return Finding(
+            what,
+            Verdict.FAILED,
+            f"{shown_address(url)}: {connection_fault(error)}",
+            pooler_advice(error) or "check that the server runs there and accepts this role",
+        )
+    return None
 
 
 def _version(row: Any) -> Finding:
@@ -146,13 +216,35 @@ def _owner(owns_tables: bool) -> Finding:  # noqa: FBT001 - a column, as it was 
     )
 
 
+def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
+    wanted = statement_timeout_milliseconds(settings)
+    if settings.database_pooler == "none":
+        if row.statement_timeout != wanted:
+            yield Finding(
+                "pooler",
+                Verdict.FAILED,
+                "a pooler drops startup parameters: statement_timeout is"
+                f" {row.statement_timeout} ms instead of {wanted} ms",
+                USE_POOLER,
+            )
+    elif row.statement_timeout == 0:
+        seconds = settings.statement_timeout_seconds
+        yield Finding(
+            "pooler",
+            Verdict.WARNING,
+            "transaction; PostgreSQL limits changes, but no reads",
+            f"run ALTER ROLE {row.role} SET statement_timeout = '{seconds:g}s'",
+        )
+    else:
+        yield Finding("pooler", Verdict.OK, "transaction; PostgreSQL limits changes and reads")
+
+
 def _migrations(revision: str | None) -> Finding:
-    newest = newest_revision()
-    if revision == newest:
-        return Finding("migrations", Verdict.OK, f"at {revision}, the newest")
-    return Finding(
-        "migrations", Verdict.FAILED, f"at {revision}, not {newest}", "run `segmentql migrate`"
-    )
+    try:
+        check_revision(revision)
+    except SchemaMismatch as error:
+        return Finding("migrations", Verdict.FAILED, f"at {error.saw}", error.do)
+    return Finding("migrations", Verdict.OK, f"at {revision}, the newest")
 
 
 def _scheduler(late_seconds: float | None) -> Finding:
@@ -201,57 +293,17 @@ def _keys(settings: Settings, admin_keys: int) -> Finding:
     )
 
 
-async def _connects(what: str, url: str) -> Finding:
-    async def look(connection: AsyncConnection) -> None:
-        await connection.execute(text("SELECT 1"))
-
-    problem = await _with_connection(url, look)
-    if problem:
-        return Finding(what, problem.verdict, problem.saw, problem.do)
-    return Finding(what, Verdict.OK, _where(url))
-
-
-async def _with_connection(
-    url: str, look: Callable[[AsyncConnection], Awaitable[None]]
-) -> Finding | None:
-    engine = create_async_engine(
-        url, poolclass=NullPool, connect_args={"timeout": CONNECT_SECONDS}, hide_parameters=True
-    )
-    try:
-        async with engine.connect() as connection:
-            await look(connection)
-    except (DBAPIError, OSError, TimeoutError) as error:
-        reason = str(getattr(error, "orig", None) or error or type(error).__name__)
-        return Finding(
-            "database",
-            Verdict.FAILED,
-            f"{_where(url)}: {reason.splitlines()[0]}",
-            "check that the server runs there and lets this role in",
-        )
-    finally:
-        await engine.dispose()
-    return None
-
-
 async def _redis(url: str) -> AsyncIterator[Finding]:
     client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
-    where = _where(url)
+    where = shown_address(url)
     try:
         before = time.time()
         seconds, microseconds = await client.time()
         skew = seconds + microseconds / 1e6 - (before + time.time()) / 2
         info = await client.info("server")
         memory = await client.info("memory")
-    except AuthenticationError as error:
-        yield Finding("Redis", Verdict.FAILED, f"{where}: {error}", "check the URL's password")
-        return
     except (RedisError, OSError) as error:
-        yield Finding(
-            "Redis",
-            Verdict.FAILED,
-            f"{where}: {error}",
-            "check that it runs there; until then ends are recorded late, and nothing is lost",
-        )
+        yield _redis_problem(where, error, has_password=bool(urlsplit(url).password))
         return
     finally:
         await client.aclose()
@@ -271,6 +323,17 @@ async def _redis(url: str) -> AsyncIterator[Finding]:
             f"maxmemory-policy is {policy}, so jobs may be thrown away",
             "set it to noeviction",
         )
+
+
+def _redis_problem(where: str, error: Exception, *, has_password: bool) -> Finding:
+    saw = str(error)
+    do = "check that it runs there; until then ends are recorded late, and nothing is lost"
+    if isinstance(error, AuthenticationError):  # also if no password was sent
+        saw = "it rejects the password" if has_password else "it needs a password"
+        do = "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+    elif isinstance(error, NoPermissionError):
+        do = "allow its user all commands on this database's keys"
+    return Finding("Redis", Verdict.FAILED, f"{where}: {saw}", do)
 
 
 async def _store(settings: Settings) -> AsyncIterator[Finding]:
@@ -304,10 +367,3 @@ def _store_clock(skew_seconds: float) -> Finding:
         return Finding(finding.what, Verdict.OK, finding.saw)
     do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
     return Finding(finding.what, Verdict.WARNING, finding.saw, do)
-
-
-def _where(url: str) -> str:
-    """An address without its password."""
-    parsed = make_url(url)
-    database = f"/{parsed.database}" if parsed.database else ""
-    return f"{parsed.host or 'socket'}:{parsed.port or 'default port'}{database}"

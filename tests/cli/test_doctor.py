@@ -36,6 +36,7 @@ async def test_finds_nothing_wrong_with_a_running_service(
         "history's partitions",
         "ends",
         "API keys",
+        "a change",
         "owner's database",
         "Redis",
         "Redis' clock",

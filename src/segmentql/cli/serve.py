@@ -16,7 +16,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from segmentql import logs
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import Settings, check_reach, share_metrics
 
@@ -30,7 +32,7 @@ A look at 100,000 objects keeps everybody waiting for 30 to 80 ms: often and lit
 all of them hardly ever. What requests leave behind is not cyclic, or young."""
 
 
-@click.command()
+@click.command(epilog=exits("serve"))
 @click.option("--host", help="Where to listen.  [default: SEGMENTQL_HOST or 127.0.0.1]")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
@@ -43,13 +45,17 @@ all of them hardly ever. What requests leave behind is not cyclic, or young."""
     help="How many processes.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the API; the database, Redis and the store are where the settings say."""
+    """Serve the API alone, against services that run elsewhere.
+
+    The settings say where the database, Redis and the store are.
+    """
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     logs.configure(settings)  # of this process, which watches over the others where there are some
+    check_database(settings)
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",

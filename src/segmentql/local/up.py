@@ -27,11 +27,13 @@ from segmentql.local.supervisor import Supervisor
 from segmentql.local.together import together
 from segmentql.settings import (
     METRICS_VARIABLE,
+    MIGRATION_VARIABLE,
     PREFIX,
     check_reach,
     child_environment,
     is_set,
     load_settings,
+    outside_value,
 )
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -129,21 +131,23 @@ def _plan(data: DataFolder, port: int | None, workers: int, commands: Commands) 
         ours["auth"] = "off"
     settings = load_settings(with_store=True, **ours)
     check_reach(settings)
-    child = partial(
-        Program,
-        environment=child_environment(
-            {
-                **{PREFIX + name.upper(): ours[name] for name in ours},
-                METRICS_VARIABLE: str(data.metrics),
-            }
-        ),
-    )
+    variables = {PREFIX + name.upper(): value for name, value in ours.items()}
+    variables[METRICS_VARIABLE] = str(data.metrics)
+    # Only the migrations get the owner's URL, wherever it comes from.
+    child = partial(Program, environment=child_environment({**variables, MIGRATION_VARIABLE: ""}))
+    owner_url = ours.get("migration_database_url") or outside_value("migration_database_url") or ""
+    migration = child_environment({**variables, MIGRATION_VARIABLE: owner_url})
     address = _address(settings.host, settings.port)
     return _Plan(
         database,
         own_redis,
         own_store,
-        child(name="migrations", command=commands.migrate, pid_file=data.run / "migrate.pid"),
+        Program(
+            name="migrations",
+            command=commands.migrate,
+            pid_file=data.run / "migrate.pid",
+            environment=migration,
+        ),
         child(name="bucket", command=commands.bucket, pid_file=data.run / "bucket.pid"),
         child(name="worker", command=commands.worker, pid_file=data.run / "worker.pid"),
         child(
