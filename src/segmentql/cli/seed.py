@@ -4,18 +4,15 @@ import asyncio
 from pathlib import Path
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from segmentql import demo
-from segmentql.adapters.connections import connection_fault, driver_error
+from segmentql.adapters.connections import connection_fault
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.database_url import shown_address
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.settings import Settings
-
-UNDEFINED_TABLE = "42P01"
 
 
 @click.command(epilog=exits("seed"))
@@ -32,12 +29,6 @@ def seed(data_dir: Path) -> None:
         where = shown_address(settings.database_url)
         raise click.ClickException(
             f"{where}: {connection_fault(error)}; `segmentql doctor` says more"
-        ) from None
-    except DBAPIError as error:
-        if getattr(driver_error(error), "sqlstate", None) != UNDEFINED_TABLE:
-            raise
-        raise click.ClickException(
-            "the database was never migrated; run `segmentql migrate`"
         ) from None
     if seeded.segments or seeded.users:
         click.echo(f"stored {seeded.users} users, {seeded.segments} segments, {seeded.joins} joins")

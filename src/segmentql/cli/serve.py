@@ -56,6 +56,9 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         raise click.ClickException(str(error)) from None
     logs.configure(settings)  # of this process, which watches over the others where there are some
     check_database(settings)
+    # After a graceful stop uvicorn raises the signal again, which would end us as if it had failed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",
