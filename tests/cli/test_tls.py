@@ -115,7 +115,7 @@ async def connection(session: ReadSession) -> tuple[bool, str]:
             " WHERE pid = pg_backend_pid()"
         )
     )
-    return tuple(row.one())  # type: ignore[return-value]
+    return tuple(row.one())
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,10 @@
-"""Checks what a running service needs, and says what to do about what is wrong."""
+"""Checks of PostgreSQL, through the engines and sessions that the service uses."""
 
 import contextlib
-import enum
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -21,41 +16,16 @@ from segmentql.adapters.connections import (
     statement_timeout_milliseconds,
 )
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.adapters.jobs import REDIS_SECONDS
 from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
-from segmentql.adapters.s3 import Limits
-from segmentql.adapters.storage import Storage
 from segmentql.database_url import shown_address
-from segmentql.errors import BucketMissing, SchemaMismatch, SegmentQLError, StoreFailed
+from segmentql.doctor.findings import Finding, Verdict, clock_finding
+from segmentql.errors import SchemaMismatch, SegmentQLError
 from segmentql.settings import Settings
 
 OLDEST_POSTGRESQL: Final = 180000
 """`RETURNING old.*` came with 18."""
 
-OLDEST_REDIS: Final = (6, 0)
-MOST_SKEW_SECONDS: Final = 2.0
 FRESH_SCHEDULER_SECONDS: Final = 10
-MOST_STORE_SKEW_SECONDS: Final = 60
-"""A store refuses what is signed by a clock a quarter of an hour off; links run out by its own."""
-
-STORE_LIMITS: Final = Limits(read_seconds=5, attempts=1)
-
-
-class Verdict(enum.Enum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check saw, and what to do where it is not `OK`. Never a password."""
-
-    what: str
-    verdict: Verdict
-    saw: str
-    do: str = ""
-
 
 _DATABASE = text("""
 SELECT current_setting('server_version_num')::int AS version,
@@ -66,7 +36,9 @@ SELECT current_setting('server_version_num')::int AS version,
     (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
     extract(epoch FROM clock_timestamp())::float AS clock
 """)
-_CHANGE = text("INSERT INTO leases VALUES ('doctor', 'doctor', clock_timestamp())")
+_CHANGE = text("""
+INSERT INTO leases (name, holder, expires_at) VALUES ('doctor', 'doctor', clock_timestamp())
+""")
 _SCHEDULER = text("""
 SELECT extract(epoch FROM clock_timestamp() - expires_at)::float AS late
 FROM leases WHERE name = 'scheduler'
@@ -81,9 +53,8 @@ _DUE = text("SELECT count(*) FROM memberships WHERE expires_at < now() - interva
 _ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revoked_at IS NULL")
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Run every check, each as far as those before it allow."""
-    # The service's own engines and sessions, so that what they meet is what the service meets.
+async def examine_databases(settings: Settings) -> AsyncIterator[Finding]:
+    """Check the database, its owner's URL and its replica, with the service's own connections."""
     database = Database(settings, name="segmentql doctor", deliver=lambda messages: None)
     try:
         findings = [finding async for finding in _database(settings, database)]
@@ -95,10 +66,6 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             yield await _replica_reads(settings.database_read_url, database)
     finally:
         await database.dispose()
-    async for finding in _redis(settings.redis_url):
-        yield finding
-    async for finding in _store(settings):
-        yield finding
 
 
 async def _database(settings: Settings, database: Database) -> AsyncIterator[Finding]:
@@ -121,7 +88,7 @@ async def _read_all(settings: Settings, database: Database, findings: list[Findi
         row = (await session.execute(_DATABASE)).one()
         skew = row.clock - (before + time.time()) / 2
         findings.append(_version(row))
-        findings.append(_clock("database's clock", skew))
+        findings.append(clock_finding("database's clock", skew))
         findings.append(_owner(row.owns_tables))
         findings.extend(_pooler(settings, row))
         revision = await current_revision(await session.connection())
@@ -191,18 +158,6 @@ def _version(row: Any) -> Finding:
     if row.version >= OLDEST_POSTGRESQL:
         return Finding("PostgreSQL", Verdict.OK, row.shown_version)
     return Finding("PostgreSQL", Verdict.FAILED, row.shown_version, "upgrade to 18 or later")
-
-
-def _clock(what: str, skew_seconds: float) -> Finding:
-    saw = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
-    if abs(skew_seconds) <= MOST_SKEW_SECONDS:
-        return Finding(what, Verdict.OK, saw)
-    return Finding(
-        what,
-        Verdict.WARNING,
-        saw,
-        "nothing is decided by this machine's clock, but its logs will not match: run NTP on both",
-    )
 
 
 def _owner(owns_tables: bool) -> Finding:  # noqa: FBT001 - a column, as it was read
@@ -291,79 +246,3 @@ def _keys(settings: Settings, admin_keys: int) -> Finding:
         saw,
         "run `segmentql keys create --role ADMIN --name NAME`",
     )
-
-
-async def _redis(url: str) -> AsyncIterator[Finding]:
-    client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
-    where = shown_address(url)
-    try:
-        before = time.time()
-        seconds, microseconds = await client.time()
-        skew = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        info = await client.info("server")
-        memory = await client.info("memory")
-    except (RedisError, OSError) as error:
-        yield _redis_problem(where, error, has_password=bool(urlsplit(url).password))
-        return
-    finally:
-        await client.aclose()
-    version = str(info["redis_version"])
-    if tuple(map(int, version.split(".")[:2])) >= OLDEST_REDIS:
-        yield Finding("Redis", Verdict.OK, f"{where}, {version}")
-    else:
-        yield Finding("Redis", Verdict.FAILED, f"{where}, {version}", "upgrade to 6.0 or later")
-    yield _clock("Redis' clock", skew)
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction":
-        yield Finding("Redis' memory", Verdict.OK, "nothing is evicted")
-    else:
-        yield Finding(
-            "Redis' memory",
-            Verdict.WARNING,
-            f"maxmemory-policy is {policy}, so jobs may be thrown away",
-            "set it to noeviction",
-        )
-
-
-def _redis_problem(where: str, error: Exception, *, has_password: bool) -> Finding:
-    saw = str(error)
-    do = "check that it runs there; until then ends are recorded late, and nothing is lost"
-    if isinstance(error, AuthenticationError):  # also if no password was sent
-        saw = "it rejects the password" if has_password else "it needs a password"
-        do = "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
-    elif isinstance(error, NoPermissionError):
-        do = "allow its user all commands on this database's keys"
-    return Finding("Redis", Verdict.FAILED, f"{where}: {saw}", do)
-
-
-async def _store(settings: Settings) -> AsyncIterator[Finding]:
-    storage = Storage(settings, STORE_LIMITS)
-    where = f"{settings.store.endpoint_url}, bucket {settings.s3_bucket}"
-    try:
-        before = time.time()
-        clock = await storage.check()
-        skew = clock.timestamp() - (before + time.time()) / 2
-    except BucketMissing:
-        yield Finding("object store", Verdict.FAILED, where, "run `segmentql bucket`")
-        return
-    except StoreFailed as failed:
-        yield Finding(
-            "object store",
-            Verdict.FAILED,
-            f"{where}: {failed.reason}",
-            "check that it runs there, and SEGMENTQL_S3_ACCESS_KEY and SEGMENTQL_S3_SECRET_KEY;"
-            " until then reports fail, and nothing else does",
-        )
-        return
-    finally:
-        await storage.close()
-    yield Finding("object store", Verdict.OK, where)
-    yield _store_clock(skew)
-
-
-def _store_clock(skew_seconds: float) -> Finding:
-    finding = _clock("object store's clock", skew_seconds)
-    if abs(skew_seconds) <= MOST_STORE_SKEW_SECONDS:
-        return Finding(finding.what, Verdict.OK, finding.saw)
-    do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
-    return Finding(finding.what, Verdict.WARNING, finding.saw, do)
