@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from segmentql import values
+from segmentql.database_url import check_database_url
 from segmentql.errors import BadValue, SettingsError
 
 PREFIX = "SEGMENTQL_"
@@ -21,24 +20,11 @@ BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
 """What a header can carry after `Bearer`: RFC 6750."""
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
+"""The owner's URL: it may rewrite history, so only migrations get it."""
+
 STORE_NEEDS = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
 """What has no default; required as a set, and only where `load_settings` is told so."""
-
-
-def _database_url(text: str) -> str:
-    """Any spelling of a PostgreSQL address, as SQLAlchemy's asyncpg dialect wants it."""
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError) as error:
-        raise ValueError("not a database URL; like postgresql://user:password@host/name") from error
-    if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"} or not url.database:
-        raise ValueError("must be like postgresql://user:password@host:5432/name")
-    query = dict(url.query)
-    if "sslmode" in query:  # libpq's word for what asyncpg calls ssl
-        query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(
-        hide_password=False
-    )
 
 
 def _redis_url(text: str) -> str:
@@ -94,7 +80,7 @@ def _key_token(text: str) -> str:
     return text
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Origins = Annotated[
@@ -126,6 +112,7 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl = Field(repr=False)
     migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
     database_read_url: DatabaseUrl | None = Field(default=None, repr=False)
+    database_pooler: Literal["none", "transaction"] = "none"
     database_pool_size: int = Field(default=10, ge=1, le=200)
     statement_timeout_seconds: float = Field(default=10, gt=0, le=3600)
     redis_url: RedisUrl = Field(repr=False)

@@ -1,8 +1,12 @@
 """The command line: one module a command, imported when it is asked for."""
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+UNDEFINED = {"42P01", "42703", "42883"}
+"""SQLSTATEs of a table, a column and a function that do not exist."""
 
 COMMANDS = (
     "up",
@@ -33,6 +37,18 @@ class Commands(click.Group):
         module = import_module(f"segmentql.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and explain a database that was not migrated."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # SQLAlchemy's, which is not imported here: see above.
+            if getattr(getattr(error, "orig", None), "sqlstate", None) not in UNDEFINED:
+                raise
+            raise click.ClickException(
+                "the database's tables do not fit this version; `segmentql doctor` says what to do"
+            ) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

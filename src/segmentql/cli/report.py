@@ -12,6 +12,7 @@ import click
 
 from segmentql import errors, values
 from segmentql.adapters.database import Database
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
 from segmentql.reports.contents import Contents, Csv
@@ -50,7 +51,7 @@ class UserType(click.ParamType[int]):
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
 
-@click.command()
+@click.command(epilog=exits("report"))
 @click.option("--month", type=MonthType(), required=True, help="The month, in UTC.")
 @click.option("--user", type=UserType(), help="The user's id.  [default: all users]")
 @click.option(

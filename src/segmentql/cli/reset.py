@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError
 from segmentql.local.reset import data_folders, delete, running_pid
 
 
-@click.command()
+@click.command(epilog=exits("reset"))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.errors import BadValue
 
 
-@click.command()
+@click.command(epilog=exits("schema"))
 @click.option(
     "--compare",
     "released",

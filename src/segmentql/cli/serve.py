@@ -16,7 +16,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from segmentql import logs
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import Settings, check_reach, share_metrics
 
@@ -30,7 +32,7 @@ A look at 100,000 objects keeps everybody waiting for 30 to 80 ms: often and lit
 all of them hardly ever. What requests leave behind is not cyclic, or young."""
 
 
-@click.command()
+@click.command(epilog=exits("serve"))
 @click.option("--host", help="The address to listen on.  [default: SEGMENTQL_HOST or 127.0.0.1]")
 @click.option(
     "--port",
@@ -45,7 +47,10 @@ all of them hardly ever. What requests leave behind is not cyclic, or young."""
     help="How many processes serve the API.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the API; the database, Redis and the store are where the settings say."""
+    """Serve the API alone, against services that run elsewhere.
+
+    The settings say where the database, Redis and the store are.
+    """
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
         check_reach(settings)
@@ -53,6 +58,10 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         raise click.ClickException(str(error)) from None
     # The logs of this process, which starts and stops the others if there are several.
     logs.configure(settings, program="API")
+    check_database(settings)
+    # After a graceful stop uvicorn raises the signal again, which would look like a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",

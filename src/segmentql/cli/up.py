@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError, SettingsError
 
 
-@click.command()
+@click.command(epilog=exits("up"))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,7 +36,9 @@ from segmentql.errors import LocalServerError, SettingsError
     help="Print the logs of the service here; do not write them to files.",
 )
 def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: bool) -> None:
-    """Run everything on this machine: PostgreSQL, Redis, the object store, the worker, the API.
+    """Run everything on this machine, with its data in one folder.
+
+    These are PostgreSQL, Redis, the object store, the worker and the API.
 
     An outside service is used instead of ours if its URL is set: SEGMENTQL_DATABASE_URL,
     SEGMENTQL_REDIS_URL, SEGMENTQL_S3_ENDPOINT_URL. Ctrl-C and SIGTERM stop everything; the data

@@ -17,11 +17,13 @@ from segmentql.local.redis import redis, redis_url
 from segmentql.local.store import store, store_port, store_settings
 from segmentql.settings import (
     METRICS_VARIABLE,
+    MIGRATION_VARIABLE,
     PREFIX,
     check_reach,
     child_environment,
     is_set,
     load_settings,
+    outside_value,
 )
 
 # Where to call a server that listens on every address.
@@ -115,18 +117,22 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         ours["auth"] = "off"
     settings = load_settings(with_store=True, **ours)
     check_reach(settings)
-    variables = {PREFIX + name.upper(): ours[name] for name in ours}
+    variables = {PREFIX + name.upper(): value for name, value in ours.items()}
     variables[METRICS_VARIABLE] = str(data.metrics)
+    # Only the migrations get the owner's URL, wherever it comes from.
+    owner_url = ours.get("migration_database_url") or outside_value("migration_database_url") or ""
     if not options.verbose:
         variables[PREFIX + "LOG_ERRORS_TO_STDOUT"] = "on"
 
-    def child(name: str, file: str, command: Sequence[str], **particular: Any) -> Program:
+    def child(
+        name: str, file: str, command: Sequence[str], *, owner_url: str = "", **particular: Any
+    ) -> Program:
         return Program(
             name=name,
             command=command,
             pid_file=data.run / f"{file}.pid",
             log=None if options.verbose else data.log(file),
-            environment=child_environment(variables),
+            environment=child_environment({**variables, MIGRATION_VARIABLE: owner_url}),
             **particular,
         )
 
@@ -135,7 +141,7 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         database,
         own_redis,
         own_store,
-        child("migrations", "migrations", commands.migrate),
+        child("migrations", "migrations", commands.migrate, owner_url=owner_url),
         child("bucket", "bucket", commands.bucket),
         child("worker", "worker", commands.worker, show_errors=True),
         child(
