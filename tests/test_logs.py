@@ -245,6 +245,29 @@ except ValueError:
     assert b"hush" not in told
 
 
+@pytest.mark.parametrize(("setting", "printed"), [("off", b""), ("on", b"API error: failed\n")])
+def test_errors_are_printed_on_standard_output_where_that_is_wanted(
+    setting: str, printed: bytes
+) -> None:
+    # A process of its own: `configure` changes the logging of the whole process.
+    program = """
+import logging, sys, structlog
+from segmentql import logs
+from segmentql.settings import Settings
+logs.configure(
+    Settings.model_construct(
+        log_format="json", log_level="info", log_errors_to_stdout=sys.argv[1]
+    ),
+    program="API",
+)
+structlog.get_logger().warning("slow")
+structlog.get_logger().error("failed")
+"""
+    done = subprocess.run([sys.executable, "-c", program, setting], capture_output=True, check=True)
+    assert done.stdout == printed
+    assert [line["event"] for line in lines(done.stderr)] == ["slow", "failed"]
+
+
 async def test_a_workers_log_has_neither_links_nor_secrets(
     api: Api, settings: Settings, storage: Storage, run_worker: RunWorker, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """`segmentql reset`: what it deletes, what it keeps, and what it asks first."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -86,6 +87,24 @@ def test_a_second_reset_has_nothing_to_delete(folder: Path) -> None:
         0,
         f"nothing to delete: {folder} does not exist\n",
     )
+
+
+def test_the_stand_in_of_a_folder_is_deleted_in_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers' account could not enter `asked`, so root's data went elsewhere."""
+    asked, shared = folder.parent / "asked", folder.parent / "shared"
+    shared.mkdir()
+    monkeypatch.setattr("segmentql.local.reset.SHARED_FOLDER", shared)
+    stand_in = folder.rename(shared / hashlib.sha256(bytes(asked)).hexdigest()[:16])
+    asked.mkdir()
+    (asked / "notes.txt").write_text("")
+
+    result = run("--data-dir", str(asked), "--yes")
+
+    assert (result.exit_code, result.output) == (0, f"deleted {stand_in}\n")
+    assert list(shared.iterdir()) == []
+    assert (asked / "notes.txt").exists()
 
 
 def test_a_folder_that_is_no_data_folder_is_refused(tmp_path: Path) -> None:
