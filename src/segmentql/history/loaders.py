@@ -8,7 +8,7 @@ from segmentql import values
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Context
-from segmentql.graphql.failures import argument_value, bad_request
+from segmentql.graphql.failures import bad_request, optional_argument
 from segmentql.graphql.pagination import (
     Connection,
     SortKey,
@@ -90,7 +90,7 @@ async def history_connection(
             since=since or service.BEGINNING,
             until=until or service.END,
             user_id=user_id,
-            slug=argument_value(values.slug, slug, "slug") if isinstance(slug, str) else None,
+            slug=optional_argument(values.slug, slug, "slug"),
         )
     )
     return page.page(entries, lambda entry: entry, lambda entry: _sort_key(entry.position))

@@ -16,6 +16,7 @@ from segmentql.graphql.failures import (
     argument_value,
     as_mutation_error,
     mutation_errors,
+    optional_argument,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
 from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
@@ -170,7 +171,7 @@ class SegmentQueries:
     ) -> Connection[Segment] | None:
         page = place("segments", (is_slug,), first, after)
         last = str(page.after[0]) if page.after else ""
-        beginning = argument_value(values.slug_prefix, prefix or "", "prefix")
+        beginning = optional_argument(values.slug_prefix, prefix, "prefix") or ""
         rows = await info.context.read(
             lambda session: service.segment_page(
                 session, after=last, prefix=beginning, rows=page.first + 1
