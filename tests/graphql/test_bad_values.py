@@ -108,7 +108,7 @@ async def test_an_id_is_judged_alike_as_a_literal(api: Api) -> None:
 NO_ID = {
     "code": "BAD_REQUEST",
     "argument": "id",
-    "allowed": "a string or a whole number",
+    "allowed": "a string or an integer, without fraction and exponent",
 }
 
 

@@ -3,64 +3,20 @@
 The arguments are read from the schema, so that a new one is tested as well.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
-from graphql import (
-    GraphQLField,
-    GraphQLInputObjectType,
-    GraphQLNonNull,
-    GraphQLObjectType,
-    get_named_type,
-)
+from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
 from tests.conftest import Api, Sql
 from tests.graphql.asking import CORE
+from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
 from tests.past import contents
 from tests.stored import STORED
 
 NO_FILTER_WHERE_EMPTY: Final = {"prefix", "search"}
 """Every slug begins with an empty prefix, and every text contains an empty text."""
-
-REQUIRED: Final = {
-    "id": '"1"',
-    "ids": '["1"]',
-    "slug": '"A"',
-    "Query.report.id": '"rep_1"',
-    "year": "2024",
-    "month": "2",
-}
-"""What is given for a required argument or input field: by its place, or else by its name."""
-
-
-def required(place: str, name: str) -> str:
-    return REQUIRED.get(f"{place}.{name}") or REQUIRED[name]
-
-
-def arguments(place: str, field: GraphQLField) -> list[str]:
-    return [
-        f"{name}: {required(place, name)}"
-        for name, argument in field.args.items()
-        if isinstance(argument.type, GraphQLNonNull)
-    ]
-
-
-def ways() -> Iterator[tuple[GraphQLObjectType, list[str]]]:
-    """Every object type that a query reaches, with the fields that lead to it."""
-    assert CORE.query_type
-    found: dict[str, list[str]] = {CORE.query_type.name: []}
-    waiting = [CORE.query_type]
-    for parent in waiting:
-        way = found[parent.name]
-        yield parent, way
-        for name, field in parent.fields.items():
-            below = get_named_type(field.type)
-            if isinstance(below, GraphQLObjectType) and below.name not in found:
-                given = arguments(f"{parent.name}.{name}", field)
-                found[below.name] = [*way, f"{name}({', '.join(given)})" if given else name]
-                waiting.append(below)
 
 
 @dataclass(frozen=True)
@@ -85,10 +41,8 @@ class Argument:
     def query(self, value: str | None, *, declared: bool = False) -> str:
         """A query with this argument, or without it."""
         given = self.given if value is None else [*self.given, f"{self.name}: {value}"]
-        arguments = f"({', '.join(given)})" if given else ""
-        field = f"{self.place.split('.')[1]}{arguments} {{ nodes {{ id }} }}"
-        for step in reversed(self.way):
-            field = f"{step} {{ {field} }}"
+        name = self.place.split(".")[1]
+        field = nested([*self.way, with_arguments(name, given)], "nodes { id }")
         return f"query($value: {self.kind}) {{ {field} }}" if declared else f"{{ {field} }}"
 
 
@@ -98,7 +52,7 @@ def optional_texts() -> list[Argument]:
         Argument(
             place=f"{parent.name}.{name}.{argument}",
             way=way,
-            given=arguments(f"{parent.name}.{name}", field),
+            given=given(f"{parent.name}.{name}", field),
             kind=str(definition.type),
         )
         for parent, way in ways()
