@@ -17,7 +17,6 @@ import orjson
 import strawberry
 
 from segmentql import values
-from segmentql.errors import BadValue
 from segmentql.graphql.failures import bad_request, limit_exceeded
 
 T = TypeVar("T")
@@ -139,10 +138,7 @@ def is_number(part: int | str) -> bool:
 
 def is_slug(part: int | str) -> bool:
     """Whether it is the slug of a segment."""
-    try:
-        return isinstance(part, str) and bool(values.slug(part))
-    except BadValue:
-        return False
+    return isinstance(part, str) and values.is_slug(part)
 
 
 def is_moment(part: int | str) -> bool:

@@ -13,7 +13,6 @@ from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
     MutationError,
-    argument_value,
     as_mutation_error,
     mutation_errors,
     optional_argument,
@@ -155,9 +154,8 @@ class SegmentQueries:
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
-    ) -> Awaitable[Segment | None]:
-        argument_value(values.slug, slug, "slug")
-        return info.context.loader(SegmentBySlug).load(slug)
+    ) -> Awaitable[Segment | None] | None:
+        return info.context.loader(SegmentBySlug).load(slug) if values.is_slug(slug) else None
 
     @strawberry.field(description="The segments there are, by slug in order of code points.")
     async def segments(
