@@ -143,9 +143,9 @@ class ReportQueries:
             strawberry.ID | None, strawberry.argument(description="Only this user's.")
         ] = strawberry.UNSET,
     ) -> Connection[Report] | None:
-        page = place("reports", (is_number,), first, after, default=20)
-        before = int(page.after[0]) if page.after else values.MAX_USER_ID
         number = optional_argument(values.user_id, user_id, "userId")
+        page = place("reports", (is_number,), first, after, filters=(number,), default=20)
+        before = int(page.after[0]) if page.after else values.MAX_USER_ID
         rows = await info.context.read(
             lambda session: service.report_page(
                 session,

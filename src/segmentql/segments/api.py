@@ -90,7 +90,7 @@ class Segment:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = place("members", (is_number,), first, after)
+        page = place("members", (is_number,), first, after, filters=(self.number,))
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
@@ -167,9 +167,9 @@ class SegmentQueries:
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,
     ) -> Connection[Segment] | None:
-        page = place("segments", (is_slug,), first, after)
-        last = str(page.after[0]) if page.after else ""
         beginning = optional_argument(values.slug_prefix, prefix, "prefix") or ""
+        page = place("segments", (is_slug,), first, after, filters=(beginning,))
+        last = str(page.after[0]) if page.after else ""
         rows = await info.context.read(
             lambda session: service.segment_page(
                 session, after=last, prefix=beginning, rows=page.first + 1
