@@ -174,6 +174,8 @@ BAD_USAGE = 2
             "Error: cannot write kept.csv/a.csv: Not a directory\n",
         ),
         (["--month", "2024-03", "-o", "."], BAD_USAGE, "File '.' is a directory"),
+        (["--month", "2024-03", "-o", ""], BAD_USAGE, "the name of the file is empty"),
+        (["--month", "2024-03", "--user", ""], BAD_USAGE, "allowed: a decimal number"),
     ],
 )
 async def test_what_cannot_be_is_told_and_nothing_is_written(

@@ -67,7 +67,9 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
     The file appears when it is complete. No worker and no store are needed.
     """
     contents = Contents(*month, user)
-    target = output or contents.file_name
+    if output == "":
+        raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
+    target = contents.file_name if output is None else output
     try:
         rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
     except errors.Refused as refused:

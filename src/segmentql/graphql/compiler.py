@@ -20,7 +20,6 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLEnumType,
     GraphQLField,
-    GraphQLID,
     GraphQLInterfaceType,
     GraphQLList,
     GraphQLNonNull,
@@ -50,6 +49,7 @@ from segmentql.graphql.plans import (
     Waiting,
     Write,
 )
+from segmentql.graphql.scalars import ID
 
 MAX_FIELDS: Final = 1000
 """Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
@@ -198,7 +198,7 @@ class _Compiler:
             return _list(self._write(kind.of_type, sets))
         if isinstance(kind, GraphQLObjectType) and kind.is_type_of is None:
             return _object(self.fields(kind, sets))
-        if kind in {GraphQLString, GraphQLID}:
+        if kind in {GraphQLString, ID}:
             return _text(kind)
         if isinstance(kind, GraphQLScalarType | GraphQLEnumType):
             return _leaf(kind)

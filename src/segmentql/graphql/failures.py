@@ -173,6 +173,19 @@ def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
         raise bad_request(argument, bad.problem, bad.allowed) from None
 
 
+def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T | None:
+    """Apply a rule of `values` to a query's argument; None if it is absent or null.
+
+    An empty string is a value like any other: the rule decides on it.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST.
+    """
+    if given is None or given is strawberry.UNSET:
+        return None
+    return argument_value(rule, given, argument)
+
+
 def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, Any]:
     """Write one GraphQL error as clients see it; `executed` is false for a refused document."""
     formatted: dict[str, Any] = dict(error.formatted)

@@ -13,9 +13,9 @@ from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
     MutationError,
-    argument_value,
     as_mutation_error,
     mutation_errors,
+    optional_argument,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
 from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
@@ -90,7 +90,7 @@ class Segment:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = place("members", (is_number,), first, after)
+        page = place("members", (is_number,), first, after, filters=(self.number,))
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
@@ -154,9 +154,8 @@ class SegmentQueries:
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
-    ) -> Awaitable[Segment | None]:
-        argument_value(values.slug, slug, "slug")
-        return info.context.loader(SegmentBySlug).load(slug)
+    ) -> Awaitable[Segment | None] | None:
+        return info.context.loader(SegmentBySlug).load(slug) if values.is_slug(slug) else None
 
     @strawberry.field(description="The segments there are, by slug in order of code points.")
     async def segments(
@@ -168,9 +167,9 @@ class SegmentQueries:
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,
     ) -> Connection[Segment] | None:
-        page = place("segments", (is_slug,), first, after)
+        beginning = optional_argument(values.slug_prefix, prefix, "prefix") or ""
+        page = place("segments", (is_slug,), first, after, filters=(beginning,))
         last = str(page.after[0]) if page.after else ""
-        beginning = argument_value(values.slug_prefix, prefix or "", "prefix")
         rows = await info.context.read(
             lambda session: service.segment_page(
                 session, after=last, prefix=beginning, rows=page.first + 1
