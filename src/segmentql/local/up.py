@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from segmentql.errors import LocalServerError
+from segmentql.local import disk
 from segmentql.local.accounts import server_account
 from segmentql.local.folders import DataFolder, open_data_folder
 from segmentql.local.locks import lock
@@ -77,7 +78,7 @@ async def run_up(
     """
     started = time.monotonic()
     data = open_data_folder(data_dir, server_account(), say)
-    with lock(data):
+    with _full_disk_explained(data), lock(data):
         plan = _plan(data, port, workers, commands)
         # What a killed run left may hold the API's port, so it goes first.
         ours = (plan.api, plan.worker, plan.migrate, plan.bucket)
@@ -96,6 +97,16 @@ async def run_up(
             finally:
                 await supervisor.stop()
         say(f"all stopped; the data stay in {data.path}")
+
+
+@contextlib.contextmanager
+def _full_disk_explained(data: DataFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in disk.ERRORS:
+            raise
+        raise LocalServerError(disk.explained(error, data.path)) from error
 
 
 @dataclass(frozen=True)
