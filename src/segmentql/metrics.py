@@ -9,6 +9,10 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from segmentql import shared_metrics
+
+shared_metrics.install()
+
 REQUESTS = Counter(
     "segmentql_requests",
     "GraphQL requests answered, by operation name and outcome.",

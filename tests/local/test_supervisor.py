@@ -1,7 +1,9 @@
 """Children that die, hang, or leave children of their own. Small programs stand in for ours."""
 
 import asyncio
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +20,9 @@ from segmentql.local.supervisor import RestartPolicy, Supervisor
 from segmentql.settings import child_environment
 from tests.conftest import until
 
-QUICK = RestartPolicy(first_delay_seconds=0.01, longest_delay_seconds=0.02)
+QUICK = RestartPolicy(
+    first_delay_seconds=0.01, longest_delay_seconds=0.02, full_disk_delay_seconds=0.01
+)
 SLEEPS = "import time; print('here', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
 
@@ -166,6 +170,69 @@ async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_li
     assert [line for line in said if "died" in line] == [
         "child died (exit code 3); starting it again in 0.01 s",
         *["child died (exit code 3); starting it again in 0.02 s"] * 3,
+    ]
+
+
+async def test_a_child_on_a_full_disk_is_started_until_there_is_room(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    room = tmp_path / "room"
+    script = (
+        "import os, sys, time\n"
+        f"if not os.path.exists({str(room)!r}): sys.exit('write failed: No space left on device')\n"
+        f"{SLEEPS}"
+    )
+    child = program(tmp_path, "child", script)
+    room.write_text("")
+    await supervisor.start(child)
+    room.unlink()
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    async def has_died_often() -> bool:
+        return child.log is not None and child.log.read_text().count("No space") > 6
+
+    await until(has_died_often)
+    room.write_text("")
+
+    async def back() -> bool:
+        return (child.log or room).read_text().count("here") == 2
+
+    await until(back)
+    first, line = [line for line in said if "died" in line]
+    assert first == "child died (signal SIGKILL); starting it again in 0.01 s"
+    assert re.fullmatch(
+        r"child died \(exit code 1\): no space left on device: [0-9.]+ MiB free of [0-9]+ MiB at"
+        rf" {re.escape(str(tmp_path))}; free some space: starting it again every 0\.01 s",
+        line,
+    )
+
+
+async def test_a_child_whose_start_fails_is_still_watched(
+    tmp_path: Path, supervisor: Supervisor, said: list[str]
+) -> None:
+    faults = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EACCES, "No"), None]
+
+    async def prepare() -> None:
+        if starts and (fault := faults.pop(0)):
+            raise fault
+        starts.append(1)
+
+    starts: list[int] = []
+    child = replace(program(tmp_path, "child", SLEEPS), before_start=prepare)
+    await supervisor.start(child)
+    first = pid_of(child)
+    os.kill(first, signal.SIGKILL)
+
+    async def back() -> bool:
+        return any("child is back" in line for line in said)
+
+    await until(back)
+    assert pid_of(child) != first
+    died = [line for line in said if "died" in line]
+    assert [line.split(":")[0] for line in died] == [
+        "child died (signal SIGKILL); starting it again in 0.01 s",
+        "child died ([Errno 28] No space left on device)",
+        "child died ([Errno 13] No); starting it again in 0.02 s",
     ]
 
 

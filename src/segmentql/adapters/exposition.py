@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from segmentql.metrics import Asked
 from segmentql.settings import Settings
+from segmentql.shared_metrics import SharedCollector
 
 Samples: TypeAlias = Mapping[tuple[str, ...], float]
 """Values by the values of the labels."""
@@ -51,7 +52,7 @@ def _of_processes(folder: Path | None) -> bytes:
         return generate_latest(PROCESS_REGISTRY)
     _forget_the_dead(folder)
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    registry.register(SharedCollector(folder))
     return generate_latest(registry)
 
 

@@ -23,7 +23,8 @@ from segmentql.local.reset import data_folders, delete, running_pid
 def reset(data_dir: Path, *, yes: bool) -> None:
     """Stop `segmentql up` and delete its data folder.
 
-    The folder holds the database, the reports, the passwords and the logs. Only files that SegmentQL made are deleted. Outside services keep their data.
+    The folder holds the database, the reports, the passwords and the logs. Only files that
+    SegmentQL made are deleted. Outside services keep their data.
     """
     try:
         folders = data_folders(data_dir)

@@ -5,13 +5,14 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Final
 
 import click
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -21,6 +22,8 @@ from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import Settings, check_reach, share_metrics
+
+log = structlog.get_logger(__name__)
 
 GRACE_SECONDS: Final = 30
 """How long requests under way may take when the server is told to stop."""
@@ -82,8 +85,13 @@ def _metrics_shared(settings: Settings) -> Iterator[None]:
     if settings.metrics_dir:
         yield
         return
-    with TemporaryDirectory(prefix="segmentql-metrics-") as folder:
-        share_metrics(Path(folder))
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="segmentql-metrics-"))
+        except OSError as error:  # the disk is full: each process answers for itself
+            log.warning("metrics_not_shared", reason=str(error))
+        else:
+            share_metrics(Path(folder))
         yield
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, can_enter
+from segmentql.local.disk import explained
 
 # Where root puts what another account must reach when our own folders are closed to it.
 SHARED_FOLDER = Path("/var/lib/segmentql")
@@ -133,7 +134,9 @@ def open_data_folder(
         if not os.access(path / "run", os.W_OK | os.X_OK):
             raise PermissionError(f"{path / 'run'} is not writable")
     except OSError as error:
-        raise LocalServerError(f"cannot use the data folder {path}: {error}") from error
+        raise LocalServerError(
+            f"cannot use the data folder {path}: {explained(error, path)}"
+        ) from error
     return DataFolder(path, account)
 
 

@@ -139,6 +139,13 @@ async def _answers(url: str) -> bool:
 
 async def _make_database(url: str, folder: DataFolder) -> None:
     """Make the roles and the database that are missing; a half-made set is completed."""
+    try:
+        await _make_roles_and_database(url, folder)
+    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise LocalServerError(f"PostgreSQL cannot make the database: {error}") from error
+
+
+async def _make_roles_and_database(url: str, folder: DataFolder) -> None:
     passwords = folder.secrets()
     connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
     try:

@@ -16,6 +16,7 @@ from typing import IO
 
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, switching
+from segmentql.local.disk import explained, full_disk
 from segmentql.local.log_files import LOG_BYTES
 from segmentql.local.strays import MARK, ON_LINUX, find_strays, record
 
@@ -82,6 +83,8 @@ class ChildProcess:
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         """The size of the log file at the last launch."""
+        self._start_fault = ""
+        """Why the last start did not come to a launch."""
 
     @property
     def pid(self) -> int | None:
@@ -92,6 +95,8 @@ class ChildProcess:
         return self._popen.poll() if self._popen else 0
 
     def why_it_died(self) -> str:
+        if self._start_fault:
+            return self._start_fault
         status = self.exit_status() or 0
         if status >= 0:
             return f"exit code {status}"
@@ -105,11 +110,18 @@ class ChildProcess:
         Raises:
             LocalServerError: it died first, or is not ready in time (it is then still running).
         """
-        await self.stop_strays()
-        await self.program.before_start()
-        self.launch()
-        await self._wait_until_ready(patience_seconds or self.program.ready_seconds)
-        await self.program.after_ready()
+        self.launched_at = time.monotonic()  # a start that fails before the launch counts as well
+        self._start_fault = ""
+        try:
+            await self.stop_strays()
+            await self.program.before_start()
+            self.launch()
+            await self._wait_until_ready(patience_seconds or self.program.ready_seconds)
+            await self.program.after_ready()
+        except OSError as error:
+            self._start_fault = str(error)
+            why = explained(error, self.program.pid_file.parent)
+            raise LocalServerError(f"cannot start {self.program.name}: {why}") from error
 
     def launch(self) -> None:
         """Start the process; it need not be ready."""
@@ -136,7 +148,9 @@ class ChildProcess:
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise LocalServerError(f"cannot start {program.name}: {error}") from error
-        record(self._popen.pid, program.pid_file)
+        # On a full disk the program may run nevertheless. Linux finds it without the file.
+        with contextlib.suppress(OSError):
+            record(self._popen.pid, program.pid_file)
 
     async def exited(self) -> int:
         """Wait for the end of the process, and end what it left of its group."""
@@ -197,14 +211,24 @@ class ChildProcess:
         raise LocalServerError(f"{program.name} of an earlier run does not end: {strays}")
 
     def last_lines(self) -> list[str]:
-        """The end of what the program wrote to its log file since the last launch."""
+        """Return the end of what this launch wrote to its log file, if it has one."""
+        return self._logged_lines()[-LAST_LINES:]
+
+    def full_disk(self) -> str | None:
+        """The cause and the free space, if the program has no room on its disk."""
+        said = "\n".join([*self._logged_lines(), self._start_fault])
+        folders = [self.program.pid_file.parent, self.program.folder]
+        causes = (full_disk(folder, said) for folder in folders if folder)
+        return next((cause for cause in causes if cause), None)
+
+    def _logged_lines(self) -> list[str]:
         if self.program.log is None or not self.program.log.exists():
             return []
         with self.program.log.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # A file that was cut since is all of this launch.
+            # If the file was cut since the launch, all of it is of this launch.
             file.seek(max(0 if size < self._log_start else self._log_start, size - 64 * 1024))
-            return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+            return file.read().decode(errors="replace").splitlines()
 
     def _strays(self) -> list[int]:
         program = self.program
@@ -249,6 +273,8 @@ class ChildProcess:
     def report(self, what: str) -> str:
         """What happened to the process, with the last lines that it said."""
         lines = [f"{self.program.name} {what}"]
+        if cause := self.full_disk():
+            lines.append(cause)
         if self.program.log is None:
             lines.append("its last lines are above")
         elif last := self.last_lines():

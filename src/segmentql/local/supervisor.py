@@ -24,6 +24,8 @@ class RestartPolicy:
     short_lives: int = 5
     first_delay_seconds: float = 0.2
     longest_delay_seconds: float = 5
+    full_disk_delay_seconds: float = 2
+    """A child without room on its disk is restarted this often, for as long as it takes."""
 
     def delay_seconds(self, short_lives: int) -> float:
         return min(self.first_delay_seconds * 2.0 ** (short_lives - 1), self.longest_delay_seconds)
@@ -103,10 +105,24 @@ class Supervisor:
     async def _watch(self, child: ChildProcess) -> None:
         name = child.program.name
         short_lives = 0
+        is_cause_said = False
         while True:
             await child.exited()
             lived_seconds = time.monotonic() - child.launched_at
             is_short = lived_seconds < self._policy.short_life_seconds
+            if is_short and (cause := child.full_disk()):
+                delay_seconds = self._policy.full_disk_delay_seconds
+                if not is_cause_said:
+                    state = (
+                        f"died ({child.why_it_died()}): {cause}; free some space:"
+                        f" starting it again every {delay_seconds:g} s"
+                    )
+                    self._say(Step(name, state, tone=Tone.PROBLEM))
+                is_cause_said = True
+                await asyncio.sleep(delay_seconds)
+                await self._start_again(child)
+                continue
+            is_cause_said = is_cause_said and is_short
             short_lives = short_lives + 1 if is_short else 1
             if short_lives >= self._policy.short_lives:
                 self._give_up(child, short_lives)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 from segmentql.errors import LocalServerError
+from segmentql.local import disk
 from segmentql.local.accounts import server_account
-from segmentql.local.folders import open_data_folder
+from segmentql.local.folders import DataFolder, open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.log_files import keep_short
 from segmentql.local.plan import Commands, Options, Plan, make_plan
@@ -36,7 +37,7 @@ async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Comman
     """
     started = time.monotonic()
     data = open_data_folder(data_dir, server_account(), say)
-    with lock(data):
+    with _full_disk_explained(data), lock(data):
         ports = ServerPorts(data.path / "ports.json")
         plan = make_plan(data, ports, options, commands)
         # The programs that a killed run left may use the kept ports, so they are stopped first.
@@ -64,6 +65,16 @@ async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Comman
                 short_logs.cancel()
                 await asyncio.gather(short_logs, return_exceptions=True)
         say(f"all stopped; the data stay in {data.path}")
+
+
+@contextlib.contextmanager
+def _full_disk_explained(data: DataFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in disk.ERRORS:
+            raise
+        raise LocalServerError(disk.explained(error, data.path)) from error
 
 
 async def _start_and_watch(plan: Plan, supervisor: Supervisor, say: Say, started: float) -> None:
