@@ -136,7 +136,8 @@ class Settings(BaseSettings):
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     graphiql: Literal["on", "off"] = "on"
-    max_body_bytes: int = Field(default=262_144, ge=1024)
+    max_body_bytes: int = Field(default=2_097_152, ge=1024)
+    max_response_bytes: int = Field(default=16_777_216, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)
     max_depth: int = Field(default=20, ge=1, le=100)
     max_aliases: int = Field(default=100, ge=0)
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     max_list_items: int = Field(default=2000, ge=1)
     max_cost: int = Field(default=25_000, ge=1)
     request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
+    send_timeout_seconds: float = Field(default=60, gt=0, le=3600)
     max_requests_under_way: int = Field(default=1000, ge=1)
     rate_per_second: int = Field(default=5000, ge=0)
     worker_port: int = Field(default=0, ge=0, le=65535)

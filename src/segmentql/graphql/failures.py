@@ -8,7 +8,7 @@ fault of ours is masked, logged with the request's id, and counted.
 import enum
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import strawberry
 import structlog
@@ -132,6 +132,29 @@ class InputCheck:
             raise errors.Refused(*self._refusals)
 
 
+MAX_ECHO_CHARACTERS: Final = 40
+"""How much of a value an error message repeats."""
+
+MAX_MESSAGE_CHARACTERS: Final = 1000
+"""Of one error message. Messages of graphql-core repeat what the client sent."""
+
+
+def shortened(text: str) -> str:
+    """Return a value for an error message: its beginning and its length if it is long."""
+    if len(text) <= MAX_ECHO_CHARACTERS:
+        return text
+    return f"{text[:MAX_ECHO_CHARACTERS]}... ({len(text)} characters)"
+
+
+def bounded_message(message: str) -> str:
+    """Return an error message without its middle if it is long."""
+    if len(message) <= MAX_MESSAGE_CHARACTERS:
+        return message
+    half = MAX_MESSAGE_CHARACTERS // 2
+    left_out = len(message) - 2 * half
+    return f"{message[:half]}... ({left_out} characters left out) ...{message[-half:]}"
+
+
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
     """Say that an argument of a query breaks its rule."""
     return GraphQLError(
@@ -208,6 +231,7 @@ def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, A
         log.error("request_failed", request_id=request_id, path=error.path, exc_info=cause or error)
         formatted["message"] = "Something went wrong on our side."
         extensions = {"code": Code.INTERNAL, "requestId": request_id}
+    formatted["message"] = bounded_message(formatted["message"])
     formatted["extensions"] = extensions
     metrics.ERRORS.labels(extensions["code"]).inc()
     return formatted

@@ -8,7 +8,7 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import cost
+from segmentql.graphql.costs import SCAN, cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -41,7 +41,10 @@ class Segment:
         " may bear it."
     )
     name: str | None = strawberry.field(description="The name for people.")
-    description: str | None = strawberry.field(description="What the segment is for.")
+    description: str | None = strawberry.field(
+        description="What the segment is for.",
+        metadata=cost(characters=values.MAX_DESCRIPTION_LENGTH),
+    )
     created_at: datetime = strawberry.field(description="When the segment was made.")
     updated_at: datetime = strawberry.field(
         description="When name, description or plan changed last."
@@ -71,7 +74,7 @@ class Segment:
     @strawberry.field(
         description="How many active members, exactly; it costs what counting them costs.",
         graphql_type=int,
-        metadata=cost(100),
+        metadata=cost(SCAN),
     )
     def member_count(self, info: Info) -> Awaitable[int]:
         return info.context.loader(MemberCount).load(self.number)
@@ -100,7 +103,10 @@ class Segment:
 
 @strawberry.type(description="No segment bears these slugs now.")
 class SegmentNotFound(MutationError):
-    slugs: list[str] = strawberry.field(description="The slugs that none bears.")
+    slugs: list[str] = strawberry.field(
+        description="The slugs that none bears.",
+        metadata=cost(characters=values.MAX_SLUGS_PER_CHANGE * values.MAX_SLUG_LENGTH),
+    )
 
 
 @strawberry.type(description="Another segment bears the slug.")
