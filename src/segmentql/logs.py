@@ -7,9 +7,12 @@ Fields: `event`, `level`, `timestamp` (UTC), `logger`, and where they apply `req
 A job bears the id of the request that asked for it; one that the scheduler found bears none.
 """
 
+import asyncio
 import contextlib
 import logging
 import sys
+import time
+from collections import Counter
 from typing import Any, Final, Protocol
 
 import orjson
@@ -86,6 +89,37 @@ def request_log(settings: Settings) -> RequestLog | None:
         cache_logger_on_first_use=True,
     ).bind(logger=REQUESTS)
     return lines
+
+
+LINES_PER_SECOND: Final = 20
+"""Lines of one throttled log; what exceeds them in a second is counted in one more line."""
+
+
+class ThrottledLog:
+    """A log whose volume clients cannot drive up; used on an event loop."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._second = 0
+        self._lines = 0
+        self._omitted: Counter[str] = Counter()
+
+    def warning(self, event: str, *, reason: str, **fields: object) -> None:
+        """Write a line, or count it by event and reason if this second has had enough lines."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines <= LINES_PER_SECOND:
+            self._log.warning(event, reason=reason, **fields)
+            return
+        if not self._omitted:
+            asyncio.get_running_loop().call_later(1, self._write_omitted)
+        self._omitted[f"{event}: {reason}"] += 1
+
+    def _write_omitted(self) -> None:
+        self._log.warning("lines_omitted", counts=dict(self._omitted))
+        self._omitted.clear()
 
 
 class _StandardError:
