@@ -12,9 +12,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from segmentql import logs
 from segmentql.adapters.connections import ConnectionTable
 from segmentql.adapters.exposition import exposition, refusal
-from segmentql.adapters.http import SAFE_HEADERS, WithHeaders
+from segmentql.adapters.http import (
+    SAFE_HEADERS,
+    LogRejections,
+    RequestIds,
+    SingleHeaders,
+    WithHeaders,
+)
 from segmentql.adapters.http_protocol import bounded_protocol
 from segmentql.settings import Settings
 
@@ -37,10 +44,18 @@ def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
             return refused
         return await asyncio.to_thread(exposition, settings)
 
-    return Starlette(
+    log = logs.request_log(settings)
+    app = Starlette(
         routes=[Route("/healthz", healthz), Route("/metrics", metrics)],
-        middleware=[Middleware(WithHeaders, SAFE_HEADERS)],
+        middleware=[
+            Middleware(WithHeaders, SAFE_HEADERS),
+            Middleware(RequestIds),
+            Middleware(SingleHeaders, log),
+            Middleware(LogRejections, log),
+        ],
     )
+    app.router.redirect_slashes = False  # its redirects name the host that the client named
+    return app
 
 
 def listen(settings: Settings) -> socket.socket | None:
