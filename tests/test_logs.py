@@ -128,6 +128,7 @@ async def test_what_is_not_looked_at_is_told_by_its_status(logged: Logged) -> No
         "request_id": "r-1",
         "status": 401,
         "code": "UNAUTHENTICATED",
+        "reason": "the API key is malformed",
     }
 
 

@@ -174,6 +174,18 @@ async def test_an_operation_is_chosen_by_its_name(api: Api) -> None:
         assert only_error(response)["extensions"]["code"] == "BAD_REQUEST"
 
 
+async def test_empty_operation_name_is_absent(api: Api) -> None:
+    body = {**TYPENAME, "operationName": ""}
+    for response in (
+        await api.http.post("/graphql", json=body),
+        await api.http.get("/graphql", params=body),
+    ):
+        assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
+    for wrong in (b"0", b"false", b"[]", b"{}"):
+        response = await post(api, b'{"query": "{ __typename }", "operationName": %b}' % wrong)
+        assert response.status_code == 400
+
+
 async def test_bad_variables_are_refused_by_name_and_no_detail_of_ours_leaks(api: Api) -> None:
     query = "query($first: Int!) { users(first: $first) { nodes { id } } }"
     for variables in ({}, {"first": "1"}, {"first": 1.5}, {"first": 2**31}, {"first": None}):

@@ -6,10 +6,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import structlog
@@ -22,6 +23,9 @@ from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import Settings, check_reach, share_metrics
+
+if TYPE_CHECKING:
+    from segmentql.adapters.http_connections import ConnectionTable
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +73,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
         uvicorn.run(
             "segmentql.cli.serve:make_app",
             factory=True,
+            http="segmentql.cli.serve:make_protocol",
             host=settings.host,
             port=settings.port,
             workers=workers,
@@ -107,6 +112,7 @@ def make_app() -> ASGIApp:
     settings = settings_or_exit(with_store=True)
     logs.configure(settings, program="API")
     app = create_app(settings)
+    _connections()
     _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it
     # again and again, and not at every few hundred objects that a large answer is made of.
@@ -115,6 +121,28 @@ def make_app() -> ASGIApp:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     return app
+
+
+def make_protocol(**given: Any) -> asyncio.Protocol:
+    """Make the server's side of one connection; uvicorn calls this in each process."""
+    from segmentql.adapters.http_protocol import BoundedProtocol  # noqa: PLC0415 - see below
+
+    return BoundedProtocol(table=_connections(), **given)
+
+
+@cache
+def _connections() -> "ConnectionTable":
+    """The connections of this process.
+
+    The import counts metrics, which the process that only starts the others must not do.
+    """
+    from segmentql.adapters import http_connections  # noqa: PLC0415
+
+    settings = settings_or_exit(with_store=True)
+    return http_connections.ConnectionTable(
+        limit=http_connections.fit_to_descriptors(settings.max_connections),
+        keep_alive_seconds=settings.keep_alive_seconds,
+    )
 
 
 def _on_sigterm(call: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
+from segmentql.graphql.causes import Cause
 from segmentql.graphql.deadlines import Deadline
 from segmentql.graphql.turns import Unhurried
 
@@ -46,6 +47,9 @@ class Context:
 
     changes: bool = False
     """Whether what is being executed may change something."""
+
+    cause: Cause | None = None
+    """Why the request was rejected or failed, for its log line."""
 
     @property
     def actor(self) -> str | None:

@@ -15,6 +15,7 @@ import structlog
 
 from graphql import GraphQLError
 from segmentql import errors, metrics
+from segmentql.graphql.causes import REJECTED_CHANGES, Cause
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,13 @@ def _(refusal: errors.InvalidInput) -> MutationError:
 
 
 def mutation_errors(refused: errors.Refused) -> list[MutationError]:
-    return [as_mutation_error(refusal) for refusal in refused.refusals]
+    """Return what a payload says of a rejected change, and note it for the request's log line."""
+    found = [as_mutation_error(refusal) for refusal in refused.refusals]
+    causes = REJECTED_CHANGES.get()
+    if causes is not None and found:
+        reason = f"{type(found[0]).__name__}: {'.'.join(found[0].path)}"
+        causes.append(Cause(str(found[0].code.name), reason, len(found)))
+    return found
 
 
 class InputCheck:
