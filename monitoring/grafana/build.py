@@ -68,6 +68,7 @@ SERVICE = (
         "reqps",
         [
             per_second("segmentql_requests_turned_away_total", "reason"),
+            per_second("segmentql_connections_closed_total", "reason"),
             per_second("segmentql_keys_refused_total", "flaw"),
             ("sum(rate(segmentql_rate_outages_total[$__rate_interval]))", "rates without Redis"),
         ],

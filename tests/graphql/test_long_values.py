@@ -119,7 +119,7 @@ ECHOES: dict[str, tuple[str, dict[str, Any]]] = {
         {"input": {"userId": "1", "onExisting": LONG}},
     ),
     "an id": ("query($id: ID!) { user(id: $id) { id } }", {"id": LONG}),
-    "a slug": ("query($slug: String!) { segment(slug: $slug) { id } }", {"slug": LONG}),
+    "a slug": ("query($slug: String!) { history(slug: $slug) { nodes { id } } }", {"slug": LONG}),
     "a time": ("query($from: DateTime) { history(from: $from) { nodes { id } } }", {"from": LONG}),
     "a cursor": (
         "query($after: String) { users(after: $after) { nodes { id } } }",

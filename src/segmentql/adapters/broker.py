@@ -235,16 +235,16 @@ class WaitingBroker(RedisBroker):
     """A broker that connects when it is first used, and listens for wake-ups in a worker only."""
 
     def __init__(self, redis_url: str, middleware: Sequence[Middleware]) -> None:
-        client = Redis.from_url(
+        redis = Redis.from_url(
             redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
         )
         self.wakeups = Wakeups(redis_url)
         super().__init__(  # type: ignore[no-untyped-call]
-            client=client,
+            client=redis,
             middleware=[self.wakeups, *middleware],
             maintenance_chance=REDELIVERY_CHANCE,
         )
-        self.scripts["dispatch"] = client.register_script(_scripts["dispatch"] + _PUBLISH)
+        self.scripts["dispatch"] = redis.register_script(_scripts["dispatch"] + _PUBLISH)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         if queue_name in self.delay_queues:
