@@ -75,6 +75,12 @@ SERVICE = (
         "Turned away by reason (busy, rate, body, time), and refused for their key, by its flaw.",
     ),
     Panel(
+        "Connections closed",
+        "cps",
+        [per_second("segmentql_connections_closed_total", "reason")],
+        "HTTP connections that the server rejected or closed early.",
+    ),
+    Panel(
         "SQL statements",
         "ops",
         [per_second(f"{STATEMENTS}_count", "kind")],
