@@ -183,6 +183,7 @@ async def test_after_a_restart_of_redis_messages_wake_the_consumer_again(
         await until(lambda: running.has_done(1))
 
 
+@pytest.mark.slow
 async def test_a_delayed_message_outlives_a_restart_of_redis(
     servers: LocalServers, settings: Settings, send: Callable[..., None]
 ) -> None:
@@ -210,6 +211,7 @@ async def test_a_subscription_that_does_not_answer_is_renewed(
         await until(lambda: running.has_done(1))
 
 
+@pytest.mark.slow
 async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwards(
     servers: LocalServers,
     settings: Settings,

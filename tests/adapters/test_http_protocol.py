@@ -30,6 +30,7 @@ async def over(client: Client, *, seconds: float = 3) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: "])
+@pytest.mark.slow
 async def test_connection_without_a_complete_head_is_closed(sent: bytes) -> None:
     before = closed("head_timeout")
     with capture_logs() as logged:
@@ -61,6 +62,7 @@ async def test_head_that_arrives_byte_by_byte_is_closed_in_time() -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 async def test_line_ends_between_requests_do_not_keep_a_connection_open() -> None:
     async with serving(echo, keep_alive_seconds=SHORT) as served:
         client = await served.connect()
@@ -76,6 +78,7 @@ async def test_line_ends_between_requests_do_not_keep_a_connection_open() -> Non
         dripping.cancel()
 
 
+@pytest.mark.slow
 async def test_second_head_has_its_own_time_and_idle_time_does_not_count() -> None:
     async with serving(echo, head_seconds=SHORT, keep_alive_seconds=30) as served:
         client = await served.connect()
@@ -86,6 +89,7 @@ async def test_second_head_has_its_own_time_and_idle_time_does_not_count() -> No
         assert (await over(client)).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 async def test_idle_connection_is_closed_after_the_keep_alive_time_and_not_before() -> None:
     before = closed("head_timeout")
     async with serving(echo, keep_alive_seconds=1.5, head_seconds=0.1) as served:
@@ -181,6 +185,7 @@ async def test_endless_trailers_and_chunk_extensions_are_rejected(tail: bytes) -
         assert await over(client) == b""
 
 
+@pytest.mark.slow
 async def test_body_that_nothing_reads_has_a_time_too() -> None:
     before = closed("body_timeout")
     async with serving(echo, head_seconds=SHORT) as served:
@@ -199,6 +204,7 @@ async def test_body_that_nothing_reads_has_a_time_too() -> None:
     assert closed("body_timeout") == before + 1
 
 
+@pytest.mark.slow
 async def test_connection_goes_on_after_a_body_that_nothing_read() -> None:
     async with serving(echo, head_seconds=SHORT, keep_alive_seconds=1.5) as served:
         client = await served.connect()
@@ -226,6 +232,7 @@ async def test_the_connection_idle_longest_makes_room_for_a_new_one() -> None:
     assert closed("evicted") == before + 1
 
 
+@pytest.mark.slow
 async def test_silent_connections_make_room_after_a_second() -> None:
     async with serving(echo, limit=3) as served:
         silent = [await served.connect() for _ in range(3)]
@@ -272,6 +279,7 @@ async def test_new_connection_gets_503_while_every_other_is_answered() -> None:
     assert [line["reason"] for line in logged if line["event"] == "connection_closed"] == ["full"]
 
 
+@pytest.mark.slow
 async def test_flood_of_rejected_connections_is_logged_in_few_lines() -> None:
     gate = Gate()
     with capture_logs() as logged:
@@ -291,6 +299,7 @@ async def test_flood_of_rejected_connections_is_logged_in_few_lines() -> None:
     assert len(lines) + sum(sum(counts.values()) for counts in omitted) == 300
 
 
+@pytest.mark.slow
 async def test_request_that_takes_long_outlives_every_time() -> None:
     gate = Gate()
     async with serving(gate, head_seconds=0.1, keep_alive_seconds=0.1) as served:
@@ -301,6 +310,7 @@ async def test_request_that_takes_long_outlives_every_time() -> None:
         assert (await client.answer()).status == 200
 
 
+@pytest.mark.slow
 async def test_streamed_response_outlives_every_time() -> None:
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -330,6 +340,7 @@ class Upgraded(asyncio.Protocol):
         self.transport.write(data)
 
 
+@pytest.mark.slow
 async def test_upgraded_connection_leaves_the_bounds() -> None:
     head = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     async with serving(echo, ws=Upgraded, head_seconds=0.2, keep_alive_seconds=0.2) as served:
@@ -387,6 +398,7 @@ async def test_unsupported_upgrade_is_answered_as_a_request() -> None:
         assert (await client.answer()).status == 200
 
 
+@pytest.mark.slow
 async def test_silent_connections_beyond_the_limit_do_not_keep_a_client_out() -> None:
     async with serving(echo, limit=50) as served:
         silent = [await served.connect() for _ in range(200)]

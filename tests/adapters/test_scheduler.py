@@ -254,6 +254,7 @@ async def test_the_scheduler_goes_on_after_faults_of_the_database(
     await asyncio.wait([running])
 
 
+@pytest.mark.slow
 async def test_the_same_message_is_sent_again_only_after_a_while(
     database: Database, sent: list[Message]
 ) -> None:

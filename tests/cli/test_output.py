@@ -42,6 +42,7 @@ async def ended_without_reader(
     [["--help"], ["report", "--help"], ["--version"], ["schema"], ["keys", "list"], ["doctor"]],
     ids=" ".join,
 )
+@pytest.mark.slow
 async def test_a_command_without_a_reader_ends_as_sigpipe_does(
     settings: Settings, database: Database, tmp_path: Path, arguments: list[str]
 ) -> None:
@@ -52,6 +53,7 @@ async def test_a_command_without_a_reader_ends_as_sigpipe_does(
     assert await ended_without_reader(settings, tmp_path, arguments) == (-signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 async def test_watching_a_rollout_without_a_reader_ends_as_sigpipe_does(
     settings: Settings, api: Api, tmp_path: Path
 ) -> None:
