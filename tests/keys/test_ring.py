@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
+import pytest
 from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database
