@@ -41,10 +41,15 @@ def up(data_dir: Path, port: int | None, workers: int) -> None:
     try:
         asyncio.run(run_up(data_dir, port=port, workers=workers, say=_say, commands=Commands()))
     except (LocalServerError, SettingsError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_printable(str(error))) from error
 
 
 def _say(line: str) -> None:
     # A terminal that is gone must not keep us from stopping the children.
     with contextlib.suppress(OSError):
-        click.echo(line)
+        click.echo(_printable(line))
+
+
+def _printable(text: str) -> str:
+    """The text with a path's bytes that are not UTF-8 escaped."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
