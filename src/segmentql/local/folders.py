@@ -27,6 +27,9 @@ from segmentql.local.disk import explained
 # Where root puts what another account must reach when our own folders are closed to it.
 SHARED_FOLDER = Path("/var/lib/segmentql")
 
+# PostgreSQL and Redis have 1024 bytes for a path, and their own names follow.
+LONGEST_PATH_BYTES = 900
+
 
 def _password() -> str:
     return secrets.token_urlsafe(24)
@@ -111,9 +114,15 @@ def open_data_folder(
     above the folder changes.
 
     Raises:
-        LocalServerError: the folder cannot be made or written, or its data belong to others.
+        LocalServerError: the folder cannot be made or written, its path is too long for the
+            servers, or its data belong to others.
     """
     path = data_dir.resolve()
+    if len(bytes(path)) > LONGEST_PATH_BYTES:
+        raise LocalServerError(
+            f"the data folder's path must have at most {LONGEST_PATH_BYTES} bytes, but has "
+            f"{len(bytes(path))}: {path}"
+        )
     if account is not None:
         stand_in = SHARED_FOLDER / hashlib.sha256(bytes(path)).hexdigest()[:16]
         holds_data = (path / "postgres").exists()

@@ -60,7 +60,7 @@ def postgres(folder: DataFolder, port: int, settings: Mapping[str, str] | None =
         command=[
             str(programs / "postgres"),
             "-D",
-            str(data),
+            ".",  # its current folder: the path may have any character
             *(part for item in options.items() for part in ("-c", "=".join(item))),
         ],
         before_start=partial(_make_cluster, programs / "initdb", home, data, folder),
@@ -100,7 +100,13 @@ async def _make_cluster(initdb: Path, home: Path, data: Path, folder: DataFolder
         await ChildProcess(
             Program(
                 name="initdb",
-                command=[str(initdb), "-D", str(part), f"--pwfile={password}", *INITDB_OPTIONS],
+                command=[
+                    str(initdb),
+                    "-D",
+                    part.name,
+                    f"--pwfile={password.name}",
+                    *INITDB_OPTIONS,
+                ],
                 environment={"LC_ALL": "C"},
                 account=folder.account,
                 folder=home,

@@ -5,6 +5,7 @@ measured), and then a stop during the start would not stop.
 """
 
 import asyncio
+import ssl
 
 ANSWER_SECONDS = 5
 
@@ -23,12 +24,14 @@ async def ask(host: str, port: int, question: bytes, *, lines: int) -> list[byte
         return []
 
 
-async def get(host: str, port: int, path: str) -> tuple[int, bytes]:
+async def get(
+    host: str, port: int, path: str, *, tls: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
     """The status and body of a page; 0 where nobody answers HTTP."""
     question = f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(question.encode())
                 head, _, body = (await reader.read()).partition(b"\r\n\r\n")

@@ -21,7 +21,8 @@ def redis(folder: DataFolder, port: int) -> Program:
     configuration = home / "redis.conf"
     return Program(
         name="Redis",
-        command=[str(program), str(configuration)],
+        # The name alone: its current folder, where its data go, may have any character in its path.
+        command=[str(program), configuration.name],
         before_start=partial(_configure, configuration, folder, port),
         ready=partial(_answers, folder, port),
         stop_seconds=10,
@@ -44,7 +45,6 @@ async def _configure(configuration: Path, folder: DataFolder, port: int) -> None
         "bind 127.0.0.1",
         f"port {port}",
         f"requirepass {folder.secrets().redis}",
-        f'dir "{configuration.parent}"',
         "daemonize no",
         "appendonly yes",
         'save ""',  # the append-only file is all that is read

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from segmentql.local.binaries import store_program
+from segmentql.local.certificates import client_context, make_certificate
 from segmentql.local.folders import DataFolder, write_private
 from segmentql.local.ports import SERVER_PORTS, ServerPorts
 from segmentql.local.probes import get
@@ -22,6 +23,11 @@ ADMIN_PORTS = range(SERVER_PORTS.start, SERVER_PORTS.stop - GRPC_OFFSET)
 SERVER = "object store"
 
 FORBIDDEN = 403
+
+CERTIFICATE, KEY = "tls.crt", "tls.key"
+"""In its current folder. Made at each start: only its own parts need them."""
+
+TLS_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
 
 PARTS = ("master", "volume", "filer", "s3", "admin")
 
@@ -38,15 +44,16 @@ def store(folder: DataFolder, server_ports: ServerPorts) -> Program:
     port = store_port(server_ports)
     ports, grpc_ports = _ports(server_ports)
     options = {
-        "dir": str(home),
+        # Paths are in its current folder. It splits lists of folders at commas, the path of a
+        # socket must not be long, and no path of ours can then have a special character.
+        "dir": ".",
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         **{f"{part}.port": str(number) for part, number in ports.items()},
         **{f"{part}.port.grpc": str(number) for part, number in grpc_ports.items()},
-        "s3.config": str(configuration),
+        "s3.config": configuration.name,
         "s3.iam": "false",
         "s3.autoCreateBucket": "false",  # a bucket that is missing is said to be
-        # In the current folder, ours; the path of a socket must not be long.
         "s3.localSocket": "s3.sock",
         "filer.localSocket": "filer.sock",
         "volume.preStopSeconds": "0",  # nobody else has a copy to turn to
@@ -68,17 +75,25 @@ def store(folder: DataFolder, server_ports: ServerPorts) -> Program:
             *(f"-{name}={value}" for name, value in options.items()),
         ],
         before_start=partial(_prepare, folder, home, configuration, list(grpc_ports.values())),
-        ready=partial(_answers, port, ports["master"]),
+        ready=partial(_answers, home, port, ports["master"]),
         after_stop=partial(_tidy, folder),
         stop_seconds=10,
         environment={
             "LC_ALL": "C",
-            "HOME": str(home),  # it looks for settings in its user's
+            "HOME": ".",  # it looks for settings in its user's
             # Its parts ask each other by HTTP, and without these would answer everybody.
             "WEED_JWT_SIGNING_KEY": inner_key,
             "WEED_JWT_SIGNING_READ_KEY": inner_key,
             "WEED_JWT_FILER_SIGNING_KEY": inner_key,
             "WEED_JWT_FILER_SIGNING_READ_KEY": inner_key,
+            # Likewise by gRPC, which would let every account list and delete objects.
+            "WEED_GRPC_CA": CERTIFICATE,
+            **{f"WEED_GRPC_{part}_CERT": CERTIFICATE for part in TLS_PARTS},
+            **{f"WEED_GRPC_{part}_KEY": KEY for part in TLS_PARTS},
+            # And the master's HTTP, which deletes whole buckets for everybody.
+            "WEED_HTTPS_MASTER_CA": CERTIFICATE,
+            "WEED_HTTPS_MASTER_CERT": CERTIFICATE,
+            "WEED_HTTPS_MASTER_KEY": KEY,
         },
         account=folder.account,
         folder=home,
@@ -128,6 +143,9 @@ async def _prepare(
         "actions": ["Admin"],
     }
     write_private(configuration, json.dumps({"identities": [identity]}), folder.account)
+    tls = make_certificate()
+    write_private(home / CERTIFICATE, tls.certificate, folder.account)
+    write_private(home / KEY, tls.key, folder.account)
     _forget_last_start(home)
     remove_sockets(folder.run)
     # Before the program can make any: nothing of this process may survive until its end.
@@ -182,10 +200,11 @@ def _is_abandoned(path: Path) -> bool:
     return False
 
 
-async def _answers(port: int, master_port: int) -> bool:
+async def _answers(home: Path, port: int, master_port: int) -> bool:
     """Whether it refuses a stranger, and has told its master where it can store."""
     status, _ = await get("127.0.0.1", port, "/")
     if status != FORBIDDEN:
         return False
-    _, topology = await get("127.0.0.1", master_port, "/dir/status")
+    tls = client_context(home / CERTIFICATE, home / KEY)
+    _, topology = await get("127.0.0.1", master_port, "/dir/status", tls=tls)
     return b'"DataNodes":[{' in topology

@@ -24,7 +24,7 @@ def find_strays(executable: str, folder: Path | None, pid_file: Path) -> list[in
     by the executable's name and their current folder.
     """
     if ON_LINUX:
-        return list(_marked(Path(executable).name, folder, f"{MARK}={pid_file}".encode()))
+        return list(_marked(Path(executable).name, folder, os.fsencode(f"{MARK}={pid_file}")))
     return list(_recorded(pid_file))
 
 

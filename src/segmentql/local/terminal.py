@@ -75,6 +75,12 @@ class Terminal:
     def say(self, line: str | Step | Summary) -> None:
         """Print a line. A terminal that was closed does not keep `up` from stopping its servers."""
         text = line.styled() if self._is_terminal and not isinstance(line, str) else str(line)
+        text = printable(text)
         with contextlib.suppress(OSError):
             # Without a decision, click prints colours on a terminal only.
             click.echo(text, file=self._stream, color=False if wants_no_colour() else None)
+
+
+def printable(text: str) -> str:
+    """Escape the bytes of paths that are not UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

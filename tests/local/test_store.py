@@ -1,0 +1,155 @@
+"""The embedded store's inner ports, as another account of this machine finds them."""
+
+import asyncio
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from segmentql.adapters.storage import Storage
+from segmentql.local import LocalServers, local_servers
+from segmentql.local.probes import get
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""How a gRPC client begins; the server's answer begins with its own settings."""
+SHELL_SECONDS = 5
+NOBODY = 65534
+
+
+@pytest.fixture
+async def running(open_folder: Path) -> AsyncIterator[LocalServers]:
+    async with local_servers(open_folder / "data", postgres_settings={"fsync": "off"}) as servers:
+        yield servers
+
+
+def ports(servers: LocalServers, kind: str) -> dict[str, int]:
+    """The store's ports by part: `kind` is `port` or `port.grpc`."""
+    options = dict(
+        word.removeprefix("-").split("=", 1)
+        for word in servers.store.program.command
+        if "=" in word
+    )
+    return {
+        name.split(".")[0]: int(value)
+        for name, value in options.items()
+        if name.split(".", 1)[1:] == [kind] and name.split(".")[0] != "webdav"
+    }
+
+
+async def stored(servers: LocalServers) -> Storage:
+    """The store with one file in it."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"data"
+
+    storage = Storage(servers.settings("segmentql"))
+    await storage.set_up()
+    await storage.upload("kept", chunks(), content_type="text/plain")
+    return storage
+
+
+async def answer(port: int, tls: ssl.SSLContext | None) -> bytes:
+    """What a gRPC client without a certificate gets."""
+    try:
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+            try:
+                writer.write(HTTP2)
+                return await reader.read(9)
+            finally:
+                writer.close()
+    except OSError:  # an SSLError is one
+        return b""
+
+
+def without_certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def test_no_inner_port_answers_grpc_without_the_stores_certificate(
+    running: LocalServers,
+) -> None:
+    found = ports(running, "port.grpc")
+    assert sorted(found) == ["admin", "filer", "master", "s3", "volume"]
+    for part, port in found.items():
+        # Nothing, or TLS's alert.
+        assert (await answer(port, None))[:1] in {b"", b"\x15"}, part
+        assert await answer(port, without_certificate()) == b"", part
+
+
+async def test_the_master_deletes_no_bucket_for_strangers(running: LocalServers) -> None:
+    storage = await stored(running)
+    link = await storage.download_url("kept", seconds=60, file_name="kept")
+    port = ports(running, "port")["master"]
+    path = f"/col/delete?collection={running.settings('segmentql').s3_bucket}"
+    assert (await get("127.0.0.1", port, path))[0] == 400
+    assert (await get("127.0.0.1", port, path, tls=without_certificate()))[0] == 0
+    _, address = link.split("//")
+    host, _, rest = address.partition("/")
+    assert (await get("127.0.0.1", int(host.split(":")[1]), f"/{rest}"))[1] == b"data"
+    await storage.close()
+
+
+@pytest.mark.slow  # waits until the shell has tried for a while
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another account")
+async def test_weeds_shell_is_refused_as_another_account(running: LocalServers) -> None:
+    storage = await stored(running)
+    await storage.close()
+    http, grpc = ports(running, "port")["master"], ports(running, "port.grpc")["master"]
+    weed, master = running.store.program.command[0], f"127.0.0.1:{http}.{grpc}"
+    said = await asyncio.to_thread(shell_says, weed, master, b"volume.list\ncollection.list\n")
+    assert b"segmentql-reports" not in said
+
+
+def shell_says(weed: str, master: str, commands: bytes) -> bytes:
+    """What `weed shell` prints within some seconds as another account."""
+    as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if not shutil.which("setpriv") or subprocess.call([*as_nobody, "test", "-x", weed]):
+        pytest.skip("another account cannot run weed here")
+    with subprocess.Popen(
+        [*as_nobody, weed, "shell", f"-master={master}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        env={"HOME": "/"},
+    ) as shell:
+        try:
+            said, _ = shell.communicate(commands + b"exit\n", SHELL_SECONDS)
+        except subprocess.TimeoutExpired:
+            shell.kill()
+            said, _ = shell.communicate()
+    return said
+
+
+async def test_the_stores_key_is_for_its_account_alone(running: LocalServers) -> None:
+    key = running.folder / "store" / "tls.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    before = key.read_text()
+    await running.store.kill()
+    await running.store.start()
+    assert key.read_text() != before
+
+
+def test_a_production_install_does_without_the_library_for_certificates() -> None:
+    script = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "import segmentql.cli, segmentql.local, segmentql.local.certificates as module\n"
+        "module.make_certificate()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "segmentql.errors.LocalServerError: no certificate for the object store:"
+        " pip install 'segmentql[local]', or set SEGMENTQL_S3_ENDPOINT_URL"
+    )
