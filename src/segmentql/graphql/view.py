@@ -29,7 +29,8 @@ from segmentql.graphql.batching import Loaders
 from segmentql.graphql.context import Context
 from segmentql.graphql.deadlines import Deadline, Deadlines
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
-from segmentql.graphql.failures import Code, tell_fault, tell_late
+from segmentql.graphql.failures import Code, tell_fault, tell_late, tell_too_large, tell_unsent
+from segmentql.graphql.outbox import Outbox, Prepared, TooMuchUnsent
 from segmentql.graphql.responses import (
     RequestRefused,
     body_too_slow,
@@ -40,6 +41,7 @@ from segmentql.graphql.responses import (
     too_often,
     unauthenticated,
 )
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import Unhurried
 from segmentql.logs import RequestLog
 
@@ -86,6 +88,10 @@ class Bounds:
     """More than these, of this process, are refused."""
     request_seconds: float
     """How long a request may take, its body included."""
+    response_bytes: int
+    """The most that a response may have."""
+    send_seconds: float
+    """How long a client may take to read a response."""
 
 
 class GraphQLView:
@@ -119,6 +125,9 @@ class GraphQLView:
         self._page = page
         self._log = log
         self._deadlines = Deadlines(bounds.request_seconds)
+        self._outbox = Outbox(
+            response_bytes=bounds.response_bytes, send_seconds=bounds.send_seconds, log=log
+        )
         self._unhurried = Unhurried()
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
@@ -133,7 +142,17 @@ class GraphQLView:
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
         self._under_way += 1
         try:
-            response = await self._respond(scope, headers, receive, media_type)
+            response = await self._response(scope, headers, receive, media_type)
+            await self._outbox.send(response, scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _response(
+        self, scope: Scope, headers: _Headers, receive: Receive, media_type: str
+    ) -> Prepared:
+        """The response to a request, whatever goes wrong."""
+        try:
+            return await self._respond(scope, headers, receive, media_type)
         except RequestRefused as refused:
             response = refusal(refused, media_type)
             if self._log:
@@ -148,13 +167,11 @@ class GraphQLView:
             # So far the database was asked for the caller's key alone; operations tell their own.
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
             response = json_response({"errors": [error]}, status, media_type)
-        finally:
-            self._under_way -= 1
-        await response(scope, receive, send)
+        return Prepared(response)
 
     async def _respond(
         self, scope: Scope, headers: _Headers, receive: Receive, media_type: str
-    ) -> Response:
+    ) -> Prepared:
         if self._under_way > self._bounds.requests_under_way:
             raise too_many(self._bounds.requests_under_way)
         accept = headers.get(b"accept", b"").decode("latin-1")
@@ -165,7 +182,7 @@ class GraphQLView:
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
             if self._page and "query" not in parameters and "text/html" in accept:
-                return self._explorer(self._page)
+                return Prepared(self._explorer(self._page))
             _check_acceptable(accept)
             caller = await self._caller(headers)
         else:
@@ -181,6 +198,8 @@ class GraphQLView:
                 )
                 context = self._context(headers, caller, deadline, scope["state"]["request_id"])
                 answer = await self._engine.answer(asked, context, queries_only=method == "GET")
+                status = _status(answer, media_type)
+                return await self._outbox.prepare(answer, status, media_type)
         except MethodNotAllowed:
             raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
         except TimeoutError:
@@ -190,8 +209,24 @@ class GraphQLView:
                 raise body_too_slow(self._deadlines.seconds) from None
             metrics.TURNED_AWAY.labels("time").inc()
             late = tell_late(self._deadlines.seconds, changes=context.changes)
-            answer = Answer({"data": None, "errors": [late]}, executed=True)
-        return json_response(answer.body, _status(answer, media_type), media_type)
+            body: dict[str, Any] = {"data": None, "errors": [late]}
+        except (ResponseTooLarge, TooMuchUnsent) as error:
+            assert context is not None  # noqa: S101 - an answer was made
+            told = (
+                tell_too_large(error, changes=context.changes)
+                if isinstance(error, ResponseTooLarge)
+                else tell_unsent(changes=context.changes)
+            )
+            self._log_unsendable(context.request_id, told)
+            body = {"data": None, "errors": [told]}
+        return Prepared(json_response(body, 200, media_type))
+
+    def _log_unsendable(self, request_id: str, error: Mapping[str, Any]) -> None:
+        """Log why a request was executed and its response is not sent."""
+        metrics.TURNED_AWAY.labels("size").inc()
+        if self._log:
+            code = error["extensions"]["code"]
+            self._log.info("response_rejected", request_id=request_id, status=200, code=code)
 
     async def _caller(self, headers: _Headers) -> Caller:
         if self._authenticate is None:
