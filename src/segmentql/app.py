@@ -87,6 +87,8 @@ def create_app(settings: Settings) -> Starlette:
                         body_bytes=settings.max_body_bytes,
                         requests_under_way=settings.max_requests_under_way,
                         request_seconds=settings.request_timeout_seconds,
+                        response_bytes=settings.max_response_bytes,
+                        send_seconds=settings.send_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
                     log=request_log,
@@ -162,6 +164,7 @@ def _limits(settings: Settings) -> Limits:
         root_fields=settings.max_root_fields,
         list_items=settings.max_list_items,
         cost=settings.max_cost,
+        response_bytes=settings.max_response_bytes,
     )
 
 

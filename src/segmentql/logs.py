@@ -100,6 +100,16 @@ class RequestLog:
         elif failed or self._every_request:
             self._log.info("request", **fields)
 
+    def unread(self, *, request_id: str, size: int, seconds: float) -> None:
+        """Write the line of a response of `size` bytes that a client did not read in `seconds`."""
+        self._throttled.info(
+            "response_not_read",
+            reason="the client did not read the response in time",
+            request_id=request_id,
+            size=size,
+            seconds=seconds,
+        )
+
     def rejected(self, *, is_fault: bool, reason: str, **fields: object) -> None:
         """Write the line of a request that was not executed."""
         write = self._throttled.warning if is_fault else self._throttled.info

@@ -136,7 +136,7 @@ async def test_operation_names_that_clients_choose_do_not_grow_the_metrics_witho
     async with serving(settings) as api:
         for number in range(250):
             await api(f"query Name{number} {{ __typename }}")
-        await api(f"query Long{'g' * 10_000} {{ __typename }}")
+        await api(f"query Long{'g' * 200} {{ __typename }}")
         told = await metrics(api)
     assert not any("Long" in name for name in told)
     names = {name for name in told if 'operation="Name' in name}

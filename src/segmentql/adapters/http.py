@@ -1,5 +1,6 @@
 """HTTP below GraphQL, as pure ASGI: request ids, headers, rejections, and bodies too large."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import Mapping
@@ -136,6 +137,21 @@ class LogRejections:
             await send(message)
 
         await self._app(scope, receive, send_and_log)
+
+
+async def abort(receive: Receive) -> None:
+    """Close the connection of a request at once, with what is not sent yet.
+
+    ASGI has no way to do this: an application that returns early lets the server wait until the
+    client has read what was written. uvicorn's `receive` belongs to an object that has the
+    transport. Other servers, and tests without one, close the connection in their own time.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if not isinstance(transport, asyncio.Transport):
+        return
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class BodyTooLarge(Exception):

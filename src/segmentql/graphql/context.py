@@ -15,6 +15,7 @@ from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
 from segmentql.graphql.causes import Cause
 from segmentql.graphql.deadlines import Deadline
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import Unhurried
 
 T = TypeVar("T")
@@ -50,6 +51,26 @@ class Context:
 
     cause: Cause | None = None
     """Why the request was rejected or failed, for its log line."""
+
+    response_bytes: int = 0
+    """The most that the response may have."""
+
+    room: int = 0
+    """Of these, how many are not counted yet."""
+
+    def take(self, size: int) -> None:
+        """Count bytes of the response.
+
+        Raises:
+            ResponseTooLarge: it has more than it may have.
+        """
+        self.room -= size
+        if self.room < 0:
+            raise self.too_large()
+
+    def too_large(self) -> ResponseTooLarge:
+        """The error of a response that has more bytes than it may have."""
+        return ResponseTooLarge(self.response_bytes, self.response_bytes - self.room)
 
     @property
     def actor(self) -> str | None:

@@ -33,9 +33,10 @@ from segmentql.graphql.arguments import name_argument
 from segmentql.graphql.causes import REJECTED_CHANGES, Cause, cause_of
 from segmentql.graphql.context import Context
 from segmentql.graphql.documents import Documents, Manners, Operation
-from segmentql.graphql.failures import Code, limit_exceeded, tell_all
+from segmentql.graphql.failures import Code, limit_exceeded, tell_all, tell_too_large
 from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import Outcome, PlanFailed
+from segmentql.graphql.sizes import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.turns import OneByOne
 from segmentql.logs import RequestLog
 
@@ -67,6 +68,8 @@ class Answer:
 
     body: dict[str, Any]
     executed: bool
+    size: int = 0
+    """Bytes of the body, at least."""
 
 
 class MethodNotAllowed(Exception):
@@ -107,6 +110,7 @@ class Engine:
             MethodNotAllowed: `queries_only` is set and the operation is none.
         """
         started = time.perf_counter()
+        context.response_bytes = context.room = self._limits.response_bytes
         outcome = "refused"
         name = "invalid"
         cost: int | None = None
@@ -198,19 +202,25 @@ class Engine:
         if operation.plan is not None:
             try:
                 data = await operation.plan.run(context, request.variables or {})
-                return Answer({"data": data}, executed=True)
+                return Answer({"data": data}, executed=True, size=_counted(context))
+            except ResponseTooLarge as error:
+                return self._too_large(error, context)
             except PlanFailed as failed:
                 outcome = failed.outcome
                 if isinstance(failed.__cause__, Unavailable | TimedOut):
                     # graphql-core is to tell it, not to wait for it once more.
                     context.fault = failed.__cause__
+        context.room = context.response_bytes  # it is built from its beginning again
         result = await self._execute(document, request, context, outcome)
+        for found in result.errors or ():
+            if isinstance(found, ResponseTooLarge):
+                return self._too_large(found, context)
         if result.data is None and not any(error.path for error in result.errors or ()):
             return self._refused(
                 [name_argument(error, document, operation.node) for error in result.errors or ()],
                 context,
             )
-        return Answer(self._body(result, context), executed=True)
+        return Answer(self._body(result, context), executed=True, size=_counted(context))
 
     async def _execute(
         self,
@@ -228,7 +238,7 @@ class Engine:
             operation_name=request.operation_name,
             max_coercion_errors=MAX_COERCION_ERRORS,
             hide_suggestions=not self._manners.suggestions,
-            executor_class=self._schema.execution_context_class,
+            executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
             middleware=[outcome] if outcome else None,
         )
@@ -252,6 +262,12 @@ class Engine:
         return Answer({"errors": _tell(errors, context, executed=False)}, executed=False)
 
     @staticmethod
+    def _too_large(error: ResponseTooLarge, context: Context) -> Answer:
+        told = tell_too_large(error, changes=context.changes)
+        context.cause = Cause(Code.LIMIT_EXCEEDED, told["message"])
+        return Answer({"data": None, "errors": [told]}, executed=True)
+
+    @staticmethod
     def _body(result: ExecutionResult, context: Context) -> dict[str, Any]:
         if not result.errors:
             return {"data": result.data}
@@ -273,3 +289,8 @@ def _tell(
     if errors:
         context.cause = cause_of(errors, [error["extensions"]["code"] for error in told])
     return told
+
+
+def _counted(context: Context) -> int:
+    """The bytes that were counted of a response."""
+    return context.response_bytes - context.room

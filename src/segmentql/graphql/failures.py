@@ -266,6 +266,31 @@ def tell_late(seconds: float, *, changes: bool) -> dict[str, Any]:
     return {"message": f"{told}.", "extensions": extensions}
 
 
+def tell_too_large(error: GraphQLError, *, changes: bool) -> dict[str, Any]:
+    """Format the error of a response that is larger than the service sends."""
+    metrics.ERRORS.labels(Code.LIMIT_EXCEEDED).inc()
+    message = error.message
+    extensions: dict[str, Any] = dict(error.extensions or {})
+    if changes:
+        message += (
+            " The mutation was executed up to and including the field that made the response too"
+            " large, and its changes are kept. Read to see them."
+        )
+        extensions["outcomeUnknown"] = True
+    return {"message": message, "extensions": extensions}
+
+
+def tell_unsent(*, changes: bool) -> dict[str, Any]:
+    """Format the error of a large response for which clients that do not read leave no room."""
+    metrics.ERRORS.labels(Code.UNAVAILABLE).inc()
+    message = "Too many large responses wait for clients that do not read them."
+    extensions: dict[str, Any] = {"code": Code.UNAVAILABLE}
+    if changes:
+        message += " The mutation was executed. Read to see what it changed."
+        extensions["outcomeUnknown"] = True
+    return {"message": message, "extensions": extensions}
+
+
 def tell_all(
     found: Sequence[GraphQLError], *, executed: bool, request_id: str
 ) -> list[dict[str, Any]]:

@@ -63,6 +63,7 @@ class Limits:
     root_fields: int
     list_items: int
     cost: int
+    response_bytes: int
 
 
 def parsed(query: str, limits: Limits) -> DocumentNode:

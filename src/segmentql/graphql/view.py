@@ -29,8 +29,9 @@ from segmentql.graphql.causes import FAULTS, describe_fault
 from segmentql.graphql.context import Context
 from segmentql.graphql.deadlines import Deadline, Deadlines
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
-from segmentql.graphql.failures import Code, tell_fault, tell_late
+from segmentql.graphql.failures import Code, tell_fault, tell_late, tell_too_large, tell_unsent
 from segmentql.graphql.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
+from segmentql.graphql.outbox import Outbox, Prepared, TooMuchUnsent
 from segmentql.graphql.responses import (
     RequestRefused,
     body_too_slow,
@@ -42,6 +43,7 @@ from segmentql.graphql.responses import (
     unauthenticated,
     unsupported_encoding,
 )
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import Unhurried
 from segmentql.logs import RequestLog
 
@@ -85,6 +87,10 @@ class Bounds:
     """More than these, of this process, are refused."""
     request_seconds: float
     """How long a request may take, its body included."""
+    response_bytes: int
+    """The most that a response may have."""
+    send_seconds: float
+    """How long a client may take to read a response."""
 
 
 class GraphQLView:
@@ -118,6 +124,9 @@ class GraphQLView:
         self._page = page
         self._log = log
         self._deadlines = Deadlines(bounds.request_seconds)
+        self._outbox = Outbox(
+            response_bytes=bounds.response_bytes, send_seconds=bounds.send_seconds, log=log
+        )
         self._unhurried = Unhurried()
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
@@ -129,10 +138,20 @@ class GraphQLView:
         # The headers once, as they are: Starlette's Request would cost as much as a small query.
         headers = dict(scope["headers"])
         accepted = negotiate(_accept(headers, scope["headers"]))
-        media_type = accepted.json or JSON
         self._under_way += 1
         try:
-            response = await self._respond(scope, headers, receive, accepted)
+            response = await self._response(scope, headers, receive, accepted)
+            await self._outbox.send(response, scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _response(
+        self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
+    ) -> Prepared:
+        """Return the response to a request, whatever goes wrong."""
+        media_type = accepted.json or JSON
+        try:
+            return await self._respond(scope, headers, receive, accepted)
         except RequestRefused as refused:
             response = refusal(refused, media_type)
             self._log_rejection(scope, refused.status, refused.extensions["code"], refused.reason)
@@ -144,13 +163,11 @@ class GraphQLView:
             if error["extensions"]["code"] != Code.INTERNAL:  # that is logged with its traceback
                 reason = describe_fault(fault)
                 self._log_rejection(scope, status, error["extensions"]["code"], reason)
-        finally:
-            self._under_way -= 1
-        await response(scope, receive, send)
+        return Prepared(response)
 
     async def _respond(
         self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
-    ) -> Response:
+    ) -> Prepared:
         if self._under_way > self._bounds.requests_under_way:
             raise too_many(self._bounds.requests_under_way)
         method: str = scope["method"]
@@ -160,7 +177,7 @@ class GraphQLView:
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
             if self._page and "query" not in parameters and accepted.html:
-                return self._explorer(self._page)
+                return Prepared(self._explorer(self._page))
             media_type = _acceptable(accepted)
             caller = await self._caller(headers)
         else:
@@ -176,6 +193,8 @@ class GraphQLView:
                 )
                 context = self._context(headers, caller, deadline, scope["state"]["request_id"])
                 answer = await self._engine.answer(asked, context, queries_only=method == "GET")
+                status = _status(answer, media_type)
+                return await self._outbox.prepare(answer, status, media_type)
         except MethodNotAllowed:
             raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
         except TimeoutError:
@@ -185,8 +204,22 @@ class GraphQLView:
                 raise body_too_slow(self._deadlines.seconds) from None
             metrics.TURNED_AWAY.labels("time").inc()
             late = tell_late(self._deadlines.seconds, changes=context.changes)
-            answer = Answer({"data": None, "errors": [late]}, executed=True)
-        return json_response(answer.body, _status(answer, media_type), media_type)
+            body: dict[str, Any] = {"data": None, "errors": [late]}
+        except (ResponseTooLarge, TooMuchUnsent) as error:
+            assert context is not None  # noqa: S101 - an answer was made
+            told = (
+                tell_too_large(error, changes=context.changes)
+                if isinstance(error, ResponseTooLarge)
+                else tell_unsent(changes=context.changes)
+            )
+            self._log_unsendable(scope, told)
+            body = {"data": None, "errors": [told]}
+        return Prepared(json_response(body, 200, media_type))
+
+    def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
+        """Log and count that a request was executed and its response is not sent."""
+        metrics.TURNED_AWAY.labels("size").inc()
+        self._log_rejection(scope, 200, error["extensions"]["code"], error["message"])
 
     def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
         if self._log:
