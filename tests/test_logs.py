@@ -128,6 +128,7 @@ async def test_what_is_not_looked_at_is_told_by_its_status(logged: Logged) -> No
         "request_id": "r-1",
         "status": 401,
         "code": "UNAUTHENTICATED",
+        "reason": "the API key is malformed",
     }
 
 
@@ -225,6 +226,7 @@ async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
     assert {line["job"] for line in tracebacks} == {"record_segment_leaves"}
 
 
+@pytest.mark.slow
 def test_a_traceback_on_a_terminal_shows_no_variables() -> None:
     """They may hold keys; `rich`, which is installed here, would show them."""
     program = """
@@ -242,6 +244,29 @@ except ValueError:
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr
     assert b"ValueError" in told
     assert b"hush" not in told
+
+
+@pytest.mark.parametrize(("setting", "printed"), [("off", b""), ("on", b"API error: failed\n")])
+def test_errors_are_printed_on_standard_output_where_that_is_wanted(
+    setting: str, printed: bytes
+) -> None:
+    # A process of its own: `configure` changes the logging of the whole process.
+    program = """
+import logging, sys, structlog
+from segmentql import logs
+from segmentql.settings import Settings
+logs.configure(
+    Settings.model_construct(
+        log_format="json", log_level="info", log_errors_to_stdout=sys.argv[1]
+    ),
+    program="API",
+)
+structlog.get_logger().warning("slow")
+structlog.get_logger().error("failed")
+"""
+    done = subprocess.run([sys.executable, "-c", program, setting], capture_output=True, check=True)
+    assert done.stdout == printed
+    assert [line["event"] for line in lines(done.stderr)] == ["slow", "failed"]
 
 
 async def test_a_workers_log_has_neither_links_nor_secrets(

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from segmentql.adapters import migrations
 from segmentql.adapters.database import sqlstate
+from segmentql.adapters.revisions import newest_revision
 from segmentql.local import LocalServers, named
 from segmentql.settings import Settings
 from segmentql.tables import Base
@@ -134,6 +135,7 @@ async def test_running_again_takes_back_rights_that_somebody_gave(
     assert await catalogue(inside) == first
 
 
+@pytest.mark.slow
 async def test_several_processes_that_migrate_at_once_all_succeed(
     blank: Settings, inside: Sql
 ) -> None:
@@ -151,7 +153,7 @@ async def test_several_processes_that_migrate_at_once_all_succeed(
     said = [(await process.communicate())[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said
     assert [row[0] for row in await inside.fetch("SELECT version_num FROM alembic_version")] == [
-        migrations.newest_revision()
+        newest_revision()
     ]
 
 

@@ -52,6 +52,16 @@ def test_a_command_without_settings_ends_with_the_names_of_those_it_needs(comman
     assert missing == {*COMPLETE, *(() if command in {"migrate", "seed"} else STORE)}
 
 
+@pytest.mark.parametrize("command", ["doctor", "seed", "bucket", "keys list", "rollout watch A"])
+def test_command_that_finds_nothing_running_names_the_data_folder(command: str) -> None:
+    result = CliRunner().invoke(main, [*command.split(), "--data-dir", "elsewhere"])
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == (
+        "No `segmentql up` runs in elsewhere. If one runs in another folder,"
+        " name it with --data-dir."
+    )
+
+
 def test_the_environment_wins_over_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -76,7 +86,10 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     ("given", "taken"),
     [
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
-        ("postgresql://u:p@h:1/d?sslmode=require", "postgresql+asyncpg://u:p@h:1/d?ssl=require"),
+        (
+            "postgresql://u:p@h:1/d?sslmode=require",
+            "postgresql+asyncpg://u:p@h:1/d?sslmode=require",
+        ),
         ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
     ],
 )
@@ -86,6 +99,18 @@ def test_a_database_is_named_in_any_of_its_spellings(
     monkeypatch.setenv("SEGMENTQL_REDIS_URL", COMPLETE["SEGMENTQL_REDIS_URL"])
     monkeypatch.setenv("SEGMENTQL_DATABASE_URL", given)
     assert load_settings().database_url == taken
+
+
+def test_every_wrong_database_url_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTQL_REDIS_URL", COMPLETE["SEGMENTQL_REDIS_URL"])
+    monkeypatch.setenv("SEGMENTQL_DATABASE_URL", "postgresql://u:word@h/d?options=-cjit%3Doff")
+    monkeypatch.setenv("SEGMENTQL_DATABASE_READ_URL", "postgresql://u:word@h/d?sslmode=yes")
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    first, second = raised.value.problems
+    assert first.startswith('SEGMENTQL_DATABASE_URL: the parameter "options" is not supported')
+    assert second.startswith("SEGMENTQL_DATABASE_READ_URL: sslmode must be one of disable, ")
+    assert "word" not in first + second
 
 
 @pytest.mark.parametrize("url", ["mysql://u:p@h/d", "postgresql://u:p@h", "not a url", "sqlite://"])

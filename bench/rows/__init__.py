@@ -7,12 +7,24 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
 from bench.plan import Bench
-from bench.rows import ends, growth, hostile, keys, reads, reports, rollout_chaos, rollouts, writes
+from bench.rows import (
+    ends,
+    growth,
+    hostile,
+    idle,
+    keys,
+    reads,
+    reports,
+    rollout_chaos,
+    rollouts,
+    writes,
+)
 from bench.table import Row
 
 Measured: TypeAlias = Callable[[Bench], AsyncIterator[Row]]
 
 MEASURED: Final[dict[str, Measured]] = {
+    "idle": idle.measure,
     "reads": reads.measure,
     "growth": growth.measure,
     "keys": keys.measure,

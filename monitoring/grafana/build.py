@@ -68,10 +68,17 @@ SERVICE = (
         "reqps",
         [
             per_second("segmentql_requests_turned_away_total", "reason"),
+            per_second("segmentql_connections_closed_total", "reason"),
             per_second("segmentql_keys_refused_total", "flaw"),
             ("sum(rate(segmentql_rate_outages_total[$__rate_interval]))", "rates without Redis"),
         ],
         "Turned away by reason (busy, rate, body, time), and refused for their key, by its flaw.",
+    ),
+    Panel(
+        "Connections closed",
+        "cps",
+        [per_second("segmentql_connections_closed_total", "reason")],
+        "HTTP connections that the server rejected or closed early.",
     ),
     Panel(
         "SQL statements",

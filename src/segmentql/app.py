@@ -1,16 +1,17 @@
 """The web application: `create_app(settings)`. Importing this module has no effect."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,7 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from segmentql import logs, scrape
 from segmentql.adapters.database import Database
 from segmentql.adapters.exposition import exposition, refusal
-from segmentql.adapters.http import SAFE_HEADERS, RequestIds, WithHeaders
+from segmentql.adapters.http import (
+    SAFE_HEADERS,
+    LogRejections,
+    RequestIds,
+    SingleHeaders,
+    WithHeaders,
+)
 from segmentql.adapters.jobs import Sender
 from segmentql.adapters.queues import Queues
 from segmentql.adapters.rates import Rates
@@ -80,11 +87,15 @@ def create_app(settings: Settings) -> Starlette:
                         body_bytes=settings.max_body_bytes,
                         requests_under_way=settings.max_requests_under_way,
                         request_seconds=settings.request_timeout_seconds,
+                        response_bytes=settings.max_response_bytes,
+                        send_seconds=settings.send_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
                     log=request_log,
                 )
-                app.state.view = _across_origins(view, settings) if settings.cors_origins else view
+                app.state.view = (
+                    _across_origins(view, settings, request_log) if settings.cors_origins else view
+                )
                 yield
         finally:
             engine.close()
@@ -95,32 +106,48 @@ def create_app(settings: Settings) -> Starlette:
             await database.dispose()
             sender.close()
 
+    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
+        Route("/", _redirect("/graphql")),
+        *(Route(path + end, endpoints[path]) for path in endpoints for end in ("", "/")),
     ]
     if settings.graphiql == "on":
         files = _BuiltFiles(directory=EXPLORER, check_dir=False)
-        routes.append(Mount("/explorer", WithHeaders(files, PAGE_HEADERS)))
+        routes += [
+            Route("/explorer", _redirect("/explorer/")),
+            Mount("/explorer", WithHeaders(files, PAGE_HEADERS)),
+        ]
     app = Starlette(
         routes=routes,
         middleware=[
             Middleware(WithHeaders, SAFE_HEADERS),
             Middleware(RequestIds),
+            Middleware(SingleHeaders, request_log),
             Middleware(GraphQLFirst),
+            Middleware(LogRejections, request_log),
         ],
         exception_handlers={Exception: fault},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # its redirects name the host that the client named
     app.state.stopping = asyncio.Event()
     return app
 
 
-def _across_origins(view: ASGIApp, settings: Settings) -> ASGIApp:
+def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that redirects to a path of the host that the client knows."""
+
+    async def redirect(request: Request) -> Response:
+        return RedirectResponse(path)
+
+    return redirect
+
+
+def _across_origins(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
     """The view, for pages of the listed origins as well: with keys, never with cookies."""
-    return CORSMiddleware(
+    return _LoggedCors(
         view,
+        log=log,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST"),
         allow_headers=("authorization", "segmentql-read", "x-request-id"),
@@ -137,6 +164,7 @@ def _limits(settings: Settings) -> Limits:
         root_fields=settings.max_root_fields,
         list_items=settings.max_list_items,
         cost=settings.max_cost,
+        response_bytes=settings.max_response_bytes,
     )
 
 
@@ -162,6 +190,21 @@ async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
         await database.dispose()
 
 
+class _LoggedCors(CORSMiddleware):
+    """Logs each preflight request that it rejects; the view never sees those."""
+
+    def __init__(self, app: ASGIApp, *, log: logs.RequestLog, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._log = log
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code != 200:  # noqa: PLR2004 - OK
+            reason = bytes(response.body).decode()  # such as "Disallowed CORS origin"
+            self._log.rejected(is_fault=False, status=response.status_code, reason=reason)
+        return response
+
+
 class _BuiltFiles(StaticFiles):
     async def check_config(self) -> None:
         """Do not mind a folder that is not there: its files may be built at any time."""
@@ -174,7 +217,7 @@ class GraphQLFirst:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/graphql":
+        if scope["type"] == "http" and scope["path"] in {"/graphql", "/graphql/"}:
             await scope["app"].state.view(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -22,6 +22,9 @@ SegmentQLError
  |    +-- StoreUnavailable     ... it is away, hangs, or has a fault of its own: later may do
  |    +-- StoreRefused         ... it refused: somebody must change something first
  |         +-- BucketMissing
+ +-- SchemaMismatch           the database is at a revision that this version cannot work with
+ |    +-- SchemaTooNew         ... it does not know that revision
+ |    +-- SchemaTooOld         ... migrations are missing
  +-- SettingsError            the environment does not describe a service that can start
  +-- LocalServerError         `segmentql up` could not start or keep one of its servers
 
@@ -174,6 +177,37 @@ class StoreRefused(StoreFailed):
 
 class BucketMissing(StoreRefused):
     """The bucket does not exist."""
+
+
+class SchemaMismatch(SegmentQLError):
+    """The database's schema does not fit this version; `saw` and `do` are for operators."""
+
+    def __init__(self, saw: str, do: str) -> None:
+        super().__init__(saw, do)
+        self.saw = saw
+        self.do = do
+
+    def __str__(self) -> str:
+        return f"the database is at {self.saw}; {self.do}"
+
+
+class SchemaTooNew(SchemaMismatch):
+    """A newer version migrated the database."""
+
+    def __init__(self, revision: str, version: str) -> None:
+        super().__init__(
+            f"revision {revision}, which this version ({version}) does not know", "update SegmentQL"
+        )
+
+
+class SchemaTooOld(SchemaMismatch):
+    """Migrations are missing; `revision` is None if all of them are."""
+
+    def __init__(self, revision: str | None, version: str, newest: str) -> None:
+        saw = f"revision {revision}" if revision else "no revision, because it was never migrated"
+        super().__init__(
+            f"{saw}, but this version ({version}) needs {newest}", "run `segmentql migrate`"
+        )
 
 
 class SettingsError(SegmentQLError):

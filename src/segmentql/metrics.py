@@ -40,6 +40,11 @@ TURNED_AWAY = Counter(
     "Requests to /graphql that were not looked at, or not to their end, by reason.",
     ["reason"],
 )
+CONNECTIONS_CLOSED = Counter(
+    "segmentql_connections_closed",
+    "HTTP connections that the server rejected or closed early, by reason.",
+    ["reason"],
+)
 RATE_OUTAGES = Counter(
     "segmentql_rate_outages",
     "Times that Redis was away, so that each process counted its callers' requests alone.",

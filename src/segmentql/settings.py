@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from segmentql import values
+from segmentql.database_url import check_database_url
 from segmentql.errors import BadValue, SettingsError
 
 PREFIX = "SEGMENTQL_"
@@ -21,24 +20,11 @@ BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
 """What a header can carry after `Bearer`: RFC 6750."""
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
+"""The owner's URL: it may rewrite history, so only migrations get it."""
+
 STORE_NEEDS = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
 """What has no default; required as a set, and only where `load_settings` is told so."""
-
-
-def _database_url(text: str) -> str:
-    """Any spelling of a PostgreSQL address, as SQLAlchemy's asyncpg dialect wants it."""
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError) as error:
-        raise ValueError("not a database URL; like postgresql://user:password@host/name") from error
-    if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"} or not url.database:
-        raise ValueError("must be like postgresql://user:password@host:5432/name")
-    query = dict(url.query)
-    if "sslmode" in query:  # libpq's word for what asyncpg calls ssl
-        query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(
-        hide_password=False
-    )
 
 
 def _redis_url(text: str) -> str:
@@ -94,7 +80,7 @@ def _key_token(text: str) -> str:
     return text
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Origins = Annotated[
@@ -126,6 +112,7 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl = Field(repr=False)
     migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
     database_read_url: DatabaseUrl | None = Field(default=None, repr=False)
+    database_pooler: Literal["none", "transaction"] = "none"
     database_pool_size: int = Field(default=10, ge=1, le=200)
     statement_timeout_seconds: float = Field(default=10, gt=0, le=3600)
     redis_url: RedisUrl = Field(repr=False)
@@ -149,7 +136,8 @@ class Settings(BaseSettings):
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     graphiql: Literal["on", "off"] = "on"
-    max_body_bytes: int = Field(default=262_144, ge=1024)
+    max_body_bytes: int = Field(default=2_097_152, ge=1024)
+    max_response_bytes: int = Field(default=16_777_216, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)
     max_depth: int = Field(default=20, ge=1, le=100)
     max_aliases: int = Field(default=100, ge=0)
@@ -158,7 +146,10 @@ class Settings(BaseSettings):
     max_list_items: int = Field(default=2000, ge=1)
     max_cost: int = Field(default=25_000, ge=1)
     request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
+    send_timeout_seconds: float = Field(default=60, gt=0, le=3600)
     max_requests_under_way: int = Field(default=1000, ge=1)
+    max_connections: int = Field(default=1000, ge=10, le=100_000)
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     rate_per_second: int = Field(default=5000, ge=0)
     worker_port: int = Field(default=0, ge=0, le=65535)
     worker_threads: int = Field(default=8, ge=1, le=100)
@@ -169,6 +160,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_requests: Literal["on", "off"] = "on"
+    log_errors_to_stdout: Literal["on", "off"] = "off"
 
     @property
     def owner_database_url(self) -> str:
@@ -265,6 +257,11 @@ def outside_value(name: str) -> str | None:
 
     variable = PREFIX + name.upper()
     return os.environ.get(variable) or dotenv_values(".env").get(variable) or None
+
+
+def wants_no_colour() -> bool:
+    """Whether the environment asks for output without colours; see no-color.org."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ MAX_LINK_SECONDS: Final = 604_800
 DEFAULT_LINK_SECONDS: Final = 900
 MAX_STAGES: Final = 50
 PERCENT_DECIMALS: Final = 3
+PERCENT_TOLERANCE: Final = Decimal("1e-9")
 
 USER_ID_ALLOWED: Final = f"a decimal number from 1 to {MAX_USER_ID}, without sign or leading zeros"
 SLUG_ALLOWED: Final = (
@@ -60,6 +61,11 @@ def slug(text: str) -> str:
     raise BadValue(f"{_shown(text)} is not a slug", SLUG_ALLOWED)
 
 
+def is_slug(text: str) -> bool:
+    """Whether a segment can have this slug; a lookup by another one finds nothing."""
+    return _SLUG.fullmatch(text) is not None
+
+
 def slug_prefix(text: str) -> str:
     """The beginning of slugs; an empty one begins every slug."""
     return slug(text) if text else text
@@ -83,12 +89,15 @@ def ttl(seconds: int) -> timedelta:
 
 
 def percent(number: float) -> Decimal:
-    """A part of all users, 0 to 100."""
+    """A part of all users, 0 to 100, rounded to the thousandth that it misses by less than 1e-9.
+
+    Sums of floats miss it by that little: 0.1 + 0.2 is 0.30000000000000004.
+    """
     exact = Decimal(repr(number))  # the shortest decimal that means this number, as it was written
-    if not exact.is_finite() or not 0 <= exact <= 100:  # noqa: PLR2004
+    if not exact.is_finite() or not -PERCENT_TOLERANCE < exact < 100 + PERCENT_TOLERANCE:
         raise BadValue(f"{number} percent is out of range", PERCENT_ALLOWED)
-    rounded = round(exact, PERCENT_DECIMALS)
-    if rounded != exact:
+    rounded = round(exact, PERCENT_DECIMALS) + 0  # not -0
+    if abs(rounded - exact) >= PERCENT_TOLERANCE:
         raise BadValue(f"{number} has more than {PERCENT_DECIMALS} decimals", PERCENT_ALLOWED)
     return rounded
 

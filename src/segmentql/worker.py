@@ -16,8 +16,9 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
+from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Sender, declare, redis_broker, worker_middleware
+from segmentql.adapters.jobs import Actor, Sender, declare, worker_middleware
 from segmentql.adapters.scheduler import Scheduler, Watch
 from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
@@ -40,9 +41,8 @@ WATCHES: Final[tuple[Watch, ...]] = (
     *history_actors.WATCHES,
 )
 
-POLL_MILLISECONDS: Final = 100
-"""How long an idle queue may make a message wait, and a delayed one beyond its time. Where somebody
-waits for the job it is less, see `adapters.jobs`."""
+END_MILLISECONDS: Final = 100
+"""How long a stop waits for the idle worker threads to end; see `adapters.broker.WorkQueue`."""
 
 RECONNECT_SECONDS: Final = 1
 NICENESS: Final = 10
@@ -131,13 +131,13 @@ def make_worker(
 ) -> dramatiq.worker.Worker:
     """Make a worker that runs every actor and answers where it listens; `start` and `stop` it."""
     runtime = Runtime(settings, sender, listening)
-    broker = redis_broker(settings.redis_url, [*worker_middleware(), runtime])
+    broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     declare(broker, ACTORS, runtime.database)
     declare(broker, REPORT_ACTORS, runtime.desk)
     # Dramatiq reads this from the environment when imported; 3 s is long for a TTL.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(
-        broker, worker_timeout=POLL_MILLISECONDS, worker_threads=settings.worker_threads
+        broker, worker_timeout=END_MILLISECONDS, worker_threads=settings.worker_threads
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,9 +12,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from segmentql import logs
 from segmentql.adapters.exposition import exposition, refusal
-from segmentql.adapters.http import SAFE_HEADERS, WithHeaders
+from segmentql.adapters.http import (
+    SAFE_HEADERS,
+    LogRejections,
+    RequestIds,
+    SingleHeaders,
+    WithHeaders,
+)
+from segmentql.adapters.http_connections import ConnectionTable
+from segmentql.adapters.http_protocol import bounded_protocol
 from segmentql.settings import Settings
+
+MAX_CONNECTIONS: Final = 100
+"""Of a worker; Prometheus and a probe need two."""
 
 
 def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
@@ -31,10 +44,18 @@ def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
             return refused
         return await asyncio.to_thread(exposition, settings)
 
-    return Starlette(
+    log = logs.request_log(settings)
+    app = Starlette(
         routes=[Route("/healthz", healthz), Route("/metrics", metrics)],
-        middleware=[Middleware(WithHeaders, SAFE_HEADERS)],
+        middleware=[
+            Middleware(WithHeaders, SAFE_HEADERS),
+            Middleware(RequestIds),
+            Middleware(SingleHeaders, log),
+            Middleware(LogRejections, log),
+        ],
     )
+    app.router.redirect_slashes = False  # its redirects name the host that the client named
+    return app
 
 
 def listen(settings: Settings) -> socket.socket | None:
@@ -58,6 +79,12 @@ class WorkerHttp:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 make_app(settings, works),
+                http=bounded_protocol(
+                    ConnectionTable(
+                        limit=MAX_CONNECTIONS, keep_alive_seconds=settings.keep_alive_seconds
+                    )
+                ),
+                timeout_keep_alive=settings.keep_alive_seconds,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -16,12 +16,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from segmentql import metrics
 from segmentql.adapters.database import (
     MAX_ATTEMPTS,
-    POOL_WAIT_SECONDS,
     Database,
     ReadSession,
     WriteSession,
     sqlstate,
 )
+from segmentql.adapters.engines import POOL_WAIT_SECONDS
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
 from segmentql.errors import NotAnswering, OutcomeUnknown, TimedOut, Unavailable
 from segmentql.local import LocalServers, named
@@ -439,6 +439,7 @@ async def frozen(pid: int) -> AsyncIterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_is_given_up_two_seconds_past_the_statements_limit(
     sql: Sql, settings: Settings
 ) -> None:

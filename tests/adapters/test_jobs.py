@@ -13,21 +13,17 @@ from dramatiq.brokers.stub import StubBroker
 from redis import Redis
 
 from segmentql import metrics
+from segmentql.adapters.broker import REDIS_SECONDS
 from segmentql.adapters.jobs import (
-    AWAITED_POLL_MILLISECONDS,
     CLOSE_SECONDS,
     END_DUE_MEMBERSHIPS,
-    MAKE_REPORT,
     MAX_UNSENT,
-    QUEUES,
     RECORD_SEGMENT_LEAVES,
-    REDIS_SECONDS,
     Actor,
     Job,
     Message,
     Sender,
     declare,
-    redis_broker,
     worker_middleware,
 )
 from segmentql.local import LocalServers
@@ -80,6 +76,7 @@ async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -
     redis.close()
 
 
+@pytest.mark.slow
 async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bounded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
@@ -103,6 +100,7 @@ async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bo
     redis.close()
 
 
+@pytest.mark.slow
 async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
@@ -116,6 +114,7 @@ async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
     assert lost(END_DUE_MEMBERSHIPS) - before == 100
 
 
+@pytest.mark.slow
 async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arrive(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
@@ -136,16 +135,6 @@ async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arriv
     with Redis.from_url(settings.redis_url) as redis:
         assert redis.llen(QUEUE) == 1
     assert lost(END_DUE_MEMBERSHIPS) - before == 3
-
-
-def test_where_somebody_waits_for_the_job_its_queue_is_looked_at_more_often(
-    settings: Settings,
-) -> None:
-    broker = redis_broker(settings.redis_url, [])
-    patience = {queue: vars(broker.consume(queue, timeout=100))["timeout"] for queue in QUEUES}
-    broker.client.close()
-    assert patience.pop(MAKE_REPORT.queue) == AWAITED_POLL_MILLISECONDS
-    assert set(patience.values()) == {100}
 
 
 async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -> None:

@@ -56,6 +56,7 @@ async def test_the_first_request_of_a_caller_is_let_through_at_once(
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.slow
 async def test_a_caller_has_the_rate_over_all_processes(
     make_rates: Callable[[], Rates], processes: int
 ) -> None:
@@ -65,6 +66,7 @@ async def test_a_caller_has_the_rate_over_all_processes(
     assert taken >= RATE * seconds  # and nobody is kept from what is theirs
 
 
+@pytest.mark.slow
 async def test_callers_have_a_rate_each(make_rates: Callable[[], Rates]) -> None:
     rates, greedy, modest = make_rates(), next(callers), next(callers)
     await press([rates], greedy, 1.2)
@@ -72,6 +74,7 @@ async def test_callers_have_a_rate_each(make_rates: Callable[[], Rates]) -> None
     assert rates.take(modest)
 
 
+@pytest.mark.slow
 async def test_a_caller_who_was_refused_is_let_through_soon(
     make_rates: Callable[[], Rates],
 ) -> None:
@@ -91,6 +94,7 @@ async def test_no_rate_lets_everybody_through(settings: Settings) -> None:
     rates.close()
 
 
+@pytest.mark.slow
 async def test_what_redis_forgets_does_no_harm(
     make_rates: Callable[[], Rates], settings: Settings
 ) -> None:
@@ -107,6 +111,7 @@ async def test_what_redis_forgets_does_no_harm(
     client.close()
 
 
+@pytest.mark.slow
 async def test_without_redis_each_process_counts_for_itself_and_nobody_waits(
     make_rates: Callable[[], Rates], servers: LocalServers
 ) -> None:
@@ -128,6 +133,7 @@ async def test_without_redis_each_process_counts_for_itself_and_nobody_waits(
     await until(counts_in_redis_again)
 
 
+@pytest.mark.slow
 async def test_while_redis_hangs_nobody_waits(
     make_rates: Callable[[], Rates], servers: LocalServers
 ) -> None:

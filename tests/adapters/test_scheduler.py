@@ -11,20 +11,43 @@ from sqlalchemy.exc import ProgrammingError
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
-from segmentql.adapters.scheduler import LEASE_SECONDS, RESEND_SECONDS, Scheduler, Watch
+from segmentql.adapters.scheduler import (
+    GRACE_SECONDS,
+    IDLE_SECONDS,
+    LEASE_SECONDS,
+    RESEND_SECONDS,
+    SHORTEST_PAUSE_SECONDS,
+    TICK_SECONDS,
+    Scheduler,
+    Watch,
+)
 from tests.conftest import Sql, until
 
 MESSAGE = Message(END_DUE_MEMBERSHIPS)
 
 
 class Looking:
-    """A watch that notes each look, finds `messages`, and fails as often as told."""
+    """A watch that notes each look, finds `messages`, and fails the first `failures` times."""
 
-    def __init__(self, *messages: Message, failures: int = 0, every_seconds: float = 0) -> None:
+    def __init__(
+        self,
+        *messages: Message,
+        failures: int = 0,
+        every_seconds: float = 0,
+        seconds_to_next: float | None = None,
+    ) -> None:
         self.looks = 0
         self.messages = messages
         self._failures = failures
-        self.watch = Watch(self._look, every_seconds=every_seconds)
+        self._seconds_to_next = seconds_to_next
+        self.watch = Watch(
+            self._look,
+            every_seconds=every_seconds,
+            seconds_to_next=self._next if every_seconds else None,
+        )
+
+    async def _next(self, database: Database) -> float | None:
+        return self._seconds_to_next
 
     async def _look(self, database: Database) -> Sequence[Message]:
         self.looks += 1
@@ -152,6 +175,61 @@ async def test_a_watch_that_failed_looks_again_at_the_next_tick_however_seldom_i
     assert sent == [MESSAGE]
 
 
+async def test_while_nothing_is_due_the_scheduler_looks_seldom(
+    database: Database, sent: list[Message]
+) -> None:
+    idle = Looking(every_seconds=3600)
+    ticking = scheduler(database, sent, idle)
+    for _ in range(3):
+        assert await ticking.tick() <= IDLE_SECONDS
+    assert idle.looks == 1
+    assert IDLE_SECONDS < LEASE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("seconds_to_next", "interval_seconds"),
+    [
+        (None, IDLE_SECONDS),
+        (-1.0, TICK_SECONDS),
+        (0.1, TICK_SECONDS),
+        (2.0, 2.0 + GRACE_SECONDS),
+        (1e9, IDLE_SECONDS),
+    ],
+)
+async def test_a_watch_looks_again_when_the_next_known_work_is_due(
+    database: Database,
+    sent: list[Message],
+    seconds_to_next: float | None,
+    interval_seconds: float,
+) -> None:
+    waiting = Looking(every_seconds=IDLE_SECONDS, seconds_to_next=seconds_to_next)
+    ticking = scheduler(database, sent, Looking(every_seconds=3600), waiting)
+    assert await ticking._look(waiting.watch, 0) == interval_seconds
+    assert await ticking.tick() <= interval_seconds
+
+
+async def test_while_there_is_work_and_after_a_failure_the_scheduler_looks_often(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    working = scheduler(database, sent, Looking(MESSAGE, every_seconds=3600))
+    assert await working.tick() <= TICK_SECONDS
+    assert sent == [MESSAGE]
+    await sql.execute("DELETE FROM leases")
+    failing = scheduler(database, sent, Looking(failures=1, every_seconds=3600))
+    assert await failing.tick() <= TICK_SECONDS
+
+
+async def test_a_standby_waits_until_the_lease_may_have_run_out(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    await scheduler(database, sent).tick()
+    standby = scheduler(database, sent)
+    await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1.5 s'")
+    assert await standby.tick() <= 1.5 + SHORTEST_PAUSE_SECONDS
+    await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1 hour'")
+    assert await standby.tick() == IDLE_SECONDS
+
+
 async def test_the_scheduler_goes_on_after_faults_of_the_database(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
@@ -176,6 +254,7 @@ async def test_the_scheduler_goes_on_after_faults_of_the_database(
     await asyncio.wait([running])
 
 
+@pytest.mark.slow
 async def test_the_same_message_is_sent_again_only_after_a_while(
     database: Database, sent: list[Message]
 ) -> None:

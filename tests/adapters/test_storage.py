@@ -148,6 +148,7 @@ def _another(character: str) -> str:
     return {"a": "b", "0": "1"}.get(character) or ("0" if character.isdigit() else "a")
 
 
+@pytest.mark.slow
 async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> None:
     await stored(storage, key)
     link = await storage.download_url(key, seconds=5, file_name=NAME)

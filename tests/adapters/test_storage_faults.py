@@ -18,6 +18,8 @@ from tests.files import content, got, keys_of, pieces, stored, uploads_of
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
+pytestmark = pytest.mark.slow  # the tests wait for timeouts and stop the store
+
 SMALL = b"a,b\n1,2\n"
 LARGE = content(2 * PART_BYTES + 1)
 QUICK = Limits(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)

@@ -13,6 +13,8 @@ from tests.conftest import environment
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
+pytestmark = pytest.mark.slow  # each test starts a process of the command
+
 
 async def bucket(settings: Settings, **changes: str) -> tuple[int | None, str]:
     """Run the command; how it ended and all it said."""

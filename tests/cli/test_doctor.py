@@ -36,6 +36,7 @@ async def test_finds_nothing_wrong_with_a_running_service(
         "history's partitions",
         "ends",
         "API keys",
+        "a change",
         "owner's database",
         "Redis",
         "Redis' clock",
@@ -79,6 +80,28 @@ async def test_a_wrong_password_is_told_without_it(settings: Settings, sql: Sql,
     secret = make_url(settings.database_url).password
     assert isinstance(secret, str)
     assert secret not in told
+
+
+async def test_redis_that_needs_a_password_is_told_in_a_sentence(
+    settings: Settings, sql: Sql
+) -> None:
+    redis = make_url(settings.redis_url)
+    without = f"redis://{redis.host}:{redis.port}/0"
+    wrong = redis.set(password="wrong").render_as_string(hide_password=False)
+    for url, saw in ((without, "it needs a password"), (wrong, "it rejects the password")):
+        found = (await examined(settings.model_copy(update={"redis_url": url})))["Redis"]
+        assert found.verdict is Verdict.FAILED
+        assert found.saw.endswith(f": {saw}")
+        assert found.do == (
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        )
+
+
+async def test_a_replica_is_read_as_the_service_reads_it(settings: Settings, sql: Sql) -> None:
+    away = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
+    for url, verdict in ((settings.database_url, Verdict.OK), (away, Verdict.FAILED)):
+        changed = settings.model_copy(update={"database_read_url": url})
+        assert (await examined(changed))["replica"].verdict is verdict
 
 
 async def test_a_service_that_owns_its_tables_is_warned(settings: Settings, sql: Sql) -> None:

@@ -20,6 +20,8 @@ from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
 from tests.operations import make_segments
 from tests.past import was_in
 
+pytestmark = pytest.mark.slow  # each test starts a process of the command
+
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 CSV = b"""\
 user_id,segment_slug,operation,executed_at
@@ -172,6 +174,8 @@ BAD_USAGE = 2
             "Error: cannot write kept.csv/a.csv: Not a directory\n",
         ),
         (["--month", "2024-03", "-o", "."], BAD_USAGE, "File '.' is a directory"),
+        (["--month", "2024-03", "-o", ""], BAD_USAGE, "the name of the file is empty"),
+        (["--month", "2024-03", "--user", ""], BAD_USAGE, "allowed: a decimal number"),
     ],
 )
 async def test_what_cannot_be_is_told_and_nothing_is_written(
@@ -260,7 +264,7 @@ async def test_ctrl_c_leaves_no_file(
     assert os.listdir(tmp_path) == []
 
 
-async def test_who_reads_no_further_is_no_error_of_the_database(
+async def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(
     start: Start, long_history: None
 ) -> None:
     read, write = os.pipe()
@@ -274,7 +278,19 @@ async def test_who_reads_no_further_is_no_error_of_the_database(
             await until(is_full)
             os.close(read)
             status, _, complaint = await ended(process)
-    assert (status, complaint) == (1, "Error: cannot write -: Broken pipe\n")
+    assert (status, complaint) == (-signal.SIGPIPE, "")
+
+
+async def test_a_named_pipe_whose_reader_goes_away_ends_the_command_likewise(
+    start: Start, long_history: None, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with start("--month", "2024-03", "-o", "pipe") as process:
+        reader = await asyncio.to_thread(os.open, tmp_path / "pipe", os.O_RDONLY)
+        await asyncio.to_thread(os.read, reader, 10)
+        os.close(reader)
+        status, _, complaint = await ended(process)
+    assert (status, complaint) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has /dev/full")

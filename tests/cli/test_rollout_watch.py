@@ -16,6 +16,8 @@ from tests.rollouts.asking import (
 )
 from tests.rollouts.steps import store_users
 
+pytestmark = pytest.mark.slow  # each test starts a process of the command
+
 HALF_THEN_ALL = {"stages": [{"percent": 50}, {"percent": 100, "afterSeconds": 3600}]}
 
 

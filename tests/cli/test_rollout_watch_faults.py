@@ -2,10 +2,14 @@
 
 import functools
 
+import pytest
+
 from segmentql.settings import Settings
 from tests.cli.watcher import Watch, see_users, start_rollout
 from tests.conftest import Api, Sql, until
 from tests.line import Line
+
+pytestmark = pytest.mark.slow  # each test starts a process of the command and stops a server
 
 
 async def test_a_database_that_is_away_for_a_while_does_not_end_it(

@@ -7,10 +7,14 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from segmentql.settings import Settings
 from tests.cli.watcher import see_users, start_rollout
 from tests.conftest import Api, Sql, environment, until
 from tests.rollouts.asking import cancel_rollout, done, pause_rollout
+
+pytestmark = pytest.mark.slow  # the test starts a process of the command
 
 
 def on_screen(written: str) -> list[str]:

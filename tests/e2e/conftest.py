@@ -42,14 +42,26 @@ RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
-    """Starts `segmentql serve` on a free port, with empty tables."""
+    """Starts `segmentql serve` on a free port, with empty tables; `open_files` as `ulimit -n`."""
 
     @asynccontextmanager
-    async def running(*options: str, **changes: str) -> AsyncIterator[Serving]:
+    async def running(
+        *options: str, open_files: int | None = None, **changes: str
+    ) -> AsyncIterator[Serving]:
         port = free_port()
+        limited = ("prlimit", f"--nofile={open_files}") if open_files else ()
         with (tmp_path / "serve.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "segmentql", "serve", "--port", str(port), *options),
+                *(
+                    *limited,
+                    sys.executable,
+                    "-m",
+                    "segmentql",
+                    "serve",
+                    "--port",
+                    str(port),
+                    *options,
+                ),
                 env=environment(settings, **changes),
                 stderr=log,
             )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
 from segmentql.local.strays import ON_LINUX
-from tests.conftest import Sql, empty
+from tests.conftest import Sql, empty_tables
 from tests.e2e.conftest import Serving
 from tests.fuzz.judging import Judge
 from tests.fuzz.making import requests
@@ -66,7 +66,7 @@ async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving
     async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
         judge = Judge(client, sql)
         for _ in range(ROUNDS):
-            await empty(sql)
+            await empty_tables(sql)
             await sql.execute(STORED)
             judge.forget()
             for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):

@@ -59,11 +59,17 @@ async def test_ids_that_are_numbers(judge: Judge, value: int) -> None:
 
 
 @fuzzed
+@given(value=st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
+async def test_ids_that_are_no_integers(judge: Judge, value: float) -> None:
+    answer = await judge.send(asking(USER, {"value": value}))
+    assert not is_taken(answer)
+
+
+@fuzzed
 @given(value=near("A", "a.b-c_D9", "A" * 255, "A" * 256))
 async def test_slugs(judge: Judge, value: str) -> None:
     is_right = bool(SLUG.fullmatch(value))
-    asked = await judge.send(asking(SEGMENT, {"value": value}))
-    assert is_taken(asked) is is_right
+    assert is_taken(await judge.send(asking(SEGMENT, {"value": value})))
     made = await judge.send(asking(CREATE, {"value": value}))
     assert made
     refusals = [told["__typename"] for told in made["data"]["createSegment"]["refusals"]]

@@ -34,6 +34,7 @@ LIMITS = Limits(
     root_fields=1000,
     list_items=1000,
     cost=1_000_000,
+    response_bytes=100_000_000,
 )
 PLANNED = Engine(SCHEMA, LIMITS)
 PLAIN = Engine(SCHEMA, LIMITS, plans=False)
@@ -116,6 +117,8 @@ def context_of(database: Database, settings: Settings) -> Context:
         request_id="the-request",
         caller=ANYBODY,
         primary=True,
+        response_bytes=LIMITS.response_bytes,
+        room=LIMITS.response_bytes,
     )
 
 

@@ -26,8 +26,8 @@ mutation($id: ID!) {{
 """
 
 QUERIES_OF_SLUGS = """
-query($slug: String!) { segment(slug: $slug) { id } history(slug: $slug) { nodes { id } }
-  segments(first: 1) { nodes { slug } } }
+query($slug: String!) { history(slug: $slug) { nodes { id } }
+  user(id: 1) { history(slug: $slug) { nodes { id } } } segments(first: 1) { nodes { slug } } }
 """
 
 MUTATIONS_OF_SLUGS = f"""
@@ -108,7 +108,7 @@ async def test_an_id_is_judged_alike_as_a_literal(api: Api) -> None:
 NO_ID = {
     "code": "BAD_REQUEST",
     "argument": "id",
-    "allowed": "a string or a whole number",
+    "allowed": "a string or an integer, without fraction and exponent",
 }
 
 
@@ -140,17 +140,18 @@ async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A")
+    await create_user(api, id="1")
     before = await contents(sql)
     for slug in BAD_SLUGS:
         body = await api.body(QUERIES_OF_SLUGS, slug=slug)
         assert body["data"] == {
-            "segment": None,
             "history": None,
+            "user": None,
             "segments": {"nodes": [{"slug": "A"}]},
         }
         assert sorted(told(body)) == [
             ("history", "BAD_REQUEST", "slug", SLUG_ALLOWED),
-            ("segment", "BAD_REQUEST", "slug", SLUG_ALLOWED),
+            ("user", "BAD_REQUEST", "slug", SLUG_ALLOWED),
         ], ascii(slug)
     assert await contents(sql) == before
 

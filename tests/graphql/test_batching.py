@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from segmentql.adapters.database import LOCK_SECONDS, Database, ReadSession
+from segmentql.adapters.connections import LOCK_SECONDS
+from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import Unavailable
 from segmentql.graphql.batching import Loader, Loaders
 from segmentql.local import LocalServers

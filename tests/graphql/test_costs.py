@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+import strawberry
 from hypothesis import given
 
-from graphql import GraphQLObjectType, OperationDefinitionNode, parse
+from graphql import GraphQLObjectType, GraphQLSchema, OperationDefinitionNode, parse
 from segmentql.graphql.costs import MOST, estimate
+from segmentql.graphql.costs import cost as declare
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
@@ -18,10 +20,10 @@ CORE = make_schema()._schema
 ALLOWED = Settings.model_fields["max_cost"].default
 
 
-def cost(query: str, **variables: Any) -> int:
+def cost(query: str, schema: GraphQLSchema = CORE, **variables: Any) -> int:
     document = parse(query)
     (operation,) = [n for n in document.definitions if isinstance(n, OperationDefinitionNode)]
-    return estimate(CORE, document, operation).of(variables)
+    return estimate(schema, document, operation).of(variables)
 
 
 COSTS = {
@@ -44,6 +46,11 @@ COSTS = {
     " fragment U on User { segments { slug } }": 1 + 3 * 6,
     "{ users(first: 3) { ... on UserConnection { nodes { id } } } }": 1 + 3,
     "{ reports { nodes { downloadUrl } } }": 1 + 20 * 6,
+    '{ segment(slug: "A") { name description } }': 1 + 1,
+    '{ segment(slug: "A") { rollout { enrolled } } }': 1 + 1 + 100,
+    '{ segment(slug: "A") { rollout { enrolled excluded } } }': 1 + 1 + 200,
+    "{ users(first: 3) { edges { node { segments { slug } } } } }": 1 + 3 * (1 + 1 + 5),
+    "{ users(first: 3) { a: nodes { id } b: nodes { id } } }": 1 + 3 + 3,
     'mutation { a: createSegment(input: {slug: "A"}) { segment { id } errors { code } } }': 10 + 3,
     'mutation { createSegment(input: {slug: "A"}) { errors { ... on SegmentAlreadyExists {'
     " segment { memberCount } } } } }": 10 + 2 + 101,
@@ -57,9 +64,74 @@ def test_what_things_cost(query: str, expected: int) -> None:
 
 def test_variables_give_sizes_and_their_defaults_count() -> None:
     page = "query($n: Int = 7) { users(first: $n) { nodes { id } } }"
-    assert [cost(page), cost(page, n=3), cost(page, n=None), cost(page, n="x")] == [8, 4, 51, 51]
+    assert [cost(page), cost(page, n=3), cost(page, n=None)] == [8, 4, 51]
     many = "query($ids: [ID!]!) { usersById(ids: $ids) { segments { slug } } }"
     assert [cost(many, ids=[1] * 10), cost(many, ids="1"), cost(many)] == [60, 6, 6]
+
+
+@pytest.mark.parametrize("given", [100, 100.0])
+def test_whole_floats_in_variables_count_as_their_integer(given: Any) -> None:
+    page = "query($n: Int) { users(first: $n) { nodes { id } } }"
+    assert cost(page, n=given) == 1 + 100
+    assert cost(page, n=given / 20) == 1 + 5
+
+
+@pytest.mark.parametrize(
+    "given", ["x", "3", True, False, 2.5, float("inf"), float("nan"), 1e300, [3], {"n": 3}, 10**30]
+)
+def test_sizes_that_cannot_be_read_cost_the_maximum(given: Any) -> None:
+    assert cost("query($n: Int) { users(first: $n) { nodes { id } } }", n=given) == 1 + 100
+
+
+@strawberry.type
+class Row:
+    value: int
+
+
+@strawberry.type
+class Batch:
+    """A page whose list has a name of its own."""
+
+    events: list[Row]
+    others: list[Row]
+    cursor: str
+
+
+@strawberry.type
+class Pages:
+    @strawberry.field(metadata=declare(max_first=1000))  # type: ignore[untyped-decorator]
+    def changes(self, first: int | None = 100) -> Batch:
+        raise NotImplementedError
+
+    @strawberry.field(metadata=declare(max_first=20))  # type: ignore[untyped-decorator]
+    def rejections(self, first: int | None = 10) -> list[Row]:
+        raise NotImplementedError
+
+    @strawberry.field
+    def unsized(self, first: int | None) -> Batch:
+        raise NotImplementedError
+
+
+PAGES = strawberry.Schema(Pages)._schema
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("{ changes { events { value } } }", 1 + 100),
+        ("{ changes { cursor } }", 1),
+        ("{ changes(first: 1000) { events { value } } }", 1 + 1000),
+        ("{ changes(first: 5000) { events { value } } }", 1 + 1000),
+        ("{ changes(first: 700) { events { value } others { value } } }", 1 + 1400),
+        ("{ changes(first: 700) { ...B } } fragment B on Batch { events { value } }", 1 + 700),
+        ("{ rejections { value } }", 10),
+        ("{ rejections(first: 15) { value } }", 15),
+        ("{ rejections(first: 100) { value } }", 20),
+        ("{ unsized(first: null) { events { value } } }", 1 + 100),
+    ],
+)
+def test_pages_cost_their_own_maximum_for_every_list(query: str, expected: int) -> None:
+    assert cost(query, schema=PAGES) == expected
 
 
 def test_fragments_that_multiply_are_estimated_without_being_followed() -> None:

@@ -36,6 +36,7 @@ async def nobody_waits(sql: Sql) -> bool:
     )
 
 
+@pytest.mark.slow
 async def test_a_query_that_takes_too_long_is_ended(hurried: Api, sql: Sql) -> None:
     await create_user(hurried, id="1")
     async with sql.transaction():
@@ -55,6 +56,7 @@ async def test_a_query_that_takes_too_long_is_ended(hurried: Api, sql: Sql) -> N
     assert await hurried(USERS) == {"users": {"nodes": [{"id": "1"}]}}
 
 
+@pytest.mark.slow
 async def test_a_change_that_takes_too_long_is_undone_and_said_to_be_unknown(
     hurried: Api, sql: Sql
 ) -> None:
@@ -69,6 +71,7 @@ async def test_a_change_that_takes_too_long_is_undone_and_said_to_be_unknown(
     assert await hurried('{ segment(slug: "A") { slug } }') == {"segment": {"slug": "A"}}
 
 
+@pytest.mark.slow
 async def test_a_statement_that_others_wait_for_goes_on(hurried: Api, sql: Sql) -> None:
     """The one who came first is late; those who came later share its statement and are not."""
     await create_user(hurried, id="1")
@@ -82,6 +85,7 @@ async def test_a_statement_that_others_wait_for_goes_on(hurried: Api, sql: Sql) 
     assert await second == {"data": {"user": {"id": "1"}}}
 
 
+@pytest.mark.slow
 async def test_waiting_for_a_report_does_not_count(hurried: Api, sql: Sql) -> None:
     await create_user(hurried, id="1")
     began = time.monotonic()
@@ -116,6 +120,7 @@ async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[byt
     return head["status"], orjson.loads(body["body"]), dict(head["headers"])
 
 
+@pytest.mark.slow
 async def test_a_body_that_does_not_come_is_not_waited_for(hurried: Api) -> None:
     status, body, headers = await slow_body(hurried, end=asyncio.Event())
     assert (status, headers[b"connection"]) == (408, b"close")
@@ -134,6 +139,7 @@ async def test_beyond_the_number_under_way_one_is_refused_at_once(hurried: Api) 
     assert await hurried("{ __typename }") == {"__typename": "Query"}
 
 
+@pytest.mark.slow
 async def test_a_costly_change_that_waits_keeps_no_costly_query(hurried: Api, sql: Sql) -> None:
     await create_user(hurried, id="1")
     members = "segments { members(first: 100) { nodes { user { id } segment { slug } } } }"

@@ -136,7 +136,7 @@ async def test_operation_names_that_clients_choose_do_not_grow_the_metrics_witho
     async with serving(settings) as api:
         for number in range(250):
             await api(f"query Name{number} {{ __typename }}")
-        await api(f"query Long{'g' * 10_000} {{ __typename }}")
+        await api(f"query Long{'g' * 200} {{ __typename }}")
         told = await metrics(api)
     assert not any("Long" in name for name in told)
     names = {name for name in told if 'operation="Name' in name}
@@ -227,9 +227,5 @@ async def test_ready_without_the_store_but_degraded(
 
 
 async def test_other_paths_are_not_found(api: Api) -> None:
-    for path in (
-        "/",
-        "/nowhere",
-        "/graphql/x",
-    ):
+    for path in ("/nowhere", "/nowhere/", "/graphql/x", "/graphql//", "/explorer/nowhere/"):
         assert (await api.http.get(path)).status_code == 404

@@ -10,6 +10,7 @@ from tests.operations import create_user
 from tests.past import contents
 
 JSON = "application/json"
+MIB = 1024 * 1024
 GRAPHQL_JSON = "application/graphql-response+json"
 TYPENAME = {"query": "{ __typename }"}
 CREATE = "mutation { createUser(input: {id: 7}) { user { id } } }"
@@ -100,7 +101,7 @@ async def test_a_body_of_ten_megabytes_is_beyond_the_limit(api: Api) -> None:
     assert response.status_code == 413
     assert only_error(response)["extensions"] == {
         "code": "LIMIT_EXCEEDED",
-        "limit": 262_144,
+        "limit": 2 * MIB,
         "value": len(body),
     }
 
@@ -112,7 +113,7 @@ async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api
         nonlocal pieces_read
         for _ in range(100):
             pieces_read += 1
-            yield b" " * 25_000
+            yield b" " * 200_000
 
     response = await api.http.post("/graphql", content=pieces(), headers={"content-type": JSON})
     assert response.status_code == 413
@@ -122,7 +123,7 @@ async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api
 
 async def test_a_body_at_the_limit_is_answered(api: Api) -> None:
     body = orjson.dumps({"query": "{ __typename } #"})
-    response = await post(api, body + b" " * (262_144 - len(body)))
+    response = await post(api, body + b" " * (2 * MIB - len(body)))
     assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
@@ -171,6 +172,18 @@ async def test_an_operation_is_chosen_by_its_name(api: Api) -> None:
     for name in ("C", None):
         response = await api.http.post("/graphql", json={"query": query, "operationName": name})
         assert only_error(response)["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_empty_operation_name_is_absent(api: Api) -> None:
+    body = {**TYPENAME, "operationName": ""}
+    for response in (
+        await api.http.post("/graphql", json=body),
+        await api.http.get("/graphql", params=body),
+    ):
+        assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
+    for wrong in (b"0", b"false", b"[]", b"{}"):
+        response = await post(api, b'{"query": "{ __typename }", "operationName": %b}' % wrong)
+        assert response.status_code == 400
 
 
 async def test_bad_variables_are_refused_by_name_and_no_detail_of_ours_leaks(api: Api) -> None:

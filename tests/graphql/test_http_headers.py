@@ -1,9 +1,14 @@
 """Headers of GraphQL over HTTP: media types asked and answered, methods, request ids."""
 
+import gzip
+
 import orjson
+import pytest
 
 from tests.conftest import Api, Sql, without_cost
 from tests.graphql.test_http import CREATE, GRAPHQL_JSON, JSON, TYPENAME, only_error, post
+
+CREATE_BODY = orjson.dumps({"query": CREATE})
 
 
 async def test_what_a_form_can_send_is_refused_and_changes_nothing(api: Api, sql: Sql) -> None:
@@ -72,6 +77,91 @@ async def test_another_media_type_is_not_acceptable_and_nothing_is_done(api: Api
         response = await post(api, orjson.dumps({"query": CREATE}), accept=accept)
         assert response.status_code == 406
         assert await sql.fetchval("SELECT count(*) FROM users") == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ([GRAPHQL_JSON.upper()], GRAPHQL_JSON),
+        (["Application/JSON"], JSON),
+        (["text/html", GRAPHQL_JSON], GRAPHQL_JSON),
+        ([GRAPHQL_JSON, "text/html"], GRAPHQL_JSON),
+        ([JSON, f"{GRAPHQL_JSON};q=0"], JSON),
+        ([f"{JSON};q=0, */*"], GRAPHQL_JSON),
+        ([f"{GRAPHQL_JSON};q=0.5, {JSON};q=0.6"], JSON),
+        ([f"{GRAPHQL_JSON}; charset=utf-8, {JSON}; charset=utf-8"], GRAPHQL_JSON),
+        (["*/*;q=0.1"], JSON),
+        (["nonsense, application/json"], JSON),
+        ([JSON + ", text/x" * 1000], JSON),
+    ],
+)
+async def test_accept_is_a_list_with_qualities_over_all_its_lines(
+    api: Api, accept: list[str], media_type: str
+) -> None:
+    headers = [("content-type", JSON), *(("accept", line) for line in accept)]
+    response = await api.http.post("/graphql", content=orjson.dumps(TYPENAME), headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == f"{media_type}; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        [f"{JSON};q=0"],
+        [f"{JSON};q=0, {GRAPHQL_JSON};q=0.0", "*/*;q=0"],
+        ["application/*;q=0, */*"],
+        ["text/html", "text/plain"],
+    ],
+)
+async def test_media_type_with_quality_zero_is_excluded(
+    api: Api, sql: Sql, accept: list[str]
+) -> None:
+    headers = [("content-type", JSON), *(("accept", line) for line in accept)]
+    body = orjson.dumps({"query": CREATE})
+    response = await api.http.post("/graphql", content=body, headers=headers)
+    assert response.status_code == 406
+    assert await sql.fetchval("SELECT count(*) FROM users") == 0
+
+
+async def test_a_page_that_is_excluded_is_not_served(api: Api) -> None:
+    for accept in ("text/html;q=0, application/json", "TEXT/HTML;q=0.0, */*"):
+        response = await api.http.get("/graphql", headers={"accept": accept})
+        assert response.status_code == 400
+    response = await api.http.get("/graphql", headers={"accept": "TEXT/HTML"})
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/healthz", "/metrics"])
+@pytest.mark.parametrize("name", ["Authorization", "content-type", "CONTENT-LENGTH"])
+async def test_repeated_header_is_rejected(api: Api, sql: Sql, path: str, name: str) -> None:
+    values = {"content-type": JSON, "content-length": str(len(CREATE_BODY))}
+    values[name.lower()] = values.get(name.lower(), "Bearer x")
+    headers = [*values.items(), (name, values[name.lower()])]
+    response = await api.http.post(path, content=CREATE_BODY, headers=headers)
+    assert response.status_code == 400
+    error = only_error(response)
+    assert error["extensions"] == {"code": "BAD_REQUEST"}
+    assert error["message"] == f"The request has more than one {name.lower()} header."
+    assert await sql.fetchval("SELECT count(*) FROM users") == 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "identity, gzip", "x"])
+async def test_compressed_body_is_rejected_with_the_reason(
+    api: Api, sql: Sql, encoding: str
+) -> None:
+    response = await post(api, gzip.compress(CREATE_BODY), content_encoding=encoding)
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "identity"
+    error = only_error(response)
+    assert error["extensions"] == {"code": "BAD_REQUEST", "allowed": "identity"}
+    assert "Content-Encoding" in error["message"]
+    assert await sql.fetchval("SELECT count(*) FROM users") == 0
+
+
+async def test_body_whose_encoding_is_identity_is_read(api: Api) -> None:
+    for encoding in ("identity", "Identity", ""):
+        response = await post(api, orjson.dumps(TYPENAME), content_encoding=encoding)
+        assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
 async def test_a_browser_gets_a_page(api: Api) -> None:

@@ -31,7 +31,14 @@ from tests.graphql.asking import context_of
 
 STEP_SECONDS = 0.001
 LIMITS = Limits(
-    tokens=4000, depth=20, aliases=100, directives=50, root_fields=50, list_items=2000, cost=1
+    tokens=4000,
+    depth=20,
+    aliases=100,
+    directives=50,
+    root_fields=50,
+    list_items=2000,
+    cost=1,
+    response_bytes=10**7,
 )
 
 

@@ -131,7 +131,13 @@ async def test_the_page_is_told_whether_a_key_is_needed(
             asyncio.Event(),
             authenticate=authenticate,
             rates=Rates("redis://127.0.0.1:1", per_second=0),
-            bounds=Bounds(body_bytes=1024, requests_under_way=1, request_seconds=1),
+            bounds=Bounds(
+                body_bytes=1024,
+                requests_under_way=1,
+                request_seconds=1,
+                response_bytes=1024,
+                send_seconds=1,
+            ),
             page=Path(__file__).parents[2] / "explorer" / "index.html",
         )
         transport = httpx.ASGITransport(app=RequestIds(view))

@@ -14,6 +14,8 @@ from segmentql.settings import Settings
 from tests.conftest import Api, Sql, environment
 from tests.keys.asking import Key, data, make_key, revoke, state
 
+pytestmark = pytest.mark.slow  # each test starts a process of the command
+
 FIRST = "sgql_firstfirst12_" + "c" * 64
 
 Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]

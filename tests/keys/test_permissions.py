@@ -15,7 +15,7 @@ from segmentql.graphql.permissions import Needs
 from segmentql.keys import service
 from segmentql.schema import make_schema
 from segmentql.tables import Role
-from tests.conftest import Api, Sql, empty, without_cost
+from tests.conftest import Api, Sql, empty_tables, without_cost
 from tests.keys.asking import UNKNOWN, Key, ask, bearer, make_key, revoke, state
 
 CORE = make_schema()._schema
@@ -89,7 +89,7 @@ SELECT segment_id, 1, 50, now() + interval '1 hour' FROM rollouts;
 
 async def begin(sql: Sql, database: Database) -> dict[str, Key]:
     """Something for each case to read or change, and a key of each role and one revoked."""
-    await empty(sql)
+    await empty_tables(sql)
     await sql.execute(PAST)
     await database.transaction(lambda session: service.ensure_first_key(session, VICTIM))
     keys = {role.value: await make_key(database, role.value) for role in Role}

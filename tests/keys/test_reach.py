@@ -67,6 +67,7 @@ def folder() -> Iterator[Path]:
         (("up",), EVERYWHERE),
     ],
 )
+@pytest.mark.slow
 async def test_a_command_that_would_refuses_to_start_and_says_what_to_do(
     settings: Settings, folder: Path, command: tuple[str, ...], host: str
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
+import pytest
 from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database
@@ -88,6 +89,7 @@ async def test_keys_that_somebody_makes_up_share_statements(keyed: Api, sql: Sql
     assert len(statements) <= 5
 
 
+@pytest.mark.slow
 async def test_looks_keep_a_key_trusted_without_its_being_asked_for(database: Database) -> None:
     key = await make_key(database, "READER", "ada")
     asked = Asked(database)

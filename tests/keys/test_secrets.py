@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 from sqlalchemy.engine import make_url
 
 from segmentql.adapters.database import Database
@@ -17,6 +18,8 @@ from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 from tests.keys.asking import CREATE_KEY, REVOKE_KEY, UNKNOWN, bearer, make_key, revoke
 from tests.line import Line
+
+pytestmark = pytest.mark.slow  # each test starts processes of the command
 
 FIRST = "sgql_firstfirst12_" + "1f" * 32
 METRICS_TOKEN = "the-token-of-prometheus"

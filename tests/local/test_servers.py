@@ -18,6 +18,8 @@ from segmentql.local import LocalServers, local_servers
 from segmentql.local.probes import get
 from segmentql.local.strays import ON_LINUX
 
+pytestmark = pytest.mark.slow  # each test starts servers
+
 FAST_NOT_SAFE = {"fsync": "off"}
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from segmentql.errors import LocalServerError
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local import process
+from segmentql.local.process import POLL_SECONDS, ChildProcess, Program
+from segmentql.local.strays import ON_LINUX
 from segmentql.local.supervisor import RestartPolicy, Supervisor
 from segmentql.settings import child_environment
 from tests.conftest import until
@@ -32,7 +34,7 @@ async def said() -> list[str]:
 
 @pytest.fixture
 async def supervisor(said: list[str]) -> AsyncIterator[Supervisor]:
-    made = Supervisor(said.append, QUICK)
+    made = Supervisor(lambda step: said.append(str(step)), QUICK)
     yield made
     await made.stop()
 
@@ -103,6 +105,51 @@ async def test_a_dead_child_is_started_again_and_the_reason_said(
     await until(back)
     assert pid_of(child) != first
     assert said[1] == "child died (signal SIGKILL); starting it again in 0.01 s"
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="only Linux tells of an exit without polling")
+async def test_a_child_that_lives_is_not_polled(
+    tmp_path: Path, supervisor: Supervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = program(tmp_path, "child", SLEEPS)
+    await supervisor.start(child)
+    await asyncio.sleep(0)  # its watcher begins
+    polls = _counted_polls(monkeypatch)
+    await asyncio.sleep(10 * POLL_SECONDS)
+    assert polls == []
+
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    await until(lambda: _is_back(said))
+
+
+async def test_a_death_is_noticed_where_the_system_does_not_tell_of_it(
+    tmp_path: Path, supervisor: Supervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_exit_descriptor", lambda pid: None)
+    child = program(tmp_path, "child", SLEEPS)
+    await supervisor.start(child)
+
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    await until(lambda: _is_back(said))
+
+
+def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
+    """Collect the children whose exit status is read from now on."""
+    polls: list[ChildProcess] = []
+    exit_status = ChildProcess.exit_status
+
+    def counted(self: ChildProcess) -> int | None:
+        polls.append(self)
+        return exit_status(self)
+
+    monkeypatch.setattr(ChildProcess, "exit_status", counted)
+    return polls
+
+
+async def _is_back(said: list[str]) -> bool:
+    return any("child is back" in line for line in said)
 
 
 async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_lines(
@@ -190,7 +237,8 @@ async def test_a_child_whose_start_fails_is_still_watched(
 
 
 async def test_long_lives_between_deaths_begin_a_new_count(tmp_path: Path, said: list[str]) -> None:
-    forgiving = Supervisor(said.append, replace(QUICK, short_life_seconds=0))
+    policy = replace(QUICK, short_life_seconds=0)
+    forgiving = Supervisor(lambda step: said.append(str(step)), policy)
     child = replace(program(tmp_path, "child", "raise SystemExit(3)"), ready=_always)
     await forgiving.start(child)
 
@@ -209,6 +257,14 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
 
     with pytest.raises(LocalServerError, match=r"(?s)did not start \(exit code 1\).*port in use"):
         await supervisor.start(child)
+
+
+async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path: Path) -> None:
+    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), ready=_never)
+    (tmp_path / "child.log").write_text("a line of the last run\n")
+
+    with pytest.raises(LocalServerError, match=r"^child did not start \(exit code 2\)$"):
+        await ChildProcess(child).start()
 
 
 async def test_a_child_that_is_never_ready_is_an_error(

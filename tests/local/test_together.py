@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from segmentql.local.ports import free_port
 from segmentql.local.together import together
 
 
@@ -47,8 +46,3 @@ async def test_where_all_are_cancelled_none_goes_on() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(together(long(), long()), timeout=0.01)
     assert ended == ["a", "a"]
-
-
-def test_no_port_is_given_twice() -> None:
-    ports = [free_port() for _ in range(200)]
-    assert len(set(ports)) == 200

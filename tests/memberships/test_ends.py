@@ -382,6 +382,24 @@ async def _waits_or_is_done(sql: Sql, task: "asyncio.Task[Any]") -> bool:
 # --- What the scheduler and the metrics look for ------------------------------------------------
 
 
+async def test_the_scheduler_learns_when_the_next_membership_ends(
+    sql: Sql, database: Database
+) -> None:
+    assert await actors.seconds_to_next(database) is None
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 1, segment_id)
+    assert await actors.seconds_to_next(database) is None
+    await join(sql, 2, segment_id, ends_in=MINUTE)
+    await join(sql, 3, segment_id, ends_in=60 * MINUTE)
+    seconds = await actors.seconds_to_next(database)
+    assert seconds is not None
+    assert 0 < seconds <= 60
+    await join(sql, 4, segment_id, ends_in=-SECOND)
+    seconds = await actors.seconds_to_next(database)
+    assert seconds is not None
+    assert seconds < 0
+
+
 async def test_finds_what_must_be_recorded(sql: Sql, database: Database) -> None:
     assert await actors.find_due(database) == []
     alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")

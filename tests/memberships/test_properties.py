@@ -23,7 +23,7 @@ from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
 from segmentql.values import MAX_PAGE_ROWS
-from tests.conftest import Sql, empty
+from tests.conftest import Sql, empty_tables
 from tests.past import let_pass
 from tests.timeline import clock, lies_of_history
 
@@ -358,7 +358,7 @@ async def assert_same_past(model: Model, real: Service, user_id: int, rows: list
 async def test_memberships_history_and_every_past_moment_agree_with_the_model(
     sql: Sql, database: Database, steps: list[Step]
 ) -> None:
-    await empty(sql)
+    await empty_tables(sql)
     model, real = Model(), Service(database, sql)
     for number, step in enumerate(steps):
         model.now = (model.now[0], number)

@@ -182,6 +182,19 @@ async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
     redis.close()
 
 
+async def test_an_end_that_comes_between_two_looks_and_has_no_message_is_recorded(
+    sql: Sql, run_worker: RunWorker
+) -> None:
+    # It takes the TTL's second and the rest of the scheduler's longest interval.
+    segment_id = await make_segment(sql, "A")
+    async with run_worker():
+        await until(partial(_holds, sql))
+        membership = await join(sql, 7, segment_id, ends_in=SECOND)
+        await until(partial(tidied, sql))
+    assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
+    assert (await recorded(sql))[-1].at == membership["expires_at"]
+
+
 @pytest.mark.e2e
 async def test_an_end_that_passed_with_every_worker_dead_is_recorded_at_its_moment(
     sql: Sql, run_worker: RunWorker

@@ -110,6 +110,7 @@ async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
     await until(told)  # they are sent after the answer
 
 
+@pytest.mark.slow
 async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, sql: Sql) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
@@ -120,6 +121,7 @@ async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, 
     assert len(of(read, "segmentql_queue_messages")) == 15
 
 
+@pytest.mark.slow
 async def test_what_is_away_is_told_and_its_figures_are_absent(
     api: Api, servers: LocalServers
 ) -> None:

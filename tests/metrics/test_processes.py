@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from starlette.responses import Response
 
 from segmentql.adapters.database import Database
@@ -151,6 +152,7 @@ def worker_says(settings: Settings, **changes: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_whose_port_is_taken_does_not_start(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -161,6 +163,7 @@ def test_a_worker_whose_port_is_taken_does_not_start(settings: Settings) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_everybody_could_ask_does_not_start(settings: Settings) -> None:
     code, said = worker_says(
         settings, SEGMENTQL_WORKER_PORT=str(free_port()), SEGMENTQL_HOST="192.0.2.1"

@@ -11,7 +11,14 @@ from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Message
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreRefused
 from segmentql.reports import making
-from segmentql.reports.actors import Desk, find_due, keep_house, make_report, remove_old_reports
+from segmentql.reports.actors import (
+    Desk,
+    find_due,
+    keep_house,
+    make_report,
+    remove_old_reports,
+    seconds_to_next,
+)
 from tests.conftest import Api, Sql
 from tests.reports.asking import create_report, report
 from tests.reports.conftest import ROWS
@@ -176,6 +183,21 @@ async def test_a_report_whose_message_was_lost_is_found(api: Api, sql: Sql, desk
     assert await find_due(desk.database) == [Message(MAKE_REPORT, (1,))]
     await make_report(desk, 1)
     assert await find_due(desk.database) == []
+
+
+async def test_the_scheduler_learns_when_a_report_is_due(api: Api, sql: Sql, desk: Desk) -> None:
+    assert await seconds_to_next(desk.database) is None
+    await ask(api)
+    seconds = await seconds_to_next(desk.database)
+    assert seconds is not None
+    assert seconds <= 1
+    await desk.database.transaction(lambda session: making.claim(session, 1))
+    seconds = await seconds_to_next(desk.database)
+    assert seconds is not None
+    assert 1 < seconds <= making.STALE_SECONDS
+    await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
+    await make_report(desk, 1)
+    assert await seconds_to_next(desk.database) is None
 
 
 async def test_old_reports_and_their_files_are_removed(api: Api, sql: Sql, desk: Desk) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import Database
 from segmentql.rollouts.passes import Sample, Sampling, take_sample
 from segmentql.rollouts.selection import BOUND, rollout_hash_v1, sample_size
-from tests.conftest import Sql, empty
+from tests.conftest import Sql, empty_tables
 from tests.rollouts.steps import store_users
 
 TIES = ((2062704, 14247878), (1190104, 20964203), (8977923, 13839694))
@@ -70,7 +70,7 @@ def users_of_any_number(draw: st.DrawFn) -> list[int]:
 async def test_the_bound_is_the_last_of_exactly_the_k_smallest_and_grows_with_the_percent(
     sql: Sql, database: Database, segment_id: int, user_ids: list[int], asked: list[Decimal]
 ) -> None:
-    await empty(sql)
+    await empty_tables(sql)
     await store(sql, user_ids)
     in_order = ranked(segment_id, user_ids)
     before: set[int] = set()

@@ -11,7 +11,8 @@ from segmentql.adapters.jobs import (
 )
 from segmentql.errors import Refused
 from segmentql.rollouts import service
-from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.actors import advance_rollout, seconds_to_next
+from segmentql.rollouts.passes import STALE_SECONDS
 from tests.conftest import Sql
 from tests.past import contents, let_pass
 from tests.rollouts.steps import cancel, rollout_of, set_plan, stage
@@ -152,3 +153,39 @@ async def test_to_resume_what_was_between_two_stages_has_no_worker_begin(
     sent.clear()
     await resume(database)
     assert sent == []
+
+
+async def test_the_scheduler_learns_when_the_next_stage_starts(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    assert await seconds_to_next(database) is None
+    segment_id = await make_segment(sql, "A")
+    await set_plan(database, "A", stage(10, after=30 * SECOND), stage(20, after=HOUR))
+    assert 1 < await _seconds(database) <= 30
+    await pause(database)
+    assert await seconds_to_next(database) is None
+    await resume(database)
+    assert 1 < await _seconds(database) <= 30
+    await let_pass(sql, 45 * SECOND)
+    assert await _seconds(database) < 0  # the stage is due
+    await advance_rollout(database, segment_id)
+    assert 60 < await _seconds(database) <= 3600
+    await let_pass(sql, HOUR)
+    await advance_rollout(database, segment_id)
+    assert await seconds_to_next(database) is None
+
+
+async def test_the_scheduler_learns_when_a_rollout_without_progress_is_due(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    await make_segment(sql, "A")
+    await set_plan(database, "A", 50)
+    assert await _seconds(database) <= STALE_SECONDS
+    await cancel(database, "A")
+    assert await seconds_to_next(database) is None
+
+
+async def _seconds(database: Database) -> float:
+    seconds = await seconds_to_next(database)
+    assert seconds is not None
+    return seconds

@@ -50,9 +50,7 @@ def invalid(*path: str, allowed: str) -> tuple[str, list[str], str]:
     return ("INVALID_INPUT", ["rollout", *path], allowed)
 
 
-@pytest.mark.parametrize(
-    "percent", [-1, -0.001, 100.001, 33.3333, 0.0001, 1e300, 100.00000000000001, 1e-300]
-)
+@pytest.mark.parametrize("percent", [-1, -0.001, 100.001, 33.3333, 0.0001, 1e300, 100.000001, 1e-9])
 async def test_what_is_no_percent_is_refused_wherever_it_stands(
     planned: Api, sql: Sql, percent: float
 ) -> None:

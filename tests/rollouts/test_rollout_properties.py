@@ -7,13 +7,14 @@ import math
 from datetime import datetime
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
 from segmentql.memberships.actors import end_due_memberships
 from segmentql.memberships.service import OnExisting
-from tests.conftest import Sql, empty
+from tests.conftest import Sql, empty_tables
 from tests.rollouts.acts import (
     SLUGS,
     STEP_SECONDS,
@@ -157,10 +158,11 @@ async def assert_same_past(model: Model, real: Service) -> None:
         Work("A"),
     ]
 )
+@pytest.mark.slow
 async def test_memberships_exclusions_statuses_and_history_agree_with_the_model(
     sql: Sql, database: Database, steps: list[Step]
 ) -> None:
-    await empty(sql)
+    await empty_tables(sql)
     model = Model({slug: Segment(await make_segment(sql, slug)) for slug in SLUGS})
     real = Service(database, sql)
     for number, step in enumerate(steps):

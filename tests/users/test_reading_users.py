@@ -3,6 +3,7 @@
 from typing import Any
 
 from segmentql.values import USER_ID_ALLOWED
+from tests.bad_values import BAD_SLUGS
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import change, create_user, delete_segment, delete_user, make_segments
 from tests.past import HOUR, NOON, contents, put_in
@@ -171,14 +172,14 @@ async def test_is_in_answers_false_for_a_slug_that_no_segment_bears(api: Api) ->
     assert data["user"] == {"a": True, "b": False, "none": False, "case": False, "excluded": False}
 
 
-async def test_a_bad_slug_is_refused_by_name(api: Api) -> None:
-    for field in (
-        "isIn",
-        "isExcluded",
-    ):
-        await store(api, 7)
-        body = await api.body(f'{{ user(id: 7) {{ id {field}(slug: "not a slug") }} }}')
-        assert body["data"] == {"user": None}
-        assert body["errors"][0]["path"] == ["user", field]
-        assert body["errors"][0]["extensions"]["argument"] == "slug"
-        assert body["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+async def test_a_slug_that_no_segment_can_have_is_answered_as_an_unknown_one(api: Api) -> None:
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"])
+    query = """query($slug: String!) {
+      segment(slug: $slug) { id } user(id: 7) { id isIn(slug: $slug) isExcluded(slug: $slug) }
+    }"""
+    for slug in (*BAD_SLUGS, "UNKNOWN"):
+        assert await api(query, slug=slug) == {
+            "segment": None,
+            "user": {"id": "7", "isIn": False, "isExcluded": False},
+        }, ascii(slug)

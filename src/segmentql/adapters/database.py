@@ -10,19 +10,18 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from segmentql import metrics
-from segmentql.adapters import recorded
+from segmentql.adapters.connections import driver_error, probe_engine
+from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.jobs import Message
-from segmentql.adapters.pools import MeasuredPool, time_statements
 from segmentql.errors import NotAnswering, OutcomeUnknown, SegmentQLError, TimedOut, Unavailable
 from segmentql.settings import Settings
 
@@ -34,17 +33,13 @@ MAX_ATTEMPTS: Final = 8
 RETRY_SECONDS: Final = 0.02
 """The longest wait before the second attempt; doubled for each further one."""
 
-CONNECT_SECONDS: Final = 5
-POOL_WAIT_SECONDS: Final = 15
 READS_SHARE: Final = 0.4
 """Of the primary's pool, which changes leave to reads: a burst of them waits for itself alone."""
 
 EXACT_ROWS: Final = 100_000
 """Counting so many takes some 10 ms."""
 
-LOCK_SECONDS: Final = 5
 PROBE_SECONDS: Final = 1
-IDLE_IN_TRANSACTION_SECONDS: Final = 15
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
 _CONFLICTS: Final = {"40001", "40P01"}
@@ -79,9 +74,9 @@ class Database:
     ) -> None:
         self._settings = settings
         self._name = name
-        self._primary = _engine(settings.database_url, settings, name)
+        self._primary = service_engine(settings.database_url, settings, name)
         self._replica = (
-            _engine(settings.database_read_url, settings, f"{name} reads")
+            service_engine(settings.database_read_url, settings, f"{name} reads")
             if settings.database_read_url
             else self._primary
         )
@@ -122,7 +117,7 @@ class Database:
         engine = self._long.get(seconds)
         if engine is None:  # kept, for the first connection of an engine asks a lot
             limits = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
-            engine = self._long[seconds] = _engine(
+            engine = self._long[seconds] = service_engine(
                 self._settings.database_url, limits, f"{self._name} long reads", is_pooled=False
             )
         return engine
@@ -206,16 +201,12 @@ class Database:
 
     async def answers(self) -> bool:
         """Whether the primary answers a new connection within `PROBE_SECONDS`, twice at most."""
-        probe = create_async_engine(
-            self._primary.url,
-            poolclass=NullPool,
-            connect_args={"timeout": PROBE_SECONDS, "command_timeout": PROBE_SECONDS},
-        )
         try:
+            probe = probe_engine(self._settings, name=f"{self._name} probe", seconds=PROBE_SECONDS)
             with faults_named():
                 async with probe.connect() as connection:
                     await connection.execute(text("SELECT 1"))
-        except SegmentQLError:
+        except (SegmentQLError, OSError):
             return False
         return True
 
@@ -306,44 +297,10 @@ def _is_unavailable(error: BaseException) -> bool:
         return isinstance(error, OSError) and not isinstance(error, TimeoutError)
     code = sqlstate(error)
     if code is None:
-        return error.connection_invalidated
+        cause = driver_error(error)
+        return error.connection_invalidated or isinstance(
+            # Of several hosts none is what the URL's target_session_attrs wants.
+            cause,
+            asyncpg.TargetServerAttributeNotMatched,
+        )
     return code.startswith(_UNAVAILABLE_CLASSES)
-
-
-def _engine(url: str, settings: Settings, name: str, *, is_pooled: bool = True) -> AsyncEngine:
-    pool: dict[str, Any] = (
-        {
-            "poolclass": MeasuredPool,
-            "pool_logging_name": name,
-            "pool_size": settings.database_pool_size,
-            "max_overflow": 0,
-            "pool_timeout": POOL_WAIT_SECONDS,
-            "pool_use_lifo": True,
-        }
-        if is_pooled
-        else {"poolclass": NullPool}
-    )
-    milliseconds = int(settings.statement_timeout_seconds * 1000)
-    engine = create_async_engine(
-        url,
-        **pool,
-        skip_autocommit_rollback=True,
-        hide_parameters=True,  # what a caller sent stays out of the logs
-        connect_args={
-            "timeout": CONNECT_SECONDS,
-            # Past the server's own limit: only a server that hangs gets here.
-            "command_timeout": settings.statement_timeout_seconds + 2,
-            "server_settings": {
-                "application_name": name,
-                "timezone": "UTC",
-                "jit": "off",  # every statement is short; compiling one would cost more
-                "statement_timeout": str(milliseconds),
-                "lock_timeout": str(LOCK_SECONDS * 1000),
-                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
-                **recorded.SERVER_SETTINGS,
-            },
-        },
-    )
-    recorded.count_recorded(engine.sync_engine)
-    time_statements(engine.sync_engine)
-    return engine

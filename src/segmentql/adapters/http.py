@@ -1,12 +1,17 @@
-"""HTTP below GraphQL, as pure ASGI: request ids, headers, and bodies that are too large."""
+"""HTTP below GraphQL, as pure ASGI: request ids, headers, rejections, and bodies too large."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
+import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segmentql.logs import RequestLog
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
@@ -61,6 +66,92 @@ class WithHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length")
+"""Headers of which a request may have one line. Servers and proxies differ in which of several
+lines they take, so a request with more may mean another thing to each."""
+
+MAX_PATH_CHARACTERS: Final = 100
+"""Of a path in the log."""
+
+
+class SingleHeaders:
+    """Rejects requests that repeat one of `SINGLE_HEADERS`."""
+
+    def __init__(self, app: ASGIApp, log: RequestLog) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            names = [name for name, _ in scope["headers"]]
+            if len(set(names)) < len(names):  # seldom; then it is looked at which
+                repeated = [name for name in SINGLE_HEADERS if names.count(name) > 1]
+                if repeated:
+                    await self._reject(repeated[0].decode(), scope, send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _reject(self, name: str, scope: Scope, send: Send) -> None:
+        message = f"The request has more than one {name} header."
+        self._log.rejected(
+            is_fault=False,
+            request_id=scope["state"]["request_id"],
+            status=400,
+            code="BAD_REQUEST",
+            reason=message,
+        )
+        error = {"message": message, "extensions": {"code": "BAD_REQUEST"}}
+        body = orjson.dumps({"errors": [error]})
+        headers = [
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class LogRejections:
+    """Writes a line for every answer that is a client's or a server's error, with its path."""
+
+    def __init__(self, app: ASGIApp, log: RequestLog) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_and_log(message: Message) -> None:
+            status = message.get("status", 0)
+            if message["type"] == "http.response.start" and status >= 400:  # noqa: PLR2004
+                self._log.rejected(
+                    is_fault=status >= 500,  # noqa: PLR2004
+                    request_id=scope.get("state", {}).get("request_id"),
+                    status=status,
+                    path=scope["path"][:MAX_PATH_CHARACTERS],
+                    reason=HTTPStatus(status).phrase,
+                )
+            await send(message)
+
+        await self._app(scope, receive, send_and_log)
+
+
+async def abort(receive: Receive) -> None:
+    """Close the connection of a request at once, with what is not sent yet.
+
+    ASGI has no way to do this: an application that returns early lets the server wait until the
+    client has read what was written. uvicorn's `receive` belongs to an object that has the
+    transport. Other servers, and tests without one, close the connection in their own time.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if not isinstance(transport, asyncio.Transport):
+        return
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class BodyTooLarge(Exception):

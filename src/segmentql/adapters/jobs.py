@@ -1,4 +1,4 @@
-"""The job queue: what a job is, how one is sent, and how the worker's broker is made.
+"""The job queue: what a job is, how one is sent, and what a worker does around each run.
 
 A message is a hint that there is work; the truth is a row in PostgreSQL, and the scheduler finds
 what a lost message left undone. So sending is never waited for, a delay is never longer than about
@@ -15,34 +15,23 @@ from typing import Final
 
 import dramatiq
 import structlog
-from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.brokers.redis import RedisBroker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import AsyncIO, Middleware, Retries, ShutdownNotifications, TimeLimit
-from redis import Redis
 from redis.exceptions import RedisError
 
 from segmentql import metrics
+from segmentql.adapters.broker import WaitingBroker
 
 log = structlog.get_logger(__name__)
 
 MAX_DELAY_SECONDS: Final = 60
 """What is due later is the scheduler's: delayed messages wait in one list, not by due time."""
 
-REDIS_SECONDS: Final = 2
-"""How long Redis may take to answer one command."""
-
 MAX_UNSENT: Final = 1000
 """Messages that may wait for a slow Redis before further ones are left to the scheduler."""
 
 CLOSE_SECONDS: Final = 2
 """How long what waits to be sent holds up the end of a process."""
-
-AWAITED_POLL_MILLISECONDS: Final = 25
-"""How long an idle queue of `AWAITED_QUEUES` makes a message wait at most. Not every queue, for
-looking four times as often costs 2 % of a core."""
-
-REDELIVERY_CHANCE: Final = 1_000_000
-"""Of a million: look for messages of dead workers at every fetch (60 s after the death)."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +75,6 @@ REMOVE_OLD_REPORTS: Final = Job(
 QUEUES: Final = ("ends", "tidying", "rollouts", "stages", "reports")
 """Of all jobs."""
 
-AWAITED_QUEUES: Final = (MAKE_REPORT.queue,)
-"""Those whose jobs somebody waits for."""
-
 
 @dataclass(frozen=True)
 class Message:
@@ -111,7 +97,7 @@ class Sender:
     """Sends messages from a thread of its own, so that no request waits for Redis."""
 
     def __init__(self, redis_url: str) -> None:
-        self._broker = redis_broker(redis_url, [])
+        self._broker = WaitingBroker(redis_url, [])
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._unsent = threading.BoundedSemaphore(MAX_UNSENT)
         self._give_up_at = math.inf
@@ -217,28 +203,6 @@ class JobLogs(Middleware):
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         self._started.pop(message.message_id, None)
         structlog.contextvars.clear_contextvars()
-
-
-class _PollingBroker(RedisBroker):
-    """Dramatiq's, which looks more often where somebody waits."""
-
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        if queue_name in AWAITED_QUEUES:
-            timeout = min(timeout, AWAITED_POLL_MILLISECONDS)
-        return super().consume(queue_name, prefetch, timeout)
-
-
-def redis_broker(redis_url: str, middleware: Sequence[Middleware]) -> RedisBroker:
-    """Make a broker; it connects when first used.
-
-    The URL's database is ours alone: Dramatiq's, and the few keys of `rates.py`.
-    """
-    client = Redis.from_url(
-        redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-    )
-    return _PollingBroker(  # type: ignore[no-untyped-call]
-        client=client, middleware=list(middleware), maintenance_chance=REDELIVERY_CHANCE
-    )
 
 
 def worker_middleware() -> list[Middleware]:

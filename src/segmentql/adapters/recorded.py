@@ -13,15 +13,12 @@ from sqlalchemy import Connection, Engine, event
 
 from segmentql import metrics
 
-SERVER_SETTINGS: Final = {"client_min_messages": "debug1"}
-"""Of a connection that is told."""
-
 _MESSAGE: Final = re.compile(r"segmentql recorded (JOINED|LEFT) ([A-Z_]+) ([0-9]+)")
 _KEY: Final = "segmentql.recorded"
 
 
 def count_recorded(engine: Engine) -> None:
-    """Count what connections of this engine, opened with `SERVER_SETTINGS`, record."""
+    """Count what connections of this engine record; see `connections.session_settings`."""
     event.listen(engine, "connect", _listen)
     event.listen(engine, "commit", _count)
     event.listen(engine, "rollback", _forget)

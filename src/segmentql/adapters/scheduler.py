@@ -27,6 +27,16 @@ LEASE_SECONDS: Final = 5
 """After so long without a word from its holder, another may take the lease."""
 
 TICK_SECONDS: Final = 1.0
+"""The interval between looks while there is work, and after a failure."""
+
+IDLE_SECONDS: Final = 3.0
+"""The longest interval between looks and between renewals of the lease. A lost message about work
+that was not yet known at the last look is noticed this late at most."""
+
+GRACE_SECONDS: Final = 0.2
+"""How long after the moment of known work the scheduler looks: a message should do it first."""
+
+SHORTEST_PAUSE_SECONDS: Final = 0.1
 RESEND_SECONDS: Final = 2.0
 """The same message again only after so long: its work may be under way."""
 
@@ -36,6 +46,11 @@ VALUES (:name, :holder, clock_timestamp() + make_interval(secs => :seconds))
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
 WHERE leases.holder = excluded.holder OR leases.expires_at < clock_timestamp()
 RETURNING holder
+""")
+
+_LEASE_LEFT = text("""
+SELECT CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float8)
+FROM leases WHERE name = :name
 """)
 
 _DROP_LEASE = text("""
@@ -58,7 +73,12 @@ class Watch:
     """Looks, every so often, for what must be done; what it finds is sent as messages."""
 
     look: Callable[[Database], Awaitable[Sequence[Message]]]
-    every_seconds: float = TICK_SECONDS
+    every_seconds: float = IDLE_SECONDS
+    """The longest interval between looks."""
+
+    seconds_to_next: Callable[[Database], Awaitable[float | None]] | None = None
+    """Returns when, by the database's clock, the next work that is known is due; None: there is
+    no such work. A watch that has this function looks earlier than `every_seconds` for it."""
 
     @property
     def name(self) -> str:
@@ -80,48 +100,78 @@ class Scheduler:
         self._watches = watches
         self._deliver = deliver
         self._holder = uuid.uuid4().hex
-        self._looked: dict[Watch, float] = {}
+        self._next_looks: dict[Watch, float] = {}
+        """By monotonic time."""
         self._sent: dict[Message, float] = {}
 
     async def run(self) -> None:
         """Tick until cancelled; a fault is logged and the next tick tries again."""
         try:
             while True:
+                pause_seconds = TICK_SECONDS
                 with _faults_logged("scheduler_failed"):
-                    await self.tick()
-                await asyncio.sleep(TICK_SECONDS)
+                    pause_seconds = await self.tick()
+                await asyncio.sleep(pause_seconds)
         finally:
             metrics.SCHEDULER_LEADER.set(0)
             # A standby need not wait for the lease to run out.
             with contextlib.suppress(Exception):
                 await self._database.transaction(self._drop_lease)
 
-    async def tick(self) -> None:
+    async def tick(self) -> float:
         """Look once with each watch that is due, if the lease is ours or free.
 
         A watch that fails is due again at the next tick, and keeps no other from looking.
+
+        Returns:
+            The seconds until the next tick.
         """
         leads = False
         try:
-            leads = await self._database.transaction(self._take_lease)
-        finally:  # whoever cannot ask does not act either
+            left_seconds = await self._database.transaction(self._take_lease)
+            leads = left_seconds is None
+        finally:  # a worker that cannot ask does not act either
             metrics.SCHEDULER_LEADER.set(leads)
-        if not leads:
-            return
+        if left_seconds is not None:
+            return _pause(left_seconds + SHORTEST_PAUSE_SECONDS)
         now = time.monotonic()
         self._sent = {m: at for m, at in self._sent.items() if now - at < RESEND_SECONDS}
+        next_tick = now + IDLE_SECONDS
         for watch in self._watches:
-            if now - self._looked.get(watch, -watch.every_seconds) < watch.every_seconds:
-                continue
-            with _faults_logged("watch_failed", watch=watch.name):
-                messages = [m for m in await watch.look(self._database) if m not in self._sent]
-                self._looked[watch] = now
-                self._sent.update(dict.fromkeys(messages, now))
-                self._deliver(messages)
+            if self._next_looks.get(watch, now) <= now:
+                self._next_looks.pop(watch, None)
+                with _faults_logged("watch_failed", watch=watch.name):
+                    self._next_looks[watch] = now + await self._look(watch, now)
+            next_tick = min(next_tick, self._next_looks.get(watch, now + TICK_SECONDS))
+        return _pause(next_tick - time.monotonic())
 
-    async def _take_lease(self, session: WriteSession) -> bool:
+    async def _look(self, watch: Watch, now: float) -> float:
+        """Send what a watch finds; return the seconds until its next look."""
+        found = await watch.look(self._database)
+        messages = [message for message in found if message not in self._sent]
+        self._sent.update(dict.fromkeys(messages, now))
+        self._deliver(messages)
+        if watch.seconds_to_next is None:
+            return watch.every_seconds
+        if found:
+            return TICK_SECONDS
+        seconds = await watch.seconds_to_next(self._database)
+        if seconds is None:
+            return watch.every_seconds
+        return min(max(seconds + GRACE_SECONDS, TICK_SECONDS), watch.every_seconds)
+
+    async def _take_lease(self, session: WriteSession) -> float | None:
+        """Return None if the lease is ours, else the seconds until it may be."""
         values = {"name": LEASE, "holder": self._holder, "seconds": LEASE_SECONDS}
-        return (await session.execute(_TAKE_LEASE, values)).one_or_none() is not None
+        if (await session.execute(_TAKE_LEASE, values)).one_or_none() is not None:
+            return None
+        left: float = (await session.execute(_LEASE_LEFT, {"name": LEASE})).scalar_one()
+        return left
 
     async def _drop_lease(self, session: WriteSession) -> None:
         await session.execute(_DROP_LEASE, {"name": LEASE, "holder": self._holder})
+
+
+def _pause(seconds: float) -> float:
+    """Keep the time between two ticks within its bounds."""
+    return min(max(seconds, SHORTEST_PAUSE_SECONDS), IDLE_SECONDS)

@@ -7,12 +7,13 @@ import click
 
 from segmentql import logs
 from segmentql.adapters.storage import Storage
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import StoreFailed
 from segmentql.settings import Settings
 
 
-@click.command()
+@click.command(epilog=exits("bucket"))
 @data_dir_option
 def bucket(data_dir: Path) -> None:
     """Make the bucket for reports and its lifecycle; safe to repeat."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.settings import Settings
@@ -13,10 +14,13 @@ from segmentql.settings import Settings
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 
 
-@click.command()
+@click.command(epilog=exits("doctor"))
 @data_dir_option
 def doctor(data_dir: Path) -> None:
-    """Check every connection, version, migration and clock; exit with 1 if one failed."""
+    """Check every connection, version, migration and clock.
+
+    The checks connect as the service does, and say what to do.
+    """
     findings = asyncio.run(_examined(settings_or_running(data_dir, with_store=True)))
     if any(finding.verdict is Verdict.FAILED for finding in findings):
         sys.exit(1)

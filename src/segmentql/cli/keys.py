@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from segmentql import errors, values
 from segmentql.adapters.database import Database
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
 from segmentql.settings import Settings
@@ -56,17 +57,25 @@ def keys() -> None:
     """
 
 
-@keys.command()
-@click.option("--name", type=NameType(), required=True, help="What history will call its bearer.")
+@keys.command(epilog=exits("keys create"))
+@click.option(
+    "--name",
+    type=NameType(),
+    required=True,
+    help="The name that history shows for the key's changes.",
+)
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role], case_sensitive=False),
     required=True,
-    help="What it may do.",
+    help="What the key may do.",
 )
 @data_dir_option
 def create(name: str, role: str, data_dir: Path) -> None:
-    """Make a key and print it, this once: only a hash of it is kept."""
+    """Make a key and print it.
+
+    It is printed this once, because only a hash of it is stored.
+    """
     row, token = _with_database(
         settings_or_running(data_dir),
         lambda database: database.transaction(
@@ -79,10 +88,13 @@ def create(name: str, role: str, data_dir: Path) -> None:
     click.echo(token)
 
 
-@keys.command("list")
+@keys.command("list", epilog=exits("keys list"))
 @data_dir_option
 def list_(data_dir: Path) -> None:
-    """List the keys, newest first, those that were revoked among them; times are UTC."""
+    """List the keys, newest first.
+
+    Revoked keys are among them. Times are UTC.
+    """
     rows = _with_database(settings_or_running(data_dir), _all)
     table = [TITLES, *(_shown(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(TITLES))]
@@ -91,13 +103,13 @@ def list_(data_dir: Path) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
-@keys.command()
+@keys.command(epilog=exits("keys revoke"))
 @click.argument("key_id", metavar="ID", type=KeyIdType())
 @data_dir_option
 def revoke(key_id: str, data_dir: Path) -> None:
-    """Revoke the key of this ID for good: a second later it lets nobody in.
+    """Revoke a key for good.
 
-    Safe to repeat.
+    The service rejects the key a second later. It is safe to repeat.
     """
     try:
         row = _with_database(
@@ -112,12 +124,13 @@ def revoke(key_id: str, data_dir: Path) -> None:
     click.echo(f"key_{row.public_id} ({name}) is revoked since {revoked} UTC")
 
 
-@keys.command("ensure-first")
+@keys.command("ensure-first", epilog=exits("keys ensure-first"))
 @data_dir_option
 def ensure_first(data_dir: Path) -> None:
-    """Store the key of SEGMENTQL_FIRST_KEY as an ADMIN key, unless it ever was stored.
+    """Store SEGMENTQL_FIRST_KEY as an ADMIN key.
 
-    Safe to repeat, and in several places at once. One that was revoked stays so.
+    A key that was stored before is left as it is, also if it is revoked. It is safe to repeat, and
+    to run in several places at once.
     """
     settings = settings_or_running(data_dir)
     token = settings.first_key

@@ -1,22 +1,75 @@
 """`segmentql migrate`: brings the database's schema up to date."""
 
+from typing import Any
+
 import click
+from sqlalchemy.exc import DBAPIError
 
 from segmentql import logs
+from segmentql.adapters.connections import connection_fault
 from segmentql.adapters.migrations import upgrade
+from segmentql.adapters.revisions import known_revisions
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.database_url import shown_address
+from segmentql.errors import SchemaTooNew, Unavailable
+
+HEAD = "head"
+LOCK_NOT_AVAILABLE = "55P03"
 
 
-@click.command()
-@click.option("--to", "revision", default="head", show_default=True, help="Up to which revision.")
+class RevisionType(click.ParamType[str]):
+    """A revision of the schema."""
+
+    name = "REVISION"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        known = known_revisions()
+        if value not in {HEAD, *known}:
+            self.fail(f"must be {HEAD}, or one of {', '.join(known)}", param, ctx)
+        return str(value)
+
+
+@click.command(epilog=exits("migrate"))
+@click.option(
+    "--to",
+    "revision",
+    type=RevisionType(),
+    default=HEAD,
+    show_default=True,
+    help="The revision to migrate to.",
+)
 def migrate(revision: str) -> None:
-    """Bring the database's schema up to date; safe to run twice, or in several places at once."""
+    """Bring the database's schema up to date.
+
+    It is safe to run twice, and in several places at once.
+    """
     settings = settings_or_exit()
     logs.configure(settings)
-    if settings.owner_database_url == settings.database_url:
+    owner_url = settings.owner_database_url
+    if owner_url == settings.database_url:
+        if settings.database_pooler == "transaction":
+            raise click.ClickException(
+                "migrations need one session, which a transaction pooler does not give:"
+                " set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself, without the pooler"
+            )
         click.echo(
             "Note: the service will own its tables, so nothing keeps it from writing history. Set"
             " SEGMENTQL_MIGRATION_DATABASE_URL to another role's address to change that.",
             err=True,
         )
-    upgrade(settings, revision)
+    try:
+        upgrade(settings, revision)
+    except SchemaTooNew as error:
+        raise click.ClickException(str(error)) from None
+    except Unavailable as error:
+        raise click.ClickException(
+            f"cannot connect to {shown_address(owner_url)}: {connection_fault(error)}"
+        ) from None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise click.ClickException(
+            "a migration waited too long for a lock that another session holds, and was rolled"
+            " back; run it again when that session is done"
+        ) from None

@@ -12,6 +12,8 @@ import click
 
 from segmentql import errors, values
 from segmentql.adapters.database import Database
+from segmentql.cli.exits import exits
+from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
 from segmentql.reports.contents import Contents, Csv
@@ -50,14 +52,14 @@ class UserType(click.ParamType[int]):
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
 
-@click.command()
-@click.option("--month", type=MonthType(), required=True, help="Which month, in UTC.")
-@click.option("--user", type=UserType(), help="Whose history.  [default: all users']")
+@click.command(epilog=exits("report"))
+@click.option("--month", type=MonthType(), required=True, help="The month, in UTC.")
+@click.option("--user", type=UserType(), help="The user's id.  [default: all users]")
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="Where to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
+    help="The file to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
 )
 @data_dir_option
 def report(month: tuple[int, int], user: int | None, output: str | None, data_dir: Path) -> None:
@@ -66,7 +68,9 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
     The file appears when it is complete. No worker and no store are needed.
     """
     contents = Contents(*month, user)
-    target = output or contents.file_name
+    if output == "":
+        raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
+    target = contents.file_name if output is None else output
     try:
         rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
     except errors.Refused as refused:
@@ -119,14 +123,16 @@ async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) ->
 def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
     """Write to a file that is there under its name only once it is whole."""
 
-    def cannot_write(error: OSError) -> click.ClickException:
-        # At once, for further out it would be taken for a fault of the database's connection.
+    def cannot_write(error: OSError) -> Exception:
+        if isinstance(error, BrokenPipeError):
+            return ReaderGone()
         return click.ClickException(f"cannot write {target}: {error.strerror}")
 
     def write(chunk: bytes) -> None:
         try:
             file.write(chunk)
         except OSError as error:
+            # Here, because further out it would be taken for a fault of the database's connection.
             raise cannot_write(error) from None
 
     path = Path(target).resolve()  # a link stays one

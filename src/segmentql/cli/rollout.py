@@ -13,6 +13,7 @@ from sqlalchemy import Row
 
 from segmentql import values
 from segmentql.adapters.database import Database, ReadSession
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import BadValue, TimedOut, Unavailable
 from segmentql.rollouts import service
@@ -44,15 +45,15 @@ def rollout() -> None:
     """Follow rollouts: percents of all users, in stages."""
 
 
-@rollout.command()
+@rollout.command(epilog=exits("rollout watch"))
 @click.argument("slug")
 @data_dir_option
 def watch(slug: str, data_dir: Path) -> None:
-    """Show a segment's rollout as it goes on, until it is completed, cancelled or failed.
+    """Show a segment's rollout until it ends.
 
-    A bar on a terminal; elsewhere a line for each change and each tenth of the progress. Times are
-    UTC. Exits with 0 when it is completed or cancelled, with 1 when it failed. Ctrl-C ends the
-    watching, not the rollout.
+    It ends when it is completed, cancelled or failed. A bar on a terminal; elsewhere a line for
+    each change and each tenth of the progress. Times are UTC. Ctrl-C ends the watching, not
+    the rollout.
     """
     try:
         values.slug(slug)

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.errors import BadValue
 
 
-@click.command()
+@click.command(epilog=exits("schema"))
 @click.option(
     "--compare",
     "released",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Instead of printing it name each change that breaks clients of the schema in FILE; exit"
-    " with 1 if there is one.",
+    help="Print the changes that break clients of the schema in FILE; exit with 1 if any.",
 )
 @click.option(
     "--on",
     "day",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="YYYY-MM-DD",
-    help="With --compare: what FILE shows as deprecated until this day or before may be gone.",
+    help="With --compare: allow removals that FILE announces for this day or earlier.",
 )
 def schema(released: Path | None, day: datetime | None) -> None:
     """Print the schema in GraphQL's schema definition language."""

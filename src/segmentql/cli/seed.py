@@ -6,16 +6,30 @@ from pathlib import Path
 import click
 
 from segmentql import demo
+from segmentql.adapters.connections import connection_fault
 from segmentql.adapters.database import Database
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
+from segmentql.database_url import shown_address
+from segmentql.errors import TimedOut, Unavailable
 from segmentql.settings import Settings
 
 
-@click.command()
+@click.command(epilog=exits("seed"))
 @data_dir_option
 def seed(data_dir: Path) -> None:
-    """Store demo data: 5000 users, five segments, a year of history. Safe to repeat."""
-    seeded = asyncio.run(_seed(settings_or_running(data_dir)))
+    """Store demo data: users, segments, a year of history.
+
+    It stores 5000 users and five segments, the same every time, and is safe to repeat.
+    """
+    settings = settings_or_running(data_dir)
+    try:
+        seeded = asyncio.run(_seed(settings))
+    except (Unavailable, TimedOut) as error:
+        where = shown_address(settings.database_url)
+        raise click.ClickException(
+            f"{where}: {connection_fault(error)}; `segmentql doctor` says more"
+        ) from None
     if seeded.segments or seeded.users:
         click.echo(f"stored {seeded.users} users, {seeded.segments} segments, {seeded.joins} joins")
     else:

@@ -6,10 +6,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import structlog
@@ -17,9 +18,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from segmentql import logs
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import Settings, check_reach, share_metrics
+
+if TYPE_CHECKING:
+    from segmentql.adapters.http_connections import ConnectionTable
 
 log = structlog.get_logger(__name__)
 
@@ -33,30 +39,41 @@ A look at 100,000 objects keeps everybody waiting for 30 to 80 ms: often and lit
 all of them hardly ever. What requests leave behind is not cyclic, or young."""
 
 
-@click.command()
-@click.option("--host", help="Where to listen.  [default: SEGMENTQL_HOST or 127.0.0.1]")
+@click.command(epilog=exits("serve"))
+@click.option("--host", help="The address to listen on.  [default: SEGMENTQL_HOST or 127.0.0.1]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="The port.  [default: SEGMENTQL_PORT or 8080]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The port to listen on.  [default: SEGMENTQL_PORT or 8080]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes.",
+    help="How many processes serve the API.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the API; the database, Redis and the store are where the settings say."""
+    """Serve the API alone, against services that run elsewhere.
+
+    The settings say where the database, Redis and the store are.
+    """
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    logs.configure(settings)  # of this process, which watches over the others where there are some
+    # The logs of this process, which starts and stops the others if there are several.
+    logs.configure(settings, program="API")
+    check_database(settings)
+    # After a graceful stop uvicorn raises the signal again, which would look like a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with _metrics_shared(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",
             factory=True,
+            http="segmentql.cli.serve:make_protocol",
             host=settings.host,
             port=settings.port,
             workers=workers,
@@ -93,8 +110,9 @@ def make_app() -> ASGIApp:
     from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
 
     settings = settings_or_exit(with_store=True)
-    logs.configure(settings)
+    logs.configure(settings, program="API")
     app = create_app(settings)
+    _connections()
     _on_sigterm(app.state.stopping.set)
     # What the process is made of lives as long as it does: the collector need not look at it
     # again and again, and not at every few hundred objects that a large answer is made of.
@@ -103,6 +121,28 @@ def make_app() -> ASGIApp:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     return app
+
+
+def make_protocol(**given: Any) -> asyncio.Protocol:
+    """Make the server's side of one connection; uvicorn calls this in each process."""
+    from segmentql.adapters.http_protocol import BoundedProtocol  # noqa: PLC0415 - see below
+
+    return BoundedProtocol(table=_connections(), **given)
+
+
+@cache
+def _connections() -> "ConnectionTable":
+    """The connections of this process.
+
+    The import counts metrics, which the process that only starts the others must not do.
+    """
+    from segmentql.adapters import http_connections  # noqa: PLC0415
+
+    settings = settings_or_exit(with_store=True)
+    return http_connections.ConnectionTable(
+        limit=http_connections.fit_to_descriptors(settings.max_connections),
+        keep_alive_seconds=settings.keep_alive_seconds,
+    )
 
 
 def _on_sigterm(call: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """Reads the settings for a command, which ends with every problem named where there are any."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,34 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=".segmentql",
     show_default=True,
-    help="Where `segmentql up` keeps its data: what it runs now is used where no setting says"
-    " otherwise.",
+    help="The data folder of a running `segmentql up`: its servers are used unless set otherwise.",
+)
+
+
+UP = "`segmentql up` needs none of them."
+NOTHING_RUNS = (
+    "No `segmentql up` runs in {data_dir}. If one runs in another folder, name it with --data-dir."
 )
 
 
 def settings_or_running(data_dir: Path, *, with_store: bool = False) -> Settings:
-    """Read the settings; those that are missing are the `segmentql up`'s that runs in a folder."""
-    return settings_or_exit(with_store=with_store, **running_settings(data_dir))
+    """Read the settings; the missing ones come from the `segmentql up` that runs in a folder."""
+    running = running_settings(data_dir)
+    advice = "" if running else NOTHING_RUNS.format(data_dir=data_dir)
+    return _loaded(with_store=with_store, advice=advice, overrides=running)
 
 
 def settings_or_exit(*, with_store: bool = False, **overrides: Any) -> Settings:
     """Read the settings; exit with status 1 and a line for each that is missing or wrong."""
+    return _loaded(with_store=with_store, advice=UP, overrides=overrides)
+
+
+def _loaded(*, with_store: bool, advice: str, overrides: Mapping[str, Any]) -> Settings:
     try:
         return load_settings(with_store=with_store, **overrides)
     except SettingsError as error:
         problems = "\n".join(f"  {problem}" for problem in error.problems)
         raise click.ClickException(
             f"The settings are not complete:\n{problems}\n"
-            "Set them in the environment or in .env; .env.example has them all.\n"
-            "`segmentql up` needs none of them."
+            f"Set them in the environment or in .env; .env.example has them all.\n{advice}".rstrip()
         ) from None

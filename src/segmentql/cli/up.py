@@ -1,21 +1,21 @@
 """`segmentql up`: the whole service on this machine."""
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import click
 
+from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError, SettingsError
 
 
-@click.command()
+@click.command(epilog=exits("up"))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=".segmentql",
     show_default=True,
-    help="Where data, passwords and logs are kept between runs.",
+    help="The folder for data, passwords, ports and logs.",
 )
 @click.option(
     "--port",
@@ -29,27 +29,28 @@ from segmentql.errors import LocalServerError, SettingsError
     show_default=True,
     help="How many processes serve the API.",
 )
-def up(data_dir: Path, port: int | None, workers: int) -> None:
-    """Run everything on this machine: PostgreSQL, Redis, the object store, the worker, the API.
+@click.option("--demo", is_flag=True, help="Store the demo data first, as `segmentql seed` does.")
+@click.option(
+    "--verbose",
+    is_flag=True,
+    help="Print the logs of the service here; do not write them to files.",
+)
+def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: bool) -> None:
+    """Run everything on this machine, with its data in one folder.
 
-    An outside service is used instead of ours where its URL is set: SEGMENTQL_DATABASE_URL,
+    These are PostgreSQL, Redis, the object store, the worker and the API.
+
+    An outside service is used instead of ours if its URL is set: SEGMENTQL_DATABASE_URL,
     SEGMENTQL_REDIS_URL, SEGMENTQL_S3_ENDPOINT_URL. Ctrl-C and SIGTERM stop everything; the data
-    stay.
+    stay, and so do the ports. `segmentql reset` deletes the data.
     """
-    from segmentql.local.up import Commands, run_up  # noqa: PLC0415 - no other command needs it
+    # No other command needs them.
+    from segmentql.local.plan import Commands, Options  # noqa: PLC0415
+    from segmentql.local.terminal import Terminal, printable  # noqa: PLC0415
+    from segmentql.local.up import run_up  # noqa: PLC0415
 
+    options = Options(port=port, workers=workers, demo=demo, verbose=verbose)
     try:
-        asyncio.run(run_up(data_dir, port=port, workers=workers, say=_say, commands=Commands()))
+        asyncio.run(run_up(data_dir, options, say=Terminal().say, commands=Commands()))
     except (LocalServerError, SettingsError) as error:
-        raise click.ClickException(_printable(str(error))) from error
-
-
-def _say(line: str) -> None:
-    # A terminal that is gone must not keep us from stopping the children.
-    with contextlib.suppress(OSError):
-        click.echo(_printable(line))
-
-
-def _printable(text: str) -> str:
-    """The text with a path's bytes that are not UTF-8 escaped."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise click.ClickException(printable(str(error))) from error

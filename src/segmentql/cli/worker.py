@@ -5,14 +5,19 @@ import os
 import click
 
 from segmentql import logs
+from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import check_reach
 
 
-@click.command()
+@click.command(epilog=exits("worker"))
 def worker() -> None:
-    """Carry out jobs until SIGTERM: ends of memberships, deletions of segments, rollouts."""
+    """Run jobs until SIGTERM, against services that run elsewhere.
+
+    Jobs are ends of memberships, deletions of segments, rollouts and reports.
+    """
     from segmentql.worker import run  # noqa: PLC0415 - every actor with all it needs
     from segmentql.worker_http import listen  # noqa: PLC0415
 
@@ -26,5 +31,6 @@ def worker() -> None:
     except OSError as error:
         where, why = f"{settings.host}:{settings.worker_port}", os.strerror(error.errno or 0)
         raise click.ClickException(f"cannot listen at {where}: {why}") from None
-    logs.configure(settings)
+    logs.configure(settings, program="worker")
+    check_database(settings)
     run(settings, listening)

@@ -26,7 +26,7 @@ _REFUSED_BY_SCALAR: Final = re.compile(
 )
 ALLOWED: Final = {
     "Int": "a whole number from -2147483648 to 2147483647",
-    "ID": "a string or a whole number",
+    "ID": "a string or an integer, without fraction and exponent",
     "String": "a string",
     "Boolean": "true or false",
 }

@@ -20,7 +20,6 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLEnumType,
     GraphQLField,
-    GraphQLID,
     GraphQLInterfaceType,
     GraphQLList,
     GraphQLNonNull,
@@ -50,6 +49,15 @@ from segmentql.graphql.plans import (
     Waiting,
     Write,
 )
+from segmentql.graphql.scalars import ID
+from segmentql.graphql.sizes import (
+    FIELD_BYTES,
+    LIST_BYTES,
+    NULL_BYTES,
+    OBJECT_BYTES,
+    SCALAR_BYTES,
+    TEXT_BYTES,
+)
 
 MAX_FIELDS: Final = 1000
 """Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
@@ -72,7 +80,7 @@ def make_plan(
             raise Unplanned
         asked = [operation.selection_set]
         if operation.operation is OperationType.QUERY and schema.query_type:
-            return QueryPlan(schema, operation, compiler.fields(schema.query_type, asked))
+            return QueryPlan(schema, operation, compiler.query(schema.query_type, asked))
         if operation.operation is OperationType.MUTATION and schema.mutation_type:
             return ChangePlan(schema, operation, compiler.change(schema.mutation_type, asked))
     except Unplanned:
@@ -89,16 +97,34 @@ class _Compiler:
             if isinstance(node, FragmentDefinitionNode)
         }
 
-    def fields(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Sequence[Fill]:
-        """What fills the dict of an object of type `parent`, in the response's order."""
+    def query(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Sequence[Fill]:
+        """What fills the response's data."""
+        fills, size = self.fields(parent, sets)
+        return [_counted(fills[0], size), *fills[1:]] if fills else []
+
+    def fields(
+        self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
+    ) -> tuple[Sequence[Fill], int]:
+        """What fills the dict of an object of type `parent`, in the response's order.
+
+        Also the bytes of the object as far as they do not depend on its values, which the caller
+        counts.
+        """
         grouped = self._grouped(parent, sets)
         self._fields_left -= len(grouped)
         if self._fields_left < 0:
             raise Unplanned
-        return [
-            _if(conditions, self._field(parent, key, nodes))
-            for key, (nodes, conditions) in grouped.items()
-        ]
+        fills = []
+        total = OBJECT_BYTES
+        for key, (nodes, conditions) in grouped.items():
+            fill, size = self._field(parent, key, nodes)
+            size += FIELD_BYTES + len(key)
+            if conditions:
+                fill = _if(conditions, _counted(fill, size))
+            else:
+                total += size
+            fills.append(fill)
+        return fills, total
 
     def change(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Change:
         """The one field that is asked of a mutation."""
@@ -116,8 +142,12 @@ class _Compiler:
             permissions=[permission() for permission in definition.permission_classes],
             arguments=arguments_of(field, nodes[0]),
             resolve=resolver.wrapped_func,  # type: ignore[arg-type]
-            fill=_source(key, self._write(field.type, _below(nodes))),
+            fill=self._payload(key, field, nodes),
         )
+
+    def _payload(self, key: str, field: GraphQLField, nodes: Sequence[FieldNode]) -> Fill:
+        write, size = self._write(field.type, _below(nodes))
+        return _counted(_source(key, write), FIELD_BYTES + len(key) + size)
 
     def _grouped(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> _Asked:
         grouped: _Asked = {}
@@ -162,18 +192,22 @@ class _Compiler:
                 raise Unplanned
             self._collect(parent, fragment.selection_set, grouped, spread, conditions)
 
-    def _field(self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]) -> Fill:
+    def _field(
+        self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]
+    ) -> tuple[Fill, int]:
         node = nodes[0]
         name = node.name.value
         if name == "__typename":
-            return _constant(key, parent.name)
+            return _constant(key, parent.name), TEXT_BYTES + len(parent.name)
         field, definition = _known(parent, node)
         sets = _below(nodes)
-        write = self._write(field.type, sets)
+        write, size = self._write(field.type, sets)
         if definition.base_resolver is None:
-            return _attribute(key, definition.python_name, write)
+            of_kind = _text_attribute if _is_text(field.type) else _attribute
+            return of_kind(key, definition.python_name, write), size
         arguments = arguments_of(field, node)
-        return _resolver(key, definition, arguments, write, self._asked_below(field.type, sets))
+        below = self._asked_below(field.type, sets)
+        return _resolver(key, definition, arguments, write, below), size
 
     def _asked_below(
         self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
@@ -184,24 +218,33 @@ class _Compiler:
         asked = self._grouped(parent, sets).values()
         return frozenset(nodes[0].name.value for nodes, _ in asked if not nodes[0].arguments)
 
-    def _write(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> Write:
+    def _write(
+        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+    ) -> tuple[Write, int]:
+        """How a value is written, and the bytes that any value has, which the caller counts."""
         if isinstance(kind, GraphQLNonNull):
             return self._write_value(kind.of_type, sets)
-        write = self._write_value(kind, sets)
-        return lambda value, run: None if value is None else write(value, run)
+        write, size = self._write_value(kind, sets)
+        return _nullable(write, size - NULL_BYTES), min(size, NULL_BYTES)
 
-    def _write_value(self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]) -> Write:
+    def _write_value(
+        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+    ) -> tuple[Write, int]:
         """How a value that must not be null is written; each of these refuses None."""
         if isinstance(kind, GraphQLList):
             if isinstance(named_type(kind), GraphQLInterfaceType):
-                return _no_list
-            return _list(self._write(kind.of_type, sets))
+                return _no_list, LIST_BYTES
+            item, item_size = self._write(kind.of_type, sets)
+            return _list(item, item_size + 1), LIST_BYTES
         if isinstance(kind, GraphQLObjectType) and kind.is_type_of is None:
-            return _object(self.fields(kind, sets))
-        if kind in {GraphQLString, GraphQLID}:
-            return _text(kind)
-        if isinstance(kind, GraphQLScalarType | GraphQLEnumType):
-            return _leaf(kind)
+            fills, size = self.fields(kind, sets)
+            return _object(fills), size
+        if kind in {GraphQLString, ID}:
+            return _text(kind), TEXT_BYTES
+        if isinstance(kind, GraphQLEnumType):
+            return _leaf(kind), TEXT_BYTES + min(map(len, kind.values))
+        if isinstance(kind, GraphQLScalarType):
+            return _leaf(kind), SCALAR_BYTES.get(kind.name, 1)
         raise Unplanned
 
 
@@ -253,6 +296,16 @@ def _if(conditions: _Conditions, fill: Fill) -> Fill:
     return fill_if
 
 
+def _counted(fill: Fill, size: int) -> Fill:
+    """Fill, and count the bytes that the value has in any case."""
+
+    def fill_counted(source: Any, into: dict[str, Any], run: Run) -> None:
+        run.room -= size
+        fill(source, into, run)
+
+    return fill_counted
+
+
 def _constant(key: str, value: object) -> Fill:
     def fill(source: Any, into: dict[str, Any], run: Run) -> None:
         into[key] = value
@@ -270,6 +323,20 @@ def _source(key: str, write: Write) -> Fill:
 def _attribute(key: str, name: str, write: Write) -> Fill:
     def fill(source: Any, into: dict[str, Any], run: Run) -> None:
         into[key] = write(getattr(source, name), run)
+
+    return fill
+
+
+def _text_attribute(key: str, name: str, write: Write) -> Fill:
+    """As `_attribute` does, without a call for a string: most values are some."""
+
+    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
+        value = getattr(source, name)
+        if type(value) is str:
+            run.room -= len(value)
+            into[key] = value
+        else:
+            into[key] = write(value, run)
 
     return fill
 
@@ -310,10 +377,25 @@ def _no_list(value: Any, run: Run) -> list[Any]:
     return []
 
 
-def _list(write: Write) -> Write:
+def _nullable(write: Write, beyond_null: int) -> Write:
+    if beyond_null <= 0:
+        return lambda value, run: None if value is None else write(value, run)
+
+    def write_nullable(value: Any, run: Run) -> Any:
+        if value is None:
+            return None
+        run.room -= beyond_null
+        return write(value, run)
+
+    return write_nullable
+
+
+def _list(write: Write, item_size: int) -> Write:
     def write_list(value: Any, run: Run) -> list[Any]:
         if type(value) is not list:
             raise PlanFailed
+        run.room -= item_size * len(value)
+        run.check_room()
         return [write(item, run) for item in value]
 
     return write_list
@@ -331,8 +413,20 @@ def _object(fields: Sequence[Fill]) -> Write:
     return write_object
 
 
+def _is_text(kind: GraphQLOutputType) -> bool:
+    return (kind.of_type if isinstance(kind, GraphQLNonNull) else kind) in {
+        GraphQLString,
+        ID,
+    }
+
+
 def _text(kind: GraphQLScalarType) -> Write:
-    return lambda value, run: value if type(value) is str else _written(kind, value)
+    def write_text(value: Any, run: Run) -> Any:
+        text = value if type(value) is str else _written(kind, value)
+        run.room -= len(text)
+        return text
+
+    return write_text
 
 
 def _leaf(kind: GraphQLScalarType | GraphQLEnumType) -> Write:

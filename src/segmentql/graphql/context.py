@@ -13,7 +13,9 @@ from segmentql.adapters.storage import Storage
 from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.batching import L, Loaders
+from segmentql.graphql.causes import Cause
 from segmentql.graphql.deadlines import Deadline
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import Unhurried
 
 T = TypeVar("T")
@@ -46,6 +48,29 @@ class Context:
 
     changes: bool = False
     """Whether what is being executed may change something."""
+
+    cause: Cause | None = None
+    """Why the request was rejected or failed, for its log line."""
+
+    response_bytes: int = 0
+    """The most that the response may have."""
+
+    room: int = 0
+    """Of these, how many are not counted yet."""
+
+    def take(self, size: int) -> None:
+        """Count bytes of the response.
+
+        Raises:
+            ResponseTooLarge: it has more than it may have.
+        """
+        self.room -= size
+        if self.room < 0:
+            raise self.too_large()
+
+    def too_large(self) -> ResponseTooLarge:
+        """The error of a response that has more bytes than it may have."""
+        return ResponseTooLarge(self.response_bytes, self.response_bytes - self.room)
 
     @property
     def actor(self) -> str | None:

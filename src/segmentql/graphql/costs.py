@@ -1,10 +1,14 @@
 """How much an operation may cost, estimated before it is executed.
 
-An object costs 1, and so does each of a list; what is below a list is multiplied by its size: the
-`first` of a page, the number of ids asked for, or, where nothing says it, a guess. Plain attributes
-cost nothing. A field that costs more than its object says so where it is declared:
+An object costs 1, and so does each object of a list. A list multiplies the cost of its selection by
+its size: the `first` of a page, the number of ids in the argument, or a guess if the size is
+unknown. Plain attributes cost nothing, except long texts. A field that costs more than its object
+declares that:
 
-    member_count: int = strawberry.field(metadata=cost(weight=100), ...)
+    member_count: int = strawberry.field(metadata=cost(SCAN), ...)
+    description: str | None = strawberry.field(metadata=cost(characters=4096), ...)
+
+A size that cannot be read from the request counts as the largest size that the field allows.
 
 Compiled once an operation: a number where no variable matters, else a function of the variables.
 After GitHub's and Shopify's rate limits of GraphQL.
@@ -12,6 +16,7 @@ After GitHub's and Shopify's rate limits of GraphQL.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from strawberry.types.field import StrawberryField
@@ -30,6 +35,7 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    NullValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -37,7 +43,6 @@ from graphql import (
     VariableNode,
     get_named_type,
     is_composite_type,
-    is_object_type,
     value_from_ast_untyped,
 )
 from segmentql import values
@@ -47,6 +52,14 @@ CHANGE: Final = 10
 
 GUESS: Final = 5
 """Of a list whose size nothing says."""
+
+SCAN: Final = 100
+"""The weight of a field whose statement reads every row of a segment, for instance to count them.
+
+An index-only scan of 100,000 rows takes about as long as reading 100 objects does."""
+
+CHARACTERS_PER_COST: Final = 4096
+"""A text that may have this many characters costs as much as an object."""
 
 INTROSPECTION: Final = {
     "types": 100,
@@ -76,11 +89,28 @@ class Weight:
     """Of the list; None: `first`, or a guess."""
     size_of: str | None = None
     """The argument, a list, that is as long as the answer."""
+    max_first: int = values.MAX_PAGE_ROWS
+    """The largest `first` that the field accepts."""
 
 
-def cost(weight: int = 0, *, size: int | None = None, size_of: str | None = None) -> dict[str, Any]:
-    """A field's `metadata`, that says what it costs."""
-    return {_KEY: Weight(weight, size, size_of)}
+def cost(
+    weight: int = 0,
+    *,
+    size: int | None = None,
+    size_of: str | None = None,
+    max_first: int = values.MAX_PAGE_ROWS,
+    characters: int = 0,
+) -> dict[str, Any]:
+    """Return a field's `metadata`, which declares its cost.
+
+    Args:
+        weight: added for each object that has the field.
+        size: of the field's list, if it is known.
+        size_of: the name of the list argument that has as many items as the field's list.
+        max_first: the largest `first` that the field accepts.
+        characters: the most that the field's text, or all texts of its list, may have.
+    """
+    return {_KEY: Weight(weight + characters // CHARACTERS_PER_COST, size, size_of, max_first)}
 
 
 Variables: TypeAlias = Mapping[str, Any]
@@ -137,6 +167,7 @@ _Selected: TypeAlias = tuple[Amount, Amount]
 class _Estimator:
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._schema = schema
+        self._page_types = _page_types(schema)
         self._fragments = {
             node.name.value: node
             for node in document.definitions
@@ -147,14 +178,16 @@ class _Estimator:
     def selected(self, parent: Any, selection_set: SelectionSetNode | None) -> _Selected:
         own: Amount = 0
         a_row: Amount = 0
-        is_page = is_object_type(parent) and {"nodes", "pageInfo"} <= parent.fields.keys()
+        is_page = parent in self._page_types
         for node in selection_set.selections if selection_set else ():
             if isinstance(node, FieldNode):
-                amount = self._field(parent, node, is_page=is_page)
-                if is_page and node.name.value in {"nodes", "edges"}:
-                    a_row = _add(a_row, amount)
+                field = self._definition(parent, node.name.value)
+                if field is None:
+                    continue
+                if is_page and _has_unknown_size(field):  # the page multiplies it
+                    a_row = _add(a_row, self._object(field, node))
                 else:
-                    own = _add(own, amount)
+                    own = _add(own, self._field(field, node))
                 continue
             of_own, of_row = self._fragment(parent, node)
             own, a_row = _add(own, of_own), _add(a_row, of_row)
@@ -185,23 +218,26 @@ class _Estimator:
             self._known[name] = _counted_once(own), _counted_once(a_row)
         return self._known[name]
 
-    def _field(self, parent: Any, node: FieldNode, *, is_page: bool) -> Amount:
-        """What a field costs, for one object that has it (of a page: for one row)."""
-        field = self._definition(parent, node.name.value)
-        if field is None:
-            return 0
+    def _field(self, field: GraphQLField, node: FieldNode) -> Amount:
+        """What a field costs, for one object that has it."""
         declared = _declared(field)
         if not is_composite_type(get_named_type(field.type)):
             return declared.weight
-        own, a_row = self.selected(get_named_type(field.type), node.selection_set)
-        if "first" in field.args:  # the object is a page
-            rows = _page_size(field, node)
+        if "first" in field.args:
+            rows = _page_size(field, node, declared)
+            if _is_list(field.type):
+                return _add(declared.weight, _times(rows, self._object(field, node)))
+            own, a_row = self.selected(get_named_type(field.type), node.selection_set)
             return _add(declared.weight + 1, _add(own, _times(rows, a_row)))
-        each = _add(1, _add(own, a_row))
-        is_items = is_page and node.name.value in {"nodes", "edges"}  # the page multiplies
-        if is_items or not _is_list(field.type):
+        each = self._object(field, node)
+        if not _is_list(field.type):
             return _add(declared.weight, each)
         return _add(declared.weight, _times(_list_size(field, node, declared), each))
+
+    def _object(self, field: GraphQLField, node: FieldNode) -> Amount:
+        """What one object costs that a field returns."""
+        own, a_row = self.selected(get_named_type(field.type), node.selection_set)
+        return _add(1, _add(own, a_row))
 
     def _definition(self, parent: Any, name: str) -> GraphQLField | None:
         if name in {"__schema", "__type"}:
@@ -223,19 +259,53 @@ def _is_list(kind: Any) -> bool:
     return isinstance(kind, GraphQLList)
 
 
-def _page_size(field: GraphQLField, node: FieldNode) -> Amount:
-    default = field.args["first"].default_value
-    rows = default if isinstance(default, int) else GUESS
+@lru_cache(maxsize=8)
+def _page_types(schema: GraphQLSchema) -> frozenset[Any]:
+    """The types of pages: `first` of the field that returns one sizes the lists of the page."""
+    return frozenset(
+        get_named_type(field.type)
+        for kind in schema.type_map.values()
+        if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType)
+        for field in kind.fields.values()
+        if "first" in field.args and not _is_list(field.type)
+    )
+
+
+def _has_unknown_size(field: GraphQLField) -> bool:
+    """Whether a field of a page is a list of objects whose size only the page knows."""
+    declared = _declared(field)
+    return (
+        _is_list(field.type)
+        and is_composite_type(get_named_type(field.type))
+        and declared.size is None
+        and declared.size_of is None
+        and "first" not in field.args
+    )
+
+
+def _page_size(field: GraphQLField, node: FieldNode, declared: Weight) -> Amount:
+    most = declared.max_first
+    default = _rows(field.args["first"].default_value, most, most)
     given = _argument(node, "first")
     if isinstance(given, VariableNode):
         name = given.name.value
-        return lambda once: _rows(once.variables.get(name), rows)
-    return _rows(int(given.value), rows) if isinstance(given, IntValueNode) else rows
+        return lambda once: _rows(once.variables.get(name), default, most)
+    if isinstance(given, IntValueNode):
+        return _rows(int(given.value), default, most)
+    return default if given is None or isinstance(given, NullValueNode) else most
 
 
-def _rows(given: object, default: int) -> int:
-    # What is out of range is refused, by a name that says more than "cost".
-    return min(max(given, 0), values.MAX_PAGE_ROWS) if isinstance(given, int) else default
+def _rows(given: object, default: int, most: int) -> int:
+    """The size of a page, for a `first` as the client sent it.
+
+    GraphQL's Int accepts whole floats. A value out of range, or of another type, is rejected later
+    with a better message than one about the cost.
+    """
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, int | float) or given != given // 1:
+        return most
+    return min(max(int(given), 0), most)
 
 
 def _list_size(field: GraphQLField, node: FieldNode, declared: Weight) -> Amount:

@@ -30,11 +30,13 @@ from graphql import (
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.arguments import name_argument
+from segmentql.graphql.causes import REJECTED_CHANGES, Cause, cause_of
 from segmentql.graphql.context import Context
 from segmentql.graphql.documents import Documents, Manners, Operation
-from segmentql.graphql.failures import limit_exceeded, tell_all
+from segmentql.graphql.failures import Code, limit_exceeded, tell_all, tell_too_large
 from segmentql.graphql.limits import Limits, check_variables
 from segmentql.graphql.plans import Outcome, PlanFailed
+from segmentql.graphql.sizes import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.turns import OneByOne
 from segmentql.logs import RequestLog
 
@@ -66,6 +68,8 @@ class Answer:
 
     body: dict[str, Any]
     executed: bool
+    size: int = 0
+    """Bytes of the body, at least."""
 
 
 class MethodNotAllowed(Exception):
@@ -106,9 +110,12 @@ class Engine:
             MethodNotAllowed: `queries_only` is set and the operation is none.
         """
         started = time.perf_counter()
+        context.response_bytes = context.room = self._limits.response_bytes
         outcome = "refused"
         name = "invalid"
         cost: int | None = None
+        rejected_changes: list[Cause] = []
+        is_logged = True
         metrics.REQUESTS_UNDER_WAY.inc()
         try:
             prepared = await self._documents.prepare(request.query)
@@ -121,8 +128,10 @@ class Engine:
             name = self._bounded(operation.node)
             if not operation.is_query:
                 if queries_only:
+                    is_logged = False  # the view does
                     raise MethodNotAllowed
                 context.primary = context.changes = True
+                REJECTED_CHANGES.set(rejected_changes)
             try:
                 cost = self._affordable(operation, request)
             except GraphQLError as error:
@@ -143,20 +152,24 @@ class Engine:
             return answer
         except asyncio.CancelledError:
             outcome = "cancelled"
+            context.cause = _cause_of_cancellation(context)
             raise
         finally:
             metrics.REQUESTS_UNDER_WAY.dec()
             seconds = time.perf_counter() - started
             self._count(name, outcome, seconds)
-            if self._log:
-                self._log.info(
-                    "request",
+            if self._log and is_logged:
+                cause = context.cause or next(iter(rejected_changes), None)
+                self._log.executed(
+                    failed=cause is not None,
+                    is_fault=cause is not None and cause.is_fault,
                     request_id=context.request_id,
                     operation=name,
                     outcome=outcome,
                     duration_ms=round(seconds * 1000, 3),
                     cost=cost,
                     key=context.caller.name,
+                    **(cause.fields if cause else {}),
                 )
 
     def _count(self, name: str, outcome: str, seconds: float) -> None:
@@ -189,19 +202,25 @@ class Engine:
         if operation.plan is not None:
             try:
                 data = await operation.plan.run(context, request.variables or {})
-                return Answer({"data": data}, executed=True)
+                return Answer({"data": data}, executed=True, size=_counted(context))
+            except ResponseTooLarge as error:
+                return self._too_large(error, context)
             except PlanFailed as failed:
                 outcome = failed.outcome
                 if isinstance(failed.__cause__, Unavailable | TimedOut):
                     # graphql-core is to tell it, not to wait for it once more.
                     context.fault = failed.__cause__
+        context.room = context.response_bytes  # it is built from its beginning again
         result = await self._execute(document, request, context, outcome)
+        for found in result.errors or ():
+            if isinstance(found, ResponseTooLarge):
+                return self._too_large(found, context)
         if result.data is None and not any(error.path for error in result.errors or ()):
             return self._refused(
                 [name_argument(error, document, operation.node) for error in result.errors or ()],
                 context,
             )
-        return Answer(self._body(result, context), executed=True)
+        return Answer(self._body(result, context), executed=True, size=_counted(context))
 
     async def _execute(
         self,
@@ -219,7 +238,7 @@ class Engine:
             operation_name=request.operation_name,
             max_coercion_errors=MAX_COERCION_ERRORS,
             hide_suggestions=not self._manners.suggestions,
-            executor_class=self._schema.execution_context_class,
+            executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
             middleware=[outcome] if outcome else None,
         )
@@ -240,12 +259,38 @@ class Engine:
 
     @staticmethod
     def _refused(errors: Sequence[GraphQLError], context: Context) -> Answer:
-        told = tell_all(errors, executed=False, request_id=context.request_id)
-        return Answer({"errors": told}, executed=False)
+        return Answer({"errors": _tell(errors, context, executed=False)}, executed=False)
+
+    @staticmethod
+    def _too_large(error: ResponseTooLarge, context: Context) -> Answer:
+        told = tell_too_large(error, changes=context.changes)
+        context.cause = Cause(Code.LIMIT_EXCEEDED, told["message"])
+        return Answer({"data": None, "errors": [told]}, executed=True)
 
     @staticmethod
     def _body(result: ExecutionResult, context: Context) -> dict[str, Any]:
         if not result.errors:
             return {"data": result.data}
-        told = tell_all(result.errors, executed=True, request_id=context.request_id)
-        return {"data": result.data, "errors": told}
+        return {"data": result.data, "errors": _tell(result.errors, context, executed=True)}
+
+
+def _cause_of_cancellation(context: Context) -> Cause:
+    if context.deadline and context.deadline.has_passed:
+        limit = "SEGMENTQL_REQUEST_TIMEOUT_SECONDS"
+        return Cause(Code.TIMEOUT, f"the request took longer than {limit}")
+    return Cause("CANCELLED", "the server stops, or the client has gone")
+
+
+def _tell(
+    errors: Sequence[GraphQLError], context: Context, *, executed: bool
+) -> list[dict[str, Any]]:
+    """Return the errors as the client gets them, and note their cause for the log line."""
+    told = tell_all(errors, executed=executed, request_id=context.request_id)
+    if errors:
+        context.cause = cause_of(errors, [error["extensions"]["code"] for error in told])
+    return told
+
+
+def _counted(context: Context) -> int:
+    """The bytes that were counted of a response."""
+    return context.response_bytes - context.room

@@ -8,13 +8,14 @@ fault of ours is masked, logged with the request's id, and counted.
 import enum
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import strawberry
 import structlog
 
 from graphql import GraphQLError
 from segmentql import errors, metrics
+from segmentql.graphql.causes import REJECTED_CHANGES, Cause
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,13 @@ def _(refusal: errors.InvalidInput) -> MutationError:
 
 
 def mutation_errors(refused: errors.Refused) -> list[MutationError]:
-    return [as_mutation_error(refusal) for refusal in refused.refusals]
+    """Return what a payload says of a rejected change, and note it for the request's log line."""
+    found = [as_mutation_error(refusal) for refusal in refused.refusals]
+    causes = REJECTED_CHANGES.get()
+    if causes is not None and found:
+        reason = f"{type(found[0]).__name__}: {'.'.join(found[0].path)}"
+        causes.append(Cause(str(found[0].code.name), reason, len(found)))
+    return found
 
 
 class InputCheck:
@@ -130,6 +137,29 @@ class InputCheck:
         """Raise `Refused` with everything that was wrong, if anything was."""
         if self._refusals:
             raise errors.Refused(*self._refusals)
+
+
+MAX_ECHO_CHARACTERS: Final = 40
+"""How much of a value an error message repeats."""
+
+MAX_MESSAGE_CHARACTERS: Final = 1000
+"""Of one error message. Messages of graphql-core repeat what the client sent."""
+
+
+def shortened(text: str) -> str:
+    """Return a value for an error message: its beginning and its length if it is long."""
+    if len(text) <= MAX_ECHO_CHARACTERS:
+        return text
+    return f"{text[:MAX_ECHO_CHARACTERS]}... ({len(text)} characters)"
+
+
+def bounded_message(message: str) -> str:
+    """Return an error message without its middle if it is long."""
+    if len(message) <= MAX_MESSAGE_CHARACTERS:
+        return message
+    half = MAX_MESSAGE_CHARACTERS // 2
+    left_out = len(message) - 2 * half
+    return f"{message[:half]}... ({left_out} characters left out) ...{message[-half:]}"
 
 
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
@@ -173,6 +203,19 @@ def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
         raise bad_request(argument, bad.problem, bad.allowed) from None
 
 
+def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T | None:
+    """Apply a rule of `values` to a query's argument; None if it is absent or null.
+
+    An empty string is a value like any other: the rule decides on it.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST.
+    """
+    if given is None or given is strawberry.UNSET:
+        return None
+    return argument_value(rule, given, argument)
+
+
 def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, Any]:
     """Write one GraphQL error as clients see it; `executed` is false for a refused document."""
     formatted: dict[str, Any] = dict(error.formatted)
@@ -195,6 +238,7 @@ def tell(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, A
         log.error("request_failed", request_id=request_id, path=error.path, exc_info=cause or error)
         formatted["message"] = "Something went wrong on our side."
         extensions = {"code": Code.INTERNAL, "requestId": request_id}
+    formatted["message"] = bounded_message(formatted["message"])
     formatted["extensions"] = extensions
     metrics.ERRORS.labels(extensions["code"]).inc()
     return formatted
@@ -220,6 +264,31 @@ def tell_late(seconds: float, *, changes: bool) -> dict[str, Any]:
         told += ": each of its changes was made whole or not at all. Read to see which"
         extensions["outcomeUnknown"] = True
     return {"message": f"{told}.", "extensions": extensions}
+
+
+def tell_too_large(error: GraphQLError, *, changes: bool) -> dict[str, Any]:
+    """Format the error of a response that is larger than the service sends."""
+    metrics.ERRORS.labels(Code.LIMIT_EXCEEDED).inc()
+    message = error.message
+    extensions: dict[str, Any] = dict(error.extensions or {})
+    if changes:
+        message += (
+            " The mutation was executed up to and including the field that made the response too"
+            " large, and its changes are kept. Read to see them."
+        )
+        extensions["outcomeUnknown"] = True
+    return {"message": message, "extensions": extensions}
+
+
+def tell_unsent(*, changes: bool) -> dict[str, Any]:
+    """Format the error of a large response for which clients that do not read leave no room."""
+    metrics.ERRORS.labels(Code.UNAVAILABLE).inc()
+    message = "Too many large responses wait for clients that do not read them."
+    extensions: dict[str, Any] = {"code": Code.UNAVAILABLE}
+    if changes:
+        message += " The mutation was executed. Read to see what it changed."
+        extensions["outcomeUnknown"] = True
+    return {"message": message, "extensions": extensions}
 
 
 def tell_all(

@@ -3,7 +3,8 @@
 Validation compares fields with each other, and so costs up to the square of a document's size. A
 document is counted in one walk: tokens, aliases, directives, fragments, fields of the same name
 beside each other, and list items as they are written; depth and root fields through fragments,
-each of which is looked at once.
+each of which is looked at once. The same walk checks the length of every name and number, because
+responses repeat names and error messages repeat numbers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,19 +13,23 @@ from typing import Any, Final
 
 from graphql import (
     DocumentNode,
+    EnumValueNode,
     FieldNode,
+    FloatValueNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
     InlineFragmentNode,
+    IntValueNode,
     ListValueNode,
+    NameNode,
     Node,
     ObjectValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
     parse,
 )
-from segmentql.graphql.failures import limit_exceeded
+from segmentql.graphql.failures import Code, limit_exceeded, shortened
 
 MAX_FRAGMENTS: Final = 50
 """Fragments that a document may define."""
@@ -32,9 +37,19 @@ MAX_FRAGMENTS: Final = 50
 MAX_REPEATS: Final = 100
 """Fields that a document may give a name which another beside it has: they must be compared."""
 
-
 MAX_VARIABLE_VALUES: Final = 10_000
 """Values in the lists and objects of all variables."""
+
+MAX_NAME_CHARACTERS: Final = 255
+"""Characters of one name: of a field, alias, argument, variable, fragment, operation or directive.
+
+A response repeats an alias for each object, so a long alias multiplies."""
+
+MAX_NUMBER_CHARACTERS: Final = 255
+"""Characters of one number. Python refuses to convert integers of more than 4,300 digits."""
+
+MAX_QUERY_CHARACTERS: Final = 262_144
+"""Characters of a document. The lexer reads comments and strings one character at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,7 @@ class Limits:
     root_fields: int
     list_items: int
     cost: int
+    response_bytes: int
 
 
 def parsed(query: str, limits: Limits) -> DocumentNode:
@@ -56,6 +72,7 @@ def parsed(query: str, limits: Limits) -> DocumentNode:
     Raises:
         GraphQLError: its syntax, or LIMIT_EXCEEDED. `value` is "at least" where counting stopped.
     """
+    _check("query characters", len(query), MAX_QUERY_CHARACTERS)
     try:
         document = parse(query, max_tokens=limits.tokens)
         _unlink_tokens(document)
@@ -105,6 +122,21 @@ def _check(what: str, value: int, limit: int) -> None:
         raise limit_exceeded(what, limit=limit, value=value)
 
 
+def _check_number(node: IntValueNode | FloatValueNode) -> None:
+    if len(node.value) > MAX_NUMBER_CHARACTERS:
+        raise GraphQLError(
+            f"The number {shortened(node.value)} is too long."
+            f" A number may have at most {MAX_NUMBER_CHARACTERS} characters.",
+            nodes=node,
+            extensions={
+                "code": Code.LIMIT_EXCEEDED,
+                "argument": "number characters",
+                "limit": MAX_NUMBER_CHARACTERS,
+                "value": len(node.value),
+            },
+        )
+
+
 class _Walk:
     """Counts one document."""
 
@@ -138,6 +170,10 @@ class _Walk:
                 self._aliases += node.alias is not None
             if isinstance(node, FieldNode | FragmentDefinitionNode | OperationDefinitionNode):
                 self._count_repeats(node.selection_set)
+            elif isinstance(node, NameNode | EnumValueNode):
+                _check("name characters", len(node.value), MAX_NAME_CHARACTERS)
+            elif isinstance(node, IntValueNode | FloatValueNode):
+                _check_number(node)
             elif isinstance(node, ListValueNode):
                 _check("list items", len(node.values), self._limits.list_items)
             if isinstance(node, ListValueNode | ObjectValueNode):

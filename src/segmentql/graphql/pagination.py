@@ -1,8 +1,8 @@
 """Relay connections with keyset cursors: a page costs the same wherever it begins.
 
 A cursor is the sort key of its row, so that rows which come and go between two pages neither
-repeat others nor hide them. It is opaque, and carries a check sum: one that was changed on the way
-is refused rather than read as another place.
+repeat others nor hide them. It is opaque, and carries a check sum of the key, the list and the
+list's filters. A cursor of another list, or one that was changed on the way, is rejected.
 """
 
 import base64
@@ -11,13 +11,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import orjson
 import strawberry
 
 from segmentql import values
-from segmentql.errors import BadValue
 from segmentql.graphql.failures import bad_request, limit_exceeded
 
 T = TypeVar("T")
@@ -28,15 +27,20 @@ KeyRule: TypeAlias = Callable[[int | str], bool]
 """Says whether something may be one part of a sort key: the check sum keeps mistakes out, not a
 cursor that somebody made up."""
 
-CURSOR_ALLOWED: Final = "a cursor from an earlier page of the same list"
-_CHECK_BYTES: Final = 4
+Filter: TypeAlias = int | str | None
+
+CURSOR_ALLOWED: Final = "a cursor from an earlier page of the same list, with the same filters"
+_CHECK_BYTES: Final = 6
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 First: TypeAlias = Annotated[int | None, strawberry.argument(description="How many: 1 to 100.")]
 After: TypeAlias = Annotated[
-    str | None, strawberry.argument(description="The cursor that the page follows.")
+    str | None,
+    strawberry.argument(
+        description="A cursor of this list, with the same filters, that the page follows."
+    ),
 ]
 """The arguments of every connection, as `place` reads them."""
 
@@ -47,16 +51,34 @@ class PageInfo:
     has_previous_page: bool = strawberry.field(
         description="Whether this page was asked for with `after`."
     )
-    start_cursor: str | None = strawberry.field(description="The cursor of the first node.")
-    end_cursor: str | None = strawberry.field(
+    sort_keys: strawberry.Private["Sequence[SortKey]"]
+    place: strawberry.Private["Place"]
+
+    # Cursors are made by resolvers, so that only those are made that the client selects.
+
+    @strawberry.field(description="The cursor of the first node.")
+    def start_cursor(self) -> str | None:
+        return self.place.cursor(self.sort_keys[0]) if self.sort_keys else None
+
+    @strawberry.field(
         description="The cursor of the last node: give it as `after` for the next page."
     )
+    def end_cursor(self) -> str | None:
+        return self.place.cursor(self.sort_keys[-1]) if self.sort_keys else None
+
+
+def _cursor(root: "Edge[Any]") -> str:
+    return root.place.cursor(root.sort_key)
 
 
 @strawberry.type(description="A node and its place in the list.")
 class Edge(Generic[T]):
-    cursor: str = strawberry.field(description="This node's place: an opaque string.")
+    cursor: str = strawberry.field(
+        resolver=_cursor, description="This node's place: an opaque string."
+    )
     node: T = strawberry.field(description="The node itself.")
+    sort_key: strawberry.Private[SortKey]
+    place: strawberry.Private["Place"]
 
 
 @strawberry.type(description="A page of a list.")
@@ -69,18 +91,17 @@ class Connection(Generic[T]):
     @strawberry.field(description="The nodes of this page with their cursors.")
     def edges(self) -> list[Edge[T]]:
         return [
-            Edge(cursor=self.place.cursor(key), node=node)
+            Edge(sort_key=key, place=self.place, node=node)
             for key, node in zip(self.sort_keys, self.nodes, strict=True)
         ]
 
     @strawberry.field(description="Where this page stands in the list.")
     def page_info(self) -> PageInfo:
-        cursor, keys = self.place.cursor, self.sort_keys
         return PageInfo(
             has_next_page=self.has_more,
             has_previous_page=self.place.after is not None,
-            start_cursor=cursor(keys[0]) if keys else None,
-            end_cursor=cursor(keys[-1]) if keys else None,
+            sort_keys=self.sort_keys,
+            place=self.place,
         )
 
 
@@ -89,13 +110,15 @@ class Place:
     """Which page of which list is asked for."""
 
     kind: str
-    """The list's short name, so that a cursor of another list is refused."""
+    """The list's short name."""
 
+    filters: tuple[Filter, ...]
     first: int
     after: SortKey | None
 
     def cursor(self, key: SortKey) -> str:
-        return _written(orjson.dumps([self.kind, *key]))
+        """Write the cursor of a row; it is valid only for this list with these filters."""
+        return _written(self.kind, self.filters, orjson.dumps(key))
 
     def page(
         self, rows: Sequence[Row], node: Callable[[Row], T], key: Callable[[Row], SortKey]
@@ -116,9 +139,18 @@ def place(
     first: int | None,
     after: str | None,
     *,
+    filters: tuple[Filter, ...] = (),
     default: int = 50,
 ) -> Place:
-    """Read the arguments of a connection; `shape` is the rules of its sort key.
+    """Read the arguments of a connection.
+
+    Args:
+        kind: The list's short name.
+        shape: The rules of the list's sort key.
+        first: How many; None means `default`.
+        after: A cursor of the same list; None or UNSET means the beginning.
+        filters: The values that select the list's rows, the parent's number among them, each as
+            the services take it, so that two spellings of a filter are the same filter.
 
     Raises:
         GraphQLError: LIMIT_EXCEEDED for a `first` beyond the maximum, BAD_REQUEST for one below 1
@@ -129,7 +161,8 @@ def place(
         raise bad_request("first", f"{count} is too few", f"1 to {values.MAX_PAGE_ROWS}")
     if count > values.MAX_PAGE_ROWS:
         raise limit_exceeded("first", limit=values.MAX_PAGE_ROWS, value=count)
-    return Place(kind, count, _read(kind, shape, after) if isinstance(after, str) else None)
+    key = _read(kind, filters, shape, after) if isinstance(after, str) else None
+    return Place(kind, filters, count, key)
 
 
 def is_number(part: int | str) -> bool:
@@ -139,10 +172,7 @@ def is_number(part: int | str) -> bool:
 
 def is_slug(part: int | str) -> bool:
     """Whether it is the slug of a segment."""
-    try:
-        return isinstance(part, str) and bool(values.slug(part))
-    except BadValue:
-        return False
+    return isinstance(part, str) and values.is_slug(part)
 
 
 def is_moment(part: int | str) -> bool:
@@ -164,20 +194,23 @@ _FIRST_MOMENT: Final = moment_key(datetime.min.replace(tzinfo=UTC))
 _LAST_MOMENT: Final = moment_key(datetime.max.replace(tzinfo=UTC))
 
 
-def _written(payload: bytes) -> str:
-    check = hashlib.blake2s(payload, digest_size=_CHECK_BYTES).digest()
+def _written(kind: str, filters: tuple[Filter, ...], payload: bytes) -> str:
+    checked = orjson.dumps((kind, *filters)) + payload
+    check = hashlib.blake2s(checked, digest_size=_CHECK_BYTES).digest()
     return base64.urlsafe_b64encode(check + payload).rstrip(b"=").decode()
 
 
-def _read(kind: str, shape: tuple[KeyRule, ...], cursor: str) -> SortKey:
+def _read(
+    kind: str, filters: tuple[Filter, ...], shape: tuple[KeyRule, ...], cursor: str
+) -> SortKey:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         payload = base64.urlsafe_b64decode(padded)[_CHECK_BYTES:]
-        # Written anew and compared: base64 has several spellings of the same bytes.
-        if _written(payload) == cursor:
-            named, *key = orjson.loads(payload)
-            if named == kind and all(rule(part) for rule, part in zip(shape, key, strict=True)):
+        # Written again and compared, because base64 has several spellings of the same bytes.
+        if _written(kind, filters, payload) == cursor:
+            key = orjson.loads(payload)
+            if type(key) is list and all(rule(part) for rule, part in zip(shape, key, strict=True)):
                 return tuple(key)
     except (binascii.Error, ValueError, TypeError):
-        pass  # told below, as one with any other defect
+        pass  # rejected below, as one with any other defect
     raise bad_request("after", "this is not a cursor of this list", CURSOR_ALLOWED)

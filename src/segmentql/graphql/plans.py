@@ -24,10 +24,14 @@ from strawberry.permission import BasePermission
 from graphql import GraphQLSchema, OperationDefinitionNode
 from segmentql.graphql.context import Context, Info
 from segmentql.graphql.inputs import Arguments
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import TURN_SECONDS, let_others
 
 TURN_WRITES: Final = 50
 """Answers written in one turn in any case: what they ask for in turn shares a statement."""
+
+TURN_BYTES: Final = 65_536
+"""Bytes after which a turn may end before `TURN_WRITES` answers are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,25 @@ class PlanFailed(Exception):
 class Run:
     """One execution of a plan: what resolvers get, and what is still awaited."""
 
-    __slots__ = ("_infos", "context", "variables", "waiting")
+    __slots__ = ("_infos", "context", "room", "variables", "waiting")
 
     def __init__(self, context: Context, variables: VariableValues) -> None:
         self.context = context
         self.variables = variables
+        self.room = context.room
+        """How many bytes the response may still have."""
         self.waiting: list[Waiting] = []
         self._infos: dict[frozenset[str], Info] = {}
+
+    def check_room(self) -> None:
+        """Stop where the response is too large.
+
+        Raises:
+            ResponseTooLarge: it has more bytes than it may have.
+        """
+        if self.room < 0:
+            self.context.room = self.room
+            raise self.context.too_large()
 
     def info(self, below: frozenset[str]) -> Info:
         """What the resolver of a field gets below which these are asked for."""
@@ -91,16 +107,21 @@ class Run:
                 answers = [await waiting.answer for waiting in wave]
                 self.waiting = []
                 turn_ends = clock() + TURN_SECONDS
+                turn_room = self.room - TURN_BYTES
                 for number, ((_, into, key, write), answer) in enumerate(
                     zip(wave, answers, strict=True), start=1
                 ):
                     into[key] = write(answer, self)
-                    if number % TURN_WRITES == 0 and clock() > turn_ends:
+                    if (number % TURN_WRITES == 0 or self.room < turn_room) and clock() > turn_ends:
+                        self.check_room()
                         await let_others()
                         turn_ends = clock() + TURN_SECONDS
+                        turn_room = self.room - TURN_BYTES
         except BaseException:
             _let_go(self.waiting)
             raise
+        self.check_room()
+        self.context.room = self.room
         return data
 
 
@@ -144,6 +165,7 @@ class Plan(ABC):
 
         Raises:
             PlanFailed: something went wrong; execute the operation by graphql-core.
+            ResponseTooLarge: the response has more bytes than it may have.
         """
 
     def _begin(self, context: Context, variables: Mapping[str, Any]) -> Run:
@@ -166,6 +188,8 @@ class QueryPlan(Plan):
         run = self._begin(context, variables)
         try:
             return await run.fill(None, self._fields)
+        except ResponseTooLarge:
+            raise
         except Exception as error:
             raise PlanFailed from error
 
@@ -207,6 +231,8 @@ class ChangePlan(Plan):
             raise PlanFailed(Outcome(fault=error)) from error
         try:
             return await run.fill(payload, [change.fill])
+        except ResponseTooLarge:
+            raise
         except Exception as error:
             raise PlanFailed(Outcome(payload)) from error
 

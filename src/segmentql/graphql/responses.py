@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from segmentql import metrics
 from segmentql.errors import KeyFlaw
+from segmentql.graphql.causes import shorten
 from segmentql.graphql.failures import Code
 
 RETRY_SECONDS: Final = 1
@@ -24,12 +25,19 @@ class RequestRefused(Exception):
         code: Code = Code.BAD_REQUEST,
         *,
         headers: Mapping[str, str] | None = None,
+        reason: str = "",
         **extensions: object,
     ) -> None:
+        """Make it.
+
+        Args:
+            reason: The cause for the log line, if it is not the message.
+        """
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = headers
+        self.reason = shorten(reason or message)
         self.extensions = {"code": code, **extensions}
 
 
@@ -55,12 +63,23 @@ def unauthenticated(flaw: KeyFlaw) -> RequestRefused:
         KeyFlaw.MALFORMED: "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
     }.get(flaw, "This API key lets nobody in.")
     headers = {"www-authenticate": 'Bearer realm="segmentql"'}
-    return RequestRefused(401, message, Code.UNAUTHENTICATED, headers=headers)
+    reason = f"the API key is {flaw.replace('_', ' ')}"
+    return RequestRefused(401, message, Code.UNAUTHENTICATED, headers=headers, reason=reason)
 
 
 def not_allowed(message: str, allow: str) -> RequestRefused:
     """Say which methods would be right."""
     return RequestRefused(405, message, headers={"allow": allow})
+
+
+def unsupported_encoding() -> RequestRefused:
+    """Reject a compressed body, and say that only plain ones are read."""
+    return RequestRefused(
+        415,
+        "The body is compressed (Content-Encoding); send it as it is (identity).",
+        headers={"accept-encoding": "identity"},
+        allowed="identity",
+    )
 
 
 def body_too_slow(seconds: float) -> RequestRefused:

@@ -6,9 +6,18 @@ from datetime import UTC, datetime
 from typing import Final, NewType
 
 import strawberry
+from graphql.pyutils import inspect
 from strawberry.types.scalar import ScalarDefinition
 
-from graphql import GraphQLError, StringValueNode, ValueNode, print_ast
+from graphql import (
+    GraphQLError,
+    GraphQLID,
+    GraphQLNamedType,
+    GraphQLScalarType,
+    StringValueNode,
+    ValueNode,
+    print_ast,
+)
 from segmentql.graphql.failures import Code
 
 DATE_TIME_ALLOWED: Final = (
@@ -55,6 +64,38 @@ def serialize_date_time(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+def _id_of_json(value: object) -> str:
+    """Read an id that a variable holds: a string or an integer.
+
+    graphql-core also takes floats without a fraction, but a float does not hold every id:
+    1234567890123456789.0 is 1234567890123456768.
+
+    Raises:
+        GraphQLError: for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise GraphQLError(f"ID cannot represent value: {inspect(value)}")
+
+
+class _IdType(GraphQLScalarType):
+    reserved_types: Mapping[str, GraphQLNamedType] = {}
+    """graphql-core reserves the name for its own type."""
+
+
+ID: Final = _IdType(
+    GraphQLID.name,
+    description=GraphQLID.description,
+    coerce_output_value=GraphQLID.coerce_output_value,
+    coerce_input_value=_id_of_json,
+    coerce_input_literal=GraphQLID.coerce_input_literal,
+    value_to_literal=GraphQLID.value_to_literal,
+)
+"""GraphQL's own ID, except that numbers with a fraction or an exponent are rejected, as the
+specification wants it (https://spec.graphql.org/draft/#sec-ID.Input-Coercion)."""
+
 BigInt = NewType("BigInt", int)
 """A whole number that may be larger than GraphQL's Int."""
 
@@ -78,6 +119,16 @@ def parse_big_int(value: object, node: ValueNode | None = None) -> int:
 
 
 SCALARS: Final[Mapping[object, ScalarDefinition]] = {
+    strawberry.ID: ScalarDefinition(
+        name=ID.name,
+        description=ID.description,
+        specified_by_url=ID.specified_by_url,
+        serialize=ID.coerce_output_value,
+        parse_value=ID.coerce_input_value,
+        parse_literal=None,  # the implementation has it
+        implementation=ID,
+        origin=ID,
+    ),
     datetime: strawberry.scalar(
         name="DateTime",
         description=(

@@ -6,9 +6,8 @@ status codes that tell a refused document (400); one that wants `application/jso
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -26,10 +25,13 @@ from segmentql.callers import ANYBODY, Caller
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql import execution
 from segmentql.graphql.batching import Loaders
+from segmentql.graphql.causes import FAULTS, describe_fault
 from segmentql.graphql.context import Context
 from segmentql.graphql.deadlines import Deadline, Deadlines
 from segmentql.graphql.execution import Answer, Engine, MethodNotAllowed
-from segmentql.graphql.failures import Code, tell_fault, tell_late
+from segmentql.graphql.failures import Code, tell_fault, tell_late, tell_too_large, tell_unsent
+from segmentql.graphql.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
+from segmentql.graphql.outbox import Outbox, Prepared, TooMuchUnsent
 from segmentql.graphql.responses import (
     RequestRefused,
     body_too_slow,
@@ -39,12 +41,11 @@ from segmentql.graphql.responses import (
     too_many,
     too_often,
     unauthenticated,
+    unsupported_encoding,
 )
+from segmentql.graphql.sizes import ResponseTooLarge
 from segmentql.graphql.turns import Unhurried
 from segmentql.logs import RequestLog
-
-JSON: Final = "application/json"
-GRAPHQL_JSON: Final = "application/graphql-response+json"
 
 PAGE_HEADERS: Final = {
     # All that the page needs, all of it ours: its workers are files, its styles are written by
@@ -86,6 +87,10 @@ class Bounds:
     """More than these, of this process, are refused."""
     request_seconds: float
     """How long a request may take, its body included."""
+    response_bytes: int
+    """The most that a response may have."""
+    send_seconds: float
+    """How long a client may take to read a response."""
 
 
 class GraphQLView:
@@ -119,6 +124,9 @@ class GraphQLView:
         self._page = page
         self._log = log
         self._deadlines = Deadlines(bounds.request_seconds)
+        self._outbox = Outbox(
+            response_bytes=bounds.response_bytes, send_seconds=bounds.send_seconds, log=log
+        )
         self._unhurried = Unhurried()
         self._under_way = 0
         self._primary_loaders = Loaders(database, primary=True)
@@ -129,44 +137,48 @@ class GraphQLView:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The headers once, as they are: Starlette's Request would cost as much as a small query.
         headers = dict(scope["headers"])
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        media_type = GRAPHQL_JSON if GRAPHQL_JSON in accept else JSON
+        accepted = negotiate(_accept(headers, scope["headers"]))
         self._under_way += 1
         try:
-            response = await self._respond(scope, headers, receive, media_type)
+            response = await self._response(scope, headers, receive, accepted)
+            await self._outbox.send(response, scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _response(
+        self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
+    ) -> Prepared:
+        """Return the response to a request, whatever goes wrong."""
+        media_type = accepted.json or JSON
+        try:
+            return await self._respond(scope, headers, receive, accepted)
         except RequestRefused as refused:
             response = refusal(refused, media_type)
-            if self._log:
-                self._log.info(
-                    "request_refused",
-                    request_id=scope["state"]["request_id"],
-                    status=refused.status,
-                    code=refused.extensions["code"],
-                )
+            self._log_rejection(scope, refused.status, refused.extensions["code"], refused.reason)
         except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
             error = tell_fault(fault, request_id=scope["state"]["request_id"])
             # So far the database was asked for the caller's key alone; operations tell their own.
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
             response = json_response({"errors": [error]}, status, media_type)
-        finally:
-            self._under_way -= 1
-        await response(scope, receive, send)
+            if error["extensions"]["code"] != Code.INTERNAL:  # that is logged with its traceback
+                reason = describe_fault(fault)
+                self._log_rejection(scope, status, error["extensions"]["code"], reason)
+        return Prepared(response)
 
     async def _respond(
-        self, scope: Scope, headers: _Headers, receive: Receive, media_type: str
-    ) -> Response:
+        self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
+    ) -> Prepared:
         if self._under_way > self._bounds.requests_under_way:
             raise too_many(self._bounds.requests_under_way)
-        accept = headers.get(b"accept", b"").decode("latin-1")
         method: str = scope["method"]
         if method == "POST":
-            _check_acceptable(accept)
+            media_type = _acceptable(accepted)
             caller = await self._caller(headers)
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
-            if self._page and "query" not in parameters and "text/html" in accept:
-                return self._explorer(self._page)
-            _check_acceptable(accept)
+            if self._page and "query" not in parameters and accepted.html:
+                return Prepared(self._explorer(self._page))
+            media_type = _acceptable(accepted)
             caller = await self._caller(headers)
         else:
             raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
@@ -181,6 +193,8 @@ class GraphQLView:
                 )
                 context = self._context(headers, caller, deadline, scope["state"]["request_id"])
                 answer = await self._engine.answer(asked, context, queries_only=method == "GET")
+                status = _status(answer, media_type)
+                return await self._outbox.prepare(answer, status, media_type)
         except MethodNotAllowed:
             raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
         except TimeoutError:
@@ -190,8 +204,32 @@ class GraphQLView:
                 raise body_too_slow(self._deadlines.seconds) from None
             metrics.TURNED_AWAY.labels("time").inc()
             late = tell_late(self._deadlines.seconds, changes=context.changes)
-            answer = Answer({"data": None, "errors": [late]}, executed=True)
-        return json_response(answer.body, _status(answer, media_type), media_type)
+            body: dict[str, Any] = {"data": None, "errors": [late]}
+        except (ResponseTooLarge, TooMuchUnsent) as error:
+            assert context is not None  # noqa: S101 - an answer was made
+            told = (
+                tell_too_large(error, changes=context.changes)
+                if isinstance(error, ResponseTooLarge)
+                else tell_unsent(changes=context.changes)
+            )
+            self._log_unsendable(scope, told)
+            body = {"data": None, "errors": [told]}
+        return Prepared(json_response(body, 200, media_type))
+
+    def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
+        """Log and count that a request was executed and its response is not sent."""
+        metrics.TURNED_AWAY.labels("size").inc()
+        self._log_rejection(scope, 200, error["extensions"]["code"], error["message"])
+
+    def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
+        if self._log:
+            self._log.rejected(
+                is_fault=code in FAULTS,
+                request_id=scope["state"]["request_id"],
+                status=status,
+                code=code,
+                reason=reason,
+            )
 
     async def _caller(self, headers: _Headers) -> Caller:
         if self._authenticate is None:
@@ -224,6 +262,9 @@ class GraphQLView:
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if content_type != b"application/json":
             raise RequestRefused(415, "The body must be application/json.")
+        encoding = headers.get(b"content-encoding", b"")
+        if encoding and encoding.strip().lower() not in {b"", b"identity"}:
+            raise unsupported_encoding()
         announced = headers.get(b"content-length", b"0")
         try:
             body = await read_body(receive, announced=int(announced), limit=self._bounds.body_bytes)
@@ -249,11 +290,22 @@ class GraphQLView:
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
-@lru_cache(maxsize=256)  # every client sends the same again and again
-def _check_acceptable(accept: str) -> None:
-    ranges = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    if not {"", "*/*", "application/*", JSON, GRAPHQL_JSON}.intersection(ranges):
+def _accept(headers: _Headers, lines: Sequence[tuple[bytes, bytes]]) -> str:
+    """Return the `Accept` header, whose lines are one list."""
+    if len(headers) == len(lines):
+        return headers.get(b"accept", b"").decode("latin-1")
+    return b",".join(value for name, value in lines if name == b"accept").decode("latin-1")
+
+
+def _acceptable(accepted: Accepted) -> str:
+    """Return the answer's media type.
+
+    Raises:
+        RequestRefused: the client accepts none that there is.
+    """
+    if accepted.json is None:
         raise RequestRefused(406, f"Answers are {GRAPHQL_JSON} or {JSON}.")
+    return accepted.json
 
 
 def _from_query(parameters: Mapping[str, str]) -> execution.Request:
@@ -266,7 +318,7 @@ def _from_query(parameters: Mapping[str, str]) -> execution.Request:
     return _from_json(
         {
             "query": parameters.get("query"),
-            "operationName": parameters.get("operationName") or None,
+            "operationName": parameters.get("operationName"),
             "variables": decoded("variables"),
             "extensions": decoded("extensions"),
         }
@@ -280,6 +332,8 @@ def _from_json(body: Any) -> execution.Request:
     if not isinstance(query, str) or not query:
         raise RequestRefused(400, "`query` must be a string that is not empty.")
     operation_name = body.get("operationName")
+    if operation_name == "":
+        operation_name = None
     if not isinstance(operation_name, str | None):
         raise RequestRefused(400, "`operationName` must be a string or null.")
     variables = body.get("variables")

@@ -9,7 +9,7 @@ import strawberry
 
 from segmentql import values
 from segmentql.graphql.context import Info
-from segmentql.graphql.failures import argument_value
+from segmentql.graphql.failures import optional_argument
 from segmentql.graphql.pagination import After, Connection, First
 from segmentql.history import loaders
 from segmentql.history.service import Position
@@ -101,10 +101,6 @@ class HistoryQueries:
             after=after,
             since=from_,
             until=to,
-            user_id=(
-                argument_value(values.user_id, user_id, "userId")
-                if isinstance(user_id, str)
-                else None
-            ),
+            user_id=optional_argument(values.user_id, user_id, "userId"),
             slug=slug,
         )

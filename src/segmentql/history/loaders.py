@@ -8,7 +8,7 @@ from segmentql import values
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Context
-from segmentql.graphql.failures import argument_value, bad_request
+from segmentql.graphql.failures import bad_request, optional_argument
 from segmentql.graphql.pagination import (
     Connection,
     SortKey,
@@ -79,8 +79,10 @@ async def history_connection(
     Raises:
         GraphQLError: an argument breaks its rule.
     """
+    known_slug = optional_argument(values.slug, slug, "slug")
     shape = (is_moment, is_number, _is_operation, is_slug, is_number)
-    page = place("history", shape, first, after)
+    filters = (user_id, known_slug, _filter(since), _filter(until))
+    page = place("history", shape, first, after, filters=filters)
     if since and until and since > until:
         raise bad_request("from", "it is after `to`", "a moment before `to`")
     entries = await context.loader(HistoryPages).load(
@@ -90,10 +92,14 @@ async def history_connection(
             since=since or service.BEGINNING,
             until=until or service.END,
             user_id=user_id,
-            slug=argument_value(values.slug, slug, "slug") if isinstance(slug, str) else None,
+            slug=known_slug,
         )
     )
     return page.page(entries, lambda entry: entry, lambda entry: _sort_key(entry.position))
+
+
+def _filter(bound: datetime | None) -> int | None:
+    return moment_key(bound) if bound else None  # UNSET is false
 
 
 def _is_operation(part: int | str) -> bool:

@@ -1,8 +1,9 @@
 """The data folder: where it is, what is in it, and who may read it.
 
     secrets.json   the passwords, mode 600
-    run/           what belongs to one run: the lock, ports, process ids, metrics
-    logs/          what the servers say
+    ports.json     the servers' ports, which they take again at the next start
+    run/           the files of one run: the lock, sockets to remove, process ids, metrics
+    logs/          the logs of the servers, the API, the worker and the tasks at the start
     postgres/      PostgreSQL's own folder, only its account may enter
     redis/         Redis' own folder, likewise
     store/         the object store's own folder, likewise
@@ -63,8 +64,12 @@ class DataFolder:
     def metrics(self) -> Path:
         return self.run / "metrics"
 
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
     def log(self, name: str) -> Path:
-        return self.path / "logs" / f"{name}.log"
+        return self.logs / f"{name}.log"
 
     def server_folder(self, name: str) -> Path:
         """The folder of one server, made when it is missing: only the server's account enters.

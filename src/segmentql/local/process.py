@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,14 +17,15 @@ from typing import IO
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, switching
 from segmentql.local.disk import explained, full_disk
+from segmentql.local.log_files import LOG_BYTES
 from segmentql.local.strays import MARK, ON_LINUX, find_strays, record
 
 POLL_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 HURRY_SECONDS = 5
 LAST_LINES = 20
-LOG_BYTES = 16 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
+STANDARD_ERROR = 2
 
 
 async def _nothing() -> None:
@@ -63,6 +65,9 @@ class Program:
     """The current folder of all of its processes; None: ours."""
     log: Path | None = None
     """Where its output goes; None: where ours goes."""
+    show_errors: bool = False
+    """Whether the standard output of a program with a log is our standard error instead: for a
+    program that prints its errors there and everything else to standard error."""
     pid_file: Path
     """Names the program among all on this machine, and holds its process' id while it runs."""
     address: str = ""
@@ -76,9 +81,10 @@ class ChildProcess:
         self.launched_at = 0.0
         """The monotonic time of the last launch."""
         self._popen: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        """The size of the log file at the last launch."""
         self._start_fault = ""
         """Why the last start did not come to a launch."""
-        self._log_start_bytes = 0
 
     @property
     def pid(self) -> int | None:
@@ -126,14 +132,14 @@ class ChildProcess:
             # two functions of libc.
             warnings.simplefilter("ignore", DeprecationWarning)
             log = stack.enter_context(_open_log(program.log)) if program.log else None
-            self._log_start_bytes = log.tell() if log else 0
+            self._log_start = os.fstat(log.fileno()).st_size if log else 0
             try:
                 self._popen = subprocess.Popen(  # noqa: S603 - commands of ours
                     list(program.command),
                     cwd=program.folder,
                     env={**program.environment, MARK: str(program.pid_file)},
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=STANDARD_ERROR if log and program.show_errors else log,
                     stderr=log,
                     # A terminal's Ctrl-C is for us alone: children are stopped in order.
                     start_new_session=True,
@@ -148,12 +154,11 @@ class ChildProcess:
 
     async def exited(self) -> int:
         """Wait for the end of the process, and end what it left of its group."""
-        while True:
-            status = self.exit_status()
-            if status is not None:
-                self._end_group()
-                return status
-            await asyncio.sleep(POLL_SECONDS)
+        while (status := self.exit_status()) is None:
+            if self._popen:
+                await _wait_for_exit(self._popen.pid)
+        self._end_group()
+        return status
 
     async def run_to_end(self) -> None:
         """Run a program that ends by itself; stopped when this is cancelled.
@@ -206,26 +211,23 @@ class ChildProcess:
         raise LocalServerError(f"{program.name} of an earlier run does not end: {strays}")
 
     def last_lines(self) -> list[str]:
-        """The end of the log, where the program has one of its own."""
-        if self.program.log is None or not self.program.log.exists():
-            return []
-        with self.program.log.open("rb") as file:
-            file.seek(max(0, self.program.log.stat().st_size - 64 * 1024))
-            return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        """Return the end of what this launch wrote to its log file, if it has one."""
+        return self._logged_lines()[-LAST_LINES:]
 
     def full_disk(self) -> str | None:
         """The cause and the free space, if the program has no room on its disk."""
-        said = "\n".join([*self._lines_of_this_life(), self._start_fault])
+        said = "\n".join([*self._logged_lines(), self._start_fault])
         folders = [self.program.pid_file.parent, self.program.folder]
         causes = (full_disk(folder, said) for folder in folders if folder)
         return next((cause for cause in causes if cause), None)
 
-    def _lines_of_this_life(self) -> list[str]:
+    def _logged_lines(self) -> list[str]:
         if self.program.log is None or not self.program.log.exists():
             return []
         with self.program.log.open("rb") as file:
-            size_bytes = self.program.log.stat().st_size
-            file.seek(max(self._log_start_bytes, size_bytes - 64 * 1024))
+            size = os.fstat(file.fileno()).st_size
+            # If the file was cut since the launch, all of it is of this launch.
+            file.seek(max(0 if size < self._log_start else self._log_start, size - 64 * 1024))
             return file.read().decode(errors="replace").splitlines()
 
     def _strays(self) -> list[int]:
@@ -278,6 +280,32 @@ class ChildProcess:
         elif last := self.last_lines():
             lines += [f"the end of {self.program.log}:", *(f"    {line}" for line in last)]
         return "\n".join(lines)
+
+
+async def _wait_for_exit(pid: int) -> None:
+    """Wait until a child may have ended: on Linux without polling, elsewhere for a short time."""
+    descriptor = _exit_descriptor(pid)
+    if descriptor is None:
+        await asyncio.sleep(POLL_SECONDS)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _exit_descriptor(pid: int) -> int | None:
+    """Return a descriptor that is readable once a child has ended; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # an old kernel, or a sandbox that forbids it
+        return None
 
 
 def _open_log(path: Path) -> IO[bytes]:

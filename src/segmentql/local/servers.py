@@ -11,11 +11,11 @@ from sqlalchemy.engine import make_url
 from segmentql.local.accounts import server_account
 from segmentql.local.folders import open_data_folder
 from segmentql.local.locks import lock
-from segmentql.local.ports import free_port
+from segmentql.local.ports import ServerPorts
 from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
 from segmentql.local.process import ChildProcess
 from segmentql.local.redis import redis, redis_url
-from segmentql.local.store import store, store_settings
+from segmentql.local.store import store, store_port, store_settings
 from segmentql.local.together import together
 from segmentql.settings import Settings
 
@@ -76,11 +76,12 @@ async def local_servers(
     """
     data = open_data_folder(folder, server_account(), lambda line: click.echo(line, err=True))
     with lock(data):
-        postgres_port, redis_port, store_port = (free_port() for _ in range(3))
+        ports = ServerPorts(None)
+        postgres_port, redis_port = ports.port("PostgreSQL"), ports.port("Redis")
         processes = (
             ChildProcess(postgres(data, postgres_port, postgres_settings)),
             ChildProcess(redis(data, redis_port)),
-            ChildProcess(store(data, store_port)),
+            ChildProcess(store(data, ports)),
         )
         async with AsyncExitStack() as stack:
             for process in processes:
@@ -91,7 +92,7 @@ async def local_servers(
                 owner_url=postgres_url(data, OWNER, postgres_port),
                 service_url=postgres_url(data, SERVICE, postgres_port),
                 redis_url=redis_url(data, redis_port),
-                store_settings=store_settings(data, store_port),
+                store_settings=store_settings(data, store_port(ports)),
                 postgres=processes[0],
                 redis=processes[1],
                 store=processes[2],

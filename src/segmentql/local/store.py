@@ -1,15 +1,17 @@
 """An object store on this machine: SeaweedFS, asking for our keys, on 127.0.0.1 only."""
 
+import contextlib
 import itertools
 import json
 import shutil
+import socket
 from functools import partial
 from pathlib import Path
 
 from segmentql.local.binaries import store_program
 from segmentql.local.certificates import client_context, make_certificate
 from segmentql.local.folders import DataFolder, write_private
-from segmentql.local.ports import SERVER_PORTS, free_port, is_free
+from segmentql.local.ports import SERVER_PORTS, ServerPorts
 from segmentql.local.probes import get
 from segmentql.local.process import Program
 
@@ -17,6 +19,8 @@ GRPC_OFFSET = 10_000
 """A worker inside looks for the admin server's second port that far from the first."""
 
 ADMIN_PORTS = range(SERVER_PORTS.start, SERVER_PORTS.stop - GRPC_OFFSET)
+
+SERVER = "object store"
 
 FORBIDDEN = 403
 
@@ -34,8 +38,8 @@ GRPC_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
 PARTS = ("master", "volume", "filer", "s3", "admin")
 
 
-def store(folder: DataFolder, port: int) -> Program:
-    """The object store in `folder`, which speaks S3 on `port`.
+def store(folder: DataFolder, server_ports: ServerPorts) -> Program:
+    """The object store in `folder`, which speaks S3 on `store_port`.
 
     Raises:
         LocalServerError: there is no store to run, or the folder cannot be used.
@@ -43,8 +47,8 @@ def store(folder: DataFolder, port: int) -> Program:
     program = store_program(folder.account)
     home = folder.server_folder("store")
     configuration = home / "s3.json"
-    ports, grpc_ports = _ports(port)
-    record = folder.run / "store.ports"
+    port = store_port(server_ports)
+    ports, grpc_ports = _ports(server_ports)
     options = {
         # Paths are in its current folder. It splits lists of folders at commas, the path of a
         # socket must not be long, and no path of ours can then have a special character.
@@ -69,18 +73,16 @@ def store(folder: DataFolder, port: int) -> Program:
     }
     inner_key = folder.secrets().store_inner_key
     return Program(
-        name="object store",
+        name=SERVER,
         command=[
             str(program),
             "-logtostderr=true",
             "mini",
             *(f"-{name}={value}" for name, value in options.items()),
         ],
-        before_start=partial(
-            _prepare, folder, home, configuration, record, list(grpc_ports.values())
-        ),
+        before_start=partial(_prepare, folder, home, configuration, list(grpc_ports.values())),
         ready=partial(_answers, home, port, ports["master"]),
-        after_stop=partial(_tidy, record),
+        after_stop=partial(_tidy, folder),
         stop_seconds=STOP_SECONDS,
         environment={
             "LC_ALL": "C",
@@ -118,21 +120,26 @@ def store_settings(folder: DataFolder, port: int) -> dict[str, str]:
     }
 
 
-def _ports(port: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Two ports for each part: for HTTP, where S3's is `port`, and for gRPC."""
-    admin = free_port(ADMIN_PORTS)
-    while not is_free("127.0.0.1", admin + GRPC_OFFSET):
-        admin = free_port(ADMIN_PORTS)
-    http, grpc = {"s3": port, "admin": admin}, {"admin": admin + GRPC_OFFSET}
+def store_port(server_ports: ServerPorts) -> int:
+    """Return the port for S3."""
+    return server_ports.port(SERVER)
+
+
+def _ports(server_ports: ServerPorts) -> tuple[dict[str, int], dict[str, int]]:
+    """Return two ports of each part: for HTTP, and for gRPC."""
+    admin = server_ports.port(SERVER, "admin", ports=ADMIN_PORTS, offset=GRPC_OFFSET)
+    http = {"s3": store_port(server_ports), "admin": admin}
+    grpc = {"admin": admin + GRPC_OFFSET}
     for part in PARTS:
-        for ports in (http, grpc):
-            if part not in ports:
-                ports[part] = free_port()
+        if part not in http:
+            http[part] = server_ports.port(SERVER, part)
+        if part not in grpc:
+            grpc[part] = server_ports.port(SERVER, f"{part} gRPC")
     return http, grpc
 
 
 async def _prepare(
-    folder: DataFolder, home: Path, configuration: Path, record: Path, grpc_ports: list[int]
+    folder: DataFolder, home: Path, configuration: Path, grpc_ports: list[int]
 ) -> None:
     passwords = folder.secrets()
     identity = {
@@ -147,12 +154,13 @@ async def _prepare(
     write_private(home / CERTIFICATE, tls.certificate, folder.account)
     write_private(home / KEY, tls.key, folder.account)
     _forget_last_start(home)
-    _remove_sockets(record)
-    write_private(record, json.dumps(grpc_ports))
+    remove_sockets(folder.run)
+    # Before the program can make any: nothing of this process may survive until its end.
+    write_private(_record(folder.run), json.dumps(grpc_ports))
 
 
-async def _tidy(record: Path) -> None:
-    _remove_sockets(record)
+async def _tidy(folder: DataFolder) -> None:
+    remove_sockets(folder.run)
 
 
 def _forget_last_start(home: Path) -> None:
@@ -164,12 +172,39 @@ def _forget_last_start(home: Path) -> None:
         shutil.rmtree(memory)
 
 
-def _remove_sockets(record: Path) -> None:
-    """Remove the sockets of a life that ended; the program insists on having them in /tmp."""
+def _record(run: Path) -> Path:
+    """The file that names the gRPC ports of the last start, and with them its sockets."""
+    return run / "store.ports"
+
+
+def remove_sockets(run: Path) -> None:
+    """Remove the sockets that a finished run left in /tmp, the only place where weed makes them.
+
+    A socket that a program listens on is not removed: weed may use the same port for another data
+    folder by now.
+
+    Args:
+        run: The folder `run` of the data folder, which has the record of the last start.
+    """
+    record = _record(run)
     ports = json.loads(record.read_text()) if record.exists() else []
     for port, part in itertools.product(ports, PARTS):
-        if is_free("127.0.0.1", port):
-            Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+        path = Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock")  # noqa: S108
+        if path.is_socket() and _is_abandoned(path):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether no program listens on a socket of this machine."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # another account's, or removed meanwhile
+            return False
+    return False
 
 
 async def _answers(home: Path, port: int, master_port: int) -> bool:

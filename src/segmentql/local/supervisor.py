@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from segmentql.errors import LocalServerError
 from segmentql.local.process import ChildProcess, Program
+from segmentql.local.terminal import Step, Tone
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class RestartPolicy:
 class Supervisor:
     """The children of one run, in the order of their start."""
 
-    def __init__(self, say: Callable[[str], None], policy: RestartPolicy = RestartPolicy()) -> None:
+    def __init__(
+        self, say: Callable[[Step], None], policy: RestartPolicy = RestartPolicy()
+    ) -> None:
         self.hurry = asyncio.Event()
         """Set it to stop without patience."""
         self._say = say
@@ -54,8 +57,8 @@ class Supervisor:
         self._children.append(child)
         await child.start()
         self._watchers.append(asyncio.create_task(self._watch(child)))
-        where = f" on {program.address}" if program.address else ""
-        self._say(f"{program.name}{where}, {time.monotonic() - started:.1f} s")
+        where = f"on {program.address}" if program.address else ""
+        self._say(Step(program.name, where, time.monotonic() - started))
 
     async def prepare(self, server: Program | None, task: Program | None = None) -> None:
         """Start a server, and then run what prepares it; an outside server is there already.
@@ -76,7 +79,7 @@ class Supervisor:
         """
         started = time.monotonic()
         await ChildProcess(program).run_to_end()
-        self._say(f"{program.name}, {time.monotonic() - started:.1f} s")
+        self._say(Step(program.name, seconds=time.monotonic() - started))
 
     async def watch(self) -> None:
         """Wait for ever.
@@ -96,7 +99,8 @@ class Supervisor:
         for child in reversed(self._children):
             started = time.monotonic()
             await child.stop(self.hurry)
-            self._say(f"{child.program.name} stopped, {time.monotonic() - started:.1f} s")
+            taken = time.monotonic() - started
+            self._say(Step(child.program.name, "stopped", taken, Tone.STOPPED))
 
     async def _watch(self, child: ChildProcess) -> None:
         name = child.program.name
@@ -109,10 +113,11 @@ class Supervisor:
             if is_short and (cause := child.full_disk()):
                 delay_seconds = self._policy.full_disk_delay_seconds
                 if not is_cause_said:
-                    self._say(
-                        f"{name} died ({child.why_it_died()}): {cause}; free some space:"
+                    state = (
+                        f"died ({child.why_it_died()}): {cause}; free some space:"
                         f" starting it again every {delay_seconds:g} s"
                     )
+                    self._say(Step(name, state, tone=Tone.PROBLEM))
                 is_cause_said = True
                 await asyncio.sleep(delay_seconds)
                 await self._start_again(child)
@@ -123,9 +128,8 @@ class Supervisor:
                 self._give_up(child, short_lives)
                 return
             delay_seconds = self._policy.delay_seconds(short_lives)
-            self._say(
-                f"{name} died ({child.why_it_died()}); starting it again in {delay_seconds:g} s"
-            )
+            state = f"died ({child.why_it_died()}); starting it again in {delay_seconds:g} s"
+            self._say(Step(name, state, tone=Tone.PROBLEM))
             await asyncio.sleep(delay_seconds)
             await self._start_again(child)
 
@@ -135,7 +139,7 @@ class Supervisor:
         # (the API for the database) is left to wait.
         with contextlib.suppress(LocalServerError):
             await child.start(patience_seconds=float("inf"))
-            self._say(f"{child.program.name} is back, {time.monotonic() - started:.1f} s")
+            self._say(Step(child.program.name, "is back", time.monotonic() - started))
 
     def _give_up(self, child: ChildProcess, deaths: int) -> None:
         self._fault = LocalServerError(

@@ -26,9 +26,15 @@ async def find_due(database: Database) -> list[Message]:
     return messages + [Message(RECORD_SEGMENT_LEAVES, (number,)) for number in segment_ids]
 
 
+async def seconds_to_next(database: Database) -> float | None:
+    """Return how soon the next membership ends by its TTL."""
+    async with database.read() as session:
+        return await ends.seconds_to_next(session)
+
+
 ACTORS = (
     Actor(END_DUE_MEMBERSHIPS, end_due_memberships),
     Actor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
 )
 
-WATCHES = (Watch(find_due),)
+WATCHES = (Watch(find_due, seconds_to_next=seconds_to_next),)

@@ -68,6 +68,10 @@ _MARK_TIDIED = text("UPDATE segments SET tidied_at = clock_timestamp() WHERE id 
 
 _ANY_DUE = text("SELECT EXISTS (SELECT FROM memberships WHERE expires_at <= now())")
 
+_SECONDS_TO_NEXT = text("""
+SELECT CAST(extract(epoch FROM min(expires_at) - now()) AS float8) FROM memberships
+""")
+
 _UNTIDIED_SEGMENTS = text("""
 SELECT id FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL ORDER BY id LIMIT 100
 """)
@@ -115,6 +119,12 @@ async def record_segment_leaves(
 async def any_due(session: ReadSession) -> bool:
     """Whether some membership has run out and is not recorded yet."""
     return bool((await session.execute(_ANY_DUE)).scalar_one())
+
+
+async def seconds_to_next(session: ReadSession) -> float | None:
+    """Return how soon the next membership runs out; None if no membership has a TTL."""
+    seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
+    return seconds
 
 
 async def untidied_segments(session: ReadSession) -> list[int]:

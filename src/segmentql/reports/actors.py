@@ -118,6 +118,12 @@ async def find_due(database: Database) -> list[Message]:
     return [Message(MAKE_REPORT, (report_id,)) for report_id in due]
 
 
+async def seconds_to_next(database: Database) -> float | None:
+    """Return how soon a report needs another try, or its worker counts as dead."""
+    async with database.read() as session:
+        return await making.seconds_to_next(session)
+
+
 async def keep_house(database: Database) -> list[Message]:
     """Have old reports removed; the job looks whether there are any."""
     return [Message(REMOVE_OLD_REPORTS)]
@@ -128,4 +134,7 @@ ACTORS = (
     Actor(REMOVE_OLD_REPORTS, remove_old_reports),
 )
 
-WATCHES = (Watch(find_due), Watch(keep_house, every_seconds=600))
+WATCHES = (
+    Watch(find_due, seconds_to_next=seconds_to_next),
+    Watch(keep_house, every_seconds=600),
+)

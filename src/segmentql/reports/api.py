@@ -16,6 +16,7 @@ from segmentql.graphql.failures import (
     MutationError,
     argument_value,
     mutation_errors,
+    optional_argument,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, place
 from segmentql.graphql.permissions import NeedsReader, require
@@ -142,9 +143,9 @@ class ReportQueries:
             strawberry.ID | None, strawberry.argument(description="Only this user's.")
         ] = strawberry.UNSET,
     ) -> Connection[Report] | None:
-        page = place("reports", (is_number,), first, after, default=20)
+        number = optional_argument(values.user_id, user_id, "userId")
+        page = place("reports", (is_number,), first, after, filters=(number,), default=20)
         before = int(page.after[0]) if page.after else values.MAX_USER_ID
-        number = argument_value(values.user_id, user_id, "userId") if user_id else None
         rows = await info.context.read(
             lambda session: service.report_page(
                 session,

@@ -82,11 +82,19 @@ WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
 RETURNING status
 """)
 
+_SILENCE: Final = f"""
+make_interval(secs => CASE status WHEN 'RUNNING' THEN {STALE_SECONDS} ELSE 1 END)
+"""
+
 _DUE = text(f"""
 SELECT id FROM reports
-WHERE status IN ('QUEUED', 'RUNNING') AND touched_at < statement_timestamp() - make_interval(
-    secs => CASE status WHEN 'RUNNING' THEN {STALE_SECONDS} ELSE 1 END)
+WHERE status IN ('QUEUED', 'RUNNING') AND touched_at < statement_timestamp() - {_SILENCE}
 ORDER BY touched_at LIMIT 100
+""")
+
+_SECONDS_TO_NEXT = text(f"""
+SELECT CAST(extract(epoch FROM min(touched_at + {_SILENCE}) - statement_timestamp()) AS float8)
+FROM reports WHERE status IN ('QUEUED', 'RUNNING')
 """)
 
 _OLD = text(f"""
@@ -164,6 +172,12 @@ async def fail(session: WriteSession, this: Try, *, reason: str, refused: bool =
 async def due_reports(session: ReadSession) -> list[int]:
     """Reports, 100 at most, that wait for a try which no message seems to bring."""
     return list((await session.execute(_DUE)).scalars())
+
+
+async def seconds_to_next(session: ReadSession) -> float | None:
+    """Return how soon an unfinished report is due; None if every report is finished."""
+    seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
+    return seconds
 
 
 async def old_reports(session: ReadSession, *, days: int) -> list[Row[Any]]:

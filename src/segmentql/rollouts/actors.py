@@ -54,9 +54,15 @@ async def find_due(database: Database) -> list[Message]:
     return [Message(ADVANCE_ROLLOUT, (segment_id,)) for segment_id in due]
 
 
+async def seconds_to_next(database: Database) -> float | None:
+    """Return how soon the next stage starts, or work that is under way counts as abandoned."""
+    async with database.read() as session:
+        return await passes.seconds_to_next(session)
+
+
 ACTORS = (
     Actor(ADVANCE_ROLLOUT, advance_rollout),
     Actor(START_ROLLOUT_STAGE, advance_rollout),
 )
 
-WATCHES = (Watch(find_due),)
+WATCHES = (Watch(find_due, seconds_to_next=seconds_to_next),)

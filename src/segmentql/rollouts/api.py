@@ -10,7 +10,7 @@ import strawberry
 from segmentql import errors, values
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import cost
+from segmentql.graphql.costs import SCAN, cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -119,12 +119,15 @@ class Rollout:
 
     @strawberry.field(
         description="How many active members it has brought in, exactly; it costs what counting"
-        " them costs."
+        " them costs.",
+        metadata=cost(SCAN),
     )
     async def enrolled(self, info: Info) -> int:
         return int((await info.context.loader(RolloutCounts).load(self.number)).enrolled)
 
-    @strawberry.field(description="How many users were taken out of the segment by hand.")
+    @strawberry.field(
+        description="How many users were taken out of the segment by hand.", metadata=cost(SCAN)
+    )
     async def excluded(self, info: Info) -> int:
         return int((await info.context.loader(RolloutCounts).load(self.number)).excluded)
 

@@ -242,6 +242,17 @@ WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND {WORK_D
 ORDER BY r.touched_at LIMIT 100
 """)
 
+# A rollout whose work is under way is due when it has made no progress for a while.
+_SECONDS_TO_NEXT = text(f"""
+SELECT CAST(extract(epoch FROM min(greatest(
+    CASE WHEN NOT {WORK_DUE} THEN schedule.starts[schedule.current + 1] END,
+    r.touched_at + make_interval(secs => {STALE_SECONDS})
+)) - statement_timestamp()) AS float8)
+{FROM_ROLLOUTS}
+WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND s.deleted_at IS NULL
+  AND ({WORK_DUE} OR schedule.current < cardinality(schedule.starts))
+""")
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -435,3 +446,9 @@ async def note_failure(session: WriteSession, segment_id: int, reason: str) -> N
 async def due_rollouts(session: ReadSession) -> list[int]:
     """The segments, 100 at most, whose rollouts have work to do that nobody has lately done."""
     return list((await session.execute(_DUE)).scalars())
+
+
+async def seconds_to_next(session: ReadSession) -> float | None:
+    """Return how soon a rollout is due that is not due now; None if there is no such rollout."""
+    seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
+    return seconds

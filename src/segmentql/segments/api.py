@@ -8,14 +8,14 @@ import strawberry
 
 from segmentql import errors, values
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import cost
+from segmentql.graphql.costs import SCAN, cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
     MutationError,
-    argument_value,
     as_mutation_error,
     mutation_errors,
+    optional_argument,
 )
 from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
 from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
@@ -41,7 +41,10 @@ class Segment:
         " may bear it."
     )
     name: str | None = strawberry.field(description="The name for people.")
-    description: str | None = strawberry.field(description="What the segment is for.")
+    description: str | None = strawberry.field(
+        description="What the segment is for.",
+        metadata=cost(characters=values.MAX_DESCRIPTION_LENGTH),
+    )
     created_at: datetime = strawberry.field(description="When the segment was made.")
     updated_at: datetime = strawberry.field(
         description="When name, description or plan changed last."
@@ -71,7 +74,7 @@ class Segment:
     @strawberry.field(
         description="How many active members, exactly; it costs what counting them costs.",
         graphql_type=int,
-        metadata=cost(100),
+        metadata=cost(SCAN),
     )
     def member_count(self, info: Info) -> Awaitable[int]:
         return info.context.loader(MemberCount).load(self.number)
@@ -90,7 +93,7 @@ class Segment:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = place("members", (is_number,), first, after)
+        page = place("members", (is_number,), first, after, filters=(self.number,))
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
@@ -100,7 +103,10 @@ class Segment:
 
 @strawberry.type(description="No segment bears these slugs now.")
 class SegmentNotFound(MutationError):
-    slugs: list[str] = strawberry.field(description="The slugs that none bears.")
+    slugs: list[str] = strawberry.field(
+        description="The slugs that none bears.",
+        metadata=cost(characters=values.MAX_SLUGS_PER_CHANGE * values.MAX_SLUG_LENGTH),
+    )
 
 
 @strawberry.type(description="Another segment bears the slug.")
@@ -154,9 +160,8 @@ class SegmentQueries:
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
-    ) -> Awaitable[Segment | None]:
-        argument_value(values.slug, slug, "slug")
-        return info.context.loader(SegmentBySlug).load(slug)
+    ) -> Awaitable[Segment | None] | None:
+        return info.context.loader(SegmentBySlug).load(slug) if values.is_slug(slug) else None
 
     @strawberry.field(description="The segments there are, by slug in order of code points.")
     async def segments(
@@ -168,9 +173,9 @@ class SegmentQueries:
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,
     ) -> Connection[Segment] | None:
-        page = place("segments", (is_slug,), first, after)
+        beginning = optional_argument(values.slug_prefix, prefix, "prefix") or ""
+        page = place("segments", (is_slug,), first, after, filters=(beginning,))
         last = str(page.after[0]) if page.after else ""
-        beginning = argument_value(values.slug_prefix, prefix or "", "prefix")
         rows = await info.context.read(
             lambda session: service.segment_page(
                 session, after=last, prefix=beginning, rows=page.first + 1

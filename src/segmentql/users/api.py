@@ -97,9 +97,8 @@ class User:
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
-    ) -> Awaitable[bool]:
-        argument_value(values.slug, slug, "slug")
-        return info.context.loader(IsIn).load((self.number, slug))
+    ) -> Awaitable[bool] | bool:
+        return values.is_slug(slug) and info.context.loader(IsIn).load((self.number, slug))
 
     @strawberry.field(
         description="Whether this user was taken out of the segment by hand, so that its rollouts"
@@ -111,9 +110,8 @@ class User:
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
-    ) -> Awaitable[bool]:
-        argument_value(values.slug, slug, "slug")
-        return info.context.loader(IsExcluded).load((self.number, slug))
+    ) -> Awaitable[bool] | bool:
+        return values.is_slug(slug) and info.context.loader(IsExcluded).load((self.number, slug))
 
     @strawberry.field(description="This user's joins and leaves, newest first.")
     async def history(

@@ -1,0 +1,68 @@
+"""Engines of the service: connections with a pool, and with their metrics."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from segmentql.adapters import recorded
+from segmentql.adapters.connections import (
+    make_engine,
+    session_settings,
+    startup_settings,
+    statement_arguments,
+)
+from segmentql.adapters.pools import MeasuredPool, time_statements
+from segmentql.settings import Settings
+
+POOL_WAIT_SECONDS: Final = 15
+
+
+def service_engine(
+    url: str, settings: Settings, name: str, *, is_pooled: bool = True
+) -> AsyncEngine:
+    """Make an engine of the service: session settings, time limits and metrics included."""
+    pool: dict[str, Any] = (
+        {
+            "poolclass": MeasuredPool,
+            "pool_logging_name": name,
+            "pool_size": settings.database_pool_size,
+            "max_overflow": 0,
+            "pool_timeout": POOL_WAIT_SECONDS,
+            "pool_use_lifo": True,
+        }
+        if is_pooled
+        else {"poolclass": NullPool}
+    )
+    engine = make_engine(
+        url,
+        name=name,
+        server_settings=startup_settings(settings),
+        arguments={
+            **statement_arguments(settings),
+            # Past the server's own limit: only a server that hangs gets here, or a read behind a
+            # pooler whose role has no limit.
+            "command_timeout": settings.statement_timeout_seconds + 2,
+        },
+        skip_autocommit_rollback=True,
+        **pool,
+    )
+    if settings.database_pooler == "transaction":
+        _set_in_transactions(engine, session_settings(settings))
+    recorded.count_recorded(engine.sync_engine)
+    time_statements(engine.sync_engine)
+    return engine
+
+
+def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> None:
+    """Set these for each transaction: one statement more, and no pooler sees it."""
+    pairs = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+    statement = f"SELECT {', '.join(pairs)}"
+
+    def set_locally(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(statement)
+
+    event.listen(engine.sync_engine, "begin", set_locally)

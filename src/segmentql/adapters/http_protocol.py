@@ -1,0 +1,245 @@
+"""The server's side of HTTP connections: uvicorn's protocol with bounds on what a client may hold.
+
+uvicorn bounds neither the time nor the size of a request's head, nor the number of connections, and
+it appends the trailers of a chunked body to the headers. `BoundedProtocol` adds these bounds and
+answers 400, 408, 431 and 503 in the form of a GraphQL error. Upgrades to WebSocket and streamed
+responses work as in uvicorn: the times count only while a head, or a body that nothing reads, is
+awaited and between requests, never while a response is being made.
+"""
+
+import asyncio
+import contextlib
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Final, cast
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from segmentql.adapters.http import SAFE_HEADERS
+from segmentql.adapters.http_connections import CloseReason, ConnectionTable
+
+MAX_HEAD_BYTES: Final = 65_536
+"""Of a request's head, its URL included, and of a chunked body's trailers."""
+
+
+class _Stage(Enum):
+    """The part of a request that the client sends next."""
+
+    START = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class _HeadTooLarge(Exception):
+    """A request's head has more than `MAX_HEAD_BYTES`."""
+
+
+def bounded_protocol(table: ConnectionTable) -> type[asyncio.Protocol]:
+    """Return what `uvicorn.Config` takes as `http`: a factory that other processes can import."""
+    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, table=table))
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One HTTP connection."""
+
+    def __init__(self, *args: Any, table: ConnectionTable, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+        self._stage = _Stage.START
+        self._is_rejected = False
+        """Whether the connection is over, except that its last answer is on its way."""
+        self._head_bytes = 0
+        """An upper bound of the bytes of the current head."""
+        self._foreign_bytes = 0
+        """The part of `_head_bytes` that may belong to an earlier request."""
+        self._trailer_bytes = 0
+        """Bytes since the last piece of the body."""
+        self._heads_begun = 0
+        self._has_body = False
+        self.peer = ""
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        if not self._table.admit(self, connected=len(self.connections)):
+            self._reject(
+                503,
+                CloseReason.FULL,
+                f"This process has {self._table.limit} connections already.",
+                {"code": "UNAVAILABLE", "limit": self._table.limit},
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._table.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_rejected:
+            return
+        before = self._stage
+        size = len(data)
+        self._head_bytes = self._head_bytes + size if before is _Stage.HEAD else size
+        self._heads_begun = 0
+        self._has_body = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _HeadTooLarge):
+                self._reject_head()
+            else:
+                self._reject(400, CloseReason.MALFORMED, "The request is not valid HTTP/1.1.")
+        else:
+            if self._stage is _Stage.HEAD:
+                self._check_head(before, size)
+            elif self._stage is before is _Stage.BODY:
+                self._check_trailers(size)
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        self._stage = _Stage.HEAD
+        self._heads_begun += 1
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stage = _Stage.BODY
+        if self._head_bytes > MAX_HEAD_BYTES:
+            exact = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if exact > MAX_HEAD_BYTES:
+                raise _HeadTooLarge
+        self._head_bytes = self._trailer_bytes = 0
+        self._table.work(self)
+        super().on_headers_complete()
+        # Trailers are appended to the parser's list, and the application keeps the other one.
+        self.headers = self.headers.copy()
+
+    def on_body(self, body: bytes) -> None:
+        self._has_body = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._stage = _Stage.START
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            self._table.rest(self)
+
+    # What uvicorn's request cycle and server call
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._stage is _Stage.START:
+            self._table.rest(self)
+        else:
+            self._table.await_input(self)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._table.forget(self)
+        super().handle_websocket_upgrade()
+
+    # What the table of connections calls
+
+    def is_responding(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def expire(self) -> None:
+        if self._stage is _Stage.HEAD:
+            self._reject(
+                408,
+                CloseReason.HEAD_TIMEOUT,
+                f"The request's head took longer than {self._table.head_seconds:g} s.",
+                {"code": "TIMEOUT", "limit": self._table.head_seconds},
+            )
+            return
+        is_body = self._stage is _Stage.BODY
+        reason = CloseReason.BODY_TIMEOUT if is_body else CloseReason.HEAD_TIMEOUT
+        self._table.note(reason, self.peer)
+        self.close()
+
+    def close(self) -> None:
+        self._is_rejected = True
+        self._table.linger(self)
+        self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _check_head(self, before: _Stage, size: int) -> None:
+        """Reject a head that is too large before it is complete, and start its time."""
+        is_alone = self._heads_begun == (0 if before is _Stage.HEAD else 1)
+        if not is_alone or before is _Stage.BODY:
+            self._foreign_bytes = size
+        elif before is _Stage.START:
+            self._foreign_bytes = 0
+        if self._head_bytes - self._foreign_bytes > MAX_HEAD_BYTES:
+            self._reject_head()
+        else:
+            self._table.await_input(self)
+
+    def _check_trailers(self, size: int) -> None:
+        """Reject trailers, or descriptions of chunks, that are too large."""
+        self._trailer_bytes = 0 if self._has_body else self._trailer_bytes + size
+        if self._trailer_bytes > MAX_HEAD_BYTES:
+            self._reject_head()
+
+    def _reject_head(self) -> None:
+        self._reject(
+            431,
+            CloseReason.HEAD_TOO_LARGE,
+            f"The request's head is larger than {MAX_HEAD_BYTES} bytes.",
+            {"code": "LIMIT_EXCEEDED", "limit": MAX_HEAD_BYTES},
+        )
+
+    def _reject(
+        self,
+        status: int,
+        reason: CloseReason,
+        message: str,
+        extensions: dict[str, object] | None = None,
+    ) -> None:
+        """Answer that the request is rejected, unless another answer is on its way, and close."""
+        self._is_rejected = True
+        self._table.note(reason, self.peer)
+        if not self.is_responding():
+            self._answer_and_linger(status, message, extensions)
+        elif self._stage is not _Stage.BODY:
+            # The answers of earlier requests go first, and the last of them closes.
+            self._table.work(self)
+            self.cycle.keep_alive = False
+        elif self.pipeline or self.cycle.response_started:
+            self.close()
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._answer_and_linger(status, message, extensions)
+
+    def _answer_and_linger(
+        self, status: int, message: str, extensions: dict[str, object] | None
+    ) -> None:
+        error = {"message": message, "extensions": extensions or {"code": "BAD_REQUEST"}}
+        body = orjson.dumps({"errors": [error]})
+        headers = {
+            **SAFE_HEADERS,
+            "content-type": "application/json; charset=utf-8",
+            "content-length": str(len(body)),
+            "connection": "close",
+            **({"retry-after": "1"} if status == 503 else {}),  # noqa: PLR2004 - an HTTP status
+        }
+        lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        # Closing now would reset the connection while the client still sends, and a reset may
+        # overtake the answer. What comes meanwhile is discarded.
+        self._table.linger(self)
+        with contextlib.suppress(OSError, NotImplementedError):
+            self.transport.write_eof()

@@ -1,0 +1,56 @@
+"""`segmentql reset`: deletes a data folder."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from segmentql.cli.exits import exits
+from segmentql.errors import LocalServerError
+from segmentql.local.reset import data_folders, delete, running_pid
+
+
+@click.command(epilog=exits("reset"))
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".segmentql",
+    show_default=True,
+    help="The data folder to delete.",
+)
+@click.option("--yes", is_flag=True, help="Delete without a question.")
+def reset(data_dir: Path, *, yes: bool) -> None:
+    """Stop `segmentql up` and delete its data folder.
+
+    The folder holds the database, the reports, the passwords and the logs. Only files that
+    SegmentQL made are deleted. Outside services keep their data.
+    """
+    try:
+        folders = data_folders(data_dir)
+        if not folders:
+            click.echo(f"nothing to delete: {data_dir.resolve()} does not exist")
+            return
+        for folder in folders:
+            if not yes:
+                _confirm(folder)
+            asyncio.run(delete(folder, click.echo))
+    except LocalServerError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _confirm(folder: Path) -> None:
+    if not _has_terminal():
+        raise click.ClickException(
+            f"{folder} is not deleted without a confirmation: add --yes, or run this in a terminal"
+        )
+    pid = running_pid(folder)
+    running = f" `segmentql up` (pid {pid}) is stopped first." if pid else ""
+    click.confirm(
+        f"Delete {folder} with its database, jobs, reports, passwords and logs?{running}",
+        abort=True,
+    )
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -1,0 +1,65 @@
+"""What `serve` and `worker` check of the database before they start."""
+
+import asyncio
+import ssl
+
+import click
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from segmentql.adapters.connections import (
+    CONNECT_SECONDS,
+    connection_fault,
+    driver_error,
+    pooler_advice,
+    probe_engine,
+)
+from segmentql.adapters.revisions import check_revision, current_revision
+from segmentql.database_url import shown_address
+from segmentql.errors import SchemaMismatch
+from segmentql.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+NAME = "segmentql start"
+_LOGIN_CLASSES = ("28", "3D", "42")
+"""SQLSTATE classes: the login, the database or the right to read it was refused."""
+
+
+def check_database(settings: Settings) -> None:
+    """Exit if the service cannot work with this database; a database that is away may come back.
+
+    Raises:
+        click.ClickException: the schema does not fit this version, or the database refuses the
+            service for a reason that waiting does not change.
+    """
+    try:
+        asyncio.run(_check(settings))
+    except SchemaMismatch as error:
+        raise click.ClickException(str(error)) from None
+    except (DBAPIError, OSError, TimeoutError) as error:
+        where, fault = shown_address(settings.database_url), connection_fault(error)
+        advice = pooler_advice(error)
+        if advice:
+            raise click.ClickException(f"{where}: {fault}; {advice}") from None
+        if _is_lasting(error):
+            raise click.ClickException(f"cannot connect to {where}: {fault}") from None
+        log.warning("database_away_at_start", database=where, reason=fault)
+
+
+async def _check(settings: Settings) -> None:
+    engine = probe_engine(settings, name=NAME, seconds=CONNECT_SECONDS)
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            check_revision(await current_revision(connection))
+    finally:
+        await engine.dispose()
+
+
+def _is_lasting(error: BaseException) -> bool:
+    cause = driver_error(error)
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    return isinstance(cause, ssl.SSLError | FileNotFoundError) or sqlstate.startswith(
+        _LOGIN_CLASSES
+    )

@@ -1,0 +1,274 @@
+"""Database URLs: checks the parameters that libpq knows, and translates them for asyncpg.
+
+A checked URL is one that SQLAlchemy parses too. Its query holds libpq's parameters until an engine
+is made of it: `connection_target` turns them into asyncpg's arguments. Several hosts, and the
+folder of a Unix socket, are the parameters `host` and `port`, as in libpq.
+"""
+
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlencode
+
+from sqlalchemy.engine import URL, make_url
+
+FORM: Final = "postgresql://user:password@host:5432/name"
+DRIVER: Final = "postgresql+asyncpg"
+DEFAULT_PORT: Final = 5432
+MAX_PORT: Final = 65535
+MAX_CONNECT_SECONDS: Final = 3600
+SHOWN_CHARACTERS: Final = 63
+"""How much of an unknown parameter's name a message repeats."""
+SYSTEM: Final = "system"
+"""A value of `sslrootcert`: the certificate authorities of this machine."""
+
+_VERIFYING: Final = ("verify-ca", "verify-full")
+_TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", *_VERIFYING),
+    "target_session_attrs": (
+        *("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    ),
+    "channel_binding": ("disable", "prefer", "require"),
+}
+PARAMETERS: Final = (
+    *("application_name", "channel_binding", "connect_timeout", "host", "port"),
+    *("sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs"),
+)
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[^:/?#]+)://"
+    r"(?:(?P<user>[^:/@?]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?P<hosts>[^/?]*)"
+    r"(?:/(?P<database>[^?]*))?"
+    r"(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
+
+
+@dataclass(frozen=True)
+class ConnectionTarget:
+    """A database, as SQLAlchemy and asyncpg take it."""
+
+    url: URL
+    """Without a query: everything else is in the other fields."""
+    arguments: Mapping[str, Any] = field(repr=False)
+    """Arguments of `asyncpg.connect`: hosts, TLS and the kind of server."""
+    connect_seconds: float | None
+    """The URL's `connect_timeout`, for all of its hosts together."""
+    application_name: str | None
+
+
+def check_database_url(text: str) -> str:
+    """Return a PostgreSQL URL in the form that `connection_target` takes.
+
+    The files that it names are read, so that a wrong one is found at the start.
+
+    Raises:
+        ValueError: naming every problem of the URL, without its password.
+    """
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not a database URL; like {FORM}")
+    if found["scheme"] not in {"postgresql", "postgres", DRIVER} or not found["database"]:
+        raise ValueError(f"must be like {FORM}")
+    problems: list[str] = []
+    query = _parameters(found["query"] or "", problems.append)
+    hosts = _hosts(found["hosts"], query, problems.append)
+    problems.extend(_parameter_problems(query))
+    if not problems:
+        problems.extend(_certificate_problems(query))
+    if "\0" in unquote(text):
+        problems.append("it contains a null character")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return _render(found, hosts, query)
+
+
+def connection_target(url: str) -> ConnectionTarget:
+    """Translate a checked URL. The certificates that it names are read now, or at each connection.
+
+    Raises:
+        OSError: a certificate of the URL cannot be read any more.
+    """
+    parsed = make_url(url)
+    query = {name: str(value) for name, value in parsed.query.items()}
+    arguments: dict[str, Any] = _tls_arguments(query)
+    if "host" in query:
+        arguments["host"] = query["host"].split(",")
+        arguments["port"] = [int(port) for port in query["port"].split(",")]
+    if "target_session_attrs" in query:
+        arguments["target_session_attrs"] = query["target_session_attrs"]
+    seconds = query.get("connect_timeout")
+    return ConnectionTarget(
+        parsed.set(query={}),
+        arguments,
+        float(seconds) if seconds else None,
+        query.get("application_name"),
+    )
+
+
+def shown_address(url: str) -> str:
+    """Return the host, port and database of a URL for people, without its password."""
+    parsed = make_url(url)
+    database = f"/{parsed.database}" if parsed.database else ""
+    hosts, ports = parsed.query.get("host"), parsed.query.get("port")
+    if isinstance(hosts, str) and isinstance(ports, str):
+        pairs = zip(hosts.split(","), ports.split(","), strict=True)
+        return ",".join(f"{host}:{port}" for host, port in pairs) + database
+    return f"{parsed.host or 'socket'}:{parsed.port or 'default port'}{database}"
+
+
+def _parameters(text: str, note: Callable[[str], None]) -> dict[str, str]:
+    """Split a query as libpq does, to which `+` is no space; an empty value means the default."""
+    query: dict[str, str] = {}
+    seen: set[str] = set()
+    for part in filter(None, text.split("&")):
+        name, sign, value = (unquote(word) for word in part.partition("="))
+        if name not in PARAMETERS:
+            shown = name[:SHOWN_CHARACTERS]
+            note(f'the parameter "{shown}" is not supported, only {", ".join(PARAMETERS)}')
+        elif not sign or name in seen:
+            note(f'the parameter "{name}" must be given once, as {name}=VALUE')
+        elif value:
+            query[name] = value
+        seen.add(name)
+    return query
+
+
+def _hosts(text: str, query: dict[str, str], note: Callable[[str], None]) -> list[tuple[str, int]]:
+    """Take the hosts and ports out of the URL's address, or else out of its parameters."""
+    names, ports = query.pop("host", ""), query.pop("port", "")
+    hosts: list[tuple[str, int]] = []
+    if names and text:
+        note('the parameter "host" and a host before the path exclude each other')
+    elif names:
+        numbers = ports.split(",") if ports else []
+        if len(numbers) <= 1:  # one port is that of every host
+            numbers = (numbers or [""]) * len(names.split(","))
+        if len(numbers) != len(names.split(",")):
+            note("host and port must have equally many values")
+        hosts = [(name, _port(port, note)) for name, port in zip(names.split(","), numbers)]  # noqa: B905
+    else:
+        for part in text.split(",") if text else []:
+            found = _HOST.fullmatch(part)
+            if found is None:
+                note(f"every host must be like host or host:5432, in a URL like {FORM}")
+                break
+            name = unquote(found["v6"] or found["name"])
+            hosts.append((name, _port(found["port"] or ports, note)))
+    if any(not name for name, _ in hosts) and len(hosts) > 1:
+        note("no host of several may be empty")
+    return hosts
+
+
+def _port(text: str, note: Callable[[str], None]) -> int:
+    if not text:
+        return DEFAULT_PORT
+    if re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) and 0 < int(text) <= MAX_PORT:
+        return int(text)
+    note(f"every port must be a number from 1 to {MAX_PORT}")
+    return DEFAULT_PORT
+
+
+def _parameter_problems(query: Mapping[str, str]) -> Iterator[str]:
+    for name, allowed in _CHOICES.items():
+        if query.get(name, allowed[0]) not in allowed:
+            yield f'{name} must be one of {", ".join(allowed)}, but is "{query[name]}"'
+    if query.get("channel_binding") == "require":
+        yield (
+            "channel_binding=require is not possible, because asyncpg has no channel binding: use"
+            " sslmode=verify-full, which makes sure that the server is the right one"
+        )
+    seconds = query.get("connect_timeout", "1")
+    is_number = re.fullmatch(r"[0-9]{1,6}", seconds, re.ASCII)
+    if not is_number or not 1 <= int(seconds) <= MAX_CONNECT_SECONDS:
+        yield f"connect_timeout must be a whole number of seconds from 1 to {MAX_CONNECT_SECONDS}"
+    if query.get("sslrootcert") == SYSTEM and query.get("sslmode", "verify-full") != "verify-full":
+        yield f"sslrootcert={SYSTEM} needs sslmode=verify-full"
+
+
+def _certificate_problems(query: Mapping[str, str]) -> Iterator[str]:
+    mode, root = query.get("sslmode"), query.get("sslrootcert")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if root is None:
+        if mode in _VERIFYING and not _has_default_root():
+            yield (
+                f"sslmode={mode} needs sslrootcert: the file with the certificate of the server's"
+                f' authority, or "{SYSTEM}" for the authorities of this machine'
+            )
+    elif root != SYSTEM:
+        yield from _file_problem("sslrootcert", root, lambda: context.load_verify_locations(root))
+    cert, key = query.get("sslcert"), query.get("sslkey")
+    if cert is not None:
+        problems = list(_file_problem("sslcert", cert, lambda: Path(cert).read_bytes()))
+        if key is not None:
+            problems += _file_problem("sslkey", key, lambda: Path(key).read_bytes())
+        if not problems:
+            what = "sslcert and sslkey" if key else "sslcert"
+            files = f"{cert} and {key}" if key else cert
+            problems += _file_problem(
+                what, files, lambda: context.load_cert_chain(cert, key, password=lambda: "")
+            )
+        yield from problems
+    elif key is not None:
+        yield "sslkey needs sslcert, the certificate of that key"
+
+
+def _file_problem(name: str, path: str, load: Callable[[], object]) -> Iterator[str]:
+    try:
+        load()
+    except ssl.SSLError:
+        fitting = "a certificate" if name == "sslrootcert" else "a certificate and its private key"
+        yield f'{name}: "{path}" does not hold {fitting} in PEM format, without a passphrase'
+    except OSError as error:
+        yield f'{name}: cannot read "{path}": {error.strerror}'
+
+
+def _has_default_root() -> bool:
+    """Whether libpq's default file of authorities exists."""
+    try:
+        return (Path.home() / ".postgresql" / "root.crt").is_file()
+    except RuntimeError:  # there is no home
+        return False
+
+
+def _render(found: re.Match[str], hosts: list[tuple[str, int]], query: dict[str, str]) -> str:
+    query = {name: value for name, value in query.items() if name != "channel_binding"}
+    host, port = hosts[0] if hosts else (None, None)
+    if len(hosts) > 1 or (host or "").startswith("/"):
+        query["host"] = ",".join(name for name, _ in hosts)
+        query["port"] = ",".join(str(number) for _, number in hosts)
+        host = port = None
+    is_default = port == DEFAULT_PORT and ":" not in found["hosts"].rpartition("]")[2]
+    user, password = found["user"], found["password"]
+    url = URL.create(
+        DRIVER,
+        username=unquote(user) if user else None,
+        password=None if password is None else unquote(password),
+        host=host or None,
+        port=None if is_default else port,
+        database=unquote(found["database"]),
+    ).render_as_string(hide_password=False)
+    # SQLAlchemy would write a space as `+`, which is a plus for libpq.
+    return f"{url}?{urlencode(sorted(query.items()), quote_via=quote, safe='')}" if query else url
+
+
+def _tls_arguments(query: Mapping[str, str]) -> dict[str, Any]:
+    """Translate the TLS parameters.
+
+    asyncpg reads them out of a URL as libpq does: which mode verifies what, the fallback of `allow`
+    and `prefer`, and the default files. So it gets a URL with these alone. What it lacks is
+    `sslrootcert=system`.
+    """
+    given = {name: query[name] for name in _TLS if name in query}
+    if given.get("sslrootcert") == SYSTEM:
+        context = ssl.create_default_context()
+        if "sslcert" in given:
+            context.load_cert_chain(given["sslcert"], given.get("sslkey"), password=lambda: "")
+        return {"ssl": context}
+    return {"dsn": "postgresql:///?" + urlencode(given, quote_via=quote)} if given else {}

@@ -1,0 +1,36 @@
+"""What a check found."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+MOST_SKEW_SECONDS: Final = 2.0
+
+
+class Verdict(enum.Enum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw, and what to do where it is not `OK`. Never a password."""
+
+    what: str
+    verdict: Verdict
+    saw: str
+    do: str = ""
+
+
+def clock_finding(what: str, skew_seconds: float) -> Finding:
+    """Judge by how much a server's clock differs from this machine's."""
+    saw = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
+    if abs(skew_seconds) <= MOST_SKEW_SECONDS:
+        return Finding(what, Verdict.OK, saw)
+    return Finding(
+        what,
+        Verdict.WARNING,
+        saw,
+        "nothing is decided by this machine's clock, but its logs will not match: run NTP on both",
+    )

@@ -1,0 +1,51 @@
+"""Which media type an answer has, by the request's `Accept` header."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import mimeparse
+
+JSON: Final = "application/json"
+GRAPHQL_JSON: Final = "application/graphql-response+json"
+HTML: Final = "text/html"
+
+MAX_ACCEPT_CHARACTERS: Final = 2_000
+"""Browsers send some 150. What exceeds it is not read, because reading it takes time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a client accepts."""
+
+    json: str | None
+    """The media type of JSON that it prefers; None: it accepts no JSON."""
+    html: bool
+    """Whether it names HTML."""
+
+
+def negotiate(accept: str) -> Accepted:
+    """Return what the value of an `Accept` header accepts; several lines are joined by commas."""
+    return _negotiate(accept if len(accept) <= MAX_ACCEPT_CHARACTERS else "")
+
+
+@lru_cache(maxsize=256)  # every client sends the same header again and again
+def _negotiate(accept: str) -> Accepted:
+    ranges = []
+    for part in accept.lower().split(","):
+        try:
+            if part.strip():
+                ranges.append(mimeparse.parse_media_range(part))
+        except mimeparse.MimeTypeParseException:
+            continue
+    if not accept.strip():
+        return Accepted(JSON, html=False)
+    named = {f"{kind}/{subtype}" for kind, subtype, _ in ranges}
+    json, graphql_json, html = (
+        mimeparse.quality_parsed(name, ranges) for name in (JSON, GRAPHQL_JSON, HTML)
+    )
+    chosen: str | None = None
+    if max(json, graphql_json) > 0:
+        prefers_new = graphql_json > json or (graphql_json == json and GRAPHQL_JSON in named)
+        chosen = GRAPHQL_JSON if prefers_new else JSON
+    return Accepted(chosen, html=html > 0 and HTML in named)

@@ -1,0 +1,258 @@
+"""The worker's consumers wait for wake-ups and hardly poll; a lost wake-up only delays."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dramatiq
+import dramatiq.worker
+import pytest
+from dramatiq.brokers.redis import RedisBroker
+from redis import Redis
+
+from segmentql.adapters import broker as module
+from segmentql.adapters.broker import CHANNEL, WaitingBroker, WorkQueue
+from segmentql.local import LocalServers
+from segmentql.settings import Settings
+from tests.conftest import Sql, hanging, until
+
+QUEUE = "waiting"
+NEVER = 600.0
+"""Seconds: an interval that no test waits for."""
+
+
+@pytest.fixture(autouse=True)
+def never_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens is done by wake-ups alone, except where a test shortens the interval."""
+    monkeypatch.setattr(module, "SLOW_POLL_SECONDS", NEVER)
+    monkeypatch.setattr(module, "RESUBSCRIBE_SECONDS", 0.1)
+    monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 0.1)
+
+
+@dataclass
+class Working:
+    """A worker in this process, whose only actor notes the arguments of its messages."""
+
+    broker: WaitingBroker
+    worker: dramatiq.worker.Worker
+    done: list[int] = field(default_factory=list)
+    fetches: int = 0
+
+    async def is_subscribed(self) -> bool:
+        return self.broker.wakeups.poll_seconds != module.FALLBACK_POLL_SECONDS
+
+    async def has_done(self, number: int) -> bool:
+        return number in self.done
+
+    async def has_fetched_delayed(self) -> bool:
+        return self.worker.consumers[f"{QUEUE}.DQ"].delay_queue.qsize() > 0
+
+    def threads(self) -> list[threading.Thread]:
+        return [*self.worker.consumers.values(), *self.worker.workers]
+
+
+@asynccontextmanager
+async def working(settings: Settings, *, threads: int = 2) -> AsyncIterator[Working]:
+    broker = WaitingBroker(settings.redis_url, [])
+    worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=threads)
+    running = Working(broker, worker)
+    fetch = broker.do_fetch
+
+    def counted(*args: Any) -> Any:
+        running.fetches += 1
+        return fetch(*args)
+
+    vars(broker)["do_fetch"] = counted
+    dramatiq.actor(actor_name="note", queue_name=QUEUE, broker=broker)(running.done.append)
+    worker.start()
+    try:
+        await until(running.is_subscribed)
+        yield running
+    finally:
+        await asyncio.to_thread(worker.stop)
+        broker.client.close()
+
+
+def message(number: int) -> dramatiq.Message[Any]:
+    return dramatiq.Message(
+        queue_name=QUEUE, actor_name="note", args=(number,), kwargs={}, options={}
+    )
+
+
+@pytest.fixture
+def send(settings: Settings, sql: Sql) -> Iterator[Callable[..., None]]:
+    """Send a message as another process would."""
+    sender = WaitingBroker(settings.redis_url, [])
+
+    def send(number: int, *, delay_seconds: float = 0) -> None:
+        sender.enqueue(message(number), delay=round(delay_seconds * 1000) or None)
+
+    yield send
+    sender.client.close()
+
+
+async def test_a_message_wakes_the_consumer(settings: Settings, send: Callable[..., None]) -> None:
+    async with working(settings) as running:
+        for number in range(5):
+            send(number)
+            await until(partial(running.has_done, number))
+
+
+async def test_an_idle_worker_does_not_poll(settings: Settings, send: Callable[..., None]) -> None:
+    async with working(settings) as running:
+        send(1)
+        await until(lambda: running.has_done(1))
+        await asyncio.sleep(0.2)  # the consumers look once more after the message
+        before = running.fetches
+        await asyncio.sleep(0.5)  # with Dramatiq's consumers it is ten fetches
+        assert running.fetches == before
+
+
+async def test_a_message_without_a_wake_up_is_found_by_the_slow_poll(
+    settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW_POLL_SECONDS", 0.2)
+    silent = RedisBroker(url=settings.redis_url, middleware=[])  # type: ignore[no-untyped-call]
+    async with working(settings) as running:
+        silent.enqueue(message(1))
+        await until(lambda: running.has_done(1))
+    silent.client.close()
+
+
+async def test_delayed_messages_are_done_in_the_order_of_their_moments(
+    settings: Settings, send: Callable[..., None]
+) -> None:
+    async with working(settings) as running:
+        sent = time.monotonic()
+        send(2, delay_seconds=0.6)
+        send(1, delay_seconds=0.2)
+        send(3, delay_seconds=0.6)
+        await until(lambda: running.has_done(1))
+        assert time.monotonic() - sent >= 0.2
+        await until(lambda: running.has_done(2))
+        await until(lambda: running.has_done(3))
+        assert time.monotonic() - sent >= 0.6
+        assert running.done[0] == 1
+
+
+async def test_more_messages_than_are_prefetched_are_all_done(
+    settings: Settings, send: Callable[..., None]
+) -> None:
+    for number in range(50):
+        send(number)
+    async with working(settings, threads=1) as running:
+        assert running.worker.queue_prefetch < 50
+        await until(lambda: running.has_done(49))
+    assert sorted(running.done) == list(range(50))
+
+
+async def test_a_message_that_is_handed_back_wakes_consumers_as_well(
+    settings: Settings, sql: Sql
+) -> None:
+    broker = WaitingBroker(settings.redis_url, [])
+    with Redis.from_url(settings.redis_url) as redis, redis.pubsub() as channel:
+        channel.subscribe(CHANNEL)
+        assert channel.get_message(timeout=NEVER)["type"] == "subscribe"
+        broker.enqueue(message(1))
+        assert channel.get_message(timeout=10)["data"] == QUEUE.encode()
+        consumer = broker.consume(QUEUE)
+        taken = next(consumer)
+        assert taken is not None
+        consumer.requeue([taken])
+        assert channel.get_message(timeout=10)["data"] == QUEUE.encode()
+        assert channel.get_message(timeout=0) is None
+    broker.client.close()
+
+
+async def test_after_a_restart_of_redis_messages_wake_the_consumer_again(
+    servers: LocalServers, settings: Settings, send: Callable[..., None]
+) -> None:
+    async with working(settings) as running:
+        await servers.redis.stop()
+        try:
+            await until(lambda: _is_not(running.is_subscribed))
+        finally:
+            await servers.redis.start()
+        await until(running.is_subscribed)
+        send(1)
+        await until(lambda: running.has_done(1))
+
+
+@pytest.mark.slow
+async def test_a_delayed_message_outlives_a_restart_of_redis(
+    servers: LocalServers, settings: Settings, send: Callable[..., None]
+) -> None:
+    async with working(settings) as running:
+        send(1, delay_seconds=1)
+        await until(running.has_fetched_delayed)
+        await servers.redis.stop()
+        await servers.redis.start()
+        await until(lambda: running.has_done(1))
+
+
+async def test_a_subscription_that_does_not_answer_is_renewed(
+    servers: LocalServers,
+    settings: Settings,
+    send: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    monkeypatch.setattr(module, "PING_SECONDS", 0.3)
+    async with working(settings) as running:
+        with hanging(servers.redis):
+            await until(lambda: _is_not(running.is_subscribed))
+        await until(running.is_subscribed)
+        send(1)
+        await until(lambda: running.has_done(1))
+
+
+@pytest.mark.slow
+async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwards(
+    servers: LocalServers,
+    settings: Settings,
+    send: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It takes the delay, and then two timeouts of Redis: of the message and of its return.
+    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    async with working(settings) as running:
+        send(1, delay_seconds=0.5)
+        send(2, delay_seconds=2)
+        await until(running.has_fetched_delayed)
+        with hanging(servers.redis):
+            await asyncio.sleep(1.5)
+        await until(lambda: running.has_done(1))
+        await until(lambda: running.has_done(2))
+        assert all(thread.is_alive() for thread in running.threads())
+
+
+async def test_an_idle_worker_stops_at_once(
+    servers: LocalServers, settings: Settings, send: Callable[..., None]
+) -> None:
+    async with working(settings) as running:
+        await asyncio.sleep(0.2)  # everything waits by now
+        started = time.monotonic()
+        await asyncio.to_thread(running.worker.stop, 60_000)
+        assert time.monotonic() - started < 10
+        assert not any(thread.is_alive() for thread in running.threads())
+
+
+def test_the_work_queue_waits_for_an_item_without_regard_to_the_timeout() -> None:
+    queue = WorkQueue()
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(queue.get(timeout=0.01)), daemon=True)
+    thread.start()
+    thread.join(0.1)
+    assert got == []
+    queue.put(1)
+    thread.join(10)
+    assert got == [1]
+
+
+async def _is_not(happened: Callable[[], Any]) -> bool:
+    return not await happened()

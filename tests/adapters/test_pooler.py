@@ -1,0 +1,180 @@
+"""The service behind PgBouncer in transaction mode, and what doctor says of it."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from segmentql import metrics
+from segmentql.adapters.database import Database, ReadSession, WriteSession
+from segmentql.doctor import Finding, Verdict, examine
+from segmentql.errors import TimedOut, Unavailable
+from segmentql.local import LocalServers, named
+from segmentql.reports.contents import Contents, Csv
+from segmentql.settings import Settings
+from tests.conftest import make_database, serving
+from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
+from tests.pooler import SERVER_CONNECTIONS, pgbouncer
+
+# Each test starts a PgBouncer and makes a database, which takes about a second.
+pytestmark = pytest.mark.slow
+
+CLIENTS = 5 * SERVER_CONNECTIONS
+
+
+@pytest.fixture
+async def own(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
+    """The settings of a service on a migrated database of the test's own."""
+    name = f"pooled_{uuid.uuid4().hex}"
+    await make_database(servers, name, template=template)
+    yield servers.settings(name)
+    connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
+
+
+def behind(settings: Settings, url: str, pooler: str = "transaction") -> Settings:
+    return settings.model_copy(
+        update={
+            "database_url": url,
+            "database_pooler": pooler,
+            "database_pool_size": CLIENTS,
+        }
+    )
+
+
+def opened(settings: Settings) -> Database:
+    return Database(settings, name="tests", deliver=lambda _: None)
+
+
+async def examined(settings: Settings) -> dict[str, Finding]:
+    return {finding.what: finding async for finding in examine(settings)}
+
+
+async def ping(session: ReadSession | WriteSession) -> int:
+    return int((await session.execute(text("SELECT 42"))).scalar_one())
+
+
+async def test_doctor_and_service_fail_alike_without_the_setting(own: Settings) -> None:
+    async with pgbouncer(own.database_url) as url:
+        settings = behind(own, url, "none")
+        found = (await examined(settings))["database"]
+        database = opened(settings)
+        with pytest.raises(Unavailable):
+            await database.read_one(ping)
+        assert not await database.answers()
+        await database.dispose()
+    assert found.verdict is Verdict.FAILED
+    assert "a pooler refused the startup parameter" in found.saw
+    assert found.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+
+
+async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(own: Settings) -> None:
+    ignored = (
+        "client_min_messages,jit,lock_timeout,statement_timeout,idle_in_transaction_session_timeout"
+    )
+    async with pgbouncer(own.database_url, ignore_startup_parameters=ignored) as url:
+        found = (await examined(behind(own, url, "none")))["pooler"]
+    assert found.verdict is Verdict.FAILED
+    assert found.saw == (
+        "a pooler drops startup parameters: statement_timeout is 0 ms instead of 10000 ms"
+    )
+    assert found.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+
+
+async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: LocalServers) -> None:
+    name = own.database_url.rpartition("/")[2]
+    async with pgbouncer(own.database_url) as url:
+        settings = behind(own, url)
+        findings = await examined(settings)
+        assert findings["database"].verdict is Verdict.OK
+        assert findings["a change"].verdict is Verdict.OK
+        assert findings["pooler"].verdict is Verdict.WARNING
+        advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
+        assert findings["pooler"].do == f"run {advised}"
+
+        superuser = await asyncpg.connect(named(servers.superuser_url, name))
+        # For this database alone, because other tests run beside this one.
+        await superuser.execute(advised.replace(" SET", f' IN DATABASE "{name}" SET'))
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await superuser.close()
+        assert (await examined(settings))["pooler"].verdict is Verdict.OK
+
+
+async def test_service_works_with_many_clients_on_few_server_connections(own: Settings) -> None:
+    def joins() -> float:
+        return float(metrics.JOINS.labels("MANUAL")._value.get())
+
+    async with (
+        pgbouncer(own.database_url) as url,
+        serving(behind(own, url)) as api,
+    ):
+        await make_segments(api, "a", "b")
+        before = joins()
+
+        async def client(first: int) -> None:
+            for number in range(first, first + 5):
+                await api(CREATE_USER, input={"id": str(number)})
+                change = {"userId": str(number), "add": ["a", "b"]}
+                data = await api(UPDATE_USER_SEGMENTS, input=change)
+                assert data["updateUserSegments"]["errors"] == []
+                data = await api(
+                    "query($id: ID!) { user(id: $id) { segments { slug } } }", id=number
+                )
+                assert data["user"]["segments"] == [{"slug": "a"}, {"slug": "b"}]
+
+        await asyncio.gather(*(client(100 * number + 1) for number in range(CLIENTS)))
+        assert joins() - before == 2 * 5 * CLIENTS
+        assert (await api.http.get("/readyz")).json()["database"] == "ok"
+
+
+async def test_transactions_have_the_services_time_limits(own: Settings) -> None:
+    async with pgbouncer(own.database_url) as url:
+        database = opened(behind(own, url).model_copy(update={"statement_timeout_seconds": 0.1}))
+
+        async def sleep(session: WriteSession) -> None:
+            await session.execute(text("SELECT pg_sleep(60)"))
+
+        async def limit(session: ReadSession | WriteSession) -> str:
+            return str((await session.execute(text("SHOW statement_timeout"))).scalar_one())
+
+        with pytest.raises(TimedOut):
+            await database.transaction(sleep)
+        assert await database.transaction(limit) == "100ms"
+        assert await database.read_one(limit) == "0"  # nothing is left on the server connection
+        async with database.long_read(seconds=30) as session:
+            assert await limit(session) == "30s"
+            csv = Csv(session, Contents(2024, 3, None))
+            assert [chunk async for chunk in csv.chunks()] == [
+                b"user_id,segment_slug,operation,executed_at\n"
+            ]
+        await database.dispose()
+
+
+async def test_slow_read_is_cancelled_by_the_client(own: Settings, servers: LocalServers) -> None:
+    name = own.database_url.rpartition("/")[2]
+    async with pgbouncer(own.database_url) as url:
+        database = opened(behind(own, url).model_copy(update={"statement_timeout_seconds": 0.1}))
+
+        async def sleep(session: ReadSession) -> None:
+            await session.execute(text("SELECT pg_sleep(60)"))
+
+        with pytest.raises(Unavailable):
+            await database.read_one(sleep)
+        superuser = await asyncpg.connect(named(servers.superuser_url, name))
+        active = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state = 'active' AND pid <> pg_backend_pid()"
+        )
+        async with asyncio.timeout(5):
+            while await superuser.fetchval(active):
+                await asyncio.sleep(0.02)
+        await superuser.close()
+        assert await database.read_one(ping) == 42
+        await database.dispose()

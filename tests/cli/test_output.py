@@ -1,0 +1,83 @@
+"""Commands whose standard output loses its reader end quietly, as `git log | head` does."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.keys.service import create_key
+from segmentql.settings import Settings
+from segmentql.tables import Role
+from tests.conftest import PATIENCE_SECONDS, Api, environment
+from tests.operations import create_segment
+
+
+async def ended_without_reader(
+    settings: Settings, folder: Path, arguments: Sequence[str]
+) -> tuple[int | None, str]:
+    """The exit status and the complaint of a command that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segmentql", *arguments),
+            cwd=folder,
+            env=environment(settings),
+            stdout=write,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    finally:
+        os.close(write)
+    _, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    return process.returncode, complaint.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["report", "--help"], ["--version"], ["schema"], ["keys", "list"], ["doctor"]],
+    ids=" ".join,
+)
+@pytest.mark.slow
+async def test_a_command_without_a_reader_ends_as_sigpipe_does(
+    settings: Settings, database: Database, tmp_path: Path, arguments: list[str]
+) -> None:
+    # Over a second: each starts an interpreter.
+    await database.transaction(
+        lambda session: create_key(session, name="a key", role=Role.READER, actor=None)
+    )
+    assert await ended_without_reader(settings, tmp_path, arguments) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.slow
+async def test_watching_a_rollout_without_a_reader_ends_as_sigpipe_does(
+    settings: Settings, api: Api, tmp_path: Path
+) -> None:
+    await create_segment(api, slug="A", rollout={"percent": 50})
+    watch = ["rollout", "watch", "A"]
+    assert await ended_without_reader(settings, tmp_path, watch) == (-signal.SIGPIPE, "")
+
+
+async def test_a_connection_that_breaks_is_no_reader_that_went_away(
+    settings: Settings, tmp_path: Path
+) -> None:
+    script = (
+        "import click, segmentql.cli as cli\n"
+        "@click.command()\n"
+        "def broken(): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "cli.Commands.get_command = lambda *_: broken\n"
+        "cli.main(['broken'])\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script),
+        cwd=tmp_path,
+        env=environment(settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    assert (process.returncode, complaint) == (1, b"Error: a connection broke: Broken pipe\n")

@@ -1,0 +1,171 @@
+"""Commands on a database whose schema does not fit this version: one line that says so."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic.script import ScriptDirectory
+
+from segmentql.adapters import migrations
+from segmentql.adapters.revisions import known_revisions, newest_revision
+from segmentql.doctor import Finding, Verdict, examine
+from segmentql.local import LocalServers, named
+from segmentql.settings import Settings
+from tests.conftest import PATIENCE_SECONDS, Sql, environment
+from tests.databases import blank_database
+
+# Most tests start commands, each of which takes a second to import.
+pytestmark = pytest.mark.slow
+
+OURS = version("segmentql")
+TOO_NEW = f"the database is at revision 9999, which this version ({OURS}) does not know"
+TOO_OLD = f"the database is at revision 0001, but this version ({OURS}) needs {newest_revision()}"
+
+
+@pytest.fixture
+async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
+    async with blank_database(servers) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
+    """A superuser's connection to that database."""
+    connection = await asyncpg.connect(
+        named(servers.superuser_url, blank.database_url.rpartition("/")[2])
+    )
+    yield connection
+    await connection.close()
+
+
+async def run(settings: Settings, folder: Path, *words: str) -> tuple[int | None, str]:
+    """Run a command; return its exit code and all that it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", *words),
+        cwd=folder,
+        env=environment(settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    except TimeoutError:  # it started, which it must not
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, output.decode()
+
+
+async def migrations_finding(settings: Settings) -> Finding:
+    return {finding.what: finding async for finding in examine(settings)}["migrations"]
+
+
+async def set_revision(sql: Sql, revision: str) -> None:
+    await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
+
+
+async def test_newer_database_is_refused_and_left_alone(
+    blank: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank)
+    await set_revision(inside, "9999")
+    for words in (("migrate",), ("serve", "--port", "1"), ("worker",)):
+        code, said = await run(blank, tmp_path, *words)
+        assert code == 1
+        assert said.splitlines()[-1] == f"Error: {TOO_NEW}; update SegmentQL"
+        assert "Traceback" not in said
+    assert await inside.fetchval("SELECT version_num FROM alembic_version") == "9999"
+    found = await migrations_finding(blank)
+    assert (found.verdict, found.do) == (Verdict.FAILED, "update SegmentQL")
+    assert f"the database is {found.saw}" == TOO_NEW
+
+
+async def test_older_database_is_refused_with_the_command_that_helps(
+    blank: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank, "0001")
+    await inside.execute("GRANT SELECT ON alembic_version TO segmentql_service")
+    for words in (("serve", "--port", "1"), ("worker",)):
+        code, said = await run(blank, tmp_path, *words)
+        assert code == 1
+        assert said.splitlines()[-1] == f"Error: {TOO_OLD}; run `segmentql migrate`"
+    found = await migrations_finding(blank)
+    assert (found.verdict, found.do) == (Verdict.FAILED, "run `segmentql migrate`")
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+async def test_database_without_tables_is_refused(
+    blank: Settings, tmp_path: Path, command: str
+) -> None:
+    code, said = await run(blank, tmp_path, command)
+    assert code == 1
+    last = said.splitlines()[-1]
+    assert "never migrated" in last
+    assert last.endswith("run `segmentql migrate`")
+
+
+@pytest.mark.parametrize(
+    "words", ["seed", "keys list", "report --month 2024-01", "rollout watch A"]
+)
+async def test_command_on_a_database_without_tables_names_doctor(
+    blank: Settings, tmp_path: Path, words: str
+) -> None:
+    code, said = await run(blank, tmp_path, *words.split())
+    assert (code, said) == (
+        1,
+        "Error: the database's tables do not fit this version;"
+        " `segmentql doctor` says what to do\n",
+    )
+
+
+async def test_database_that_is_away_does_not_stop_the_start(
+    blank: Settings, tmp_path: Path
+) -> None:
+    away = blank.model_copy(update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "worker"),
+        cwd=tmp_path,
+        env=environment(away),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr
+    said = b""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while b"worker_started" not in said:
+            said += await process.stderr.readline()
+    assert b"database_away_at_start" in said
+    assert b"127.0.0.1:1/d" in said
+    assert b"secret@" not in said
+    process.terminate()
+    await process.communicate()
+
+
+async def test_unknown_target_of_migrate_is_named(blank: Settings, tmp_path: Path) -> None:
+    code, said = await run(blank, tmp_path, "migrate", "--to", "nonsense")
+    assert code == 2
+    assert f"must be head, or one of 0001, 0002, {', '.join(known_revisions()[2:])}" in said
+
+
+async def test_migrations_do_not_run_through_a_transaction_pooler(
+    blank: Settings, tmp_path: Path
+) -> None:
+    pooled = blank.model_copy(update={"migration_database_url": blank.database_url})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "migrate"),
+        cwd=tmp_path,
+        env=environment(pooled, SEGMENTQL_DATABASE_POOLER="transaction"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert b"set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself" in said
+
+
+def test_known_revisions_are_alembics() -> None:
+    scripts = ScriptDirectory.from_config(migrations._scripts())
+    assert known_revisions() == sorted(script.revision for script in scripts.walk_revisions())
+    assert newest_revision() == scripts.get_current_head()

@@ -1,0 +1,141 @@
+"""Ids as JSON numbers: an integer is an id, a number with a fraction or an exponent is not.
+
+A float cannot hold every id: 1234567890123456789.0 would become 1234567890123456768. Every argument
+and input field of type ID is read from the schema, so that a new one is tested as well.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
+from segmentql.adapters.database import Database
+from segmentql.graphql.arguments import ALLOWED
+from segmentql.settings import Settings
+from tests.conftest import Api, Sql
+from tests.graphql.asking import CORE, PLAIN, PLANNED, answer, context_of
+from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
+from tests.past import contents
+from tests.stored import STORED
+
+NO_IDS: Final = (
+    "1.0",
+    "1e3",
+    "1E0",
+    "1234567890123456789.0",
+    "-0.0",
+    "1.5",
+    "1e300",
+    "18446744073709551616",  # an integer, which orjson reads as a float, beyond every id
+    "true",
+    "false",
+)
+"""As JSON has them."""
+
+
+def in_arguments() -> Iterator[tuple[str, str, str]]:
+    """Each argument of type ID, or a list of them: its name, a query, the variables as JSON."""
+    for parent, way in ways():
+        for name, field in parent.fields.items():
+            place = f"{parent.name}.{name}"
+            for argument, definition in field.args.items():
+                kind = get_named_type(definition.type)
+                if kind.name != "ID":
+                    continue
+                others = [one for one in given(place, field) if not one.startswith(f"{argument}:")]
+                fields = [*way, with_arguments(name, [*others, f"{argument}: $value"])]
+                query = f"query($value: {definition.type}) {{ {nested(fields, '__typename')} }}"
+                if "[" in str(definition.type):
+                    yield f"{argument}.1", query, '{"value": [1, %s]}'
+                else:
+                    yield argument, query, '{"value": %s}'
+
+
+def in_inputs() -> Iterator[tuple[str, str, str]]:
+    """Each field of type ID of a mutation's input, inside a variable and as a variable."""
+    assert CORE.mutation_type
+    for name, mutation in CORE.mutation_type.fields.items():
+        kind = get_named_type(mutation.args["input"].type)
+        assert isinstance(kind, GraphQLInputObjectType)
+        for field, definition in kind.fields.items():
+            if get_named_type(definition.type).name != "ID":
+                continue
+            value = "[1, %s]" if "[" in str(definition.type) else "%s"
+            at = f".{field}.1" if "[" in str(definition.type) else f".{field}"
+            others = {
+                other: required(name, other)
+                for other, needed in kind.fields.items()
+                if isinstance(needed.type, GraphQLNonNull) and other in REQUIRED and other != field
+            }
+            json = ", ".join(f'"{other}": {literal}' for other, literal in others.items())
+            whole = f'{{"input": {{{json}{", " if json else ""}"{field}": {value}}}}}'
+            yield (
+                f"input{at}",
+                f"mutation($input: {kind.name}!) {{ {name}(input: $input) {{ __typename }} }}",
+                whole,
+            )
+            literals = ", ".join(f"{other}: {literal}" for other, literal in others.items())
+            yield (
+                f"input{at}",
+                f"mutation($value: {definition.type}) {{ {name}(input:"
+                f" {{{literals} {field}: $value}}) {{ __typename }} }}",
+                f'{{"value": {value}}}',
+            )
+
+
+CASES: Final = [*in_arguments(), *in_inputs()]
+
+
+@pytest.fixture(autouse=True)
+async def stored(sql: Sql) -> None:
+    await sql.execute(STORED)
+
+
+def test_the_places_of_ids_are_found() -> None:
+    assert {argument for argument, _, _ in CASES} >= {
+        "id",
+        "ids.1",
+        "userId",
+        "input.id",
+        "input.userId",
+    }
+
+
+@pytest.mark.parametrize(("argument", "query", "variables"), CASES, ids=[c[1] for c in CASES])
+async def test_a_number_that_is_no_integer_is_no_id(
+    api: Api, sql: Sql, argument: str, query: str, variables: str
+) -> None:
+    before = await contents(sql)
+    for number in NO_IDS:
+        text = f'{{"query": {orjson.dumps(query).decode()}, "variables": {variables % number}}}'
+        response = await api.http.post(
+            "/graphql", content=text, headers={"content-type": "application/json"}
+        )
+        answered: Any = response.json()
+        assert "data" not in answered, number
+        (error,) = answered["errors"]
+        assert error["extensions"] == {
+            "code": "BAD_REQUEST",
+            "argument": argument,
+            "allowed": ALLOWED["ID"],
+        }, number
+    assert await contents(sql) == before
+
+
+async def test_an_integer_is_an_id(api: Api) -> None:
+    query = "query($id: ID!, $ids: [ID!]!) { user(id: $id) { id } usersById(ids: $ids) { id } }"
+    data = await api(query, id=2, ids=[1, "2", 9223372036854775807])
+    assert data == {"user": {"id": "2"}, "usersById": [{"id": "1"}, {"id": "2"}, None]}
+    assert await api("query($id: ID = 3) { reports(userId: $id) { nodes { id } } }")
+
+
+async def test_plans_and_graphql_core_refuse_alike(database: Database, settings: Settings) -> None:
+    query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
+    for number in (1.0, 1e3, 1234567890123456789.0, True):
+        for engine in (PLANNED, PLAIN):
+            told = await answer(engine, context_of(database, settings), query, ids=[1, number])
+            (error,) = told.body["errors"]
+            assert error["extensions"]["argument"] == "ids.1"
+            assert error["extensions"]["allowed"] == ALLOWED["ID"]

@@ -1,0 +1,132 @@
+"""Optional arguments: null and absent mean no filter, and an empty string is no value.
+
+The arguments are read from the schema, so that a new one is tested as well.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
+from tests.conftest import Api, Sql
+from tests.graphql.asking import CORE
+from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
+from tests.past import contents
+from tests.stored import STORED
+
+NO_FILTER_WHERE_EMPTY: Final = {"prefix", "search"}
+"""Every slug begins with an empty prefix, and every text contains an empty text."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An optional argument of a query's field."""
+
+    place: str
+    """Type, field and argument."""
+    way: list[str]
+    """The fields that lead to the field."""
+    given: list[str]
+    """The field's required arguments."""
+    kind: str
+
+    def __str__(self) -> str:
+        return self.place
+
+    @property
+    def name(self) -> str:
+        return self.place.split(".")[-1]
+
+    def query(self, value: str | None, *, declared: bool = False) -> str:
+        """A query with this argument, or without it."""
+        given = self.given if value is None else [*self.given, f"{self.name}: {value}"]
+        name = self.place.split(".")[1]
+        field = nested([*self.way, with_arguments(name, given)], "nodes { id }")
+        return f"query($value: {self.kind}) {{ {field} }}" if declared else f"{{ {field} }}"
+
+
+def optional_texts() -> list[Argument]:
+    """Each optional argument of type String or ID; lists alone have some."""
+    return [
+        Argument(
+            place=f"{parent.name}.{name}.{argument}",
+            way=way,
+            given=given(f"{parent.name}.{name}", field),
+            kind=str(definition.type),
+        )
+        for parent, way in ways()
+        for name, field in parent.fields.items()
+        for argument, definition in field.args.items()
+        if str(definition.type) in {"String", "ID"}
+    ]
+
+
+@pytest.fixture(autouse=True)
+async def stored(sql: Sql) -> None:
+    await sql.execute(STORED)
+
+
+def test_the_arguments_that_are_known_are_found() -> None:
+    assert {argument.place for argument in optional_texts()} >= {
+        "Query.users.after",
+        "Query.segments.prefix",
+        "Query.history.userId",
+        "Query.history.slug",
+        "Query.reports.userId",
+        "User.history.slug",
+        "Segment.members.after",
+    }
+
+
+@pytest.mark.parametrize("argument", optional_texts(), ids=str)
+async def test_null_and_absent_are_no_filter_and_an_empty_string_is_refused(
+    api: Api, argument: Argument
+) -> None:
+    absent = await api(argument.query(None))
+    by_variable = argument.query("$value", declared=True)
+    assert await api(argument.query("null")) == absent
+    assert await api(by_variable, value=None) == absent
+    assert await api(by_variable) == absent
+    if argument.name in NO_FILTER_WHERE_EMPTY:
+        assert await api(argument.query('""')) == absent
+        assert await api(by_variable, value="") == absent
+        return
+    for error in (await api.error(argument.query('""')), await api.error(by_variable, value="")):
+        assert error["extensions"]["code"] == "BAD_REQUEST"
+        assert error["extensions"]["argument"] == argument.name
+        assert error["extensions"]["allowed"]
+
+
+def optional_ids() -> list[Any]:
+    """Each optional field of type ID of a mutation's input, with what else the input needs."""
+    assert CORE.mutation_type
+    found: list[Any] = []
+    for name, mutation in CORE.mutation_type.fields.items():
+        kind = get_named_type(mutation.args["input"].type)
+        assert isinstance(kind, GraphQLInputObjectType)
+        needed = [
+            f"{field}: {required(name, field)}"
+            for field, definition in kind.fields.items()
+            if isinstance(definition.type, GraphQLNonNull) and field in REQUIRED
+        ]
+        found.extend(
+            pytest.param(name, needed, field, id=f"{name}.{field}")
+            for field, definition in kind.fields.items()
+            if str(definition.type) == "ID"
+        )
+    return found
+
+
+@pytest.mark.parametrize(("name", "needed", "field"), optional_ids())
+async def test_an_empty_id_in_an_input_is_refused(
+    api: Api, sql: Sql, name: str, needed: list[str], field: str
+) -> None:
+    before = await contents(sql)
+    given = ", ".join([*needed, f'{field}: ""'])
+    errors = "errors { code path ... on InvalidInput { allowed } }"
+    data = await api(f"mutation {{ {name}(input: {{{given}}}) {{ {errors} }} }}")
+    (error,) = data[name]["errors"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", [field])
+    assert error["allowed"]
+    assert await contents(sql) == before

@@ -1,0 +1,217 @@
+"""The bytes of a response are bounded, by plans and by graphql-core, for queries and mutations."""
+
+import asyncio
+import resource
+from typing import Any
+
+import orjson
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.graphql.context import Context
+from segmentql.graphql.execution import Answer, Engine, Request
+from segmentql.graphql.limits import Limits
+from segmentql.graphql.sizes import ResponseTooLarge, serialized
+from segmentql.settings import Settings
+from tests.conftest import Api, Sql, serving
+from tests.graphql.asking import SCHEMA, context_of
+from tests.operations import make_segments
+from tests.past import contents
+
+LIMIT = 20_000
+LIMITS = Limits(
+    tokens=10_000,
+    depth=50,
+    aliases=1000,
+    directives=1000,
+    root_fields=1000,
+    list_items=1000,
+    cost=1_000_000,
+    response_bytes=LIMIT,
+)
+ENGINES = {"plans": Engine(SCHEMA, LIMITS), "graphql-core": Engine(SCHEMA, LIMITS, plans=False)}
+DESCRIPTION = "d" * 4000
+ALIAS = "a" * 250
+
+
+@pytest.fixture
+async def described(database: Database, sql: Sql, settings: Settings) -> Context:
+    """Ten segments with descriptions, of which user 1 is in each."""
+    await sql.execute(
+        """
+        INSERT INTO users SELECT n, now() FROM generate_series(1, 100) AS n;
+        INSERT INTO segments (slug, description, created_at, updated_at)
+        SELECT 'S' || n, repeat('d', 4000), now(), now() FROM generate_series(1, 10) AS n;
+        INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
+        SELECT 1, id, now(), now(), 'MANUAL' FROM segments;
+        """
+    )
+    return context_of(database, settings)
+
+
+def too_large(answer: Answer, *, changes: bool) -> None:
+    """The answer says that the response is too large, and nothing else."""
+    assert answer.executed
+    assert answer.body["data"] is None
+    (error,) = answer.body["errors"]
+    extensions = error["extensions"]
+    assert (extensions["code"], extensions["limit"]) == ("LIMIT_EXCEEDED", LIMIT)
+    assert LIMIT < extensions["value"] < 3 * LIMIT
+    assert error["message"].startswith(f"The response is larger than {LIMIT} bytes.")
+    assert ("its changes are kept" in error["message"]) is changes
+    assert extensions.get("outcomeUnknown", False) is changes
+
+
+LARGE = {
+    "texts in a list": "{ segments(first: 10) { nodes { description } } }",
+    "texts under aliases": '{ segment(slug: "S1") {'
+    + " ".join(f"a{n}: description" for n in range(10))
+    + "} }",
+    "aliases in a nullable list": f"{{ usersById(ids: {list(range(1, 101))}) {{ {ALIAS}: id }} }}",
+    "aliases under @include": "query($y: Boolean = true) { users(first: 100) { nodes {"
+    f" {ALIAS}: id @include(if: $y) }} }} }}",
+    "a text of another field": "{ user(id: 1) { memberships { segment { description } } } }",
+    "several root fields": "{"
+    + " ".join(f"a{n}: segments(first: 2) {{ nodes {{ description }} }}" for n in range(5))
+    + "}",
+    "edges": "{ users(first: 100) { edges { cursor node { createdAt a: createdAt b: createdAt"
+    " c: createdAt d: createdAt e: createdAt } } } }",
+    "names of types": "{ users(first: 100) { nodes { "
+    + " ".join(f"a{n}: __typename" for n in range(20))
+    + " } } }",
+    "introspection": "{ __schema { types { name description fields { name description } } } }",
+}
+
+
+@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("kind", LARGE)
+async def test_a_query_with_a_large_response_fails_with_one_error(
+    described: Context, executor: str, kind: str
+) -> None:
+    answer = await ENGINES[executor].answer(Request(LARGE[kind]), described, queries_only=True)
+    too_large(answer, changes=False)
+
+
+@pytest.mark.parametrize("executor", ENGINES)
+async def test_a_response_at_the_limit_is_sent_and_never_counted_as_more(
+    described: Context, executor: str
+) -> None:
+    for query in (
+        "{ segments(first: 4) { nodes { slug name description createdAt version deletedAt } } }",
+        "{ segments(first: 4) { edges { cursor node { description } } } }",
+        "{ users(first: 100) { nodes { id createdAt segments { slug } } pageInfo { endCursor } } }",
+        '{ user(id: 1) { isIn(slug: "S1") memberships { id cause expiresAt } } missing:'
+        " user(id: 1000) { id } }",
+        "{ segments(first: 2) { nodes { memberCount rollout { status } } } }",
+    ):
+        answer = await ENGINES[executor].answer(Request(query), described, queries_only=True)
+        assert "errors" not in answer.body, query
+        actual = len(orjson.dumps(answer.body["data"]))
+        assert actual / 6 < answer.size <= actual + 10, query
+
+
+@pytest.mark.parametrize("executor", ENGINES)
+async def test_a_mutation_with_a_large_response_says_that_it_was_executed(
+    described: Context, sql: Sql, executor: str
+) -> None:
+    mutation = 'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]}) { user { %s } } }'
+    fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
+    answer = await ENGINES[executor].answer(
+        Request(mutation % fields), described, queries_only=False
+    )
+    too_large(answer, changes=True)
+    assert await sql.fetchval("SELECT count(*) FROM memberships WHERE user_id = 50") == 1
+
+
+async def test_of_two_mutations_the_second_is_not_executed(described: Context, sql: Sql) -> None:
+    fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
+    query = (
+        'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]})'
+        f" {{ user {{ {fields} }} }}"
+        " deleteUser(input: {id: 2}) { deletedId } }"
+    )
+    answer = await ENGINES["plans"].answer(Request(query), described, queries_only=False)
+    too_large(answer, changes=True)
+    assert await sql.fetchval("SELECT count(*) FROM users WHERE id = 2") == 1
+
+
+async def test_a_failed_plan_is_counted_again_from_its_beginning(described: Context) -> None:
+    query = '{ segments(first: 3) { nodes { description } } bad: user(id: "zero") { id } }'
+    answer = await ENGINES["plans"].answer(Request(query), described, queries_only=True)
+    assert [error["path"] for error in answer.body["errors"]] == [["bad"]]
+    assert len(answer.body["data"]["segments"]["nodes"]) == 3
+
+
+async def test_large_responses_are_serialized_in_slices_as_they_are_at_once() -> None:
+    nested: Any = {
+        "data": {
+            "users": {
+                "nodes": [
+                    {
+                        "id": str(n),
+                        "segments": [{"slug": "\N{GRINNING FACE}\n\x01", "n": n}] * (n % 25),
+                    }
+                    for n in range(3000)
+                ],
+                "empty": [],
+                "nothing": {},
+            },
+            "mixed": [None, {"a": None}, {"b": [1, 2.5, True]}, [], [[]], "x"] * 30,
+        },
+        "extensions": {"cost": {"estimated": 1}},
+    }
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    chunks = await serialized(nested, limit=10**7)
+    task.cancel()
+    assert b"".join(chunks) == orjson.dumps(nested)
+    assert turns > 2
+    with pytest.raises(ResponseTooLarge):
+        await serialized(nested, limit=500_000)
+
+
+async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_serialized(
+    settings: Settings, sql: Sql
+) -> None:
+    """A control character is counted as one character, and JSON writes six."""
+    async with serving(settings.model_copy(update={"max_response_bytes": LIMIT})) as api:
+        await sql.execute(
+            "INSERT INTO segments (slug, description, created_at, updated_at)"
+            " VALUES ('A', repeat(E'\\x01', 4000), now(), now())"
+        )
+        error = await api.error('{ segment(slug: "A") { description } }')
+        assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+        error = await api.error(
+            'mutation { updateSegment(input: {slug: "A", name: "New"})'
+            " { segment { name description } } }"
+        )
+        assert "its changes are kept" in error["message"]
+        assert await api('{ segment(slug: "A") { name } }') == {"segment": {"name": "New"}}
+
+
+async def test_a_long_alias_cannot_multiply_into_a_large_response(api: Api, sql: Sql) -> None:
+    """The attack that was found: 207 kB asked for 800 MB, at a sixth of the allowed cost."""
+    await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 1000) AS n")
+    before = await contents(sql)
+    roots = " ".join(f"a{n}: usersById(ids: $ids) {{ ...f }}" for n in range(4))
+    aliases = " ".join(f"{n:03}".rjust(255, "a") + ": id" for n in range(90))
+    ids = [str(n) for n in range(1, 1001)]
+    for fields, argument in (
+        ("a" * 200_000 + ": id", "name characters"),
+        (aliases, None),
+    ):
+        error = await api.error(
+            f"query($ids: [ID!]!) {{ {roots} }} fragment f on User {{ {fields} }}", ids=ids
+        )
+        assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+        assert error["extensions"].get("argument") == argument
+    assert await contents(sql) == before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000  # KiB
+    await make_segments(api, "A")

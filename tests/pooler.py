@@ -1,0 +1,78 @@
+"""A PgBouncer in transaction mode, with few server connections, before the tests' PostgreSQL."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import make_url
+
+from segmentql.local.accounts import server_account
+from segmentql.local.folders import write_private
+from segmentql.local.ports import free_port
+from segmentql.local.process import ChildProcess, Program
+
+SERVER_CONNECTIONS = 2
+"""Fewer than any test has clients, so that each transaction gets another one."""
+
+
+@asynccontextmanager
+async def pgbouncer(database_url: str, **options: str) -> AsyncIterator[str]:
+    """Run PgBouncer until the exit; yield the URL of the same database through it.
+
+    The test is skipped if this machine has no PgBouncer.
+    """
+    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    if program is None:
+        pytest.skip("no pgbouncer on PATH: apt-get install pgbouncer")
+    url = make_url(database_url)
+    account = server_account()
+    port = free_port()
+    settings = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": str(port),
+        "unix_socket_dir": "",
+        "auth_type": "scram-sha-256",
+        "auth_file": "users.txt",
+        "pool_mode": "transaction",
+        "default_pool_size": str(SERVER_CONNECTIONS),
+        **options,
+    }
+    folder = Path(tempfile.mkdtemp(prefix="segmentql-pooler-"))
+    folder.chmod(0o755)
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    target = f"* = host={url.host} port={url.port}"
+    config = "\n".join(["[databases]", target, "[pgbouncer]", *lines, ""])
+    write_private(folder / "pgbouncer.ini", config, account)
+    write_private(folder / "users.txt", f'"{url.username}" "{url.password}"\n', account)
+    pooled = url.set(drivername="postgresql", port=port).render_as_string(hide_password=False)
+    bouncer = ChildProcess(
+        Program(
+            name="PgBouncer",
+            command=[program, "pgbouncer.ini"],
+            environment={"LC_ALL": "C"},
+            account=account,
+            folder=folder,
+            ready=partial(_answers, pooled),
+            log=folder / "pgbouncer.log",
+            pid_file=folder / "pgbouncer.pid",
+        )
+    )
+    try:
+        await bouncer.start()
+        yield pooled.replace("postgresql://", "postgresql+asyncpg://", 1)
+    finally:
+        await bouncer.stop()
+        shutil.rmtree(folder)
+
+
+async def _answers(url: str) -> bool:
+    try:
+        await (await asyncpg.connect(url, timeout=5)).close()
+    except OSError:
+        return False
+    return True
