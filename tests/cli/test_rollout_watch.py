@@ -7,14 +7,14 @@ import pytest
 from tests.cli.watcher import Watch, see_users, start_rollout
 from tests.conftest import Api, RunWorker, Sql
 from tests.operations import create_segment, delete_segment
-from tests.rollouts.asking import (
+from tests.rollouts.graphql_client import (
     cancel_rollout,
     done,
     pause_rollout,
     resume_rollout,
     set_rollout,
 )
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
 

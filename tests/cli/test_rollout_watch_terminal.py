@@ -12,7 +12,7 @@ import pytest
 from segmentql.settings import Settings
 from tests.cli.watcher import see_users, start_rollout
 from tests.conftest import Api, Sql, environment, until
-from tests.rollouts.asking import cancel_rollout, done, pause_rollout
+from tests.rollouts.graphql_client import cancel_rollout, done, pause_rollout
 
 pytestmark = pytest.mark.slow  # the test starts a process of the command
 

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.e2e.conftest import Serving
 from tests.operations import moment
-from tests.rollouts.steps import in_range, sample_of, store_users, written
-from tests.rollouts.through_workers import assert_in_are, create_with, read, stage_statuses
+from tests.rollouts.helpers import in_range, sample_of, store_users, written
+from tests.rollouts.worker_helpers import assert_in_are, create_with, read, stage_statuses
 from tests.timeline import SECOND
 
 pytestmark = pytest.mark.e2e

@@ -18,13 +18,13 @@ import pytest
 from redis import Redis
 
 from segmentql.local.strays import ON_LINUX
-from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_CLASS
+from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_LOCK_CLASS
 from tests.conftest import Api, Sql, until
 from tests.e2e.chaos_client import RECOVERY_SECONDS
 from tests.e2e.test_chaos import LONG_LIFE_SECONDS, superuser_url
 from tests.e2e.up import Up, running
-from tests.rollouts.steps import membership_ids, sample_of, store_users, written
-from tests.rollouts.through_workers import (
+from tests.rollouts.helpers import membership_ids, sample_of, store_users, written
+from tests.rollouts.worker_helpers import (
     assert_in_are,
     is_in_status,
     no_way_back,
@@ -142,7 +142,7 @@ class Chaos:
 
 async def takes_sample(sql: Sql) -> bool:
     statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1"
-    return bool(await sql.fetchval(statement, SAMPLING_CLASS))
+    return bool(await sql.fetchval(statement, SAMPLING_LOCK_CLASS))
 
 
 def redis_url(up: Up) -> str:

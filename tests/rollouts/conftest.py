@@ -6,7 +6,7 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 
 @pytest.fixture

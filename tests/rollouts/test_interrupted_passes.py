@@ -10,11 +10,11 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships import actors as ends
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS, Next, Sampling
+from segmentql.rollouts.passes import CHUNK_USERS, PendingSample, StepOutcome
 from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin,
     begin_and_sample,
     by_hand,
@@ -44,7 +44,7 @@ async def first_chunk(sql: Sql, database: Database, percent: int = 100) -> tuple
     users = await store_users(sql, CHUNK_USERS + BEYOND)
     await set_plan(database, "A", percent)
     await begin_and_sample(database, segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
+    assert await chunk(database, segment_id) is StepOutcome.MORE_WORK
     return segment_id, users
 
 
@@ -67,7 +67,7 @@ async def test_a_pass_goes_through_its_users_in_chunks_and_tells_how_far_it_is(
         CHUNK_USERS,
         CHUNK_USERS / (CHUNK_USERS + BEYOND),
     )
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     done = await rollout_of(database, segment_id)
     assert (done.status, done.users_seen, done.progress) == ("COMPLETED", CHUNK_USERS + BEYOND, 1)
     await assert_exact(sql, segment_id, users, 100)
@@ -78,8 +78,8 @@ async def test_a_pass_of_exactly_one_chunk_ends_too(sql: Sql, database: Database
     users = await store_users(sql, CHUNK_USERS)
     await set_plan(database, "A", 1)
     await begin_and_sample(database, segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.MORE_WORK
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     assert (await rollout_of(database, segment_id)).status == "COMPLETED"
     await assert_exact(sql, segment_id, users, 1)
 
@@ -93,7 +93,7 @@ async def test_a_crash_in_any_step_leaves_it_as_if_it_had_not_begun(
     async def crash(segment_id: int) -> None:
         async def work(session: WriteSession) -> None:
             done = await passes.advance(session, segment_id)
-            if isinstance(done, Sampling):
+            if isinstance(done, PendingSample):
                 sample = passes.Sample(0, 0, 0, 0)
                 await passes.store_sample(session, done, sample)
             raise Crash
@@ -119,9 +119,9 @@ async def test_a_crash_in_any_step_leaves_it_as_if_it_had_not_begun(
     await crash(segment_id)
     await store(database, sampling, await take(database, sampling))
     await crash(segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
+    assert await chunk(database, segment_id) is StepOutcome.MORE_WORK
     await crash(segment_id)
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     await assert_exact(sql, segment_id, users, 50)
     assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): len(users) // 2}
 
@@ -238,7 +238,7 @@ async def test_a_plan_set_while_another_is_withdrawn_turns_to_its_own_goal(
     await advance_rollout(database, segment_id)
     await cancel(database, "A", withdraw=True)
     await begin_and_sample(database, segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
+    assert await chunk(database, segment_id) is StepOutcome.MORE_WORK
     assert set(await members(sql, segment_id)) == set(users[CHUNK_USERS:])
     await set_plan(database, "A", 40)
     await advance_rollout(database, segment_id)
@@ -251,13 +251,13 @@ async def test_deleting_the_segment_between_two_chunks_stops_its_rollout(
     segment_id, users = await first_chunk(sql, database)
     assert (await delete_segment(api, "A"))["errors"] == []
     joined = await written(sql, segment_id)
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     await advance_rollout(database, segment_id)
     await store_users(sql, 10, first=users[-1] + 1)
     assert await written(sql, segment_id) == joined == {("JOINED", "ROLLOUT"): CHUNK_USERS}
     assert await members(sql, segment_id) == {}
     async with database.read() as session:
-        assert await passes.due_rollouts(session) == []
+        assert await passes.find_due_rollouts(session) == []
     assert (await rollout_of(database, segment_id)).status == "CANCELLED"
     await ends.record_segment_leaves(database, segment_id)
     assert await written(sql, segment_id) == {

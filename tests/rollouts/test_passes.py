@@ -11,7 +11,7 @@ from segmentql.rollouts.service import rollout_counts
 from segmentql.users.service import delete_user
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     by_hand,
     cancel,
     excluded,

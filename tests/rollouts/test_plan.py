@@ -11,18 +11,24 @@ from hypothesis import strategies as st
 
 from segmentql import values
 from segmentql.errors import BadValue, InvalidInput, Refused
-from segmentql.rollouts.plan import SPAN, START_ALLOWED, Plan, Stage, starts
+from segmentql.rollouts.plan import ALLOWED_START, MAX_START_OFFSET, Plan, Stage, schedule
 from segmentql.values import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
-from tests.rollouts.steps import stage
+from tests.rollouts.helpers import stage
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
 
-UNORDERED = ("it is not later than the stage before", "a later moment")
-OUT_OF_RANGE = ("it is out of range", START_ALLOWED)
-NOT_AFTER_ALL = ("the last stage starts no earlier", "after the last stage")
+OUT_OF_ORDER = (
+    "the stage does not start after the previous stage",
+    "a time after the start of the previous stage",
+)
+OUT_OF_RANGE = ("the start is out of range", ALLOWED_START)
+EXPIRY_TOO_EARLY = (
+    "the last stage does not start before this time",
+    "a time after the last stage starts",
+)
 
 
 def at(moment: datetime) -> Stage:
@@ -36,7 +42,7 @@ def after(interval: timedelta) -> Stage:
 def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
     """Why a plan is refused: where, what is wrong, and what is allowed."""
     with pytest.raises(Refused) as refused:
-        starts(Plan(stages, expires_at=expires_at), NOW)
+        schedule(Plan(stages, expires_at=expires_at), NOW)
     found = [refusal for refusal in refused.value.refusals if isinstance(refusal, InvalidInput)]
     assert len(found) == len(refused.value.refusals)
     return [(".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in found]
@@ -46,17 +52,17 @@ def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[s
 
 
 def test_a_first_stage_without_a_time_starts_now() -> None:
-    assert starts(Plan([stage(10)]), NOW) == [NOW]
+    assert schedule(Plan([stage(10)]), NOW) == [NOW]
 
 
 def test_a_first_stage_after_no_time_starts_now_and_after_some_starts_then() -> None:
-    assert starts(Plan([after(timedelta(0))]), NOW) == [NOW]
-    assert starts(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
+    assert schedule(Plan([after(timedelta(0))]), NOW) == [NOW]
+    assert schedule(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
 
 
 def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> None:
     plan = Plan([stage(1), after(HOUR), after(SECOND), at(NOW + 5 * HOUR), after(2 * HOUR)])
-    assert starts(plan, NOW) == [
+    assert schedule(plan, NOW) == [
         NOW,
         NOW + HOUR,
         NOW + HOUR + SECOND,
@@ -66,18 +72,18 @@ def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> Non
 
 
 def test_stages_may_have_begun_before_now_up_to_ten_years_ago() -> None:
-    moments = [NOW - SPAN, NOW - HOUR, NOW + HOUR]
-    assert starts(Plan([at(moment) for moment in moments]), NOW) == moments
+    moments = [NOW - MAX_START_OFFSET, NOW - HOUR, NOW + HOUR]
+    assert schedule(Plan([at(moment) for moment in moments]), NOW) == moments
 
 
 def test_a_first_stage_that_began_long_ago_moves_what_counts_from_it() -> None:
-    assert starts(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
+    assert schedule(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
 
 
 def test_percents_may_rise_fall_and_repeat() -> None:
     percents = ["10", "50", "50", "0", "100", "0.001"]
     plan = Plan([stage(percent, after=HOUR) for percent in percents])
-    assert starts(plan, NOW) == [NOW + number * HOUR for number in range(1, 7)]
+    assert schedule(plan, NOW) == [NOW + number * HOUR for number in range(1, 7)]
 
 
 @given(
@@ -96,7 +102,7 @@ def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
         wait = microseconds * MICROSECOND
         moments.append(moments[-1] + wait)
         stages.append(after(wait) if says_after else at(moments[-1]))
-    assert starts(Plan(stages), NOW) == moments
+    assert schedule(Plan(stages), NOW) == moments
     assert moments == sorted(set(moments))
 
 
@@ -117,19 +123,19 @@ def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
 def test_a_stage_that_is_not_later_than_the_one_before_is_refused(
     stages: Sequence[Stage], path: str
 ) -> None:
-    assert refusals(*stages) == [(path, *UNORDERED)]
+    assert refusals(*stages) == [(path, *OUT_OF_ORDER)]
 
 
 def test_a_stage_may_start_ten_years_from_now_and_not_a_microsecond_later() -> None:
-    assert starts(Plan([at(NOW + SPAN)]), NOW) == [NOW + SPAN]
-    assert starts(Plan([stage(1), after(SPAN)]), NOW) == [NOW, NOW + SPAN]
-    assert refusals(at(NOW + SPAN + MICROSECOND)) == [
+    assert schedule(Plan([at(NOW + MAX_START_OFFSET)]), NOW) == [NOW + MAX_START_OFFSET]
+    assert schedule(Plan([stage(1), after(MAX_START_OFFSET)]), NOW) == [NOW, NOW + MAX_START_OFFSET]
+    assert refusals(at(NOW + MAX_START_OFFSET + MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
-    assert refusals(after(MICROSECOND), after(SPAN)) == [
+    assert refusals(after(MICROSECOND), after(MAX_START_OFFSET)) == [
         ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
     ]
-    assert refusals(at(NOW - SPAN - MICROSECOND)) == [
+    assert refusals(at(NOW - MAX_START_OFFSET - MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
 
@@ -141,7 +147,7 @@ def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
     # There is no moment after it, and so none that is later.
     assert refusals(at(last), after(SECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
-        ("rollout.stages.1.afterSeconds", *UNORDERED),
+        ("rollout.stages.1.afterSeconds", *OUT_OF_ORDER),
     ]
     almost = last - SECOND
     assert refusals(at(almost), after(HOUR)) == [
@@ -156,12 +162,12 @@ def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
         at(NOW - HOUR),
         after(HOUR),  # now, which is later than the stage before it
         after(timedelta(0)),
-        after(SPAN),
-        at(NOW + SPAN + SECOND),
+        after(MAX_START_OFFSET),
+        at(NOW + MAX_START_OFFSET + SECOND),
         expires_at=NOW - SECOND,
     ) == [
-        ("rollout.stages.1.startsAt", *UNORDERED),
-        ("rollout.stages.3.afterSeconds", *UNORDERED),
+        ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
+        ("rollout.stages.3.afterSeconds", *OUT_OF_ORDER),
         ("rollout.stages.5.startsAt", *OUT_OF_RANGE),
         ("rollout.expiresAt", "-1.000000 seconds from now", TTL_ALLOWED),
     ]
@@ -180,7 +186,7 @@ def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]
     expected = [
         (
             f"rollout.stages.{number}.startsAt",
-            *(UNORDERED if number and offset <= offsets[number - 1] else OUT_OF_RANGE),
+            *(OUT_OF_ORDER if number and offset <= offsets[number - 1] else OUT_OF_RANGE),
         )
         for number, offset in enumerate(offsets)
         if (number and offset <= offsets[number - 1]) or abs(offset) > MAX_TTL_SECONDS
@@ -189,15 +195,15 @@ def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]
     if expected:
         assert refusals(*stages) == expected
     else:
-        assert starts(Plan(stages), NOW) == moments
+        assert schedule(Plan(stages), NOW) == moments
 
 
 # --- The end ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [NOW + SECOND, NOW + SPAN])
+@pytest.mark.parametrize("end", [NOW + SECOND, NOW + MAX_START_OFFSET])
 def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> None:
-    assert starts(Plan([stage(10)], expires_at=end), NOW) == [NOW]
+    assert schedule(Plan([stage(10)], expires_at=end), NOW) == [NOW]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> N
         (SECOND - MICROSECOND, "0.999999"),
         (timedelta(0), "0.000000"),
         (-HOUR, "-3600.000000"),
-        (SPAN + MICROSECOND, "315360000.000001"),
+        (MAX_START_OFFSET + MICROSECOND, "315360000.000001"),
     ],
 )
 def test_an_end_out_of_that_range_is_refused(interval: timedelta, told: str) -> None:
@@ -219,15 +225,17 @@ def test_an_end_out_of_that_range_is_refused(interval: timedelta, told: str) -> 
 def test_an_end_not_after_the_last_stage_is_refused(early: timedelta) -> None:
     stages = [stage(10), after(HOUR), after(HOUR)]
     assert refusals(*stages, expires_at=NOW + 2 * HOUR - early) == [
-        ("rollout.expiresAt", *NOT_AFTER_ALL)
+        ("rollout.expiresAt", *EXPIRY_TOO_EARLY)
     ]
-    assert starts(Plan(stages, expires_at=NOW + 2 * HOUR + MICROSECOND), NOW)[-1] == NOW + 2 * HOUR
+    assert (
+        schedule(Plan(stages, expires_at=NOW + 2 * HOUR + MICROSECOND), NOW)[-1] == NOW + 2 * HOUR
+    )
 
 
 def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order() -> None:
     assert refusals(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
-        ("rollout.stages.1.startsAt", *UNORDERED),
-        ("rollout.expiresAt", *NOT_AFTER_ALL),
+        ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
+        ("rollout.expiresAt", *EXPIRY_TOO_EARLY),
     ]
 
 

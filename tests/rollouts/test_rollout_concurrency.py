@@ -19,7 +19,7 @@ from segmentql.rollouts.passes import CHUNK_USERS
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin_and_sample,
     by_hand,
     cancel,

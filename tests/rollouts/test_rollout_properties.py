@@ -15,7 +15,7 @@ from segmentql.adapters.database import Database
 from segmentql.memberships.actors import end_due_memberships
 from segmentql.memberships.service import OnExisting
 from tests.conftest import Sql, empty_tables
-from tests.rollouts.acts import (
+from tests.rollouts.commands import (
     SLUGS,
     STEP_SECONDS,
     USERS,
@@ -34,8 +34,8 @@ from tests.rollouts.acts import (
     Wait,
     Work,
 )
-from tests.rollouts.model import Model, Segment
-from tests.rollouts.steps import excluded, rollout_of
+from tests.rollouts.helpers import excluded, rollout_of
+from tests.rollouts.reference_model import Model, Segment
 from tests.timeline import clock, lies_of_history, make_segment, recorded
 
 

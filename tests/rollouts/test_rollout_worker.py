@@ -18,8 +18,8 @@ from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import moment
-from tests.rollouts.steps import members, membership_ids, sample_of, store_users, written
-from tests.rollouts.through_workers import (
+from tests.rollouts.helpers import members, membership_ids, sample_of, store_users, written
+from tests.rollouts.worker_helpers import (
     assert_in_are,
     create_with,
     held,
@@ -284,7 +284,7 @@ async def test_a_rollout_that_cannot_be_carried_out_has_failed_and_goes_on_once_
             await create_with(api, "A", percent=10)
             await until(partial(is_in_status, api, "A", "FAILED"))
             rollout = await read(api, "A")
-            assert rollout["failure"] == "a fault of ours, again and again; the worker's log has it"
+            assert rollout["failure"] == "repeated internal errors; see the worker's log"
             assert rollout["usersSeen"] == 2 * CHUNK_USERS
             assert stage_statuses(rollout) == ["ACTIVE"]
             assert (await members(sql, 1)).keys() == {

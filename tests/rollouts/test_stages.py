@@ -4,7 +4,7 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin,
     begin_and_sample,
     by_hand,

@@ -10,8 +10,15 @@ from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import change, create_segment, delete_segment, moment
 from tests.past import contents, let_pass
-from tests.rollouts.asking import ROLLOUT, done, in_short, rollout_of, segment_of, set_rollout
-from tests.rollouts.steps import begin, begin_and_sample, members, sample_of, store_users
+from tests.rollouts.graphql_client import (
+    ROLLOUT,
+    done,
+    in_short,
+    rollout_of,
+    segment_of,
+    set_rollout,
+)
+from tests.rollouts.helpers import begin, begin_and_sample, members, sample_of, store_users
 from tests.timeline import HOUR, SECOND, clock
 
 THREE = [

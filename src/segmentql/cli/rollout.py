@@ -20,7 +20,7 @@ from segmentql.rollouts import service
 from segmentql.segments.service import segments_by_slug
 from segmentql.settings import Settings
 
-POLL_SECONDS: Final = 0.25
+POLL_INTERVAL_SECONDS: Final = 0.25
 COUNT_SECONDS: Final = 2
 COUNT_SHARE: Final = 0.1
 """Counting the members of a huge segment takes seconds: no more than this part of the time."""
@@ -161,7 +161,7 @@ class Watching:
                 self._tell(row)
                 if row.status in EXIT_CODES:
                     return str(row.status)
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _read(self, session: ReadSession) -> Row[Any]:
         return (await service.rollouts_by_segment(session, [self._segment_id]))[self._segment_id]
@@ -202,7 +202,7 @@ class Watching:
 
 
 def _plan_and_status(row: Row[Any]) -> object:
-    return row.status, row.current, row.percents, row.starts
+    return row.status, row.current, row.percents, row.start_times
 
 
 def _status(row: Row[Any]) -> str:
@@ -218,9 +218,9 @@ def _status(row: Row[Any]) -> str:
 
 def _next(row: Row[Any]) -> str:
     """When the next stage starts; nothing where there is none, or none will start."""
-    if row.status not in ON_THE_WAY or row.current == len(row.starts):
+    if row.status not in ON_THE_WAY or row.current == len(row.start_times):
         return ""
-    moment, percent = _moment(row.starts[row.current]), _percent(row.percents[row.current])
+    moment, percent = _moment(row.start_times[row.current]), _percent(row.percents[row.current])
     if row.status == "PAUSED":
         return f"; {percent} at {moment}, and as much later as the pause is long"
     return f"; {percent} at {moment}, in {_remaining(row)}"
@@ -237,7 +237,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _remaining(row: Row[Any]) -> timedelta:
-    remaining: timedelta = row.starts[row.current] - row.read_at
+    remaining: timedelta = row.start_times[row.current] - row.read_at
     return timedelta(seconds=round(remaining.total_seconds()))
 
 

@@ -9,8 +9,9 @@ from segmentql.values import SLUG_ALLOWED
 from tests.bad_values import BAD_SLUGS
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment, make_segments
-from tests.rollouts.asking import errors_of, rollout_of
-from tests.rollouts.how_far import (
+from tests.rollouts.graphql_client import errors_of, rollout_of
+from tests.rollouts.helpers import store_users
+from tests.rollouts.rollout_states import (
     Bring,
     cancelled,
     completed,
@@ -22,7 +23,6 @@ from tests.rollouts.how_far import (
     waiting,
     withdrawing,
 )
-from tests.rollouts.steps import store_users
 
 ON_A_SEGMENT: dict[str, dict[str, Any]] = {
     "setRollout": {"rollout": {"percent": 1}},
@@ -70,7 +70,7 @@ async def test_a_segment_without_a_rollout_has_none_to_stop(
         {
             "__typename": "RolloutNotFound",
             "code": "ROLLOUT_NOT_FOUND",
-            "message": "Segment B has no rollout.",
+            "message": 'The segment "B" has no rollout.',
             "path": ["slug"],
         }
     ]
@@ -104,7 +104,7 @@ async def test_what_a_status_does_not_allow_is_refused_with_that_status(
                 {
                     "__typename": "RolloutStateConflict",
                     "code": "ROLLOUT_STATE_CONFLICT",
-                    "message": f"The rollout is {status}, which does not allow this.",
+                    "message": f"The rollout's status {status} does not allow this change.",
                     "path": ["slug"],
                     "status": status,
                 }

@@ -12,10 +12,10 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import Next
+from segmentql.rollouts.passes import StepOutcome
 from segmentql.users.service import delete_user
 from tests.conftest import Sql, until
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin_and_sample,
     by_hand,
     chunk,
@@ -102,7 +102,7 @@ async def test_who_is_to_be_put_in_while_somebody_changes_it_by_hand_is_as_the_h
     await set_plan(database, "A", 100)
     await begin_and_sample(database, segment_id)
     done = await during(sql, database, change, lambda: chunk(database, segment_id))
-    assert done is Next.NOTHING
+    assert done is StepOutcome.NO_WORK
     assert await members(sql, segment_id) == after
     assert await excluded(sql, segment_id) == ({USER} if change is remove else set())
     assert (await written(sql, segment_id)).get(("JOINED", "ROLLOUT")) == 2
@@ -186,7 +186,7 @@ async def test_users_who_are_as_they_should_be_are_not_waited_for(
 
     changing = asyncio.create_task(database.transaction(slowly))
     await made.wait()
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     assert (await rollout_of(database, segment_id)).status == "COMPLETED"
     commit.set()
     await changing
@@ -225,7 +225,7 @@ async def test_a_worker_does_not_wait_for_another_at_the_same_rollout(
 
     working = asyncio.create_task(database.transaction(slowly))
     await made.wait()
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await chunk(database, segment_id) is StepOutcome.NO_WORK
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}  # the first one's is not committed
     commit.set()

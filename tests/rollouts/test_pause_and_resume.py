@@ -11,7 +11,7 @@ from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, moment
 from tests.past import contents, let_pass
-from tests.rollouts.asking import (
+from tests.rollouts.graphql_client import (
     done,
     in_short,
     pause_rollout,
@@ -19,7 +19,8 @@ from tests.rollouts.asking import (
     rollout_of,
     segment_of,
 )
-from tests.rollouts.how_far import (
+from tests.rollouts.helpers import members, sample_of, store_users
+from tests.rollouts.rollout_states import (
     FAILURE,
     NOW_AND_LATER,
     Bring,
@@ -31,7 +32,6 @@ from tests.rollouts.how_far import (
     scheduled,
     waiting,
 )
-from tests.rollouts.steps import members, sample_of, store_users
 from tests.timeline import HOUR, SECOND, clock, lies_of_history
 
 
@@ -197,7 +197,7 @@ async def test_one_try_fewer_than_makes_it_fail_is_forgotten_with_the_next_progr
 ) -> None:
     await running(api, database)
     for _ in range(passes.MAX_FAILURES - 1):
-        await database.transaction(lambda session: passes.note_failure(session, 1, FAILURE))
+        await database.transaction(lambda session: passes.record_failure(session, 1, FAILURE))
     assert (await rollout_of(api))["status"] == "RUNNING"
     await advance_rollout(database, 1)
     assert await sql.fetchval("SELECT failures FROM rollouts") == 0

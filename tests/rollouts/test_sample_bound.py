@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database
-from segmentql.rollouts.passes import Sample, Sampling, take_sample
-from segmentql.rollouts.selection import BOUND, rollout_hash_v1, sample_size
+from segmentql.rollouts.passes import PendingSample, Sample, take_sample
+from segmentql.rollouts.sampling import BOUND_QUERY, rollout_hash_v1, sample_size
 from tests.conftest import Sql, empty_tables
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 TIES = ((2062704, 14247878), (1190104, 20964203), (8977923, 13839694))
 """All pairs among the users 1 to 30,000,000 who have the same hash for segment 1."""
@@ -30,7 +30,7 @@ async def store(sql: Sql, user_ids: Sequence[int]) -> None:
 
 async def sampled(database: Database, segment_id: int, percent: Decimal) -> Sample:
     async with database.long_read(seconds=60) as session:
-        sample = await take_sample(session, Sampling(segment_id, 1, percent))
+        sample = await take_sample(session, PendingSample(segment_id, 1, percent))
     assert sample is not None
     return sample
 
@@ -105,7 +105,7 @@ async def test_users_stored_later_are_not_of_the_sample(
 ) -> None:
     before = await store_users(sql, 1000)
     later = await store_users(sql, 3000, first=1001)
-    statement = text(BOUND)
+    statement = text(BOUND_QUERY)
     asked = {"segment_id": 1, "percent": Decimal(percent)}
     for last_arrival, user_ids in ((1000, before), (4000, range(before.start, later.stop))):
         async with database.read() as session:
@@ -127,7 +127,7 @@ async def test_when_users_were_made_says_nothing_of_when_they_were_stored(
     async with database.read() as session:
         found = (
             await session.execute(
-                text(BOUND), {"segment_id": 1, "percent": Decimal(50), "last_arrival": 100}
+                text(BOUND_QUERY), {"segment_id": 1, "percent": Decimal(50), "last_arrival": 100}
             )
         ).one()
     assert tuple(found) == (100, *ranked(1, range(1, 101))[49])

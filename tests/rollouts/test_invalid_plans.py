@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.rollouts.plan import START_ALLOWED
+from segmentql.rollouts.plan import ALLOWED_START
 from segmentql.values import (
     AFTER_ALLOWED,
     MAX_TTL_SECONDS,
@@ -17,15 +17,15 @@ from segmentql.values import (
 )
 from tests.conftest import Api, Sql
 from tests.past import contents
-from tests.rollouts.asking import OPERATIONS, done, errors_of, set_rollout
+from tests.rollouts.graphql_client import OPERATIONS, done, errors_of, set_rollout
 from tests.timeline import HOUR, MICROSECOND, SECOND, clock
 
-ONE_OF_TWO = "one of the two"
-AT_MOST_ONE = "at most one of the two"
-A_TIME = "`startsAt` or `afterSeconds`"
-UP_TO_FIFTY = "1 to 50 stages"
-LATER = "a later moment"
-AFTER_LAST = "after the last stage"
+EITHER = "either `percent` or `stages`"
+AT_MOST_ONE = "at most one of `startsAt` and `afterSeconds`"
+EITHER_TIME = "`startsAt` or `afterSeconds`"
+ONE_TO_FIFTY = "1 to 50 stages"
+AFTER_PREVIOUS = "a time after the start of the previous stage"
+AFTER_LAST = "a time after the last stage starts"
 
 Refusals = list[tuple[str, list[str], str]]
 """Code, path and what is allowed, of each error."""
@@ -60,7 +60,7 @@ async def test_what_is_no_percent_is_refused_wherever_it_stands(
     stages = [{"percent": 1}, {"percent": percent, "afterSeconds": 1}, {"percent": percent}]
     assert await refused(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", "percent", allowed=PERCENT_ALLOWED),
-        invalid("stages", "2", allowed=A_TIME),
+        invalid("stages", "2", allowed=EITHER_TIME),
         invalid("stages", "2", "percent", allowed=PERCENT_ALLOWED),
     ]
 
@@ -122,7 +122,7 @@ async def test_a_percent_and_stages_together_are_refused(
     planned: Api, sql: Sql, stages: list[dict[str, Any]]
 ) -> None:
     assert await refused(planned, sql, {"percent": 50, "stages": stages}) == [
-        invalid("stages", allowed=ONE_OF_TWO)
+        invalid("stages", allowed=EITHER)
     ]
 
 
@@ -139,7 +139,7 @@ async def test_a_percent_and_stages_together_are_refused(
 async def test_neither_a_percent_nor_stages_is_refused(
     planned: Api, sql: Sql, rollout: dict[str, Any]
 ) -> None:
-    assert await refused(planned, sql, rollout) == [invalid(allowed=ONE_OF_TWO)]
+    assert await refused(planned, sql, rollout) == [invalid(allowed=EITHER)]
 
 
 @pytest.mark.parametrize("count", [0, 51, 500])
@@ -147,7 +147,7 @@ async def test_no_stages_and_more_than_fifty_are_refused_without_looking_at_each
     planned: Api, sql: Sql, count: int
 ) -> None:
     assert await refused(planned, sql, {"stages": [{"percent": -1}] * count}) == [
-        invalid("stages", allowed=UP_TO_FIFTY)
+        invalid("stages", allowed=ONE_TO_FIFTY)
     ]
 
 
@@ -166,8 +166,8 @@ async def test_a_stage_after_the_first_without_a_time_is_refused(planned: Api, s
         {"percent": 3, "startsAt": None, "afterSeconds": None},
     ]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", allowed=A_TIME),
-        invalid("stages", "2", allowed=A_TIME),
+        invalid("stages", "1", allowed=EITHER_TIME),
+        invalid("stages", "2", allowed=EITHER_TIME),
     ]
 
 
@@ -186,15 +186,15 @@ async def test_stages_out_of_order_are_refused(planned: Api, sql: Sql) -> None:
     for late in (first, second):
         stages = [{"percent": 1, "startsAt": first}, {"percent": 2, "startsAt": late}]
         assert await refused(planned, sql, {"stages": stages}) == [
-            invalid("stages", "1", "startsAt", allowed=LATER)
+            invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
         ]
     stages = [{"percent": 1}, {"percent": 2, "afterSeconds": 0}]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", "afterSeconds", allowed=LATER)
+        invalid("stages", "1", "afterSeconds", allowed=AFTER_PREVIOUS)
     ]
     stages = [{"percent": 1}, {"percent": 2, "startsAt": now.isoformat()}]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", "startsAt", allowed=LATER)
+        invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
     ]
 
 
@@ -204,12 +204,12 @@ async def test_stages_ten_years_away_are_refused(planned: Api, sql: Sql) -> None
     for start in (now + span + HOUR, now - span - HOUR):
         stages = [{"percent": 1, "startsAt": start.isoformat()}]
         assert await refused(planned, sql, {"stages": stages}) == [
-            invalid("stages", "0", "startsAt", allowed=START_ALLOWED)
+            invalid("stages", "0", "startsAt", allowed=ALLOWED_START)
         ]
     # Each wait is short enough, but not both of them.
     half = {"percent": 1, "afterSeconds": MAX_TTL_SECONDS // 2 + 1}
     assert await refused(planned, sql, {"stages": [half, half]}) == [
-        invalid("stages", "1", "afterSeconds", allowed=START_ALLOWED)
+        invalid("stages", "1", "afterSeconds", allowed=ALLOWED_START)
     ]
 
 
@@ -248,7 +248,7 @@ async def test_everything_that_is_wrong_with_a_plan_is_told_at_once(planned: Api
         (["rollout", "stages", "0", "afterSeconds"], AT_MOST_ONE),
         (["rollout", "stages", "0", "percent"], PERCENT_ALLOWED),
         (["rollout", "stages", "0", "afterSeconds"], AFTER_ALLOWED),
-        (["rollout", "stages", "1"], A_TIME),
+        (["rollout", "stages", "1"], EITHER_TIME),
         (["rollout", "stages", "1", "percent"], PERCENT_ALLOWED),
         (["expectedVersion"], VERSION_ALLOWED),
     ]

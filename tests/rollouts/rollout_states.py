@@ -8,8 +8,8 @@ from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api
 from tests.operations import create_segment
-from tests.rollouts.asking import cancel_rollout, done, pause_rollout
-from tests.rollouts.steps import begin_and_sample
+from tests.rollouts.graphql_client import cancel_rollout, done, pause_rollout
+from tests.rollouts.helpers import begin_and_sample
 
 Bring: TypeAlias = Callable[[Api, Database], Awaitable[None]]
 """Makes segment A, the first one, with a rollout that has come so far."""
@@ -26,7 +26,7 @@ NOW_AND_LATER = [{"percent": 10}, {"percent": 50, "afterSeconds": 7200}]
 async def fail(database: Database) -> None:
     """Let a worker fail as often as makes the rollout fail."""
     for _ in range(passes.MAX_FAILURES):
-        await database.transaction(lambda session: passes.note_failure(session, 1, FAILURE))
+        await database.transaction(lambda session: passes.record_failure(session, 1, FAILURE))
 
 
 async def made(api: Api, rollout: dict[str, Any]) -> None:

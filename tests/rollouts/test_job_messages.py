@@ -12,10 +12,10 @@ from segmentql.adapters.jobs import (
 from segmentql.errors import Refused
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
-from segmentql.rollouts.passes import STALE_SECONDS
+from segmentql.rollouts.passes import STALLED_AFTER_SECONDS
 from tests.conftest import Sql
 from tests.past import contents, let_pass
-from tests.rollouts.steps import cancel, rollout_of, set_plan, stage
+from tests.rollouts.helpers import cancel, rollout_of, set_plan, stage
 from tests.timeline import HOUR, SECOND, clock, make_segment
 
 
@@ -43,7 +43,7 @@ async def test_stages_and_an_end_within_a_minute_have_a_message_come_then_and_la
     end = await clock(sql) + 55 * SECOND
     rollout = await set_plan(database, "A", stage(10), *later, expires_at=end)
     # As long as it is from when the rollout was read, which is a moment after it began.
-    waits = [(start - rollout.read_at).total_seconds() for start in [*rollout.starts[1:], end]]
+    waits = [(start - rollout.read_at).total_seconds() for start in [*rollout.start_times[1:], end]]
     assert sent == [
         Message(ADVANCE_ROLLOUT, (segment_id,)),
         Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=waits[0]),
@@ -61,7 +61,7 @@ async def test_nothing_is_begun_before_the_first_stage_where_nobody_is_to_be_tak
 ) -> None:
     segment_id = await make_segment(sql, "A")
     rollout = await set_plan(database, "A", stage(10, after=30 * SECOND))
-    wait = (rollout.starts[0] - rollout.read_at).total_seconds()
+    wait = (rollout.start_times[0] - rollout.read_at).total_seconds()
     assert sent == [Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=wait)]
     sent.clear()
     await set_plan(database, "A", stage(10, after=HOUR))
@@ -139,7 +139,7 @@ async def test_to_resume_sends_what_the_pause_made_workers_pass_over(
     assert advance == Message(ADVANCE_ROLLOUT, (segment_id,))
     assert (start.job, start.args) == (START_ROLLOUT_STAGE, (segment_id,))
     # The read that follows is a little later than the one that the message was made by.
-    left = (rollout.starts[1] - rollout.read_at).total_seconds()
+    left = (rollout.start_times[1] - rollout.read_at).total_seconds()
     assert left < start.delay_seconds < 30
 
 
@@ -180,7 +180,7 @@ async def test_the_scheduler_learns_when_a_rollout_without_progress_is_due(
 ) -> None:
     await make_segment(sql, "A")
     await set_plan(database, "A", 50)
-    assert await _seconds(database) <= STALE_SECONDS
+    assert await _seconds(database) <= STALLED_AFTER_SECONDS
     await cancel(database, "A")
     assert await seconds_to_next(database) is None
 

@@ -9,11 +9,11 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.local import LocalServers, named
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.selection import rollout_hash_v1
+from segmentql.rollouts.sampling import rollout_hash_v1
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
 from tests.operations import change, counts, create_user, slugs_of
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     by_hand,
     enrolling,
     excluded,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from segmentql.rollouts.selection import HASH_BITS, rollout_hash_v1, sample_size
+from segmentql.rollouts.sampling import HASH_BITS, rollout_hash_v1, sample_size
 from segmentql.values import MAX_USER_ID
 from tests.conftest import Sql
-from tests.rollouts.steps import sample_of
+from tests.rollouts.helpers import sample_of
 
 VECTORS = (
     (1, 1, 91456677054578),

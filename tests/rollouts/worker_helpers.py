@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from tests.conftest import Api, Sql
-from tests.rollouts.steps import members
+from tests.rollouts.helpers import members
 from tests.timeline import lies_of_history
 
 ROLLOUT = """

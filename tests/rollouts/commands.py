@@ -16,8 +16,7 @@ from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.model import Model, Moment, Segment
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     by_hand,
     members,
     rollout_of,
@@ -27,6 +26,7 @@ from tests.rollouts.steps import (
     store,
     take,
 )
+from tests.rollouts.reference_model import Model, Moment, Segment
 from tests.timeline import clock
 
 USERS = range(1, 31)
@@ -131,7 +131,7 @@ class StepOf:
         done = await real.database.transaction(
             lambda session: passes.advance(session, segment.number)
         )
-        if isinstance(done, passes.Sampling) and done.pass_number == before.pass_number:
+        if isinstance(done, passes.PendingSample) and done.pass_number == before.pass_number:
             await store(real.database, done, await take(real.database, done))
 
 

@@ -10,8 +10,9 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment, make_segments, moment
-from tests.rollouts.asking import done, in_short, rollout_of, segment_of, set_rollout
-from tests.rollouts.how_far import (
+from tests.rollouts.graphql_client import done, in_short, rollout_of, segment_of, set_rollout
+from tests.rollouts.helpers import members, sample_of, store_users
+from tests.rollouts.rollout_states import (
     Bring,
     cancelled,
     completed,
@@ -24,7 +25,6 @@ from tests.rollouts.how_far import (
     waiting,
     withdrawing,
 )
-from tests.rollouts.steps import members, sample_of, store_users
 from tests.timeline import HOUR, SECOND, clock
 
 UNWORKED = {

@@ -11,10 +11,10 @@ import pytest
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.local import LocalServers, named
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import due_rollouts
+from segmentql.rollouts.passes import find_due_rollouts
 from segmentql.users.service import create_user
 from tests.conftest import Sql, until
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     by_hand,
     finish,
     in_range,
@@ -120,7 +120,7 @@ async def test_a_pass_that_cannot_begin_for_long_is_left_to_the_scheduler_and_ha
     assert waiting is not None
     assert tuple(waiting) == ("SAMPLING", "ACTIVE", 0)
     async with database.read() as session:
-        assert await due_rollouts(session) == [segment_id]
+        assert await find_due_rollouts(session) == [segment_id]
     await storing.commit()
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == {1, 2}

@@ -9,10 +9,10 @@ from segmentql.adapters.jobs import ADVANCE_ROLLOUT, END_DUE_MEMBERSHIPS, Messag
 from segmentql.memberships import actors as ends
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS, Next
+from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin_and_sample,
     by_hand,
     chunk,
@@ -162,7 +162,7 @@ async def test_an_end_that_passes_during_the_pass_stops_it_from_putting_anybody_
     await store_users(sql, CHUNK_USERS + 50)
     await set_plan(database, "A", 100, expires_at=await clock(sql) + MINUTE)
     await begin_and_sample(database, segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
+    assert await chunk(database, segment_id) is StepOutcome.MORE_WORK
     await let_pass(sql, MINUTE)
     assert (await rollout_of(database, segment_id)).status == "RUNNING"  # it may have to take out
     await advance_rollout(database, segment_id)

@@ -12,7 +12,7 @@ from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
 from tests.past import let_pass
-from tests.rollouts.steps import (
+from tests.rollouts.helpers import (
     begin_and_sample,
     cancel,
     enrolling,
@@ -87,7 +87,7 @@ async def test_users_join_a_rollout_that_failed_but_not_one_that_failed_while_wi
 
     async def fail() -> None:
         for _ in range(MAX_FAILURES):
-            await database.transaction(lambda s: passes.note_failure(s, segment_id, "of a test"))
+            await database.transaction(lambda s: passes.record_failure(s, segment_id, "of a test"))
 
     await set_plan(database, "A", 100)
     await fail()

@@ -12,7 +12,7 @@ from segmentql.memberships.service import Changed, OnExisting, update_user_segme
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
-from segmentql.rollouts.selection import rollout_hash_v1, sample_size
+from segmentql.rollouts.sampling import rollout_hash_v1, sample_size
 from tests.conftest import Sql, until
 from tests.timeline import make_segment
 
@@ -157,21 +157,21 @@ async def stored_users(sql: Sql) -> dict[int, int]:
 # --- A worker's work, step by step ---------------------------------------------------------------
 
 
-async def begin(database: Database, segment_id: int) -> passes.Sampling:
+async def begin(database: Database, segment_id: int) -> passes.PendingSample:
     """Begin a pass, or find it begun; its sample is to be taken."""
     done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    assert isinstance(done, passes.Sampling)
+    assert isinstance(done, passes.PendingSample)
     return done
 
 
-async def take(database: Database, sampling: passes.Sampling) -> passes.Sample:
+async def take(database: Database, sampling: passes.PendingSample) -> passes.Sample:
     async with database.long_read(seconds=60) as reading:
         sample = await passes.take_sample(reading, sampling)
     assert sample is not None
     return sample
 
 
-async def store(database: Database, sampling: passes.Sampling, sample: passes.Sample) -> None:
+async def store(database: Database, sampling: passes.PendingSample, sample: passes.Sample) -> None:
     await database.transaction(lambda session: passes.store_sample(session, sampling, sample))
 
 
@@ -183,10 +183,10 @@ async def begin_and_sample(database: Database, segment_id: int) -> passes.Sample
     return sample
 
 
-async def chunk(database: Database, segment_id: int) -> passes.Next:
+async def chunk(database: Database, segment_id: int) -> passes.StepOutcome:
     """Work one chunk; what is to be done after it."""
     done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    assert isinstance(done, passes.Next)
+    assert isinstance(done, passes.StepOutcome)
     return done
 
 

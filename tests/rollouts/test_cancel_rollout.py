@@ -7,7 +7,7 @@ from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import change, delete_segment, moment
 from tests.past import contents, let_pass
-from tests.rollouts.asking import (
+from tests.rollouts.graphql_client import (
     cancel_rollout,
     done,
     in_short,
@@ -16,7 +16,9 @@ from tests.rollouts.asking import (
     segment_of,
     set_rollout,
 )
-from tests.rollouts.how_far import (
+from tests.rollouts.helpers import members, sample_of, store_users, written
+from tests.rollouts.helpers import rollout_of as row_of
+from tests.rollouts.rollout_states import (
     FAILURE,
     Bring,
     completed,
@@ -28,8 +30,6 @@ from tests.rollouts.how_far import (
     scheduled,
     waiting,
 )
-from tests.rollouts.steps import members, sample_of, store_users, written
-from tests.rollouts.steps import rollout_of as row_of
 from tests.timeline import HOUR, clock, lies_of_history, recorded
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from segmentql.memberships.service import OnExisting
-from tests.rollouts.steps import in_range, sample_of
+from tests.rollouts.helpers import in_range, sample_of
 
 Moment: TypeAlias = tuple[int, int]
 """The seconds that were waited, and the number of the operation."""

@@ -4,7 +4,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from tests.conftest import Sql
-from tests.rollouts.steps import enrolling, store_users
+from tests.rollouts.helpers import enrolling, store_users
 
 ROWS_READ = """
 SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
