@@ -8,8 +8,8 @@ from tests.cli.watcher import Watch, create_rollout, set_progress
 from tests.conftest import Api, RunWorker, Sql
 from tests.operations import create_segment, delete_segment
 from tests.rollouts.graphql_client import (
+    accepted_rollout,
     cancel_rollout,
-    done,
     pause_rollout,
     resume_rollout,
     set_rollout,
@@ -56,7 +56,7 @@ async def test_prints_each_10_percent_of_progress_once(watch: Watch, api: Api, s
         for seen in (999, 1_000, 1_499, 4_711, 4_999):
             await set_progress(sql, seen, 10_000)
             await watcher.wait_for_poll(sql)
-        done(await cancel_rollout(api))
+        accepted_rollout(await cancel_rollout(api))
         assert await watcher.wait_for_exit() == 0
     assert watcher.lines == [
         "RUNNING: 33.333 % of users, 0 enrolled",
@@ -74,11 +74,11 @@ async def test_waits_while_scheduled_or_paused_and_prints_each_once(
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
         await watcher.wait_for_poll(sql)
-        done(await pause_rollout(api))
+        accepted_rollout(await pause_rollout(api))
         await watcher.wait_for_lines(2)
         await watcher.wait_for_poll(sql)
         await sql.execute("UPDATE rollouts SET held_at = held_at - interval '10 minutes'")
-        done(await resume_rollout(api))
+        accepted_rollout(await resume_rollout(api))
         await watcher.wait_for_lines(3)
         watcher.process.send_signal(signal.SIGINT)
         assert await watcher.wait_for_exit() == 130
@@ -97,7 +97,7 @@ async def test_prints_a_new_plan_and_continues(watch: Watch, api: Api, sql: Sql)
     await create_rollout(api, percent=10)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
-        done(await set_rollout(api, {"percent": 20}))
+        accepted_rollout(await set_rollout(api, {"percent": 20}))
         await watcher.wait_for_lines(2)
     assert watcher.lines == [
         "RUNNING: 10 % of users, 0 enrolled",
@@ -121,7 +121,7 @@ async def test_waits_until_a_withdrawal_is_complete(
     await create_rollout(api, percent=50)
     async with run_worker(), watch("A") as completed:
         assert await completed.wait_for_exit() == 0
-    done(await cancel_rollout(api, withdraw=True))
+    accepted_rollout(await cancel_rollout(api, withdraw=True))
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
         async with run_worker():

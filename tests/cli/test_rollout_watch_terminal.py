@@ -12,7 +12,7 @@ import pytest
 from segmentql.settings import Settings
 from tests.cli.watcher import create_rollout, set_progress
 from tests.conftest import Api, Sql, environment, until
-from tests.rollouts.graphql_client import cancel_rollout, done, pause_rollout
+from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, pause_rollout
 
 pytestmark = pytest.mark.slow  # the test starts a process of the command
 
@@ -61,9 +61,9 @@ async def test_terminal_shows_a_progress_bar_below_the_lines(
         await until(functools.partial(shows, 2, start))
         await set_progress(sql, 47, 100)
         await until(functools.partial(shows, 2, bar))
-        done(await pause_rollout(api))
+        accepted_rollout(await pause_rollout(api))
         await until(functools.partial(shows, 3, bar))
-        done(await cancel_rollout(api))
+        accepted_rollout(await cancel_rollout(api))
         await until(functools.partial(shows, 5, ""))
         assert await process.wait() == 0
     finally:

@@ -1,4 +1,4 @@
-"""What rollouts ought to do, in plain Python: it knows rules and clocks, no tables nor chunks."""
+"""A reference model of rollouts in plain Python: rules and clocks, without tables or chunks."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,66 +6,66 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from segmentql.memberships.service import OnExisting
-from tests.rollouts.helpers import in_range, sample_of
+from tests.rollouts.helpers import expected_sample, joins_on_insert
 
-Moment: TypeAlias = tuple[int, int]
-"""The seconds that were waited, and the number of the operation."""
+LogicalTime: TypeAlias = tuple[int, int]
+"""The seconds that have passed, and the number of the command."""
 
 
 @dataclass
-class Stay:
-    """One membership from its join on; `end` is where it ends unless something changes it."""
+class ModelMembership:
+    """One membership. `end` is its expiry or the time when it ended."""
 
     user_id: int
-    start: Moment
-    end: Moment | None
+    start: LogicalTime
+    end: LogicalTime | None
     joined_by: str
-    """The cause of the join; `cause` is whose the membership is now."""
+    """The cause of the join. `cause` is the current cause of the membership."""
     cause: str
     end_cause: str = "TTL"
 
 
 @dataclass
 class Rollout:
-    """A plan, and the pass under way."""
+    """A plan and its current pass."""
 
-    stages: Sequence[tuple[Decimal, Moment]]
-    enrolls: bool
-    expires: Moment | None
-    highest: Decimal
-    """What somebody may be in for of before the percent that is in force now."""
+    stages: Sequence[tuple[Decimal, LogicalTime]]
+    enroll_new_users: bool
+    expires: LogicalTime | None
+    max_percent: Decimal
+    """The highest percent by which a member may have joined before the current stage."""
     stage: int
-    """Whose percent `highest` does not count yet: the one in force, 0 before the first."""
+    """Number of the current stage (0 before the first), which `max_percent` does not include."""
     state: str = "ACTIVE"
-    held: Moment | None = None
+    paused_at: LogicalTime | None = None
     withdrawn: bool = False
     phase: str = "DUE"
     pass_stage: int = -1
-    goal: Decimal = Decimal(0)
+    pass_percent: Decimal = Decimal(0)
     takes_out: bool = False
-    stored: dict[int, int] = field(default_factory=dict)
-    """The users of the pass, with their arrivals."""
+    pass_users: dict[int, int] = field(default_factory=dict)
+    """The users of the pass, with the arrival of each."""
     sample: set[int] = field(default_factory=set)
 
-    def current(self, now: Moment) -> int:
-        clock = self.held or now
+    def current(self, now: LogicalTime) -> int:
+        clock = self.paused_at or now
         return sum(start <= clock for _, start in self.stages)
 
-    def in_force(self, now: Moment) -> Decimal:
+    def percent_in_force(self, now: LogicalTime) -> Decimal:
         current = self.current(now)
         return self.stages[current - 1][0] if current and not self.withdrawn else Decimal(0)
 
-    def expired(self, now: Moment) -> bool:
+    def expired(self, now: LogicalTime) -> bool:
         return self.expires is not None and self.expires <= now
 
-    def time_came(self, now: Moment) -> None:
-        """Note every percent that was in force for a while, worker or not."""
+    def apply_time(self, now: LogicalTime) -> None:
+        """Record every percent that was in force, whether or not a worker ran."""
         while self.stage < self.current(now):
             if self.stage:
-                self.highest = max(self.highest, self.stages[self.stage - 1][0])
+                self.max_percent = max(self.max_percent, self.stages[self.stage - 1][0])
             self.stage += 1
 
-    def work_due(self, now: Moment) -> bool:
+    def work_due(self, now: LogicalTime) -> bool:
         return self.state == "WITHDRAWING" or (
             self.state == "ACTIVE"
             and (
@@ -74,7 +74,7 @@ class Rollout:
             )
         )
 
-    def status(self, now: Moment) -> str:
+    def status(self, now: LogicalTime) -> str:
         if self.state != "ACTIVE":
             return self.state
         if self.work_due(now):
@@ -86,154 +86,162 @@ class Rollout:
 
 @dataclass
 class Segment:
-    number: int
-    stays: list[Stay] = field(default_factory=list)
+    segment_id: int
+    memberships: list[ModelMembership] = field(default_factory=list)
     excluded: set[int] = field(default_factory=set)
     rollout: Rollout | None = None
 
-    def member(self, user_id: int, now: Moment) -> Stay | None:
-        found = [stay for stay in self.active(now) if stay.user_id == user_id]
+    def member(self, user_id: int, now: LogicalTime) -> ModelMembership | None:
+        found = [membership for membership in self.active(now) if membership.user_id == user_id]
         return found[0] if found else None
 
-    def active(self, now: Moment) -> list[Stay]:
-        return [stay for stay in self.stays if stay.end is None or stay.end > now]
+    def active(self, now: LogicalTime) -> list[ModelMembership]:
+        return [
+            membership
+            for membership in self.memberships
+            if membership.end is None or membership.end > now
+        ]
 
-    def entries(self, user_id: int, now: Moment) -> list[tuple[str, str]]:
-        """What history ought to have of a user, as (operation, cause)."""
-        told: list[tuple[str, str]] = []
-        for stay in self.stays:
-            if stay.user_id == user_id:
-                told.append(("JOINED", stay.joined_by))
-                if stay.end is not None and stay.end <= now:
-                    told.append(("LEFT", stay.end_cause))
-        return told
+    def entries(self, user_id: int, now: LogicalTime) -> list[tuple[str, str]]:
+        """Return the expected history of a user as (operation, cause) pairs."""
+        entries: list[tuple[str, str]] = []
+        for membership in self.memberships:
+            if membership.user_id == user_id:
+                entries.append(("JOINED", membership.joined_by))
+                if membership.end is not None and membership.end <= now:
+                    entries.append(("LEFT", membership.end_cause))
+        return entries
 
-    def join(self, user_id: int, now: Moment, end: Moment | None, cause: str) -> None:
-        self.stays.append(Stay(user_id, now, end, cause, cause))
+    def join(self, user_id: int, now: LogicalTime, end: LogicalTime | None, cause: str) -> None:
+        self.memberships.append(ModelMembership(user_id, now, end, cause, cause))
 
-    def stored(self, user_id: int, now: Moment) -> None:
-        """Somebody stored a user, and did not name this segment."""
+    def insert_user(self, user_id: int, now: LogicalTime) -> None:
+        """Apply the insert of a user that did not name this segment."""
         rollout = self.rollout
         if (
             rollout is not None
-            and rollout.enrolls
+            and rollout.enroll_new_users
             and rollout.state in {"ACTIVE", "PAUSED"}
             and not rollout.expired(now)
-            and in_range(self.number, user_id, rollout.in_force(now))
+            and joins_on_insert(self.segment_id, user_id, rollout.percent_in_force(now))
         ):
             self.join(user_id, now, rollout.expires, "ROLLOUT")
 
-    def add(self, user_id: int, now: Moment, end: Moment | None, on_existing: OnExisting) -> None:
+    def add(
+        self, user_id: int, now: LogicalTime, end: LogicalTime | None, on_existing: OnExisting
+    ) -> None:
         self.excluded.discard(user_id)
-        there = self.member(user_id, now)
-        if there is None:
+        membership = self.member(user_id, now)
+        if membership is None:
             self.join(user_id, now, end, "MANUAL")
         elif on_existing is not OnExisting.KEEP:
-            there.cause = "MANUAL"
+            membership.cause = "MANUAL"
             extends = on_existing is OnExisting.EXTEND
-            if extends and (there.end is None or end is None):
-                there.end = None
-            elif not extends or there.end is None or end is None or end > there.end:
-                there.end = end
+            if extends and (membership.end is None or end is None):
+                membership.end = None
+            elif not extends or membership.end is None or end is None or end > membership.end:
+                membership.end = end
 
-    def remove(self, user_id: int, now: Moment) -> None:
+    def remove(self, user_id: int, now: LogicalTime) -> None:
         self.excluded.add(user_id)
         self.leave(user_id, now, "MANUAL")
 
-    def leave(self, user_id: int, now: Moment, cause: str) -> None:
-        if there := self.member(user_id, now):
-            there.end, there.end_cause = now, cause
+    def leave(self, user_id: int, now: LogicalTime, cause: str) -> None:
+        if membership := self.member(user_id, now):
+            membership.end, membership.end_cause = now, cause
 
     # --- The rollout -----------------------------------------------------------------------------
 
     def set_plan(
         self,
-        now: Moment,
-        stages: Sequence[tuple[Decimal, Moment]],
-        enrolls: bool,  # noqa: FBT001 - as the plan has it
-        expires: Moment | None,
+        now: LogicalTime,
+        stages: Sequence[tuple[Decimal, LogicalTime]],
+        enroll_new_users: bool,  # noqa: FBT001 - as in the plan
+        expires: LogicalTime | None,
     ) -> None:
         before = self.rollout
-        highest = max(before.highest, before.in_force(now)) if before else Decimal(0)
-        self.rollout = Rollout(stages, enrolls, expires, highest, stage=0)
-        if stages[0][1] > now and highest == 0:
+        max_percent = (
+            max(before.max_percent, before.percent_in_force(now)) if before else Decimal(0)
+        )
+        self.rollout = Rollout(stages, enroll_new_users, expires, max_percent, stage=0)
+        if stages[0][1] > now and max_percent == 0:
             self.rollout.phase, self.rollout.pass_stage = "DONE", 0
-        self.rollout.time_came(now)
+        self.rollout.apply_time(now)
 
-    def pause(self, now: Moment) -> bool:
+    def pause(self, now: LogicalTime) -> bool:
         rollout = self.rollout
         if rollout is None or rollout.status(now) not in {"SCHEDULED", "RUNNING", "WAITING"}:
             return False
-        rollout.state, rollout.held = "PAUSED", now
+        rollout.state, rollout.paused_at = "PAUSED", now
         return True
 
-    def resume(self, now: Moment) -> bool:
+    def resume(self, now: LogicalTime) -> bool:
         rollout = self.rollout
-        if rollout is None or rollout.state != "PAUSED" or rollout.held is None:
+        if rollout is None or rollout.state != "PAUSED" or rollout.paused_at is None:
             return False
-        held = rollout.held
+        paused_at = rollout.paused_at
         rollout.stages = [
-            (percent, start if start <= held else (start[0] + now[0] - held[0], start[1]))
+            (percent, start if start <= paused_at else (start[0] + now[0] - paused_at[0], start[1]))
             for percent, start in rollout.stages
         ]
-        rollout.state, rollout.held = "ACTIVE", None
+        rollout.state, rollout.paused_at = "ACTIVE", None
         return True
 
-    def cancel(self, now: Moment, *, withdraw: bool) -> bool:
+    def cancel(self, now: LogicalTime, *, withdraw: bool) -> bool:
         rollout = self.rollout
         if rollout is None or rollout.state in {"CANCELLED", "WITHDRAWING"}:
             return False
         if withdraw:
-            rollout.highest = max(rollout.highest, rollout.in_force(now))
+            rollout.max_percent = max(rollout.max_percent, rollout.percent_in_force(now))
             rollout.state, rollout.withdrawn, rollout.phase = "WITHDRAWING", True, "DUE"
         else:
             rollout.state = "CANCELLED"
-        rollout.held = now
+        rollout.paused_at = now
         return True
 
-    def step(self, now: Moment, users: dict[int, int]) -> bool:
-        """What one step of a worker does; whether there was one to do."""
+    def step(self, now: LogicalTime, users: dict[int, int]) -> bool:
+        """Run one step of a worker; return whether one was due."""
         rollout = self.rollout
         if rollout is None or not rollout.work_due(now):
             return False
         current = rollout.current(now)
         if rollout.phase == "DUE" or (rollout.state == "ACTIVE" and current > rollout.pass_stage):
             rollout.phase, rollout.pass_stage = "SAMPLING", current
-            rollout.goal = rollout.in_force(now)
-            rollout.takes_out = rollout.goal <= rollout.highest
+            rollout.pass_percent = rollout.percent_in_force(now)
+            rollout.takes_out = rollout.pass_percent <= rollout.max_percent
         elif rollout.phase == "SAMPLING":
-            rollout.phase, rollout.stored = "WORKING", dict(users)
-            rollout.sample = sample_of(self.number, users, rollout.goal)
+            rollout.phase, rollout.pass_users = "WORKING", dict(users)
+            rollout.sample = expected_sample(self.segment_id, users, rollout.pass_percent)
         else:
             self._work(now, rollout, users)
             rollout.phase = "DONE"
             if rollout.takes_out:
-                rollout.highest = rollout.goal
+                rollout.max_percent = rollout.pass_percent
             if rollout.state == "WITHDRAWING":
                 rollout.state = "CANCELLED"
         return True
 
-    def _work(self, now: Moment, rollout: Rollout, users: dict[int, int]) -> None:
+    def _work(self, now: LogicalTime, rollout: Rollout, users: dict[int, int]) -> None:
         for user_id in sorted(users):
-            there = self.member(user_id, now)
+            membership = self.member(user_id, now)
             in_sample = user_id in rollout.sample
-            if rollout.goal and users[user_id] != rollout.stored.get(user_id):
+            if rollout.pass_percent and users[user_id] != rollout.pass_users.get(user_id):
                 continue  # stored later
-            if there is None:
+            if membership is None:
                 if in_sample and user_id not in self.excluded and not rollout.expired(now):
                     self.join(user_id, now, rollout.expires, "ROLLOUT")
-            elif there.cause == "ROLLOUT" and not in_sample and rollout.takes_out:
+            elif membership.cause == "ROLLOUT" and not in_sample and rollout.takes_out:
                 self.leave(user_id, now, "ROLLOUT")
-            elif there.cause == "ROLLOUT":
-                there.end = rollout.expires and max(rollout.expires, now)
+            elif membership.cause == "ROLLOUT":
+                membership.end = rollout.expires and max(rollout.expires, now)
 
 
 @dataclass
 class Model:
-    """Users and segments; `now` is moved by the test."""
+    """All users and segments. The test advances `now`."""
 
     segments: dict[str, Segment]
-    now: Moment = (0, 0)
+    now: LogicalTime = (0, 0)
     users: dict[int, int] = field(default_factory=dict)
     arrivals: int = 0
 
@@ -244,7 +252,7 @@ class Model:
                 self.users[user_id] = self.arrivals
                 for slug, segment in self.segments.items():
                     if slug not in named:
-                        segment.stored(user_id, self.now)
+                        segment.insert_user(user_id, self.now)
 
     def delete(self, user_id: int) -> bool:
         if self.users.pop(user_id, None) is None:
@@ -258,4 +266,4 @@ class Model:
         self.now = (self.now[0] + seconds, self.now[1])
         for segment in self.segments.values():
             if segment.rollout:
-                segment.rollout.time_came(self.now)
+                segment.rollout.apply_time(self.now)

@@ -1,4 +1,4 @@
-"""How far a rollout may have come: each of these makes segment A with one that is there."""
+"""Functions that create segment A with a rollout in a given state."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -8,75 +8,75 @@ from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api
 from tests.operations import create_segment
-from tests.rollouts.graphql_client import cancel_rollout, done, pause_rollout
-from tests.rollouts.helpers import begin_and_sample
+from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, pause_rollout
+from tests.rollouts.helpers import begin_pass_with_sample
 
-Bring: TypeAlias = Callable[[Api, Database], Awaitable[None]]
-"""Makes segment A, the first one, with a rollout that has come so far."""
+CreateState: TypeAlias = Callable[[Api, Database], Awaitable[None]]
+"""Creates segment A, the first segment, with a rollout in one state."""
 
 FAILURE = "it would not work"
 
-LATER = [{"percent": 10, "afterSeconds": 3600}, {"percent": 50, "afterSeconds": 7200}]
-"""Two stages, the first of them an hour ahead."""
+STAGES_LATER = [{"percent": 10, "afterSeconds": 3600}, {"percent": 50, "afterSeconds": 7200}]
+"""Two stages; the first starts in an hour."""
 
-NOW_AND_LATER = [{"percent": 10}, {"percent": 50, "afterSeconds": 7200}]
-"""Two stages, the first of them at once."""
+STAGES_NOW_AND_LATER = [{"percent": 10}, {"percent": 50, "afterSeconds": 7200}]
+"""Two stages; the first starts now."""
 
 
-async def fail(database: Database) -> None:
-    """Let a worker fail as often as makes the rollout fail."""
+async def fail_rollout(database: Database) -> None:
+    """Record as many failures as make the rollout fail."""
     for _ in range(passes.MAX_FAILURES):
         await database.transaction(lambda session: passes.record_failure(session, 1, FAILURE))
 
 
-async def made(api: Api, rollout: dict[str, Any]) -> None:
+async def create_with_plan(api: Api, rollout: dict[str, Any]) -> None:
     payload = await create_segment(api, slug="A", rollout=rollout)
     assert payload["errors"] == []
 
 
-async def scheduled(api: Api, database: Database) -> None:
-    await made(api, {"stages": LATER})
+async def create_scheduled(api: Api, database: Database) -> None:
+    await create_with_plan(api, {"stages": STAGES_LATER})
 
 
-async def running(api: Api, database: Database) -> None:
-    await made(api, {"stages": NOW_AND_LATER})
+async def create_running(api: Api, database: Database) -> None:
+    await create_with_plan(api, {"stages": STAGES_NOW_AND_LATER})
 
 
-async def sampled(api: Api, database: Database) -> None:
-    await running(api, database)
-    await begin_and_sample(database, 1)
+async def create_sampled(api: Api, database: Database) -> None:
+    await create_running(api, database)
+    await begin_pass_with_sample(database, 1)
 
 
-async def waiting(api: Api, database: Database) -> None:
-    await running(api, database)
+async def create_waiting(api: Api, database: Database) -> None:
+    await create_running(api, database)
     await advance_rollout(database, 1)
 
 
-async def paused(api: Api, database: Database) -> None:
-    await waiting(api, database)
-    done(await pause_rollout(api))
+async def create_paused(api: Api, database: Database) -> None:
+    await create_waiting(api, database)
+    accepted_rollout(await pause_rollout(api))
 
 
-async def completed(api: Api, database: Database) -> None:
-    await made(api, {"percent": 10})
+async def create_completed(api: Api, database: Database) -> None:
+    await create_with_plan(api, {"percent": 10})
     await advance_rollout(database, 1)
 
 
-async def failed(api: Api, database: Database) -> None:
-    await running(api, database)
-    await fail(database)
+async def create_failed(api: Api, database: Database) -> None:
+    await create_running(api, database)
+    await fail_rollout(database)
 
 
-async def cancelled(api: Api, database: Database) -> None:
-    await waiting(api, database)
-    done(await cancel_rollout(api))
+async def create_cancelled(api: Api, database: Database) -> None:
+    await create_waiting(api, database)
+    accepted_rollout(await cancel_rollout(api))
 
 
-async def withdrawing(api: Api, database: Database) -> None:
-    await waiting(api, database)
-    done(await cancel_rollout(api, withdraw=True))
+async def create_withdrawing(api: Api, database: Database) -> None:
+    await create_waiting(api, database)
+    accepted_rollout(await cancel_rollout(api, withdraw=True))
 
 
-async def failed_withdrawing(api: Api, database: Database) -> None:
-    await withdrawing(api, database)
-    await fail(database)
+async def create_failed_withdrawing(api: Api, database: Database) -> None:
+    await create_withdrawing(api, database)
+    await fail_rollout(database)

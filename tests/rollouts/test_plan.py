@@ -1,4 +1,4 @@
-"""What a plan may be and when its stages start; what a percent and a time after may be."""
+"""Plans: start times of stages, limits of times, percents and seconds."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def after(interval: timedelta) -> Stage:
 
 
 def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
-    """Why a plan is refused: where, what is wrong, and what is allowed."""
+    """Return the errors of a plan as (path, problem, allowed)."""
     with pytest.raises(Refused) as refused:
         schedule(Plan(stages, expires_at=expires_at), NOW)
     found = [refusal for refusal in refused.value.refusals if isinstance(refusal, InvalidInput)]
@@ -51,16 +51,16 @@ def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[s
 # --- When stages start --------------------------------------------------------------------------
 
 
-def test_a_first_stage_without_a_time_starts_now() -> None:
+def test_first_stage_without_a_time_starts_now() -> None:
     assert schedule(Plan([stage(10)]), NOW) == [NOW]
 
 
-def test_a_first_stage_after_no_time_starts_now_and_after_some_starts_then() -> None:
+def test_first_stage_after_seconds_counts_from_now() -> None:
     assert schedule(Plan([after(timedelta(0))]), NOW) == [NOW]
     assert schedule(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
 
 
-def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> None:
+def test_after_seconds_counts_from_the_previous_stage() -> None:
     plan = Plan([stage(1), after(HOUR), after(SECOND), at(NOW + 5 * HOUR), after(2 * HOUR)])
     assert schedule(plan, NOW) == [
         NOW,
@@ -71,12 +71,12 @@ def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> Non
     ]
 
 
-def test_stages_may_have_begun_before_now_up_to_ten_years_ago() -> None:
+def test_stages_may_start_up_to_ten_years_ago() -> None:
     moments = [NOW - MAX_START_OFFSET, NOW - HOUR, NOW + HOUR]
     assert schedule(Plan([at(moment) for moment in moments]), NOW) == moments
 
 
-def test_a_first_stage_that_began_long_ago_moves_what_counts_from_it() -> None:
+def test_after_seconds_counts_from_a_past_first_stage() -> None:
     assert schedule(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
 
 
@@ -92,10 +92,10 @@ def test_percents_may_rise_fall_and_repeat() -> None:
     ),
     first=st.none() | st.integers(-MAX_TTL_SECONDS, 0).map(lambda seconds: seconds * SECOND),
 )
-def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
+def test_starts_at_and_after_seconds_are_equivalent(
     waits: list[tuple[bool, int]], first: timedelta | None
 ) -> None:
-    # Up to a fiftieth of ten years each, so that fifty of them are in range.
+    # Each delay is at most a fiftieth of ten years, so that fifty of them are in range.
     moments = [NOW if first is None else NOW + first]
     stages = [stage(10) if first is None else at(moments[0])]
     for says_after, microseconds in waits[1:]:
@@ -106,7 +106,7 @@ def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
     assert moments == sorted(set(moments))
 
 
-# --- What is refused ----------------------------------------------------------------------------
+# --- Rejected stages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,11 @@ def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
         ([at(NOW), after(2 * HOUR), at(NOW + HOUR)], "rollout.stages.2.startsAt"),
     ],
 )
-def test_a_stage_that_is_not_later_than_the_one_before_is_refused(
-    stages: Sequence[Stage], path: str
-) -> None:
+def test_stage_not_after_the_previous_one_is_rejected(stages: Sequence[Stage], path: str) -> None:
     assert refusals(*stages) == [(path, *OUT_OF_ORDER)]
 
 
-def test_a_stage_may_start_ten_years_from_now_and_not_a_microsecond_later() -> None:
+def test_start_limit_is_exactly_ten_years_from_now() -> None:
     assert schedule(Plan([at(NOW + MAX_START_OFFSET)]), NOW) == [NOW + MAX_START_OFFSET]
     assert schedule(Plan([stage(1), after(MAX_START_OFFSET)]), NOW) == [NOW, NOW + MAX_START_OFFSET]
     assert refusals(at(NOW + MAX_START_OFFSET + MICROSECOND)) == [
@@ -140,11 +138,11 @@ def test_a_stage_may_start_ten_years_from_now_and_not_a_microsecond_later() -> N
     ]
 
 
-def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
+def test_minimum_and_maximum_datetime_are_out_of_range() -> None:
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     assert refusals(at(first)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
     assert refusals(at(last)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
-    # There is no moment after it, and so none that is later.
+    # No later datetime exists.
     assert refusals(at(last), after(SECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
         ("rollout.stages.1.afterSeconds", *OUT_OF_ORDER),
@@ -156,11 +154,11 @@ def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
     ]
 
 
-def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
+def test_all_problems_of_a_plan_are_reported_together() -> None:
     assert refusals(
         stage(10),
         at(NOW - HOUR),
-        after(HOUR),  # now, which is later than the stage before it
+        after(HOUR),  # this is now, which is later than the previous stage
         after(timedelta(0)),
         after(MAX_START_OFFSET),
         at(NOW + MAX_START_OFFSET + SECOND),
@@ -181,7 +179,7 @@ def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
     )
 )
 @example(offsets=[0, 0, 0])
-def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]) -> None:
+def test_exactly_stages_out_of_order_or_range_are_rejected(offsets: list[int]) -> None:
     moments = [NOW + offset * SECOND for offset in offsets]
     expected = [
         (
@@ -198,11 +196,11 @@ def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]
         assert schedule(Plan(stages), NOW) == moments
 
 
-# --- The end ------------------------------------------------------------------------------------
+# --- Expiry -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", [NOW + SECOND, NOW + MAX_START_OFFSET])
-def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> None:
+def test_expiry_from_one_second_to_ten_years_is_accepted(end: datetime) -> None:
     assert schedule(Plan([stage(10)], expires_at=end), NOW) == [NOW]
 
 
@@ -215,14 +213,14 @@ def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> N
         (MAX_START_OFFSET + MICROSECOND, "315360000.000001"),
     ],
 )
-def test_an_end_out_of_that_range_is_refused(interval: timedelta, told: str) -> None:
+def test_expiry_out_of_range_is_rejected(interval: timedelta, told: str) -> None:
     assert refusals(stage(10), expires_at=NOW + interval) == [
         ("rollout.expiresAt", f"{told} seconds from now", TTL_ALLOWED)
     ]
 
 
 @pytest.mark.parametrize("early", [timedelta(0), MICROSECOND, HOUR])
-def test_an_end_not_after_the_last_stage_is_refused(early: timedelta) -> None:
+def test_expiry_not_after_the_last_stage_is_rejected(early: timedelta) -> None:
     stages = [stage(10), after(HOUR), after(HOUR)]
     assert refusals(*stages, expires_at=NOW + 2 * HOUR - early) == [
         ("rollout.expiresAt", *EXPIRY_TOO_EARLY)
@@ -232,7 +230,7 @@ def test_an_end_not_after_the_last_stage_is_refused(early: timedelta) -> None:
     )
 
 
-def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order() -> None:
+def test_expiry_is_compared_with_the_latest_stage() -> None:
     assert refusals(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
         ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
         ("rollout.expiresAt", *EXPIRY_TOO_EARLY),
@@ -257,12 +255,12 @@ def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order()
         (12.50, "12.5"),
     ],
 )
-def test_a_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
+def test_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
     assert values.percent(number) == Decimal(exact)
 
 
 @given(thousandths=st.integers(0, 100_000))
-def test_every_thousandth_from_0_to_100_is_a_percent_exactly(thousandths: int) -> None:
+def test_every_thousandth_from_0_to_100_is_exact(thousandths: int) -> None:
     percent = values.percent(thousandths / 1000)
     assert percent * 1000 == thousandths
     assert percent.as_tuple().exponent == -3
@@ -277,9 +275,7 @@ def test_every_thousandth_from_0_to_100_is_a_percent_exactly(thousandths: int) -
         (math.nextafter(100, 101), "100.000"),
     ],
 )
-def test_a_percent_is_rounded_if_it_misses_a_thousandth_by_less_than_1e_9(
-    number: float, percent: str
-) -> None:
+def test_percent_within_1e_9_of_a_thousandth_is_rounded(number: float, percent: str) -> None:
     assert str(values.percent(number)) == percent
 
 
@@ -298,19 +294,19 @@ def test_a_percent_is_rounded_if_it_misses_a_thousandth_by_less_than_1e_9(
         (99.9999, "99.9999 has more than 3 decimals"),
     ],
 )
-def test_what_is_no_percent_is_refused(number: float, problem: str) -> None:
+def test_invalid_percent_is_rejected(number: float, problem: str) -> None:
     with pytest.raises(BadValue) as bad:
         values.percent(number)
     assert (bad.value.problem, bad.value.allowed) == (problem, PERCENT_ALLOWED)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, MAX_TTL_SECONDS])
-def test_a_stage_may_come_up_to_ten_years_after(seconds: int) -> None:
+def test_after_seconds_may_be_up_to_ten_years(seconds: int) -> None:
     assert values.after(seconds) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("seconds", [-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)])
-def test_a_time_after_beyond_that_is_refused(seconds: int) -> None:
+def test_after_seconds_out_of_range_is_rejected(seconds: int) -> None:
     with pytest.raises(BadValue) as bad:
         values.after(seconds)
     assert (bad.value.problem, bad.value.allowed) == (

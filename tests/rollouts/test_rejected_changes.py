@@ -1,4 +1,4 @@
-"""What a rollout's segment or status does not allow is refused, and nothing is changed."""
+"""Changes that the segment or the rollout's status does not allow are rejected."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from segmentql.values import SLUG_ALLOWED
 from tests.bad_values import BAD_SLUGS
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment, make_segments
-from tests.rollouts.graphql_client import errors_of, rollout_of
+from tests.rollouts.graphql_client import read_rollout, rejection_errors
 from tests.rollouts.helpers import store_users
 from tests.rollouts.rollout_states import (
-    Bring,
-    cancelled,
-    completed,
-    failed,
-    failed_withdrawing,
-    paused,
-    running,
-    scheduled,
-    waiting,
-    withdrawing,
+    CreateState,
+    create_cancelled,
+    create_completed,
+    create_failed,
+    create_failed_withdrawing,
+    create_paused,
+    create_running,
+    create_scheduled,
+    create_waiting,
+    create_withdrawing,
 )
 
 ON_A_SEGMENT: dict[str, dict[str, Any]] = {
@@ -33,12 +33,10 @@ ON_A_SEGMENT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("mutation", ON_A_SEGMENT)
-async def test_a_slug_that_no_segment_bears_or_only_a_deleted_one_is_not_found(
-    planned: Api, sql: Sql, mutation: str
-) -> None:
+async def test_unknown_or_deleted_slug_is_not_found(planned: Api, sql: Sql, mutation: str) -> None:
     await delete_segment(planned, "A")
     for slug in ("A", "a", "NOPE"):
-        told = await errors_of(planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation])
+        told = await rejection_errors(planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation])
         assert told == [
             {
                 "__typename": "SegmentNotFound",
@@ -51,9 +49,11 @@ async def test_a_slug_that_no_segment_bears_or_only_a_deleted_one_is_not_found(
 
 
 @pytest.mark.parametrize("mutation", ON_A_SEGMENT)
-async def test_what_is_not_a_slug_is_refused(planned: Api, sql: Sql, mutation: str) -> None:
+async def test_invalid_slug_is_rejected(planned: Api, sql: Sql, mutation: str) -> None:
     for slug in BAD_SLUGS:
-        (error,) = await errors_of(planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation])
+        (error,) = await rejection_errors(
+            planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation]
+        )
         assert (error["code"], error["path"], error["allowed"]) == (
             "INVALID_INPUT",
             ["slug"],
@@ -62,11 +62,9 @@ async def test_what_is_not_a_slug_is_refused(planned: Api, sql: Sql, mutation: s
 
 
 @pytest.mark.parametrize("mutation", ["pauseRollout", "resumeRollout", "cancelRollout"])
-async def test_a_segment_without_a_rollout_has_none_to_stop(
-    planned: Api, sql: Sql, mutation: str
-) -> None:
+async def test_segment_without_a_rollout_is_rejected(planned: Api, sql: Sql, mutation: str) -> None:
     await make_segments(planned, "B")
-    assert await errors_of(planned, sql, mutation, slug="B", **ON_A_SEGMENT[mutation]) == [
+    assert await rejection_errors(planned, sql, mutation, slug="B", **ON_A_SEGMENT[mutation]) == [
         {
             "__typename": "RolloutNotFound",
             "code": "ROLLOUT_NOT_FOUND",
@@ -77,30 +75,30 @@ async def test_a_segment_without_a_rollout_has_none_to_stop(
 
 
 @pytest.mark.parametrize(
-    ("far", "mutations"),
+    ("state", "mutations"),
     [
-        ((scheduled, "SCHEDULED"), ["resumeRollout"]),
-        ((running, "RUNNING"), ["resumeRollout"]),
-        ((waiting, "WAITING"), ["resumeRollout"]),
-        ((paused, "PAUSED"), ["pauseRollout"]),
-        ((completed, "COMPLETED"), ["pauseRollout", "resumeRollout"]),
-        ((failed, "FAILED"), ["pauseRollout"]),
-        ((failed_withdrawing, "FAILED"), ["pauseRollout"]),
-        ((withdrawing, "WITHDRAWING"), ["pauseRollout", "resumeRollout", "cancelRollout"]),
-        ((cancelled, "CANCELLED"), ["pauseRollout", "resumeRollout", "cancelRollout"]),
+        ((create_scheduled, "SCHEDULED"), ["resumeRollout"]),
+        ((create_running, "RUNNING"), ["resumeRollout"]),
+        ((create_waiting, "WAITING"), ["resumeRollout"]),
+        ((create_paused, "PAUSED"), ["pauseRollout"]),
+        ((create_completed, "COMPLETED"), ["pauseRollout", "resumeRollout"]),
+        ((create_failed, "FAILED"), ["pauseRollout"]),
+        ((create_failed_withdrawing, "FAILED"), ["pauseRollout"]),
+        ((create_withdrawing, "WITHDRAWING"), ["pauseRollout", "resumeRollout", "cancelRollout"]),
+        ((create_cancelled, "CANCELLED"), ["pauseRollout", "resumeRollout", "cancelRollout"]),
     ],
 )
-async def test_what_a_status_does_not_allow_is_refused_with_that_status(
-    api: Api, sql: Sql, database: Database, far: tuple[Bring, str], mutations: list[str]
+async def test_change_not_allowed_by_the_status_is_rejected(
+    api: Api, sql: Sql, database: Database, state: tuple[CreateState, str], mutations: list[str]
 ) -> None:
     await store_users(sql, 20)
-    bring, status = far
-    await bring(api, database)
-    assert (await rollout_of(api))["status"] == status
+    create_state, status = state
+    await create_state(api, database)
+    assert (await read_rollout(api))["status"] == status
     for mutation in mutations:
         given = [{"withdraw": False}, {"withdraw": True}] if mutation == "cancelRollout" else [{}]
         for withdraws in given:
-            assert await errors_of(api, sql, mutation, slug="A", **withdraws) == [
+            assert await rejection_errors(api, sql, mutation, slug="A", **withdraws) == [
                 {
                     "__typename": "RolloutStateConflict",
                     "code": "ROLLOUT_STATE_CONFLICT",
