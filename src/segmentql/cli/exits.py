@@ -5,12 +5,12 @@ from typing import Final
 
 COMMON: Final = {
     0: "The command succeeded.",
-    1: "The command failed. Standard error shows the reason.",
+    1: "The command failed. See standard error.",
     2: "The command line is invalid.",
 }
 LONG_RUNNING: Final = {
     0: "A signal stopped the process.",
-    1: "The process failed to start or to continue. Standard error shows the reason.",
+    1: "The process could not start or continue. See standard error.",
     2: COMMON[2],
 }
 
