@@ -27,7 +27,10 @@ NOTHING_RUNS = (
 
 def settings_or_running(data_dir: Path, *, with_store: bool = False) -> Settings:
     """Read the settings; the missing ones come from the `segmentql up` that runs in a folder."""
-    running = running_settings(data_dir)
+    try:
+        running = running_settings(data_dir)
+    except SettingsError as error:  # .env cannot be read
+        raise click.ClickException(str(error)) from None
     advice = "" if running else NOTHING_RUNS.format(data_dir=data_dir)
     return _loaded(with_store=with_store, advice=advice, overrides=running)
 
