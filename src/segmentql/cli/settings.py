@@ -25,7 +25,10 @@ NOT_RUNNING = "No `segmentql up` runs in {data_dir}. If one runs in another fold
 
 def settings_or_running(data_dir: Path, *, with_store: bool = False) -> Settings:
     """Read the settings; take missing ones from the `segmentql up` that runs in `data_dir`."""
-    running = running_settings(data_dir)
+    try:
+        running = running_settings(data_dir)
+    except SettingsError as error:  # .env cannot be read
+        raise click.ClickException(str(error)) from None
     advice = "" if running else NOT_RUNNING.format(data_dir=data_dir)
     return _load(with_store=with_store, advice=advice, overrides=running)
 
