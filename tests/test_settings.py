@@ -57,8 +57,7 @@ def test_command_that_finds_nothing_running_names_the_data_folder(command: str) 
     result = CliRunner().invoke(main, [*command.split(), "--data-dir", "elsewhere"])
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == (
-        "No `segmentql up` runs in elsewhere. If one runs in another folder,"
-        " name it with --data-dir."
+        "No `segmentql up` runs in elsewhere. If one runs in another folder, set --data-dir."
     )
 
 

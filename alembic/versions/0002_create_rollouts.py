@@ -74,7 +74,7 @@ CREATE TABLE rollout_stages (
 """,
 )
 
-# See `src/segmentql/rollouts/selection.py`, whose function in Python is held equal to this one.
+# See `src/segmentql/rollouts/sampling.py`, whose function in Python is held equal to this one.
 ROLLOUT_HASH = """
 CREATE FUNCTION rollout_hash_v1(segment_id bigint, user_id bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

@@ -2,7 +2,8 @@
 
 Fields: `event`, `level`, `timestamp` (UTC), `logger`, and where they apply `request_id`,
 `operation`, `outcome`, `duration_ms`, `cost`, `status`, `code`, `reason`, `path`, `client` (an
-address), `key` (its name), `job`, `args` (ids). Never a secret, a link or a body.
+address), `size` (bytes), `seconds`, `key` (its name), `job`, `args` (ids). Never a secret, a link
+or a body.
 
 A job bears the id of the request that asked for it; one that the scheduler found bears none.
 

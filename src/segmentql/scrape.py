@@ -80,7 +80,7 @@ async def _memberships(session: ReadSession) -> Answers:
 
 async def _rollouts(session: ReadSession) -> Answers:
     numbers = await rollouts.count_by_status(session)
-    progress = await rollouts.progress_of_passes(session, at_most=MAX_SLUGS)
+    progress = await rollouts.read_pass_progress(session, limit=MAX_SLUGS)
     return [
         (metrics.ROLLOUTS, {(status,): number for status, number in numbers.items()}),
         (metrics.ROLLOUT_PROGRESS, {(slug,): ratio for slug, ratio in progress.items()}),

@@ -1,6 +1,7 @@
 """The settings: one frozen object, read once from the environment or `.env`, and passed on."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -11,13 +12,20 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from segmentql import values
+from segmentql import env_file, values
 from segmentql.database_url import check_database_url
+from segmentql.env_file import EnvFile, read_env_file, unknown_names
 from segmentql.errors import BadValue, SettingsError
 
 PREFIX = "SEGMENTQL_"
 BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
 """What a header can carry after `Bearer`: RFC 6750."""
+
+ENV_FILE = Path(".env")
+OURS = re.compile(rf"{PREFIX}(?!TEST_)\w+")
+"""Names that only settings have; those of our tests are their own."""
+NO_SETTINGS = frozenset({f"{PREFIX}CHILD", f"{PREFIX}VERSION"})
+"""What `segmentql up` marks its children with, and the tag of the image that compose.yaml takes."""
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
@@ -106,7 +114,12 @@ class Settings(BaseSettings):
     """What a running service needs to know; every field is `SEGMENTQL_<NAME>` in `.env.example`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding=env_file.ENCODING,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
     )
 
     database_url: DatabaseUrl = Field(repr=False)
@@ -228,17 +241,45 @@ def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:
         SettingsError: naming every setting that is missing or wrong, all at once.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    read = check_env_file()
+    problems = list(unknown_names(read, ENV_FILE, os.environ, _variables() | NO_SETTINGS, OURS))
     try:
-        return (_WithStore if with_store else Settings)(**given)
+        settings = (_WithStore if with_store else Settings)(**given)
     except ValidationError as error:
-        raise SettingsError([_problem(detail) for detail in error.errors()]) from None
+        problems += [_problem(detail, read, given) for detail in error.errors()]
+    if problems:
+        raise SettingsError(problems)
+    return settings
 
 
-def _problem(detail: Any) -> str:
-    name = PREFIX + "_".join(part for part in detail["loc"] if isinstance(part, str)).upper()
+def check_env_file() -> EnvFile:
+    """What `.env` says.
+
+    Raises:
+        SettingsError: it is not a file of lines NAME=value in UTF-8.
+    """
+    read = read_env_file(ENV_FILE, PREFIX)
+    if read.problems:
+        raise SettingsError(list(read.problems))
+    return read
+
+
+def _variables() -> frozenset[str]:
+    """The name of every setting in the environment."""
+    return frozenset(
+        str(about.validation_alias or PREFIX + name.upper())
+        for name, about in Settings.model_fields.items()
+    )
+
+
+def _problem(detail: Any, read: EnvFile, given: Mapping[str, Any]) -> str:
+    field_name = "_".join(part for part in detail["loc"] if isinstance(part, str))
+    name = PREFIX + field_name.upper()
     if detail["type"] == "missing":
         return f"{name} is not set"
-    return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
+    is_from_file = name in read.lines and not os.environ.get(name) and field_name not in given
+    where = f" ({ENV_FILE}, line {read.lines[name]})" if is_from_file else ""
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}{where}"
 
 
 def share_metrics(folder: Path) -> None:
@@ -252,11 +293,18 @@ def is_set(name: str) -> bool:
 
 
 def outside_value(name: str) -> str | None:
-    """A setting's raw text from the environment or else `.env`; None where it is not given."""
+    """A setting's raw text from the environment or else `.env`; None where it is not given.
+
+    Raises:
+        SettingsError: `.env` cannot be read.
+    """
     from dotenv import dotenv_values  # noqa: PLC0415 - only `up` asks, before settings exist
 
     variable = PREFIX + name.upper()
-    return os.environ.get(variable) or dotenv_values(".env").get(variable) or None
+    if value := os.environ.get(variable):
+        return value
+    check_env_file()
+    return dotenv_values(ENV_FILE, encoding=env_file.ENCODING).get(variable) or None
 
 
 def wants_no_colour() -> bool:

@@ -16,7 +16,7 @@ from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, create_user, make_segments
 from tests.past import HOUR, NOON, delete_segment_at, put_in
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 Recorded = Counter[tuple[str, str]]
 

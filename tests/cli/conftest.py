@@ -1,4 +1,4 @@
-"""Commands that run until they are done, or stopped."""
+"""Fixtures for tests of commands."""
 
 import asyncio
 import signal
@@ -16,13 +16,13 @@ from tests.conftest import environment
 
 @pytest.fixture
 def watch(settings: Settings, tmp_path: Path) -> Watch:
-    """Starts `segmentql rollout watch` on a segment."""
+    """Return a context manager that runs `segmentql rollout watch`."""
 
     @asynccontextmanager
-    async def running(slug: str, **changes: str) -> AsyncIterator[Watcher]:
+    async def run_watch(slug: str, **changes: str) -> AsyncIterator[Watcher]:
         output, errors = tmp_path / "output", tmp_path / "errors"
-        # Where tests run in the background they ignore Ctrl-C, and what they start would too.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Background jobs ignore SIGINT, and their child processes would inherit that.
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         with output.open("wb") as stdout, errors.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "segmentql", "rollout", "watch", slug),
@@ -31,7 +31,7 @@ def watch(settings: Settings, tmp_path: Path) -> Watch:
                 stdout=stdout,
                 stderr=stderr,
             )
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
         try:
             yield Watcher(process, output, errors)
         finally:
@@ -39,4 +39,4 @@ def watch(settings: Settings, tmp_path: Path) -> Watch:
                 process.kill()
             await process.wait()
 
-    return running
+    return run_watch

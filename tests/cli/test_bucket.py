@@ -1,4 +1,4 @@
-"""`segmentql bucket`: makes the bucket, twice if need be, and tells no key."""
+"""`segmentql bucket`: creates the bucket, is repeatable, and logs no secret."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # each test starts a process of the command
 
 
 async def bucket(settings: Settings, **changes: str) -> tuple[int | None, str]:
-    """Run the command; how it ended and all it said."""
+    """Run the command; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", "bucket"),
         env=environment(settings, **changes),
@@ -28,11 +28,13 @@ async def bucket(settings: Settings, **changes: str) -> tuple[int | None, str]:
     return process.returncode, output.decode()
 
 
-async def test_makes_the_bucket_and_may_be_repeated(settings: Settings, s3: "S3Client") -> None:
-    named = settings.model_copy(update={"s3_bucket": "made-by-command"})
+async def test_bucket_is_created_and_the_command_is_repeatable(
+    settings: Settings, s3: "S3Client"
+) -> None:
+    with_bucket = settings.model_copy(update={"s3_bucket": "made-by-command"})
     for _ in range(2):
-        assert await bucket(named, SEGMENTQL_REPORT_RETENTION_DAYS="5") == (0, "")
-    storage = Storage(named)
+        assert await bucket(with_bucket, SEGMENTQL_REPORT_RETENTION_DAYS="5") == (0, "")
+    storage = Storage(with_bucket)
     await storage.check()
     await storage.close()
     found = await s3.get_bucket_lifecycle_configuration(Bucket="made-by-command")
@@ -46,18 +48,16 @@ async def test_makes_the_bucket_and_may_be_repeated(settings: Settings, s3: "S3C
         ("ENDPOINT_URL", "http://127.0.0.1:1", "the object store cannot be reached"),
     ],
 )
-async def test_what_keeps_it_from_that_is_said(
+async def test_failure_prints_its_reason(
     settings: Settings, s3: "S3Client", variable: str, value: str, reason: str
 ) -> None:
     status, said = await bucket(settings, **{f"SEGMENTQL_S3_{variable}": value})
     assert (status, said) == (1, f"Error: bucket segmentql-reports: {reason}\n")
 
 
-async def test_no_key_and_no_signature_is_logged_at_any_level(
-    settings: Settings, s3: "S3Client"
-) -> None:
-    named = settings.model_copy(update={"s3_bucket": "made-with-many-words"})
-    status, said = await bucket(named, SEGMENTQL_LOG_LEVEL="debug")
+async def test_no_secret_is_logged_at_any_level(settings: Settings, s3: "S3Client") -> None:
+    with_bucket = settings.model_copy(update={"s3_bucket": "created-with-debug-logs"})
+    status, said = await bucket(with_bucket, SEGMENTQL_LOG_LEVEL="debug")
     assert status == 0
     for secret in (settings.store.access_key, settings.store.secret_key, "AWS4", "Signature"):
         assert secret not in said

@@ -1,4 +1,4 @@
-"""`segmentql doctor`: says what is wrong and what to do, and never a password."""
+"""`segmentql doctor`: reports problems and fixes, and never a password."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ async def examined(settings: Settings) -> dict[str, Finding]:
     return {finding.what: finding async for finding in examine(settings)}
 
 
-async def test_finds_nothing_wrong_with_a_running_service(
+async def test_running_service_passes_all_checks(
     settings: Settings, sql: Sql, storage: Storage, run_worker: RunWorker
 ) -> None:
     async with run_worker():
@@ -46,7 +46,9 @@ async def test_finds_nothing_wrong_with_a_running_service(
     ]
 
 
-async def test_without_a_worker_it_warns_of_ends_that_wait(settings: Settings, sql: Sql) -> None:
+async def test_missing_worker_is_a_warning_with_unrecorded_ends(
+    settings: Settings, sql: Sql
+) -> None:
     await sql.execute(
         """
         INSERT INTO users VALUES (1, now());
@@ -60,7 +62,7 @@ async def test_without_a_worker_it_warns_of_ends_that_wait(settings: Settings, s
     assert findings["ends"].saw == "1 are over a minute old and not recorded"
 
 
-async def test_a_database_without_tables_wants_migrations(servers: LocalServers) -> None:
+async def test_database_without_tables_needs_migrations(servers: LocalServers) -> None:
     await make_database(servers, "bare")
     findings = await examined(servers.settings("bare"))
     assert findings["migrations"].verdict is Verdict.FAILED
@@ -68,7 +70,9 @@ async def test_a_database_without_tables_wants_migrations(servers: LocalServers)
 
 
 @pytest.mark.parametrize("what", ["database", "redis"])
-async def test_a_wrong_password_is_told_without_it(settings: Settings, sql: Sql, what: str) -> None:
+async def test_wrong_password_is_reported_without_the_password(
+    settings: Settings, sql: Sql, what: str
+) -> None:
     url = make_url(getattr(settings, f"{what}_url")).set(password="not-the-password")
     changed = settings.model_copy(update={f"{what}_url": url.render_as_string(hide_password=False)})
     findings = await examined(changed)
@@ -82,9 +86,7 @@ async def test_a_wrong_password_is_told_without_it(settings: Settings, sql: Sql,
     assert secret not in told
 
 
-async def test_redis_that_needs_a_password_is_told_in_a_sentence(
-    settings: Settings, sql: Sql
-) -> None:
+async def test_redis_password_problem_is_reported_with_a_fix(settings: Settings, sql: Sql) -> None:
     redis = make_url(settings.redis_url)
     without = f"redis://{redis.host}:{redis.port}/0"
     wrong = redis.set(password="wrong").render_as_string(hide_password=False)
@@ -97,19 +99,19 @@ async def test_redis_that_needs_a_password_is_told_in_a_sentence(
         )
 
 
-async def test_a_replica_is_read_as_the_service_reads_it(settings: Settings, sql: Sql) -> None:
+async def test_replica_is_checked(settings: Settings, sql: Sql) -> None:
     away = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
     for url, verdict in ((settings.database_url, Verdict.OK), (away, Verdict.FAILED)):
         changed = settings.model_copy(update={"database_read_url": url})
         assert (await examined(changed))["replica"].verdict is verdict
 
 
-async def test_a_service_that_owns_its_tables_is_warned(settings: Settings, sql: Sql) -> None:
+async def test_service_that_owns_its_tables_is_a_warning(settings: Settings, sql: Sql) -> None:
     changed = settings.model_copy(update={"database_url": settings.migration_database_url})
     assert (await examined(changed))["service's role"].verdict is Verdict.WARNING
 
 
-async def test_redis_that_is_away_fails_and_the_database_is_still_examined(
+async def test_unreachable_redis_does_not_stop_the_database_checks(
     settings: Settings, sql: Sql
 ) -> None:
     changed = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
@@ -127,7 +129,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-async def test_a_store_that_cannot_be_used_is_told_with_what_to_do(
+async def test_unusable_store_is_reported_with_a_fix(
     settings: Settings, storage: Storage, name: str
 ) -> None:
     value, saw, do = UNUSABLE[name]
@@ -141,8 +143,8 @@ async def test_a_store_that_cannot_be_used_is_told_with_what_to_do(
     assert settings.store.secret_key not in told
 
 
-async def test_a_store_whose_clock_is_off_is_warned_of(settings: Settings) -> None:
-    """Somebody else's store, which lives in another year."""
+async def test_wrong_clock_of_the_store_is_a_warning(settings: Settings) -> None:
+    """A store whose clock is years behind."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

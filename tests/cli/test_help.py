@@ -1,4 +1,4 @@
-"""The help of every command: one whole line in lists, and its exit codes, which the docs repeat."""
+"""The help of every command: complete lines in lists, and the documented exit codes."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def run(*words: str) -> Result:
 
 
 @pytest.mark.parametrize("group", [(), ("keys",), ("rollout",)])
-def test_lists_of_commands_cut_no_line(group: tuple[str, ...]) -> None:
+def test_command_lists_truncate_no_line(group: tuple[str, ...]) -> None:
     assert "..." not in run(*group, "--help").output.replace("[ARGS]...", "")
 
 

@@ -69,7 +69,7 @@ async def test_a_connection_that_breaks_is_no_reader_that_went_away(
         "import click, segmentql.cli as cli\n"
         "@click.command()\n"
         "def broken(): raise BrokenPipeError(32, 'Broken pipe')\n"
-        "cli.Commands.get_command = lambda *_: broken\n"
+        "cli.LazyGroup.get_command = lambda *_: broken\n"
         "cli.main(['broken'])\n"
     )
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Commands on a database whose schema does not fit this version: one line that says so."""
+"""Commands on a database whose schema does not match this version print one line."""
 
 import asyncio
 import sys
@@ -43,7 +43,7 @@ async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
 
 
 async def run(settings: Settings, folder: Path, *words: str) -> tuple[int | None, str]:
-    """Run a command; return its exit code and all that it wrote."""
+    """Run a command; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", *words),
         cwd=folder,
@@ -53,7 +53,7 @@ async def run(settings: Settings, folder: Path, *words: str) -> tuple[int | None
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    except TimeoutError:  # it started, which it must not
+    except TimeoutError:  # it started, although it must not
         process.kill()
         await process.wait()
         raise
@@ -68,7 +68,7 @@ async def set_revision(sql: Sql, revision: str) -> None:
     await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
 
 
-async def test_newer_database_is_refused_and_left_alone(
+async def test_newer_database_is_rejected_and_unchanged(
     blank: Settings, inside: Sql, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(migrations.upgrade, blank)
@@ -84,7 +84,7 @@ async def test_newer_database_is_refused_and_left_alone(
     assert f"the database is {found.saw}" == TOO_NEW
 
 
-async def test_older_database_is_refused_with_the_command_that_helps(
+async def test_older_database_is_rejected_with_the_command_to_run(
     blank: Settings, inside: Sql, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(migrations.upgrade, blank, "0001")
@@ -98,7 +98,7 @@ async def test_older_database_is_refused_with_the_command_that_helps(
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-async def test_database_without_tables_is_refused(
+async def test_database_without_tables_is_rejected(
     blank: Settings, tmp_path: Path, command: str
 ) -> None:
     code, said = await run(blank, tmp_path, command)
@@ -111,18 +111,18 @@ async def test_database_without_tables_is_refused(
 @pytest.mark.parametrize(
     "words", ["seed", "keys list", "report --month 2024-01", "rollout watch A"]
 )
-async def test_command_on_a_database_without_tables_names_doctor(
+async def test_command_on_a_database_without_tables_suggests_doctor(
     blank: Settings, tmp_path: Path, words: str
 ) -> None:
     code, said = await run(blank, tmp_path, *words.split())
     assert (code, said) == (
         1,
-        "Error: the database's tables do not fit this version;"
-        " `segmentql doctor` says what to do\n",
+        "Error: the database's tables do not match this version;"
+        " run `segmentql doctor` for details\n",
     )
 
 
-async def test_database_that_is_away_does_not_stop_the_start(
+async def test_unreachable_database_does_not_prevent_the_start(
     blank: Settings, tmp_path: Path
 ) -> None:
     away = blank.model_copy(update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"})
@@ -144,15 +144,13 @@ async def test_database_that_is_away_does_not_stop_the_start(
     await process.communicate()
 
 
-async def test_unknown_target_of_migrate_is_named(blank: Settings, tmp_path: Path) -> None:
+async def test_migrate_rejects_an_unknown_revision(blank: Settings, tmp_path: Path) -> None:
     code, said = await run(blank, tmp_path, "migrate", "--to", "nonsense")
     assert code == 2
     assert f"must be head, or one of 0001, 0002, {', '.join(known_revisions()[2:])}" in said
 
 
-async def test_migrations_do_not_run_through_a_transaction_pooler(
-    blank: Settings, tmp_path: Path
-) -> None:
+async def test_migrate_rejects_a_transaction_pooler(blank: Settings, tmp_path: Path) -> None:
     pooled = blank.model_copy(update={"migration_database_url": blank.database_url})
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", "migrate"),
@@ -165,7 +163,7 @@ async def test_migrations_do_not_run_through_a_transaction_pooler(
     assert b"set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself" in said
 
 
-def test_known_revisions_are_alembics() -> None:
+def test_known_revisions_equal_those_of_alembic() -> None:
     scripts = ScriptDirectory.from_config(migrations._scripts())
     assert known_revisions() == sorted(script.revision for script in scripts.walk_revisions())
     assert newest_revision() == scripts.get_current_head()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.watcher import see_users, start_rollout
+from tests.cli.watcher import create_rollout, set_progress
 from tests.conftest import Api, Sql, environment, until
-from tests.rollouts.asking import cancel_rollout, done, pause_rollout
+from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, pause_rollout
 
 pytestmark = pytest.mark.slow  # the test starts a process of the command
 
 
-def on_screen(written: str) -> list[str]:
-    """The lines that a terminal shows of what was written to it."""
+def rendered_lines(written: str) -> list[str]:
+    """Return the lines that a terminal shows after this output."""
     lines = [""]
     column = 0
     for letter in written:
@@ -33,46 +33,46 @@ def on_screen(written: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-async def test_on_a_terminal_a_bar_moves_below_the_lines(
+async def test_terminal_shows_a_progress_bar_below_the_lines(
     settings: Settings, api: Api, sql: Sql, tmp_path: Path
 ) -> None:
-    await start_rollout(api, percent=10)
-    ours, its = os.openpty()
-    os.set_blocking(ours, False)
+    await create_rollout(api, percent=10)
+    controller, terminal = os.openpty()
+    os.set_blocking(controller, False)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", "rollout", "watch", "A"),
         cwd=tmp_path,
         env=environment(settings, COLUMNS="80"),
-        stdout=its,
-        stderr=its,
+        stdout=terminal,
+        stderr=terminal,
     )
     written = ""
 
     async def shows(lines: int, last: str) -> bool:
         nonlocal written
         with contextlib.suppress(BlockingIOError):
-            written += os.read(ours, 65536).decode()
-        screen = on_screen(written)
+            written += os.read(controller, 65536).decode()
+        screen = rendered_lines(written)
         return (len(screen), screen[-1]) == (lines, last)
 
-    bar = "[" + "#" * 14 + "-" * 16 + "] 47 %  47 of 100 users seen, 0 enrolled"
+    bar = "[" + "#" * 14 + "-" * 16 + "] 47 %  47 of 100 users processed, 0 enrolled"
     try:
-        start = "[" + "-" * 30 + "] 0 %  users are being counted, 0 enrolled"
+        start = "[" + "-" * 30 + "] 0 %  counting users, 0 enrolled"
         await until(functools.partial(shows, 2, start))
-        await see_users(sql, 47, 100)
+        await set_progress(sql, 47, 100)
         await until(functools.partial(shows, 2, bar))
-        done(await pause_rollout(api))
+        accepted_rollout(await pause_rollout(api))
         await until(functools.partial(shows, 3, bar))
-        done(await cancel_rollout(api))
+        accepted_rollout(await cancel_rollout(api))
         await until(functools.partial(shows, 5, ""))
         assert await process.wait() == 0
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
-        os.close(its)
-        os.close(ours)
-    running, paused, *rest = on_screen(written)
+        os.close(terminal)
+        os.close(controller)
+    running, paused, *rest = rendered_lines(written)
     assert running[9:] == "RUNNING: 10 % of users, 0 enrolled"
     assert paused[9:] == "PAUSED: 10 % of users, 0 enrolled"
     assert [rest[0], rest[1][9:], *rest[2:]] == [

@@ -1,4 +1,4 @@
-"""`segmentql seed`: a plausible year, the same every time, and nobody's own data touched."""
+"""`segmentql seed`: plausible, repeatable data of a year that leave existing data unchanged."""
 
 from click.testing import CliRunner
 
@@ -15,7 +15,7 @@ SELECT (SELECT count(*) FROM users) AS users, (SELECT count(*) FROM memberships)
 """
 
 
-async def test_stores_a_year_that_adds_up(database: Database, sql: Sql, api: Api) -> None:
+async def test_seed_stores_a_consistent_year(database: Database, sql: Sql, api: Api) -> None:
     seeded = await database.transaction(demo.seed)
     assert (seeded.users, seeded.segments) == (5000, 5)
     causes = {
@@ -23,7 +23,7 @@ async def test_stores_a_year_that_adds_up(database: Database, sql: Sql, api: Api
         for row in await sql.fetch("SELECT DISTINCT operation, cause FROM history")
     }
     assert causes == {("JOINED", "MANUAL"), ("LEFT", "TTL"), ("LEFT", "MANUAL")}
-    # Whoever joined and did not leave is a member, and nobody else is.
+    # Exactly the users who joined and did not leave are members.
     assert await sql.fetchval(
         "SELECT count(*) FILTER (WHERE operation = 'JOINED')"
         " - count(*) FILTER (WHERE operation = 'LEFT') FROM history"
@@ -44,7 +44,9 @@ async def test_stores_a_year_that_adds_up(database: Database, sql: Sql, api: Api
     assert data["history"]["nodes"][0]["operation"] == "LEFT"
 
 
-async def test_moments_of_one_user_and_segment_alternate(database: Database, sql: Sql) -> None:
+async def test_joins_and_leaves_of_one_user_and_segment_alternate(
+    database: Database, sql: Sql
+) -> None:
     await database.transaction(demo.seed)
     broken = await sql.fetchval(
         """
@@ -58,14 +60,14 @@ async def test_moments_of_one_user_and_segment_alternate(database: Database, sql
     assert broken == 0
 
 
-async def test_a_second_run_changes_nothing(database: Database, sql: Sql) -> None:
+async def test_second_run_changes_nothing(database: Database, sql: Sql) -> None:
     await database.transaction(demo.seed)
     before = await sql.fetchrow(COUNTS)
     assert await database.transaction(demo.seed) == demo.Seeded(0, 0, 0)
     assert await sql.fetchrow(COUNTS) == before
 
 
-async def test_users_and_segments_of_ones_own_are_left_alone(
+async def test_existing_users_and_segments_are_unchanged(
     database: Database, sql: Sql, api: Api
 ) -> None:
     await api("mutation { createUser(input: {id: 7}) { user { id } } }")
@@ -77,16 +79,17 @@ async def test_users_and_segments_of_ones_own_are_left_alone(
     assert data == {"segment": {"memberCount": 0}}
 
 
-async def test_a_rollout_that_was_there_before_enrols_its_users(
-    database: Database, api: Api
-) -> None:
+async def test_existing_rollout_enrolls_the_demo_users(database: Database, api: Api) -> None:
     assert (await create_segment(api, slug="A", rollout={"percent": 100}))["errors"] == []
     await database.transaction(demo.seed)
     data = await api('{ segment(slug: "A") { memberCount rollout { enrolled } } }')
     assert data == {"segment": {"memberCount": 5000, "rollout": {"enrolled": 5000}}}
 
 
-def test_says_what_it_did(settings: Settings, sql: Sql) -> None:
+def test_seed_prints_what_it_stored(settings: Settings, sql: Sql) -> None:
     runner = CliRunner(env=dict(environment(settings)))
     assert "stored 5000 users, 5 segments" in runner.invoke(main, ["seed"]).output
-    assert runner.invoke(main, ["seed"]).output == "all of it is there already; nothing changed\n"
+    assert (
+        runner.invoke(main, ["seed"]).output
+        == "the demo data are already stored; nothing changed\n"
+    )

@@ -14,7 +14,7 @@ from segmentql.settings import Settings, child_environment
 from tests.conftest import PATIENCE_SECONDS
 from tests.tls import TlsPostgres, tls_postgres
 
-# A PostgreSQL of its own takes two seconds to start, and each command one.
+# A separate PostgreSQL takes two seconds to start, and each command one second.
 pytestmark = pytest.mark.slow
 
 AWAY = {
@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[TlsPostgres]:
 
 
 async def run(folder: Path, command: str, service_url: str, owner_url: str) -> tuple[int, str]:
-    """Run a command; return its exit code and all that it wrote."""
+    """Run a command; return its exit code and output."""
     urls = {
         "SEGMENTQL_DATABASE_URL": service_url,
         "SEGMENTQL_MIGRATION_DATABASE_URL": owner_url,
@@ -46,7 +46,7 @@ async def run(folder: Path, command: str, service_url: str, owner_url: str) -> t
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    except TimeoutError:  # `serve` started, which it must not
+    except TimeoutError:  # `serve` started, although it must not
         process.kill()
         await process.wait()
         raise
@@ -73,7 +73,7 @@ async def test_commands_connect_with_verified_certificates(
 
 
 @pytest.mark.parametrize("command", ["doctor", "migrate", "serve", "worker"])
-async def test_untrusted_server_is_one_line_that_says_why(
+async def test_untrusted_certificate_is_one_line_with_the_reason(
     server: TlsPostgres, tmp_path: Path, command: str
 ) -> None:
     other = {"sslmode": "verify-full", "sslrootcert": server.file("other-ca.crt")}
@@ -98,7 +98,7 @@ async def test_untrusted_server_is_one_line_that_says_why(
         ({"sslmode": "require"}, "connection requires a valid client certificate"),
     ],
 )
-async def test_service_that_the_server_refuses_does_not_start(
+async def test_service_does_not_start_if_the_server_rejects_it(
     server: TlsPostgres, tmp_path: Path, parameters: dict[str, str], reason: str
 ) -> None:
     url = server.url(server.service_login, **parameters)
@@ -122,7 +122,7 @@ async def connection(session: ReadSession) -> tuple[bool, str]:
     ("host", "parameters", "seen"),
     [
         ("localhost", {"sslmode": "verify-full", "application_name": "shop"}, (True, "shop")),
-        ("127.0.0.1", {"sslmode": "verify-full"}, None),  # the certificate is of localhost
+        ("127.0.0.1", {"sslmode": "verify-full"}, None),  # the certificate is for localhost
         ("127.0.0.1", {"sslmode": "verify-ca"}, (True, "tests")),
         ("127.0.0.1", {"sslmode": "prefer"}, (True, "tests")),
         ("127.0.0.1", {}, (True, "tests")),
@@ -131,7 +131,7 @@ async def connection(session: ReadSession) -> tuple[bool, str]:
         ("127.0.0.1", {"target_session_attrs": "standby"}, None),
     ],
 )
-async def test_service_connects_as_libpq_would(
+async def test_service_connects_like_libpq(
     server: TlsPostgres,
     host: str,
     parameters: dict[str, str],

@@ -1,4 +1,4 @@
-"""`segmentql rollout watch` as tests run it, and what they give it to watch."""
+"""Helpers for tests of `segmentql rollout watch`: the running command, and test rollouts."""
 
 import asyncio
 import functools
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, until
 from tests.operations import create_segment
 
-LOOKED = """
+READS_SINCE = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name = 'segmentql rollout watch' AND query_start > $1 AND state = 'idle'
 """
@@ -27,7 +27,7 @@ class Watcher:
 
     @property
     def lines(self) -> list[str]:
-        """What it has told, without times; each line begins with one."""
+        """The printed lines without the time at the start of each."""
         lines = self._output.read_text().splitlines()
         assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d ", line)] == []
         return [re.sub(r"UTC, in \d:\d\d:\d\d$", "UTC, in D", line[9:]) for line in lines]
@@ -36,39 +36,39 @@ class Watcher:
     def errors(self) -> str:
         return self._errors.read_text()
 
-    async def has_told(self, count: int) -> None:
-        """Wait until it has told so many lines; fail at once when it ends instead."""
+    async def wait_for_lines(self, count: int) -> None:
+        """Wait until this many lines are printed; fail immediately if the process ends."""
 
-        async def told() -> bool:
+        async def printed() -> bool:
             assert self.process.returncode is None, self.errors
             return len(self.lines) >= count
 
-        await until(told)
+        await until(printed)
 
-    async def ends(self) -> int:
-        """Its exit status, once it has ended."""
+    async def wait_for_exit(self) -> int:
+        """Wait until the process ends; return its exit status."""
         return await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
 
-    async def has_looked_again(self, sql: Sql) -> None:
-        """Wait until it has asked for what is in the database by now, and taken the answer in."""
-        for _ in range(2):  # at the second look the first one's answer is dealt with
+    async def wait_for_poll(self, sql: Sql) -> None:
+        """Wait until the command has read and processed the current state of the database."""
+        for _ in range(2):  # The second read starts after the first result is processed.
             now = await sql.fetchval("SELECT clock_timestamp()")
-            await until(functools.partial(sql.fetchval, LOOKED, now))
+            await until(functools.partial(sql.fetchval, READS_SINCE, now))
 
 
 Watch: TypeAlias = Callable[..., AbstractAsyncContextManager[Watcher]]
 
 
-async def start_rollout(api: Api, **rollout: object) -> None:
+async def create_rollout(api: Api, **rollout: object) -> None:
     payload = await create_segment(api, slug="A", rollout=rollout)
     assert payload["errors"] == []
 
 
-async def see_users(sql: Sql, seen: int, total: int) -> None:
-    """As if a worker had come so far with the first stage."""
+async def set_progress(sql: Sql, users_seen: int, users_total: int) -> None:
+    """Store the progress that a worker would store during the first stage."""
     await sql.execute(
         "UPDATE rollouts SET phase = 'WORKING', stage = 1, users_seen = $1, users_total = $2,"
         " reach = (SELECT percent FROM rollout_stages WHERE number = 1)",
-        seen,
-        total,
+        users_seen,
+        users_total,
     )

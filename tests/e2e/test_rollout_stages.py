@@ -9,8 +9,13 @@ import pytest
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.e2e.conftest import Serving
 from tests.operations import moment
-from tests.rollouts.steps import in_range, sample_of, store_users, written
-from tests.rollouts.through_workers import assert_in_are, create_with, read, stage_statuses
+from tests.rollouts.helpers import expected_sample, history_counts, joins_on_insert, store_users
+from tests.rollouts.worker_helpers import (
+    assert_members_are,
+    create_segment_with_rollout,
+    read_rollout,
+    stage_statuses,
+)
 from tests.timeline import SECOND
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +38,7 @@ async def at_second(sql: Sql, start: datetime, second: int) -> bool:
 
 async def stand(api: Api) -> dict[str, tuple[str, float, list[str]]]:
     """Of each rollout: its status, the percent in force, its stages' statuses."""
-    found = {slug: await read(api, slug) for slug in PLANS}
+    found = {slug: await read_rollout(api, slug) for slug in PLANS}
     return {
         slug: (rollout["status"], rollout["percent"], stage_statuses(rollout))
         for slug, rollout in found.items()
@@ -48,7 +53,7 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
         api = Api(http)
         async with run_worker() as worker:
             for slug, stages in PLANS.items():
-                await create_with(
+                await create_segment_with_rollout(
                     api,
                     slug,
                     stages=[
@@ -56,7 +61,7 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
                     ],
                 )
             start = max(
-                [moment((await read(api, slug))["stages"][0]["startsAt"]) for slug in PLANS]
+                [moment((await read_rollout(api, slug))["stages"][0]["startsAt"]) for slug in PLANS]
             )
             second = partial(at_second, sql, start)
             await until(partial(second, 5))
@@ -96,26 +101,32 @@ async def assert_told_truly(api: Api, sql: Sql, users: range, start: datetime) -
     """Who is in at last, and who was when, of all that history tells."""
     everybody = range(1, LATER.stop)
     a, b, c = 1, 2, 3
-    at_last = {a: sample_of(a, everybody, 50), b: sample_of(b, everybody, 50)}
-    at_last[c] = sample_of(c, everybody, 25)
-    at_first = {a: sample_of(a, users, 10), b: sample_of(b, users, 10), c: sample_of(c, users, 50)}
+    at_last = {a: expected_sample(a, everybody, 50), b: expected_sample(b, everybody, 50)}
+    at_last[c] = expected_sample(c, everybody, 25)
+    at_first = {
+        a: expected_sample(a, users, 10),
+        b: expected_sample(b, users, 10),
+        c: expected_sample(c, users, 50),
+    }
     percents = {a: 20, b: 10, c: 10}
     met = {
-        segment_id: {user_id for user_id in LATER if in_range(segment_id, user_id, percent)}
+        segment_id: {user_id for user_id in LATER if joins_on_insert(segment_id, user_id, percent)}
         for segment_id, percent in percents.items()
     }
     for segment_id in (a, b, c):
-        await assert_in_are(sql, segment_id, at_last[segment_id])
+        await assert_members_are(sql, segment_id, at_last[segment_id])
         ever = at_first[segment_id] | met[segment_id] | at_last[segment_id]
         left = ever - at_last[segment_id]
         rows = {("JOINED", "ROLLOUT"): len(ever), ("LEFT", "ROLLOUT"): len(left)}
-        assert await written(sql, segment_id) == {key: rows[key] for key in rows if rows[key]}
+        assert await history_counts(sql, segment_id) == {
+            key: rows[key] for key in rows if rows[key]
+        }
         # While the worker was away nobody but later users joined, and nobody left.
         assert await in_at(sql, segment_id, start + 24 * SECOND) == (
             at_first[segment_id] | met[segment_id]
         )
-    second_stage = sample_of(b, everybody, 20)
-    third = moment((await read(api, "B"))["stages"][2]["startsAt"])
+    second_stage = expected_sample(b, everybody, 20)
+    third = moment((await read_rollout(api, "B"))["stages"][2]["startsAt"])
     assert await in_at(sql, b, third) == second_stage | met[b]
     one = min(second_stage - at_first[b])
     past = "query($id: ID!, $at: DateTime!) { user(id: $id) { segments(asOf: $at) { slug } } }"

@@ -18,19 +18,19 @@ import pytest
 from redis import Redis
 
 from segmentql.local.strays import ON_LINUX
-from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_CLASS
+from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_LOCK_CLASS
 from tests.conftest import Api, Sql, until
 from tests.e2e.chaos_client import RECOVERY_SECONDS
 from tests.e2e.test_chaos import LONG_LIFE_SECONDS, superuser_url
 from tests.e2e.up import Up, running
-from tests.rollouts.steps import membership_ids, sample_of, store_users, written
-from tests.rollouts.through_workers import (
-    assert_in_are,
-    is_in_status,
-    no_way_back,
-    pass_of,
-    set_to,
-    worker_waits,
+from tests.rollouts.helpers import expected_sample, history_counts, membership_ids, store_users
+from tests.rollouts.worker_helpers import (
+    assert_members_are,
+    has_status,
+    read_pass,
+    reject_backward_progress,
+    replace_rollout,
+    worker_is_blocked,
 )
 from tests.timeline import fill, make_segment
 
@@ -82,12 +82,12 @@ class Chaos:
                 number: await stack.enter_async_context(self._stop(number, changed))
                 for number in strikes
             }
-            await set_to(self._api, "A", percent=percent)
+            await replace_rollout(self._api, "A", percent=percent)
             for number, strike in strikes.items():
                 await until(partial(self._stands_in, number), seconds=RECOVERY_SECONDS)
                 await strike()
                 await stops[number].close()
-        await until(partial(is_in_status, self._api, "A", "COMPLETED"), seconds=RECOVERY_SECONDS)
+        await until(partial(has_status, self._api, "A", "COMPLETED"), seconds=RECOVERY_SECONDS)
 
     async def kill_worker(self) -> None:
         pid = self._up.pid_of("worker")
@@ -134,15 +134,17 @@ class Chaos:
         try:
             if number == SAMPLING:
                 return await takes_sample(sql)
-            at = await pass_of(sql, ROLLED_OUT)
-            return at["cursor_user_id"] == (number - 1) * CHUNK_USERS and await worker_waits(sql)
+            at = await read_pass(sql, ROLLED_OUT)
+            return at["cursor_user_id"] == (number - 1) * CHUNK_USERS and await worker_is_blocked(
+                sql
+            )
         finally:
             await sql.close()
 
 
 async def takes_sample(sql: Sql) -> bool:
     statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1"
-    return bool(await sql.fetchval(statement, SAMPLING_CLASS))
+    return bool(await sql.fetchval(statement, SAMPLING_LOCK_CLASS))
 
 
 def redis_url(up: Up) -> str:
@@ -181,7 +183,7 @@ class Reader:
 
 
 async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -> None:
-    tenth, quarter, twentieth = (sample_of(ROLLED_OUT, USERS, p) for p in (10, 25, 5))
+    tenth, quarter, twentieth = (expected_sample(ROLLED_OUT, USERS, p) for p in (10, 25, 5))
     assert (len(tenth), len(quarter), len(twentieth)) == (10_000, 25_000, 5_000)
     assert twentieth < tenth < quarter
     async with (
@@ -197,13 +199,13 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
         assert await make_segment(sql, "A") == ROLLED_OUT
         untouched = await sql.fetchval(UNTOUCHED, ROLLED_OUT)
         reader = Reader(http, min(twentieth))
-        async with no_way_back(chaos.url), asyncio.TaskGroup() as tasks:
+        async with reject_backward_progress(chaos.url), asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(reader.run())
 
             await chaos.carry_out(
                 10, tenth, {SAMPLING: chaos.kill_worker, 3: chaos.kill_worker_and_flush_redis}
             )
-            await assert_in_are(sql, ROLLED_OUT, tenth)
+            await assert_members_are(sql, ROLLED_OUT, tenth)
             first = await membership_ids(sql, ROLLED_OUT)
             reads_before = len(reader.answers)
             await until(chaos.worker_has_lived_long)
@@ -215,16 +217,16 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
                 {2: chaos.kill_worker, 3: chaos.kill_worker, 4: chaos.restart_postgresql},
             )
             sql = await asyncpg.connect(chaos.url)
-            await assert_in_are(sql, ROLLED_OUT, quarter)
+            await assert_members_are(sql, ROLLED_OUT, quarter)
             assert first.items() <= (await membership_ids(sql, ROLLED_OUT)).items()
 
             await chaos.carry_out(5, quarter - twentieth, {3: chaos.kill_worker_and_flush_redis})
-            await assert_in_are(sql, ROLLED_OUT, twentieth)
+            await assert_members_are(sql, ROLLED_OUT, twentieth)
             assert (await membership_ids(sql, ROLLED_OUT)).items() <= first.items()
             reading.cancel()
 
         assert chaos.worker_deaths == 5
-        assert await written(sql, ROLLED_OUT) == {
+        assert await history_counts(sql, ROLLED_OUT) == {
             ("JOINED", "ROLLOUT"): len(quarter),
             ("LEFT", "ROLLOUT"): len(quarter - twentieth),
         }

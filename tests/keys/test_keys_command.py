@@ -48,7 +48,7 @@ async def test_what_create_prints_is_the_key_alone_and_lets_its_bearer_in(
     found = re.fullmatch(r"(sgql_([a-z0-9]{12})_[0-9a-f]{64})\n", output)
     assert found
     token, public_id = found.groups()
-    assert errors == f"key_{public_id}, EDITOR; keep what follows, it is not shown again:\n"
+    assert errors == f"key_{public_id}, EDITOR; save this key, it is not shown again:\n"
     assert await data(keyed, Key(public_id, token), "{ viewer { name role } }") == {
         "viewer": {"name": "Ada", "role": "EDITOR"}
     }
@@ -120,7 +120,7 @@ async def test_revoking_is_safe_to_repeat_and_takes_the_id_in_either_form(
     status, output, errors = await keys("revoke", f"key_{key.public_id}")
     assert (status, errors) == (0, "")
     assert re.fullmatch(
-        rf"key_{key.public_id} \(ada\) is revoked since [-0-9]+ [:0-9]+ UTC\n", output
+        rf"key_{key.public_id} \(ada\) was revoked at [-0-9]+ [:0-9]+ UTC\n", output
     )
     before = await state(sql)
     assert await keys("revoke", key.public_id) == (0, output, "")
@@ -135,7 +135,7 @@ async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     assert await keys("revoke", "key_aaaaaaaaaaaa") == (
         1,
         "",
-        "Error: no key has the id key_aaaaaaaaaaaa\n",
+        "Error: No key has the id key_aaaaaaaaaaaa.\n",
     )
     status, output, errors = await keys("revoke", key.token)
     assert (status, output) == (2, "")
@@ -151,9 +151,9 @@ async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
         *(keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST) for _ in range(3))
     )
     assert sorted(results) == [
-        (0, "it was stored before; nothing changed\n", ""),
-        (0, "it was stored before; nothing changed\n", ""),
         (0, "stored the first key\n", ""),
+        (0, "the first key is already stored; nothing changed\n", ""),
+        (0, "the first key is already stored; nothing changed\n", ""),
     ]
     key = Key("firstfirst12", FIRST)
     assert await data(keyed, key, "{ viewer { name role } }") == {
@@ -177,5 +177,5 @@ async def test_a_database_that_is_away_is_told_in_a_line(keys: Run) -> None:
         assert await keys(*arguments, SEGMENTQL_DATABASE_URL=away) == (
             1,
             "",
-            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+            "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )

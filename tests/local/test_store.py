@@ -6,14 +6,17 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, local_servers
 from segmentql.local.probes import get
+from segmentql.local.store import STOP_SECONDS
 
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """How a gRPC client begins; the server's answer begins with its own settings."""
@@ -53,6 +56,11 @@ async def stored(servers: LocalServers) -> Storage:
     return storage
 
 
+async def downloaded(link: str) -> bytes:
+    async with httpx.AsyncClient(timeout=30) as client:
+        return (await client.get(link)).content
+
+
 async def answer(port: int, tls: ssl.SSLContext | None) -> bytes:
     """What a gRPC client without a certificate gets."""
     try:
@@ -67,11 +75,12 @@ async def answer(port: int, tls: ssl.SSLContext | None) -> bytes:
         return b""
 
 
-def without_certificate() -> ssl.SSLContext:
+def without_certificate(*protocols: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
+    if protocols:
+        context.set_alpn_protocols(protocols)
     return context
 
 
@@ -83,7 +92,18 @@ async def test_no_inner_port_answers_grpc_without_the_stores_certificate(
     for part, port in found.items():
         # Nothing, or TLS's alert.
         assert (await answer(port, None))[:1] in {b"", b"\x15"}, part
-        assert await answer(port, without_certificate()) == b"", part
+        assert await answer(port, without_certificate("h2")) == b"", part
+
+
+async def test_no_inner_port_answers_http_without_the_stores_certificate(
+    running: LocalServers,
+) -> None:
+    found = ports(running, "port")
+    assert sorted(found) == ["admin", "filer", "master", "s3", "volume"]
+    for part in ("admin", "filer", "master", "volume"):
+        # The admin server may listen a moment later than the others.
+        assert (await get("127.0.0.1", found[part], "/"))[0] in {0, 400}, part
+        assert (await get("127.0.0.1", found[part], "/", tls=without_certificate()))[0] == 0, part
 
 
 async def test_the_master_deletes_no_bucket_for_strangers(running: LocalServers) -> None:
@@ -93,10 +113,22 @@ async def test_the_master_deletes_no_bucket_for_strangers(running: LocalServers)
     path = f"/col/delete?collection={running.settings('segmentql').s3_bucket}"
     assert (await get("127.0.0.1", port, path))[0] == 400
     assert (await get("127.0.0.1", port, path, tls=without_certificate()))[0] == 0
-    _, address = link.split("//")
-    host, _, rest = address.partition("/")
-    assert (await get("127.0.0.1", int(host.split(":")[1]), f"/{rest}"))[1] == b"data"
+    assert await downloaded(link) == b"data"
     await storage.close()
+
+
+@pytest.mark.slow  # stops and starts the store
+async def test_an_unused_connection_does_not_delay_the_stop(running: LocalServers) -> None:
+    storage = await stored(running)
+    link = await storage.download_url("kept", seconds=60, file_name="kept")
+    await storage.close()
+    _, writer = await asyncio.open_connection("127.0.0.1", ports(running, "port")["volume"])
+    began = time.monotonic()
+    await running.store.stop()
+    assert time.monotonic() - began < 2 * STOP_SECONDS
+    writer.close()
+    await running.store.start()
+    assert await downloaded(link) == b"data"
 
 
 @pytest.mark.slow  # waits until the shell has tried for a while

@@ -12,7 +12,7 @@ from tests.metrics.reading import of, samples
 from tests.operations import change, create_segment, create_user, make_segments
 from tests.past import HOUR, NOON, delete_segment_at, put_in
 from tests.reports.asking import create_report
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 from tests.timeline import clock
 
 

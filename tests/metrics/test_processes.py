@@ -159,7 +159,7 @@ def test_a_worker_whose_port_is_taken_does_not_start(settings: Settings) -> None
         code, said = worker_says(settings, SEGMENTQL_WORKER_PORT=str(port))
     assert (code, said) == (
         1,
-        f"Error: cannot listen at 127.0.0.1:{port}: Address already in use\n",
+        f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n",
     )
 
 

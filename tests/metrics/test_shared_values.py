@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from segmentql import shared_metrics
 from segmentql.adapters.exposition import exposition
-from segmentql.cli.serve import _metrics_shared
+from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
 from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
 from tests.conftest import environment
@@ -202,6 +202,6 @@ def test_without_a_temporary_folder_each_process_answers_for_itself(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with structlog.testing.capture_logs() as lines, _metrics_shared(settings):
+    with structlog.testing.capture_logs() as lines, _shared_metrics_dir(settings):
         assert METRICS_VARIABLE not in child_environment({})
     assert [line["event"] for line in lines] == ["metrics_not_shared"]

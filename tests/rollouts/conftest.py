@@ -1,4 +1,4 @@
-"""What tests of refused rollouts stand on."""
+"""Fixtures for tests of rejected rollouts."""
 
 import pytest
 
@@ -6,12 +6,12 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 
 @pytest.fixture
 async def planned(api: Api, sql: Sql, database: Database) -> Api:
-    """The application, where segment A has a plan under way and members by it."""
+    """The application. Segment A has a plan in progress and members that it added."""
     await store_users(sql, 20)
     stages = [{"percent": 50}, {"percent": 75, "afterSeconds": 3600}]
     await create_segment(api, slug="A", rollout={"stages": stages})

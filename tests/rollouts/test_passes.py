@@ -1,4 +1,4 @@
-"""What a pass does: exactly the sample is in, by hand beats by percent, and history tells it."""
+"""A pass adds exactly the sample, keeps manual changes, and writes history."""
 
 from datetime import timedelta
 
@@ -11,17 +11,17 @@ from segmentql.rollouts.service import rollout_counts
 from segmentql.users.service import delete_user
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
-    by_hand,
+from tests.rollouts.helpers import (
     cancel,
     excluded,
+    expected_sample,
+    history_counts,
     members,
     membership_ids,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     store_users,
-    written,
+    update_manually,
 )
 from tests.timeline import HOUR, SECOND, lies_of_history, make_segment, recorded
 
@@ -42,7 +42,7 @@ def by_rollout(user_ids: set[int]) -> dict[int, str]:
         (1, "50", 1),
         (1, "49.999", 0),
         (3, "50", 2),
-        (5, "10", 1),  # half a user is one
+        (5, "10", 1),  # half a user rounds up
         (200, "50", 100),
         (200, "0", 0),
         (200, "0.001", 0),
@@ -51,20 +51,20 @@ def by_rollout(user_ids: set[int]) -> dict[int, str]:
         (100_000, "33.333", 33_333),
     ],
 )
-async def test_a_pass_puts_in_exactly_the_sample_each_with_one_row_of_history(
+async def test_pass_adds_exactly_the_sample_with_one_history_row_each(
     sql: Sql, database: Database, users: int, percent: str, size: int
 ) -> None:
     segment_id = await make_segment(sql, "A")
     stored = await store_users(sql, users)
     await set_plan(database, "A", percent)
     await advance_rollout(database, segment_id)
-    sample = sample_of(segment_id, stored, percent)
+    sample = expected_sample(segment_id, stored, percent)
     assert len(sample) == size
     assert await members(sql, segment_id) == by_rollout(sample)
-    assert await written(sql, segment_id) == ({("JOINED", "ROLLOUT"): size} if size else {})
+    assert await history_counts(sql, segment_id) == ({("JOINED", "ROLLOUT"): size} if size else {})
     assert await lies_of_history(sql) == {}
-    rollout = await rollout_of(database, segment_id)
-    # With 0 % there is nobody to go through but those to be taken out.
+    rollout = await read_rollout(database, segment_id)
+    # At 0 % the pass goes only through the members to remove.
     seen = users if percent != "0" else 0
     assert (rollout.status, rollout.percent, rollout.users_total, rollout.users_seen) == (
         "COMPLETED",
@@ -78,9 +78,7 @@ async def test_a_pass_puts_in_exactly_the_sample_each_with_one_row_of_history(
     assert (counts.enrolled, counts.excluded) == (size, 0)
 
 
-async def test_numbers_with_gaps_up_to_the_highest_there_is_are_users_as_all_others(
-    sql: Sql, database: Database
-) -> None:
+async def test_sparse_ids_up_to_the_maximum_are_sampled(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     user_ids = [2**63 - 1, 2**63 - 2, 2**53 + 1, 2**40, 10**18, 1, 7, 2**31, 2**32, 999]
     await sql.execute(
@@ -88,10 +86,10 @@ async def test_numbers_with_gaps_up_to_the_highest_there_is_are_users_as_all_oth
     )
     await set_plan(database, "A", 50)
     await advance_rollout(database, segment_id)
-    assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, user_ids, 50))
+    assert await members(sql, segment_id) == by_rollout(expected_sample(segment_id, user_ids, 50))
 
 
-async def test_raising_keeps_everybody_who_is_in_and_lowering_lets_in_nobody(
+async def test_raising_keeps_all_members_and_lowering_adds_none(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -100,48 +98,50 @@ async def test_raising_keeps_everybody_who_is_in_and_lowering_lets_in_nobody(
     for percent in (10, 25, 5, 0, 10):
         await set_plan(database, "A", percent)
         await advance_rollout(database, segment_id)
-        assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, users, percent))
+        assert await members(sql, segment_id) == by_rollout(
+            expected_sample(segment_id, users, percent)
+        )
         seen.append(await membership_ids(sql, segment_id))
     assert [len(ids) for ids in seen] == [40, 100, 20, 0, 40]
     assert seen[0].items() <= seen[1].items()
     assert seen[2].items() <= seen[0].items()
     assert seen[4].keys() == seen[0].keys()
-    assert not set(seen[4].values()) & set(seen[0].values())  # they joined anew
-    assert await written(sql, segment_id) == {
+    assert not set(seen[4].values()) & set(seen[0].values())  # new memberships
+    assert await history_counts(sql, segment_id) == {
         ("JOINED", "ROLLOUT"): 40 + 60 + 40,
         ("LEFT", "ROLLOUT"): 80 + 20,
     }
     assert await lies_of_history(sql) == {}
 
 
-async def test_working_a_finished_pass_again_changes_nothing(sql: Sql, database: Database) -> None:
+async def test_advancing_a_finished_pass_changes_nothing(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 50)
     await set_plan(database, "A", 30)
     await advance_rollout(database, segment_id)
-    before = await rollout_of(database, segment_id), await recorded(sql)
+    before = await read_rollout(database, segment_id), await recorded(sql)
     await store_users(sql, 50, first=101)
     joined = len(await members(sql, segment_id))
     await advance_rollout(database, segment_id)
     assert len(await members(sql, segment_id)) == joined
-    assert (await rollout_of(database, segment_id)).pass_number == before[0].pass_number
+    assert (await read_rollout(database, segment_id)).pass_number == before[0].pass_number
     assert (await recorded(sql))[: len(before[1])] == before[1]
 
 
-# --- By hand beats by percent --------------------------------------------------------------------
+# --- Manual changes take precedence---------------------------------------------------------------
 
 
-async def test_members_by_hand_stay_so_and_the_excluded_are_left_out_and_not_replaced(
+async def test_manual_members_stay_and_excluded_users_are_not_replaced(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 200)
-    sample = sample_of(segment_id, users, 50)
+    sample = expected_sample(segment_id, users, 50)
     inside, outside = sorted(sample), sorted(set(users) - sample)
     for user_id in (inside[0], inside[1], outside[0]):
-        await by_hand(database, user_id, add=["A"])
+        await update_manually(database, user_id, add=["A"])
     for user_id in (inside[2], inside[3], outside[1]):
-        await by_hand(database, user_id, remove=["A"])
+        await update_manually(database, user_id, remove=["A"])
     kept = await membership_ids(sql, segment_id)
 
     async def assert_in(of_the_sample: set[int]) -> None:
@@ -155,7 +155,7 @@ async def test_members_by_hand_stay_so_and_the_excluded_are_left_out_and_not_rep
     for percent in (50, 10, 0, 50):
         await set_plan(database, "A", percent)
         await advance_rollout(database, segment_id)
-        await assert_in(sample_of(segment_id, users, percent))
+        await assert_in(expected_sample(segment_id, users, percent))
     assert len(await members(sql, segment_id)) == 100 - 2 + 1
     async with database.read() as session:
         counts = (await rollout_counts(session, [segment_id]))[segment_id]
@@ -174,7 +174,7 @@ async def test_members_by_hand_stay_so_and_the_excluded_are_left_out_and_not_rep
         (OnExisting.KEEP, "ROLLOUT"),
     ],
 )
-async def test_adding_by_hand_whom_a_rollout_brought_in_takes_over_unless_told_to_keep(
+async def test_manual_add_takes_over_a_rollout_member_unless_keep(
     sql: Sql, database: Database, on_existing: OnExisting, cause: str
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -182,25 +182,25 @@ async def test_adding_by_hand_whom_a_rollout_brought_in_takes_over_unless_told_t
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     before = await sql.fetchrow("SELECT id, joined_at FROM memberships WHERE user_id = 2")
-    changed = await by_hand(database, 2, add=["A"], on_existing=on_existing)
+    changed = await update_manually(database, 2, add=["A"], on_existing=on_existing)
     assert (changed.added, changed.removed, changed.extended) == (0, 0, 0)
     assert await sql.fetchrow("SELECT id, joined_at FROM memberships WHERE user_id = 2") == before
     assert await members(sql, segment_id) == {1: "ROLLOUT", 2: cause, 3: "ROLLOUT"}
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}
     await set_plan(database, "A", 0)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == ({2: "MANUAL"} if cause == "MANUAL" else {})
     assert await lies_of_history(sql) == {}
 
 
-async def test_whom_somebody_removed_stays_out_of_this_plan_and_the_next_until_added_by_hand(
+async def test_removed_user_stays_excluded_until_added_manually(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 2)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
-    removed = await by_hand(database, 2, remove=["A"])
+    removed = await update_manually(database, 2, remove=["A"])
     assert removed.removed == 1
     for percent in (100, 50, 100):
         await set_plan(database, "A", percent)
@@ -211,7 +211,7 @@ async def test_whom_somebody_removed_stays_out_of_this_plan_and_the_next_until_a
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "ROLLOUT"}
 
-    await by_hand(database, 2, add=["A"], ttl=MINUTE)
+    await update_manually(database, 2, add=["A"], ttl=MINUTE)
     assert await excluded(sql, segment_id) == set()
     await let_pass(sql, HOUR)
     await set_plan(database, "A", 100)
@@ -227,12 +227,10 @@ async def test_whom_somebody_removed_stays_out_of_this_plan_and_the_next_until_a
     assert await lies_of_history(sql) == {}
 
 
-async def test_a_member_of_the_sample_who_ran_out_joins_anew_whether_or_not_the_end_is_recorded(
-    sql: Sql, database: Database
-) -> None:
+async def test_expired_member_of_the_sample_rejoins(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 2)
-    await by_hand(database, 1, add=["A"], ttl=MINUTE)
+    await update_manually(database, 1, add=["A"], ttl=MINUTE)
     await let_pass(sql, HOUR)
     ran_out = await sql.fetchrow("SELECT * FROM memberships")
     assert ran_out is not None
@@ -252,22 +250,20 @@ async def test_a_member_of_the_sample_who_ran_out_joins_anew_whether_or_not_the_
     assert await lies_of_history(sql) == {}
 
 
-async def test_lowering_does_not_exclude(sql: Sql, database: Database) -> None:
+async def test_lowering_the_percent_does_not_exclude(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 40)
     for percent in (80, 20, 80):
         await set_plan(database, "A", percent)
         await advance_rollout(database, segment_id)
         assert await excluded(sql, segment_id) == set()
-    assert await members(sql, segment_id) == by_rollout(sample_of(segment_id, users, 80))
+    assert await members(sql, segment_id) == by_rollout(expected_sample(segment_id, users, 80))
 
 
-async def test_who_was_deleted_and_is_stored_again_is_not_excluded_any_more(
-    sql: Sql, database: Database
-) -> None:
+async def test_recreated_user_is_not_excluded(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
-    await by_hand(database, 2, remove=["A"])
+    await update_manually(database, 2, remove=["A"])
     await database.transaction(lambda session: delete_user(session, 2, actor=None))
     await store_users(sql, 1, first=2)
     await set_plan(database, "A", 100)
@@ -275,19 +271,17 @@ async def test_who_was_deleted_and_is_stored_again_is_not_excluded_any_more(
     assert await members(sql, segment_id) == by_rollout({1, 2, 3})
 
 
-async def test_a_member_who_ran_out_a_moment_ago_is_not_taken_for_one_to_be_taken_out(
-    sql: Sql, database: Database
-) -> None:
+async def test_just_expired_member_is_not_removed(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 4)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
-    await by_hand(database, 1, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
+    await update_manually(database, 1, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
     await let_pass(sql, MINUTE + SECOND)
     await set_plan(database, "A", 0)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
-    assert await written(sql, segment_id) == {
+    assert await history_counts(sql, segment_id) == {
         ("JOINED", "ROLLOUT"): 4,
         ("LEFT", "ROLLOUT"): 3,
     }

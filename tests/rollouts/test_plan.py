@@ -1,4 +1,4 @@
-"""What a plan may be and when its stages start; what a percent and a time after may be."""
+"""Plans: start times of stages, limits of times, percents and seconds."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,24 @@ from hypothesis import strategies as st
 
 from segmentql import values
 from segmentql.errors import BadValue, InvalidInput, Refused
-from segmentql.rollouts.plan import SPAN, START_ALLOWED, Plan, Stage, starts
+from segmentql.rollouts.plan import ALLOWED_START, MAX_START_OFFSET, Plan, Stage, schedule
 from segmentql.values import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
-from tests.rollouts.steps import stage
+from tests.rollouts.helpers import stage
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
 
-UNORDERED = ("it is not later than the stage before", "a later moment")
-OUT_OF_RANGE = ("it is out of range", START_ALLOWED)
-NOT_AFTER_ALL = ("the last stage starts no earlier", "after the last stage")
+OUT_OF_ORDER = (
+    "the stage does not start after the previous stage",
+    "a time after the start of the previous stage",
+)
+OUT_OF_RANGE = ("the start is out of range", ALLOWED_START)
+EXPIRY_TOO_EARLY = (
+    "the last stage does not start before this time",
+    "a time after the last stage starts",
+)
 
 
 def at(moment: datetime) -> Stage:
@@ -34,9 +40,9 @@ def after(interval: timedelta) -> Stage:
 
 
 def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
-    """Why a plan is refused: where, what is wrong, and what is allowed."""
+    """Return the errors of a plan as (path, problem, allowed)."""
     with pytest.raises(Refused) as refused:
-        starts(Plan(stages, expires_at=expires_at), NOW)
+        schedule(Plan(stages, expires_at=expires_at), NOW)
     found = [refusal for refusal in refused.value.refusals if isinstance(refusal, InvalidInput)]
     assert len(found) == len(refused.value.refusals)
     return [(".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in found]
@@ -45,18 +51,18 @@ def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[s
 # --- When stages start --------------------------------------------------------------------------
 
 
-def test_a_first_stage_without_a_time_starts_now() -> None:
-    assert starts(Plan([stage(10)]), NOW) == [NOW]
+def test_first_stage_without_a_time_starts_now() -> None:
+    assert schedule(Plan([stage(10)]), NOW) == [NOW]
 
 
-def test_a_first_stage_after_no_time_starts_now_and_after_some_starts_then() -> None:
-    assert starts(Plan([after(timedelta(0))]), NOW) == [NOW]
-    assert starts(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
+def test_first_stage_after_seconds_counts_from_now() -> None:
+    assert schedule(Plan([after(timedelta(0))]), NOW) == [NOW]
+    assert schedule(Plan([after(HOUR)]), NOW) == [NOW + HOUR]
 
 
-def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> None:
+def test_after_seconds_counts_from_the_previous_stage() -> None:
     plan = Plan([stage(1), after(HOUR), after(SECOND), at(NOW + 5 * HOUR), after(2 * HOUR)])
-    assert starts(plan, NOW) == [
+    assert schedule(plan, NOW) == [
         NOW,
         NOW + HOUR,
         NOW + HOUR + SECOND,
@@ -65,19 +71,19 @@ def test_each_stage_that_says_how_long_after_counts_from_the_one_before() -> Non
     ]
 
 
-def test_stages_may_have_begun_before_now_up_to_ten_years_ago() -> None:
-    moments = [NOW - SPAN, NOW - HOUR, NOW + HOUR]
-    assert starts(Plan([at(moment) for moment in moments]), NOW) == moments
+def test_stages_may_start_up_to_ten_years_ago() -> None:
+    moments = [NOW - MAX_START_OFFSET, NOW - HOUR, NOW + HOUR]
+    assert schedule(Plan([at(moment) for moment in moments]), NOW) == moments
 
 
-def test_a_first_stage_that_began_long_ago_moves_what_counts_from_it() -> None:
-    assert starts(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
+def test_after_seconds_counts_from_a_past_first_stage() -> None:
+    assert schedule(Plan([at(NOW - HOUR), after(SECOND)]), NOW) == [NOW - HOUR, NOW - HOUR + SECOND]
 
 
 def test_percents_may_rise_fall_and_repeat() -> None:
     percents = ["10", "50", "50", "0", "100", "0.001"]
     plan = Plan([stage(percent, after=HOUR) for percent in percents])
-    assert starts(plan, NOW) == [NOW + number * HOUR for number in range(1, 7)]
+    assert schedule(plan, NOW) == [NOW + number * HOUR for number in range(1, 7)]
 
 
 @given(
@@ -86,21 +92,21 @@ def test_percents_may_rise_fall_and_repeat() -> None:
     ),
     first=st.none() | st.integers(-MAX_TTL_SECONDS, 0).map(lambda seconds: seconds * SECOND),
 )
-def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
+def test_starts_at_and_after_seconds_are_equivalent(
     waits: list[tuple[bool, int]], first: timedelta | None
 ) -> None:
-    # Up to a fiftieth of ten years each, so that fifty of them are in range.
+    # Each delay is at most a fiftieth of ten years, so that fifty of them are in range.
     moments = [NOW if first is None else NOW + first]
     stages = [stage(10) if first is None else at(moments[0])]
     for says_after, microseconds in waits[1:]:
         wait = microseconds * MICROSECOND
         moments.append(moments[-1] + wait)
         stages.append(after(wait) if says_after else at(moments[-1]))
-    assert starts(Plan(stages), NOW) == moments
+    assert schedule(Plan(stages), NOW) == moments
     assert moments == sorted(set(moments))
 
 
-# --- What is refused ----------------------------------------------------------------------------
+# --- Rejected stages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -114,34 +120,32 @@ def test_a_moment_and_as_long_after_the_stage_before_are_the_same(
         ([at(NOW), after(2 * HOUR), at(NOW + HOUR)], "rollout.stages.2.startsAt"),
     ],
 )
-def test_a_stage_that_is_not_later_than_the_one_before_is_refused(
-    stages: Sequence[Stage], path: str
-) -> None:
-    assert refusals(*stages) == [(path, *UNORDERED)]
+def test_stage_not_after_the_previous_one_is_rejected(stages: Sequence[Stage], path: str) -> None:
+    assert refusals(*stages) == [(path, *OUT_OF_ORDER)]
 
 
-def test_a_stage_may_start_ten_years_from_now_and_not_a_microsecond_later() -> None:
-    assert starts(Plan([at(NOW + SPAN)]), NOW) == [NOW + SPAN]
-    assert starts(Plan([stage(1), after(SPAN)]), NOW) == [NOW, NOW + SPAN]
-    assert refusals(at(NOW + SPAN + MICROSECOND)) == [
+def test_start_limit_is_exactly_ten_years_from_now() -> None:
+    assert schedule(Plan([at(NOW + MAX_START_OFFSET)]), NOW) == [NOW + MAX_START_OFFSET]
+    assert schedule(Plan([stage(1), after(MAX_START_OFFSET)]), NOW) == [NOW, NOW + MAX_START_OFFSET]
+    assert refusals(at(NOW + MAX_START_OFFSET + MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
-    assert refusals(after(MICROSECOND), after(SPAN)) == [
+    assert refusals(after(MICROSECOND), after(MAX_START_OFFSET)) == [
         ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
     ]
-    assert refusals(at(NOW - SPAN - MICROSECOND)) == [
+    assert refusals(at(NOW - MAX_START_OFFSET - MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
 
 
-def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
+def test_minimum_and_maximum_datetime_are_out_of_range() -> None:
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     assert refusals(at(first)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
     assert refusals(at(last)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
-    # There is no moment after it, and so none that is later.
+    # No later datetime exists.
     assert refusals(at(last), after(SECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
-        ("rollout.stages.1.afterSeconds", *UNORDERED),
+        ("rollout.stages.1.afterSeconds", *OUT_OF_ORDER),
     ]
     almost = last - SECOND
     assert refusals(at(almost), after(HOUR)) == [
@@ -150,18 +154,18 @@ def test_the_first_and_the_last_moment_there_are_are_out_of_range() -> None:
     ]
 
 
-def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
+def test_all_problems_of_a_plan_are_reported_together() -> None:
     assert refusals(
         stage(10),
         at(NOW - HOUR),
-        after(HOUR),  # now, which is later than the stage before it
+        after(HOUR),  # this is now, which is later than the previous stage
         after(timedelta(0)),
-        after(SPAN),
-        at(NOW + SPAN + SECOND),
+        after(MAX_START_OFFSET),
+        at(NOW + MAX_START_OFFSET + SECOND),
         expires_at=NOW - SECOND,
     ) == [
-        ("rollout.stages.1.startsAt", *UNORDERED),
-        ("rollout.stages.3.afterSeconds", *UNORDERED),
+        ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
+        ("rollout.stages.3.afterSeconds", *OUT_OF_ORDER),
         ("rollout.stages.5.startsAt", *OUT_OF_RANGE),
         ("rollout.expiresAt", "-1.000000 seconds from now", TTL_ALLOWED),
     ]
@@ -175,12 +179,12 @@ def test_everything_that_is_wrong_with_a_plan_is_told_at_once() -> None:
     )
 )
 @example(offsets=[0, 0, 0])
-def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]) -> None:
+def test_exactly_stages_out_of_order_or_range_are_rejected(offsets: list[int]) -> None:
     moments = [NOW + offset * SECOND for offset in offsets]
     expected = [
         (
             f"rollout.stages.{number}.startsAt",
-            *(UNORDERED if number and offset <= offsets[number - 1] else OUT_OF_RANGE),
+            *(OUT_OF_ORDER if number and offset <= offsets[number - 1] else OUT_OF_RANGE),
         )
         for number, offset in enumerate(offsets)
         if (number and offset <= offsets[number - 1]) or abs(offset) > MAX_TTL_SECONDS
@@ -189,15 +193,15 @@ def test_exactly_the_stages_out_of_order_or_range_are_refused(offsets: list[int]
     if expected:
         assert refusals(*stages) == expected
     else:
-        assert starts(Plan(stages), NOW) == moments
+        assert schedule(Plan(stages), NOW) == moments
 
 
-# --- The end ------------------------------------------------------------------------------------
+# --- Expiry -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [NOW + SECOND, NOW + SPAN])
-def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> None:
-    assert starts(Plan([stage(10)], expires_at=end), NOW) == [NOW]
+@pytest.mark.parametrize("end", [NOW + SECOND, NOW + MAX_START_OFFSET])
+def test_expiry_from_one_second_to_ten_years_is_accepted(end: datetime) -> None:
+    assert schedule(Plan([stage(10)], expires_at=end), NOW) == [NOW]
 
 
 @pytest.mark.parametrize(
@@ -206,28 +210,30 @@ def test_an_end_from_a_second_to_ten_years_from_now_is_taken(end: datetime) -> N
         (SECOND - MICROSECOND, "0.999999"),
         (timedelta(0), "0.000000"),
         (-HOUR, "-3600.000000"),
-        (SPAN + MICROSECOND, "315360000.000001"),
+        (MAX_START_OFFSET + MICROSECOND, "315360000.000001"),
     ],
 )
-def test_an_end_out_of_that_range_is_refused(interval: timedelta, told: str) -> None:
+def test_expiry_out_of_range_is_rejected(interval: timedelta, told: str) -> None:
     assert refusals(stage(10), expires_at=NOW + interval) == [
         ("rollout.expiresAt", f"{told} seconds from now", TTL_ALLOWED)
     ]
 
 
 @pytest.mark.parametrize("early", [timedelta(0), MICROSECOND, HOUR])
-def test_an_end_not_after_the_last_stage_is_refused(early: timedelta) -> None:
+def test_expiry_not_after_the_last_stage_is_rejected(early: timedelta) -> None:
     stages = [stage(10), after(HOUR), after(HOUR)]
     assert refusals(*stages, expires_at=NOW + 2 * HOUR - early) == [
-        ("rollout.expiresAt", *NOT_AFTER_ALL)
+        ("rollout.expiresAt", *EXPIRY_TOO_EARLY)
     ]
-    assert starts(Plan(stages, expires_at=NOW + 2 * HOUR + MICROSECOND), NOW)[-1] == NOW + 2 * HOUR
+    assert (
+        schedule(Plan(stages, expires_at=NOW + 2 * HOUR + MICROSECOND), NOW)[-1] == NOW + 2 * HOUR
+    )
 
 
-def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order() -> None:
+def test_expiry_is_compared_with_the_latest_stage() -> None:
     assert refusals(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
-        ("rollout.stages.1.startsAt", *UNORDERED),
-        ("rollout.expiresAt", *NOT_AFTER_ALL),
+        ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
+        ("rollout.expiresAt", *EXPIRY_TOO_EARLY),
     ]
 
 
@@ -249,12 +255,12 @@ def test_an_end_is_held_against_the_latest_stage_even_if_they_are_out_of_order()
         (12.50, "12.5"),
     ],
 )
-def test_a_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
+def test_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
     assert values.percent(number) == Decimal(exact)
 
 
 @given(thousandths=st.integers(0, 100_000))
-def test_every_thousandth_from_0_to_100_is_a_percent_exactly(thousandths: int) -> None:
+def test_every_thousandth_from_0_to_100_is_exact(thousandths: int) -> None:
     percent = values.percent(thousandths / 1000)
     assert percent * 1000 == thousandths
     assert percent.as_tuple().exponent == -3
@@ -269,9 +275,7 @@ def test_every_thousandth_from_0_to_100_is_a_percent_exactly(thousandths: int) -
         (math.nextafter(100, 101), "100.000"),
     ],
 )
-def test_a_percent_is_rounded_if_it_misses_a_thousandth_by_less_than_1e_9(
-    number: float, percent: str
-) -> None:
+def test_percent_within_1e_9_of_a_thousandth_is_rounded(number: float, percent: str) -> None:
     assert str(values.percent(number)) == percent
 
 
@@ -290,19 +294,19 @@ def test_a_percent_is_rounded_if_it_misses_a_thousandth_by_less_than_1e_9(
         (99.9999, "99.9999 has more than 3 decimals"),
     ],
 )
-def test_what_is_no_percent_is_refused(number: float, problem: str) -> None:
+def test_invalid_percent_is_rejected(number: float, problem: str) -> None:
     with pytest.raises(BadValue) as bad:
         values.percent(number)
     assert (bad.value.problem, bad.value.allowed) == (problem, PERCENT_ALLOWED)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, MAX_TTL_SECONDS])
-def test_a_stage_may_come_up_to_ten_years_after(seconds: int) -> None:
+def test_after_seconds_may_be_up_to_ten_years(seconds: int) -> None:
     assert values.after(seconds) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("seconds", [-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)])
-def test_a_time_after_beyond_that_is_refused(seconds: int) -> None:
+def test_after_seconds_out_of_range_is_rejected(seconds: int) -> None:
     with pytest.raises(BadValue) as bad:
         values.after(seconds)
     assert (bad.value.problem, bad.value.allowed) == (

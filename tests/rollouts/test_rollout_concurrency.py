@@ -1,4 +1,4 @@
-"""Workers, people and whoever stores users, all at once: nobody is met twice, nobody is missed."""
+"""Concurrent workers, changes and inserts: each user is decided exactly once."""
 
 import asyncio
 import random
@@ -19,19 +19,19 @@ from segmentql.rollouts.passes import CHUNK_USERS
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment
-from tests.rollouts.steps import (
-    begin_and_sample,
-    by_hand,
+from tests.rollouts.helpers import (
+    begin_pass_with_sample,
     cancel,
     excluded,
-    finish,
+    expected_sample,
+    finish_rollout,
     members,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     stage,
     store_users,
     stored_users,
+    update_manually,
 )
 from tests.timeline import lies_of_history, make_segment, recorded
 
@@ -42,20 +42,20 @@ END_NOW = text("""
 UPDATE memberships SET expires_at = greatest(clock_timestamp(), joined_at + interval '1 us')
 WHERE user_id = :user_id AND expires_at > clock_timestamp() + interval '1 minute'
 """)
-"""As if the hour for which somebody was added had passed."""
+"""Expire a membership with a TTL of an hour."""
 
 
 async def unless_refused(work: Awaitable[object]) -> None:
-    """What is refused is no fault here: somebody else was first."""
+    """Ignore rejections, because another task may have been first."""
     with suppress(Refused):
         await work
 
 
-# --- Everything at once --------------------------------------------------------------------------
+# --- All kinds of changes ------------------------------------------------------------------------
 
 
 class Crowd:
-    """People who do all there is to do, each by dice of their own: the same each time."""
+    """Clients that make all kinds of changes, each with its own seeded random generator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -76,7 +76,7 @@ class Crowd:
     async def _changes(self, dice: random.Random) -> None:
         slugs = dice.sample(SLUGS, dice.randint(1, 3))
         split = dice.randint(0, len(slugs))
-        await by_hand(
+        await update_manually(
             self._database,
             dice.choice(USERS),
             add=slugs[:split],
@@ -126,7 +126,7 @@ class Crowd:
         await unless_refused(self._database.transaction(does))
 
 
-async def test_plans_changes_by_hand_users_and_workers_at_once_leave_a_true_history(
+async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
     sql: Sql, database: Database
 ) -> None:
     segments = {slug: await make_segment(sql, slug) for slug in SLUGS}
@@ -153,32 +153,32 @@ async def test_plans_changes_by_hand_users_and_workers_at_once_leave_a_true_hist
         ("LEFT", "TTL"),
     }
 
-    # Once it is quiet, the next pass that takes out is exact, whatever has been.
+    # Without concurrent changes, the next pass that removes members is exact.
     for slug, segment_id in segments.items():
         for percent in (100, 40):
             await set_plan(database, slug, percent)
-            await finish(database, segment_id)
+            await finish_rollout(database, segment_id)
         in_now, barred = await members(sql, segment_id), await excluded(sql, segment_id)
-        sample = sample_of(segment_id, await stored_users(sql), 40)
+        sample = expected_sample(segment_id, await stored_users(sql), 40)
         by_hand_in = {user_id for user_id, cause in in_now.items() if cause == "MANUAL"}
         assert in_now.keys() == (sample - barred) | by_hand_in
         assert not by_hand_in & barred
     assert await lies_of_history(sql) == {}
 
 
-async def test_many_workers_and_changes_by_hand_in_a_large_pass_put_everybody_in_once(
+async def test_concurrent_workers_and_manual_changes_add_each_user_once(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 2 * CHUNK_USERS + 500)
     await set_plan(database, "A", 50)
-    sample = sample_of(segment_id, users, 50)
-    dice = random.Random(1)  # noqa: S311 - the same changes each time
+    sample = expected_sample(segment_id, users, 50)
+    dice = random.Random(1)  # noqa: S311 - reproducible
     removed, added = set(dice.sample(users, 150)), set(dice.sample(users, 150))
     removed -= added
-    work = [finish(database, segment_id) for _ in range(5)]
-    hands = [by_hand(database, user_id, remove=["A"]) for user_id in removed]
-    hands += [by_hand(database, user_id, add=["A"]) for user_id in added]
+    work = [finish_rollout(database, segment_id) for _ in range(5)]
+    hands = [update_manually(database, user_id, remove=["A"]) for user_id in removed]
+    hands += [update_manually(database, user_id, add=["A"]) for user_id in added]
     dice.shuffle(hands)
     await asyncio.gather(*work, *hands)
     assert await members(sql, segment_id) == {
@@ -190,15 +190,15 @@ async def test_many_workers_and_changes_by_hand_in_a_large_pass_put_everybody_in
         "SELECT user_id FROM history WHERE operation = 'JOINED' GROUP BY 1 HAVING count(*) > 1"
     )
     assert joins == []
-    rollout = await rollout_of(database, segment_id)
+    rollout = await read_rollout(database, segment_id)
     assert (rollout.users_seen, rollout.users_total) == (len(users), len(users))
     assert await lies_of_history(sql) == {}
 
 
-# --- The end of it -------------------------------------------------------------------------------
+# --- Deleting and withdrawing --------------------------------------------------------------------
 
 
-async def test_deleting_segments_whose_passes_are_under_way_stops_them_and_dates_all_leaves(
+async def test_deleting_a_segment_stops_its_running_pass(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 3000)
@@ -207,31 +207,29 @@ async def test_deleting_segments_whose_passes_are_under_way_stops_them_and_dates
         assert made["errors"] == []
         segment_id = int(made["segment"]["id"].removeprefix("seg_"))
         if number % 2:
-            await begin_and_sample(database, segment_id)
-        dice = random.Random(number)  # noqa: S311 - the same changes each time
+            await begin_pass_with_sample(database, segment_id)
+        dice = random.Random(number)  # noqa: S311 - reproducible
         await asyncio.gather(
             *(advance_rollout(database, segment_id) for _ in range(3)),
             *(
-                unless_refused(by_hand(database, dice.randint(1, 3000), remove=["A"]))
+                unless_refused(update_manually(database, dice.randint(1, 3000), remove=["A"]))
                 for _ in range(10)
             ),
             *(
-                unless_refused(by_hand(database, 10_000 + number * 10 + n, add=["A"]))
+                unless_refused(update_manually(database, 10_000 + number * 10 + n, add=["A"]))
                 for n in range(10)
             ),
             delete_segment(api, "A"),
         )
         assert await members(sql, segment_id) == {}
         await advance_rollout(database, segment_id)
-        assert (await rollout_of(database, segment_id)).status == "CANCELLED"
+        assert (await read_rollout(database, segment_id)).status == "CANCELLED"
         await ends.record_segment_leaves(database, segment_id)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
     assert await lies_of_history(sql) == {}
 
 
-async def test_withdrawing_while_users_come_leaves_nobody_of_the_rollout(
-    sql: Sql, database: Database
-) -> None:
+async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 100)
     for number in range(5):
@@ -243,8 +241,8 @@ async def test_withdrawing_while_users_come_leaves_nobody_of_the_rollout(
             cancel(database, "A", withdraw=True),
             *comers[10:],
         )
-        await finish(database, segment_id)
-        rollout = await rollout_of(database, segment_id)
+        await finish_rollout(database, segment_id)
+        rollout = await read_rollout(database, segment_id)
         assert (rollout.status, rollout.percent) == ("CANCELLED", 0)
         assert await members(sql, segment_id) == {}
         assert await sql.fetchval("SELECT count(*) FROM users") == 100 + 20 * (number + 1)

@@ -1,6 +1,6 @@
-"""Whatever people, clocks and workers do in whatever order: the database says what the model says.
+"""Random sequences of commands give the same state in the database and in the reference model.
 
-Time passes by moving every row into the past, which is what a clock put forward would look like.
+Time passes by back-dating every row, which looks like a clock that was set forward.
 """
 
 import math
@@ -15,31 +15,31 @@ from segmentql.adapters.database import Database
 from segmentql.memberships.actors import end_due_memberships
 from segmentql.memberships.service import OnExisting
 from tests.conftest import Sql, empty_tables
-from tests.rollouts.acts import (
+from tests.rollouts.commands import (
     SLUGS,
     STEP_SECONDS,
     USERS,
     Cancel,
-    Change,
-    Create,
-    Delete,
-    Insert,
+    Command,
+    CreateUser,
+    DeleteUser,
+    FinishWork,
+    InsertUsers,
+    PassTime,
     Pause,
+    RecordExpiry,
     Resume,
-    Service,
+    RunStep,
+    ServiceUnderTest,
     SetPlan,
-    Step,
-    StepOf,
-    TidyEnds,
-    Wait,
-    Work,
+    UpdateMemberships,
 )
-from tests.rollouts.model import Model, Segment
-from tests.rollouts.steps import excluded, rollout_of
+from tests.rollouts.helpers import excluded, read_rollout
+from tests.rollouts.reference_model import Model, Segment
 from tests.timeline import clock, lies_of_history, make_segment, recorded
 
 
-def plans() -> st.SearchStrategy[Step]:
+def plans() -> st.SearchStrategy[Command]:
     percent = st.sampled_from(["0", "5", "10", "33.333", "50", "75", "100"])
     stages = st.tuples(
         st.tuples(percent, st.sampled_from([0, 0, 0, 1])),
@@ -54,9 +54,9 @@ def plans() -> st.SearchStrategy[Step]:
     )
 
 
-def changes() -> st.SearchStrategy[Step]:
+def membership_updates() -> st.SearchStrategy[Command]:
     return st.builds(
-        lambda user_id, slugs, split, ttl, on_existing: Change(
+        lambda user_id, slugs, split, ttl, on_existing: UpdateMemberships(
             user_id, slugs[:split], slugs[split:], ttl, on_existing
         ),
         st.sampled_from(USERS),
@@ -67,38 +67,38 @@ def changes() -> st.SearchStrategy[Step]:
     )
 
 
-def step_lists() -> st.SearchStrategy[list[Step]]:
+def command_lists() -> st.SearchStrategy[list[Command]]:
     slugs, users = st.sampled_from(SLUGS), st.sampled_from(USERS)
-    # One integer to choose by, and not `one_of`, which would count each kind once.
-    weighted: list[st.SearchStrategy[Step]] = [
+    # One integer chooses the command, because `one_of` would ignore the weights.
+    weighted: list[st.SearchStrategy[Command]] = [
         *[plans()] * 4,
-        *[st.builds(StepOf, slugs)] * 6,
-        *[st.builds(Work, slugs)] * 4,
-        *[changes()] * 6,
-        *[st.builds(Insert, users, st.integers(1, 20))] * 2,
-        *[st.builds(Delete, users)] * 3,
-        *[st.builds(Wait, st.integers(1, 2))] * 3,
-        st.builds(Create, users),
+        *[st.builds(RunStep, slugs)] * 6,
+        *[st.builds(FinishWork, slugs)] * 4,
+        *[membership_updates()] * 6,
+        *[st.builds(InsertUsers, users, st.integers(1, 20))] * 2,
+        *[st.builds(DeleteUser, users)] * 3,
+        *[st.builds(PassTime, st.integers(1, 2))] * 3,
+        st.builds(CreateUser, users),
         st.builds(Pause, slugs),
         *[st.builds(Resume, slugs)] * 2,
         st.builds(Cancel, slugs, st.booleans()),
-        st.just(TidyEnds()),
+        st.just(RecordExpiry()),
     ]
-    step = st.integers(0, len(weighted) - 1).flatmap(weighted.__getitem__)
-    return st.lists(step, min_size=15, max_size=35).map(
-        lambda rest: [Insert(1, 20), SetPlan("A", (("50", 0), ("10", 1), ("75", 2))), *rest]
+    command = st.integers(0, len(weighted) - 1).flatmap(weighted.__getitem__)
+    return st.lists(command, min_size=15, max_size=35).map(
+        lambda rest: [InsertUsers(1, 20), SetPlan("A", (("50", 0), ("10", 1), ("75", 2))), *rest]
     )
 
 
-def whole_steps_left(end: datetime | None, now: datetime) -> int | None:
-    """The seconds until an end, made good for the little that the example itself has taken."""
+def seconds_left(end: datetime | None, now: datetime) -> int | None:
+    """Return the seconds until an expiry, rounded up to whole steps."""
     if end is None:
         return None
     return math.ceil((end - now).total_seconds() / STEP_SECONDS) * STEP_SECONDS
 
 
-async def assert_same(model: Model, real: Service) -> None:
-    """Every read of what is so now says what the model says."""
+async def assert_same_state(model: Model, real: ServiceUnderTest) -> None:
+    """Check that memberships, exclusions, status and percent equal those of the model."""
     now = await clock(real.sql)
     for segment in model.segments.values():
         rows: list[Any] = await real.sql.fetch(
@@ -106,25 +106,28 @@ async def assert_same(model: Model, real: Service) -> None:
             SELECT user_id, cause::text, expires_at FROM memberships
             WHERE segment_id = $1 AND (expires_at IS NULL OR expires_at > clock_timestamp())
             """,
-            segment.number,
+            segment.segment_id,
         )
         assert {
-            row["user_id"]: (row["cause"], whole_steps_left(row["expires_at"], now)) for row in rows
+            row["user_id"]: (row["cause"], seconds_left(row["expires_at"], now)) for row in rows
         } == {
-            stay.user_id: (stay.cause, None if stay.end is None else stay.end[0] - model.now[0])
-            for stay in segment.active(model.now)
+            membership.user_id: (
+                membership.cause,
+                None if membership.end is None else membership.end[0] - model.now[0],
+            )
+            for membership in segment.active(model.now)
         }
-        assert await excluded(real.sql, segment.number) == segment.excluded
+        assert await excluded(real.sql, segment.segment_id) == segment.excluded
         if segment.rollout is not None:
-            rollout = await rollout_of(real.database, segment.number)
+            rollout = await read_rollout(real.database, segment.segment_id)
             assert (rollout.status, rollout.percent) == (
                 segment.rollout.status(model.now),
-                segment.rollout.in_force(model.now),
+                segment.rollout.percent_in_force(model.now),
             )
 
 
-async def assert_same_past(model: Model, real: Service) -> None:
-    """History has, of every user, what the model says, once every end is recorded."""
+async def assert_same_history(model: Model, real: ServiceUnderTest) -> None:
+    """Check that the history of every user equals that of the model."""
     await end_due_memberships(real.database)
     entries = await recorded(real.sql)
     for segment in model.segments.values():
@@ -132,43 +135,43 @@ async def assert_same_past(model: Model, real: Service) -> None:
             assert [
                 (entry.operation, entry.cause)
                 for entry in entries
-                if (entry.user_id, entry.segment_id) == (user_id, segment.number)
+                if (entry.user_id, entry.segment_id) == (user_id, segment.segment_id)
             ] == segment.entries(user_id, model.now)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=step_lists())
+@given(commands=command_lists())
 @example(
-    # A lowering is interrupted by a raise to less than there was, and users come for both.
-    steps=[
-        Insert(1, 20),
+    # A lowering is interrupted by a smaller raise, and new users join during both.
+    commands=[
+        InsertUsers(1, 20),
         SetPlan("A", (("100", 0),)),
-        Work("A"),
+        FinishWork("A"),
         SetPlan("A", (("10", 0),)),
-        StepOf("A"),
-        StepOf("A"),
-        Insert(21, 5),
+        RunStep("A"),
+        RunStep("A"),
+        InsertUsers(21, 5),
         SetPlan("A", (("50", 0), ("100", 1), ("33.333", 1))),
-        Insert(26, 5),
-        Wait(2),
-        Work("A"),
+        InsertUsers(26, 5),
+        PassTime(2),
+        FinishWork("A"),
         Cancel("A", withdraw=True),
-        Create(3),
-        Delete(3),
-        Work("A"),
+        CreateUser(3),
+        DeleteUser(3),
+        FinishWork("A"),
     ]
 )
 @pytest.mark.slow
-async def test_memberships_exclusions_statuses_and_history_agree_with_the_model(
-    sql: Sql, database: Database, steps: list[Step]
+async def test_service_agrees_with_the_reference_model(
+    sql: Sql, database: Database, commands: list[Command]
 ) -> None:
     await empty_tables(sql)
     model = Model({slug: Segment(await make_segment(sql, slug)) for slug in SLUGS})
-    real = Service(database, sql)
-    for number, step in enumerate(steps):
+    real = ServiceUnderTest(database, sql)
+    for number, command in enumerate(commands):
         model.now = (model.now[0], number)
-        await step.run(model, real)
-        await assert_same(model, real)
+        await command.run(model, real)
+        await assert_same_state(model, real)
         assert await lies_of_history(sql) == {}
-    await assert_same_past(model, real)
-    await assert_same(model, real)
+    await assert_same_history(model, real)
+    await assert_same_state(model, real)

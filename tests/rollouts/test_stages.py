@@ -1,23 +1,23 @@
-"""Stages by the schedule and the clock: what is due is carried out, however late a worker comes."""
+"""Stages follow the schedule and the clock, however late a worker runs."""
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
-    begin,
-    begin_and_sample,
-    by_hand,
+from tests.rollouts.helpers import (
+    begin_pass,
+    begin_pass_with_sample,
     cancel,
-    chunk,
-    in_range,
+    expected_sample,
+    history_counts,
+    joins_on_insert,
     members,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     stage,
     store_users,
-    written,
+    update_manually,
+    work_chunk,
 )
 from tests.timeline import HOUR, SECOND, clock, lies_of_history, make_segment
 
@@ -35,7 +35,7 @@ async def states(api: Api) -> tuple[str, float, list[str]]:
     )
 
 
-async def test_each_stage_is_carried_out_when_it_is_due_and_percents_may_fall(
+async def test_each_stage_runs_when_it_is_due_and_percents_may_fall(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -48,36 +48,36 @@ async def test_each_stage_is_carried_out_when_it_is_due_and_percents_may_fall(
         await advance_rollout(database, segment_id)
         status = "WAITING" if ahead else "COMPLETED"
         assert await states(api) == (status, percent, [*before, "DONE", *ahead])
-        assert set(await members(sql, segment_id)) == sample_of(segment_id, users, percent)
+        assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, percent)
         await advance_rollout(database, segment_id)  # nothing is due
         await let_pass(sql, HOUR)
-    assert await written(sql, segment_id) == {
+    assert await history_counts(sql, segment_id) == {
         ("JOINED", "ROLLOUT"): 20 + 80 + 20,
         ("LEFT", "ROLLOUT"): 60,
     }
     assert await lies_of_history(sql) == {}
 
 
-async def test_a_worker_that_was_away_goes_to_the_stage_that_is_due_and_skips_the_others(
+async def test_late_worker_runs_the_current_stage_and_skips_earlier_ones(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 100)
     await set_plan(database, "A", 10, *(stage(p, after=HOUR) for p in (90, 40, 70)))
     await let_pass(sql, 2 * HOUR)
-    # True at once, whether or not a worker came.
+    # Correct before a worker has run.
     assert await states(api) == ("RUNNING", 40, ["SKIPPED", "SKIPPED", "ACTIVE", "PENDING"])
     await advance_rollout(database, segment_id)
     assert await states(api) == ("WAITING", 40, ["SKIPPED", "SKIPPED", "DONE", "PENDING"])
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 40)
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 40}
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 40)
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 40}
     await let_pass(sql, 10 * HOUR)
     await advance_rollout(database, segment_id)
     assert await states(api) == ("COMPLETED", 70, ["SKIPPED", "SKIPPED", "DONE", "DONE"])
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 70)
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 70)
 
 
-async def test_stages_given_in_the_past_are_caught_up_with_at_once(
+async def test_plan_with_only_past_stages_runs_the_last_one(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -92,32 +92,32 @@ async def test_stages_given_in_the_past_are_caught_up_with_at_once(
     )
     await advance_rollout(database, segment_id)
     assert await states(api) == ("COMPLETED", 30, ["SKIPPED", "SKIPPED", "DONE"])
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 15}
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 30)
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 15}
 
 
-async def test_a_stage_that_becomes_due_during_a_pass_takes_it_over(
+async def test_stage_due_during_a_pass_begins_a_new_pass(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 100)
     await set_plan(database, "A", 90, stage(20, after=HOUR))
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     await let_pass(sql, HOUR)
-    sampling = await begin(database, segment_id)
+    sampling = await begin_pass(database, segment_id)
     assert sampling.percent == 20
     await advance_rollout(database, segment_id)
     assert await states(api) == ("COMPLETED", 20, ["SKIPPED", "DONE"])
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 20)
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 20}
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 20)
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 20}
 
 
-async def test_before_the_first_stage_those_of_an_earlier_plan_leave_and_nobody_joins(
+async def test_members_of_an_earlier_plan_leave_before_the_first_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 100)
-    await by_hand(database, 7, add=["A"])
+    await update_manually(database, 7, add=["A"])
     await set_plan(database, "A", 60)
     await advance_rollout(database, segment_id)
     in_before = len(await members(sql, segment_id))
@@ -127,16 +127,16 @@ async def test_before_the_first_stage_those_of_an_earlier_plan_leave_and_nobody_
     assert await states(api) == ("SCHEDULED", 0, ["PENDING"])
     later = await store_users(sql, 50, first=101)
     assert await members(sql, segment_id) == {7: "MANUAL"}
-    assert (await written(sql, segment_id))["LEFT", "ROLLOUT"] == in_before - 1
-    assert (await rollout_of(database, segment_id)).started_at is None
+    assert (await history_counts(sql, segment_id))["LEFT", "ROLLOUT"] == in_before - 1
+    assert (await read_rollout(database, segment_id)).started_at is None
     await let_pass(sql, HOUR)
     await advance_rollout(database, segment_id)
-    sample = sample_of(segment_id, [*users, *later], 10)
+    sample = expected_sample(segment_id, [*users, *later], 10)
     assert await members(sql, segment_id) == {**dict.fromkeys(sample, "ROLLOUT"), 7: "MANUAL"}
     assert await lies_of_history(sql) == {}
 
 
-async def test_a_first_plan_that_lies_ahead_has_nothing_to_do_before(
+async def test_first_plan_has_no_work_before_its_first_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -145,7 +145,7 @@ async def test_a_first_plan_that_lies_ahead_has_nothing_to_do_before(
     assert await states(api) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
     await advance_rollout(database, segment_id)
     assert await states(api) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
-    assert await written(sql, segment_id) == {}
+    assert await history_counts(sql, segment_id) == {}
     await let_pass(sql, HOUR)
     await advance_rollout(database, segment_id)
     assert await states(api) == ("WAITING", 50, ["DONE", "PENDING"])
@@ -156,10 +156,10 @@ async def test_a_first_plan_that_lies_ahead_has_nothing_to_do_before(
     assert await members(sql, segment_id) == {}
 
 
-# --- Who joined for stages that no pass was for --------------------------------------------------
+# --- Users who joined in stages without a pass ---------------------------------------------------
 
 
-async def test_who_joined_at_once_for_a_stage_that_was_passed_over_is_taken_out_by_a_lower_one(
+async def test_lower_stage_removes_users_who_joined_in_a_skipped_stage(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -167,35 +167,37 @@ async def test_who_joined_at_once_for_a_stage_that_was_passed_over_is_taken_out_
     await set_plan(
         database, "A", stage(5, after=HOUR), stage(80, after=HOUR), stage(30, after=HOUR)
     )
-    await let_pass(sql, 2 * HOUR)  # 80 % is due, and no worker comes
+    await let_pass(sql, 2 * HOUR)  # 80 % is in force, and no worker has run
     late = await store_users(sql, 60, first=41)
-    joined = {user_id for user_id in late if in_range(segment_id, user_id, 80)}
+    joined = {user_id for user_id in late if joins_on_insert(segment_id, user_id, 80)}
     assert set(await members(sql, segment_id)) == joined
     await let_pass(sql, HOUR)
     await advance_rollout(database, segment_id)
-    sample = sample_of(segment_id, [*early, *late], 30)
+    sample = expected_sample(segment_id, [*early, *late], 30)
     assert joined - sample
     assert set(await members(sql, segment_id)) == sample
-    assert await written(sql, segment_id) == {
+    assert await history_counts(sql, segment_id) == {
         ("JOINED", "ROLLOUT"): len(joined | sample),
         ("LEFT", "ROLLOUT"): len(joined - sample),
     }
     assert await lies_of_history(sql) == {}
 
 
-async def test_who_joined_at_once_for_a_plan_that_no_pass_was_for_is_taken_out_by_a_lower_one(
+async def test_lower_plan_removes_users_who_joined_without_a_pass(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await set_plan(database, "A", 80)
     users = await store_users(sql, 100)
-    assert set(await members(sql, segment_id)) == {u for u in users if in_range(segment_id, u, 80)}
+    assert set(await members(sql, segment_id)) == {
+        u for u in users if joins_on_insert(segment_id, u, 80)
+    }
     await set_plan(database, "A", 30)
     await advance_rollout(database, segment_id)
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 30)
 
 
-async def test_who_joined_at_once_for_a_cancelled_plan_is_taken_out_by_a_lower_one(
+async def test_lower_plan_removes_users_who_joined_a_cancelled_plan(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -207,18 +209,18 @@ async def test_who_joined_at_once_for_a_cancelled_plan_is_taken_out_by_a_lower_o
     assert await members(sql, segment_id) == {}
     await let_pass(sql, HOUR)
     await advance_rollout(database, segment_id)
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, users, 30)
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 30)
 
 
-async def test_who_joined_at_once_during_a_pass_that_was_not_finished_is_of_its_reach(
+async def test_lower_plan_removes_users_who_joined_in_an_unfinished_pass(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     early = await store_users(sql, 50)
     await set_plan(database, "A", 90)
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     late = await store_users(sql, 50, first=51)
     await set_plan(database, "A", 60)
-    await begin_and_sample(database, segment_id)
-    await chunk(database, segment_id)
-    assert set(await members(sql, segment_id)) == sample_of(segment_id, [*early, *late], 60)
+    await begin_pass_with_sample(database, segment_id)
+    await work_chunk(database, segment_id)
+    assert set(await members(sql, segment_id)) == expected_sample(segment_id, [*early, *late], 60)

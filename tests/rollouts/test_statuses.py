@@ -1,4 +1,4 @@
-"""What a rollout is doing, by its schedule and the clock, whether or not a worker came by."""
+"""The status of a rollout follows its schedule and the clock, even if no worker runs."""
 
 from datetime import datetime
 from typing import Any
@@ -10,8 +10,21 @@ from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import change, create_segment, delete_segment, moment
 from tests.past import contents, let_pass
-from tests.rollouts.asking import ROLLOUT, done, in_short, rollout_of, segment_of, set_rollout
-from tests.rollouts.steps import begin, begin_and_sample, members, sample_of, store_users
+from tests.rollouts.graphql_client import (
+    ROLLOUT,
+    accepted_rollout,
+    read_rollout,
+    read_segment,
+    set_rollout,
+    summarize,
+)
+from tests.rollouts.helpers import (
+    begin_pass,
+    begin_pass_with_sample,
+    expected_sample,
+    members,
+    store_users,
+)
 from tests.timeline import HOUR, SECOND, clock
 
 THREE = [
@@ -22,27 +35,27 @@ THREE = [
 """Three stages, an hour apart."""
 
 
-async def numbers_in(sql: Sql) -> set[int]:
+async def member_ids(sql: Sql) -> set[int]:
     return set(await members(sql, 1))
 
 
 def of_pass(rollout: Any) -> tuple[int, int, float]:
-    """What is told of the pass under way."""
+    """Return the reported progress of the current pass."""
     return rollout["usersTotal"], rollout["usersSeen"], rollout["progress"]
 
 
-async def test_each_stage_is_carried_out_when_it_is_due_and_the_last_one_completes(
+async def test_each_stage_runs_when_it_is_due_and_the_last_completes(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
     told = []
     for percent in (10, 50, 25):
-        told.append(in_short(await rollout_of(api)))
+        told.append(summarize(await read_rollout(api)))
         await advance_rollout(database, 1)
-        assert await numbers_in(sql) == sample_of(1, users, percent)
-        rollout = await rollout_of(api)
-        told.append(in_short(rollout))
+        assert await member_ids(sql) == expected_sample(1, users, percent)
+        rollout = await read_rollout(api)
+        told.append(summarize(rollout))
         assert (rollout["enrolled"], of_pass(rollout)) == (len(users) * percent / 100, (40, 40, 1))
         await let_pass(sql, HOUR)
     assert told == [
@@ -55,14 +68,14 @@ async def test_each_stage_is_carried_out_when_it_is_due_and_the_last_one_complet
     ]
 
 
-async def test_it_started_with_the_first_stage_and_is_finished_with_the_last(
+async def test_started_at_and_finished_at_match_first_and_last_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     stages = [{"percent": 10, "afterSeconds": 3600}, {"percent": 20, "afterSeconds": 3600}]
     await create_segment(api, slug="A", rollout={"stages": stages})
 
     async def times() -> list[datetime | None]:
-        rollout = await rollout_of(api)
+        rollout = await read_rollout(api)
         return [rollout[at] and moment(rollout[at]) for at in ("startedAt", "finishedAt")]
 
     assert await times() == [None, None]
@@ -83,42 +96,42 @@ async def test_it_started_with_the_first_stage_and_is_finished_with_the_last(
     assert before < finished < await clock(sql)
 
 
-async def test_a_worker_that_was_away_skips_what_it_missed_and_that_is_told_before_it_is_back(
+async def test_missed_stages_are_skipped_even_before_a_worker_returns(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
     await advance_rollout(database, 1)
     await let_pass(sql, 2 * HOUR)
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("RUNNING", 25, ["DONE", "SKIPPED", "ACTIVE"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("RUNNING", 25, ["DONE", "SKIPPED", "ACTIVE"])
     assert of_pass(rollout) == (0, 0, 0)
     await advance_rollout(database, 1)
-    assert in_short(await rollout_of(api)) == ("COMPLETED", 25, ["DONE", "SKIPPED", "DONE"])
-    assert await numbers_in(sql) == sample_of(1, users, 25)
+    assert summarize(await read_rollout(api)) == ("COMPLETED", 25, ["DONE", "SKIPPED", "DONE"])
+    assert await member_ids(sql) == expected_sample(1, users, 25)
 
 
-async def test_a_stage_under_way_when_the_next_is_due_is_skipped_and_its_pass_is_told_no_more(
+async def test_interrupted_stage_is_skipped_and_its_progress_reset(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
-    await begin(database, 1)
-    assert of_pass(await rollout_of(api)) == (0, 0, 0)
-    await begin_and_sample(database, 1)
-    under_way = await rollout_of(api)
-    assert in_short(under_way) == ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"])
+    await begin_pass(database, 1)
+    assert of_pass(await read_rollout(api)) == (0, 0, 0)
+    await begin_pass_with_sample(database, 1)
+    under_way = await read_rollout(api)
+    assert summarize(under_way) == ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"])
     assert of_pass(under_way) == (40, 0, 0)
     await let_pass(sql, HOUR)
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("RUNNING", 50, ["SKIPPED", "ACTIVE", "PENDING"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("RUNNING", 50, ["SKIPPED", "ACTIVE", "PENDING"])
     assert of_pass(rollout) == (0, 0, 0)
     await advance_rollout(database, 1)
-    assert in_short(await rollout_of(api)) == ("WAITING", 50, ["SKIPPED", "DONE", "PENDING"])
-    assert await numbers_in(sql) == sample_of(1, users, 50)
+    assert summarize(await read_rollout(api)) == ("WAITING", 50, ["SKIPPED", "DONE", "PENDING"])
+    assert await member_ids(sql) == expected_sample(1, users, 50)
 
 
-async def test_a_plan_whose_first_stages_were_due_long_ago_begins_with_the_one_due_now(
+async def test_plan_with_past_stages_begins_at_the_current_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
@@ -129,105 +142,105 @@ async def test_a_plan_whose_first_stages_were_due_long_ago_begins_with_the_one_d
         for percent, hours in percents
     ]
     await create_segment(api, slug="A", rollout={"stages": stages})
-    assert in_short(await rollout_of(api)) == ("RUNNING", 20, ["SKIPPED", "ACTIVE", "PENDING"])
+    assert summarize(await read_rollout(api)) == ("RUNNING", 20, ["SKIPPED", "ACTIVE", "PENDING"])
     await advance_rollout(database, 1)
-    assert in_short(await rollout_of(api)) == ("WAITING", 20, ["SKIPPED", "DONE", "PENDING"])
-    assert await numbers_in(sql) == sample_of(1, users, 20)
+    assert summarize(await read_rollout(api)) == ("WAITING", 20, ["SKIPPED", "DONE", "PENDING"])
+    assert await member_ids(sql) == expected_sample(1, users, 20)
 
 
-async def test_before_its_first_stage_a_rollout_is_scheduled_and_no_worker_has_anything_to_do(
+async def test_scheduled_rollout_has_no_work_before_its_first_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
     stages = [{"percent": 50, "afterSeconds": 3600}]
     await create_segment(api, slug="A", rollout={"stages": stages})
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("SCHEDULED", 0, ["PENDING"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("SCHEDULED", 0, ["PENDING"])
     assert (of_pass(rollout), rollout["startedAt"]) == ((0, 0, 0), None)
     before = await contents(sql)
     await advance_rollout(database, 1)
     assert await contents(sql) == before
     await let_pass(sql, HOUR - SECOND * 5)
-    assert in_short(await rollout_of(api)) == ("SCHEDULED", 0, ["PENDING"])
+    assert summarize(await read_rollout(api)) == ("SCHEDULED", 0, ["PENDING"])
     await let_pass(sql, SECOND * 5)
-    assert in_short(await rollout_of(api)) == ("RUNNING", 50, ["ACTIVE"])
+    assert summarize(await read_rollout(api)) == ("RUNNING", 50, ["ACTIVE"])
     await advance_rollout(database, 1)
-    assert await numbers_in(sql) == sample_of(1, users, 50)
+    assert await member_ids(sql) == expected_sample(1, users, 50)
 
 
-async def test_before_its_first_stage_a_rollout_takes_out_whom_the_plan_before_brought_in(
+async def test_scheduled_rollout_removes_members_of_the_previous_plan(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"percent": 50})
     await advance_rollout(database, 1)
-    by_hand = min(set(users) - sample_of(1, users, 50))
+    by_hand = min(set(users) - expected_sample(1, users, 50))
     await change(api, by_hand, add=["A"])
     stages = [{"percent": 20, "afterSeconds": 3600}, {"percent": 30, "afterSeconds": 3600}]
-    rollout = done(await set_rollout(api, {"stages": stages}))
-    assert in_short(rollout) == ("RUNNING", 0, ["PENDING", "PENDING"])
+    rollout = accepted_rollout(await set_rollout(api, {"stages": stages}))
+    assert summarize(rollout) == ("RUNNING", 0, ["PENDING", "PENDING"])
     await advance_rollout(database, 1)
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
     assert (rollout["enrolled"], rollout["startedAt"]) == (0, None)
-    assert of_pass(rollout) == (20, 20, 1)  # the pass that took them out
+    assert of_pass(rollout) == (20, 20, 1)  # the pass that removed them
     assert await members(sql, 1) == {by_hand: "MANUAL"}
     await let_pass(sql, HOUR)
-    assert in_short(await rollout_of(api)) == ("RUNNING", 20, ["ACTIVE", "PENDING"])
+    assert summarize(await read_rollout(api)) == ("RUNNING", 20, ["ACTIVE", "PENDING"])
 
 
-async def test_after_its_end_a_rollout_is_complete_and_what_was_ahead_is_skipped(
+async def test_expired_rollout_is_completed_and_skips_pending_stages(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 40)
     end = (await clock(sql) + 2 * HOUR + SECOND).isoformat()
     await create_segment(api, slug="A", rollout={"stages": THREE, "expiresAt": end})
     await advance_rollout(database, 1)
-    assert (await segment_of(api))["memberCount"] == 4
-    # The end passes before a worker comes for the second and the third stage.
+    assert (await read_segment(api))["memberCount"] == 4
+    # The rollout expires before a worker runs the second and the third stage.
     await let_pass(sql, 3 * HOUR)
     before = await contents(sql)
-    after = await segment_of(api)
-    assert in_short(after["rollout"]) == ("COMPLETED", 25, ["DONE", "SKIPPED", "SKIPPED"])
+    after = await read_segment(api)
+    assert summarize(after["rollout"]) == ("COMPLETED", 25, ["DONE", "SKIPPED", "SKIPPED"])
     assert (after["memberCount"], after["rollout"]["enrolled"]) == (0, 0)
     await advance_rollout(database, 1)
     assert await contents(sql) == before
 
 
-async def test_no_percent_is_a_stage_like_any_other(api: Api, sql: Sql, database: Database) -> None:
+async def test_stage_of_0_percent_is_carried_out(api: Api, sql: Sql, database: Database) -> None:
     await store_users(sql, 40)
     stages = [{"percent": 50}, {"percent": 0, "afterSeconds": 3600}]
     await create_segment(api, slug="A", rollout={"stages": stages})
     await advance_rollout(database, 1)
     await let_pass(sql, HOUR)
-    assert in_short(await rollout_of(api)) == ("RUNNING", 0, ["DONE", "ACTIVE"])
+    assert summarize(await read_rollout(api)) == ("RUNNING", 0, ["DONE", "ACTIVE"])
     await advance_rollout(database, 1)
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("COMPLETED", 0, ["DONE", "DONE"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("COMPLETED", 0, ["DONE", "DONE"])
     assert (rollout["enrolled"], rollout["progress"]) == (0, 1)
-    assert await numbers_in(sql) == set()
+    assert await member_ids(sql) == set()
 
 
 @pytest.mark.parametrize("percent", [0, 50, 100])
-async def test_without_users_a_rollout_completes_with_nobody_in(
+async def test_rollout_without_users_completes(
     api: Api, sql: Sql, database: Database, percent: int
 ) -> None:
     await create_segment(api, slug="A", rollout={"percent": percent})
     await advance_rollout(database, 1)
-    rollout = await rollout_of(api)
-    assert in_short(rollout) == ("COMPLETED", percent, ["DONE"])
+    rollout = await read_rollout(api)
+    assert summarize(rollout) == ("COMPLETED", percent, ["DONE"])
     assert (of_pass(rollout), rollout["enrolled"]) == ((0, 0, 1), 0)
 
 
-async def test_enrolled_and_excluded_are_those_of_now(
+async def test_enrolled_and_excluded_are_current_counts(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
-    sample = sorted(sample_of(1, users, 50))
+    sample = sorted(expected_sample(1, users, 50))
     (outside,) = sorted(set(users) - set(sample))[:1]
 
     async def counted() -> tuple[int, int, int]:
-        segment = await segment_of(api)
+        segment = await read_segment(api)
         rollout = segment["rollout"]
         return segment["memberCount"], rollout["enrolled"], rollout["excluded"]
 
@@ -250,27 +263,27 @@ async def test_enrolled_and_excluded_are_those_of_now(
     assert await counted() == (20, 17, 0)
 
 
-async def test_deleting_the_segment_cancels_its_rollout_and_no_worker_goes_on(
+async def test_deleting_the_segment_cancels_its_rollout(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
     await advance_rollout(database, 1)
     await let_pass(sql, HOUR)
-    await begin_and_sample(database, 1)
+    await begin_pass_with_sample(database, 1)
     await delete_segment(api, "A")
     await let_pass(sql, HOUR)
     before = await contents(sql)
     await advance_rollout(database, 1)
     assert await contents(sql) == before
-    # Who reads history still comes to the segment, and by it to the rollout.
+    # History still leads to the deleted segment and its rollout.
     query = f"""{{ history(first: 1) {{ nodes {{ segment {{
       deletedAt memberCount rollout {{ {ROLLOUT} }} }} }} }} }}"""
     ((segment,),) = [
         [node["segment"] for node in page["nodes"]] for page in (await api(query)).values()
     ]
     rollout = segment["rollout"]
-    assert in_short(rollout) == ("CANCELLED", 0, ["DONE", "SKIPPED", "SKIPPED"])
+    assert summarize(rollout) == ("CANCELLED", 0, ["DONE", "SKIPPED", "SKIPPED"])
     assert (segment["memberCount"], rollout["enrolled"], rollout["excluded"]) == (0, 0, 0)
     finished, deleted = moment(rollout["finishedAt"]), moment(segment["deletedAt"])
     assert deleted < finished < await clock(sql) - HOUR

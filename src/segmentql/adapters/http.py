@@ -1,7 +1,8 @@
 """HTTP below GraphQL, as pure ASGI: request ids, headers, rejections, and bodies too large."""
 
-import asyncio
 import re
+import socket
+import struct
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -147,8 +148,12 @@ async def abort(receive: Receive) -> None:
     transport. Other servers, and tests without one, close the connection in their own time.
     """
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:
         return
+    # Without this the kernel would keep what it has until the client reads it.
+    transport.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
     transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass

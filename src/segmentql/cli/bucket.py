@@ -1,4 +1,4 @@
-"""`segmentql bucket`: makes the object store ready for reports."""
+"""`segmentql bucket`: creates the bucket for reports."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,10 @@ from segmentql.settings import Settings
 @click.command(epilog=exits("bucket"))
 @data_dir_option
 def bucket(data_dir: Path) -> None:
-    """Make the bucket for reports and its lifecycle; safe to repeat."""
+    """Create the bucket for reports and set its lifecycle.
+
+    It is safe to repeat.
+    """
     settings = settings_or_running(data_dir, with_store=True)
     logs.configure(settings)
     try:

@@ -1,4 +1,4 @@
-"""`segmentql doctor`: what is wrong, and what to do."""
+"""`segmentql doctor`: checks the installation and suggests fixes."""
 
 import asyncio
 import sys
@@ -19,14 +19,14 @@ COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"
 def doctor(data_dir: Path) -> None:
     """Check every connection, version, migration and clock.
 
-    The checks connect as the service does, and say what to do.
+    The checks connect as the service does. For each problem they suggest a fix.
     """
-    findings = asyncio.run(_examined(settings_or_running(data_dir, with_store=True)))
+    findings = asyncio.run(_run_checks(settings_or_running(data_dir, with_store=True)))
     if any(finding.verdict is Verdict.FAILED for finding in findings):
         sys.exit(1)
 
 
-async def _examined(settings: Settings) -> list[Finding]:
+async def _run_checks(settings: Settings) -> list[Finding]:
     findings = []
     async for finding in examine(settings):
         verdict = click.style(f"{finding.verdict.value:8}", fg=COLOURS[finding.verdict])

@@ -1,4 +1,4 @@
-"""`segmentql keys`: makes, lists and revokes API keys, straight in the database."""
+"""`segmentql keys`: creates, lists and revokes API keys directly in the database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,12 +20,12 @@ from segmentql.tables import Role
 T = TypeVar("T")
 
 PAGE_ROWS: Final = 500
-TITLES: Final = ("ID", "NAME", "ROLE", "CREATED", "LAST USED", "REVOKED")
+HEADER: Final = ("ID", "NAME", "ROLE", "CREATED", "LAST USED", "REVOKED")
 NEVER: Final = "-"
 
 
 class NameType(click.ParamType[str]):
-    """What a key is called."""
+    """The name of a key."""
 
     name = "NAME"
 
@@ -37,7 +37,7 @@ class NameType(click.ParamType[str]):
 
 
 class KeyIdType(click.ParamType[str]):
-    """The public part of a key."""
+    """The id of a key, which is its public part."""
 
     name = "ID"
 
@@ -50,10 +50,11 @@ class KeyIdType(click.ParamType[str]):
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys.
+    """Create, list and revoke API keys.
 
-    A role may do what those before it may: READER queries and asks for reports on single users,
-    EDITOR also changes, ADMIN also deletes, reports on all users and manages keys.
+    Each role includes the previous one. READER may run queries and request reports on single
+    users. EDITOR may also create and change data. ADMIN may also delete data, request reports on
+    all users, and manage keys.
     """
 
 
@@ -68,13 +69,13 @@ def keys() -> None:
     "--role",
     type=click.Choice([role.value for role in Role], case_sensitive=False),
     required=True,
-    help="What the key may do.",
+    help="The role of the key.",
 )
 @data_dir_option
 def create(name: str, role: str, data_dir: Path) -> None:
-    """Make a key and print it.
+    """Create a key and print it.
 
-    It is printed this once, because only a hash of it is stored.
+    The key is shown only once, because only a hash of its secret is stored.
     """
     row, token = _with_database(
         settings_or_running(data_dir),
@@ -82,22 +83,20 @@ def create(name: str, role: str, data_dir: Path) -> None:
             lambda session: service.create_key(session, name=name, role=Role(role), actor=None)
         ),
     )
-    click.echo(
-        f"key_{row.public_id}, {row.role}; keep what follows, it is not shown again:", err=True
-    )
+    click.echo(f"key_{row.public_id}, {row.role}; save this key, it is not shown again:", err=True)
     click.echo(token)
 
 
 @keys.command("list", epilog=exits("keys list"))
 @data_dir_option
 def list_(data_dir: Path) -> None:
-    """List the keys, newest first.
+    """List all keys, newest first.
 
-    Revoked keys are among them. Times are UTC.
+    The list includes revoked keys. Times are in UTC.
     """
-    rows = _with_database(settings_or_running(data_dir), _all)
-    table = [TITLES, *(_shown(row) for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(TITLES))]
+    rows = _with_database(settings_or_running(data_dir), _read_all_keys)
+    table = [HEADER, *(_table_row(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
@@ -107,9 +106,9 @@ def list_(data_dir: Path) -> None:
 @click.argument("key_id", metavar="ID", type=KeyIdType())
 @data_dir_option
 def revoke(key_id: str, data_dir: Path) -> None:
-    """Revoke a key for good.
+    """Revoke a key permanently.
 
-    The service rejects the key a second later. It is safe to repeat.
+    The service rejects the key within a second. It is safe to repeat.
     """
     try:
         row = _with_database(
@@ -119,9 +118,9 @@ def revoke(key_id: str, data_dir: Path) -> None:
             ),
         )
     except errors.Refused:
-        raise click.ClickException(f"no key has the id key_{key_id}") from None
-    name, revoked = _printable(row.name), _moment(row.revoked_at)
-    click.echo(f"key_{row.public_id} ({name}) is revoked since {revoked} UTC")
+        raise click.ClickException(f"No key has the id key_{key_id}.") from None
+    name, revoked = _printable(row.name), _format_time(row.revoked_at)
+    click.echo(f"key_{row.public_id} ({name}) was revoked at {revoked} UTC")
 
 
 @keys.command("ensure-first", epilog=exits("keys ensure-first"))
@@ -129,8 +128,8 @@ def revoke(key_id: str, data_dir: Path) -> None:
 def ensure_first(data_dir: Path) -> None:
     """Store SEGMENTQL_FIRST_KEY as an ADMIN key.
 
-    A key that was stored before is left as it is, also if it is revoked. It is safe to repeat, and
-    to run in several places at once.
+    If the key is already stored, even if it is revoked, nothing changes. It is safe to repeat and
+    to run concurrently.
     """
     settings = settings_or_running(data_dir)
     token = settings.first_key
@@ -142,11 +141,13 @@ def ensure_first(data_dir: Path) -> None:
             lambda session: service.ensure_first_key(session, token)
         ),
     )
-    click.echo("stored the first key" if stored else "it was stored before; nothing changed")
+    click.echo(
+        "stored the first key" if stored else "the first key is already stored; nothing changed"
+    )
 
 
 def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Do it; exit with status 1 and a line where the database does not let us."""
+    """Run `work`; exit with status 1 and a message if the database is not available."""
 
     async def run() -> T:
         database = Database(settings, name="segmentql keys", deliver=lambda messages: None)
@@ -159,15 +160,16 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
         return asyncio.run(run())
     except errors.OutcomeUnknown:
         raise click.ClickException(
-            "the database was lost meanwhile: `segmentql keys list` shows whether it was done"
+            "the connection to the database was lost; run `segmentql keys list` to see whether the"
+            " change was made"
         ) from None
     except (errors.Unavailable, errors.TimedOut):
         raise click.ClickException(
-            "the database does not answer, or not in time: see `segmentql doctor`"
+            "the database does not respond in time; run `segmentql doctor` for details"
         ) from None
 
 
-async def _all(database: Database) -> list[Row[Any]]:
+async def _read_all_keys(database: Database) -> list[Row[Any]]:
     rows: list[Row[Any]] = []
     before = values.MAX_USER_ID
     async with database.read() as session:
@@ -179,19 +181,19 @@ async def _all(database: Database) -> list[Row[Any]]:
             before = page[-1].key_number
 
 
-def _shown(row: Row[Any]) -> tuple[str, ...]:
+def _table_row(row: Row[Any]) -> tuple[str, ...]:
     return (
         f"key_{row.public_id}",
         _printable(row.name),
         row.role,
-        *(_moment(at) for at in (row.created_at, row.last_used_at, row.revoked_at)),
+        *(_format_time(at) for at in (row.created_at, row.last_used_at, row.revoked_at)),
     )
 
 
 def _printable(name: str) -> str:
-    """A name that cannot move the cursor or break the line."""
+    """Escape control characters, which could move the cursor or break the line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
-def _moment(at: datetime | None) -> str:
+def _format_time(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else NEVER

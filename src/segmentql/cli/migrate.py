@@ -1,4 +1,4 @@
-"""`segmentql migrate`: brings the database's schema up to date."""
+"""`segmentql migrate`: migrates the database's schema."""
 
 from typing import Any
 
@@ -40,9 +40,9 @@ class RevisionType(click.ParamType[str]):
     help="The revision to migrate to.",
 )
 def migrate(revision: str) -> None:
-    """Bring the database's schema up to date.
+    """Migrate the database's schema to the newest revision.
 
-    It is safe to run twice, and in several places at once.
+    It is safe to repeat and to run concurrently.
     """
     settings = settings_or_exit()
     logs.configure(settings)
@@ -50,12 +50,12 @@ def migrate(revision: str) -> None:
     if owner_url == settings.database_url:
         if settings.database_pooler == "transaction":
             raise click.ClickException(
-                "migrations need one session, which a transaction pooler does not give:"
+                "migrations need one session, which a transaction pooler does not provide:"
                 " set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself, without the pooler"
             )
         click.echo(
-            "Note: the service will own its tables, so nothing keeps it from writing history. Set"
-            " SEGMENTQL_MIGRATION_DATABASE_URL to another role's address to change that.",
+            "Note: the service will own its tables and can therefore change history. To prevent"
+            " this, set SEGMENTQL_MIGRATION_DATABASE_URL to the URL of another role.",
             err=True,
         )
     try:
@@ -70,6 +70,6 @@ def migrate(revision: str) -> None:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise click.ClickException(
-            "a migration waited too long for a lock that another session holds, and was rolled"
-            " back; run it again when that session is done"
+            "a migration was rolled back because it waited too long for a lock of another session;"
+            " run it again when that session has ended"
         ) from None

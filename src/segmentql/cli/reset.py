@@ -19,12 +19,12 @@ from segmentql.local.reset import data_folders, delete, running_pid
     show_default=True,
     help="The data folder to delete.",
 )
-@click.option("--yes", is_flag=True, help="Delete without a question.")
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
 def reset(data_dir: Path, *, yes: bool) -> None:
     """Stop `segmentql up` and delete its data folder.
 
     The folder holds the database, the reports, the passwords and the logs. Only files that
-    SegmentQL made are deleted. Outside services keep their data.
+    SegmentQL created are deleted. External services keep their data.
     """
     try:
         folders = data_folders(data_dir)

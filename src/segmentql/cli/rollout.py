@@ -1,4 +1,4 @@
-"""`segmentql rollout watch`: a rollout as it goes on."""
+"""`segmentql rollout watch`: show the progress of a rollout."""
 
 import asyncio
 import shutil
@@ -20,148 +20,152 @@ from segmentql.rollouts import service
 from segmentql.segments.service import segments_by_slug
 from segmentql.settings import Settings
 
-POLL_SECONDS: Final = 0.25
-COUNT_SECONDS: Final = 2
-COUNT_SHARE: Final = 0.1
-"""Counting the members of a huge segment takes seconds: no more than this part of the time."""
+POLL_INTERVAL_SECONDS: Final = 0.25
+COUNT_INTERVAL_SECONDS: Final = 2
+MAX_COUNT_TIME_SHARE: Final = 0.1
+"""Share of the time that counting members may take; it is slow for huge segments."""
 
-PATIENCE_SECONDS: Final = 60
+STATEMENT_TIMEOUT_SECONDS: Final = 60
 EXIT_CODES: Final = {"COMPLETED": 0, "CANCELLED": 0, "FAILED": 1}
-INTERRUPTED: Final = 130
-ON_THE_WAY: Final = {"SCHEDULED", "RUNNING", "WAITING", "PAUSED"}
-"""To the next stage, if there is one."""
+INTERRUPTED_EXIT_CODE: Final = 130
+UNFINISHED_STATUSES: Final = {"SCHEDULED", "RUNNING", "WAITING", "PAUSED"}
+"""In these statuses, the next stage, if any, can still start."""
 BAR_COLUMNS: Final = (10, 30)
-"""At least and at most."""
+"""Minimum and maximum length of the bar."""
 
 
-class NothingToWatch(click.ClickException):
-    """The slug leads to no rollout."""
+class RolloutNotWatchable(click.ClickException):
+    """The slug is invalid, or its segment or rollout does not exist."""
 
     exit_code = 2
 
 
 @click.group()
 def rollout() -> None:
-    """Follow rollouts: percents of all users, in stages."""
+    """Show rollouts, which put a percent of all users into a segment."""
 
 
 @rollout.command(epilog=exits("rollout watch"))
 @click.argument("slug")
 @data_dir_option
 def watch(slug: str, data_dir: Path) -> None:
-    """Show a segment's rollout until it ends.
+    """Show the progress of a segment's rollout until it ends.
 
-    It ends when it is completed, cancelled or failed. A bar on a terminal; elsewhere a line for
-    each change and each tenth of the progress. Times are UTC. Ctrl-C ends the watching, not
-    the rollout.
+    The command ends when the rollout is completed, cancelled or failed. On a terminal it shows a
+    progress bar. Otherwise it prints a line for each change and for each 10 % of progress. Times
+    are in UTC. Ctrl-C ends the command and does not affect the rollout.
     """
     try:
         values.slug(slug)
     except BadValue as error:
-        raise NothingToWatch(f"{error.problem}; allowed: {error.allowed}") from None
+        raise RolloutNotWatchable(f"{error.problem}; allowed: {error.allowed}") from None
     try:
         status = asyncio.run(_watch(settings_or_running(data_dir), slug))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPTED_EXIT_CODE)
     sys.exit(EXIT_CODES[status])
 
 
 async def _watch(settings: Settings, slug: str) -> str:
-    patient = settings.model_copy(update={"statement_timeout_seconds": PATIENCE_SECONDS})
-    database = Database(patient, name="segmentql rollout watch", deliver=lambda messages: None)
-    screen = Screen()
+    watch_settings = settings.model_copy(
+        update={"statement_timeout_seconds": STATEMENT_TIMEOUT_SECONDS}
+    )
+    database = Database(
+        watch_settings, name="segmentql rollout watch", deliver=lambda messages: None
+    )
+    output = ProgressOutput()
     try:
-        return await Watching(database, await _found(database, slug), screen).until_it_ends()
+        return await RolloutWatcher(database, await _find_segment_id(database, slug), output).run()
     finally:
-        screen.leave()
+        output.close()
         await database.dispose()
 
 
-async def _found(database: Database, slug: str) -> int:
-    """The number of a segment that has a rollout."""
+async def _find_segment_id(database: Database, slug: str) -> int:
+    """Return the id of a segment that has a rollout."""
 
-    async def look(session: ReadSession) -> tuple[Row[Any] | None, bool]:
+    async def read(session: ReadSession) -> tuple[Row[Any] | None, bool]:
         segment = (await segments_by_slug(session, [slug])).get(slug)
-        number = segment.segment_id if segment else 0
-        return segment, number in await service.rollouts_by_segment(session, [number])
+        segment_id = segment.segment_id if segment else 0
+        return segment, segment_id in await service.rollouts_by_segment(session, [segment_id])
 
     try:
-        segment, has_rollout = await database.read_one(look)
+        segment, has_rollout = await database.read_one(read)
     except (Unavailable, TimedOut):
         raise click.ClickException(
-            "The database does not answer; `segmentql doctor` says more."
+            "The database does not respond. Run `segmentql doctor` for details."
         ) from None
     if segment is None:
-        raise NothingToWatch(f"No segment bears: {slug}.")
+        raise RolloutNotWatchable(f'No segment has the slug "{slug}".')
     if not has_rollout:
-        raise NothingToWatch(f"Segment {slug} has no rollout.")
+        raise RolloutNotWatchable(f'The segment "{slug}" has no rollout.')
     return int(segment.segment_id)
 
 
-class Screen:
-    """Lines that stay, and on a terminal below them one that changes."""
+class ProgressOutput:
+    """Prints lines, and on a terminal a progress bar below the last line."""
 
     def __init__(self) -> None:
-        self.is_live = sys.stdout.isatty()
-        self._drawn = ""
+        self.is_terminal = sys.stdout.isatty()
+        self._bar = ""
 
-    def say(self, line: str, *, err: bool = False) -> None:
-        """Print a line that stays; what is drawn goes below it at the next `draw`."""
-        self._erase()
+    def print_line(self, line: str, *, err: bool = False) -> None:
+        """Print a line in place of the bar, which the next `draw_bar` draws again below it."""
+        self._erase_bar()
         click.echo(line, err=err)
 
-    def draw(self, progress: float, rest: str) -> None:
-        """Show the line that changes: a bar, and what the terminal is wide enough for."""
+    def draw_bar(self, progress: float, text: str) -> None:
+        """Draw the bar and the text after it, cut to the width of the terminal."""
         columns = shutil.get_terminal_size().columns - 1
         shortest, longest = BAR_COLUMNS
-        length = max(shortest, min(longest, columns - len(rest) - 3))
-        line = f"[{'#' * int(progress * length):-<{length}}] {rest}"[:columns]
-        if self.is_live and line != self._drawn:
-            click.echo("\r" + line.ljust(len(self._drawn)), nl=False)
-            self._drawn = line
+        length = max(shortest, min(longest, columns - len(text) - 3))
+        line = f"[{'#' * int(progress * length):-<{length}}] {text}"[:columns]
+        if self.is_terminal and line != self._bar:
+            click.echo("\r" + line.ljust(len(self._bar)), nl=False)
+            self._bar = line
 
-    def leave(self) -> None:
-        """Let what is drawn stay, and go to a line of its own."""
-        if self._drawn:
+    def close(self) -> None:
+        """Keep the current bar on the screen and move to the next line."""
+        if self._bar:
             click.echo()
-        self._drawn = ""
+        self._bar = ""
 
-    def _erase(self) -> None:
-        if self._drawn:
-            click.echo("\r" + " " * len(self._drawn) + "\r", nl=False)
-        self._drawn = ""
+    def _erase_bar(self) -> None:
+        if self._bar:
+            click.echo("\r" + " " * len(self._bar) + "\r", nl=False)
+        self._bar = ""
 
 
-class Watching:
-    """Looks at a rollout again and again, and tells what is new."""
+class RolloutWatcher:
+    """Polls a rollout and prints its changes."""
 
-    def __init__(self, database: Database, segment_id: int, screen: Screen) -> None:
+    def __init__(self, database: Database, segment_id: int, output: ProgressOutput) -> None:
         self._database = database
         self._segment_id = segment_id
-        self._screen = screen
-        self._answers = True
-        self._told: object = None
-        self._tenths = 0
+        self._output = output
+        self._is_reachable = True
+        self._last_printed: object = None
+        self._last_tenth = 0
         self._enrolled: int | None = None
-        self._count_at = 0.0
+        self._next_count_at = 0.0
 
-    async def until_it_ends(self) -> str:
-        """Its last status."""
+    async def run(self) -> str:
+        """Print changes until the rollout ends; return its final status."""
         while True:
             try:
                 row = await self._database.read_one(self._read)
-                if _plan_and_status(row) != self._told or (
-                    self._screen.is_live and time.monotonic() >= self._count_at
+                if _printed_state(row) != self._last_printed or (
+                    self._output.is_terminal and time.monotonic() >= self._next_count_at
                 ):
                     await self._count()
             except (Unavailable, TimedOut):
-                self._note(answers=False)
+                self._report_connection(reachable=False)
             else:
-                self._note(answers=True)
-                self._tell(row)
+                self._report_connection(reachable=True)
+                self._print_changes(row)
                 if row.status in EXIT_CODES:
                     return str(row.status)
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _read(self, session: ReadSession) -> Row[Any]:
         return (await service.rollouts_by_segment(session, [self._segment_id]))[self._segment_id]
@@ -174,82 +178,93 @@ class Watching:
         started = time.monotonic()
         try:
             self._enrolled = await self._database.read_one(count)
-        except TimedOut:  # too many to count, which must not keep the rest from being told
+        except TimedOut:  # Too many members to count: print the rest without the number.
             self._enrolled = None
         ended = time.monotonic()
-        self._count_at = ended + max(COUNT_SECONDS, (ended - started) / COUNT_SHARE)
+        self._next_count_at = ended + max(
+            COUNT_INTERVAL_SECONDS, (ended - started) / MAX_COUNT_TIME_SHARE
+        )
 
-    def _note(self, *, answers: bool) -> None:
-        if answers != self._answers:
-            news = "answers again." if answers else "does not answer; still trying."
-            self._screen.say(f"The database {news}", err=True)
-        self._answers = answers
+    def _report_connection(self, *, reachable: bool) -> None:
+        if reachable != self._is_reachable:
+            change = "responds again." if reachable else "does not respond; retrying."
+            self._output.print_line(f"The database {change}", err=True)
+        self._is_reachable = reachable
 
-    def _tell(self, row: Row[Any]) -> None:
-        tenths = int(row.progress * 10)
+    def _print_changes(self, row: Row[Any]) -> None:
+        tenth = int(row.progress * 10)
         enrolled = "" if self._enrolled is None else f", {self._enrolled:,} enrolled"
         if row.status in EXIT_CODES:
-            self._screen.draw(row.progress, _live(row) + enrolled)
-            self._screen.leave()
-        if _plan_and_status(row) != self._told:
-            self._told = _plan_and_status(row)
-            self._screen.say(f"{row.read_at:%H:%M:%S} {_status(row)}{enrolled}{_next(row)}")
-        elif tenths > self._tenths and not self._screen.is_live:
-            self._screen.say(f"{row.read_at:%H:%M:%S} {tenths * 10} %: {_seen(row)}")
-        self._tenths = tenths
+            self._output.draw_bar(row.progress, _format_progress(row) + enrolled)
+            self._output.close()
+        if _printed_state(row) != self._last_printed:
+            self._last_printed = _printed_state(row)
+            self._output.print_line(
+                f"{row.read_at:%H:%M:%S} {_format_status(row)}{enrolled}{_format_next_stage(row)}"
+            )
+        elif tenth > self._last_tenth and not self._output.is_terminal:
+            self._output.print_line(
+                f"{row.read_at:%H:%M:%S} {tenth * 10} %: {_format_processed_users(row)}"
+            )
+        self._last_tenth = tenth
         if row.status not in EXIT_CODES:
-            self._screen.draw(row.progress, _live(row) + enrolled + _countdown(row))
+            self._output.draw_bar(
+                row.progress, _format_progress(row) + enrolled + _format_countdown(row)
+            )
 
 
-def _plan_and_status(row: Row[Any]) -> object:
-    return row.status, row.current, row.percents, row.starts
+def _printed_state(row: Row[Any]) -> object:
+    return row.status, row.current, row.percents, row.start_times
 
 
-def _status(row: Row[Any]) -> str:
+def _format_status(row: Row[Any]) -> str:
     if row.status == "FAILED":
-        return f"FAILED at {_percent(row.percent)} of users: {row.failure}"
-    told = f"{row.status}: {_percent(row.percent)} of users"
-    if row.status in {*ON_THE_WAY, "COMPLETED"} and row.current and len(row.percents) > 1:
-        told += f", stage {row.current} of {len(row.percents)}"
+        return f"FAILED at {_format_percent(row.percent)} of users: {row.failure}"
+    line = f"{row.status}: {_format_percent(row.percent)} of users"
+    if row.status in {*UNFINISHED_STATUSES, "COMPLETED"} and row.current and len(row.percents) > 1:
+        line += f", stage {row.current} of {len(row.percents)}"
     if row.status == "COMPLETED" and row.expires_at and row.expires_at <= row.read_at:
-        told += f" until {_moment(row.expires_at)}"
-    return told
+        line += f" until {_format_time(row.expires_at)}"
+    return line
 
 
-def _next(row: Row[Any]) -> str:
-    """When the next stage starts; nothing where there is none, or none will start."""
-    if row.status not in ON_THE_WAY or row.current == len(row.starts):
+def _format_next_stage(row: Row[Any]) -> str:
+    """Return when the next stage starts; an empty string if no stage will start."""
+    if row.status not in UNFINISHED_STATUSES or row.current == len(row.start_times):
         return ""
-    moment, percent = _moment(row.starts[row.current]), _percent(row.percents[row.current])
+    starts_at, percent = (
+        _format_time(row.start_times[row.current]),
+        _format_percent(row.percents[row.current]),
+    )
     if row.status == "PAUSED":
-        return f"; {percent} at {moment}, and as much later as the pause is long"
-    return f"; {percent} at {moment}, in {_remaining(row)}"
+        return f"; {percent} at {starts_at}, delayed by the length of the pause"
+    return f"; {percent} at {starts_at}, in {_time_to_next_stage(row)}"
 
 
-def _countdown(row: Row[Any]) -> str:
-    if row.status == "PAUSED" or not _next(row):
+def _format_countdown(row: Row[Any]) -> str:
+    if row.status == "PAUSED" or not _format_next_stage(row):
         return ""
-    return f"; {_percent(row.percents[row.current])} in {_remaining(row)}"
+    return f"; {_format_percent(row.percents[row.current])} in {_time_to_next_stage(row)}"
 
 
-def _moment(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _remaining(row: Row[Any]) -> timedelta:
-    remaining: timedelta = row.starts[row.current] - row.read_at
+def _time_to_next_stage(row: Row[Any]) -> timedelta:
+    remaining: timedelta = row.start_times[row.current] - row.read_at
     return timedelta(seconds=round(remaining.total_seconds()))
 
 
-def _live(row: Row[Any]) -> str:
-    return f"{int(row.progress * 100)} %  {_seen(row)}"
+def _format_progress(row: Row[Any]) -> str:
+    return f"{int(row.progress * 100)} %  {_format_processed_users(row)}"
 
 
-def _seen(row: Row[Any]) -> str:
+def _format_processed_users(row: Row[Any]) -> str:
     if row.status == "RUNNING" and not row.users_total:
-        return "users are being counted"
-    return f"{row.users_seen:,} of {row.users_total:,} users seen"
+        return "counting users"
+    return f"{row.users_seen:,} of {row.users_total:,} users processed"
 
 
-def _percent(percent: object) -> str:
+def _format_percent(percent: object) -> str:
     return f"{float(str(percent)):g} %"

@@ -1,4 +1,4 @@
-"""`segmentql schema`: prints the GraphQL schema, or what it breaks of a released one."""
+"""`segmentql schema`: prints the GraphQL schema or its breaking changes."""
 
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from segmentql.errors import BadValue
 )
 def schema(released: Path | None, day: datetime | None) -> None:
     """Print the schema in GraphQL's schema definition language."""
-    from segmentql.schema import broken_since, make_schema  # noqa: PLC0415 - takes a moment
+    from segmentql.schema import broken_since, make_schema  # noqa: PLC0415 - slow to import
 
     if released is None:
         click.echo(make_schema().as_str())
@@ -39,8 +39,8 @@ def schema(released: Path | None, day: datetime | None) -> None:
         click.echo(change)
     if broken:
         raise click.ClickException(
-            f"{len(broken)} of these would break clients of {released}. Keep what was there, mark"
-            " it @deprecated with a date three months ahead, and remove it after a release and"
-            " that date."
+            f"{len(broken)} breaking changes for clients of {released}. Keep the removed parts,"
+            " mark them @deprecated with a date three months ahead, and remove them after a release"
+            " and that date."
         )
-    click.echo(f"nothing of {released} is broken")
+    click.echo(f"no breaking changes since {released}")

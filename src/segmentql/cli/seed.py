@@ -1,4 +1,4 @@
-"""`segmentql seed`: demo data."""
+"""`segmentql seed`: stores demo data."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ from segmentql.settings import Settings
 def seed(data_dir: Path) -> None:
     """Store demo data: users, segments, a year of history.
 
-    It stores 5000 users and five segments, the same every time, and is safe to repeat.
+    The data are the same every time: 5000 users and five segments. It is safe to repeat.
     """
     settings = settings_or_running(data_dir)
     try:
@@ -28,18 +28,18 @@ def seed(data_dir: Path) -> None:
     except (Unavailable, TimedOut) as error:
         where = shown_address(settings.database_url)
         raise click.ClickException(
-            f"{where}: {connection_fault(error)}; `segmentql doctor` says more"
+            f"{where}: {connection_fault(error)}; run `segmentql doctor` for details"
         ) from None
     if seeded.segments or seeded.users:
         click.echo(f"stored {seeded.users} users, {seeded.segments} segments, {seeded.joins} joins")
     else:
-        click.echo("all of it is there already; nothing changed")
+        click.echo("the demo data are already stored; nothing changed")
 
 
 async def _seed(settings: Settings) -> demo.Seeded:
-    # One long statement or two are in it, and nobody waits for them.
-    patient = settings.model_copy(update={"statement_timeout_seconds": 300})
-    database = Database(patient, name="segmentql seed", deliver=lambda messages: None)
+    # Some statements take long.
+    seed_settings = settings.model_copy(update={"statement_timeout_seconds": 300})
+    database = Database(seed_settings, name="segmentql seed", deliver=lambda messages: None)
     try:
         return await database.transaction(demo.seed)
     finally:

@@ -1,4 +1,4 @@
-"""`segmentql serve`: the API alone, against services that run elsewhere."""
+"""`segmentql serve`: runs the API with external services."""
 
 import asyncio
 import gc
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS: Final = 30
-"""How long requests under way may take when the server is told to stop."""
+"""How long requests in progress may take after the stop signal."""
 
 GC_THRESHOLDS: Final = (10_000, 2, 1_000)
-"""When the garbage collector looks at the youngest objects, the younger ones, and all of them.
+"""Thresholds of the garbage collector for its three generations.
 
-A look at 100,000 objects keeps everybody waiting for 30 to 80 ms: often and little is better, and
-all of them hardly ever. What requests leave behind is not cyclic, or young."""
+A full collection of 100,000 objects blocks the process for 30 to 80 ms. So the collector checks
+young objects often and all objects rarely. Garbage of requests is either acyclic or young."""
 
 
 @click.command(epilog=exits("serve"))
@@ -51,25 +51,25 @@ all of them hardly ever. What requests leave behind is not cyclic, or young."""
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes serve the API.",
+    help="The number of API processes.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the API alone, against services that run elsewhere.
+    """Run the API with external services.
 
-    The settings say where the database, Redis and the store are.
+    The settings contain the addresses of the database, Redis and the object store.
     """
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
         check_reach(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    # The logs of this process, which starts and stops the others if there are several.
+    # The logs of this process, which manages the API processes if there are several.
     logs.configure(settings, program="API")
     check_database(settings)
-    # After a graceful stop uvicorn raises the signal again, which would look like a failure.
+    # After a graceful stop, uvicorn raises the signal again, which would exit with an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with _metrics_shared(settings) if workers > 1 else nullcontext():
+    with _shared_metrics_dir(settings) if workers > 1 else nullcontext():
         uvicorn.run(
             "segmentql.cli.serve:make_app",
             factory=True,
@@ -85,38 +85,38 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
 
 
 @contextmanager
-def _metrics_shared(settings: Settings) -> Iterator[None]:
-    """Let any process answer for all: in a folder that is set, or in one for this run."""
+def _shared_metrics_dir(settings: Settings) -> Iterator[None]:
+    """Share metrics between processes, in the configured folder or a temporary one."""
     if settings.metrics_dir:
         yield
         return
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(TemporaryDirectory(prefix="segmentql-metrics-"))
-        except OSError as error:  # the disk is full: each process answers for itself
+        except OSError as error:  # The disk is full: each process reports only its own metrics.
             log.warning("metrics_not_shared", reason=str(error))
         else:
             share_metrics(Path(folder))
         yield
 
 
-SWITCH_SECONDS: Final = 0.0005
-"""How long a thread that prepares a document may keep the event loop waiting; Python's own is
-0.005, which each step of a small read would wait for."""
+THREAD_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread that prepares a document may block the event loop. With Python's default of
+0.005 s, each step of a small read would wait that long."""
 
 
 def make_app() -> ASGIApp:
-    """Make one process' application; uvicorn calls this in each."""
-    from segmentql.app import create_app  # noqa: PLC0415 - the schema takes a moment to build
+    """Create the application of one process; uvicorn calls this in each process."""
+    from segmentql.app import create_app  # noqa: PLC0415 - building the schema is slow
 
     settings = settings_or_exit(with_store=True)
     logs.configure(settings, program="API")
     app = create_app(settings)
     _connections()
     _on_sigterm(app.state.stopping.set)
-    # What the process is made of lives as long as it does: the collector need not look at it
-    # again and again, and not at every few hundred objects that a large answer is made of.
-    sys.setswitchinterval(SWITCH_SECONDS)
+    # The objects that exist now live as long as the process, so the collector can skip them. It
+    # also need not run for every few hundred objects of a large response.
+    sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -124,7 +124,7 @@ def make_app() -> ASGIApp:
 
 
 def make_protocol(**given: Any) -> asyncio.Protocol:
-    """Make the server's side of one connection; uvicorn calls this in each process."""
+    """Create the protocol of one connection; uvicorn calls this in each process."""
     from segmentql.adapters.http_protocol import BoundedProtocol  # noqa: PLC0415 - see below
 
     return BoundedProtocol(table=_connections(), **given)
@@ -132,9 +132,9 @@ def make_protocol(**given: Any) -> asyncio.Protocol:
 
 @cache
 def _connections() -> "ConnectionTable":
-    """The connections of this process.
+    """Return the connection table of this process.
 
-    The import counts metrics, which the process that only starts the others must not do.
+    The import registers metrics, which the managing process must not do.
     """
     from segmentql.adapters import http_connections  # noqa: PLC0415
 
@@ -146,14 +146,14 @@ def _connections() -> "ConnectionTable":
 
 
 def _on_sigterm(call: Callable[[], None]) -> None:
-    """Also do this when the server is told to stop; uvicorn's own handler is installed by now."""
+    """Also call this on SIGTERM and SIGINT; uvicorn has installed its own handlers before."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.getsignal(number)
+        previous = signal.getsignal(number)
 
-        def handle(number: int, frame: FrameType | None, before: Any = before) -> None:
+        def handle(number: int, frame: FrameType | None, previous: Any = previous) -> None:
             loop.call_soon_threadsafe(call)
-            if callable(before):
-                before(number, frame)
+            if callable(previous):
+                previous(number, frame)
 
         signal.signal(number, handle)

@@ -1,4 +1,4 @@
-"""What `serve` and `worker` check of the database before they start."""
+"""Checks of the database that `serve` and `worker` make before they start."""
 
 import asyncio
 import ssl
@@ -22,16 +22,16 @@ from segmentql.settings import Settings
 log = structlog.get_logger(__name__)
 
 NAME = "segmentql start"
-_LOGIN_CLASSES = ("28", "3D", "42")
-"""SQLSTATE classes: the login, the database or the right to read it was refused."""
+_PERMANENT_ERROR_CLASSES = ("28", "3D", "42")
+"""SQLSTATE classes: the login, the database name or the permission is wrong."""
 
 
 def check_database(settings: Settings) -> None:
-    """Exit if the service cannot work with this database; a database that is away may come back.
+    """Exit if the service can never work with this database; only warn if it is unreachable.
 
     Raises:
-        click.ClickException: the schema does not fit this version, or the database refuses the
-            service for a reason that waiting does not change.
+        click.ClickException: the schema does not match this version, or the database rejects the
+            service for a permanent reason.
     """
     try:
         asyncio.run(_check(settings))
@@ -42,7 +42,7 @@ def check_database(settings: Settings) -> None:
         advice = pooler_advice(error)
         if advice:
             raise click.ClickException(f"{where}: {fault}; {advice}") from None
-        if _is_lasting(error):
+        if _is_permanent(error):
             raise click.ClickException(f"cannot connect to {where}: {fault}") from None
         log.warning("database_away_at_start", database=where, reason=fault)
 
@@ -57,9 +57,9 @@ async def _check(settings: Settings) -> None:
         await engine.dispose()
 
 
-def _is_lasting(error: BaseException) -> bool:
+def _is_permanent(error: BaseException) -> bool:
     cause = driver_error(error)
     sqlstate = getattr(cause, "sqlstate", None) or ""
     return isinstance(cause, ssl.SSLError | FileNotFoundError) or sqlstate.startswith(
-        _LOGIN_CLASSES
+        _PERMANENT_ERROR_CLASSES
     )

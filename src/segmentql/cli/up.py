@@ -1,4 +1,4 @@
-"""`segmentql up`: the whole service on this machine."""
+"""`segmentql up`: runs the whole service on this machine."""
 
 import asyncio
 from pathlib import Path
@@ -27,24 +27,24 @@ from segmentql.errors import LocalServerError, SettingsError
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes serve the API.",
+    help="The number of API processes.",
 )
 @click.option("--demo", is_flag=True, help="Store the demo data first, as `segmentql seed` does.")
 @click.option(
     "--verbose",
     is_flag=True,
-    help="Print the logs of the service here; do not write them to files.",
+    help="Print the logs of the service instead of writing them to files.",
 )
 def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: bool) -> None:
     """Run everything on this machine, with its data in one folder.
 
-    These are PostgreSQL, Redis, the object store, the worker and the API.
+    This starts PostgreSQL, Redis, the object store, the worker and the API.
 
-    An outside service is used instead of ours if its URL is set: SEGMENTQL_DATABASE_URL,
-    SEGMENTQL_REDIS_URL, SEGMENTQL_S3_ENDPOINT_URL. Ctrl-C and SIGTERM stop everything; the data
-    stay, and so do the ports. `segmentql reset` deletes the data.
+    To use an external service instead, set its URL: SEGMENTQL_DATABASE_URL, SEGMENTQL_REDIS_URL or
+    SEGMENTQL_S3_ENDPOINT_URL. Ctrl-C and SIGTERM stop everything. The data and the ports stay the
+    same for the next start. `segmentql reset` deletes the data.
     """
-    # No other command needs them.
+    # Imported here because no other command needs them.
     from segmentql.local.plan import Commands, Options  # noqa: PLC0415
     from segmentql.local.terminal import Terminal, printable  # noqa: PLC0415
     from segmentql.local.up import run_up  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`segmentql worker`: carries out jobs, against services that run elsewhere."""
+"""`segmentql worker`: runs background jobs with external services."""
 
 import os
 
@@ -14,23 +14,24 @@ from segmentql.settings import check_reach
 
 @click.command(epilog=exits("worker"))
 def worker() -> None:
-    """Run jobs until SIGTERM, against services that run elsewhere.
+    """Run background jobs with external services, until SIGTERM.
 
-    Jobs are ends of memberships, deletions of segments, rollouts and reports.
+    The jobs record expired memberships, record the leaves of deleted segments, carry out rollouts
+    and generate reports.
     """
-    from segmentql.worker import run  # noqa: PLC0415 - every actor with all it needs
+    from segmentql.worker import run  # noqa: PLC0415 - slow to import
     from segmentql.worker_http import listen  # noqa: PLC0415
 
     settings = settings_or_exit(with_store=True)
     try:
         if settings.worker_port:
             check_reach(settings)
-        listening = listen(settings)
+        server_socket = listen(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         where, why = f"{settings.host}:{settings.worker_port}", os.strerror(error.errno or 0)
-        raise click.ClickException(f"cannot listen at {where}: {why}") from None
+        raise click.ClickException(f"cannot listen on {where}: {why}") from None
     logs.configure(settings, program="worker")
     check_database(settings)
-    run(settings, listening)
+    run(settings, server_socket)

@@ -22,6 +22,7 @@ from segmentql.local.store import remove_sockets
 from segmentql.local.supervisor import Supervisor
 from segmentql.local.terminal import Step, Summary
 from segmentql.local.together import together
+from segmentql.settings import check_env_file
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -36,6 +37,7 @@ async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Comman
         SettingsError: the settings of the service are wrong.
     """
     started = time.monotonic()
+    check_env_file()  # before the data folder is made
     data = open_data_folder(data_dir, server_account(), say)
     with _full_disk_explained(data), lock(data):
         ports = ServerPorts(data.path / "ports.json")

@@ -1,9 +1,11 @@
-"""Rollouts: a segment's plan "this percent of all users is in", and how workers carry it out.
+"""Rollouts: "this percent of all users is in the segment", in stages, carried out by workers.
 
-`selection.py` says who is of the sample, `plan.py` what a plan may be and when its stages start,
-`service.py` is what people do to a rollout and read of it, `passes.py` is the work: one pass puts
-in and takes out whom one stage asks for, chunk by chunk.
+- `plan.py`: the stages of a plan, and when they start.
+- `sampling.py`: the sample, the users that a percent selects.
+- `service.py`: the operations on a rollout (set, pause, resume, cancel), and reads.
+- `passes.py`: the work. One pass adds and removes the members of one stage, in chunks.
+- `actors.py`: the background jobs that run passes.
 
-How later users join, at the moment when they are stored, is a trigger of the database's:
-`enroll_new_users` in `alembic/versions/0002_create_rollouts.py`.
+Users who are stored later join in the transaction that stores them. The database trigger
+`enroll_new_users` in `alembic/versions/0002_create_rollouts.py` adds them.
 """

@@ -1,4 +1,4 @@
-"""Jobs of rollouts, and how the scheduler finds what their messages lost."""
+"""Background jobs of rollouts, and how the scheduler finds rollouts whose message was lost."""
 
 import time
 from typing import Final
@@ -9,53 +9,57 @@ from segmentql.adapters.scheduler import Watch
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.rollouts import passes
 
-TURN_SECONDS: Final = 5
-TOO_SLOW: Final = "the database took too long, or somebody held users for too long, again and again"
-FAULT: Final = "a fault of ours, again and again; the worker's log has it"
+MAX_RUN_SECONDS: Final = 5
+"""How long one job works before it enqueues its continuation."""
+
+TIMEOUT_FAILURE: Final = (
+    "repeated timeouts: the database was too slow, or other transactions locked users for too long"
+)
+INTERNAL_FAILURE: Final = "repeated internal errors; see the worker's log"
 
 
 async def advance_rollout(database: Database, segment_id: int) -> None:
-    """Work a turn; where there is more to do then, another message has whoever is free go on.
+    """Run steps for up to `MAX_RUN_SECONDS`, then enqueue a message if more steps are due.
 
-    Step by step through messages would take twice as long: each waits to be polled for.
+    A message for each step would take twice as long, because a worker polls for each message.
     """
-    turn_ends = time.monotonic() + TURN_SECONDS
+    deadline = time.monotonic() + MAX_RUN_SECONDS
     try:
-        while await _step(database, segment_id):
-            if time.monotonic() > turn_ends:
-                await database.transaction(lambda s: passes.hand_over(s, segment_id))
+        while await _run_step(database, segment_id):
+            if time.monotonic() > deadline:
+                await database.transaction(lambda s: passes.enqueue_continuation(s, segment_id))
                 return
     except Unavailable:
-        raise  # no progress is lost, and it is not the rollout that failed
+        raise  # Not a failure of the rollout: the job is retried and continues at the cursor.
     except Exception as error:
-        reason = TOO_SLOW if isinstance(error, TimedOut) else FAULT
-        await database.transaction(lambda s: passes.note_failure(s, segment_id, reason))
+        reason = TIMEOUT_FAILURE if isinstance(error, TimedOut) else INTERNAL_FAILURE
+        await database.transaction(lambda s: passes.record_failure(s, segment_id, reason))
         raise
 
 
-async def _step(database: Database, segment_id: int) -> bool:
-    """Do one step; whether there is another."""
-    done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    if not isinstance(done, passes.Sampling):
-        return done is passes.Next.STEP
-    # In a transaction of its own, which changes nothing: it may take long, and holds up nobody.
-    async with database.long_read(seconds=passes.SAMPLE_SECONDS) as reading:
-        sample = await passes.take_sample(reading, done)
+async def _run_step(database: Database, segment_id: int) -> bool:
+    """Run one step; return whether another step is due."""
+    outcome = await database.transaction(lambda session: passes.advance(session, segment_id))
+    if not isinstance(outcome, passes.PendingSample):
+        return outcome is passes.StepOutcome.MORE_WORK
+    # A read-only transaction of its own: it may take long, and blocks no other transaction.
+    async with database.long_read(seconds=passes.SAMPLE_TIMEOUT_SECONDS) as session:
+        sample = await passes.take_sample(session, outcome)
     if sample is None:
         return False
-    await database.transaction(lambda session: passes.store_sample(session, done, sample))
+    await database.transaction(lambda session: passes.store_sample(session, outcome, sample))
     return True
 
 
 async def find_due(database: Database) -> list[Message]:
-    """What must be sent so that every rollout goes on, and every due stage starts."""
+    """Return a message for each stalled rollout and each due stage."""
     async with database.read() as session:
-        due = await passes.due_rollouts(session)
+        due = await passes.find_due_rollouts(session)
     return [Message(ADVANCE_ROLLOUT, (segment_id,)) for segment_id in due]
 
 
 async def seconds_to_next(database: Database) -> float | None:
-    """Return how soon the next stage starts, or work that is under way counts as abandoned."""
+    """Return the seconds until the next stage starts or a rollout counts as stalled."""
     async with database.read() as session:
         return await passes.seconds_to_next(session)
 

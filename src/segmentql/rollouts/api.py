@@ -1,9 +1,9 @@
-"""GraphQL of rollouts."""
+"""GraphQL types and mutations of rollouts."""
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import strawberry
 
@@ -24,80 +24,91 @@ from segmentql.rollouts.loaders import RolloutCounts
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.segments.api import Segment
 
+EITHER_PERCENT_OR_STAGES: Final = "either `percent` or `stages`"
 
-@strawberry.enum(description="What a rollout is doing, by its schedule and the clock.")
+
+@strawberry.enum(description="The status of a rollout, computed from its schedule and the clock.")
 class RolloutStatus(enum.Enum):
-    SCHEDULED = strawberry.enum_value("SCHEDULED", description="Its first stage lies ahead.")
+    SCHEDULED = strawberry.enum_value("SCHEDULED", description="The first stage has not started.")
     RUNNING = strawberry.enum_value(
-        "RUNNING", description="Workers are putting users in, or taking them out."
+        "RUNNING", description="Workers are adding or removing members."
     )
     WAITING = strawberry.enum_value(
-        "WAITING", description="A stage is carried out, the next one lies ahead."
+        "WAITING", description="A stage is done, and the next one has not started."
     )
-    PAUSED = strawberry.enum_value("PAUSED", description="Somebody paused it; it can be resumed.")
+    PAUSED = strawberry.enum_value(
+        "PAUSED", description="The rollout is paused; it can be resumed."
+    )
     COMPLETED = strawberry.enum_value(
-        "COMPLETED", description="Its last stage is carried out, or its `expiresAt` has passed."
+        "COMPLETED", description="The last stage is done, or `expiresAt` has passed."
     )
     WITHDRAWING = strawberry.enum_value(
         "WITHDRAWING",
-        description="It is cancelled, and workers are taking out whom it had brought in.",
+        description="The rollout is cancelled, and workers are removing the members that it added.",
     )
-    CANCELLED = strawberry.enum_value("CANCELLED", description="Somebody stopped it for good.")
+    CANCELLED = strawberry.enum_value(
+        "CANCELLED", description="The rollout was stopped permanently."
+    )
     FAILED = strawberry.enum_value(
-        "FAILED", description="Workers tried and failed; see `failure`. It can be resumed."
+        "FAILED", description="Repeated attempts failed; see `failure`. It can be resumed."
     )
 
 
-@strawberry.enum(description="What became of a stage.")
+@strawberry.enum(description="The status of a stage.")
 class StageStatus(enum.Enum):
-    PENDING = strawberry.enum_value("PENDING", description="It lies ahead.")
-    ACTIVE = strawberry.enum_value("ACTIVE", description="It is due and being carried out.")
-    DONE = strawberry.enum_value("DONE", description="It was carried out.")
+    PENDING = strawberry.enum_value("PENDING", description="The stage has not started.")
+    ACTIVE = strawberry.enum_value("ACTIVE", description="The stage has started and is not done.")
+    DONE = strawberry.enum_value("DONE", description="Workers have completed the stage.")
     SKIPPED = strawberry.enum_value(
         "SKIPPED",
-        description="It was not carried out: the next one was due before, or the rollout ended.",
+        description="The stage was not completed before the next one started or the rollout ended.",
     )
 
 
-@strawberry.type(description="From a moment on, so many percent of all users are in.")
+@strawberry.type(
+    description="From a point in time on, this percent of all users is in the segment."
+)
 class RolloutStage:
-    percent: float = strawberry.field(description="Of all users, 0 to 100.")
-    starts_at: datetime = strawberry.field(description="When it starts.")
-    status: StageStatus = strawberry.field(description="What became of it.")
+    percent: float = strawberry.field(description="Percent of all users, 0 to 100.")
+    starts_at: datetime = strawberry.field(description="When the stage starts.")
+    status: StageStatus = strawberry.field(description="The status of the stage.")
 
 
-@strawberry.type(description="A segment's plan that a percent of all users is in, in stages.")
+@strawberry.type(description="A plan that puts a percent of all users into a segment, in stages.")
 class Rollout:
-    id: strawberry.ID = strawberry.field(description="Opaque; a segment has one rollout at most.")
-    status: RolloutStatus = strawberry.field(description="What it is doing.")
+    id: strawberry.ID = strawberry.field(
+        description="Opaque id. A segment has at most one rollout."
+    )
+    status: RolloutStatus = strawberry.field(description="The status of the rollout.")
     percent: float = strawberry.field(
-        description="The goal in force now: that of the stage that is due, 0 before the first one"
-        " and once it is withdrawn."
+        description="The percent in force: that of the current stage. 0 before the first stage and"
+        " when the rollout is withdrawn."
     )
     enroll_new_users: bool = strawberry.field(
-        description="Whether users stored later join at once, at the percent in force. They also do"
-        " while the rollout is paused."
+        description="Whether new users join when they are stored, at the percent in force. They"
+        " also join while the rollout is paused."
     )
     expires_at: datetime | None = strawberry.field(
-        description="When the memberships that it brings in end; nobody joins after it."
+        description="When the memberships that the rollout adds end. After that, no user joins."
     )
-    stages: list[RolloutStage] = strawberry.field(description="The plan, in order of time.")
+    stages: list[RolloutStage] = strawberry.field(description="The stages in order of time.")
     users_total: int = strawberry.field(
-        description="Of the pass under way: how many users it goes through. 0 before they are"
-        " counted."
+        description="Number of users that the current pass processes. 0 before they are counted."
     )
     users_seen: int = strawberry.field(
-        description="Of the pass under way: how many users it has gone through."
+        description="Number of users that the current pass has processed."
     )
-    progress: float = strawberry.field(description="Of the pass under way: 0 to 1.")
+    progress: float = strawberry.field(description="Progress of the current pass, 0 to 1.")
     started_at: datetime | None = strawberry.field(
-        description="When work on the plan's first stage began."
+        description="When work on the plan began: on the first stage that was not skipped."
     )
     finished_at: datetime | None = strawberry.field(
-        description="When the last stage was carried out, or the rollout was cancelled."
+        description="When the last stage was done, or the rollout was cancelled."
     )
-    failure: str | None = strawberry.field(description="Why it failed; null unless it did.")
-    number: strawberry.Private[int]
+    failure: str | None = strawberry.field(
+        description="Why the rollout failed. Null unless the status is FAILED."
+    )
+    segment_id: strawberry.Private[int]
 
     @classmethod
     def from_row(cls, row: Any) -> "Rollout":
@@ -107,45 +118,46 @@ class Rollout:
             percent=float(row.percent),
             enroll_new_users=row.enroll_new_users,
             expires_at=row.expires_at,
-            stages=_stages(row),
+            stages=_build_stages(row),
             users_total=row.users_total,
             users_seen=row.users_seen,
             progress=row.progress,
             started_at=row.started_at,
             finished_at=row.finished_at,
             failure=row.failure,
-            number=row.segment_id,
+            segment_id=row.segment_id,
         )
 
     @strawberry.field(
-        description="How many active members it has brought in, exactly; it costs what counting"
-        " them costs.",
+        description="Exact number of active members that the rollout added. It counts them, which"
+        " may be slow.",
         metadata=cost(SCAN),
     )
     async def enrolled(self, info: Info) -> int:
-        return int((await info.context.loader(RolloutCounts).load(self.number)).enrolled)
+        return int((await info.context.loader(RolloutCounts).load(self.segment_id)).enrolled)
 
     @strawberry.field(
-        description="How many users were taken out of the segment by hand.", metadata=cost(SCAN)
+        description="Number of users who were removed manually and are excluded from the rollout.",
+        metadata=cost(SCAN),
     )
     async def excluded(self, info: Info) -> int:
-        return int((await info.context.loader(RolloutCounts).load(self.number)).excluded)
+        return int((await info.context.loader(RolloutCounts).load(self.segment_id)).excluded)
 
 
-def _stages(row: Any) -> list[RolloutStage]:
-    stages = zip(row.percents, row.starts, row.dones, strict=True)
+def _build_stages(row: Any) -> list[RolloutStage]:
+    stages = zip(row.percents, row.start_times, row.done_times, strict=True)
     return [
         RolloutStage(
             percent=float(percent),
             starts_at=start,
-            status=StageStatus.DONE if done else _undone(row, number),
+            status=StageStatus.DONE if done else _unfinished_stage_status(row, number),
         )
         for number, (percent, start, done) in enumerate(stages, start=1)
     ]
 
 
-def _undone(row: Any, number: int) -> StageStatus:
-    """What became of a stage that was not carried out."""
+def _unfinished_stage_status(row: Any, number: int) -> StageStatus:
+    """Return the status of the stage with this number (from 1), which is not done."""
     ended = row.status in {"CANCELLED", "COMPLETED"} or row.withdrawn
     if ended or number < row.current:
         return StageStatus.SKIPPED
@@ -157,16 +169,16 @@ class RolloutNotFound(MutationError):
     pass
 
 
-@strawberry.type(description="The rollout's status does not allow this.")
+@strawberry.type(description="The rollout's status does not allow this change.")
 class RolloutStateConflict(MutationError):
-    status: RolloutStatus = strawberry.field(description="The rollout's status now.")
+    status: RolloutStatus = strawberry.field(description="The current status of the rollout.")
 
 
 @as_mutation_error.register
 def _(refusal: errors.RolloutNotFound) -> MutationError:
     return RolloutNotFound(
         code=ErrorCode.ROLLOUT_NOT_FOUND,
-        message=f"Segment {refusal.slug} has no rollout.",
+        message=f'The segment "{refusal.slug}" has no rollout.',
         path=list(refusal.path),
     )
 
@@ -175,59 +187,67 @@ def _(refusal: errors.RolloutNotFound) -> MutationError:
 def _(refusal: errors.RolloutStateConflict) -> MutationError:
     return RolloutStateConflict(
         code=ErrorCode.ROLLOUT_STATE_CONFLICT,
-        message=f"The rollout is {refusal.status}, which does not allow this.",
+        message=f"The rollout's status {refusal.status} does not allow this change.",
         path=list(refusal.path),
         status=RolloutStatus(refusal.status),
     )
 
 
-@strawberry.input(description="From a moment on, so many percent of all users are in.")
+@strawberry.input(
+    description="From a point in time on, this percent of all users is in the segment."
+)
 class RolloutStageInput:
-    percent: float = strawberry.field(description="Of all users: 0 to 100, up to three decimals.")
+    percent: float = strawberry.field(
+        description="Percent of all users: 0 to 100, up to three decimals."
+    )
     starts_at: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="When it starts: later than the stage before. A first stage without a time"
-        " starts now.",
+        description="When the stage starts, which must be after the previous stage. A first stage"
+        " without a time starts now.",
     )
     after_seconds: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="It starts so long after the stage before, or a first stage after now; instead"
-        " of `startsAt`.",
+        description="Seconds from the start of the previous stage to the start of this one. For the"
+        " first stage: seconds from now. Use it instead of `startsAt`.",
     )
 
 
-@strawberry.input(description="Who is to be in: `percent`, or `stages`.")
+@strawberry.input(description="The plan of a rollout: either `percent` or `stages`.")
 class RolloutInput:
     percent: float | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Of all users, from now on: 0 to 100, up to three decimals.",
+        description="Percent of all users, from now on: 0 to 100, up to three decimals.",
     )
     stages: list[RolloutStageInput] | None = strawberry.field(
         default=strawberry.UNSET,
-        description="1 to 50 stages in order of time; percents may fall. Before the first one"
-        " nobody is in, also nobody of an earlier plan.",
+        description="1 to 50 stages in order of time. Percents may fall. Before the first stage the"
+        " rollout has no members, and members of an earlier plan are removed.",
     )
     enroll_new_users: bool | None = strawberry.field(
         default=True,
-        description="Whether users stored later join at once, at the percent in force.",
+        description="Whether new users join when they are stored, at the percent in force.",
     )
     expires_at: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="When the memberships that it brings in end, after the last stage. It also"
-        " becomes the end of those that an earlier plan brought in.",
+        description="When the memberships that the rollout adds end. It must be after the last"
+        " stage starts. It also applies to memberships that an earlier plan added.",
     )
 
-    def plan(self, check: InputCheck) -> Plan:
-        """Decode `rollout` of a mutation's input; after a refusal the plan is not to be used."""
+    def to_plan(self, check: InputCheck) -> Plan:
+        """Validate and decode the argument `rollout`. Do not use the plan if `check` has errors."""
         stages: list[Stage] = []
-        if _given(self.percent) and _given(self.stages):
-            check.refuse("`percent` is given too", "one of the two", "rollout", "stages")
-        elif _given(self.percent):
+        if _is_set(self.percent) and _is_set(self.stages):
+            check.refuse(
+                "both `percent` and `stages` are set", EITHER_PERCENT_OR_STAGES, "rollout", "stages"
+            )
+        elif _is_set(self.percent):
             stages = [Stage(check.value(values.percent, self.percent, "rollout", "percent"))]
-        elif _given(self.stages):
-            stages = _decoded(check, self.stages or [])
+        elif _is_set(self.stages):
+            stages = _decode_stages(check, self.stages or [])
         else:
-            check.refuse("neither `percent` nor `stages` is given", "one of the two", "rollout")
+            check.refuse(
+                "neither `percent` nor `stages` is set", EITHER_PERCENT_OR_STAGES, "rollout"
+            )
         return Plan(
             stages=stages,
             enroll_new_users=self.enroll_new_users is not False,
@@ -235,25 +255,34 @@ class RolloutInput:
         )
 
 
-def _given(value: object) -> bool:
+def _is_set(value: object) -> bool:
     return value is not None and value is not strawberry.UNSET
 
 
-def _decoded(check: InputCheck, stages: Sequence[RolloutStageInput]) -> list[Stage]:
+def _decode_stages(check: InputCheck, stages: Sequence[RolloutStageInput]) -> list[Stage]:
     if not 1 <= len(stages) <= values.MAX_STAGES:
         check.refuse(
             f"{len(stages)} stages", f"1 to {values.MAX_STAGES} stages", "rollout", "stages"
         )
         return []
-    return [_stage(check, stage, position) for position, stage in enumerate(stages)]
+    return [_decode_stage(check, stage, position) for position, stage in enumerate(stages)]
 
 
-def _stage(check: InputCheck, stage: RolloutStageInput, position: int) -> Stage:
+def _decode_stage(check: InputCheck, stage: RolloutStageInput, position: int) -> Stage:
     path = ("rollout", "stages", str(position))
-    if _given(stage.starts_at) and _given(stage.after_seconds):
-        check.refuse("`startsAt` is given too", "at most one of the two", *path, "afterSeconds")
-    elif position > 0 and not _given(stage.starts_at) and not _given(stage.after_seconds):
-        check.refuse("a stage after the first needs a time", "`startsAt` or `afterSeconds`", *path)
+    if _is_set(stage.starts_at) and _is_set(stage.after_seconds):
+        check.refuse(
+            "both `startsAt` and `afterSeconds` are set",
+            "at most one of `startsAt` and `afterSeconds`",
+            *path,
+            "afterSeconds",
+        )
+    elif position > 0 and not _is_set(stage.starts_at) and not _is_set(stage.after_seconds):
+        check.refuse(
+            "the stage is not the first and has no start time",
+            "`startsAt` or `afterSeconds`",
+            *path,
+        )
     return Stage(
         percent=check.value(values.percent, stage.percent, *path, "percent"),
         starts_at=stage.starts_at or None,
@@ -261,83 +290,99 @@ def _stage(check: InputCheck, stage: RolloutStageInput, position: int) -> Stage:
     )
 
 
-@strawberry.input(description="Which segment gets which plan.")
+@strawberry.input(description="Input of `setRollout`.")
 class SetRolloutInput:
-    slug: str = strawberry.field(description="Which segment.")
+    slug: str = strawberry.field(description="The slug of the segment.")
     rollout: RolloutInput = strawberry.field(
-        description="The plan; it replaces the one before, whatever became of that."
+        description="The new plan. It replaces the previous one, whatever its status."
     )
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Refuse unless the segment is at this version.",
+        description="If set, the change is rejected unless the segment has this version.",
     )
 
 
-@strawberry.input(description="Which rollout to pause.")
+@strawberry.input(description="Input of `pauseRollout`.")
 class PauseRolloutInput:
-    slug: str = strawberry.field(description="Which segment's.")
+    slug: str = strawberry.field(description="The slug of the segment.")
 
 
-@strawberry.input(description="Which rollout to resume.")
+@strawberry.input(description="Input of `resumeRollout`.")
 class ResumeRolloutInput:
-    slug: str = strawberry.field(description="Which segment's.")
+    slug: str = strawberry.field(description="The slug of the segment.")
 
 
-@strawberry.input(description="Which rollout to stop for good.")
+@strawberry.input(description="Input of `cancelRollout`.")
 class CancelRolloutInput:
-    slug: str = strawberry.field(description="Which segment's.")
+    slug: str = strawberry.field(description="The slug of the segment.")
     withdraw: bool | None = strawberry.field(
         default=False,
-        description="Take out whom it brought in; otherwise everybody who is in stays.",
+        description="Whether to remove the members that the rollout added. Otherwise they stay.",
     )
 
 
-@strawberry.type(description="What `setRollout` did.")
+@strawberry.type(description="Result of `setRollout`.")
 class SetRolloutPayload:
-    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
-    rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
+    segment: Segment | None = strawberry.field(
+        description="The segment. Null if the change was rejected."
+    )
+    rollout: Rollout | None = strawberry.field(
+        description="The rollout. Null if the change was rejected."
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
     )
 
 
-@strawberry.type(description="What `pauseRollout` did.")
+@strawberry.type(description="Result of `pauseRollout`.")
 class PauseRolloutPayload:
-    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
-    rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
+    segment: Segment | None = strawberry.field(
+        description="The segment. Null if the change was rejected."
+    )
+    rollout: Rollout | None = strawberry.field(
+        description="The rollout. Null if the change was rejected."
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
     )
 
 
-@strawberry.type(description="What `resumeRollout` did.")
+@strawberry.type(description="Result of `resumeRollout`.")
 class ResumeRolloutPayload:
-    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
-    rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
+    segment: Segment | None = strawberry.field(
+        description="The segment. Null if the change was rejected."
+    )
+    rollout: Rollout | None = strawberry.field(
+        description="The rollout. Null if the change was rejected."
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
     )
 
 
-@strawberry.type(description="What `cancelRollout` did.")
+@strawberry.type(description="Result of `cancelRollout`.")
 class CancelRolloutPayload:
-    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
-    rollout: Rollout | None = strawberry.field(description="Its rollout; null when refused.")
+    segment: Segment | None = strawberry.field(
+        description="The segment. Null if the change was rejected."
+    )
+    rollout: Rollout | None = strawberry.field(
+        description="The rollout. Null if the change was rejected."
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
     )
 
 
-Changed: TypeAlias = Awaitable[tuple[Any, Any]]
-"""The rows of a segment and of its rollout, once a change is made."""
+ChangedRows: TypeAlias = Awaitable[tuple[Any, Any]]
+"""The rows of a segment and of its rollout after a change."""
 
 P = TypeVar("P", SetRolloutPayload, PauseRolloutPayload, ResumeRolloutPayload, CancelRolloutPayload)
 
 
-async def _answer(
-    info: Info, payload: type[P], check: InputCheck, change: Callable[[WriteSession], Changed]
+async def _run_mutation(
+    info: Info, payload: type[P], check: InputCheck, change: Callable[[WriteSession], ChangedRows]
 ) -> P:
-    """Run a change of a rollout whose input is decoded, and tell what came of it."""
+    """Run `change` in a transaction if the input is valid; return the payload."""
     try:
         check.done()
         segment, rollout = await info.context.database.transaction(change)
@@ -350,8 +395,8 @@ async def _answer(
 class RolloutMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Give a segment a plan that a percent of all users is in. It begins at once, or"
-        " when its first stage is due; workers carry it out. Needs EDITOR.",
+        description="Put a percent of all users into a segment. The rollout begins now or when its"
+        " first stage starts; workers add and remove the members. Needs EDITOR.",
     )
     async def set_rollout(
         self,
@@ -360,11 +405,11 @@ class RolloutMutations:
     ) -> SetRolloutPayload | None:
         check = InputCheck()
         slug = check.value(values.slug, input.slug, "slug")
-        plan = input.rollout.plan(check)
+        plan = input.rollout.to_plan(check)
         version = check.optional(
             values.version, input.expected_version, "expectedVersion", absent=None
         )
-        return await _answer(
+        return await _run_mutation(
             info,
             SetRolloutPayload,
             check,
@@ -379,8 +424,8 @@ class RolloutMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Hold a rollout: the pass under way stops within a chunk, and the stages ahead"
-        " are put off by as long as the pause lasts. Needs EDITOR.",
+        description="Pause a rollout. The current pass stops after its current chunk, and the"
+        " stages that have not started are delayed by the length of the pause. Needs EDITOR.",
     )
     async def pause_rollout(
         self,
@@ -389,7 +434,7 @@ class RolloutMutations:
     ) -> PauseRolloutPayload | None:
         check = InputCheck()
         slug = check.value(values.slug, input.slug, "slug")
-        return await _answer(
+        return await _run_mutation(
             info,
             PauseRolloutPayload,
             check,
@@ -398,7 +443,7 @@ class RolloutMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Go on where a rollout was paused, or where it failed. Needs EDITOR.",
+        description="Resume a rollout that is paused or has failed. Needs EDITOR.",
     )
     async def resume_rollout(
         self,
@@ -407,7 +452,7 @@ class RolloutMutations:
     ) -> ResumeRolloutPayload | None:
         check = InputCheck()
         slug = check.value(values.slug, input.slug, "slug")
-        return await _answer(
+        return await _run_mutation(
             info,
             ResumeRolloutPayload,
             check,
@@ -416,7 +461,7 @@ class RolloutMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Stop a rollout for good. Who is in stays, unless it is withdrawn."
+        description="Stop a rollout permanently. Its members stay unless `withdraw` is true."
         " Needs EDITOR.",
     )
     async def cancel_rollout(
@@ -426,7 +471,7 @@ class RolloutMutations:
     ) -> CancelRolloutPayload | None:
         check = InputCheck()
         slug = check.value(values.slug, input.slug, "slug")
-        return await _answer(
+        return await _run_mutation(
             info,
             CancelRolloutPayload,
             check,

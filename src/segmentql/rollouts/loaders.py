@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class RolloutBySegment(Loader[int, "Rollout | None"]):
-    """The rollout of a segment, by the segment's number; None where it has none."""
+    """The rollout of each segment, by segment id; None if the segment has no rollout."""
 
     async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Rollout]":
-        from segmentql.rollouts.api import Rollout  # noqa: PLC0415 - it has counts, from here
+        from segmentql.rollouts.api import Rollout  # noqa: PLC0415 - api imports this module
 
         rows = await service.rollouts_by_segment(session, keys)
         return {segment_id: Rollout.from_row(row) for segment_id, row in rows.items()}
@@ -27,9 +27,9 @@ class RolloutBySegment(Loader[int, "Rollout | None"]):
 
 
 class RolloutCounts(Loader[int, Row[Any]]):
-    """How many a rollout has brought in, and how many are excluded, by the segment's number."""
+    """The `enrolled` and `excluded` counts of each rollout, by segment id."""
 
-    max_keys = 20  # each may take long, and a time-out is everybody's who shares the statement
+    max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
 
     async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, Row[Any]]:
         return await service.rollout_counts(session, keys)

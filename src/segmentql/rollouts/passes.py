@@ -1,13 +1,15 @@
-"""How workers carry out a rollout: one pass for each stage, in chunks.
+"""The work of a rollout: one pass over all users for each stage, in chunks.
 
-A pass begins (`claim`), finds who is of its sample (`take_sample`), and then goes through all
-users in order of their numbers (`work_chunk`): it puts in those of the sample, and takes out those
-beyond it whom the rollout had brought in, if the percent is not the highest so far. What a chunk
-wrote and how far it came are committed together, under the lock of the rollout's row: so chunks of
-one rollout never overlap, and whoever comes after a crash goes on where it was.
+A pass has three kinds of steps. `_begin_pass` stores the stage and the percent. `take_sample` finds
+the bound of the sample (see `sampling.py`). `_work_chunk` then goes through all users in order of
+their ids, one chunk for each transaction. It adds the users of the sample. If the percent is not
+above every percent so far, it also removes the members outside the sample that the rollout added.
 
-A new plan, the next stage or a withdrawal begins another pass; what is under way for the old one
-finds the pass' number changed and writes nothing.
+A chunk commits its changes and its cursor together, under the lock of the rollout's row. So two
+chunks of one rollout never overlap, and after a crash the next worker continues at the cursor.
+
+A new plan, the next stage and a withdrawal each begin another pass with a new pass number. A sample
+of an earlier pass number is discarded.
 """
 
 import asyncio
@@ -23,53 +25,56 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
 from segmentql.moments import CHANGE_BY_ROLLOUT
-from segmentql.rollouts.selection import BOUND
+from segmentql.rollouts.sampling import BOUND_QUERY
 from segmentql.rollouts.service import (
     FROM_ROLLOUTS,
     ROLLOUT_COLUMNS,
     WORK_DUE,
-    announce_end,
-    announce_stages,
+    enqueue_expiry,
+    enqueue_stage_starts,
 )
 from segmentql.segments.service import QUEUE_OF_SEGMENT
 from segmentql.tables import PassPhase, RolloutState
 
 CHUNK_USERS: Final = 20_000
-"""Users that one transaction looks at: a few tenths of a second if all of them join."""
+"""Users in one chunk. If all of them join, the transaction takes a few tenths of a second."""
 
 MAX_FAILURES: Final = 5
-"""Tries that fail one after another before the rollout is `FAILED`."""
+"""Consecutive failed attempts after which the rollout is `FAILED`."""
 
-SAMPLE_SECONDS: Final = 600
-"""How long taking a sample may take: some 0.8 s a million users."""
+SAMPLE_TIMEOUT_SECONDS: Final = 600
+"""Time limit for taking a sample, which takes about 0.8 s per million users."""
 
-STORING_SECONDS: Final = 30
-"""How long one try waits for others to have stored their users; a bulk load may take longer."""
+INSERT_WAIT_SECONDS: Final = 30
+"""How long one attempt waits for in-flight inserts of users. A bulk load may take longer."""
 
-POLL_SECONDS: Final = 0.01
-EARLY_SECONDS: Final = 1
-STALE_SECONDS: Final = 2
-"""After so long without progress the scheduler takes the messages for lost."""
+POLL_INTERVAL_SECONDS: Final = 0.01
+EARLY_TOLERANCE_SECONDS: Final = 1
+"""How early the message that starts a stage may arrive because clocks differ."""
 
-SAMPLING_CLASS: Final = 7002
+STALLED_AFTER_SECONDS: Final = 2
+"""If a rollout makes no progress for this long, the scheduler assumes that its message is lost."""
 
-# Whoever adds to a segment queues with those who delete it; see segments/service.py. The rollout's
-# row after that; another worker's chunk is not waited for, for it sends the next message.
+SAMPLING_LOCK_CLASS: Final = 7002
+
+# Every transaction that adds members first takes the segment's advisory lock (segments/service.py),
+# then the lock of the rollout's row. SKIP LOCKED: the worker that holds the row enqueues the next
+# message itself.
 _CLAIM = text(f"""
-WITH queued AS MATERIALIZED (
+WITH segment_lock AS MATERIALIZED (
     SELECT id, pg_advisory_xact_lock_shared({QUEUE_OF_SEGMENT})
-    FROM (SELECT CAST(:segment_id AS bigint) AS id) AS named
+    FROM (SELECT CAST(:segment_id AS bigint) AS id) AS requested
 ), live AS MATERIALIZED (
-    SELECT s.id FROM segments s JOIN queued USING (id)
+    SELECT s.id FROM segments s JOIN segment_lock USING (id)
     WHERE s.deleted_at IS NULL FOR KEY SHARE OF s
 )
 SELECT r.segment_id FROM rollouts r JOIN live ON live.id = r.segment_id
 FOR NO KEY UPDATE OF r SKIP LOCKED
 """)
 
-_READ = text(f"SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = :segment_id")
+_READ_ROLLOUT = text(f"SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = :segment_id")
 
-_BEGIN = text("""
+_BEGIN_PASS = text("""
 UPDATE rollouts SET
     pass_number = pass_number + 1, phase = 'SAMPLING', stage = :stage, percent = :percent,
     takes_out = :takes_out, reach = :reach, cursor_user_id = 0, users_total = 0, users_seen = 0,
@@ -79,29 +84,29 @@ WHERE segment_id = :segment_id
 RETURNING pass_number
 """)
 
-# By itself, for it takes no time from those who wait for answers to have it sooner.
-_ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
+# Disable parallel workers to leave CPU for requests.
+_DISABLE_PARALLEL_QUERY = text("SET LOCAL max_parallel_workers_per_gather = 0")
 
-_TRY_SAMPLING = text(f"""
+_TRY_SAMPLING_LOCK = text(f"""
 SELECT pg_try_advisory_xact_lock(
-    {SAMPLING_CLASS}, CAST(CAST(:segment_id AS bigint) % 2147483647 AS integer))
+    {SAMPLING_LOCK_CLASS}, CAST(CAST(:segment_id AS bigint) % 2147483647 AS integer))
 """)
 
 _LAST_ARRIVAL = text("""
 SELECT coalesce(pg_sequence_last_value(CAST('users_arrival_seq' AS regclass)), 0)
 """)
 
-# Transactions that have stored users, or are about to.
-_STORING = text("""
+# Transactions that have inserted users, or are about to: they hold a lock on the table.
+_INFLIGHT_INSERTS = text("""
 SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation = CAST('users' AS regclass) AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """)
 
-_BOUND = text(BOUND)
+_FIND_BOUND = text(BOUND_QUERY)
 
-_NOBODY = text("""
+_EMPTY_SAMPLE = text("""
 SELECT count(*) AS users_total, CAST(-1 AS bigint) AS bound_hash, CAST(0 AS bigint) AS bound_user_id
 FROM memberships WHERE segment_id = :segment_id AND cause = 'ROLLOUT'
 """)
@@ -113,91 +118,91 @@ UPDATE rollouts SET
 WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
 """)
 
-# Who of the next users must be put in, taken out, or given another end. They are locked, as by
-# everybody who changes memberships; the next statement sees what was committed meanwhile.
-_RANGE_OF_USERS = """
+# The changes that the next users need: add, remove, or set another expiry. This locks those users,
+# as every change of memberships does. The next statement sees what was committed before the lock.
+_NEXT_USERS = """
 SELECT id, (rollout_hash_v1(:segment_id, id), id)
     <= (CAST(:bound_hash AS bigint), CAST(:bound_user_id AS bigint)) AS in_sample
 FROM users WHERE id > :cursor_user_id AND arrival <= :last_arrival
 ORDER BY id LIMIT :rows
 """
-_RANGE_OF_MEMBERS = """
+_NEXT_MEMBERS = """
 SELECT user_id AS id, false AS in_sample
 FROM memberships
 WHERE segment_id = :segment_id AND user_id > :cursor_user_id AND cause = 'ROLLOUT'
 ORDER BY user_id LIMIT :rows
 """
-_LOOK = """
-WITH range AS MATERIALIZED (
-    {range}
-), ends AS MATERIALIZED (
-    SELECT count(*) AS seen, max(id) AS last_id FROM range
+_FIND_CHANGES = """
+WITH scanned AS MATERIALIZED (
+    {scan}
+), summary AS MATERIALIZED (
+    SELECT count(*) AS seen, max(id) AS last_id FROM scanned
 ), member AS MATERIALIZED (
     SELECT user_id AS id, cause, expires_at FROM memberships
     WHERE segment_id = :segment_id AND user_id > :cursor_user_id
-      AND user_id <= (SELECT last_id FROM ends)
+      AND user_id <= (SELECT last_id FROM summary)
       AND (expires_at IS NULL OR expires_at > now())
 ), excluded AS MATERIALIZED (
     SELECT user_id AS id FROM exclusions
     WHERE segment_id = :segment_id AND user_id > :cursor_user_id
-      AND user_id <= (SELECT last_id FROM ends)
-), wanted AS MATERIALIZED (
-    -- FULL JOIN, here and below, for it is never done row by row: the planner may not have heard
-    -- yet of members who have just come.
+      AND user_id <= (SELECT last_id FROM summary)
+), planned AS MATERIALIZED (
+    -- FULL JOIN, here and below, because the planner never runs it as a nested loop. Its statistics
+    -- may not include the newest members yet.
     SELECT id, CASE
-        WHEN r.in_sample IS NULL THEN NULL  -- not of this range
-        WHEN m.cause IS NULL THEN CASE WHEN r.in_sample AND e.id IS NULL THEN 'in' END
+        WHEN s.in_sample IS NULL THEN NULL  -- not scanned
+        WHEN m.cause IS NULL THEN CASE WHEN s.in_sample AND e.id IS NULL THEN 'add' END
         WHEN m.cause <> 'ROLLOUT' THEN NULL
-        WHEN NOT r.in_sample AND CAST(:takes_out AS boolean) THEN 'out'
-        WHEN m.expires_at IS DISTINCT FROM CAST(:expires_at AS timestamptz) THEN 'end'
+        WHEN NOT s.in_sample AND CAST(:takes_out AS boolean) THEN 'remove'
+        WHEN m.expires_at IS DISTINCT FROM CAST(:expires_at AS timestamptz) THEN 'set_expiry'
         END AS change
-    FROM range r FULL JOIN member m USING (id) FULL JOIN excluded e USING (id)
+    FROM scanned s FULL JOIN member m USING (id) FULL JOIN excluded e USING (id)
 ), locked AS MATERIALIZED (
-    SELECT u.id FROM users u  -- an array, for the planner would rather read all users than join
-    WHERE u.id = ANY(ARRAY(SELECT id FROM wanted WHERE change IS NOT NULL))
+    SELECT u.id FROM users u  -- An array, because the planner would scan all users for a join.
+    WHERE u.id = ANY(ARRAY(SELECT id FROM planned WHERE change IS NOT NULL))
     ORDER BY u.id FOR NO KEY UPDATE
-), agreed AS MATERIALIZED (
+), confirmed AS MATERIALIZED (
     SELECT id, CASE WHEN locked.id IS NOT NULL THEN change END AS change
-    FROM wanted FULL JOIN locked USING (id)
+    FROM planned FULL JOIN locked USING (id)
 )
 SELECT seen, coalesce(last_id, 0) AS last_id,
-    (SELECT array_agg(id) FILTER (WHERE change = 'in') FROM agreed) AS put_in,
-    (SELECT array_agg(id) FILTER (WHERE change = 'out') FROM agreed) AS take_out,
-    (SELECT array_agg(id) FILTER (WHERE change = 'end') FROM agreed) AS move_end
-FROM ends
+    (SELECT array_agg(id) FILTER (WHERE change = 'add') FROM confirmed) AS to_add,
+    (SELECT array_agg(id) FILTER (WHERE change = 'remove') FROM confirmed) AS to_remove,
+    (SELECT array_agg(id) FILTER (WHERE change = 'set_expiry') FROM confirmed) AS to_set_expiry
+FROM summary
 """
-_LOOK_AT_USERS = text(_LOOK.format(range=_RANGE_OF_USERS))
-_LOOK_AT_MEMBERS = text(_LOOK.format(range=_RANGE_OF_MEMBERS))
+_FIND_CHANGES_OF_USERS = text(_FIND_CHANGES.format(scan=_NEXT_USERS))
+_FIND_CHANGES_OF_MEMBERS = text(_FIND_CHANGES.format(scan=_NEXT_MEMBERS))
 
-# Each change asks again what it stands on. An end that has passed by now is now: until now
-# everybody was told that they are in.
-_WRITE = text(f"""
+# Each change checks its conditions again. If the new expiry has already passed, the membership ends
+# at this moment instead, because until now every read returned it as active.
+_APPLY_CHANGES = text(f"""
 WITH {CHANGE_BY_ROLLOUT},
-taken_out AS (
+removed AS (
     DELETE FROM memberships m USING change
-    WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:take_out AS bigint[]))
+    WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:to_remove AS bigint[]))
       AND m.cause = 'ROLLOUT'
-), moved AS (
+), expiry_set AS (
     UPDATE memberships m
     SET updated_at = change.at, expires_at = CASE
         WHEN CAST(:expires_at AS timestamptz) < change.at THEN change.at
         ELSE CAST(:expires_at AS timestamptz) END
     FROM change
-    WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:move_end AS bigint[]))
+    WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:to_set_expiry AS bigint[]))
       AND m.cause = 'ROLLOUT' AND (m.expires_at IS NULL OR m.expires_at > change.at)
-), put_in AS (
+), added AS (
     INSERT INTO memberships AS m
         (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor)
     SELECT user_id, :segment_id, change.at, change.at, CAST(:expires_at AS timestamptz), 'ROLLOUT',
         CAST(:actor AS text)
-    FROM change, unnest(CAST(:put_in AS bigint[])) AS chosen (user_id)
+    FROM change, unnest(CAST(:to_add AS bigint[])) AS requested (user_id)
     WHERE (CAST(:expires_at AS timestamptz) IS NULL OR :expires_at > change.at)
       AND NOT EXISTS (
         SELECT FROM exclusions e
-        WHERE e.user_id = chosen.user_id AND e.segment_id = :segment_id)
+        WHERE e.user_id = requested.user_id AND e.segment_id = :segment_id)
     ORDER BY user_id
     ON CONFLICT (user_id, segment_id) DO UPDATE SET
-        -- It had run out: a new membership, as when somebody is added again by hand.
+        -- The old membership has expired: rejoining creates a new one.
         id = excluded.id,
         joined_at = greatest(excluded.joined_at, m.expires_at + interval '1 microsecond'),
         updated_at = excluded.updated_at, expires_at = excluded.expires_at,
@@ -207,14 +212,14 @@ taken_out AS (
 SELECT 1
 """)
 
-_MOVE_ON = text("""
+_SAVE_PROGRESS = text("""
 UPDATE rollouts SET
     cursor_user_id = :cursor_user_id, users_seen = least(users_seen + :seen, users_total),
     failures = 0, touched_at = clock_timestamp()
 WHERE segment_id = :segment_id
 """)
 
-_FINISH = text("""
+_FINISH_PASS = text("""
 WITH stage AS (
     UPDATE rollout_stages SET done_at = clock_timestamp()
     WHERE segment_id = :segment_id AND number = :stage AND :carried_out
@@ -227,7 +232,7 @@ UPDATE rollouts SET
 WHERE segment_id = :segment_id
 """)
 
-_NOTE_FAILURE = text(f"""
+_RECORD_FAILURE = text(f"""
 UPDATE rollouts SET
     failures = failures + 1, touched_at = clock_timestamp(),
     state = CASE WHEN failures + 1 >= {MAX_FAILURES} THEN 'FAILED' ELSE state END,
@@ -235,28 +240,28 @@ UPDATE rollouts SET
 WHERE segment_id = :segment_id AND state IN ('ACTIVE', 'WITHDRAWING')
 """)
 
-_DUE = text(f"""
+_FIND_DUE = text(f"""
 SELECT r.segment_id {FROM_ROLLOUTS}
 WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND {WORK_DUE}
-  AND r.touched_at < statement_timestamp() - make_interval(secs => {STALE_SECONDS})
+  AND r.touched_at < statement_timestamp() - make_interval(secs => {STALLED_AFTER_SECONDS})
 ORDER BY r.touched_at LIMIT 100
 """)
 
-# A rollout whose work is under way is due when it has made no progress for a while.
+# A rollout with work in progress is due once it is stalled.
 _SECONDS_TO_NEXT = text(f"""
 SELECT CAST(extract(epoch FROM min(greatest(
-    CASE WHEN NOT {WORK_DUE} THEN schedule.starts[schedule.current + 1] END,
-    r.touched_at + make_interval(secs => {STALE_SECONDS})
+    CASE WHEN NOT {WORK_DUE} THEN schedule.start_times[schedule.current + 1] END,
+    r.touched_at + make_interval(secs => {STALLED_AFTER_SECONDS})
 )) - statement_timestamp()) AS float8)
 {FROM_ROLLOUTS}
 WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND s.deleted_at IS NULL
-  AND ({WORK_DUE} OR schedule.current < cardinality(schedule.starts))
+  AND ({WORK_DUE} OR schedule.current < cardinality(schedule.start_times))
 """)
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """A pass that has begun and whose sample is to be taken."""
+class PendingSample:
+    """A pass that has begun and has no sample yet."""
 
     segment_id: int
     pass_number: int
@@ -265,7 +270,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """Who is of a pass' sample: those up to the bound, of the users up to the last arrival."""
+    """The sample of a pass: the users up to `last_arrival` whose (hash, id) is within the bound."""
 
     last_arrival: int
     bound_hash: int
@@ -273,114 +278,122 @@ class Sample:
     users_total: int
 
 
-class Next(enum.Enum):
-    """What is to be done after a step."""
+class StepOutcome(enum.Enum):
+    """Whether the worker should run another step now."""
 
-    STEP = "STEP"
-    NOTHING = "NOTHING"
+    MORE_WORK = "MORE_WORK"
+    NO_WORK = "NO_WORK"
 
 
-async def advance(session: WriteSession, segment_id: int) -> Sampling | Next:
-    """Do one step of a rollout's work, if some is due; what is to be done after it.
+async def advance(session: WriteSession, segment_id: int) -> PendingSample | StepOutcome:
+    """Run one step of a rollout, if one is due: begin a pass, or work one chunk.
 
-    A step begins a pass, whose sample is then to be taken, or works a chunk. Nothing is done, nor
-    to be done, while another worker is at this rollout.
+    If another worker holds the rollout, do nothing.
+
+    Returns:
+        The pending sample if the pass needs one next, otherwise whether another step is due.
     """
     if (await session.execute(_CLAIM, {"segment_id": segment_id})).one_or_none() is None:
-        return Next.NOTHING
-    rollout = (await session.execute(_READ, {"segment_id": segment_id})).one()
+        return StepOutcome.NO_WORK
+    rollout = (await session.execute(_READ_ROLLOUT, {"segment_id": segment_id})).one()
     if not rollout.work_due:
-        _come_again_if_early(session, rollout)
-        return Next.NOTHING
+        _reschedule_if_early(session, rollout)
+        return StepOutcome.NO_WORK
     if rollout.phase == PassPhase.DUE or (
         rollout.state == RolloutState.ACTIVE and rollout.current > rollout.stage
     ):
-        return await _begin(session, rollout)
+        return await _begin_pass(session, rollout)
     if rollout.phase == PassPhase.SAMPLING:
-        return Sampling(segment_id, rollout.pass_number, rollout.pass_percent)
+        return PendingSample(segment_id, rollout.pass_number, rollout.pass_percent)
     return await _work_chunk(session, rollout)
 
 
-def _come_again_if_early(session: WriteSession, rollout: Row[Any]) -> None:
-    """Clocks differ: a message for a stage may come a moment before the database has it due."""
-    ahead = rollout.starts[rollout.current : rollout.current + 1]
-    if rollout.state == RolloutState.ACTIVE and ahead:
-        delay = (ahead[0] - rollout.read_at).total_seconds()
-        if delay <= EARLY_SECONDS:
+def _reschedule_if_early(session: WriteSession, rollout: Row[Any]) -> None:
+    """Send the message again if it arrived just before the next stage starts.
+
+    The clock of Redis or of a worker may be ahead of the database's clock.
+    """
+    next_starts = rollout.start_times[rollout.current : rollout.current + 1]
+    if rollout.state == RolloutState.ACTIVE and next_starts:
+        delay = (next_starts[0] - rollout.read_at).total_seconds()
+        if delay <= EARLY_TOLERANCE_SECONDS:
             session.after_commit(
                 Message(START_ROLLOUT_STAGE, (rollout.segment_id,), delay_seconds=delay)
             )
 
 
-async def _begin(session: WriteSession, rollout: Row[Any]) -> Sampling:
+async def _begin_pass(session: WriteSession, rollout: Row[Any]) -> PendingSample:
     withdraws = rollout.state == RolloutState.WITHDRAWING
     stage: int = rollout.current
     percent = Decimal(0) if withdraws or stage == 0 else rollout.percents[stage - 1]
-    # New users may have joined for the stages that are passed over.
-    passed_over: Sequence[Decimal] = rollout.percents[max(rollout.stage, 0) : max(stage - 1, 0)]
-    reach: Decimal = max([rollout.reach, *passed_over])
-    number: int = (
+    # New users may have joined at the percents of the skipped stages.
+    skipped: Sequence[Decimal] = rollout.percents[max(rollout.stage, 0) : max(stage - 1, 0)]
+    max_percent: Decimal = max([rollout.reach, *skipped])
+    pass_number: int = (
         await session.execute(
-            _BEGIN,
+            _BEGIN_PASS,
             {
                 "segment_id": rollout.segment_id,
                 "stage": stage,
                 "percent": percent,
-                "takes_out": withdraws or percent <= reach,
-                "reach": max(reach, percent),
+                "takes_out": withdraws or percent <= max_percent,
+                "reach": max(max_percent, percent),
             },
         )
     ).scalar_one()
-    return Sampling(rollout.segment_id, number, percent)
+    return PendingSample(rollout.segment_id, pass_number, percent)
 
 
-async def take_sample(session: ReadSession, sampling: Sampling) -> Sample | None:
+async def take_sample(session: ReadSession, pending: PendingSample) -> Sample | None:
     """Find the bound of a pass' sample, in one transaction.
 
-    None if another worker is at it, or somebody has been storing users for longer than
-    `STORING_SECONDS`: then it is the scheduler's to have it tried again.
+    The pass is already committed, so every transaction that inserts users from now on sees it and
+    decides itself whether they join. Transactions that are inserting users now may not have seen
+    it. Therefore this waits for them, and then counts all users up to the last arrival. So each
+    user is either counted here or was checked against the pass when it was inserted, never both.
 
-    The pass is committed, so whoever stores a user from now on sees it, and decides by it whether
-    the user joins. Those who are storing users now may not have seen it: they are waited for, and
-    then all users up to the last arrival can be seen. So every user is either of the sample's
-    N, or was met by the rollout when it was stored; none is both or neither.
+    Returns:
+        The sample, or None if another worker is taking it or if in-flight inserts took longer than
+        `INSERT_WAIT_SECONDS`. The scheduler then sends another message.
     """
-    values = {"segment_id": sampling.segment_id, "percent": sampling.percent}
-    if not (await session.execute(_TRY_SAMPLING, values)).scalar_one():
+    values = {"segment_id": pending.segment_id, "percent": pending.percent}
+    if not (await session.execute(_TRY_SAMPLING_LOCK, values)).scalar_one():
         return None
-    await session.execute(_ALONE)
+    await session.execute(_DISABLE_PARALLEL_QUERY)
     last_arrival: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
-    if not await _those_storing_are_done(session):
+    if not await _wait_for_inflight_inserts(session):
         return None
     found = (
         await session.execute(
-            _BOUND if sampling.percent else _NOBODY, {**values, "last_arrival": last_arrival}
+            _FIND_BOUND if pending.percent else _EMPTY_SAMPLE,
+            {**values, "last_arrival": last_arrival},
         )
     ).one()
     return Sample(last_arrival, found.bound_hash, found.bound_user_id, found.users_total)
 
 
-async def _those_storing_are_done(session: ReadSession) -> bool:
-    storing = set((await session.execute(_STORING)).scalars())
-    give_up_at = time.monotonic() + STORING_SECONDS
-    while storing and time.monotonic() < give_up_at:
-        await asyncio.sleep(POLL_SECONDS)
-        storing &= set((await session.execute(_STORING)).scalars())
-    return not storing
+async def _wait_for_inflight_inserts(session: ReadSession) -> bool:
+    """Wait for the transactions that are inserting users now; return whether all have ended."""
+    inflight = set((await session.execute(_INFLIGHT_INSERTS)).scalars())
+    deadline = time.monotonic() + INSERT_WAIT_SECONDS
+    while inflight and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        inflight &= set((await session.execute(_INFLIGHT_INSERTS)).scalars())
+    return not inflight
 
 
-async def store_sample(session: WriteSession, sampling: Sampling, sample: Sample) -> None:
-    """Let the chunks of a pass begin, unless there is another pass by now."""
-    await session.execute(_STORE_SAMPLE, {**asdict(sampling), **asdict(sample)})
+async def store_sample(session: WriteSession, pending: PendingSample, sample: Sample) -> None:
+    """Store the sample, so that the chunks can begin, unless another pass has begun."""
+    await session.execute(_STORE_SAMPLE, {**asdict(pending), **asdict(sample)})
 
 
-async def hand_over(session: WriteSession, segment_id: int) -> None:
-    """Have a message sent for the next step, which any worker may take."""
+async def enqueue_continuation(session: WriteSession, segment_id: int) -> None:
+    """Enqueue a message for the next step, which any worker may run."""
     session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
 
 
-async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> Next:
-    values = {
+async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> StepOutcome:
+    parameters = {
         "segment_id": rollout.segment_id,
         "cursor_user_id": rollout.cursor_user_id,
         "takes_out": rollout.takes_out,
@@ -393,39 +406,39 @@ async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> Next:
             "bound_hash": rollout.bound_hash,
             "bound_user_id": rollout.bound_user_id,
         }
-        looked = (await session.execute(_LOOK_AT_USERS, {**values, **sample})).one()
-    else:  # nobody is of the sample: the members are enough to look at
-        looked = (await session.execute(_LOOK_AT_MEMBERS, values)).one()
-    if looked.put_in or looked.take_out or looked.move_end:
+        changes = (await session.execute(_FIND_CHANGES_OF_USERS, {**parameters, **sample})).one()
+    else:  # The sample is empty, so that only members can need a change.
+        changes = (await session.execute(_FIND_CHANGES_OF_MEMBERS, parameters)).one()
+    if changes.to_add or changes.to_remove or changes.to_set_expiry:
         await session.execute(
-            _WRITE,
+            _APPLY_CHANGES,
             {
                 "segment_id": rollout.segment_id,
                 "actor": rollout.actor,
                 "expires_at": rollout.expires_at,
-                "put_in": looked.put_in or [],
-                "take_out": looked.take_out or [],
-                "move_end": looked.move_end or [],
+                "to_add": changes.to_add or [],
+                "to_remove": changes.to_remove or [],
+                "to_set_expiry": changes.to_set_expiry or [],
             },
         )
-    if looked.seen < CHUNK_USERS:
-        await _finish(session, rollout)
-        return Next.NOTHING
+    if changes.seen < CHUNK_USERS:
+        await _finish_pass(session, rollout)
+        return StepOutcome.NO_WORK
     await session.execute(
-        _MOVE_ON,
+        _SAVE_PROGRESS,
         {
             "segment_id": rollout.segment_id,
-            "cursor_user_id": looked.last_id,
-            "seen": looked.seen,
+            "cursor_user_id": changes.last_id,
+            "seen": changes.seen,
         },
     )
-    return Next.STEP
+    return StepOutcome.MORE_WORK
 
 
-async def _finish(session: WriteSession, rollout: Row[Any]) -> None:
+async def _finish_pass(session: WriteSession, rollout: Row[Any]) -> None:
     withdraws = rollout.state == RolloutState.WITHDRAWING
     await session.execute(
-        _FINISH,
+        _FINISH_PASS,
         {
             "segment_id": rollout.segment_id,
             "stage": rollout.stage,
@@ -434,21 +447,21 @@ async def _finish(session: WriteSession, rollout: Row[Any]) -> None:
         },
     )
     if not withdraws:
-        announce_stages(session, rollout)
-        announce_end(session, rollout)
+        enqueue_stage_starts(session, rollout)
+        enqueue_expiry(session, rollout)
 
 
-async def note_failure(session: WriteSession, segment_id: int, reason: str) -> None:
-    """Count a try that failed; after `MAX_FAILURES` without progress the rollout has failed."""
-    await session.execute(_NOTE_FAILURE, {"segment_id": segment_id, "reason": reason})
+async def record_failure(session: WriteSession, segment_id: int, reason: str) -> None:
+    """Count a failed attempt. After `MAX_FAILURES` without progress the rollout is `FAILED`."""
+    await session.execute(_RECORD_FAILURE, {"segment_id": segment_id, "reason": reason})
 
 
-async def due_rollouts(session: ReadSession) -> list[int]:
-    """The segments, 100 at most, whose rollouts have work to do that nobody has lately done."""
-    return list((await session.execute(_DUE)).scalars())
+async def find_due_rollouts(session: ReadSession) -> list[int]:
+    """Return up to 100 ids of segments whose rollouts have work due but are stalled."""
+    return list((await session.execute(_FIND_DUE)).scalars())
 
 
 async def seconds_to_next(session: ReadSession) -> float | None:
-    """Return how soon a rollout is due that is not due now; None if there is no such rollout."""
+    """Return the seconds until the scheduler should look for due rollouts; None if none will be."""
     seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
     return seconds

@@ -1,4 +1,4 @@
-"""What a rollout's plan may be, and when its stages start."""
+"""The plan of a rollout: its stages, its expiry, and the rules for both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from typing import Final
 from segmentql.errors import InvalidInput, Refused
 from segmentql.values import MAX_TTL_SECONDS, TTL_ALLOWED
 
-SPAN: Final = timedelta(seconds=MAX_TTL_SECONDS)
-START_ALLOWED: Final = f"within {MAX_TTL_SECONDS} seconds of now, before or after"
+MAX_START_OFFSET: Final = timedelta(seconds=MAX_TTL_SECONDS)
+ALLOWED_START: Final = f"at most {MAX_TTL_SECONDS} seconds before or after now"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """From some moment on, this percent of all users is in.
+    """One step of a plan: a percent of all users, and when it comes into force.
 
-    `starts_at` or `after`, not both; neither only in a plan's first stage, which then starts now.
+    A stage has either `starts_at` or `after`. The first stage may have neither: it starts now.
     """
 
     percent: Decimal
@@ -27,49 +27,61 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an analyst asks for; `stages` are in order of time, at least one."""
+    """A requested rollout. It has at least one stage, and the stages are in order of time."""
 
     stages: Sequence[Stage]
     enroll_new_users: bool = True
     expires_at: datetime | None = None
 
 
-def starts(plan: Plan, now: datetime) -> list[datetime]:
-    """When each stage starts, if the plan is made `now`; each after the one before.
+def schedule(plan: Plan, now: datetime) -> list[datetime]:
+    """Return when each stage starts, if the plan is set `now`.
 
     Raises:
-        Refused: a stage out of order or out of range, or an end not after the last stage.
+        Refused: a stage is out of order or out of range, or the expiry is not after the last stage.
     """
     refusals: list[InvalidInput] = []
-    found: list[datetime] = []
+    start_times: list[datetime] = []
     for position, stage in enumerate(plan.stages):
-        before = found[-1] if found else now
+        previous = start_times[-1] if start_times else now
         try:
-            start = stage.starts_at or before + (stage.after or timedelta(0))
-        except OverflowError:  # past the year 9999
+            start = stage.starts_at or previous + (stage.after or timedelta(0))
+        except OverflowError:  # after the year 9999
             start = datetime.max.replace(tzinfo=now.tzinfo)
         field = "startsAt" if stage.starts_at else "afterSeconds"
         path = ("rollout", "stages", str(position), field)
-        if found and start <= before:
+        if start_times and start <= previous:
             refusals.append(
-                InvalidInput(path, "it is not later than the stage before", "a later moment")
+                InvalidInput(
+                    path,
+                    "the stage does not start after the previous stage",
+                    "a time after the start of the previous stage",
+                )
             )
-        elif not now - SPAN <= start <= now + SPAN:
-            refusals.append(InvalidInput(path, "it is out of range", START_ALLOWED))
-        found.append(start)
+        elif not now - MAX_START_OFFSET <= start <= now + MAX_START_OFFSET:
+            refusals.append(InvalidInput(path, "the start is out of range", ALLOWED_START))
+        start_times.append(start)
     if plan.expires_at is not None:
-        refusals += _wrong_with_end(plan.expires_at, now, found)
+        refusals += _check_expiry(plan.expires_at, now, start_times)
     if refusals:
         raise Refused(*refusals)
-    return found
+    return start_times
 
 
-def _wrong_with_end(end: datetime, now: datetime, starts: Sequence[datetime]) -> list[InvalidInput]:
+def _check_expiry(
+    expires_at: datetime, now: datetime, start_times: Sequence[datetime]
+) -> list[InvalidInput]:
     path = ("rollout", "expiresAt")
-    remaining = end - now
-    if not timedelta(seconds=1) <= remaining <= SPAN:
+    remaining = expires_at - now
+    if not timedelta(seconds=1) <= remaining <= MAX_START_OFFSET:
         problem = f"{remaining.total_seconds():.6f} seconds from now"
         return [InvalidInput(path, problem, TTL_ALLOWED)]
-    if end <= max(starts):
-        return [InvalidInput(path, "the last stage starts no earlier", "after the last stage")]
+    if expires_at <= max(start_times):
+        return [
+            InvalidInput(
+                path,
+                "the last stage does not start before this time",
+                "a time after the last stage starts",
+            )
+        ]
     return []

@@ -1,7 +1,8 @@
-"""What people do to a rollout, and what they read of it.
+"""Operations on rollouts (set, pause, resume, cancel), and reads.
 
-The row says what was decided and how far a pass is; what is in force, a rollout's status and its
-stages' follow from that, the schedule and PostgreSQL's clock, whether or not a worker came by.
+The table stores decisions and the progress of the current pass. The status, the percent in force
+and the status of each stage are computed on read from the schedule and PostgreSQL's clock. So they
+are correct even if no worker is running.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from segmentql.adapters.jobs import (
     Message,
 )
 from segmentql.errors import Refused, RolloutNotFound, RolloutStateConflict
-from segmentql.rollouts.plan import Plan, starts
+from segmentql.rollouts.plan import Plan, schedule
 from segmentql.segments import service as segments
 from segmentql.tables import PassPhase, RolloutState
 
@@ -34,9 +35,9 @@ WORK_DUE: Final = f"""
 (s.deleted_at IS NULL AND (r.state = 'WITHDRAWING' OR r.state = 'ACTIVE' AND (
     r.phase <> 'DONE' OR schedule.current > r.stage AND NOT {_EXPIRED})))
 """
-"""Whether there is something for a worker to do."""
+"""SQL condition: a worker has something to do for the rollout."""
 
-# The schedule's clock stands still while the rollout is paused, and once it is stopped.
+# While a rollout is paused, and after it is cancelled, its schedule is frozen at `held_at`.
 FROM_ROLLOUTS: Final = """
 FROM rollouts r
 JOIN segments s ON s.id = r.segment_id
@@ -45,8 +46,8 @@ CROSS JOIN LATERAL (
         CAST(count(*) FILTER (WHERE starts_at <= coalesce(
             least(r.held_at, s.deleted_at), statement_timestamp())) AS integer) AS current,
         array_agg(percent ORDER BY number) AS percents,
-        array_agg(starts_at ORDER BY number) AS starts,
-        array_agg(done_at ORDER BY number) AS dones
+        array_agg(starts_at ORDER BY number) AS start_times,
+        array_agg(done_at ORDER BY number) AS done_times
     FROM rollout_stages WHERE rollout_stages.segment_id = r.segment_id
 ) AS schedule
 """
@@ -55,7 +56,7 @@ ROLLOUT_COLUMNS: Final = f"""
 r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.started_at, r.finished_at,
 r.failure, r.reach, r.pass_number, r.phase, r.stage, r.percent AS pass_percent, r.takes_out,
 r.last_arrival, r.bound_hash, r.bound_user_id, r.cursor_user_id,
-schedule.current, schedule.percents, schedule.starts, schedule.dones,
+schedule.current, schedule.percents, schedule.start_times, schedule.done_times,
 statement_timestamp() AS read_at, {_EXPIRED} AS expired,
 {WORK_DUE} AS work_due,
 CASE WHEN s.deleted_at IS NOT NULL THEN 'CANCELLED'
@@ -76,9 +77,9 @@ CASE WHEN r.stage <> schedule.current OR r.phase NOT IN ('WORKING', 'DONE') THEN
      ELSE coalesce(r.users_seen / nullif(CAST(r.users_total AS double precision), 0), 0)
      END AS progress
 """
-"""What the GraphQL type and the workers need of a rollout, in statements with `FROM_ROLLOUTS`."""
+"""The columns that the GraphQL type and the workers read, for statements with `FROM_ROLLOUTS`."""
 
-_BY_SEGMENTS = text(f"""
+_READ_ROLLOUTS = text(f"""
 SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = ANY(:segment_ids)
 """)
 
@@ -86,40 +87,42 @@ STATUSES: Final = (
     *("SCHEDULED", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "WITHDRAWING", "CANCELLED"),
     "FAILED",
 )
-"""What `status` may be."""
+"""All values of `status`."""
 
-_STATUSES = text(f"""
-SELECT status, count(*) AS number
+_COUNT_BY_STATUS = text(f"""
+SELECT status, count(*) AS rollout_count
 FROM (SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
 GROUP BY status
 """)
 
-_PASSES = text(f"""
+_READ_PASS_PROGRESS = text(f"""
 SELECT slug, progress
 FROM (SELECT s.slug, {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
 WHERE status IN ('RUNNING', 'WITHDRAWING')
-ORDER BY started_at DESC NULLS LAST, segment_id DESC LIMIT :at_most
+ORDER BY started_at DESC NULLS LAST, segment_id DESC LIMIT :limit
 """)
 
-_COUNTS = text("""
-SELECT asked.segment_id, (
+_COUNT_USERS = text("""
+SELECT requested.segment_id, (
     SELECT count(*) FROM memberships m JOIN segments s ON s.id = m.segment_id
-    WHERE m.segment_id = asked.segment_id AND m.cause = 'ROLLOUT' AND s.deleted_at IS NULL
+    WHERE m.segment_id = requested.segment_id AND m.cause = 'ROLLOUT' AND s.deleted_at IS NULL
       AND (m.expires_at IS NULL OR m.expires_at > now())
 ) AS enrolled, (
     SELECT count(*) FROM exclusions e JOIN segments s ON s.id = e.segment_id
-    WHERE e.segment_id = asked.segment_id AND s.deleted_at IS NULL
+    WHERE e.segment_id = requested.segment_id AND s.deleted_at IS NULL
 ) AS excluded
-FROM unnest(CAST(:segment_ids AS bigint[])) AS asked (segment_id)
+FROM unnest(CAST(:segment_ids AS bigint[])) AS requested (segment_id)
 """)
 
-_LOCK = text("SELECT segment_id FROM rollouts WHERE segment_id = :segment_id FOR NO KEY UPDATE")
+_LOCK_ROLLOUT = text(
+    "SELECT segment_id FROM rollouts WHERE segment_id = :segment_id FOR NO KEY UPDATE"
+)
 
-_CLOCK = text("SELECT clock_timestamp()")
+_READ_CLOCK = text("SELECT clock_timestamp()")
 
-_FORGET_STAGES = text("DELETE FROM rollout_stages WHERE segment_id = :segment_id")
+_DELETE_STAGES = text("DELETE FROM rollout_stages WHERE segment_id = :segment_id")
 
-_SET = text("""
+_UPSERT_ROLLOUT = text("""
 INSERT INTO rollouts AS r (
     segment_id, state, enroll_new_users, expires_at, actor, reach, pass_number, phase, stage,
     percent, takes_out, last_arrival, bound_hash, bound_user_id, cursor_user_id, users_total,
@@ -136,20 +139,20 @@ ON CONFLICT (segment_id) DO UPDATE SET
     users_total = 0, users_seen = 0, touched_at = excluded.touched_at
 """)
 
-_ADD_STAGES = text("""
+_INSERT_STAGES = text("""
 INSERT INTO rollout_stages (segment_id, number, percent, starts_at)
 SELECT :segment_id, number, percent, starts_at
-FROM unnest(CAST(:percents AS numeric[]), CAST(:starts AS timestamptz[]))
+FROM unnest(CAST(:percents AS numeric[]), CAST(:start_times AS timestamptz[]))
     WITH ORDINALITY AS stage (percent, starts_at, number)
 """)
 
-_PAUSE = text("""
+_PAUSE_ROLLOUT = text("""
 UPDATE rollouts SET state = 'PAUSED', held_at = clock_timestamp() WHERE segment_id = :segment_id
 """)
 
-# What was ahead when the clock was stopped is as far ahead when it goes on. What failed while it
-# was withdrawing goes on withdrawing.
-_RESUME = text("""
+# Resuming delays the stages that had not started by the length of the pause. A rollout that failed
+# while it was withdrawing continues to withdraw.
+_RESUME_ROLLOUT = text("""
 WITH resumed AS (
     UPDATE rollouts
     SET state = CASE WHEN state = 'FAILED' AND held_at IS NOT NULL
@@ -164,8 +167,8 @@ UPDATE rollout_stages SET starts_at = starts_at + (resumed.at - resumed.held_at)
 FROM resumed WHERE segment_id = :segment_id AND starts_at > resumed.held_at
 """)
 
-# What a pause kept from coming does not come by stopping for good: the clock stands where it stood.
-_CANCEL = text("""
+# Cancelling a paused rollout keeps its schedule frozen, so that no delayed stage comes into force.
+_CANCEL_ROLLOUT = text("""
 UPDATE rollouts
 SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at), finished_at = moment.at,
     failure = NULL, reach = :reach
@@ -173,8 +176,8 @@ FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id
 """)
 
-# Its readers find the segment deleted; this keeps it from those who look for what to do.
-_STOP = text("""
+# Reads already see that the segment is deleted. This excludes the rollout from searches for work.
+_STOP_ROLLOUT = text("""
 UPDATE rollouts
 SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at),
     finished_at = coalesce(finished_at, moment.at), failure = NULL
@@ -182,7 +185,7 @@ FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id AND state <> 'CANCELLED'
 """)
 
-_WITHDRAW = text("""
+_WITHDRAW_ROLLOUT = text("""
 UPDATE rollouts
 SET state = 'WITHDRAWING', held_at = coalesce(held_at, clock_timestamp()), finished_at = NULL,
     failure = NULL, failures = 0, reach = :reach, pass_number = pass_number + 1, phase = 'DUE',
@@ -199,10 +202,13 @@ async def set_rollout(
     expected_version: int | None,
     actor: str | None,
 ) -> tuple[Row[Any], Row[Any]]:
-    """Replace a segment's plan, whatever became of the one before; its segment and its rollout.
+    """Replace a segment's plan, whatever the status of the previous one.
+
+    Returns:
+        The rows of the segment and of the rollout.
 
     Raises:
-        Refused: no such segment, not at the expected version, or times that do not fit.
+        Refused: the segment does not exist or has another version, or the plan's times are invalid.
     """
     segment = await segments.lock_segment(session, slug=slug, expected_version=expected_version)
     rollout = await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
@@ -212,129 +218,136 @@ async def set_rollout(
 async def start_rollout(
     session: WriteSession, *, segment_id: int, plan: Plan, actor: str | None
 ) -> Row[Any]:
-    """Give a plan to a segment that this transaction has made or locked.
+    """Set the plan of a segment that this transaction has created or locked.
 
     Raises:
-        Refused: times that do not fit.
+        Refused: the plan's times are invalid.
     """
-    before = await _locked(session, segment_id)
-    now: datetime = (await session.execute(_CLOCK)).scalar_one()
-    moments = starts(plan, now)
-    reach = _reach(before) if before else Decimal(0)
-    # With nobody to put in yet and nobody to take out, there is nothing to do before stage 1.
-    has_work = moments[0] <= now or reach > 0
-    await session.execute(_FORGET_STAGES, {"segment_id": segment_id})
+    previous = await _lock_rollout(session, segment_id)
+    now: datetime = (await session.execute(_READ_CLOCK)).scalar_one()
+    start_times = schedule(plan, now)
+    max_percent = _max_percent(previous) if previous else Decimal(0)
+    # Before the first stage, the only possible work is to remove members of the previous plan.
+    has_work = start_times[0] <= now or max_percent > 0
+    await session.execute(_DELETE_STAGES, {"segment_id": segment_id})
     await session.execute(
-        _SET,
+        _UPSERT_ROLLOUT,
         {
             "segment_id": segment_id,
             "enroll_new_users": plan.enroll_new_users,
             "expires_at": plan.expires_at,
             "actor": actor,
-            "reach": reach,
+            "reach": max_percent,
             "phase": PassPhase.DUE if has_work else PassPhase.DONE,
             "stage": -1 if has_work else 0,
         },
     )
     await session.execute(
-        _ADD_STAGES,
+        _INSERT_STAGES,
         {
             "segment_id": segment_id,
             "percents": [stage.percent for stage in plan.stages],
-            "starts": moments,
+            "start_times": start_times,
         },
     )
-    return await _announced(session, segment_id)
+    return await _enqueue_due_jobs(session, segment_id)
 
 
 async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], Row[Any]]:
-    """Hold a rollout: the pass under way, within a chunk, and the stages ahead.
+    """Pause a rollout: stop the pass after its current chunk, and freeze the schedule.
 
     Raises:
-        Refused: no such segment or rollout, or it is neither under way nor ahead.
+        Refused: the segment or rollout does not exist, or its status does not allow a pause.
     """
-    segment, rollout = await _found(session, slug)
+    segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.status not in {"SCHEDULED", "RUNNING", "WAITING"}:
         raise Refused(RolloutStateConflict(("slug",), rollout.status))
-    await session.execute(_PAUSE, {"segment_id": segment.segment_id})
-    return segment, await _read(session, segment.segment_id)
+    await session.execute(_PAUSE_ROLLOUT, {"segment_id": segment.segment_id})
+    return segment, await _read_rollout(session, segment.segment_id)
 
 
 async def resume_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], Row[Any]]:
-    """Go on where a rollout was paused, or where it failed.
+    """Continue a rollout that is paused or has failed.
 
     Raises:
-        Refused: no such segment or rollout, or it is neither paused nor failed.
+        Refused: the segment or rollout does not exist, or is neither paused nor failed.
     """
-    segment, rollout = await _found(session, slug)
+    segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state not in {RolloutState.PAUSED, RolloutState.FAILED}:
         raise Refused(RolloutStateConflict(("slug",), rollout.status))
-    await session.execute(_RESUME, {"segment_id": segment.segment_id})
-    return segment, await _announced(session, segment.segment_id)
+    await session.execute(_RESUME_ROLLOUT, {"segment_id": segment.segment_id})
+    return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
 
 async def cancel_rollout(
     session: WriteSession, *, slug: str, withdraw: bool
 ) -> tuple[Row[Any], Row[Any]]:
-    """Stop a rollout for good; who is in stays, or with `withdraw` those it brought in leave.
+    """Stop a rollout permanently.
+
+    Args:
+        withdraw: Whether to remove the members that the rollout added; otherwise they stay.
 
     Raises:
-        Refused: no such segment or rollout, or it is cancelled already.
+        Refused: the segment or rollout does not exist, or is already cancelled or withdrawing.
     """
-    segment, rollout = await _found(session, slug)
+    segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state in {RolloutState.CANCELLED, RolloutState.WITHDRAWING}:
         raise Refused(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(
-        _WITHDRAW if withdraw else _CANCEL,
-        {"segment_id": segment.segment_id, "reach": _reach(rollout)},
+        _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
+        {"segment_id": segment.segment_id, "reach": _max_percent(rollout)},
     )
-    return segment, await _announced(session, segment.segment_id)
+    return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
 
 async def stop_rollout(session: WriteSession, segment_id: int) -> None:
-    """End the rollout of a segment, if it has one, in the transaction that deletes the segment."""
-    await session.execute(_STOP, {"segment_id": segment_id})
+    """Cancel the rollout, if any, of a segment that this transaction deletes."""
+    await session.execute(_STOP_ROLLOUT, {"segment_id": segment_id})
 
 
-def _reach(rollout: Row[Any]) -> Decimal:
-    """The highest percent somebody may be in for: new users join for stages no pass was for."""
-    passed_over = rollout.percents[max(rollout.stage, 0) : rollout.current]
-    reach: Decimal = max([rollout.reach, *passed_over])
-    return reach
+def _max_percent(rollout: Row[Any]) -> Decimal:
+    """Return the highest percent by which a member may have joined.
+
+    New users join at the percent in force even if no pass for that stage has begun.
+    """
+    without_pass = rollout.percents[max(rollout.stage, 0) : rollout.current]
+    max_percent: Decimal = max([rollout.reach, *without_pass])
+    return max_percent
 
 
-async def _found(session: WriteSession, slug: str) -> tuple[Row[Any], Row[Any]]:
+async def _lock_segment_and_rollout(session: WriteSession, slug: str) -> tuple[Row[Any], Row[Any]]:
     segment = await segments.lock_segment(session, slug=slug)
-    rollout = await _locked(session, segment.segment_id)
+    rollout = await _lock_rollout(session, segment.segment_id)
     if rollout is None:
         raise Refused(RolloutNotFound(("slug",), slug))
     return segment, rollout
 
 
-async def _locked(session: WriteSession, segment_id: int) -> Row[Any] | None:
-    # Two statements: one sees what was committed when it began, which is before it had the lock.
-    if (await session.execute(_LOCK, {"segment_id": segment_id})).one_or_none() is None:
+async def _lock_rollout(session: WriteSession, segment_id: int) -> Row[Any] | None:
+    # Two statements, because a statement's snapshot is older than the lock that it waits for.
+    if (await session.execute(_LOCK_ROLLOUT, {"segment_id": segment_id})).one_or_none() is None:
         return None
-    return await _read(session, segment_id)
+    return await _read_rollout(session, segment_id)
 
 
-async def _read(session: WriteSession, segment_id: int) -> Row[Any]:
-    return (await session.execute(_BY_SEGMENTS, {"segment_ids": [segment_id]})).one()
+async def _read_rollout(session: WriteSession, segment_id: int) -> Row[Any]:
+    return (await session.execute(_READ_ROLLOUTS, {"segment_ids": [segment_id]})).one()
 
 
-async def _announced(session: WriteSession, segment_id: int) -> Row[Any]:
-    rollout = await _read(session, segment_id)
+async def _enqueue_due_jobs(session: WriteSession, segment_id: int) -> Row[Any]:
+    """Enqueue the jobs that are due now or within a minute; return the rollout's row."""
+    rollout = await _read_rollout(session, segment_id)
     if rollout.work_due:
         session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
     if rollout.state == RolloutState.ACTIVE:
-        announce_stages(session, rollout)
-        announce_end(session, rollout)
+        enqueue_stage_starts(session, rollout)
+        enqueue_expiry(session, rollout)
     return rollout
 
 
-def announce_stages(session: WriteSession, rollout: Row[Any]) -> None:
-    """Have a message come when each stage starts that is due within a minute."""
-    for start in rollout.starts[rollout.current :]:
+def enqueue_stage_starts(session: WriteSession, rollout: Row[Any]) -> None:
+    """Enqueue a delayed message for each stage that starts within `MAX_DELAY_SECONDS`."""
+    for start in rollout.start_times[rollout.current :]:
         delay = (start - rollout.read_at).total_seconds()
         if delay <= MAX_DELAY_SECONDS:
             session.after_commit(
@@ -342,8 +355,8 @@ def announce_stages(session: WriteSession, rollout: Row[Any]) -> None:
             )
 
 
-def announce_end(session: WriteSession, rollout: Row[Any]) -> None:
-    """Have a message come when the memberships end, if that is within a minute."""
+def enqueue_expiry(session: WriteSession, rollout: Row[Any]) -> None:
+    """Enqueue a delayed message for the expiry if it is within `MAX_DELAY_SECONDS`."""
     if rollout.expires_at is None:
         return
     delay = (rollout.expires_at - rollout.read_at).total_seconds()
@@ -354,24 +367,24 @@ def announce_end(session: WriteSession, rollout: Row[Any]) -> None:
 async def rollouts_by_segment(
     session: ReadSession, segment_ids: Sequence[int]
 ) -> dict[int, Row[Any]]:
-    """Read the rollouts of segments; those without: absent."""
-    rows = await session.execute(_BY_SEGMENTS, {"segment_ids": list(segment_ids)})
+    """Return the rollout of each segment; segments without a rollout are absent."""
+    rows = await session.execute(_READ_ROLLOUTS, {"segment_ids": list(segment_ids)})
     return {row.segment_id: row for row in rows}
 
 
 async def rollout_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """Count `enrolled` and `excluded`, exactly: it costs an index scan over all of them."""
-    rows = await session.execute(_COUNTS, {"segment_ids": list(segment_ids)})
+    """Return the exact `enrolled` and `excluded` counts. Each costs an index scan."""
+    rows = await session.execute(_COUNT_USERS, {"segment_ids": list(segment_ids)})
     return {row.segment_id: row for row in rows}
 
 
 async def count_by_status(session: ReadSession) -> dict[str, int]:
-    """How many rollouts of segments that exist have each status, of all `STATUSES`."""
-    rows = await session.execute(_STATUSES)
-    return {**dict.fromkeys(STATUSES, 0), **{row.status: row.number for row in rows}}
+    """Return the number of rollouts by status, for all `STATUSES`, without deleted segments."""
+    rows = await session.execute(_COUNT_BY_STATUS)
+    return {**dict.fromkeys(STATUSES, 0), **{row.status: row.rollout_count for row in rows}}
 
 
-async def progress_of_passes(session: ReadSession, *, at_most: int) -> dict[str, float]:
-    """How far the passes under way are (0 to 1), by slug; those that started last."""
-    rows = await session.execute(_PASSES, {"at_most": at_most})
+async def read_pass_progress(session: ReadSession, *, limit: int) -> dict[str, float]:
+    """Return the progress (0 to 1) of passes in progress by slug, the latest `limit` rollouts."""
+    rows = await session.execute(_READ_PASS_PROGRESS, {"limit": limit})
     return {row.slug: float(row.progress) for row in rows}

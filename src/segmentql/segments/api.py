@@ -273,7 +273,7 @@ class SegmentMutations:
             description = check.optional(
                 values.description, input.description, "description", absent=None
             )
-            plan = input.rollout.plan(check) if input.rollout else None
+            plan = input.rollout.to_plan(check) if input.rollout else None
             check.done()
 
             async def create(session: "WriteSession") -> Any:

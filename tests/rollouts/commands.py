@@ -1,4 +1,4 @@
-"""What is done, in tests by examples, to the model of rollouts and to the real thing alike."""
+"""Commands of the property-based tests, which run on the reference model and on the service."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,33 +16,33 @@ from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.model import Model, Moment, Segment
-from tests.rollouts.steps import (
-    by_hand,
+from tests.rollouts.helpers import (
+    expected_sample,
     members,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     stage,
-    store,
-    take,
+    store_sample,
+    take_sample,
+    update_manually,
 )
+from tests.rollouts.reference_model import LogicalTime, Model, Segment
 from tests.timeline import clock
 
 USERS = range(1, 31)
 SLUGS = ("A", "B")
 STEP_SECONDS = 100
-"""Waits and ends are whole steps, far longer than an example takes: what is due is no race."""
+"""Waits and expiries are whole steps. A step is much longer than an example, to avoid races."""
 
 
-class Service:
-    """The real thing, asked to do what the model does."""
+class ServiceUnderTest:
+    """The service under test, with its database."""
 
     def __init__(self, database: Database, sql: Sql) -> None:
         self.database = database
         self.sql = sql
 
-    async def done(self, work: Callable[[WriteSession], Awaitable[object]]) -> bool:
+    async def accepts(self, work: Callable[[WriteSession], Awaitable[object]]) -> bool:
         try:
             await self.database.transaction(work)
         except Refused:
@@ -50,7 +50,7 @@ class Service:
         return True
 
 
-def steps_from(now: Moment, steps: int) -> Moment:
+def steps_later(now: LogicalTime, steps: int) -> LogicalTime:
     return (now[0] + steps * STEP_SECONDS, now[1])
 
 
@@ -58,19 +58,22 @@ def steps_from(now: Moment, steps: int) -> Moment:
 class SetPlan:
     slug: str
     stages: tuple[tuple[str, int], ...]
-    """Each percent, and how many steps after the one before it starts."""
-    enrolls: bool = True
+    """The percent of each stage, and its start in steps after the previous stage."""
+    enroll_new_users: bool = True
     expires_after: int | None = None
-    """How many steps after the last stage."""
+    """The expiry in steps after the last stage."""
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         start, stages = 0, []
         for percent, wait in self.stages:
             start += wait
-            stages.append((Decimal(percent), steps_from(model.now, start)))
+            stages.append((Decimal(percent), steps_later(model.now, start)))
         end = None if self.expires_after is None else start + self.expires_after
         model.segments[self.slug].set_plan(
-            model.now, stages, self.enrolls, None if end is None else steps_from(model.now, end)
+            model.now,
+            stages,
+            self.enroll_new_users,
+            None if end is None else steps_later(model.now, end),
         )
         await set_plan(
             real.database,
@@ -79,7 +82,7 @@ class SetPlan:
                 stage(percent, after=timedelta(seconds=wait * STEP_SECONDS))
                 for percent, wait in self.stages
             ),
-            enroll_new_users=self.enrolls,
+            enroll_new_users=self.enroll_new_users,
             expires_at=None
             if end is None
             else await clock(real.sql) + timedelta(seconds=end * STEP_SECONDS),
@@ -90,18 +93,18 @@ class SetPlan:
 class Pause:
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         work = partial(service.pause_rollout, slug=self.slug)
-        assert await real.done(work) == model.segments[self.slug].pause(model.now)
+        assert await real.accepts(work) == model.segments[self.slug].pause(model.now)
 
 
 @dataclass(frozen=True)
 class Resume:
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         work = partial(service.resume_rollout, slug=self.slug)
-        assert await real.done(work) == model.segments[self.slug].resume(model.now)
+        assert await real.accepts(work) == model.segments[self.slug].resume(model.now)
 
 
 @dataclass(frozen=True)
@@ -109,62 +112,62 @@ class Cancel:
     slug: str
     withdraw: bool
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         work = partial(service.cancel_rollout, slug=self.slug, withdraw=self.withdraw)
-        assert await real.done(work) == model.segments[self.slug].cancel(
+        assert await real.accepts(work) == model.segments[self.slug].cancel(
             model.now, withdraw=self.withdraw
         )
 
 
 @dataclass(frozen=True)
-class StepOf:
-    """A worker begins a pass, takes its sample, or works its chunk, and goes away."""
+class RunStep:
+    """A worker runs one step (begins a pass, takes its sample, or works its chunk) and stops."""
 
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         segment = model.segments[self.slug]
         segment.step(model.now, model.users)
         if segment.rollout is None:
             return
-        before = await rollout_of(real.database, segment.number)
+        before = await read_rollout(real.database, segment.segment_id)
         done = await real.database.transaction(
-            lambda session: passes.advance(session, segment.number)
+            lambda session: passes.advance(session, segment.segment_id)
         )
-        if isinstance(done, passes.Sampling) and done.pass_number == before.pass_number:
-            await store(real.database, done, await take(real.database, done))
+        if isinstance(done, passes.PendingSample) and done.pass_number == before.pass_number:
+            await store_sample(real.database, done, await take_sample(real.database, done))
 
 
 @dataclass(frozen=True)
-class Work:
-    """A worker does all there is to do."""
+class FinishWork:
+    """A worker completes all work that is due."""
 
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         segment = model.segments[self.slug]
         while segment.step(model.now, model.users):
             pass
-        await advance_rollout(real.database, segment.number)
+        await advance_rollout(real.database, segment.segment_id)
         await assert_exact(model, real, segment)
 
 
 @dataclass(frozen=True)
-class Change:
+class UpdateMemberships:
     user_id: int
     add: tuple[str, ...]
     remove: tuple[str, ...]
     ttl: int | None = None
     on_existing: OnExisting = OnExisting.EXTEND
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         model.store([self.user_id], named={*self.add, *self.remove})
-        end = None if self.ttl is None else steps_from(model.now, self.ttl)
+        end = None if self.ttl is None else steps_later(model.now, self.ttl)
         for slug in self.add:
             model.segments[slug].add(self.user_id, model.now, end, self.on_existing)
         for slug in self.remove:
             model.segments[slug].remove(self.user_id, model.now)
-        await by_hand(
+        await update_manually(
             real.database,
             self.user_id,
             add=self.add,
@@ -175,23 +178,23 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Create:
+class CreateUser:
     user_id: int
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         is_new = self.user_id not in model.users
         model.store([self.user_id])
-        assert await real.done(partial(create_user, user_id=self.user_id)) == is_new
+        assert await real.accepts(partial(create_user, user_id=self.user_id)) == is_new
 
 
 @dataclass(frozen=True)
-class Insert:
-    """Several at once, by SQL, some of whom may be there."""
+class InsertUsers:
+    """Insert several users with one statement; some may exist already."""
 
     first: int
     users: int
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         user_ids = [number for number in USERS if self.first <= number < self.first + self.users]
         model.store(user_ids)
         await real.sql.execute(
@@ -204,57 +207,61 @@ class Insert:
 
 
 @dataclass(frozen=True)
-class Delete:
+class DeleteUser:
     user_id: int
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         work = partial(delete_user, user_id=self.user_id, actor=None)
-        assert await real.done(work) == model.delete(self.user_id)
+        assert await real.accepts(work) == model.delete(self.user_id)
 
 
 @dataclass(frozen=True)
-class Wait:
+class PassTime:
     steps: int
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         await let_pass(real.sql, timedelta(seconds=self.steps * STEP_SECONDS))
         model.wait(self.steps * STEP_SECONDS)
 
 
 @dataclass(frozen=True)
-class TidyEnds:
-    async def run(self, model: Model, real: Service) -> None:
+class RecordExpiry:
+    async def run(self, model: Model, real: ServiceUnderTest) -> None:
         await end_due_memberships(real.database)
 
 
-async def assert_exact(model: Model, real: Service, segment: Segment) -> None:
-    """What rule 6 says of a segment whose pass is over, without asking how the model did it."""
+async def assert_exact(model: Model, real: ServiceUnderTest, segment: Segment) -> None:
+    """Check the members after a finished pass against the sample, independently of the model."""
     rollout = segment.rollout
     if rollout is None or rollout.phase != "DONE" or rollout.expired(model.now):
         return
-    in_now = await members(real.sql, segment.number)
-    of_the_pass = {u for u, arrival in rollout.stored.items() if model.users.get(u) == arrival}
-    sample = sample_of(segment.number, rollout.stored, rollout.goal) & of_the_pass
+    current_members = await members(real.sql, segment.segment_id)
+    pass_users = {u for u, arrival in rollout.pass_users.items() if model.users.get(u) == arrival}
+    sample = (
+        expected_sample(segment.segment_id, rollout.pass_users, rollout.pass_percent) & pass_users
+    )
     if rollout.state == "ACTIVE":
-        ends_by_hand = {stay.user_id for stay in segment.stays if stay.end is not None}
-        assert sample - segment.excluded - ends_by_hand <= in_now.keys()
-    by_rollout = {user_id for user_id, cause in in_now.items() if cause == "ROLLOUT"}
+        with_expiry = {
+            membership.user_id for membership in segment.memberships if membership.end is not None
+        }
+        assert sample - segment.excluded - with_expiry <= current_members.keys()
+    by_rollout = {user_id for user_id, cause in current_members.items() if cause == "ROLLOUT"}
     if rollout.takes_out:
-        assert by_rollout & of_the_pass <= sample
+        assert by_rollout & pass_users <= sample
     assert not by_rollout & segment.excluded
 
 
-Step: TypeAlias = (
+Command: TypeAlias = (
     SetPlan
     | Pause
     | Resume
     | Cancel
-    | StepOf
-    | Work
-    | Change
-    | Create
-    | Insert
-    | Delete
-    | Wait
-    | TidyEnds
+    | RunStep
+    | FinishWork
+    | UpdateMemberships
+    | CreateUser
+    | InsertUsers
+    | DeleteUser
+    | PassTime
+    | RecordExpiry
 )

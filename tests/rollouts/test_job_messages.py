@@ -1,4 +1,4 @@
-"""Which messages a change of a rollout has sent, and which it leaves to the scheduler."""
+"""Messages that changes of rollouts enqueue, and what they leave to the scheduler."""
 
 import pytest
 
@@ -12,10 +12,10 @@ from segmentql.adapters.jobs import (
 from segmentql.errors import Refused
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
-from segmentql.rollouts.passes import STALE_SECONDS
+from segmentql.rollouts.passes import STALLED_AFTER_SECONDS
 from tests.conftest import Sql
 from tests.past import contents, let_pass
-from tests.rollouts.steps import cancel, rollout_of, set_plan, stage
+from tests.rollouts.helpers import cancel, read_rollout, set_plan, stage
 from tests.timeline import HOUR, SECOND, clock, make_segment
 
 
@@ -27,7 +27,7 @@ async def resume(database: Database) -> None:
     await database.transaction(lambda session: service.resume_rollout(session, slug="A"))
 
 
-async def test_a_percent_has_a_worker_begin_at_once(
+async def test_setting_a_percent_enqueues_an_advance_message(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -35,15 +35,15 @@ async def test_a_percent_has_a_worker_begin_at_once(
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
 
 
-async def test_stages_and_an_end_within_a_minute_have_a_message_come_then_and_later_ones_do_not(
+async def test_only_events_within_a_minute_get_delayed_messages(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
     later = [stage(20, after=30 * SECOND), stage(30, after=20 * SECOND)]
     end = await clock(sql) + 55 * SECOND
     rollout = await set_plan(database, "A", stage(10), *later, expires_at=end)
-    # As long as it is from when the rollout was read, which is a moment after it began.
-    waits = [(start - rollout.read_at).total_seconds() for start in [*rollout.starts[1:], end]]
+    # Delays count from the time when the rollout was read.
+    waits = [(start - rollout.read_at).total_seconds() for start in [*rollout.start_times[1:], end]]
     assert sent == [
         Message(ADVANCE_ROLLOUT, (segment_id,)),
         Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=waits[0]),
@@ -56,19 +56,19 @@ async def test_stages_and_an_end_within_a_minute_have_a_message_come_then_and_la
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
 
 
-async def test_nothing_is_begun_before_the_first_stage_where_nobody_is_to_be_taken_out(
+async def test_future_plan_without_members_enqueues_no_advance(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
     rollout = await set_plan(database, "A", stage(10, after=30 * SECOND))
-    wait = (rollout.starts[0] - rollout.read_at).total_seconds()
+    wait = (rollout.start_times[0] - rollout.read_at).total_seconds()
     assert sent == [Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=wait)]
     sent.clear()
     await set_plan(database, "A", stage(10, after=HOUR))
     assert sent == []
 
 
-async def test_a_plan_that_begins_later_has_a_worker_take_out_whom_the_earlier_one_brought_in(
+async def test_future_plan_with_members_enqueues_their_removal(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -78,7 +78,7 @@ async def test_a_plan_that_begins_later_has_a_worker_take_out_whom_the_earlier_o
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
 
 
-async def test_a_worker_that_is_done_with_a_stage_has_a_message_come_for_one_that_is_near_by_now(
+async def test_finished_stage_enqueues_the_next_one_within_a_minute(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -92,7 +92,7 @@ async def test_a_worker_that_is_done_with_a_stage_has_a_message_come_for_one_tha
     assert 0 < message.delay_seconds <= 45
 
 
-async def test_a_refused_plan_sends_nothing(
+async def test_rejected_plan_enqueues_nothing(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
@@ -104,7 +104,7 @@ async def test_a_refused_plan_sends_nothing(
     assert await contents(sql) == before
 
 
-async def test_to_pause_and_to_cancel_sends_nothing(
+async def test_pausing_and_cancelling_enqueue_nothing(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
@@ -115,7 +115,7 @@ async def test_to_pause_and_to_cancel_sends_nothing(
     assert sent == []
 
 
-async def test_to_withdraw_has_a_worker_begin_at_once_and_no_stage_start(
+async def test_withdrawing_enqueues_only_an_advance_message(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -125,7 +125,7 @@ async def test_to_withdraw_has_a_worker_begin_at_once_and_no_stage_start(
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
 
 
-async def test_to_resume_sends_what_the_pause_made_workers_pass_over(
+async def test_resuming_enqueues_the_messages_dropped_during_the_pause(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -134,16 +134,16 @@ async def test_to_resume_sends_what_the_pause_made_workers_pass_over(
     await let_pass(sql, HOUR)
     sent.clear()
     await resume(database)
-    rollout = await rollout_of(database, segment_id)
+    rollout = await read_rollout(database, segment_id)
     advance, start = sent
     assert advance == Message(ADVANCE_ROLLOUT, (segment_id,))
     assert (start.job, start.args) == (START_ROLLOUT_STAGE, (segment_id,))
-    # The read that follows is a little later than the one that the message was made by.
-    left = (rollout.starts[1] - rollout.read_at).total_seconds()
+    # This read is later than the one from which the delay was computed.
+    left = (rollout.start_times[1] - rollout.read_at).total_seconds()
     assert left < start.delay_seconds < 30
 
 
-async def test_to_resume_what_was_between_two_stages_has_no_worker_begin(
+async def test_resuming_between_stages_enqueues_no_advance(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -155,7 +155,7 @@ async def test_to_resume_what_was_between_two_stages_has_no_worker_begin(
     assert sent == []
 
 
-async def test_the_scheduler_learns_when_the_next_stage_starts(
+async def test_scheduler_is_due_when_the_next_stage_starts(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     assert await seconds_to_next(database) is None
@@ -175,12 +175,12 @@ async def test_the_scheduler_learns_when_the_next_stage_starts(
     assert await seconds_to_next(database) is None
 
 
-async def test_the_scheduler_learns_when_a_rollout_without_progress_is_due(
+async def test_scheduler_is_due_when_a_rollout_is_stalled(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
     await set_plan(database, "A", 50)
-    assert await _seconds(database) <= STALE_SECONDS
+    assert await _seconds(database) <= STALLED_AFTER_SECONDS
     await cancel(database, "A")
     assert await seconds_to_next(database) is None
 

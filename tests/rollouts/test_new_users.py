@@ -1,4 +1,4 @@
-"""Users who are stored later join at once, in the transaction that stores them, by any path."""
+"""New users join in the transaction that stores them, whatever stores them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -9,67 +9,67 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.local import LocalServers, named
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.selection import rollout_hash_v1
+from segmentql.rollouts.sampling import rollout_hash_v1
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
 from tests.operations import change, counts, create_user, slugs_of
-from tests.rollouts.steps import (
-    by_hand,
-    enrolling,
+from tests.rollouts.helpers import (
+    create_enrolling_segment,
     excluded,
-    in_range,
+    history_counts,
+    joins_on_insert,
     members,
     set_plan,
     store_users,
-    written,
+    update_manually,
 )
 from tests.timeline import lies_of_history, make_segment
 
 
 @pytest.fixture
 async def as_service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
-    """A connection of the service's role, which may write no history and own no trigger."""
+    """A connection as the service's role, which cannot write history or own triggers."""
     connection = await asyncpg.connect(named(servers.service_url, "run"))
     yield connection
     await connection.close()
 
 
-def whom(segment_id: int, user_ids: range, percent: float) -> dict[int, str]:
-    """Who of these joins at once."""
-    return {u: "ROLLOUT" for u in user_ids if in_range(segment_id, u, percent)}
+def expected_joins(segment_id: int, user_ids: range, percent: float) -> dict[int, str]:
+    """Return the expected memberships of these new users."""
+    return {u: "ROLLOUT" for u in user_ids if joins_on_insert(segment_id, u, percent)}
 
 
-# --- By any path ---------------------------------------------------------------------------------
+# --- Ways to insert ------------------------------------------------------------------------------
 
 
-async def test_create_user_puts_the_user_in_and_its_answer_shows_it(
+async def test_create_user_joins_rollouts_and_returns_them(
     api: Api, sql: Sql, database: Database
 ) -> None:
-    all_in = await enrolling(sql, database, "ALL", 100)
-    half = await enrolling(sql, database, "HALF", 50)
+    all_in = await create_enrolling_segment(sql, database, "ALL", 100)
+    half = await create_enrolling_segment(sql, database, "HALF", 50)
     await make_segment(sql, "NONE")
     for user_id in range(1, 31):
         given = {"id": str(user_id)} if user_id % 2 else {}
         user = (await create_user(api, **given))["user"]
         if user_id % 2:
             assert user["id"] == str(user_id)
-        slugs = ["ALL", "HALF"] if in_range(half, int(user["id"]), 50) else ["ALL"]
+        slugs = ["ALL", "HALF"] if joins_on_insert(half, int(user["id"]), 50) else ["ALL"]
         assert [segment["slug"] for segment in user["segments"]] == slugs
     assert await members(sql, all_in) == dict.fromkeys(range(1, 31), "ROLLOUT")
-    assert await members(sql, half) == whom(half, range(1, 31), 50)
-    # What was there is refused, and nobody joins a second time.
+    assert await members(sql, half) == expected_joins(half, range(1, 31), 50)
+    # An existing user is rejected and does not join again.
     refused = await create_user(api, id="1")
     assert [error["code"] for error in refused["errors"]] == ["USER_ALREADY_EXISTS"]
-    assert await written(sql, all_in) == {("JOINED", "ROLLOUT"): 30}
+    assert await history_counts(sql, all_in) == {("JOINED", "ROLLOUT"): 30}
     assert await lies_of_history(sql) == {}
 
 
-async def test_a_user_stored_by_hand_joins_other_rollouts_and_those_named_are_its_own_business(
+async def test_user_stored_by_an_update_joins_only_unnamed_rollouts(
     api: Api, sql: Sql, database: Database
 ) -> None:
-    added = await enrolling(sql, database, "ADDED", 100)
-    removed = await enrolling(sql, database, "REMOVED", 100)
-    other = await enrolling(sql, database, "OTHER", 100)
+    added = await create_enrolling_segment(sql, database, "ADDED", 100)
+    removed = await create_enrolling_segment(sql, database, "REMOVED", 100)
+    other = await create_enrolling_segment(sql, database, "OTHER", 100)
     await make_segment(sql, "PLAIN")
     payload = await change(api, 7, add=["ADDED", "PLAIN"], remove=["REMOVED"])
     assert counts(payload) == (2, 0, 0)
@@ -80,40 +80,40 @@ async def test_a_user_stored_by_hand_joins_other_rollouts_and_those_named_are_it
         {7: "ROLLOUT"},
     ]
     assert await excluded(sql, removed) == {7}
-    assert [await written(sql, number) for number in (added, removed, other)] == [
+    assert [await history_counts(sql, number) for number in (added, removed, other)] == [
         {("JOINED", "MANUAL"): 1},
         {},
         {("JOINED", "ROLLOUT"): 1},
     ]
-    # The next change names none of them, and the user is stored already: nothing joins.
+    # The user is already stored, so the next change adds no membership.
     assert counts(await change(api, 7)) == (0, 0, 0)
     assert counts(await change(api, 8)) == (0, 0, 0)
     assert await members(sql, removed) == {8: "ROLLOUT"}
     assert await lies_of_history(sql) == {}
 
 
-async def test_what_is_named_by_hand_is_forgotten_with_its_transaction(
+async def test_named_segments_are_forgotten_after_the_transaction(
     sql: Sql, database: Database
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
-    for user_id in range(1, 40):  # more than there are connections to remember it
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
+    for user_id in range(1, 40):  # more users than pooled connections
         if user_id % 2:
-            await by_hand(database, user_id, add=["A"])
+            await update_manually(database, user_id, add=["A"])
         else:
-            await by_hand(database, user_id)
+            await update_manually(database, user_id)
     assert await members(sql, segment_id) == {
         user_id: "MANUAL" if user_id % 2 else "ROLLOUT" for user_id in range(1, 40)
     }
 
 
-async def test_a_refused_change_stores_nobody_and_puts_in_nobody(
+async def test_rejected_update_stores_no_user_and_adds_no_member(
     api: Api, sql: Sql, database: Database
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     payload = await change(api, 7, add=["A", "UNKNOWN"])
     assert [error["code"] for error in payload["errors"]] == ["SEGMENT_NOT_FOUND"]
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
-    assert await written(sql, segment_id) == {}
+    assert await history_counts(sql, segment_id) == {}
 
 
 async def by_values(connection: Sql) -> None:
@@ -135,7 +135,7 @@ async def by_copy(connection: Sql) -> None:
     await connection.copy_records_to_table(
         "users",
         columns=["id", "created_at"],
-        # Dates are of no consequence: whoever loads users brings old ones.
+        # A bulk load may set old dates, which make no difference.
         records=[(user_id, datetime(2020, 1, 1, tzinfo=UTC)) for user_id in range(1, 101)],
     )
 
@@ -151,34 +151,36 @@ async def by_conflict(connection: Sql) -> None:
 
 
 @pytest.mark.parametrize("path", [by_values, by_select, by_executemany, by_copy, by_conflict])
-async def test_users_stored_by_sql_in_the_services_name_join_exactly_by_their_hash(
+async def test_users_stored_by_sql_join_exactly_by_their_hash(
     sql: Sql, database: Database, as_service: Sql, path: Callable[[Sql], Awaitable[None]]
 ) -> None:
     percents = {"NOBODY": 0, "FEW": 0.001, "SOME": 12.345, "MOST": 87.5, "ALL": 100}
-    segments = {p: await enrolling(sql, database, slug, p) for slug, p in percents.items()}
+    segments = {
+        p: await create_enrolling_segment(sql, database, slug, p) for slug, p in percents.items()
+    }
     await path(as_service)
     for percent, segment_id in segments.items():
-        expected = whom(segment_id, range(1, 101), percent)
+        expected = expected_joins(segment_id, range(1, 101), percent)
         assert await members(sql, segment_id) == expected
-        assert sum((await written(sql, segment_id)).values()) == len(expected)
+        assert sum((await history_counts(sql, segment_id)).values()) == len(expected)
     assert await lies_of_history(sql) == {}
 
 
-async def test_users_stored_and_rolled_back_never_joined(sql: Sql, database: Database) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+async def test_rolled_back_users_never_joined(sql: Sql, database: Database) -> None:
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     transaction = sql.transaction()
     await transaction.start()
     await store_users(sql, 3)
     assert len(await members(sql, segment_id)) == 3
     await transaction.rollback()
     assert await members(sql, segment_id) == {}
-    assert await written(sql, segment_id) == {}
+    assert await history_counts(sql, segment_id) == {}
 
 
-async def test_the_trigger_reads_the_real_rollouts_whatever_the_session_calls_them(
+async def test_trigger_ignores_temporary_tables_of_the_session(
     sql: Sql, database: Database, as_service: Sql
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 50)
+    segment_id = await create_enrolling_segment(sql, database, "A", 50)
     await as_service.execute(
         """
         CREATE TEMP TABLE rollouts (LIKE public.rollouts);
@@ -190,15 +192,13 @@ async def test_the_trigger_reads_the_real_rollouts_whatever_the_session_calls_th
         """
     )
     await store_users(as_service, 40)
-    assert await members(sql, segment_id) == whom(segment_id, range(1, 41), 50)
+    assert await members(sql, segment_id) == expected_joins(segment_id, range(1, 41), 50)
 
 
-async def test_the_limit_lies_between_two_hashes_that_are_next_to_each_other(
-    sql: Sql, database: Database
-) -> None:
-    """A percent's limit is exact: a hash joins if and only if it is below percent / 100 x 2^48."""
+async def test_join_limit_is_exact_between_adjacent_hashes(sql: Sql, database: Database) -> None:
+    """A user joins if and only if the hash is below percent / 100 x 2^48."""
     segment_id = await make_segment(sql, "A")
-    # Of many users, those whose hashes are closest to a limit of three decimals, on either side.
+    # The users whose hashes are closest to a limit with three decimals, on either side.
     hashes = {user_id: rollout_hash_v1(segment_id, user_id) for user_id in range(1, 20_001)}
     share = 2**48 / 100_000
     below = max(hashes, key=lambda user_id: hashes[user_id] % share)

@@ -1,4 +1,4 @@
-"""When a rollout puts in whoever is stored: its status, its schedule and its end decide."""
+"""New users join depending on the status, the schedule and the expiry of the rollout."""
 
 from datetime import timedelta
 
@@ -12,30 +12,28 @@ from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
 from tests.past import let_pass
-from tests.rollouts.steps import (
-    begin_and_sample,
+from tests.rollouts.helpers import (
+    begin_pass_with_sample,
     cancel,
-    enrolling,
+    create_enrolling_segment,
+    history_counts,
     members,
     set_plan,
     stage,
     store_users,
-    written,
 )
 from tests.timeline import HOUR, MICROSECOND, clock, lies_of_history, make_segment, recorded
 
 
 async def joined_now(sql: Sql, segment_id: int) -> set[int]:
-    """Who of ten who are stored now joins."""
+    """Store ten users; return the ids of those who join."""
     first = 1 + await sql.fetchval("SELECT coalesce(max(id), 0) FROM users")
     users = await store_users(sql, 10, first=first)
     return set(await members(sql, segment_id)) & set(users)
 
 
-async def test_nobody_joins_a_rollout_that_enrols_no_new_users_until_its_next_pass(
-    sql: Sql, database: Database
-) -> None:
-    segment_id = await enrolling(sql, database, "A", 100, enroll_new_users=False)
+async def test_new_users_do_not_join_if_enrollment_is_off(sql: Sql, database: Database) -> None:
+    segment_id = await create_enrolling_segment(sql, database, "A", 100, enroll_new_users=False)
     assert await joined_now(sql, segment_id) == set()
     await set_plan(database, "A", 100, enroll_new_users=False)
     assert await joined_now(sql, segment_id) == set()
@@ -43,7 +41,7 @@ async def test_nobody_joins_a_rollout_that_enrols_no_new_users_until_its_next_pa
     assert len(await members(sql, segment_id)) == 20
 
 
-async def test_users_join_by_the_stage_that_is_due_though_no_worker_came(
+async def test_new_users_join_at_the_current_stage_without_a_worker(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -55,24 +53,24 @@ async def test_users_join_by_the_stage_that_is_due_though_no_worker_came(
     assert await joined_now(sql, segment_id) == set()
 
 
-async def test_users_join_before_during_and_after_a_pass(sql: Sql, database: Database) -> None:
+async def test_new_users_join_before_during_and_after_a_pass(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await set_plan(database, "A", 100)
     assert await joined_now(sql, segment_id) == set(range(1, 11))
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     assert await joined_now(sql, segment_id) == set(range(11, 21))
     await advance_rollout(database, segment_id)
     assert await joined_now(sql, segment_id) == set(range(21, 31))
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 30}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 30}
 
 
-async def test_users_join_at_the_percent_in_force_while_it_is_paused(
+async def test_new_users_join_at_the_percent_in_force_during_a_pause(
     sql: Sql, database: Database
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 0)
+    segment_id = await create_enrolling_segment(sql, database, "A", 0)
     await set_plan(database, "A", 100, stage(0, after=HOUR))
     await database.transaction(lambda session: service.pause_rollout(session, slug="A"))
-    await let_pass(sql, 2 * HOUR)  # the second stage is not due: its clock stands still
+    await let_pass(sql, 2 * HOUR)  # the second stage is not due, because the schedule is frozen
     assert len(await joined_now(sql, segment_id)) == 10
     await database.transaction(lambda session: service.resume_rollout(session, slug="A"))
     assert len(await joined_now(sql, segment_id)) == 10
@@ -80,14 +78,14 @@ async def test_users_join_at_the_percent_in_force_while_it_is_paused(
     assert await joined_now(sql, segment_id) == set()
 
 
-async def test_users_join_a_rollout_that_failed_but_not_one_that_failed_while_withdrawing(
+async def test_new_users_join_a_failed_rollout_but_not_a_failed_withdrawal(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
 
     async def fail() -> None:
         for _ in range(MAX_FAILURES):
-            await database.transaction(lambda s: passes.note_failure(s, segment_id, "of a test"))
+            await database.transaction(lambda s: passes.record_failure(s, segment_id, "of a test"))
 
     await set_plan(database, "A", 100)
     await fail()
@@ -99,23 +97,23 @@ async def test_users_join_a_rollout_that_failed_but_not_one_that_failed_while_wi
 
 
 @pytest.mark.parametrize("withdraw", [False, True])
-async def test_nobody_joins_a_rollout_that_is_cancelled(
+async def test_new_users_do_not_join_a_cancelled_rollout(
     sql: Sql,
     database: Database,
-    withdraw: bool,  # noqa: FBT001 - as it is asked for
+    withdraw: bool,  # noqa: FBT001 - a test parameter
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     await cancel(database, "A", withdraw=withdraw)
     assert await joined_now(sql, segment_id) == set()
     await advance_rollout(database, segment_id)
     assert await joined_now(sql, segment_id) == set()
 
 
-async def test_later_users_carry_the_rollouts_end_and_nobody_joins_after_it(
+async def test_new_users_get_the_expiry_and_do_not_join_after_it(
     sql: Sql, database: Database
 ) -> None:
     end = await clock(sql) + HOUR
-    segment_id = await enrolling(sql, database, "A", 100, expires_at=end)
+    segment_id = await create_enrolling_segment(sql, database, "A", 100, expires_at=end)
     await store_users(sql, 2)
     rows = await sql.fetch("SELECT * FROM memberships")
     assert [row["expires_at"] for row in rows] == [end, end]
@@ -124,27 +122,25 @@ async def test_later_users_carry_the_rollouts_end_and_nobody_joins_after_it(
     assert await joined_now(sql, segment_id) == set()
 
 
-async def test_nobody_joins_a_deleted_segment_nor_its_successor(
+async def test_new_users_join_neither_a_deleted_segment_nor_its_successor(
     api: Api, sql: Sql, database: Database
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     assert (await delete_segment(api, "A"))["errors"] == []
     successor = await make_segment(sql, "A")
     await store_users(sql, 10)
-    assert await written(sql, segment_id) == await written(sql, successor) == {}
+    assert await history_counts(sql, segment_id) == await history_counts(sql, successor) == {}
     assert await lies_of_history(sql) == {}
 
 
 # --- Moments -------------------------------------------------------------------------------------
 
 
-async def test_one_who_is_stored_again_joins_later_than_all_that_history_holds(
-    sql: Sql, database: Database
-) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+async def test_recreated_user_joins_after_all_of_its_history(sql: Sql, database: Database) -> None:
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     await store_users(sql, 1)
     await database.transaction(lambda session: delete_user(session, 1, actor=None))
-    # As if the clock had been set back since.
+    # Simulate a clock that was set back.
     ahead = timedelta(minutes=5)
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE history SET at = at + $1::interval WHERE user_id = 1", ahead)

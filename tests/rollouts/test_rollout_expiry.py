@@ -1,4 +1,4 @@
-"""A rollout's `expiresAt`: the end of those whom it brings in, and of its bringing anybody in."""
+"""A rollout's `expiresAt`: its memberships end, and no user joins after it."""
 
 from datetime import datetime, timedelta
 
@@ -9,23 +9,23 @@ from segmentql.adapters.jobs import ADVANCE_ROLLOUT, END_DUE_MEMBERSHIPS, Messag
 from segmentql.memberships import actors as ends
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS, Next
+from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
 from tests.conftest import Sql
 from tests.past import let_pass
-from tests.rollouts.steps import (
-    begin_and_sample,
-    by_hand,
-    chunk,
+from tests.rollouts.helpers import (
+    begin_pass_with_sample,
     excluded,
-    in_range,
+    expected_sample,
+    history_counts,
+    joins_on_insert,
     members,
     membership_ids,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     stage,
     store_users,
-    written,
+    update_manually,
+    work_chunk,
 )
 from tests.timeline import HOUR, SECOND, clock, lies_of_history, make_segment, recorded
 
@@ -40,15 +40,15 @@ async def ends_of(sql: Sql, segment_id: int) -> dict[int, datetime | None]:
     return {row["user_id"]: row["expires_at"] for row in rows}
 
 
-async def test_members_end_with_the_rollout_and_a_new_end_is_given_to_all_it_brought_in(
+async def test_new_expiry_applies_to_all_members_of_the_rollout(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 60)
-    sample = sample_of(segment_id, users, 50)
+    sample = expected_sample(segment_id, users, 50)
     by_hand_too, outside = min(sample), min(set(users) - sample)
-    await by_hand(database, by_hand_too, add=["A"])
-    await by_hand(database, outside, add=["A"], ttl=DAY)
+    await update_manually(database, by_hand_too, add=["A"])
+    await update_manually(database, outside, add=["A"], ttl=DAY)
     manual = await ends_of(sql, segment_id)
     now = await clock(sql)
     first: dict[int, int] | None = None
@@ -59,36 +59,36 @@ async def test_members_end_with_the_rollout_and_a_new_end_is_given_to_all_it_bro
         assert await ends_of(sql, segment_id) == expected
         first = first or await membership_ids(sql, segment_id)
     assert await membership_ids(sql, segment_id) == first
-    assert await written(sql, segment_id) == {
+    assert await history_counts(sql, segment_id) == {
         ("JOINED", "MANUAL"): 2,
         ("JOINED", "ROLLOUT"): 29,
     }
     assert await lies_of_history(sql) == {}
 
 
-async def test_raising_gives_the_new_end_to_those_beyond_the_sample_too(
+async def test_raising_sets_the_expiry_of_members_outside_the_sample(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    lone = next(number for number in range(1, 1000) if not in_range(segment_id, number, 90))
+    lone = next(number for number in range(1, 1000) if not joins_on_insert(segment_id, number, 90))
     await store_users(sql, 1, first=lone)
     await set_plan(database, "A", 50, enroll_new_users=False)
     await advance_rollout(database, segment_id)
-    assert set(await members(sql, segment_id)) == {lone}  # half of one user is one
+    assert set(await members(sql, segment_id)) == {lone}  # half a user rounds up
     others = await store_users(sql, 300, first=1001)
-    sample = sample_of(segment_id, [lone, *others], 60)
+    sample = expected_sample(segment_id, [lone, *others], 60)
     assert lone not in sample
     end = await clock(sql) + DAY
     await set_plan(database, "A", 60, expires_at=end)
     await advance_rollout(database, segment_id)
     assert await ends_of(sql, segment_id) == dict.fromkeys(sample | {lone}, end)
-    # The same percent once more is no raise: it makes the sample exact.
+    # Setting the same percent again is not a raise, so it removes members outside the sample.
     await set_plan(database, "A", 60, expires_at=end)
     await advance_rollout(database, segment_id)
     assert await ends_of(sql, segment_id) == dict.fromkeys(sample, end)
 
 
-async def test_a_plan_without_an_end_keeps_whom_an_earlier_one_would_have_let_go(
+async def test_plan_without_expiry_keeps_members_of_an_expiring_plan(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -100,16 +100,14 @@ async def test_a_plan_without_an_end_keeps_whom_an_earlier_one_would_have_let_go
     await let_pass(sql, HOUR)
     await ends.end_due_memberships(database)
     assert set(await members(sql, segment_id)) == set(users)
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 10}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 10}
 
 
-async def test_after_its_end_everybody_it_brought_in_is_out_and_nobody_joins(
-    sql: Sql, database: Database
-) -> None:
+async def test_expired_rollout_has_no_members_and_adds_none(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 10)
-    await by_hand(database, 1, add=["A"])
-    await by_hand(database, 2, remove=["A"])
+    await update_manually(database, 1, add=["A"])
+    await update_manually(database, 2, remove=["A"])
     now = await clock(sql)
     end = now + HOUR
     stages = (stage(100), stage(50, starts_at=now + MINUTE))
@@ -117,7 +115,7 @@ async def test_after_its_end_everybody_it_brought_in_is_out_and_nobody_joins(
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == {1, *range(3, 11)}
     await let_pass(sql, HOUR)
-    rollout = await rollout_of(database, segment_id)
+    rollout = await read_rollout(database, segment_id)
     assert (rollout.status, rollout.work_due, rollout.expires_at) == (
         "COMPLETED",
         False,
@@ -137,7 +135,9 @@ async def test_after_its_end_everybody_it_brought_in_is_out_and_nobody_joins(
     assert await lies_of_history(sql) == {}
 
 
-async def test_who_ended_with_one_plan_is_put_in_by_the_next(sql: Sql, database: Database) -> None:
+async def test_members_of_an_expired_plan_rejoin_with_the_next_plan(
+    sql: Sql, database: Database
+) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
     await set_plan(database, "A", 100, expires_at=await clock(sql) + MINUTE)
@@ -155,36 +155,36 @@ async def test_who_ended_with_one_plan_is_put_in_by_the_next(sql: Sql, database:
     assert await lies_of_history(sql) == {}
 
 
-async def test_an_end_that_passes_during_the_pass_stops_it_from_putting_anybody_in(
-    sql: Sql, database: Database
-) -> None:
+async def test_expiry_during_a_pass_stops_further_joins(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, CHUNK_USERS + 50)
     await set_plan(database, "A", 100, expires_at=await clock(sql) + MINUTE)
-    await begin_and_sample(database, segment_id)
-    assert await chunk(database, segment_id) is Next.STEP
+    await begin_pass_with_sample(database, segment_id)
+    assert await work_chunk(database, segment_id) is StepOutcome.MORE_WORK
     await let_pass(sql, MINUTE)
-    assert (await rollout_of(database, segment_id)).status == "RUNNING"  # it may have to take out
+    assert (
+        await read_rollout(database, segment_id)
+    ).status == "RUNNING"  # members may have to be removed
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): CHUNK_USERS}
-    assert (await rollout_of(database, segment_id)).status == "COMPLETED"
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): CHUNK_USERS}
+    assert (await read_rollout(database, segment_id)).status == "COMPLETED"
 
 
 @pytest.mark.parametrize("earlier", [None, 2 * DAY])
-async def test_an_end_that_has_passed_when_its_chunk_comes_ends_members_at_that_chunk(
+async def test_expiry_before_its_chunk_ends_members_at_the_chunk(
     sql: Sql, database: Database, earlier: timedelta | None
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 5)
-    await by_hand(database, 5, add=["A"])
+    await update_manually(database, 5, add=["A"])
     before = await clock(sql) + earlier if earlier else None
     await set_plan(database, "A", 100, expires_at=before)
     await advance_rollout(database, segment_id)
-    await by_hand(database, 4, remove=["A"])
-    await by_hand(database, 4, add=["A"], ttl=DAY)
+    await update_manually(database, 4, remove=["A"])
+    await update_manually(database, 4, add=["A"], ttl=DAY)
     await store_users(sql, 1, first=6)
-    # No worker comes before the new end has passed. Until one does, all are in by what they have.
+    # No worker runs before the new expiry. Until one does, all memberships keep their old expiry.
     await set_plan(database, "A", 100, expires_at=await clock(sql) + MINUTE)
     await let_pass(sql, HOUR)
     still_in = {1: "ROLLOUT", 2: "ROLLOUT", 3: "ROLLOUT", 4: "MANUAL", 5: "MANUAL", 6: "ROLLOUT"}
@@ -201,7 +201,7 @@ async def test_an_end_that_has_passed_when_its_chunk_comes_ends_members_at_that_
     assert await lies_of_history(sql) == {}
 
 
-async def test_taking_over_by_hand_frees_a_membership_from_the_rollouts_end(
+async def test_manual_add_frees_a_membership_from_the_rollout_expiry(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -209,10 +209,10 @@ async def test_taking_over_by_hand_frees_a_membership_from_the_rollouts_end(
     end = await clock(sql) + HOUR
     await set_plan(database, "A", 100, expires_at=end)
     await advance_rollout(database, segment_id)
-    await by_hand(database, 1, add=["A"])
-    changed = await by_hand(database, 2, add=["A"], ttl=MINUTE)  # the later of the two ends
+    await update_manually(database, 1, add=["A"])
+    changed = await update_manually(database, 2, add=["A"], ttl=MINUTE)  # the later expiry wins
     assert changed.extended == 0
-    await by_hand(database, 3, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
+    await update_manually(database, 3, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
     assert await members(sql, segment_id) == dict.fromkeys((1, 2, 3), "MANUAL")
     found = await ends_of(sql, segment_id)
     assert (found[1], found[2]) == (None, end)
@@ -223,7 +223,7 @@ async def test_taking_over_by_hand_frees_a_membership_from_the_rollouts_end(
     assert await ends_of(sql, segment_id) == found
 
 
-async def test_the_end_of_a_pass_has_its_members_tidied_in_time(
+async def test_finished_pass_enqueues_the_expiry_of_its_members(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")

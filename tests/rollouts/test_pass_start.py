@@ -1,4 +1,4 @@
-"""Where a pass begins: every user is of its N or a later one; none is both or neither."""
+"""The start of a pass: every user is either counted by it or a new user, never both."""
 
 import asyncio
 import itertools
@@ -11,27 +11,27 @@ import pytest
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.local import LocalServers, named
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import due_rollouts
+from segmentql.rollouts.passes import find_due_rollouts
 from segmentql.users.service import create_user
 from tests.conftest import Sql, until
-from tests.rollouts.steps import (
-    by_hand,
-    finish,
-    in_range,
+from tests.rollouts.helpers import (
+    expected_sample,
+    finish_rollout,
+    history_counts,
+    joins_on_insert,
     members,
-    rollout_of,
-    sample_of,
+    read_rollout,
     set_plan,
     store_users,
     stored_users,
-    written,
+    update_manually,
 )
 from tests.timeline import lies_of_history, make_segment
 
 
 @pytest.fixture
 async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
-    """Another session, for what is not committed yet."""
+    """Another session, for uncommitted changes."""
     connection = await asyncpg.connect(named(servers.superuser_url, "run"))
     yield connection
     await connection.close()
@@ -45,7 +45,7 @@ async def third(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
 
 
 async def polls(sql: Sql, times: int) -> None:
-    """Wait until a pass has asked so many times whether those who were storing users are done."""
+    """Wait until the pass has polled for in-flight inserts this many times."""
     seen = set()
 
     async def enough() -> bool:
@@ -61,34 +61,34 @@ async def polls(sql: Sql, times: int) -> None:
     await until(enough)
 
 
-async def test_who_was_being_stored_when_a_pass_began_is_waited_for_and_later_ones_are_not(
+async def test_pass_waits_for_inflight_inserts_but_not_for_later_ones(
     sql: Sql, database: Database, other: Sql, third: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
     before, after = other.transaction(), third.transaction()
     await before.start()
-    await store_users(other, 2)  # nobody has a plan yet, so that the trigger puts in nobody
+    await store_users(other, 2)  # no plan exists yet, so that the trigger adds no member
     await set_plan(database, "A", 100)
-    await store_users(sql, 1, first=3)  # at once
+    await store_users(sql, 1, first=3)  # committed
     working = asyncio.create_task(advance_rollout(database, segment_id))
     await polls(sql, 3)
     await after.start()
     await store_users(third, 1, first=4)
     await polls(sql, 3)
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 1}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 1}
     assert not working.done()
     await before.commit()
     await working
     assert set(await members(sql, segment_id)) == {1, 2, 3}
-    rollout = await rollout_of(database, segment_id)
+    rollout = await read_rollout(database, segment_id)
     assert (rollout.status, rollout.users_total) == ("COMPLETED", 3)
     await after.commit()
     assert set(await members(sql, segment_id)) == {1, 2, 3, 4}
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 4}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 4}
     assert await lies_of_history(sql) == {}
 
 
-async def test_who_was_being_stored_and_is_not_after_all_is_not_counted(
+async def test_rolled_back_inserts_are_not_counted(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -102,11 +102,11 @@ async def test_who_was_being_stored_and_is_not_after_all_is_not_counted(
     await storing.rollback()
     await working
     assert set(await members(sql, segment_id)) == {1}
-    assert (await rollout_of(database, segment_id)).users_total == 1
+    assert (await read_rollout(database, segment_id)).users_total == 1
 
 
-@pytest.mark.e2e  # for the half minute that it takes
-async def test_a_pass_that_cannot_begin_for_long_is_left_to_the_scheduler_and_has_not_failed(
+@pytest.mark.e2e  # takes half a minute
+async def test_long_inflight_insert_leaves_the_pass_to_the_scheduler(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -120,14 +120,14 @@ async def test_a_pass_that_cannot_begin_for_long_is_left_to_the_scheduler_and_ha
     assert waiting is not None
     assert tuple(waiting) == ("SAMPLING", "ACTIVE", 0)
     async with database.read() as session:
-        assert await due_rollouts(session) == [segment_id]
+        assert await find_due_rollouts(session) == [segment_id]
     await storing.commit()
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == {1, 2}
 
 
 @pytest.mark.parametrize("percent", [100, 30])
-async def test_users_stored_while_passes_begin_and_end_are_each_met_exactly_once(
+async def test_users_stored_during_passes_are_decided_exactly_once(
     sql: Sql, database: Database, percent: int
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -136,21 +136,21 @@ async def test_users_stored_while_passes_begin_and_end_are_each_met_exactly_once
     passes_over = asyncio.Event()
 
     async def several(session: WriteSession, user_ids: list[int]) -> None:
-        for user_id in user_ids:  # statement by statement, so that it takes its time
+        for user_id in user_ids:  # one statement each, so that the transaction takes longer
             await create_user(session, user_id)
 
     async def storing() -> None:
         last_round = False
         while not last_round:
             last_round = passes_over.is_set()
-            await by_hand(database, next(numbers))
+            await update_manually(database, next(numbers))
             user_ids = [next(numbers) for _ in range(3)]
             await database.transaction(partial(several, user_ids=user_ids))
 
     async def work() -> None:
         for _ in range(15):
             await set_plan(database, "A", percent)
-            await finish(database, segment_id)
+            await finish_rollout(database, segment_id)
         passes_over.set()
 
     await asyncio.gather(work(), *(storing() for _ in range(5)))
@@ -160,9 +160,9 @@ async def test_users_stored_while_passes_begin_and_end_are_each_met_exactly_once
     later = users.keys() - earlier
     assert len(later) >= 5 * 4
     assert set(await members(sql, segment_id)) == (
-        sample_of(segment_id, earlier, percent)
-        | {user_id for user_id in later if in_range(segment_id, user_id, percent)}
+        expected_sample(segment_id, earlier, percent)
+        | {user_id for user_id in later if joins_on_insert(segment_id, user_id, percent)}
     )
     if percent == 100:
-        assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): len(users)}
+        assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): len(users)}
     assert await lies_of_history(sql) == {}

@@ -1,6 +1,6 @@
-"""What tests of rollouts with a worker of its own do again and again: ask, look, stand in the way.
+"""Helpers for tests of rollouts with real worker processes.
 
-Through the API and SQL alone, so that they serve any database and any number of processes.
+They use only the API and SQL, so that they work with any database and number of processes.
 """
 
 from collections.abc import AsyncIterator, Set
@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from tests.conftest import Api, Sql
-from tests.rollouts.steps import members
+from tests.rollouts.helpers import members
 from tests.timeline import lies_of_history
 
 ROLLOUT = """
@@ -39,37 +39,37 @@ mutation Resume($slug: String!) {{
 READ = f"query Read($slug: String!) {{ segment(slug: $slug) {{ rollout {{ {ROLLOUT} }} }} }}"
 
 
-async def create_with(api: Api, slug: str, **plan: Any) -> None:
-    """Make a segment with a rollout."""
+async def create_segment_with_rollout(api: Api, slug: str, **plan: Any) -> None:
+    """Create a segment with a rollout."""
     payload = (await api(CREATE, slug=slug, rollout=plan))["createSegment"]
     assert payload["errors"] == []
 
 
-async def set_to(api: Api, slug: str, **plan: Any) -> None:
+async def replace_rollout(api: Api, slug: str, **plan: Any) -> None:
     payload = (await api(SET, slug=slug, rollout=plan))["setRollout"]
     assert payload["errors"] == []
 
 
-async def resume(api: Api, slug: str) -> None:
+async def resume_rollout(api: Api, slug: str) -> None:
     payload = (await api(RESUME, slug=slug))["resumeRollout"]
     assert payload["errors"] == []
 
 
-async def read(api: Api, slug: str) -> Any:
-    """A segment's rollout as everybody reads it."""
+async def read_rollout(api: Api, slug: str) -> Any:
+    """Return a segment's rollout, read through the API."""
     return (await api(READ, slug=slug))["segment"]["rollout"]
 
 
-async def is_in_status(api: Api, slug: str, *statuses: str) -> bool:
-    return (await read(api, slug))["status"] in statuses
+async def has_status(api: Api, slug: str, *statuses: str) -> bool:
+    return (await read_rollout(api, slug))["status"] in statuses
 
 
 def stage_statuses(rollout: Any) -> list[str]:
     return [stage["status"] for stage in rollout["stages"]]
 
 
-async def pass_of(sql: Sql, segment_id: int) -> asyncpg.Record:
-    """How far the pass under way is: its number, phase, cursor and tries that failed."""
+async def read_pass(sql: Sql, segment_id: int) -> asyncpg.Record:
+    """Return the number, phase, cursor and failure count of the current pass."""
     row = await sql.fetchrow(
         """
         SELECT pass_number, phase::text, cursor_user_id, failures FROM rollouts
@@ -81,26 +81,26 @@ async def pass_of(sql: Sql, segment_id: int) -> asyncpg.Record:
     return row
 
 
-async def assert_in_are(sql: Sql, segment_id: int, sample: Set[int]) -> None:
-    """Exactly these are in, all by the rollout, and history tells no lies."""
+async def assert_members_are(sql: Sql, segment_id: int, sample: Set[int]) -> None:
+    """Check that exactly these users are members by the rollout, and that history is consistent."""
     assert await members(sql, segment_id) == dict.fromkeys(sample, "ROLLOUT")
     assert await lies_of_history(sql) == {}
 
 
 @asynccontextmanager
-async def held(url: str, user_id: int) -> AsyncIterator[None]:
-    """Hold a user, so that a chunk that is to change the user's memberships waits."""
+async def locked_user(url: str, user_id: int) -> AsyncIterator[None]:
+    """Lock a user, so that a chunk that changes the user's memberships waits."""
     other = await asyncpg.connect(url)
     await other.execute("BEGIN")
     await other.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
     try:
         yield
     finally:
-        await other.close()  # also where the server went away meanwhile
+        await other.close()  # also if the server has stopped
 
 
-async def workers_waiting(sql: Sql) -> int:
-    """How many sessions of workers stand before a lock that somebody holds."""
+async def count_blocked_workers(sql: Sql) -> int:
+    """Return how many sessions of workers wait for a lock."""
     number: int = await sql.fetchval(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE application_name = 'segmentql worker' AND wait_event_type = 'Lock'"
@@ -108,13 +108,13 @@ async def workers_waiting(sql: Sql) -> int:
     return number
 
 
-async def worker_waits(sql: Sql) -> bool:
-    return await workers_waiting(sql) > 0
+async def worker_is_blocked(sql: Sql) -> bool:
+    return await count_blocked_workers(sql) > 0
 
 
 @asynccontextmanager
-async def no_way_back(url: str) -> AsyncIterator[None]:
-    """Have the database refuse that a pass goes back, or that it begins anew under its number."""
+async def reject_backward_progress(url: str) -> AsyncIterator[None]:
+    """Make the database reject updates that move a pass back or restart it."""
     other = await asyncpg.connect(url)
     await other.execute(
         """
@@ -123,7 +123,7 @@ async def no_way_back(url: str) -> AsyncIterator[None]:
             RAISE 'rollout % goes back: from % to %', old.segment_id, old, new;
         END
         $$;
-        CREATE TRIGGER no_way_back BEFORE UPDATE ON rollouts FOR EACH ROW
+        CREATE TRIGGER reject_backward_progress BEFORE UPDATE ON rollouts FOR EACH ROW
         WHEN (new.pass_number < old.pass_number OR new.pass_number = old.pass_number AND (
             new.phase < old.phase OR new.cursor_user_id < old.cursor_user_id
             OR new.users_seen < old.users_seen))
@@ -134,6 +134,8 @@ async def no_way_back(url: str) -> AsyncIterator[None]:
         yield
     finally:
         await other.close()
-        last = await asyncpg.connect(url)  # the other may have died with the server
-        await last.execute("DROP TRIGGER no_way_back ON rollouts; DROP FUNCTION refuse_to_go_back")
+        last = await asyncpg.connect(url)  # the server may have restarted
+        await last.execute(
+            "DROP TRIGGER reject_backward_progress ON rollouts; DROP FUNCTION refuse_to_go_back"
+        )
         await last.close()

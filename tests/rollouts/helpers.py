@@ -1,4 +1,4 @@
-"""What tests of rollouts do again and again: plans, samples, and a worker's work step by step."""
+"""Helpers for tests of rollouts: plans, expected samples, reads, and single worker steps."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from segmentql.memberships.service import Changed, OnExisting, update_user_segme
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
-from segmentql.rollouts.selection import rollout_hash_v1, sample_size
+from segmentql.rollouts.sampling import rollout_hash_v1, sample_size
 from tests.conftest import Sql, until
 from tests.timeline import make_segment
 
@@ -24,7 +24,7 @@ def stage(percent: float | str, **when: Any) -> Stage:
 
 
 async def store_users(sql: Sql, count: int, *, first: int = 1) -> range:
-    """Store so many users with the numbers from `first` on, in one statement."""
+    """Store `count` users with consecutive ids from `first` on, in one statement."""
     await sql.execute(
         """
         INSERT INTO users (id, created_at)
@@ -43,9 +43,9 @@ async def set_plan(
     enroll_new_users: bool = True,
     expires_at: datetime | None = None,
 ) -> Row[Any]:
-    """Give a segment a plan of these stages (or plain percent); its rollout, which nobody worked.
+    """Set a plan of these stages or percents; return its rollout, on which no worker has worked.
 
-    A plan of several stages needs their times.
+    Every stage after the first needs a time.
     """
     plan = Plan(
         [given if isinstance(given, Stage) else stage(given) for given in stages],
@@ -60,8 +60,10 @@ async def set_plan(
     return rollout
 
 
-async def enrolling(sql: Sql, database: Database, slug: str, percent: float, **given: Any) -> int:
-    """A segment whose pass is over; nobody was stored when it was. Its number."""
+async def create_enrolling_segment(
+    sql: Sql, database: Database, slug: str, percent: float, **given: Any
+) -> int:
+    """Create a segment whose pass finished before any user was stored; return its id."""
     segment_id = await make_segment(sql, slug)
     await set_plan(database, slug, percent, **given)
     await advance_rollout(database, segment_id)
@@ -74,7 +76,7 @@ async def cancel(database: Database, slug: str, *, withdraw: bool = False) -> No
     )
 
 
-async def by_hand(
+async def update_manually(
     database: Database,
     user_id: int,
     *,
@@ -91,25 +93,27 @@ async def by_hand(
     )
 
 
-# --- What ought to be ----------------------------------------------------------------------------
+# --- Expected values ------------------------------------------------------------------------------
 
 
-def in_range(segment_id: int, user_id: int, percent: float | str | Decimal) -> bool:
-    """Whether a user who is stored at a percent joins at once."""
+def joins_on_insert(segment_id: int, user_id: int, percent: float | str | Decimal) -> bool:
+    """Return whether a new user joins when stored while this percent is in force."""
     return rollout_hash_v1(segment_id, user_id) < Decimal(str(percent)) / 100 * 2**48
 
 
-def sample_of(segment_id: int, user_ids: Iterable[int], percent: float | str | Decimal) -> set[int]:
-    """The sample that a percent is of these users."""
+def expected_sample(
+    segment_id: int, user_ids: Iterable[int], percent: float | str | Decimal
+) -> set[int]:
+    """Return the sample of these users at this percent."""
     ranked = sorted((rollout_hash_v1(segment_id, user_id), user_id) for user_id in user_ids)
     return {user_id for _, user_id in ranked[: sample_size(len(ranked), Decimal(str(percent)))]}
 
 
-# --- What is -------------------------------------------------------------------------------------
+# --- Reads ---------------------------------------------------------------------------------------
 
 
 async def members(sql: Sql, segment_id: int) -> dict[int, str]:
-    """The cause of every active member."""
+    """Return the cause of each active membership, by user id."""
     rows = await sql.fetch(
         f"""
         SELECT m.user_id, m.cause::text FROM memberships m JOIN segments s ON s.id = m.segment_id
@@ -125,8 +129,8 @@ async def excluded(sql: Sql, segment_id: int) -> set[int]:
     return {row["user_id"] for row in rows}
 
 
-async def written(sql: Sql, segment_id: int) -> dict[tuple[str, str], int]:
-    """How many rows of each operation and cause history has of a segment."""
+async def history_counts(sql: Sql, segment_id: int) -> dict[tuple[str, str], int]:
+    """Return the number of a segment's history rows by operation and cause."""
     rows = await sql.fetch(
         """
         SELECT operation::text, cause::text, count(*) FROM history
@@ -138,63 +142,65 @@ async def written(sql: Sql, segment_id: int) -> dict[tuple[str, str], int]:
 
 
 async def membership_ids(sql: Sql, segment_id: int) -> dict[int, int]:
-    """Each member's membership, which is another after a leave and a join."""
+    """Return the membership id of each member. Rejoining creates a new one."""
     rows = await sql.fetch("SELECT user_id, id FROM memberships WHERE segment_id = $1", segment_id)
     return {row["user_id"]: row["id"] for row in rows}
 
 
-async def rollout_of(database: Database, segment_id: int) -> Row[Any]:
+async def read_rollout(database: Database, segment_id: int) -> Row[Any]:
     async with database.read() as session:
         return (await service.rollouts_by_segment(session, [segment_id]))[segment_id]
 
 
 async def stored_users(sql: Sql) -> dict[int, int]:
-    """The users there are, with their arrivals."""
+    """Return the arrival of each stored user."""
     rows = await sql.fetch("SELECT id, arrival FROM users")
     return {row["id"]: row["arrival"] for row in rows}
 
 
-# --- A worker's work, step by step ---------------------------------------------------------------
+# --- Single steps of a worker --------------------------------------------------------------------
 
 
-async def begin(database: Database, segment_id: int) -> passes.Sampling:
-    """Begin a pass, or find it begun; its sample is to be taken."""
+async def begin_pass(database: Database, segment_id: int) -> passes.PendingSample:
+    """Begin a pass, or find it begun without a sample."""
     done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    assert isinstance(done, passes.Sampling)
+    assert isinstance(done, passes.PendingSample)
     return done
 
 
-async def take(database: Database, sampling: passes.Sampling) -> passes.Sample:
+async def take_sample(database: Database, sampling: passes.PendingSample) -> passes.Sample:
     async with database.long_read(seconds=60) as reading:
         sample = await passes.take_sample(reading, sampling)
     assert sample is not None
     return sample
 
 
-async def store(database: Database, sampling: passes.Sampling, sample: passes.Sample) -> None:
+async def store_sample(
+    database: Database, sampling: passes.PendingSample, sample: passes.Sample
+) -> None:
     await database.transaction(lambda session: passes.store_sample(session, sampling, sample))
 
 
-async def begin_and_sample(database: Database, segment_id: int) -> passes.Sample:
-    """Begin a pass and store its sample: what is left is chunks."""
-    sampling = await begin(database, segment_id)
-    sample = await take(database, sampling)
-    await store(database, sampling, sample)
+async def begin_pass_with_sample(database: Database, segment_id: int) -> passes.Sample:
+    """Begin a pass and store its sample, so that only its chunks are left."""
+    sampling = await begin_pass(database, segment_id)
+    sample = await take_sample(database, sampling)
+    await store_sample(database, sampling, sample)
     return sample
 
 
-async def chunk(database: Database, segment_id: int) -> passes.Next:
-    """Work one chunk; what is to be done after it."""
+async def work_chunk(database: Database, segment_id: int) -> passes.StepOutcome:
+    """Work one chunk; return whether another step is due."""
     done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    assert isinstance(done, passes.Next)
+    assert isinstance(done, passes.StepOutcome)
     return done
 
 
-async def finish(database: Database, segment_id: int) -> None:
-    """Work until nothing is due: whoever found another worker at it had left."""
+async def finish_rollout(database: Database, segment_id: int) -> None:
+    """Advance the rollout until no work is due, also if other workers hold it meanwhile."""
 
     async def finished() -> bool:
         await advance_rollout(database, segment_id)
-        return not (await rollout_of(database, segment_id)).work_due
+        return not (await read_rollout(database, segment_id)).work_due
 
     await until(finished)

@@ -1,4 +1,4 @@
-"""A chunk that meets somebody's uncommitted change waits for it, and then sees what it did."""
+"""A chunk waits for an uncommitted change of its users, and then uses the committed state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,19 +12,19 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import Next
+from segmentql.rollouts.passes import StepOutcome
 from segmentql.users.service import delete_user
 from tests.conftest import Sql, until
-from tests.rollouts.steps import (
-    begin_and_sample,
-    by_hand,
-    chunk,
+from tests.rollouts.helpers import (
+    begin_pass_with_sample,
     excluded,
+    history_counts,
     members,
-    rollout_of,
+    read_rollout,
     set_plan,
     store_users,
-    written,
+    update_manually,
+    work_chunk,
 )
 from tests.timeline import HOUR, clock, lies_of_history, make_segment, recorded
 
@@ -41,7 +41,7 @@ async def during(
     change: Callable[[WriteSession], Awaitable[object]],
     work: Callable[[], Coroutine[Any, Any, Any]],
 ) -> Any:
-    """Start `work` while `change` is made and not committed; what `work` gives, having waited."""
+    """Start `work` while `change` is uncommitted; check that it waits, and return its result."""
     made, commit = asyncio.Event(), asyncio.Event()
 
     async def slowly(session: WriteSession) -> None:
@@ -79,7 +79,7 @@ async def during(
         ("ran out", remove, {1: "ROLLOUT", 3: "ROLLOUT"}),
     ],
 )
-async def test_who_is_to_be_put_in_while_somebody_changes_it_by_hand_is_as_the_hand_left_it(
+async def test_concurrent_manual_change_wins_over_adding(
     sql: Sql,
     database: Database,
     before: str,
@@ -100,12 +100,12 @@ async def test_who_is_to_be_put_in_while_somebody_changes_it_by_hand_is_as_the_h
             segment_id,
         )
     await set_plan(database, "A", 100)
-    await begin_and_sample(database, segment_id)
-    done = await during(sql, database, change, lambda: chunk(database, segment_id))
-    assert done is Next.NOTHING
+    await begin_pass_with_sample(database, segment_id)
+    done = await during(sql, database, change, lambda: work_chunk(database, segment_id))
+    assert done is StepOutcome.NO_WORK
     assert await members(sql, segment_id) == after
     assert await excluded(sql, segment_id) == ({USER} if change is remove else set())
-    assert (await written(sql, segment_id)).get(("JOINED", "ROLLOUT")) == 2
+    assert (await history_counts(sql, segment_id)).get(("JOINED", "ROLLOUT")) == 2
     assert await lies_of_history(sql) == {}
 
 
@@ -119,7 +119,7 @@ async def test_who_is_to_be_put_in_while_somebody_changes_it_by_hand_is_as_the_h
         (partial(delete_user, user_id=USER, actor=None), {}, ["USER_DELETED"]),
     ],
 )
-async def test_who_is_to_be_taken_out_while_somebody_changes_it_by_hand_is_as_the_hand_left_it(
+async def test_concurrent_manual_change_wins_over_removing(
     sql: Sql,
     database: Database,
     change: Callable[[WriteSession], Awaitable[object]],
@@ -131,8 +131,8 @@ async def test_who_is_to_be_taken_out_while_somebody_changes_it_by_hand_is_as_th
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     await set_plan(database, "A", 0)
-    await begin_and_sample(database, segment_id)
-    await during(sql, database, change, lambda: chunk(database, segment_id))
+    await begin_pass_with_sample(database, segment_id)
+    await during(sql, database, change, lambda: work_chunk(database, segment_id))
     assert await members(sql, segment_id) == after
     leaves = [e.cause for e in await recorded(sql, USER) if e.operation == "LEFT"]
     assert leaves == left_by
@@ -147,7 +147,7 @@ async def test_who_is_to_be_taken_out_while_somebody_changes_it_by_hand_is_as_th
         (partial(add, on_existing=OnExisting.KEEP), "ROLLOUT", 5),
     ],
 )
-async def test_who_is_to_get_another_end_while_somebody_takes_it_over_keeps_the_hands(
+async def test_concurrent_manual_change_wins_over_a_new_expiry(
     sql: Sql,
     database: Database,
     change: Callable[[WriteSession], Awaitable[object]],
@@ -160,8 +160,8 @@ async def test_who_is_to_get_another_end_while_somebody_takes_it_over_keeps_the_
     await advance_rollout(database, segment_id)
     now = await clock(sql)
     await set_plan(database, "A", 100, expires_at=now + 5 * HOUR)
-    await begin_and_sample(database, segment_id)
-    await during(sql, database, change, lambda: chunk(database, segment_id))
+    await begin_pass_with_sample(database, segment_id)
+    await during(sql, database, change, lambda: work_chunk(database, segment_id))
     assert await members(sql, segment_id) == {**ALL, USER: cause}
     rows = await sql.fetch("SELECT user_id, expires_at FROM memberships ORDER BY 1")
     found = [row["expires_at"] and round((row["expires_at"] - now) / HOUR) for row in rows]
@@ -169,14 +169,12 @@ async def test_who_is_to_get_another_end_while_somebody_takes_it_over_keeps_the_
     assert await lies_of_history(sql) == {}
 
 
-async def test_users_who_are_as_they_should_be_are_not_waited_for(
-    sql: Sql, database: Database
-) -> None:
+async def test_chunk_does_not_wait_for_users_without_a_change(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
-    await by_hand(database, USER, add=["A"])
+    await update_manually(database, USER, add=["A"])
     await set_plan(database, "A", 100)
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     made, commit = asyncio.Event(), asyncio.Event()
 
     async def slowly(session: WriteSession) -> None:
@@ -186,36 +184,36 @@ async def test_users_who_are_as_they_should_be_are_not_waited_for(
 
     changing = asyncio.create_task(database.transaction(slowly))
     await made.wait()
-    assert await chunk(database, segment_id) is Next.NOTHING
-    assert (await rollout_of(database, segment_id)).status == "COMPLETED"
+    assert await work_chunk(database, segment_id) is StepOutcome.NO_WORK
+    assert (await read_rollout(database, segment_id)).status == "COMPLETED"
     commit.set()
     await changing
     assert await members(sql, segment_id) == {**ALL, USER: "MANUAL"}
 
 
-async def test_a_plan_set_while_a_chunk_is_at_work_waits_for_it_and_begins_another_pass(
+async def test_setting_a_plan_waits_for_the_chunk_and_begins_a_new_pass(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
     await set_plan(database, "A", 100)
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     work = partial(passes.advance, segment_id=segment_id)
     await during(sql, database, work, lambda: set_plan(database, "A", 0))
     assert await members(sql, segment_id) == ALL
-    assert (await rollout_of(database, segment_id)).status == "RUNNING"
+    assert (await read_rollout(database, segment_id)).status == "RUNNING"
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
     assert await lies_of_history(sql) == {}
 
 
-async def test_a_worker_does_not_wait_for_another_at_the_same_rollout(
+async def test_worker_does_not_wait_for_another_worker_of_the_rollout(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
     await set_plan(database, "A", 100)
-    await begin_and_sample(database, segment_id)
+    await begin_pass_with_sample(database, segment_id)
     made, commit = asyncio.Event(), asyncio.Event()
 
     async def slowly(session: WriteSession) -> None:
@@ -225,10 +223,10 @@ async def test_a_worker_does_not_wait_for_another_at_the_same_rollout(
 
     working = asyncio.create_task(database.transaction(slowly))
     await made.wait()
-    assert await chunk(database, segment_id) is Next.NOTHING
+    assert await work_chunk(database, segment_id) is StepOutcome.NO_WORK
     await advance_rollout(database, segment_id)
-    assert await members(sql, segment_id) == {}  # the first one's is not committed
+    assert await members(sql, segment_id) == {}  # the first worker has not committed
     commit.set()
     await working
     assert await members(sql, segment_id) == ALL
-    assert await written(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}
+    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 3}

@@ -1,4 +1,4 @@
-"""The bound of a sample: the last of the k smallest (hash, number), as the database finds it."""
+"""The bound of a sample: the k-th smallest (hash, id), as the database finds it."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database
-from segmentql.rollouts.passes import Sample, Sampling, take_sample
-from segmentql.rollouts.selection import BOUND, rollout_hash_v1, sample_size
+from segmentql.rollouts.passes import PendingSample, Sample, take_sample
+from segmentql.rollouts.sampling import BOUND_QUERY, rollout_hash_v1, sample_size
 from tests.conftest import Sql, empty_tables
-from tests.rollouts.steps import store_users
+from tests.rollouts.helpers import store_users
 
 TIES = ((2062704, 14247878), (1190104, 20964203), (8977923, 13839694))
 """All pairs among the users 1 to 30,000,000 who have the same hash for segment 1."""
@@ -30,7 +30,7 @@ async def store(sql: Sql, user_ids: Sequence[int]) -> None:
 
 async def sampled(database: Database, segment_id: int, percent: Decimal) -> Sample:
     async with database.long_read(seconds=60) as session:
-        sample = await take_sample(session, Sampling(segment_id, 1, percent))
+        sample = await take_sample(session, PendingSample(segment_id, 1, percent))
     assert sample is not None
     return sample
 
@@ -40,7 +40,7 @@ def ranked(segment_id: int, user_ids: Sequence[int]) -> list[tuple[int, int]]:
 
 
 async def up_to(sql: Sql, segment_id: int, bound: tuple[int, int]) -> set[int]:
-    """The stored users whose (hash, number) the database holds to be no greater."""
+    """Return the stored users whose (hash, id) is at most the bound."""
     rows = await sql.fetch(
         "SELECT id FROM users WHERE (rollout_hash_v1($1, id), id) <= ($2::bigint, $3::bigint)",
         segment_id,
@@ -51,9 +51,9 @@ async def up_to(sql: Sql, segment_id: int, bound: tuple[int, int]) -> set[int]:
 
 @st.composite
 def users_of_any_number(draw: st.DrawFn) -> list[int]:
-    """Up to some thousands of users, near each other or all over the range."""
+    """Up to 4000 user ids, close to each other or spread over the whole range."""
     count = draw(st.integers(0, 30) | st.integers(0, 4000))
-    # A line that wraps around after 2^63 meets no number twice if its step is odd.
+    # A sequence that wraps around at 2^63 has no duplicates if its step is odd.
     first, step = draw(numbers), 2 * draw(st.integers(0, 10) | st.integers(0, 2**62 - 1)) + 1
     return [number for number in ((first + step * n) % 2**63 for n in range(count)) if number]
 
@@ -67,7 +67,7 @@ def users_of_any_number(draw: st.DrawFn) -> list[int]:
 @example(segment_id=1, user_ids=[], asked=[Decimal(50)])
 @example(segment_id=1, user_ids=[1], asked=[Decimal("49.999"), Decimal(50)])
 @example(segment_id=1, user_ids=[1, 2, 3], asked=[Decimal("0.001"), Decimal(50), Decimal(100)])
-async def test_the_bound_is_the_last_of_exactly_the_k_smallest_and_grows_with_the_percent(
+async def test_bound_is_the_kth_smallest_and_grows_with_the_percent(
     sql: Sql, database: Database, segment_id: int, user_ids: list[int], asked: list[Decimal]
 ) -> None:
     await empty_tables(sql)
@@ -86,13 +86,13 @@ async def test_the_bound_is_the_last_of_exactly_the_k_smallest_and_grows_with_th
         before = within
 
 
-async def test_a_third_of_a_hundred_thousand_is_33_333(sql: Sql, database: Database) -> None:
+async def test_sample_of_33_333_percent_of_100_000_users(sql: Sql, database: Database) -> None:
     user_ids = await store_users(sql, 100_000)
     found = await sampled(database, 1, Decimal("33.333"))
     assert found == Sample(100_000, *ranked(1, user_ids)[33_333 - 1], users_total=100_000)
 
 
-async def test_at_no_percent_nobody_is_of_the_sample_and_only_members_are_counted(
+async def test_sample_at_0_percent_is_empty_and_counts_only_members(
     sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 10)
@@ -100,12 +100,12 @@ async def test_at_no_percent_nobody_is_of_the_sample_and_only_members_are_counte
 
 
 @pytest.mark.parametrize("percent", ["0.001", "37.5", "100"])
-async def test_users_stored_later_are_not_of_the_sample(
+async def test_users_stored_later_are_not_in_the_sample(
     sql: Sql, database: Database, percent: str
 ) -> None:
     before = await store_users(sql, 1000)
     later = await store_users(sql, 3000, first=1001)
-    statement = text(BOUND)
+    statement = text(BOUND_QUERY)
     asked = {"segment_id": 1, "percent": Decimal(percent)}
     for last_arrival, user_ids in ((1000, before), (4000, range(before.start, later.stop))):
         async with database.read() as session:
@@ -117,24 +117,22 @@ async def test_users_stored_later_are_not_of_the_sample(
         assert tuple(found) == (len(user_ids), *last)
 
 
-async def test_when_users_were_made_says_nothing_of_when_they_were_stored(
-    sql: Sql, database: Database
-) -> None:
+async def test_created_at_does_not_decide_who_is_a_later_user(sql: Sql, database: Database) -> None:
     await store_users(sql, 100)
-    # As a bulk load does it: with dates of its own.
+    # A bulk load may set its own dates.
     await store_users(sql, 100, first=101)
     await sql.execute("UPDATE users SET created_at = '2001-01-01' WHERE id > 100")
     async with database.read() as session:
         found = (
             await session.execute(
-                text(BOUND), {"segment_id": 1, "percent": Decimal(50), "last_arrival": 100}
+                text(BOUND_QUERY), {"segment_id": 1, "percent": Decimal(50), "last_arrival": 100}
             )
         ).one()
     assert tuple(found) == (100, *ranked(1, range(1, 101))[49])
 
 
 @pytest.mark.parametrize("tie", TIES)
-async def test_of_two_users_with_the_same_hash_the_lower_number_comes_first(
+async def test_equal_hashes_are_ordered_by_user_id(
     sql: Sql, database: Database, tie: tuple[int, int]
 ) -> None:
     first, second = tie
@@ -143,7 +141,7 @@ async def test_of_two_users_with_the_same_hash_the_lower_number_comes_first(
     user_ids = [*range(1, 999), second, first]
     await store(sql, user_ids)
     smaller = sum(hashed < shared for hashed, _ in ranked(1, user_ids))
-    # A percent that cuts before the two, between them, and behind them: of 1000, in tenths.
+    # Bounds before, between and after the two users: of 1000 users, in tenths of a percent.
     cuts = {
         size: await sampled(database, 1, Decimal(size) / 10)
         for size in (smaller, smaller + 1, smaller + 2)

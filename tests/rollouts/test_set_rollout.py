@@ -1,4 +1,4 @@
-"""`setRollout`, and `createSegment` with a rollout: what they answer and store."""
+"""`setRollout`, and `createSegment` with a rollout: their results and stored data."""
 
 import asyncio
 from datetime import datetime
@@ -10,21 +10,27 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment, make_segments, moment
-from tests.rollouts.asking import done, in_short, rollout_of, segment_of, set_rollout
-from tests.rollouts.how_far import (
-    Bring,
-    cancelled,
-    completed,
-    failed,
-    failed_withdrawing,
-    paused,
-    running,
-    sampled,
-    scheduled,
-    waiting,
-    withdrawing,
+from tests.rollouts.graphql_client import (
+    accepted_rollout,
+    read_rollout,
+    read_segment,
+    set_rollout,
+    summarize,
 )
-from tests.rollouts.steps import members, sample_of, store_users
+from tests.rollouts.helpers import expected_sample, members, store_users
+from tests.rollouts.rollout_states import (
+    CreateState,
+    create_cancelled,
+    create_completed,
+    create_failed,
+    create_failed_withdrawing,
+    create_paused,
+    create_running,
+    create_sampled,
+    create_scheduled,
+    create_waiting,
+    create_withdrawing,
+)
 from tests.timeline import HOUR, SECOND, clock
 
 UNWORKED = {
@@ -41,24 +47,22 @@ UNWORKED = {
     "finishedAt": None,
     "failure": None,
 }
-"""What is told of a new plan before a worker came by; its percent and stages aside."""
+"""A new rollout before any worker has run, without its percent and stages."""
 
 
 def starts_of(rollout: Any) -> list[datetime]:
     return [moment(of["startsAt"]) for of in rollout["stages"]]
 
 
-# --- What is told and stored --------------------------------------------------------------------
+# --- Results and stored data --------------------------------------------------------------------
 
 
-async def test_a_segment_made_with_a_percent_answers_before_anybody_is_in(
-    api: Api, sql: Sql
-) -> None:
+async def test_create_segment_with_a_percent_returns_before_any_join(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
     before = await clock(sql)
     payload = await create_segment(api, slug="A", rollout={"percent": 33.333})
     assert payload["errors"] == []
-    segment = await segment_of(api)
+    segment = await read_segment(api)
     assert {field: segment[field] for field in payload["segment"]} == payload["segment"]
     assert (segment["version"], segment["memberCount"]) == (1, 0)
     assert segment["updatedAt"] == segment["createdAt"]
@@ -70,23 +74,23 @@ async def test_a_segment_made_with_a_percent_answers_before_anybody_is_in(
 
 
 @pytest.mark.parametrize("given", [{}, {"rollout": None}])
-async def test_a_segment_made_without_a_rollout_has_none(
+async def test_segment_created_without_a_rollout_has_none(
     api: Api, sql: Sql, given: dict[str, None]
 ) -> None:
     payload = await create_segment(api, slug="A", **given)
     assert payload["errors"] == []
-    assert await rollout_of(api) is None
+    assert await read_rollout(api) is None
     assert await sql.fetchval("SELECT count(*) FROM rollouts") == 0
 
 
-async def test_what_workers_did_is_told_and_moves_neither_version_nor_update(
+async def test_worker_progress_changes_neither_version_nor_updated_at(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 10)
     await create_segment(api, slug="A", rollout={"percent": 50})
-    before = await segment_of(api)
+    before = await read_segment(api)
     await advance_rollout(database, 1)
-    after = await segment_of(api)
+    after = await read_segment(api)
     rollout = after["rollout"]
     started, finished = moment(rollout["startedAt"]), moment(rollout["finishedAt"])
     assert starts_of(rollout)[0] < started < finished < await clock(sql)
@@ -107,52 +111,48 @@ async def test_what_workers_did_is_told_and_moves_neither_version_nor_update(
     }
 
 
-async def test_setting_a_rollout_tells_what_is_then_read_and_counts_as_a_change_of_the_segment(
-    api: Api, sql: Sql
-) -> None:
+async def test_set_rollout_returns_the_rollout_and_bumps_the_version(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
     made = (await create_segment(api, slug="A", name="Name"))["segment"]
     payload = await set_rollout(api, {"percent": 12.5})
-    rollout = done(payload)
+    rollout = accepted_rollout(payload)
     segment = payload["segment"]
     assert segment == {**made, "version": 2, "updatedAt": segment["updatedAt"]}
     assert moment(segment["updatedAt"]) > starts_of(rollout)[0] > moment(made["updatedAt"])
     assert rollout == {**UNWORKED, "percent": 12.5, "stages": rollout["stages"]}
-    assert await segment_of(api) == {**segment, "memberCount": 0, "rollout": rollout}
-    # The same again is another plan, which begins anew.
+    assert await read_segment(api) == {**segment, "memberCount": 0, "rollout": rollout}
+    # Setting the same percent again starts a new plan.
     again = await set_rollout(api, {"percent": 12.5})
     assert again["segment"]["version"] == 3
     assert again["segment"]["updatedAt"] > segment["updatedAt"]
     assert starts_of(again["rollout"])[0] > starts_of(rollout)[0]
 
 
-async def test_a_new_plan_replaces_the_whole_of_the_old_one_and_what_it_omits_is_default(
-    api: Api, sql: Sql
-) -> None:
+async def test_new_plan_replaces_all_fields_of_the_old_one(api: Api, sql: Sql) -> None:
     end = (await clock(sql) + 24 * HOUR).isoformat()
     await make_segments(api, "A")
     stages = [{"percent": 10}, {"percent": 20, "afterSeconds": 3600}]
-    first = done(
+    first = accepted_rollout(
         await set_rollout(api, {"stages": stages, "enrollNewUsers": False, "expiresAt": end})
     )
     assert first["enrollNewUsers"] is False
     assert moment(first["expiresAt"]) == datetime.fromisoformat(end)
     assert len(first["stages"]) == 2
-    second = done(await set_rollout(api, {"percent": 30}))
+    second = accepted_rollout(await set_rollout(api, {"percent": 30}))
     assert second == {**UNWORKED, "percent": 30, "stages": second["stages"]}
     assert len(second["stages"]) == 1
     assert await sql.fetchval("SELECT count(*) FROM rollout_stages") == 1
 
 
-async def test_a_segment_made_anew_under_a_slug_has_no_rollout_of_the_old_one(api: Api) -> None:
+async def test_recreated_segment_does_not_inherit_a_rollout(api: Api) -> None:
     await create_segment(api, slug="A", rollout={"percent": 50})
     await delete_segment(api, "A")
     await make_segments(api, "A")
-    assert await rollout_of(api) is None
-    assert done(await set_rollout(api, {"percent": 50}))["id"] == "rol_2"
+    assert await read_rollout(api) is None
+    assert accepted_rollout(await set_rollout(api, {"percent": 50}))["id"] == "rol_2"
 
 
-async def test_stages_are_told_with_their_moments_in_utc(api: Api, sql: Sql) -> None:
+async def test_stages_are_returned_with_start_times_in_utc(api: Api, sql: Sql) -> None:
     now = await clock(sql)
     await make_segments(api, "A")
     stages = [
@@ -162,7 +162,7 @@ async def test_stages_are_told_with_their_moments_in_utc(api: Api, sql: Sql) -> 
         {"percent": 100, "startsAt": f"{(now + 5 * HOUR).strftime('%Y-%m-%dT%H:%M:%S')}+02:00"},
         {"percent": 50, "afterSeconds": 315_000_000},
     ]
-    rollout = done(await set_rollout(api, {"stages": stages}))
+    rollout = accepted_rollout(await set_rollout(api, {"stages": stages}))
     assert [of["percent"] for of in rollout["stages"]] == [1, 10.125, 0, 100, 50]
     assert [of["status"] for of in rollout["stages"]] == ["ACTIVE", *["PENDING"] * 4]
     first, *rest = starts_of(rollout)
@@ -174,11 +174,11 @@ async def test_stages_are_told_with_their_moments_in_utc(api: Api, sql: Sql) -> 
     ]
 
 
-async def test_a_plan_may_have_fifty_stages(api: Api) -> None:
+async def test_plan_may_have_fifty_stages(api: Api) -> None:
     await make_segments(api, "A")
     stages = [{"percent": number, "afterSeconds": 60} for number in range(1, 51)]
-    rollout = done(await set_rollout(api, {"stages": stages}))
-    assert in_short(rollout) == ("SCHEDULED", 0, ["PENDING"] * 50)
+    rollout = accepted_rollout(await set_rollout(api, {"stages": stages}))
+    assert summarize(rollout) == ("SCHEDULED", 0, ["PENDING"] * 50)
     starts = starts_of(rollout)
     assert starts == [starts[0] + number * 60 * SECOND for number in range(50)]
 
@@ -190,10 +190,13 @@ async def test_a_plan_may_have_fifty_stages(api: Api) -> None:
         {"percent": None, "stages": [{"percent": 50, "startsAt": None, "afterSeconds": None}]},
     ],
 )
-async def test_null_is_what_is_left_out(api: Api, given: dict[str, Any]) -> None:
+async def test_null_means_omitted(api: Api, given: dict[str, Any]) -> None:
     await create_segment(api, slug="A", rollout=given)
     await make_segments(api, "B")
-    made, set_later = await rollout_of(api, "A"), done(await set_rollout(api, given, slug="B"))
+    made, set_later = (
+        await read_rollout(api, "A"),
+        accepted_rollout(await set_rollout(api, given, slug="B")),
+    )
     for number, rollout in enumerate((made, set_later), start=1):
         assert rollout == {
             **UNWORKED,
@@ -204,14 +207,14 @@ async def test_null_is_what_is_left_out(api: Api, given: dict[str, Any]) -> None
         assert [of["percent"] for of in rollout["stages"]] == [50]
 
 
-async def test_a_stage_may_name_either_time_and_leave_the_other_null(api: Api, sql: Sql) -> None:
+async def test_stage_may_set_either_time_and_leave_the_other_null(api: Api, sql: Sql) -> None:
     later = (await clock(sql) + HOUR).isoformat()
     await make_segments(api, "A")
     stages = [
         {"percent": 1, "startsAt": later, "afterSeconds": None},
         {"percent": 2, "startsAt": None, "afterSeconds": 1},
     ]
-    first, second = starts_of(done(await set_rollout(api, {"stages": stages})))
+    first, second = starts_of(accepted_rollout(await set_rollout(api, {"stages": stages})))
     assert (first, second) == (datetime.fromisoformat(later), first + SECOND)
 
 
@@ -219,7 +222,7 @@ async def test_a_stage_may_name_either_time_and_leave_the_other_null(api: Api, s
 
 
 @pytest.mark.parametrize("expected", [1, None])
-async def test_the_expected_version_or_none_lets_a_plan_through(
+async def test_matching_or_missing_expected_version_is_accepted(
     api: Api, expected: int | None
 ) -> None:
     await make_segments(api, "A")
@@ -227,7 +230,7 @@ async def test_the_expected_version_or_none_lets_a_plan_through(
     assert (payload["errors"], payload["segment"]["version"]) == ([], 2)
 
 
-async def test_of_many_who_expect_the_same_version_one_sets_the_plan(api: Api) -> None:
+async def test_only_one_of_concurrent_plans_with_the_same_version_wins(api: Api) -> None:
     await make_segments(api, "A")
     payloads = await asyncio.gather(
         *(set_rollout(api, {"percent": number}, expectedVersion=1) for number in range(10))
@@ -235,54 +238,52 @@ async def test_of_many_who_expect_the_same_version_one_sets_the_plan(api: Api) -
     (accepted,) = [payload for payload in payloads if not payload["errors"]]
     refused = [payload["errors"] for payload in payloads if payload["errors"]]
     assert [[error["code"] for error in errors] for errors in refused] == [["VERSION_CONFLICT"]] * 9
-    segment = await segment_of(api)
+    segment = await read_segment(api)
     assert (segment["version"], segment["rollout"]["percent"]) == (
         2,
         accepted["rollout"]["percent"],
     )
 
 
-async def test_of_many_who_expect_none_each_sets_its_plan_and_the_last_one_stands(
-    api: Api, sql: Sql
-) -> None:
+async def test_last_of_concurrent_plans_without_a_version_wins(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     payloads = await asyncio.gather(
         *(set_rollout(api, {"percent": number}) for number in range(1, 11))
     )
     assert sorted(payload["segment"]["version"] for payload in payloads) == list(range(2, 12))
     (last,) = [payload for payload in payloads if payload["segment"]["version"] == 11]
-    assert await rollout_of(api) == last["rollout"]
+    assert await read_rollout(api) == last["rollout"]
     assert await sql.fetchval("SELECT count(*) FROM rollout_stages") == 1
 
 
-# --- From any status ----------------------------------------------------------------------------
+# --- Any status ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("percent", [30, 5])
 @pytest.mark.parametrize(
-    "far",
+    "state",
     [
-        (scheduled, "SCHEDULED"),
-        (running, "RUNNING"),
-        (sampled, "RUNNING"),
-        (waiting, "WAITING"),
-        (paused, "PAUSED"),
-        (completed, "COMPLETED"),
-        (failed, "FAILED"),
-        (withdrawing, "WITHDRAWING"),
-        (failed_withdrawing, "FAILED"),
-        (cancelled, "CANCELLED"),
+        (create_scheduled, "SCHEDULED"),
+        (create_running, "RUNNING"),
+        (create_sampled, "RUNNING"),
+        (create_waiting, "WAITING"),
+        (create_paused, "PAUSED"),
+        (create_completed, "COMPLETED"),
+        (create_failed, "FAILED"),
+        (create_withdrawing, "WITHDRAWING"),
+        (create_failed_withdrawing, "FAILED"),
+        (create_cancelled, "CANCELLED"),
     ],
 )
-async def test_a_plan_can_be_replaced_whatever_became_of_it_and_is_then_carried_out(
-    api: Api, sql: Sql, database: Database, far: tuple[Bring, str], percent: int
+async def test_plan_can_be_replaced_in_any_status(
+    api: Api, sql: Sql, database: Database, state: tuple[CreateState, str], percent: int
 ) -> None:
     users = await store_users(sql, 40)
-    bring, status = far
-    await bring(api, database)
-    assert (await rollout_of(api))["status"] == status
+    create_state, status = state
+    await create_state(api, database)
+    assert (await read_rollout(api))["status"] == status
     enrolled = len(await members(sql, 1))
-    rollout = done(await set_rollout(api, {"percent": percent}))
+    rollout = accepted_rollout(await set_rollout(api, {"percent": percent}))
     assert rollout == {
         **UNWORKED,
         "percent": percent,
@@ -290,8 +291,8 @@ async def test_a_plan_can_be_replaced_whatever_became_of_it_and_is_then_carried_
         "stages": rollout["stages"],
     }
     await advance_rollout(database, 1)
-    sample = sample_of(1, users, percent)
+    sample = expected_sample(1, users, percent)
     assert await members(sql, 1) == dict.fromkeys(sample, "ROLLOUT")
-    finished = await rollout_of(api)
-    assert in_short(finished) == ("COMPLETED", percent, ["DONE"])
+    finished = await read_rollout(api)
+    assert summarize(finished) == ("COMPLETED", percent, ["DONE"])
     assert (finished["enrolled"], finished["usersSeen"]) == (len(users) * percent / 100, 40)

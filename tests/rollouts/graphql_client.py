@@ -1,4 +1,4 @@
-"""Rollouts as clients ask for them, by GraphQL."""
+"""GraphQL operations of rollouts, as clients send them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +39,7 @@ OPERATIONS = {
     "cancelRollout": CANCEL_ROLLOUT,
     "createSegment": CREATE_SEGMENT,
 }
-"""Every mutation that has to do with rollouts."""
+"""Every mutation that accepts or changes a rollout."""
 
 
 async def set_rollout(api: Api, rollout: Mapping[str, Any], slug: str = "A", **given: Any) -> Any:
@@ -59,30 +59,30 @@ async def cancel_rollout(api: Api, slug: str = "A", **given: Any) -> Any:
     return (await api(CANCEL_ROLLOUT, input={"slug": slug, **given}))["cancelRollout"]
 
 
-async def segment_of(api: Api, slug: str = "A") -> Any:
-    """The segment that bears a slug, its members counted and with its rollout."""
+async def read_segment(api: Api, slug: str = "A") -> Any:
+    """Return the segment with this slug, its member count and its rollout."""
     query = f"""query Read($slug: String!) {{
       segment(slug: $slug) {{ {SEGMENT} memberCount rollout {{ {ROLLOUT} }} }} }}"""
     return (await api(query, slug=slug))["segment"]
 
 
-async def rollout_of(api: Api, slug: str = "A") -> Any:
-    return (await segment_of(api, slug))["rollout"]
+async def read_rollout(api: Api, slug: str = "A") -> Any:
+    return (await read_segment(api, slug))["rollout"]
 
 
-def done(payload: Mapping[str, Any]) -> Any:
-    """The rollout of a payload that must not be refused."""
+def accepted_rollout(payload: Mapping[str, Any]) -> Any:
+    """Return the rollout of a payload, which must have no errors."""
     assert payload["errors"] == []
     return payload["rollout"]
 
 
-def in_short(rollout: Mapping[str, Any]) -> tuple[str, float, list[str]]:
-    """A rollout's status, the percent in force, and what became of each stage."""
+def summarize(rollout: Mapping[str, Any]) -> tuple[str, float, list[str]]:
+    """Return a rollout's status, the percent in force, and the status of each stage."""
     return rollout["status"], rollout["percent"], [of["status"] for of in rollout["stages"]]
 
 
-async def errors_of(api: Api, sql: Sql, mutation: str, **given: Any) -> list[dict[str, Any]]:
-    """The errors of a change that must change nothing and tell of nothing."""
+async def rejection_errors(api: Api, sql: Sql, mutation: str, **given: Any) -> list[dict[str, Any]]:
+    """Return the errors of a mutation that must change nothing and return no data."""
     before = await contents(sql)
     payload = (await api(OPERATIONS[mutation], input=given))[mutation]
     assert await contents(sql) == before

@@ -1,4 +1,4 @@
-"""Who is of a sample: the hash, and how many users a percent is."""
+"""The hash of users and the size of samples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from segmentql.rollouts.selection import HASH_BITS, rollout_hash_v1, sample_size
+from segmentql.rollouts.sampling import HASH_BITS, rollout_hash_v1, sample_size
 from segmentql.values import MAX_USER_ID
 from tests.conftest import Sql
-from tests.rollouts.steps import sample_of
+from tests.rollouts.helpers import expected_sample
 
 VECTORS = (
     (1, 1, 91456677054578),
@@ -20,13 +20,13 @@ VECTORS = (
     (2, 1, 123539919502245),
     (9007199254740993, MAX_USER_ID, 148420721764546),
 )
-"""Published; version 1 of the hash will never give anything else."""
+"""Published test vectors. Version 1 of the hash will never change."""
 
 SEGMENTS = ((1, 2), (1, 1025), (7, 7 + 2**32), (255, 256))
-"""Numbers alike in their low or high bits, and neighbours."""
+"""Pairs of ids with equal low or high bits, and adjacent ids."""
 
 RARE = 1e-6
-"""How rarely chance alone would go beyond a limit below, on either side."""
+"""Probability that a random hash exceeds a limit, on either side."""
 
 HASHED = 20_000
 BUCKETS = 100
@@ -38,7 +38,7 @@ on_one_database = settings(suppress_health_check=[HealthCheck.function_scoped_fi
 
 
 def bucket(segment_id: int, user_id: int, buckets: int) -> int:
-    """Which of so many equal parts of the hash's range a user is in."""
+    """Return which of `buckets` equal parts of the hash's range contains a user."""
     return rollout_hash_v1(segment_id, user_id) * buckets >> HASH_BITS
 
 
@@ -47,7 +47,7 @@ def chi_square(found: Sequence[int], expected: float) -> float:
 
 
 def assert_by_chance(found: Sequence[int], expected: float, degrees_of_freedom: int) -> None:
-    """Counts are as uneven as chance makes them: neither more so, nor too even to be true.
+    """Check that counts are as uneven as random counts: neither more nor less.
 
     The limits are chi-square's quantiles as Wilson and Hilferty approximate them ("The
     Distribution of Chi-Square", 1931): some 41 to 181 for 99 degrees of freedom. Evenness has a
@@ -65,14 +65,14 @@ def assert_by_chance(found: Sequence[int], expected: float, degrees_of_freedom: 
 
 
 @pytest.mark.parametrize(("segment_id", "user_id", "published"), VECTORS)
-async def test_the_hash_is_the_published_one_in_python_and_in_the_database(
+async def test_python_and_database_return_the_published_hashes(
     sql: Sql, segment_id: int, user_id: int, published: int
 ) -> None:
     assert rollout_hash_v1(segment_id, user_id) == published
     assert await sql.fetchval("SELECT rollout_hash_v1($1, $2)", segment_id, user_id) == published
 
 
-def test_the_published_hashes_are_those_of_the_docstring() -> None:
+def test_docstring_contains_the_published_hashes() -> None:
     told = " ".join((rollout_hash_v1.__doc__ or "").split())
     for segment_id, user_id, published in VECTORS:
         assert f"segment {segment_id}, user {user_id}: {published}" in told
@@ -81,7 +81,7 @@ def test_the_published_hashes_are_those_of_the_docstring() -> None:
 @on_one_database
 @given(pairs=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=200))
 @example(pairs=[(1, 1), (1, MAX_USER_ID), (2**63 - 1, 1), (2**63 - 1, MAX_USER_ID), (2**32, 2**32)])
-async def test_python_and_the_database_hash_alike(sql: Sql, pairs: list[tuple[int, int]]) -> None:
+async def test_python_and_database_hash_equally(sql: Sql, pairs: list[tuple[int, int]]) -> None:
     rows = await sql.fetch(
         """
         SELECT rollout_hash_v1(segment_id, user_id) AS hash
@@ -106,7 +106,7 @@ async def test_python_and_the_database_hash_alike(sql: Sql, pairs: list[tuple[in
     ],
     ids=["consecutive", "multiples of 1024", "huge", "multiples of 2^32"],
 )
-def test_hashes_are_uniform_whatever_numbers_users_have(user_ids: range, segment_id: int) -> None:
+def test_hashes_are_uniform_for_any_user_ids(user_ids: range, segment_id: int) -> None:
     assert len(user_ids) == HASHED
     found = Counter(bucket(segment_id, user_id, BUCKETS) for user_id in user_ids)
     assert_by_chance(
@@ -116,27 +116,25 @@ def test_hashes_are_uniform_whatever_numbers_users_have(user_ids: range, segment
 
 @pytest.mark.parametrize("user_ids", [range(1, HASHED + 1), range(1024, HASHED * 1024 + 1, 1024)])
 @pytest.mark.parametrize("segments", SEGMENTS)
-def test_where_a_user_is_for_one_segment_says_nothing_of_another(
-    segments: tuple[int, int], user_ids: range
-) -> None:
+def test_hashes_of_two_segments_are_independent(segments: tuple[int, int], user_ids: range) -> None:
     one, other = segments
     found = Counter((bucket(one, user, 10), bucket(other, user, 10)) for user in user_ids)
     table = [found[row, column] for row in range(10) for column in range(10)]
-    # A hundred equal chances, not estimated from the counts: so 99, and not 9 x 9.
+    # The 100 expected counts are known, not estimated, so there are 99 degrees of freedom.
     assert_by_chance(table, HASHED / 100, degrees_of_freedom=99)
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
-def test_a_tenth_for_one_segment_and_a_tenth_for_another_share_a_hundredth(
+def test_samples_of_ten_percent_overlap_by_one_percent(
     segments: tuple[int, int],
 ) -> None:
-    one, other = (sample_of(segment_id, range(1, HASHED + 1), 10) for segment_id in segments)
+    one, other = (expected_sample(segment_id, range(1, HASHED + 1), 10) for segment_id in segments)
     assert (len(one), len(other)) == (2000, 2000)
-    # 200 are to be expected; hypergeometric, with a standard deviation of 12.7. Limits at 4.9.
+    # Hypergeometric: mean 200, standard deviation 12.7. The limits are 4.9 deviations away.
     assert 138 <= len(one & other) <= 262
 
 
-# --- How many -----------------------------------------------------------------------------------
+# --- Sample size --------------------------------------------------------------------------------
 
 
 @on_one_database
@@ -152,7 +150,7 @@ def test_a_tenth_for_one_segment_and_a_tenth_for_another_share_a_hundredth(
         (10**7, Decimal(100)),
     ]
 )
-async def test_the_size_of_a_sample_is_rounded_half_up_as_by_the_database(
+async def test_sample_size_is_rounded_half_up_as_in_the_database(
     sql: Sql, pairs: list[tuple[int, Decimal]]
 ) -> None:
     rows = await sql.fetch(
@@ -165,7 +163,7 @@ async def test_the_size_of_a_sample_is_rounded_half_up_as_by_the_database(
     )
     sizes = [sample_size(users, percent) for users, percent in pairs]
     assert [row["size"] for row in rows] == sizes
-    # In whole numbers: of 100,000 thousandths of a percent, and half of that added.
+    # The same in integers: thousandths of a percent, plus one half before dividing.
     assert sizes == [(users * int(percent * 1000) + 50_000) // 100_000 for users, percent in pairs]
 
 
@@ -182,5 +180,5 @@ async def test_the_size_of_a_sample_is_rounded_half_up_as_by_the_database(
         (1_000_000, "0.001", 10),
     ],
 )
-def test_half_a_user_is_one(users: int, percent: str, size: int) -> None:
+def test_half_a_user_rounds_up(users: int, percent: str, size: int) -> None:
     assert sample_size(users, Decimal(percent)) == size

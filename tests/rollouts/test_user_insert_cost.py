@@ -1,10 +1,10 @@
-"""What storing a user costs: nothing that grows with segments that have no rollout going on."""
+"""The cost of storing a user does not grow with segments that have no active rollout."""
 
 import pytest
 
 from segmentql.adapters.database import Database
 from tests.conftest import Sql
-from tests.rollouts.steps import enrolling, store_users
+from tests.rollouts.helpers import create_enrolling_segment, store_users
 
 ROWS_READ = """
 SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
@@ -13,11 +13,11 @@ WHERE relname IN ('segments', 'rollouts', 'rollout_stages', 'memberships', 'excl
 
 ADDED = 2000
 FEW = 10
-"""A join may look at the first row of a table, to know whether there is one: no more than that."""
+"""Tolerance: a join may read a few rows of a table to find out whether it is empty."""
 
 
 async def rows_read(sql: Sql) -> dict[str, int]:
-    """How many rows of each table storing a user reads, by PostgreSQL's own count."""
+    """Return how many rows of each table PostgreSQL reads when it stores a user."""
     async with sql.transaction():
         number = 1 + await sql.fetchval("SELECT coalesce(max(id), 0) FROM users")
         before = {row[0]: row[1] for row in await sql.fetch(ROWS_READ)}
@@ -26,21 +26,21 @@ async def rows_read(sql: Sql) -> dict[str, int]:
 
 
 async def always_read(sql: Sql) -> dict[str, int]:
-    """The same, once the plan is one that a connection keeps (after five, from then on)."""
+    """Return the same with the generic query plan, used after five executions."""
     return [await rows_read(sql) for _ in range(8)][-1]
 
 
 async def grew(sql: Sql, alone: dict[str, int]) -> set[str]:
-    """The tables of which storing a user reads more now than it did."""
+    """Return the tables of which storing a user now reads more rows than before."""
     return {table for table, rows in (await always_read(sql)).items() if rows > alone[table] + FEW}
 
 
 @pytest.mark.parametrize("percent", [None, 100])
-async def test_what_storing_a_user_reads_does_not_grow_with_segments_without_a_rollout(
+async def test_insert_cost_is_independent_of_segments_without_rollout(
     sql: Sql, database: Database, percent: int | None
 ) -> None:
     if percent is not None:
-        await enrolling(sql, database, "A", percent)
+        await create_enrolling_segment(sql, database, "A", percent)
     alone = await always_read(sql)
     await sql.execute(
         "INSERT INTO segments (slug, created_at, updated_at) "
@@ -48,14 +48,14 @@ async def test_what_storing_a_user_reads_does_not_grow_with_segments_without_a_r
         ADDED,
     )
     assert await grew(sql, alone) == set()
-    await sql.execute("ANALYZE segments, rollouts, rollout_stages")  # which has plans made anew
+    await sql.execute("ANALYZE segments, rollouts, rollout_stages")  # this discards cached plans
     assert await grew(sql, alone) == set()
 
 
-async def test_what_storing_a_user_reads_does_not_grow_with_rollouts_that_are_cancelled(
+async def test_insert_cost_is_independent_of_cancelled_rollouts(
     sql: Sql, database: Database
 ) -> None:
-    segment_id = await enrolling(sql, database, "A", 100)
+    segment_id = await create_enrolling_segment(sql, database, "A", 100)
     alone = await always_read(sql)
     await sql.execute(
         f"""

@@ -1,4 +1,4 @@
-"""Which plans are refused: why is told in full, and nothing is changed."""
+"""Invalid plans are rejected with all their errors, and nothing is changed."""
 
 import json
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.rollouts.plan import START_ALLOWED
+from segmentql.rollouts.plan import ALLOWED_START
 from segmentql.values import (
     AFTER_ALLOWED,
     MAX_TTL_SECONDS,
@@ -17,25 +17,30 @@ from segmentql.values import (
 )
 from tests.conftest import Api, Sql
 from tests.past import contents
-from tests.rollouts.asking import OPERATIONS, done, errors_of, set_rollout
+from tests.rollouts.graphql_client import (
+    OPERATIONS,
+    accepted_rollout,
+    rejection_errors,
+    set_rollout,
+)
 from tests.timeline import HOUR, MICROSECOND, SECOND, clock
 
-ONE_OF_TWO = "one of the two"
-AT_MOST_ONE = "at most one of the two"
-A_TIME = "`startsAt` or `afterSeconds`"
-UP_TO_FIFTY = "1 to 50 stages"
-LATER = "a later moment"
-AFTER_LAST = "after the last stage"
+EITHER = "either `percent` or `stages`"
+AT_MOST_ONE = "at most one of `startsAt` and `afterSeconds`"
+EITHER_TIME = "`startsAt` or `afterSeconds`"
+ONE_TO_FIFTY = "1 to 50 stages"
+AFTER_PREVIOUS = "a time after the start of the previous stage"
+AFTER_LAST = "a time after the last stage starts"
 
 Refusals = list[tuple[str, list[str], str]]
-"""Code, path and what is allowed, of each error."""
+"""Code, path and allowed values of each error."""
 
 
 async def refused(api: Api, sql: Sql, rollout: dict[str, Any]) -> Refusals:
-    """Why a plan is refused, which is the same for a new segment and for one that has a plan."""
+    """Return the errors of a plan, which are the same for `createSegment` and `setRollout`."""
     found = []
     for mutation, slug in (("createSegment", "NEW"), ("setRollout", "A")):
-        told = await errors_of(api, sql, mutation, slug=slug, rollout=rollout)
+        told = await rejection_errors(api, sql, mutation, slug=slug, rollout=rollout)
         assert [error["__typename"] for error in told] == ["InvalidInput"] * len(told)
         for error in told:
             assert error["message"].startswith(f"{'.'.join(error['path'])}: ")
@@ -51,7 +56,7 @@ def invalid(*path: str, allowed: str) -> tuple[str, list[str], str]:
 
 
 @pytest.mark.parametrize("percent", [-1, -0.001, 100.001, 33.3333, 0.0001, 1e300, 100.000001, 1e-9])
-async def test_what_is_no_percent_is_refused_wherever_it_stands(
+async def test_invalid_percent_is_rejected_in_every_field(
     planned: Api, sql: Sql, percent: float
 ) -> None:
     assert await refused(planned, sql, {"percent": percent}) == [
@@ -60,13 +65,15 @@ async def test_what_is_no_percent_is_refused_wherever_it_stands(
     stages = [{"percent": 1}, {"percent": percent, "afterSeconds": 1}, {"percent": percent}]
     assert await refused(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", "percent", allowed=PERCENT_ALLOWED),
-        invalid("stages", "2", allowed=A_TIME),
+        invalid("stages", "2", allowed=EITHER_TIME),
         invalid("stages", "2", "percent", allowed=PERCENT_ALLOWED),
     ]
 
 
-async def test_the_error_names_the_value_and_what_is_allowed(planned: Api, sql: Sql) -> None:
-    assert await errors_of(planned, sql, "setRollout", slug="A", rollout={"percent": 33.3333}) == [
+async def test_error_names_the_value_and_what_is_allowed(planned: Api, sql: Sql) -> None:
+    assert await rejection_errors(
+        planned, sql, "setRollout", slug="A", rollout={"percent": 33.3333}
+    ) == [
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
@@ -79,8 +86,8 @@ async def test_the_error_names_the_value_and_what_is_allowed(planned: Api, sql: 
 
 
 @pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
-async def test_a_number_without_bounds_is_refused(planned: Api, sql: Sql, mutation: str) -> None:
-    """GraphQL has no word for it, but a literal may be too large for any float."""
+async def test_infinite_number_is_rejected(planned: Api, sql: Sql, mutation: str) -> None:
+    """GraphQL has no infinity, but a literal may be too large for a float."""
     before = await contents(sql)
     for literal in ("1e999", "-1e999"):
         data = await planned(
@@ -94,7 +101,9 @@ async def test_a_number_without_bounds_is_refused(planned: Api, sql: Sql, mutati
 
 
 @pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
-async def test_what_is_no_number_is_a_bad_request(planned: Api, sql: Sql, mutation: str) -> None:
+async def test_value_that_is_not_a_number_is_a_bad_request(
+    planned: Api, sql: Sql, mutation: str
+) -> None:
     before = await contents(sql)
     for value in ("NaN", "50", True, [50]):
         error = await planned.error(
@@ -118,11 +127,11 @@ async def test_what_is_no_number_is_a_bad_request(planned: Api, sql: Sql, mutati
 
 
 @pytest.mark.parametrize("stages", [[], [{"percent": 50}], [{"percent": -1}] * 51])
-async def test_a_percent_and_stages_together_are_refused(
+async def test_percent_together_with_stages_is_rejected(
     planned: Api, sql: Sql, stages: list[dict[str, Any]]
 ) -> None:
     assert await refused(planned, sql, {"percent": 50, "stages": stages}) == [
-        invalid("stages", allowed=ONE_OF_TWO)
+        invalid("stages", allowed=EITHER)
     ]
 
 
@@ -136,22 +145,22 @@ async def test_a_percent_and_stages_together_are_refused(
         {"enrollNewUsers": False},
     ],
 )
-async def test_neither_a_percent_nor_stages_is_refused(
+async def test_neither_percent_nor_stages_is_rejected(
     planned: Api, sql: Sql, rollout: dict[str, Any]
 ) -> None:
-    assert await refused(planned, sql, rollout) == [invalid(allowed=ONE_OF_TWO)]
+    assert await refused(planned, sql, rollout) == [invalid(allowed=EITHER)]
 
 
 @pytest.mark.parametrize("count", [0, 51, 500])
-async def test_no_stages_and_more_than_fifty_are_refused_without_looking_at_each(
+async def test_wrong_number_of_stages_is_rejected_before_validating_each(
     planned: Api, sql: Sql, count: int
 ) -> None:
     assert await refused(planned, sql, {"stages": [{"percent": -1}] * count}) == [
-        invalid("stages", allowed=UP_TO_FIFTY)
+        invalid("stages", allowed=ONE_TO_FIFTY)
     ]
 
 
-async def test_two_times_for_one_stage_are_refused(planned: Api, sql: Sql) -> None:
+async def test_two_times_for_one_stage_are_rejected(planned: Api, sql: Sql) -> None:
     twice = {"percent": 1, "startsAt": "2020-01-01T00:00:00Z", "afterSeconds": 5}
     assert await refused(planned, sql, {"stages": [twice, twice]}) == [
         invalid("stages", "0", "afterSeconds", allowed=AT_MOST_ONE),
@@ -159,19 +168,19 @@ async def test_two_times_for_one_stage_are_refused(planned: Api, sql: Sql) -> No
     ]
 
 
-async def test_a_stage_after_the_first_without_a_time_is_refused(planned: Api, sql: Sql) -> None:
+async def test_later_stage_without_a_time_is_rejected(planned: Api, sql: Sql) -> None:
     stages: list[dict[str, Any]] = [
         {"percent": 1},
         {"percent": 2},
         {"percent": 3, "startsAt": None, "afterSeconds": None},
     ]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", allowed=A_TIME),
-        invalid("stages", "2", allowed=A_TIME),
+        invalid("stages", "1", allowed=EITHER_TIME),
+        invalid("stages", "2", allowed=EITHER_TIME),
     ]
 
 
-async def test_seconds_after_out_of_range_are_refused(planned: Api, sql: Sql) -> None:
+async def test_after_seconds_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
     for seconds in (-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)):
         stages = [{"percent": 1, "afterSeconds": seconds}, {"percent": 2, "afterSeconds": seconds}]
         assert await refused(planned, sql, {"stages": stages}) == [
@@ -180,40 +189,40 @@ async def test_seconds_after_out_of_range_are_refused(planned: Api, sql: Sql) ->
         ], seconds
 
 
-async def test_stages_out_of_order_are_refused(planned: Api, sql: Sql) -> None:
+async def test_stages_out_of_order_are_rejected(planned: Api, sql: Sql) -> None:
     now = await clock(sql)
     first, second = (now + HOUR).isoformat(), (now + HOUR - MICROSECOND).isoformat()
     for late in (first, second):
         stages = [{"percent": 1, "startsAt": first}, {"percent": 2, "startsAt": late}]
         assert await refused(planned, sql, {"stages": stages}) == [
-            invalid("stages", "1", "startsAt", allowed=LATER)
+            invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
         ]
     stages = [{"percent": 1}, {"percent": 2, "afterSeconds": 0}]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", "afterSeconds", allowed=LATER)
+        invalid("stages", "1", "afterSeconds", allowed=AFTER_PREVIOUS)
     ]
     stages = [{"percent": 1}, {"percent": 2, "startsAt": now.isoformat()}]
     assert await refused(planned, sql, {"stages": stages}) == [
-        invalid("stages", "1", "startsAt", allowed=LATER)
+        invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
     ]
 
 
-async def test_stages_ten_years_away_are_refused(planned: Api, sql: Sql) -> None:
+async def test_stages_more_than_ten_years_away_are_rejected(planned: Api, sql: Sql) -> None:
     now = await clock(sql)
     span = MAX_TTL_SECONDS * SECOND
     for start in (now + span + HOUR, now - span - HOUR):
         stages = [{"percent": 1, "startsAt": start.isoformat()}]
         assert await refused(planned, sql, {"stages": stages}) == [
-            invalid("stages", "0", "startsAt", allowed=START_ALLOWED)
+            invalid("stages", "0", "startsAt", allowed=ALLOWED_START)
         ]
-    # Each wait is short enough, but not both of them.
+    # Each delay is in range, but not their sum.
     half = {"percent": 1, "afterSeconds": MAX_TTL_SECONDS // 2 + 1}
     assert await refused(planned, sql, {"stages": [half, half]}) == [
-        invalid("stages", "1", "afterSeconds", allowed=START_ALLOWED)
+        invalid("stages", "1", "afterSeconds", allowed=ALLOWED_START)
     ]
 
 
-async def test_an_end_past_too_near_or_beyond_ten_years_is_refused(planned: Api, sql: Sql) -> None:
+async def test_expiry_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
     now = await clock(sql)
     for end in (
         now - SECOND,
@@ -226,45 +235,47 @@ async def test_an_end_past_too_near_or_beyond_ten_years_is_refused(planned: Api,
         assert told == [invalid("expiresAt", allowed=TTL_ALLOWED)], end
 
 
-async def test_an_end_before_or_at_the_last_stage_is_refused(planned: Api, sql: Sql) -> None:
+async def test_expiry_not_after_the_last_stage_is_rejected(planned: Api, sql: Sql) -> None:
     last = await clock(sql) + 2 * HOUR
     stages = [{"percent": 1}, {"percent": 2, "startsAt": last.isoformat()}]
     for end in (last, last - MICROSECOND, last - HOUR):
         told = await refused(planned, sql, {"stages": stages, "expiresAt": end.isoformat()})
         assert told == [invalid("expiresAt", allowed=AFTER_LAST)], end
     end = last + MICROSECOND
-    done(await set_rollout(planned, {"stages": stages, "expiresAt": end.isoformat()}))
+    accepted_rollout(await set_rollout(planned, {"stages": stages, "expiresAt": end.isoformat()}))
 
 
-async def test_everything_that_is_wrong_with_a_plan_is_told_at_once(planned: Api, sql: Sql) -> None:
+async def test_all_problems_of_a_plan_are_reported_together(planned: Api, sql: Sql) -> None:
     stages = [
         {"percent": -1, "startsAt": "2020-01-01T00:00:00Z", "afterSeconds": -1},
         {"percent": 100.001},
     ]
     given = {"slug": "A B", "rollout": {"stages": stages}, "expectedVersion": 0}
-    told = await errors_of(planned, sql, "setRollout", **given)
+    told = await rejection_errors(planned, sql, "setRollout", **given)
     assert [(error["path"], error["allowed"]) for error in told] == [
         (["slug"], SLUG_ALLOWED),
         (["rollout", "stages", "0", "afterSeconds"], AT_MOST_ONE),
         (["rollout", "stages", "0", "percent"], PERCENT_ALLOWED),
         (["rollout", "stages", "0", "afterSeconds"], AFTER_ALLOWED),
-        (["rollout", "stages", "1"], A_TIME),
+        (["rollout", "stages", "1"], EITHER_TIME),
         (["rollout", "stages", "1", "percent"], PERCENT_ALLOWED),
         (["expectedVersion"], VERSION_ALLOWED),
     ]
 
 
-async def test_a_slug_that_is_borne_is_refused_with_its_plan(planned: Api, sql: Sql) -> None:
-    (error,) = await errors_of(planned, sql, "createSegment", slug="A", rollout={"percent": 1})
+async def test_existing_slug_is_rejected_with_its_plan(planned: Api, sql: Sql) -> None:
+    (error,) = await rejection_errors(
+        planned, sql, "createSegment", slug="A", rollout={"percent": 1}
+    )
     assert (error["code"], error["path"]) == ("SEGMENT_ALREADY_EXISTS", ["slug"])
 
 
 @pytest.mark.parametrize("expected", [2, 7])
-async def test_another_version_is_a_conflict_that_shows_the_current_one(
+async def test_version_conflict_returns_the_current_segment(
     planned: Api, sql: Sql, expected: int
 ) -> None:
     given = {"slug": "A", "rollout": {"percent": 1}, "expectedVersion": expected}
-    assert await errors_of(planned, sql, "setRollout", **given) == [
+    assert await rejection_errors(planned, sql, "setRollout", **given) == [
         {
             "__typename": "VersionConflict",
             "code": "VERSION_CONFLICT",
@@ -275,9 +286,7 @@ async def test_another_version_is_a_conflict_that_shows_the_current_one(
     ]
 
 
-async def test_a_refused_plan_does_not_void_its_neighbours_in_the_document(
-    planned: Api, sql: Sql
-) -> None:
+async def test_rejected_plan_does_not_affect_other_mutations(planned: Api, sql: Sql) -> None:
     data = await planned(
         """mutation {
           first: setRollout(input: {slug: "A", rollout: {percent: 1}}) { rollout { percent } }
