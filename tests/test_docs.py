@@ -1,4 +1,4 @@
-"""What the documents promise is there, and what is there is documented."""
+"""The documents agree with the code: settings, metrics, commands, dependencies, links and paths."""
 
 import re
 import tomllib
@@ -14,24 +14,52 @@ from segmentql.cli import COMMANDS, main
 from segmentql.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-ENV_EXAMPLE = (ROOT / ".env.example").read_text()
+DOCS = ROOT / "docs"
+DECISIONS = DOCS / "decisions"
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in [
+        *ROOT.glob("*.md"),
+        *DOCS.rglob("*.md"),
+        *(ROOT / folder / "README.md" for folder in ("bench", "explorer", "monitoring")),
+    ]
+)
+FOLDERS = "alembic|bench|compose|docs|explorer|minio|monitoring|src|tests"
+PATHS = re.compile(
+    rf"`((?:{FOLDERS})/[\w./-]*|[\w/-]+/[\w-]+\.(?:py|sh)|[\w-]+\.(?:graphql|lock|md|toml|yaml))`"
+)
+"""A path in a page: below one of the folders, a module of the package, or a file of the root."""
+
+MAX_IMAGE_BYTES = 200_000
 
 
-def _variables() -> dict[str, object]:
+def _defaults() -> dict[str, str]:
     return {
-        str(field.validation_alias or f"SEGMENTQL_{name.upper()}"): field.default
+        str(field.validation_alias or f"SEGMENTQL_{name.upper()}"): str(field.default)
+        if isinstance(field.default, str | int | float)
+        else ""
         for name, field in Settings.model_fields.items()
     }
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
-    shown = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", ENV_EXAMPLE, re.MULTILINE))
-    expected = {
-        name: str(default) if isinstance(default, str | int | float) else ""
-        for name, default in _variables().items()
-    }
-    assert shown == expected
+    text = (ROOT / ".env.example").read_text()
+    assert dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)) == _defaults()
+
+
+def test_every_setting_is_in_the_configuration_page_with_its_default() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \|(?: `(.*?)`)? \| \S", text, re.MULTILINE)
+    assert dict(rows) == _defaults()
+    assert len(rows) == len(_defaults())
+
+
+def test_settings_in_the_page_of_limits_exist_with_their_default() -> None:
+    text = (DOCS / "limits.md").read_text()
+    rows = re.findall(r"^\| .* \| ([\d,]+)(?: s)? \| `(\w+)` \|$", text, re.MULTILINE)
+    assert "SEGMENTQL_MAX_COST" in dict(rows).values()
+    defaults = _defaults()
+    assert [(n, name) for n, name in rows if defaults.get(name) != n.replace(",", "")] == []
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
@@ -43,13 +71,13 @@ def test_every_metric_is_documented_and_no_other() -> None:
         for collector in collectors
         for name in [next(iter(collector.describe())).name]
     } | {value.name for value in vars(metrics).values() if isinstance(value, metrics.Asked)}
-    documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
+    documented = set(re.findall(r"^\| `(\w+)`", (DOCS / "metrics.md").read_text(), re.M))
     assert documented == exposed
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_in_the_readme(command: str) -> None:
-    assert f"segmentql {command}" in README
+def test_every_command_is_in_the_page_of_commands(command: str) -> None:
+    assert f"| `segmentql {command}" in (DOCS / "commands.md").read_text()
 
 
 def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
@@ -77,7 +105,7 @@ def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     names = {re.split(r"[\[<>=; ]", line)[0] for group in groups for line in group}
-    text = (ROOT / "docs/dependencies.md").read_text()
+    text = (DOCS / "dependencies.md").read_text()
     assert [name for name in sorted(names) if name not in text] == []
 
 
@@ -89,15 +117,42 @@ def test_every_verb_of_the_makefile_explains_itself() -> None:
     assert set(phony[1].split()) == explained
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
-    ],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_documents_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_paths_in_documents_exist(page: str) -> None:
+    names = {n for n in PATHS.findall((ROOT / page).read_text()) if "NNNN" not in n}
+    places = (ROOT, (ROOT / page).parent, ROOT / "src" / "segmentql")
+    missing = [name for name in names if not any((place / name).exists() for place in places)]
+    assert missing == []
+
+
+def test_index_of_decisions_repeats_every_decision() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| \[(.*)\]\((.*)\) \| (.*) \| (.*) \|$",
+        (DECISIONS / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    decisions = []
+    for path in sorted(DECISIONS.glob("0*.md")):
+        heading = re.match(
+            r"# (\d+)\. (.*)\n\n\*\*Status\.\*\* (.*)\.\n\n\*\*Date\.\*\* (.*)\.\n",
+            path.read_text(),
+        )
+        assert heading, f"{path.name} has no title, status and date"
+        assert heading[1] == path.name[:4].lstrip("0")
+        decisions.append((heading[1], heading[2], path.name, heading[3], heading[4]))
+    assert rows == decisions
+
+
+def test_images_are_small_and_shown() -> None:
+    text = "".join((ROOT / page).read_text() for page in PAGES)
+    images = sorted((DOCS / "images").iterdir())
+    assert images
+    assert [image.name for image in images if image.stat().st_size > MAX_IMAGE_BYTES] == []
+    assert [image.name for image in images if f"docs/images/{image.name}" not in text] == []
