@@ -1,17 +1,17 @@
-// The tabs that a first visit opens, in the order of the story; a returning
-// visitor finds their own. An entry has a `query`, and `variables` and `headers`
-// (objects) where it needs them; its tab is titled by the operation's name.
+// The tabs of a first visit, in the order of the README's story. A returning
+// visitor gets the tabs of the last visit. An entry has a `query`, and optionally
+// `variables` and `headers` (objects). The operation's name is the tab's title.
 //
-// Lines stay within some 48 characters, the editor's width on a laptop. The first
-// tab takes no variables: on a first visit GraphiQL 5.4 fills in its query only.
+// Lines have at most 48 characters, the editor's width on a laptop. The first tab
+// has no variables, because GraphiQL 5.4 shows only its query on a first visit.
 
 const now = new Date();
 
 export const examples = [
   {
     query: `
-# 1. Two segments: named sets of users, empty yet.
-#    The second time, SEGMENT_ALREADY_EXISTS.
+# 1. Create two segments: named sets of users.
+#    A second run returns SEGMENT_ALREADY_EXISTS.
 mutation CreateSegments {
   thirty: createSegment(
     input: { slug: "AVITO_DISCOUNT_30" }
@@ -29,9 +29,9 @@ mutation CreateSegments {
   },
   {
     query: `
-# 2. A user joins both, and leaves one of them
-#    in 30 seconds. No need to create the user:
-#    it is stored by the first change.
+# 2. Add a user to both, to one of them for 30
+#    seconds. The first change stores the user,
+#    so you do not have to create it.
 mutation AddWithTtl($user: ID!, $ttl: Int!) {
   addBoth: updateUserSegments(
     input: {
@@ -45,8 +45,9 @@ mutation AddWithTtl($user: ID!, $ttl: Int!) {
     segmentsAdded
     errors { code message path }
   }
-  # The user is in already. EXTEND, the default,
-  # keeps the later end; REPLACE takes this one.
+  # The user is a member already. EXTEND, the
+  # default, keeps the later of two ends; REPLACE
+  # sets this one.
   endSoon: updateUserSegments(
     input: {
       userId: $user
@@ -63,8 +64,8 @@ mutation AddWithTtl($user: ID!, $ttl: Int!) {
   },
   {
     query: `
-# 3. What is the user in, now? Run it again:
-#    AVITO_DISCOUNT_50 ends at its expiresAt.
+# 3. Read the user's segments. Run it again after
+#    expiresAt: AVITO_DISCOUNT_50 is gone.
 query ReadUser($user: ID!) {
   user(id: $user) {
     segments { slug }
@@ -80,9 +81,9 @@ query ReadUser($user: ID!) {
   },
   {
     query: `
-# 4. When did the user join and leave, and why?
-#    Newest first. recordedAt is null until
-#    a worker has tidied up; \`at\` is exact before.
+# 4. Read when the user joined and left, and why,
+#    newest first. \`at\` is exact at once;
+#    recordedAt is null until a worker records it.
 query ReadHistory($user: ID!) {
   history(userId: $user) {
     nodes {
@@ -99,9 +100,9 @@ query ReadHistory($user: ID!) {
   },
   {
     query: `
-# 5. A segment of 10 % of all users, in half
-#    a minute of 50 %. Few users yet? In a shell
-#    \`segmentql seed\` stores 5000.
+# 5. Put 10 % of all users into a segment, and
+#    50 % half a minute later. The command
+#    \`segmentql seed\` stores 5000 users.
 mutation StartRollout {
   createSegment(
     input: {
@@ -126,10 +127,10 @@ mutation StartRollout {
   },
   {
     query: `
-# 6. How far is it? Run it again. In a shell
+# 6. Watch its progress: run it again, or run
 #    \`segmentql rollout watch AVITO_NEW_SEARCH\`.
-#    A user stored later joins at once, or not,
-#    by the percent in force.
+#    A user stored later joins at once, if the
+#    percent in force includes that user.
 query WatchRollout($slug: String!) {
   segment(slug: $slug) {
     memberCount
@@ -150,8 +151,8 @@ query WatchRollout($slug: String!) {
   },
   {
     query: `
-# 7. The run button asks which of the four.
-#    A pause also holds the stages ahead.
+# 7. The run button lets you choose one of four
+#    operations. A pause delays the later stages.
 mutation PauseRollout($slug: String!) {
   pauseRollout(input: { slug: $slug }) {
     rollout { status percent }
@@ -166,7 +167,7 @@ mutation ResumeRollout($slug: String!) {
   }
 }
 
-# A new plan. Whoever is in stays in.
+# Set a new plan. Members stay members.
 mutation RaiseRollout($slug: String!) {
   setRollout(
     input: {
@@ -179,8 +180,8 @@ mutation RaiseRollout($slug: String!) {
   }
 }
 
-# Out again with all whom it brought in; those
-# whom somebody added by hand stay.
+# Remove all members that the rollout added.
+# Members added by hand stay.
 mutation WithdrawRollout($slug: String!) {
   cancelRollout(
     input: { slug: $slug, withdraw: true }
@@ -193,9 +194,9 @@ mutation WithdrawRollout($slug: String!) {
   },
   {
     query: `
-# 8. The month's joins and leaves as a CSV file.
-#    downloadUrl works for 15 minutes and is new
-#    at each read; \`report\` reads it again.
+# 8. Get a month of joins and leaves as CSV. The
+#    link downloadUrl works for 15 minutes; query
+#    \`report\` for a new one.
 mutation ReportMonth(
   $user: ID
   $year: Int!
@@ -221,7 +222,7 @@ mutation ReportMonth(
     errors { code message path }
   }
 }`,
-    // This month, in UTC. A user of null: everybody's.
+    // This month, in UTC. Set user to null for a report on all users.
     variables: {
       user: "1",
       year: now.getUTCFullYear(),
