@@ -9,7 +9,7 @@ from segmentql.graphql.changes import breaking_changes
 from segmentql.graphql.failures import InvalidInput
 from segmentql.graphql.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
-from segmentql.keys.api import KeyMutations, KeyQueries
+from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.api import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
 from segmentql.rollouts.api import RolloutMutations, RolloutNotFound, RolloutStateConflict
@@ -55,7 +55,7 @@ def make_schema() -> strawberry.Schema:
             VersionConflict,
             RolloutNotFound,
             RolloutStateConflict,
-            # ApiKeyNotFound,
+            ApiKeyNotFound,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
