@@ -1,4 +1,4 @@
-"""Every reason for which a mutation is rejected has a GraphQL type, and the schema has that type."""
+"""Every rejection reason of a mutation has a GraphQL type, and the schema has that type."""
 
 from collections.abc import Iterator
 

@@ -5,9 +5,8 @@ below it. Introspection, two changes in one operation, and fields asked for twic
 conditions have no plan: graphql-core executes them. Nor have interfaces, but for an empty list.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 from strawberry.permission import PermissionExtension
 from strawberry.types.field import StrawberryField
@@ -33,20 +32,16 @@ from graphql import (
     OperationType,
     SelectionNode,
     SelectionSetNode,
-    Undefined,
     VariableNode,
 )
 from graphql import get_named_type as named_type
-from segmentql.graphql.inputs import DEFINITION, Arguments, Unplanned, arguments_of
+from segmentql.graphql.inputs import DEFINITION, Unplanned, arguments_of
 from segmentql.graphql.plans import (
     Change,
     ChangePlan,
     Fill,
     Plan,
-    PlanFailed,
     QueryPlan,
-    Run,
-    Waiting,
     Write,
 )
 from segmentql.graphql.scalars import ID
@@ -58,15 +53,29 @@ from segmentql.graphql.sizes import (
     SCALAR_BYTES,
     TEXT_BYTES,
 )
+from segmentql.graphql.writers import (
+    Conditions,
+    attribute,
+    constant,
+    counted,
+    from_source,
+    if_conditions,
+    is_text,
+    leaf,
+    list_of,
+    no_list,
+    nullable,
+    object_of,
+    resolved,
+    text,
+    text_attribute,
+)
 
 MAX_FIELDS: Final = 1000
 """Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
 all of it before anything is known to be there."""
 
-_Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
-"""What `@include` and `@skip` ask of a field: what must be true or false, a variable or a value."""
-
-_Asked: TypeAlias = dict[str, tuple[list[FieldNode], _Conditions]]
+_Asked: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
 """The fields of an object by their names in the response."""
 
 
@@ -100,7 +109,7 @@ class _Compiler:
     def query(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> Sequence[Fill]:
         """What fills the response's data."""
         fills, size = self.fields(parent, sets)
-        return [_counted(fills[0], size), *fills[1:]] if fills else []
+        return [counted(fills[0], size), *fills[1:]] if fills else []
 
     def fields(
         self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
@@ -120,7 +129,7 @@ class _Compiler:
             fill, size = self._field(parent, key, nodes)
             size += FIELD_BYTES + len(key)
             if conditions:
-                fill = _if(conditions, _counted(fill, size))
+                fill = if_conditions(conditions, counted(fill, size))
             else:
                 total += size
             fills.append(fill)
@@ -147,11 +156,11 @@ class _Compiler:
 
     def _payload(self, key: str, field: GraphQLField, nodes: Sequence[FieldNode]) -> Fill:
         write, size = self._write(field.type, _below(nodes))
-        return _counted(_source(key, write), FIELD_BYTES + len(key) + size)
+        return counted(from_source(key, write), FIELD_BYTES + len(key) + size)
 
     def _grouped(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> _Asked:
         grouped: _Asked = {}
-        spread: dict[str, _Conditions] = {}
+        spread: dict[str, Conditions] = {}
         for selection_set in sets:
             self._collect(parent, selection_set, grouped, spread, frozenset())
         return grouped
@@ -161,8 +170,8 @@ class _Compiler:
         parent: GraphQLObjectType,
         selection_set: SelectionSetNode,
         grouped: _Asked,
-        spread: dict[str, _Conditions],
-        around: _Conditions,
+        spread: dict[str, Conditions],
+        around: Conditions,
     ) -> None:
         for node in selection_set.selections:
             conditions = around | _conditions(node) if node.directives else around
@@ -198,16 +207,16 @@ class _Compiler:
         node = nodes[0]
         name = node.name.value
         if name == "__typename":
-            return _constant(key, parent.name), TEXT_BYTES + len(parent.name)
+            return constant(key, parent.name), TEXT_BYTES + len(parent.name)
         field, definition = _known(parent, node)
         sets = _below(nodes)
         write, size = self._write(field.type, sets)
         if definition.base_resolver is None:
-            of_kind = _text_attribute if _is_text(field.type) else _attribute
+            of_kind = text_attribute if is_text(field.type) else attribute
             return of_kind(key, definition.python_name, write), size
         arguments = arguments_of(field, node)
         below = self._asked_below(field.type, sets)
-        return _resolver(key, definition, arguments, write, below), size
+        return resolved(key, definition, arguments, write, below), size
 
     def _asked_below(
         self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
@@ -225,7 +234,7 @@ class _Compiler:
         if isinstance(kind, GraphQLNonNull):
             return self._write_value(kind.of_type, sets)
         write, size = self._write_value(kind, sets)
-        return _nullable(write, size - NULL_BYTES), min(size, NULL_BYTES)
+        return nullable(write, size - NULL_BYTES), min(size, NULL_BYTES)
 
     def _write_value(
         self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
@@ -233,18 +242,18 @@ class _Compiler:
         """How a value that must not be null is written; each of these refuses None."""
         if isinstance(kind, GraphQLList):
             if isinstance(named_type(kind), GraphQLInterfaceType):
-                return _no_list, LIST_BYTES
+                return no_list, LIST_BYTES
             item, item_size = self._write(kind.of_type, sets)
-            return _list(item, item_size + 1), LIST_BYTES
+            return list_of(item, item_size + 1), LIST_BYTES
         if isinstance(kind, GraphQLObjectType) and kind.is_type_of is None:
             fills, size = self.fields(kind, sets)
-            return _object(fills), size
+            return object_of(fills), size
         if kind in {GraphQLString, ID}:
-            return _text(kind), TEXT_BYTES
+            return text(kind), TEXT_BYTES
         if isinstance(kind, GraphQLEnumType):
-            return _leaf(kind), TEXT_BYTES + min(map(len, kind.values))
+            return leaf(kind), TEXT_BYTES + min(map(len, kind.values))
         if isinstance(kind, GraphQLScalarType):
-            return _leaf(kind), SCALAR_BYTES.get(kind.name, 1)
+            return leaf(kind), SCALAR_BYTES.get(kind.name, 1)
         raise Unplanned
 
 
@@ -262,7 +271,7 @@ def _below(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
     return [node.selection_set for node in nodes if node.selection_set]
 
 
-def _conditions(node: SelectionNode) -> _Conditions:
+def _conditions(node: SelectionNode) -> Conditions:
     found: set[tuple[bool, str | bool]] = set()
     for directive in node.directives or ():
         wanted = {"include": True, "skip": False}.get(directive.name.value)
@@ -277,164 +286,3 @@ def _conditions(node: SelectionNode) -> _Conditions:
         else:
             raise Unplanned
     return frozenset(found)
-
-
-def _if(conditions: _Conditions, fill: Fill) -> Fill:
-    """Fill where all of the conditions are met."""
-    if not conditions:
-        return fill
-
-    def fill_if(source: Any, into: dict[str, Any], run: Run) -> None:
-        for wanted, given in conditions:
-            value = given if isinstance(given, bool) else run.variables.coerced[given]
-            if value is None:
-                raise PlanFailed
-            if value is not wanted:
-                return
-        fill(source, into, run)
-
-    return fill_if
-
-
-def _counted(fill: Fill, size: int) -> Fill:
-    """Fill, and count the bytes that the value has in any case."""
-
-    def fill_counted(source: Any, into: dict[str, Any], run: Run) -> None:
-        run.room -= size
-        fill(source, into, run)
-
-    return fill_counted
-
-
-def _constant(key: str, value: object) -> Fill:
-    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
-        into[key] = value
-
-    return fill
-
-
-def _source(key: str, write: Write) -> Fill:
-    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
-        into[key] = write(source, run)
-
-    return fill
-
-
-def _attribute(key: str, name: str, write: Write) -> Fill:
-    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
-        into[key] = write(getattr(source, name), run)
-
-    return fill
-
-
-def _text_attribute(key: str, name: str, write: Write) -> Fill:
-    """As `_attribute` does, without a call for a string: most values are some."""
-
-    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
-        value = getattr(source, name)
-        if type(value) is str:
-            run.room -= len(value)
-            into[key] = value
-        else:
-            into[key] = write(value, run)
-
-    return fill
-
-
-def _resolver(
-    key: str,
-    definition: StrawberryField,
-    arguments: Arguments,
-    write: Write,
-    below: frozenset[str],
-) -> Fill:
-    resolver = definition.base_resolver
-    if resolver is None or definition.extensions or definition.permission_classes:
-        raise Unplanned
-    function: Callable[..., Any] = resolver.wrapped_func  # type: ignore[assignment]
-    wants_info = resolver.info_parameter is not None
-
-    def fill(source: Any, into: dict[str, Any], run: Run) -> None:
-        given = arguments(run.variables)
-        value = (
-            function(source, info=run.info(below), **given)
-            if wants_info
-            else function(source, **given)
-        )
-        if isinstance(value, Awaitable):
-            into[key] = None  # keeps the field's place
-            run.waiting.append(Waiting(asyncio.ensure_future(value), into, key, write))
-        else:
-            into[key] = write(value, run)
-
-    return fill
-
-
-def _no_list(value: Any, run: Run) -> list[Any]:
-    """A list of an interface, where it is empty: a change's errors, most of the time."""
-    if value != []:
-        raise PlanFailed
-    return []
-
-
-def _nullable(write: Write, beyond_null: int) -> Write:
-    if beyond_null <= 0:
-        return lambda value, run: None if value is None else write(value, run)
-
-    def write_nullable(value: Any, run: Run) -> Any:
-        if value is None:
-            return None
-        run.room -= beyond_null
-        return write(value, run)
-
-    return write_nullable
-
-
-def _list(write: Write, item_size: int) -> Write:
-    def write_list(value: Any, run: Run) -> list[Any]:
-        if type(value) is not list:
-            raise PlanFailed
-        run.room -= item_size * len(value)
-        run.check_room()
-        return [write(item, run) for item in value]
-
-    return write_list
-
-
-def _object(fields: Sequence[Fill]) -> Write:
-    def write_object(value: Any, run: Run) -> dict[str, Any]:
-        if value is None:
-            raise PlanFailed
-        into: dict[str, Any] = {}
-        for fill in fields:
-            fill(value, into, run)
-        return into
-
-    return write_object
-
-
-def _is_text(kind: GraphQLOutputType) -> bool:
-    return (kind.of_type if isinstance(kind, GraphQLNonNull) else kind) in {
-        GraphQLString,
-        ID,
-    }
-
-
-def _text(kind: GraphQLScalarType) -> Write:
-    def write_text(value: Any, run: Run) -> Any:
-        text = value if type(value) is str else _written(kind, value)
-        run.room -= len(text)
-        return text
-
-    return write_text
-
-
-def _leaf(kind: GraphQLScalarType | GraphQLEnumType) -> Write:
-    return lambda value, run: _written(kind, value)
-
-
-def _written(kind: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
-    written = kind.coerce_output_value(value)
-    if written is None or written is Undefined:
-        raise PlanFailed
-    return written

@@ -14,8 +14,8 @@ Compiled once an operation: a number where no variable matters, else a function 
 After GitHub's and Shopify's rate limits of GraphQL.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -46,6 +46,7 @@ from graphql import (
     value_from_ast_untyped,
 )
 from segmentql import values
+from segmentql.graphql.amounts import Amount, Once, Variables, add, counted_once, times
 
 CHANGE: Final = 10
 """What a field of a mutation costs beside its payload."""
@@ -57,6 +58,13 @@ SCAN: Final = 100
 """The weight of a field whose statement reads every row of a segment, for instance to count them.
 
 An index-only scan of 100,000 rows takes about as long as reading 100 objects does."""
+
+HISTORY_SCAN: Final = 3
+"""The weight of a field whose statement may read all that one user or segment has of history, some
+thousand rows, for a page of it."""
+
+HISTORY_REPLAY: Final = 10
+"""The weight of a field that reads all of a user's history up to a moment and sorts it."""
 
 CHARACTERS_PER_COST: Final = 4096
 """A text that may have this many characters costs as much as an object."""
@@ -79,7 +87,7 @@ MOST: Final = 2**53
 _KEY: Final = "segmentql.cost"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Weight:
     """What a field costs beyond what its type says."""
 
@@ -91,6 +99,8 @@ class Weight:
     """The argument, a list, that is as long as the answer."""
     max_first: int = values.MAX_PAGE_ROWS
     """The largest `first` that the field accepts."""
+    if_given: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What is added where an argument is given, by the argument's name."""
 
 
 def cost(
@@ -100,6 +110,7 @@ def cost(
     size_of: str | None = None,
     max_first: int = values.MAX_PAGE_ROWS,
     characters: int = 0,
+    if_given: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return a field's `metadata`, which declares its cost.
 
@@ -109,22 +120,10 @@ def cost(
         size_of: the name of the list argument that has as many items as the field's list.
         max_first: the largest `first` that the field accepts.
         characters: the most that the field's text, or all texts of its list, may have.
+        if_given: what an argument adds to `weight` if it is given, by the argument's name.
     """
-    return {_KEY: Weight(weight + characters // CHARACTERS_PER_COST, size, size_of, max_first)}
-
-
-Variables: TypeAlias = Mapping[str, Any]
-
-
-class Once(dict[int, int]):
-    """One evaluation: the variables, and what fragments came to, each counted once."""
-
-    def __init__(self, variables: Variables) -> None:
-        super().__init__()
-        self.variables = variables
-
-
-Amount: TypeAlias = int | Callable[[Once], int]
+    total = weight + characters // CHARACTERS_PER_COST
+    return {_KEY: Weight(total, size, size_of, max_first, if_given or {})}
 
 
 class Cost:
@@ -151,7 +150,7 @@ def estimate(
     estimator = _Estimator(schema, document)
     own, _ = estimator.selected(root, operation.selection_set)
     if operation.operation is OperationType.MUTATION:
-        own = _add(own, CHANGE * estimator.count_roots(operation.selection_set))
+        own = add(own, CHANGE * estimator.count_roots(operation.selection_set))
     defaults = {
         definition.variable.name.value: value_from_ast_untyped(definition.default_value)
         for definition in operation.variable_definitions or ()
@@ -185,12 +184,12 @@ class _Estimator:
                 if field is None:
                     continue
                 if is_page and _has_unknown_size(field):  # the page multiplies it
-                    a_row = _add(a_row, self._object(field, node))
+                    a_row = add(a_row, self._object(field, node))
                 else:
-                    own = _add(own, self._field(field, node))
+                    own = add(own, self._field(field, node))
                 continue
             of_own, of_row = self._fragment(parent, node)
-            own, a_row = _add(own, of_own), _add(a_row, of_row)
+            own, a_row = add(own, of_own), add(a_row, of_row)
         return own, a_row
 
     def count_roots(self, selection_set: SelectionSetNode) -> int:
@@ -215,29 +214,34 @@ class _Estimator:
             fragment = self._fragments[name]
             kind = self._schema.get_type(fragment.type_condition.name.value)
             own, a_row = self.selected(kind, fragment.selection_set)
-            self._known[name] = _counted_once(own), _counted_once(a_row)
+            self._known[name] = counted_once(own), counted_once(a_row)
         return self._known[name]
 
     def _field(self, field: GraphQLField, node: FieldNode) -> Amount:
         """What a field costs, for one object that has it."""
         declared = _declared(field)
+        weight = declared.weight + sum(
+            added
+            for name, added in declared.if_given.items()
+            if not isinstance(_argument(node, name), NullValueNode | None)
+        )
         if not is_composite_type(get_named_type(field.type)):
-            return declared.weight
+            return weight
         if "first" in field.args:
             rows = _page_size(field, node, declared)
             if _is_list(field.type):
-                return _add(declared.weight, _times(rows, self._object(field, node)))
+                return add(weight, times(rows, self._object(field, node)))
             own, a_row = self.selected(get_named_type(field.type), node.selection_set)
-            return _add(declared.weight + 1, _add(own, _times(rows, a_row)))
+            return add(weight + 1, add(own, times(rows, a_row)))
         each = self._object(field, node)
         if not _is_list(field.type):
-            return _add(declared.weight, each)
-        return _add(declared.weight, _times(_list_size(field, node, declared), each))
+            return add(weight, each)
+        return add(weight, times(_list_size(field, node, declared), each))
 
     def _object(self, field: GraphQLField, node: FieldNode) -> Amount:
         """What one object costs that a field returns."""
         own, a_row = self.selected(get_named_type(field.type), node.selection_set)
-        return _add(1, _add(own, a_row))
+        return add(1, add(own, a_row))
 
     def _definition(self, parent: Any, name: str) -> GraphQLField | None:
         if name in {"__schema", "__type"}:
@@ -329,33 +333,3 @@ def _length(given: object) -> int:
 
 def _argument(node: FieldNode, name: str) -> ValueNode | None:
     return next((a.value for a in node.arguments or () if a.name.value == name), None)
-
-
-def _value(amount: Amount, once: Once) -> int:
-    return amount if isinstance(amount, int) else amount(once)
-
-
-def _add(left: Amount, right: Amount) -> Amount:
-    if isinstance(left, int) and isinstance(right, int):
-        return left + right
-    return lambda once: _value(left, once) + _value(right, once)
-
-
-def _times(left: Amount, right: Amount) -> Amount:
-    if isinstance(left, int) and isinstance(right, int):
-        return left * right
-    return lambda once: _value(left, once) * _value(right, once)
-
-
-def _counted_once(amount: Amount) -> Amount:
-    """The same, evaluated once however often a fragment is spread."""
-    if isinstance(amount, int):
-        return amount
-
-    def evaluate(once: Once) -> int:
-        key = id(evaluate)
-        if key not in once:
-            once[key] = amount(once)
-        return once[key]
-
-    return evaluate

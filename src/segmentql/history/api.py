@@ -9,6 +9,7 @@ import strawberry
 
 from segmentql import values
 from segmentql.graphql.context import Info
+from segmentql.graphql.costs import HISTORY_SCAN, cost
 from segmentql.graphql.failures import optional_argument
 from segmentql.graphql.pagination import After, Connection, First
 from segmentql.history import loaders
@@ -72,7 +73,10 @@ class HistoryEntry:
 
 @strawberry.type
 class HistoryQueries:
-    @strawberry.field(description="Joins and leaves, newest first.")
+    @strawberry.field(
+        description="Joins and leaves, newest first.",
+        metadata=cost(if_given={"userId": HISTORY_SCAN, "slug": HISTORY_SCAN}),
+    )
     async def history(
         self,
         info: Info,

@@ -9,7 +9,7 @@ import strawberry
 from segmentql import errors, values
 from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Info, asks_for
-from segmentql.graphql.costs import cost
+from segmentql.graphql.costs import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.failures import (
     ErrorCode,
     InputCheck,
@@ -64,7 +64,9 @@ class User:
     # These give the loader's future as it is: an `async def` would cost a task a user.
 
     @strawberry.field(
-        description="The segments this user is in, by slug.", graphql_type=list[Segment]
+        description="The segments this user is in, by slug.",
+        graphql_type=list[Segment],
+        metadata=cost(if_given={"asOf": HISTORY_REPLAY}),
     )
     def segments(
         self,
@@ -113,7 +115,9 @@ class User:
     ) -> Awaitable[bool] | bool:
         return values.is_slug(slug) and info.context.loader(IsExcluded).load((self.number, slug))
 
-    @strawberry.field(description="This user's joins and leaves, newest first.")
+    @strawberry.field(
+        description="This user's joins and leaves, newest first.", metadata=cost(HISTORY_SCAN)
+    )
     async def history(
         self,
         info: Info,

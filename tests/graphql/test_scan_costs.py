@@ -1,0 +1,191 @@
+"""Every field that reads rows costs: the estimate against the rows that PostgreSQL read.
+
+The fields are found by a walk through the schema. Each is asked for with little data and with much,
+and each of its statements is run again under EXPLAIN (ANALYZE).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, event
+from strawberry.types.field import StrawberryField
+
+from graphql import GraphQLObjectType, get_named_type, is_composite_type
+from segmentql.graphql.inputs import DEFINITION
+from segmentql.schema import make_schema
+from tests.conftest import Api, Sql
+from tests.rollouts.graphql_client import set_rollout
+
+ROWS_PER_COST = 1000
+"""Rows that are scanned, and are no objects of the response, for a cost of 1: an index-only scan
+of so many takes about as long as an object."""
+
+FEW, MANY = 100, 1200
+"""Users, segments, members of one segment, and joins and leaves each of one user."""
+
+PATHS = {
+    "Query": "{{ {0} }}",
+    "User": '{{ user(id: "1") {{ {0} }} }}',
+    "Segment": '{{ segment(slug: "BIG") {{ {0} }} }}',
+    "Rollout": '{{ segment(slug: "BIG") {{ rollout {{ {0} }} }} }}',
+    "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
+    "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
+    "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
+}
+"""To one object of each type that has fields with resolvers."""
+
+NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
+"""Fields of connections, edges and `PageInfo`, which read nothing."""
+
+REQUIRED = {"id": '"1"', "ids": "[1, 2]", "slug": '"BIG"'}
+OF_REPORT = '"rep_1"'
+OPTIONAL = {
+    "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
+    "userId": ["1", "99999999"],
+    "prefix": ['"S"', '"UNKNOWN"'],
+    "from": ['"2030-01-01T00:00:00Z"'],
+    "to": ['"2020-01-01T00:00:00Z"'],
+    "asOf": ['"A_MOMENT_AGO"'],
+    "first": [],
+    "after": [],
+    "expiresInSeconds": [],
+}
+
+
+def _queries() -> Iterator[str]:
+    schema = make_schema()._schema
+    for kind in schema.type_map.values():
+        if not isinstance(kind, GraphQLObjectType) or kind is schema.mutation_type:
+            continue
+        for name, field in kind.fields.items():
+            definition = field.extensions.get(DEFINITION)
+            if not isinstance(definition, StrawberryField) or not definition.base_resolver:
+                continue
+            if kind.name not in PATHS and name in NO_READS:
+                continue
+            required = [
+                f"{argument}: {OF_REPORT if name == 'report' else REQUIRED[argument]}"
+                for argument, declared in field.args.items()
+                if str(declared.type).endswith("!")
+            ]
+            below = ""
+            if is_composite_type(get_named_type(field.type)):
+                below = " { nodes { __typename } }" if "first" in field.args else " { __typename }"
+            smallest = ["first: 1"] if "first" in field.args else []
+            for optional in [[], smallest, *([*smallest, one] for one in _optional(field.args))]:
+                given = ", ".join([*required, *optional])
+                arguments = f"({given})" if given else ""
+                yield PATHS[kind.name].format(f"{name}{arguments}{below}")
+
+
+def _optional(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for name, declared in arguments.items():
+        if not str(declared.type).endswith("!"):
+            yield from (f"{name}: {value}" for value in OPTIONAL[name])
+
+
+QUERIES = list(dict.fromkeys(_queries()))
+
+SEGMENTS = """
+INSERT INTO segments (slug, created_at, updated_at, deleted_at)
+VALUES ('BIG', '2024-01-01Z', '2024-01-01Z', NULL),
+    ('LEFT', '2024-01-01Z', '2024-01-01Z', '2024-03-01Z')
+"""
+
+# BIG has as many members and excluded users as there are users, and LEFT had. User 1 joined and
+# left every other segment, at moments of their own.
+GROW = """
+INSERT INTO users SELECT n, '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
+INSERT INTO segments (slug, created_at, updated_at)
+SELECT 'S' || n, '2024-01-01Z', '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
+INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)
+SELECT n, s.id, '2024-02-01Z', '2024-02-01Z', 'ROLLOUT'
+FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug IN ('BIG', 'LEFT');
+INSERT INTO exclusions (user_id, segment_id, excluded_at)
+SELECT n, s.id, '2024-02-01Z'
+FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug = 'BIG';
+INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series({start}, {end}) AS n;
+SET session_replication_role = replica;
+INSERT INTO history (membership_id, user_id, segment_id, operation, at, cause, recorded_at)
+SELECT 1000000 + n, 1, s.id, operation,
+    '2024-02-01Z'::timestamptz + n * interval '1 minute' + pause, 'MANUAL', now()
+FROM generate_series({start}, {end}) AS n JOIN segments s ON s.slug = 'S' || n
+CROSS JOIN (
+    VALUES ('JOINED'::operation, interval '0'), ('LEFT'::operation, interval '30 seconds')
+) AS entry (operation, pause);
+SET session_replication_role = DEFAULT;
+"""
+
+
+@contextmanager
+def _captured() -> Iterator[list[tuple[str, Any]]]:
+    """Collect the statements that are sent meanwhile, with their parameters."""
+    found: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        found.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def _scanned(plan: Mapping[str, Any]) -> float:
+    """The rows that the scans of a plan read, those that they removed included."""
+    rows = sum(map(_scanned, plan.get("Plans", ())))
+    if "Scan" in plan["Node Type"] and "Relation Name" in plan:
+        read = plan["Actual Rows"] + sum(
+            plan.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck")
+        )
+        rows += read * plan["Actual Loops"]
+    return rows
+
+
+def _objects(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_objects, value.values()))
+    return sum(map(_objects, value)) if isinstance(value, list) else 0
+
+
+async def _measured(api: Api, sql: Sql, query: str) -> tuple[int, float]:
+    """The estimated cost of a query, and how many rows it read beyond those that it returned."""
+    with _captured() as statements:
+        body = (await api.http.post("/graphql", json={"query": query})).json()
+    assert "errors" not in body, (query, body)
+    rows = 0.0
+    for statement, parameters in statements:
+        explained = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+        rows += _scanned(json.loads(explained)[0]["Plan"])
+    return body["extensions"]["cost"]["estimated"], rows - _objects(body["data"])
+
+
+async def _measure_all(api: Api, sql: Sql) -> dict[str, tuple[int, float]]:
+    await sql.execute("VACUUM ANALYZE")
+    now = (await sql.fetchval("SELECT clock_timestamp()")).isoformat()
+    return {
+        query: await _measured(api, sql, query.replace("A_MOMENT_AGO", now)) for query in QUERIES
+    }
+
+
+async def test_the_estimate_grows_with_what_is_scanned_or_covers_it(api: Api, sql: Sql) -> None:
+    assert len(QUERIES) > 30
+    await sql.execute(SEGMENTS)
+    await sql.execute(GROW.format(start=1, end=FEW))
+    assert (await set_rollout(api, {"percent": 0}, "BIG"))["errors"] == []
+    few = await _measure_all(api, sql)
+    await sql.execute(GROW.format(start=FEW + 1, end=MANY))
+    many = await _measure_all(api, sql)
+    too_cheap = {}
+    for query, (cost, rows) in many.items():
+        grows = rows > 2 * max(few[query][1], FEW)
+        if grows and rows > ROWS_PER_COST * cost:
+            too_cheap[query] = (cost, few[query][1], rows)
+    assert too_cheap == {}
+    # So the test sees what it is about.
+    (counting,) = [query for query in QUERIES if "enrolled" in query]
+    assert many[counting][1] > MANY
