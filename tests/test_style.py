@@ -27,6 +27,9 @@ Extend it when a part of the repository is rewritten in plain language. The goal
 `src/**/*.py`, `schema.graphql`, `.env.example` and `monitoring/README.md`.
 """
 
+NOT_YET = ("docs/metrics.md",)
+"""Files that match a pattern above and are not rewritten yet. The goal is an empty tuple."""
+
 REFUSED_WORDS = {
     "whoever": r"whoever",
     "whom": r"whom",
@@ -58,6 +61,7 @@ REFUSED = re.compile(
 
 def checked_files() -> list[Path]:
     files = {path for pattern in CHECKED for path in ROOT.glob(pattern)}
+    files -= {ROOT / name for name in NOT_YET}
     return sorted(path for path in files if ".venv" not in path.parts)
 
 
@@ -71,7 +75,9 @@ def refused_words(text: str) -> Iterator[tuple[int, str]]:
 
 
 def test_refused_words_are_found_with_their_line() -> None:
-    text = "# Plain.\n# Whoever waits is\n#   told; a bearer, `Authorization: Bearer sgql_`, tellers."
+    text = (
+        "# Plain.\n# Whoever waits is\n#   told; a bearer, `Authorization: Bearer sgql_`, tellers."
+    )
     assert list(refused_words(text)) == [(2, "Whoever"), (2, "is told"), (3, "bearer")]
 
 
@@ -85,7 +91,8 @@ def test_no_file_has_a_refused_word(path: Path) -> None:
 def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield the line and the text of each docstring, those of constants and fields included."""
     for node in ast.walk(tree):
-        for statement in getattr(node, "body", None) or ():
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
             if (
                 isinstance(statement, ast.Expr)
                 and isinstance(statement.value, ast.Constant)

@@ -8,7 +8,8 @@ from segmentql.schema import make_schema
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for subclass in base.__subclasses__():
+    subclasses: list[type] = base.__subclasses__()
+    for subclass in subclasses:
         yield subclass
         yield from _subclasses(subclass)
 
