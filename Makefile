@@ -83,7 +83,7 @@ lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## Mend style and formatting where that can be done
+format: $(INSTALLED) ## Fix style and formatting where possible
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
