@@ -196,7 +196,7 @@ class Segment:
             rollout.state, rollout.withdrawn, rollout.phase = "WITHDRAWING", True, "DUE"
         else:
             rollout.state = "CANCELLED"
-        rollout.paused_at = now
+        rollout.paused_at = rollout.paused_at or now  # a paused schedule stays frozen
         return True
 
     def step(self, now: LogicalTime, users: dict[int, int]) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import seed, HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
@@ -140,7 +140,6 @@ async def assert_same_history(model: Model, real: ServiceUnderTest) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@seed(1)
 @given(commands=command_lists())
 @example(
     # A lowering is interrupted by a smaller raise, and new users join during both.
