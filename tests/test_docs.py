@@ -124,9 +124,13 @@ def test_links_between_documents_lead_somewhere(page: str) -> None:
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
+BUILT = {"src/segmentql/static/explorer/"}
+"""Paths that the build of the page makes; a clone does not have them."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_paths_in_documents_exist(page: str) -> None:
-    names = {n for n in PATHS.findall((ROOT / page).read_text()) if "NNNN" not in n}
+    names = {n for n in PATHS.findall((ROOT / page).read_text()) if "NNNN" not in n} - BUILT
     places = (ROOT, (ROOT / page).parent, ROOT / "src" / "segmentql")
     missing = [name for name in names if not any((place / name).exists() for place in places)]
     assert missing == []
