@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from bench import chaos as chaos_rounds
-from bench import starts
-from bench.contest import WrongAnswer
+from bench import startup
+from bench.comparison import WrongAnswer
 from bench.data import Sizes
 from bench.databases import filled
 from bench.plan import LARGE, ROLLOUT, ROLLOUT_SMALL, SMALL, SMOKE, Bench, Plan
@@ -47,7 +47,7 @@ def main() -> None:
 @click.option("--segments", default=100, show_default=True)
 @click.option("--large", is_flag=True, help="Also read among 10 million memberships.")
 @click.option("--smoke", is_flag=True, help="Try the whole path at toy size; judge no time.")
-@click.option("--only", multiple=True, type=click.Choice(["starts", *MEASURED]))
+@click.option("--only", multiple=True, type=click.Choice(["startup", *MEASURED]))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -113,7 +113,7 @@ async def _run(plan: Plan, only: Sequence[str], data_dir: Path, output: Path) ->
     load, *_ = os.getloadavg()
     _say(f"{os.cpu_count()} processors, load {load:.1f} now (0 where nothing else runs)")
     rows: list[Row] = []
-    async for row in _rows(plan, only or ["starts", *MEASURED], data_dir):
+    async for row in _rows(plan, only or ["startup", *MEASURED], data_dir):
         rows.append(row)
         _say("  " + "; ".join(cell for cell in row.cells(judged=plan.judges) if cell))
     write_json(output, rows, {**MACHINE, "load_at_start": load})
@@ -124,9 +124,9 @@ async def _run(plan: Plan, only: Sequence[str], data_dir: Path, output: Path) ->
 
 
 async def _rows(plan: Plan, wanted: Sequence[str], data_dir: Path) -> AsyncIterator[Row]:
-    if "starts" in wanted:
+    if "startup" in wanted:
         _say("starts of `segmentql up`")
-        async for row in starts.measure():
+        async for row in startup.measure():
             yield row
     async with local_servers(data_dir, postgres_settings=POSTGRES) as servers:
         bench = Bench(

@@ -20,8 +20,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message
 
-from bench.asks import ASKS
 from bench.data import Sizes
+from bench.queries import ASKS
 from segmentql.app import create_app
 from segmentql.settings import Settings, load_settings
 

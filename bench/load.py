@@ -17,9 +17,9 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from bench.asks import ASKS
 from bench.data import Sizes
 from bench.http import Connection
+from bench.queries import ASKS
 
 LINGER_SECONDS: Final = 10
 """How long answers are waited for after the end."""

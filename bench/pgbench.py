@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 
-from bench.asks import JOINED, LEFT
 from bench.data import Sizes, slug
+from bench.queries import JOINED, LEFT
 from segmentql.adapters.database import Database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs

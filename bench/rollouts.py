@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from bench.contest import WrongAnswer
+from bench.comparison import WrongAnswer
 from bench.databases import Connection
 from bench.servers import Server
 from segmentql.local import ChildProcess

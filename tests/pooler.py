@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from segmentql.local.accounts import server_account
-from segmentql.local.folders import write_private
+from segmentql.local.data_dir import write_private
 from segmentql.local.ports import free_port
 from segmentql.local.process import ChildProcess, Program
 

@@ -52,7 +52,7 @@ class Module:
             "__main__": "cli",
             "schema": "schema",
             "app": "app",
-            "scrape": "app",
+            "metrics_collector": "app",
             "worker_http": "worker",
             "demo": "service",
             "doctor": "service",

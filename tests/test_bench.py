@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.asks import JOINED, LEFT, ROLLOUT, OneUserInRollouts
 from bench.data import Sizes, slug
 from bench.pgbench import Statement, script
 from bench.postgraphile import Installed, Missing, installed
+from bench.queries import JOINED, LEFT, ROLLOUT, OneUserInRollouts
 from bench.rows import idle
 from bench.table import Row, rendered
 

@@ -24,7 +24,7 @@ from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs
 from segmentql.local.postgres import OWNER, SERVICE
 from segmentql.settings import PREFIX, Settings, child_environment
-from segmentql.values import key_token
+from segmentql.validators import key_token
 from segmentql.worker import STOP_SECONDS
 
 ROOT = Path(__file__).parents[1]

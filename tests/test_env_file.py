@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from segmentql.cli import main
 from segmentql.errors import SettingsError
-from segmentql.local.strays import MARK
+from segmentql.local.orphans import MARK
 from segmentql.settings import NO_SETTINGS, is_set, load_settings
 
 COMPLETE = (

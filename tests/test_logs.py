@@ -14,10 +14,10 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.settings import Settings
+from tests.back_dating import HOUR, NOON, put_in
 from tests.conftest import Api, RunWorker, Sql, serving, until
-from tests.keys.asking import Key, make_key
+from tests.keys.clients import Key, make_key
 from tests.operations import create_user, make_segments
-from tests.past import HOUR, NOON, put_in
 
 USER = "query Which($id: ID!) { user(id: $id) { id segments { slug } } }"
 BRIEFLY_IN = """

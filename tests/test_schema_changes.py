@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from graphql import build_schema, print_schema
 from segmentql.cli import main
-from segmentql.graphql.changes import breaking_changes
+from segmentql.graphql.breaking_changes import breaking_changes
 
 RELEASES = Path(__file__).parents[1] / "docs" / "releases"
 RELEASED = """

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from segmentql.local.accounts import server_account
-from segmentql.local.folders import open_data_folder, write_private
+from segmentql.local.data_dir import open_data_folder, write_private
 from segmentql.local.ports import free_port
 from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres_url
 from segmentql.local.process import ChildProcess, Program

@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 
 from bench.plan import Bench
 from bench.rows import (
-    ends,
     growth,
     hostile,
     idle,
@@ -17,6 +16,7 @@ from bench.rows import (
     reports,
     rollout_chaos,
     rollouts,
+    ttl_expiry,
     writes,
 )
 from bench.table import Row
@@ -30,9 +30,9 @@ MEASURED: Final[dict[str, Measured]] = {
     "keys": keys.measure,
     "hostile": hostile.measure,
     "writes": writes.measure,
-    "ends": ends.measure,
+    "ttl-expiry": ttl_expiry.measure,
     "rollouts": rollouts.measure,
     "reports": reports.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
-"""By the name that `--only` takes. `starts` comes before them, on a machine that is still idle."""
+"""By the name that `--only` takes. `startup` comes before them, on a machine that is still idle."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from bench import servers
-from bench.contest import contest, loaded
+from bench.comparison import contest, loaded
 from bench.data import Sizes
 from bench.load import Load
 from bench.plan import Bench

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 
 from bench import servers
-from bench.contest import WrongAnswer, contest, loaded, while_working
+from bench.comparison import WrongAnswer, contest, loaded, while_working
 from bench.hostile import CALLERS
 from bench.load import Load
 from bench.plan import Bench

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.plan import Bench
-from bench.starts import up
+from bench.startup import up
 from bench.table import Row
 
 PID_FILES: Final = {

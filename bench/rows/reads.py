@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench import postgraphile, servers
-from bench.contest import contest, loaded
+from bench.comparison import contest, loaded
 from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy.engine import make_url
 
 from bench import servers
-from bench.contest import WrongAnswer, contest, loaded, while_working
+from bench.comparison import WrongAnswer, contest, loaded, while_working
 from bench.databases import Connection, cloned, connected
 from bench.http import asking
 from bench.load import Load
@@ -19,7 +19,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess, named
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs
-from segmentql.reports.contents import Contents
+from segmentql.reports.csv_export import Contents
 from segmentql.settings import Settings, child_environment
 
 READS_A_SECOND: Final = 300

@@ -13,10 +13,10 @@ from typing import Final, TypeAlias
 from redis.asyncio import Redis
 
 from bench import rollouts, servers
-from bench.asks import ROLLOUT
-from bench.contest import WrongAnswer
+from bench.comparison import WrongAnswer
 from bench.databases import Connection, cloned, connected, filled
 from bench.plan import Bench
+from bench.queries import ROLLOUT
 from bench.table import Row
 from segmentql.local import ChildProcess
 

@@ -10,11 +10,11 @@ import asyncpg
 from redis.asyncio import Redis
 
 from bench import rollouts, servers
-from bench.asks import ROLLOUT
-from bench.contest import Measure, WrongAnswer, contest, loaded
+from bench.comparison import Measure, WrongAnswer, contest, loaded
 from bench.databases import Connection, cloned, connected, filled
 from bench.load import Load
 from bench.plan import Bench
+from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
 from segmentql.adapters.jobs import START_ROLLOUT_STAGE

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bench import pgbench, servers
-from bench.contest import Measure, contest, loaded
+from bench.comparison import Measure, contest, loaded
 from bench.databases import cloned
 from bench.load import Load
 from bench.plan import Bench

@@ -16,9 +16,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segmentql import logs, scrape
+from segmentql import logs, metrics_collector
 from segmentql.adapters.database import Database
-from segmentql.adapters.exposition import exposition, refusal
 from segmentql.adapters.http import (
     SAFE_HEADERS,
     LogRejections,
@@ -27,16 +26,17 @@ from segmentql.adapters.http import (
     WithHeaders,
 )
 from segmentql.adapters.jobs import Sender
-from segmentql.adapters.queues import Queues
-from segmentql.adapters.rates import Rates
+from segmentql.adapters.metrics_endpoint import exposition, refusal
+from segmentql.adapters.queue_stats import Queues
+from segmentql.adapters.rate_limiter import Rates
 from segmentql.adapters.storage import Storage
-from segmentql.graphql.batching import Loaders
-from segmentql.graphql.documents import Manners
-from segmentql.graphql.execution import Engine
-from segmentql.graphql.limits import Limits
-from segmentql.graphql.view import PAGE_HEADERS, Bounds, GraphQLView
+from segmentql.graphql.cost.document_limits import DocumentLimits
+from segmentql.graphql.execution.document_cache import SchemaExposure
+from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.http.view import PAGE_HEADERS, GraphQLView, RequestLimits
+from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.keys.cache import KeyRing
 from segmentql.keys.loaders import KeyByPublicId
-from segmentql.keys.ring import KeyRing
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 
@@ -55,11 +55,11 @@ EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
 def create_app(settings: Settings) -> Starlette:
     """Make the application; it connects when it starts and lets go when it stops."""
-    manners = Manners(
+    schema_exposure = SchemaExposure(
         introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
     )
     request_log = logs.request_log(settings)
-    engine = Engine(make_schema(), _limits(settings), manners, log=request_log)
+    engine = GraphQLExecutor(make_schema(), _limits(settings), schema_exposure, log=request_log)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -83,9 +83,9 @@ def create_app(settings: Settings) -> Starlette:
                     app.state.stopping,
                     authenticate=keys.caller if keys else None,
                     rates=rates,
-                    bounds=Bounds(
+                    request_limits=RequestLimits(
                         body_bytes=settings.max_body_bytes,
-                        requests_under_way=settings.max_requests_under_way,
+                        requests_in_flight=settings.max_requests_in_flight,
                         request_seconds=settings.request_timeout_seconds,
                         response_bytes=settings.max_response_bytes,
                         send_seconds=settings.send_timeout_seconds,
@@ -155,8 +155,8 @@ def _across_origins(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> 
     )
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: Settings) -> DocumentLimits:
+    return DocumentLimits(
         tokens=settings.max_tokens,
         depth=settings.max_depth,
         aliases=settings.max_aliases,
@@ -182,7 +182,7 @@ async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
     database = Database(
         settings.model_copy(update=limits), name="segmentql keys", deliver=lambda messages: None
     )
-    ring = KeyRing(database, Loaders(database, primary=True).get(KeyByPublicId).load)
+    ring = KeyRing(database, LoaderRegistry(database, primary=True).get(KeyByPublicId).load)
     try:
         async with ring.kept():
             yield ring
@@ -257,5 +257,5 @@ async def metrics(request: Request) -> Response:
     refused = refusal(request, state.settings)
     if refused is not None:
         return refused
-    asked = await scrape.ask(state.database, state.queues, state.storage)
+    asked = await metrics_collector.ask(state.database, state.queues, state.storage)
     return await asyncio.to_thread(exposition, state.settings, asked)

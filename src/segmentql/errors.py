@@ -61,70 +61,70 @@ class BadValue(SegmentQLError):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RejectionReason:
     """One reason why a change was refused; `path` leads into the input."""
 
     path: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class InvalidInput(Refusal):
+class InvalidInput(RejectionReason):
     problem: str
     allowed: str
 
 
 @dataclass(frozen=True)
-class SegmentNotFound(Refusal):
+class SegmentNotFound(RejectionReason):
     slugs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class SegmentAlreadyExists(Refusal):
+class SegmentAlreadyExists(RejectionReason):
     segment: Any
     """The row of the segment that bears the slug."""
 
 
 @dataclass(frozen=True)
-class UserNotFound(Refusal):
+class UserNotFound(RejectionReason):
     user_id: int
 
 
 @dataclass(frozen=True)
-class UserAlreadyExists(Refusal):
+class UserAlreadyExists(RejectionReason):
     user: Any
     """The row of the user that is stored already."""
 
 
 @dataclass(frozen=True)
-class VersionConflict(Refusal):
+class VersionConflict(RejectionReason):
     expected_version: int
     current: Any
     """The segment's row as it is now."""
 
 
 @dataclass(frozen=True)
-class RolloutNotFound(Refusal):
+class RolloutNotFound(RejectionReason):
     slug: str
     """The segment that has none."""
 
 
 @dataclass(frozen=True)
-class RolloutStateConflict(Refusal):
+class RolloutStateConflict(RejectionReason):
     status: str
     """What the rollout is, which does not allow what was asked."""
 
 
 @dataclass(frozen=True)
-class ApiKeyNotFound(Refusal):
+class ApiKeyNotFound(RejectionReason):
     public_id: str
 
 
-class Refused(SegmentQLError):
-    """A change was refused and nothing was changed; `refusals` says why, at least one."""
+class MutationRejected(SegmentQLError):
+    """A change was refused and nothing was changed; `reasons` says why, at least one."""
 
-    def __init__(self, *refusals: Refusal) -> None:
-        super().__init__(*refusals)
-        self.refusals: Sequence[Refusal] = refusals
+    def __init__(self, *reasons: RejectionReason) -> None:
+        super().__init__(*reasons)
+        self.reasons: Sequence[RejectionReason] = reasons
 
 
 class Unauthenticated(SegmentQLError):

@@ -5,9 +5,9 @@ from datetime import date
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
-from segmentql.graphql.changes import breaking_changes
-from segmentql.graphql.failures import InvalidInput
-from segmentql.graphql.scalars import SCALARS
+from segmentql.graphql.breaking_changes import breaking_changes
+from segmentql.graphql.types.errors import InvalidInput
+from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.api import MembershipMutations

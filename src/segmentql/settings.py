@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from segmentql import env_file, values
+from segmentql import env_file, validators
 from segmentql.database_url import check_database_url
 from segmentql.env_file import EnvFile, read_env_file, unknown_names
 from segmentql.errors import BadValue, SettingsError
@@ -82,7 +82,7 @@ def _origin(text: str) -> str:
 
 def _key_token(text: str) -> str:
     try:
-        values.key_token(text)
+        validators.key_token(text)
     except BadValue as bad:
         raise ValueError(f"{bad.problem}; allowed: {bad.allowed}") from None
     return text
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     max_cost: int = Field(default=25_000, ge=1)
     request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
     send_timeout_seconds: float = Field(default=60, gt=0, le=3600)
-    max_requests_under_way: int = Field(default=1000, ge=1)
+    max_requests_in_flight: int = Field(default=1000, ge=1)
     max_connections: int = Field(default=1000, ge=10, le=100_000)
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     rate_per_second: int = Field(default=5000, ge=0)

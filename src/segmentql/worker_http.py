@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from segmentql import logs
-from segmentql.adapters.exposition import exposition, refusal
 from segmentql.adapters.http import (
     SAFE_HEADERS,
     LogRejections,
@@ -23,6 +22,7 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.http_connections import ConnectionTable
 from segmentql.adapters.http_protocol import bounded_protocol
+from segmentql.adapters.metrics_endpoint import exposition, refusal
 from segmentql.settings import Settings
 
 MAX_CONNECTIONS: Final = 100

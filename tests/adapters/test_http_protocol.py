@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from segmentql.adapters.http_protocol import MAX_HEAD_BYTES
-from tests.adapters.serving import Client, echo, serving
+from tests.adapters.http_server import Client, echo, serving
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
 SHORT = 0.6

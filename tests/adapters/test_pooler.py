@@ -13,7 +13,7 @@ from segmentql.adapters.database import Database, ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.local import LocalServers, named
-from segmentql.reports.contents import Contents, Csv
+from segmentql.reports.csv_export import Contents, Csv
 from segmentql.settings import Settings
 from tests.conftest import make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from segmentql.adapters.s3 import Limits
+from segmentql.adapters.s3 import DocumentLimits
 from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
 from segmentql.local import LocalServers
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow  # the tests wait for timeouts and stop the store
 
 SMALL = b"a,b\n1,2\n"
 LARGE = content(2 * PART_BYTES + 1)
-QUICK = Limits(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
+QUICK = DocumentLimits(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
 
 
 WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {

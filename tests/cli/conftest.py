@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.watcher import Watch, Watcher
+from tests.cli.rollout_watch_process import Poller, Watch
 from tests.conftest import environment
 
 
@@ -19,7 +19,7 @@ def watch(settings: Settings, tmp_path: Path) -> Watch:
     """Return a context manager that runs `segmentql rollout watch`."""
 
     @asynccontextmanager
-    async def run_watch(slug: str, **changes: str) -> AsyncIterator[Watcher]:
+    async def run_watch(slug: str, **changes: str) -> AsyncIterator[Poller]:
         output, errors = tmp_path / "output", tmp_path / "errors"
         # Background jobs ignore SIGINT, and their child processes would inherit that.
         previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,7 +33,7 @@ def watch(settings: Settings, tmp_path: Path) -> Watch:
             )
         signal.signal(signal.SIGINT, previous)
         try:
-            yield Watcher(process, output, errors)
+            yield Poller(process, output, errors)
         finally:
             if process.returncode is None:
                 process.kill()

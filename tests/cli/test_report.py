@@ -14,11 +14,11 @@ from typing import IO, TypeAlias
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.reports.contents import Contents, Csv
+from segmentql.reports.csv_export import Contents, Csv
 from segmentql.settings import Settings
+from tests.back_dating import was_in
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
 from tests.operations import make_segments
-from tests.past import was_in
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.cli.watcher import Watch, create_rollout, set_progress
+from tests.cli.rollout_watch_process import Watch, create_rollout, set_progress
 from tests.conftest import Api, RunWorker, Sql
 from tests.operations import create_segment, delete_segment
 from tests.rollouts.graphql_client import (

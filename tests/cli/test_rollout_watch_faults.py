@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.watcher import Watch, create_rollout, set_progress
+from tests.cli.rollout_watch_process import Watch, create_rollout, set_progress
 from tests.conftest import Api, Sql, until
-from tests.line import Line
+from tests.network_cut import Line
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command and stops a server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.watcher import create_rollout, set_progress
+from tests.cli.rollout_watch_process import create_rollout, set_progress
 from tests.conftest import Api, Sql, environment, until
 from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, pause_rollout
 

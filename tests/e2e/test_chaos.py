@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from bench.data import generate
-from segmentql.local.strays import ON_LINUX
+from segmentql.local.orphans import ON_LINUX
 from segmentql.settings import outside_value
 from tests.conftest import Sql, until
 from tests.e2e.chaos_client import (

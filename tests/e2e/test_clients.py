@@ -15,7 +15,7 @@ from segmentql.adapters.database import Database
 from tests.clients.node import HERE, run_binary, run_json
 from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import RunServe
-from tests.keys.asking import make_key
+from tests.keys.clients import make_key
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from segmentql.local.strays import ON_LINUX
+from segmentql.local.orphans import ON_LINUX
 from tests.conftest import until
 from tests.e2e.conftest import RunServe, Serving
 

@@ -11,13 +11,13 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
-from segmentql.local.strays import ON_LINUX
+from segmentql.local.orphans import ON_LINUX
 from tests.conftest import Sql, empty_tables
 from tests.e2e.conftest import Serving
-from tests.fuzz.judging import Judge
-from tests.fuzz.making import requests
+from tests.fuzz.request_strategies import requests
 from tests.fuzz.requests import CORPUS, Sent, read
-from tests.stored import STORED
+from tests.fuzz.response_checks import Judge
+from tests.sample_data import STORED
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request

@@ -18,7 +18,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.settings import outside_value
 from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import RunServe, Serving
-from tests.keys.asking import bearer, make_key
+from tests.keys.clients import bearer, make_key
 from tests.rollouts.helpers import store_users
 from tests.timeline import join, make_segment
 

@@ -12,7 +12,7 @@ from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import RunWorker
 from tests.e2e.conftest import RunServe
-from tests.keys.asking import make_key
+from tests.keys.clients import make_key
 
 pytestmark = pytest.mark.e2e
 

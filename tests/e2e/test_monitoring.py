@@ -170,7 +170,7 @@ class Story:
             " { report { status } } }"
         )
 
-    async def too_often(self) -> None:
+    async def rate_limited(self) -> None:
         """By one key; the limit is low here, but on a busy machine so is a client's pace."""
 
         async def one_is_refused() -> bool:
@@ -229,7 +229,7 @@ class Story:
             self.faults,
             self.redis_hangs,
             self.told,
-            self.too_often,
+            self.rate_limited,
         )
         for step in steps:
             await step()

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from segmentql.local.strays import ON_LINUX
+from segmentql.local.orphans import ON_LINUX
 from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_LOCK_CLASS
 from tests.conftest import Api, Sql, until
 from tests.e2e.chaos_client import RECOVERY_SECONDS
@@ -167,7 +167,7 @@ class Reader:
         self._http = http
         self._user_id = user_id
         self.answers: list[Any] = []
-        self.refusals: list[str] = []
+        self.reasons: list[str] = []
 
     async def run(self) -> None:
         while True:
@@ -176,7 +176,7 @@ class Reader:
             )
             body = response.json()
             if "errors" in body:
-                self.refusals += [error["extensions"]["code"] for error in body["errors"]]
+                self.reasons += [error["extensions"]["code"] for error in body["errors"]]
             else:
                 self.answers.append(body["data"])
             await asyncio.sleep(0.02)
@@ -209,7 +209,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
             first = await membership_ids(sql, ROLLED_OUT)
             reads_before = len(reader.answers)
             await until(chaos.worker_has_lived_long)
-            assert reader.refusals == []
+            assert reader.reasons == []
 
             await chaos.carry_out(
                 25,
@@ -240,4 +240,4 @@ def assert_reads_were_answered(reader: Reader, reads_before: int) -> None:
     """Whoever is of every sample is in from the first pass to the end, and can be read."""
     assert {answer["user"]["isIn"] for answer in reader.answers[reads_before:]} == {True}
     assert max(answer["segment"]["memberCount"] for answer in reader.answers) == 25_000
-    assert set(reader.refusals) <= {"UNAVAILABLE"}  # and these only since PostgreSQL's restart
+    assert set(reader.reasons) <= {"UNAVAILABLE"}  # and these only since PostgreSQL's restart

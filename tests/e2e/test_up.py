@@ -15,8 +15,8 @@ import pytest
 
 from segmentql.adapters.storage import Storage
 from segmentql.local import local_servers
+from segmentql.local.orphans import ON_LINUX
 from segmentql.local.ports import free_port
-from segmentql.local.strays import ON_LINUX
 from segmentql.settings import child_environment
 from tests.conftest import until
 from tests.e2e.up import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from segmentql.local.strays import ON_LINUX
+from segmentql.local.orphans import ON_LINUX
 from segmentql.settings import child_environment
 from tests.conftest import until
 from tests.e2e.up import NONE_OUTSIDE, Up, nothing_runs, processes_of, running

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import Api, Sql
-from tests.fuzz.judging import Judge
-from tests.stored import STORED
+from tests.fuzz.response_checks import Judge
+from tests.sample_data import STORED
 
 
 @pytest.fixture

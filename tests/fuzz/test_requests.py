@@ -11,9 +11,9 @@ from hypothesis import settings as profile
 from schemathesis.generation import GenerationMode
 
 from graphql import build_schema
-from tests.fuzz.judging import Judge
-from tests.fuzz.making import OPERATIONS, SCHEMA, requests
+from tests.fuzz.request_strategies import OPERATIONS, SCHEMA, requests
 from tests.fuzz.requests import CORPUS, Sent, asking, keep, read
+from tests.fuzz.response_checks import Judge
 
 FILES = sorted(CORPUS.glob("*.http"))
 ALL_CHECKS = list(HealthCheck)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from tests.fuzz.judging import Answer, Judge
 from tests.fuzz.requests import asking
+from tests.fuzz.response_checks import Answer, Judge
 
 USER = "query($value: ID!) { user(id: $value) { id } }"
 SEGMENT = "query($value: String!) { segment(slug: $value) { id } }"
@@ -72,8 +72,8 @@ async def test_slugs(judge: Judge, value: str) -> None:
     assert is_taken(await judge.send(asking(SEGMENT, {"value": value})))
     made = await judge.send(asking(CREATE, {"value": value}))
     assert made
-    refusals = [told["__typename"] for told in made["data"]["createSegment"]["refusals"]]
-    assert ("InvalidInput" in refusals) is not is_right
+    reasons = [told["__typename"] for told in made["data"]["createSegment"]["refusals"]]
+    assert ("InvalidInput" in reasons) is not is_right
 
 
 @fuzzed

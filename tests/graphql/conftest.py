@@ -11,8 +11,8 @@ from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
 from tests.conftest import Sql
-from tests.graphql.asking import context_of
-from tests.stored import STORED
+from tests.graphql.executor_helpers import context_of
+from tests.sample_data import STORED
 
 
 @pytest.fixture

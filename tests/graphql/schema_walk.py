@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphql import GraphQLField, GraphQLNonNull, GraphQLObjectType, get_named_type
-from tests.graphql.asking import CORE
+from tests.graphql.executor_helpers import CORE
 
 REQUIRED: Final = {
     "id": '"1"',

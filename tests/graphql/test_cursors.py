@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.graphql.pagination import CURSOR_ALLOWED
+from segmentql.graphql.types.pagination import CURSOR_ALLOWED
 from tests.conftest import Api, Sql
 from tests.graphql.schema_walk import ways
 from tests.operations import change, make_segments

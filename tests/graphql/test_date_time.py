@@ -1,9 +1,9 @@
 """The scalar DateTime, going out and coming in."""
 
-from segmentql.graphql.scalars import DATE_TIME_ALLOWED
+from segmentql.graphql.types.scalars import DATE_TIME_ALLOWED
+from tests.back_dating import NOON, contents, put_in
 from tests.conftest import Api, Sql
 from tests.operations import UPDATE_USER_SEGMENTS, make_segments
-from tests.past import NOON, contents, put_in
 
 HISTORY = "query($from: DateTime) { history(from: $from) { nodes { at } } }"
 

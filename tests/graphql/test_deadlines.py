@@ -12,7 +12,7 @@ from starlette.types import Message
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until
 from tests.operations import create_user, make_segments
-from tests.reports.asking import create_report
+from tests.reports.queries import create_report
 
 SECONDS = 1.5
 USERS = "{ users(first: 1) { nodes { id } } }"

@@ -9,23 +9,23 @@ import orjson
 import pytest
 
 from graphql import get_introspection_query
-from segmentql import values
+from segmentql import validators
 from tests.conftest import Api, Sql
 from tests.operations import make_segments
 
-LONGEST_IDS = [str(values.MAX_USER_ID - n) for n in range(values.MAX_USERS_BY_ID)]
+LONGEST_IDS = [str(validators.MAX_USER_ID - n) for n in range(validators.MAX_USERS_BY_ID)]
 LONGEST_SLUGS = [
-    f"{n:03}".ljust(values.MAX_SLUG_LENGTH, "S") for n in range(values.MAX_SLUGS_PER_CHANGE)
+    f"{n:03}".ljust(validators.MAX_SLUG_LENGTH, "S") for n in range(validators.MAX_SLUGS_PER_CHANGE)
 ]
-LONGEST_NAME = "\N{GRINNING FACE}" * values.MAX_NAME_LENGTH
+LONGEST_NAME = "\N{GRINNING FACE}" * validators.MAX_NAME_LENGTH
 LONGEST_DESCRIPTIONS = {
-    "ASCII": "d" * values.MAX_DESCRIPTION_LENGTH,
-    "four bytes": "\N{GRINNING FACE}" * values.MAX_DESCRIPTION_LENGTH,
-    "escaped": "\x01" * values.MAX_DESCRIPTION_LENGTH,
+    "ASCII": "d" * validators.MAX_DESCRIPTION_LENGTH,
+    "four bytes": "\N{GRINNING FACE}" * validators.MAX_DESCRIPTION_LENGTH,
+    "escaped": "\x01" * validators.MAX_DESCRIPTION_LENGTH,
 }
 STAGES = [
     {"percent": round(0.001 * n, 3), "afterSeconds": 6_000_000 if n else 0}
-    for n in range(values.MAX_STAGES)
+    for n in range(validators.MAX_STAGES)
 ]
 ALL_OF_A_SEGMENT = "id slug name description createdAt updatedAt deletedAt version"
 ALL_OF_A_USER = (
@@ -104,7 +104,7 @@ async def test_fifty_stages_inline_and_in_a_variable(api: Api) -> None:
         await api(f"mutation {{ setRollout(input: {inline(wanted)}) {answer} }}"),
         await api(f"mutation($i: SetRolloutInput!) {{ setRollout(input: $i) {answer} }}", i=wanted),
     ):
-        assert len(data["setRollout"]["rollout"]["stages"]) == values.MAX_STAGES
+        assert len(data["setRollout"]["rollout"]["stages"]) == validators.MAX_STAGES
 
 
 PAGES = {

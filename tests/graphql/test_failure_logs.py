@@ -9,14 +9,14 @@ import orjson
 import pytest
 
 from segmentql.errors import Unavailable
-from segmentql.graphql.causes import describe_fault
+from segmentql.graphql.types.error_causes import describe_fault
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
 from tests.graphql.test_deadlines import locked
 
 USER = "query Which { user(id: 7) { id } }"
-CHANGE = "mutation { createUser(input: {}) { user { id } } }"
+MUTATION_COST = "mutation { createUser(input: {}) { user { id } } }"
 ADD = """
 mutation { updateUserSegments(input: {userId: 1, add: ["secret"]}) { errors { code } } }
 """
@@ -160,7 +160,7 @@ PREFLIGHT = {"origin": "https://evil.example", "access-control-request-method": 
         ("POST", "/graphql", {"json": 5}, "The body must be one JSON object"),
         ("POST", "/graphql", {"json": {"query": "x" * 2000}}, "The body is larger than"),
         ("PUT", "/graphql", {}, "GraphQL is asked by POST or GET."),
-        ("GET", "/graphql", {"params": {"query": CHANGE}}, "GET is for queries"),
+        ("GET", "/graphql", {"params": {"query": MUTATION_COST}}, "GET is for queries"),
         ("POST", "/graphql", {"headers": {"accept": "text/plain"}}, "Answers are"),
         ("GET", "/healthz", {"headers": [("authorization", "a")] * 2}, "more than one"),
         ("GET", "/nowhere", {}, "Not Found"),

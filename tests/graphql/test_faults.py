@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
+from tests.back_dating import HOUR, NOON, contents, delete_segment_at, put_in
 from tests.conftest import Api, Sql, hanging, serving, without_cost
 from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
-from tests.past import HOUR, NOON, contents, delete_segment_at, put_in
 
 
 @asynccontextmanager

@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import orjson
 
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, without_cost
 from tests.operations import create_user
-from tests.past import contents
 
 JSON = "application/json"
 MIB = 1024 * 1024

@@ -5,15 +5,15 @@ from typing import Any
 import orjson
 import pytest
 
-from segmentql.graphql.failures import MAX_MESSAGE_CHARACTERS
-from segmentql.graphql.limits import (
+from segmentql.graphql.cost.document_limits import (
     MAX_NAME_CHARACTERS,
     MAX_NUMBER_CHARACTERS,
     MAX_QUERY_CHARACTERS,
 )
+from segmentql.graphql.types.errors import MAX_MESSAGE_CHARACTERS
+from tests.back_dating import contents
 from tests.conftest import Api, Sql
 from tests.graphql.test_http import post
-from tests.past import contents
 
 PYTHONS_WORDS = "integer string conversion"
 

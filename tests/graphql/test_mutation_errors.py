@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from segmentql import errors
-from segmentql.graphql.failures import MutationError, as_mutation_error
+from segmentql.graphql.types.errors import MutationError, as_mutation_error
 from segmentql.schema import make_schema
 
 
@@ -24,7 +24,7 @@ def test_schema_has_every_mutation_error_type() -> None:
 
 def test_every_rejection_reason_has_a_mutation_error_type() -> None:
     """A feature registers the GraphQL type of a reason with `as_mutation_error`."""
-    reasons = list(_subclasses(errors.Refusal))
+    reasons = list(_subclasses(errors.RejectionReason))
     assert errors.SegmentNotFound in reasons
     registered = as_mutation_error.registry
     assert [reason.__name__ for reason in reasons if reason not in registered] == []

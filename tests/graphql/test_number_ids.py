@@ -12,13 +12,13 @@ import pytest
 
 from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
 from segmentql.adapters.database import Database
-from segmentql.graphql.arguments import ALLOWED
+from segmentql.graphql.execution.error_locations import ALLOWED
 from segmentql.settings import Settings
+from tests.back_dating import contents
 from tests.conftest import Api, Sql
-from tests.graphql.asking import CORE, PLAIN, PLANNED, answer, context_of
+from tests.graphql.executor_helpers import CORE, PLAIN, PLANNED, answer, context_of
 from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
-from tests.past import contents
-from tests.stored import STORED
+from tests.sample_data import STORED
 
 NO_IDS: Final = (
     "1.0",

@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 
 from segmentql.app import create_app
 from segmentql.settings import Settings
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, serving
 from tests.graphql.test_http import CREATE, TYPENAME, only_error, post
-from tests.past import contents
 
 OURS = "https://app.example.com"
 THEIRS = "https://evil.example"

@@ -9,11 +9,11 @@ from typing import Any, Final
 import pytest
 
 from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
+from tests.back_dating import contents
 from tests.conftest import Api, Sql
-from tests.graphql.asking import CORE
+from tests.graphql.executor_helpers import CORE
 from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
-from tests.past import contents
-from tests.stored import STORED
+from tests.sample_data import STORED
 
 NO_FILTER_WHERE_EMPTY: Final = {"prefix", "search"}
 """Every slug begins with an empty prefix, and every text contains an empty text."""

@@ -10,13 +10,13 @@ from hypothesis import settings as profile
 
 from graphql import parse
 from segmentql.adapters.database import Database
-from segmentql.graphql.compiler import make_plan
 from segmentql.graphql.context import Context
-from segmentql.graphql.execution import Request
-from segmentql.graphql.plans import PlanFailed
+from segmentql.graphql.execution.compiler import compile_operation
+from segmentql.graphql.execution.executor import Request
+from segmentql.graphql.execution.plans import PlanFallback
 from segmentql.settings import Settings
 from tests.conftest import Sql, counted_statements
-from tests.graphql.asking import (
+from tests.graphql.executor_helpers import (
     CORE,
     MAX_DEPTH,
     PLAIN,
@@ -59,7 +59,7 @@ async def test_random_queries_are_answered_as_by_graphql_core(context: Context, 
 )
 async def test_variables_fragments_and_merged_fields(context: Context, query: str) -> None:
     document = parse(query)
-    plan = make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
     planned = await plan.run(context, {"id": "1"})
     plain = await answer(PLAIN, context, query, id="1")
@@ -81,7 +81,7 @@ async def test_variables_fragments_and_merged_fields(context: Context, query: st
 )
 def test_what_plans_do_not_know_is_left_to_graphql_core(query: str) -> None:
     document = parse(query)
-    assert make_plan(CORE, document, document.definitions[0]) is None  # type: ignore[arg-type]
+    assert compile_operation(CORE, document, document.definitions[0]) is None  # type: ignore[arg-type]
 
 
 async def test_a_failed_plan_tells_graphql_cores_errors_once(context: Context, sql: Sql) -> None:
@@ -117,9 +117,9 @@ async def test_a_condition_of_null_is_refused_as_by_graphql_core(
 
 async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> None:
     document = parse("query($id: ID!) { user(id: $id) { id } }")
-    plan = make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
-    with pytest.raises(PlanFailed):
+    with pytest.raises(PlanFallback):
         await plan.run(context, {})
 
 
@@ -144,7 +144,7 @@ async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> No
 def test_a_small_document_does_not_make_a_huge_plan(query: str) -> None:
     document = parse(query)
     started = time.process_time()
-    make_plan(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     # 2 to the 20th fields take a minute; the bound is one that no machine is too slow for.
     assert time.process_time() - started < 5
 

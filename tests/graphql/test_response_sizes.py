@@ -9,17 +9,17 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
-from segmentql.graphql.execution import Answer, Engine, Request
-from segmentql.graphql.limits import Limits
-from segmentql.graphql.sizes import ResponseTooLarge, serialized
+from segmentql.graphql.cost.document_limits import DocumentLimits
+from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
+from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
 from segmentql.settings import Settings
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, serving
-from tests.graphql.asking import SCHEMA, context_of
+from tests.graphql.executor_helpers import SCHEMA, context_of
 from tests.operations import make_segments
-from tests.past import contents
 
 LIMIT = 20_000
-LIMITS = Limits(
+LIMITS = DocumentLimits(
     tokens=10_000,
     depth=50,
     aliases=1000,
@@ -29,7 +29,10 @@ LIMITS = Limits(
     cost=1_000_000,
     response_bytes=LIMIT,
 )
-ENGINES = {"plans": Engine(SCHEMA, LIMITS), "graphql-core": Engine(SCHEMA, LIMITS, plans=False)}
+ENGINES = {
+    "plans": GraphQLExecutor(SCHEMA, LIMITS),
+    "graphql-core": GraphQLExecutor(SCHEMA, LIMITS, plans=False),
+}
 DESCRIPTION = "d" * 4000
 ALIAS = "a" * 250
 
@@ -49,7 +52,7 @@ async def described(database: Database, sql: Sql, settings: Settings) -> Context
     return context_of(database, settings)
 
 
-def too_large(answer: Answer, *, changes: bool) -> None:
+def too_large(answer: ExecutionResponse, *, changes: bool) -> None:
     """The answer says that the response is too large, and nothing else."""
     assert answer.executed
     assert answer.body["data"] is None
@@ -169,12 +172,12 @@ async def test_large_responses_are_serialized_in_slices_as_they_are_at_once() ->
             turns += 1
 
     task = asyncio.create_task(others())
-    chunks = await serialized(nested, limit=10**7)
+    chunks = await serialize_in_slices(nested, limit=10**7)
     task.cancel()
     assert b"".join(chunks) == orjson.dumps(nested)
     assert turns > 2
     with pytest.raises(ResponseTooLarge):
-        await serialized(nested, limit=500_000)
+        await serialize_in_slices(nested, limit=500_000)
 
 
 async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_serialized(

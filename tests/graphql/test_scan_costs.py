@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from strawberry.types.field import StrawberryField
 
 from graphql import GraphQLObjectType, get_named_type, is_composite_type
-from segmentql.graphql.inputs import DEFINITION
+from segmentql.graphql.execution.input_coercion import DEFINITION
 from segmentql.schema import make_schema
 from tests.conftest import Api, Sql
 from tests.rollouts.graphql_client import set_rollout

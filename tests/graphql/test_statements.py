@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.back_dating import HOUR, NOON, put_in
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import change, make_segments
-from tests.past import HOUR, NOON, put_in
 from tests.rollouts.graphql_client import set_rollout
 
 USERS = "ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99]"

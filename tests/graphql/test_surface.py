@@ -12,12 +12,12 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, serving
+from tests.graphql.test_document_limits import ALIASES, DIRECTIVES
 from tests.graphql.test_faults import table_lost
 from tests.graphql.test_http import only_error
-from tests.graphql.test_limits import ALIASES, DIRECTIVES
-from tests.keys.asking import UNKNOWN, bearer, make_key
-from tests.past import contents
+from tests.keys.clients import UNKNOWN, bearer, make_key
 
 CREATE = "mutation cop { createUser(input: {id: 7}) { user { id } } }"
 CIRCULAR = (

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from segmentql.graphql.outbox import UNSENT_RESPONSES
+from segmentql.graphql.http.response_sender import UNSENT_RESPONSES
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.memberships import ends
+from segmentql.memberships import expiry
+from tests.back_dating import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
 from tests.conftest import Api, Sql
 from tests.operations import change, create_user, delete_segment, delete_user, make_segments, moment
-from tests.past import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
 
 AS_OF = "query($at: DateTime) { user(id: 7) { segments(asOf: $at) { slug } } }"
 
@@ -76,8 +76,8 @@ async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_re
         assert await slugs(api, NOON + 2 * HOUR - MICROSECOND) == ["GONE"]
         assert await slugs(api, NOON + 2 * HOUR) == []
         assert await agrees_with_history(api) == 3
-        await database.transaction(ends.end_due)
-        await database.transaction(lambda session: ends.record_segment_leaves(session, 2))
+        await database.transaction(expiry.end_due)
+        await database.transaction(lambda session: expiry.record_segment_leaves(session, 2))
 
 
 async def test_a_deleted_segment_is_shown_as_it_was_and_says_when_it_was_deleted(

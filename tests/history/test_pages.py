@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from segmentql.values import SLUG_ALLOWED, USER_ID_ALLOWED
-from tests.bad_values import BAD_SLUGS, BAD_USER_IDS
+from segmentql.validators import SLUG_ALLOWED, USER_ID_ALLOWED
+from tests.back_dating import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
 from tests.conftest import Api, Sql
+from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS
 from tests.operations import change, delete_segment, delete_user, make_segments
-from tests.past import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
 
 HISTORY = """
 query(

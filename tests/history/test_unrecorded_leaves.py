@@ -3,10 +3,10 @@
 from typing import Any
 
 from segmentql.adapters.database import Database
-from segmentql.memberships import ends
+from segmentql.memberships import expiry
+from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
 from tests.conftest import Api, Sql
 from tests.operations import change, delete_segment, make_segments, moment
-from tests.past import HOUR, NOON, delete_segment_at, put_in
 
 HISTORY = """{ history { nodes {
   id userId segment { slug } operation at recordedAt cause actor
@@ -19,9 +19,9 @@ async def history(api: Api) -> list[Any]:
 
 
 async def record_all(database: Database, segment_id: int = 1) -> None:
-    await database.transaction(ends.end_due)
+    await database.transaction(expiry.end_due)
     while await database.transaction(
-        lambda session: ends.record_segment_leaves(session, segment_id)
+        lambda session: expiry.record_segment_leaves(session, segment_id)
     ):
         pass
 
@@ -112,7 +112,7 @@ async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
     for user_id in range(1, 6):
         await put_in(sql, user_id, "A", joined_at=NOON, expires_at=NOON + HOUR)
     before = [entry["id"] for entry in await history(api)]
-    await database.transaction(lambda session: ends.end_due(session, rows=2))
+    await database.transaction(lambda session: expiry.end_due(session, rows=2))
     after = await history(api)
     assert [entry["id"] for entry in after] == before
     assert [e["recordedAt"] is None for e in after[:5]].count(True) == 3

@@ -11,7 +11,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.keys import service
 from tests.conftest import Api, Sql, until
-from tests.keys.asking import CREATE_KEY, REVOKE_KEY, Key, ask, bearer, data, make_key, state
+from tests.keys.clients import CREATE_KEY, REVOKE_KEY, Key, ask, bearer, data, make_key, state
 from tests.operations import moment
 
 LIST = """

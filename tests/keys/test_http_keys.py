@@ -10,17 +10,17 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds
-from segmentql.adapters.rates import Rates
+from segmentql.adapters.rate_limiter import Rates
 from segmentql.adapters.storage import Storage
-from segmentql.callers import Caller
 from segmentql.errors import KeyFlaw, Unauthenticated
-from segmentql.graphql.execution import Engine
-from segmentql.graphql.view import Bounds, GraphQLView
+from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.http.view import GraphQLView, RequestLimits
+from segmentql.principal import Caller
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
-from tests.graphql.asking import LIMITS
-from tests.keys.asking import UNKNOWN, ask, bearer, data, make_key
+from tests.graphql.executor_helpers import LIMITS
+from tests.keys.clients import UNKNOWN, ask, bearer, data, make_key
 
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -125,15 +125,15 @@ async def test_the_page_is_told_whether_a_key_is_needed(
 
     for authenticate, auth in ((nobody, "required"), (None, "off")):
         view = GraphQLView(
-            Engine(make_schema(), LIMITS),
+            GraphQLExecutor(make_schema(), LIMITS),
             database,
             storage,
             asyncio.Event(),
             authenticate=authenticate,
             rates=Rates("redis://127.0.0.1:1", per_second=0),
-            bounds=Bounds(
+            request_limits=RequestLimits(
                 body_bytes=1024,
-                requests_under_way=1,
+                requests_in_flight=1,
                 request_seconds=1,
                 response_bytes=1024,
                 send_seconds=1,

@@ -12,7 +12,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, environment
-from tests.keys.asking import Key, data, make_key, revoke, state
+from tests.keys.clients import Key, data, make_key, revoke, state
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
 

@@ -11,12 +11,12 @@ from strawberry.types.field import StrawberryField
 
 from graphql import GraphQLField
 from segmentql.adapters.database import Database
-from segmentql.graphql.permissions import Needs
+from segmentql.graphql.types.permissions import Needs
 from segmentql.keys import service
 from segmentql.schema import make_schema
 from segmentql.tables import Role
 from tests.conftest import Api, Sql, empty_tables, without_cost
-from tests.keys.asking import UNKNOWN, Key, ask, bearer, make_key, revoke, state
+from tests.keys.clients import UNKNOWN, Key, ask, bearer, make_key, revoke, state
 
 CORE = make_schema()._schema
 VICTIM = "sgql_victimvictim_" + "1" * 64

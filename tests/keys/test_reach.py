@@ -16,7 +16,7 @@ from segmentql.errors import SettingsError
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings, check_reach
 from tests.conftest import Sql, environment
-from tests.keys.asking import make_key, revoke
+from tests.keys.clients import make_key, revoke
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be
 LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST")

@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from tests.conftest import Api, Sql
-from tests.keys.asking import data, make_key
+from tests.keys.clients import data, make_key
 
 FILL = """
 INSERT INTO reports (user_id, year, month, status, created_at, touched_at)

@@ -16,8 +16,8 @@ from segmentql.adapters.storage import Storage
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
-from tests.keys.asking import CREATE_KEY, REVOKE_KEY, UNKNOWN, bearer, make_key, revoke
-from tests.line import Line
+from tests.keys.clients import CREATE_KEY, REVOKE_KEY, UNKNOWN, bearer, make_key, revoke
+from tests.network_cut import Line
 
 pytestmark = pytest.mark.slow  # each test starts processes of the command
 

@@ -11,7 +11,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import local_servers
 from segmentql.local.accounts import Account
-from segmentql.local.folders import LONGEST_PATH_BYTES, open_data_folder
+from segmentql.local.data_dir import LONGEST_PATH_BYTES, open_data_folder
 
 NAMES = {
     "quotes": b'it\'s "here"',

@@ -15,15 +15,15 @@ from click.testing import CliRunner, Result
 
 from segmentql.cli import main
 from segmentql.local import reset
-from segmentql.local.folders import open_data_folder
-from segmentql.local.strays import MARK, ON_LINUX
+from segmentql.local.data_dir import open_data_folder
+from segmentql.local.orphans import MARK, ON_LINUX
 from segmentql.settings import child_environment
 from tests.local.test_supervisor import has_ended
 
 HOLD = """
 import signal, sys, time
 from pathlib import Path
-from segmentql.local.folders import DataFolder
+from segmentql.local.data_dir import DataFolder
 from segmentql.local.locks import lock
 if "deaf" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -15,8 +15,8 @@ from redis.exceptions import AuthenticationError
 from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import LocalServers, local_servers
+from segmentql.local.orphans import ON_LINUX
 from segmentql.local.probes import get
-from segmentql.local.strays import ON_LINUX
 
 pytestmark = pytest.mark.slow  # each test starts servers
 

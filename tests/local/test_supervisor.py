@@ -14,8 +14,8 @@ import pytest
 
 from segmentql.errors import LocalServerError
 from segmentql.local import process
+from segmentql.local.orphans import ON_LINUX
 from segmentql.local.process import POLL_SECONDS, ChildProcess, Program
-from segmentql.local.strays import ON_LINUX
 from segmentql.local.supervisor import RestartPolicy, Supervisor
 from segmentql.settings import child_environment
 from tests.conftest import until

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from segmentql.values import MAX_TTL_SECONDS
+from segmentql.validators import MAX_TTL_SECONDS
+from tests.back_dating import HOUR, MICROSECOND, NOON, put_in
 from tests.conftest import Api, Sql
 from tests.operations import change, counts, make_segments, moment
-from tests.past import HOUR, MICROSECOND, NOON, put_in
 
 EARLY, LATE = "2030-01-01T00:00:00.000000Z", "2031-01-01T00:00:00.000000Z"
 

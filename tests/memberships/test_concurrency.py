@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.errors import Refused, SegmentAlreadyExists, SegmentNotFound, UserNotFound
-from segmentql.memberships import actors, ends
+from segmentql.errors import MutationRejected, SegmentAlreadyExists, SegmentNotFound, UserNotFound
+from segmentql.memberships import actors, expiry
 from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.settings import Settings
@@ -83,8 +83,8 @@ async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
     """What was done, or None where it was refused for a reason that is no fault."""
     try:
         return await work
-    except Refused as refused:
-        if {type(refusal) for refusal in refused.refusals} <= set(allowed):
+    except MutationRejected as refused:
+        if {type(refusal) for refusal in refused.reasons} <= set(allowed):
             return None
         raise
 
@@ -150,7 +150,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
         await actors.record_segment_leaves(database, number)
     assert await lies_of_history(sql) == {}
     async with database.read() as session:
-        assert await ends.untidied_segments(session) == []
+        assert await expiry.untidied_segments(session) == []
 
 
 async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_order(
@@ -182,7 +182,7 @@ async def test_of_many_who_create_users_at_once_each_gets_another_number_or_one_
     )
     stored = [row.user_id for row in rows if not isinstance(row, BaseException)]
     assert sorted(stored) == (list(range(1, 41)) if number is None else [5])
-    assert [type(row) for row in rows if isinstance(row, BaseException)] == [Refused] * (
+    assert [type(row) for row in rows if isinstance(row, BaseException)] == [MutationRejected] * (
         40 - len(stored)
     )
     assert await sql.fetchval("SELECT count(*) FROM users") == len(stored)
@@ -261,7 +261,7 @@ async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
     finish.set()
     await first
     await deleting
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MutationRejected) as refused:
         await late
-    assert refused.value.refusals == (SegmentNotFound(("add", "0"), ("BUSY",)),)
+    assert refused.value.reasons == (SegmentNotFound(("add", "0"), ("BUSY",)),)
     assert await lies_of_history(sql) == {}

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
-from segmentql.errors import Refused
+from segmentql.errors import MutationRejected
 from segmentql.history.service import HistoryPage, history_pages, segments_as_of
 from segmentql.memberships import actors, service
 from segmentql.memberships.service import OnExisting, update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
-from segmentql.values import MAX_PAGE_ROWS
+from segmentql.validators import MAX_PAGE_ROWS
+from tests.back_dating import let_pass
 from tests.conftest import Sql, empty_tables
-from tests.past import let_pass
 from tests.timeline import clock, lies_of_history
 
 USERS = (1, 2)
@@ -148,7 +148,7 @@ class Service:
     async def done(self, work: Callable[..., Coroutine[Any, Any, object]], **given: object) -> bool:
         try:
             await self.database.transaction(partial(work, **given))
-        except Refused:
+        except MutationRejected:
             return False
         return True
 

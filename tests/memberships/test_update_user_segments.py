@@ -4,9 +4,9 @@ from typing import Any
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import service
+from tests.back_dating import HOUR, NOON, contents, put_in
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import change, counts, delete_segment, make_segments, moment, slugs_of
-from tests.past import HOUR, NOON, contents, put_in
 
 
 async def test_adds_and_removes_at_once_and_stores_the_user(api: Api, sql: Sql) -> None:

@@ -10,11 +10,11 @@ import pytest
 from starlette.responses import Response
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.exposition import exposition
+from segmentql.adapters.metrics_endpoint import exposition
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, environment, until
-from tests.metrics.reading import Samples, of, samples
+from tests.metrics.samples import Samples, of, samples
 from tests.operations import change, make_segments
 
 TOKEN = "metrics-token-of-16"

@@ -12,7 +12,7 @@ import structlog
 from starlette.responses import Response
 
 from segmentql import shared_metrics
-from segmentql.adapters.exposition import exposition
+from segmentql.adapters.metrics_endpoint import exposition
 from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
 from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
@@ -37,7 +37,7 @@ import sys
 import tempfile
 from pathlib import Path
 from segmentql import logs
-from segmentql.adapters.exposition import exposition
+from segmentql.adapters.metrics_endpoint import exposition
 from segmentql.settings import Settings
 settings = Settings(_env_file=None)
 logs.configure(settings)

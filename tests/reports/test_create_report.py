@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from segmentql.reports.actors import Desk, make_report
+from tests.back_dating import contents, was_in
 from tests.conftest import Api, Sql, until
 from tests.operations import create_user, delete_user, make_segments, moment
-from tests.past import contents, was_in
-from tests.reports.asking import create_report, number, report
+from tests.reports.queries import create_report, number, report
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 CSV = """\

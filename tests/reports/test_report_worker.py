@@ -13,13 +13,13 @@ from redis import Redis
 
 from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, named
-from segmentql.reports import making
+from segmentql.reports import generation
 from segmentql.settings import Settings
+from tests.back_dating import was_in
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import create_user, make_segments
-from tests.past import was_in
-from tests.reports.asking import create_report, report
 from tests.reports.conftest import ROWS
+from tests.reports.queries import create_report, report
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 CSV = b"""\
@@ -163,7 +163,7 @@ async def is_silent_for_long(sql: Sql) -> None:
     """As if the report's worker had not been heard of for `STALE_SECONDS`: rows are moved."""
     await sql.execute(
         "UPDATE reports SET touched_at = touched_at - make_interval(secs => $1)",
-        making.STALE_SECONDS,
+        generation.STALE_SECONDS,
     )
 
 
@@ -213,7 +213,7 @@ async def test_a_store_that_stays_away_is_told_as_the_reason(
             await until(lambda: has_been_tried(sql))
             # The next try is the last: rows are moved, and nobody waits for the ones between.
             await sql.execute(
-                "UPDATE reports SET tries = $1 WHERE status = 'QUEUED'", making.MAX_TRIES - 1
+                "UPDATE reports SET tries = $1 WHERE status = 'QUEUED'", generation.MAX_TRIES - 1
             )
             await until(lambda: is_finished(sql))
         finally:

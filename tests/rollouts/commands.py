@@ -8,14 +8,14 @@ from functools import partial
 from typing import TypeAlias
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.errors import Refused
+from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import end_due_memberships
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
+from tests.back_dating import let_pass
 from tests.conftest import Sql
-from tests.past import let_pass
 from tests.rollouts.helpers import (
     expected_sample,
     members,
@@ -45,7 +45,7 @@ class ServiceUnderTest:
     async def accepts(self, work: Callable[[WriteSession], Awaitable[object]]) -> bool:
         try:
             await self.database.transaction(work)
-        except Refused:
+        except MutationRejected:
             return False
         return True
 

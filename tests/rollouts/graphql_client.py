@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tests.back_dating import contents
 from tests.conftest import Api, Sql
 from tests.operations import CREATE_SEGMENT, ERRORS, SEGMENT
-from tests.past import contents
 
 ROLLOUT = """
 id status percent enrollNewUsers expiresAt

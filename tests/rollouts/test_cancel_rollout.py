@@ -4,9 +4,9 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
+from tests.back_dating import contents, let_pass
 from tests.conftest import Api, Sql
 from tests.operations import change, delete_segment, moment
-from tests.past import contents, let_pass
 from tests.rollouts.graphql_client import (
     accepted_rollout,
     cancel_rollout,

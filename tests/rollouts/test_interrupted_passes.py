@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.memberships import actors as ends
+from segmentql.memberships import actors as membership_actors
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import CHUNK_USERS, PendingSample, StepOutcome
@@ -251,7 +251,7 @@ async def test_deleting_the_segment_between_two_chunks_stops_the_rollout(
     async with database.read() as session:
         assert await passes.find_due_rollouts(session) == []
     assert (await read_rollout(database, segment_id)).status == "CANCELLED"
-    await ends.record_segment_leaves(database, segment_id)
+    await membership_actors.record_segment_leaves(database, segment_id)
     assert await history_counts(sql, segment_id) == {
         **joined,
         ("LEFT", "SEGMENT_DELETED"): CHUNK_USERS,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segmentql.rollouts.plan import ALLOWED_START
-from segmentql.values import (
+from segmentql.validators import (
     AFTER_ALLOWED,
     MAX_TTL_SECONDS,
     PERCENT_ALLOWED,
@@ -15,8 +15,8 @@ from segmentql.values import (
     TTL_ALLOWED,
     VERSION_ALLOWED,
 )
+from tests.back_dating import contents
 from tests.conftest import Api, Sql
-from tests.past import contents
 from tests.rollouts.graphql_client import (
     OPERATIONS,
     accepted_rollout,

@@ -9,12 +9,12 @@ from segmentql.adapters.jobs import (
     START_ROLLOUT_STAGE,
     Message,
 )
-from segmentql.errors import Refused
+from segmentql.errors import MutationRejected
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
 from segmentql.rollouts.passes import STALLED_AFTER_SECONDS
+from tests.back_dating import contents, let_pass
 from tests.conftest import Sql
-from tests.past import contents, let_pass
 from tests.rollouts.helpers import cancel, read_rollout, set_plan, stage
 from tests.timeline import HOUR, SECOND, clock, make_segment
 
@@ -98,7 +98,7 @@ async def test_rejected_plan_enqueues_nothing(
     await make_segment(sql, "A")
     before = await contents(sql)
     ended = await clock(sql) - SECOND
-    with pytest.raises(Refused):
+    with pytest.raises(MutationRejected):
         await set_plan(database, "A", 50, expires_at=ended)
     assert sent == []
     assert await contents(sql) == before

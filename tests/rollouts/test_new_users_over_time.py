@@ -9,9 +9,9 @@ from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import MAX_FAILURES
 from segmentql.users.service import delete_user
+from tests.back_dating import let_pass
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
-from tests.past import let_pass
 from tests.rollouts.helpers import (
     begin_pass_with_sample,
     cancel,

@@ -9,8 +9,8 @@ from segmentql.memberships.service import OnExisting
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.service import rollout_counts
 from segmentql.users.service import delete_user
+from tests.back_dating import let_pass
 from tests.conftest import Sql
-from tests.past import let_pass
 from tests.rollouts.helpers import (
     cancel,
     excluded,

@@ -8,9 +8,9 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
+from tests.back_dating import contents, let_pass
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, moment
-from tests.past import contents, let_pass
 from tests.rollouts.graphql_client import (
     accepted_rollout,
     pause_rollout,

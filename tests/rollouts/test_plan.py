@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from segmentql import values
-from segmentql.errors import BadValue, InvalidInput, Refused
+from segmentql import validators
+from segmentql.errors import BadValue, InvalidInput, MutationRejected
 from segmentql.rollouts.plan import ALLOWED_START, MAX_START_OFFSET, Plan, Stage, schedule
-from segmentql.values import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
+from segmentql.validators import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
 from tests.rollouts.helpers import stage
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -39,12 +39,12 @@ def after(interval: timedelta) -> Stage:
     return stage(10, after=interval)
 
 
-def refusals(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
+def reasons(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
     """Return the errors of a plan as (path, problem, allowed)."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MutationRejected) as refused:
         schedule(Plan(stages, expires_at=expires_at), NOW)
-    found = [refusal for refusal in refused.value.refusals if isinstance(refusal, InvalidInput)]
-    assert len(found) == len(refused.value.refusals)
+    found = [refusal for refusal in refused.value.reasons if isinstance(refusal, InvalidInput)]
+    assert len(found) == len(refused.value.reasons)
     return [(".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in found]
 
 
@@ -121,41 +121,41 @@ def test_starts_at_and_after_seconds_are_equivalent(
     ],
 )
 def test_stage_not_after_the_previous_one_is_rejected(stages: Sequence[Stage], path: str) -> None:
-    assert refusals(*stages) == [(path, *OUT_OF_ORDER)]
+    assert reasons(*stages) == [(path, *OUT_OF_ORDER)]
 
 
 def test_start_limit_is_exactly_ten_years_from_now() -> None:
     assert schedule(Plan([at(NOW + MAX_START_OFFSET)]), NOW) == [NOW + MAX_START_OFFSET]
     assert schedule(Plan([stage(1), after(MAX_START_OFFSET)]), NOW) == [NOW, NOW + MAX_START_OFFSET]
-    assert refusals(at(NOW + MAX_START_OFFSET + MICROSECOND)) == [
+    assert reasons(at(NOW + MAX_START_OFFSET + MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
-    assert refusals(after(MICROSECOND), after(MAX_START_OFFSET)) == [
+    assert reasons(after(MICROSECOND), after(MAX_START_OFFSET)) == [
         ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
     ]
-    assert refusals(at(NOW - MAX_START_OFFSET - MICROSECOND)) == [
+    assert reasons(at(NOW - MAX_START_OFFSET - MICROSECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
     ]
 
 
 def test_minimum_and_maximum_datetime_are_out_of_range() -> None:
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    assert refusals(at(first)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
-    assert refusals(at(last)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
+    assert reasons(at(first)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
+    assert reasons(at(last)) == [("rollout.stages.0.startsAt", *OUT_OF_RANGE)]
     # No later datetime exists.
-    assert refusals(at(last), after(SECOND)) == [
+    assert reasons(at(last), after(SECOND)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
         ("rollout.stages.1.afterSeconds", *OUT_OF_ORDER),
     ]
     almost = last - SECOND
-    assert refusals(at(almost), after(HOUR)) == [
+    assert reasons(at(almost), after(HOUR)) == [
         ("rollout.stages.0.startsAt", *OUT_OF_RANGE),
         ("rollout.stages.1.afterSeconds", *OUT_OF_RANGE),
     ]
 
 
 def test_all_problems_of_a_plan_are_reported_together() -> None:
-    assert refusals(
+    assert reasons(
         stage(10),
         at(NOW - HOUR),
         after(HOUR),  # this is now, which is later than the previous stage
@@ -191,7 +191,7 @@ def test_exactly_stages_out_of_order_or_range_are_rejected(offsets: list[int]) -
     ]
     stages = [at(moment) for moment in moments]
     if expected:
-        assert refusals(*stages) == expected
+        assert reasons(*stages) == expected
     else:
         assert schedule(Plan(stages), NOW) == moments
 
@@ -214,7 +214,7 @@ def test_expiry_from_one_second_to_ten_years_is_accepted(end: datetime) -> None:
     ],
 )
 def test_expiry_out_of_range_is_rejected(interval: timedelta, told: str) -> None:
-    assert refusals(stage(10), expires_at=NOW + interval) == [
+    assert reasons(stage(10), expires_at=NOW + interval) == [
         ("rollout.expiresAt", f"{told} seconds from now", TTL_ALLOWED)
     ]
 
@@ -222,7 +222,7 @@ def test_expiry_out_of_range_is_rejected(interval: timedelta, told: str) -> None
 @pytest.mark.parametrize("early", [timedelta(0), MICROSECOND, HOUR])
 def test_expiry_not_after_the_last_stage_is_rejected(early: timedelta) -> None:
     stages = [stage(10), after(HOUR), after(HOUR)]
-    assert refusals(*stages, expires_at=NOW + 2 * HOUR - early) == [
+    assert reasons(*stages, expires_at=NOW + 2 * HOUR - early) == [
         ("rollout.expiresAt", *EXPIRY_TOO_EARLY)
     ]
     assert (
@@ -231,7 +231,7 @@ def test_expiry_not_after_the_last_stage_is_rejected(early: timedelta) -> None:
 
 
 def test_expiry_is_compared_with_the_latest_stage() -> None:
-    assert refusals(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
+    assert reasons(at(NOW + 2 * HOUR), at(NOW + HOUR), expires_at=NOW + 2 * HOUR) == [
         ("rollout.stages.1.startsAt", *OUT_OF_ORDER),
         ("rollout.expiresAt", *EXPIRY_TOO_EARLY),
     ]
@@ -256,12 +256,12 @@ def test_expiry_is_compared_with_the_latest_stage() -> None:
     ],
 )
 def test_percent_is_the_decimal_that_was_written(number: float, exact: str) -> None:
-    assert values.percent(number) == Decimal(exact)
+    assert validators.percent(number) == Decimal(exact)
 
 
 @given(thousandths=st.integers(0, 100_000))
 def test_every_thousandth_from_0_to_100_is_exact(thousandths: int) -> None:
-    percent = values.percent(thousandths / 1000)
+    percent = validators.percent(thousandths / 1000)
     assert percent * 1000 == thousandths
     assert percent.as_tuple().exponent == -3
 
@@ -276,7 +276,7 @@ def test_every_thousandth_from_0_to_100_is_exact(thousandths: int) -> None:
     ],
 )
 def test_percent_within_1e_9_of_a_thousandth_is_rounded(number: float, percent: str) -> None:
-    assert str(values.percent(number)) == percent
+    assert str(validators.percent(number)) == percent
 
 
 @pytest.mark.parametrize(
@@ -296,19 +296,19 @@ def test_percent_within_1e_9_of_a_thousandth_is_rounded(number: float, percent: 
 )
 def test_invalid_percent_is_rejected(number: float, problem: str) -> None:
     with pytest.raises(BadValue) as bad:
-        values.percent(number)
+        validators.percent(number)
     assert (bad.value.problem, bad.value.allowed) == (problem, PERCENT_ALLOWED)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, MAX_TTL_SECONDS])
 def test_after_seconds_may_be_up_to_ten_years(seconds: int) -> None:
-    assert values.after(seconds) == timedelta(seconds=seconds)
+    assert validators.after(seconds) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("seconds", [-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)])
 def test_after_seconds_out_of_range_is_rejected(seconds: int) -> None:
     with pytest.raises(BadValue) as bad:
-        values.after(seconds)
+        validators.after(seconds)
     assert (bad.value.problem, bad.value.allowed) == (
         f"{seconds} seconds is out of range",
         AFTER_ALLOWED,

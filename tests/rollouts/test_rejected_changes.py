@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.values import SLUG_ALLOWED
-from tests.bad_values import BAD_SLUGS
+from segmentql.validators import SLUG_ALLOWED
 from tests.conftest import Api, Sql
+from tests.invalid_values import BAD_SLUGS
 from tests.operations import delete_segment, make_segments
 from tests.rollouts.graphql_client import read_rollout, rejection_errors
 from tests.rollouts.helpers import store_users

@@ -10,8 +10,8 @@ from functools import partial
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.errors import Refused
-from segmentql.memberships import actors as ends
+from segmentql.errors import MutationRejected
+from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout
@@ -47,7 +47,7 @@ WHERE user_id = :user_id AND expires_at > clock_timestamp() + interval '1 minute
 
 async def unless_refused(work: Awaitable[object]) -> None:
     """Ignore rejections, because another task may have been first."""
-    with suppress(Refused):
+    with suppress(MutationRejected):
         await work
 
 
@@ -137,7 +137,7 @@ async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
         dice = random.Random(number)  # noqa: S311
         while not over.is_set():
             await advance_rollout(database, dice.choice(list(segments.values())))
-            await ends.end_due_memberships(database)
+            await membership_actors.end_due_memberships(database)
 
     workers = [asyncio.create_task(worker(number)) for number in range(3)]
     await asyncio.gather(*(Crowd(database).one(number, times=100) for number in range(7)))
@@ -224,7 +224,7 @@ async def test_deleting_a_segment_stops_its_running_pass(
         assert await members(sql, segment_id) == {}
         await advance_rollout(database, segment_id)
         assert (await read_rollout(database, segment_id)).status == "CANCELLED"
-        await ends.record_segment_leaves(database, segment_id)
+        await membership_actors.record_segment_leaves(database, segment_id)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
     assert await lies_of_history(sql) == {}
 

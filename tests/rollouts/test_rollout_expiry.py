@@ -6,12 +6,12 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, END_DUE_MEMBERSHIPS, Message
-from segmentql.memberships import actors as ends
+from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
+from tests.back_dating import let_pass
 from tests.conftest import Sql
-from tests.past import let_pass
 from tests.rollouts.helpers import (
     begin_pass_with_sample,
     excluded,
@@ -98,7 +98,7 @@ async def test_plan_without_expiry_keeps_members_of_an_expiring_plan(
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     await let_pass(sql, HOUR)
-    await ends.end_due_memberships(database)
+    await membership_actors.end_due_memberships(database)
     assert set(await members(sql, segment_id)) == set(users)
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 10}
 
@@ -125,7 +125,7 @@ async def test_expired_rollout_has_no_members_and_adds_none(sql: Sql, database: 
     await store_users(sql, 10, first=11)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "MANUAL"}
-    await ends.end_due_memberships(database)
+    await membership_actors.end_due_memberships(database)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "MANUAL"}
     left = [entry for entry in await recorded(sql) if entry.cause == "TTL"]
@@ -193,7 +193,7 @@ async def test_expiry_before_its_chunk_ends_members_at_the_chunk(
     await advance_rollout(database, segment_id)
     end = await clock(sql)
     assert await members(sql, segment_id) == {4: "MANUAL", 5: "MANUAL"}
-    await ends.end_due_memberships(database)
+    await membership_actors.end_due_memberships(database)
     left = [e for e in await recorded(sql) if (e.operation, e.cause) == ("LEFT", "TTL")]
     assert [entry.user_id for entry in left] == [1, 2, 3, 6]
     (at,) = {entry.at for entry in left}

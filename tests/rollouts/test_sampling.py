@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segmentql.rollouts.sampling import HASH_BITS, rollout_hash_v1, sample_size
-from segmentql.values import MAX_USER_ID
+from segmentql.validators import MAX_USER_ID
 from tests.conftest import Sql
 from tests.rollouts.helpers import expected_sample
 

@@ -2,8 +2,8 @@
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
+from tests.back_dating import let_pass
 from tests.conftest import Api, Sql
-from tests.past import let_pass
 from tests.rollouts.helpers import (
     begin_pass,
     begin_pass_with_sample,

@@ -7,9 +7,9 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
+from tests.back_dating import contents, let_pass
 from tests.conftest import Api, Sql
 from tests.operations import change, create_segment, delete_segment, moment
-from tests.past import contents, let_pass
 from tests.rollouts.graphql_client import (
     ROLLOUT,
     accepted_rollout,

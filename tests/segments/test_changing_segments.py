@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import create_segment, delete_segment, moment, update_segment
-from tests.past import contents
 
 NOT_FOUND = {
     "__typename": "SegmentNotFound",

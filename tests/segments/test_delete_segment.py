@@ -5,6 +5,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
 from segmentql.segments import service
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import (
     change,
@@ -16,7 +17,6 @@ from tests.operations import (
     slugs_of,
     update_segment,
 )
-from tests.past import contents
 
 
 async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api: Api) -> None:

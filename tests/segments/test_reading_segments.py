@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from segmentql.values import SLUG_ALLOWED
+from segmentql.validators import SLUG_ALLOWED
+from tests.back_dating import HOUR, NOON, put_in
 from tests.conftest import Api, Sql
 from tests.operations import change, delete_segment, delete_user, make_segments
-from tests.past import HOUR, NOON, put_in
 
 PAGE = """
 query($first: Int, $after: String, $prefix: String) {

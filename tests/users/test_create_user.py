@@ -2,10 +2,10 @@
 
 import asyncio
 
-from segmentql.values import MAX_USER_ID
+from segmentql.validators import MAX_USER_ID
+from tests.back_dating import contents
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import change, create_user, delete_user, make_segments, moment
-from tests.past import contents
 
 
 async def pick(api: Api) -> int:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.back_dating import HOUR, NOON, contents, put_in
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import (
     change,
@@ -12,7 +13,6 @@ from tests.operations import (
     moment,
     slugs_of,
 )
-from tests.past import HOUR, NOON, contents, put_in
 
 HISTORY = """
 query($id: ID) { history(userId: $id) {

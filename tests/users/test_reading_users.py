@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from segmentql.values import USER_ID_ALLOWED
-from tests.bad_values import BAD_SLUGS
+from segmentql.validators import USER_ID_ALLOWED
+from tests.back_dating import HOUR, NOON, contents, put_in
 from tests.conftest import Api, Sql, counted_statements
+from tests.invalid_values import BAD_SLUGS
 from tests.operations import change, create_user, delete_segment, delete_user, make_segments
-from tests.past import HOUR, NOON, contents, put_in
 
 PAGE = """
 query($first: Int, $after: String) { users(first: $first, after: $after) {

@@ -7,14 +7,14 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from segmentql.adapters import recorded
+from segmentql.adapters import history_counters
+from segmentql.adapters.connection_pool import MeasuredPool, time_statements
 from segmentql.adapters.connections import (
     make_engine,
     session_settings,
     startup_settings,
     statement_arguments,
 )
-from segmentql.adapters.pools import MeasuredPool, time_statements
 from segmentql.settings import Settings
 
 POOL_WAIT_SECONDS: Final = 15
@@ -51,7 +51,7 @@ def service_engine(
     )
     if settings.database_pooler == "transaction":
         _set_in_transactions(engine, session_settings(settings))
-    recorded.count_recorded(engine.sync_engine)
+    history_counters.count_recorded(engine.sync_engine)
     time_statements(engine.sync_engine)
     return engine
 

@@ -49,7 +49,7 @@ _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True)
-class Limits:
+class DocumentLimits:
     """How long the store may take."""
 
     connect_seconds: float = 2
@@ -61,13 +61,13 @@ class Limits:
     """One call with all its attempts; also where the store stops reading what is sent."""
 
 
-PATIENCE: Final = Limits()
+PATIENCE: Final = DocumentLimits()
 
 
 class S3:
     """Clients of one process for one store; used on one event loop."""
 
-    def __init__(self, store: StoreSettings, limits: Limits = PATIENCE) -> None:
+    def __init__(self, store: StoreSettings, limits: DocumentLimits = PATIENCE) -> None:
         self._store = store
         self._limits = limits
         self._opening = asyncio.Lock()

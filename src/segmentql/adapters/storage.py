@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from segmentql.adapters import bucket
-from segmentql.adapters.s3 import NO_UPLOAD, PATIENCE, S3, Limits, clock
+from segmentql.adapters.s3 import NO_UPLOAD, PATIENCE, S3, DocumentLimits, clock
 from segmentql.errors import StoreFailed
 from segmentql.settings import Settings
 
@@ -78,7 +78,7 @@ class _Waiting:
 class Storage:
     """The bucket as one process sees it. Used on one event loop; connects when first used."""
 
-    def __init__(self, settings: Settings, limits: Limits = PATIENCE) -> None:
+    def __init__(self, settings: Settings, limits: DocumentLimits = PATIENCE) -> None:
         self._store = settings.store
         self._bucket = self._store.bucket
         self._retention_days = settings.report_retention_days

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 from sqlalchemy import Row
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
@@ -31,7 +31,7 @@ class NameType(click.ParamType[str]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         try:
-            return values.name(str(value))
+            return validators.name(str(value))
         except errors.BadValue as bad:
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
@@ -43,7 +43,7 @@ class KeyIdType(click.ParamType[str]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         try:
-            return values.key_id(str(value))
+            return validators.key_id(str(value))
         except errors.BadValue as bad:
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
@@ -117,7 +117,7 @@ def revoke(key_id: str, data_dir: Path) -> None:
                 lambda session: service.revoke_key(session, key_id, actor=None)
             ),
         )
-    except errors.Refused:
+    except errors.MutationRejected:
         raise click.ClickException(f"No key has the id key_{key_id}.") from None
     name, revoked = _printable(row.name), _format_time(row.revoked_at)
     click.echo(f"key_{row.public_id} ({name}) was revoked at {revoked} UTC")
@@ -171,7 +171,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
 
 async def _read_all_keys(database: Database) -> list[Row[Any]]:
     rows: list[Row[Any]] = []
-    before = values.MAX_USER_ID
+    before = validators.MAX_USER_ID
     async with database.read() as session:
         while True:
             page = await service.key_page(session, before=before, rows=PAGE_ROWS)

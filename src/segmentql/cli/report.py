@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import click
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
-from segmentql.reports.contents import Contents, Csv
+from segmentql.reports.csv_export import Contents, Csv
 from segmentql.settings import Settings
 
 COPY_SECONDS: Final = 3600
@@ -35,7 +35,7 @@ class MonthType(click.ParamType[tuple[int, int]]):
         try:
             if not found:
                 raise errors.BadValue(f"{value!r} is not a month", "like 2023-09")
-            return values.year(int(found[1])), values.month(int(found[2]))
+            return validators.year(int(found[1])), validators.month(int(found[2]))
         except errors.BadValue as bad:
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
@@ -47,7 +47,7 @@ class UserType(click.ParamType[int]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         try:
-            return values.user_id(str(value))
+            return validators.user_id(str(value))
         except errors.BadValue as bad:
             self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
@@ -73,8 +73,8 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
     target = contents.file_name if output is None else output
     try:
         rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
-    except errors.Refused as refused:
-        raise click.ClickException(" ".join(map(_told, refused.refusals))) from None
+    except errors.MutationRejected as refused:
+        raise click.ClickException(" ".join(map(_told, refused.reasons))) from None
     except (errors.Unavailable, errors.TimedOut):
         raise click.ClickException(
             "the database does not answer, or not in time: see `segmentql doctor`"
@@ -83,7 +83,7 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
         click.echo(f"{rows} rows in {target}", err=True)
 
 
-def _told(refusal: errors.Refusal) -> str:
+def _told(refusal: errors.RejectionReason) -> str:
     if isinstance(refusal, errors.InvalidInput):
         return f"{refusal.problem}; allowed: {refusal.allowed}."
     if isinstance(refusal, errors.UserNotFound):

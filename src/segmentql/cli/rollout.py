@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 from sqlalchemy import Row
 
-from segmentql import values
+from segmentql import validators
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
@@ -56,7 +56,7 @@ def watch(slug: str, data_dir: Path) -> None:
     are in UTC. Ctrl-C ends the command and does not affect the rollout.
     """
     try:
-        values.slug(slug)
+        validators.slug(slug)
     except BadValue as error:
         raise RolloutNotWatchable(f"{error.problem}; allowed: {error.allowed}") from None
     try:

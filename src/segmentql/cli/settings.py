@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from segmentql.errors import SettingsError
-from segmentql.local.running import running_settings
+from segmentql.local.run_state import running_settings
 from segmentql.settings import Settings, load_settings
 
 data_dir_option = click.option(

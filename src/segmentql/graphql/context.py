@@ -10,13 +10,13 @@ import strawberry
 
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.adapters.storage import Storage
-from segmentql.callers import Caller
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.graphql.batching import L, Loaders
-from segmentql.graphql.causes import Cause
-from segmentql.graphql.deadlines import Deadline
-from segmentql.graphql.sizes import ResponseTooLarge
-from segmentql.graphql.turns import Unhurried
+from segmentql.graphql.cost.deadlines import Deadline
+from segmentql.graphql.cost.scheduling import BackgroundLimiter
+from segmentql.graphql.execution.response_size import ResponseTooLarge
+from segmentql.graphql.types.dataloader import L, LoaderRegistry
+from segmentql.graphql.types.error_causes import FailureCause
+from segmentql.principal import Caller
 
 T = TypeVar("T")
 
@@ -30,11 +30,11 @@ class Context:
     stopping: asyncio.Event
     """Set when the process is told to stop: whoever only waits should answer now."""
 
-    unhurried: Unhurried
+    background: BackgroundLimiter
     """The turns of what can wait."""
 
-    primary_loaders: Loaders
-    replica_loaders: Loaders
+    primary_loaders: LoaderRegistry
+    replica_loaders: LoaderRegistry
     request_id: str
     caller: Caller
     primary: bool
@@ -49,28 +49,28 @@ class Context:
     changes: bool = False
     """Whether what is being executed may change something."""
 
-    cause: Cause | None = None
+    cause: FailureCause | None = None
     """Why the request was rejected or failed, for its log line."""
 
     response_bytes: int = 0
     """The most that the response may have."""
 
-    room: int = 0
+    remaining_bytes: int = 0
     """Of these, how many are not counted yet."""
 
-    def take(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         """Count bytes of the response.
 
         Raises:
             ResponseTooLarge: it has more than it may have.
         """
-        self.room -= size
-        if self.room < 0:
+        self.remaining_bytes -= size
+        if self.remaining_bytes < 0:
             raise self.too_large()
 
     def too_large(self) -> ResponseTooLarge:
         """The error of a response that has more bytes than it may have."""
-        return ResponseTooLarge(self.response_bytes, self.response_bytes - self.room)
+        return ResponseTooLarge(self.response_bytes, self.response_bytes - self.remaining_bytes)
 
     @property
     def actor(self) -> str | None:
@@ -79,7 +79,7 @@ class Context:
 
     def waiting(self) -> AbstractContextManager[None]:
         """What is waited for within, because that was asked for, is not counted as time taken."""
-        return self.deadline.standing_still() if self.deadline else nullcontext()
+        return self.deadline.pause() if self.deadline else nullcontext()
 
     def loader(self, kind: type[L]) -> L:
         """The process' loader of this kind, for the database that this request reads.
@@ -91,7 +91,7 @@ class Context:
         fault = self.fault
         if isinstance(fault, Unavailable):
             raise fault
-        if fault and (fault.source is loader or getattr(fault.source, "part", None) is kind):
+        if fault and (fault.source is loader or getattr(fault.source, "subsumes", None) is kind):
             raise fault
         return loader
 
@@ -109,9 +109,9 @@ class Context:
 Info: TypeAlias = strawberry.Info[Context, None]
 
 
-def asks_for(info: Info, field: str) -> bool:
+def selects_field(info: Info, field: str) -> bool:
     """Whether `field`, without arguments, is asked of what the resolver answers with.
 
     Plans know (`plans.py`); where graphql-core executes it is not looked up, and false.
     """
-    return field in getattr(info._raw_info, "below", ())
+    return field in getattr(info._raw_info, "selected_fields", ())

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import strawberry
 
-from segmentql import values
+from segmentql import validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import HISTORY_SCAN, cost
-from segmentql.graphql.failures import optional_argument
-from segmentql.graphql.pagination import After, Connection, First
+from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
+from segmentql.graphql.types.errors import optional_argument
+from segmentql.graphql.types.pagination import After, Connection, First
 from segmentql.history import loaders
 from segmentql.history.service import Position
 from segmentql.segments.api import Segment
@@ -105,6 +105,6 @@ class HistoryQueries:
             after=after,
             since=from_,
             until=to,
-            user_id=optional_argument(values.user_id, user_id, "userId"),
+            user_id=optional_argument(validators.user_id, user_id, "userId"),
             slug=slug,
         )

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from segmentql import values
+from segmentql import validators
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
 from segmentql.graphql.context import Context
-from segmentql.graphql.failures import bad_request, optional_argument
-from segmentql.graphql.pagination import (
+from segmentql.graphql.types.dataloader import Loader
+from segmentql.graphql.types.errors import bad_request, optional_argument
+from segmentql.graphql.types.pagination import (
     Connection,
     SortKey,
-    is_moment,
     is_number,
     is_slug,
-    moment_key,
-    moment_of,
-    place,
+    is_timestamp_sort_key,
+    parse_page_arguments,
+    timestamp_of_sort_key,
+    timestamp_sort_key,
 )
 from segmentql.history import service
 from segmentql.history.service import NEWEST, HistoryPage, Position
@@ -33,7 +33,7 @@ class HistoryPages(Loader[HistoryPage, "list[HistoryEntry]"]):
 
     max_keys = 100
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[HistoryPage]
     ) -> "Mapping[HistoryPage, list[HistoryEntry]]":
         from segmentql.history.api import HistoryEntry  # noqa: PLC0415 - it has users, they this
@@ -41,7 +41,7 @@ class HistoryPages(Loader[HistoryPage, "list[HistoryEntry]"]):
         pages = await service.history_pages(session, keys)
         return {page: [HistoryEntry.from_row(row) for row in rows] for page, rows in pages.items()}
 
-    def absent(self, key: HistoryPage) -> "list[HistoryEntry]":
+    def on_missing(self, key: HistoryPage) -> "list[HistoryEntry]":
         return []
 
 
@@ -54,13 +54,13 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[Segment]]):
 
     max_keys = 200
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
     ) -> Mapping[tuple[int, datetime], list[Segment]]:
         found = await service.segments_as_of(session, keys)
         return {key: [Segment.from_row(row) for row in rows] for key, rows in found.items()}
 
-    def absent(self, key: tuple[int, datetime]) -> list[Segment]:
+    def on_missing(self, key: tuple[int, datetime]) -> list[Segment]:
         raise bad_request("asOf", "this moment is yet to come", "a past moment")
 
 
@@ -79,10 +79,10 @@ async def history_connection(
     Raises:
         GraphQLError: an argument breaks its rule.
     """
-    known_slug = optional_argument(values.slug, slug, "slug")
-    shape = (is_moment, is_number, _is_operation, is_slug, is_number)
+    known_slug = optional_argument(validators.slug, slug, "slug")
+    shape = (is_timestamp_sort_key, is_number, _is_operation, is_slug, is_number)
     filters = (user_id, known_slug, _filter(since), _filter(until))
-    page = place("history", shape, first, after, filters=filters)
+    page = parse_page_arguments("history", shape, first, after, filters=filters)
     if since and until and since > until:
         raise bad_request("from", "it is after `to`", "a moment before `to`")
     entries = await context.loader(HistoryPages).load(
@@ -99,16 +99,16 @@ async def history_connection(
 
 
 def _filter(bound: datetime | None) -> int | None:
-    return moment_key(bound) if bound else None  # UNSET is false
+    return timestamp_sort_key(bound) if bound else None  # UNSET is false
 
 
-def _is_operation(part: int | str) -> bool:
-    return part in frozenset(Operation)
+def _is_operation(subsumes: int | str) -> bool:
+    return subsumes in frozenset(Operation)
 
 
 def _sort_key(position: Position) -> SortKey:
     return (
-        moment_key(position.at),
+        timestamp_sort_key(position.at),
         position.user_id,
         position.operation,
         position.slug,
@@ -118,4 +118,6 @@ def _sort_key(position: Position) -> SortKey:
 
 def _position(key: SortKey) -> Position:
     at, user_id, operation, slug, membership_id = key
-    return Position(moment_of(int(at)), int(user_id), str(operation), str(slug), int(membership_id))
+    return Position(
+        timestamp_of_sort_key(int(at)), int(user_id), str(operation), str(slug), int(membership_id)
+    )

@@ -15,7 +15,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.segments.service import SEGMENT_COLUMNS
 from segmentql.tables import Operation
-from segmentql.values import MAX_PAGE_ROWS
+from segmentql.validators import MAX_PAGE_ROWS
 
 MONTHS_AHEAD: Final = 3
 """Partitions that exist beyond the current month's."""

@@ -6,18 +6,24 @@ from typing import Any
 
 import strawberry
 
-from segmentql import errors, tables, values
+from segmentql import errors, tables, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import cost
-from segmentql.graphql.failures import (
+from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputCheck,
+    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
 )
-from segmentql.graphql.pagination import After, Connection, First, is_number, place
-from segmentql.graphql.permissions import NeedsAdmin
+from segmentql.graphql.types.pagination import (
+    After,
+    Connection,
+    First,
+    is_number,
+    parse_page_arguments,
+)
+from segmentql.graphql.types.permissions import NeedsAdmin
 from segmentql.keys import service
 
 
@@ -112,8 +118,8 @@ class KeyQueries:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[ApiKey] | None:
-        page = place("keys", (is_number,), first, after)
-        before = int(page.after[0]) if page.after else values.MAX_USER_ID
+        page = parse_page_arguments("keys", (is_number,), first, after)
+        before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         rows = await info.context.read(
             lambda session: service.key_page(session, before=before, rows=page.first + 1)
         )
@@ -167,8 +173,8 @@ class KeyMutations:
         input: CreateApiKeyInput,  # noqa: A002
     ) -> CreateApiKeyPayload | None:
         try:
-            check = InputCheck()
-            name = check.value(values.name, input.name, "name")
+            check = InputValidator()
+            name = check.value(validators.name, input.name, "name")
             check.done()
             row, token = await info.context.database.transaction(
                 lambda session: service.create_key(
@@ -178,7 +184,7 @@ class KeyMutations:
                     actor=info.context.actor,
                 )
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return CreateApiKeyPayload(api_key=None, token=None, errors=mutation_errors(refused))
         return CreateApiKeyPayload(api_key=ApiKey.from_row(row), token=token, errors=[])
 
@@ -193,12 +199,12 @@ class KeyMutations:
         input: RevokeApiKeyInput,  # noqa: A002
     ) -> RevokeApiKeyPayload | None:
         try:
-            check = InputCheck()
-            public_id = check.value(values.key_id, input.id, "id")
+            check = InputValidator()
+            public_id = check.value(validators.key_id, input.id, "id")
             check.done()
             row = await info.context.database.transaction(
                 lambda session: service.revoke_key(session, public_id, actor=info.context.actor)
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return RevokeApiKeyPayload(api_key=None, errors=mutation_errors(refused))
         return RevokeApiKeyPayload(api_key=ApiKey.from_row(row), errors=[])

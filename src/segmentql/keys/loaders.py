@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
+from segmentql.graphql.types.dataloader import Loader
 from segmentql.keys import service
 from segmentql.keys.service import StoredKey
 
@@ -12,11 +12,13 @@ from segmentql.keys.service import StoredKey
 class KeyByPublicId(Loader[str, StoredKey | None]):
     """A key by its public part; None where there is none."""
 
-    max_under_way: ClassVar[int] = 1
+    max_concurrent_batches: ClassVar[int] = 1
     """Whoever makes up keys makes larger batches, not more statements."""
 
-    async def fetch(self, session: ReadSession, keys: Sequence[str]) -> Mapping[str, StoredKey]:
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[str]
+    ) -> Mapping[str, StoredKey]:
         return await service.stored_keys(session, keys)
 
-    def absent(self, key: str) -> None:
+    def on_missing(self, key: str) -> None:
         return None

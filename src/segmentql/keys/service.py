@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql import values
+from segmentql import validators
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.callers import Caller
-from segmentql.errors import ApiKeyNotFound, Refused
+from segmentql.errors import ApiKeyNotFound, MutationRejected
+from segmentql.principal import Caller
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -116,7 +116,7 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
 
     One that was revoked stays so. Returns whether it was stored now.
     """
-    public_id, secret = values.key_token(token)
+    public_id, secret = validators.key_token(token)
     given = {
         "public_id": public_id,
         "name": FIRST_NAME,
@@ -137,7 +137,7 @@ async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None
         return revoked
     there = (await session.execute(_BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
     if there is None:
-        raise Refused(ApiKeyNotFound(("id",), public_id))
+        raise MutationRejected(ApiKeyNotFound(("id",), public_id))
     return there
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, succeeds
-from segmentql.local.folders import SHARED_FOLDER, make_folder
+from segmentql.local.data_dir import SHARED_FOLDER, make_folder
 
 INSTALL = "pip install 'segmentql[local]'"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from segmentql.errors import LocalServerError
-from segmentql.local.folders import DataFolder
+from segmentql.local.data_dir import DataFolder
 
 
 @contextmanager

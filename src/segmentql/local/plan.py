@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segmentql.local.folders import DataFolder
+from segmentql.local.data_dir import DataFolder
 from segmentql.local.ports import ServerPorts
 from segmentql.local.postgres import OWNER, SERVICE, postgres, postgres_url
 from segmentql.local.probes import ask

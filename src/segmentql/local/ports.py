@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmentql.local.folders import write_private
+from segmentql.local.data_dir import write_private
 
 # Below the range that Linux and macOS take the near ends of connections from. A port inside it can
 # be lost while its server restarts: a client that keeps dialling a closed port of that range is

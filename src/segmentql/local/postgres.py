@@ -11,9 +11,9 @@ import asyncpg
 
 from segmentql.errors import LocalServerError
 from segmentql.local.binaries import postgres_programs
-from segmentql.local.folders import DataFolder, write_private
+from segmentql.local.data_dir import DataFolder, write_private
+from segmentql.local.orphans import ON_LINUX
 from segmentql.local.process import ChildProcess, Program
-from segmentql.local.strays import ON_LINUX
 
 SUPERUSER = "postgres"
 OWNER = "segmentql_owner"

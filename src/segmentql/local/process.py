@@ -18,7 +18,7 @@ from segmentql.errors import LocalServerError
 from segmentql.local.accounts import Account, switching
 from segmentql.local.disk import explained, full_disk
 from segmentql.local.log_files import LOG_BYTES
-from segmentql.local.strays import MARK, ON_LINUX, find_strays, record
+from segmentql.local.orphans import MARK, ON_LINUX, find_strays, record
 
 POLL_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segmentql.errors import LocalServerError
 from segmentql.local.binaries import redis_program
-from segmentql.local.folders import DataFolder, write_private
+from segmentql.local.data_dir import DataFolder, write_private
 from segmentql.local.probes import ask
 from segmentql.local.process import Program
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from segmentql.errors import LocalServerError
-from segmentql.local.folders import SHARED_FOLDER, DataFolder
+from segmentql.local.data_dir import SHARED_FOLDER, DataFolder
+from segmentql.local.orphans import ON_LINUX
 from segmentql.local.process import ChildProcess, Program
 from segmentql.local.store import remove_sockets
-from segmentql.local.strays import ON_LINUX
 
 STOP_SECONDS: Final = 60.0
 """How long a running `segmentql up` may take to stop before it is told to hurry."""

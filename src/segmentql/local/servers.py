@@ -9,14 +9,14 @@ import click
 from sqlalchemy.engine import make_url
 
 from segmentql.local.accounts import server_account
-from segmentql.local.folders import open_data_folder
+from segmentql.local.concurrency import together
+from segmentql.local.data_dir import open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.ports import ServerPorts
 from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
 from segmentql.local.process import ChildProcess
 from segmentql.local.redis import redis, redis_url
 from segmentql.local.store import store, store_port, store_settings
-from segmentql.local.together import together
 from segmentql.settings import Settings
 
 

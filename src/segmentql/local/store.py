@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segmentql.local.binaries import store_program
 from segmentql.local.certificates import client_context, make_certificate
-from segmentql.local.folders import DataFolder, write_private
+from segmentql.local.data_dir import DataFolder, write_private
 from segmentql.local.ports import SERVER_PORTS, ServerPorts
 from segmentql.local.probes import get
 from segmentql.local.process import Program

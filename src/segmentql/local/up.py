@@ -11,17 +11,17 @@ from pathlib import Path
 from segmentql.errors import LocalServerError
 from segmentql.local import disk
 from segmentql.local.accounts import server_account
-from segmentql.local.folders import DataFolder, open_data_folder
+from segmentql.local.concurrency import together
+from segmentql.local.data_dir import DataFolder, open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.log_files import keep_short
 from segmentql.local.plan import Commands, Options, Plan, make_plan
 from segmentql.local.ports import ServerPorts, is_free
 from segmentql.local.process import ChildProcess
-from segmentql.local.running import announced
+from segmentql.local.run_state import announced
 from segmentql.local.store import remove_sockets
 from segmentql.local.supervisor import Supervisor
 from segmentql.local.terminal import Step, Summary
-from segmentql.local.together import together
 from segmentql.settings import check_env_file
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

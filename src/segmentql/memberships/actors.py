@@ -3,17 +3,17 @@
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
 from segmentql.adapters.scheduler import Watch
-from segmentql.memberships import ends
+from segmentql.memberships import expiry
 
 
 async def end_due_memberships(database: Database) -> None:
-    while await database.transaction(ends.end_due) == ends.BATCH_ROWS:
+    while await database.transaction(expiry.end_due) == expiry.BATCH_ROWS:
         pass
 
 
 async def record_segment_leaves(database: Database, segment_id: int) -> None:
     while await database.transaction(
-        lambda session: ends.record_segment_leaves(session, segment_id)
+        lambda session: expiry.record_segment_leaves(session, segment_id)
     ):
         pass
 
@@ -21,15 +21,15 @@ async def record_segment_leaves(database: Database, segment_id: int) -> None:
 async def find_due(database: Database) -> list[Message]:
     """What must be sent so that every membership that has ended gets recorded."""
     async with database.read() as session:
-        messages = [Message(END_DUE_MEMBERSHIPS)] if await ends.any_due(session) else []
-        segment_ids = await ends.untidied_segments(session)
+        messages = [Message(END_DUE_MEMBERSHIPS)] if await expiry.any_due(session) else []
+        segment_ids = await expiry.untidied_segments(session)
     return messages + [Message(RECORD_SEGMENT_LEAVES, (number,)) for number in segment_ids]
 
 
 async def seconds_to_next(database: Database) -> float | None:
     """Return how soon the next membership ends by its TTL."""
     async with database.read() as session:
-        return await ends.seconds_to_next(session)
+        return await expiry.seconds_to_next(session)
 
 
 ACTORS = (

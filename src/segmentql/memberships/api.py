@@ -7,11 +7,11 @@ from typing import Any
 
 import strawberry
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import cost
-from segmentql.graphql.failures import InputCheck, MutationError, mutation_errors
-from segmentql.graphql.permissions import NeedsEditor
+from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.types.errors import InputValidator, MutationError, mutation_errors
+from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.history.api import Cause
 from segmentql.memberships import service
 from segmentql.segments.api import Segment
@@ -119,11 +119,11 @@ class MembershipMutations:
         input: UpdateUserSegmentsInput,  # noqa: A002
     ) -> UpdateUserSegmentsPayload | None:
         try:
-            check = InputCheck()
-            user_id = check.value(values.user_id, input.user_id, "userId")
+            check = InputValidator()
+            user_id = check.value(validators.user_id, input.user_id, "userId")
             add, remove = input.add or [], input.remove or []
             _check_slugs(check, add, remove)
-            ttl = check.optional(values.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
+            ttl = check.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
             expires_at = input.expires_at or None
             if ttl is not None and expires_at is not None:
                 check.refuse("`ttlSeconds` is given too", "at most one of the two", "expiresAt")
@@ -141,7 +141,7 @@ class MembershipMutations:
                     actor=info.context.actor,
                 )
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return UpdateUserSegmentsPayload(
                 user=None,
                 segments_added=0,
@@ -158,21 +158,21 @@ class MembershipMutations:
         )
 
 
-def _check_slugs(check: InputCheck, add: Sequence[str], remove: Sequence[str]) -> None:
+def _check_slugs(check: InputValidator, add: Sequence[str], remove: Sequence[str]) -> None:
     """Each slug well formed, named once in both lists together, and not too many of them."""
     total = len(add) + len(remove)
-    if total > values.MAX_SLUGS_PER_CHANGE:
+    if total > validators.MAX_SLUGS_PER_CHANGE:
         longer = "add" if len(add) >= len(remove) else "remove"
         check.refuse(
             f"{total} slugs in `add` and `remove`",
-            f"at most {values.MAX_SLUGS_PER_CHANGE} slugs together",
+            f"at most {validators.MAX_SLUGS_PER_CHANGE} slugs together",
             longer,
         )
         return
     seen: dict[str, str] = {}
     for field, slugs in (("add", add), ("remove", remove)):
         for position, slug in enumerate(slugs):
-            check.value(values.slug, slug, field, str(position))
+            check.value(validators.slug, slug, field, str(position))
             before = seen.setdefault(slug, f"{field}.{position}")
             if before != f"{field}.{position}":
                 check.refuse(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
+from segmentql.graphql.types.dataloader import Loader
 from segmentql.memberships import service
 from segmentql.memberships.service import MembersPage
 
@@ -22,9 +22,9 @@ class ActiveByUser(Loader[int, "list[Membership]"]):
     # An object a row is made of them, and a statement's are made in one turn of the event loop:
     # where there are many, others have their turn before the next.
     max_keys = 50
-    max_under_way = 1
+    max_concurrent_batches = 1
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Membership]]":
         from segmentql.memberships.api import Membership  # noqa: PLC0415 - it has users, they this
@@ -39,28 +39,28 @@ class ActiveByUser(Loader[int, "list[Membership]"]):
             memberships.setdefault(row.user_id, []).append(Membership.from_row(row, segment))
         return memberships
 
-    def absent(self, key: int) -> "list[Membership]":
+    def on_missing(self, key: int) -> "list[Membership]":
         return []
 
 
 class SegmentsByUser(Loader[int, "list[Segment]"]):
     """The segments that a user is in now, by slug: the question asked on every request."""
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> "Mapping[int, list[Segment]]":
         return _segments_by_user(await service.active_segments(session, keys))
 
-    def absent(self, key: int) -> "list[Segment]":
+    def on_missing(self, key: int) -> "list[Segment]":
         return []
 
 
 class UserWithSegments(Loader[int, "User | None"]):
     """A user by number, with the segments it is in read along; None where not stored."""
 
-    part = SegmentsByUser
+    subsumes = SegmentsByUser
 
-    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, User]":
+    async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, User]":
         from segmentql.users.api import User  # noqa: PLC0415 - as above
 
         users, rows = await service.users_with_segments(session, keys)
@@ -70,7 +70,7 @@ class UserWithSegments(Loader[int, "User | None"]):
             for user_id, created_at in users
         }
 
-    def absent(self, key: int) -> None:
+    def on_missing(self, key: int) -> None:
         return None
 
 
@@ -88,24 +88,24 @@ def _segments_by_user(rows: Sequence[Row[Any]]) -> "dict[int, list[Segment]]":
 class IsIn(Loader[tuple[int, str], bool]):
     """Whether a user is an active member of the segment that bears a slug now."""
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
         return dict.fromkeys(await service.pairs_in(session, keys), True)
 
-    def absent(self, key: tuple[int, str]) -> bool:
+    def on_missing(self, key: tuple[int, str]) -> bool:
         return False
 
 
 class IsExcluded(Loader[tuple[int, str], bool]):
     """Whether a user was taken out by hand of the segment that bears a slug now."""
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
         return dict.fromkeys(await service.pairs_excluded(session, keys), True)
 
-    def absent(self, key: tuple[int, str]) -> bool:
+    def on_missing(self, key: tuple[int, str]) -> bool:
         return False
 
 
@@ -114,10 +114,10 @@ class MemberCount(Loader[int, int]):
 
     max_keys = 20  # each may take long, and a time-out is everybody's who shares the statement
 
-    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
+    async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
         return await service.member_counts(session, keys)
 
-    def absent(self, key: int) -> int:
+    def on_missing(self, key: int) -> int:
         return 0
 
 
@@ -126,7 +126,7 @@ class Members(Loader[MembersPage, "list[Membership]"]):
 
     max_keys = 100
 
-    async def fetch(
+    async def load_batch(
         self, session: ReadSession, keys: Sequence[MembersPage]
     ) -> "Mapping[MembersPage, list[Membership]]":
         from segmentql.memberships.api import Membership  # noqa: PLC0415 - as above
@@ -134,5 +134,5 @@ class Members(Loader[MembersPage, "list[Membership]"]):
         found = await service.member_pages(session, keys)
         return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
 
-    def absent(self, key: MembersPage) -> "list[Membership]":
+    def on_missing(self, key: MembersPage) -> "list[Membership]":
         return []

@@ -11,11 +11,11 @@ from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
-from segmentql.errors import InvalidInput, Refused, SegmentNotFound
-from segmentql.moments import CHANGE_OF_USER
+from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
 from segmentql.segments.service import QUEUE_OF_SEGMENT, SEGMENT_COLUMNS
 from segmentql.tables import Cause
-from segmentql.values import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
+from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.validators import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
 
 
 class OnExisting(enum.StrEnum):
@@ -261,12 +261,12 @@ def _refuse_unknown(add: Sequence[str], remove: Sequence[str], known: Any) -> No
     ]
     if unknown:
         _, first_path = unknown[0]
-        raise Refused(SegmentNotFound(first_path, tuple(slug for slug, _ in unknown)))
+        raise MutationRejected(SegmentNotFound(first_path, tuple(slug for slug, _ in unknown)))
 
 
 def _refuse_out_of_range(remaining: timedelta) -> None:
     if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
-        raise Refused(
+        raise MutationRejected(
             InvalidInput(
                 ("expiresAt",), f"{remaining.total_seconds():.6f} seconds from now", TTL_ALLOWED
             )

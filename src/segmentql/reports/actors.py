@@ -10,12 +10,12 @@ from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Mess
 from segmentql.adapters.scheduler import Watch
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
-from segmentql.reports import making
-from segmentql.reports.contents import Csv
+from segmentql.reports import generation
+from segmentql.reports.csv_export import Csv
 
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 FAULT: Final = "a fault of ours; the worker's log has it"
-TOO_SLOW: Final = f"it took longer than {making.COPY_SECONDS} seconds"
+TOO_SLOW: Final = f"it took longer than {generation.COPY_SECONDS} seconds"
 DATABASE_AWAY: Final = "the database went away"
 
 
@@ -29,7 +29,7 @@ class Desk:
 
 
 async def make_report(desk: Desk, report_id: int) -> None:
-    this = await desk.database.transaction(lambda session: making.claim(session, report_id))
+    this = await desk.database.transaction(lambda session: generation.claim(session, report_id))
     if this is None:
         return
     try:
@@ -39,13 +39,13 @@ async def make_report(desk: Desk, report_id: int) -> None:
     except BaseException as error:  # a try that is cancelled has failed as well
         reason, refused = _reason(error), isinstance(error, StoreRefused)
         await desk.database.transaction(
-            lambda session: making.fail(session, this, reason=reason, refused=refused)
+            lambda session: generation.fail(session, this, reason=reason, refused=refused)
         )
         if reason == FAULT:
             raise
 
 
-async def _while_it_is_ours(desk: Desk, this: making.Try) -> None:
+async def _while_it_is_ours(desk: Desk, this: generation.Try) -> None:
     """Make the file, and say every few seconds that its worker lives."""
     tasks = {asyncio.create_task(_make(desk, this)), asyncio.create_task(_stay_alive(desk, this))}
     try:
@@ -58,12 +58,12 @@ async def _while_it_is_ours(desk: Desk, this: making.Try) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _make(desk: Desk, this: making.Try) -> None:
+async def _make(desk: Desk, this: generation.Try) -> None:
     # The session is held while the store takes the file: the one exception to the rule that
     # nobody awaits others with a session open. What may take long is on a connection of its own.
     of_one = this.contents.user_id is not None
     reading = (
-        desk.database.read() if of_one else desk.database.long_read(seconds=making.COPY_SECONDS)
+        desk.database.read() if of_one else desk.database.long_read(seconds=generation.COPY_SECONDS)
     )
     async with reading as session:
         csv = Csv(session, this.contents)
@@ -72,18 +72,18 @@ async def _make(desk: Desk, this: making.Try) -> None:
                 this.object_key, chunks, content_type=CONTENT_TYPE
             )
     known = await desk.database.transaction(
-        lambda session: making.finish(session, this, row_count=csv.rows, size_bytes=size_bytes)
+        lambda session: generation.finish(session, this, row_count=csv.rows, size_bytes=size_bytes)
     )
     if not known:
         await desk.storage.abandon(this.object_key)
 
 
-async def _stay_alive(desk: Desk, this: making.Try) -> None:
+async def _stay_alive(desk: Desk, this: generation.Try) -> None:
     """End when the report is another's by now."""
     is_ours = True
     while is_ours:
-        await asyncio.sleep(making.TOUCH_SECONDS)
-        is_ours = await desk.database.transaction(lambda session: making.touch(session, this))
+        await asyncio.sleep(generation.TOUCH_SECONDS)
+        is_ours = await desk.database.transaction(lambda session: generation.touch(session, this))
 
 
 def _reason(error: BaseException) -> str:
@@ -97,16 +97,16 @@ def _reason(error: BaseException) -> str:
 async def remove_old_reports(desk: Desk) -> None:
     while await _removed_some(desk):
         pass
-    await desk.storage.abort_stale_uploads(older_than_seconds=2 * making.COPY_SECONDS)
+    await desk.storage.abort_stale_uploads(older_than_seconds=2 * generation.COPY_SECONDS)
 
 
 async def _removed_some(desk: Desk) -> bool:
     async with desk.database.read() as session:
-        old = await making.old_reports(session, days=desk.retention_days)
+        old = await generation.old_reports(session, days=desk.retention_days)
     # The objects first: what is forgotten cannot be removed any more.
     await desk.storage.delete([row.object_key for row in old if row.object_key])
     await desk.database.transaction(
-        lambda session: making.remove_reports(session, [row.report_id for row in old])
+        lambda session: generation.remove_reports(session, [row.report_id for row in old])
     )
     return bool(old)
 
@@ -114,14 +114,14 @@ async def _removed_some(desk: Desk) -> bool:
 async def find_due(database: Database) -> list[Message]:
     """What must be sent so that every report is made."""
     async with database.read() as session:
-        due = await making.due_reports(session)
+        due = await generation.due_reports(session)
     return [Message(MAKE_REPORT, (report_id,)) for report_id in due]
 
 
 async def seconds_to_next(database: Database) -> float | None:
     """Return how soon a report needs another try, or its worker counts as dead."""
     async with database.read() as session:
-        return await making.seconds_to_next(session)
+        return await generation.seconds_to_next(session)
 
 
 async def keep_house(database: Database) -> list[Message]:

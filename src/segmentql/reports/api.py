@@ -8,21 +8,27 @@ from typing import Annotated, Any
 
 import strawberry
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
-from segmentql.graphql.costs import cost
-from segmentql.graphql.failures import (
-    InputCheck,
+from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.types.errors import (
+    InputValidator,
     MutationError,
     argument_value,
     mutation_errors,
     optional_argument,
 )
-from segmentql.graphql.pagination import After, Connection, First, is_number, place
-from segmentql.graphql.permissions import NeedsReader, require
-from segmentql.graphql.scalars import BigInt
+from segmentql.graphql.types.pagination import (
+    After,
+    Connection,
+    First,
+    is_number,
+    parse_page_arguments,
+)
+from segmentql.graphql.types.permissions import NeedsReader, require
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.reports import service
-from segmentql.reports.contents import Contents
+from segmentql.reports.csv_export import Contents
 from segmentql.reports.loaders import ReportById, ReportFinished
 from segmentql.tables import Role
 from segmentql.users.api import User
@@ -101,8 +107,8 @@ class Report:
         ] = 900,
     ) -> str | None:
         seconds = argument_value(
-            values.link_seconds,
-            values.DEFAULT_LINK_SECONDS if expires_in_seconds is None else expires_in_seconds,
+            validators.link_seconds,
+            validators.DEFAULT_LINK_SECONDS if expires_in_seconds is None else expires_in_seconds,
             "expiresInSeconds",
         )
         if self.status is not ReportStatus.READY or self.object_key is None:
@@ -125,7 +131,7 @@ class ReportQueries:
             strawberry.ID, strawberry.argument(description="The report's id.")
         ],
     ) -> Report | None:
-        number = argument_value(values.report_id, id, "id")
+        number = argument_value(validators.report_id, id, "id")
         report = await info.context.loader(ReportById).load(number)
         # Here and not in the loader, whose answers others share.
         is_hidden = report is not None and not _may_see(info, report.user_number)
@@ -143,9 +149,11 @@ class ReportQueries:
             strawberry.ID | None, strawberry.argument(description="Only this user's.")
         ] = strawberry.UNSET,
     ) -> Connection[Report] | None:
-        number = optional_argument(values.user_id, user_id, "userId")
-        page = place("reports", (is_number,), first, after, filters=(number,), default=20)
-        before = int(page.after[0]) if page.after else values.MAX_USER_ID
+        number = optional_argument(validators.user_id, user_id, "userId")
+        page = parse_page_arguments(
+            "reports", (is_number,), first, after, filters=(number,), default=20
+        )
+        before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         rows = await info.context.read(
             lambda session: service.report_page(
                 session,
@@ -202,23 +210,24 @@ class ReportMutations:
         if input.user_id in (None, strawberry.UNSET):
             require(info, Role.ADMIN, "a report on all users")
         try:
-            check = InputCheck()
-            user_id = check.optional(values.user_id, input.user_id, "userId", absent=None)
-            year = check.value(values.year, input.year, "year")
-            month = check.value(values.month, input.month, "month")
+            check = InputValidator()
+            user_id = check.optional(validators.user_id, input.user_id, "userId", absent=None)
+            year = check.value(validators.year, input.year, "year")
+            month = check.value(validators.month, input.month, "month")
+            wait = input.wait_seconds
             wait_seconds = check.value(
-                values.wait_seconds,
-                values.DEFAULT_WAIT_SECONDS if input.wait_seconds is None else input.wait_seconds,
+                validators.wait_seconds,
+                validators.DEFAULT_WAIT_SECONDS if wait is None else wait,
                 "waitSeconds",
             )
             check.done()
-            async with info.context.unhurried.turn():
+            async with info.context.background.enter():
                 row = await info.context.database.transaction(
                     lambda session: service.create_report(
                         session, user_id=user_id, year=year, month=month, actor=info.context.actor
                     )
                 )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return CreateReportPayload(report=None, errors=mutation_errors(refused))
         report = await _finished(info.context, Report.from_row(row), wait_seconds)
         return CreateReportPayload(report=report, errors=[])
@@ -228,7 +237,7 @@ async def _finished(context: Context, report: Report, wait_seconds: int) -> Repo
     """The report when it is finished, or as far as it is when the wait is over or we must end."""
     if not wait_seconds:
         return report
-    finished: asyncio.Future[Any] = context.loader(ReportFinished).wait(report.number)
+    finished: asyncio.Future[Any] = context.loader(ReportFinished).subscribe(report.number)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
         with context.waiting():

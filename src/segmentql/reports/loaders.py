@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
-from segmentql.graphql.watching import Watcher
+from segmentql.graphql.types.dataloader import Loader
+from segmentql.graphql.types.polling import Poller
 from segmentql.reports import service
 
 if TYPE_CHECKING:
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 class ReportById(Loader[int, "Report | None"]):
     """A report by its number; None where there is none, or it is not kept any more."""
 
-    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
+    async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
         return await _reports(session, keys)
 
-    def absent(self, key: int) -> None:
+    def on_missing(self, key: int) -> None:
         return None
 
 
-class ReportFinished(Watcher[int, "Report"]):
+class ReportFinished(Poller[int, "Report"]):
     """A report by its number, once it is READY or FAILED."""
 
-    async def look(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
+    async def poll(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Report]":
         reports = await _reports(session, keys)
         return {number: report for number, report in reports.items() if report.finished_at}
 

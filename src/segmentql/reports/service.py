@@ -8,7 +8,7 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAKE_REPORT, Message
-from segmentql.errors import InvalidInput, Refused, UserNotFound
+from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
 from segmentql.tables import ReportStatus
 
 REPORT_COLUMNS: Final = """
@@ -77,11 +77,13 @@ async def refuse_unknown(
     if (year, month) > (now.year, now.month):
         field = "year" if year > now.year else "month"
         allowed = f"up to {now.year:04}-{now.month:02}, the month that it is now in UTC"
-        raise Refused(InvalidInput((field,), f"{year:04}-{month:02} is in the future", allowed))
+        raise MutationRejected(
+            InvalidInput((field,), f"{year:04}-{month:02} is in the future", allowed)
+        )
     if user_id is not None:
         known = await session.execute(_KNOWN_USER, {"user_id": user_id})
         if not known.scalar_one():
-            raise Refused(UserNotFound(("userId",), user_id))
+            raise MutationRejected(UserNotFound(("userId",), user_id))
 
 
 async def create_report(

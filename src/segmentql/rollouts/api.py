@@ -7,18 +7,18 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import strawberry
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import SCAN, cost
-from segmentql.graphql.failures import (
+from segmentql.graphql.cost.query_cost import SCAN, cost
+from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputCheck,
+    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
 )
-from segmentql.graphql.permissions import NeedsEditor
+from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCounts
 from segmentql.rollouts.plan import Plan, Stage
@@ -233,7 +233,7 @@ class RolloutInput:
         " stage starts. It also applies to memberships that an earlier plan added.",
     )
 
-    def to_plan(self, check: InputCheck) -> Plan:
+    def to_plan(self, check: InputValidator) -> Plan:
         """Validate and decode the argument `rollout`. Do not use the plan if `check` has errors."""
         stages: list[Stage] = []
         if _is_set(self.percent) and _is_set(self.stages):
@@ -241,7 +241,7 @@ class RolloutInput:
                 "both `percent` and `stages` are set", EITHER_PERCENT_OR_STAGES, "rollout", "stages"
             )
         elif _is_set(self.percent):
-            stages = [Stage(check.value(values.percent, self.percent, "rollout", "percent"))]
+            stages = [Stage(check.value(validators.percent, self.percent, "rollout", "percent"))]
         elif _is_set(self.stages):
             stages = _decode_stages(check, self.stages or [])
         else:
@@ -259,16 +259,16 @@ def _is_set(value: object) -> bool:
     return value is not None and value is not strawberry.UNSET
 
 
-def _decode_stages(check: InputCheck, stages: Sequence[RolloutStageInput]) -> list[Stage]:
-    if not 1 <= len(stages) <= values.MAX_STAGES:
+def _decode_stages(check: InputValidator, stages: Sequence[RolloutStageInput]) -> list[Stage]:
+    if not 1 <= len(stages) <= validators.MAX_STAGES:
         check.refuse(
-            f"{len(stages)} stages", f"1 to {values.MAX_STAGES} stages", "rollout", "stages"
+            f"{len(stages)} stages", f"1 to {validators.MAX_STAGES} stages", "rollout", "stages"
         )
         return []
     return [_decode_stage(check, stage, position) for position, stage in enumerate(stages)]
 
 
-def _decode_stage(check: InputCheck, stage: RolloutStageInput, position: int) -> Stage:
+def _decode_stage(check: InputValidator, stage: RolloutStageInput, position: int) -> Stage:
     path = ("rollout", "stages", str(position))
     if _is_set(stage.starts_at) and _is_set(stage.after_seconds):
         check.refuse(
@@ -284,9 +284,11 @@ def _decode_stage(check: InputCheck, stage: RolloutStageInput, position: int) ->
             *path,
         )
     return Stage(
-        percent=check.value(values.percent, stage.percent, *path, "percent"),
+        percent=check.value(validators.percent, stage.percent, *path, "percent"),
         starts_at=stage.starts_at or None,
-        after=check.optional(values.after, stage.after_seconds, *path, "afterSeconds", absent=None),
+        after=check.optional(
+            validators.after, stage.after_seconds, *path, "afterSeconds", absent=None
+        ),
     )
 
 
@@ -380,13 +382,16 @@ P = TypeVar("P", SetRolloutPayload, PauseRolloutPayload, ResumeRolloutPayload, C
 
 
 async def _run_mutation(
-    info: Info, payload: type[P], check: InputCheck, change: Callable[[WriteSession], ChangedRows]
+    info: Info,
+    payload: type[P],
+    check: InputValidator,
+    change: Callable[[WriteSession], ChangedRows],
 ) -> P:
     """Run `change` in a transaction if the input is valid; return the payload."""
     try:
         check.done()
         segment, rollout = await info.context.database.transaction(change)
-    except errors.Refused as refused:
+    except errors.MutationRejected as refused:
         return payload(segment=None, rollout=None, errors=mutation_errors(refused))
     return payload(segment=Segment.from_row(segment), rollout=Rollout.from_row(rollout), errors=[])
 
@@ -403,11 +408,11 @@ class RolloutMutations:
         info: Info,
         input: SetRolloutInput,  # noqa: A002
     ) -> SetRolloutPayload | None:
-        check = InputCheck()
-        slug = check.value(values.slug, input.slug, "slug")
+        check = InputValidator()
+        slug = check.value(validators.slug, input.slug, "slug")
         plan = input.rollout.to_plan(check)
         version = check.optional(
-            values.version, input.expected_version, "expectedVersion", absent=None
+            validators.version, input.expected_version, "expectedVersion", absent=None
         )
         return await _run_mutation(
             info,
@@ -432,8 +437,8 @@ class RolloutMutations:
         info: Info,
         input: PauseRolloutInput,  # noqa: A002
     ) -> PauseRolloutPayload | None:
-        check = InputCheck()
-        slug = check.value(values.slug, input.slug, "slug")
+        check = InputValidator()
+        slug = check.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             PauseRolloutPayload,
@@ -450,8 +455,8 @@ class RolloutMutations:
         info: Info,
         input: ResumeRolloutInput,  # noqa: A002
     ) -> ResumeRolloutPayload | None:
-        check = InputCheck()
-        slug = check.value(values.slug, input.slug, "slug")
+        check = InputValidator()
+        slug = check.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             ResumeRolloutPayload,
@@ -469,8 +474,8 @@ class RolloutMutations:
         info: Info,
         input: CancelRolloutInput,  # noqa: A002
     ) -> CancelRolloutPayload | None:
-        check = InputCheck()
-        slug = check.value(values.slug, input.slug, "slug")
+        check = InputValidator()
+        slug = check.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             CancelRolloutPayload,

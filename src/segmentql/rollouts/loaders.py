@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
+from segmentql.graphql.types.dataloader import Loader
 from segmentql.rollouts import service
 
 if TYPE_CHECKING:
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class RolloutBySegment(Loader[int, "Rollout | None"]):
     """The rollout of each segment, by segment id; None if the segment has no rollout."""
 
-    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, Rollout]":
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> "Mapping[int, Rollout]":
         from segmentql.rollouts.api import Rollout  # noqa: PLC0415 - api imports this module
 
         rows = await service.rollouts_by_segment(session, keys)
         return {segment_id: Rollout.from_row(row) for segment_id, row in rows.items()}
 
-    def absent(self, key: int) -> None:
+    def on_missing(self, key: int) -> None:
         return None
 
 
@@ -31,8 +33,8 @@ class RolloutCounts(Loader[int, Row[Any]]):
 
     max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
 
-    async def fetch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, Row[Any]]:
+    async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, Row[Any]]:
         return await service.rollout_counts(session, keys)
 
-    def absent(self, key: int) -> Row[Any]:
+    def on_missing(self, key: int) -> Row[Any]:
         raise AssertionError(f"segment {key} was not counted")

@@ -24,7 +24,6 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
-from segmentql.moments import CHANGE_BY_ROLLOUT
 from segmentql.rollouts.sampling import BOUND_QUERY
 from segmentql.rollouts.service import (
     FROM_ROLLOUTS,
@@ -35,6 +34,7 @@ from segmentql.rollouts.service import (
 )
 from segmentql.segments.service import QUEUE_OF_SEGMENT
 from segmentql.tables import PassPhase, RolloutState
+from segmentql.timestamps import CHANGE_BY_ROLLOUT
 
 CHUNK_USERS: Final = 20_000
 """Users in one chunk. If all of them join, the transaction takes a few tenths of a second."""

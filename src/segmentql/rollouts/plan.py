@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from segmentql.errors import InvalidInput, Refused
-from segmentql.values import MAX_TTL_SECONDS, TTL_ALLOWED
+from segmentql.errors import InvalidInput, MutationRejected
+from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
 MAX_START_OFFSET: Final = timedelta(seconds=MAX_TTL_SECONDS)
 ALLOWED_START: Final = f"at most {MAX_TTL_SECONDS} seconds before or after now"
@@ -40,7 +40,7 @@ def schedule(plan: Plan, now: datetime) -> list[datetime]:
     Raises:
         Refused: a stage is out of order or out of range, or the expiry is not after the last stage.
     """
-    refusals: list[InvalidInput] = []
+    reasons: list[InvalidInput] = []
     start_times: list[datetime] = []
     for position, stage in enumerate(plan.stages):
         previous = start_times[-1] if start_times else now
@@ -51,7 +51,7 @@ def schedule(plan: Plan, now: datetime) -> list[datetime]:
         field = "startsAt" if stage.starts_at else "afterSeconds"
         path = ("rollout", "stages", str(position), field)
         if start_times and start <= previous:
-            refusals.append(
+            reasons.append(
                 InvalidInput(
                     path,
                     "the stage does not start after the previous stage",
@@ -59,12 +59,12 @@ def schedule(plan: Plan, now: datetime) -> list[datetime]:
                 )
             )
         elif not now - MAX_START_OFFSET <= start <= now + MAX_START_OFFSET:
-            refusals.append(InvalidInput(path, "the start is out of range", ALLOWED_START))
+            reasons.append(InvalidInput(path, "the start is out of range", ALLOWED_START))
         start_times.append(start)
     if plan.expires_at is not None:
-        refusals += _check_expiry(plan.expires_at, now, start_times)
-    if refusals:
-        raise Refused(*refusals)
+        reasons += _check_expiry(plan.expires_at, now, start_times)
+    if reasons:
+        raise MutationRejected(*reasons)
     return start_times
 
 

@@ -20,7 +20,7 @@ from segmentql.adapters.jobs import (
     START_ROLLOUT_STAGE,
     Message,
 )
-from segmentql.errors import Refused, RolloutNotFound, RolloutStateConflict
+from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.rollouts.plan import Plan, schedule
 from segmentql.segments import service as segments
 from segmentql.tables import PassPhase, RolloutState
@@ -261,7 +261,7 @@ async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], 
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.status not in {"SCHEDULED", "RUNNING", "WAITING"}:
-        raise Refused(RolloutStateConflict(("slug",), rollout.status))
+        raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_PAUSE_ROLLOUT, {"segment_id": segment.segment_id})
     return segment, await _read_rollout(session, segment.segment_id)
 
@@ -274,7 +274,7 @@ async def resume_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any],
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state not in {RolloutState.PAUSED, RolloutState.FAILED}:
-        raise Refused(RolloutStateConflict(("slug",), rollout.status))
+        raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_RESUME_ROLLOUT, {"segment_id": segment.segment_id})
     return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
@@ -292,7 +292,7 @@ async def cancel_rollout(
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state in {RolloutState.CANCELLED, RolloutState.WITHDRAWING}:
-        raise Refused(RolloutStateConflict(("slug",), rollout.status))
+        raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(
         _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
         {"segment_id": segment.segment_id, "reach": _max_percent(rollout)},
@@ -319,7 +319,7 @@ async def _lock_segment_and_rollout(session: WriteSession, slug: str) -> tuple[R
     segment = await segments.lock_segment(session, slug=slug)
     rollout = await _lock_rollout(session, segment.segment_id)
     if rollout is None:
-        raise Refused(RolloutNotFound(("slug",), slug))
+        raise MutationRejected(RolloutNotFound(("slug",), slug))
     return segment, rollout
 
 

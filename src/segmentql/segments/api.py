@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
-from segmentql import errors, values
+from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.costs import SCAN, cost
-from segmentql.graphql.failures import (
+from segmentql.graphql.cost.query_cost import SCAN, cost
+from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputCheck,
+    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
     optional_argument,
 )
-from segmentql.graphql.pagination import After, Connection, First, is_number, is_slug, place
-from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.pagination import (
+    After,
+    Connection,
+    First,
+    is_number,
+    is_slug,
+    parse_page_arguments,
+)
+from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
 from segmentql.rollouts import service as rollouts
@@ -43,7 +50,7 @@ class Segment:
     name: str | None = strawberry.field(description="The name for people.")
     description: str | None = strawberry.field(
         description="What the segment is for.",
-        metadata=cost(characters=values.MAX_DESCRIPTION_LENGTH),
+        metadata=cost(characters=validators.MAX_DESCRIPTION_LENGTH),
     )
     created_at: datetime = strawberry.field(description="When the segment was made.")
     updated_at: datetime = strawberry.field(
@@ -93,7 +100,7 @@ class Segment:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = place("members", (is_number,), first, after, filters=(self.number,))
+        page = parse_page_arguments("members", (is_number,), first, after, filters=(self.number,))
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
@@ -105,7 +112,7 @@ class Segment:
 class SegmentNotFound(MutationError):
     slugs: list[str] = strawberry.field(
         description="The slugs that none bears.",
-        metadata=cost(characters=values.MAX_SLUGS_PER_CHANGE * values.MAX_SLUG_LENGTH),
+        metadata=cost(characters=validators.MAX_SLUGS_PER_CHANGE * validators.MAX_SLUG_LENGTH),
     )
 
 
@@ -161,7 +168,7 @@ class SegmentQueries:
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
     ) -> Awaitable[Segment | None] | None:
-        return info.context.loader(SegmentBySlug).load(slug) if values.is_slug(slug) else None
+        return info.context.loader(SegmentBySlug).load(slug) if validators.is_slug(slug) else None
 
     @strawberry.field(description="The segments there are, by slug in order of code points.")
     async def segments(
@@ -173,8 +180,8 @@ class SegmentQueries:
             str | None, strawberry.argument(description="Only slugs that begin with this.")
         ] = strawberry.UNSET,
     ) -> Connection[Segment] | None:
-        beginning = optional_argument(values.slug_prefix, prefix, "prefix") or ""
-        page = place("segments", (is_slug,), first, after, filters=(beginning,))
+        beginning = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
+        page = parse_page_arguments("segments", (is_slug,), first, after, filters=(beginning,))
         last = str(page.after[0]) if page.after else ""
         rows = await info.context.read(
             lambda session: service.segment_page(
@@ -267,11 +274,11 @@ class SegmentMutations:
         input: CreateSegmentInput,  # noqa: A002
     ) -> CreateSegmentPayload | None:
         try:
-            check = InputCheck()
-            slug = check.value(values.slug, input.slug, "slug")
-            name = check.optional(values.name, input.name, "name", absent=None)
+            check = InputValidator()
+            slug = check.value(validators.slug, input.slug, "slug")
+            name = check.optional(validators.name, input.name, "name", absent=None)
             description = check.optional(
-                values.description, input.description, "description", absent=None
+                validators.description, input.description, "description", absent=None
             )
             plan = input.rollout.to_plan(check) if input.rollout else None
             check.done()
@@ -290,7 +297,7 @@ class SegmentMutations:
                 return made
 
             row = await info.context.database.transaction(create)
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return CreateSegmentPayload(segment=None, errors=mutation_errors(refused))
         return CreateSegmentPayload(segment=Segment.from_row(row), errors=[])
 
@@ -304,14 +311,14 @@ class SegmentMutations:
         input: UpdateSegmentInput,  # noqa: A002
     ) -> UpdateSegmentPayload | None:
         try:
-            check = InputCheck()
-            slug = check.value(values.slug, input.slug, "slug")
-            name = check.optional(values.name, input.name, "name", absent=KEEP)
+            check = InputValidator()
+            slug = check.value(validators.slug, input.slug, "slug")
+            name = check.optional(validators.name, input.name, "name", absent=KEEP)
             description = check.optional(
-                values.description, input.description, "description", absent=KEEP
+                validators.description, input.description, "description", absent=KEEP
             )
             version = check.optional(
-                values.version, input.expected_version, "expectedVersion", absent=None
+                validators.version, input.expected_version, "expectedVersion", absent=None
             )
             check.done()
             row = await info.context.database.transaction(
@@ -323,7 +330,7 @@ class SegmentMutations:
                     expected_version=version,
                 )
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return UpdateSegmentPayload(segment=None, errors=mutation_errors(refused))
         return UpdateSegmentPayload(segment=Segment.from_row(row), errors=[])
 
@@ -338,10 +345,10 @@ class SegmentMutations:
         input: DeleteSegmentInput,  # noqa: A002
     ) -> DeleteSegmentPayload | None:
         try:
-            check = InputCheck()
-            slug = check.value(values.slug, input.slug, "slug")
+            check = InputValidator()
+            slug = check.value(validators.slug, input.slug, "slug")
             version = check.optional(
-                values.version, input.expected_version, "expectedVersion", absent=None
+                validators.version, input.expected_version, "expectedVersion", absent=None
             )
             check.done()
 
@@ -353,6 +360,6 @@ class SegmentMutations:
                 return number
 
             number = await info.context.database.transaction(delete)
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return DeleteSegmentPayload(deleted_id=None, errors=mutation_errors(refused))
         return DeleteSegmentPayload(deleted_id=strawberry.ID(f"seg_{number}"), errors=[])

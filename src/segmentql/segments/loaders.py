@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segmentql.adapters.database import ReadSession
-from segmentql.graphql.batching import Loader
+from segmentql.graphql.types.dataloader import Loader
 from segmentql.segments import service
 
 if TYPE_CHECKING:
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 class SegmentBySlug(Loader[str, "Segment | None"]):
     """The segment that bears a slug now; None where there is none."""
 
-    async def fetch(self, session: ReadSession, keys: Sequence[str]) -> "Mapping[str, Segment]":
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[str]
+    ) -> "Mapping[str, Segment]":
         from segmentql.segments.api import Segment  # noqa: PLC0415 - it has this
 
         rows = await service.segments_by_slug(session, keys)
         return {slug: Segment.from_row(row) for slug, row in rows.items()}
 
-    def absent(self, key: str) -> None:
+    def on_missing(self, key: str) -> None:
         return None

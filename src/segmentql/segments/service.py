@@ -8,7 +8,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
 from segmentql.errors import (
-    Refused,
+    MutationRejected,
     SegmentAlreadyExists,
     SegmentNotFound,
     VersionConflict,
@@ -116,7 +116,7 @@ async def create_segment(
             return made
         there = (await session.execute(_BY_SLUGS, {"slugs": [slug]})).one_or_none()
         if there:
-            raise Refused(SegmentAlreadyExists(("slug",), segment=there))
+            raise MutationRejected(SegmentAlreadyExists(("slug",), segment=there))
     raise AssertionError("a segment was made and deleted again and again")
 
 
@@ -186,9 +186,9 @@ async def _locked(
 ) -> Row[Any]:
     row: Row[Any] | None = (await session.execute(lock, {"slug": slug})).one_or_none()
     if row is None:
-        raise Refused(SegmentNotFound(("slug",), (slug,)))
+        raise MutationRejected(SegmentNotFound(("slug",), (slug,)))
     if expected_version is not None and row.version != expected_version:
-        raise Refused(VersionConflict(("expectedVersion",), expected_version, current=row))
+        raise MutationRejected(VersionConflict(("expectedVersion",), expected_version, current=row))
     return row
 
 

@@ -6,21 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
-from segmentql import errors, values
-from segmentql.graphql.batching import Loader
-from segmentql.graphql.context import Info, asks_for
-from segmentql.graphql.costs import HISTORY_REPLAY, HISTORY_SCAN, cost
-from segmentql.graphql.failures import (
+from segmentql import errors, validators
+from segmentql.graphql.context import Info, selects_field
+from segmentql.graphql.cost.query_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
+from segmentql.graphql.types.dataloader import Loader
+from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputCheck,
+    InputValidator,
     MutationError,
     argument_value,
     as_mutation_error,
     limit_exceeded,
     mutation_errors,
 )
-from segmentql.graphql.pagination import After, Connection, First, is_number, place
-from segmentql.graphql.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.pagination import (
+    After,
+    Connection,
+    First,
+    is_number,
+    parse_page_arguments,
+)
+from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.memberships.loaders import (
     ActiveByUser,
@@ -100,7 +106,7 @@ class User:
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
     ) -> Awaitable[bool] | bool:
-        return values.is_slug(slug) and info.context.loader(IsIn).load((self.number, slug))
+        return validators.is_slug(slug) and info.context.loader(IsIn).load((self.number, slug))
 
     @strawberry.field(
         description="Whether this user was taken out of the segment by hand, so that its rollouts"
@@ -113,7 +119,9 @@ class User:
         info: Info,
         slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
     ) -> Awaitable[bool] | bool:
-        return values.is_slug(slug) and info.context.loader(IsExcluded).load((self.number, slug))
+        if not validators.is_slug(slug):
+            return False
+        return info.context.loader(IsExcluded).load((self.number, slug))
 
     @strawberry.field(
         description="This user's joins and leaves, newest first.", metadata=cost(HISTORY_SCAN)
@@ -178,7 +186,7 @@ def _(refusal: errors.UserAlreadyExists) -> MutationError:
 
 def _loader(info: Info) -> Loader[int, User | None]:
     """Reads the users that a field answers with, along with their segments if these are asked."""
-    return info.context.loader(UserWithSegments if asks_for(info, "segments") else UserById)
+    return info.context.loader(UserWithSegments if selects_field(info, "segments") else UserById)
 
 
 @strawberry.type
@@ -191,7 +199,7 @@ class UserQueries:
             strawberry.ID, strawberry.argument(description="The caller's number for the user.")
         ],
     ) -> Awaitable[User | None]:
-        return _loader(info).load(argument_value(values.user_id, id, "id"))
+        return _loader(info).load(argument_value(validators.user_id, id, "id"))
 
     @strawberry.field(
         description="Many users at once, in the order asked and with repeats; null where not"
@@ -207,10 +215,10 @@ class UserQueries:
             strawberry.argument(description="The callers' numbers: at most 1000."),
         ],
     ) -> Awaitable[list[User | None]]:
-        if len(ids) > values.MAX_USERS_BY_ID:
-            raise limit_exceeded("ids", limit=values.MAX_USERS_BY_ID, value=len(ids))
+        if len(ids) > validators.MAX_USERS_BY_ID:
+            raise limit_exceeded("ids", limit=validators.MAX_USERS_BY_ID, value=len(ids))
         numbers = [
-            argument_value(values.user_id, id_, f"ids.{position}")
+            argument_value(validators.user_id, id_, f"ids.{position}")
             for position, id_ in enumerate(ids)
         ]
         return _loader(info).load_many(numbers)
@@ -222,7 +230,7 @@ class UserQueries:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[User] | None:
-        page = place("users", (is_number,), first, after)
+        page = parse_page_arguments("users", (is_number,), first, after)
         last = int(page.after[0]) if page.after else 0
         rows = await info.context.read(
             lambda session: service.user_page(session, after=last, rows=page.first + 1)
@@ -270,13 +278,13 @@ class UserMutations:
     )
     async def create_user(self, info: Info, input: CreateUserInput) -> CreateUserPayload | None:  # noqa: A002
         try:
-            check = InputCheck()
-            number = check.optional(values.user_id, input.id, "id", absent=None)
+            check = InputValidator()
+            number = check.optional(validators.user_id, input.id, "id", absent=None)
             check.done()
             row = await info.context.database.transaction(
                 lambda session: service.create_user(session, number)
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return CreateUserPayload(user=None, errors=mutation_errors(refused))
         return CreateUserPayload(user=User.from_row(row), errors=[])
 
@@ -287,12 +295,12 @@ class UserMutations:
     )
     async def delete_user(self, info: Info, input: DeleteUserInput) -> DeleteUserPayload | None:  # noqa: A002
         try:
-            check = InputCheck()
-            number = check.value(values.user_id, input.id, "id")
+            check = InputValidator()
+            number = check.value(validators.user_id, input.id, "id")
             check.done()
             await info.context.database.transaction(
                 lambda session: service.delete_user(session, number, actor=info.context.actor)
             )
-        except errors.Refused as refused:
+        except errors.MutationRejected as refused:
             return DeleteUserPayload(deleted_id=None, errors=mutation_errors(refused))
         return DeleteUserPayload(deleted_id=strawberry.ID(str(number)), errors=[])

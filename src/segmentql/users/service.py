@@ -6,10 +6,10 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.errors import InvalidInput, Refused, UserAlreadyExists, UserNotFound
-from segmentql.moments import CHANGE_OF_USER
+from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.tables import Cause
-from segmentql.values import MAX_USER_ID
+from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.validators import MAX_USER_ID
 
 MAX_RACES: Final = 10
 """Tries of a statement that lost against another client storing or deleting the same user."""
@@ -93,7 +93,7 @@ async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
             return stored
         there = (await session.execute(_BY_IDS, {"user_ids": [user_id]})).one_or_none()
         if there:
-            raise Refused(UserAlreadyExists(("id",), user=there))
+            raise MutationRejected(UserAlreadyExists(("id",), user=there))
     raise AssertionError("a user was stored and deleted again and again")
 
 
@@ -102,7 +102,9 @@ async def _pick(session: WriteSession) -> Row[Any]:
     for _ in range(MAX_RACES):
         row = (await session.execute(_PICK, {"last_pick": last_pick})).one()
         if row.none_left:
-            raise Refused(InvalidInput(("id",), "no number is left to pick", "a number of yours"))
+            raise MutationRejected(
+                InvalidInput(("id",), "no number is left to pick", "a number of yours")
+            )
         if row.user_id is not None:
             return row
     raise AssertionError("every number picked was stored by another at the same moment")
@@ -115,7 +117,7 @@ async def delete_user(session: WriteSession, user_id: int, *, actor: str | None)
         Refused: the user is not stored.
     """
     if not (await session.execute(_LOCK_TO_DELETE, {"user_id": user_id})).one_or_none():
-        raise Refused(UserNotFound(("id",), user_id))
+        raise MutationRejected(UserNotFound(("id",), user_id))
     await session.execute(
         _DELETE, {"user_id": user_id, "cause": Cause.USER_DELETED, "actor": actor}
     )

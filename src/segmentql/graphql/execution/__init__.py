@@ -1,0 +1,1 @@
+"""Execution: documents are parsed and compiled once, and operations run from their plan."""

@@ -1,0 +1,104 @@
+"""What the API asks of the database, Redis and the store when Prometheus asks it.
+
+Each is asked for a second or two at most, and what does not answer is absent rather than wrong. The
+cost does not grow with the data: what could, is counted up to a limit and then estimated.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+
+from segmentql import metrics
+from segmentql.adapters.database import Database, ReadSession, rows_about
+from segmentql.adapters.metrics_endpoint import Samples
+from segmentql.adapters.queue_stats import Queues
+from segmentql.adapters.storage import Storage
+from segmentql.errors import SegmentQLError
+from segmentql.memberships import expiry
+from segmentql.metrics import Asked
+from segmentql.reports import service as reports
+from segmentql.rollouts import service as rollouts
+from segmentql.segments import service as segments
+from segmentql.tables import Cause
+
+log = structlog.get_logger(__name__)
+
+DATABASE_SECONDS: Final = 2
+"""Somebody may hold a table, and Prometheus waits for ten seconds at most."""
+
+STORE_SECONDS: Final = 0.3
+MAX_SLUGS: Final = 20
+"""Rollouts under way that are told apart; analysts make as many as they like."""
+
+Answers = Sequence[tuple[Asked, Samples]]
+
+
+async def ask(database: Database, queues: Queues, storage: Storage) -> Answers:
+    """Ask all three, side by side; never raises for one that is away."""
+    of_database, of_redis, answers, store = await asyncio.gather(
+        _ask_database(database),
+        _ask_redis(queues),
+        database.answers(),
+        storage.answers(seconds=STORE_SECONDS),
+    )
+    up = {"database": answers, "redis": bool(of_redis), "store": store}
+    return [
+        (metrics.BUILD_INFO, {(version("segmentql"),): 1}),
+        (metrics.DEPENDENCY_UP, {(name,): float(is_up) for name, is_up in up.items()}),
+        *of_database,
+        *of_redis,
+    ]
+
+
+async def _ask_database(database: Database) -> Answers:
+    try:
+        async with asyncio.timeout(DATABASE_SECONDS), database.read() as session:
+            return [
+                *await _memberships(session),
+                *await _rollouts(session),
+                *await _reports(session),
+                (metrics.USERS, {(): await rows_about(session, "users")}),
+                (metrics.SEGMENTS, {(): await segments.count(session)}),
+            ]
+    except (SegmentQLError, TimeoutError) as error:
+        log.warning("metrics_not_read", reason=type(error).__name__)
+        return []
+
+
+async def _memberships(session: ReadSession) -> Answers:
+    untidied = await expiry.untidied(session)
+    due: Samples = {(Cause.TTL,): untidied.by_ttl, (Cause.SEGMENT_DELETED,): untidied.by_segment}
+    return [
+        (metrics.MEMBERSHIPS, {(): await rows_about(session, "memberships")}),
+        (metrics.MEMBERSHIPS_DUE, due),
+        (metrics.MEMBERSHIPS_DUE_OLDEST, {(): float(untidied.oldest_seconds)}),
+    ]
+
+
+async def _rollouts(session: ReadSession) -> Answers:
+    numbers = await rollouts.count_by_status(session)
+    progress = await rollouts.read_pass_progress(session, limit=MAX_SLUGS)
+    return [
+        (metrics.ROLLOUTS, {(status,): number for status, number in numbers.items()}),
+        (metrics.ROLLOUT_PROGRESS, {(slug,): ratio for slug, ratio in progress.items()}),
+    ]
+
+
+async def _reports(session: ReadSession) -> Answers:
+    kept = await reports.count_by_status(session)
+    return [
+        (metrics.REPORTS_STORED, {(status,): number for status, number in kept.numbers.items()}),
+        (metrics.REPORT_WAITING, {(): kept.oldest_waiting_seconds}),
+    ]
+
+
+async def _ask_redis(queues: Queues) -> Answers:
+    try:
+        lengths = await queues.lengths()
+    except SegmentQLError as error:
+        log.warning("queues_not_read", reason=type(error).__name__)
+        return []
+    return [(metrics.QUEUE_MESSAGES, {place: float(length) for place, length in lengths.items()})]

@@ -1,0 +1,134 @@
+"""Asks the engine without HTTP: by plans and without, of random selections."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from hypothesis import strategies as st
+
+from graphql import (
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    get_named_type,
+    is_leaf_type,
+)
+from segmentql.adapters.database import Database
+from segmentql.adapters.storage import Storage
+from segmentql.graphql.context import Context
+from segmentql.graphql.cost.document_limits import DocumentLimits
+from segmentql.graphql.cost.scheduling import BackgroundLimiter
+from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
+from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.principal import ANYBODY
+from segmentql.schema import make_schema
+from segmentql.settings import Settings
+
+SCHEMA = make_schema()
+CORE = SCHEMA._schema
+LIMITS = DocumentLimits(
+    tokens=10_000,
+    depth=50,
+    aliases=1000,
+    directives=1000,
+    root_fields=1000,
+    list_items=1000,
+    cost=1_000_000,
+    response_bytes=100_000_000,
+)
+PLANNED = GraphQLExecutor(SCHEMA, LIMITS)
+PLAIN = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
+
+# For each argument: values that lead somewhere, and now and then one that is refused.
+ARGUMENTS = {
+    "id": ["1", '"2"', '"99"', '"rep_1"', '"nobody"'],
+    "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
+    "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
+    "first": ["1", "2", "null", "0"],
+    "after": ["null", '"tampered"'],
+    "prefix": ['"A"', '""', "null"],
+    "userId": ["1", "null"],
+    "from": ['"2020-01-01T00:00:00Z"', "null"],
+    "to": ['"2040-01-01T00:00:00Z"', "null"],
+    "expiresInSeconds": ["1", "0", "null"],
+    "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
+}
+CONDITIONS = [
+    f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
+]
+OF_INTERFACES = [
+    " { __typename code path message }",
+    " { ... on InvalidInput { allowed path } ... on SegmentNotFound { slugs } }",
+    " { code ... on SegmentAlreadyExists { segment { slug memberCount } } }",
+]
+MAX_DEPTH = 6
+
+
+@st.composite
+def selections(draw: st.DrawFn, parent: GraphQLObjectType, depth: int) -> str:
+    """A selection set of some fields, with aliases, repeats, and fragments on the same type."""
+    names = [
+        name
+        for name, field in parent.fields.items()
+        if depth > 1 or is_leaf_type(get_named_type(field.type))
+    ] + ["__typename"]
+    parts = []
+    for position in range(draw(st.integers(1, 4))):
+        name = draw(st.sampled_from(names))
+        condition = draw(st.sampled_from(CONDITIONS)) if draw(st.integers(0, 9)) == 0 else ""
+        if name == "__typename":
+            shown = name + condition
+        else:
+            shown = draw(field(parent.fields[name], name, depth, condition))
+        alias = f"a{position}: " if draw(st.booleans()) or "(" in shown else ""
+        part = alias + shown
+        if draw(st.integers(0, 9)) == 0:
+            around = draw(st.sampled_from([*CONDITIONS, "", "", ""]))
+            part = f"... on {parent.name}{around} {{ {part} }}"
+        parts.append(part)
+    return "{ " + " ".join(parts) + " }"
+
+
+@st.composite
+def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, condition: str) -> str:
+    given = [
+        f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
+        for argument, kind in definition.args.items()
+        if str(kind.type).endswith("!") or draw(st.integers(0, 3)) == 0
+    ]
+    arguments = f"({', '.join(given)})" if given else ""
+    below = get_named_type(definition.type)
+    if isinstance(below, GraphQLInterfaceType):
+        return name + condition + draw(st.sampled_from(OF_INTERFACES))
+    if not isinstance(below, GraphQLObjectType):
+        return name + arguments + condition
+    return f"{name}{arguments}{condition} {draw(selections(below, depth - 1))}"
+
+
+def context_of(database: Database, settings: Settings) -> Context:
+    loaders = LoaderRegistry(database, primary=True)
+    return Context(
+        database=database,
+        storage=Storage(settings),
+        stopping=asyncio.Event(),
+        background=BackgroundLimiter(),
+        primary_loaders=loaders,
+        replica_loaders=loaders,
+        request_id="the-request",
+        caller=ANYBODY,
+        primary=True,
+        response_bytes=LIMITS.response_bytes,
+        remaining_bytes=LIMITS.response_bytes,
+    )
+
+
+async def answer(
+    engine: GraphQLExecutor, context: Context, query: str, **variables: Any
+) -> ExecutionResponse:
+    return await engine.answer(Request(query, variables), context, queries_only=False)
+
+
+def told(given: ExecutionResponse) -> tuple[bytes, list[bytes]]:
+    """The data with its order of fields, and the errors, whose order is by chance."""
+    errors = sorted(orjson.dumps(error) for error in given.body.get("errors", ()))
+    return orjson.dumps(given.body.get("data")), errors

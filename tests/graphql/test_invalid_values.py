@@ -1,0 +1,242 @@
+"""Ids, slugs, names and versions that are not what they should be, wherever one can be given.
+
+Those of `updateUserSegments` are in `tests/memberships/test_rejected_changes.py`.
+"""
+
+from typing import Any
+
+import pytest
+
+from segmentql.validators import SLUG_ALLOWED, USER_ID_ALLOWED, VERSION_ALLOWED
+from tests.back_dating import contents
+from tests.conftest import Api, Sql
+from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS, GOOD_SLUGS
+from tests.operations import ERRORS, create_segment, create_user, make_segments, update_segment
+
+QUERIES_OF_IDS = """
+query($id: ID!) { user(id: $id) { id } usersById(ids: [1, $id]) { id }
+  history(userId: $id) { nodes { id } } users(first: 1) { nodes { id } } }
+"""
+
+MUTATIONS_OF_IDS = f"""
+mutation($id: ID!) {{
+  createUser(input: {{id: $id}}) {{ user {{ id }} {ERRORS} }}
+  deleteUser(input: {{id: $id}}) {{ deletedId {ERRORS} }}
+}}
+"""
+
+QUERIES_OF_SLUGS = """
+query($slug: String!) { history(slug: $slug) { nodes { id } }
+  user(id: 1) { history(slug: $slug) { nodes { id } } } segments(first: 1) { nodes { slug } } }
+"""
+
+MUTATIONS_OF_SLUGS = f"""
+mutation($slug: String!) {{
+  createSegment(input: {{slug: $slug}}) {{ segment {{ id }} {ERRORS} }}
+  updateSegment(input: {{slug: $slug, name: "New"}}) {{ segment {{ id }} {ERRORS} }}
+  deleteSegment(input: {{slug: $slug}}) {{ deletedId {ERRORS} }}
+}}
+"""
+
+NAME_ALLOWED = "1 to 255 characters, no NUL and no unpaired surrogate"
+DESCRIPTION_ALLOWED = "0 to 4096 characters, no NUL and no unpaired surrogate"
+
+
+def told(body: Any) -> list[tuple[str, str, str, str]]:
+    """Of each GraphQL error: the field, the code, the argument and what is allowed."""
+    return [
+        (
+            error["path"][0],
+            error["extensions"]["code"],
+            error["extensions"]["argument"],
+            error["extensions"]["allowed"],
+        )
+        for error in body["errors"]
+    ]
+
+
+def refused(payload: Any) -> list[tuple[str, list[str], str]]:
+    """Of a payload that made nothing: the errors' codes, paths and what is allowed."""
+    (made,) = [value for key, value in payload.items() if key != "errors"]
+    assert made is None
+    return [(error["code"], error["path"], error["allowed"]) for error in payload["errors"]]
+
+
+async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
+    api: Api, sql: Sql
+) -> None:
+    await create_user(api, id="1")
+    before = await contents(sql)
+    for user_id in BAD_USER_IDS:
+        body = await api.body(QUERIES_OF_IDS, id=user_id)
+        assert body["data"] == {
+            "user": None,
+            "usersById": None,
+            "history": None,
+            "users": {"nodes": [{"id": "1"}]},
+        }
+        assert sorted(told(body)) == [
+            ("history", "BAD_REQUEST", "userId", USER_ID_ALLOWED),
+            ("user", "BAD_REQUEST", "id", USER_ID_ALLOWED),
+            ("usersById", "BAD_REQUEST", "ids.1", USER_ID_ALLOWED),
+        ], ascii(user_id)
+    assert await contents(sql) == before
+
+
+async def test_what_is_no_user_id_is_refused_by_mutations(api: Api, sql: Sql) -> None:
+    await create_user(api, id="1")
+    before = await contents(sql)
+    for user_id in BAD_USER_IDS:
+        for payload in (await api(MUTATIONS_OF_IDS, id=user_id)).values():
+            assert refused(payload) == [("INVALID_INPUT", ["id"], USER_ID_ALLOWED)], ascii(user_id)
+    assert await contents(sql) == before
+
+
+async def test_an_id_is_judged_alike_as_a_literal(api: Api) -> None:
+    for literal in (
+        "0",
+        "-1",
+        "9223372036854775808",
+        '" 1"',
+        '""',
+    ):
+        error = await api.error(f"{{ user(id: {literal}) {{ id }} }}")
+        assert error["extensions"]["argument"] == "id"
+        assert error["extensions"]["allowed"] == USER_ID_ALLOWED
+
+
+NO_ID = {
+    "code": "BAD_REQUEST",
+    "argument": "id",
+    "allowed": "a string or an integer, without fraction and exponent",
+}
+
+
+async def test_what_is_no_id_at_all_is_a_bad_request_that_names_it(api: Api) -> None:
+    for literal in (
+        "1.5",
+        "true",
+        "null",
+        "ONE",
+    ):
+        error = await api.error(f"{{ user(id: {literal}) {{ id }} }}")
+        assert error["extensions"] == NO_ID
+
+
+async def test_a_variable_of_another_type_is_a_bad_request_that_names_it(api: Api) -> None:
+    values: tuple[object, ...] = (1.5, True, [1], None, {})
+    for value in values:
+        error = await api.error("query($id: ID!) { user(id: $id) { id } }", id=value)
+        assert error["extensions"] == NO_ID
+
+
+async def test_a_leading_zero_is_no_number_of_graphql(api: Api) -> None:
+    error = await api.error("{ user(id: 01) { id } }")
+    assert error["extensions"] == {"code": "BAD_REQUEST"}
+    assert error["locations"] == [{"line": 1, "column": 13}]
+
+
+async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A")
+    await create_user(api, id="1")
+    before = await contents(sql)
+    for slug in BAD_SLUGS:
+        body = await api.body(QUERIES_OF_SLUGS, slug=slug)
+        assert body["data"] == {
+            "history": None,
+            "user": None,
+            "segments": {"nodes": [{"slug": "A"}]},
+        }
+        assert sorted(told(body)) == [
+            ("history", "BAD_REQUEST", "slug", SLUG_ALLOWED),
+            ("user", "BAD_REQUEST", "slug", SLUG_ALLOWED),
+        ], ascii(slug)
+    assert await contents(sql) == before
+
+
+async def test_what_is_no_slug_is_refused_by_mutations(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    before = await contents(sql)
+    for slug in BAD_SLUGS:
+        for payload in (await api(MUTATIONS_OF_SLUGS, slug=slug)).values():
+            assert refused(payload) == [("INVALID_INPUT", ["slug"], SLUG_ALLOWED)], ascii(slug)
+    assert await contents(sql) == before
+
+
+async def test_every_form_of_a_slug_makes_a_segment(api: Api) -> None:
+    await make_segments(api, *GOOD_SLUGS)
+    for slug in GOOD_SLUGS:
+        data = await api("query($s: String!) { segment(slug: $s) { slug } }", s=slug)
+        assert data["segment"]["slug"] == slug
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "allowed"),
+    [
+        ("name", "", NAME_ALLOWED),
+        ("name", "x" * 256, NAME_ALLOWED),
+        ("name", "\N{BATH}" * 256, NAME_ALLOWED),
+        ("name", "a\0b", NAME_ALLOWED),
+        ("description", "x" * 4097, DESCRIPTION_ALLOWED),
+        ("description", "\0", DESCRIPTION_ALLOWED),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+async def test_a_text_that_cannot_be_stored_is_refused(
+    api: Api, sql: Sql, field: str, text: str, allowed: str
+) -> None:
+    await make_segments(api, "A")
+    before = await contents(sql)
+    for payload in (
+        await create_segment(api, slug="B", **{field: text}),
+        await update_segment(api, slug="A", **{field: text}),
+    ):
+        assert refused(payload) == [("INVALID_INPUT", [field], allowed)]
+    assert await contents(sql) == before
+
+
+async def test_the_longest_texts_are_stored_as_they_are(api: Api) -> None:
+    given = {"name": "\N{BATH}" * 255, "description": "ü\n\t\x01" * 1024}
+    made = (await create_segment(api, slug="A", **given))["segment"]
+    assert {field: made[field] for field in given} == given
+    assert (await update_segment(api, slug="A", description=""))["segment"]["description"] == ""
+
+
+@pytest.mark.parametrize("version", [0, -1, -(2**31)])
+async def test_a_version_below_one_is_refused(api: Api, sql: Sql, version: int) -> None:
+    await make_segments(api, "A")
+    before = await contents(sql)
+    payload = await update_segment(api, slug="A", name="New", expectedVersion=version)
+    assert refused(payload) == [("INVALID_INPUT", ["expectedVersion"], VERSION_ALLOWED)]
+    assert await contents(sql) == before
+
+
+async def test_everything_wrong_with_a_segment_is_told_at_once(api: Api, sql: Sql) -> None:
+    payload = await create_segment(api, slug="A B", name="", description="\0")
+    assert refused(payload) == [
+        ("INVALID_INPUT", ["slug"], SLUG_ALLOWED),
+        ("INVALID_INPUT", ["name"], NAME_ALLOWED),
+        ("INVALID_INPUT", ["description"], DESCRIPTION_ALLOWED),
+    ]
+    assert await sql.fetchval("SELECT count(*) FROM segments") == 0
+
+
+async def test_a_lone_surrogate_is_refused_before_anything_is_done(api: Api, sql: Sql) -> None:
+    for body in (
+        # As JSON's escape in a variable, and as GraphQL's in the document.
+        rb'{"query": "mutation($n: String) { createSegment(input: {slug: \"A\", name: $n}) {'
+        rb' segment { id } } }", "variables": {"n": "\ud800"}}',
+        rb'{"query": "mutation { createSegment(input: {slug: \"A\", name: \"\\ud800\"}) {'
+        rb' segment { id } } }"}',
+        rb'{"query": "mutation { createSegment(input: {slug: \"A\", name: \"\ud800\"}) {'
+        rb' segment { id } } }"}',
+    ):
+        response = await api.http.post(
+            "/graphql", content=body, headers={"content-type": "application/json"}
+        )
+        (error,) = response.json()["errors"]
+        assert error["extensions"]["code"] == "BAD_REQUEST"
+        assert "data" not in response.json()
+        assert await sql.fetchval("SELECT count(*) FROM segments") == 0

@@ -1,0 +1,180 @@
+"""Compiled changes answer as graphql-core does, and each is made once, come what may."""
+
+import asyncio
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from graphql import GraphQLObjectType, get_named_type, parse
+from segmentql.adapters.database import Database
+from segmentql.graphql.context import Context
+from segmentql.graphql.execution.compiler import compile_operation
+from segmentql.graphql.execution.executor import Request
+from segmentql.graphql.execution.plans import MutationPlan, PlanFallback
+from segmentql.principal import Caller
+from segmentql.settings import Settings
+from segmentql.tables import Role
+from tests.conftest import Sql, counted_statements
+from tests.graphql.executor_helpers import (
+    CORE,
+    PLAIN,
+    PLANNED,
+    answer,
+    context_of,
+    selections,
+    told,
+)
+
+MUTATIONS: Final = CORE.mutation_type.fields  # type: ignore[union-attr]
+
+# What may be asked again and again, and answers the same: it is refused, or nothing is left to do.
+REPEATABLE: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("createUser", {"id": "1"}),
+    ("createUser", {"id": "zero"}),
+    ("deleteUser", {"id": 99}),
+    ("createSegment", {"slug": "A", "rollout": {"stages": [{"percent": 10}], "percent": None}}),
+    ("createSegment", {"slug": "NEW", "rollout": {"percent": 10, "stages": [{"percent": 20}]}}),
+    ("createSegment", {"slug": "no slug", "name": "", "description": None}),
+    ("updateSegment", {"slug": "A", "expectedVersion": 77}),
+    ("updateSegment", {"slug": "A"}),
+    ("updateSegment", {"slug": "UNKNOWN", "name": None}),
+    ("deleteSegment", {"slug": "UNKNOWN"}),
+    ("updateUserSegments", {"userId": "1", "add": ["A"]}),
+    ("updateUserSegments", {"userId": 2, "add": ["A"], "onExisting": "KEEP", "ttlSeconds": 9}),
+    ("updateUserSegments", {"userId": "2", "add": None, "remove": ["B"], "onExisting": None}),
+    ("updateUserSegments", {"userId": "3"}),
+    ("updateUserSegments", {"userId": "1", "add": ["A", "UNKNOWN"], "remove": ["A"]}),
+    ("updateUserSegments", {"userId": "1", "add": ["A"], "expiresAt": "2001-01-01T00:00:00Z"}),
+    ("updateUserSegments", {"userId": "1", "add": ["A"], "expiresAt": "no moment"}),
+    ("updateUserSegments", {"add": ["A"]}),
+    ("setRollout", {"slug": "B", "rollout": {"percent": 101, "enrollNewUsers": False}}),
+    ("pauseRollout", {"slug": "B"}),
+    ("resumeRollout", {"slug": "A"}),
+    ("cancelRollout", {"slug": "B", "withdraw": True}),
+    ("createReport", {"year": 2024, "month": 13, "waitSeconds": 61}),
+    ("createReport", {"userId": "4242", "year": 2024, "month": 1}),
+]
+
+
+def payload_of(name: str) -> GraphQLObjectType:
+    kind = get_named_type(MUTATIONS[name].type)
+    assert isinstance(kind, GraphQLObjectType)
+    return kind
+
+
+def change(name: str, selection: str) -> str:
+    kind = MUTATIONS[name].args["input"].type
+    return f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A document and the input that it takes."""
+    name, given = draw(st.sampled_from(REPEATABLE))
+    return change(name, draw(selections(payload_of(name), 5))), given
+
+
+@profile(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(asked=changes())
+async def test_random_changes_are_answered_as_by_graphql_core(
+    context: Context,
+    asked: tuple[str, dict[str, Any]],
+) -> None:
+    document, given_input = asked
+    planned = await answer(PLANNED, context, document, input=given_input)
+    context.fault = None
+    plain = await answer(PLAIN, context, document, input=given_input)
+    assert told(planned) == told(plain)
+    assert planned.executed == plain.executed
+
+
+def test_every_change_has_a_plan() -> None:
+    for name in MUTATIONS:
+        document = parse(change(name, "{ errors { code ... on InvalidInput { allowed } } }"))
+        plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+        assert isinstance(plan, MutationPlan), name
+
+
+ADD = (
+    'mutation { updateUserSegments(input: {userId: 3, add: ["A"]}) { segmentsAdded user { %s } } }'
+)
+
+
+async def test_a_change_is_made_once_though_its_answer_has_an_error(
+    context: Context,
+    sql: Sql,
+) -> None:
+    body = (await answer(PLANNED, context, ADD % "id history(first: 0) { nodes { id } }")).body
+    assert body["data"]["updateUserSegments"]["segmentsAdded"] == 1  # and not that all is there
+    assert [error["path"] for error in body["errors"]] == [
+        ["updateUserSegments", "user", "history"]
+    ]
+    assert await sql.fetchval("SELECT count(*) FROM history WHERE user_id = 3") == 1
+
+
+async def test_what_it_reads_of_the_change_is_what_it_made(
+    context: Context,
+) -> None:
+    body = (await answer(PLANNED, context, ADD % 'segments { slug } isIn(slug: "A")')).body
+    assert body["data"]["updateUserSegments"]["user"] == {
+        "segments": [{"slug": "A"}],
+        "isIn": True,
+    }
+
+
+async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: Sql) -> None:
+    await sql.execute(
+        """INSERT INTO users VALUES (3, now());
+        INSERT INTO segments (slug, created_at, updated_at) VALUES ('A', now(), now())"""
+    )
+    hasty = settings.model_copy(update={"statement_timeout_seconds": 1})
+    database = Database(hasty, name="tests", deliver=lambda messages: None)
+    impatient = context_of(database, settings)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        with counted_statements() as statements:
+            body = (await answer(PLANNED, impatient, ADD % "id")).body
+    await database.dispose()
+    assert body["data"] == {"updateUserSegments": None}
+    assert [(error["path"], error["extensions"]["code"]) for error in body["errors"]] == [
+        (["updateUserSegments"], "TIMEOUT")
+    ]
+    assert len([statement for statement in statements if "INSERT INTO users" in statement]) == 1
+
+
+async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
+    context: Context,
+) -> None:
+    context.caller = Caller(key_id="key_reader", name="reader", role=Role.READER)
+    document = parse(ADD % "id")
+    plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
+    assert plan
+    with counted_statements() as statements:
+        with pytest.raises(PlanFallback) as failed:
+            await plan.run(context, {})
+        body = (await answer(PLANNED, context, ADD % "id")).body
+    assert failed.value.outcome is None
+    assert [error["extensions"]["code"] for error in body["errors"]] == ["FORBIDDEN"]
+    assert not statements
+
+
+async def test_a_cancelled_change_is_cancelled_where_it_is(
+    context: Context,
+    sql: Sql,
+) -> None:
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(PLANNED.answer(Request(ADD % "id"), context, queries_only=False))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await sql.fetchval("SELECT count(*) FROM history WHERE user_id = 3") == 0

@@ -1,0 +1,206 @@
+"""The estimated cost: what it is of, that it is told, and that it is never too low."""
+
+from typing import Any
+
+import pytest
+import strawberry
+from hypothesis import given
+
+from graphql import GraphQLObjectType, GraphQLSchema, OperationDefinitionNode, parse
+from segmentql.graphql.cost.query_cost import MAX_COST, estimate
+from segmentql.graphql.cost.query_cost import cost as declare
+from segmentql.schema import make_schema
+from segmentql.settings import Settings
+from tests.back_dating import contents
+from tests.conftest import Api, Sql
+from tests.graphql.executor_helpers import selections
+from tests.operations import change, make_segments
+
+CORE = make_schema()._schema
+ALLOWED = Settings.model_fields["max_cost"].default
+
+
+def cost(query: str, schema: GraphQLSchema = CORE, **variables: Any) -> int:
+    document = parse(query)
+    (operation,) = [n for n in document.definitions if isinstance(n, OperationDefinitionNode)]
+    return estimate(schema, document, operation).of(variables)
+
+
+COSTS = {
+    "{ __typename }": 0,
+    "{ user(id: 1) { id createdAt } }": 1,
+    "{ user(id: 1) { segments { slug } } }": 1 + 5,
+    '{ user(id: 1) { isIn(slug: "A") } }': 2,
+    "{ usersById(ids: [1, 2, 3]) { id } }": 3,
+    "{ usersById(ids: 1) { id } }": 1,
+    "{ usersById(ids: [1, 2]) { segments { slug } memberships { segment { slug } } } }": 2 * 16,
+    '{ segment(slug: "A") { memberCount } }': 1 + 100,
+    "{ users { pageInfo { hasNextPage } } }": 1 + 1,
+    "{ users { nodes { id } } }": 1 + 50,
+    "{ users(first: 3) { nodes { id } } }": 1 + 3,
+    "{ users(first: null) { nodes { id } } }": 1 + 50,
+    "{ users(first: 3) { edges { cursor node { id } } nodes { id } } }": 1 + 3 * 2 + 3,
+    "{ users(first: 100000) { nodes { id } } }": 1 + 100,  # refused, and not for its cost
+    "{ users(first: -1) { nodes { id } } }": 1,
+    "{ users(first: 3) { ...P } } fragment P on UserConnection { nodes { ...U } }"
+    " fragment U on User { segments { slug } }": 1 + 3 * 6,
+    "{ users(first: 3) { ... on UserConnection { nodes { id } } } }": 1 + 3,
+    "{ reports { nodes { downloadUrl } } }": 1 + 20 * 6,
+    '{ segment(slug: "A") { name description } }': 1 + 1,
+    '{ segment(slug: "A") { rollout { enrolled } } }': 1 + 1 + 100,
+    '{ segment(slug: "A") { rollout { enrolled excluded } } }': 1 + 1 + 200,
+    "{ users(first: 3) { edges { node { segments { slug } } } } }": 1 + 3 * (1 + 1 + 5),
+    "{ users(first: 3) { a: nodes { id } b: nodes { id } } }": 1 + 3 + 3,
+    'mutation { a: createSegment(input: {slug: "A"}) { segment { id } errors { code } } }': 10 + 3,
+    'mutation { createSegment(input: {slug: "A"}) { errors { ... on SegmentAlreadyExists {'
+    " segment { memberCount } } } } }": 10 + 2 + 101,
+}
+
+
+@pytest.mark.parametrize(("query", "expected"), COSTS.items())
+def test_what_things_cost(query: str, expected: int) -> None:
+    assert cost(query) == expected
+
+
+def test_variables_give_sizes_and_their_defaults_count() -> None:
+    page = "query($n: Int = 7) { users(first: $n) { nodes { id } } }"
+    assert [cost(page), cost(page, n=3), cost(page, n=None)] == [8, 4, 51]
+    many = "query($ids: [ID!]!) { usersById(ids: $ids) { segments { slug } } }"
+    assert [cost(many, ids=[1] * 10), cost(many, ids="1"), cost(many)] == [60, 6, 6]
+
+
+@pytest.mark.parametrize("given", [100, 100.0])
+def test_whole_floats_in_variables_count_as_their_integer(given: Any) -> None:
+    page = "query($n: Int) { users(first: $n) { nodes { id } } }"
+    assert cost(page, n=given) == 1 + 100
+    assert cost(page, n=given / 20) == 1 + 5
+
+
+@pytest.mark.parametrize(
+    "given", ["x", "3", True, False, 2.5, float("inf"), float("nan"), 1e300, [3], {"n": 3}, 10**30]
+)
+def test_sizes_that_cannot_be_read_cost_the_maximum(given: Any) -> None:
+    assert cost("query($n: Int) { users(first: $n) { nodes { id } } }", n=given) == 1 + 100
+
+
+@strawberry.type
+class Row:
+    value: int
+
+
+@strawberry.type
+class Batch:
+    """A page whose list has a name of its own."""
+
+    events: list[Row]
+    others: list[Row]
+    cursor: str
+
+
+@strawberry.type
+class Pages:
+    @strawberry.field(metadata=declare(max_first=1000))  # type: ignore[untyped-decorator]
+    def changes(self, first: int | None = 100) -> Batch:
+        raise NotImplementedError
+
+    @strawberry.field(metadata=declare(max_first=20))  # type: ignore[untyped-decorator]
+    def rejections(self, first: int | None = 10) -> list[Row]:
+        raise NotImplementedError
+
+    @strawberry.field
+    def unsized(self, first: int | None) -> Batch:
+        raise NotImplementedError
+
+
+PAGES = strawberry.Schema(Pages)._schema
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("{ changes { events { value } } }", 1 + 100),
+        ("{ changes { cursor } }", 1),
+        ("{ changes(first: 1000) { events { value } } }", 1 + 1000),
+        ("{ changes(first: 5000) { events { value } } }", 1 + 1000),
+        ("{ changes(first: 700) { events { value } others { value } } }", 1 + 1400),
+        ("{ changes(first: 700) { ...B } } fragment B on Batch { events { value } }", 1 + 700),
+        ("{ rejections { value } }", 10),
+        ("{ rejections(first: 15) { value } }", 15),
+        ("{ rejections(first: 100) { value } }", 20),
+        ("{ unsized(first: null) { events { value } } }", 1 + 100),
+    ],
+)
+def test_pages_cost_their_own_maximum_for_every_list(query: str, expected: int) -> None:
+    assert cost(query, schema=PAGES) == expected
+
+
+def test_fragments_that_multiply_are_estimated_without_being_followed() -> None:
+    document = "query($n: Int) { users(first: $n) { ...F0 } } " + " ".join(
+        f"fragment F{n} on UserConnection {{ nodes {{ segments {{ members(first: $n) {{"
+        f" nodes {{ user {{ id }} }} ...G{n} ...G{n} }} }} }} }}"
+        f" fragment G{n} on MembershipConnection {{ nodes {{ segment {{ members(first: $n) {{"
+        f" ...G{n + 1} ...G{n + 1} nodes {{ id }} }} }} }} }}"
+        for n in range(20)
+    )
+    document += " fragment G20 on MembershipConnection { nodes { id } }"
+    assert cost(document, n=100) == MAX_COST
+
+
+async def test_it_is_told_with_what_is_allowed_unless_nothing_was_executed(api: Api) -> None:
+    async def extensions(query: str) -> Any:
+        return (await api.http.post("/graphql", json={"query": query})).json().get("extensions")
+
+    assert await extensions("{ users(first: 3) { nodes { id } } }") == {
+        "cost": {"estimated": 4, "allowed": ALLOWED}
+    }
+    assert await extensions("{ user(id: 0) { id } }") == {
+        "cost": {"estimated": 1, "allowed": ALLOWED}
+    }
+    assert await extensions("{ nope }") is None
+
+
+async def test_what_costs_too_much_is_refused_before_anything_is_done(api: Api, sql: Sql) -> None:
+    before = await contents(sql)
+    query = """mutation { createUser(input: {id: 1}) { user { segments { members(first: 100) {
+      nodes { segment { members(first: 100) { nodes { id } } } } } } } } }"""
+    error = await api.error(query)
+    # A field of a mutation, its payload, the user, and 5 segments, each with a page of 100 rows,
+    # each with a segment that has a page of 100 rows.
+    value = 10 + 1 + 1 + 5 * (1 + 1 + 100 * (1 + 1 + 1 + 100))
+    assert error["extensions"] == {
+        "code": "LIMIT_EXCEEDED",
+        "argument": "cost",
+        "limit": ALLOWED,
+        "value": value,
+    }
+    assert await contents(sql) == before
+
+
+def objects(value: Any) -> int:
+    """How many objects an answer has."""
+    if isinstance(value, dict):
+        return 1 + sum(map(objects, value.values()))
+    return sum(map(objects, value)) if isinstance(value, list) else 0
+
+
+async def test_no_answer_has_more_objects_than_were_estimated(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B", "C")
+    for user_id in (1, 2, 3):
+        await change(api, user_id, add=["A", "B", "C"])
+    queries: list[str] = []
+    root = CORE.query_type
+    assert isinstance(root, GraphQLObjectType)
+
+    @given(selections(root, 6))
+    def collect(body: str) -> None:
+        queries.append(body)
+
+    collect()
+    seen = 0
+    for query in queries:
+        body = (await api.http.post("/graphql", json={"query": query})).json()
+        if "extensions" in body and body["data"]:
+            found = objects(body["data"]) - 1
+            assert found <= body["extensions"]["cost"]["estimated"], query
+            seen = max(seen, found)
+    assert seen > 10, "the random queries found nothing"

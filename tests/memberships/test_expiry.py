@@ -1,0 +1,538 @@
+"""How memberships end by themselves: what reads say at once, and what workers record later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import asyncpg
+import pytest
+
+from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.local import LocalServers, named
+from segmentql.memberships import actors, expiry, service
+from segmentql.segments.service import delete_segment
+from segmentql.users.service import delete_user
+from tests.conftest import Api, Sql, until
+from tests.timeline import (
+    HOUR,
+    SECOND,
+    clock,
+    fill,
+    join,
+    lies_of_history,
+    make_segment,
+    make_users,
+    mark_deleted,
+    recorded,
+)
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
+    """Another session, for locks that stand in the way."""
+    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    yield connection
+    await connection.close()
+
+
+async def members(sql: Sql) -> list[int]:
+    return [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships ORDER BY 1, 2")]
+
+
+def end_due(rows: int) -> Callable[[WriteSession], Awaitable[int]]:
+    return partial(expiry.end_due, rows=rows)
+
+
+def record_leaves(segment_id: int, rows: int) -> Callable[[WriteSession], Awaitable[bool]]:
+    return partial(expiry.record_segment_leaves, segment_id=segment_id, rows=rows)
+
+
+# --- Ends by TTL --------------------------------------------------------------------------------
+
+
+async def test_what_is_due_is_ended_at_its_end_and_nothing_else_is(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 1, segment_id)
+    await join(sql, 2, segment_id, ends_in=MINUTE)
+    due = await join(sql, 3, segment_id, ends_in=-SECOND)
+    assert await database.transaction(expiry.end_due) == 1
+    assert await members(sql) == [1, 2]
+    assert [(e.at, e.user_id, e.membership_id, e.cause) for e in (await recorded(sql))[-1:]] == [
+        (due["expires_at"], 3, due["id"], "TTL")
+    ]
+    assert await database.transaction(expiry.end_due) == 0
+
+
+async def test_what_is_due_is_ended_in_batches_the_oldest_first(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    for user_id in range(1, 8):
+        await join(sql, user_id, segment_id, ends_in=-user_id * MINUTE)
+    assert await database.transaction(end_due(3)) == 3
+    assert await members(sql) == [1, 2, 3, 4]
+    assert await database.transaction(end_due(3)) == 3
+    assert await database.transaction(end_due(3)) == 1
+    assert await members(sql) == []
+    assert await lies_of_history(sql) == {}
+
+
+async def test_the_actor_goes_on_until_nothing_is_due(sql: Sql, database: Database) -> None:
+    segment_id = await make_segment(sql, "A")
+    await fill(sql, segment_id, expiry.BATCH_ROWS + 10)
+    await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
+    await actors.end_due_memberships(database)
+    assert await members(sql) == []
+    assert await sql.fetchval("SELECT count(*) FROM history") == 2 * (expiry.BATCH_ROWS + 10)
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    for user_id in (1, 2, 3):
+        await join(sql, user_id, segment_id, ends_in=-SECOND)
+    async with other.transaction():
+        await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
+        assert await database.transaction(expiry.end_due) == 2
+        assert await members(sql) == [2]
+    assert await database.transaction(expiry.end_due) == 1
+
+
+async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Database) -> None:
+    segment_id = await make_segment(sql, "A")
+    await fill(sql, segment_id, 400)
+    await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
+
+    async def work() -> int:
+        total = 0
+        while ended := await database.transaction(end_due(20)):
+            total += ended
+        return total
+
+    assert sum(await asyncio.gather(*(work() for _ in range(6)))) == 400
+    assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 400
+    assert await lies_of_history(sql) == {}
+
+
+async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    await make_segment(sql, "A")
+    add = partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
+    await database.transaction(partial(add, ttl=3 * SECOND))
+    assert sent == [Message(END_DUE_MEMBERSHIPS, delay_seconds=3)]
+    await database.transaction(partial(add, ttl=HOUR))
+    await actors.end_due_memberships(database)
+    assert await members(sql) == [7]
+    await database.transaction(partial(add, on_existing=service.OnExisting.REPLACE))
+    await actors.end_due_memberships(database)
+    assert await members(sql) == [7]
+    assert [entry.operation for entry in await recorded(sql)] == ["JOINED"]
+
+
+async def test_an_end_within_a_minute_asks_for_a_message_and_a_later_one_does_not(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    for slug in ("A", "B", "C"):
+        await make_segment(sql, slug)
+    for slug, ttl in (("A", 61 * SECOND), ("B", 60 * SECOND), ("C", None)):
+        await database.transaction(
+            partial(service.update_user_segments, user_id=7, add=[slug], remove=[], ttl=ttl)
+        )
+    assert sent == [Message(END_DUE_MEMBERSHIPS, delay_seconds=60)]
+
+
+async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_first(
+    sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    old = await join(sql, 7, segment_id, ends_in=-SECOND)
+    changed = await database.transaction(
+        partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
+    )
+    assert (changed.added, changed.extended) == (1, 0)
+    await actors.end_due_memberships(database)
+    assert [(e.operation, e.cause, e.membership_id == old["id"]) for e in await recorded(sql)] == [
+        ("JOINED", "MANUAL", True),
+        ("LEFT", "TTL", True),
+        ("JOINED", "MANUAL", False),
+    ]
+    assert (await recorded(sql))[1].at == old["expires_at"]
+    assert await lies_of_history(sql) == {}
+
+
+async def _somebody_waits(sql: Sql) -> bool:
+    return bool(
+        await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE application_name = 'tests' AND wait_event_type = 'Lock'"
+        )
+    )
+
+
+async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_order(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    held, segment_id = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await join(sql, 7, held, ends_in=HOUR)
+    membership = await join(sql, 7, segment_id, ends_in=SECOND / 2)
+    add = partial(service.update_user_segments, user_id=7, add=["A", "B"], remove=[])
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        # The change has read the clock and waits for the first of its two rows ...
+        await other.execute("SELECT FROM memberships WHERE segment_id = $1 FOR UPDATE", held)
+        tasks.create_task(database.transaction(add))
+        await until(partial(_somebody_waits, sql))
+        # ... while the second runs out, and a worker comes by.
+        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        await database.transaction(expiry.end_due)
+    assert await lies_of_history(sql) == {}
+    # The change came before the end, so the membership goes on.
+    row = await sql.fetchrow("SELECT id, expires_at FROM memberships WHERE segment_id = 2")
+    assert row is not None
+    assert tuple(row) == (membership["id"], None)
+
+
+async def _has_run_out(sql: Sql, moment: datetime) -> bool:
+    return moment < await clock(sql)
+
+
+async def test_ends_of_a_user_who_is_being_changed_are_left_for_later(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 1, segment_id, ends_in=-SECOND)
+    await join(sql, 2, segment_id, ends_in=-SECOND)
+    async with other.transaction():
+        await other.execute("SELECT FROM users WHERE id = 1 FOR NO KEY UPDATE")
+        assert await database.transaction(expiry.end_due) == 1
+        assert await members(sql) == [1]
+    assert await database.transaction(expiry.end_due) == 1
+
+
+# --- Ends with the segment ----------------------------------------------------------------------
+
+
+async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_resumed(
+    sql: Sql, database: Database
+) -> None:
+    gone, stays = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await fill(sql, gone, 7)
+    await fill(sql, stays, 2)
+    for user_id in (1, 2, 3, 4):
+        await sql.execute("INSERT INTO exclusions VALUES ($1, $2, now())", user_id, gone)
+    await sql.execute("INSERT INTO exclusions VALUES (3, $1, now())", stays)
+    deleted_at = await mark_deleted(sql, gone, ago=MINUTE, by="ada")
+
+    async def left() -> list[int]:
+        rows = await sql.fetch("SELECT * FROM history WHERE operation = 'LEFT' ORDER BY user_id")
+        assert {(row["at"], row["cause"], row["actor"]) for row in rows} == {
+            (deleted_at, "SEGMENT_DELETED", "ada")
+        }
+        return [row["user_id"] for row in rows]
+
+    async def rest() -> tuple[int, bool]:
+        row = await sql.fetchrow(
+            "SELECT (SELECT count(*) FROM exclusions WHERE segment_id = $1), tidied_at IS NULL "
+            "FROM segments WHERE id = $1",
+            gone,
+        )
+        assert row is not None
+        return row[0], row[1]
+
+    step = record_leaves(gone, 3)
+    assert await database.transaction(step) is True
+    assert (await left(), await rest()) == ([1, 2, 3], (4, True))
+    assert await database.transaction(step) is True
+    assert (await left(), await rest()) == ([1, 2, 3, 4, 5, 6], (4, True))
+    assert await database.transaction(step) is True
+    assert (await left(), await rest()) == ([1, 2, 3, 4, 5, 6, 7], (4, True))
+    assert await database.transaction(step) is True
+    assert (await rest()) == (1, True)
+    assert await database.transaction(step) is True
+    assert (await rest()) == (0, True)
+    assert await database.transaction(step) is False
+    assert (await rest()) == (0, False)
+    assert await members(sql) == [1, 2]
+    assert await sql.fetchval("SELECT user_id FROM exclusions") == 3
+    assert await lies_of_history(sql) == {}
+
+
+async def test_recording_again_moves_nothing(sql: Sql, database: Database) -> None:
+    gone = await make_segment(sql, "A")
+    await fill(sql, gone, 2)
+    await mark_deleted(sql, gone)
+    await actors.record_segment_leaves(database, gone)
+    before = await recorded(sql), await sql.fetch("SELECT * FROM segments")
+    await actors.record_segment_leaves(database, gone)
+    assert (await recorded(sql), await sql.fetch("SELECT * FROM segments")) == before
+
+
+@pytest.mark.parametrize("segment_id", [1, 404])
+async def test_a_segment_that_lives_or_never_was_is_left_alone(
+    sql: Sql, database: Database, segment_id: int
+) -> None:
+    assert await make_segment(sql, "A") == 1
+    await fill(sql, 1, 2)
+    await sql.execute("INSERT INTO exclusions SELECT 1, 1, now()")
+    before = await sql.fetch("SELECT * FROM segments")
+    await actors.record_segment_leaves(database, segment_id)
+    assert await members(sql) == [1, 2]
+    assert await sql.fetchval("SELECT count(*) FROM exclusions") == 1
+    assert await sql.fetch("SELECT * FROM segments") == before
+
+
+async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    gone = await make_segment(sql, "A")
+    await fill(sql, gone, 2)
+    await mark_deleted(sql, gone)
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
+        tasks.create_task(actors.record_segment_leaves(database, gone))
+        await until(partial(_somebody_waits, sql))
+        assert await sql.fetchval("SELECT tidied_at FROM segments") is None
+        assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
+    assert await members(sql) == []
+    assert await actors.find_due(database) == []
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_segment_that_another_worker_is_at_is_left_to_it(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    gone = await make_segment(sql, "A")
+    await fill(sql, gone, 2)
+    await mark_deleted(sql, gone)
+    async with other.transaction():
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR NO KEY UPDATE", gone)
+        await actors.record_segment_leaves(database, gone)
+        assert await members(sql) == [1, 2]
+    await actors.record_segment_leaves(database, gone)
+    assert await members(sql) == []
+
+
+async def test_workers_at_once_record_each_leave_of_a_segment_once(
+    sql: Sql, database: Database
+) -> None:
+    gone = await make_segment(sql, "A")
+    await fill(sql, gone, 200)
+    await mark_deleted(sql, gone)
+
+    async def work() -> None:
+        while await to_do():
+            await database.transaction(record_leaves(gone, 10))
+
+    async def to_do() -> bool:
+        async with database.read() as session:
+            return bool(await expiry.untidied_segments(session))
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 200
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_segment_deleted_while_its_members_user_is_deleted_keeps_one_order(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 7, segment_id)
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        # As deleteSegment does it, between reading the clock and its commit.
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
+        deleted_at = await mark_deleted(other, segment_id)
+        task = tasks.create_task(database.transaction(partial(delete_user, user_id=7, actor="ada")))
+        await until(partial(_waits_or_is_done, sql, task))
+    left = (await recorded(sql))[-1]
+    assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
+    assert await lies_of_history(sql) == {}
+
+
+async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
+    sql: Sql, database: Database, other: Sql
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    membership = await join(sql, 7, segment_id, ends_in=SECOND / 4)
+    async with asyncio.TaskGroup() as tasks, other.transaction():
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
+        deleted_at = await mark_deleted(other, segment_id)
+        assert deleted_at < membership["expires_at"]
+        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        task = tasks.create_task(database.transaction(expiry.end_due))
+        await until(partial(_waits_or_is_done, sql, task))
+    await actors.record_segment_leaves(database, segment_id)
+    left = (await recorded(sql))[-1]
+    assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
+    assert await lies_of_history(sql) == {}
+
+
+async def _waits_or_is_done(sql: Sql, task: "asyncio.Task[Any]") -> bool:
+    return task.done() or await _somebody_waits(sql)
+
+
+# --- What the scheduler and the metrics look for ------------------------------------------------
+
+
+async def test_the_scheduler_learns_when_the_next_membership_ends(
+    sql: Sql, database: Database
+) -> None:
+    assert await actors.seconds_to_next(database) is None
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 1, segment_id)
+    assert await actors.seconds_to_next(database) is None
+    await join(sql, 2, segment_id, ends_in=MINUTE)
+    await join(sql, 3, segment_id, ends_in=60 * MINUTE)
+    seconds = await actors.seconds_to_next(database)
+    assert seconds is not None
+    assert 0 < seconds <= 60
+    await join(sql, 4, segment_id, ends_in=-SECOND)
+    seconds = await actors.seconds_to_next(database)
+    assert seconds is not None
+    assert seconds < 0
+
+
+async def test_finds_what_must_be_recorded(sql: Sql, database: Database) -> None:
+    assert await actors.find_due(database) == []
+    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await join(sql, 1, alive)
+    await join(sql, 2, alive, ends_in=MINUTE)
+    assert await actors.find_due(database) == []
+    await join(sql, 3, alive, ends_in=-SECOND)
+    assert await actors.find_due(database) == [Message(END_DUE_MEMBERSHIPS)]
+    await join(sql, 4, gone)
+    await mark_deleted(sql, gone)
+    assert await actors.find_due(database) == [
+        Message(END_DUE_MEMBERSHIPS),
+        Message(RECORD_SEGMENT_LEAVES, (gone,)),
+    ]
+    async with database.read() as session:
+        due = await expiry.untidied(session)
+    assert (due.by_ttl, due.by_segment) == (1, 1)
+
+
+async def test_deleting_a_segment_asks_for_its_leaves_to_be_recorded(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await database.transaction(partial(delete_segment, slug="A", expected_version=None, actor=None))
+    assert sent == [Message(RECORD_SEGMENT_LEAVES, (segment_id,))]
+
+
+# --- What reads say -----------------------------------------------------------------------------
+
+READ = """
+query($asOf: DateTime) {
+  user(id: 7) {
+    segments { slug } past: segments(asOf: $asOf) { slug } memberships { id } isIn(slug: "A")
+    history { nodes { id operation at recordedAt cause actor segment { slug deletedAt } } }
+  }
+  segment(slug: "A") { memberCount members { nodes { user { id } } } }
+  history { nodes { id operation at recordedAt cause actor segment { slug } } }
+}
+"""
+
+
+def spelled(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def in_nothing(answer: Any) -> bool:
+    user = answer["user"]
+    return (user["segments"], user["memberships"], user["isIn"]) == ([], [], False)
+
+
+async def test_an_expired_membership_is_over_for_every_read_before_any_worker_ran(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    membership = await join(sql, 7, segment_id, ends_in=-SECOND / 1000)
+    end = membership["expires_at"]
+    just_before = spelled(end - timedelta(microseconds=1))
+    at_the_end = spelled(end)
+
+    early = await api(READ, asOf=just_before)
+    assert in_nothing(early)
+    assert early["user"]["past"] == [{"slug": "A"}]
+    assert early["segment"] == {"memberCount": 0, "members": {"nodes": []}}
+    left, joined = early["user"]["history"]["nodes"]
+    assert (left["operation"], left["at"], left["recordedAt"], left["cause"], left["actor"]) == (
+        "LEFT",
+        at_the_end,
+        None,
+        "TTL",
+        None,
+    )
+    assert (joined["operation"], joined["at"]) == ("JOINED", spelled(membership["joined_at"]))
+    assert (await api(READ, asOf=at_the_end))["user"]["past"] == []
+
+    await actors.end_due_memberships(database)
+    late = await api(READ, asOf=just_before)
+    recorded_at = await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'")
+    assert await sql.fetchval("SELECT at FROM history WHERE operation = 'LEFT'") == end
+    for answer in (early["user"], early):
+        answer["history"]["nodes"][0]["recordedAt"] = spelled(recorded_at)
+    assert late == early
+    assert (await api(READ, asOf=at_the_end))["user"]["past"] == []
+
+
+async def test_a_membership_ends_at_its_very_moment(api: Api, sql: Sql) -> None:
+    await make_segment(sql, "A")
+    await make_users(sql, 7)
+    add = """mutation { updateUserSegments(input: {userId: 7, add: ["A"], ttlSeconds: 1}) {
+        user { memberships { expiresAt } } errors { code } } }"""
+    payload = (await api(add))["updateUserSegments"]
+    end = await sql.fetchval("SELECT expires_at FROM memberships")
+    assert payload["user"]["memberships"] == [{"expiresAt": spelled(end)}]
+
+    wrong: list[tuple[datetime, bool, datetime]] = []
+
+    async def over() -> bool:
+        before = await clock(sql)
+        is_in = (await api('{ user(id: 7) { isIn(slug: "A") } }'))["user"]["isIn"]
+        after = await clock(sql)
+        if (is_in and before >= end) or (not is_in and after < end):
+            wrong.append((before, is_in, after))
+        return not is_in
+
+    await until(over)
+    assert wrong == []
+
+
+async def test_members_of_a_deleted_segment_are_out_for_every_read_before_any_worker_ran(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    segment_id = await make_segment(sql, "A")
+    await join(sql, 7, segment_id)
+    deleted_at = await mark_deleted(sql, segment_id, ago=MINUTE, by="ada")
+    just_before = spelled(deleted_at - timedelta(microseconds=1))
+
+    early = await api(READ, asOf=just_before)
+    assert in_nothing(early)
+    assert early["segment"] is None
+    assert early["user"]["past"] == [{"slug": "A"}]
+    left = early["user"]["history"]["nodes"][0]
+    assert (left["operation"], left["at"], left["recordedAt"], left["cause"], left["actor"]) == (
+        "LEFT",
+        spelled(deleted_at),
+        None,
+        "SEGMENT_DELETED",
+        "ada",
+    )
+    assert left["segment"] == {"slug": "A", "deletedAt": spelled(deleted_at)}
+    assert (await api(READ, asOf=spelled(deleted_at)))["user"]["past"] == []
+
+    await actors.record_segment_leaves(database, segment_id)
+    late = await api(READ, asOf=just_before)
+    recorded_at = await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'")
+    for answer in (early["user"], early):
+        answer["history"]["nodes"][0]["recordedAt"] = spelled(recorded_at)
+    assert late == early

@@ -1,0 +1,213 @@
+"""What `updateUserSegments` refuses: why is told in full, and nothing is changed."""
+
+from typing import Any
+
+import pytest
+
+from segmentql.validators import MAX_TTL_SECONDS, SLUG_ALLOWED, TTL_ALLOWED, USER_ID_ALLOWED
+from tests.back_dating import contents
+from tests.conftest import Api, Sql
+from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS, GOOD_SLUGS
+from tests.operations import UPDATE_USER_SEGMENTS, change, counts, make_segments, slugs_of
+
+ONCE = "each slug once, in `add` or in `remove`"
+
+
+async def refused(api: Api, sql: Sql, **given: Any) -> list[tuple[str, list[str], str | None]]:
+    """The errors, as code, path and what is allowed, of a change that must change nothing."""
+    before = await contents(sql)
+    answer = await api(UPDATE_USER_SEGMENTS, input={"userId": "7", **given})
+    payload = answer["updateUserSegments"]
+    assert await contents(sql) == before
+    assert payload["user"] is None
+    assert counts(payload) == (0, 0, 0)
+    return [(error["code"], error["path"], error.get("allowed")) for error in payload["errors"]]
+
+
+async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B")
+    await change(api, 7, add=["B"])
+    before = await contents(sql)
+    payload = await change(api, 7, add=["A", "NOPE"], remove=["B", "NEITHER"])
+    assert payload["user"] is None
+    assert counts(payload) == (0, 0, 0)
+    assert payload["errors"] == [
+        {
+            "__typename": "SegmentNotFound",
+            "code": "SEGMENT_NOT_FOUND",
+            "message": "No segment bears: NOPE, NEITHER.",
+            "path": ["add", "1"],
+            "slugs": ["NOPE", "NEITHER"],
+        }
+    ]
+    assert await contents(sql) == before
+
+
+async def test_an_unknown_slug_to_remove_is_refused_as_one_to_add(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    assert await refused(api, sql, add=["A"], remove=["NOPE"]) == [
+        ("SEGMENT_NOT_FOUND", ["remove", "0"], None)
+    ]
+
+
+async def test_slugs_are_known_in_their_own_case_only(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    assert await refused(api, sql, add=["a"]) == [("SEGMENT_NOT_FOUND", ["add", "0"], None)]
+
+
+async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A", "B")
+    before = await contents(sql)
+    payload = await change(api, 7, add=["B", "A"], remove=["A"])
+    assert payload["errors"] == [
+        {
+            "__typename": "InvalidInput",
+            "code": "INVALID_INPUT",
+            "message": f"remove.0: A is named by add.1 already; allowed: {ONCE}",
+            "path": ["remove", "0"],
+            "allowed": ONCE,
+        }
+    ]
+    assert await contents(sql) == before
+
+
+@pytest.mark.parametrize("field", ["add", "remove"])
+async def test_each_repeat_in_a_list_is_refused(api: Api, sql: Sql, field: str) -> None:
+    await make_segments(api, "A", "B")
+    assert await refused(api, sql, **{field: ["A", "B", "A", "A"]}) == [
+        ("INVALID_INPUT", [field, "2"], ONCE),
+        ("INVALID_INPUT", [field, "3"], ONCE),
+    ]
+
+
+@pytest.mark.parametrize("field", ["add", "remove"])
+async def test_what_is_not_a_slug_is_refused(api: Api, sql: Sql, field: str) -> None:
+    await make_segments(api, "A")
+    for slug in BAD_SLUGS:
+        assert await refused(api, sql, **{field: ["A", slug]}) == [
+            ("INVALID_INPUT", [field, "1"], SLUG_ALLOWED)
+        ], ascii(slug)
+
+
+async def test_every_form_of_a_slug_is_taken(api: Api) -> None:
+    await make_segments(api, *GOOD_SLUGS)
+    assert slugs_of(await change(api, 7, add=GOOD_SLUGS)) == sorted(GOOD_SLUGS)
+
+
+async def test_what_is_not_a_user_id_is_refused(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    for user_id in BAD_USER_IDS:
+        assert await refused(api, sql, userId=user_id, add=["A"]) == [
+            ("INVALID_INPUT", ["userId"], USER_ID_ALLOWED)
+        ], ascii(user_id)
+
+
+@pytest.mark.parametrize(
+    ("added", "removed", "field"), [(101, 0, "add"), (0, 101, "remove"), (50, 51, "remove")]
+)
+async def test_more_than_a_hundred_slugs_are_refused_without_looking_at_each(
+    api: Api, sql: Sql, added: int, removed: int, field: str
+) -> None:
+    add = [f"S{number}" for number in range(added)]
+    remove = ["not a slug"] * removed
+    assert await refused(api, sql, add=add, remove=remove) == [
+        ("INVALID_INPUT", [field], "at most 100 slugs together")
+    ]
+
+
+async def test_seconds_to_live_out_of_range_are_refused(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    for seconds in (0, -1, -(2**31), MAX_TTL_SECONDS + 1, 2**31 - 1):
+        assert await refused(api, sql, add=["A"], ttlSeconds=seconds) == [
+            ("INVALID_INPUT", ["ttlSeconds"], TTL_ALLOWED)
+        ], seconds
+
+
+async def test_an_end_past_or_beyond_ten_years_is_refused_even_if_nothing_is_added(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A")
+    query = "SELECT clock_timestamp() + $1::text::interval"
+    ends = [
+        (await sql.fetchval(query, interval)).isoformat()
+        for interval in ("-1 second", "0 seconds", "-10 years", "315360060 seconds", "7000 years")
+    ]
+    for end in (*ends, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+        for add in (["A"], []):
+            assert await refused(api, sql, add=add, expiresAt=end) == [
+                ("INVALID_INPUT", ["expiresAt"], TTL_ALLOWED)
+            ], end
+
+
+async def test_an_active_member_keeps_its_end_when_a_new_one_is_refused(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await change(api, 7, add=["A"], ttlSeconds=60)
+    for given in ({"ttlSeconds": 0}, {"expiresAt": "2020-01-01T00:00:00Z"}):
+        assert len(await refused(api, sql, add=["A"], onExisting="REPLACE", **given)) == 1
+
+
+async def test_both_ends_given_are_refused(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    assert await refused(api, sql, add=["A"], ttlSeconds=60, expiresAt="2030-01-01T00:00:00Z") == [
+        ("INVALID_INPUT", ["expiresAt"], "at most one of the two")
+    ]
+
+
+async def test_everything_that_is_wrong_is_told_at_once(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    assert await refused(
+        api,
+        sql,
+        userId="0",
+        add=["A", "A B"],
+        remove=["A"],
+        ttlSeconds=0,
+        expiresAt="2030-01-01T00:00:00Z",
+    ) == [
+        ("INVALID_INPUT", ["userId"], USER_ID_ALLOWED),
+        ("INVALID_INPUT", ["add", "1"], SLUG_ALLOWED),
+        ("INVALID_INPUT", ["remove", "0"], ONCE),
+        ("INVALID_INPUT", ["ttlSeconds"], TTL_ALLOWED),
+        ("INVALID_INPUT", ["expiresAt"], "at most one of the two"),
+    ]
+
+
+async def test_a_refused_change_does_not_void_its_neighbours_in_the_document(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A")
+    data = await api(
+        """mutation {
+          first: updateUserSegments(input: {userId: 1, add: ["A"]}) { segmentsAdded }
+          second: updateUserSegments(input: {userId: 2, add: ["NOPE"]}) { errors { code } }
+          third: updateUserSegments(input: {userId: 3, add: ["A"]}) { segmentsAdded }
+        }"""
+    )
+    assert data == {
+        "first": {"segmentsAdded": 1},
+        "second": {"errors": [{"code": "SEGMENT_NOT_FOUND"}]},
+        "third": {"segmentsAdded": 1},
+    }
+    rows = await sql.fetch("SELECT id FROM users ORDER BY id")
+    assert [row["id"] for row in rows] == [1, 3]
+
+
+async def test_a_value_of_the_wrong_type_is_a_bad_request_that_names_it(api: Api, sql: Sql) -> None:
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"add": [None]}, "input.add.0"),
+        ({"add": ["A", 5]}, "input.add.1"),
+        ({"userId": 1.5}, "input.userId"),
+        ({"userId": None}, "input.userId"),
+        ({"ttlSeconds": "60"}, "input.ttlSeconds"),
+        ({"ttlSeconds": 2**31}, "input.ttlSeconds"),
+        ({"onExisting": "extend"}, "input.onExisting"),
+        ({"expiresAt": "2030-01-01T00:00:00"}, "input.expiresAt"),
+    )
+    await make_segments(api, "A")
+    before = await contents(sql)
+    for given, argument in wrong:
+        variables = {"userId": "7", "add": ["A"], **given}
+        error = await api.error(UPDATE_USER_SEGMENTS, input=variables)
+        assert error["extensions"]["code"] == "BAD_REQUEST"
+        assert error["extensions"]["argument"] == argument
+    assert await contents(sql) == before

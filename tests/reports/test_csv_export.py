@@ -1,0 +1,236 @@
+"""What is in a report: which entries, in which order, written how."""
+
+import asyncio
+import re
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from segmentql.adapters.database import Database
+from segmentql.errors import TimedOut, Unavailable
+from segmentql.reports.csv_export import Contents, Csv
+from tests.back_dating import MICROSECOND, delete_segment_at, put_in, was_in
+from tests.conftest import Api, Sql, until
+from tests.operations import make_segments
+from tests.reports.conftest import ROWS
+
+MARCH = datetime(2024, 3, 1, tzinfo=UTC)
+APRIL = datetime(2024, 4, 1, tzinfo=UTC)
+HEADER = "user_id,segment_slug,operation,executed_at"
+
+
+async def written(database: Database, contents: Contents) -> bytes:
+    async with database.long_read(seconds=30) as session:
+        csv = Csv(session, contents)
+        whole = b"".join([chunk async for chunk in csv.chunks()])
+        assert csv.rows == whole.count(b"\n") - 1
+        assert csv.rows == await contents.count(session)
+    return whole
+
+
+async def lines(
+    database: Database, *, year: int = 2024, month: int = 3, user_id: int | None = None
+) -> list[str]:
+    text = (await written(database, Contents(year, month, user_id))).decode()
+    assert text.endswith("\n")
+    header, *rows = text.removesuffix("\n").split("\n")
+    assert header == HEADER
+    return rows
+
+
+async def test_a_month_without_history_is_the_header_alone(database: Database) -> None:
+    assert await written(database, Contents(2024, 3, None)) == f"{HEADER}\n".encode()
+    assert await written(database, Contents(2024, 3, 1)) == f"{HEADER}\n".encode()
+
+
+async def test_moments_are_in_utc_truncated_to_the_second(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "a")
+    at = datetime(2024, 3, 9, 23, 59, 59, 999999, tzinfo=UTC)
+    await sql.execute("SET timezone = 'Asia/Tokyo'")
+    await was_in(sql, 7, "a", joined_at=at, left_at=at + timedelta(days=1))
+    assert await lines(database) == ["7,a,I,2024-03-09 23:59:59", "7,a,D,2024-03-10 23:59:59"]
+
+
+async def test_a_month_begins_with_its_first_moment_and_ends_before_the_next(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "a")
+    await was_in(sql, 1, "a", joined_at=MARCH - MICROSECOND, left_at=MARCH)
+    await was_in(sql, 2, "a", joined_at=APRIL - MICROSECOND, left_at=APRIL)
+    assert await lines(database) == ["1,a,D,2024-03-01 00:00:00", "2,a,I,2024-03-31 23:59:59"]
+    assert await lines(database, month=4) == ["2,a,D,2024-04-01 00:00:00"]
+
+
+async def test_december_ends_with_the_year(database: Database, api: Api, sql: Sql) -> None:
+    await make_segments(api, "a")
+    new_year = datetime(2025, 1, 1, tzinfo=UTC)
+    await was_in(sql, 1, "a", joined_at=new_year - MICROSECOND, left_at=new_year)
+    assert await lines(database, month=12) == ["1,a,I,2024-12-31 23:59:59"]
+    assert await lines(database, year=2025, month=1) == ["1,a,D,2025-01-01 00:00:00"]
+    assert await lines(database, year=9999, month=12) == []
+
+
+async def test_rows_are_ordered_by_moment_then_user_then_leaves_then_slug(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "B", "a", "c")
+    before = MARCH - timedelta(days=1)
+    await was_in(sql, 2, "c", joined_at=before, left_at=MARCH)
+    await was_in(sql, 2, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
+    await was_in(sql, 2, "B", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
+    await was_in(sql, 1, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=1))
+    assert await lines(database) == [
+        "1,a,I,2024-03-01 00:00:00",
+        "2,c,D,2024-03-01 00:00:00",
+        "2,B,I,2024-03-01 00:00:00",
+        "2,a,I,2024-03-01 00:00:00",
+        "1,a,D,2024-03-01 00:00:01",
+        "2,B,D,2024-03-01 00:00:02",
+        "2,a,D,2024-03-01 00:00:02",
+    ]
+
+
+async def test_a_users_report_has_that_users_rows_alone(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "a")
+    for user_id in (1, 11, 111):
+        await was_in(sql, user_id, "a", joined_at=MARCH, left_at=APRIL)
+    assert await lines(database, user_id=11) == ["11,a,I,2024-03-01 00:00:00"]
+
+
+async def test_ends_that_no_worker_has_recorded_are_in_it(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "ttl", "gone", "both")
+    end = MARCH + timedelta(days=3)
+    await put_in(sql, 1, "ttl", joined_at=MARCH, expires_at=end)
+    await put_in(sql, 2, "gone", joined_at=MARCH)
+    # It ran out before the segment was deleted, and after.
+    await put_in(sql, 3, "both", joined_at=MARCH, expires_at=end)
+    await put_in(sql, 4, "both", joined_at=MARCH, expires_at=end + timedelta(days=9))
+    for slug in ("gone", "both"):
+        await delete_segment_at(sql, slug, end + timedelta(days=1))
+    expected = [
+        *(
+            f"{user},{slug},I,2024-03-01 00:00:00"
+            for user, slug in ((1, "ttl"), (2, "gone"), (3, "both"), (4, "both"))
+        ),
+        "1,ttl,D,2024-03-04 00:00:00",
+        "3,both,D,2024-03-04 00:00:00",
+        "2,gone,D,2024-03-05 00:00:00",
+        "4,both,D,2024-03-05 00:00:00",
+    ]
+    assert await lines(database) == expected
+    assert await lines(database, user_id=4) == [row for row in expected if row[0] == "4"]
+    # Recorded, they are the same rows.
+    await sql.execute("DELETE FROM memberships")
+    assert await lines(database) == expected
+
+
+async def test_a_report_reads_only_its_months_partition(database: Database, sql: Sql) -> None:
+    month = await sql.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')")
+    year, number = map(int, month.split("-"))
+    await sql.execute("SELECT make_history_partitions(now()::date, 3)")
+    for user_id in (None, 1):
+        statement, arguments = Contents(year, number, user_id).statement()
+        plan = await sql.fetch(f"EXPLAIN {statement}", *arguments)
+        partition = f"history_{year:04}_{number:02}"
+        read = re.findall(r"Scan.* on (history\w*)", "\n".join(row[0] for row in plan))
+        assert read
+        assert [name for name in read if not name.startswith(partition)] == []
+
+
+async def _held_up(sql: Sql) -> bool:
+    """Whether a COPY waits for its reader: there is more than what lies in between can hold."""
+    waiting: bool = await sql.fetchval("""
+        SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE query LIKE 'COPY%' AND state = 'active' AND wait_event = 'ClientWrite'
+    """)
+    return waiting
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_a_report_is_one_state_of_the_database(
+    database: Database, api: Api, sql: Sql
+) -> None:
+    """Its reader is slow; what is written meanwhile is in another report."""
+    await make_segments(api, "b")
+    async with database.long_read(seconds=30) as session:
+        csv = Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()
+        chunks = [await anext(csv)]
+        await until(lambda: _held_up(sql))
+        await was_in(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
+        assert await _held_up(sql)
+        chunks += [chunk async for chunk in csv]
+    rows = b"".join(chunks).splitlines()[1:]
+    assert len(rows) == ROWS
+    assert {row.split(b",")[1] for row in rows} == {b"a"}
+    assert await lines(database, user_id=7) == [
+        "7,b,I,2024-03-01 00:00:00",
+        "7,a,I,2024-03-01 00:00:07",
+        "7,b,D,2024-03-31 23:59:59",
+    ]
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_who_stops_reading_stops_the_database(database: Database, sql: Sql) -> None:
+    reader = asyncio.create_task(_read_one_chunk_and_wait(database))
+    await until(lambda: _held_up(sql))
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+    async def over() -> bool:
+        return not await _held_up(sql)
+
+    await until(over)
+
+
+async def _read_slowly(database: Database, *, seconds: float, sql: Sql, meanwhile: str) -> None:
+    async with (
+        database.long_read(seconds=seconds) as session,
+        aclosing(Csv(session, Contents(2024, 3, None)).chunks()) as chunks,
+    ):
+        async for _ in chunks:
+            await sql.execute(meanwhile)
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_a_database_that_goes_away_in_the_middle_is_told(
+    database: Database, sql: Sql
+) -> None:
+    terminate = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'COPY%'"
+    )
+    with pytest.raises(Unavailable):
+        await _read_slowly(database, seconds=30, sql=sql, meanwhile=terminate)
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_a_report_that_takes_too_long_is_stopped_and_told(
+    database: Database, sql: Sql
+) -> None:
+    with pytest.raises(TimedOut):
+        await _read_slowly(database, seconds=0.5, sql=sql, meanwhile="SELECT pg_sleep(0.1)")
+
+
+@pytest.mark.usefixtures("many_joins")
+async def test_what_goes_wrong_with_the_reader_is_not_taken_for_the_databases_fault(
+    database: Database, sql: Sql
+) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await _read_slowly(database, seconds=30, sql=sql, meanwhile="SELECT nonsense")
+
+
+async def _read_one_chunk_and_wait(database: Database) -> None:
+    async with (
+        database.long_read(seconds=30) as session,
+        aclosing(Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
+    ):
+        async for _ in chunks:
+            await asyncio.Event().wait()
