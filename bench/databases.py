@@ -11,7 +11,7 @@ import asyncpg
 
 from bench.data import VERSION, Sizes, generate
 from segmentql.adapters import migrations
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -59,7 +59,7 @@ async def cloned(servers: LocalServers, name: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def connected(servers: LocalServers, database: str) -> AsyncIterator[Connection]:
     """A superuser's connection."""
-    connection = await asyncpg.connect(named(servers.superuser_url, database))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, database))
     try:
         yield connection
     finally:

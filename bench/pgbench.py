@@ -40,7 +40,7 @@ async def overheard_change(settings: Settings, sizes: Sizes, user_id: int) -> li
     def note(_conn: Any, _cursor: Any, sql: str, values: Any, *_: Any) -> None:
         sent.append(Statement(sql, tuple(values)))
 
-    database = Database(settings, name="bench", deliver=lambda messages: None)
+    database = Database(settings, name="bench", publish=lambda messages: None)
     event.listen(Engine, "before_cursor_execute", note)
     try:
         await database.transaction(

@@ -18,7 +18,7 @@ from typing import Any, Final
 from bench import servers
 from bench.databases import connected
 from bench.servers import Server
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.local.ports import free_port
 
 MAJOR: Final = 5
@@ -134,7 +134,7 @@ async def serving(local: LocalServers, peer: Installed, database: str) -> AsyncI
         port=port,
         # By its environment: a command line shows in the list of processes.
         environment={
-            "BENCH_DATABASE_URL": named(local.owner_url, database),
+            "BENCH_DATABASE_URL": with_database(local.owner_url, database),
             "GRAPHILE_ENV": "production",
             "NODE_ENV": "production",
         },

@@ -28,7 +28,7 @@ from segmentql.adapters.jobs import Message
 from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
-from segmentql.local import ChildProcess, LocalServers, local_servers, named
+from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
 from segmentql.tables import Base, LastPickRow
 
@@ -85,7 +85,7 @@ async def settings(servers: LocalServers, template: str) -> Settings:
 @pytest.fixture
 async def sql(servers: LocalServers, settings: Settings) -> AsyncIterator[Sql]:
     """A superuser's connection to the service's database, with empty tables."""
-    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     await empty_tables(connection)
     with Redis.from_url(servers.redis_url) as redis:
         redis.flushall()
@@ -102,7 +102,7 @@ async def sent() -> list[Message]:
 @pytest.fixture
 async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIterator[Database]:
     """The service's database as its role sees it; jobs are collected in `sent`, not sent."""
-    opened = Database(settings, name="tests", deliver=sent.extend)
+    opened = Database(settings, name="tests", publish=sent.extend)
     yield opened
     await opened.dispose()
 
@@ -284,7 +284,7 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
         f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER segmentql_owner'
     )
     await connection.close()
-    inside = await asyncpg.connect(named(servers.superuser_url, name))
+    inside = await asyncpg.connect(with_database(servers.superuser_url, name))
     await inside.execute("ALTER SCHEMA public OWNER TO segmentql_owner")
     await inside.close()
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.conftest import make_database
 
@@ -19,6 +19,6 @@ async def blank_database(servers: LocalServers) -> AsyncIterator[Settings]:
     try:
         yield servers.settings(name)
     finally:
-        connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+        connection = await asyncpg.connect(with_database(servers.superuser_url, "postgres"))
         await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await connection.close()

@@ -145,7 +145,12 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
         (
             "redis",
             {
-                *("adapters.broker", "adapters.jobs", "adapters.queues", "adapters.rates"),
+                *(
+                    "adapters.broker",
+                    "adapters.jobs",
+                    "adapters.queue_stats",
+                    "adapters.rate_limiter",
+                ),
                 *("doctor.servers", "local.redis"),
             },
         ),

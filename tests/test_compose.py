@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from segmentql import cli
 from segmentql.cli.serve import GRACE_SECONDS
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs
 from segmentql.local.postgres import OWNER, SERVICE
@@ -203,8 +203,8 @@ def _mounts() -> Iterator[tuple[str, str, str]]:
 
 
 def test_volumes_are_declared_and_paths_exist() -> None:
-    named = {source for _, source, _ in _mounts() if not source.startswith(".")}
-    assert named == COMPOSE["volumes"].keys()
+    with_database = {source for _, source, _ in _mounts() if not source.startswith(".")}
+    assert with_database == COMPOSE["volumes"].keys()
     paths = [source for _, source, _ in _mounts() if source.startswith(".")]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
@@ -292,7 +292,7 @@ async def test_the_first_start_of_postgres_makes_the_roles_and_the_database(
         text=True,
         check=False,
     )
-    sql = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+    sql = await asyncpg.connect(with_database(servers.superuser_url, "postgres"))
     try:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         for role, password in passwords.items():

@@ -179,7 +179,7 @@ async def test_a_job_bears_the_id_of_the_request_that_asked_for_it(
         return [
             line
             for line in lines((tmp_path / "worker-1.log").read_bytes())
-            if line.get("job") == "end_due_memberships" and line.get("request_id") == "r-7"
+            if line.get("job") == "expire_due_memberships" and line.get("request_id") == "r-7"
         ]
 
     async with run_worker(SEGMENTQL_SCHEDULER="off"):
@@ -203,7 +203,7 @@ async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
         return lines_of_it
 
     failed, done = (ended(event, "record_segment_leaves") for event in ("job_failed", "job_done"))
-    found_by_scheduler = ended("job_done", "end_due_memberships")
+    found_by_scheduler = ended("job_done", "expire_due_memberships")
     async with run_worker(SEGMENTQL_WORKER_THREADS="1"):
         await sql.execute("ALTER TABLE exclusions RENAME TO lost")
         try:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from segmentql.adapters import migrations
 from segmentql.adapters.database import sqlstate
 from segmentql.adapters.revisions import newest_revision
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from segmentql.tables import Base
 from tests.conftest import Sql, environment
@@ -85,7 +85,7 @@ async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
 async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
     """A superuser's connection to that database."""
     connection = await asyncpg.connect(
-        named(servers.superuser_url, blank.database_url.rsplit("/")[-1])
+        with_database(servers.superuser_url, blank.database_url.rsplit("/")[-1])
     )
     yield connection
     await connection.close()

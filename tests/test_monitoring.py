@@ -28,7 +28,7 @@ def _labels() -> dict[str, set[str]]:
     """The labels of every metric, by its name as it is exposed."""
     found = dict(BY_PROMETHEUS)
     for value in vars(metrics).values():
-        if isinstance(value, metrics.Asked):
+        if isinstance(value, metrics.ScrapedGauge):
             found[value.name] = set(value.labels)
         elif isinstance(value, Counter | Gauge | Histogram):
             (described,) = value.describe()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.conftest import Sql
 from tests.timeline import (
@@ -28,7 +28,7 @@ from tests.timeline import (
 @pytest.fixture
 async def service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
     """A connection of the service's role to the database that `sql` emptied."""
-    connection = await asyncpg.connect(named(servers.service_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.service_url, "run"))
     yield connection
     await connection.close()
 
@@ -36,7 +36,7 @@ async def service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncI
 @pytest.fixture
 async def owner(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
     """A connection of the role that owns the tables."""
-    connection = await asyncpg.connect(named(servers.owner_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.owner_url, "run"))
     yield connection
     await connection.close()
 

@@ -38,7 +38,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
 @asynccontextmanager
 async def _key(settings: Settings) -> AsyncIterator[str]:
     """A READER's key, revoked at the end: the data are kept for the next run."""
-    database = Database(settings, name="bench", deliver=lambda messages: None)
+    database = Database(settings, name="bench", publish=lambda messages: None)
     try:
         row, token = await database.transaction(
             lambda session: service.create_key(session, name="bench", role=Role.READER, actor=None)

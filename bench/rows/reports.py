@@ -16,10 +16,10 @@ from bench.plan import Bench
 from bench.servers import Server
 from bench.table import Row
 from segmentql.adapters.storage import Storage
-from segmentql.local import ChildProcess, named
+from segmentql.local import ChildProcess, with_database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs
-from segmentql.reports.csv_export import Contents
+from segmentql.reports.csv_export import ReportScope
 from segmentql.settings import Settings, child_environment
 
 READS_A_SECOND: Final = 300
@@ -32,9 +32,9 @@ TRIES: Final = 3
 USERS_OF_MONTH: Final = 50_000
 DONE_SECONDS: Final = 300
 MEMORY_MB: Final = 150
-MONTH: Final = Contents(2020, 1, None)
-LARGE_MONTH: Final = Contents(2020, 2, None)
-SMALL_MONTH: Final = Contents(2020, 3, None)
+MONTH: Final = ReportScope(2020, 1, None)
+LARGE_MONTH: Final = ReportScope(2020, 2, None)
+SMALL_MONTH: Final = ReportScope(2020, 3, None)
 
 CREATE: Final = """
 mutation($user: ID, $year: Int!, $month: Int!) {
@@ -82,13 +82,13 @@ async def _set_up_bucket(settings: Settings) -> None:
     await storage.close()
 
 
-async def _fill(sql: Connection, month: Contents, rows: int) -> None:
+async def _fill(sql: Connection, month: ReportScope, rows: int) -> None:
     await sql.execute("SELECT make_history_partitions(make_date(2020, $1, 1), 1)", month.month)
     await sql.execute(FILL, rows, USERS_OF_MONTH, month.month)
     await sql.execute("VACUUM (ANALYZE)")
 
 
-async def _report(api: Server, contents: Contents) -> Any:
+async def _report(api: Server, contents: ReportScope) -> Any:
     """Ask for a report and wait until it is ready; what the API says of it."""
     async with asking(api.port) as ask:
         asked = await ask(CREATE, user=contents.user_id, year=contents.year, month=contents.month)
@@ -136,7 +136,7 @@ async def _psql_copy(bench: Bench, database: str) -> None:
     statement, arguments = MONTH.statement()
     for position, argument in enumerate(arguments, start=1):
         statement = statement.replace(f"${position}", f"'{argument}'")
-    url = make_url(named(bench.servers.service_url, database))
+    url = make_url(with_database(bench.servers.service_url, database))
     target = bench.folder / "psql-copy.csv"
     program = postgres_programs(server_account()) / "psql"
     process = await asyncio.create_subprocess_exec(
@@ -176,7 +176,7 @@ async def _reads_meanwhile(bench: Bench, api: Server) -> Row:
     async def make_reports(number: int) -> None:
         users = range(1, AT_ONCE + 1)
         await asyncio.gather(
-            *(_report(api, Contents(MONTH.year, MONTH.month, user_id)) for user_id in users)
+            *(_report(api, ReportScope(MONTH.year, MONTH.month, user_id)) for user_id in users)
         )
 
     found = await contest(

@@ -18,7 +18,7 @@ from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
 from segmentql.adapters.jobs import START_ROLLOUT_STAGE
-from segmentql.local import ChildProcess, named
+from segmentql.local import ChildProcess, with_database
 
 PERCENT: Final = 10
 READS_A_SECOND: Final = 300
@@ -91,7 +91,7 @@ async def _beside_one_statement(
             slug,
         )
         await _freshen(sql)
-        service = await asyncpg.connect(named(bench.servers.service_url, database))
+        service = await asyncpg.connect(with_database(bench.servers.service_url, database))
         asked = await rollouts.clock(sql)
         await service.execute(ONE_STATEMENT, segment_id, PERCENT)
         finished = await rollouts.clock(sql)

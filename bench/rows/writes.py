@@ -10,7 +10,7 @@ from bench.load import Load
 from bench.plan import Bench
 from bench.servers import Server
 from bench.table import Row
-from segmentql.local import named
+from segmentql.local import with_database
 
 CLIENTS: Final = 16
 
@@ -38,7 +38,7 @@ async def measure(bench: Bench) -> AsyncIterator[Row]:
             script.write_text(pgbench.script(statements, sizes, new_user, users))
             return await pgbench.run_pgbench(
                 script,
-                named(bench.servers.service_url, clone),
+                with_database(bench.servers.service_url, clone),
                 clients=CLIENTS,
                 seconds=round(bench.plan.slice_seconds) if bench.plan.judges else 1,
             )

@@ -62,17 +62,20 @@ SERVICE = (
     Panel("Errors by code", "reqps", [per_second("segmentql_errors_total", "code")]),
     Panel("Duration, p50 by operation", "s", [quantile(0.5, SECONDS, "operation")]),
     Panel("Duration, p99 by operation", "s", [quantile(0.99, SECONDS, "operation")]),
-    Panel("Requests under way", "short", [("sum(segmentql_requests_under_way)", "under way")]),
+    Panel("Requests under way", "short", [("sum(segmentql_requests_in_flight)", "under way")]),
     Panel(
         "Not let in",
         "reqps",
         [
-            per_second("segmentql_requests_turned_away_total", "reason"),
+            per_second("segmentql_requests_rejected_total", "reason"),
             per_second("segmentql_connections_closed_total", "reason"),
-            per_second("segmentql_keys_refused_total", "flaw"),
-            ("sum(rate(segmentql_rate_outages_total[$__rate_interval]))", "rates without Redis"),
+            per_second("segmentql_authentication_failures_total", "reason"),
+            (
+                "sum(rate(segmentql_rate_limiter_outages_total[$__rate_interval]))",
+                "rates without Redis",
+            ),
         ],
-        "Turned away by reason (busy, rate, body, time), and refused for their key, by its flaw.",
+        "Turned away by reason (busy, rate, body, time), and refused for their key, by its reason.",
     ),
     Panel(
         "Connections closed",
@@ -161,7 +164,7 @@ WORK = (
         "short",
         [
             ("sum(segmentql_scheduler_leader)", "act (1)"),
-            per_second("segmentql_watch_failures_total", "watch"),
+            per_second("segmentql_periodic_check_failures_total", "check"),
         ],
     ),
     Panel(

@@ -25,17 +25,17 @@ from segmentql.adapters.http import (
     SingleHeaders,
     WithHeaders,
 )
-from segmentql.adapters.jobs import Sender
-from segmentql.adapters.metrics_endpoint import exposition, refusal
-from segmentql.adapters.queue_stats import Queues
-from segmentql.adapters.rate_limiter import Rates
+from segmentql.adapters.jobs import JobPublisher
+from segmentql.adapters.metrics_endpoint import access_error, metrics_response
+from segmentql.adapters.queue_stats import QueueStats
+from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.view import PAGE_HEADERS, GraphQLView, RequestLimits
 from segmentql.graphql.types.dataloader import LoaderRegistry
-from segmentql.keys.cache import KeyRing
+from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
@@ -63,26 +63,26 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        sender = Sender(settings.redis_url)
-        database = Database(settings, name="segmentql api", deliver=sender.deliver)
-        queues = Queues(settings.redis_url, seconds=PING_SECONDS)
+        publisher = JobPublisher(settings.redis_url)
+        database = Database(settings, name="segmentql api", publish=publisher.publish)
+        queue_stats = QueueStats(settings.redis_url, seconds=PING_SECONDS)
         storage = Storage(settings)
-        rates = Rates(settings.redis_url, per_second=settings.rate_per_second)
+        rate_limiter = RateLimiter(settings.redis_url, per_second=settings.rate_per_second)
         app.state.database = database
-        app.state.queues = queues
+        app.state.queue_stats = queue_stats
         app.state.storage = storage
         app.state.settings = settings
         # Beside the first requests: it takes half a second that the first link would wait for.
         opening = asyncio.create_task(storage.open())
         try:
-            async with _key_ring(settings) as keys:
+            async with _api_key_cache(settings) as keys:
                 view = GraphQLView(
                     engine,
                     database,
                     storage,
                     app.state.stopping,
-                    authenticate=keys.caller if keys else None,
-                    rates=rates,
+                    authenticate=keys.authenticate if keys else None,
+                    rate_limiter=rate_limiter,
                     request_limits=RequestLimits(
                         body_bytes=settings.max_body_bytes,
                         requests_in_flight=settings.max_requests_in_flight,
@@ -100,11 +100,11 @@ def create_app(settings: Settings) -> Starlette:
         finally:
             engine.close()
             await asyncio.wait([opening])
-            rates.close()
-            queues.close()
+            rate_limiter.close()
+            queue_stats.close()
             await storage.close()
             await database.dispose()
-            sender.close()
+            publisher.close()
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
@@ -169,7 +169,7 @@ def _limits(settings: Settings) -> DocumentLimits:
 
 
 @asynccontextmanager
-async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
+async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None]:
     """What the process knows of keys, on connections of its own; None where none is needed."""
     if settings.auth == "off":
         yield None
@@ -180,12 +180,12 @@ async def _key_ring(settings: Settings) -> AsyncIterator[KeyRing | None]:
         "statement_timeout_seconds": KEY_STATEMENT_SECONDS,
     }
     database = Database(
-        settings.model_copy(update=limits), name="segmentql keys", deliver=lambda messages: None
+        settings.model_copy(update=limits), name="segmentql keys", publish=lambda messages: None
     )
-    ring = KeyRing(database, LoaderRegistry(database, primary=True).get(KeyByPublicId).load)
+    cache = ApiKeyCache(database, LoaderRegistry(database, primary=True).get(KeyByPublicId).load)
     try:
-        async with ring.kept():
-            yield ring
+        async with cache.running():
+            yield cache
     finally:
         await database.dispose()
 
@@ -236,26 +236,26 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Say whether reads can be served: 200 while the database answers, 503 while it does not."""
     state = request.app.state
-    answers, redis, store = await asyncio.gather(
-        state.database.answers(),
-        state.queues.answers(),
-        state.storage.answers(seconds=PING_SECONDS),
+    ping, redis, store = await asyncio.gather(
+        state.database.ping(),
+        state.queue_stats.ping(),
+        state.storage.ping(seconds=PING_SECONDS),
     )
     return JSONResponse(
         {
-            "database": "ok" if answers else "unavailable",
+            "database": "ok" if ping else "unavailable",
             "redis": "ok" if redis else "degraded",
             "store": "ok" if store else "degraded",
         },
-        status_code=200 if answers else 503,
+        status_code=200 if ping else 503,
     )
 
 
 async def metrics(request: Request) -> Response:
     """Write every metric: of all processes that share their folder, and what is asked just now."""
     state = request.app.state
-    refused = refusal(request, state.settings)
+    refused = access_error(request, state.settings)
     if refused is not None:
         return refused
-    asked = await metrics_collector.ask(state.database, state.queues, state.storage)
-    return await asyncio.to_thread(exposition, state.settings, asked)
+    scraped = await metrics_collector.collect(state.database, state.queue_stats, state.storage)
+    return await asyncio.to_thread(metrics_response, state.settings, scraped)

@@ -81,7 +81,7 @@ FROM unnest(CAST(:user_ids AS bigint[]), CAST(:segment_ids AS bigint[]),
     AS stay (user_id, segment_id, joined_at, expires_at)
 ORDER BY user_id, segment_id
 """)
-_END_DUE = text("""
+_EXPIRE_DUE = text("""
 DELETE FROM memberships WHERE expires_at <= now() AND segment_id = ANY(:segment_ids)
 """)
 _SAY_WHEN = text("SELECT set_config('segmentql.moment', CAST(:moment AS text), true)")
@@ -137,7 +137,7 @@ async def _play(session: WriteSession, stays: list[Stay], segment_ids: dict[str,
             "expires_ats": [stay.left_at if stay.by_ttl else None for stay in stays],
         },
     )
-    await session.execute(_END_DUE, {"segment_ids": list(segment_ids.values())})
+    await session.execute(_EXPIRE_DUE, {"segment_ids": list(segment_ids.values())})
     by_hand: dict[datetime, list[Stay]] = defaultdict(list)
     for stay in stays:
         if stay.left_at and not stay.by_ttl:

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class KeyFlaw(enum.StrEnum):
+class AuthenticationFailure(enum.StrEnum):
     """What was wrong with a key, for metrics; callers are not told which of the last three."""
 
     MISSING = "missing"
@@ -130,16 +130,16 @@ class MutationRejected(SegmentQLError):
 class Unauthenticated(SegmentQLError):
     """Who asks bears no key that lets anybody in; nothing of the request was looked at."""
 
-    def __init__(self, flaw: "KeyFlaw") -> None:
-        super().__init__(flaw)
-        self.flaw = flaw
+    def __init__(self, failure: "AuthenticationFailure") -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class Unavailable(SegmentQLError):
     """The database cannot be reached, refuses connections, or hangs. Nothing was changed."""
 
 
-class NotAnswering(Unavailable):
+class Unresponsive(Unavailable):
     """The database took a connection or a statement and does not answer, or all are waiting."""
 
 

@@ -24,19 +24,19 @@ REQUEST_SECONDS = Histogram(
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-REQUESTS_UNDER_WAY = Gauge(
-    "segmentql_requests_under_way",
+REQUESTS_IN_FLIGHT = Gauge(
+    "segmentql_requests_in_flight",
     "GraphQL requests being answered now.",
     multiprocess_mode="livesum",
 )
 ERRORS = Counter("segmentql_errors", "GraphQL errors answered, by extensions.code.", ["code"])
-KEYS_REFUSED = Counter(
-    "segmentql_keys_refused",
+AUTHENTICATION_FAILURES = Counter(
+    "segmentql_authentication_failures",
     "Requests refused for want of a valid API key, by what was wrong with theirs.",
-    ["flaw"],
+    ["reason"],
 )
-TURNED_AWAY = Counter(
-    "segmentql_requests_turned_away",
+REQUESTS_REJECTED = Counter(
+    "segmentql_requests_rejected",
     "Requests to /graphql that were not looked at, or not to their end, by reason.",
     ["reason"],
 )
@@ -45,8 +45,8 @@ CONNECTIONS_CLOSED = Counter(
     "HTTP connections that the server rejected or closed early, by reason.",
     ["reason"],
 )
-RATE_OUTAGES = Counter(
-    "segmentql_rate_outages",
+RATE_LIMITER_OUTAGES = Counter(
+    "segmentql_rate_limiter_outages",
     "Times that Redis was away, so that each process counted its callers' requests alone.",
 )
 BATCH_KEYS = Histogram(
@@ -115,13 +115,13 @@ SCHEDULER_LEADER = Gauge(
     "1 in the worker whose scheduler is the one that acts.",
     multiprocess_mode="livesum",
 )
-WATCH_FAILURES = Counter(
-    "segmentql_watch_failures", "Looks of the scheduler that failed, by watch.", ["watch"]
+PERIODIC_CHECK_FAILURES = Counter(
+    "segmentql_periodic_check_failures", "Looks of the scheduler that failed, by watch.", ["check"]
 )
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScrapedGauge:
     """A gauge that is asked of database, Redis and store when Prometheus asks; by the API alone."""
 
     name: str
@@ -129,34 +129,38 @@ class Asked:
     labels: tuple[str, ...] = ()
 
 
-BUILD_INFO: Final = Asked("segmentql_build_info", "1, with the version.", ("version",))
-DEPENDENCY_UP: Final = Asked(
+BUILD_INFO: Final = ScrapedGauge("segmentql_build_info", "1, with the version.", ("version",))
+DEPENDENCY_UP: Final = ScrapedGauge(
     "segmentql_dependency_up", "Whether database, redis and store answer: 1 or 0.", ("dependency",)
 )
-MEMBERSHIPS_DUE: Final = Asked(
+MEMBERSHIPS_DUE: Final = ScrapedGauge(
     "segmentql_memberships_due",
     "Memberships that have ended but whose leave is not yet recorded, by cause.",
     ("cause",),
 )
-MEMBERSHIPS_DUE_OLDEST: Final = Asked(
+MEMBERSHIPS_DUE_OLDEST: Final = ScrapedGauge(
     "segmentql_memberships_due_oldest_seconds",
     "For how long the oldest of them has been waiting; 0 where none is.",
 )
-ROLLOUTS: Final = Asked("segmentql_rollouts", "Rollouts of segments that exist.", ("status",))
-ROLLOUT_PROGRESS: Final = Asked(
+ROLLOUTS: Final = ScrapedGauge(
+    "segmentql_rollouts", "Rollouts of segments that exist.", ("status",)
+)
+ROLLOUT_PROGRESS: Final = ScrapedGauge(
     "segmentql_rollout_progress_ratio",
     "How far the passes under way are, 0 to 1, of 20 segments at most.",
     ("slug",),
 )
-REPORTS_STORED: Final = Asked("segmentql_reports_stored", "Reports that are kept.", ("status",))
-REPORT_WAITING: Final = Asked(
+REPORTS_STORED: Final = ScrapedGauge(
+    "segmentql_reports_stored", "Reports that are kept.", ("status",)
+)
+REPORT_WAITING: Final = ScrapedGauge(
     "segmentql_report_oldest_waiting_seconds",
     "For how long the oldest report that is not over has been asked for; 0 where all are.",
 )
-USERS: Final = Asked("segmentql_users", "Users stored.")
-SEGMENTS: Final = Asked("segmentql_segments", "Segments that exist.")
-MEMBERSHIPS: Final = Asked("segmentql_memberships", "Memberships stored.")
-QUEUE_MESSAGES: Final = Asked(
+USERS: Final = ScrapedGauge("segmentql_users", "Users stored.")
+SEGMENTS: Final = ScrapedGauge("segmentql_segments", "Segments that exist.")
+MEMBERSHIPS: Final = ScrapedGauge("segmentql_memberships", "Memberships stored.")
+QUEUE_MESSAGES: Final = ScrapedGauge(
     "segmentql_queue_messages",
     "Messages in Redis: ready to be taken, delayed, or dead after their last retry.",
     ("queue", "state"),

@@ -12,13 +12,13 @@ from typing import Final
 import structlog
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession, rows_about
+from segmentql.adapters.database import Database, ReadSession, estimate_row_count
 from segmentql.adapters.metrics_endpoint import Samples
-from segmentql.adapters.queue_stats import Queues
+from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.memberships import expiry
-from segmentql.metrics import Asked
+from segmentql.metrics import ScrapedGauge
 from segmentql.reports import service as reports
 from segmentql.rollouts import service as rollouts
 from segmentql.segments import service as segments
@@ -33,18 +33,18 @@ STORE_SECONDS: Final = 0.3
 MAX_SLUGS: Final = 20
 """Rollouts under way that are told apart; analysts make as many as they like."""
 
-Answers = Sequence[tuple[Asked, Samples]]
+ScrapedSamples = Sequence[tuple[ScrapedGauge, Samples]]
 
 
-async def ask(database: Database, queues: Queues, storage: Storage) -> Answers:
+async def collect(database: Database, queue_stats: QueueStats, storage: Storage) -> ScrapedSamples:
     """Ask all three, side by side; never raises for one that is away."""
-    of_database, of_redis, answers, store = await asyncio.gather(
-        _ask_database(database),
-        _ask_redis(queues),
-        database.answers(),
-        storage.answers(seconds=STORE_SECONDS),
+    of_database, of_redis, ping, store = await asyncio.gather(
+        _collect_database(database),
+        _collect_redis(queue_stats),
+        database.ping(),
+        storage.ping(seconds=STORE_SECONDS),
     )
-    up = {"database": answers, "redis": bool(of_redis), "store": store}
+    up = {"database": ping, "redis": bool(of_redis), "store": store}
     return [
         (metrics.BUILD_INFO, {(version("segmentql"),): 1}),
         (metrics.DEPENDENCY_UP, {(name,): float(is_up) for name, is_up in up.items()}),
@@ -53,14 +53,14 @@ async def ask(database: Database, queues: Queues, storage: Storage) -> Answers:
     ]
 
 
-async def _ask_database(database: Database) -> Answers:
+async def _collect_database(database: Database) -> ScrapedSamples:
     try:
         async with asyncio.timeout(DATABASE_SECONDS), database.read() as session:
             return [
                 *await _memberships(session),
                 *await _rollouts(session),
                 *await _reports(session),
-                (metrics.USERS, {(): await rows_about(session, "users")}),
+                (metrics.USERS, {(): await estimate_row_count(session, "users")}),
                 (metrics.SEGMENTS, {(): await segments.count(session)}),
             ]
     except (SegmentQLError, TimeoutError) as error:
@@ -68,17 +68,20 @@ async def _ask_database(database: Database) -> Answers:
         return []
 
 
-async def _memberships(session: ReadSession) -> Answers:
-    untidied = await expiry.untidied(session)
-    due: Samples = {(Cause.TTL,): untidied.by_ttl, (Cause.SEGMENT_DELETED,): untidied.by_segment}
+async def _memberships(session: ReadSession) -> ScrapedSamples:
+    unrecorded = await expiry.unrecorded(session)
+    due: Samples = {
+        (Cause.TTL,): unrecorded.by_ttl,
+        (Cause.SEGMENT_DELETED,): unrecorded.by_segment,
+    }
     return [
-        (metrics.MEMBERSHIPS, {(): await rows_about(session, "memberships")}),
+        (metrics.MEMBERSHIPS, {(): await estimate_row_count(session, "memberships")}),
         (metrics.MEMBERSHIPS_DUE, due),
-        (metrics.MEMBERSHIPS_DUE_OLDEST, {(): float(untidied.oldest_seconds)}),
+        (metrics.MEMBERSHIPS_DUE_OLDEST, {(): float(unrecorded.oldest_seconds)}),
     ]
 
 
-async def _rollouts(session: ReadSession) -> Answers:
+async def _rollouts(session: ReadSession) -> ScrapedSamples:
     numbers = await rollouts.count_by_status(session)
     progress = await rollouts.read_pass_progress(session, limit=MAX_SLUGS)
     return [
@@ -87,7 +90,7 @@ async def _rollouts(session: ReadSession) -> Answers:
     ]
 
 
-async def _reports(session: ReadSession) -> Answers:
+async def _reports(session: ReadSession) -> ScrapedSamples:
     kept = await reports.count_by_status(session)
     return [
         (metrics.REPORTS_STORED, {(status,): number for status, number in kept.numbers.items()}),
@@ -95,9 +98,9 @@ async def _reports(session: ReadSession) -> Answers:
     ]
 
 
-async def _ask_redis(queues: Queues) -> Answers:
+async def _collect_redis(queue_stats: QueueStats) -> ScrapedSamples:
     try:
-        lengths = await queues.lengths()
+        lengths = await queue_stats.lengths()
     except SegmentQLError as error:
         log.warning("queues_not_read", reason=type(error).__name__)
         return []

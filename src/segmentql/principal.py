@@ -9,7 +9,7 @@ _RANKS: Final = {role: rank for rank, role in enumerate(Role)}
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """The bearer of a key, or whoever can reach a service that asks for none."""
 
     key_id: str | None
@@ -20,10 +20,10 @@ class Caller:
 
     role: Role
 
-    def may(self, role: Role) -> bool:
+    def has_role(self, role: Role) -> bool:
         """Whether this caller's role is that one, or one that may do more."""
         return _RANKS[self.role] >= _RANKS[role]
 
 
-ANYBODY: Final = Caller(None, None, Role.ADMIN)
+ANONYMOUS_ADMIN: Final = Principal(None, None, Role.ADMIN)
 """Who asks a service that asks for no key (`SEGMENTQL_AUTH=off`): it listens on loopback alone."""

@@ -18,8 +18,8 @@ from dramatiq.middleware import Middleware
 
 from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Sender, declare, worker_middleware
-from segmentql.adapters.scheduler import Scheduler, Watch
+from segmentql.adapters.jobs import Actor, JobPublisher, register_actors, worker_middleware
+from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
 from segmentql.memberships import actors as membership_actors
@@ -34,11 +34,11 @@ ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS, *rollout_actors.A
 REPORT_ACTORS: Final = report_actors.ACTORS
 """Apart from the others, for they need the store as well."""
 
-WATCHES: Final[tuple[Watch, ...]] = (
-    *membership_actors.WATCHES,
-    *rollout_actors.WATCHES,
-    *report_actors.WATCHES,
-    *history_actors.WATCHES,
+PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
+    *membership_actors.PERIODIC_CHECKS,
+    *rollout_actors.PERIODIC_CHECKS,
+    *report_actors.PERIODIC_CHECKS,
+    *history_actors.PERIODIC_CHECKS,
 )
 
 END_MILLISECONDS: Final = 100
@@ -59,11 +59,11 @@ class Runtime(Middleware):
     """
 
     def __init__(
-        self, settings: Settings, sender: Sender, listening: socket.socket | None = None
+        self, settings: Settings, publisher: JobPublisher, listening: socket.socket | None = None
     ) -> None:
         self._settings = settings
         self._listening = listening
-        self._sender = sender
+        self._publisher = publisher
         self._database: Database | None = None
         self._storage: Storage | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -75,10 +75,10 @@ class Runtime(Middleware):
             raise RuntimeError("the worker has not booted")
         return self._database
 
-    def desk(self) -> report_actors.Desk:
+    def report_context(self) -> report_actors.ReportContext:
         if self._storage is None:
             raise RuntimeError("the worker has not booted")
-        return report_actors.Desk(
+        return report_actors.ReportContext(
             self.database(), self._storage, self._settings.report_retention_days
         )
 
@@ -90,13 +90,13 @@ class Runtime(Middleware):
 
     async def _start(self, worker: dramatiq.worker.Worker) -> None:
         self._database = Database(
-            self._settings, name="segmentql worker", deliver=self._sender.deliver
+            self._settings, name="segmentql worker", publish=self._publisher.publish
         )
         self._storage = Storage(self._settings)
         # Beside the rest, for it takes half a second that the first report would wait for.
         self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":
-            scheduler = Scheduler(self._database, WATCHES, self._sender.deliver)
+            scheduler = Scheduler(self._database, PERIODIC_CHECKS, self._publisher.publish)
             self._scheduler = asyncio.create_task(scheduler.run())
         if self._listening:
             self._http = WorkerHttp(self._settings, self._listening, lambda: _works(worker))
@@ -109,7 +109,7 @@ class Runtime(Middleware):
             await asyncio.wait([self._scheduler])
         if self._opening:
             await asyncio.wait([self._opening])
-        await self.desk().storage.close()
+        await self.report_context().storage.close()
         await self.database().dispose()
 
 
@@ -127,13 +127,13 @@ def _on_loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def make_worker(
-    settings: Settings, sender: Sender, listening: socket.socket | None = None
+    settings: Settings, publisher: JobPublisher, listening: socket.socket | None = None
 ) -> dramatiq.worker.Worker:
     """Make a worker that runs every actor and answers where it listens; `start` and `stop` it."""
-    runtime = Runtime(settings, sender, listening)
+    runtime = Runtime(settings, publisher, listening)
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
-    declare(broker, ACTORS, runtime.database)
-    declare(broker, REPORT_ACTORS, runtime.desk)
+    register_actors(broker, ACTORS, runtime.database)
+    register_actors(broker, REPORT_ACTORS, runtime.report_context)
     # Dramatiq reads this from the environment when imported; 3 s is long for a TTL.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(
@@ -141,7 +141,7 @@ def make_worker(
     )
 
 
-def _give_way() -> None:
+def lower_priority() -> None:
     """Let what answers people go first where it shares a machine with this worker."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
@@ -161,13 +161,13 @@ def run(settings: Settings, listening: socket.socket | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    _give_way()
-    sender = Sender(settings.redis_url)
-    worker = make_worker(settings, sender, listening)
+    lower_priority()
+    publisher = JobPublisher(settings.redis_url)
+    worker = make_worker(settings, publisher, listening)
     worker.start()
     log.info("worker_started", threads=settings.worker_threads, scheduler=settings.scheduler)
     stop.wait()
     log.info("worker_stopping")
     worker.stop(timeout=STOP_SECONDS * 1000)
-    sender.close()
+    publisher.close()
     log.info("worker_stopped")

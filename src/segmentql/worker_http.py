@@ -22,7 +22,7 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.http_connections import ConnectionTable
 from segmentql.adapters.http_protocol import bounded_protocol
-from segmentql.adapters.metrics_endpoint import exposition, refusal
+from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.settings import Settings
 
 MAX_CONNECTIONS: Final = 100
@@ -39,10 +39,10 @@ def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
         )
 
     async def metrics(request: Request) -> Response:
-        refused = refusal(request, settings)
+        refused = access_error(request, settings)
         if refused is not None:
             return refused
-        return await asyncio.to_thread(exposition, settings)
+        return await asyncio.to_thread(metrics_response, settings)
 
     log = logs.request_log(settings)
     app = Starlette(

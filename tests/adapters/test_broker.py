@@ -87,13 +87,13 @@ def message(number: int) -> dramatiq.Message[Any]:
 @pytest.fixture
 def send(settings: Settings, sql: Sql) -> Iterator[Callable[..., None]]:
     """Send a message as another process would."""
-    sender = WaitingBroker(settings.redis_url, [])
+    publisher = WaitingBroker(settings.redis_url, [])
 
     def send(number: int, *, delay_seconds: float = 0) -> None:
-        sender.enqueue(message(number), delay=round(delay_seconds * 1000) or None)
+        publisher.enqueue(message(number), delay=round(delay_seconds * 1000) or None)
 
     yield send
-    sender.client.close()
+    publisher.client.close()
 
 
 async def test_a_message_wakes_the_consumer(settings: Settings, send: Callable[..., None]) -> None:

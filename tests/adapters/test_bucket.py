@@ -125,21 +125,21 @@ async def test_a_store_that_knows_little_of_lifecycles_is_good_enough(
     settings: Settings, known: str
 ) -> None:
     """Somebody else's store, as far as it is asked here: it has the bucket."""
-    answers = list(ANSWERS[known])
-    async with other_store(answers) as url:
+    ping = list(ANSWERS[known])
+    async with other_store(ping) as url:
         await set_up(settings.model_copy(update={"s3_endpoint_url": url}))
-    assert answers == []
+    assert ping == []
 
 
 @asynccontextmanager
-async def other_store(answers: list[tuple[int, str]]) -> AsyncIterator[str]:
-    """Has every bucket; gives `answers` one after the other to questions about lifecycles."""
+async def other_store(ping: list[tuple[int, str]]) -> AsyncIterator[str]:
+    """Has every bucket; gives `ping` one after the other to questions about lifecycles."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = head.partition("content-length: ")[2].split("\r\n")[0]
         await reader.readexactly(int(length or 0))
-        status, code = answers.pop(0) if "?lifecycle" in head else (200, "")
+        status, code = ping.pop(0) if "?lifecycle" in head else (200, "")
         body = f"<Error><Code>{code}</Code></Error>" if code else "<Result/>"
         writer.write(
             f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nConnection: close\r\n"

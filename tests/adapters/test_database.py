@@ -22,14 +22,14 @@ from segmentql.adapters.database import (
     sqlstate,
 )
 from segmentql.adapters.engines import POOL_WAIT_SECONDS
-from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
-from segmentql.errors import NotAnswering, OutcomeUnknown, TimedOut, Unavailable
-from segmentql.local import LocalServers, named
+from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable, Unresponsive
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 from tests.timeline import make_segment, make_users
 
-ONE, TWO = Message(END_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (2,))
+ONE, TWO = Message(EXPIRE_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (2,))
 
 
 async def store(session: WriteSession, user_id: int) -> None:
@@ -56,7 +56,7 @@ def retries() -> float:
 
 
 def opened(settings: Settings, **changes: object) -> Database:
-    return Database(settings.model_copy(update=changes), name="tests", deliver=lambda _: None)
+    return Database(settings.model_copy(update=changes), name="tests", publish=lambda _: None)
 
 
 # --- Retries ------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ async def conflicting(
     servers: LocalServers, *, times: int
 ) -> AsyncIterator[Callable[[WriteSession], Awaitable[int]]]:
     """Work that reads, is overtaken by another's update, and so cannot be serialised."""
-    other = await asyncpg.connect(named(servers.superuser_url, "run"))
+    other = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     attempts = 0
 
     async def work(session: WriteSession) -> int:
@@ -153,7 +153,7 @@ async def test_messages_are_sent_in_order_once_the_change_can_be_seen(
     sql: Sql, settings: Settings
 ) -> None:
     seen: list[tuple[Message, ...]] = []
-    database = Database(settings, name="tests", deliver=lambda ms: seen.append(tuple(ms)))
+    database = Database(settings, name="tests", publish=lambda ms: seen.append(tuple(ms)))
 
     async def work(session: WriteSession) -> None:
         session.after_commit(ONE)
@@ -447,7 +447,7 @@ async def test_a_server_that_hangs_is_given_up_two_seconds_past_the_statements_l
     pid = await idle_backend(database)
     async with frozen(pid):
         asked = time.monotonic()
-        with pytest.raises(NotAnswering):
+        with pytest.raises(Unresponsive):
             await database.read_one(ping)  # and it is not asked a second time
         assert time.monotonic() - asked < 5
     assert await database.read_one(ping) == 42

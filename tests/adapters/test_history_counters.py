@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.memberships.actors import end_due_memberships, record_segment_leaves
+from segmentql.memberships.actors import expire_due_memberships, record_segment_leaves
 from segmentql.memberships.service import update_user_segments
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.tables import Cause
@@ -57,7 +57,7 @@ async def test_they_are_what_history_took_by_operation_and_cause(
     await change(1, add=["ttl", "hand"])  # joins again: a leave by TTL, two joins by hand
     await change(1, remove=["hand"])
     await change(1, add=["ttl"])  # extended: nothing
-    await end_due_memberships(database)  # user 2
+    await expire_due_memberships(database)  # user 2
     await delete_segment_at(sql, "gone", NOON + 2 * HOUR)
     await record_segment_leaves(database, 2)  # three with their segment, one by its TTL
     await create_segment(api, slug="all", rollout={"percent": 100})

@@ -16,21 +16,21 @@ from segmentql import metrics
 from segmentql.adapters.broker import REDIS_SECONDS
 from segmentql.adapters.jobs import (
     CLOSE_SECONDS,
-    END_DUE_MEMBERSHIPS,
+    EXPIRE_DUE_MEMBERSHIPS,
     MAX_UNSENT,
     RECORD_SEGMENT_LEAVES,
     Actor,
     Job,
+    JobPublisher,
     Message,
-    Sender,
-    declare,
+    register_actors,
     worker_middleware,
 )
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 
-QUEUE = f"dramatiq:{END_DUE_MEMBERSHIPS.queue}"
+QUEUE = f"dramatiq:{EXPIRE_DUE_MEMBERSHIPS.queue}"
 
 
 def lost(job: Job) -> float:
@@ -56,22 +56,22 @@ def hanging(servers: LocalServers) -> Iterator[None]:
 
 
 async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -> None:
-    sender = Sender(settings.redis_url)
-    sender.deliver(
+    publisher = JobPublisher(settings.redis_url)
+    publisher.publish(
         [
-            Message(END_DUE_MEMBERSHIPS),
-            Message(END_DUE_MEMBERSHIPS, delay_seconds=3),
+            Message(EXPIRE_DUE_MEMBERSHIPS),
+            Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=3),
             Message(RECORD_SEGMENT_LEAVES, (7,)),
         ]
     )
-    await asyncio.to_thread(sender.close)
+    await asyncio.to_thread(publisher.close)
     redis = Redis.from_url(settings.redis_url)
     assert {
         key: redis.llen(key) for key in redis.keys("dramatiq:*") if redis.type(key) == b"list"
     } == {
-        b"dramatiq:ends": 1,
-        b"dramatiq:ends.DQ": 1,
-        b"dramatiq:tidying": 1,
+        b"dramatiq:expiry": 1,
+        b"dramatiq:expiry.DQ": 1,
+        b"dramatiq:cleanup": 1,
     }
     redis.close()
 
@@ -80,23 +80,23 @@ async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -
 async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bounded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
-    sender = Sender(settings.redis_url)
+    publisher = JobPublisher(settings.redis_url)
     redis = Redis.from_url(settings.redis_url)
-    before = lost(END_DUE_MEMBERSHIPS)
+    before = lost(EXPIRE_DUE_MEMBERSHIPS)
     with hanging(servers):
         started = time.monotonic()
-        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * (MAX_UNSENT + 500))
+        publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * (MAX_UNSENT + 500))
         assert time.monotonic() - started < REDIS_SECONDS / 2
-        assert lost(END_DUE_MEMBERSHIPS) - before == 500
+        assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 500
 
     async def all_sent() -> bool:
         return redis.llen(QUEUE) == MAX_UNSENT
 
     await until(all_sent)
-    sender.deliver([Message(END_DUE_MEMBERSHIPS)])
-    await asyncio.to_thread(sender.close)
+    publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)])
+    await asyncio.to_thread(publisher.close)
     assert redis.llen(QUEUE) == MAX_UNSENT + 1
-    assert lost(END_DUE_MEMBERSHIPS) - before == 500
+    assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 500
     redis.close()
 
 
@@ -104,37 +104,37 @@ async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bo
 async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
-    sender = Sender(settings.redis_url)
-    before = lost(END_DUE_MEMBERSHIPS)
+    publisher = JobPublisher(settings.redis_url)
+    before = lost(EXPIRE_DUE_MEMBERSHIPS)
     with hanging(servers):
-        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * 100)
+        publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * 100)
         started = time.monotonic()
-        await asyncio.to_thread(sender.close)
+        await asyncio.to_thread(publisher.close)
         assert time.monotonic() - started < CLOSE_SECONDS + REDIS_SECONDS + 1
-    assert lost(END_DUE_MEMBERSHIPS) - before == 100
+    assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 100
 
 
 @pytest.mark.slow
 async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arrive(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
-    sender = Sender(settings.redis_url)
-    before = lost(END_DUE_MEMBERSHIPS)
+    publisher = JobPublisher(settings.redis_url)
+    before = lost(EXPIRE_DUE_MEMBERSHIPS)
 
     async def counted() -> bool:
-        return lost(END_DUE_MEMBERSHIPS) - before == 3
+        return lost(EXPIRE_DUE_MEMBERSHIPS) - before == 3
 
     await servers.redis.stop()
     try:
-        sender.deliver([Message(END_DUE_MEMBERSHIPS)] * 3)
+        publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * 3)
         await until(counted)
     finally:
         await servers.redis.start()
-    sender.deliver([Message(END_DUE_MEMBERSHIPS)])
-    await asyncio.to_thread(sender.close)
+    publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)])
+    await asyncio.to_thread(publisher.close)
     with Redis.from_url(settings.redis_url) as redis:
         assert redis.llen(QUEUE) == 1
-    assert lost(END_DUE_MEMBERSHIPS) - before == 3
+    assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 3
 
 
 async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -> None:
@@ -149,7 +149,7 @@ async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -
         "test_jobs", queue="tests", time_limit_seconds=5, max_retries=2, max_backoff_seconds=0.3
     )
     broker = StubBroker(middleware=worker_middleware())
-    declare(broker, [Actor(job, work)], lambda: "the context")
+    register_actors(broker, [Actor(job, work)], lambda: "the context")
     before = runs(job, "done"), runs(job, "failed")
     worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=1)
 
@@ -170,7 +170,7 @@ async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -
     assert len(broker.dead_letters) == 1
 
 
-@pytest.mark.parametrize("job", [END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES])
+@pytest.mark.parametrize("job", [EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES])
 def test_every_job_has_its_limits(job: Job) -> None:
     assert 1 <= job.max_retries <= 10
     assert 1 <= job.time_limit_seconds <= 600

@@ -12,8 +12,8 @@ from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.local import LocalServers, named
-from segmentql.reports.csv_export import Contents, Csv
+from segmentql.local import LocalServers, with_database
+from segmentql.reports.csv_export import Csv, ReportScope
 from segmentql.settings import Settings
 from tests.conftest import make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
@@ -31,7 +31,7 @@ async def own(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
     name = f"pooled_{uuid.uuid4().hex}"
     await make_database(servers, name, template=template)
     yield servers.settings(name)
-    connection = await asyncpg.connect(named(servers.superuser_url, "postgres"))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, "postgres"))
     await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await connection.close()
 
@@ -47,7 +47,7 @@ def behind(settings: Settings, url: str, pooler: str = "transaction") -> Setting
 
 
 def opened(settings: Settings) -> Database:
-    return Database(settings, name="tests", deliver=lambda _: None)
+    return Database(settings, name="tests", publish=lambda _: None)
 
 
 async def examined(settings: Settings) -> dict[str, Finding]:
@@ -65,7 +65,7 @@ async def test_doctor_and_service_fail_alike_without_the_setting(own: Settings) 
         database = opened(settings)
         with pytest.raises(Unavailable):
             await database.read_one(ping)
-        assert not await database.answers()
+        assert not await database.ping()
         await database.dispose()
     assert found.verdict is Verdict.FAILED
     assert "a pooler refused the startup parameter" in found.saw
@@ -96,7 +96,7 @@ async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: Loc
         advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
         assert findings["pooler"].do == f"run {advised}"
 
-        superuser = await asyncpg.connect(named(servers.superuser_url, name))
+        superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
         # For this database alone, because other tests run beside this one.
         await superuser.execute(advised.replace(" SET", f' IN DATABASE "{name}" SET'))
         await superuser.execute(
@@ -150,7 +150,7 @@ async def test_transactions_have_the_services_time_limits(own: Settings) -> None
         assert await database.read_one(limit) == "0"  # nothing is left on the server connection
         async with database.long_read(seconds=30) as session:
             assert await limit(session) == "30s"
-            csv = Csv(session, Contents(2024, 3, None))
+            csv = Csv(session, ReportScope(2024, 3, None))
             assert [chunk async for chunk in csv.chunks()] == [
                 b"user_id,segment_slug,operation,executed_at\n"
             ]
@@ -167,7 +167,7 @@ async def test_slow_read_is_cancelled_by_the_client(own: Settings, servers: Loca
 
         with pytest.raises(Unavailable):
             await database.read_one(sleep)
-        superuser = await asyncpg.connect(named(servers.superuser_url, name))
+        superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
         active = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state = 'active' AND pid <> pg_backend_pid()"

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.exc import ProgrammingError
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
 from segmentql.adapters.scheduler import (
     GRACE_SECONDS,
     IDLE_SECONDS,
@@ -18,12 +18,12 @@ from segmentql.adapters.scheduler import (
     RESEND_SECONDS,
     SHORTEST_PAUSE_SECONDS,
     TICK_SECONDS,
+    PeriodicCheck,
     Scheduler,
-    Watch,
 )
 from tests.conftest import Sql, until
 
-MESSAGE = Message(END_DUE_MEMBERSHIPS)
+MESSAGE = Message(EXPIRE_DUE_MEMBERSHIPS)
 
 
 class Looking:
@@ -40,7 +40,7 @@ class Looking:
         self.messages = messages
         self._failures = failures
         self._seconds_to_next = seconds_to_next
-        self.watch = Watch(
+        self.watch = PeriodicCheck(
             self._look,
             every_seconds=every_seconds,
             seconds_to_next=self._next if every_seconds else None,
@@ -98,8 +98,8 @@ async def test_a_watch_that_fails_is_counted_by_its_name(
     name = "tests.adapters.test_scheduler._look"
 
     def failures() -> float:
-        sample = "segmentql_watch_failures_total"
-        return REGISTRY.get_sample_value(sample, {"watch": name}) or 0
+        sample = "segmentql_periodic_check_failures_total"
+        return REGISTRY.get_sample_value(sample, {"check": name}) or 0
 
     before = failures()
     await scheduler(database, sent, Looking(failures=1)).tick()
@@ -204,7 +204,7 @@ async def test_a_watch_looks_again_when_the_next_known_work_is_due(
 ) -> None:
     waiting = Looking(every_seconds=IDLE_SECONDS, seconds_to_next=seconds_to_next)
     ticking = scheduler(database, sent, Looking(every_seconds=3600), waiting)
-    assert await ticking._look(waiting.watch, 0) == interval_seconds
+    assert await ticking._run_check(waiting.watch, 0) == interval_seconds
     assert await ticking.tick() <= interval_seconds
 
 

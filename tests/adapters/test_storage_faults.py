@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from segmentql.adapters.s3 import DocumentLimits
+from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
 from segmentql.local import LocalServers
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow  # the tests wait for timeouts and stop the store
 
 SMALL = b"a,b\n1,2\n"
 LARGE = content(2 * PART_BYTES + 1)
-QUICK = DocumentLimits(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
+QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
 
 
 WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
@@ -104,11 +104,11 @@ async def test_a_store_that_was_killed_is_found_again_with_its_files(
 ) -> None:
     link = await stored(storage, key, LARGE)
     await servers.store.kill()
-    assert not await storage.answers()
+    assert not await storage.ping()
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         await storage.upload(f"{key}/2", pieces(SMALL), content_type="text/csv")
     await servers.store.start()
-    assert await storage.answers()
+    assert await storage.ping()
     assert (await got(link)).content == LARGE
     assert (await got(await stored(storage, f"{key}/2", SMALL))).content == SMALL
 
@@ -122,7 +122,7 @@ async def test_a_store_that_hangs_is_not_waited_for_forever(
     with hanging(servers.store):
         with pytest.raises(StoreUnavailable, match="does not answer in time"):
             await impatient.upload(key, pieces(data), content_type="text/csv")
-        assert not await impatient.answers(seconds=0.1)
+        assert not await impatient.ping(seconds=0.1)
     await impatient.close()
 
 
@@ -310,11 +310,11 @@ async def test_whether_it_answers_is_said_without_raising(settings: Settings) ->
         writer.write(b"\r\n")
         writer.close()
 
-    assert await Storage(settings).answers()
+    assert await Storage(settings).ping()
     for answer in (none, broken, garbage):
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             for scheme in ("http", "https"):
                 url = f"{scheme}://127.0.0.1:{port}"
                 astray = Storage(settings.model_copy(update={"s3_endpoint_url": url}))
-                assert not await astray.answers()
+                assert not await astray.ping()

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.rollout_watch_process import Poller, Watch
+from tests.cli.rollout_watch_process import PeriodicCheck, Poller
 from tests.conftest import environment
 
 
 @pytest.fixture
-def watch(settings: Settings, tmp_path: Path) -> Watch:
+def watch(settings: Settings, tmp_path: Path) -> PeriodicCheck:
     """Return a context manager that runs `segmentql rollout watch`."""
 
     @asynccontextmanager

@@ -56,7 +56,7 @@ class Poller:
             await until(functools.partial(sql.fetchval, READS_SINCE, now))
 
 
-Watch: TypeAlias = Callable[..., AbstractAsyncContextManager[Poller]]
+PeriodicCheck: TypeAlias = Callable[..., AbstractAsyncContextManager[Poller]]
 
 
 async def create_rollout(api: Api, **rollout: object) -> None:

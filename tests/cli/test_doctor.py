@@ -34,7 +34,7 @@ async def test_running_service_passes_all_checks(
         "migrations",
         "worker",
         "history's partitions",
-        "ends",
+        "expiry",
         "API keys",
         "a change",
         "owner's database",
@@ -59,7 +59,7 @@ async def test_missing_worker_is_a_warning_with_unrecorded_ends(
     )
     findings = await examined(settings)
     assert findings["worker"].verdict is Verdict.WARNING
-    assert findings["ends"].saw == "1 are over a minute old and not recorded"
+    assert findings["expiry"].saw == "1 are over a minute old and not recorded"
 
 
 async def test_database_without_tables_needs_migrations(servers: LocalServers) -> None:
@@ -76,9 +76,9 @@ async def test_wrong_password_is_reported_without_the_password(
     url = make_url(getattr(settings, f"{what}_url")).set(password="not-the-password")
     changed = settings.model_copy(update={f"{what}_url": url.render_as_string(hide_password=False)})
     findings = await examined(changed)
-    named = findings["Redis" if what == "redis" else "database"]
-    assert named.verdict is Verdict.FAILED
-    assert named.do
+    with_database = findings["Redis" if what == "redis" else "database"]
+    assert with_database.verdict is Verdict.FAILED
+    assert with_database.do
     told = " ".join(f"{f.saw} {f.do}" for f in findings.values())
     assert "not-the-password" not in told
     secret = make_url(settings.database_url).password

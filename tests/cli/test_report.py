@@ -14,7 +14,7 @@ from typing import IO, TypeAlias
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.reports.csv_export import Contents, Csv
+from segmentql.reports.csv_export import Csv, ReportScope
 from segmentql.settings import Settings
 from tests.back_dating import was_in
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
@@ -94,7 +94,7 @@ async def test_a_month_of_all_users_is_written_as_reports_have_it(
     start: Start, history: None, long_history: None, database: Database, tmp_path: Path
 ) -> None:
     async with database.long_read(seconds=30) as session:
-        chunks = Csv(session, Contents(2024, 3, None)).chunks()
+        chunks = Csv(session, ReportScope(2024, 3, None)).chunks()
         expected = b"".join([chunk async for chunk in chunks])
     async with start("--month", "2024-03", "-o", "march.csv") as process:
         assert await ended(process) == (0, b"", "100018 rows in march.csv\n")

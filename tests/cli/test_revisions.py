@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from segmentql.adapters import migrations
 from segmentql.adapters.revisions import known_revisions, newest_revision
 from segmentql.doctor import Finding, Verdict, examine
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql, environment
 from tests.databases import blank_database
@@ -36,7 +36,7 @@ async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
 async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
     """A superuser's connection to that database."""
     connection = await asyncpg.connect(
-        named(servers.superuser_url, blank.database_url.rpartition("/")[2])
+        with_database(servers.superuser_url, blank.database_url.rpartition("/")[2])
     )
     yield connection
     await connection.close()

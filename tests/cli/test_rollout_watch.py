@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.cli.rollout_watch_process import Watch, create_rollout, set_progress
+from tests.cli.rollout_watch_process import PeriodicCheck, create_rollout, set_progress
 from tests.conftest import Api, RunWorker, Sql
 from tests.operations import create_segment, delete_segment
 from tests.rollouts.graphql_client import (
@@ -27,7 +27,7 @@ async def next_start_time(sql: Sql) -> str:
 
 
 async def test_prints_each_stage_and_exits_with_0_when_completed(
-    watch: Watch, api: Api, sql: Sql, run_worker: RunWorker
+    watch: PeriodicCheck, api: Api, sql: Sql, run_worker: RunWorker
 ) -> None:
     await store_users(sql, 200)
     await create_rollout(api, **HALF_THEN_ALL)
@@ -49,7 +49,9 @@ async def test_prints_each_stage_and_exits_with_0_when_completed(
     assert watcher.errors == ""
 
 
-async def test_prints_each_10_percent_of_progress_once(watch: Watch, api: Api, sql: Sql) -> None:
+async def test_prints_each_10_percent_of_progress_once(
+    watch: PeriodicCheck, api: Api, sql: Sql
+) -> None:
     await create_rollout(api, percent=33.333)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -67,7 +69,7 @@ async def test_prints_each_10_percent_of_progress_once(watch: Watch, api: Api, s
 
 
 async def test_waits_while_scheduled_or_paused_and_prints_each_once(
-    watch: Watch, api: Api, sql: Sql
+    watch: PeriodicCheck, api: Api, sql: Sql
 ) -> None:
     await create_rollout(api, stages=[{"percent": 10, "afterSeconds": 3600}])
     scheduled = await next_start_time(sql)
@@ -93,7 +95,7 @@ async def test_waits_while_scheduled_or_paused_and_prints_each_once(
     assert watcher.errors == ""
 
 
-async def test_prints_a_new_plan_and_continues(watch: Watch, api: Api, sql: Sql) -> None:
+async def test_prints_a_new_plan_and_continues(watch: PeriodicCheck, api: Api, sql: Sql) -> None:
     await create_rollout(api, percent=10)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -105,7 +107,9 @@ async def test_prints_a_new_plan_and_continues(watch: Watch, api: Api, sql: Sql)
     ]
 
 
-async def test_prints_the_failure_and_exits_with_1(watch: Watch, api: Api, sql: Sql) -> None:
+async def test_prints_the_failure_and_exits_with_1(
+    watch: PeriodicCheck, api: Api, sql: Sql
+) -> None:
     await create_rollout(api, percent=10)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -115,7 +119,7 @@ async def test_prints_the_failure_and_exits_with_1(watch: Watch, api: Api, sql: 
 
 
 async def test_waits_until_a_withdrawal_is_complete(
-    watch: Watch, api: Api, sql: Sql, run_worker: RunWorker
+    watch: PeriodicCheck, api: Api, sql: Sql, run_worker: RunWorker
 ) -> None:
     await store_users(sql, 200)
     await create_rollout(api, percent=50)
@@ -132,7 +136,9 @@ async def test_waits_until_a_withdrawal_is_complete(
     ]
 
 
-async def test_prints_the_expiry_of_an_expired_rollout(watch: Watch, api: Api, sql: Sql) -> None:
+async def test_prints_the_expiry_of_an_expired_rollout(
+    watch: PeriodicCheck, api: Api, sql: Sql
+) -> None:
     await create_rollout(api, percent=10)
     await sql.execute("UPDATE rollouts SET phase = 'DONE', stage = 1, expires_at = '2024-01-31Z'")
     async with watch("A") as watcher:
@@ -141,7 +147,7 @@ async def test_prints_the_expiry_of_an_expired_rollout(watch: Watch, api: Api, s
 
 
 async def test_ends_when_the_segment_is_deleted_and_its_slug_reused(
-    watch: Watch, api: Api, sql: Sql
+    watch: PeriodicCheck, api: Api, sql: Sql
 ) -> None:
     await create_rollout(api, percent=10)
     await set_progress(sql, 50, 100)
@@ -162,7 +168,7 @@ async def test_ends_when_the_segment_is_deleted_and_its_slug_reused(
     ],
 )
 async def test_missing_rollout_is_an_error_with_exit_code_2(
-    watch: Watch, api: Api, slug: str, message: str
+    watch: PeriodicCheck, api: Api, slug: str, message: str
 ) -> None:
     await create_segment(api, slug="PLAIN")
     async with watch(slug) as watcher:

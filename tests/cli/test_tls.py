@@ -145,7 +145,7 @@ async def test_service_connects_like_libpq(
             redis_url=AWAY["SEGMENTQL_REDIS_URL"],
         ),
         name="tests",
-        deliver=lambda _: None,
+        publish=lambda _: None,
     )
     try:
         if seen is None:
@@ -153,6 +153,6 @@ async def test_service_connects_like_libpq(
                 await database.read_one(connection)
         else:
             assert await database.read_one(connection) == seen
-        assert await database.answers() == (seen is not None)
+        assert await database.ping() == (seen is not None)
     finally:
         await database.dispose()

@@ -254,7 +254,7 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
         await page.locator(".result-window .view-line", has_text="An API key is needed").wait_for()
         assert (asked, complaints) == ([], [])
 
-        assert await use_key(page, editor.with_wrong_secret) == "This API key lets nobody in."
+        assert await use_key(page, editor.with_wrong_secret) == "This API key is not valid."
         await picture(page, "KeyRefused")
         assert [text for text in complaints if "401" not in text] == []
 

@@ -20,7 +20,7 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
-from segmentql.principal import ANYBODY
+from segmentql.principal import ANONYMOUS_ADMIN
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 
@@ -115,7 +115,7 @@ def context_of(database: Database, settings: Settings) -> Context:
         primary_loaders=loaders,
         replica_loaders=loaders,
         request_id="the-request",
-        caller=ANYBODY,
+        principal=ANONYMOUS_ADMIN,
         primary=True,
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,

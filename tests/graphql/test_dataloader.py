@@ -197,7 +197,7 @@ async def test_a_database_that_is_away_is_asked_twice_and_not_once_a_key(
             tried += 1
             return await super().load_batch(session, keys)
 
-    away = Database(servers.settings("nowhere"), name="tests", deliver=lambda _: None)
+    away = Database(servers.settings("nowhere"), name="tests", publish=lambda _: None)
     loader = LoaderRegistry(away, primary=True).get(Tried)
     answers = await asyncio.gather(
         *(loader.load(str(key)) for key in range(10)), return_exceptions=True
@@ -333,7 +333,7 @@ async def test_requests_that_come_while_others_are_read_share_one_statement(
     requests = []
 
     async def all_under_way() -> bool:
-        return "segmentql_requests_under_way 10.0" in (await api.http.get("/metrics")).text
+        return "segmentql_requests_in_flight 10.0" in (await api.http.get("/metrics")).text
 
     with counted_statements() as statements:
         async with sql.transaction():

@@ -21,7 +21,7 @@ USERS = "{ users(first: 1) { nodes { id } } }"
 @pytest.fixture
 async def hurried(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
     """The application where a request may take a second and a half."""
-    changes = {"request_timeout_seconds": SECONDS, "max_requests_under_way": 3}
+    changes = {"request_timeout_seconds": SECONDS, "max_requests_in_flight": 3}
     async with serving(settings.model_copy(update=changes)) as api:
         yield api
 

@@ -127,7 +127,7 @@ async def test_requests_are_counted_by_operation_and_outcome(api: Api, sql: Sql)
     assert added("invalid", "refused") == 1
     durations = 'segmentql_request_duration_seconds_count{operation="Counted"}'
     assert after[durations] - before.get(durations, 0) == 4
-    assert after["segmentql_requests_under_way"] == 0
+    assert after["segmentql_requests_in_flight"] == 0
 
 
 async def test_operation_names_that_clients_choose_do_not_grow_the_metrics_without_end(
@@ -167,7 +167,7 @@ async def test_metrics_are_shown_without_what_the_database_cannot_tell(
 ) -> None:
     async with serving(servers.settings("nowhere")) as api:
         names = {name.partition("{")[0] for name in await metrics(api)}
-    assert "segmentql_requests_under_way" in names
+    assert "segmentql_requests_in_flight" in names
     assert "segmentql_memberships_due" not in names
 
 

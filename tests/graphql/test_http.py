@@ -64,8 +64,10 @@ REFUSED_DOCUMENTS = (
 
 
 async def post(api: Api, content: bytes, **headers: str) -> httpx.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await api.http.post("/graphql", content=content, headers={"content-type": JSON, **named})
+    with_database = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.http.post(
+        "/graphql", content=content, headers={"content-type": JSON, **with_database}
+    )
 
 
 def only_error(response: httpx.Response) -> Any:

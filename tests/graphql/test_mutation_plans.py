@@ -14,7 +14,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.executor import Request
 from segmentql.graphql.execution.plans import MutationPlan, PlanFallback
-from segmentql.principal import Caller
+from segmentql.principal import Principal
 from segmentql.settings import Settings
 from segmentql.tables import Role
 from tests.conftest import Sql, counted_statements
@@ -136,7 +136,7 @@ async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: S
         INSERT INTO segments (slug, created_at, updated_at) VALUES ('A', now(), now())"""
     )
     hasty = settings.model_copy(update={"statement_timeout_seconds": 1})
-    database = Database(hasty, name="tests", deliver=lambda messages: None)
+    database = Database(hasty, name="tests", publish=lambda messages: None)
     impatient = context_of(database, settings)
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
@@ -153,7 +153,7 @@ async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: S
 async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
     context: Context,
 ) -> None:
-    context.caller = Caller(key_id="key_reader", name="reader", role=Role.READER)
+    context.principal = Principal(key_id="key_reader", name="reader", role=Role.READER)
     document = parse(ADD % "id")
     plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan

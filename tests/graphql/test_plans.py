@@ -156,7 +156,7 @@ async def test_a_statement_that_times_out_is_not_waited_for_twice(
     """And the fields that did not time out are answered."""
     await sql.execute("INSERT INTO users VALUES (1, now())")
     patient = settings.model_copy(update={"statement_timeout_seconds": 1})
-    database = Database(patient, name="tests", deliver=lambda messages: None)
+    database = Database(patient, name="tests", publish=lambda messages: None)
     context = context_of(database, settings)
     query = f"{{ user(id: 1) {{ id }} stuck: user(id: 1) {{ {stuck} }} }}"
     async with sql.transaction():

@@ -76,7 +76,7 @@ async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_re
         assert await slugs(api, NOON + 2 * HOUR - MICROSECOND) == ["GONE"]
         assert await slugs(api, NOON + 2 * HOUR) == []
         assert await agrees_with_history(api) == 3
-        await database.transaction(expiry.end_due)
+        await database.transaction(expiry.expire_due)
         await database.transaction(lambda session: expiry.record_segment_leaves(session, 2))
 
 

@@ -19,7 +19,7 @@ async def history(api: Api) -> list[Any]:
 
 
 async def record_all(database: Database, segment_id: int = 1) -> None:
-    await database.transaction(expiry.end_due)
+    await database.transaction(expiry.expire_due)
     while await database.transaction(
         lambda session: expiry.record_segment_leaves(session, segment_id)
     ):
@@ -112,7 +112,7 @@ async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
     for user_id in range(1, 6):
         await put_in(sql, user_id, "A", joined_at=NOON, expires_at=NOON + HOUR)
     before = [entry["id"] for entry in await history(api)]
-    await database.transaction(lambda session: expiry.end_due(session, rows=2))
+    await database.transaction(lambda session: expiry.expire_due(session, rows=2))
     after = await history(api)
     assert [entry["id"] for entry in after] == before
     assert [e["recordedAt"] is None for e in after[:5]].count(True) == 3

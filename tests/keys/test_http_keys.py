@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds
-from segmentql.adapters.rate_limiter import Rates
+from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
-from segmentql.errors import KeyFlaw, Unauthenticated
+from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.view import GraphQLView, RequestLimits
-from segmentql.principal import Caller
+from segmentql.principal import Principal
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
@@ -120,8 +120,8 @@ async def test_the_page_and_the_probes_are_open(keyed: Api) -> None:
 async def test_the_page_is_told_whether_a_key_is_needed(
     database: Database, storage: Storage
 ) -> None:
-    async def nobody(_: bytes | None) -> Caller:
-        raise Unauthenticated(KeyFlaw.MISSING)
+    async def nobody(_: bytes | None) -> Principal:
+        raise Unauthenticated(AuthenticationFailure.MISSING)
 
     for authenticate, auth in ((nobody, "required"), (None, "off")):
         view = GraphQLView(
@@ -130,7 +130,7 @@ async def test_the_page_is_told_whether_a_key_is_needed(
             storage,
             asyncio.Event(),
             authenticate=authenticate,
-            rates=Rates("redis://127.0.0.1:1", per_second=0),
+            rate_limiter=RateLimiter("redis://127.0.0.1:1", per_second=0),
             request_limits=RequestLimits(
                 body_bytes=1024,
                 requests_in_flight=1,

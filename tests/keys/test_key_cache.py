@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database
-from segmentql.errors import KeyFlaw, Unauthenticated
+from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys import service
-from segmentql.keys.cache import KeyRing
+from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.keys.service import StoredKey
 from segmentql.settings import Settings
@@ -25,27 +25,27 @@ from tests.network_cut import Line
 WHO = "{ viewer { name role keyId } }"
 
 
-class Asked:
+class ScrapedGauge:
     """A ring on a database, and how often each key was asked for by a request."""
 
     def __init__(self, database: Database, **options: int) -> None:
         self.times: Counter[str] = Counter()
         self._load = LoaderRegistry(database, primary=True).get(KeyByPublicId).load
-        self.ring = KeyRing(database, self._lookup, **options)
+        self.cache = ApiKeyCache(database, self._lookup, **options)
 
     async def _lookup(self, public_id: str) -> StoredKey | None:
         self.times[public_id] += 1
         return await self._load(public_id)
 
     async def name(self, token: str) -> str | None:
-        return (await self.ring.caller(bearer(token).encode())).name
+        return (await self.cache.authenticate(bearer(token).encode())).name
 
-    async def flaw(self, token: str) -> KeyFlaw | None:
+    async def failure(self, token: str) -> AuthenticationFailure | None:
         """Why a key is refused; None where it is not."""
         try:
             await self.name(token)
         except Unauthenticated as unauthenticated:
-            return unauthenticated.flaw
+            return unauthenticated.failure
         return None
 
 
@@ -92,8 +92,8 @@ async def test_keys_that_somebody_makes_up_share_statements(keyed: Api, sql: Sql
 @pytest.mark.slow
 async def test_looks_keep_a_key_trusted_without_its_being_asked_for(database: Database) -> None:
     key = await make_key(database, "READER", "ada")
-    asked = Asked(database)
-    async with asked.ring.kept():
+    asked = ScrapedGauge(database)
+    async with asked.cache.running():
         with counted_statements() as statements:
 
             async def looked_often() -> bool:
@@ -108,12 +108,12 @@ async def test_looks_keep_a_key_trusted_without_its_being_asked_for(database: Da
 
 
 async def test_a_process_that_knows_no_key_does_not_look(keyed: Api, database: Database) -> None:
-    asked = Asked(database)
-    async with asked.ring.kept():
+    asked = ScrapedGauge(database)
+    async with asked.cache.running():
         for token in (UNKNOWN, "sgql_bbbbbbbbbbbb_" + "0" * 64):
-            assert await asked.flaw(token) is KeyFlaw.UNKNOWN
-        assert asked.ring._known == {}
-        assert not asked.ring._knows_any.is_set()
+            assert await asked.failure(token) is AuthenticationFailure.UNKNOWN
+        assert asked.cache._entries == {}
+        assert not asked.cache._is_not_empty.is_set()
 
 
 async def accepted_after(apis: list[Api], key: Key, moment: float) -> list[float]:
@@ -154,14 +154,14 @@ async def test_revoking_works_within_a_second_where_looks_fail(
         away = Database(
             guarded.model_copy(update={"database_url": line.url}),
             name="tests",
-            deliver=lambda messages: None,
+            publish=lambda messages: None,
         )
-        ring = KeyRing(away, load)
+        cache = ApiKeyCache(away, load)
         line.cut()
-        async with ring.kept():
+        async with cache.running():
             header = bearer(key.token).encode()
-            assert (await ring.caller(header)).name == "ada"
-            await ring.caller(bearer(other.token).encode())
+            assert (await cache.authenticate(header)).name == "ada"
+            await cache.authenticate(bearer(other.token).encode())
             await until(lambda: line.has_been_tried(2))
             await revoke(database, key)
             revoked = time.monotonic()
@@ -170,14 +170,14 @@ async def test_revoking_works_within_a_second_where_looks_fail(
             async def refused() -> bool:
                 now = time.monotonic()
                 try:
-                    await ring.caller(header)
+                    await cache.authenticate(header)
                 except Unauthenticated as unauthenticated:
-                    return unauthenticated.flaw is KeyFlaw.REVOKED
+                    return unauthenticated.failure is AuthenticationFailure.REVOKED
                 let_in.append(now - revoked)
                 return False
 
             await until(refused)
-            assert (await ring.caller(bearer(other.token).encode())).name == "ada"
+            assert (await cache.authenticate(bearer(other.token).encode())).name == "ada"
         await away.dispose()
     assert max(let_in, default=0) < 1
 
@@ -223,17 +223,20 @@ async def test_only_so_many_keys_are_known_and_the_least_lately_used_go_first(
     database: Database,
 ) -> None:
     keys = [await make_key(database, "READER") for _ in range(3)]
-    asked = Asked(database, max_keys=2)
+    asked = ScrapedGauge(database, max_keys=2)
     for number in (0, 1, 0, 2, 0, 1):
         await asked.name(keys[number].token)
     assert [asked.times[key.public_id] for key in keys] == [1, 2, 1]
-    assert len(asked.ring._known) == 2
+    assert len(asked.cache._entries) == 2
 
 
 def _flaws() -> dict[str, float]:
-    """How many requests were refused so far, by flaw."""
-    name = "segmentql_keys_refused_total"
-    return {flaw: REGISTRY.get_sample_value(name, {"flaw": flaw}) or 0 for flaw in KeyFlaw}
+    """How many requests were refused so far, by reason."""
+    name = "segmentql_authentication_failures_total"
+    return {
+        failure: REGISTRY.get_sample_value(name, {"reason": failure}) or 0
+        for failure in AuthenticationFailure
+    }
 
 
 async def test_what_is_refused_is_counted_by_what_was_wrong(keyed: Api, database: Database) -> None:
@@ -249,7 +252,7 @@ async def test_what_is_refused_is_counted_by_what_was_wrong(keyed: Api, database
         bearer(revoked.token),
     ):
         assert (await ask(keyed, authorization, WHO)).status_code == 401
-    assert {flaw: count - before[flaw] for flaw, count in _flaws().items()} == {
+    assert {failure: count - before[failure] for failure, count in _flaws().items()} == {
         "missing": 1,
         "malformed": 1,
         "unknown": 1,
@@ -281,7 +284,7 @@ async def test_the_last_use_never_goes_back(database: Database, sql: Sql) -> Non
     await sql.execute("UPDATE api_keys SET last_used_at = clock_timestamp() + interval '1 hour'")
     ahead = await last_used(sql, key)
     await database.transaction(
-        lambda session: service.note_uses(session, {key.public_id, "aaaaaaaaaaaa"})
+        lambda session: service.record_last_used(session, {key.public_id, "aaaaaaaaaaaa"})
     )
     assert await last_used(sql, key) == ahead
 
@@ -297,11 +300,11 @@ async def lost(sql: Sql) -> AsyncIterator[None]:
 
 async def test_uses_that_could_not_be_noted_are_noted_later(database: Database, sql: Sql) -> None:
     key = await make_key(database, "READER")
-    asked = Asked(database)
-    async with asked.ring.kept():
+    asked = ScrapedGauge(database)
+    async with asked.cache.running():
         await asked.name(key.token)
         async with lost(sql):
-            await asked.ring._note()
-        assert asked.ring._used == {key.public_id}
+            await asked.cache._flush_last_used()
+        assert asked.cache._used == {key.public_id}
         assert await last_used(sql, key) is None
     assert await last_used(sql, key) is not None

@@ -177,10 +177,10 @@ def _is_unauthenticated(response: Any, who: str) -> None:
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Bearer realm="segmentql"'
     message = {
-        "no key": "An API key is needed: Authorization: Bearer sgql_<id>_<secret>.",
-        "malformed": "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
-        "another scheme": "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
-    }.get(who, "This API key lets nobody in.")
+        "no key": "Send an API key: Authorization: Bearer sgql_<id>_<secret>.",
+        "malformed": "The API key must be sent as Authorization: Bearer sgql_<id>_<secret>.",
+        "another scheme": "The API key must be sent as Authorization: Bearer sgql_<id>_<secret>.",
+    }.get(who, "This API key is not valid.")
     error = {"message": message, "extensions": {"code": "UNAUTHENTICATED"}}
     assert response.json() == {"errors": [error]}
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from segmentql.local.concurrency import together
+from segmentql.local.concurrency import run_concurrently
 
 
 async def test_steps_do_not_wait_for_each_other() -> None:
@@ -13,7 +13,7 @@ async def test_steps_do_not_wait_for_each_other() -> None:
     async def step() -> None:
         await meeting.wait()
 
-    await asyncio.wait_for(together(step(), step(), step()), timeout=30)
+    await asyncio.wait_for(run_concurrently(step(), step(), step()), timeout=30)
 
 
 async def test_where_one_fails_the_others_are_cancelled_and_waited_for() -> None:
@@ -30,7 +30,7 @@ async def test_where_one_fails_the_others_are_cancelled_and_waited_for() -> None
         raise ConnectionError("this one")
 
     with pytest.raises(ConnectionError, match="this one"):
-        await together(long("a"), fails(), long("b"))
+        await run_concurrently(long("a"), fails(), long("b"))
     assert ended == ["a", "b"]
 
 
@@ -44,5 +44,5 @@ async def test_where_all_are_cancelled_none_goes_on() -> None:
             ended.append("a")
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(together(long(), long()), timeout=0.01)
+        await asyncio.wait_for(run_concurrently(long(), long()), timeout=0.01)
     assert ended == ["a", "a"]

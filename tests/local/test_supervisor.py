@@ -332,7 +332,7 @@ async def test_what_an_earlier_run_left_is_stopped_and_nothing_else(tmp_path: Pa
     await earlier.start()
     await bystander.start()
 
-    await ChildProcess(left).stop_strays()
+    await ChildProcess(left).stop_orphans()
 
     assert earlier.exit_status() == -signal.SIGTERM
     assert bystander.exit_status() is None

@@ -49,7 +49,7 @@ def random_change(dice: random.Random) -> dict[str, Any]:
 async def run_out(database: Database, stop: asyncio.Event) -> None:
     """Move ends close, as many workers would see them pass, and tidy, until told to stop."""
     while not stop.is_set():
-        await actors.end_due_memberships(database)
+        await actors.expire_due_memberships(database)
         await asyncio.sleep(0)
 
 
@@ -127,7 +127,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
         await change(partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound)
 
     async def ends_come(_: random.Random) -> None:
-        await actors.end_due_memberships(database)
+        await actors.expire_due_memberships(database)
 
     kinds: list[Callable[[random.Random], Coroutine[Any, Any, None]]] = [
         *[changes] * 12,
@@ -150,7 +150,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
         await actors.record_segment_leaves(database, number)
     assert await lies_of_history(sql) == {}
     async with database.read() as session:
-        assert await expiry.untidied_segments(session) == []
+        assert await expiry.segments_with_unrecorded_leaves(session) == []
 
 
 async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_order(

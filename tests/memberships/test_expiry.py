@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
-from segmentql.local import LocalServers, named
+from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
 from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
@@ -35,7 +35,7 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture
 async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
     """Another session, for locks that stand in the way."""
-    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     yield connection
     await connection.close()
 
@@ -44,8 +44,8 @@ async def members(sql: Sql) -> list[int]:
     return [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships ORDER BY 1, 2")]
 
 
-def end_due(rows: int) -> Callable[[WriteSession], Awaitable[int]]:
-    return partial(expiry.end_due, rows=rows)
+def expire_due(rows: int) -> Callable[[WriteSession], Awaitable[int]]:
+    return partial(expiry.expire_due, rows=rows)
 
 
 def record_leaves(segment_id: int, rows: int) -> Callable[[WriteSession], Awaitable[bool]]:
@@ -62,12 +62,12 @@ async def test_what_is_due_is_ended_at_its_end_and_nothing_else_is(
     await join(sql, 1, segment_id)
     await join(sql, 2, segment_id, ends_in=MINUTE)
     due = await join(sql, 3, segment_id, ends_in=-SECOND)
-    assert await database.transaction(expiry.end_due) == 1
+    assert await database.transaction(expiry.expire_due) == 1
     assert await members(sql) == [1, 2]
     assert [(e.at, e.user_id, e.membership_id, e.cause) for e in (await recorded(sql))[-1:]] == [
         (due["expires_at"], 3, due["id"], "TTL")
     ]
-    assert await database.transaction(expiry.end_due) == 0
+    assert await database.transaction(expiry.expire_due) == 0
 
 
 async def test_what_is_due_is_ended_in_batches_the_oldest_first(
@@ -76,10 +76,10 @@ async def test_what_is_due_is_ended_in_batches_the_oldest_first(
     segment_id = await make_segment(sql, "A")
     for user_id in range(1, 8):
         await join(sql, user_id, segment_id, ends_in=-user_id * MINUTE)
-    assert await database.transaction(end_due(3)) == 3
+    assert await database.transaction(expire_due(3)) == 3
     assert await members(sql) == [1, 2, 3, 4]
-    assert await database.transaction(end_due(3)) == 3
-    assert await database.transaction(end_due(3)) == 1
+    assert await database.transaction(expire_due(3)) == 3
+    assert await database.transaction(expire_due(3)) == 1
     assert await members(sql) == []
     assert await lies_of_history(sql) == {}
 
@@ -88,7 +88,7 @@ async def test_the_actor_goes_on_until_nothing_is_due(sql: Sql, database: Databa
     segment_id = await make_segment(sql, "A")
     await fill(sql, segment_id, expiry.BATCH_ROWS + 10)
     await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
-    await actors.end_due_memberships(database)
+    await actors.expire_due_memberships(database)
     assert await members(sql) == []
     assert await sql.fetchval("SELECT count(*) FROM history") == 2 * (expiry.BATCH_ROWS + 10)
     assert await lies_of_history(sql) == {}
@@ -102,9 +102,9 @@ async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
         await join(sql, user_id, segment_id, ends_in=-SECOND)
     async with other.transaction():
         await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
-        assert await database.transaction(expiry.end_due) == 2
+        assert await database.transaction(expiry.expire_due) == 2
         assert await members(sql) == [2]
-    assert await database.transaction(expiry.end_due) == 1
+    assert await database.transaction(expiry.expire_due) == 1
 
 
 async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Database) -> None:
@@ -114,7 +114,7 @@ async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Data
 
     async def work() -> int:
         total = 0
-        while ended := await database.transaction(end_due(20)):
+        while ended := await database.transaction(expire_due(20)):
             total += ended
         return total
 
@@ -129,12 +129,12 @@ async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
     await make_segment(sql, "A")
     add = partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
     await database.transaction(partial(add, ttl=3 * SECOND))
-    assert sent == [Message(END_DUE_MEMBERSHIPS, delay_seconds=3)]
+    assert sent == [Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=3)]
     await database.transaction(partial(add, ttl=HOUR))
-    await actors.end_due_memberships(database)
+    await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
     await database.transaction(partial(add, on_existing=service.OnExisting.REPLACE))
-    await actors.end_due_memberships(database)
+    await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
     assert [entry.operation for entry in await recorded(sql)] == ["JOINED"]
 
@@ -148,7 +148,7 @@ async def test_an_end_within_a_minute_asks_for_a_message_and_a_later_one_does_no
         await database.transaction(
             partial(service.update_user_segments, user_id=7, add=[slug], remove=[], ttl=ttl)
         )
-    assert sent == [Message(END_DUE_MEMBERSHIPS, delay_seconds=60)]
+    assert sent == [Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=60)]
 
 
 async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_first(
@@ -160,7 +160,7 @@ async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_fi
         partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
     )
     assert (changed.added, changed.extended) == (1, 0)
-    await actors.end_due_memberships(database)
+    await actors.expire_due_memberships(database)
     assert [(e.operation, e.cause, e.membership_id == old["id"]) for e in await recorded(sql)] == [
         ("JOINED", "MANUAL", True),
         ("LEFT", "TTL", True),
@@ -193,7 +193,7 @@ async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_
         await until(partial(_somebody_waits, sql))
         # ... while the second runs out, and a worker comes by.
         await until(partial(_has_run_out, sql, membership["expires_at"]))
-        await database.transaction(expiry.end_due)
+        await database.transaction(expiry.expire_due)
     assert await lies_of_history(sql) == {}
     # The change came before the end, so the membership goes on.
     row = await sql.fetchrow("SELECT id, expires_at FROM memberships WHERE segment_id = 2")
@@ -213,9 +213,9 @@ async def test_ends_of_a_user_who_is_being_changed_are_left_for_later(
     await join(sql, 2, segment_id, ends_in=-SECOND)
     async with other.transaction():
         await other.execute("SELECT FROM users WHERE id = 1 FOR NO KEY UPDATE")
-        assert await database.transaction(expiry.end_due) == 1
+        assert await database.transaction(expiry.expire_due) == 1
         assert await members(sql) == [1]
-    assert await database.transaction(expiry.end_due) == 1
+    assert await database.transaction(expiry.expire_due) == 1
 
 
 # --- Ends with the segment ----------------------------------------------------------------------
@@ -334,7 +334,7 @@ async def test_workers_at_once_record_each_leave_of_a_segment_once(
 
     async def to_do() -> bool:
         async with database.read() as session:
-            return bool(await expiry.untidied_segments(session))
+            return bool(await expiry.segments_with_unrecorded_leaves(session))
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 200
@@ -367,7 +367,7 @@ async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
         deleted_at = await mark_deleted(other, segment_id)
         assert deleted_at < membership["expires_at"]
         await until(partial(_has_run_out, sql, membership["expires_at"]))
-        task = tasks.create_task(database.transaction(expiry.end_due))
+        task = tasks.create_task(database.transaction(expiry.expire_due))
         await until(partial(_waits_or_is_done, sql, task))
     await actors.record_segment_leaves(database, segment_id)
     left = (await recorded(sql))[-1]
@@ -407,15 +407,15 @@ async def test_finds_what_must_be_recorded(sql: Sql, database: Database) -> None
     await join(sql, 2, alive, ends_in=MINUTE)
     assert await actors.find_due(database) == []
     await join(sql, 3, alive, ends_in=-SECOND)
-    assert await actors.find_due(database) == [Message(END_DUE_MEMBERSHIPS)]
+    assert await actors.find_due(database) == [Message(EXPIRE_DUE_MEMBERSHIPS)]
     await join(sql, 4, gone)
     await mark_deleted(sql, gone)
     assert await actors.find_due(database) == [
-        Message(END_DUE_MEMBERSHIPS),
+        Message(EXPIRE_DUE_MEMBERSHIPS),
         Message(RECORD_SEGMENT_LEAVES, (gone,)),
     ]
     async with database.read() as session:
-        due = await expiry.untidied(session)
+        due = await expiry.unrecorded(session)
     assert (due.by_ttl, due.by_segment) == (1, 1)
 
 
@@ -474,7 +474,7 @@ async def test_an_expired_membership_is_over_for_every_read_before_any_worker_ra
     assert (joined["operation"], joined["at"]) == ("JOINED", spelled(membership["joined_at"]))
     assert (await api(READ, asOf=at_the_end))["user"]["past"] == []
 
-    await actors.end_due_memberships(database)
+    await actors.expire_due_memberships(database)
     late = await api(READ, asOf=just_before)
     recorded_at = await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'")
     assert await sql.fetchval("SELECT at FROM history WHERE operation = 'LEFT'") == end

@@ -157,7 +157,7 @@ class Service:
             await actors.record_segment_leaves(self.database, row["id"])
 
     async def tidy_ends(self) -> None:
-        await actors.end_due_memberships(self.database)
+        await actors.expire_due_memberships(self.database)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ async def assert_same_now(model: Model, real: Service) -> None:
     async with real.database.read() as session:
         found = await service.active_by_users(session, USERS)
         counts = await service.member_counts(session, list(model.slugs.values()))
-        excluded = await service.pairs_excluded(
+        excluded = await service.excluded_pairs(
             session, [(user_id, slug) for user_id in USERS for slug in SLUGS]
         )
     for user_id in USERS:

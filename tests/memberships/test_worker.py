@@ -17,14 +17,14 @@ from dramatiq.brokers.stub import StubBroker
 from redis import Redis
 
 from segmentql.adapters.jobs import (
-    END_DUE_MEMBERSHIPS,
+    EXPIRE_DUE_MEMBERSHIPS,
     RECORD_SEGMENT_LEAVES,
+    JobPublisher,
     Message,
-    Sender,
-    declare,
+    register_actors,
     worker_middleware,
 )
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from segmentql.worker import ACTORS, STOP_SECONDS, Runtime
 from tests.conftest import Api, RunWorker, Sql, serving, until
@@ -83,10 +83,10 @@ async def drained(
     settings: Settings,
 ) -> AsyncIterator[Callable[[Sequence[Message]], Awaitable[None]]]:
     """A worker on a stub broker, and what sends it messages and waits until all are done."""
-    sender = Sender(settings.redis_url)
-    runtime = Runtime(settings.model_copy(update={"scheduler": "off"}), sender)
+    publisher = JobPublisher(settings.redis_url)
+    runtime = Runtime(settings.model_copy(update={"scheduler": "off"}), publisher)
     broker = StubBroker(middleware=[*worker_middleware(), runtime])
-    declare(broker, ACTORS, runtime.database)
+    register_actors(broker, ACTORS, runtime.database)
     worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=4)
 
     def drain(messages: Sequence[Message]) -> None:
@@ -101,7 +101,7 @@ async def drained(
         yield lambda messages: asyncio.to_thread(drain, messages)
     finally:
         await asyncio.to_thread(worker.stop)
-        sender.close()
+        publisher.close()
 
 
 async def test_the_actors_record_what_is_due_however_often_they_are_told(
@@ -115,7 +115,7 @@ async def test_the_actors_record_what_is_due_however_often_they_are_told(
     await mark_deleted(sql, gone)
     async with drained(settings) as drain:
         await drain(
-            [Message(END_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (gone,))] * 5
+            [Message(EXPIRE_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (gone,))] * 5
             + [Message(RECORD_SEGMENT_LEAVES, (alive,)), Message(RECORD_SEGMENT_LEAVES, (404,))]
         )
     assert [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships")] == [4]
@@ -135,14 +135,14 @@ async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
     segment_id = await make_segment(sql, "A")
     async with drained(settings) as drain:
         await join(sql, 1, segment_id, ends_in=-SECOND)
-        await drain([Message(END_DUE_MEMBERSHIPS)])
+        await drain([Message(EXPIRE_DUE_MEMBERSHIPS)])
         killed = await sql.fetch(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE application_name = 'segmentql worker'"
         )
         assert len(killed) >= 1
         await join(sql, 2, segment_id, ends_in=-SECOND)
-        await drain([Message(END_DUE_MEMBERSHIPS)])
+        await drain([Message(EXPIRE_DUE_MEMBERSHIPS)])
     assert await tidied(sql)
 
 
@@ -168,7 +168,7 @@ async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
     redis = Redis.from_url(settings.redis_url)
 
     async def message_waits() -> bool:
-        return redis.llen("dramatiq:ends.DQ") == 1
+        return redis.llen("dramatiq:expiry.DQ") == 1
 
     async with serving(settings) as api:
         await add(api, 7, "A", ttl_seconds=3)
@@ -456,7 +456,7 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
         assert clients.codes() == {"UNAVAILABLE"}
         assert clients.longest_seconds < settings.statement_timeout_seconds + 2
 
-        fresh = await asyncpg.connect(named(servers.superuser_url, "run"))
+        fresh = await asyncpg.connect(with_database(servers.superuser_url, "run"))
         back = await clock(fresh)
         await until(partial(_left, fresh, 1))
     left = await fresh.fetchrow("SELECT * FROM history WHERE user_id = 1 AND operation = 'LEFT'")

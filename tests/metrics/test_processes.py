@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import Response
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.metrics_endpoint import exposition
+from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, environment, until
@@ -40,7 +40,7 @@ def test_the_dead_have_nothing_in_use_but_what_they_counted_stays(
         )
         assert died.returncode == -9
     assert list(tmp_path.glob("gauge_livesum_*.db"))
-    told: Response = exposition(settings.model_copy(update={"metrics_dir": tmp_path}))
+    told: Response = metrics_response(settings.model_copy(update={"metrics_dir": tmp_path}))
     assert b'segmentql_joins_total{cause="MANUAL"} 10.0\n' in told.body
     assert b"segmentql_pool_connections_used{" not in told.body
     assert list(tmp_path.glob("gauge_livesum_*.db")) == []

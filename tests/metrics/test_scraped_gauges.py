@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from segmentql.adapters.database import EXACT_ROWS, Database, rows_about
+from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_SECONDS, MAX_SLUGS
 from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
@@ -29,14 +29,18 @@ async def test_it_counts_what_is_stored(api: Api, sql: Sql) -> None:
 
 
 async def test_many_rows_are_estimated(database: Database, sql: Sql) -> None:
-    await store_users(sql, EXACT_ROWS + 50_000)
+    await store_users(sql, EXACT_COUNT_LIMIT + 50_000)
     await sql.execute("VACUUM (ANALYZE) users")
     async with database.read() as session:
-        assert await rows_about(session, "users") == pytest.approx(EXACT_ROWS + 50_000, rel=0.02)
+        assert await estimate_row_count(session, "users") == pytest.approx(
+            EXACT_COUNT_LIMIT + 50_000, rel=0.02
+        )
     # What was analyzed is out of date; the size of the table tells.
-    await store_users(sql, 150_000, first=EXACT_ROWS + 50_001)
+    await store_users(sql, 150_000, first=EXACT_COUNT_LIMIT + 50_001)
     async with database.read() as session:
-        assert await rows_about(session, "users") == pytest.approx(EXACT_ROWS + 200_000, rel=0.05)
+        assert await estimate_row_count(session, "users") == pytest.approx(
+            EXACT_COUNT_LIMIT + 200_000, rel=0.05
+        )
 
 
 async def test_an_end_that_nobody_records_grows_old(api: Api, sql: Sql) -> None:
@@ -100,7 +104,7 @@ async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
     await change(api, 1, add=["soon"], ttlSeconds=50)
     await api('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
 
-    expected = {'queue="ends",state="delayed"': 1, 'queue="tidying",state="ready"': 1}
+    expected = {'queue="expiry",state="delayed"': 1, 'queue="cleanup",state="ready"': 1}
 
     async def told() -> bool:
         lengths = of(await samples(api.http), "segmentql_queue_messages")

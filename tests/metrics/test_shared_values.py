@@ -12,7 +12,7 @@ import structlog
 from starlette.responses import Response
 
 from segmentql import shared_metrics
-from segmentql.adapters.metrics_endpoint import exposition
+from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
 from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
@@ -37,12 +37,12 @@ import sys
 import tempfile
 from pathlib import Path
 from segmentql import logs
-from segmentql.adapters.metrics_endpoint import exposition
+from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.settings import Settings
 settings = Settings(_env_file=None)
 logs.configure(settings)
 metrics.JOINS.labels("MANUAL").inc(0)
-sys.stdout.buffer.write(exposition(settings).body)
+sys.stdout.buffer.write(metrics_response(settings).body)
 """
 
 
@@ -72,7 +72,7 @@ def values_of(file: ReservedFile) -> list[tuple[str, float]]:
 
 
 def exposed(settings: Settings, folder: Path) -> bytes:
-    response: Response = exposition(settings.model_copy(update={"metrics_dir": folder}))
+    response: Response = metrics_response(settings.model_copy(update={"metrics_dir": folder}))
     return bytes(response.body)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.reports.actors import Desk
+from segmentql.reports.actors import ReportContext
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
 from tests.operations import make_segments
@@ -25,8 +25,8 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 @pytest.fixture
-async def desk(database: Database, storage: Storage) -> Desk:
-    return Desk(database, storage, retention_days=30)
+async def report_context(database: Database, storage: Storage) -> ReportContext:
+    return ReportContext(database, storage, retention_days=30)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from segmentql.reports.actors import Desk, make_report
+from segmentql.reports.actors import ReportContext, make_report
 from tests.back_dating import contents, was_in
 from tests.conftest import Api, Sql, until
 from tests.operations import create_user, delete_user, make_segments, moment
@@ -29,7 +29,9 @@ async def someones_march(api: Api, sql: Sql) -> None:
     await was_in(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
 
 
-async def test_a_report_is_queued_and_then_made(api: Api, someones_march: None, desk: Desk) -> None:
+async def test_a_report_is_queued_and_then_made(
+    api: Api, someones_march: None, report_context: ReportContext
+) -> None:
     payload = await create_report(api, userId="7", year=2024, month=3)
     queued = payload["report"]
     assert payload["errors"] == []
@@ -48,7 +50,7 @@ async def test_a_report_is_queued_and_then_made(api: Api, someones_march: None, 
         "fileName": "segments-7-2024-03.csv",
         "downloadUrl": None,
     }
-    await make_report(desk, number(queued["id"]))
+    await make_report(report_context, number(queued["id"]))
     ready = await report(api, queued["id"])
     assert ready == {
         **queued,
@@ -62,10 +64,10 @@ async def test_a_report_is_queued_and_then_made(api: Api, someones_march: None, 
 
 
 async def test_the_link_downloads_the_exact_bytes_as_a_named_file(
-    api: Api, someones_march: None, desk: Desk
+    api: Api, someones_march: None, report_context: ReportContext
 ) -> None:
     made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(desk, number(made["id"]))
+    await make_report(report_context, number(made["id"]))
     link = (await report(api, made["id"]))["downloadUrl"]
     async with httpx.AsyncClient() as client:
         answer = await client.get(link)
@@ -76,10 +78,10 @@ async def test_the_link_downloads_the_exact_bytes_as_a_named_file(
 
 
 async def test_a_link_is_signed_anew_at_each_read_and_never_stored(
-    api: Api, sql: Sql, someones_march: None, desk: Desk
+    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
 ) -> None:
     made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(desk, number(made["id"]))
+    await make_report(report_context, number(made["id"]))
     link = (await report(api, made["id"]))["downloadUrl"]
     kept = str(await contents(sql))
     assert link not in kept
@@ -88,11 +90,11 @@ async def test_a_link_is_signed_anew_at_each_read_and_never_stored(
 
 
 async def test_keys_in_the_store_cannot_be_guessed(
-    api: Api, sql: Sql, someones_march: None, desk: Desk
+    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
 ) -> None:
     for _ in range(2):
         made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-        await make_report(desk, number(made["id"]))
+        await make_report(report_context, number(made["id"]))
     first, second = [row[0] for row in await sql.fetch("SELECT object_key FROM reports")]
     assert first != second
     async with httpx.AsyncClient() as client:
@@ -101,11 +103,11 @@ async def test_keys_in_the_store_cannot_be_guessed(
 
 
 async def test_the_answer_waits_until_the_report_is_ready(
-    api: Api, sql: Sql, someones_march: None, desk: Desk
+    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
 ) -> None:
     asking = asyncio.create_task(create_report(api, userId="7", year=2024, month=3, waitSeconds=60))
     await until(lambda: sql.fetchval("SELECT count(*) FROM reports"))
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     ready = (await asking)["report"]
     assert ready["status"] == "READY"
     assert ready["downloadUrl"]
@@ -117,7 +119,7 @@ async def test_the_answer_does_not_wait_beyond_the_wait(api: Api, someones_march
 
 
 async def test_a_report_of_all_users_is_named_so(
-    api: Api, someones_march: None, desk: Desk
+    api: Api, someones_march: None, report_context: ReportContext
 ) -> None:
     made = (await create_report(api, userId=None, year=2024, month=3))["report"]
     assert (made["userId"], made["user"]) == (None, None)
@@ -125,11 +127,11 @@ async def test_a_report_of_all_users_is_named_so(
 
 
 async def test_a_deleted_user_can_still_be_reported(
-    api: Api, someones_march: None, desk: Desk
+    api: Api, someones_march: None, report_context: ReportContext
 ) -> None:
     await delete_user(api, 7)
     made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(desk, number(made["id"]))
+    await make_report(report_context, number(made["id"]))
     ready = await report(api, made["id"])
     assert (ready["userId"], ready["user"], ready["rowCount"]) == ("7", None, 2)
 

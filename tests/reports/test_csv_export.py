@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.reports.csv_export import Contents, Csv
+from segmentql.reports.csv_export import Csv, ReportScope
 from tests.back_dating import MICROSECOND, delete_segment_at, put_in, was_in
 from tests.conftest import Api, Sql, until
 from tests.operations import make_segments
@@ -21,19 +21,19 @@ APRIL = datetime(2024, 4, 1, tzinfo=UTC)
 HEADER = "user_id,segment_slug,operation,executed_at"
 
 
-async def written(database: Database, contents: Contents) -> bytes:
+async def written(database: Database, scope: ReportScope) -> bytes:
     async with database.long_read(seconds=30) as session:
-        csv = Csv(session, contents)
+        csv = Csv(session, scope)
         whole = b"".join([chunk async for chunk in csv.chunks()])
         assert csv.rows == whole.count(b"\n") - 1
-        assert csv.rows == await contents.count(session)
+        assert csv.rows == await scope.count(session)
     return whole
 
 
 async def lines(
     database: Database, *, year: int = 2024, month: int = 3, user_id: int | None = None
 ) -> list[str]:
-    text = (await written(database, Contents(year, month, user_id))).decode()
+    text = (await written(database, ReportScope(year, month, user_id))).decode()
     assert text.endswith("\n")
     header, *rows = text.removesuffix("\n").split("\n")
     assert header == HEADER
@@ -41,8 +41,8 @@ async def lines(
 
 
 async def test_a_month_without_history_is_the_header_alone(database: Database) -> None:
-    assert await written(database, Contents(2024, 3, None)) == f"{HEADER}\n".encode()
-    assert await written(database, Contents(2024, 3, 1)) == f"{HEADER}\n".encode()
+    assert await written(database, ReportScope(2024, 3, None)) == f"{HEADER}\n".encode()
+    assert await written(database, ReportScope(2024, 3, 1)) == f"{HEADER}\n".encode()
 
 
 async def test_moments_are_in_utc_truncated_to_the_second(
@@ -137,7 +137,7 @@ async def test_a_report_reads_only_its_months_partition(database: Database, sql:
     year, number = map(int, month.split("-"))
     await sql.execute("SELECT make_history_partitions(now()::date, 3)")
     for user_id in (None, 1):
-        statement, arguments = Contents(year, number, user_id).statement()
+        statement, arguments = ReportScope(year, number, user_id).statement()
         plan = await sql.fetch(f"EXPLAIN {statement}", *arguments)
         partition = f"history_{year:04}_{number:02}"
         read = re.findall(r"Scan.* on (history\w*)", "\n".join(row[0] for row in plan))
@@ -161,7 +161,7 @@ async def test_a_report_is_one_state_of_the_database(
     """Its reader is slow; what is written meanwhile is in another report."""
     await make_segments(api, "b")
     async with database.long_read(seconds=30) as session:
-        csv = Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()
+        csv = Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()
         chunks = [await anext(csv)]
         await until(lambda: _held_up(sql))
         await was_in(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
@@ -194,7 +194,7 @@ async def test_who_stops_reading_stops_the_database(database: Database, sql: Sql
 async def _read_slowly(database: Database, *, seconds: float, sql: Sql, meanwhile: str) -> None:
     async with (
         database.long_read(seconds=seconds) as session,
-        aclosing(Csv(session, Contents(2024, 3, None)).chunks()) as chunks,
+        aclosing(Csv(session, ReportScope(2024, 3, None)).chunks()) as chunks,
     ):
         async for _ in chunks:
             await sql.execute(meanwhile)
@@ -230,7 +230,7 @@ async def test_what_goes_wrong_with_the_reader_is_not_taken_for_the_databases_fa
 async def _read_one_chunk_and_wait(database: Database) -> None:
     async with (
         database.long_read(seconds=30) as session,
-        aclosing(Csv(session, Contents(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
+        aclosing(Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
     ):
         async for _ in chunks:
             await asyncio.Event().wait()

@@ -12,11 +12,11 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreRefused
 from segmentql.reports import generation
 from segmentql.reports.actors import (
-    Desk,
+    ReportContext,
     find_due,
-    keep_house,
     make_report,
     remove_old_reports,
+    schedule_cleanup,
     seconds_to_next,
 )
 from tests.conftest import Api, Sql
@@ -39,17 +39,17 @@ async def keys(storage: Storage) -> set[str]:
     return {found["Key"] for found in listed.get("Contents", [])}
 
 
-def elsewhere(desk: Desk, **changes: Any) -> Storage:
+def elsewhere(report_context: ReportContext, **changes: Any) -> Storage:
     """The store as somebody sees it whose settings are other than the desk's."""
-    settings = desk.database._settings
+    settings = report_context.database._settings
     return Storage(settings.model_copy(update=changes))
 
 
 async def test_a_large_report_goes_in_parts(
-    api: Api, sql: Sql, many_joins: None, desk: Desk
+    api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
     await ask(api)
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     made = await row(sql)
     assert (made["status"], made["row_count"], made["tries"]) == ("READY", ROWS, 1)
     assert made["size_bytes"] > 12_000_000
@@ -67,20 +67,24 @@ async def test_a_large_report_goes_in_parts(
     ],
 )
 async def test_what_the_store_refuses_is_tried_again_and_then_told_to_people(
-    api: Api, sql: Sql, desk: Desk, sent: list[Message], case: tuple[dict[str, str], str]
+    api: Api,
+    sql: Sql,
+    report_context: ReportContext,
+    sent: list[Message],
+    case: tuple[dict[str, str], str],
 ) -> None:
     changes, reason = case
-    storage = elsewhere(desk, **changes)
-    desk = replace(desk, storage=storage)
+    storage = elsewhere(report_context, **changes)
+    report_context = replace(report_context, storage=storage)
     await ask(api)
-    for tries in range(1, generation.MAX_REFUSED):
-        await make_report(desk, 1)
+    for tries in range(1, generation.MAX_STORE_REJECTIONS):
+        await make_report(report_context, 1)
         made = await row(sql)
         assert (made["status"], made["tries"], made["failure"]) == ("QUEUED", tries, None)
         await sql.execute("UPDATE reports SET touched_at = now()")  # the wait is over
     delays = [message.delay_seconds for message in sent if message.job == MAKE_REPORT]
     assert delays == [1, 2, 4, 8]
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     told = await report(api, "rep_1")
     assert (told["status"], told["failure"], told["downloadUrl"]) == ("FAILED", reason, None)
     assert told["finishedAt"]
@@ -88,34 +92,34 @@ async def test_what_the_store_refuses_is_tried_again_and_then_told_to_people(
 
 
 async def test_a_try_that_failed_is_not_repeated_before_its_time(
-    api: Api, sql: Sql, desk: Desk
+    api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
-    storage = elsewhere(desk, s3_bucket="no-such-bucket")
-    desk = replace(desk, storage=storage)
+    storage = elsewhere(report_context, s3_bucket="no-such-bucket")
+    report_context = replace(report_context, storage=storage)
     await ask(api)
-    await make_report(desk, 1)
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
+    await make_report(report_context, 1)
     assert (await row(sql))["tries"] == 1
     await storage.close()
 
 
 async def test_a_cancelled_try_leaves_nothing_and_is_made_up_for(
-    api: Api, sql: Sql, many_joins: None, desk: Desk
+    api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
     await ask(api)
-    before = await keys(desk.storage)
-    making_it = asyncio.create_task(make_report(desk, 1))
-    while not await _upload_under_way(desk.storage):
+    before = await keys(report_context.storage)
+    making_it = asyncio.create_task(make_report(report_context, 1))
+    while not await _upload_under_way(report_context.storage):
         assert not making_it.done()
     making_it.cancel()
     with pytest.raises(asyncio.CancelledError):
         await making_it
-    assert await keys(desk.storage) == before
-    assert not await _upload_under_way(desk.storage)
+    assert await keys(report_context.storage) == before
+    assert not await _upload_under_way(report_context.storage)
     made = await row(sql)
     assert (made["status"], made["tries"]) == ("QUEUED", 1)
     await sql.execute("UPDATE reports SET touched_at = now()")
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     assert (await row(sql))["status"] == "READY"
 
 
@@ -126,87 +130,101 @@ async def _upload_under_way(storage: Storage) -> bool:
 
 
 async def test_what_a_dead_worker_left_is_taken_back_by_the_next_try(
-    api: Api, sql: Sql, many_joins: None, desk: Desk
+    api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
     await ask(api)
-    this = await desk.database.transaction(lambda session: generation.claim(session, 1))
-    assert this is not None
-    client = await desk.storage._s3.client()
+    attempt = await report_context.database.transaction(
+        lambda session: generation.claim(session, 1)
+    )
+    assert attempt is not None
+    client = await report_context.storage._s3.client()
     await client.create_multipart_upload(
-        Bucket=desk.storage._bucket,
-        Key=this.object_key,
+        Bucket=report_context.storage._bucket,
+        Key=attempt.object_key,
     )
     # While it may be alive, nobody else takes the report.
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     assert (await row(sql))["tries"] == 1
     await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
-    assert await find_due(desk.database) == [Message(MAKE_REPORT, (1,))]
-    await make_report(desk, 1)
+    assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
+    await make_report(report_context, 1)
     made = await row(sql)
     assert (made["status"], made["tries"], made["row_count"]) == ("READY", 2, ROWS)
-    assert made["object_key"] != this.object_key
-    assert not await _upload_under_way(desk.storage)
+    assert made["object_key"] != attempt.object_key
+    assert not await _upload_under_way(report_context.storage)
 
 
-async def test_who_lost_the_report_makes_nothing_known(api: Api, sql: Sql, desk: Desk) -> None:
+async def test_who_lost_the_report_makes_nothing_known(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
     await ask(api)
-    first = await desk.database.transaction(lambda session: generation.claim(session, 1))
+    first = await report_context.database.transaction(lambda session: generation.claim(session, 1))
     await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
-    second = await desk.database.transaction(lambda session: generation.claim(session, 1))
+    second = await report_context.database.transaction(lambda session: generation.claim(session, 1))
     assert first is not None
     assert second is not None
     assert second.number == 2
-    late = await desk.database.transaction(
+    late = await report_context.database.transaction(
         lambda session: generation.finish(session, first, row_count=1, size_bytes=1)
     )
     assert late is False
-    assert not await desk.database.transaction(lambda session: generation.touch(session, first))
-    await desk.database.transaction(
+    assert not await report_context.database.transaction(
+        lambda session: generation.heartbeat(session, first)
+    )
+    await report_context.database.transaction(
         lambda session: generation.fail(session, first, reason="too late")
     )
     made = await row(sql)
     assert (made["status"], made["object_key"]) == ("RUNNING", second.object_key)
 
 
-async def test_a_worker_that_dies_every_time_is_a_failure(api: Api, sql: Sql, desk: Desk) -> None:
+async def test_a_worker_that_dies_every_time_is_a_failure(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
     await ask(api)
-    for _ in range(generation.MAX_TRIES):
-        await desk.database.transaction(lambda session: generation.claim(session, 1))
+    for _ in range(generation.MAX_ATTEMPTS):
+        await report_context.database.transaction(lambda session: generation.claim(session, 1))
         await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     told = await report(api, "rep_1")
     assert (told["status"], told["failure"]) == ("FAILED", "the worker died in each of 8 tries")
 
 
-async def test_a_report_whose_message_was_lost_is_found(api: Api, sql: Sql, desk: Desk) -> None:
+async def test_a_report_whose_message_was_lost_is_found(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
     await ask(api)
-    assert await find_due(desk.database) == []  # its message is on the way
+    assert await find_due(report_context.database) == []  # its message is on the way
     await sql.execute("UPDATE reports SET touched_at = now() - interval '2 s'")
-    assert await find_due(desk.database) == [Message(MAKE_REPORT, (1,))]
-    await make_report(desk, 1)
-    assert await find_due(desk.database) == []
+    assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
+    await make_report(report_context, 1)
+    assert await find_due(report_context.database) == []
 
 
-async def test_the_scheduler_learns_when_a_report_is_due(api: Api, sql: Sql, desk: Desk) -> None:
-    assert await seconds_to_next(desk.database) is None
+async def test_the_scheduler_learns_when_a_report_is_due(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
+    assert await seconds_to_next(report_context.database) is None
     await ask(api)
-    seconds = await seconds_to_next(desk.database)
+    seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
     assert seconds <= 1
-    await desk.database.transaction(lambda session: generation.claim(session, 1))
-    seconds = await seconds_to_next(desk.database)
+    await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
     assert 1 < seconds <= generation.STALE_SECONDS
     await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
-    await make_report(desk, 1)
-    assert await seconds_to_next(desk.database) is None
+    await make_report(report_context, 1)
+    assert await seconds_to_next(report_context.database) is None
 
 
-async def test_old_reports_and_their_files_are_removed(api: Api, sql: Sql, desk: Desk) -> None:
+async def test_old_reports_and_their_files_are_removed(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
     for report_id in (1, 2):
         await ask(api)
-        await make_report(desk, report_id)
-    assert await keep_house(desk.database) == [Message(REMOVE_OLD_REPORTS)]
+        await make_report(report_context, report_id)
+    assert await schedule_cleanup(report_context.database) == [Message(REMOVE_OLD_REPORTS)]
     await sql.execute(
         "UPDATE reports SET created_at = now() - $1::interval WHERE id = 1",
         timedelta(days=30, seconds=1),
@@ -216,22 +234,24 @@ async def test_old_reports_and_their_files_are_removed(api: Api, sql: Sql, desk:
         timedelta(days=29, hours=23),
     )
     removed_key = await sql.fetchval("SELECT object_key FROM reports WHERE id = 1")
-    assert removed_key in await keys(desk.storage)
-    await remove_old_reports(desk)
+    assert removed_key in await keys(report_context.storage)
+    await remove_old_reports(report_context)
     assert await report(api, "rep_1") is None
     kept = await report(api, "rep_2")
     assert kept["status"] == "READY"
     ((kept_key,),) = await sql.fetch("SELECT object_key FROM reports")
-    assert kept_key in await keys(desk.storage)
-    assert removed_key not in await keys(desk.storage)
+    assert kept_key in await keys(report_context.storage)
+    assert removed_key not in await keys(report_context.storage)
 
 
-async def test_what_cannot_be_removed_is_not_forgotten(api: Api, sql: Sql, desk: Desk) -> None:
+async def test_what_cannot_be_removed_is_not_forgotten(
+    api: Api, sql: Sql, report_context: ReportContext
+) -> None:
     await ask(api)
-    await make_report(desk, 1)
+    await make_report(report_context, 1)
     await sql.execute("UPDATE reports SET created_at = now() - interval '31 days'")
-    storage = elsewhere(desk, s3_secret_key="wrong")
+    storage = elsewhere(report_context, s3_secret_key="wrong")
     with pytest.raises(StoreRefused):
-        await remove_old_reports(replace(desk, storage=storage))
+        await remove_old_reports(replace(report_context, storage=storage))
     assert await sql.fetchval("SELECT count(*) FROM reports") == 1
     await storage.close()

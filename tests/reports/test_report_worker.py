@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from segmentql.adapters.storage import Storage
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.reports import generation
 from segmentql.settings import Settings
 from tests.back_dating import was_in
@@ -131,7 +131,7 @@ async def test_a_file_whose_worker_was_killed_before_it_told_of_it_is_taken_back
     run_worker: RunWorker,
 ) -> None:
     shown = await keys(storage)
-    other = await asyncpg.connect(named(servers.superuser_url, "run"))
+    other = await asyncpg.connect(with_database(servers.superuser_url, "run"))
 
     async def is_stored() -> bool:
         return await keys(storage) != shown
@@ -213,7 +213,7 @@ async def test_a_store_that_stays_away_is_told_as_the_reason(
             await until(lambda: has_been_tried(sql))
             # The next try is the last: rows are moved, and nobody waits for the ones between.
             await sql.execute(
-                "UPDATE reports SET tries = $1 WHERE status = 'QUEUED'", generation.MAX_TRIES - 1
+                "UPDATE reports SET tries = $1 WHERE status = 'QUEUED'", generation.MAX_ATTEMPTS - 1
             )
             await until(lambda: is_finished(sql))
         finally:

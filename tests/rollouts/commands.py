@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
-from segmentql.memberships.actors import end_due_memberships
+from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
@@ -161,7 +161,7 @@ class UpdateMemberships:
     on_existing: OnExisting = OnExisting.EXTEND
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        model.store([self.user_id], named={*self.add, *self.remove})
+        model.store([self.user_id], with_database={*self.add, *self.remove})
         end = None if self.ttl is None else steps_later(model.now, self.ttl)
         for slug in self.add:
             model.segments[slug].add(self.user_id, model.now, end, self.on_existing)
@@ -227,7 +227,7 @@ class PassTime:
 @dataclass(frozen=True)
 class RecordExpiry:
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        await end_due_memberships(real.database)
+        await expire_due_memberships(real.database)
 
 
 async def assert_exact(model: Model, real: ServiceUnderTest, segment: Segment) -> None:

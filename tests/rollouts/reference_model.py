@@ -245,13 +245,13 @@ class Model:
     users: dict[int, int] = field(default_factory=dict)
     arrivals: int = 0
 
-    def store(self, user_ids: Iterable[int], *, named: Collection[str] = ()) -> None:
+    def store(self, user_ids: Iterable[int], *, with_database: Collection[str] = ()) -> None:
         for user_id in user_ids:
             if user_id not in self.users:
                 self.arrivals += 1
                 self.users[user_id] = self.arrivals
                 for slug, segment in self.segments.items():
-                    if slug not in named:
+                    if slug not in with_database:
                         segment.insert_user(user_id, self.now)
 
     def delete(self, user_id: int) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import (
     ADVANCE_ROLLOUT,
-    END_DUE_MEMBERSHIPS,
+    EXPIRE_DUE_MEMBERSHIPS,
     START_ROLLOUT_STAGE,
     Message,
 )
@@ -48,7 +48,7 @@ async def test_only_events_within_a_minute_get_delayed_messages(
         Message(ADVANCE_ROLLOUT, (segment_id,)),
         Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=waits[0]),
         Message(START_ROLLOUT_STAGE, (segment_id,), delay_seconds=waits[1]),
-        Message(END_DUE_MEMBERSHIPS, delay_seconds=waits[2]),
+        Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=waits[2]),
     ]
     sent.clear()
     far = [stage(20, after=61 * SECOND), stage(30, after=HOUR)]

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.sampling import rollout_hash_v1
 from segmentql.settings import Settings
@@ -29,7 +29,7 @@ from tests.timeline import lies_of_history, make_segment
 @pytest.fixture
 async def as_service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
     """A connection as the service's role, which cannot write history or own triggers."""
-    connection = await asyncpg.connect(named(servers.service_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.service_url, "run"))
     yield connection
     await connection.close()
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.local import LocalServers, named
+from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import find_due_rollouts
 from segmentql.users.service import create_user
@@ -32,14 +32,14 @@ from tests.timeline import lies_of_history, make_segment
 @pytest.fixture
 async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
     """Another session, for uncommitted changes."""
-    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     yield connection
     await connection.close()
 
 
 @pytest.fixture
 async def third(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
-    connection = await asyncpg.connect(named(servers.superuser_url, "run"))
+    connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     yield connection
     await connection.close()
 

@@ -137,7 +137,7 @@ async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
         dice = random.Random(number)  # noqa: S311
         while not over.is_set():
             await advance_rollout(database, dice.choice(list(segments.values())))
-            await membership_actors.end_due_memberships(database)
+            await membership_actors.expire_due_memberships(database)
 
     workers = [asyncio.create_task(worker(number)) for number in range(3)]
     await asyncio.gather(*(Crowd(database).one(number, times=100) for number in range(7)))

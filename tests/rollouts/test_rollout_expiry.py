@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, END_DUE_MEMBERSHIPS, Message
+from segmentql.adapters.jobs import ADVANCE_ROLLOUT, EXPIRE_DUE_MEMBERSHIPS, Message
 from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.service import OnExisting
 from segmentql.rollouts.actors import advance_rollout
@@ -98,7 +98,7 @@ async def test_plan_without_expiry_keeps_members_of_an_expiring_plan(
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     await let_pass(sql, HOUR)
-    await membership_actors.end_due_memberships(database)
+    await membership_actors.expire_due_memberships(database)
     assert set(await members(sql, segment_id)) == set(users)
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 10}
 
@@ -125,7 +125,7 @@ async def test_expired_rollout_has_no_members_and_adds_none(sql: Sql, database: 
     await store_users(sql, 10, first=11)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "MANUAL"}
-    await membership_actors.end_due_memberships(database)
+    await membership_actors.expire_due_memberships(database)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "MANUAL"}
     left = [entry for entry in await recorded(sql) if entry.cause == "TTL"]
@@ -193,7 +193,7 @@ async def test_expiry_before_its_chunk_ends_members_at_the_chunk(
     await advance_rollout(database, segment_id)
     end = await clock(sql)
     assert await members(sql, segment_id) == {4: "MANUAL", 5: "MANUAL"}
-    await membership_actors.end_due_memberships(database)
+    await membership_actors.expire_due_memberships(database)
     left = [e for e in await recorded(sql) if (e.operation, e.cause) == ("LEFT", "TTL")]
     assert [entry.user_id for entry in left] == [1, 2, 3, 6]
     (at,) = {entry.at for entry in left}
@@ -233,5 +233,5 @@ async def test_finished_pass_enqueues_the_expiry_of_its_members(
     sent.clear()
     await advance_rollout(database, segment_id)
     (message,) = sent
-    assert message.job == END_DUE_MEMBERSHIPS
+    assert message.job == EXPIRE_DUE_MEMBERSHIPS
     assert 0 < message.delay_seconds < 30

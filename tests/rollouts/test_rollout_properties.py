@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
-from segmentql.memberships.actors import end_due_memberships
+from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.service import OnExisting
 from tests.conftest import Sql, empty_tables
 from tests.rollouts.commands import (
@@ -128,7 +128,7 @@ async def assert_same_state(model: Model, real: ServiceUnderTest) -> None:
 
 async def assert_same_history(model: Model, real: ServiceUnderTest) -> None:
     """Check that the history of every user equals that of the model."""
-    await end_due_memberships(real.database)
+    await expire_due_memberships(real.database)
     entries = await recorded(real.sql)
     for segment in model.segments.values():
         for user_id in USERS:

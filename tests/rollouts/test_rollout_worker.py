@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from redis import Redis
 
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Job, Message, Sender
-from segmentql.local import LocalServers, named
+from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Job, JobPublisher, Message
+from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until
@@ -48,7 +48,7 @@ FEW = 2_000
 @pytest.fixture
 def url(servers: LocalServers) -> str:
     """The superuser's URL of this run's database."""
-    return named(servers.superuser_url, "run")
+    return with_database(servers.superuser_url, "run")
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ async def messages_wait(redis: Redis, job: Job, number: int, *, delayed: bool = 
 
 def send(settings: Settings, messages: Sequence[Message]) -> None:
     """Send extra messages; Redis has stored them when this returns."""
-    sender = Sender(settings.redis_url)
-    sender.deliver(messages)
-    sender.close()
+    publisher = JobPublisher(settings.redis_url)
+    publisher.publish(messages)
+    publisher.close()
 
 
 async def only_one_is_unfinished(redis: Redis, job: Job) -> bool:

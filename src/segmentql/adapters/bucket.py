@@ -35,7 +35,7 @@ async def check(s3: S3, bucket: str) -> datetime:
     """
     client = await s3.client()
     # Not by a HEAD of the bucket: its answer has no room for a reason.
-    page = await s3.asked(client.list_objects_v2(Bucket=bucket, MaxKeys=1))
+    page = await s3.call(client.list_objects_v2(Bucket=bucket, MaxKeys=1))
     return clock(page["ResponseMetadata"])
 
 
@@ -62,7 +62,7 @@ async def _make(s3: S3, store: StoreSettings) -> None:
     place: Any = {"CreateBucketConfiguration": {"LocationConstraint": store.region}}
     options = {} if store.region == FIRST_REGION else place
     try:
-        await s3.asked(client.create_bucket(Bucket=store.bucket, **options))
+        await s3.call(client.create_bucket(Bucket=store.bucket, **options))
     except StoreRefused as refused:
         if refused.code not in _TAKEN:  # by one of us a moment ago, or else `check` refuses
             raise
@@ -96,7 +96,7 @@ async def _set_lifecycle(s3: S3, bucket: str, expire_days: int) -> None:
 async def _rules(s3: S3, bucket: str) -> "list[LifecycleRuleOutputTypeDef]":
     client = await s3.client()
     try:
-        found = await s3.asked(client.get_bucket_lifecycle_configuration(Bucket=bucket))
+        found = await s3.call(client.get_bucket_lifecycle_configuration(Bucket=bucket))
     except StoreRefused as refused:
         if refused.code != _NO_LIFECYCLE:
             raise
@@ -106,7 +106,7 @@ async def _rules(s3: S3, bucket: str) -> "list[LifecycleRuleOutputTypeDef]":
 
 async def _put_rules(s3: S3, bucket: str, rules: "list[LifecycleRuleOutputTypeDef]") -> None:
     client = await s3.client()
-    await s3.asked(
+    await s3.call(
         client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": rules}
         )

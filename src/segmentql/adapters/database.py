@@ -22,7 +22,7 @@ from segmentql import metrics
 from segmentql.adapters.connections import driver_error, probe_engine
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.jobs import Message
-from segmentql.errors import NotAnswering, OutcomeUnknown, SegmentQLError, TimedOut, Unavailable
+from segmentql.errors import OutcomeUnknown, SegmentQLError, TimedOut, Unavailable, Unresponsive
 from segmentql.settings import Settings
 
 T = TypeVar("T")
@@ -33,10 +33,10 @@ MAX_ATTEMPTS: Final = 8
 RETRY_SECONDS: Final = 0.02
 """The longest wait before the second attempt; doubled for each further one."""
 
-READS_SHARE: Final = 0.4
+READ_POOL_SHARE: Final = 0.4
 """Of the primary's pool, which changes leave to reads: a burst of them waits for itself alone."""
 
-EXACT_ROWS: Final = 100_000
+EXACT_COUNT_LIMIT: Final = 100_000
 """Counting so many takes some 10 ms."""
 
 PROBE_SECONDS: Final = 1
@@ -70,7 +70,7 @@ class Database:
     """The primary and, where one is set, a replica for reads; used on one event loop."""
 
     def __init__(
-        self, settings: Settings, *, name: str, deliver: Callable[[Sequence[Message]], None]
+        self, settings: Settings, *, name: str, publish: Callable[[Sequence[Message]], None]
     ) -> None:
         self._settings = settings
         self._name = name
@@ -82,9 +82,9 @@ class Database:
         )
         self._long: dict[float, AsyncEngine] = {}
         """The engines of long reads, by how many seconds a statement may take: a few."""
-        self._deliver = deliver
+        self._publish = publish
         size = settings.database_pool_size
-        self._changes = asyncio.Semaphore(max(1, size - math.ceil(READS_SHARE * size)))
+        self._write_slots = asyncio.Semaphore(max(1, size - math.ceil(READ_POOL_SHARE * size)))
         # The same pools, each statement for itself.
         self._primary_reads = self._primary.execution_options(isolation_level="AUTOCOMMIT")
         self._replica_reads = self._replica.execution_options(isolation_level="AUTOCOMMIT")
@@ -97,7 +97,7 @@ class Database:
     async def read(self, *, primary: bool = True) -> AsyncIterator[ReadSession]:
         """Open a session for a few reads; never hold it while awaiting anything else."""
         engine = self._primary_reads if primary else self._replica_reads
-        with faults_named():
+        with translate_database_errors():
             async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
                 yield session
 
@@ -107,7 +107,7 @@ class Database:
 
         On a connection of its own, so that it keeps none of the pool from others.
         """
-        with faults_named():
+        with translate_database_errors():
             async with ReadSession(
                 self._long_reads(seconds), expire_on_commit=False, autoflush=False
             ) as session:
@@ -129,7 +129,7 @@ class Database:
         try:
             async with self.read(primary=primary) as session:
                 return await work(session)
-        except NotAnswering:
+        except Unresponsive:
             raise
         except Unavailable:
             pass
@@ -152,13 +152,13 @@ class Database:
         lost_before = False
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                with faults_named():
-                    async with self._turn_to_change(), WriteSession(self._primary) as session:
+                with translate_database_errors():
+                    async with self._write_slot(), WriteSession(self._primary) as session:
                         result = await work(session)
                         await self._commit(session)
-                self._deliver(session.outbox)
+                self._publish(session.outbox)
                 return result
-            except (OutcomeUnknown, NotAnswering):
+            except (OutcomeUnknown, Unresponsive):
                 raise
             except Unavailable:
                 # A pooled connection may have died since it was last used, and nothing was
@@ -174,13 +174,13 @@ class Database:
         raise AssertionError
 
     @asynccontextmanager
-    async def _turn_to_change(self) -> AsyncIterator[None]:
+    async def _write_slot(self) -> AsyncIterator[None]:
         async with asyncio.timeout(POOL_WAIT_SECONDS):
-            await self._changes.acquire()
+            await self._write_slots.acquire()
         try:
             yield
         finally:
-            self._changes.release()
+            self._write_slots.release()
 
     @staticmethod
     async def _commit(session: WriteSession) -> None:
@@ -199,11 +199,11 @@ class Database:
         for engine in self._long.values():
             await engine.dispose()
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether the primary answers a new connection within `PROBE_SECONDS`, twice at most."""
         try:
             probe = probe_engine(self._settings, name=f"{self._name} probe", seconds=PROBE_SECONDS)
-            with faults_named():
+            with translate_database_errors():
                 async with probe.connect() as connection:
                     await connection.execute(text("SELECT 1"))
         except (SegmentQLError, OSError):
@@ -227,9 +227,12 @@ FROM (
 """
 
 
-async def rows_about(session: ReadSession, table: Literal["users", "memberships"]) -> int:
-    """How many rows a table has: exactly up to `EXACT_ROWS`, beyond that as the planner guesses."""
-    statement = text(_ABOUT.format(table=table, limit=EXACT_ROWS))
+async def estimate_row_count(session: ReadSession, table: Literal["users", "memberships"]) -> int:
+    """Return the number of rows of a table.
+
+    The number is exact up to `EXACT_COUNT_LIMIT`, and the planner's estimate beyond.
+    """
+    statement = text(_ABOUT.format(table=table, limit=EXACT_COUNT_LIMIT))
     return int((await session.execute(statement)).scalar_one())
 
 
@@ -275,7 +278,7 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 @contextmanager
-def faults_named() -> Iterator[None]:
+def translate_database_errors() -> Iterator[None]:
     """Turn a driver's faults that are nobody's mistake into `Unavailable` and `TimedOut`."""
     try:
         yield
@@ -287,7 +290,7 @@ def faults_named() -> Iterator[None]:
         raise
     except (PoolTimeoutError, TimeoutError) as error:
         # Ours, not the server's: it would have cancelled the statement before.
-        raise NotAnswering from error
+        raise Unresponsive from error
     except OSError as error:
         raise Unavailable from error
 

@@ -51,7 +51,7 @@ def service_engine(
     )
     if settings.database_pooler == "transaction":
         _set_in_transactions(engine, session_settings(settings))
-    history_counters.count_recorded(engine.sync_engine)
+    history_counters.count_history(engine.sync_engine)
     time_statements(engine.sync_engine)
     return engine
 

@@ -17,26 +17,26 @@ _MESSAGE: Final = re.compile(r"segmentql recorded (JOINED|LEFT) ([A-Z_]+) ([0-9]
 _KEY: Final = "segmentql.recorded"
 
 
-def count_recorded(engine: Engine) -> None:
+def count_history(engine: Engine) -> None:
     """Count what connections of this engine record; see `connections.session_settings`."""
-    event.listen(engine, "connect", _listen)
-    event.listen(engine, "commit", _count)
-    event.listen(engine, "rollback", _forget)
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "commit", _on_commit)
+    event.listen(engine, "rollback", _on_rollback)
 
 
-def _listen(connection: Any, record: Any) -> None:
+def _on_connect(connection: Any, record: Any) -> None:
     entries: list[tuple[str, str, int]] = []
     record.info[_KEY] = entries
-    connection.driver_connection.add_log_listener(partial(_note, entries))
+    connection.driver_connection.add_log_listener(partial(_on_message, entries))
 
 
-def _note(entries: list[tuple[str, str, int]], _connection: object, message: Any) -> None:
+def _on_message(entries: list[tuple[str, str, int]], _connection: object, message: Any) -> None:
     found = _MESSAGE.fullmatch(message.message)
     if found:
         entries.append((found[1], found[2], int(found[3])))
 
 
-def _count(connection: Connection) -> None:
+def _on_commit(connection: Connection) -> None:
     entries = connection.info[_KEY]
     for operation, cause, number in entries:
         counter = metrics.JOINS if operation == "JOINED" else metrics.LEAVES
@@ -44,6 +44,6 @@ def _count(connection: Connection) -> None:
     entries.clear()
 
 
-def _forget(connection: Connection) -> None:
+def _on_rollback(connection: Connection) -> None:
     if not connection.invalidated:  # else it is gone, with all it told
         connection.info[_KEY].clear()

@@ -169,7 +169,7 @@ class BodyTooLarge(Exception):
         """As far as it is known: what was announced, or what had come when it was too much."""
 
 
-class BodyCutShort(Exception):
+class ClientDisconnected(Exception):
     """The client went away in the middle of its body."""
 
 
@@ -188,7 +188,7 @@ async def read_body(receive: Receive, *, announced: int, limit: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise BodyCutShort("the client went away")
+            raise ClientDisconnected("the client went away")
         chunk = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(chunk)

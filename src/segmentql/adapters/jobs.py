@@ -45,13 +45,13 @@ class Job:
     max_backoff_seconds: float = 60
 
 
-END_DUE_MEMBERSHIPS: Final = Job(
-    "end_due_memberships", queue="ends", time_limit_seconds=60, max_retries=3
+EXPIRE_DUE_MEMBERSHIPS: Final = Job(
+    "expire_due_memberships", queue="expiry", time_limit_seconds=60, max_retries=3
 )
 """On a queue of its own, so that its delayed messages wait behind no others."""
 
 RECORD_SEGMENT_LEAVES: Final = Job(
-    "record_segment_leaves", queue="tidying", time_limit_seconds=120, max_retries=3
+    "record_segment_leaves", queue="cleanup", time_limit_seconds=120, max_retries=3
 )
 
 
@@ -68,11 +68,11 @@ MAKE_REPORT: Final = Job("make_report", queue="reports", time_limit_seconds=2400
 """No retries of Dramatiq's: the row counts tries, and says when the next one is due."""
 
 REMOVE_OLD_REPORTS: Final = Job(
-    "remove_old_reports", queue="tidying", time_limit_seconds=600, max_retries=3
+    "remove_old_reports", queue="cleanup", time_limit_seconds=600, max_retries=3
 )
 
 
-QUEUES: Final = ("ends", "tidying", "rollouts", "stages", "reports")
+QUEUES: Final = ("expiry", "cleanup", "rollouts", "stages", "reports")
 """Of all jobs."""
 
 
@@ -93,16 +93,16 @@ class Actor:
     work: Callable[..., Awaitable[None]]
 
 
-class Sender:
+class JobPublisher:
     """Sends messages from a thread of its own, so that no request waits for Redis."""
 
     def __init__(self, redis_url: str) -> None:
         self._broker = WaitingBroker(redis_url, [])
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._unsent = threading.BoundedSemaphore(MAX_UNSENT)
-        self._give_up_at = math.inf
+        self._close_deadline = math.inf
 
-    def deliver(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Send soon; what cannot be sent is counted, logged, and left to the scheduler."""
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         for message in messages:
@@ -113,7 +113,7 @@ class Sender:
 
     def _send(self, message: Message, request_id: str | None) -> None:
         try:
-            if time.monotonic() > self._give_up_at:
+            if time.monotonic() > self._close_deadline:
                 raise TimeoutError("the process ends")
             self._broker.enqueue(
                 dramatiq.Message(
@@ -133,7 +133,7 @@ class Sender:
 
     def close(self) -> None:
         """Send what waits, as far as Redis takes it soon; returns once the thread has ended."""
-        self._give_up_at = time.monotonic() + CLOSE_SECONDS
+        self._close_deadline = time.monotonic() + CLOSE_SECONDS
         self._thread.shutdown(wait=True)
         self._broker.close()
         self._broker.client.close()
@@ -217,13 +217,13 @@ def worker_middleware() -> list[Middleware]:
     ]
 
 
-def declare(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:
+def register_actors(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:
     """Make each actor known to `broker`; `context()` is asked at each run."""
     for actor in actors:
-        _declare(broker, actor, context)
+        _register(broker, actor, context)
 
 
-def _declare(broker: Broker, actor: Actor, context: Callable[[], object]) -> None:
+def _register(broker: Broker, actor: Actor, context: Callable[[], object]) -> None:
     async def run(*args: int) -> None:
         await actor.work(context(), *args)
 

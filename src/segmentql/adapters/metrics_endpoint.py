@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from segmentql.metrics import Asked
+from segmentql.metrics import ScrapedGauge
 from segmentql.settings import Settings
 from segmentql.shared_metrics import SharedCollector
 
@@ -22,7 +22,7 @@ Samples: TypeAlias = Mapping[tuple[str, ...], float]
 """Values by the values of the labels."""
 
 
-def refusal(request: Request, settings: Settings) -> Response | None:
+def access_error(request: Request, settings: Settings) -> Response | None:
     """What whoever may not read the metrics gets; None: they may."""
     if settings.metrics_token is None:
         if settings.auth == "off":
@@ -41,22 +41,24 @@ def refusal(request: Request, settings: Settings) -> Response | None:
     )
 
 
-def exposition(settings: Settings, asked: Iterable[tuple[Asked, Samples]] = ()) -> Response:
-    """Everything as Prometheus reads it; `asked` is what was asked for this answer."""
-    collected = [_of_processes(settings.metrics_dir), _of_this_answer(asked)]
+def metrics_response(
+    settings: Settings, scraped: Iterable[tuple[ScrapedGauge, Samples]] = ()
+) -> Response:
+    """Everything as Prometheus reads it; `scraped` is what was asked for this answer."""
+    collected = [_process_metrics(settings.metrics_dir), _scraped_metrics(scraped)]
     return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
 
 
-def _of_processes(folder: Path | None) -> bytes:
+def _process_metrics(folder: Path | None) -> bytes:
     if folder is None:
         return generate_latest(PROCESS_REGISTRY)
-    _forget_the_dead(folder)
+    _remove_dead_processes(folder)
     registry = CollectorRegistry()
     registry.register(SharedCollector(folder))
     return generate_latest(registry)
 
 
-def _forget_the_dead(folder: Path) -> None:
+def _remove_dead_processes(folder: Path) -> None:
     """What a process that was killed had in use is in use no more; what it counted, it counted."""
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
@@ -68,15 +70,15 @@ def _forget_the_dead(folder: Path) -> None:
             pass  # it lives, as somebody else
 
 
-def _of_this_answer(asked: Iterable[tuple[Asked, Samples]]) -> bytes:
+def _scraped_metrics(scraped: Iterable[tuple[ScrapedGauge, Samples]]) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Answered(list(asked)))
+    registry.register(_ScrapedCollector(list(scraped)))
     return generate_latest(registry)
 
 
-class _Answered(Collector):
-    def __init__(self, asked: list[tuple[Asked, Samples]]) -> None:
-        self._asked = asked
+class _ScrapedCollector(Collector):
+    def __init__(self, scraped: list[tuple[ScrapedGauge, Samples]]) -> None:
+        self._asked = scraped
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for gauge, samples in self._asked:

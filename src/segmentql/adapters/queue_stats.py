@@ -15,7 +15,7 @@ T = TypeVar("T")
 STATES: Final = ("ready", "delayed", "dead")
 
 
-class Queues:
+class QueueStats:
     """Asks for `seconds` at most, once: whoever probes has little patience and comes again."""
 
     def __init__(self, redis_url: str, *, seconds: float) -> None:
@@ -26,10 +26,10 @@ class Queues:
     def close(self) -> None:
         self._redis.close()
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether Redis answers; never raises."""
         try:
-            await _asked(self._redis.ping)
+            await _call(self._redis.ping)
         except Unavailable:
             return False
         return True
@@ -40,7 +40,7 @@ class Queues:
         Raises:
             Unavailable: Redis does not answer.
         """
-        lengths = await _asked(self._lengths)
+        lengths = await _call(self._lengths)
         places = [(queue, state) for queue in QUEUES for state in STATES]
         return dict(zip(places, lengths, strict=True))
 
@@ -53,7 +53,7 @@ class Queues:
         return [int(length) for length in pipeline.execute()]
 
 
-async def _asked(question: Callable[[], T]) -> T:
+async def _call(question: Callable[[], T]) -> T:
     try:
         # In a thread: redis-py's asyncio client loses cancellations, and so may miss its time-outs.
         return await asyncio.to_thread(question)

@@ -71,19 +71,19 @@ return granted
 class _Caller:
     """What this process holds of one caller."""
 
-    left: float
+    tokens: float
     """Tokens; below 0: a debt."""
-    touched: float
-    is_dry: bool = False
+    used_at: float
+    is_exhausted: bool = False
     """Redis had fewer than were wanted: no debt is made."""
     fetching_since: float | None = None
     next_fetch: float = 0.0
-    alone: float = 0.0
-    """Tokens of this process' own bucket, for when Redis is away, as of `alone_at`."""
-    alone_at: float = -math.inf
+    local_tokens: float = 0.0
+    """Tokens of this process' own bucket, for when Redis is away, as of `local_refilled_at`."""
+    local_refilled_at: float = -math.inf
 
 
-class Rates:
+class RateLimiter:
     """The rates of one process' callers; used on one event loop.
 
     `per_second`: for each caller; 0: everybody may always.
@@ -109,51 +109,51 @@ class Rates:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._redis.close()
 
-    def take(self, caller: str) -> bool:
+    def try_acquire(self, caller: str) -> bool:
         """Whether the caller, by any id of yours, may send one more request now."""
         if not self.per_second:
             return True
         now = time.monotonic()
-        held = self._callers.get(caller) or self._met(caller, now)
-        if held.left > 0 and now - held.touched > LEFT_OVER_SECONDS:
-            held.left = 0
+        held = self._callers.get(caller) or self._add_caller(caller, now)
+        if held.tokens > 0 and now - held.used_at > LEFT_OVER_SECONDS:
+            held.tokens = 0
         self._fetch_if_needed(caller, held, now)
         slow = held.fetching_since is not None and now - held.fetching_since > SLOW_SECONDS
         if self._is_away or slow:
-            return self._take_alone(held, now)
-        lowest = 0 if held.is_dry else -self._debt
-        if held.left <= lowest:
+            return self._try_acquire_locally(held, now)
+        lowest = 0 if held.is_exhausted else -self._debt
+        if held.tokens <= lowest:
             return False
-        held.left -= 1
+        held.tokens -= 1
         return True
 
-    def _met(self, caller: str, now: float) -> _Caller:
+    def _add_caller(self, caller: str, now: float) -> _Caller:
         if len(self._callers) >= MAX_CALLERS:
             self._callers = {
                 name: held
                 for name, held in self._callers.items()
-                if held.fetching_since is not None or now - held.touched <= LEFT_OVER_SECONDS
+                if held.fetching_since is not None or now - held.used_at <= LEFT_OVER_SECONDS
             }
-        held = self._callers[caller] = _Caller(left=0, touched=now)
+        held = self._callers[caller] = _Caller(tokens=0, used_at=now)
         return held
 
-    def _take_alone(self, held: _Caller, now: float) -> bool:
-        passed = now - held.alone_at
-        held.alone = min(self.per_second, held.alone + passed * self.per_second)
-        held.alone_at = now
-        if held.alone < 1:
+    def _try_acquire_locally(self, held: _Caller, now: float) -> bool:
+        passed = now - held.local_refilled_at
+        held.local_tokens = min(self.per_second, held.local_tokens + passed * self.per_second)
+        held.local_refilled_at = now
+        if held.local_tokens < 1:
             return False
-        held.alone -= 1
+        held.local_tokens -= 1
         return True
 
     def _fetch_if_needed(self, caller: str, held: _Caller, now: float) -> None:
-        if held.left > self._block / 2 or held.fetching_since is not None:
+        if held.tokens > self._block / 2 or held.fetching_since is not None:
             return
         if now < (self._next_probe if self._is_away else held.next_fetch):
             return
         if self._is_away:
             self._next_probe = now + PROBE_SECONDS
-        wanted = self._block + max(0, -int(held.left))
+        wanted = self._block + max(0, -int(held.tokens))
         held.fetching_since = now
         fetch = asyncio.get_running_loop().run_in_executor(
             self._threads, self._fetch, caller, wanted
@@ -181,15 +181,15 @@ class Rates:
             self._next_probe = now + PROBE_SECONDS
             if not self._is_away:
                 self._is_away = True
-                metrics.RATE_OUTAGES.inc()
+                metrics.RATE_LIMITER_OUTAGES.inc()
                 log.warning("rates_not_shared", reason=type(error).__name__)
             return
         if self._is_away:
             self._is_away = False
             log.info("rates_shared_again")
         granted = done.result()
-        held.left += granted
-        held.touched = now
-        held.is_dry = granted < wanted
-        if held.is_dry:
+        held.tokens += granted
+        held.used_at = now
+        held.is_exhausted = granted < wanted
+        if held.is_exhausted:
             held.next_fetch = now + 1 / BLOCKS_A_SECOND

@@ -49,7 +49,7 @@ _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True)
-class DocumentLimits:
+class StoreTimeouts:
     """How long the store may take."""
 
     connect_seconds: float = 2
@@ -61,13 +61,13 @@ class DocumentLimits:
     """One call with all its attempts; also where the store stops reading what is sent."""
 
 
-PATIENCE: Final = DocumentLimits()
+DEFAULT_TIMEOUTS: Final = StoreTimeouts()
 
 
 class S3:
     """Clients of one process for one store; used on one event loop."""
 
-    def __init__(self, store: StoreSettings, limits: DocumentLimits = PATIENCE) -> None:
+    def __init__(self, store: StoreSettings, limits: StoreTimeouts = DEFAULT_TIMEOUTS) -> None:
         self._store = store
         self._limits = limits
         self._opening = asyncio.Lock()
@@ -75,7 +75,7 @@ class S3:
         self._clients: tuple[S3Client, S3Client] | None = None
 
     async def client(self) -> "S3Client":
-        """The one that asks the store; its calls are awaited by `asked`."""
+        """The one that asks the store; its calls are awaited by `call`."""
         return (await self._open())[0]
 
     async def signer(self) -> "S3Client":
@@ -86,7 +86,7 @@ class S3:
         self._clients = None
         await self._opened.aclose()
 
-    async def asked(self, call: Awaitable[T]) -> T:
+    async def call(self, call: Awaitable[T]) -> T:
         """The answer to a call of the client.
 
         Raises:
@@ -99,7 +99,7 @@ class S3:
             async with asyncio.timeout(self._limits.call_seconds):
                 return await call
         except botocore.ClientError as error:
-            raise _named(error) from error
+            raise _translate_error(error) from error
         except (botocore.ReadTimeoutError, TimeoutError) as error:
             raise StoreUnavailable("the object store does not answer in time") from error
         except ResponseParserError as error:
@@ -169,7 +169,7 @@ def _session(store: StoreSettings) -> "Session":
     )
 
 
-def _named(error: "ClientError") -> StoreFailed:
+def _translate_error(error: "ClientError") -> StoreFailed:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     has_reason = not code.isdigit()  # else it is botocore's, for an answer that S3 does not give

@@ -48,31 +48,31 @@ WHERE leases.holder = excluded.holder OR leases.expires_at < clock_timestamp()
 RETURNING holder
 """)
 
-_LEASE_LEFT = text("""
+_LEASE_REMAINING = text("""
 SELECT CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float8)
 FROM leases WHERE name = :name
 """)
 
-_DROP_LEASE = text("""
+_RELEASE_LEASE = text("""
 UPDATE leases SET expires_at = clock_timestamp() WHERE name = :name AND holder = :holder
 """)
 
 
 @contextlib.contextmanager
-def _faults_logged(event: str, **fields: str) -> Iterator[None]:
+def _log_faults(event: str, **fields: str) -> Iterator[None]:
     try:
         yield
     except Exception:
         log.exception(event, **fields)
-        if "watch" in fields:
-            metrics.WATCH_FAILURES.labels(fields["watch"]).inc()
+        if "check" in fields:
+            metrics.PERIODIC_CHECK_FAILURES.labels(fields["check"]).inc()
 
 
 @dataclass(frozen=True)
-class Watch:
+class PeriodicCheck:
     """Looks, every so often, for what must be done; what it finds is sent as messages."""
 
-    look: Callable[[Database], Awaitable[Sequence[Message]]]
+    find_work: Callable[[Database], Awaitable[Sequence[Message]]]
     every_seconds: float = IDLE_SECONDS
     """The longest interval between looks."""
 
@@ -83,24 +83,27 @@ class Watch:
     @property
     def name(self) -> str:
         """Where it is, for logs and metrics: `memberships.find_due`."""
-        feature = self.look.__module__.removeprefix("segmentql.").removesuffix(".actors")
-        return f"{feature}.{self.look.__name__}"
+        feature = self.find_work.__module__.removeprefix("segmentql.").removesuffix(".actors")
+        return f"{feature}.{self.find_work.__name__}"
 
 
-Watches: TypeAlias = Sequence[Watch]
+PeriodicChecks: TypeAlias = Sequence[PeriodicCheck]
 
 
 class Scheduler:
     """Runs the watches while it holds the lease."""
 
     def __init__(
-        self, database: Database, watches: Watches, deliver: Callable[[Sequence[Message]], None]
+        self,
+        database: Database,
+        periodic_checks: PeriodicChecks,
+        publish: Callable[[Sequence[Message]], None],
     ) -> None:
         self._database = database
-        self._watches = watches
-        self._deliver = deliver
+        self._periodic_checks = periodic_checks
+        self._publish = publish
         self._holder = uuid.uuid4().hex
-        self._next_looks: dict[Watch, float] = {}
+        self._next_run_at: dict[PeriodicCheck, float] = {}
         """By monotonic time."""
         self._sent: dict[Message, float] = {}
 
@@ -109,14 +112,14 @@ class Scheduler:
         try:
             while True:
                 pause_seconds = TICK_SECONDS
-                with _faults_logged("scheduler_failed"):
+                with _log_faults("scheduler_failed"):
                     pause_seconds = await self.tick()
                 await asyncio.sleep(pause_seconds)
         finally:
             metrics.SCHEDULER_LEADER.set(0)
             # A standby need not wait for the lease to run out.
             with contextlib.suppress(Exception):
-                await self._database.transaction(self._drop_lease)
+                await self._database.transaction(self._release_lease)
 
     async def tick(self) -> float:
         """Look once with each watch that is due, if the lease is ours or free.
@@ -137,39 +140,39 @@ class Scheduler:
         now = time.monotonic()
         self._sent = {m: at for m, at in self._sent.items() if now - at < RESEND_SECONDS}
         next_tick = now + IDLE_SECONDS
-        for watch in self._watches:
-            if self._next_looks.get(watch, now) <= now:
-                self._next_looks.pop(watch, None)
-                with _faults_logged("watch_failed", watch=watch.name):
-                    self._next_looks[watch] = now + await self._look(watch, now)
-            next_tick = min(next_tick, self._next_looks.get(watch, now + TICK_SECONDS))
+        for check in self._periodic_checks:
+            if self._next_run_at.get(check, now) <= now:
+                self._next_run_at.pop(check, None)
+                with _log_faults("periodic_check_failed", check=check.name):
+                    self._next_run_at[check] = now + await self._run_check(check, now)
+            next_tick = min(next_tick, self._next_run_at.get(check, now + TICK_SECONDS))
         return _pause(next_tick - time.monotonic())
 
-    async def _look(self, watch: Watch, now: float) -> float:
+    async def _run_check(self, check: PeriodicCheck, now: float) -> float:
         """Send what a watch finds; return the seconds until its next look."""
-        found = await watch.look(self._database)
+        found = await check.find_work(self._database)
         messages = [message for message in found if message not in self._sent]
         self._sent.update(dict.fromkeys(messages, now))
-        self._deliver(messages)
-        if watch.seconds_to_next is None:
-            return watch.every_seconds
+        self._publish(messages)
+        if check.seconds_to_next is None:
+            return check.every_seconds
         if found:
             return TICK_SECONDS
-        seconds = await watch.seconds_to_next(self._database)
+        seconds = await check.seconds_to_next(self._database)
         if seconds is None:
-            return watch.every_seconds
-        return min(max(seconds + GRACE_SECONDS, TICK_SECONDS), watch.every_seconds)
+            return check.every_seconds
+        return min(max(seconds + GRACE_SECONDS, TICK_SECONDS), check.every_seconds)
 
     async def _take_lease(self, session: WriteSession) -> float | None:
         """Return None if the lease is ours, else the seconds until it may be."""
         values = {"name": LEASE, "holder": self._holder, "seconds": LEASE_SECONDS}
         if (await session.execute(_TAKE_LEASE, values)).one_or_none() is not None:
             return None
-        left: float = (await session.execute(_LEASE_LEFT, {"name": LEASE})).scalar_one()
+        left: float = (await session.execute(_LEASE_REMAINING, {"name": LEASE})).scalar_one()
         return left
 
-    async def _drop_lease(self, session: WriteSession) -> None:
-        await session.execute(_DROP_LEASE, {"name": LEASE, "holder": self._holder})
+    async def _release_lease(self, session: WriteSession) -> None:
+        await session.execute(_RELEASE_LEASE, {"name": LEASE, "holder": self._holder})
 
 
 def _pause(seconds: float) -> float:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from segmentql.adapters import bucket
-from segmentql.adapters.s3 import NO_UPLOAD, PATIENCE, S3, DocumentLimits, clock
+from segmentql.adapters.s3 import DEFAULT_TIMEOUTS, NO_UPLOAD, S3, StoreTimeouts, clock
 from segmentql.errors import StoreFailed
 from segmentql.settings import Settings
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 PART_BYTES: Final = 5 * 1024 * 1024
 """The least that S3 takes, for memory's sake; with 10,000 parts a file is of up to 50 GB."""
 
-CALLS_AT_A_TIME: Final = 8
+MAX_CONCURRENT_CALLS: Final = 8
 """Of those that take back or delete."""
 
 PAGE_UPLOADS: Final = 100
@@ -47,7 +47,7 @@ class _Upload:
     size_bytes: int = 0
 
 
-class _Waiting:
+class _PartBuffer:
     """What is not sent yet: less than a part, in the pieces it came in, and so in memory once."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class _Waiting:
 class Storage:
     """The bucket as one process sees it. Used on one event loop; connects when first used."""
 
-    def __init__(self, settings: Settings, limits: DocumentLimits = PATIENCE) -> None:
+    def __init__(self, settings: Settings, limits: StoreTimeouts = DEFAULT_TIMEOUTS) -> None:
         self._store = settings.store
         self._bucket = self._store.bucket
         self._retention_days = settings.report_retention_days
@@ -105,7 +105,7 @@ class Storage:
         Raises:
             StoreFailed: and whatever `chunks` raises.
         """
-        waiting = _Waiting()
+        waiting = _PartBuffer()
         upload: _Upload | None = None
         try:
             async for chunk in chunks:
@@ -150,7 +150,7 @@ class Storage:
             StoreFailed: some may be left.
         """
         # One by one: not every store takes the call that deletes many.
-        await _all([partial(self._delete, key) for key in keys])
+        await _run_limited([partial(self._delete, key) for key in keys])
 
     async def abort_stale_uploads(self, *, older_than_seconds: float) -> int:
         """Take back uploads that killed processes left; how many. The clock is the store's.
@@ -161,7 +161,7 @@ class Storage:
         client = await self._s3.client()
         aborted = 0
         for _ in range(MAX_PAGES):
-            page = await self._s3.asked(
+            page = await self._s3.call(
                 client.list_multipart_uploads(Bucket=self._bucket, MaxUploads=PAGE_UPLOADS)
             )
             newest = clock(page["ResponseMetadata"]) - timedelta(seconds=older_than_seconds)
@@ -170,7 +170,7 @@ class Storage:
                 for upload in page.get("Uploads", [])
                 if upload["Initiated"] <= newest
             ]
-            await _all(stale)
+            await _run_limited(stale)
             aborted += len(stale)
             # The first page again, without them: not every store says where the next one begins.
             if not stale or not page["IsTruncated"]:
@@ -184,12 +184,12 @@ class Storage:
             StoreFailed: some may be left.
         """
         client = await self._s3.client()
-        page = await self._s3.asked(client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
+        page = await self._s3.call(client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
         for upload in page.get("Uploads", []):
             await self._abort(upload["Key"], upload["UploadId"])
         await self.delete([key])
 
-    async def answers(self, *, seconds: float = 1) -> bool:
+    async def ping(self, *, seconds: float = 1) -> bool:
         """Whether anything answers HTTP at the endpoint within `seconds`; never raises.
 
         For probes: asked by hand, it costs no import. Whether the store takes our keys and has our
@@ -232,11 +232,11 @@ class Storage:
 
     async def _delete(self, key: str) -> None:
         client = await self._s3.client()
-        await self._s3.asked(client.delete_object(Bucket=self._bucket, Key=key))
+        await self._s3.call(client.delete_object(Bucket=self._bucket, Key=key))
 
     async def _put(self, key: str, body: bytes, content_type: str) -> int:
         client = await self._s3.client()
-        await self._s3.asked(
+        await self._s3.call(
             client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
         )
         return len(body)
@@ -244,7 +244,7 @@ class Storage:
     async def _begin(self, key: str, content_type: str) -> _Upload:
         client = await self._s3.client()
         beginning = asyncio.create_task(
-            self._s3.asked(
+            self._s3.call(
                 client.create_multipart_upload(
                     Bucket=self._bucket, Key=key, ContentType=content_type
                 )
@@ -261,7 +261,7 @@ class Storage:
     async def _send(self, upload: _Upload, body: bytes) -> None:
         client = await self._s3.client()
         number = len(upload.parts) + 1
-        sent = await self._s3.asked(
+        sent = await self._s3.call(
             client.upload_part(
                 Bucket=self._bucket,
                 Key=upload.key,
@@ -275,7 +275,7 @@ class Storage:
 
     async def _finish(self, upload: _Upload) -> None:
         client = await self._s3.client()
-        await self._s3.asked(
+        await self._s3.call(
             client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=upload.key,
@@ -287,7 +287,7 @@ class Storage:
     async def _abort(self, key: str, upload_id: str) -> None:
         client = await self._s3.client()
         try:
-            await self._s3.asked(
+            await self._s3.call(
                 client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
             )
         except StoreFailed as failed:
@@ -315,10 +315,10 @@ class Storage:
         await asyncio.wait({task}, timeout=CLEAN_UP_SECONDS)
 
 
-async def _all(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _run_limited(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Make every call, a few at a time; the first fault of a few keeps from the next ones."""
-    for first in range(0, len(calls), CALLS_AT_A_TIME):
-        few = [call() for call in calls[first : first + CALLS_AT_A_TIME]]
+    for first in range(0, len(calls), MAX_CONCURRENT_CALLS):
+        few = [call() for call in calls[first : first + MAX_CONCURRENT_CALLS]]
         for outcome in await asyncio.gather(*few, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

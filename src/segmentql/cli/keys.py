@@ -150,7 +150,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
     """Run `work`; exit with status 1 and a message if the database is not available."""
 
     async def run() -> T:
-        database = Database(settings, name="segmentql keys", deliver=lambda messages: None)
+        database = Database(settings, name="segmentql keys", publish=lambda messages: None)
         try:
             return await work(database)
         finally:

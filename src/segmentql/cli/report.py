@@ -16,7 +16,7 @@ from segmentql.cli.exits import exits
 from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
-from segmentql.reports.csv_export import Contents, Csv
+from segmentql.reports.csv_export import Csv, ReportScope
 from segmentql.settings import Settings
 
 COPY_SECONDS: Final = 3600
@@ -67,7 +67,7 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
 
     The file appears when it is complete. No worker and no store are needed.
     """
-    contents = Contents(*month, user)
+    contents = ReportScope(*month, user)
     if output == "":
         raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
     target = contents.file_name if output is None else output
@@ -91,11 +91,11 @@ def _told(refusal: errors.RejectionReason) -> str:
     raise NotImplementedError(type(refusal).__name__)
 
 
-async def _report(settings: Settings, contents: Contents, target: str) -> int:
-    database = Database(settings, name="segmentql report", deliver=lambda messages: None)
+async def _report(settings: Settings, contents: ReportScope, target: str) -> int:
+    database = Database(settings, name="segmentql report", publish=lambda messages: None)
     try:
         async with database.read() as session:
-            await service.refuse_unknown(
+            await service.reject_unknown(
                 session, user_id=contents.user_id, year=contents.year, month=contents.month
             )
         with _opened(target) as write:

@@ -71,7 +71,7 @@ async def _watch(settings: Settings, slug: str) -> str:
         update={"statement_timeout_seconds": STATEMENT_TIMEOUT_SECONDS}
     )
     database = Database(
-        watch_settings, name="segmentql rollout watch", deliver=lambda messages: None
+        watch_settings, name="segmentql rollout watch", publish=lambda messages: None
     )
     output = ProgressOutput()
     try:

@@ -39,7 +39,7 @@ def seed(data_dir: Path) -> None:
 async def _seed(settings: Settings) -> demo.Seeded:
     # Some statements take long.
     seed_settings = settings.model_copy(update={"statement_timeout_seconds": 300})
-    database = Database(seed_settings, name="segmentql seed", deliver=lambda messages: None)
+    database = Database(seed_settings, name="segmentql seed", publish=lambda messages: None)
     try:
         return await database.transaction(demo.seed)
     finally:

@@ -55,7 +55,7 @@ _ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revok
 
 async def examine_databases(settings: Settings) -> AsyncIterator[Finding]:
     """Check the database, its owner's URL and its replica, with the service's own connections."""
-    database = Database(settings, name="segmentql doctor", deliver=lambda messages: None)
+    database = Database(settings, name="segmentql doctor", publish=lambda messages: None)
     try:
         findings = [finding async for finding in _database(settings, database)]
         for finding in findings:
@@ -227,9 +227,9 @@ def _partitions(row: Any) -> Finding:
 
 def _due(memberships: int) -> Finding:
     if memberships == 0:
-        return Finding("ends", Verdict.OK, "none is waiting to be recorded")
+        return Finding("expiry", Verdict.OK, "none is waiting to be recorded")
     return Finding(
-        "ends",
+        "expiry",
         Verdict.WARNING,
         f"{memberships} are over a minute old and not recorded",
         "start another `segmentql worker`, and look at its log",

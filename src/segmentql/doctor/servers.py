@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from segmentql.adapters.broker import REDIS_SECONDS
-from segmentql.adapters.s3 import DocumentLimits
+from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
 from segmentql.database_url import shown_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
@@ -20,7 +20,7 @@ OLDEST_REDIS: Final = (6, 0)
 MOST_STORE_SKEW_SECONDS: Final = 60
 """A store refuses what is signed by a clock a quarter of an hour off; links run out by its own."""
 
-STORE_LIMITS: Final = DocumentLimits(read_seconds=5, attempts=1)
+STORE_LIMITS: Final = StoreTimeouts(read_seconds=5, attempts=1)
 
 
 async def examine_redis(url: str) -> AsyncIterator[Finding]:

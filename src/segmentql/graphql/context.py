@@ -16,7 +16,7 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.dataloader import L, LoaderRegistry
 from segmentql.graphql.types.error_causes import FailureCause
-from segmentql.principal import Caller
+from segmentql.principal import Principal
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Context:
     primary_loaders: LoaderRegistry
     replica_loaders: LoaderRegistry
     request_id: str
-    caller: Caller
+    principal: Principal
     primary: bool
     """Whether reads must see every commit so far: false only where a replica may answer."""
 
@@ -75,7 +75,7 @@ class Context:
     @property
     def actor(self) -> str | None:
         """Who asks, as history will name them; None where no key is asked for."""
-        return self.caller.name
+        return self.principal.name
 
     def waiting(self) -> AbstractContextManager[None]:
         """What is waited for within, because that was asked for, is not counted as time taken."""

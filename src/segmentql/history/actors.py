@@ -2,7 +2,7 @@
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.adapters.scheduler import Watch
+from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.history import service
 
 
@@ -12,4 +12,4 @@ async def keep_partitions_ahead(database: Database) -> list[Message]:
     return []
 
 
-WATCHES = (Watch(keep_partitions_ahead, every_seconds=3600),)
+PERIODIC_CHECKS = (PeriodicCheck(keep_partitions_ahead, every_seconds=3600),)

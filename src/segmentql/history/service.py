@@ -87,7 +87,7 @@ segments s CROSS JOIN LATERAL (
 """Few segments bore one slug, so each is read by its index; one entry may be `after` itself."""
 
 
-RAN_OUT: Final = """
+EXPIRED: Final = """
 m.expires_at <= now() AND (s.deleted_at IS NULL OR m.expires_at <= s.deleted_at)
 """
 """A membership `m` of the segment `s` whose TTL ended it: a leave at `m.expires_at`."""
@@ -115,7 +115,7 @@ def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - pri
         (SELECT m.expires_at AS at, m.user_id, CAST('LEFT' AS operation) AS operation,
             m.id AS membership_id, CAST('TTL' AS cause), NULL, NULL, {SEGMENT_COLUMNS}
          FROM memberships m JOIN segments s ON s.id = m.segment_id
-         WHERE {RAN_OUT}
+         WHERE {EXPIRED}
             AND {_selected("m.expires_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
             {user.format("m")} {slug}
          ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})

@@ -103,10 +103,10 @@ class Viewer:
 class KeyQueries:
     @strawberry.field(description="Who you are; null where the service asks for no keys.")
     def viewer(self, info: Info) -> Viewer | None:
-        caller = info.context.caller
-        if caller.key_id is None or caller.name is None:
+        principal = info.context.principal
+        if principal.key_id is None or principal.name is None:
             return None
-        return Viewer(name=caller.name, role=Role(caller.role), key_id=_id(caller.key_id))
+        return Viewer(name=principal.name, role=Role(principal.role), key_id=_id(principal.key_id))
 
     @strawberry.field(
         permission_classes=[NeedsAdmin],

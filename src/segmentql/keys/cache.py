@@ -1,9 +1,9 @@
-"""What one process knows of API keys: a request with a known key costs no statement.
+"""The cache of API keys of one process: a request with a cached key needs no SQL statement.
 
-A background task looks again and again which of the known keys are revoked. A key is trusted only
-for `TRUST_SECONDS` after the beginning of the last successful read that covered it; past that, and
-for keys that are not known, the request itself asks the database. So a key that was revoked lets
-nobody in a second later, whatever became of the task, of Redis or of the database.
+A background task reads at a short interval which of the cached keys are revoked. An entry is valid
+for `CACHE_TTL_SECONDS` after the start of the last successful read of its key. If the entry has
+expired or the key is not cached, the request reads the key from the database. So a revoked key is
+rejected within a second, even if the task, Redis or the database fails.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from typing import Final
 import structlog
 
 from segmentql.adapters.database import Database
-from segmentql.errors import KeyFlaw, Unauthenticated
+from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.keys import service
 from segmentql.keys.service import StoredKey, hash_of
-from segmentql.principal import Caller
+from segmentql.principal import Principal
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS: Final = 0.4
+REFRESH_SECONDS: Final = 0.4
 """From the beginning of one look to that of the next."""
 
-TRUST_SECONDS: Final = 0.9
+CACHE_TTL_SECONDS: Final = 0.9
 """A second, less what a request takes on its way here."""
 
 MAX_KEYS: Final = 10_000
@@ -39,25 +39,25 @@ MAX_KEYS: Final = 10_000
 IDLE_SECONDS: Final = 60
 """A key that was not used for so long is forgotten, so that an idle process does not look."""
 
-NOTE_SECONDS: Final = 10
+FLUSH_SECONDS: Final = 10
 """How often uses are written down: `last_used_at` is late by as much at most."""
 
-PARTING_SECONDS: Final = 2
+FLUSH_TIMEOUT_SECONDS: Final = 2
 """How long the last note may take when the process stops."""
 
 _AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +sgql_([a-z0-9]{12})_([0-9a-f]{64}) *")
 
 
 @dataclass(slots=True)
-class _Known:
+class _CacheEntry:
     stored: StoredKey
-    seen_at: float
+    verified_at: float
     """When the last read began that found it live; these are monotonic seconds."""
 
     used_at: float
 
 
-class KeyRing:
+class ApiKeyCache:
     """The keys that callers of this process use; `lookup` asks the database for one of them."""
 
     def __init__(
@@ -70,12 +70,12 @@ class KeyRing:
         self._max_keys = max_keys
         self._database = database
         self._lookup = lookup
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._knows_any = asyncio.Event()
+        self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
+        self._is_not_empty = asyncio.Event()
         self._used: set[str] = set()
-        self._looks_fail = False
+        self._refresh_is_failing = False
 
-    async def caller(self, authorization: bytes | None) -> Caller:
+    async def authenticate(self, authorization: bytes | None) -> Principal:
         """Who bears the key of an Authorization header.
 
         Raises:
@@ -83,47 +83,47 @@ class KeyRing:
             Unavailable, TimedOut: the database would have to be asked, and does not answer.
         """
         if authorization is None:
-            raise Unauthenticated(KeyFlaw.MISSING)
+            raise Unauthenticated(AuthenticationFailure.MISSING)
         found = _AUTHORIZATION.fullmatch(authorization)
         if found is None:
-            raise Unauthenticated(KeyFlaw.MALFORMED)
+            raise Unauthenticated(AuthenticationFailure.MALFORMED)
         public_id, secret = found[1].decode(), found[2]
-        known = self._known.get(public_id)
-        if known is not None:
-            _check(known.stored, secret)
+        entry = self._entries.get(public_id)
+        if entry is not None:
+            _check(entry.stored, secret)
         now = time.monotonic()
-        if known is None or now - known.seen_at >= TRUST_SECONDS:
-            known = await self._ask(public_id, secret)
-        known.used_at = now
-        self._known.move_to_end(public_id)
+        if entry is None or now - entry.verified_at >= CACHE_TTL_SECONDS:
+            entry = await self._read_key(public_id, secret)
+        entry.used_at = now
+        self._entries.move_to_end(public_id)
         self._used.add(public_id)
-        return known.stored.caller
+        return entry.stored.principal
 
-    async def _ask(self, public_id: str, secret: bytes) -> _Known:
+    async def _read_key(self, public_id: str, secret: bytes) -> _CacheEntry:
         began = time.monotonic()
         stored = await self._lookup(public_id)
         if stored is None:
-            self._known.pop(public_id, None)
-            raise Unauthenticated(KeyFlaw.UNKNOWN)
+            self._entries.pop(public_id, None)
+            raise Unauthenticated(AuthenticationFailure.UNKNOWN)
         _check(stored, secret)
         if stored.is_revoked:
-            self._known.pop(public_id, None)
-            raise Unauthenticated(KeyFlaw.REVOKED)
-        known = self._known.get(public_id)
-        if known is None:
-            known = self._known[public_id] = _Known(stored, began, began)
-            if len(self._known) > self._max_keys:
-                self._known.popitem(last=False)
-            self._knows_any.set()
-        known.seen_at = max(known.seen_at, began)
-        return known
+            self._entries.pop(public_id, None)
+            raise Unauthenticated(AuthenticationFailure.REVOKED)
+        entry = self._entries.get(public_id)
+        if entry is None:
+            entry = self._entries[public_id] = _CacheEntry(stored, began, began)
+            if len(self._entries) > self._max_keys:
+                self._entries.popitem(last=False)
+            self._is_not_empty.set()
+        entry.verified_at = max(entry.verified_at, began)
+        return entry
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Look for revoked keys and note uses until the exit."""
         tasks = [
-            asyncio.create_task(self._look_again_and_again()),
-            asyncio.create_task(self._note_again_and_again()),
+            asyncio.create_task(self._refresh_loop()),
+            asyncio.create_task(self._flush_loop()),
         ]
         try:
             yield
@@ -132,51 +132,55 @@ class KeyRing:
                 task.cancel()
             await asyncio.wait(tasks)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PARTING_SECONDS):
-                    await self._note()
+                async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
+                    await self._flush_last_used()
 
-    async def _look_again_and_again(self) -> None:
+    async def _refresh_loop(self) -> None:
         while True:
-            await self._knows_any.wait()
+            await self._is_not_empty.wait()
             began = time.monotonic()
             try:
-                await self._look()
+                await self._refresh()
             except Exception as error:  # noqa: BLE001 - requests ask for themselves meanwhile
-                if not self._looks_fail:
+                if not self._refresh_is_failing:
                     log.warning("keys_not_looked_at", reason=type(error).__name__)
-                self._looks_fail = True
+                self._refresh_is_failing = True
             else:
-                self._looks_fail = False
-            await asyncio.sleep(LOOK_SECONDS - (time.monotonic() - began))
+                self._refresh_is_failing = False
+            await asyncio.sleep(REFRESH_SECONDS - (time.monotonic() - began))
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         began = time.monotonic()
-        while self._known and next(iter(self._known.values())).used_at < began - IDLE_SECONDS:
-            self._known.popitem(last=False)
-        if not self._known:
-            self._knows_any.clear()
+        while self._entries and next(iter(self._entries.values())).used_at < began - IDLE_SECONDS:
+            self._entries.popitem(last=False)
+        if not self._entries:
+            self._is_not_empty.clear()
             return
-        looked_at = list(self._known)
-        gone = await self._database.read_one(lambda session: service.gone_keys(session, looked_at))
+        looked_at = list(self._entries)
+        gone = await self._database.read_one(
+            lambda session: service.revoked_keys(session, looked_at)
+        )
         for public_id in gone:
-            self._known.pop(public_id, None)
+            self._entries.pop(public_id, None)
         for public_id in looked_at:
-            known = self._known.get(public_id)
-            if known is not None:
-                known.seen_at = max(known.seen_at, began)
+            entry = self._entries.get(public_id)
+            if entry is not None:
+                entry.verified_at = max(entry.verified_at, began)
 
-    async def _note_again_and_again(self) -> None:
+    async def _flush_loop(self) -> None:
         while True:
-            await asyncio.sleep(NOTE_SECONDS)
-            await self._note()
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self._flush_last_used()
 
-    async def _note(self) -> None:
+    async def _flush_last_used(self) -> None:
         used, self._used = self._used, set()
         if not used:
             return
         noted = False
         try:
-            await self._database.transaction(lambda session: service.note_uses(session, used))
+            await self._database.transaction(
+                lambda session: service.record_last_used(session, used)
+            )
             noted = True
         except Exception as error:  # noqa: BLE001 - they are noted the next time
             log.warning("key_uses_not_noted", reason=type(error).__name__)
@@ -187,4 +191,4 @@ class KeyRing:
 
 def _check(stored: StoredKey, secret: bytes) -> None:
     if not hmac.compare_digest(hash_of(secret), stored.secret_hash):
-        raise Unauthenticated(KeyFlaw.WRONG_SECRET)
+        raise Unauthenticated(AuthenticationFailure.WRONG_SECRET)

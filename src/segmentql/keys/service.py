@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from segmentql import validators
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import ApiKeyNotFound, MutationRejected
-from segmentql.principal import Caller
+from segmentql.principal import Principal
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -82,7 +82,7 @@ FROM used WHERE k.number = used.number
 class StoredKey:
     """A key as a process checks it."""
 
-    caller: Caller
+    principal: Principal
     secret_hash: bytes
     is_revoked: bool
 
@@ -151,17 +151,17 @@ async def stored_keys(session: ReadSession, public_ids: Collection[str]) -> Mapp
     rows = await session.execute(_STORED, {"public_ids": list(public_ids)})
     return {
         row.public_id: StoredKey(
-            Caller(row.public_id, row.name, Role(row.role)), row.secret_hash, row.is_revoked
+            Principal(row.public_id, row.name, Role(row.role)), row.secret_hash, row.is_revoked
         )
         for row in rows
     }
 
 
-async def gone_keys(session: ReadSession, public_ids: Collection[str]) -> Sequence[str]:
+async def revoked_keys(session: ReadSession, public_ids: Collection[str]) -> Sequence[str]:
     """Which of these keys are revoked, or not there."""
     return (await session.execute(_GONE, {"public_ids": list(public_ids)})).scalars().all()
 
 
-async def note_uses(session: WriteSession, public_ids: Collection[str]) -> None:
+async def record_last_used(session: WriteSession, public_ids: Collection[str]) -> None:
     """Note that these keys are used now; keys that are not there are passed over."""
     await session.execute(_NOTE_USES, {"public_ids": list(public_ids)})

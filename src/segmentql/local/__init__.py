@@ -9,6 +9,6 @@ A server more is one `Program` (see `redis.py`) and its place in `up.py`.
 """
 
 from segmentql.local.process import ChildProcess, Program
-from segmentql.local.servers import LocalServers, local_servers, named
+from segmentql.local.servers import LocalServers, local_servers, with_database
 
-__all__ = ["ChildProcess", "LocalServers", "Program", "local_servers", "named"]
+__all__ = ["ChildProcess", "LocalServers", "Program", "local_servers", "with_database"]

@@ -47,7 +47,7 @@ def server_account() -> Account | None:
     )
 
 
-def switching(account: Account | None) -> dict[str, Any]:
+def popen_user_args(account: Account | None) -> dict[str, Any]:
     """What `subprocess` takes to run a program as `account`."""
     if account is None:
         return {}
@@ -75,7 +75,7 @@ def succeeds(account: Account | None, script: str, path: Path) -> bool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
-            **switching(account),
+            **popen_user_args(account),
         )
     except (OSError, subprocess.SubprocessError) as error:
         name = account.name if account else "this account"

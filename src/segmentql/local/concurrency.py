@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-async def together(*steps: Coroutine[Any, Any, None]) -> None:
+async def run_concurrently(*steps: Coroutine[Any, Any, None]) -> None:
     """Take steps side by side. Where one fails the others are cancelled, and its error is raised.
 
     Whatever happens, none of them goes on after this returns.

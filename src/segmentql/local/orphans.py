@@ -17,7 +17,7 @@ ON_LINUX = platform.system() == "Linux"
 MARK = "SEGMENTQL_CHILD"
 
 
-def find_strays(executable: str, folder: Path | None, pid_file: Path) -> list[int]:
+def find_orphans(executable: str, folder: Path | None, pid_file: Path) -> list[int]:
     """The ids of living processes of the program that `pid_file` names.
 
     `folder` is for servers, which write over their environment (to show a title): they are known

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from segmentql.errors import LocalServerError
-from segmentql.local.accounts import Account, switching
+from segmentql.local.accounts import Account, popen_user_args
 from segmentql.local.disk import explained, full_disk
 from segmentql.local.log_files import LOG_BYTES
-from segmentql.local.orphans import MARK, ON_LINUX, find_strays, record
+from segmentql.local.orphans import MARK, ON_LINUX, find_orphans, record
 
 POLL_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
@@ -113,7 +113,7 @@ class ChildProcess:
         self.launched_at = time.monotonic()  # a start that fails before the launch counts as well
         self._start_fault = ""
         try:
-            await self.stop_strays()
+            await self.stop_orphans()
             await self.program.before_start()
             self.launch()
             await self._wait_until_ready(patience_seconds or self.program.ready_seconds)
@@ -144,7 +144,7 @@ class ChildProcess:
                     # A terminal's Ctrl-C is for us alone: children are stopped in order.
                     start_new_session=True,
                     preexec_fn=_die_with_parent(program.stop_signal),  # noqa: PLW1509
-                    **switching(program.account),
+                    **popen_user_args(program.account),
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise LocalServerError(f"cannot start {program.name}: {error}") from error
@@ -179,7 +179,7 @@ class ChildProcess:
         await self._end_by(program.stop_signal, program.stop_seconds, hurry)
         await self._end_by(program.hurry_signal, HURRY_SECONDS, None)
         await self.kill()
-        await self.stop_strays()
+        await self.stop_orphans()
         await program.after_stop()
 
     async def kill(self) -> None:
@@ -187,7 +187,7 @@ class ChildProcess:
         await self._end_by(signal.SIGKILL, None, None)
         self.program.pid_file.unlink(missing_ok=True)
 
-    async def stop_strays(self) -> None:
+    async def stop_orphans(self) -> None:
         """Stop what an earlier life of the program left running."""
         program = self.program
         # A server of an earlier run still writes its data. What outlived the head of its own
@@ -199,16 +199,16 @@ class ChildProcess:
             (signal.SIGKILL, HURRY_SECONDS),
         ):
             deadline = time.monotonic() + patience_seconds
-            strays = self._strays()
-            for pid in strays:
+            orphans = self._find_orphans()
+            for pid in orphans:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            while strays and time.monotonic() < deadline:
+            while orphans and time.monotonic() < deadline:
                 await asyncio.sleep(POLL_SECONDS)
-                strays = self._strays()
-            if not strays:
+                orphans = self._find_orphans()
+            if not orphans:
                 return
-        raise LocalServerError(f"{program.name} of an earlier run does not end: {strays}")
+        raise LocalServerError(f"{program.name} of an earlier run does not end: {orphans}")
 
     def last_lines(self) -> list[str]:
         """Return the end of what this launch wrote to its log file, if it has one."""
@@ -230,9 +230,9 @@ class ChildProcess:
             file.seek(max(0 if size < self._log_start else self._log_start, size - 64 * 1024))
             return file.read().decode(errors="replace").splitlines()
 
-    def _strays(self) -> list[int]:
+    def _find_orphans(self) -> list[int]:
         program = self.program
-        return find_strays(program.command[0], program.folder, program.pid_file)
+        return find_orphans(program.command[0], program.folder, program.pid_file)
 
     async def _wait_until_ready(self, patience_seconds: float) -> None:
         deadline = time.monotonic() + patience_seconds

@@ -73,7 +73,7 @@ async def delete(folder: Path, say: Callable[[str], None]) -> None:
     with _opened_lock(folder) as lock:
         await _stop_run(lock, folder, say)
         for program in _programs(folder):
-            await ChildProcess(program).stop_strays()
+            await ChildProcess(program).stop_orphans()
         remove_sockets(folder / "run")
         try:
             left = _delete_files(folder)
@@ -162,7 +162,7 @@ async def _locks_within(lock: int, seconds: float) -> bool:
 
 
 def _programs(folder: Path) -> Iterator[Program]:
-    """What a killed run may have left, as far as `stop_strays` needs to know it."""
+    """What a killed run may have left, as far as `stop_orphans` needs to know it."""
     data = DataFolder(folder, None)
 
     def left(name: str, pid_file: str, executable: str, home: Path | None = None) -> Program:

@@ -13,7 +13,7 @@ FILE = "settings.json"
 
 
 @contextlib.contextmanager
-def announced(data: DataFolder, settings: Mapping[str, str]) -> Iterator[None]:
+def published_settings(data: DataFolder, settings: Mapping[str, str]) -> Iterator[None]:
     """Have `running_settings` say these, by field name, until the exit."""
     file = data.run / FILE
     write_private(file, json.dumps(dict(settings), indent=2) + "\n")

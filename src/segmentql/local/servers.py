@@ -9,7 +9,7 @@ import click
 from sqlalchemy.engine import make_url
 
 from segmentql.local.accounts import server_account
-from segmentql.local.concurrency import together
+from segmentql.local.concurrency import run_concurrently
 from segmentql.local.data_dir import open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.ports import ServerPorts
@@ -44,8 +44,8 @@ class LocalServers:
         return Settings(
             _env_file=None,
             auth="off",
-            database_url=named(self.service_url, database),
-            migration_database_url=named(self.owner_url, database),
+            database_url=with_database(self.service_url, database),
+            migration_database_url=with_database(self.owner_url, database),
             redis_url=self.redis_url,
             s3_endpoint_url=self.store_settings["s3_endpoint_url"],
             s3_access_key=self.store_settings["s3_access_key"],
@@ -53,7 +53,7 @@ class LocalServers:
         )
 
 
-def named(url: str, database: str) -> str:
+def with_database(url: str, database: str) -> str:
     """The same server and role, another database; as asyncpg and libpq take it."""
     return (
         make_url(url)
@@ -86,7 +86,7 @@ async def local_servers(
         async with AsyncExitStack() as stack:
             for process in processes:
                 stack.push_async_callback(process.stop)
-            await together(*(process.start() for process in processes))
+            await run_concurrently(*(process.start() for process in processes))
             yield LocalServers(
                 superuser_url=postgres_url(data, SUPERUSER, postgres_port),
                 owner_url=postgres_url(data, OWNER, postgres_port),

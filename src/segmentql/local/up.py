@@ -11,14 +11,14 @@ from pathlib import Path
 from segmentql.errors import LocalServerError
 from segmentql.local import disk
 from segmentql.local.accounts import server_account
-from segmentql.local.concurrency import together
+from segmentql.local.concurrency import run_concurrently
 from segmentql.local.data_dir import DataFolder, open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.log_files import keep_short
 from segmentql.local.plan import Commands, Options, Plan, make_plan
 from segmentql.local.ports import ServerPorts, is_free
 from segmentql.local.process import ChildProcess
-from segmentql.local.run_state import announced
+from segmentql.local.run_state import published_settings
 from segmentql.local.store import remove_sockets
 from segmentql.local.supervisor import Supervisor
 from segmentql.local.terminal import Step, Summary
@@ -44,7 +44,7 @@ async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Comman
         plan = make_plan(data, ports, options, commands)
         # The programs that a killed run left may use the kept ports, so they are stopped first.
         for program in plan.programs:
-            await ChildProcess(program).stop_strays()
+            await ChildProcess(program).stop_orphans()
         remove_sockets(data.run)
         if replaced := ports.replace_taken():
             plan = make_plan(data, ports, options, commands)
@@ -59,7 +59,7 @@ async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Comman
 
         supervisor = Supervisor(say)
         short_logs = asyncio.create_task(keep_short(data.logs))
-        with _stop_signals(supervisor, say) as stop, announced(data, plan.settings):
+        with _stop_signals(supervisor, say) as stop, published_settings(data, plan.settings):
             try:
                 await _unless(stop, _start_and_watch(plan, supervisor, say, started))
             finally:
@@ -81,13 +81,15 @@ def _full_disk_explained(data: DataFolder) -> Iterator[None]:
 
 async def _start_and_watch(plan: Plan, supervisor: Supervisor, say: Say, started: float) -> None:
     # Neither the API nor the worker needs the store to start.
-    await together(_start_service(plan, supervisor), supervisor.prepare(plan.store, plan.bucket))
+    await run_concurrently(
+        _start_service(plan, supervisor), supervisor.prepare(plan.store, plan.bucket)
+    )
     say(Summary(time.monotonic() - started, plan.addresses, plan.example))
     await supervisor.watch()
 
 
 async def _start_service(plan: Plan, supervisor: Supervisor) -> None:
-    await together(_prepare_database(plan, supervisor), supervisor.prepare(plan.redis))
+    await run_concurrently(_prepare_database(plan, supervisor), supervisor.prepare(plan.redis))
     await supervisor.start(plan.worker)
     await supervisor.start(plan.api)
 

@@ -1,13 +1,13 @@
 """Jobs of memberships, and how the scheduler finds what their messages lost."""
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
-from segmentql.adapters.scheduler import Watch
+from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
+from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.memberships import expiry
 
 
-async def end_due_memberships(database: Database) -> None:
-    while await database.transaction(expiry.end_due) == expiry.BATCH_ROWS:
+async def expire_due_memberships(database: Database) -> None:
+    while await database.transaction(expiry.expire_due) == expiry.BATCH_ROWS:
         pass
 
 
@@ -21,8 +21,8 @@ async def record_segment_leaves(database: Database, segment_id: int) -> None:
 async def find_due(database: Database) -> list[Message]:
     """What must be sent so that every membership that has ended gets recorded."""
     async with database.read() as session:
-        messages = [Message(END_DUE_MEMBERSHIPS)] if await expiry.any_due(session) else []
-        segment_ids = await expiry.untidied_segments(session)
+        messages = [Message(EXPIRE_DUE_MEMBERSHIPS)] if await expiry.any_due(session) else []
+        segment_ids = await expiry.segments_with_unrecorded_leaves(session)
     return messages + [Message(RECORD_SEGMENT_LEAVES, (number,)) for number in segment_ids]
 
 
@@ -33,8 +33,8 @@ async def seconds_to_next(database: Database) -> float | None:
 
 
 ACTORS = (
-    Actor(END_DUE_MEMBERSHIPS, end_due_memberships),
+    Actor(EXPIRE_DUE_MEMBERSHIPS, expire_due_memberships),
     Actor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
 )
 
-WATCHES = (Watch(find_due, seconds_to_next=seconds_to_next),)
+PERIODIC_CHECKS = (PeriodicCheck(find_due, seconds_to_next=seconds_to_next),)

@@ -18,7 +18,7 @@ BATCH_ROWS: Final = 5000
 # now() is when the statement began, so what is due by it is due by the trigger's clock as well.
 # SKIP LOCKED: what another worker is ending is theirs, and so are the ends of a user who is being
 # changed: that change may be dated before an end that comes while it is written.
-_END_DUE = text("""
+_EXPIRE_DUE = text("""
 WITH due AS (
     SELECT m.user_id, m.segment_id
     FROM memberships m JOIN users u ON u.id = m.user_id
@@ -35,7 +35,7 @@ SELECT count(*) FROM ended
 """)
 
 # One worker at a time on one segment: several would only wait for each other.
-_LOCK_UNTIDIED = text("""
+_LOCK_SEGMENT = text("""
 SELECT id FROM segments
 WHERE id = :segment_id AND deleted_at IS NOT NULL AND tidied_at IS NULL
 FOR NO KEY UPDATE SKIP LOCKED
@@ -64,7 +64,7 @@ DELETE FROM exclusions WHERE (user_id, segment_id) IN (
 )
 """)
 
-_MARK_TIDIED = text("UPDATE segments SET tidied_at = clock_timestamp() WHERE id = :segment_id")
+_MARK_RECORDED = text("UPDATE segments SET tidied_at = clock_timestamp() WHERE id = :segment_id")
 
 _ANY_DUE = text("SELECT EXISTS (SELECT FROM memberships WHERE expires_at <= now())")
 
@@ -72,11 +72,11 @@ _SECONDS_TO_NEXT = text("""
 SELECT CAST(extract(epoch FROM min(expires_at) - now()) AS float8) FROM memberships
 """)
 
-_UNTIDIED_SEGMENTS = text("""
+_SEGMENTS_WITH_UNRECORDED_LEAVES = text("""
 SELECT id FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL ORDER BY id LIMIT 100
 """)
 
-_UNTIDIED = text("""
+_UNRECORDED = text("""
 SELECT
     (SELECT count(*) FROM memberships WHERE expires_at <= now()) AS by_ttl,
     (SELECT count(*)
@@ -90,9 +90,9 @@ SELECT
 """)
 
 
-async def end_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
+async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
     """Record the leaves of up to `rows` memberships that have run out; how many it were."""
-    ended: int = (await session.execute(_END_DUE, {"rows": rows})).scalar_one()
+    ended: int = (await session.execute(_EXPIRE_DUE, {"rows": rows})).scalar_one()
     return ended
 
 
@@ -104,7 +104,7 @@ async def record_segment_leaves(
     Does nothing to a segment that is not deleted, or that another worker is at.
     """
     values = {"segment_id": segment_id, "rows": rows}
-    if not (await session.execute(_LOCK_UNTIDIED, values)).one_or_none():
+    if not (await session.execute(_LOCK_SEGMENT, values)).one_or_none():
         return False
     ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
     if ended:
@@ -112,7 +112,7 @@ async def record_segment_leaves(
     forgotten: Any = await session.execute(_FORGET_EXCLUSIONS, values)
     if forgotten.rowcount:
         return True
-    await session.execute(_MARK_TIDIED, {"segment_id": segment_id})
+    await session.execute(_MARK_RECORDED, {"segment_id": segment_id})
     return False
 
 
@@ -127,14 +127,14 @@ async def seconds_to_next(session: ReadSession) -> float | None:
     return seconds
 
 
-async def untidied_segments(session: ReadSession) -> list[int]:
+async def segments_with_unrecorded_leaves(session: ReadSession) -> list[int]:
     """The numbers of deleted segments, 100 at most, whose leaves are not all recorded yet."""
-    return list((await session.execute(_UNTIDIED_SEGMENTS)).scalars())
+    return list((await session.execute(_SEGMENTS_WITH_UNRECORDED_LEAVES)).scalars())
 
 
-async def untidied(session: ReadSession) -> Row[Any]:
+async def unrecorded(session: ReadSession) -> Row[Any]:
     """Count what has ended but is not recorded, as `by_ttl` and `by_segment`.
 
     `oldest_seconds`: for how long the first of it has been so.
     """
-    return (await session.execute(_UNTIDIED)).one()
+    return (await session.execute(_UNRECORDED)).one()

@@ -91,7 +91,7 @@ class IsIn(Loader[tuple[int, str], bool]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
-        return dict.fromkeys(await service.pairs_in(session, keys), True)
+        return dict.fromkeys(await service.active_pairs(session, keys), True)
 
     def on_missing(self, key: tuple[int, str]) -> bool:
         return False
@@ -103,7 +103,7 @@ class IsExcluded(Loader[tuple[int, str], bool]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
-        return dict.fromkeys(await service.pairs_excluded(session, keys), True)
+        return dict.fromkeys(await service.excluded_pairs(session, keys), True)
 
     def on_missing(self, key: tuple[int, str]) -> bool:
         return False

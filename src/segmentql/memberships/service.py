@@ -10,9 +10,9 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import END_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
+from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
-from segmentql.segments.service import QUEUE_OF_SEGMENT, SEGMENT_COLUMNS
+from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.validators import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
@@ -43,7 +43,7 @@ _LOCK = text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
 ), queued AS MATERIALIZED (
-    SELECT id, pg_advisory_xact_lock_shared({QUEUE_OF_SEGMENT}) FROM named
+    SELECT id, pg_advisory_xact_lock_shared({SEGMENT_LOCK}) FROM named
 ), found AS MATERIALIZED (
     SELECT s.id, s.slug FROM segments s JOIN queued USING (id)
     WHERE s.deleted_at IS NULL
@@ -65,9 +65,9 @@ SELECT found.id, found.slug, clock_timestamp() AS locked_at
 FROM done LEFT JOIN found ON true
 """)
 
-_RAN_OUT: Final = "m.expires_at <= excluded.updated_at"
+_EXPIRED: Final = "m.expires_at <= excluded.updated_at"
 _NEW_END: Final = f"""
-CASE WHEN {_RAN_OUT} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.expires_at
+CASE WHEN {_EXPIRED} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.expires_at
      WHEN m.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL
      ELSE greatest(m.expires_at, excluded.expires_at) END
 """
@@ -95,15 +95,15 @@ taken_out AS (
     ON CONFLICT (user_id, segment_id) DO UPDATE SET
         -- What had run out is a new membership, which the trigger sees by its id: it records
         -- both the leave at the old end and the join.
-        id = CASE WHEN {_RAN_OUT} THEN excluded.id ELSE m.id END,
-        joined_at = CASE WHEN {_RAN_OUT}
+        id = CASE WHEN {_EXPIRED} THEN excluded.id ELSE m.id END,
+        joined_at = CASE WHEN {_EXPIRED}
             THEN greatest(excluded.joined_at, m.expires_at + interval '1 microsecond')
             ELSE m.joined_at END,
         updated_at = excluded.updated_at,
         expires_at = {_NEW_END},
         cause = 'MANUAL',
-        actor = CASE WHEN {_RAN_OUT} OR m.cause <> 'MANUAL' THEN excluded.actor ELSE m.actor END
-    WHERE {_RAN_OUT} OR CAST(:on_existing AS text) <> 'KEEP'
+        actor = CASE WHEN {_EXPIRED} OR m.cause <> 'MANUAL' THEN excluded.actor ELSE m.actor END
+    WHERE {_EXPIRED} OR CAST(:on_existing AS text) <> 'KEEP'
         AND (m.cause <> 'MANUAL' OR m.expires_at IS DISTINCT FROM {_NEW_END})
     RETURNING old.id IS DISTINCT FROM new.id AS joined,
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
@@ -248,7 +248,7 @@ async def update_user_segments(
             _refuse_out_of_range(timedelta(0))  # it came to pass between the two statements
         raise
     if written.next_end is not None and written.next_end <= MAX_DELAY_SECONDS:
-        session.after_commit(Message(END_DUE_MEMBERSHIPS, delay_seconds=float(written.next_end)))
+        session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(written.next_end)))
     return Changed(written, written.added, written.removed, written.extended)
 
 
@@ -294,12 +294,14 @@ async def users_with_segments(
     return list(zip(stored.user_ids, stored.users_created_at, strict=True)), segments
 
 
-async def pairs_in(session: ReadSession, pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+async def active_pairs(
+    session: ReadSession, pairs: Sequence[tuple[int, str]]
+) -> set[tuple[int, str]]:
     """Of (user, slug) pairs, those where the user is an active member."""
     return await _pairs(session, _IN, pairs)
 
 
-async def pairs_excluded(
+async def excluded_pairs(
     session: ReadSession, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
     """Of (user, slug) pairs, those where the user is excluded by hand."""

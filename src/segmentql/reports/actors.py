@@ -7,7 +7,7 @@ from typing import Final
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
-from segmentql.adapters.scheduler import Watch
+from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
 from segmentql.reports import generation
@@ -20,7 +20,7 @@ DATABASE_AWAY: Final = "the database went away"
 
 
 @dataclass(frozen=True)
-class Desk:
+class ReportContext:
     """What the work on reports needs."""
 
     database: Database
@@ -28,26 +28,31 @@ class Desk:
     retention_days: int
 
 
-async def make_report(desk: Desk, report_id: int) -> None:
-    this = await desk.database.transaction(lambda session: generation.claim(session, report_id))
-    if this is None:
+async def make_report(report_context: ReportContext, report_id: int) -> None:
+    attempt = await report_context.database.transaction(
+        lambda session: generation.claim(session, report_id)
+    )
+    if attempt is None:
         return
     try:
-        if this.abandoned_key:  # by a worker that died, perhaps in the middle of it
-            await desk.storage.abandon(this.abandoned_key)
-        await _while_it_is_ours(desk, this)
+        if attempt.abandoned_key:  # by a worker that died, perhaps in the middle of it
+            await report_context.storage.abandon(attempt.abandoned_key)
+        await _make_with_heartbeat(report_context, attempt)
     except BaseException as error:  # a try that is cancelled has failed as well
         reason, refused = _reason(error), isinstance(error, StoreRefused)
-        await desk.database.transaction(
-            lambda session: generation.fail(session, this, reason=reason, refused=refused)
+        await report_context.database.transaction(
+            lambda session: generation.fail(session, attempt, reason=reason, refused=refused)
         )
         if reason == FAULT:
             raise
 
 
-async def _while_it_is_ours(desk: Desk, this: generation.Try) -> None:
+async def _make_with_heartbeat(report_context: ReportContext, attempt: generation.Attempt) -> None:
     """Make the file, and say every few seconds that its worker lives."""
-    tasks = {asyncio.create_task(_make(desk, this)), asyncio.create_task(_stay_alive(desk, this))}
+    tasks = {
+        asyncio.create_task(_write_file(report_context, attempt)),
+        asyncio.create_task(_send_heartbeats(report_context, attempt)),
+    }
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -58,32 +63,38 @@ async def _while_it_is_ours(desk: Desk, this: generation.Try) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _make(desk: Desk, this: generation.Try) -> None:
+async def _write_file(report_context: ReportContext, attempt: generation.Attempt) -> None:
     # The session is held while the store takes the file: the one exception to the rule that
     # nobody awaits others with a session open. What may take long is on a connection of its own.
-    of_one = this.contents.user_id is not None
+    of_one = attempt.scope.user_id is not None
     reading = (
-        desk.database.read() if of_one else desk.database.long_read(seconds=generation.COPY_SECONDS)
+        report_context.database.read()
+        if of_one
+        else report_context.database.long_read(seconds=generation.COPY_SECONDS)
     )
     async with reading as session:
-        csv = Csv(session, this.contents)
+        csv = Csv(session, attempt.scope)
         async with aclosing(csv.chunks()) as chunks:
-            size_bytes = await desk.storage.upload(
-                this.object_key, chunks, content_type=CONTENT_TYPE
+            size_bytes = await report_context.storage.upload(
+                attempt.object_key, chunks, content_type=CONTENT_TYPE
             )
-    known = await desk.database.transaction(
-        lambda session: generation.finish(session, this, row_count=csv.rows, size_bytes=size_bytes)
+    known = await report_context.database.transaction(
+        lambda session: generation.finish(
+            session, attempt, row_count=csv.rows, size_bytes=size_bytes
+        )
     )
     if not known:
-        await desk.storage.abandon(this.object_key)
+        await report_context.storage.abandon(attempt.object_key)
 
 
-async def _stay_alive(desk: Desk, this: generation.Try) -> None:
+async def _send_heartbeats(report_context: ReportContext, attempt: generation.Attempt) -> None:
     """End when the report is another's by now."""
     is_ours = True
     while is_ours:
-        await asyncio.sleep(generation.TOUCH_SECONDS)
-        is_ours = await desk.database.transaction(lambda session: generation.touch(session, this))
+        await asyncio.sleep(generation.HEARTBEAT_SECONDS)
+        is_ours = await report_context.database.transaction(
+            lambda session: generation.heartbeat(session, attempt)
+        )
 
 
 def _reason(error: BaseException) -> str:
@@ -94,18 +105,18 @@ def _reason(error: BaseException) -> str:
     return DATABASE_AWAY if isinstance(error, Unavailable) else FAULT
 
 
-async def remove_old_reports(desk: Desk) -> None:
-    while await _removed_some(desk):
+async def remove_old_reports(report_context: ReportContext) -> None:
+    while await _removed_some(report_context):
         pass
-    await desk.storage.abort_stale_uploads(older_than_seconds=2 * generation.COPY_SECONDS)
+    await report_context.storage.abort_stale_uploads(older_than_seconds=2 * generation.COPY_SECONDS)
 
 
-async def _removed_some(desk: Desk) -> bool:
-    async with desk.database.read() as session:
-        old = await generation.old_reports(session, days=desk.retention_days)
+async def _removed_some(report_context: ReportContext) -> bool:
+    async with report_context.database.read() as session:
+        old = await generation.old_reports(session, days=report_context.retention_days)
     # The objects first: what is forgotten cannot be removed any more.
-    await desk.storage.delete([row.object_key for row in old if row.object_key])
-    await desk.database.transaction(
+    await report_context.storage.delete([row.object_key for row in old if row.object_key])
+    await report_context.database.transaction(
         lambda session: generation.remove_reports(session, [row.report_id for row in old])
     )
     return bool(old)
@@ -124,7 +135,7 @@ async def seconds_to_next(database: Database) -> float | None:
         return await generation.seconds_to_next(session)
 
 
-async def keep_house(database: Database) -> list[Message]:
+async def schedule_cleanup(database: Database) -> list[Message]:
     """Have old reports removed; the job looks whether there are any."""
     return [Message(REMOVE_OLD_REPORTS)]
 
@@ -134,7 +145,7 @@ ACTORS = (
     Actor(REMOVE_OLD_REPORTS, remove_old_reports),
 )
 
-WATCHES = (
-    Watch(find_due, seconds_to_next=seconds_to_next),
-    Watch(keep_house, every_seconds=600),
+PERIODIC_CHECKS = (
+    PeriodicCheck(find_due, seconds_to_next=seconds_to_next),
+    PeriodicCheck(schedule_cleanup, every_seconds=600),
 )

@@ -28,7 +28,7 @@ from segmentql.graphql.types.pagination import (
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.reports import service
-from segmentql.reports.csv_export import Contents
+from segmentql.reports.csv_export import ReportScope
 from segmentql.reports.loaders import ReportById, ReportFinished
 from segmentql.tables import Role
 from segmentql.users.api import User
@@ -81,7 +81,7 @@ class Report:
             created_at=row.report_created_at,
             finished_at=row.finished_at,
             failure=row.failure,
-            file_name=Contents(row.year, row.month, row.user_id).file_name,
+            file_name=ReportScope(row.year, row.month, row.user_id).file_name,
             number=row.report_id,
             user_number=row.user_id,
             object_key=row.object_key,
@@ -168,7 +168,7 @@ class ReportQueries:
 
 def _may_see(info: Info, user_number: int | None) -> bool:
     """Whether the caller may know of a report on that user, or with None on all users."""
-    return user_number is not None or info.context.caller.may(Role.ADMIN)
+    return user_number is not None or info.context.principal.has_role(Role.ADMIN)
 
 
 @strawberry.input(description="Which month of whose history to report.")

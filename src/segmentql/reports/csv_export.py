@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from segmentql.adapters.database import ReadSession, copy_csv
-from segmentql.history.service import ENDED_WITH_SEGMENT, RAN_OUT
+from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED
 
 CHUNKS_AHEAD: Final = 40
 """Chunks of some 64 KiB that the database may be ahead of whoever takes them: it goes on while
@@ -44,7 +44,7 @@ ORDER BY at, user_id, entry.operation, slug
 
 
 @dataclass(frozen=True)
-class Contents:
+class ReportScope:
     """A month (of UTC) of one user, or of all."""
 
     year: int
@@ -81,7 +81,7 @@ class Contents:
         )
         of_one = self.user_id is not None
         entries = _ENTRIES.format(
-            ran_out=RAN_OUT,
+            ran_out=EXPIRED,
             ended_with_segment=ENDED_WITH_SEGMENT,
             and_user_of_h="AND h.user_id = $3" if of_one else "",
             and_user_of_m="AND m.user_id = $3" if of_one else "",
@@ -93,10 +93,10 @@ class Csv:
     """A report's bytes, read once; then `rows` says how many rows there were."""
 
     def __init__(
-        self, session: ReadSession, contents: Contents, *, chunks_ahead: int = CHUNKS_AHEAD
+        self, session: ReadSession, scope: ReportScope, *, chunks_ahead: int = CHUNKS_AHEAD
     ) -> None:
         self._session = session
-        self._contents = contents
+        self._contents = scope
         self._chunks_ahead = chunks_ahead
         self.rows = 0
 

@@ -14,10 +14,10 @@ from sqlalchemy import Row, text
 from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAKE_REPORT, Message
-from segmentql.reports.csv_export import Contents
+from segmentql.reports.csv_export import ReportScope
 
-MAX_TRIES: Final = 8
-MAX_REFUSED: Final = 5
+MAX_ATTEMPTS: Final = 8
+MAX_STORE_REJECTIONS: Final = 5
 """The tries where the store refuses: somebody must change something, and should hear of it."""
 
 RETRY_SECONDS: Final = 1
@@ -26,7 +26,7 @@ RETRY_SECONDS: Final = 1
 MAX_RETRY_SECONDS: Final = 15
 """... up to this: so a store may be away for a minute."""
 
-TOUCH_SECONDS: Final = 3
+HEARTBEAT_SECONDS: Final = 3
 STALE_SECONDS: Final = 12
 """After so long without a word from its worker, a report is anybody's."""
 
@@ -39,7 +39,7 @@ _CLAIM = text(f"""
 UPDATE reports SET
     status = 'RUNNING', tries = tries + 1, touched_at = clock_timestamp(),
     object_key = 'reports/' || gen_random_uuid() || '.csv'
-WHERE id = :report_id AND tries < {MAX_TRIES} AND (
+WHERE id = :report_id AND tries < {MAX_ATTEMPTS} AND (
     status = 'QUEUED' AND touched_at <= clock_timestamp()
     OR status = 'RUNNING'
         AND touched_at < clock_timestamp() - make_interval(secs => {STALE_SECONDS})
@@ -52,11 +52,11 @@ _GIVE_UP = text(f"""
 UPDATE reports SET
     status = 'FAILED', finished_at = clock_timestamp(), touched_at = clock_timestamp(),
     object_key = NULL, failure = :reason
-WHERE id = :report_id AND tries >= {MAX_TRIES} AND status = 'RUNNING'
+WHERE id = :report_id AND tries >= {MAX_ATTEMPTS} AND status = 'RUNNING'
   AND touched_at < clock_timestamp() - make_interval(secs => {STALE_SECONDS})
 """)
 
-_TOUCH = text("""
+_HEARTBEAT = text("""
 UPDATE reports SET touched_at = clock_timestamp()
 WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
 RETURNING id
@@ -107,7 +107,7 @@ _REMOVE = text("DELETE FROM reports WHERE id = ANY(:report_ids)")
 
 
 @dataclass(frozen=True)
-class Try:
+class Attempt:
     """One try at making a report, which has it until another takes it."""
 
     report_id: int
@@ -116,29 +116,31 @@ class Try:
     abandoned_key: str | None
     """What a worker that died may have left in the store."""
 
-    contents: Contents
+    scope: ReportScope
 
 
-async def claim(session: WriteSession, report_id: int) -> Try | None:
+async def claim(session: WriteSession, report_id: int) -> Attempt | None:
     """Take a report for one try; None if there is nothing to do, or another worker is at it."""
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
-        reason = f"the worker died in each of {MAX_TRIES} tries"
+        reason = f"the worker died in each of {MAX_ATTEMPTS} tries"
         await session.execute(_GIVE_UP, {"report_id": report_id, "reason": reason})
         return None
-    contents = Contents(row.year, row.month, row.user_id)
-    return Try(report_id, row.tries, row.object_key, row.abandoned_key, contents)
+    scope = ReportScope(row.year, row.month, row.user_id)
+    return Attempt(report_id, row.tries, row.object_key, row.abandoned_key, scope)
 
 
-async def touch(session: WriteSession, this: Try) -> bool:
+async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
     """Say that the worker lives; whether the report is still this try's."""
-    values = {"report_id": this.report_id, "number": this.number}
-    return (await session.execute(_TOUCH, values)).one_or_none() is not None
+    values = {"report_id": attempt.report_id, "number": attempt.number}
+    return (await session.execute(_HEARTBEAT, values)).one_or_none() is not None
 
 
-async def finish(session: WriteSession, this: Try, *, row_count: int, size_bytes: int) -> bool:
+async def finish(
+    session: WriteSession, attempt: Attempt, *, row_count: int, size_bytes: int
+) -> bool:
     """Make the file known; whether the report was still this try's."""
-    values = {"report_id": this.report_id, "number": this.number}
+    values = {"report_id": attempt.report_id, "number": attempt.number}
     finished = await session.execute(
         _FINISH, {**values, "row_count": row_count, "size_bytes": size_bytes}
     )
@@ -150,13 +152,15 @@ async def finish(session: WriteSession, this: Try, *, row_count: int, size_bytes
     return True
 
 
-async def fail(session: WriteSession, this: Try, *, reason: str, refused: bool = False) -> None:
+async def fail(
+    session: WriteSession, attempt: Attempt, *, reason: str, refused: bool = False
+) -> None:
     """Note that a try failed: there is another one, or that was the last."""
-    seconds = min(RETRY_SECONDS * 2 ** (this.number - 1), MAX_RETRY_SECONDS)
+    seconds = min(RETRY_SECONDS * 2 ** (attempt.number - 1), MAX_RETRY_SECONDS)
     values = {
-        "report_id": this.report_id,
-        "number": this.number,
-        "allowed": MAX_REFUSED if refused else MAX_TRIES,
+        "report_id": attempt.report_id,
+        "number": attempt.number,
+        "allowed": MAX_STORE_REJECTIONS if refused else MAX_ATTEMPTS,
         "seconds": seconds,
         "reason": reason,
     }
@@ -164,7 +168,7 @@ async def fail(session: WriteSession, this: Try, *, reason: str, refused: bool =
     if row is None:
         return
     if row.status == "QUEUED":
-        session.after_commit(Message(MAKE_REPORT, (this.report_id,), delay_seconds=seconds))
+        session.after_commit(Message(MAKE_REPORT, (attempt.report_id,), delay_seconds=seconds))
     else:
         metrics.REPORTS.labels("failed").inc()
 

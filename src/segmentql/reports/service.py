@@ -59,13 +59,13 @@ WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
 """)
 
 
-_KEPT = text("""
+_STATS = text("""
 SELECT status, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_seconds
 FROM reports GROUP BY status
 """)
 
 
-async def refuse_unknown(
+async def reject_unknown(
     session: ReadSession | WriteSession, *, user_id: int | None, year: int, month: int
 ) -> None:
     """Refuse what there can be no report of.
@@ -100,7 +100,7 @@ async def create_report(
         if report:
             session.after_commit(Message(MAKE_REPORT, (report.report_id,)))
             return report
-        await refuse_unknown(session, user_id=user_id, year=year, month=month)
+        await reject_unknown(session, user_id=user_id, year=year, month=month)
     raise AssertionError("what was missing is there when looked for, again and again")
 
 
@@ -126,7 +126,7 @@ async def report_page(
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReportStats:
     """The reports that are kept."""
 
     numbers: Mapping[ReportStatus, int]
@@ -135,12 +135,12 @@ class Kept:
     """For how long the oldest that is not over has been asked for; 0 where all are."""
 
 
-async def count_by_status(session: ReadSession) -> Kept:
-    found = {ReportStatus(row.status): row for row in await session.execute(_KEPT)}
+async def count_by_status(session: ReadSession) -> ReportStats:
+    found = {ReportStatus(row.status): row for row in await session.execute(_STATS)}
     waiting = [
         float(row.oldest_seconds)
         for status, row in found.items()
         if status in {ReportStatus.QUEUED, ReportStatus.RUNNING}
     ]
     numbers = {status: found[status].number if status in found else 0 for status in ReportStatus}
-    return Kept(numbers, max([0.0, *waiting]))
+    return ReportStats(numbers, max([0.0, *waiting]))

@@ -5,7 +5,7 @@ from typing import Final
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Actor, Message
-from segmentql.adapters.scheduler import Watch
+from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.rollouts import passes
 
@@ -69,4 +69,4 @@ ACTORS = (
     Actor(START_ROLLOUT_STAGE, advance_rollout),
 )
 
-WATCHES = (Watch(find_due, seconds_to_next=seconds_to_next),)
+PERIODIC_CHECKS = (PeriodicCheck(find_due, seconds_to_next=seconds_to_next),)

@@ -32,7 +32,7 @@ from segmentql.rollouts.service import (
     enqueue_expiry,
     enqueue_stage_starts,
 )
-from segmentql.segments.service import QUEUE_OF_SEGMENT
+from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import PassPhase, RolloutState
 from segmentql.timestamps import CHANGE_BY_ROLLOUT
 
@@ -62,7 +62,7 @@ SAMPLING_LOCK_CLASS: Final = 7002
 # message itself.
 _CLAIM = text(f"""
 WITH segment_lock AS MATERIALIZED (
-    SELECT id, pg_advisory_xact_lock_shared({QUEUE_OF_SEGMENT})
+    SELECT id, pg_advisory_xact_lock_shared({SEGMENT_LOCK})
     FROM (SELECT CAST(:segment_id AS bigint) AS id) AS requested
 ), live AS MATERIALIZED (
     SELECT s.id FROM segments s JOIN segment_lock USING (id)

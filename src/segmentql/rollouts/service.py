@@ -15,7 +15,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import (
     ADVANCE_ROLLOUT,
-    END_DUE_MEMBERSHIPS,
+    EXPIRE_DUE_MEMBERSHIPS,
     MAX_DELAY_SECONDS,
     START_ROLLOUT_STAGE,
     Message,
@@ -212,7 +212,7 @@ async def set_rollout(
     """
     segment = await segments.lock_segment(session, slug=slug, expected_version=expected_version)
     rollout = await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
-    return await segments.count_change(session, segment.segment_id), rollout
+    return await segments.bump_version(session, segment.segment_id), rollout
 
 
 async def start_rollout(
@@ -361,7 +361,7 @@ def enqueue_expiry(session: WriteSession, rollout: Row[Any]) -> None:
         return
     delay = (rollout.expires_at - rollout.read_at).total_seconds()
     if 0 < delay <= MAX_DELAY_SECONDS:
-        session.after_commit(Message(END_DUE_MEMBERSHIPS, delay_seconds=delay))
+        session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=delay))
 
 
 async def rollouts_by_segment(

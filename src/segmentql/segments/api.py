@@ -32,7 +32,7 @@ from segmentql.rollouts import service as rollouts
 from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
-from segmentql.segments.service import KEEP
+from segmentql.segments.service import UNSET
 
 if TYPE_CHECKING:
     from segmentql.adapters.database import WriteSession
@@ -313,9 +313,9 @@ class SegmentMutations:
         try:
             check = InputValidator()
             slug = check.value(validators.slug, input.slug, "slug")
-            name = check.optional(validators.name, input.name, "name", absent=KEEP)
+            name = check.optional(validators.name, input.name, "name", absent=UNSET)
             description = check.optional(
-                validators.description, input.description, "description", absent=KEEP
+                validators.description, input.description, "description", absent=UNSET
             )
             version = check.optional(
                 validators.version, input.expected_version, "expectedVersion", absent=None

@@ -53,15 +53,15 @@ WHERE s.slug = :slug AND s.deleted_at IS NULL FOR NO KEY UPDATE
 # ... and one that does not: whoever adds holds the segment FOR KEY SHARE until it is committed.
 # Row locks let those who share overtake one who waits for them all, so that a busy segment could
 # not be deleted. An advisory lock is a fair queue: both ask for it before the row.
-QUEUE_CLASS: Final = 7001
-QUEUE_OF_SEGMENT: Final = f"{QUEUE_CLASS}, CAST(id % 2147483647 AS integer)"
+SEGMENT_LOCK_CLASS: Final = 7001
+SEGMENT_LOCK: Final = f"{SEGMENT_LOCK_CLASS}, CAST(id % 2147483647 AS integer)"
 """The two numbers of the advisory lock of a segment's `id`; two segments may share one."""
 
 _LOCK_TO_DELETE = text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = :slug AND deleted_at IS NULL
 ), queued AS MATERIALIZED (
-    SELECT id, pg_advisory_xact_lock({QUEUE_OF_SEGMENT}) FROM named
+    SELECT id, pg_advisory_xact_lock({SEGMENT_LOCK}) FROM named
 )
 SELECT {SEGMENT_COLUMNS} FROM segments s JOIN queued USING (id)
 WHERE s.deleted_at IS NULL FOR UPDATE OF s
@@ -75,7 +75,7 @@ WHERE s.id = :segment_id
 RETURNING {SEGMENT_COLUMNS}
 """)
 
-_COUNT_CHANGE = text(f"""
+_BUMP_VERSION = text(f"""
 UPDATE segments s
 SET version = s.version + 1,
     updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')
@@ -94,11 +94,11 @@ WHERE id = :segment_id
 """)
 
 
-class Keep:
-    """The type of `KEEP`: a field that a change leaves as it is."""
+class Unset:
+    """The type of `UNSET`: a field that a change leaves as it is."""
 
 
-KEEP: Final = Keep()
+UNSET: Final = Unset()
 
 
 async def create_segment(
@@ -124,8 +124,8 @@ async def update_segment(
     session: WriteSession,
     *,
     slug: str,
-    name: str | Keep | None,
-    description: str | Keep | None,
+    name: str | Unset | None,
+    description: str | Unset | None,
     expected_version: int | None,
 ) -> Row[Any]:
     """Change what a segment is called; what is already so moves neither version nor time.
@@ -134,8 +134,8 @@ async def update_segment(
         Refused: no such segment, or it is not at the expected version.
     """
     segment = await lock_segment(session, slug=slug, expected_version=expected_version)
-    new_name = segment.name if isinstance(name, Keep) else name
-    new_description = segment.description if isinstance(description, Keep) else description
+    new_name = segment.name if isinstance(name, Unset) else name
+    new_description = segment.description if isinstance(description, Unset) else description
     if (new_name, new_description) == (segment.name, segment.description):
         return segment
     return (
@@ -161,9 +161,9 @@ async def lock_segment(
     return await _locked(session, _LOCK_TO_UPDATE, slug, expected_version)
 
 
-async def count_change(session: WriteSession, segment_id: int) -> Row[Any]:
+async def bump_version(session: WriteSession, segment_id: int) -> Row[Any]:
     """Give a locked segment its next version, for its plan has changed."""
-    return (await session.execute(_COUNT_CHANGE, {"segment_id": segment_id})).one()
+    return (await session.execute(_BUMP_VERSION, {"segment_id": segment_id})).one()
 
 
 async def delete_segment(

@@ -29,12 +29,12 @@ SELECT id AS user_id, created_at AS user_created_at
 FROM users WHERE id > :after ORDER BY id LIMIT :rows
 """)
 
-_LOCK_LAST_PICK = text("SELECT user_id FROM last_pick FOR UPDATE")
+_LOCK_ID_ALLOCATOR = text("SELECT user_id FROM last_pick FOR UPDATE")
 
 # The lowest number above the last pick that was never stored. Numbers stored one after another
 # are skipped a thousand at a time by index ranges, so that a gap close by is found at once and one
 # beyond millions in a second or so; the planner would rather sort all users.
-_PICK = text(f"""
+_ALLOCATE_ID = text(f"""
 WITH RECURSIVE stored AS (
     SELECT CAST(:last_pick AS bigint) AS up_to
     UNION ALL
@@ -86,7 +86,7 @@ async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
         Refused: the number is stored already, or no number is left to pick.
     """
     if user_id is None:
-        return await _pick(session)
+        return await _allocate_id(session)
     for _ in range(MAX_RACES):
         stored = (await session.execute(_STORE, {"user_id": user_id})).one_or_none()
         if stored:
@@ -97,10 +97,10 @@ async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
     raise AssertionError("a user was stored and deleted again and again")
 
 
-async def _pick(session: WriteSession) -> Row[Any]:
-    last_pick = (await session.execute(_LOCK_LAST_PICK)).scalar_one()
+async def _allocate_id(session: WriteSession) -> Row[Any]:
+    last_pick = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
     for _ in range(MAX_RACES):
-        row = (await session.execute(_PICK, {"last_pick": last_pick})).one()
+        row = (await session.execute(_ALLOCATE_ID, {"last_pick": last_pick})).one()
         if row.none_left:
             raise MutationRejected(
                 InvalidInput(("id",), "no number is left to pick", "a number of yours")

@@ -123,7 +123,7 @@ class GraphQLExecutor:
         cost: int | None = None
         rejected_mutations: list[FailureCause] = []
         is_logged = True
-        metrics.REQUESTS_UNDER_WAY.inc()
+        metrics.REQUESTS_IN_FLIGHT.inc()
         try:
             prepared = await self._documents.prepare(request.query)
             if prepared.document is None:
@@ -166,7 +166,7 @@ class GraphQLExecutor:
             context.cause = _cause_of_cancellation(context)
             raise
         finally:
-            metrics.REQUESTS_UNDER_WAY.dec()
+            metrics.REQUESTS_IN_FLIGHT.dec()
             seconds = time.perf_counter() - started
             self._count(name, outcome, seconds)
             if self._log and is_logged:
@@ -179,7 +179,7 @@ class GraphQLExecutor:
                     outcome=outcome,
                     duration_ms=round(seconds * 1000, 3),
                     cost=cost,
-                    key=context.caller.name,
+                    key=context.principal.name,
                     **(cause.fields if cause else {}),
                 )
 

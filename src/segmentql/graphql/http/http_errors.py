@@ -7,7 +7,7 @@ import orjson
 from starlette.responses import Response
 
 from segmentql import metrics
-from segmentql.errors import KeyFlaw
+from segmentql.errors import AuthenticationFailure
 from segmentql.graphql.types.error_causes import shorten
 from segmentql.graphql.types.errors import Code
 
@@ -41,7 +41,7 @@ class HttpRequestError(Exception):
         self.extensions = {"code": code, **extensions}
 
 
-def refusal(refused: HttpRequestError, media_type: str) -> Response:
+def error_response(refused: HttpRequestError, media_type: str) -> Response:
     metrics.ERRORS.labels(refused.extensions["code"]).inc()
     error = {"message": refused.message, "extensions": refused.extensions}
     response = json_response({"errors": [error]}, refused.status, media_type)
@@ -55,15 +55,19 @@ def json_response(body: Mapping[str, Any], status: int, media_type: str) -> Resp
     )
 
 
-def unauthenticated(flaw: KeyFlaw) -> HttpRequestError:
-    """Say no, in the same words whether a key is unknown, revoked or has another secret."""
-    metrics.KEYS_REFUSED.labels(flaw).inc()
+def unauthenticated(failure: AuthenticationFailure) -> HttpRequestError:
+    """Return the error for a request without a valid API key.
+
+    The message is the same for an unknown key, a revoked key and a wrong secret.
+    """
+    metrics.AUTHENTICATION_FAILURES.labels(failure).inc()
+    header = "Authorization: Bearer sgql_<id>_<secret>"
     message = {
-        KeyFlaw.MISSING: "An API key is needed: Authorization: Bearer sgql_<id>_<secret>.",
-        KeyFlaw.MALFORMED: "The header must be: Authorization: Bearer sgql_<id>_<secret>.",
-    }.get(flaw, "This API key lets nobody in.")
+        AuthenticationFailure.MISSING: f"Send an API key: {header}.",
+        AuthenticationFailure.MALFORMED: f"The API key must be sent as {header}.",
+    }.get(failure, "This API key is not valid.")
     headers = {"www-authenticate": 'Bearer realm="segmentql"'}
-    reason = f"the API key is {flaw.replace('_', ' ')}"
+    reason = f"the API key is {failure.replace('_', ' ')}"
     return HttpRequestError(401, message, Code.UNAUTHENTICATED, headers=headers, reason=reason)
 
 
@@ -84,7 +88,7 @@ def unsupported_encoding() -> HttpRequestError:
 
 def body_too_slow(seconds: float) -> HttpRequestError:
     """Say that a body did not come in time."""
-    metrics.TURNED_AWAY.labels("body").inc()
+    metrics.REQUESTS_REJECTED.labels("body").inc()
     return HttpRequestError(
         408,
         f"The body took longer than {seconds:g} s; nothing was done.",
@@ -96,7 +100,7 @@ def body_too_slow(seconds: float) -> HttpRequestError:
 
 def overloaded(limit: int) -> HttpRequestError:
     """Say that this process is full: no queue without end, and another process may have room."""
-    metrics.TURNED_AWAY.labels("busy").inc()
+    metrics.REQUESTS_REJECTED.labels("busy").inc()
     return HttpRequestError(
         503,
         f"This process answers {limit} requests already; nothing was done.",
@@ -108,7 +112,7 @@ def overloaded(limit: int) -> HttpRequestError:
 
 def rate_limited(limit: int) -> HttpRequestError:
     """Say that a key asked more often than one may."""
-    metrics.TURNED_AWAY.labels("rate").inc()
+    metrics.REQUESTS_REJECTED.labels("rate").inc()
     return HttpRequestError(
         429,
         f"This API key asks more often than {limit} times a second; nothing was done.",

@@ -105,7 +105,7 @@ class ResponseSender:
         except TimeoutError:
             if not deadline.has_passed:
                 raise
-            metrics.TURNED_AWAY.labels("send").inc()
+            metrics.REQUESTS_REJECTED.labels("send").inc()
             if self._log:
                 self._log.unread(
                     request_id=scope["state"]["request_id"],

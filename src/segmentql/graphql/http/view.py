@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import BodyCutShort, BodyTooLarge, read_body
-from segmentql.adapters.rate_limiter import Rates
+from segmentql.adapters.http import BodyTooLarge, ClientDisconnected, read_body
+from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql.context import Context
@@ -35,11 +35,11 @@ from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
+    error_response,
     json_response,
     not_allowed,
     overloaded,
     rate_limited,
-    refusal,
     unauthenticated,
     unsupported_encoding,
 )
@@ -59,7 +59,7 @@ from segmentql.graphql.types.errors import (
     format_unsent_response,
 )
 from segmentql.logs import RequestLog
-from segmentql.principal import ANYBODY, Caller
+from segmentql.principal import ANONYMOUS_ADMIN, Principal
 
 PAGE_HEADERS: Final = {
     # All that the page needs, all of it ours: its workers are files, its styles are written by
@@ -89,7 +89,7 @@ PAGE_MISSING: Final = """<!doctype html>
 
 
 _Headers: TypeAlias = Mapping[bytes, bytes]
-Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
+Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Principal]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class GraphQLView:
         stopping: asyncio.Event,
         *,
         authenticate: Authenticate | None,
-        rates: Rates,
+        rate_limiter: RateLimiter,
         request_limits: RequestLimits,
         page: Path | None,
         log: RequestLog | None = None,
@@ -129,7 +129,7 @@ class GraphQLView:
         `page` is GraphiQL's, for browsers; None: they get none.
         """
         self._authenticate = authenticate
-        self._rates = rates
+        self._rate_limiter = rate_limiter
         self._engine = engine
         self._database = database
         self._storage = storage
@@ -171,7 +171,7 @@ class GraphQLView:
         try:
             return await self._respond(scope, headers, receive, accepted)
         except HttpRequestError as refused:
-            response = refusal(refused, media_type)
+            response = error_response(refused, media_type)
             self._log_rejection(scope, refused.status, refused.extensions["code"], refused.reason)
         except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
             error = format_fault(fault, request_id=scope["state"]["request_id"])
@@ -191,13 +191,13 @@ class GraphQLView:
         method: str = scope["method"]
         if method == "POST":
             media_type = _acceptable(accepted)
-            caller = await self._caller(headers)
+            principal = await self._authenticate_request(headers)
         elif method == "GET":
             parameters = QueryParams(scope["query_string"])
             if self._page and "query" not in parameters and accepted.html:
                 return PreparedResponse(self._graphiql_page(self._page))
             media_type = _acceptable(accepted)
-            caller = await self._caller(headers)
+            principal = await self._authenticate_request(headers)
         else:
             raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
         context: Context | None = None
@@ -209,7 +209,7 @@ class GraphQLView:
                     if method == "POST"
                     else _from_query(parameters)
                 )
-                context = self._context(headers, caller, deadline, scope["state"]["request_id"])
+                context = self._context(headers, principal, deadline, scope["state"]["request_id"])
                 answer = await self._engine.answer(asked, context, queries_only=method == "GET")
                 status = _status(answer, media_type)
                 return await self._outbox.prepare(answer, status, media_type)
@@ -220,7 +220,7 @@ class GraphQLView:
                 raise
             if context is None:
                 raise body_too_slow(self._deadlines.seconds) from None
-            metrics.TURNED_AWAY.labels("time").inc()
+            metrics.REQUESTS_REJECTED.labels("time").inc()
             late = format_timeout(self._deadlines.seconds, changes=context.changes)
             body: dict[str, Any] = {"data": None, "errors": [late]}
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
@@ -236,7 +236,7 @@ class GraphQLView:
 
     def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
         """Log and count that a request was executed and its response is not sent."""
-        metrics.TURNED_AWAY.labels("size").inc()
+        metrics.REQUESTS_REJECTED.labels("size").inc()
         self._log_rejection(scope, 200, error["extensions"]["code"], error["message"])
 
     def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
@@ -249,19 +249,19 @@ class GraphQLView:
                 reason=reason,
             )
 
-    async def _caller(self, headers: _Headers) -> Caller:
+    async def _authenticate_request(self, headers: _Headers) -> Principal:
         if self._authenticate is None:
-            return ANYBODY
+            return ANONYMOUS_ADMIN
         try:
-            caller = await self._authenticate(headers.get(b"authorization"))
+            principal = await self._authenticate(headers.get(b"authorization"))
         except Unauthenticated as error:
-            raise unauthenticated(error.flaw) from None
-        if caller.key_id and not self._rates.take(caller.key_id):
-            raise rate_limited(self._rates.per_second)
-        return caller
+            raise unauthenticated(error.failure) from None
+        if principal.key_id and not self._rate_limiter.try_acquire(principal.key_id):
+            raise rate_limited(self._rate_limiter.per_second)
+        return principal
 
     def _context(
-        self, headers: _Headers, caller: Caller, deadline: Deadline, request_id: str
+        self, headers: _Headers, principal: Principal, deadline: Deadline, request_id: str
     ) -> Context:
         return Context(
             database=self._database,
@@ -271,7 +271,7 @@ class GraphQLView:
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,
-            caller=caller,
+            principal=principal,
             deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
@@ -297,7 +297,7 @@ class GraphQLView:
                 limit=too_large.limit,
                 value=too_large.size,
             ) from None
-        except (BodyCutShort, ValueError) as error:
+        except (ClientDisconnected, ValueError) as error:
             raise HttpRequestError(400, f"The body is not JSON: {error}.") from None
 
     def _graphiql_page(self, file: Path) -> Response:

@@ -22,9 +22,9 @@ def require(info: strawberry.Info[Context, Any], role: Role, what: str | None = 
     Raises:
         GraphQLError: with code FORBIDDEN.
     """
-    caller = info.context.caller
-    if not caller.may(role):
-        raise forbidden(what or info.field_name, needed=role, held=caller.role)
+    principal = info.context.principal
+    if not principal.has_role(role):
+        raise forbidden(what or info.field_name, needed=role, held=principal.role)
 
 
 class Needs(BasePermission):
