@@ -10,16 +10,16 @@ GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
 GRANT UPDATE (created_at) ON users TO {service};
 GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
-GRANT SELECT, UPDATE ON last_pick TO {service};
+GRANT SELECT, UPDATE ON id_allocator TO {service};
 GRANT SELECT, INSERT ON segments TO {service};
-GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, tidied_at)
+GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, leaves_recorded_at)
     ON segments TO {service};
 GRANT SELECT, INSERT, DELETE ON memberships TO {service};
 GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
--- The last arrival, which begins a pass.
-GRANT SELECT ON SEQUENCE users_arrival_seq TO {service};
+-- A pass starts with the last value of the sequence.
+GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
 -- A key is never deleted, and neither its secret nor its role changes.
 GRANT SELECT, INSERT ON api_keys TO {service};

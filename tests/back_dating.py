@@ -7,7 +7,7 @@ from tests.conftest import Sql
 TABLES = (
     "users",
     "deleted_users",
-    "last_pick",
+    "id_allocator",
     "segments",
     "memberships",
     "exclusions",
@@ -112,11 +112,11 @@ async def let_pass(sql: Sql, interval: timedelta) -> None:
         for table, columns in {
             "users": ["created_at"],
             "deleted_users": ["deleted_at"],
-            "segments": ["created_at", "updated_at", "deleted_at", "tidied_at"],
+            "segments": ["created_at", "updated_at", "deleted_at", "leaves_recorded_at"],
             "memberships": ["joined_at", "updated_at", "expires_at"],
             "exclusions": ["excluded_at"],
             "history": ["at", "recorded_at"],
-            "rollouts": ["expires_at", "held_at", "started_at", "finished_at", "touched_at"],
+            "rollouts": ["expires_at", "paused_at", "started_at", "finished_at", "heartbeat_at"],
             "rollout_stages": ["starts_at", "done_at"],
         }.items():
             moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)

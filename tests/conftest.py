@@ -30,7 +30,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
-from segmentql.tables import Base, LastPickRow
+from segmentql.tables import Base, IdAllocatorRow
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -289,7 +289,7 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
     await inside.close()
 
 
-TABLES = tuple(sorted(set(Base.metadata.tables) - {LastPickRow.__tablename__}))
+TABLES = tuple(sorted(set(Base.metadata.tables) - {IdAllocatorRow.__tablename__}))
 """Every table, except the one whose only row stays."""
 
 FEW_BYTES = 2 * 1024 * 1024
@@ -329,7 +329,7 @@ async def empty_tables(sql: Sql) -> None:
         f"""
         SET session_replication_role = replica;
         {";".join(statements)};
-        UPDATE last_pick SET user_id = 0 WHERE user_id <> 0;
+        UPDATE id_allocator SET user_id = 0 WHERE user_id <> 0;
         SET session_replication_role = DEFAULT;
         """
     )

@@ -13,7 +13,7 @@ STORED: Final = """
         (1, 3, '2024-02-03Z', '2024-02-03Z', NULL, 'ROLLOUT'),
         (2, 1, '2024-02-01Z', '2024-02-01Z', '2040-01-01Z', 'MANUAL');
     UPDATE segments SET deleted_at = '2024-04-01Z' WHERE slug = 'GONE';
-    INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+    INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
 """
 """Three users, memberships that are active, have run out or have lost their segment, a report."""

@@ -54,7 +54,7 @@ CATALOGUE = {
         FROM pg_type LEFT JOIN pg_enum ON enumtypid = pg_type.oid
         WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' GROUP BY 1, 2, 3 ORDER BY 1
     """,
-    "rows": "SELECT 'last_pick', user_id FROM last_pick",
+    "rows": "SELECT 'id_allocator', user_id FROM id_allocator",
 }
 
 
@@ -185,7 +185,7 @@ async def test_users_stored_before_arrivals_were_counted_came_before_all_others(
     await inside.execute("INSERT INTO users VALUES (8, now()), (9, now())")
     await upgrade(blank)
     await inside.execute("INSERT INTO users (id, created_at) VALUES (7, now())")
-    assert [tuple(row) for row in await inside.fetch("SELECT id, arrival FROM users")] == [
+    assert [tuple(row) for row in await inside.fetch("SELECT id, insert_seq FROM users")] == [
         (8, 0),
         (9, 0),
         (7, 1),
@@ -267,7 +267,7 @@ async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
         f"memberships_record_delete on memberships after delete statement old_rows {record}",
         "memberships_record_update on memberships after update statement old_rows new_rows "
         + record,
-        "history_tell on history after insert statement new_rows tell_of_history O",
+        "history_report_counts on history after insert statement new_rows report_history_counts O",
         "users_enroll on users after insert statement new_rows enroll_new_users O",
     }
 
@@ -314,8 +314,8 @@ async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
         ("record_memberships()", True, public, owner, False, False),
         ("refuse_truncate()", False, ["search_path=pg_catalog, pg_temp"], owner, True, True),
+        ("report_history_counts()", False, public, owner, True, True),
         # Read in others' names: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
-        ("tell_of_history()", False, public, owner, True, True),
     ]

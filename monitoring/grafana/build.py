@@ -72,7 +72,7 @@ SERVICE = (
             per_second("segmentql_authentication_failures_total", "reason"),
             (
                 "sum(rate(segmentql_rate_limiter_outages_total[$__rate_interval]))",
-                "rates without Redis",
+                "rates, no Redis",
             ),
         ],
         "Turned away by reason (busy, rate, body, time), and refused for their key, by its reason.",

@@ -116,8 +116,8 @@ class UserRow(Base):
 
     id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
     created_at: Mapped[Moment]
-    arrival: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    """In which order users were stored; a rollout's pass is about those up to one of these."""
+    insert_seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    """A number that grows with each stored user. A rollout's pass covers the users up to one."""
 
 
 class DeletedUserRow(Base):
@@ -129,10 +129,10 @@ class DeletedUserRow(Base):
     deleted_at: Mapped[Moment]
 
 
-class LastPickRow(Base):
-    """The number that `createUser` picked last; one row, which picks lock."""
+class IdAllocatorRow(Base):
+    """The id that `createUser` allocated last: one row, which each allocation locks."""
 
-    __tablename__ = "last_pick"
+    __tablename__ = "id_allocator"
     __table_args__ = (CheckConstraint("only", name="only_row"),)
 
     only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
@@ -148,7 +148,10 @@ class SegmentRow(Base):
         CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
         CheckConstraint("length(description) <= 4096", name="description_length"),
         CheckConstraint("version >= 1", name="version_positive"),
-        CheckConstraint("tidied_at IS NULL OR deleted_at IS NOT NULL", name="tidied_when_deleted"),
+        CheckConstraint(
+            "leaves_recorded_at IS NULL OR deleted_at IS NOT NULL",
+            name="leaves_recorded_when_deleted",
+        ),
         # `segment(slug:)`, `segments`, and that a slug is borne by one at a time.
         Index(
             "uq_segments_slug_live",
@@ -158,9 +161,9 @@ class SegmentRow(Base):
         ),
         Index(None, "slug"),  # history by slug: every segment that bore it
         Index(  # the deleted whose leaves are not all recorded
-            "ix_segments_untidied",
+            "ix_segments_unrecorded",
             "id",
-            postgresql_where=text("deleted_at IS NOT NULL AND tidied_at IS NULL"),
+            postgresql_where=text("deleted_at IS NOT NULL AND leaves_recorded_at IS NULL"),
         ),
     )
 
@@ -173,7 +176,7 @@ class SegmentRow(Base):
     updated_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
     deleted_by: Mapped[str | None] = mapped_column(Text)
-    tidied_at: Mapped[Moment | None]
+    leaves_recorded_at: Mapped[Moment | None]
 
 
 class MembershipRow(Base):
@@ -219,8 +222,8 @@ class RolloutRow(Base):
     __table_args__ = (
         CheckConstraint(
             "state = 'FAILED' OR"
-            " (held_at IS NOT NULL) = (state IN ('PAUSED', 'WITHDRAWING', 'CANCELLED'))",
-            name="held_when_stopped",
+            " (paused_at IS NOT NULL) = (state IN ('PAUSED', 'WITHDRAWING', 'CANCELLED'))",
+            name="paused_when_stopped",
         ),
         CheckConstraint("(failure IS NOT NULL) = (state = 'FAILED')", name="failure_when_failed"),
         Index(  # what the scheduler looks through
@@ -242,7 +245,7 @@ class RolloutRow(Base):
     enroll_new_users: Mapped[bool]
     expires_at: Mapped[Moment | None]
     actor: Mapped[str | None] = mapped_column(Text)
-    held_at: Mapped[Moment | None]
+    paused_at: Mapped[Moment | None]
     """When it was paused or cancelled: where the schedule's clock stands still.
 
     Of a failed rollout: it failed while withdrawing.
@@ -252,9 +255,9 @@ class RolloutRow(Base):
     finished_at: Mapped[Moment | None]
     failure: Mapped[str | None] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    """How many tries failed since the last progress."""
+    """The number of attempts that failed since the last progress."""
 
-    reach: Mapped[Decimal] = mapped_column(PERCENT)
+    max_percent: Mapped[Decimal] = mapped_column(PERCENT)
     """The highest percent that somebody may be in for; a pass to less takes out those beyond."""
 
     pass_number: Mapped[int] = mapped_column(BigInteger)
@@ -265,14 +268,14 @@ class RolloutRow(Base):
     """The stage that the pass is for: 0 before the first, -1 before the plan's first pass."""
 
     percent: Mapped[Decimal] = mapped_column(PERCENT)
-    takes_out: Mapped[bool]
-    last_arrival: Mapped[int] = mapped_column(BigInteger)
+    removes_members: Mapped[bool]
+    last_insert_seq: Mapped[int] = mapped_column(BigInteger)
     bound_hash: Mapped[int] = mapped_column(BigInteger)
     bound_user_id: Mapped[UserId]
     cursor_user_id: Mapped[UserId]
     users_total: Mapped[int] = mapped_column(BigInteger)
     users_seen: Mapped[int] = mapped_column(BigInteger)
-    touched_at: Mapped[Moment]
+    heartbeat_at: Mapped[Moment]
 
 
 class RolloutStageRow(Base):
@@ -331,7 +334,7 @@ class ReportRow(Base):
         Index(None, "created_at"),  # the old ones
         Index(  # what the scheduler looks through
             "ix_reports_unfinished",
-            "touched_at",
+            "next_attempt_at",
             postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
         ),
     )
@@ -346,10 +349,10 @@ class ReportRow(Base):
     created_at: Mapped[Moment]
     finished_at: Mapped[Moment | None]
     failure: Mapped[str | None] = mapped_column(Text)
-    tries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     object_key: Mapped[str | None] = mapped_column(Text)
-    touched_at: Mapped[Moment]
-    """When its worker was last heard of, or when the next try is due."""
+    next_attempt_at: Mapped[Moment]
+    """When the next attempt is due. While a worker makes the report, the end of its lease."""
 
     actor: Mapped[str | None] = mapped_column(Text)
 

@@ -79,7 +79,7 @@ async def test_waits_while_scheduled_or_paused_and_prints_each_once(
         accepted_rollout(await pause_rollout(api))
         await watcher.wait_for_lines(2)
         await watcher.wait_for_poll(sql)
-        await sql.execute("UPDATE rollouts SET held_at = held_at - interval '10 minutes'")
+        await sql.execute("UPDATE rollouts SET paused_at = paused_at - interval '10 minutes'")
         accepted_rollout(await resume_rollout(api))
         await watcher.wait_for_lines(3)
         watcher.process.send_signal(signal.SIGINT)

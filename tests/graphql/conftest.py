@@ -21,7 +21,7 @@ async def context(database: Database, sql: Sql, settings: Settings) -> Context:
     await sql.execute(STORED)
     await sql.execute(
         """
-        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+        INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
         VALUES (NULL, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z')
         """
     )

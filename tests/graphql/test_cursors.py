@@ -89,7 +89,7 @@ async def three_of_each(api: Api, sql: Sql) -> None:
         await change(api, user_id, add=["A"])
     await sql.execute(
         """
-        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+        INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
         SELECT user_id, 2024, month, 'QUEUED', '2025-01-01Z', '2025-01-01Z'
         FROM generate_series(1, 2) AS user_id, generate_series(1, 3) AS month;
         INSERT INTO api_keys (public_id, secret_hash, name, role, created_at)

@@ -106,7 +106,7 @@ FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug IN 
 INSERT INTO exclusions (user_id, segment_id, excluded_at)
 SELECT n, s.id, '2024-02-01Z'
 FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug = 'BIG';
-INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
 SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series({start}, {end}) AS n;
 SET session_replication_role = replica;
 INSERT INTO history (membership_id, user_id, segment_id, operation, at, cause, recorded_at)

@@ -52,7 +52,7 @@ async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
     await make_segments(api, *slugs, "RAN_OUT")
     await sql.execute(
         """
-        INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+        INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
         SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series(1, $1) AS n
         """,
         users,

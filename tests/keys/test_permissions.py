@@ -74,11 +74,11 @@ PAST = """
 INSERT INTO users (id, created_at) VALUES (1, now());
 INSERT INTO segments (slug, created_at, updated_at)
     VALUES ('A', now(), now()), ('ROLLED', now(), now()), ('PAUSED', now(), now());
-INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 3, 'QUEUED', now(), now());
-INSERT INTO rollouts (segment_id, state, enroll_new_users, held_at, reach, pass_number, phase,
-    stage, percent, takes_out, last_arrival, bound_hash, bound_user_id, cursor_user_id, users_total,
-    users_seen, touched_at)
+INSERT INTO rollouts (segment_id, state, enroll_new_users, paused_at, max_percent, pass_number,
+    phase, stage, percent, removes_members, last_insert_seq, bound_hash, bound_user_id,
+    cursor_user_id, users_total, users_seen, heartbeat_at)
 SELECT id, CASE slug WHEN 'ROLLED' THEN 'ACTIVE' ELSE 'PAUSED' END::rollout_state, false,
     CASE slug WHEN 'PAUSED' THEN now() END, 0, 1, 'DONE', 0, 0, false, 0, 0, 0, 0, 0, 0, now()
 FROM segments WHERE slug <> 'A';

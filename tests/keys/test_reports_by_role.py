@@ -9,7 +9,7 @@ from tests.conftest import Api, Sql
 from tests.keys.clients import data, make_key
 
 FILL = """
-INSERT INTO reports (user_id, year, month, status, created_at, touched_at)
+INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
 SELECT CASE WHEN n % 3 = 0 THEN 7 END, 2024, 3, 'QUEUED', now(), now()
 FROM generate_series(1, 12) AS n
 """

@@ -241,8 +241,8 @@ async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_re
 
     async def rest() -> tuple[int, bool]:
         row = await sql.fetchrow(
-            "SELECT (SELECT count(*) FROM exclusions WHERE segment_id = $1), tidied_at IS NULL "
-            "FROM segments WHERE id = $1",
+            "SELECT (SELECT count(*) FROM exclusions WHERE segment_id = $1),"
+            " leaves_recorded_at IS NULL FROM segments WHERE id = $1",
             gone,
         )
         assert row is not None
@@ -300,7 +300,7 @@ async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
         await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
         tasks.create_task(actors.record_segment_leaves(database, gone))
         await until(partial(_somebody_waits, sql))
-        assert await sql.fetchval("SELECT tidied_at FROM segments") is None
+        assert await sql.fetchval("SELECT leaves_recorded_at FROM segments") is None
         assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
     assert await members(sql) == []
     assert await actors.find_due(database) == []

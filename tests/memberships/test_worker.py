@@ -212,7 +212,7 @@ async def partly_recorded(sql: Sql, members: int) -> bool:
 
 async def all_tidied(sql: Sql) -> bool:
     left: int = await sql.fetchval(
-        "SELECT count(*) FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL"
+        "SELECT count(*) FROM segments WHERE deleted_at IS NOT NULL AND leaves_recorded_at IS NULL"
     )
     return left == 0
 

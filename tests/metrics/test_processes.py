@@ -104,7 +104,7 @@ async def test_a_worker_with_a_port_tells_how_it_is_and_what_it_did(
             await sql.execute("ALTER TABLE lost RENAME TO exclusions")
 
         async def tidied() -> bool:
-            return bool(await sql.fetchval("SELECT tidied_at FROM segments"))
+            return bool(await sql.fetchval("SELECT leaves_recorded_at FROM segments"))
 
         await until(tidied)
         read = await samples(client)

@@ -51,7 +51,7 @@ async def test_a_large_report_goes_in_parts(
     await ask(api)
     await make_report(report_context, 1)
     made = await row(sql)
-    assert (made["status"], made["row_count"], made["tries"]) == ("READY", ROWS, 1)
+    assert (made["status"], made["row_count"], made["attempts"]) == ("READY", ROWS, 1)
     assert made["size_bytes"] > 12_000_000
 
 
@@ -77,11 +77,11 @@ async def test_what_the_store_refuses_is_tried_again_and_then_told_to_people(
     storage = elsewhere(report_context, **changes)
     report_context = replace(report_context, storage=storage)
     await ask(api)
-    for tries in range(1, generation.MAX_STORE_REJECTIONS):
+    for attempts in range(1, generation.MAX_STORE_REJECTIONS):
         await make_report(report_context, 1)
         made = await row(sql)
-        assert (made["status"], made["tries"], made["failure"]) == ("QUEUED", tries, None)
-        await sql.execute("UPDATE reports SET touched_at = now()")  # the wait is over
+        assert (made["status"], made["attempts"], made["failure"]) == ("QUEUED", attempts, None)
+        await sql.execute("UPDATE reports SET next_attempt_at = now()")  # the wait is over
     delays = [message.delay_seconds for message in sent if message.job == MAKE_REPORT]
     assert delays == [1, 2, 4, 8]
     await make_report(report_context, 1)
@@ -99,7 +99,7 @@ async def test_a_try_that_failed_is_not_repeated_before_its_time(
     await ask(api)
     await make_report(report_context, 1)
     await make_report(report_context, 1)
-    assert (await row(sql))["tries"] == 1
+    assert (await row(sql))["attempts"] == 1
     await storage.close()
 
 
@@ -117,8 +117,8 @@ async def test_a_cancelled_try_leaves_nothing_and_is_made_up_for(
     assert await keys(report_context.storage) == before
     assert not await _upload_under_way(report_context.storage)
     made = await row(sql)
-    assert (made["status"], made["tries"]) == ("QUEUED", 1)
-    await sql.execute("UPDATE reports SET touched_at = now()")
+    assert (made["status"], made["attempts"]) == ("QUEUED", 1)
+    await sql.execute("UPDATE reports SET next_attempt_at = now()")
     await make_report(report_context, 1)
     assert (await row(sql))["status"] == "READY"
 
@@ -144,12 +144,12 @@ async def test_what_a_dead_worker_left_is_taken_back_by_the_next_try(
     )
     # While it may be alive, nobody else takes the report.
     await make_report(report_context, 1)
-    assert (await row(sql))["tries"] == 1
-    await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
+    assert (await row(sql))["attempts"] == 1
+    await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
     await make_report(report_context, 1)
     made = await row(sql)
-    assert (made["status"], made["tries"], made["row_count"]) == ("READY", 2, ROWS)
+    assert (made["status"], made["attempts"], made["row_count"]) == ("READY", 2, ROWS)
     assert made["object_key"] != attempt.object_key
     assert not await _upload_under_way(report_context.storage)
 
@@ -159,7 +159,7 @@ async def test_who_lost_the_report_makes_nothing_known(
 ) -> None:
     await ask(api)
     first = await report_context.database.transaction(lambda session: generation.claim(session, 1))
-    await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
+    await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     second = await report_context.database.transaction(lambda session: generation.claim(session, 1))
     assert first is not None
     assert second is not None
@@ -184,10 +184,10 @@ async def test_a_worker_that_dies_every_time_is_a_failure(
     await ask(api)
     for _ in range(generation.MAX_ATTEMPTS):
         await report_context.database.transaction(lambda session: generation.claim(session, 1))
-        await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
+        await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     told = await report(api, "rep_1")
-    assert (told["status"], told["failure"]) == ("FAILED", "the worker died in each of 8 tries")
+    assert (told["status"], told["failure"]) == ("FAILED", "the worker died in each of 8 attempts")
 
 
 async def test_a_report_whose_message_was_lost_is_found(
@@ -195,7 +195,7 @@ async def test_a_report_whose_message_was_lost_is_found(
 ) -> None:
     await ask(api)
     assert await find_due(report_context.database) == []  # its message is on the way
-    await sql.execute("UPDATE reports SET touched_at = now() - interval '2 s'")
+    await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '2 s'")
     assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
     await make_report(report_context, 1)
     assert await find_due(report_context.database) == []
@@ -212,8 +212,8 @@ async def test_the_scheduler_learns_when_a_report_is_due(
     await report_context.database.transaction(lambda session: generation.claim(session, 1))
     seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
-    assert 1 < seconds <= generation.STALE_SECONDS
-    await sql.execute("UPDATE reports SET touched_at = now() - interval '1 minute'")
+    assert 1 < seconds <= generation.LEASE_SECONDS + 1
+    await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     assert await seconds_to_next(report_context.database) is None
 

@@ -86,7 +86,7 @@ async def test_a_hundred_reports_asked_at_once_are_all_made(
             )
         )
     assert Counter(payload["report"]["status"] for payload in payloads) == {"READY": 100}
-    made = await sql.fetch("SELECT tries, row_count, size_bytes FROM reports")
+    made = await sql.fetch("SELECT attempts, row_count, size_bytes FROM reports")
     assert Counter(map(tuple, made)) == {(1, 2, len(CSV)): 100}
     links = [payload["report"]["downloadUrl"] for payload in payloads]
     assert len({link.partition("?")[0] for link in links}) == 100
@@ -114,7 +114,7 @@ async def test_what_a_worker_killed_in_the_middle_of_an_upload_left_is_made_by_a
     async with run_worker():
         await until(lambda: is_finished(sql))
     made = await row(sql)
-    assert (made["status"], made["tries"], made["row_count"]) == ("READY", 2, ROWS)
+    assert (made["status"], made["attempts"], made["row_count"]) == ("READY", 2, ROWS)
     assert await keys(storage) - shown == {made["object_key"]}
     assert await uploads(storage) == []
     link = (await report(api, "rep_1"))["downloadUrl"]
@@ -154,16 +154,16 @@ async def test_a_file_whose_worker_was_killed_before_it_told_of_it_is_taken_back
     async with run_worker():
         await until(lambda: is_finished(sql))
     made = await row(sql)
-    assert (made["status"], made["tries"]) == ("READY", 2)
+    assert (made["status"], made["attempts"]) == ("READY", 2)
     assert made["object_key"] != left
     assert await keys(storage) - shown == {made["object_key"]}
 
 
 async def is_silent_for_long(sql: Sql) -> None:
-    """As if the report's worker had not been heard of for `STALE_SECONDS`: rows are moved."""
+    """As if the report's worker had not been heard of for `LEASE_SECONDS`: rows are moved."""
     await sql.execute(
-        "UPDATE reports SET touched_at = touched_at - make_interval(secs => $1)",
-        generation.STALE_SECONDS,
+        "UPDATE reports SET next_attempt_at = next_attempt_at - make_interval(secs => $1)",
+        generation.LEASE_SECONDS,
     )
 
 
@@ -173,7 +173,7 @@ async def is_finished(sql: Sql) -> bool:
 
 async def has_been_tried(sql: Sql) -> bool:
     return bool(
-        await sql.fetchval("SELECT count(*) FROM reports WHERE tries > 0 AND status = 'QUEUED'")
+        await sql.fetchval("SELECT count(*) FROM reports WHERE attempts > 0 AND status = 'QUEUED'")
     )
 
 
@@ -213,7 +213,8 @@ async def test_a_store_that_stays_away_is_told_as_the_reason(
             await until(lambda: has_been_tried(sql))
             # The next try is the last: rows are moved, and nobody waits for the ones between.
             await sql.execute(
-                "UPDATE reports SET tries = $1 WHERE status = 'QUEUED'", generation.MAX_ATTEMPTS - 1
+                "UPDATE reports SET attempts = $1 WHERE status = 'QUEUED'",
+                generation.MAX_ATTEMPTS - 1,
             )
             await until(lambda: is_finished(sql))
         finally:
@@ -237,4 +238,4 @@ async def test_a_report_whose_message_went_with_redis_is_found_by_the_scheduler(
     redis.close()
     async with run_worker():
         await until(lambda: is_finished(sql))
-    assert ((await row(sql))["status"], (await row(sql))["tries"]) == ("READY", 1)
+    assert ((await row(sql))["status"], (await row(sql))["attempts"]) == ("READY", 1)

@@ -236,7 +236,9 @@ async def assert_exact(model: Model, real: ServiceUnderTest, segment: Segment) -
     if rollout is None or rollout.phase != "DONE" or rollout.expired(model.now):
         return
     current_members = await members(real.sql, segment.segment_id)
-    pass_users = {u for u, arrival in rollout.pass_users.items() if model.users.get(u) == arrival}
+    pass_users = {
+        u for u, insert_seq in rollout.pass_users.items() if model.users.get(u) == insert_seq
+    }
     sample = (
         expected_sample(segment.segment_id, rollout.pass_users, rollout.pass_percent) & pass_users
     )
@@ -246,7 +248,7 @@ async def assert_exact(model: Model, real: ServiceUnderTest, segment: Segment) -
         }
         assert sample - segment.excluded - with_expiry <= current_members.keys()
     by_rollout = {user_id for user_id, cause in current_members.items() if cause == "ROLLOUT"}
-    if rollout.takes_out:
+    if rollout.removes_members:
         assert by_rollout & pass_users <= sample
     assert not by_rollout & segment.excluded
 

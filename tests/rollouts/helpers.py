@@ -153,9 +153,9 @@ async def read_rollout(database: Database, segment_id: int) -> Row[Any]:
 
 
 async def stored_users(sql: Sql) -> dict[int, int]:
-    """Return the arrival of each stored user."""
-    rows = await sql.fetch("SELECT id, arrival FROM users")
-    return {row["id"]: row["arrival"] for row in rows}
+    """Return the insert_seq of each stored user."""
+    rows = await sql.fetch("SELECT id, insert_seq FROM users")
+    return {row["id"]: row["insert_seq"] for row in rows}
 
 
 # --- Single steps of a worker --------------------------------------------------------------------

@@ -42,9 +42,9 @@ class Rollout:
     phase: str = "DUE"
     pass_stage: int = -1
     pass_percent: Decimal = Decimal(0)
-    takes_out: bool = False
+    removes_members: bool = False
     pass_users: dict[int, int] = field(default_factory=dict)
-    """The users of the pass, with the arrival of each."""
+    """The users of the pass, with the insert_seq of each."""
     sample: set[int] = field(default_factory=set)
 
     def current(self, now: LogicalTime) -> int:
@@ -208,14 +208,14 @@ class Segment:
         if rollout.phase == "DUE" or (rollout.state == "ACTIVE" and current > rollout.pass_stage):
             rollout.phase, rollout.pass_stage = "SAMPLING", current
             rollout.pass_percent = rollout.percent_in_force(now)
-            rollout.takes_out = rollout.pass_percent <= rollout.max_percent
+            rollout.removes_members = rollout.pass_percent <= rollout.max_percent
         elif rollout.phase == "SAMPLING":
             rollout.phase, rollout.pass_users = "WORKING", dict(users)
             rollout.sample = expected_sample(self.segment_id, users, rollout.pass_percent)
         else:
             self._work(now, rollout, users)
             rollout.phase = "DONE"
-            if rollout.takes_out:
+            if rollout.removes_members:
                 rollout.max_percent = rollout.pass_percent
             if rollout.state == "WITHDRAWING":
                 rollout.state = "CANCELLED"
@@ -230,7 +230,7 @@ class Segment:
             if membership is None:
                 if in_sample and user_id not in self.excluded and not rollout.expired(now):
                     self.join(user_id, now, rollout.expires, "ROLLOUT")
-            elif membership.cause == "ROLLOUT" and not in_sample and rollout.takes_out:
+            elif membership.cause == "ROLLOUT" and not in_sample and rollout.removes_members:
                 self.leave(user_id, now, "ROLLOUT")
             elif membership.cause == "ROLLOUT":
                 membership.end = rollout.expires and max(rollout.expires, now)

@@ -155,8 +155,8 @@ async def test_users_stored_during_passes_are_decided_exactly_once(
 
     await asyncio.gather(work(), *(storing() for _ in range(5)))
     users = await stored_users(sql)
-    last_arrival = await sql.fetchval("SELECT last_arrival FROM rollouts")
-    earlier = {user_id for user_id, arrival in users.items() if arrival <= last_arrival}
+    last_insert_seq = await sql.fetchval("SELECT last_insert_seq FROM rollouts")
+    earlier = {user_id for user_id, insert_seq in users.items() if insert_seq <= last_insert_seq}
     later = users.keys() - earlier
     assert len(later) >= 5 * 4
     assert set(await members(sql, segment_id)) == (

@@ -89,10 +89,10 @@ async def test_pause_delays_exactly_the_pending_stages_by_its_length(
     accepted_rollout(await pause_rollout(api))
     await let_pass(sql, timedelta(hours=30, microseconds=5))
     before = starts_of(await read_rollout(api))
-    held_at = await sql.fetchval("SELECT held_at FROM rollouts")
+    paused_at = await sql.fetchval("SELECT paused_at FROM rollouts")
     payload = await resume_rollout(api)
-    resumed_at = await sql.fetchval("SELECT touched_at FROM rollouts")
-    pause = resumed_at - held_at
+    resumed_at = await sql.fetchval("SELECT heartbeat_at FROM rollouts")
+    pause = resumed_at - paused_at
     assert pause > timedelta(hours=30)
     assert starts_of(accepted_rollout(payload)) == [
         before[0],
@@ -105,7 +105,7 @@ async def test_pause_delays_exactly_the_pending_stages_by_its_length(
         20,
         ["SKIPPED", "ACTIVE", "PENDING", "PENDING"],
     )
-    assert await sql.fetchval("SELECT held_at FROM rollouts") is None
+    assert await sql.fetchval("SELECT paused_at FROM rollouts") is None
 
 
 async def test_delays_of_several_pauses_add_up(api: Api, sql: Sql, database: Database) -> None:
@@ -115,9 +115,9 @@ async def test_delays_of_several_pauses_add_up(api: Api, sql: Sql, database: Dat
     for _ in range(3):
         accepted_rollout(await pause_rollout(api))
         await let_pass(sql, HOUR)
-        held_at = await sql.fetchval("SELECT held_at FROM rollouts")
+        paused_at = await sql.fetchval("SELECT paused_at FROM rollouts")
         accepted_rollout(await resume_rollout(api))
-        paused_for += await sql.fetchval("SELECT touched_at FROM rollouts") - held_at
+        paused_for += await sql.fetchval("SELECT heartbeat_at FROM rollouts") - paused_at
     moved = 3 * HOUR  # by back-dating
     after = starts_of(await read_rollout(api))
     assert after == [before[0] - moved, before[1] - moved + paused_for]

@@ -78,7 +78,7 @@ async def test_bound_is_the_kth_smallest_and_grows_with_the_percent(
         size = sample_size(len(user_ids), percent)
         found = await sampled(database, segment_id, percent)
         bound = (found.bound_hash, found.bound_user_id)
-        assert (found.users_total, found.last_arrival) == (len(user_ids), len(user_ids))
+        assert (found.users_total, found.last_insert_seq) == (len(user_ids), len(user_ids))
         assert bound == (in_order[size - 1] if size else (-1, 0))
         within = await up_to(sql, segment_id, bound)
         assert len(within) == size
@@ -107,10 +107,10 @@ async def test_users_stored_later_are_not_in_the_sample(
     later = await store_users(sql, 3000, first=1001)
     statement = text(BOUND_QUERY)
     asked = {"segment_id": 1, "percent": Decimal(percent)}
-    for last_arrival, user_ids in ((1000, before), (4000, range(before.start, later.stop))):
+    for last_insert_seq, user_ids in ((1000, before), (4000, range(before.start, later.stop))):
         async with database.read() as session:
             found = (
-                await session.execute(statement, {**asked, "last_arrival": last_arrival})
+                await session.execute(statement, {**asked, "last_insert_seq": last_insert_seq})
             ).one()
         size = sample_size(len(user_ids), Decimal(percent))
         last = ranked(1, user_ids)[size - 1] if size else (-1, 0)
@@ -125,7 +125,7 @@ async def test_created_at_does_not_decide_who_is_a_later_user(sql: Sql, database
     async with database.read() as session:
         found = (
             await session.execute(
-                text(BOUND_QUERY), {"segment_id": 1, "percent": Decimal(50), "last_arrival": 100}
+                text(BOUND_QUERY), {"segment_id": 1, "percent": Decimal(50), "last_insert_seq": 100}
             )
         ).one()
     assert tuple(found) == (100, *ranked(1, range(1, 101))[49])

@@ -62,7 +62,7 @@ async def test_insert_cost_is_independent_of_cancelled_rollouts(
         INSERT INTO segments (slug, created_at, updated_at)
         SELECT 'S' || n, now(), now() FROM generate_series(1, {ADDED}) AS n;
         CREATE TEMP TABLE copies AS SELECT * FROM rollouts;
-        UPDATE copies SET state = 'CANCELLED', held_at = now();
+        UPDATE copies SET state = 'CANCELLED', paused_at = now();
         """
     )
     await sql.execute(

@@ -90,9 +90,9 @@ async def test_a_number_far_ahead_does_not_move_the_picks(api: Api) -> None:
 
 
 async def test_picks_never_return_to_a_gap_below_the_last_pick(api: Api, sql: Sql) -> None:
-    await sql.execute("UPDATE last_pick SET user_id = 10")
+    await sql.execute("UPDATE id_allocator SET user_id = 10")
     assert await pick(api) == 11
-    assert await sql.fetchval("SELECT user_id FROM last_pick") == 11
+    assert await sql.fetchval("SELECT user_id FROM id_allocator") == 11
 
 
 async def test_the_number_of_a_deleted_user_is_never_picked(api: Api) -> None:
@@ -123,7 +123,7 @@ async def test_picks_and_stores_at_once_never_share_a_number(api: Api, sql: Sql)
 
 
 async def test_the_last_numbers_are_picked_and_then_none_is_left(api: Api, sql: Sql) -> None:
-    await sql.execute("UPDATE last_pick SET user_id = $1", MAX_USER_ID - 3)
+    await sql.execute("UPDATE id_allocator SET user_id = $1", MAX_USER_ID - 3)
     await create_user(api, id=str(MAX_USER_ID - 1))
     assert [await pick(api) for _ in range(2)] == [MAX_USER_ID - 2, MAX_USER_ID]
     before = await contents(sql)
@@ -142,7 +142,7 @@ async def test_the_last_numbers_are_picked_and_then_none_is_left(api: Api, sql: 
 
 
 async def test_none_is_left_when_the_largest_number_was_stored_by_hand(api: Api, sql: Sql) -> None:
-    await sql.execute("UPDATE last_pick SET user_id = $1", MAX_USER_ID - 1)
+    await sql.execute("UPDATE id_allocator SET user_id = $1", MAX_USER_ID - 1)
     await create_user(api, id=str(MAX_USER_ID))
     assert [error["code"] for error in (await create_user(api))["errors"]] == ["INVALID_INPUT"]
 

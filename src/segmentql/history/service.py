@@ -93,7 +93,7 @@ m.expires_at <= now() AND (s.deleted_at IS NULL OR m.expires_at <= s.deleted_at)
 """A membership `m` of the segment `s` whose TTL ended it: a leave at `m.expires_at`."""
 
 ENDED_WITH_SEGMENT: Final = """
-s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
+s.deleted_at IS NOT NULL AND s.leaves_recorded_at IS NULL
 AND (m.expires_at IS NULL OR m.expires_at > s.deleted_at)
 """
 """A membership that the deletion of its segment ended: a leave at `s.deleted_at`."""
@@ -132,7 +132,7 @@ def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - pri
                 {user.format("m")}
             ORDER BY m.user_id DESC LIMIT {_LONGEST} + 1
          ) AS m
-         WHERE s.deleted_at IS NOT NULL AND s.tidied_at IS NULL {slug}
+         WHERE s.deleted_at IS NOT NULL AND s.leaves_recorded_at IS NULL {slug}
             AND {_selected("s.deleted_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
          ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})
     ) AS entry

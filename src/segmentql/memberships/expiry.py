@@ -37,7 +37,7 @@ SELECT count(*) FROM ended
 # One worker at a time on one segment: several would only wait for each other.
 _LOCK_SEGMENT = text("""
 SELECT id FROM segments
-WHERE id = :segment_id AND deleted_at IS NOT NULL AND tidied_at IS NULL
+WHERE id = :segment_id AND deleted_at IS NOT NULL AND leaves_recorded_at IS NULL
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
@@ -64,7 +64,9 @@ DELETE FROM exclusions WHERE (user_id, segment_id) IN (
 )
 """)
 
-_MARK_RECORDED = text("UPDATE segments SET tidied_at = clock_timestamp() WHERE id = :segment_id")
+_MARK_RECORDED = text(
+    "UPDATE segments SET leaves_recorded_at = clock_timestamp() WHERE id = :segment_id"
+)
 
 _ANY_DUE = text("SELECT EXISTS (SELECT FROM memberships WHERE expires_at <= now())")
 
@@ -73,7 +75,8 @@ SELECT CAST(extract(epoch FROM min(expires_at) - now()) AS float8) FROM membersh
 """)
 
 _SEGMENTS_WITH_UNRECORDED_LEAVES = text("""
-SELECT id FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL ORDER BY id LIMIT 100
+SELECT id FROM segments
+WHERE deleted_at IS NOT NULL AND leaves_recorded_at IS NULL ORDER BY id LIMIT 100
 """)
 
 _UNRECORDED = text("""
@@ -81,11 +84,12 @@ SELECT
     (SELECT count(*) FROM memberships WHERE expires_at <= now()) AS by_ttl,
     (SELECT count(*)
      FROM segments s JOIN memberships m ON m.segment_id = s.id
-     WHERE s.deleted_at IS NOT NULL AND s.tidied_at IS NULL
+     WHERE s.deleted_at IS NOT NULL AND s.leaves_recorded_at IS NULL
        AND (m.expires_at IS NULL OR m.expires_at > now())) AS by_segment,
     coalesce(greatest(0, extract(epoch FROM now() - least(
         (SELECT min(expires_at) FROM memberships WHERE expires_at <= now()),
-        (SELECT min(deleted_at) FROM segments WHERE deleted_at IS NOT NULL AND tidied_at IS NULL)
+        (SELECT min(deleted_at) FROM segments
+         WHERE deleted_at IS NOT NULL AND leaves_recorded_at IS NULL)
     ))), 0) AS oldest_seconds
 """)
 

@@ -1,9 +1,10 @@
-"""How workers make reports, and remove old ones.
+"""Generation of reports by workers, and removal of old ones.
 
-The row is the job's outbox. A try takes the report for itself (`claim`), under a number; while the
-file is being written the row is touched every few seconds, so that a worker's death is noticed,
-and another takes the report under the next number. Each try writes an object of its own, whose
-random key nobody can guess, and only the try that still has the report makes its key known.
+The report's row is its outbox. A worker claims a report for one attempt (`claim`), which has a
+number and a lease. While the worker writes the file, it extends the lease every few seconds
+(`heartbeat`). If the worker dies, the lease ends and another worker makes the next attempt. Each
+attempt writes an object with its own random key. Only the attempt that still has the report
+publishes its key.
 """
 
 from dataclasses import dataclass
@@ -18,82 +19,78 @@ from segmentql.reports.csv_export import ReportScope
 
 MAX_ATTEMPTS: Final = 8
 MAX_STORE_REJECTIONS: Final = 5
-"""The tries where the store refuses: somebody must change something, and should hear of it."""
+"""The number of attempts if the store rejects them, because then a person must change something."""
 
 RETRY_SECONDS: Final = 1
-"""The wait before the second try; doubled for each further one ..."""
+"""The wait before the second attempt. It doubles with each further attempt."""
 
 MAX_RETRY_SECONDS: Final = 15
-"""... up to this: so a store may be away for a minute."""
+"""The longest wait, so that a report survives an outage of the store of about a minute."""
 
 HEARTBEAT_SECONDS: Final = 3
-STALE_SECONDS: Final = 12
-"""After so long without a word from its worker, a report is anybody's."""
+LEASE_SECONDS: Final = 12
+"""How long an attempt has its report without a heartbeat."""
 
 COPY_SECONDS: Final = 1800
-"""How long making one file may take."""
+"""The time limit of the query that reads the rows of one file."""
 
 REMOVE_ROWS: Final = 500
 
+_LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
+
 _CLAIM = text(f"""
 UPDATE reports SET
-    status = 'RUNNING', tries = tries + 1, touched_at = clock_timestamp(),
+    status = 'RUNNING', attempts = attempts + 1, next_attempt_at = {_LEASE_END},
     object_key = 'reports/' || gen_random_uuid() || '.csv'
-WHERE id = :report_id AND tries < {MAX_ATTEMPTS} AND (
-    status = 'QUEUED' AND touched_at <= clock_timestamp()
-    OR status = 'RUNNING'
-        AND touched_at < clock_timestamp() - make_interval(secs => {STALE_SECONDS})
-)
-RETURNING tries, new.object_key, old.object_key AS abandoned_key, user_id, year, month
+WHERE id = :report_id AND attempts < {MAX_ATTEMPTS}
+  AND status IN ('QUEUED', 'RUNNING') AND next_attempt_at <= clock_timestamp()
+RETURNING attempts, new.object_key, old.object_key AS abandoned_key, user_id, year, month
 """)
 
-# A worker that died in its last try never said so.
+# A worker that died in its last attempt did not report the failure.
 _GIVE_UP = text(f"""
 UPDATE reports SET
-    status = 'FAILED', finished_at = clock_timestamp(), touched_at = clock_timestamp(),
-    object_key = NULL, failure = :reason
-WHERE id = :report_id AND tries >= {MAX_ATTEMPTS} AND status = 'RUNNING'
-  AND touched_at < clock_timestamp() - make_interval(secs => {STALE_SECONDS})
+    status = 'FAILED', finished_at = clock_timestamp(), object_key = NULL, failure = :reason
+WHERE id = :report_id AND attempts >= {MAX_ATTEMPTS} AND status = 'RUNNING'
+  AND next_attempt_at <= clock_timestamp()
 """)
 
-_HEARTBEAT = text("""
-UPDATE reports SET touched_at = clock_timestamp()
-WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
+_HEARTBEAT = text(f"""
+UPDATE reports SET next_attempt_at = {_LEASE_END}
+WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
 RETURNING id
 """)
 
 _FINISH = text("""
 UPDATE reports SET
     status = 'READY', row_count = :row_count, size_bytes = :size_bytes,
-    finished_at = clock_timestamp(), touched_at = clock_timestamp()
-WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
+    finished_at = clock_timestamp()
+WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
 RETURNING extract(epoch FROM finished_at - created_at) AS seconds
 """)
 
-# The next try is due at `touched_at`, which lies ahead.
 _FAIL = text("""
 UPDATE reports SET
-    status = CASE WHEN tries < :allowed THEN CAST('QUEUED' AS report_status) ELSE 'FAILED' END,
-    failure = CASE WHEN tries < :allowed THEN NULL ELSE CAST(:reason AS text) END,
-    finished_at = CASE WHEN tries < :allowed THEN NULL ELSE clock_timestamp() END,
-    touched_at = clock_timestamp() + make_interval(secs => :seconds),
+    status = CASE WHEN attempts < :allowed THEN CAST('QUEUED' AS report_status) ELSE 'FAILED' END,
+    failure = CASE WHEN attempts < :allowed THEN NULL ELSE CAST(:reason AS text) END,
+    finished_at = CASE WHEN attempts < :allowed THEN NULL ELSE clock_timestamp() END,
+    next_attempt_at = clock_timestamp() + make_interval(secs => :seconds),
     object_key = NULL
-WHERE id = :report_id AND tries = :number AND status = 'RUNNING'
+WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
 RETURNING status
 """)
 
-_SILENCE: Final = f"""
-make_interval(secs => CASE status WHEN 'RUNNING' THEN {STALE_SECONDS} ELSE 1 END)
-"""
+# The job's message should arrive first, so the scheduler waits one second longer.
+_SCHEDULED_AT: Final = "next_attempt_at + interval '1 s'"
 
 _DUE = text(f"""
 SELECT id FROM reports
-WHERE status IN ('QUEUED', 'RUNNING') AND touched_at < statement_timestamp() - {_SILENCE}
-ORDER BY touched_at LIMIT 100
+WHERE status IN ('QUEUED', 'RUNNING') AND {_SCHEDULED_AT} < statement_timestamp()
+ORDER BY next_attempt_at LIMIT 100
 """)
 
 _SECONDS_TO_NEXT = text(f"""
-SELECT CAST(extract(epoch FROM min(touched_at + {_SILENCE}) - statement_timestamp()) AS float8)
+SELECT CAST(extract(epoch FROM min({_SCHEDULED_AT}) - statement_timestamp()) AS float8)
 FROM reports WHERE status IN ('QUEUED', 'RUNNING')
 """)
 
@@ -123,11 +120,11 @@ async def claim(session: WriteSession, report_id: int) -> Attempt | None:
     """Take a report for one try; None if there is nothing to do, or another worker is at it."""
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
-        reason = f"the worker died in each of {MAX_ATTEMPTS} tries"
+        reason = f"the worker died in each of {MAX_ATTEMPTS} attempts"
         await session.execute(_GIVE_UP, {"report_id": report_id, "reason": reason})
         return None
     scope = ReportScope(row.year, row.month, row.user_id)
-    return Attempt(report_id, row.tries, row.object_key, row.abandoned_key, scope)
+    return Attempt(report_id, row.attempts, row.object_key, row.abandoned_key, scope)
 
 
 async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:

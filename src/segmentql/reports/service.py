@@ -34,7 +34,7 @@ FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment) AS now
 """)
 
 _CREATE = text(f"""
-INSERT INTO reports AS r (user_id, year, month, status, created_at, touched_at, actor)
+INSERT INTO reports AS r (user_id, year, month, status, created_at, next_attempt_at, actor)
 SELECT CAST(:user_id AS bigint), :year, :month, 'QUEUED', at, at, CAST(:actor AS text)
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE make_date(:year, :month, 1) <= at AT TIME ZONE 'UTC'

@@ -77,8 +77,9 @@ _READ_ROLLOUT = text(f"SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_
 _BEGIN_PASS = text("""
 UPDATE rollouts SET
     pass_number = pass_number + 1, phase = 'SAMPLING', stage = :stage, percent = :percent,
-    takes_out = :takes_out, reach = :reach, cursor_user_id = 0, users_total = 0, users_seen = 0,
-    failures = 0, touched_at = clock_timestamp(),
+    removes_members = :removes_members, max_percent = :max_percent,
+    cursor_user_id = 0, users_total = 0, users_seen = 0,
+    failures = 0, heartbeat_at = clock_timestamp(),
     started_at = coalesce(started_at, CASE WHEN :stage > 0 THEN clock_timestamp() END)
 WHERE segment_id = :segment_id
 RETURNING pass_number
@@ -93,7 +94,7 @@ SELECT pg_try_advisory_xact_lock(
 """)
 
 _LAST_ARRIVAL = text("""
-SELECT coalesce(pg_sequence_last_value(CAST('users_arrival_seq' AS regclass)), 0)
+SELECT coalesce(pg_sequence_last_value(CAST('users_insert_seq' AS regclass)), 0)
 """)
 
 # Transactions that have inserted users, or are about to: they hold a lock on the table.
@@ -113,8 +114,8 @@ FROM memberships WHERE segment_id = :segment_id AND cause = 'ROLLOUT'
 
 _STORE_SAMPLE = text("""
 UPDATE rollouts SET
-    phase = 'WORKING', last_arrival = :last_arrival, bound_hash = :bound_hash,
-    bound_user_id = :bound_user_id, users_total = :users_total, touched_at = clock_timestamp()
+    phase = 'WORKING', last_insert_seq = :last_insert_seq, bound_hash = :bound_hash,
+    bound_user_id = :bound_user_id, users_total = :users_total, heartbeat_at = clock_timestamp()
 WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
 """)
 
@@ -123,7 +124,7 @@ WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPL
 _NEXT_USERS = """
 SELECT id, (rollout_hash_v1(:segment_id, id), id)
     <= (CAST(:bound_hash AS bigint), CAST(:bound_user_id AS bigint)) AS in_sample
-FROM users WHERE id > :cursor_user_id AND arrival <= :last_arrival
+FROM users WHERE id > :cursor_user_id AND insert_seq <= :last_insert_seq
 ORDER BY id LIMIT :rows
 """
 _NEXT_MEMBERS = """
@@ -153,7 +154,7 @@ WITH scanned AS MATERIALIZED (
         WHEN s.in_sample IS NULL THEN NULL  -- not scanned
         WHEN m.cause IS NULL THEN CASE WHEN s.in_sample AND e.id IS NULL THEN 'add' END
         WHEN m.cause <> 'ROLLOUT' THEN NULL
-        WHEN NOT s.in_sample AND CAST(:takes_out AS boolean) THEN 'remove'
+        WHEN NOT s.in_sample AND CAST(:removes_members AS boolean) THEN 'remove'
         WHEN m.expires_at IS DISTINCT FROM CAST(:expires_at AS timestamptz) THEN 'set_expiry'
         END AS change
     FROM scanned s FULL JOIN member m USING (id) FULL JOIN excluded e USING (id)
@@ -215,7 +216,7 @@ SELECT 1
 _SAVE_PROGRESS = text("""
 UPDATE rollouts SET
     cursor_user_id = :cursor_user_id, users_seen = least(users_seen + :seen, users_total),
-    failures = 0, touched_at = clock_timestamp()
+    failures = 0, heartbeat_at = clock_timestamp()
 WHERE segment_id = :segment_id
 """)
 
@@ -225,8 +226,8 @@ WITH stage AS (
     WHERE segment_id = :segment_id AND number = :stage AND :carried_out
 )
 UPDATE rollouts SET
-    phase = 'DONE', users_seen = users_total, failures = 0, touched_at = clock_timestamp(),
-    reach = CASE WHEN takes_out THEN percent ELSE reach END,
+    phase = 'DONE', users_seen = users_total, failures = 0, heartbeat_at = clock_timestamp(),
+    max_percent = CASE WHEN removes_members THEN percent ELSE max_percent END,
     state = CASE state WHEN 'WITHDRAWING' THEN 'CANCELLED' ELSE state END,
     finished_at = CASE WHEN :last THEN clock_timestamp() END
 WHERE segment_id = :segment_id
@@ -234,7 +235,7 @@ WHERE segment_id = :segment_id
 
 _RECORD_FAILURE = text(f"""
 UPDATE rollouts SET
-    failures = failures + 1, touched_at = clock_timestamp(),
+    failures = failures + 1, heartbeat_at = clock_timestamp(),
     state = CASE WHEN failures + 1 >= {MAX_FAILURES} THEN 'FAILED' ELSE state END,
     failure = CASE WHEN failures + 1 >= {MAX_FAILURES} THEN CAST(:reason AS text) END
 WHERE segment_id = :segment_id AND state IN ('ACTIVE', 'WITHDRAWING')
@@ -243,15 +244,15 @@ WHERE segment_id = :segment_id AND state IN ('ACTIVE', 'WITHDRAWING')
 _FIND_DUE = text(f"""
 SELECT r.segment_id {FROM_ROLLOUTS}
 WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND {WORK_DUE}
-  AND r.touched_at < statement_timestamp() - make_interval(secs => {STALLED_AFTER_SECONDS})
-ORDER BY r.touched_at LIMIT 100
+  AND r.heartbeat_at < statement_timestamp() - make_interval(secs => {STALLED_AFTER_SECONDS})
+ORDER BY r.heartbeat_at LIMIT 100
 """)
 
 # A rollout with work in progress is due once it is stalled.
 _SECONDS_TO_NEXT = text(f"""
 SELECT CAST(extract(epoch FROM min(greatest(
     CASE WHEN NOT {WORK_DUE} THEN schedule.start_times[schedule.current + 1] END,
-    r.touched_at + make_interval(secs => {STALLED_AFTER_SECONDS})
+    r.heartbeat_at + make_interval(secs => {STALLED_AFTER_SECONDS})
 )) - statement_timestamp()) AS float8)
 {FROM_ROLLOUTS}
 WHERE r.state IN ('ACTIVE', 'WITHDRAWING') AND r.finished_at IS NULL AND s.deleted_at IS NULL
@@ -270,9 +271,9 @@ class PendingSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """The sample of a pass: the users up to `last_arrival` whose (hash, id) is within the bound."""
+    """The sample of a pass: users up to `last_insert_seq` whose (hash, id) is within the bound."""
 
-    last_arrival: int
+    last_insert_seq: int
     bound_hash: int
     bound_user_id: int
     users_total: int
@@ -328,7 +329,7 @@ async def _begin_pass(session: WriteSession, rollout: Row[Any]) -> PendingSample
     percent = Decimal(0) if withdraws or stage == 0 else rollout.percents[stage - 1]
     # New users may have joined at the percents of the skipped stages.
     skipped: Sequence[Decimal] = rollout.percents[max(rollout.stage, 0) : max(stage - 1, 0)]
-    max_percent: Decimal = max([rollout.reach, *skipped])
+    max_percent: Decimal = max([rollout.max_percent, *skipped])
     pass_number: int = (
         await session.execute(
             _BEGIN_PASS,
@@ -336,8 +337,8 @@ async def _begin_pass(session: WriteSession, rollout: Row[Any]) -> PendingSample
                 "segment_id": rollout.segment_id,
                 "stage": stage,
                 "percent": percent,
-                "takes_out": withdraws or percent <= max_percent,
-                "reach": max(max_percent, percent),
+                "removes_members": withdraws or percent <= max_percent,
+                "max_percent": max(max_percent, percent),
             },
         )
     ).scalar_one()
@@ -349,7 +350,7 @@ async def take_sample(session: ReadSession, pending: PendingSample) -> Sample | 
 
     The pass is already committed, so every transaction that inserts users from now on sees it and
     decides itself whether they join. Transactions that are inserting users now may not have seen
-    it. Therefore this waits for them, and then counts all users up to the last arrival. So each
+    it. Therefore this waits for them, and then counts all users up to the last insert_seq. So each
     user is either counted here or was checked against the pass when it was inserted, never both.
 
     Returns:
@@ -360,16 +361,16 @@ async def take_sample(session: ReadSession, pending: PendingSample) -> Sample | 
     if not (await session.execute(_TRY_SAMPLING_LOCK, values)).scalar_one():
         return None
     await session.execute(_DISABLE_PARALLEL_QUERY)
-    last_arrival: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
+    last_insert_seq: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
     if not await _wait_for_inflight_inserts(session):
         return None
     found = (
         await session.execute(
             _FIND_BOUND if pending.percent else _EMPTY_SAMPLE,
-            {**values, "last_arrival": last_arrival},
+            {**values, "last_insert_seq": last_insert_seq},
         )
     ).one()
-    return Sample(last_arrival, found.bound_hash, found.bound_user_id, found.users_total)
+    return Sample(last_insert_seq, found.bound_hash, found.bound_user_id, found.users_total)
 
 
 async def _wait_for_inflight_inserts(session: ReadSession) -> bool:
@@ -396,13 +397,13 @@ async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> StepOutcome:
     parameters = {
         "segment_id": rollout.segment_id,
         "cursor_user_id": rollout.cursor_user_id,
-        "takes_out": rollout.takes_out,
+        "removes_members": rollout.removes_members,
         "expires_at": rollout.expires_at,
         "rows": CHUNK_USERS,
     }
     if rollout.pass_percent:
         sample = {
-            "last_arrival": rollout.last_arrival,
+            "last_insert_seq": rollout.last_insert_seq,
             "bound_hash": rollout.bound_hash,
             "bound_user_id": rollout.bound_user_id,
         }

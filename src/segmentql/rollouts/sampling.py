@@ -50,7 +50,7 @@ BOUND_QUERY: Final = f"""
 WITH counted AS MATERIALIZED (
     SELECT rollout_hash_v1(:segment_id, id) / {2**HASH_BITS // HISTOGRAM_RANGES} AS range,
         count(*) AS users
-    FROM users WHERE arrival <= :last_arrival GROUP BY 1
+    FROM users WHERE insert_seq <= :last_insert_seq GROUP BY 1
 ), cumulated AS (
     SELECT range, users, sum(users) OVER (ORDER BY range) AS running_total FROM counted
 ), sample AS (
@@ -63,7 +63,7 @@ WITH counted AS MATERIALIZED (
 ), smallest AS (
     SELECT rollout_hash_v1(:segment_id, id) AS hash, id
     FROM users
-    WHERE arrival <= :last_arrival
+    WHERE insert_seq <= :last_insert_seq
       AND rollout_hash_v1(:segment_id, id) / {2**HASH_BITS // HISTOGRAM_RANGES}
         = (SELECT range FROM boundary)
     ORDER BY hash, id LIMIT (SELECT rank FROM boundary)
@@ -75,7 +75,7 @@ LEFT JOIN LATERAL (SELECT * FROM smallest ORDER BY hash DESC, id DESC LIMIT 1) A
 """
 """The statement that counts users and finds the last user of the sample.
 
-Its parameters are `:segment_id`, `:percent` and `:last_arrival`; users who arrived later are not
+Its parameters are `:segment_id`, `:percent` and `:last_insert_seq`; users who arrived later are not
 counted. Its row is `users_total` and (`bound_hash`, `bound_user_id`), which is (-1, 0) for an empty
 sample. It reads all users twice and sorts about one in 4096. It is one statement, so that it sees
 one snapshot.

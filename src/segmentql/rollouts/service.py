@@ -26,8 +26,8 @@ from segmentql.segments import service as segments
 from segmentql.tables import PassPhase, RolloutState
 
 _WITHDRAWN: Final = """
-(r.state = 'WITHDRAWING' OR r.state = 'FAILED' AND r.held_at IS NOT NULL
-    OR r.state = 'CANCELLED' AND r.reach = 0)
+(r.state = 'WITHDRAWING' OR r.state = 'FAILED' AND r.paused_at IS NOT NULL
+    OR r.state = 'CANCELLED' AND r.max_percent = 0)
 """
 _EXPIRED: Final = "coalesce(r.expires_at <= statement_timestamp(), false)"
 
@@ -37,14 +37,14 @@ WORK_DUE: Final = f"""
 """
 """SQL condition: a worker has something to do for the rollout."""
 
-# While a rollout is paused, and after it is cancelled, its schedule is frozen at `held_at`.
+# While a rollout is paused, and after it is cancelled, its schedule is frozen at `paused_at`.
 FROM_ROLLOUTS: Final = """
 FROM rollouts r
 JOIN segments s ON s.id = r.segment_id
 CROSS JOIN LATERAL (
     SELECT
         CAST(count(*) FILTER (WHERE starts_at <= coalesce(
-            least(r.held_at, s.deleted_at), statement_timestamp())) AS integer) AS current,
+            least(r.paused_at, s.deleted_at), statement_timestamp())) AS integer) AS current,
         array_agg(percent ORDER BY number) AS percents,
         array_agg(starts_at ORDER BY number) AS start_times,
         array_agg(done_at ORDER BY number) AS done_times
@@ -54,8 +54,8 @@ CROSS JOIN LATERAL (
 
 ROLLOUT_COLUMNS: Final = f"""
 r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.started_at, r.finished_at,
-r.failure, r.reach, r.pass_number, r.phase, r.stage, r.percent AS pass_percent, r.takes_out,
-r.last_arrival, r.bound_hash, r.bound_user_id, r.cursor_user_id,
+r.failure, r.max_percent, r.pass_number, r.phase, r.stage, r.percent AS pass_percent,
+r.removes_members, r.last_insert_seq, r.bound_hash, r.bound_user_id, r.cursor_user_id,
 schedule.current, schedule.percents, schedule.start_times, schedule.done_times,
 statement_timestamp() AS read_at, {_EXPIRED} AS expired,
 {WORK_DUE} AS work_due,
@@ -124,19 +124,19 @@ _DELETE_STAGES = text("DELETE FROM rollout_stages WHERE segment_id = :segment_id
 
 _UPSERT_ROLLOUT = text("""
 INSERT INTO rollouts AS r (
-    segment_id, state, enroll_new_users, expires_at, actor, reach, pass_number, phase, stage,
-    percent, takes_out, last_arrival, bound_hash, bound_user_id, cursor_user_id, users_total,
-    users_seen, touched_at
+    segment_id, state, enroll_new_users, expires_at, actor, max_percent, pass_number, phase, stage,
+    percent, removes_members, last_insert_seq, bound_hash, bound_user_id, cursor_user_id,
+    users_total, users_seen, heartbeat_at
 ) VALUES (
-    :segment_id, 'ACTIVE', :enroll_new_users, :expires_at, :actor, :reach, 1,
+    :segment_id, 'ACTIVE', :enroll_new_users, :expires_at, :actor, :max_percent, 1,
     CAST(:phase AS pass_phase), :stage, 0, false, 0, -1, 0, 0, 0, 0, clock_timestamp()
 )
 ON CONFLICT (segment_id) DO UPDATE SET
     state = excluded.state, enroll_new_users = excluded.enroll_new_users,
-    expires_at = excluded.expires_at, actor = excluded.actor, reach = excluded.reach,
+    expires_at = excluded.expires_at, actor = excluded.actor, max_percent = excluded.max_percent,
     pass_number = r.pass_number + 1, phase = excluded.phase, stage = excluded.stage, percent = 0,
-    held_at = NULL, started_at = NULL, finished_at = NULL, failure = NULL, failures = 0,
-    users_total = 0, users_seen = 0, touched_at = excluded.touched_at
+    paused_at = NULL, started_at = NULL, finished_at = NULL, failure = NULL, failures = 0,
+    users_total = 0, users_seen = 0, heartbeat_at = excluded.heartbeat_at
 """)
 
 _INSERT_STAGES = text("""
@@ -147,7 +147,7 @@ FROM unnest(CAST(:percents AS numeric[]), CAST(:start_times AS timestamptz[]))
 """)
 
 _PAUSE_ROLLOUT = text("""
-UPDATE rollouts SET state = 'PAUSED', held_at = clock_timestamp() WHERE segment_id = :segment_id
+UPDATE rollouts SET state = 'PAUSED', paused_at = clock_timestamp() WHERE segment_id = :segment_id
 """)
 
 # Resuming delays the stages that had not started by the length of the pause. A rollout that failed
@@ -155,23 +155,23 @@ UPDATE rollouts SET state = 'PAUSED', held_at = clock_timestamp() WHERE segment_
 _RESUME_ROLLOUT = text("""
 WITH resumed AS (
     UPDATE rollouts
-    SET state = CASE WHEN state = 'FAILED' AND held_at IS NOT NULL
+    SET state = CASE WHEN state = 'FAILED' AND paused_at IS NOT NULL
             THEN CAST('WITHDRAWING' AS rollout_state) ELSE 'ACTIVE' END,
-        held_at = CASE WHEN state = 'FAILED' THEN held_at END,
-        failure = NULL, failures = 0, touched_at = clock_timestamp()
+        paused_at = CASE WHEN state = 'FAILED' THEN paused_at END,
+        failure = NULL, failures = 0, heartbeat_at = clock_timestamp()
     WHERE segment_id = :segment_id
-    RETURNING CASE WHEN old.state = 'PAUSED' THEN old.held_at END AS held_at,
-        new.touched_at AS at
+    RETURNING CASE WHEN old.state = 'PAUSED' THEN old.paused_at END AS paused_at,
+        new.heartbeat_at AS at
 )
-UPDATE rollout_stages SET starts_at = starts_at + (resumed.at - resumed.held_at)
-FROM resumed WHERE segment_id = :segment_id AND starts_at > resumed.held_at
+UPDATE rollout_stages SET starts_at = starts_at + (resumed.at - resumed.paused_at)
+FROM resumed WHERE segment_id = :segment_id AND starts_at > resumed.paused_at
 """)
 
 # Cancelling a paused rollout keeps its schedule frozen, so that no delayed stage comes into force.
 _CANCEL_ROLLOUT = text("""
 UPDATE rollouts
-SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at), finished_at = moment.at,
-    failure = NULL, reach = :reach
+SET state = 'CANCELLED', paused_at = coalesce(paused_at, moment.at), finished_at = moment.at,
+    failure = NULL, max_percent = :max_percent
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id
 """)
@@ -179,7 +179,7 @@ WHERE segment_id = :segment_id
 # Reads already see that the segment is deleted. This excludes the rollout from searches for work.
 _STOP_ROLLOUT = text("""
 UPDATE rollouts
-SET state = 'CANCELLED', held_at = coalesce(held_at, moment.at),
+SET state = 'CANCELLED', paused_at = coalesce(paused_at, moment.at),
     finished_at = coalesce(finished_at, moment.at), failure = NULL
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE segment_id = :segment_id AND state <> 'CANCELLED'
@@ -187,9 +187,10 @@ WHERE segment_id = :segment_id AND state <> 'CANCELLED'
 
 _WITHDRAW_ROLLOUT = text("""
 UPDATE rollouts
-SET state = 'WITHDRAWING', held_at = coalesce(held_at, clock_timestamp()), finished_at = NULL,
-    failure = NULL, failures = 0, reach = :reach, pass_number = pass_number + 1, phase = 'DUE',
-    touched_at = clock_timestamp()
+SET state = 'WITHDRAWING', paused_at = coalesce(paused_at, clock_timestamp()), finished_at = NULL,
+    failure = NULL, failures = 0, max_percent = :max_percent,
+    pass_number = pass_number + 1, phase = 'DUE',
+    heartbeat_at = clock_timestamp()
 WHERE segment_id = :segment_id
 """)
 
@@ -237,7 +238,7 @@ async def start_rollout(
             "enroll_new_users": plan.enroll_new_users,
             "expires_at": plan.expires_at,
             "actor": actor,
-            "reach": max_percent,
+            "max_percent": max_percent,
             "phase": PassPhase.DUE if has_work else PassPhase.DONE,
             "stage": -1 if has_work else 0,
         },
@@ -295,7 +296,7 @@ async def cancel_rollout(
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(
         _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
-        {"segment_id": segment.segment_id, "reach": _max_percent(rollout)},
+        {"segment_id": segment.segment_id, "max_percent": _max_percent(rollout)},
     )
     return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
@@ -311,7 +312,7 @@ def _max_percent(rollout: Row[Any]) -> Decimal:
     New users join at the percent in force even if no pass for that stage has begun.
     """
     without_pass = rollout.percents[max(rollout.stage, 0) : rollout.current]
-    max_percent: Decimal = max([rollout.reach, *without_pass])
+    max_percent: Decimal = max([rollout.max_percent, *without_pass])
     return max_percent
 
 

@@ -29,14 +29,14 @@ SELECT id AS user_id, created_at AS user_created_at
 FROM users WHERE id > :after ORDER BY id LIMIT :rows
 """)
 
-_LOCK_ID_ALLOCATOR = text("SELECT user_id FROM last_pick FOR UPDATE")
+_LOCK_ID_ALLOCATOR = text("SELECT user_id FROM id_allocator FOR UPDATE")
 
 # The lowest number above the last pick that was never stored. Numbers stored one after another
 # are skipped a thousand at a time by index ranges, so that a gap close by is found at once and one
 # beyond millions in a second or so; the planner would rather sort all users.
 _ALLOCATE_ID = text(f"""
 WITH RECURSIVE stored AS (
-    SELECT CAST(:last_pick AS bigint) AS up_to
+    SELECT CAST(:id_allocator AS bigint) AS up_to
     UNION ALL
     SELECT up_to + 1000 FROM stored
     WHERE up_to <= {MAX_USER_ID - 1000} AND 1000 = (
@@ -59,7 +59,7 @@ WITH RECURSIVE stored AS (
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), moved AS (
-    UPDATE last_pick SET user_id = picked.id FROM picked
+    UPDATE id_allocator SET user_id = picked.id FROM picked
 )
 SELECT picked.id AS user_id, picked.created_at AS user_created_at, free.id IS NULL AS none_left
 FROM free LEFT JOIN picked ON true
@@ -98,9 +98,9 @@ async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
 
 
 async def _allocate_id(session: WriteSession) -> Row[Any]:
-    last_pick = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
+    id_allocator = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
     for _ in range(MAX_RACES):
-        row = (await session.execute(_ALLOCATE_ID, {"last_pick": last_pick})).one()
+        row = (await session.execute(_ALLOCATE_ID, {"id_allocator": id_allocator})).one()
         if row.none_left:
             raise MutationRejected(
                 InvalidInput(("id",), "no number is left to pick", "a number of yours")
