@@ -19,7 +19,8 @@ from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess, with_database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import postgres_programs
-from segmentql.reports.csv_export import ReportScope
+from segmentql.reports.csv_export import csv_statement
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings, child_environment
 
 READS_A_SECOND: Final = 300
@@ -133,7 +134,7 @@ async def _beside_copy(bench: Bench, database: str, api: Server, worker: ChildPr
 
 
 async def _psql_copy(bench: Bench, database: str) -> None:
-    statement, arguments = MONTH.statement()
+    statement, arguments = csv_statement(MONTH)
     for position, argument in enumerate(arguments, start=1):
         statement = statement.replace(f"${position}", f"'{argument}'")
     url = make_url(with_database(bench.servers.service_url, database))

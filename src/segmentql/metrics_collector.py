@@ -91,10 +91,10 @@ async def _rollouts(session: ReadSession) -> ScrapedSamples:
 
 
 async def _reports(session: ReadSession) -> ScrapedSamples:
-    kept = await reports.count_by_status(session)
+    stats = await reports.read_stats(session)
     return [
-        (metrics.REPORTS_STORED, {(status,): number for status, number in kept.numbers.items()}),
-        (metrics.REPORT_WAITING, {(): kept.oldest_waiting_seconds}),
+        (metrics.REPORTS_STORED, {(status,): number for status, number in stats.counts.items()}),
+        (metrics.REPORT_WAITING, {(): stats.oldest_waiting_seconds}),
     ]
 
 

@@ -13,7 +13,8 @@ from segmentql.adapters.database import Database, ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.local import LocalServers, with_database
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.conftest import make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments

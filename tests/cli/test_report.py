@@ -14,7 +14,8 @@ from typing import IO, TypeAlias
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.back_dating import was_in
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
@@ -200,7 +201,7 @@ async def test_the_next_month_is_refused(start: Start, sql: Sql, tmp_path: Path)
             1,
             b"",
             f"Error: {following:%Y-%m} is in the future; "
-            f"allowed: up to {now:%Y-%m}, the month that it is now in UTC.\n",
+            f"allowed: a month up to {now:%Y-%m}, the current one in UTC.\n",
         )
     assert os.listdir(tmp_path) == []
 

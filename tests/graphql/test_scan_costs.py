@@ -32,6 +32,7 @@ PATHS = {
     "Rollout": '{{ segment(slug: "BIG") {{ rollout {{ {0} }} }} }}',
     "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
+    "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """To one object of each type that has fields with resolvers."""

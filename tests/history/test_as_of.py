@@ -147,7 +147,7 @@ async def test_a_future_moment_is_refused(api: Api, sql: Sql, ahead: str) -> Non
     assert error["extensions"] == {
         "code": "BAD_REQUEST",
         "argument": "asOf",
-        "allowed": "a past moment",
+        "allowed": "a time in the past",
     }
 
 

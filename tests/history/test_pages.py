@@ -171,7 +171,7 @@ async def test_from_after_to_is_refused(api: Api) -> None:
         assert (await api.error(query, **given))["extensions"] == {
             "code": "BAD_REQUEST",
             "argument": "from",
-            "allowed": "a moment before `to`",
+            "allowed": "a time before `to`",
         }
 
 

@@ -151,7 +151,7 @@ async def test_an_id_that_is_none_is_refused_without_being_quoted(
             {
                 "__typename": "ApiKeyNotFound",
                 "code": "API_KEY_NOT_FOUND",
-                "message": "No key has the id key_aaaaaaaaaaaa.",
+                "message": "No API key has the id key_aaaaaaaaaaaa.",
                 "path": ["id"],
                 "id": "key_aaaaaaaaaaaa",
             }

@@ -16,7 +16,7 @@ from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys import service
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
-from segmentql.keys.service import StoredKey
+from segmentql.keys.records import StoredKey
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, counted_statements, serving, until
 from tests.keys.clients import UNKNOWN, Key, ask, bearer, data, make_key, revoke

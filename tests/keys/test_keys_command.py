@@ -135,7 +135,7 @@ async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     assert await keys("revoke", "key_aaaaaaaaaaaa") == (
         1,
         "",
-        "Error: No key has the id key_aaaaaaaaaaaa.\n",
+        "Error: No API key has the id key_aaaaaaaaaaaa.\n",
     )
     status, output, errors = await keys("revoke", key.token)
     assert (status, output) == (2, "")

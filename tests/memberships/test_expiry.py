@@ -13,6 +13,7 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
 from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
+from segmentql.memberships.records import OnExisting
 from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql, until
@@ -133,7 +134,7 @@ async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
     await database.transaction(partial(add, ttl=HOUR))
     await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
-    await database.transaction(partial(add, on_existing=service.OnExisting.REPLACE))
+    await database.transaction(partial(add, on_existing=OnExisting.REPLACE))
     await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
     assert [entry.operation for entry in await recorded(sql)] == ["JOINED"]

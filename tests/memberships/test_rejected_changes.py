@@ -35,7 +35,7 @@ async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql
         {
             "__typename": "SegmentNotFound",
             "code": "SEGMENT_NOT_FOUND",
-            "message": "No segment bears: NOPE, NEITHER.",
+            "message": 'No segment has any of the slugs "NOPE", "NEITHER".',
             "path": ["add", "1"],
             "slugs": ["NOPE", "NEITHER"],
         }
@@ -63,7 +63,7 @@ async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sq
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": f"remove.0: A is named by add.1 already; allowed: {ONCE}",
+            "message": f"remove.0: A is already in add.1; allowed: {ONCE}",
             "path": ["remove", "0"],
             "allowed": ONCE,
         }
@@ -149,7 +149,7 @@ async def test_an_active_member_keeps_its_end_when_a_new_one_is_refused(api: Api
 async def test_both_ends_given_are_refused(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     assert await refused(api, sql, add=["A"], ttlSeconds=60, expiresAt="2030-01-01T00:00:00Z") == [
-        ("INVALID_INPUT", ["expiresAt"], "at most one of the two")
+        ("INVALID_INPUT", ["expiresAt"], "at most one of `ttlSeconds` and `expiresAt`")
     ]
 
 
@@ -168,7 +168,7 @@ async def test_everything_that_is_wrong_is_told_at_once(api: Api, sql: Sql) -> N
         ("INVALID_INPUT", ["add", "1"], SLUG_ALLOWED),
         ("INVALID_INPUT", ["remove", "0"], ONCE),
         ("INVALID_INPUT", ["ttlSeconds"], TTL_ALLOWED),
-        ("INVALID_INPUT", ["expiresAt"], "at most one of the two"),
+        ("INVALID_INPUT", ["expiresAt"], "at most one of `ttlSeconds` and `expiresAt`"),
     ]
 
 

@@ -173,7 +173,7 @@ async def test_a_month_in_the_future_is_refused(api: Api, sql: Sql) -> None:
     (error,) = payload["errors"]
     assert error["code"] == "INVALID_INPUT"
     assert error["path"] == (["year"] if now.month == 12 else ["month"])
-    assert error["allowed"].startswith(f"up to {now.year:04}-{now.month:02}")
+    assert error["allowed"].startswith(f"a month up to {now.year:04}-{now.month:02}")
     assert await sql.fetchval("SELECT count(*) FROM reports") == 0
 
 

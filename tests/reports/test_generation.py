@@ -167,7 +167,7 @@ async def test_who_lost_the_report_makes_nothing_known(
     late = await report_context.database.transaction(
         lambda session: generation.finish(session, first, row_count=1, size_bytes=1)
     )
-    assert late is False
+    assert late is None
     assert not await report_context.database.transaction(
         lambda session: generation.heartbeat(session, first)
     )

@@ -279,7 +279,7 @@ async def test_version_conflict_returns_the_current_segment(
         {
             "__typename": "VersionConflict",
             "code": "VERSION_CONFLICT",
-            "message": f"The segment is at version 1, not {expected}.",
+            "message": f"The segment has version 1, but expectedVersion is {expected}.",
             "path": ["expectedVersion"],
             "current": {"id": "seg_1", "slug": "A", "name": None, "version": 1},
         }

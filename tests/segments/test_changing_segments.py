@@ -12,7 +12,7 @@ from tests.operations import create_segment, delete_segment, moment, update_segm
 NOT_FOUND = {
     "__typename": "SegmentNotFound",
     "code": "SEGMENT_NOT_FOUND",
-    "message": "No segment bears: NOPE.",
+    "message": 'No segment has the slug "NOPE".',
     "path": ["slug"],
     "slugs": ["NOPE"],
 }
@@ -62,7 +62,7 @@ async def test_a_slug_that_is_borne_is_refused_with_its_segment_and_changes_noth
         {
             "__typename": "SegmentAlreadyExists",
             "code": "SEGMENT_ALREADY_EXISTS",
-            "message": "A segment bears A already.",
+            "message": 'A segment with the slug "A" already exists.',
             "path": ["slug"],
             "segment": {"id": first["id"], "slug": "A", "name": "First", "version": 1},
         }
@@ -129,7 +129,7 @@ async def test_another_version_is_a_conflict_that_shows_the_current_one_and_chan
         {
             "__typename": "VersionConflict",
             "code": "VERSION_CONFLICT",
-            "message": f"The segment is at version 2, not {expected}.",
+            "message": f"The segment has version 2, but expectedVersion is {expected}.",
             "path": ["expectedVersion"],
             "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
         }

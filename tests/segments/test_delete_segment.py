@@ -112,7 +112,7 @@ async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
             {
                 "__typename": "SegmentNotFound",
                 "code": "SEGMENT_NOT_FOUND",
-                "message": "No segment bears: NOPE.",
+                "message": 'No segment has the slug "NOPE".',
                 "path": ["slug"],
                 "slugs": ["NOPE"],
             }
@@ -133,7 +133,7 @@ async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
             {
                 "__typename": "VersionConflict",
                 "code": "VERSION_CONFLICT",
-                "message": "The segment is at version 2, not 1.",
+                "message": "The segment has version 2, but expectedVersion is 1.",
                 "path": ["expectedVersion"],
                 "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
             }

@@ -44,7 +44,7 @@ async def test_a_stored_number_is_refused_with_the_user_and_changes_nothing(
         {
             "__typename": "UserAlreadyExists",
             "code": "USER_ALREADY_EXISTS",
-            "message": "User 5 is stored already.",
+            "message": "User 5 is already stored.",
             "path": ["id"],
             "user": {"id": "5", "createdAt": first["user"]["createdAt"]},
         }
@@ -133,9 +133,9 @@ async def test_the_last_numbers_are_picked_and_then_none_is_left(api: Api, sql: 
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: no number is left to pick; allowed: a number of yours",
+            "message": "id: no id is left to allocate; allowed: an id that is not stored",
             "path": ["id"],
-            "allowed": "a number of yours",
+            "allowed": "an id that is not stored",
         }
     ]
     assert await contents(sql) == before

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from sqlalchemy import Row
 
 from segmentql import errors, validators
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
+from segmentql.keys.records import ApiKeyRecord
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -77,13 +77,13 @@ def create(name: str, role: str, data_dir: Path) -> None:
 
     The key is shown only once, because only a hash of its secret is stored.
     """
-    row, token = _with_database(
+    key, token = _with_database(
         settings_or_running(data_dir),
         lambda database: database.transaction(
             lambda session: service.create_key(session, name=name, role=Role(role), actor=None)
         ),
     )
-    click.echo(f"key_{row.public_id}, {row.role}; save this key, it is not shown again:", err=True)
+    click.echo(f"key_{key.public_id}, {key.role}; save this key, it is not shown again:", err=True)
     click.echo(token)
 
 
@@ -94,8 +94,8 @@ def list_(data_dir: Path) -> None:
 
     The list includes revoked keys. Times are in UTC.
     """
-    rows = _with_database(settings_or_running(data_dir), _read_all_keys)
-    table = [HEADER, *(_table_row(row) for row in rows)]
+    records = _with_database(settings_or_running(data_dir), _read_all_keys)
+    table = [HEADER, *map(_table_row, records)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -111,16 +111,16 @@ def revoke(key_id: str, data_dir: Path) -> None:
     The service rejects the key within a second. It is safe to repeat.
     """
     try:
-        row = _with_database(
+        key = _with_database(
             settings_or_running(data_dir),
             lambda database: database.transaction(
                 lambda session: service.revoke_key(session, key_id, actor=None)
             ),
         )
     except errors.MutationRejected:
-        raise click.ClickException(f"No key has the id key_{key_id}.") from None
-    name, revoked = _printable(row.name), _format_time(row.revoked_at)
-    click.echo(f"key_{row.public_id} ({name}) was revoked at {revoked} UTC")
+        raise click.ClickException(f"No API key has the id key_{key_id}.") from None
+    name, revoked = _printable(key.name), _format_time(key.revoked_at)
+    click.echo(f"key_{key.public_id} ({name}) was revoked at {revoked} UTC")
 
 
 @keys.command("ensure-first", epilog=exits("keys ensure-first"))
@@ -169,24 +169,24 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
         ) from None
 
 
-async def _read_all_keys(database: Database) -> list[Row[Any]]:
-    rows: list[Row[Any]] = []
+async def _read_all_keys(database: Database) -> list[ApiKeyRecord]:
+    keys: list[ApiKeyRecord] = []
     before = validators.MAX_USER_ID
     async with database.read() as session:
         while True:
             page = await service.key_page(session, before=before, rows=PAGE_ROWS)
-            rows.extend(page)
+            keys.extend(page)
             if len(page) < PAGE_ROWS:
-                return rows
-            before = page[-1].key_number
+                return keys
+            before = page[-1].number
 
 
-def _table_row(row: Row[Any]) -> tuple[str, ...]:
+def _table_row(key: ApiKeyRecord) -> tuple[str, ...]:
     return (
-        f"key_{row.public_id}",
-        _printable(row.name),
-        row.role,
-        *(_format_time(at) for at in (row.created_at, row.last_used_at, row.revoked_at)),
+        f"key_{key.public_id}",
+        _printable(key.name),
+        key.role,
+        *(_format_time(at) for at in (key.created_at, key.last_used_at, key.revoked_at)),
     )
 
 

@@ -16,7 +16,8 @@ from segmentql.cli.exits import exits
 from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv, count_rows
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 
 COPY_SECONDS: Final = 3600
@@ -67,14 +68,14 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
 
     The file appears when it is complete. No worker and no store are needed.
     """
-    contents = ReportScope(*month, user)
+    scope = ReportScope(*month, user)
     if output == "":
         raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
-    target = contents.file_name if output is None else output
+    target = scope.file_name if output is None else output
     try:
-        rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
-    except errors.MutationRejected as refused:
-        raise click.ClickException(" ".join(map(_told, refused.reasons))) from None
+        rows = asyncio.run(_report(settings_or_running(data_dir), scope, target))
+    except errors.MutationRejected as rejected:
+        raise click.ClickException(" ".join(map(_rejection_text, rejected.reasons))) from None
     except (errors.Unavailable, errors.TimedOut):
         raise click.ClickException(
             "the database does not answer, or not in time: see `segmentql doctor`"
@@ -83,25 +84,23 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
         click.echo(f"{rows} rows in {target}", err=True)
 
 
-def _told(refusal: errors.RejectionReason) -> str:
-    if isinstance(refusal, errors.InvalidInput):
-        return f"{refusal.problem}; allowed: {refusal.allowed}."
-    if isinstance(refusal, errors.UserNotFound):
-        return f"User {refusal.user_id} was never stored."
-    raise NotImplementedError(type(refusal).__name__)
+def _rejection_text(reason: errors.RejectionReason) -> str:
+    if isinstance(reason, errors.InvalidInput):
+        return f"{reason.problem}; allowed: {reason.allowed}."
+    if isinstance(reason, errors.UserNotFound):
+        return f"User {reason.user_id} was never stored."
+    raise NotImplementedError(type(reason).__name__)
 
 
-async def _report(settings: Settings, contents: ReportScope, target: str) -> int:
+async def _report(settings: Settings, scope: ReportScope, target: str) -> int:
     database = Database(settings, name="segmentql report", publish=lambda messages: None)
     try:
         async with database.read() as session:
-            await service.reject_unknown(
-                session, user_id=contents.user_id, year=contents.year, month=contents.month
-            )
+            await service.reject_unknown(session, scope)
         with _opened(target) as write:
             async with database.long_read(seconds=COPY_SECONDS) as session:
-                expected = await contents.count(session)
-                csv = Csv(session, contents)
+                expected = await count_rows(session, scope)
+                csv = Csv(session, scope)
                 await _copy(csv, write, expected)
         return csv.rows
     finally:

@@ -20,7 +20,6 @@ from segmentql import validators
 from segmentql.graphql.types.errors import bad_request, limit_exceeded
 
 T = TypeVar("T")
-Row = TypeVar("Row")
 
 SortKey: TypeAlias = tuple[int | str, ...]
 KeyRule: TypeAlias = Callable[[int | str], bool]
@@ -120,15 +119,16 @@ class PageRequest:
         """Write the cursor of a row; it is valid only for this list with these filters."""
         return _written(self.kind, self.filters, orjson.dumps(key))
 
-    def page(
-        self, rows: Sequence[Row], node: Callable[[Row], T], key: Callable[[Row], SortKey]
-    ) -> Connection[T]:
-        """Make the page out of up to `first + 1` rows: one more than asked says more follow."""
-        shown = rows[: self.first]
+    def page(self, records: Sequence[T], key: Callable[[T], SortKey]) -> Connection[T]:
+        """Build the page from up to `first + 1` records.
+
+        If there is one record more than `first`, another page follows.
+        """
+        nodes = list(records[: self.first])
         return Connection(
-            nodes=[node(row) for row in shown],
-            sort_keys=[key(row) for row in shown],
-            has_more=len(rows) > self.first,
+            nodes=nodes,
+            sort_keys=[key(node) for node in nodes],
+            has_more=len(records) > self.first,
             page_request=self,
         )
 
