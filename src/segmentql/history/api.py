@@ -10,8 +10,8 @@ import strawberry
 from segmentql import validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
-from segmentql.graphql.types.errors import optional_argument
 from segmentql.graphql.types.pagination import After, Connection, First
+from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import loaders
 from segmentql.history.service import Position
 from segmentql.segments.api import Segment

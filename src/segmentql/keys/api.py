@@ -11,7 +11,6 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import cost
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
@@ -24,6 +23,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
 
 
@@ -175,7 +175,7 @@ class KeyMutations:
         try:
             check = InputValidator()
             name = check.value(validators.name, input.name, "name")
-            check.done()
+            check.raise_errors()
             row, token = await info.context.database.transaction(
                 lambda session: service.create_key(
                     session,
@@ -201,7 +201,7 @@ class KeyMutations:
         try:
             check = InputValidator()
             public_id = check.value(validators.key_id, input.id, "id")
-            check.done()
+            check.raise_errors()
             row = await info.context.database.transaction(
                 lambda session: service.revoke_key(session, public_id, actor=info.context.actor)
             )

@@ -10,8 +10,9 @@ import strawberry
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import cost
-from segmentql.graphql.types.errors import InputValidator, MutationError, mutation_errors
+from segmentql.graphql.types.errors import MutationError, mutation_errors
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.history.api import Cause
 from segmentql.memberships import service
 from segmentql.segments.api import Segment
@@ -126,9 +127,9 @@ class MembershipMutations:
             ttl = check.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
             expires_at = input.expires_at or None
             if ttl is not None and expires_at is not None:
-                check.refuse("`ttlSeconds` is given too", "at most one of the two", "expiresAt")
+                check.add_error("`ttlSeconds` is given too", "at most one of the two", "expiresAt")
             on_existing = input.on_existing or OnExisting.EXTEND
-            check.done()
+            check.raise_errors()
             changed = await info.context.database.transaction(
                 lambda session: service.update_user_segments(
                     session,
@@ -163,7 +164,7 @@ def _check_slugs(check: InputValidator, add: Sequence[str], remove: Sequence[str
     total = len(add) + len(remove)
     if total > validators.MAX_SLUGS_PER_CHANGE:
         longer = "add" if len(add) >= len(remove) else "remove"
-        check.refuse(
+        check.add_error(
             f"{total} slugs in `add` and `remove`",
             f"at most {validators.MAX_SLUGS_PER_CHANGE} slugs together",
             longer,
@@ -175,7 +176,7 @@ def _check_slugs(check: InputValidator, add: Sequence[str], remove: Sequence[str
             check.value(validators.slug, slug, field, str(position))
             before = seen.setdefault(slug, f"{field}.{position}")
             if before != f"{field}.{position}":
-                check.refuse(
+                check.add_error(
                     f"{slug} is named by {before} already",
                     "each slug once, in `add` or in `remove`",
                     field,

@@ -11,13 +11,7 @@ import strawberry
 from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
 from segmentql.graphql.cost.query_cost import cost
-from segmentql.graphql.types.errors import (
-    InputValidator,
-    MutationError,
-    argument_value,
-    mutation_errors,
-    optional_argument,
-)
+from segmentql.graphql.types.errors import MutationError, mutation_errors
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -27,6 +21,7 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
 from segmentql.reports import service
 from segmentql.reports.csv_export import ReportScope
 from segmentql.reports.loaders import ReportById, ReportFinished
@@ -220,7 +215,7 @@ class ReportMutations:
                 validators.DEFAULT_WAIT_SECONDS if wait is None else wait,
                 "waitSeconds",
             )
-            check.done()
+            check.raise_errors()
             async with info.context.background.enter():
                 row = await info.context.database.transaction(
                     lambda session: service.create_report(

@@ -13,12 +13,12 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import SCAN, cost
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
 )
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCounts
 from segmentql.rollouts.plan import Plan, Stage
@@ -237,7 +237,7 @@ class RolloutInput:
         """Validate and decode the argument `rollout`. Do not use the plan if `check` has errors."""
         stages: list[Stage] = []
         if _is_set(self.percent) and _is_set(self.stages):
-            check.refuse(
+            check.add_error(
                 "both `percent` and `stages` are set", EITHER_PERCENT_OR_STAGES, "rollout", "stages"
             )
         elif _is_set(self.percent):
@@ -245,7 +245,7 @@ class RolloutInput:
         elif _is_set(self.stages):
             stages = _decode_stages(check, self.stages or [])
         else:
-            check.refuse(
+            check.add_error(
                 "neither `percent` nor `stages` is set", EITHER_PERCENT_OR_STAGES, "rollout"
             )
         return Plan(
@@ -261,7 +261,7 @@ def _is_set(value: object) -> bool:
 
 def _decode_stages(check: InputValidator, stages: Sequence[RolloutStageInput]) -> list[Stage]:
     if not 1 <= len(stages) <= validators.MAX_STAGES:
-        check.refuse(
+        check.add_error(
             f"{len(stages)} stages", f"1 to {validators.MAX_STAGES} stages", "rollout", "stages"
         )
         return []
@@ -271,14 +271,14 @@ def _decode_stages(check: InputValidator, stages: Sequence[RolloutStageInput]) -
 def _decode_stage(check: InputValidator, stage: RolloutStageInput, position: int) -> Stage:
     path = ("rollout", "stages", str(position))
     if _is_set(stage.starts_at) and _is_set(stage.after_seconds):
-        check.refuse(
+        check.add_error(
             "both `startsAt` and `afterSeconds` are set",
             "at most one of `startsAt` and `afterSeconds`",
             *path,
             "afterSeconds",
         )
     elif position > 0 and not _is_set(stage.starts_at) and not _is_set(stage.after_seconds):
-        check.refuse(
+        check.add_error(
             "the stage is not the first and has no start time",
             "`startsAt` or `afterSeconds`",
             *path,
@@ -389,7 +389,7 @@ async def _run_mutation(
 ) -> P:
     """Run `change` in a transaction if the input is valid; return the payload."""
     try:
-        check.done()
+        check.raise_errors()
         segment, rollout = await info.context.database.transaction(change)
     except errors.MutationRejected as refused:
         return payload(segment=None, rollout=None, errors=mutation_errors(refused))

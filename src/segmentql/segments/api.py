@@ -11,11 +11,9 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import SCAN, cost
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
     as_mutation_error,
     mutation_errors,
-    optional_argument,
 )
 from segmentql.graphql.types.pagination import (
     After,
@@ -26,6 +24,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.validation import InputValidator, optional_argument
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.service import MembersPage
 from segmentql.rollouts import service as rollouts
@@ -281,7 +280,7 @@ class SegmentMutations:
                 validators.description, input.description, "description", absent=None
             )
             plan = input.rollout.to_plan(check) if input.rollout else None
-            check.done()
+            check.raise_errors()
 
             async def create(session: "WriteSession") -> Any:
                 made = await service.create_segment(
@@ -320,7 +319,7 @@ class SegmentMutations:
             version = check.optional(
                 validators.version, input.expected_version, "expectedVersion", absent=None
             )
-            check.done()
+            check.raise_errors()
             row = await info.context.database.transaction(
                 lambda session: service.update_segment(
                     session,
@@ -350,7 +349,7 @@ class SegmentMutations:
             version = check.optional(
                 validators.version, input.expected_version, "expectedVersion", absent=None
             )
-            check.done()
+            check.raise_errors()
 
             async def delete(session: "WriteSession") -> int:
                 number = await service.delete_segment(

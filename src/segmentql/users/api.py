@@ -12,9 +12,7 @@ from segmentql.graphql.cost.query_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
-    argument_value,
     as_mutation_error,
     limit_exceeded,
     mutation_errors,
@@ -27,6 +25,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.validation import InputValidator, argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.memberships.loaders import (
     ActiveByUser,
@@ -280,7 +279,7 @@ class UserMutations:
         try:
             check = InputValidator()
             number = check.optional(validators.user_id, input.id, "id", absent=None)
-            check.done()
+            check.raise_errors()
             row = await info.context.database.transaction(
                 lambda session: service.create_user(session, number)
             )
@@ -297,7 +296,7 @@ class UserMutations:
         try:
             check = InputValidator()
             number = check.value(validators.user_id, input.id, "id")
-            check.done()
+            check.raise_errors()
             await info.context.database.transaction(
                 lambda session: service.delete_user(session, number, actor=info.context.actor)
             )

@@ -6,9 +6,9 @@ fault of ours is masked, logged with the request's id, and counted.
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import strawberry
 import structlog
@@ -19,8 +19,6 @@ from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCaus
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
-A = TypeVar("A")
 
 
 class Code(enum.StrEnum):
@@ -105,40 +103,6 @@ def mutation_errors(rejected: errors.MutationRejected) -> list[MutationError]:
     return found
 
 
-class InputValidator:
-    """Decodes the fields of one mutation's input and refuses them together.
-
-    check = InputCheck()
-    slug = check.value(values.slug, input.slug, "slug")
-    check.done()
-    """
-
-    def __init__(self) -> None:
-        self._refusals: list[errors.RejectionReason] = []
-
-    def value(self, rule: Callable[[Any], T], given: Any, *path: str) -> T:
-        """Apply a rule of `values`; after a refusal the answer is not to be used."""
-        try:
-            return rule(given)
-        except errors.BadValue as bad:
-            self.refuse(bad.problem, bad.allowed, *path)
-            return given  # type: ignore[no-any-return]
-
-    def optional(self, rule: Callable[[Any], T], given: Any, *path: str, absent: A) -> T | A | None:
-        """Apply a rule to a field that may be absent (then `absent`) or null (then None)."""
-        if given is strawberry.UNSET:
-            return absent
-        return None if given is None else self.value(rule, given, *path)
-
-    def refuse(self, problem: str, allowed: str, *path: str) -> None:
-        self._refusals.append(errors.InvalidInput(path, problem, allowed))
-
-    def done(self) -> None:
-        """Raise `MutationRejected` with everything that was wrong, if anything was."""
-        if self._refusals:
-            raise errors.MutationRejected(*self._refusals)
-
-
 MAX_ECHO_CHARACTERS: Final = 40
 """How much of a value an error message repeats."""
 
@@ -189,31 +153,6 @@ def forbidden(what: str, *, needed: Role, held: Role) -> GraphQLError:
         f"{what} needs the role {needed}; yours is {held}",
         extensions={"code": Code.FORBIDDEN, "needed": needed, "role": held},
     )
-
-
-def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
-    """Apply a rule of `values` to a query's argument.
-
-    Raises:
-        GraphQLError: with code BAD_REQUEST.
-    """
-    try:
-        return rule(given)
-    except errors.BadValue as bad:
-        raise bad_request(argument, bad.problem, bad.allowed) from None
-
-
-def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T | None:
-    """Apply a rule of `values` to a query's argument; None if it is absent or null.
-
-    An empty string is a value like any other: the rule decides on it.
-
-    Raises:
-        GraphQLError: with code BAD_REQUEST.
-    """
-    if given is None or given is strawberry.UNSET:
-        return None
-    return argument_value(rule, given, argument)
 
 
 def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, Any]:
