@@ -235,7 +235,7 @@ async def _finished(context: Context, report: Report, wait_seconds: int) -> Repo
     finished: asyncio.Future[Any] = context.loader(ReportFinished).subscribe(report.number)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
-        with context.waiting():
+        with context.pause_deadline():
             await asyncio.wait(
                 {finished, stopping}, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )
