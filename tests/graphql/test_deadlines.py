@@ -48,7 +48,7 @@ async def test_a_query_that_takes_too_long_is_ended(hurried: Api, sql: Sql) -> N
         "data": None,
         "errors": [
             {
-                "message": f"The operation took longer than {SECONDS} s and was ended.",
+                "message": f"The operation took longer than {SECONDS} s and was cancelled.",
                 "extensions": {"code": "TIMEOUT", "limit": SECONDS},
             }
         ],

@@ -126,7 +126,11 @@ async def test_operator_who_wants_warnings_alone_gets_the_faults_of_the_service(
         ("{ user(", "BAD_REQUEST", "syntax error at 1:8"),
         ("{ secretField }", "BAD_REQUEST", "the document or its variables are not valid"),
         ('{ user(id: "secret") { id } }', "BAD_REQUEST", "the argument id is not valid"),
-        ("{ users(first: 101) { nodes { id } } }", "LIMIT_EXCEEDED", "first: 101 is more than 100"),
+        (
+            "{ users(first: 101) { nodes { id } } }",
+            "LIMIT_EXCEEDED",
+            "first: 101 exceeds the limit of 100",
+        ),
         (ADD, "SEGMENT_NOT_FOUND", "SegmentNotFound: add.0"),
     ],
 )

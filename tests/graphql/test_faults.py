@@ -53,7 +53,7 @@ async def test_a_fault_in_a_query_is_masked_and_carries_the_requests_id(api: Api
         "data": {"a": None, "b": "Query"},
         "errors": [
             {
-                "message": "Something went wrong on our side.",
+                "message": "An internal error occurred.",
                 "locations": [{"line": 1, "column": 3}],
                 "path": ["a"],
                 "extensions": {"code": "INTERNAL", "requestId": "my-request"},
@@ -75,7 +75,7 @@ async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql
         )
     assert body["data"] == {"updateUserSegments": None}
     (error,) = body["errors"]
-    assert error["message"] == "Something went wrong on our side."
+    assert error["message"] == "An internal error occurred."
     assert error["extensions"] == {"code": "INTERNAL", "requestId": "my-request"}
     assert await contents(sql) == before
 

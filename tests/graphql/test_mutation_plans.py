@@ -90,7 +90,7 @@ async def test_random_changes_are_answered_as_by_graphql_core(
 ) -> None:
     document, given_input = asked
     planned = await answer(PLANNED, context, document, input=given_input)
-    context.fault = None
+    context.database_error = None
     plain = await answer(PLAIN, context, document, input=given_input)
     assert told(planned) == told(plain)
     assert planned.executed == plain.executed

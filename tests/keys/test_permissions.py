@@ -164,7 +164,8 @@ def _forbidden(body: Any, case: Case, who: str) -> Any:
         "data": {case.field: None, "beside": body["data"]["beside"]},
         "errors": [
             {
-                "message": f"{what} needs the role {case.needs}; yours is {who}",
+                "message": f"{what} requires the role {case.needs},"
+                f" but the API key has the role {who}.",
                 "locations": body["errors"][0]["locations"],
                 "path": [case.field],
                 "extensions": {"code": "FORBIDDEN", "needed": case.needs, "role": who},

@@ -466,7 +466,7 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
     rows = await fresh.fetch("SELECT user_id FROM memberships")
     stored = {row["user_id"] for row in rows}
     stored.discard(1)
-    unsure = clients.told("made whole or not at all")
+    unsure = clients.told("applied completely or not at all")
     assert clients.accepted() <= stored <= clients.accepted() | unsure
     assert (
         clients.told("nothing was changed") == clients.changes.keys() - clients.accepted() - unsure

@@ -11,8 +11,8 @@ from segmentql import validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import optional_argument
 from segmentql.graphql.types.pagination import After, Connection, First
+from segmentql.graphql.types.validation import optional_argument
 from segmentql.history.loaders import history_connection
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.segments.api import Segment

@@ -7,7 +7,7 @@ from segmentql import validators
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.context import Context
 from segmentql.graphql.types.dataloader import Loader
-from segmentql.graphql.types.errors import bad_request, optional_argument
+from segmentql.graphql.types.errors import bad_request
 from segmentql.graphql.types.pagination import (
     Connection,
     SortKey,
@@ -18,6 +18,7 @@ from segmentql.graphql.types.pagination import (
     timestamp_of_sort_key,
     timestamp_sort_key,
 )
+from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
 from segmentql.history.records import (
     BEGINNING,

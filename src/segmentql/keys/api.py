@@ -9,12 +9,7 @@ from segmentql import errors, validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
@@ -24,6 +19,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
 from segmentql.keys.records import ApiKeyRecord
 from segmentql.tables import Role

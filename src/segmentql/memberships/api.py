@@ -10,9 +10,10 @@ from segmentql import validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import InputValidator, MutationError
+from segmentql.graphql.types.errors import MutationError
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.memberships import service
 from segmentql.memberships.records import MembershipRecord, OnExisting
 from segmentql.segments.api import Segment
@@ -124,7 +125,7 @@ class MembershipMutations:
         ttl = validator.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
         expires_at = input.expires_at or None
         if ttl is not None and expires_at is not None:
-            validator.refuse(
+            validator.add_error(
                 "both `ttlSeconds` and `expiresAt` are set",
                 "at most one of `ttlSeconds` and `expiresAt`",
                 "expiresAt",
@@ -157,7 +158,7 @@ def _validate_slugs(validator: InputValidator, add: Sequence[str], remove: Seque
     total = len(add) + len(remove)
     if total > validators.MAX_SLUGS_PER_CHANGE:
         longer = "add" if len(add) >= len(remove) else "remove"
-        validator.refuse(
+        validator.add_error(
             f"{total} slugs in `add` and `remove`",
             f"at most {validators.MAX_SLUGS_PER_CHANGE} slugs together",
             longer,
@@ -170,7 +171,7 @@ def _validate_slugs(validator: InputValidator, add: Sequence[str], remove: Seque
             path = f"{field}.{position}"
             first_path = first_paths.setdefault(slug, path)
             if first_path != path:
-                validator.refuse(
+                validator.add_error(
                     f"{slug} is already in {first_path}",
                     "each slug once, in `add` or in `remove`",
                     field,

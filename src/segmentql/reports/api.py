@@ -13,12 +13,7 @@ from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
 from segmentql.graphql.cost.query_cost import cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import (
-    InputValidator,
-    MutationError,
-    argument_value,
-    optional_argument,
-)
+from segmentql.graphql.types.errors import MutationError
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
@@ -29,6 +24,7 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
 from segmentql.reports import service
 from segmentql.reports.loaders import ReportById, ReportFinished
 from segmentql.reports.records import ReportRecord, ReportScope
@@ -249,7 +245,7 @@ async def _wait_until_finished(
     finished = context.loader(ReportFinished).subscribe(report.report_id)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
-        with context.waiting():
+        with context.pause_deadline():
             await asyncio.wait(
                 (finished, stopping), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )

@@ -12,14 +12,10 @@ from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCountsBySegment
 from segmentql.rollouts.plan import Plan, Stage
@@ -206,7 +202,7 @@ class RolloutInput:
         """
         stages: list[Stage] = []
         if _is_set(self.percent) and _is_set(self.stages):
-            validator.refuse(
+            validator.add_error(
                 "both `percent` and `stages` are set", EITHER_PERCENT_OR_STAGES, "rollout", "stages"
             )
         elif _is_set(self.percent):
@@ -216,7 +212,7 @@ class RolloutInput:
         elif _is_set(self.stages):
             stages = _decode_stages(validator, self.stages or [])
         else:
-            validator.refuse(
+            validator.add_error(
                 "neither `percent` nor `stages` is set", EITHER_PERCENT_OR_STAGES, "rollout"
             )
         return Plan(
@@ -232,7 +228,7 @@ def _is_set(value: object) -> bool:
 
 def _decode_stages(validator: InputValidator, stages: Sequence[RolloutStageInput]) -> list[Stage]:
     if not 1 <= len(stages) <= validators.MAX_STAGES:
-        validator.refuse(
+        validator.add_error(
             f"{len(stages)} stages", f"1 to {validators.MAX_STAGES} stages", "rollout", "stages"
         )
         return []
@@ -242,14 +238,14 @@ def _decode_stages(validator: InputValidator, stages: Sequence[RolloutStageInput
 def _decode_stage(validator: InputValidator, stage: RolloutStageInput, position: int) -> Stage:
     path = ("rollout", "stages", str(position))
     if _is_set(stage.starts_at) and _is_set(stage.after_seconds):
-        validator.refuse(
+        validator.add_error(
             "both `startsAt` and `afterSeconds` are set",
             "at most one of `startsAt` and `afterSeconds`",
             *path,
             "afterSeconds",
         )
     elif position > 0 and not _is_set(stage.starts_at) and not _is_set(stage.after_seconds):
-        validator.refuse(
+        validator.add_error(
             "the stage is not the first and has no start time",
             "`startsAt` or `afterSeconds`",
             *path,

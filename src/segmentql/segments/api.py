@@ -10,13 +10,7 @@ from strawberry import Parent
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.query_cost import SCAN, cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-    optional_argument,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
@@ -27,6 +21,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.validation import InputValidator, optional_argument
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts import service as rollouts

@@ -13,9 +13,7 @@ from segmentql.graphql.cost.query_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
-    argument_value,
     as_mutation_error,
     limit_exceeded,
 )
@@ -28,6 +26,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.validation import InputValidator, argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.loaders import (

@@ -137,7 +137,7 @@ class GraphQLExecutor:
                 if queries_only:
                     is_logged = False  # the view does
                     raise MethodNotAllowed
-                context.primary = context.changes = True
+                context.primary = context.is_mutation = True
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
@@ -224,7 +224,7 @@ class GraphQLExecutor:
                 outcome = failed.outcome
                 if isinstance(failed.__cause__, Unavailable | TimedOut):
                     # graphql-core is to tell it, not to wait for it once more.
-                    context.fault = failed.__cause__
+                    context.database_error = failed.__cause__
         context.remaining_bytes = context.response_bytes  # it is built from its beginning again
         result = await self._execute(document, request, context, outcome)
         for found in result.errors or ():
@@ -282,7 +282,7 @@ class GraphQLExecutor:
 
     @staticmethod
     def _too_large(error: ResponseTooLarge, context: Context) -> ExecutionResponse:
-        formatted = format_response_too_large(error, changes=context.changes)
+        formatted = format_response_too_large(error, is_mutation=context.is_mutation)
         context.cause = FailureCause(Code.LIMIT_EXCEEDED, formatted["message"])
         return ExecutionResponse({"data": None, "errors": [formatted]}, executed=True)
 

@@ -81,7 +81,7 @@ class ExecutionState:
         """
         if self.remaining_bytes < 0:
             self.context.remaining_bytes = self.remaining_bytes
-            raise self.context.too_large()
+            raise self.context.response_too_large()
 
     def info(self, selected_fields: frozenset[str]) -> Info:
         """What the resolver of a field gets below which these are asked for."""

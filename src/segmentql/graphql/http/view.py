@@ -53,7 +53,7 @@ from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.error_causes import FAULTS, describe_fault
 from segmentql.graphql.types.errors import (
     Code,
-    format_fault,
+    format_internal_error,
     format_response_too_large,
     format_timeout,
     format_unsent_response,
@@ -174,7 +174,7 @@ class GraphQLView:
             response = error_response(refused, media_type)
             self._log_rejection(scope, refused.status, refused.extensions["code"], refused.reason)
         except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
-            error = format_fault(fault, request_id=scope["state"]["request_id"])
+            error = format_internal_error(fault, request_id=scope["state"]["request_id"])
             # So far the database was asked for the caller's key alone; operations tell their own.
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
             response = json_response({"errors": [error]}, status, media_type)
@@ -221,14 +221,14 @@ class GraphQLView:
             if context is None:
                 raise body_too_slow(self._deadlines.seconds) from None
             metrics.REQUESTS_REJECTED.labels("time").inc()
-            late = format_timeout(self._deadlines.seconds, changes=context.changes)
+            late = format_timeout(self._deadlines.seconds, is_mutation=context.is_mutation)
             body: dict[str, Any] = {"data": None, "errors": [late]}
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
             assert context is not None  # noqa: S101 - an answer was made
             formatted = (
-                format_response_too_large(error, changes=context.changes)
+                format_response_too_large(error, is_mutation=context.is_mutation)
                 if isinstance(error, ResponseTooLarge)
-                else format_unsent_response(changes=context.changes)
+                else format_unsent_response(is_mutation=context.is_mutation)
             )
             self._log_unsendable(scope, formatted)
             body = {"data": None, "errors": [formatted]}

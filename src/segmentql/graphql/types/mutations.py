@@ -6,7 +6,8 @@ from typing import TypeVar
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.graphql.context import Info
-from segmentql.graphql.types.errors import InputValidator, mutation_errors
+from segmentql.graphql.types.errors import mutation_errors
+from segmentql.graphql.types.validation import InputValidator
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -33,7 +34,7 @@ async def run_mutation(
         with `errors` only.
     """
     try:
-        validator.done()
+        validator.raise_errors()
         result = await info.context.database.transaction(work)
     except MutationRejected as rejected:
         return payload(errors=mutation_errors(rejected))
