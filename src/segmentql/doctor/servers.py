@@ -57,14 +57,16 @@ async def examine_redis(url: str) -> AsyncIterator[Finding]:
 
 
 def _redis_problem(where: str, error: Exception, *, has_password: bool) -> Finding:
-    saw = str(error)
-    do = "check that it runs there; until then ends are recorded late, and nothing is lost"
+    observation = str(error)
+    remedy = "check that it runs there; until then ends are recorded late, and nothing is lost"
     if isinstance(error, AuthenticationError):  # also if no password was sent
-        saw = "it rejects the password" if has_password else "it needs a password"
-        do = "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        observation = "it rejects the password" if has_password else "it needs a password"
+        remedy = (
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        )
     elif isinstance(error, NoPermissionError):
-        do = "allow its user all commands on this database's keys"
-    return Finding("Redis", Verdict.FAILED, f"{where}: {saw}", do)
+        remedy = "allow its user all commands on this database's keys"
+    return Finding("Redis", Verdict.FAILED, f"{where}: {observation}", remedy)
 
 
 async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
@@ -96,6 +98,8 @@ async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
 def _store_clock(skew_seconds: float) -> Finding:
     finding = clock_finding("object store's clock", skew_seconds)
     if abs(skew_seconds) <= MOST_STORE_SKEW_SECONDS:
-        return Finding(finding.what, Verdict.OK, finding.saw)
-    do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
-    return Finding(finding.what, Verdict.WARNING, finding.saw, do)
+        return Finding(finding.check, Verdict.OK, finding.observation)
+    remedy = (
+        "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
+    )
+    return Finding(finding.check, Verdict.WARNING, finding.observation, remedy)

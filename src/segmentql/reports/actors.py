@@ -9,7 +9,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
+from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 from segmentql.reports import generation
 from segmentql.reports.csv_export import Csv
 
@@ -39,7 +39,7 @@ async def make_report(report_context: ReportContext, report_id: int) -> None:
             await report_context.storage.abandon(attempt.abandoned_key)
         await _make_with_heartbeat(report_context, attempt)
     except BaseException as error:  # a try that is cancelled has failed as well
-        reason, refused = _reason(error), isinstance(error, StoreRefused)
+        reason, refused = _reason(error), isinstance(error, StoreRejected)
         await report_context.database.transaction(
             lambda session: generation.fail(session, attempt, reason=reason, refused=refused)
         )

@@ -287,7 +287,7 @@ def _decode_stage(check: InputValidator, stage: RolloutStageInput, position: int
         percent=check.value(validators.percent, stage.percent, *path, "percent"),
         starts_at=stage.starts_at or None,
         after=check.optional(
-            validators.after, stage.after_seconds, *path, "afterSeconds", absent=None
+            validators.stage_delay, stage.after_seconds, *path, "afterSeconds", absent=None
         ),
     )
 
