@@ -77,7 +77,7 @@ async def _memberships(session: ReadSession) -> ScrapedSamples:
     return [
         (metrics.MEMBERSHIPS, {(): await estimate_row_count(session, "memberships")}),
         (metrics.MEMBERSHIPS_DUE, due),
-        (metrics.MEMBERSHIPS_DUE_OLDEST, {(): float(unrecorded.oldest_seconds)}),
+        (metrics.MEMBERSHIPS_DUE_OLDEST_SECONDS, {(): float(unrecorded.oldest_seconds)}),
     ]
 
 
@@ -86,7 +86,7 @@ async def _rollouts(session: ReadSession) -> ScrapedSamples:
     progress = await rollouts.read_pass_progress(session, limit=MAX_SLUGS)
     return [
         (metrics.ROLLOUTS, {(status,): number for status, number in numbers.items()}),
-        (metrics.ROLLOUT_PROGRESS, {(slug,): ratio for slug, ratio in progress.items()}),
+        (metrics.ROLLOUT_PROGRESS_RATIO, {(slug,): ratio for slug, ratio in progress.items()}),
     ]
 
 
@@ -94,7 +94,7 @@ async def _reports(session: ReadSession) -> ScrapedSamples:
     kept = await reports.count_by_status(session)
     return [
         (metrics.REPORTS_STORED, {(status,): number for status, number in kept.numbers.items()}),
-        (metrics.REPORT_WAITING, {(): kept.oldest_waiting_seconds}),
+        (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): kept.oldest_waiting_seconds}),
     ]
 
 

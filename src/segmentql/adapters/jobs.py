@@ -162,7 +162,7 @@ class ActorMetrics(Middleware):
         seconds = time.monotonic() - self._started.pop(message.message_id, time.monotonic())
         outcome = "failed" if exception else "done"
         metrics.ACTOR_RUNS.labels(message.actor_name, outcome).inc()
-        metrics.ACTOR_SECONDS.labels(message.actor_name).observe(seconds)
+        metrics.ACTOR_DURATION_SECONDS.labels(message.actor_name).observe(seconds)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         self._started.pop(message.message_id, None)

@@ -145,7 +145,7 @@ async def finish(
     if row is None:
         return False
     metrics.REPORTS.labels("ready").inc()
-    metrics.REPORT_SECONDS.observe(float(row.seconds))
+    metrics.REPORT_DURATION_SECONDS.observe(float(row.seconds))
     return True
 
 
