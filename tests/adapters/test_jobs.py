@@ -16,9 +16,7 @@ from segmentql import metrics
 from segmentql.adapters.broker import REDIS_SECONDS
 from segmentql.adapters.jobs import (
     CLOSE_SECONDS,
-    EXPIRE_DUE_MEMBERSHIPS,
     MAX_UNSENT,
-    RECORD_SEGMENT_LEAVES,
     Actor,
     Job,
     JobPublisher,
@@ -27,6 +25,8 @@ from segmentql.adapters.jobs import (
     worker_middleware,
 )
 from segmentql.local import LocalServers
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.exc import ProgrammingError
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.scheduler import (
     GRACE_SECONDS,
     IDLE_SECONDS,
@@ -21,6 +21,8 @@ from segmentql.adapters.scheduler import (
     PeriodicCheck,
     Scheduler,
 )
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.conftest import Sql, until
 
 MESSAGE = Message(EXPIRE_DUE_MEMBERSHIPS)

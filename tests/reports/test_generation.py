@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Message
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreRejected
 from segmentql.reports import generation
@@ -19,6 +19,7 @@ from segmentql.reports.actors import (
     schedule_cleanup,
     seconds_to_next,
 )
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 from tests.conftest import Api, Sql
 from tests.reports.conftest import ROWS
 from tests.reports.queries import create_report, report

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 from segmentql.reports import generation
 from segmentql.reports.csv_export import Csv
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 FAULT: Final = "a fault of ours; the worker's log has it"

@@ -14,8 +14,9 @@ from sqlalchemy import Row, text
 
 from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAKE_REPORT, Message
+from segmentql.adapters.jobs import Message
 from segmentql.reports.csv_export import ReportScope
+from segmentql.reports.jobs import MAKE_REPORT
 
 MAX_ATTEMPTS: Final = 8
 MAX_STORE_REJECTIONS: Final = 5

@@ -6,13 +6,14 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import (
     MutationRejected,
     SegmentAlreadyExists,
     SegmentNotFound,
     VersionConflict,
 )
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 
 MAX_RACES: Final = 10
 """Tries of a statement that lost against another client making or deleting the same segment."""
