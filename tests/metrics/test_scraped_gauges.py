@@ -123,9 +123,7 @@ def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
 async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, sql: Sql) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(
-            DATABASE_TIMEOUT_SECONDS + 2.5
-        ):  # less than a statement's timeout
+        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS + 2.5):
             read = await samples(api.http)
     assert "segmentql_users" not in read
     assert read['segmentql_dependency_up{dependency="database"}'] == 1

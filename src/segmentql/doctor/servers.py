@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from segmentql.adapters.broker import REDIS_SECONDS
+from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
 from segmentql.database_url import shown_address
@@ -25,7 +25,9 @@ STORE_LIMITS: Final = StoreTimeouts(read_seconds=5, attempts=1)
 
 async def examine_redis(url: str) -> AsyncIterator[Finding]:
     """Check Redis' login, version, clock and memory policy."""
-    client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+    client = Redis.from_url(
+        url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
+    )
     where = shown_address(url)
     try:
         before = time.time()
