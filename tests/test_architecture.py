@@ -20,12 +20,13 @@ LAYERS = {  # what a module of each layer may import of ours, besides its own la
     "leaf": set[str](),
     "adapters": {"leaf"},
     "kit": {"leaf", "adapters"},
-    "service": {"leaf", "adapters"},
-    "actors": {"leaf", "adapters", "service"},
+    "jobs": {"adapters"},
+    "service": {"leaf", "adapters", "jobs"},
+    "actors": {"leaf", "adapters", "jobs", "service"},
     "loaders": {"leaf", "adapters", "kit", "service"},
     "api": {"leaf", "adapters", "kit", "service", "loaders"},
     "schema": {"leaf", "kit", "api"},
-    "app": {"leaf", "adapters", "kit", "service", "loaders", "schema"},
+    "app": {"leaf", "adapters", "kit", "jobs", "service", "loaders", "schema"},
     "worker": {"leaf", "adapters", "actors"},
     "local": {"leaf"},
     "cli": {"leaf", "adapters", "service", "schema", "app", "worker", "local"},
@@ -43,7 +44,7 @@ class Module:
         first, *rest = self.name.split(".")
         if first in FEATURES:
             kind = rest[0] if rest else "__init__"
-            return kind if kind in {"api", "loaders", "actors"} else "service"
+            return kind if kind in {"api", "loaders", "actors", "jobs"} else "service"
         return {
             "adapters": "adapters",
             "graphql": "kit",

@@ -17,8 +17,8 @@ from bench.plan import Bench
 from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.jobs import START_ROLLOUT_STAGE
 from segmentql.local import ChildProcess, with_database
+from segmentql.rollouts.jobs import START_ROLLOUT_STAGE
 
 PERCENT: Final = 10
 READS_A_SECOND: Final = 300

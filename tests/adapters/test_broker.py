@@ -201,7 +201,7 @@ async def test_a_subscription_that_does_not_answer_is_renewed(
     send: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "PING_SECONDS", 0.3)
     async with working(settings) as running:
         with hanging(servers.redis):
@@ -219,7 +219,7 @@ async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwar
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It takes the delay, and then two timeouts of Redis: of the message and of its return.
-    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     async with working(settings) as running:
         send(1, delay_seconds=0.5)
         send(2, delay_seconds=2)

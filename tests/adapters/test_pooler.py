@@ -52,7 +52,7 @@ def opened(settings: Settings) -> Database:
 
 
 async def examined(settings: Settings) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in examine(settings)}
+    return {finding.check: finding async for finding in examine(settings)}
 
 
 async def ping(session: ReadSession | WriteSession) -> int:
@@ -69,8 +69,8 @@ async def test_doctor_and_service_fail_alike_without_the_setting(own: Settings) 
         assert not await database.ping()
         await database.dispose()
     assert found.verdict is Verdict.FAILED
-    assert "a pooler refused the startup parameter" in found.saw
-    assert found.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert "a pooler refused the startup parameter" in found.observation
+    assert found.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
 async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(own: Settings) -> None:
@@ -80,10 +80,10 @@ async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(own: Settin
     async with pgbouncer(own.database_url, ignore_startup_parameters=ignored) as url:
         found = (await examined(behind(own, url, "none")))["pooler"]
     assert found.verdict is Verdict.FAILED
-    assert found.saw == (
+    assert found.observation == (
         "a pooler drops startup parameters: statement_timeout is 0 ms instead of 10000 ms"
     )
-    assert found.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert found.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
 async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: LocalServers) -> None:
@@ -95,7 +95,7 @@ async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: Loc
         assert findings["a change"].verdict is Verdict.OK
         assert findings["pooler"].verdict is Verdict.WARNING
         advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
-        assert findings["pooler"].do == f"run {advised}"
+        assert findings["pooler"].remedy == f"run {advised}"
 
         superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
         # For this database alone, because other tests run beside this one.

@@ -9,7 +9,7 @@ import pytest
 
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
-from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
+from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import hanging, until
@@ -28,12 +28,12 @@ QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_se
 WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
     "access key": (
         {"s3_access_key": "nobody"},
-        StoreRefused,
+        StoreRejected,
         "the object store does not know the access key",
     ),
     "secret key": (
         {"s3_secret_key": "wrong"},
-        StoreRefused,
+        StoreRejected,
         "the object store does not take the secret key",
     ),
     "bucket": (
@@ -78,7 +78,7 @@ async def test_what_the_settings_get_wrong_is_said_so_that_a_person_understands(
     [
         ("200 OK", StoreUnavailable, "the object store has a fault of its own (HTTP 500)"),
         ("502 Bad", StoreUnavailable, "the object store has a fault of its own (HTTP 502)"),
-        ("404 No", StoreRefused, "what answers is no object store, by its words (HTTP 404)"),
+        ("404 No", StoreRejected, "what answers is no object store, by its words (HTTP 404)"),
     ],
 )
 async def test_what_answers_there_may_be_no_store(

@@ -61,7 +61,7 @@ async def run(settings: Settings, folder: Path, *words: str) -> tuple[int | None
 
 
 async def migrations_finding(settings: Settings) -> Finding:
-    return {finding.what: finding async for finding in examine(settings)}["migrations"]
+    return {finding.check: finding async for finding in examine(settings)}["migrations"]
 
 
 async def set_revision(sql: Sql, revision: str) -> None:
@@ -80,8 +80,8 @@ async def test_newer_database_is_rejected_and_unchanged(
         assert "Traceback" not in said
     assert await inside.fetchval("SELECT version_num FROM alembic_version") == "9999"
     found = await migrations_finding(blank)
-    assert (found.verdict, found.do) == (Verdict.FAILED, "update SegmentQL")
-    assert f"the database is {found.saw}" == TOO_NEW
+    assert (found.verdict, found.remedy) == (Verdict.FAILED, "update SegmentQL")
+    assert f"the database is {found.observation}" == TOO_NEW
 
 
 async def test_older_database_is_rejected_with_the_command_to_run(
@@ -94,7 +94,7 @@ async def test_older_database_is_rejected_with_the_command_to_run(
         assert code == 1
         assert said.splitlines()[-1] == f"Error: {TOO_OLD}; run `segmentql migrate`"
     found = await migrations_finding(blank)
-    assert (found.verdict, found.do) == (Verdict.FAILED, "run `segmentql migrate`")
+    assert (found.verdict, found.remedy) == (Verdict.FAILED, "run `segmentql migrate`")
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

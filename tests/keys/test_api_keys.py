@@ -163,10 +163,10 @@ async def test_an_id_that_is_none_is_refused_without_being_quoted(
         assert error == {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: this is not the id of a key;"
-            " allowed: the `id` of a key: key_ and 12 of a-z 0-9",
+            "message": "id: the value is not a key id;"
+            " allowed: the `id` of a key: key_ and 12 characters of a-z 0-9",
             "path": ["id"],
-            "allowed": "the `id` of a key: key_ and 12 of a-z 0-9",
+            "allowed": "the `id` of a key: key_ and 12 characters of a-z 0-9",
         }
     assert await state(sql) == before
 

@@ -139,7 +139,7 @@ async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     )
     status, output, errors = await keys("revoke", key.token)
     assert (status, output) == (2, "")
-    assert "this is not the id of a key" in errors
+    assert "the value is not a key id" in errors
     assert key.token.split("_")[2][:8] not in errors
     assert await state(sql) == before
 
@@ -164,7 +164,10 @@ async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
 async def test_a_first_key_that_is_none_is_told_by_its_name_alone(keys: Run, sql: Sql) -> None:
     status, output, errors = await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST[:-1] + "G")
     assert (status, output) == (1, "")
-    assert "SEGMENTQL_FIRST_KEY: this is not an API key; allowed: sgql_, 12 of" in errors
+    assert (
+        "SEGMENTQL_FIRST_KEY: the value is not an API key; allowed: sgql_, 12 characters of"
+        in errors
+    )
     assert "cccccccc" not in errors
     status, output, errors = await keys("ensure-first")
     assert (status, errors) == (1, "Error: SEGMENTQL_FIRST_KEY is not set\n")

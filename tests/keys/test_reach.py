@@ -106,7 +106,7 @@ def _needed(settings: Settings) -> dict[str, Any]:
 
 
 async def doctor_on_keys(settings: Settings) -> Finding:
-    findings = {finding.what: finding async for finding in examine(settings)}
+    findings = {finding.check: finding async for finding in examine(settings)}
     return findings["API keys"]
 
 

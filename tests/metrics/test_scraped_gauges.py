@@ -6,7 +6,8 @@ import pytest
 
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
-from segmentql.metrics_collector import DATABASE_SECONDS, MAX_SLUGS
+from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
+from segmentql.worker import ACTORS, REPORT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
 from tests.conftest import Api, Sql, hanging, until
 from tests.metrics.samples import of, samples
@@ -114,11 +115,15 @@ async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
     await until(told)  # they are sent after the answer
 
 
+def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
+    assert sorted({actor.job.queue for actor in (*ACTORS, *REPORT_ACTORS)}) == list(QUEUES)
+
+
 @pytest.mark.slow
 async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, sql: Sql) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(DATABASE_SECONDS + 2.5):  # a statement's own limit is longer
+        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS + 2.5):
             read = await samples(api.http)
     assert "segmentql_users" not in read
     assert read['segmentql_dependency_up{dependency="database"}'] == 1

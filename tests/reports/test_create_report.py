@@ -149,8 +149,8 @@ async def test_this_month_can_be_reported_already(api: Api, sql: Sql) -> None:
         ({"month": 13}, "month", "1 to 12"),
         ({"year": 1999}, "year", "2000 to 9999"),
         ({"year": 10000}, "year", "2000 to 9999"),
-        ({"waitSeconds": -1}, "waitSeconds", "0 to 60"),
-        ({"waitSeconds": 61}, "waitSeconds", "0 to 60"),
+        ({"waitSeconds": -1}, "waitSeconds", "0 to 60 seconds"),
+        ({"waitSeconds": 61}, "waitSeconds", "0 to 60 seconds"),
         ({"userId": "0"}, "userId", "a decimal number"),
     ],
 )
@@ -198,7 +198,7 @@ async def test_a_life_of_a_link_out_of_range_is_refused(
     )
     assert error["extensions"]["code"] == "BAD_REQUEST"
     assert error["extensions"]["argument"] == "expiresInSeconds"
-    assert error["extensions"]["allowed"] == "1 to 604800"
+    assert error["extensions"]["allowed"] == "1 to 604800 seconds"
 
 
 async def test_reports_are_listed_newest_first_and_by_user(api: Api, someones_march: None) -> None:

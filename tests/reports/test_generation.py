@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Message
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreRefused
+from segmentql.errors import StoreRejected
 from segmentql.reports import generation
 from segmentql.reports.actors import (
     ReportContext,
@@ -19,6 +19,7 @@ from segmentql.reports.actors import (
     schedule_cleanup,
     seconds_to_next,
 )
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 from tests.conftest import Api, Sql
 from tests.reports.conftest import ROWS
 from tests.reports.queries import create_report, report
@@ -251,7 +252,7 @@ async def test_what_cannot_be_removed_is_not_forgotten(
     await make_report(report_context, 1)
     await sql.execute("UPDATE reports SET created_at = now() - interval '31 days'")
     storage = elsewhere(report_context, s3_secret_key="wrong")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreRejected):
         await remove_old_reports(replace(report_context, storage=storage))
     assert await sql.fetchval("SELECT count(*) FROM reports") == 1
     await storage.close()

@@ -3,8 +3,9 @@
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.segments import service
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.back_dating import contents
 from tests.conftest import Api, Sql, counted_statements
 from tests.operations import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from segmentql.adapters.s3 import S3, clock
-from segmentql.errors import BucketMissing, StoreRefused
+from segmentql.errors import BucketMissing, StoreRejected
 from segmentql.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def set_up(s3: S3, store: StoreSettings, *, expire_days: int) -> None:
         await _make(s3, store)
     try:
         await _set_lifecycle(s3, store.bucket, expire_days)
-    except StoreRefused as refused:
+    except StoreRejected as refused:
         log.warning("lifecycle_not_set", reason=refused.reason)
 
 
@@ -63,7 +63,7 @@ async def _make(s3: S3, store: StoreSettings) -> None:
     options = {} if store.region == FIRST_REGION else place
     try:
         await s3.call(client.create_bucket(Bucket=store.bucket, **options))
-    except StoreRefused as refused:
+    except StoreRejected as refused:
         if refused.code not in _TAKEN:  # by one of us a moment ago, or else `check` refuses
             raise
     await check(s3, store.bucket)
@@ -86,7 +86,7 @@ async def _set_lifecycle(s3: S3, bucket: str, expire_days: int) -> None:
     others = [other for other in there if other.get("ID") != RULE]
     try:
         await _put_rules(s3, bucket, [*others, rule])
-    except StoreRefused:
+    except StoreRejected:
         await _put_rules(s3, bucket, [*others, expiry])
     # There are stores that take a rule and keep a part of it.
     if rule not in await _rules(s3, bucket):
@@ -97,7 +97,7 @@ async def _rules(s3: S3, bucket: str) -> "list[LifecycleRuleOutputTypeDef]":
     client = await s3.client()
     try:
         found = await s3.call(client.get_bucket_lifecycle_configuration(Bucket=bucket))
-    except StoreRefused as refused:
+    except StoreRejected as refused:
         if refused.code != _NO_LIFECYCLE:
             raise
         return []

@@ -20,9 +20,9 @@ class MeasuredPool(AsyncAdaptedQueuePool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         name = self.logging_name
-        self._used = metrics.POOL_USED.labels(name)
+        self._used = metrics.POOL_CONNECTIONS_USED.labels(name)
         self._wait = metrics.POOL_WAIT_SECONDS.labels(name)
-        metrics.POOL_LIMIT.labels(name).set(self.size())
+        metrics.POOL_CONNECTIONS_LIMIT.labels(name).set(self.size())
 
     def connect(self) -> PoolProxiedConnection:
         began = time.perf_counter()
@@ -39,8 +39,8 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
 def time_statements(engine: Engine) -> None:
     """Measure each statement of an engine, by whether it is in a transaction."""
-    read = metrics.STATEMENT_SECONDS.labels("read")
-    write = metrics.STATEMENT_SECONDS.labels("write")
+    read = metrics.STATEMENT_DURATION_SECONDS.labels("read")
+    write = metrics.STATEMENT_DURATION_SECONDS.labels("write")
 
     def before(connection: Connection, *_: Any) -> None:
         connection.info[_BEGAN] = time.perf_counter()

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
+from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -179,5 +179,5 @@ def _translate_error(error: "ClientError") -> StoreFailed:
     if code == _NO_BUCKET:
         return BucketMissing(_REASONS[code], code)
     if not has_reason:
-        return StoreRefused(f"what answers is no object store, by its words ({shown})", code)
-    return StoreRefused(_REASONS.get(code, f"the object store refuses ({shown})"), code)
+        return StoreRejected(f"what answers is no object store, by its words ({shown})", code)
+    return StoreRejected(_REASONS.get(code, f"the object store refuses ({shown})"), code)

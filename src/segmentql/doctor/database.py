@@ -76,7 +76,7 @@ async def _database(settings: Settings, database: Database) -> AsyncIterator[Fin
     yield problem or Finding("database", Verdict.OK, shown_address(settings.database_url))
     for finding in findings:
         yield finding
-    if problem is None and findings[-1].what != "migrations":  # there are tables to write
+    if problem is None and findings[-1].check != "migrations":  # there are tables to write
         yield await _problem(
             "a change", settings.database_url, _write_and_roll_back(database)
         ) or Finding("a change", Verdict.OK, "made and rolled back")
@@ -126,8 +126,8 @@ async def _owner_connects(url: str) -> Finding:
         finally:
             await engine.dispose()
 
-    what = "owner's database"
-    return await _problem(what, url, look()) or Finding(what, Verdict.OK, shown_address(url))
+    check = "owner's database"
+    return await _problem(check, url, look()) or Finding(check, Verdict.OK, shown_address(url))
 
 
 async def _replica_reads(url: str, database: Database) -> Finding:
@@ -140,13 +140,13 @@ async def _replica_reads(url: str, database: Database) -> Finding:
     )
 
 
-async def _problem(what: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
+async def _problem(check: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
     """Do what the service does, and say why it failed."""
     try:
         await work
     except (DBAPIError, OSError, TimeoutError, SegmentQLError) as error:
         return Finding(
-            what,
+            check,
             Verdict.FAILED,
             f"{shown_address(url)}: {connection_fault(error)}",
             pooler_advice(error) or "check that the server runs there and accepts this role",
@@ -198,7 +198,7 @@ def _migrations(revision: str | None) -> Finding:
     try:
         check_revision(revision)
     except SchemaMismatch as error:
-        return Finding("migrations", Verdict.FAILED, f"at {error.saw}", error.do)
+        return Finding("migrations", Verdict.FAILED, f"at {error.state}", error.remedy)
     return Finding("migrations", Verdict.OK, f"at {revision}, the newest")
 
 
@@ -216,11 +216,11 @@ def _scheduler(late_seconds: float | None) -> Finding:
 def _partitions(row: Any) -> Finding:
     if row.next_month and not row.default_used:
         return Finding("history's partitions", Verdict.OK, "made ahead")
-    saw = "next month's is missing" if not row.next_month else "the DEFAULT one holds rows"
+    observation = "next month's is missing" if not row.next_month else "the DEFAULT one holds rows"
     return Finding(
         "history's partitions",
         Verdict.WARNING,
-        saw,
+        observation,
         "run a worker, or SELECT make_history_partitions(...): see docs/database.md",
     )
 
@@ -237,12 +237,12 @@ def _due(memberships: int) -> Finding:
 
 
 def _keys(settings: Settings, admin_keys: int) -> Finding:
-    saw = f"{settings.auth}; {admin_keys} of role ADMIN"
+    observation = f"{settings.auth}; {admin_keys} of role ADMIN"
     if settings.auth == "off" or admin_keys:
-        return Finding("API keys", Verdict.OK, saw)
+        return Finding("API keys", Verdict.OK, observation)
     return Finding(
         "API keys",
         Verdict.WARNING,
-        saw,
+        observation,
         "run `segmentql keys create --role ADMIN --name NAME`",
     )

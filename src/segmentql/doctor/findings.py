@@ -17,20 +17,20 @@ class Verdict(enum.Enum):
 class Finding:
     """What one check saw, and what to do where it is not `OK`. Never a password."""
 
-    what: str
+    check: str
     verdict: Verdict
-    saw: str
-    do: str = ""
+    observation: str
+    remedy: str = ""
 
 
-def clock_finding(what: str, skew_seconds: float) -> Finding:
+def clock_finding(check: str, skew_seconds: float) -> Finding:
     """Judge by how much a server's clock differs from this machine's."""
-    saw = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
+    observation = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
     if abs(skew_seconds) <= MOST_SKEW_SECONDS:
-        return Finding(what, Verdict.OK, saw)
+        return Finding(check, Verdict.OK, observation)
     return Finding(
-        what,
+        check,
         Verdict.WARNING,
-        saw,
+        observation,
         "nothing is decided by this machine's clock, but its logs will not match: run NTP on both",
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from segmentql.adapters.broker import REDIS_SECONDS
+from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
 from segmentql.database_url import shown_address
@@ -25,7 +25,9 @@ STORE_LIMITS: Final = StoreTimeouts(read_seconds=5, attempts=1)
 
 async def examine_redis(url: str) -> AsyncIterator[Finding]:
     """Check Redis' login, version, clock and memory policy."""
-    client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+    client = Redis.from_url(
+        url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
+    )
     where = shown_address(url)
     try:
         before = time.time()
@@ -57,14 +59,16 @@ async def examine_redis(url: str) -> AsyncIterator[Finding]:
 
 
 def _redis_problem(where: str, error: Exception, *, has_password: bool) -> Finding:
-    saw = str(error)
-    do = "check that it runs there; until then ends are recorded late, and nothing is lost"
+    observation = str(error)
+    remedy = "check that it runs there; until then ends are recorded late, and nothing is lost"
     if isinstance(error, AuthenticationError):  # also if no password was sent
-        saw = "it rejects the password" if has_password else "it needs a password"
-        do = "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        observation = "it rejects the password" if has_password else "it needs a password"
+        remedy = (
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        )
     elif isinstance(error, NoPermissionError):
-        do = "allow its user all commands on this database's keys"
-    return Finding("Redis", Verdict.FAILED, f"{where}: {saw}", do)
+        remedy = "allow its user all commands on this database's keys"
+    return Finding("Redis", Verdict.FAILED, f"{where}: {observation}", remedy)
 
 
 async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
@@ -96,6 +100,8 @@ async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
 def _store_clock(skew_seconds: float) -> Finding:
     finding = clock_finding("object store's clock", skew_seconds)
     if abs(skew_seconds) <= MOST_STORE_SKEW_SECONDS:
-        return Finding(finding.what, Verdict.OK, finding.saw)
-    do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
-    return Finding(finding.what, Verdict.WARNING, finding.saw, do)
+        return Finding(finding.check, Verdict.OK, finding.observation)
+    remedy = (
+        "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
+    )
+    return Finding(finding.check, Verdict.WARNING, finding.observation, remedy)

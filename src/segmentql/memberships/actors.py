@@ -1,9 +1,11 @@
 """The actors of memberships, and the periodic check that finds work whose message was lost."""
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.memberships import expiry
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 
 
 async def expire_due_memberships(database: Database) -> None:

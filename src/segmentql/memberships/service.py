@@ -8,8 +8,9 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
+from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import (
     MembershipRecord,
     MembersPage,

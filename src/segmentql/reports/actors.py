@@ -7,12 +7,13 @@ from typing import Final
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
+from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 from segmentql.reports import generation
 from segmentql.reports.csv_export import Csv
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 INTERNAL_ERROR: Final = "an internal error; see the worker's log"
@@ -40,7 +41,7 @@ async def make_report(report_context: ReportContext, report_id: int) -> None:
             await storage.abandon(attempt.abandoned_key)
         await _make_with_heartbeat(report_context, attempt)
     except BaseException as error:  # A cancelled attempt has failed as well.
-        reason, rejected = _reason(error), isinstance(error, StoreRefused)
+        reason, rejected = _reason(error), isinstance(error, StoreRejected)
         has_failed = await database.transaction(
             lambda session: generation.fail(
                 session, attempt, reason=reason, rejected_by_store=rejected
@@ -87,7 +88,7 @@ async def _write_file(report_context: ReportContext, attempt: generation.Attempt
         await storage.abandon(attempt.object_key)
         return
     metrics.REPORTS.labels("ready").inc()
-    metrics.REPORT_SECONDS.observe(seconds)
+    metrics.REPORT_DURATION_SECONDS.observe(seconds)
 
 
 async def _send_heartbeats(report_context: ReportContext, attempt: generation.Attempt) -> None:

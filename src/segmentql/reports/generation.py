@@ -13,7 +13,8 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAKE_REPORT, Message
+from segmentql.adapters.jobs import Message
+from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportScope, StoredFile
 
 MAX_ATTEMPTS: Final = 8

@@ -6,8 +6,9 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAKE_REPORT, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
+from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportRecord, ReportScope, ReportStats
 from segmentql.tables import ReportStatus
 

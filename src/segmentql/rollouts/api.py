@@ -254,7 +254,7 @@ def _decode_stage(validator: InputValidator, stage: RolloutStageInput, position:
         percent=validator.value(validators.percent, stage.percent, *path, "percent"),
         starts_at=stage.starts_at or None,
         after=validator.optional(
-            validators.after, stage.after_seconds, *path, "afterSeconds", absent=None
+            validators.stage_delay, stage.after_seconds, *path, "afterSeconds", absent=None
         ),
     )
 

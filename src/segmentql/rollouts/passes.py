@@ -22,7 +22,8 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
+from segmentql.adapters.jobs import Message
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import BOUND_QUERY
 from segmentql.rollouts.service import (

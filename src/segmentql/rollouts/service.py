@@ -13,15 +13,11 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import (
-    ADVANCE_ROLLOUT,
-    EXPIRE_DUE_MEMBERSHIPS,
-    MAX_DELAY_SECONDS,
-    START_ROLLOUT_STAGE,
-    Message,
-)
+from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.service import ACTIVE
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.plan import Plan, schedule
 from segmentql.rollouts.records import RolloutCounts, RolloutRecord, RolloutStatus
 from segmentql.segments import service as segments

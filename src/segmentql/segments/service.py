@@ -6,13 +6,14 @@ from typing import Any, Final
 from sqlalchemy import Row, TextClause, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import (
     MutationRejected,
     SegmentAlreadyExists,
     SegmentNotFound,
     VersionConflict,
 )
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.records import SegmentRecord
 
 MAX_ATTEMPTS: Final = 10

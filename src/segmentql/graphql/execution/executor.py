@@ -190,7 +190,7 @@ class GraphQLExecutor:
         ):  # looking them up costs more than counting; `_operation_label` keeps them few
             counters = self._counters[name, outcome] = (
                 metrics.REQUESTS.labels(name, outcome),
-                metrics.REQUEST_SECONDS.labels(name),
+                metrics.REQUEST_DURATION_SECONDS.labels(name),
             )
         counters[0].inc()
         counters[1].observe(seconds)
