@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
 
 
-async def contents(sql: Sql) -> dict[str, list[str]]:
+async def all_rows(sql: Sql) -> dict[str, list[str]]:
     """Every row of every table, to be compared before and after."""
     return {
         table: [
@@ -35,7 +35,7 @@ async def contents(sql: Sql) -> dict[str, list[str]]:
     }
 
 
-async def put_in(
+async def insert_membership(
     sql: Sql,
     user_id: int,
     slug: str,
@@ -68,7 +68,7 @@ async def put_in(
     return number
 
 
-async def was_in(
+async def insert_past_membership(
     sql: Sql,
     user_id: int,
     slug: str,
@@ -105,7 +105,7 @@ async def delete_segment_at(sql: Sql, slug: str, deleted_at: datetime) -> None:
     )
 
 
-async def let_pass(sql: Sql, interval: timedelta) -> None:
+async def advance_time(sql: Sql, interval: timedelta) -> None:
     """Let time pass: everything that ever happened, and all that lies ahead, is so much earlier."""
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")

@@ -220,7 +220,7 @@ async def _has_started(log: Path) -> bool:
 
 
 @contextmanager
-def counted_statements() -> Iterator[list[str]]:
+def recorded_statements() -> Iterator[list[str]]:
     """Collect every SQL statement that SQLAlchemy sends meanwhile."""
     statements: list[str] = []
 
@@ -244,7 +244,7 @@ async def until(
 
 
 @contextmanager
-def hanging(server: ChildProcess) -> Iterator[None]:
+def suspended(server: ChildProcess) -> Iterator[None]:
     """A server takes connections and answers nothing meanwhile."""
     pid = server.pid
     assert pid is not None

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.engine import make_url
 
 
-class Line:
+class NetworkLink:
     """A way to the database that can be cut; counts who tries to go it."""
 
     def __init__(self, url: str) -> None:
@@ -19,7 +19,7 @@ class Line:
         self.url = ""
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator["Line"]:
+    async def open(self) -> AsyncIterator["NetworkLink"]:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         url = self._database.set(host=host, port=port)

@@ -91,13 +91,13 @@ async def delete_user(api: Api, user_id: int) -> Any:
     return (await api(DELETE_USER, input={"id": str(user_id)}))["deleteUser"]
 
 
-async def change(api: Api, user_id: int, **given: Any) -> Any:
+async def update_user_segments(api: Api, user_id: int, **given: Any) -> Any:
     """What `updateUserSegments` answers."""
     variables = {"userId": str(user_id), **given}
     return (await api(UPDATE_USER_SEGMENTS, input=variables))["updateUserSegments"]
 
 
-def counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
+def change_counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
     """Of an `updateUserSegments` payload: segments added, removed and extended."""
     return (
         payload["segmentsAdded"],
@@ -106,11 +106,11 @@ def counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
     )
 
 
-def slugs_of(payload: Mapping[str, Any]) -> list[str]:
+def segment_slugs(payload: Mapping[str, Any]) -> list[str]:
     return [segment["slug"] for segment in payload["user"]["segments"]]
 
 
-def moment(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     """A moment as the API writes it: UTC, six digits of a second, Z."""
     assert text.endswith("Z")
     assert len(text) == len("2026-01-31T12:00:00.000000Z")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-STORED: Final = """
+SAMPLE_DATA: Final = """
     INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
     INSERT INTO segments (slug, name, created_at, updated_at)
     SELECT slug, 'Segment ' || slug, '2024-01-01Z', '2024-01-01Z'

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     actor: str | None
 
 
-async def clock(sql: Sql) -> datetime:
+async def database_now(sql: Sql) -> datetime:
     """The database's clock."""
     moment: datetime = await sql.fetchval("SELECT clock_timestamp()")
     return moment
@@ -55,7 +55,7 @@ async def make_users(sql: Sql, *user_ids: int) -> None:
     )
 
 
-async def join(
+async def add_membership(
     sql: Sql,
     user_id: int,
     segment_id: int,
@@ -81,7 +81,7 @@ async def join(
     return row
 
 
-async def fill(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 1) -> None:
+async def add_members(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 1) -> None:
     """Many members at once, who joined an hour ago and do not leave by themselves."""
     await sql.execute(
         """
@@ -122,7 +122,7 @@ async def mark_deleted(
     return at
 
 
-async def recorded(sql: Sql, user_id: int | None = None) -> list[Entry]:
+async def history_entries(sql: Sql, user_id: int | None = None) -> list[Entry]:
     """What history has recorded, of one user or of all, by moment."""
     rows = await sql.fetch(
         """
@@ -135,7 +135,7 @@ async def recorded(sql: Sql, user_id: int | None = None) -> list[Entry]:
     return [Entry(*row) for row in rows]
 
 
-async def lies_of_history(sql: Sql) -> dict[str, list[asyncpg.Record]]:
+async def history_inconsistencies(sql: Sql) -> dict[str, list[asyncpg.Record]]:
     """Everything that history and memberships contradict each other in; empty where they agree.
 
     Holds whether or not the leaves of what has ended are recorded yet.

@@ -7,7 +7,7 @@ import pytest
 from segmentql.settings import Settings
 from tests.cli.rollout_watch_process import PeriodicCheck, create_rollout, set_progress
 from tests.conftest import Api, Sql, until
-from tests.network_cut import Line
+from tests.network_cut import NetworkLink
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command and stops a server
 
@@ -17,7 +17,7 @@ async def test_continues_after_the_database_was_unreachable(
 ) -> None:
     await create_rollout(api, percent=10)
     async with (
-        Line(settings.database_url).open() as line,
+        NetworkLink(settings.database_url).open() as line,
         watch("A", SEGMENTQL_DATABASE_URL=line.url) as watcher,
     ):
         await watcher.wait_for_lines(1)

@@ -8,7 +8,7 @@ import httpx
 from segmentql.adapters.database import Database
 from segmentql.keys import service
 from segmentql.tables import Role
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 
 UNKNOWN = "sgql_aaaaaaaaaaaa_" + "0" * 64
@@ -61,7 +61,9 @@ async def revoke(database: Database, key: Key) -> None:
     )
 
 
-async def ask(api: Api, authorization: str | None, query: str, **variables: Any) -> httpx.Response:
+async def send_query(
+    api: Api, authorization: str | None, query: str, **variables: Any
+) -> httpx.Response:
     """Ask with an Authorization header, or with None without one."""
     headers = {} if authorization is None else {"authorization": authorization}
     return await api.http.post(
@@ -73,14 +75,14 @@ def bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-async def data(api: Api, key: Key, query: str, **variables: Any) -> Any:
+async def query_data(api: Api, key: Key, query: str, **variables: Any) -> Any:
     """The data of an operation that must succeed."""
-    body = (await ask(api, bearer(key.token), query, **variables)).json()
+    body = (await send_query(api, bearer(key.token), query, **variables)).json()
     assert "errors" not in body, body["errors"]
     return body["data"]
 
 
-async def state(sql: Sql) -> Any:
+async def stored_rows(sql: Sql) -> Any:
     """Every row of every table, but for when keys were used: that is noted in between."""
     keys = await sql.fetch("SELECT to_jsonb(k) - 'last_used_at' FROM api_keys k ORDER BY number")
-    return {**await contents(sql), "api_keys": [str(key[0]) for key in keys]}
+    return {**await all_rows(sql), "api_keys": [str(key[0]) for key in keys]}

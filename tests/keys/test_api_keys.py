@@ -11,8 +11,17 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.keys import service
 from tests.conftest import Api, Sql, until
-from tests.keys.clients import CREATE_KEY, REVOKE_KEY, Key, ask, bearer, data, make_key, state
-from tests.operations import moment
+from tests.keys.clients import (
+    CREATE_KEY,
+    REVOKE_KEY,
+    Key,
+    bearer,
+    make_key,
+    query_data,
+    send_query,
+    stored_rows,
+)
+from tests.operations import parse_timestamp
 
 LIST = """
 query Keys($first: Int, $after: String) {
@@ -31,11 +40,11 @@ async def admin(database: Database) -> Key:
 
 
 async def create(api: Api, admin: Key, **given: Any) -> Any:
-    return (await data(api, admin, CREATE_KEY, input=given))["createApiKey"]
+    return (await query_data(api, admin, CREATE_KEY, input=given))["createApiKey"]
 
 
 async def revoke_by(api: Api, admin: Key, key_id: str) -> Any:
-    return (await data(api, admin, REVOKE_KEY, input={"id": key_id}))["revokeApiKey"]
+    return (await query_data(api, admin, REVOKE_KEY, input={"id": key_id}))["revokeApiKey"]
 
 
 async def test_a_key_is_shown_once_and_only_a_hash_of_its_secret_is_stored(
@@ -48,7 +57,7 @@ async def test_a_key_is_shown_once_and_only_a_hash_of_its_secret_is_stored(
     assert found
     public_id, secret = found.groups()
     key = payload["apiKey"]
-    assert moment(key.pop("createdAt")) <= await sql.fetchval("SELECT clock_timestamp()")
+    assert parse_timestamp(key.pop("createdAt")) <= await sql.fetchval("SELECT clock_timestamp()")
     assert key == {
         "id": f"key_{public_id}",
         "name": "ada",
@@ -60,10 +69,10 @@ async def test_a_key_is_shown_once_and_only_a_hash_of_its_secret_is_stored(
     stored = await sql.fetchrow("SELECT * FROM api_keys WHERE public_id = $1", public_id)
     assert stored
     assert stored["secret_hash"] == hashlib.sha256(secret.encode()).digest()
-    assert secret not in str(await state(sql))
-    listed = await data(keyed, admin, LIST)
+    assert secret not in str(await stored_rows(sql))
+    listed = await query_data(keyed, admin, LIST)
     assert secret not in str(listed)
-    viewer = await data(keyed, Key(public_id, token), "{ viewer { name role keyId } }")
+    viewer = await query_data(keyed, Key(public_id, token), "{ viewer { name role keyId } }")
     assert viewer == {"viewer": {"name": "ada", "role": "EDITOR", "keyId": f"key_{public_id}"}}
 
 
@@ -76,14 +85,14 @@ async def test_no_two_keys_are_alike_also_of_the_same_name(keyed: Api, admin: Ke
 async def test_a_name_that_breaks_its_rule_is_refused_and_makes_no_key(
     keyed: Api, admin: Key, sql: Sql
 ) -> None:
-    before = await state(sql)
+    before = await stored_rows(sql)
     for name in ("", "a" * 256, "a\0b"):
         payload = await create(keyed, admin, name=name, role="READER")
         assert (payload["apiKey"], payload["token"]) == (None, None)
         (error,) = payload["errors"]
         assert (error["__typename"], error["code"]) == ("InvalidInput", "INVALID_INPUT")
         assert error["path"] == ["name"]
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
 async def test_keys_are_listed_newest_first_page_by_page(keyed: Api, admin: Key) -> None:
@@ -94,7 +103,7 @@ async def test_keys_are_listed_newest_first_page_by_page(keyed: Api, admin: Key)
     every = [*reversed(made), f"key_{admin.public_id}"]
     seen, after, more = [], None, True
     while more:
-        page = (await data(keyed, admin, LIST, first=2, after=after))["apiKeys"]
+        page = (await query_data(keyed, admin, LIST, first=2, after=after))["apiKeys"]
         assert [edge["node"]["id"] for edge in page["edges"]] == [n["id"] for n in page["nodes"]]
         seen += [node["id"] for node in page["nodes"]]
         after, more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
@@ -109,14 +118,14 @@ async def test_a_revoked_key_stays_listed_and_revoking_again_moves_nothing(
     assert payload["errors"] == []
     revoked = payload["apiKey"]
     assert (revoked["id"], revoked["name"]) == (f"key_{key.public_id}", "ada")
-    assert moment(revoked["createdAt"]) < moment(revoked["revokedAt"])
-    assert (await data(keyed, admin, LIST))["apiKeys"]["nodes"][0] == revoked
+    assert parse_timestamp(revoked["createdAt"]) < parse_timestamp(revoked["revokedAt"])
+    assert (await query_data(keyed, admin, LIST))["apiKeys"]["nodes"][0] == revoked
     assert await sql.fetchval("SELECT revoked_by FROM api_keys WHERE name = 'ada'") == "root"
 
-    before = await state(sql)
+    before = await stored_rows(sql)
     row = await sql.fetchval("SELECT xmin::text FROM api_keys WHERE name = 'ada'")
     assert await revoke_by(keyed, admin, f"key_{key.public_id}") == payload
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
     assert await sql.fetchval("SELECT xmin::text FROM api_keys WHERE name = 'ada'") == row
 
 
@@ -135,7 +144,7 @@ async def test_a_key_may_revoke_itself(keyed: Api, admin: Key) -> None:
     assert payload["errors"] == []
 
     async def refused() -> bool:
-        return (await ask(keyed, bearer(admin.token), "{ __typename }")).status_code == 401
+        return (await send_query(keyed, bearer(admin.token), "{ __typename }")).status_code == 401
 
     await until(refused, seconds=10)
 
@@ -143,7 +152,7 @@ async def test_a_key_may_revoke_itself(keyed: Api, admin: Key) -> None:
 async def test_an_id_that_is_none_is_refused_without_being_quoted(
     keyed: Api, admin: Key, sql: Sql
 ) -> None:
-    before = await state(sql)
+    before = await stored_rows(sql)
     unknown = await revoke_by(keyed, admin, "key_aaaaaaaaaaaa")
     assert unknown == {
         "apiKey": None,
@@ -168,14 +177,14 @@ async def test_an_id_that_is_none_is_refused_without_being_quoted(
             "path": ["id"],
             "allowed": "the `id` of a key: key_ and 12 of a-z 0-9",
         }
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
 async def test_history_and_all_that_has_an_actor_names_the_key(
     keyed: Api, database: Database, sql: Sql
 ) -> None:
     key = await make_key(database, "ADMIN", "Ada of Search")
-    await data(
+    await query_data(
         keyed,
         key,
         """mutation {
@@ -187,7 +196,7 @@ async def test_history_and_all_that_has_an_actor_names_the_key(
           e: createReport(input: {year: 2024, month: 3, waitSeconds: 0}) { errors { message } }
         }""",
     )
-    found = await data(
+    found = await query_data(
         keyed,
         key,
         "{ history { nodes { actor } } user(id: 1) { memberships { actor } } }",
@@ -196,7 +205,7 @@ async def test_history_and_all_that_has_an_actor_names_the_key(
         "history": {"nodes": [{"actor": "Ada of Search"}] * 3},
         "user": {"memberships": [{"actor": "Ada of Search"}]},
     }
-    await data(
+    await query_data(
         keyed,
         key,
         """mutation {
@@ -235,7 +244,7 @@ async def test_the_first_key_is_stored_once_and_one_that_was_revoked_stays_so(
     await database.transaction(
         lambda session: service.revoke_key(session, "firstfirst12", actor=None)
     )
-    before = await state(sql)
+    before = await stored_rows(sql)
     assert await ensure() is False
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
     assert timedelta(0) < await sql.fetchval("SELECT revoked_at - created_at FROM api_keys")

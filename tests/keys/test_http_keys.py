@@ -20,7 +20,7 @@ from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
 from tests.graphql.executor_helpers import LIMITS
-from tests.keys.clients import UNKNOWN, ask, bearer, data, make_key
+from tests.keys.clients import UNKNOWN, bearer, make_key, query_data, send_query
 
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -65,7 +65,7 @@ async def test_a_key_is_taken_whatever_the_case_of_its_scheme(
     keyed: Api, database: Database, scheme: str
 ) -> None:
     key = await make_key(database, "READER")
-    response = await ask(keyed, scheme + key.token, "{ __typename }")
+    response = await send_query(keyed, scheme + key.token, "{ __typename }")
     assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
@@ -86,7 +86,7 @@ async def test_a_header_that_is_not_exactly_a_key_is_malformed(
         f"Bearer sgql__{'0' * 64}",
         "Bearer " + "a" * 5000,
     ):
-        response = await ask(keyed, authorization, "{ __typename }")
+        response = await send_query(keyed, authorization, "{ __typename }")
         assert response.status_code == 401
         assert "must be" in response.json()["errors"][0]["message"]
 
@@ -185,9 +185,9 @@ async def test_what_a_role_does_not_allow_is_no_fault_of_ours(
 ) -> None:
     key = await make_key(database, "READER")
     with capture_logs() as logged:
-        await ask(keyed, bearer(key.token), "{ apiKeys { nodes { id } } }")
+        await send_query(keyed, bearer(key.token), "{ apiKeys { nodes { id } } }")
     assert logged == []
-    assert await data(keyed, key, "{ __typename }") == {"__typename": "Query"}
+    assert await query_data(keyed, key, "{ __typename }") == {"__typename": "Query"}
 
 
 async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
@@ -195,14 +195,14 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
 ) -> None:
     busy, other = await make_key(database, "READER"), await make_key(database, "READER")
     async with serving(guarded.model_copy(update={"rate_per_second": 5})) as api:
-        answers = [await ask(api, bearer(busy.token), "{ __typename }") for _ in range(50)]
+        answers = [await send_query(api, bearer(busy.token), "{ __typename }") for _ in range(50)]
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert refused.headers["retry-after"] == "1"
         (error,) = refused.json()["errors"]
         assert error["extensions"] == {"code": "RATE_LIMITED", "limit": 5}
-        assert (await ask(api, bearer(other.token), "{ __typename }")).status_code == 200
+        assert (await send_query(api, bearer(other.token), "{ __typename }")).status_code == 200
 
         async def is_let_in() -> bool:
-            return (await ask(api, bearer(busy.token), "{ __typename }")).status_code == 200
+            return (await send_query(api, bearer(busy.token), "{ __typename }")).status_code == 200
 
         await until(is_let_in)

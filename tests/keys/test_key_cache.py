@@ -18,9 +18,9 @@ from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.keys.service import StoredKey
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, counted_statements, serving, until
-from tests.keys.clients import UNKNOWN, Key, ask, bearer, data, make_key, revoke
-from tests.network_cut import Line
+from tests.conftest import Api, Sql, recorded_statements, serving, until
+from tests.keys.clients import UNKNOWN, Key, bearer, make_key, query_data, revoke, send_query
+from tests.network_cut import NetworkLink
 
 WHO = "{ viewer { name role keyId } }"
 
@@ -53,7 +53,7 @@ class ScrapedGauge:
 def requests_own_statements() -> Iterator[list[str]]:
     """Statements but for the background's; to be read after the exit."""
     own: list[str] = []
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         yield own
     own += [s for s in statements if "unnest" not in s and "SET last_used_at" not in s]
 
@@ -61,10 +61,10 @@ def requests_own_statements() -> Iterator[list[str]]:
 async def test_a_known_key_costs_no_statement(keyed: Api, database: Database) -> None:
     key = await make_key(database, "READER", "ada")
     expected = {"viewer": {"name": "ada", "role": "READER", "keyId": f"key_{key.public_id}"}}
-    assert await data(keyed, key, WHO) == expected
+    assert await query_data(keyed, key, WHO) == expected
     with requests_own_statements() as statements:
         for _ in range(100):
-            assert await data(keyed, key, WHO) == expected
+            assert await query_data(keyed, key, WHO) == expected
     assert statements == []
 
 
@@ -72,19 +72,21 @@ async def test_the_wrong_secret_of_a_known_key_costs_no_statement(
     keyed: Api, database: Database
 ) -> None:
     key = await make_key(database, "READER")
-    await data(keyed, key, WHO)
+    await query_data(keyed, key, WHO)
     with requests_own_statements() as statements:
         for _ in range(20):
-            assert (await ask(keyed, bearer(key.with_wrong_secret), WHO)).status_code == 401
-        assert (await ask(keyed, bearer(key.token[:-1]), WHO)).status_code == 401
-        assert (await ask(keyed, None, WHO)).status_code == 401
+            assert (await send_query(keyed, bearer(key.with_wrong_secret), WHO)).status_code == 401
+        assert (await send_query(keyed, bearer(key.token[:-1]), WHO)).status_code == 401
+        assert (await send_query(keyed, None, WHO)).status_code == 401
     assert statements == []
 
 
 async def test_keys_that_somebody_makes_up_share_statements(keyed: Api, sql: Sql) -> None:
     made_up = [f"sgql_{number:012}_" + "0" * 64 for number in range(500)]
     with requests_own_statements() as statements:
-        answers = await asyncio.gather(*(ask(keyed, bearer(token), WHO) for token in made_up))
+        answers = await asyncio.gather(
+            *(send_query(keyed, bearer(token), WHO) for token in made_up)
+        )
     assert {answer.status_code for answer in answers} == {401}
     assert len(statements) <= 5
 
@@ -94,7 +96,7 @@ async def test_looks_keep_a_key_trusted_without_its_being_asked_for(database: Da
     key = await make_key(database, "READER", "ada")
     asked = ScrapedGauge(database)
     async with asked.cache.running():
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
 
             async def looked_often() -> bool:
                 assert await asked.name(key.token) == "ada"
@@ -122,7 +124,7 @@ async def accepted_after(apis: list[Api], key: Key, moment: float) -> list[float
 
     async def refused(api: Api) -> bool:
         began = time.monotonic()
-        status = (await ask(api, bearer(key.token), WHO)).status_code
+        status = (await send_query(api, bearer(key.token), WHO)).status_code
         if status == 200:
             late.append(began - moment)
         return status == 401
@@ -138,7 +140,7 @@ async def test_revoking_works_within_a_second_in_every_process_also_without_redi
     key = await make_key(database, "READER")
     async with serving(astray) as first, serving(astray) as second:
         for api in (first, second):
-            await data(api, key, WHO)
+            await query_data(api, key, WHO)
         await revoke(database, key)
         late = await accepted_after([first, second], key, time.monotonic())
     assert max(late, default=0) < 1
@@ -150,7 +152,7 @@ async def test_revoking_works_within_a_second_where_looks_fail(
     """The looks' way to the database is cut, that of requests is not."""
     key, other = await make_key(database, "READER", "ada"), await make_key(database, "READER")
     load = LoaderRegistry(database, primary=True).get(KeyByPublicId).load
-    async with Line(guarded.database_url).open() as line:
+    async with NetworkLink(guarded.database_url).open() as line:
         away = Database(
             guarded.model_copy(update={"database_url": line.url}),
             name="tests",
@@ -186,7 +188,7 @@ async def test_a_key_deleted_by_hand_lets_nobody_in_a_second_later(
     keyed: Api, database: Database, sql: Sql
 ) -> None:
     key = await make_key(database, "READER")
-    await data(keyed, key, WHO)
+    await query_data(keyed, key, WHO)
     await sql.execute("DELETE FROM api_keys")
     assert max(await accepted_after([keyed], key, time.monotonic()), default=0) < 1
 
@@ -196,25 +198,25 @@ async def test_with_the_database_away_a_known_key_is_soon_unavailable_and_comes_
 ) -> None:
     key = await make_key(database, "READER", "ada")
     async with (
-        Line(guarded.database_url).open() as line,
+        NetworkLink(guarded.database_url).open() as line,
         serving(guarded.model_copy(update={"database_url": line.url})) as api,
     ):
-        await data(api, key, WHO)
+        await query_data(api, key, WHO)
         line.cut()
 
         async def unavailable() -> bool:
-            return (await ask(api, bearer(key.token), WHO)).status_code == 503
+            return (await send_query(api, bearer(key.token), WHO)).status_code == 503
 
         await until(unavailable)
-        response = await ask(api, bearer(key.token), WHO)
+        response = await send_query(api, bearer(key.token), WHO)
         (error,) = response.json()["errors"]
         assert error["extensions"] == {"code": "UNAVAILABLE"}
         # What is known to be wrong is still refused.
-        assert (await ask(api, bearer(key.with_wrong_secret), WHO)).status_code == 401
+        assert (await send_query(api, bearer(key.with_wrong_secret), WHO)).status_code == 401
         line.mend()
 
         async def answers() -> bool:
-            return (await ask(api, bearer(key.token), WHO)).status_code == 200
+            return (await send_query(api, bearer(key.token), WHO)).status_code == 200
 
         await until(answers)
 
@@ -251,7 +253,7 @@ async def test_what_is_refused_is_counted_by_what_was_wrong(keyed: Api, database
         bearer(revoked.with_wrong_secret),
         bearer(revoked.token),
     ):
-        assert (await ask(keyed, authorization, WHO)).status_code == 401
+        assert (await send_query(keyed, authorization, WHO)).status_code == 401
     assert {failure: count - before[failure] for failure, count in _flaws().items()} == {
         "missing": 1,
         "malformed": 1,
@@ -273,8 +275,8 @@ async def test_the_last_use_is_kept_also_of_a_process_that_stops(
     used, unused = [await make_key(database, "READER") for _ in range(2)]
     before = await sql.fetchval("SELECT clock_timestamp()")
     async with serving(guarded) as api:
-        await data(api, used, WHO)
-        assert (await ask(api, bearer(unused.with_wrong_secret), WHO)).status_code == 401
+        await query_data(api, used, WHO)
+        assert (await send_query(api, bearer(unused.with_wrong_secret), WHO)).status_code == 401
     assert before < await last_used(sql, used) < await sql.fetchval("SELECT clock_timestamp()")
     assert await last_used(sql, unused) is None
 

@@ -12,7 +12,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, environment
-from tests.keys.clients import Key, data, make_key, revoke, state
+from tests.keys.clients import Key, make_key, query_data, revoke, stored_rows
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
 
@@ -49,13 +49,13 @@ async def test_what_create_prints_is_the_key_alone_and_lets_its_bearer_in(
     assert found
     token, public_id = found.groups()
     assert errors == f"key_{public_id}, EDITOR; save this key, it is not shown again:\n"
-    assert await data(keyed, Key(public_id, token), "{ viewer { name role } }") == {
+    assert await query_data(keyed, Key(public_id, token), "{ viewer { name role } }") == {
         "viewer": {"name": "Ada", "role": "EDITOR"}
     }
 
 
 async def test_a_key_that_cannot_be_is_refused_and_not_made(keys: Run, sql: Sql) -> None:
-    before = await state(sql)
+    before = await stored_rows(sql)
     for arguments, told in (
         (("--name", "", "--role", "READER"), "the name has 0 characters"),
         (("--name", "a" * 256, "--role", "READER"), "the name has 256 characters"),
@@ -66,7 +66,7 @@ async def test_a_key_that_cannot_be_is_refused_and_not_made(keys: Run, sql: Sql)
         status, output, errors = await keys("create", *arguments)
         assert (status, output) == (2, "")
         assert told in errors
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
 async def test_the_list_is_a_table_newest_first(keys: Run, database: Database, sql: Sql) -> None:
@@ -122,16 +122,16 @@ async def test_revoking_is_safe_to_repeat_and_takes_the_id_in_either_form(
     assert re.fullmatch(
         rf"key_{key.public_id} \(ada\) was revoked at [-0-9]+ [:0-9]+ UTC\n", output
     )
-    before = await state(sql)
+    before = await stored_rows(sql)
     assert await keys("revoke", key.public_id) == (0, output, "")
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
 async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     keys: Run, database: Database, sql: Sql
 ) -> None:
     key = await make_key(database, "EDITOR", "ada")
-    before = await state(sql)
+    before = await stored_rows(sql)
     assert await keys("revoke", "key_aaaaaaaaaaaa") == (
         1,
         "",
@@ -141,7 +141,7 @@ async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     assert (status, output) == (2, "")
     assert "this is not the id of a key" in errors
     assert key.token.split("_")[2][:8] not in errors
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
 async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
@@ -156,7 +156,7 @@ async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
         (0, "the first key is already stored; nothing changed\n", ""),
     ]
     key = Key("firstfirst12", FIRST)
-    assert await data(keyed, key, "{ viewer { name role } }") == {
+    assert await query_data(keyed, key, "{ viewer { name role } }") == {
         "viewer": {"name": "first", "role": "ADMIN"}
     }
 

@@ -16,7 +16,7 @@ from segmentql.keys import service
 from segmentql.schema import make_schema
 from segmentql.tables import Role
 from tests.conftest import Api, Sql, empty_tables, without_cost
-from tests.keys.clients import UNKNOWN, Key, ask, bearer, make_key, revoke, state
+from tests.keys.clients import UNKNOWN, Key, bearer, make_key, revoke, send_query, stored_rows
 
 CORE = make_schema()._schema
 VICTIM = "sgql_victimvictim_" + "1" * 64
@@ -125,16 +125,16 @@ async def test_everybody_may_do_exactly_what_is_allowed(
             f"{'mutation' if is_mutation else 'query'}"
             f" {{ {case.field}{case.given} {case.selection} beside: __typename }}"
         )
-        before = await state(sql)
-        response = await ask(asked, header(keys), document)
+        before = await stored_rows(sql)
+        response = await send_query(asked, header(keys), document)
         is_role = who in set(Role)
         if who == NOT_ASKED_FOR or (is_role and _rank(who) >= _rank(case.needs)):
             _is_done(response.json(), case, who)
             if is_mutation:
-                assert await state(sql) != before, name
+                assert await stored_rows(sql) != before, name
                 keys = await begin(sql, database)
         else:
-            assert await state(sql) == before, name
+            assert await stored_rows(sql) == before, name
             if is_role:
                 assert response.status_code == 200
                 body = without_cost(response.json())
@@ -219,7 +219,7 @@ async def test_what_is_refused_keeps_nobody_beside_it_from_running(
     keyed: Api, database: Database, sql: Sql
 ) -> None:
     keys = await begin(sql, database)
-    response = await ask(
+    response = await send_query(
         keyed,
         bearer(keys["EDITOR"].token),
         """mutation {

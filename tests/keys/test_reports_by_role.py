@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from tests.conftest import Api, Sql
-from tests.keys.clients import data, make_key
+from tests.keys.clients import make_key, query_data
 
 FILL = """
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
@@ -22,7 +22,7 @@ async def test_one_on_all_users_is_there_for_admin_alone(
 ) -> None:
     await sql.execute(FILL)
     key = await make_key(database, role)
-    found = await data(
+    found = await query_data(
         keyed, key, '{ a: report(id: "rep_1") { id } b: report(id: "rep_3") { id } }'
     )
     assert found == {"a": {"id": "rep_1"} if role == "ADMIN" else None, "b": {"id": "rep_3"}}
@@ -38,7 +38,7 @@ async def test_pages_are_full_of_what_the_role_may_see(
       nodes { id } pageInfo { endCursor hasNextPage } } }"""
     seen, after, pages, more = [], None, 0, True
     while more:
-        page = (await data(keyed, key, query, after=after))["reports"]
+        page = (await query_data(keyed, key, query, after=after))["reports"]
         seen += [node["id"] for node in page["nodes"]]
         after, more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
         pages += 1
@@ -52,7 +52,7 @@ async def test_a_users_own_reports_are_for_every_role(
 ) -> None:
     await sql.execute(FILL)
     key = await make_key(database, "READER")
-    found = await data(keyed, key, "{ reports(userId: 7) { nodes { id userId } } }")
+    found = await query_data(keyed, key, "{ reports(userId: 7) { nodes { id userId } } }")
     assert found["reports"]["nodes"] == [
         {"id": report_id, "userId": "7"} for report_id in OF_SINGLE_USERS
     ]
@@ -66,5 +66,5 @@ async def test_who_asks_beside_an_admin_gets_an_answer_of_their_own(
     keys = [await make_key(database, role) for role in ("ADMIN", "READER")]
     query = '{ report(id: "rep_1") { id } }'
     for _ in range(5):
-        found = await asyncio.gather(*(data(keyed, key, query) for key in keys))
+        found = await asyncio.gather(*(query_data(keyed, key, query) for key in keys))
         assert found == [{"report": {"id": "rep_1"}}, {"report": None}]

@@ -17,7 +17,7 @@ from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 from tests.keys.clients import CREATE_KEY, REVOKE_KEY, UNKNOWN, bearer, make_key, revoke
-from tests.network_cut import Line
+from tests.network_cut import NetworkLink
 
 pytestmark = pytest.mark.slow  # each test starts processes of the command
 
@@ -97,7 +97,7 @@ async def test_no_failure_of_any_kind_tells_a_secret(
     await revoke(database, gone)
     settings = guarded.model_copy(update={"first_key": FIRST, "metrics_token": METRICS_TOKEN})
 
-    async with Line(guarded.database_url).open() as line:
+    async with NetworkLink(guarded.database_url).open() as line:
         cut = settings.model_copy(update={"database_url": line.url})
         async with served(said, cut, tmp_path, SEGMENTQL_LOG_LEVEL="debug") as client:
 

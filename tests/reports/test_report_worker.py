@@ -15,7 +15,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, with_database
 from segmentql.reports import generation
 from segmentql.settings import Settings
-from tests.back_dating import was_in
+from tests.back_dating import insert_past_membership
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import create_user, make_segments
 from tests.reports.conftest import ROWS
@@ -37,7 +37,7 @@ async def someones_march(api: Api, sql: Sql, storage: Storage) -> None:
     """User 7 was in `a` for a day of March 2024."""
     await make_segments(api, "a")
     await create_user(api, id="7")
-    await was_in(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+    await insert_past_membership(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
 
 
 async def row(sql: Sql) -> Any:
