@@ -1,4 +1,4 @@
-"""Something stored for requests of every kind to find."""
+"""Sample rows for requests of every kind."""
 
 from typing import Final
 
@@ -16,4 +16,4 @@ SAMPLE_DATA: Final = """
     INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
 """
-"""Three users, memberships that are active, have run out or have lost their segment, a report."""
+"""Three users, memberships that are active, expired or in a deleted segment, and a report."""

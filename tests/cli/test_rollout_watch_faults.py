@@ -22,9 +22,9 @@ async def test_continues_after_the_database_was_unreachable(
     ):
         await watcher.wait_for_lines(1)
         line.cut()
-        await until(functools.partial(line.has_been_tried, line.tries + 10))
+        await until(functools.partial(line.was_attempted, line.attempts + 10))
         await set_progress(sql, 50, 100)
-        line.mend()
+        line.restore()
         await watcher.wait_for_lines(2)
         assert watcher.process.returncode is None
     assert watcher.lines[1:] == ["50 %: 50 of 100 users processed"]
