@@ -1,4 +1,7 @@
-"""The past, put there by SQL, and all rows there are: tests move rows, never clocks."""
+"""Back-dated rows and table contents for tests.
+
+Tests move rows into the past and leave clocks alone.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,14 +21,14 @@ TABLES = (
     "api_keys",
 )
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
-"""A moment long ago."""
+"""A moment in the past."""
 
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
 
 
-async def contents(sql: Sql) -> dict[str, list[str]]:
-    """Every row of every table, to be compared before and after."""
+async def all_rows(sql: Sql) -> dict[str, list[str]]:
+    """Return every row of every table, for a comparison before and after."""
     return {
         table: [
             str(record[0])
@@ -35,7 +38,7 @@ async def contents(sql: Sql) -> dict[str, list[str]]:
     }
 
 
-async def put_in(
+async def insert_membership(
     sql: Sql,
     user_id: int,
     slug: str,
@@ -44,9 +47,9 @@ async def put_in(
     expires_at: datetime | None = None,
     cause: str = "MANUAL",
 ) -> int:
-    """Store a membership as if the user had joined at `joined_at`; its number.
+    """Store a membership as if the user had joined at `joined_at`, and return its number.
 
-    What has an `expires_at` in the past is a membership that ran out and is not yet tidied.
+    A membership with an `expires_at` in the past has expired and its leave is not yet recorded.
     """
     await sql.execute(
         "INSERT INTO users (id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -68,7 +71,7 @@ async def put_in(
     return number
 
 
-async def was_in(
+async def insert_past_membership(
     sql: Sql,
     user_id: int,
     slug: str,
@@ -77,7 +80,7 @@ async def was_in(
     left_at: datetime,
     why_left: str = "MANUAL",
 ) -> int:
-    """Store the recorded join and leave of a membership that is over; its number."""
+    """Store the recorded join and leave of an ended membership, and return its number."""
     number: int = await sql.fetchval("SELECT nextval(pg_get_serial_sequence('memberships', 'id'))")
     segment_id = await sql.fetchval(
         "SELECT id FROM segments WHERE slug = $1 AND deleted_at IS NULL", slug
@@ -97,7 +100,7 @@ async def was_in(
 
 
 async def delete_segment_at(sql: Sql, slug: str, deleted_at: datetime) -> None:
-    """Delete a segment as if it had been at `deleted_at`; its leaves are not recorded."""
+    """Delete a segment as of `deleted_at`. Its leaves are not recorded."""
     await sql.execute(
         "UPDATE segments SET deleted_at = $2 WHERE slug = $1 AND deleted_at IS NULL",
         slug,
@@ -105,8 +108,8 @@ async def delete_segment_at(sql: Sql, slug: str, deleted_at: datetime) -> None:
     )
 
 
-async def let_pass(sql: Sql, interval: timedelta) -> None:
-    """Let time pass: everything that ever happened, and all that lies ahead, is so much earlier."""
+async def advance_time(sql: Sql, interval: timedelta) -> None:
+    """Advance the time by moving every stored timestamp back by `interval`."""
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
         for table, columns in {

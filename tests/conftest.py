@@ -1,6 +1,6 @@
-"""What tests stand on: real servers, a migrated database, a bucket, the real application.
+"""Shared fixtures: real servers, a migrated database, a bucket and the application.
 
-Tests commit for real. Each that asks for `sql`, `database` or `api` starts with empty tables.
+Tests commit for real. A test that uses `sql`, `database` or `api` starts with empty tables.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 PATIENCE_SECONDS = 30
-"""How long a test waits for what must happen, on however slow a machine."""
+"""The maximum time that a test waits for an expected event, even on a slow machine."""
 
-# The same examples each time; `--hypothesis-profile=long` looks for new ones.
+# The examples are the same in each run; `--hypothesis-profile=long` generates new ones.
 hypothesis.settings.register_profile("short", derandomize=True, max_examples=30, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile("short")
@@ -56,20 +56,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[LocalServers]:
-    """PostgreSQL, Redis and the object store, for the whole run; nothing is left of them."""
+    """Run PostgreSQL, Redis and the object store for the test run, and delete their data at its
+    end.
+    """
     with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # root's servers run as another account, which must get in
+        # the servers that root starts run under another account, which must enter the folder
+        folder.chmod(0o755)
         async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
             yield running
-            # Their data are deleted next, so there is no reason to wait for an orderly stop.
+            # Their data is deleted next, so an orderly stop is unnecessary.
             for server in (running.store, running.redis, running.postgres):
                 await server.kill()
 
 
 @pytest.fixture(scope="session")
 async def template(servers: LocalServers) -> str:
-    """The name of a migrated database that nobody connects to, to clone from."""
+    """Return the name of a migrated database without connections, as the template of other
+    databases.
+    """
     settings = servers.settings("segmentql")
     await asyncio.to_thread(migrations.upgrade, settings)
     return "segmentql"
@@ -77,14 +82,14 @@ async def template(servers: LocalServers) -> str:
 
 @pytest.fixture(scope="session")
 async def settings(servers: LocalServers, template: str) -> Settings:
-    """The settings of a service on this run's own migrated database."""
+    """Return the settings of a service with a migrated database for this run."""
     await make_database(servers, "run", template=template)
     return servers.settings("run")
 
 
 @pytest.fixture
 async def sql(servers: LocalServers, settings: Settings) -> AsyncIterator[Sql]:
-    """A superuser's connection to the service's database, with empty tables."""
+    """Connect as a superuser to the service's database, with empty tables."""
     connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     await empty_tables(connection)
     with Redis.from_url(servers.redis_url) as redis:
@@ -95,13 +100,13 @@ async def sql(servers: LocalServers, settings: Settings) -> AsyncIterator[Sql]:
 
 @pytest.fixture
 async def sent() -> list[Message]:
-    """The messages that `database` handed over after its commits."""
+    """The messages that `database` published after its commits."""
     return []
 
 
 @pytest.fixture
 async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIterator[Database]:
-    """The service's database as its role sees it; jobs are collected in `sent`, not sent."""
+    """Open the database under the service's role; jobs are collected in `sent` instead of sent."""
     opened = Database(settings, name="tests", publish=sent.extend)
     yield opened
     await opened.dispose()
@@ -109,7 +114,7 @@ async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIt
 
 @pytest.fixture(scope="session")
 async def s3(settings: Settings) -> AsyncIterator["S3Client"]:
-    """A client of the store, to look into the bucket, which is there."""
+    """Open an S3 client of the object store, whose bucket exists."""
     storage = Storage(settings)
     await storage.set_up()
     await storage.close()
@@ -120,38 +125,38 @@ async def s3(settings: Settings) -> AsyncIterator["S3Client"]:
 
 @pytest.fixture
 async def storage(settings: Settings, s3: "S3Client") -> AsyncIterator[Storage]:
-    """The bucket as the service sees it."""
+    """Open the bucket as the service uses it."""
     opened = Storage(settings)
     yield opened
     await opened.close()
 
 
 class Api:
-    """Asks the application by HTTP, as a client would."""
+    """An HTTP client of the application."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.http = client
 
     async def __call__(self, query: str, **variables: Any) -> Any:
-        """The data of an operation that must succeed."""
+        """Return the data of an operation that must succeed."""
         body = await self.body(query, **variables)
         assert "errors" not in body, body["errors"]
         return body["data"]
 
     async def body(self, query: str, **variables: Any) -> Any:
-        """The whole answer, whatever it is, but for its cost."""
+        """Return the whole response body without the cost."""
         response = await self.http.post("/graphql", json={"query": query, "variables": variables})
         return without_cost(response.json())
 
     async def error(self, query: str, **variables: Any) -> Any:
-        """The only GraphQL error of an operation that must fail."""
+        """Return the only GraphQL error of an operation that must fail."""
         body = await self.body(query, **variables)
         (error,) = body["errors"]
         return error
 
 
 def without_cost(body: Any) -> Any:
-    """An answer without what it cost; those that were not executed say nothing of it."""
+    """Return a response body without the cost, which only executed operations have."""
     if "extensions" in body:
         assert list(body["extensions"]) == ["cost"]
         assert sorted(body.pop("extensions")["cost"]) == ["allowed", "estimated"]
@@ -160,7 +165,7 @@ def without_cost(body: Any) -> Any:
 
 @asynccontextmanager
 async def serving(settings: Settings, *, app: Starlette | None = None) -> AsyncIterator[Api]:
-    """Run the application, lifespan and middleware included, in this event loop."""
+    """Run the application with its lifespan and middleware in this event loop."""
     app = app or create_app(settings)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
@@ -172,14 +177,14 @@ async def serving(settings: Settings, *, app: Starlette | None = None) -> AsyncI
 
 @pytest.fixture(scope="session")
 async def served(settings: Settings) -> AsyncIterator[Api]:
-    """The application, for the whole run: it remembers documents, and nothing else."""
-    async with serving(settings) as asking:
-        yield asking
+    """Run the application for the whole test run; only its document cache is kept between tests."""
+    async with serving(settings) as client_api:
+        yield client_api
 
 
 @pytest.fixture
 async def api(served: Api, sql: Sql) -> Api:
-    """The application, with empty tables and no worker."""
+    """Return the application, with empty tables and no worker."""
     return served
 
 
@@ -188,7 +193,9 @@ RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subproc
 
 @pytest.fixture
 async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
-    """Starts `segmentql worker` as a process of its own, against this run's servers."""
+    """Return a function that starts `segmentql worker` as a process of its own on this run's
+    servers.
+    """
     numbers = itertools.count(1)
 
     @asynccontextmanager
@@ -220,8 +227,8 @@ async def _has_started(log: Path) -> bool:
 
 
 @contextmanager
-def counted_statements() -> Iterator[list[str]]:
-    """Collect every SQL statement that SQLAlchemy sends meanwhile."""
+def recorded_statements() -> Iterator[list[str]]:
+    """Collect every SQL statement that SQLAlchemy sends in the block."""
     statements: list[str] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -235,17 +242,17 @@ def counted_statements() -> Iterator[list[str]]:
 
 
 async def until(
-    happened: Callable[[], Awaitable[object]], *, seconds: float = PATIENCE_SECONDS
+    condition: Callable[[], Awaitable[object]], *, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Ask again and again until the answer is true; fail after `seconds`."""
+    """Poll a condition until it is true, and fail after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not await happened():
+        while not await condition():
             await asyncio.sleep(0.02)
 
 
 @contextmanager
-def hanging(server: ChildProcess) -> Iterator[None]:
-    """A server takes connections and answers nothing meanwhile."""
+def suspended(server: ChildProcess) -> Iterator[None]:
+    """Suspend a server's process: it accepts connections and does not respond."""
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -256,7 +263,7 @@ def hanging(server: ChildProcess) -> Iterator[None]:
 
 
 def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
-    """A child process' environment that says what `settings` say."""
+    """Return a child process' environment with the values of `settings`."""
     return child_environment(
         {
             "SEGMENTQL_DATABASE_URL": settings.database_url,
@@ -278,7 +285,7 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
 
 
 async def make_database(servers: LocalServers, name: str, *, template: str = "template1") -> None:
-    """Make a database of the owner's, a clone of `template`."""
+    """Create a database of the owner role from `template`."""
     connection = await asyncpg.connect(servers.superuser_url.replace("/segmentql", "/postgres"))
     await connection.execute(
         f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER segmentql_owner'
@@ -292,8 +299,8 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
 TABLES = tuple(sorted(set(Base.metadata.tables) - {IdAllocatorRow.__tablename__}))
 """Every table, except the one whose only row stays."""
 
-FEW_BYTES = 2 * 1024 * 1024
-"""Deleting from tables up to this size is faster than truncating them."""
+DELETE_LIMIT_BYTES = 2 * 1024 * 1024
+"""The size up to which deleting the rows is faster than truncating the tables."""
 
 WRITTEN = f"""
 SELECT ARRAY(
@@ -313,13 +320,13 @@ SELECT ARRAY(
 
 
 async def empty_tables(sql: Sql) -> None:
-    """Empty the tables that were written and restart the sequences that were used.
+    """Empty the written tables and restart the used sequences.
 
     Triggers, which reject this, do not fire.
     """
     written = await sql.fetchrow(WRITTEN)
     assert written is not None
-    if written["bytes"] > FEW_BYTES:
+    if written["bytes"] > DELETE_LIMIT_BYTES:
         statements = [f"TRUNCATE {', '.join(TABLES)}"]
     else:
         statements = [f"DELETE FROM {table}" for table in written["tables"]]

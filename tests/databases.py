@@ -1,4 +1,4 @@
-"""Databases of a test's own."""
+"""Separate databases for single tests."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.conftest import make_database
 
 @asynccontextmanager
 async def blank_database(servers: LocalServers) -> AsyncIterator[Settings]:
-    """The settings of a service whose database is there and empty, until the exit."""
+    """Create an empty database, and yield the settings of a service that uses it."""
     name = f"blank_{uuid.uuid4().hex}"
     await make_database(servers, name)
     try:

@@ -1,4 +1,4 @@
-"""Small file systems that can be filled to the last byte."""
+"""Small file systems that a test can fill to the last byte."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 KINDS = ("tmpfs", "ext4")
-"""tmpfs allocates at the first touch; ext4 allocates when it writes back."""
+"""The file system types: tmpfs allocates at the first write to a page, ext4 when it writes back."""
 
 
 class Disk:
@@ -21,7 +21,7 @@ class Disk:
         self._fillers: list[Path] = []
 
     def fill(self) -> None:
-        """Leave no byte free."""
+        """Write filler files until no byte is free."""
         filler = self.path / f"filler-{len(self._fillers)}"
         self._fillers.append(filler)
         with filler.open("ab", buffering=0) as file:
@@ -33,7 +33,7 @@ class Disk:
                 os.fsync(file.fileno())
 
     def free(self) -> None:
-        """Remove what `fill` wrote."""
+        """Remove the filler files."""
         for filler in self._fillers:
             filler.unlink(missing_ok=True)
         self._fillers.clear()
@@ -41,7 +41,7 @@ class Disk:
 
 @contextmanager
 def small_disk(kind: str, megabytes: int) -> Iterator[Disk]:
-    """Mount a new file system; the test is skipped where that is not permitted."""
+    """Mount a new file system, or skip the test if mounting is not permitted."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segmentql-disk-")))
         folder.chmod(0o755)

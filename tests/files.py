@@ -1,4 +1,4 @@
-"""Files for the object store, and looks into it."""
+"""Files for the object store, and functions that inspect the bucket."""
 
 import random
 from collections.abc import AsyncIterator
@@ -16,34 +16,34 @@ NAME = "segments-7-2023-09.csv"
 DAY = 86_400
 
 
-def content(size_bytes: int) -> bytes:
-    """The same bytes each time, of which no stretch is like another."""
+def sample_bytes(size_bytes: int) -> bytes:
+    """Return deterministic random bytes, without repetitions."""
     return random.Random(size_bytes).randbytes(size_bytes)  # noqa: S311 - no secret
 
 
-async def pieces(data: bytes, piece_bytes: int = 65_539) -> AsyncIterator[bytes]:
-    """A source: by default of pieces that parts are no multiple of."""
+async def chunks(data: bytes, piece_bytes: int = 65_539) -> AsyncIterator[bytes]:
+    """Yield chunks, by default of a size that the part size is no multiple of."""
     for start in range(0, len(data), piece_bytes):
         yield data[start : start + piece_bytes]
 
 
-async def stored(storage: Storage, key: str, data: bytes = b"a,b\n1,2\n") -> str:
-    """Store a file; a link to it, good for a day."""
-    await storage.upload(key, pieces(data), content_type="text/csv")
+async def upload_file(storage: Storage, key: str, data: bytes = b"a,b\n1,2\n") -> str:
+    """Upload a file, and return a link to it that is valid for a day."""
+    await storage.upload(key, chunks(data), content_type="text/csv")
     return await storage.download_url(key, seconds=DAY, file_name=NAME)
 
 
-async def got(link: str) -> httpx.Response:
+async def http_get(link: str) -> httpx.Response:
     async with httpx.AsyncClient() as client:
         return await client.get(link)
 
 
-async def keys_of(s3: "S3Client", settings: Settings) -> set[str]:
-    found = await s3.list_objects_v2(Bucket=settings.s3_bucket)
-    return {item["Key"] for item in found.get("Contents", [])}
+async def object_keys(s3: "S3Client", settings: Settings) -> set[str]:
+    response = await s3.list_objects_v2(Bucket=settings.s3_bucket)
+    return {item["Key"] for item in response.get("Contents", [])}
 
 
-async def uploads_of(s3: "S3Client", settings: Settings) -> list[str]:
-    """The keys of uploads under way."""
-    found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
-    return [upload["Key"] for upload in found.get("Uploads", [])]
+async def pending_uploads(s3: "S3Client", settings: Settings) -> list[str]:
+    """Return the keys of unfinished multipart uploads."""
+    response = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
+    return [upload["Key"] for upload in response.get("Uploads", [])]

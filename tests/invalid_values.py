@@ -1,4 +1,4 @@
-"""What callers send that is not what it should be."""
+"""Invalid and valid argument values."""
 
 BAD_USER_IDS = (
     "0",

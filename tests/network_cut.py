@@ -1,4 +1,4 @@
-"""A database that goes away for some and stays for others: a line to it that can be cut."""
+"""A proxy to the database whose connections a test can cut."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 from sqlalchemy.engine import make_url
 
 
-class Line:
-    """A way to the database that can be cut; counts who tries to go it."""
+class NetworkLink:
+    """A TCP proxy to the database that can be cut, and that counts connection attempts."""
 
     def __init__(self, url: str) -> None:
         self._database = make_url(url)
         self._pipes: set[asyncio.StreamWriter] = set()
         self._is_cut = False
-        self.tries = 0
+        self.attempts = 0
         self.url = ""
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator["Line"]:
+    async def open(self) -> AsyncIterator["NetworkLink"]:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         url = self._database.set(host=host, port=port)
@@ -33,20 +33,22 @@ class Line:
         for pipe in self._pipes:
             pipe.close()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self._is_cut = False
 
-    async def has_been_tried(self, count: int) -> bool:
-        return self.tries >= count
+    async def was_attempted(self, count: int) -> bool:
+        return self.attempts >= count
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tries += 1
+        self.attempts += 1
         if self._is_cut:
             writer.close()
             return
-        back, on = await asyncio.open_connection(self._database.host, self._database.port)
-        self._pipes |= {writer, on}
-        await asyncio.gather(self._pump(reader, on), self._pump(back, writer))
+        server_reader, server_writer = await asyncio.open_connection(
+            self._database.host, self._database.port
+        )
+        self._pipes |= {writer, server_writer}
+        await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -65,40 +65,42 @@ mutation Delete($input: DeleteSegmentInput!) {{
 
 
 async def make_segments(api: Api, *slugs: str) -> None:
-    """Make segments, numbered from 1 in a test's empty database."""
+    """Create segments, whose ids start at 1 in an empty database."""
     for slug in slugs:
         payload = await create_segment(api, slug=slug)
         assert payload["errors"] == []
 
 
-async def create_segment(api: Api, **given: Any) -> Any:
-    return (await api(CREATE_SEGMENT, input=given))["createSegment"]
+async def create_segment(api: Api, **fields: Any) -> Any:
+    return (await api(CREATE_SEGMENT, input=fields))["createSegment"]
 
 
-async def update_segment(api: Api, **given: Any) -> Any:
-    return (await api(UPDATE_SEGMENT, input=given))["updateSegment"]
+async def update_segment(api: Api, **fields: Any) -> Any:
+    return (await api(UPDATE_SEGMENT, input=fields))["updateSegment"]
 
 
-async def delete_segment(api: Api, slug: str, **given: Any) -> Any:
-    return (await api(DELETE_SEGMENT, input={"slug": slug, **given}))["deleteSegment"]
+async def delete_segment(api: Api, slug: str, **fields: Any) -> Any:
+    return (await api(DELETE_SEGMENT, input={"slug": slug, **fields}))["deleteSegment"]
 
 
-async def create_user(api: Api, **given: Any) -> Any:
-    return (await api(CREATE_USER, input=given))["createUser"]
+async def create_user(api: Api, **fields: Any) -> Any:
+    return (await api(CREATE_USER, input=fields))["createUser"]
 
 
 async def delete_user(api: Api, user_id: int) -> Any:
     return (await api(DELETE_USER, input={"id": str(user_id)}))["deleteUser"]
 
 
-async def change(api: Api, user_id: int, **given: Any) -> Any:
-    """What `updateUserSegments` answers."""
-    variables = {"userId": str(user_id), **given}
+async def update_user_segments(api: Api, user_id: int, **fields: Any) -> Any:
+    """Send `updateUserSegments` and return its payload."""
+    variables = {"userId": str(user_id), **fields}
     return (await api(UPDATE_USER_SEGMENTS, input=variables))["updateUserSegments"]
 
 
-def counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Of an `updateUserSegments` payload: segments added, removed and extended."""
+def change_counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the numbers of segments added, removed and extended of an `updateUserSegments`
+    payload.
+    """
     return (
         payload["segmentsAdded"],
         payload["segmentsRemoved"],
@@ -106,12 +108,12 @@ def counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
     )
 
 
-def slugs_of(payload: Mapping[str, Any]) -> list[str]:
+def segment_slugs(payload: Mapping[str, Any]) -> list[str]:
     return [segment["slug"] for segment in payload["user"]["segments"]]
 
 
-def moment(text: str) -> datetime:
-    """A moment as the API writes it: UTC, six digits of a second, Z."""
+def parse_timestamp(text: str) -> datetime:
+    """Parse a timestamp of the API: UTC, with six digits of a second and Z."""
     assert text.endswith("Z")
     assert len(text) == len("2026-01-31T12:00:00.000000Z")
     return datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode, with few server connections, before the tests' PostgreSQL."""
+"""A PgBouncer in transaction mode with few server connections, for the tests' PostgreSQL."""
 
 import shutil
 import tempfile
@@ -17,7 +17,9 @@ from segmentql.local.ports import free_port
 from segmentql.local.process import ChildProcess, Program
 
 SERVER_CONNECTIONS = 2
-"""Fewer than any test has clients, so that each transaction gets another one."""
+"""The pool size: smaller than any test's number of clients, so that transactions share
+connections.
+"""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Which metrics and labels a PromQL expression reads; as much of the language as ours need."""
+"""A reader of metrics and labels in PromQL expressions, for the parts of the language in use."""
 
 import re
 
@@ -11,7 +11,7 @@ _OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
 
 
 def family(metric: str) -> str:
-    """A histogram's name, of one of its series."""
+    """Return the name of the histogram that a series belongs to."""
     for ending in _OF_HISTOGRAMS:
         if metric.endswith(ending):
             return metric.removesuffix(ending)
@@ -19,7 +19,7 @@ def family(metric: str) -> str:
 
 
 def reads(expression: str) -> tuple[set[str], set[str]]:
-    """The metrics, and the labels that are selected or grouped by."""
+    """Return the metrics, and the labels that are selected or grouped by."""
     bare = _STRING.sub('""', expression)
     labels = {
         label for _, matchers in _BRACES.findall(bare) for label in _LABEL.findall(matchers)

@@ -1,8 +1,8 @@
-"""Something stored for requests of every kind to find."""
+"""Sample rows for requests of every kind."""
 
 from typing import Final
 
-STORED: Final = """
+SAMPLE_DATA: Final = """
     INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
     INSERT INTO segments (slug, name, created_at, updated_at)
     SELECT slug, 'Segment ' || slug, '2024-01-01Z', '2024-01-01Z'
@@ -16,4 +16,4 @@ STORED: Final = """
     INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
 """
-"""Three users, memberships that are active, have run out or have lost their segment, a report."""
+"""Three users, memberships that are active, expired or in a deleted segment, and a report."""

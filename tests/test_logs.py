@@ -14,7 +14,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.settings import Settings
-from tests.back_dating import HOUR, NOON, put_in
+from tests.back_dating import HOUR, NOON, insert_membership
 from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.keys.clients import Key, make_key
 from tests.operations import create_user, make_segments
@@ -212,7 +212,7 @@ async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
         finally:
             await sql.execute("ALTER TABLE lost RENAME TO exclusions")
         await until(done)
-        await put_in(sql, 1, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
+        await insert_membership(sql, 1, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
         await until(found_by_scheduler)
     line = (await failed())[0]
     assert (line["level"], line["reason"], line["args"]) == ("warning", "ProgrammingError", [1])

@@ -14,14 +14,14 @@ from tests.timeline import (
     MICROSECOND,
     SECOND,
     Entry,
-    clock,
-    fill,
-    join,
-    lies_of_history,
+    add_members,
+    add_membership,
+    database_now,
+    history_entries,
+    history_inconsistencies,
     make_segment,
     make_users,
     mark_deleted,
-    recorded,
 )
 
 
@@ -49,7 +49,7 @@ AT = datetime(2026, 3, 4, 5, 6, 7, 890123, UTC)
 
 
 async def remembered(sql: Sql, user_id: int) -> list[tuple[datetime, str, str, str | None]]:
-    return [(e.at, e.operation, e.cause, e.actor) for e in await recorded(sql, user_id)]
+    return [(e.at, e.operation, e.cause, e.actor) for e in await history_entries(sql, user_id)]
 
 
 async def test_an_insert_records_a_join_with_the_rows_moment_cause_and_actor(
@@ -57,19 +57,19 @@ async def test_an_insert_records_a_join_with_the_rows_moment_cause_and_actor(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await make_users(sql, 7)
-    before = await clock(sql)
+    before = await database_now(sql)
     membership_id = await service.fetchval(JOIN, 7, segment_id, AT, None, "ROLLOUT", "ada")
-    assert await recorded(sql) == [
+    assert await history_entries(sql) == [
         Entry(AT, "JOINED", 7, segment_id, membership_id, "ROLLOUT", "ada")
     ]
-    assert before < await sql.fetchval("SELECT recorded_at FROM history") < await clock(sql)
+    assert before < await sql.fetchval("SELECT recorded_at FROM history") < await database_now(sql)
 
 
 async def test_an_update_of_the_end_the_cause_or_the_actor_records_nothing(
     sql: Sql, service: Sql
 ) -> None:
-    membership = await join(sql, 7, await make_segment(sql, "A"), ends_in=HOUR)
-    joined = await recorded(sql)
+    membership = await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=HOUR)
+    joined = await history_entries(sql)
     await service.execute(
         """
         UPDATE memberships SET expires_at = expires_at + interval '1 hour', cause = 'ROLLOUT',
@@ -77,14 +77,14 @@ async def test_an_update_of_the_end_the_cause_or_the_actor_records_nothing(
         """
     )
     await service.execute("UPDATE memberships SET expires_at = NULL")
-    assert await recorded(sql) == joined
+    assert await history_entries(sql) == joined
     assert await sql.fetchval("SELECT id FROM memberships") == membership["id"]
 
 
 async def test_a_delete_records_a_leave_with_the_moment_cause_and_actor_that_were_set(
     sql: Sql, service: Sql
 ) -> None:
-    membership = await join(sql, 7, await make_segment(sql, "A"))
+    membership = await add_membership(sql, 7, await make_segment(sql, "A"))
     left_at = membership["joined_at"] + HOUR
     async with service.transaction():
         await service.execute(
@@ -103,10 +103,10 @@ async def test_a_delete_records_a_leave_with_the_moment_cause_and_actor_that_wer
 
 
 async def test_a_delete_without_settings_is_by_hand_by_nobody_now(sql: Sql, service: Sql) -> None:
-    await join(sql, 7, await make_segment(sql, "A"))
-    before = await clock(sql)
+    await add_membership(sql, 7, await make_segment(sql, "A"))
+    before = await database_now(sql)
     await service.execute("DELETE FROM memberships")
-    after = await clock(sql)
+    after = await database_now(sql)
     left = await sql.fetchrow("SELECT * FROM history WHERE operation = 'LEFT'")
     assert left is not None
     assert before < left["at"] < after
@@ -114,7 +114,7 @@ async def test_a_delete_without_settings_is_by_hand_by_nobody_now(sql: Sql, serv
 
 
 async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, service: Sql) -> None:
-    await join(sql, 7, await make_segment(sql, "A"))
+    await add_membership(sql, 7, await make_segment(sql, "A"))
     async with service.transaction():
         await service.execute(
             """
@@ -123,7 +123,7 @@ async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, servi
                 set_config('segmentql.actor', 'ada', true)
             """
         )
-    before = await clock(sql)
+    before = await database_now(sql)
     await service.execute("DELETE FROM memberships")
     left_at, operation, cause, actor = (await remembered(sql, 7))[-1]
     assert (operation, cause, actor) == ("LEFT", "MANUAL", None)
@@ -131,7 +131,7 @@ async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, servi
 
 
 async def test_a_leave_is_never_dated_at_its_join_or_before(sql: Sql, service: Sql) -> None:
-    membership = await join(sql, 7, await make_segment(sql, "A"))
+    membership = await add_membership(sql, 7, await make_segment(sql, "A"))
     async with service.transaction():
         await service.execute(
             "SELECT set_config('segmentql.moment', $1, true)",
@@ -221,7 +221,7 @@ async def test_every_row_of_every_kind_of_insert_is_recorded_once(
     await make_users(sql, 1, 2, 3)
     await put_in(service, segment_id)
     ids = await sql.fetch("SELECT id FROM memberships ORDER BY user_id")
-    assert await recorded(sql) == [
+    assert await history_entries(sql) == [
         Entry(AT, "JOINED", user_id, segment_id, membership["id"], "MANUAL", actor)
         for user_id, actor, membership in zip((1, 2, 3), ("one", "two", "three"), ids, strict=True)
     ]
@@ -235,7 +235,7 @@ async def test_what_was_there_already_is_changed_without_a_record(
     await make_users(sql, 1, 2, 3)
     await service.fetchval(JOIN, 2, segment_id, AT - HOUR, None, "ROLLOUT", None)
     await put_in(service, segment_id)
-    assert [(e.at, e.operation, e.user_id, e.actor) for e in await recorded(sql)] == [
+    assert [(e.at, e.operation, e.user_id, e.actor) for e in await history_entries(sql)] == [
         (AT - HOUR, "JOINED", 2, None),
         (AT, "JOINED", 1, "one"),
         (AT, "JOINED", 3, "three"),
@@ -244,14 +244,14 @@ async def test_what_was_there_already_is_changed_without_a_record(
 
 async def test_one_delete_records_every_leave_by_its_own_end(sql: Sql, service: Sql) -> None:
     alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
-    endless = await join(sql, 1, alive)
-    ran_out = await join(sql, 2, alive, ends_in=-HOUR)
-    of_gone = await join(sql, 3, gone)
-    out_before_gone = await join(sql, 4, gone, ends_in=-HOUR)
-    gone_before_out = await join(sql, 5, gone, ends_in=-SECOND)
-    gone_before_its_end = await join(sql, 6, gone, ends_in=HOUR)
+    endless = await add_membership(sql, 1, alive)
+    ran_out = await add_membership(sql, 2, alive, ends_in=-HOUR)
+    of_gone = await add_membership(sql, 3, gone)
+    out_before_gone = await add_membership(sql, 4, gone, ends_in=-HOUR)
+    gone_before_out = await add_membership(sql, 5, gone, ends_in=-SECOND)
+    gone_before_its_end = await add_membership(sql, 6, gone, ends_in=HOUR)
     deleted_at = await mark_deleted(sql, gone, ago=timedelta(minutes=1), by="ada")
-    left_at = await clock(sql)
+    left_at = await database_now(sql)
     async with service.transaction():
         await service.execute(
             """
@@ -264,7 +264,7 @@ async def test_one_delete_records_every_leave_by_its_own_end(sql: Sql, service: 
         await service.execute("DELETE FROM memberships")
     leaves = {
         e.user_id: (e.at, e.membership_id, e.cause, e.actor)
-        for e in await recorded(sql)
+        for e in await history_entries(sql)
         if e.operation == "LEFT"
     }
     assert leaves == {
@@ -281,14 +281,14 @@ async def test_a_statement_that_changes_no_row_records_nothing(sql: Sql, service
     await make_segment(sql, "A")
     await service.execute("DELETE FROM memberships")
     await service.execute("UPDATE memberships SET actor = 'ada'")
-    assert await recorded(sql) == []
+    assert await history_entries(sql) == []
 
 
 async def test_a_rejoin_of_what_ran_out_records_the_leave_at_its_end_and_the_join(
     sql: Sql, service: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    old = await join(sql, 7, segment_id, ends_in=-HOUR)
+    old = await add_membership(sql, 7, segment_id, ends_in=-HOUR)
     rejoined_at = old["expires_at"] + timedelta(minutes=1)
     new_id = await service.fetchval(
         """
@@ -298,7 +298,7 @@ async def test_a_rejoin_of_what_ran_out_records_the_leave_at_its_end_and_the_joi
         """,
         rejoined_at,
     )
-    assert await recorded(sql) == [
+    assert await history_entries(sql) == [
         Entry(old["joined_at"], "JOINED", 7, segment_id, old["id"], "MANUAL", None),
         Entry(old["expires_at"], "LEFT", 7, segment_id, old["id"], "TTL", None),
         Entry(rejoined_at, "JOINED", 7, segment_id, new_id, "ROLLOUT", "ada"),
@@ -327,13 +327,13 @@ REJOIN = f"{NEW_ID}, joined_at = clock_timestamp(), updated_at = clock_timestamp
 async def test_an_update_that_history_could_not_tell_is_refused(
     sql: Sql, service: Sql, ends_in: timedelta | None, change: str
 ) -> None:
-    await join(sql, 7, await make_segment(sql, "A"), ends_in=ends_in)
-    before = await sql.fetch("SELECT * FROM memberships"), await recorded(sql)
+    await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=ends_in)
+    before = await sql.fetch("SELECT * FROM memberships"), await history_entries(sql)
     with pytest.raises(
         asyncpg.IntegrityConstraintViolationError, match="history would not be true"
     ):
         await service.execute(f"UPDATE memberships SET {change}")
-    assert (await sql.fetch("SELECT * FROM memberships"), await recorded(sql)) == before
+    assert (await sql.fetch("SELECT * FROM memberships"), await history_entries(sql)) == before
 
 
 @pytest.mark.parametrize("column", ["user_id", "segment_id"])
@@ -343,7 +343,7 @@ async def test_not_even_the_owner_can_move_a_membership_to_another_user_or_segme
     await make_segment(sql, "A")
     await make_segment(sql, "B")
     await make_users(sql, 8)
-    await join(sql, 7, 1)
+    await add_membership(sql, 7, 1)
     with pytest.raises(
         asyncpg.IntegrityConstraintViolationError, match="history would not be true"
     ):
@@ -355,7 +355,7 @@ async def test_a_large_change_takes_no_time_after_a_small_one_made_the_plan(
     sql: Sql, service: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await fill(sql, segment_id, 20_000)
+    await add_members(sql, segment_id, 20_000)
     await service.execute("SET statement_timeout = '10s'")
     for user_ids in ([1], [1, 2], list(range(1, 20_001))):
         await service.execute(
@@ -379,13 +379,13 @@ async def test_a_large_change_takes_no_time_after_a_small_one_made_the_plan(
         """
     )
     assert await sql.fetchval("SELECT count(*) FROM history") == 60_000
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
-    await join(sql, 1, segment_id)
-    await join(sql, 2, segment_id, ends_in=-HOUR)
+    await add_membership(sql, 1, segment_id)
+    await add_membership(sql, 2, segment_id, ends_in=-HOUR)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await service.execute(
             "UPDATE memberships SET updated_at = clock_timestamp(), actor = 'ada'"
@@ -406,13 +406,13 @@ async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: S
     ],
 )
 async def test_truncate_is_refused_even_to_the_owner(sql: Sql, owner: Sql, statement: str) -> None:
-    await join(sql, 7, await make_segment(sql, "A"))
+    await add_membership(sql, 7, await make_segment(sql, "A"))
     for connection in (owner, sql):
         with pytest.raises(
             (asyncpg.IntegrityConstraintViolationError, asyncpg.WrongObjectTypeError)
         ):
             await connection.execute(statement)
-    assert len(await recorded(sql)) == 1
+    assert len(await history_entries(sql)) == 1
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 1
 
 
@@ -475,7 +475,7 @@ ROW = "(1, now(), 1, 'JOINED', 1, 'MANUAL', NULL, now())"
     ],
 )
 async def test_the_services_role_is_refused(sql: Sql, service: Sql, statement: str) -> None:
-    await join(sql, 7, await make_segment(sql, "A"))
+    await add_membership(sql, 7, await make_segment(sql, "A"))
     before = await sql.fetch("SELECT * FROM history")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute(statement)
@@ -546,12 +546,12 @@ async def test_the_triggers_write_the_real_history_whatever_the_session_calls_hi
         AT,
     )
     await service.execute("DELETE FROM memberships")
-    assert [(e.operation, e.cause) for e in await recorded(sql, 7)] == [
+    assert [(e.operation, e.cause) for e in await history_entries(sql, 7)] == [
         ("JOINED", "MANUAL"),
         ("LEFT", "MANUAL"),
     ]
     assert await service.fetchval("SELECT count(*) FROM pg_temp.history") == 0
-    assert (await recorded(sql, 7))[1].at > AT
+    assert (await history_entries(sql, 7))[1].at > AT
 
 
 async def test_partitions_are_made_in_public_whatever_the_sessions_search_path(
@@ -583,7 +583,7 @@ async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
     await make_users(sql, *moments)
     for user_id, at in moments.items():
         await service.fetchval(JOIN, user_id, segment_id, at, None, "MANUAL", None)
-    before = await recorded(sql)
+    before = await history_entries(sql)
     where = "SELECT user_id, tableoid::regclass::text FROM history ORDER BY user_id"
     assert {row[1] for row in await sql.fetch(where)} == {"history_default"}
     assert await service.fetchval("SELECT make_history_partitions('2034-04-30', 1)") == 1
@@ -593,7 +593,7 @@ async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
         (3, "history_2034_04"),
         (4, "history_default"),
     ]
-    assert await recorded(sql) == before
+    assert await history_entries(sql) == before
 
 
 @pytest.mark.parametrize(

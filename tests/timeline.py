@@ -1,4 +1,4 @@
-"""Rows that tests put in by SQL, back-dated where time must have passed: rows move, not clocks."""
+"""Back-dated rows of users, segments and memberships. Tests move rows into the past, not clocks."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -24,14 +24,14 @@ class Entry(NamedTuple):
     actor: str | None
 
 
-async def clock(sql: Sql) -> datetime:
-    """The database's clock."""
+async def database_now(sql: Sql) -> datetime:
+    """Return the database's current time."""
     moment: datetime = await sql.fetchval("SELECT clock_timestamp()")
     return moment
 
 
 async def make_segment(sql: Sql, slug: str) -> int:
-    """A segment made a day ago, with nobody in it; its number."""
+    """Store an empty segment that was created a day ago, and return its id."""
     number: int = await sql.fetchval(
         """
         INSERT INTO segments (slug, created_at, updated_at)
@@ -44,7 +44,7 @@ async def make_segment(sql: Sql, slug: str) -> int:
 
 
 async def make_users(sql: Sql, *user_ids: int) -> None:
-    """Users stored a day ago; those who are stored already stay."""
+    """Store users that were created a day ago; existing users stay as they are."""
     await sql.execute(
         """
         INSERT INTO users (id, created_at)
@@ -55,7 +55,7 @@ async def make_users(sql: Sql, *user_ids: int) -> None:
     )
 
 
-async def join(
+async def add_membership(
     sql: Sql,
     user_id: int,
     segment_id: int,
@@ -63,7 +63,7 @@ async def join(
     joined_ago: timedelta = 2 * HOUR,
     ends_in: timedelta | None = None,
 ) -> asyncpg.Record:
-    """A membership; a negative `ends_in` is an end that has passed."""
+    """Store a membership; a negative `ends_in` makes one that has expired."""
     await make_users(sql, user_id)
     row = await sql.fetchrow(
         """
@@ -81,8 +81,8 @@ async def join(
     return row
 
 
-async def fill(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 1) -> None:
-    """Many members at once, who joined an hour ago and do not leave by themselves."""
+async def add_members(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 1) -> None:
+    """Store many members who joined an hour ago and whose memberships do not expire."""
     await sql.execute(
         """
         INSERT INTO users (id, created_at)
@@ -109,7 +109,7 @@ async def fill(sql: Sql, segment_id: int, members: int, *, first_user_id: int = 
 async def mark_deleted(
     sql: Sql, segment_id: int, *, ago: timedelta = timedelta(0), by: str | None = None
 ) -> datetime:
-    """Delete a segment as the service does, but so long ago; the moment."""
+    """Delete a segment as the service does, but `ago` in the past, and return the moment."""
     at: datetime = await sql.fetchval(
         """
         UPDATE segments SET deleted_at = clock_timestamp() - $2::interval, deleted_by = $3
@@ -122,8 +122,8 @@ async def mark_deleted(
     return at
 
 
-async def recorded(sql: Sql, user_id: int | None = None) -> list[Entry]:
-    """What history has recorded, of one user or of all, by moment."""
+async def history_entries(sql: Sql, user_id: int | None = None) -> list[Entry]:
+    """Return the recorded history of one user or of all, ordered by time."""
     rows = await sql.fetch(
         """
         SELECT at, operation::text, user_id, segment_id, membership_id, cause::text, actor
@@ -135,10 +135,10 @@ async def recorded(sql: Sql, user_id: int | None = None) -> list[Entry]:
     return [Entry(*row) for row in rows]
 
 
-async def lies_of_history(sql: Sql) -> dict[str, list[asyncpg.Record]]:
-    """Everything that history and memberships contradict each other in; empty where they agree.
+async def history_inconsistencies(sql: Sql) -> dict[str, list[asyncpg.Record]]:
+    """Return every contradiction between history and memberships, by kind; empty if they agree.
 
-    Holds whether or not the leaves of what has ended are recorded yet.
+    The leaves of ended memberships may be recorded or not.
     """
     checks = {
         "moments of a user and segment do not strictly increase, or joins and leaves alternate": """
@@ -175,5 +175,5 @@ async def lies_of_history(sql: Sql) -> dict[str, list[asyncpg.Record]]:
             WHERE h.cause = 'SEGMENT_DELETED' AND h.at IS DISTINCT FROM s.deleted_at
         """,
     }
-    found = {name: list(await sql.fetch(statement)) for name, statement in checks.items()}
-    return {name: rows for name, rows in found.items() if rows}
+    inconsistencies = {name: list(await sql.fetch(statement)) for name, statement in checks.items()}
+    return {name: rows for name, rows in inconsistencies.items() if rows}

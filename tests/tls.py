@@ -1,4 +1,4 @@
-"""A PostgreSQL that takes nothing but TLS, and the service only with a client certificate."""
+"""A PostgreSQL that accepts TLS only, and the service role only with a client certificate."""
 
 import shutil
 import signal
@@ -31,9 +31,9 @@ hostssl all {OWNER}    127.0.0.1/32 scram-sha-256
 
 @dataclass(frozen=True)
 class TlsPostgres:
-    """The server, with its certificate's authority, another authority, and a client's certificate.
+    """A PostgreSQL with a certificate authority, an unrelated authority, and a client certificate.
 
-    The server's certificate is that of `localhost`, not of 127.0.0.1.
+    The server's certificate is valid for `localhost` and not for 127.0.0.1.
     """
 
     folder: Path
@@ -49,14 +49,14 @@ class TlsPostgres:
         return f"postgresql://{login}@{host}:{self.port}/segmentql?{query}"
 
     def service_url(self, host: str = "localhost", **parameters: str) -> str:
-        """The service's URL, with its client certificate."""
+        """Return the service's URL with its client certificate."""
         files = {"sslcert": self.file("client.crt"), "sslkey": self.file("client.key")}
         return self.url(self.service_login, host, **files, **parameters)
 
 
 @asynccontextmanager
 async def tls_postgres() -> AsyncIterator[TlsPostgres]:
-    """Run the server until the exit; it takes some two seconds to make.
+    """Run the server until the exit; creating it takes about two seconds.
 
     The test is skipped if this machine has no PostgreSQL that was built with TLS.
     """
@@ -127,7 +127,7 @@ async def _server(folder: Path) -> AsyncIterator[TlsPostgres]:
 
 
 def programs() -> Path:
-    """The folder of a PostgreSQL that was built with TLS, which the one from PyPI was not."""
+    """Return the folder of a PostgreSQL built with TLS; the one from PyPI has none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("no PostgreSQL with TLS in /usr/lib/postgresql: apt-get install postgresql")

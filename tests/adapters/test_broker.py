@@ -19,7 +19,7 @@ from segmentql.adapters import broker as module
 from segmentql.adapters.broker import CHANNEL, WaitingBroker, WorkQueue
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Sql, hanging, until
+from tests.conftest import Sql, suspended, until
 
 QUEUE = "waiting"
 NEVER = 600.0
@@ -204,7 +204,7 @@ async def test_a_subscription_that_does_not_answer_is_renewed(
     monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "PING_SECONDS", 0.3)
     async with working(settings) as running:
-        with hanging(servers.redis):
+        with suspended(servers.redis):
             await until(lambda: _is_not(running.is_subscribed))
         await until(running.is_subscribed)
         send(1)
@@ -224,7 +224,7 @@ async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwar
         send(1, delay_seconds=0.5)
         send(2, delay_seconds=2)
         await until(running.has_fetched_delayed)
-        with hanging(servers.redis):
+        with suspended(servers.redis):
             await asyncio.sleep(1.5)
         await until(lambda: running.has_done(1))
         await until(lambda: running.has_done(2))

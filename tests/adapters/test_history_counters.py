@@ -13,7 +13,7 @@ from segmentql.memberships.service import update_user_segments
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.tables import Cause
 from segmentql.users.service import delete_user
-from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
+from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, create_user, make_segments
 from tests.rollouts.helpers import store_users
@@ -42,11 +42,11 @@ async def test_they_are_what_history_took_by_operation_and_cause(
 ) -> None:
     await store_users(sql, 40)
     await make_segments(api, "hand", "gone", "ttl")
-    await put_in(sql, 1, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 2, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 1, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 2, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
     for user_id in (3, 4, 5):
-        await put_in(sql, user_id, "gone", joined_at=NOON)
-    await put_in(sql, 6, "gone", joined_at=NOON, expires_at=NOON + HOUR)
+        await insert_membership(sql, user_id, "gone", joined_at=NOON)
+    await insert_membership(sql, 6, "gone", joined_at=NOON, expires_at=NOON + HOUR)
     history, metrics = await in_history(sql), counted()
 
     async def change(user_id: int, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from segmentql import metrics
 from segmentql.adapters.rate_limiter import BLOCKS_PER_SECOND, PREFIX, RateLimiter
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Sql, hanging, until
+from tests.conftest import Sql, suspended, until
 
 RATE = 200
 BLOCK = RATE // BLOCKS_PER_SECOND
@@ -138,7 +138,7 @@ async def test_while_redis_hangs_nobody_waits(
     make_rates: Callable[[], RateLimiter], servers: LocalServers
 ) -> None:
     rate_limiter, caller = make_rates(), next(callers)
-    with hanging(servers.redis):
+    with suspended(servers.redis):
         longest = 0.0
         taken = 0
         began = time.monotonic()

@@ -14,7 +14,7 @@ from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import PART_BYTES, Storage
 from segmentql.settings import Settings
 from tests.conftest import until
-from tests.files import DAY, NAME, content, got, keys_of, pieces, stored
+from tests.files import DAY, NAME, chunks, http_get, object_keys, sample_bytes, upload_file
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 20 * 1024 * 1024, 3 * PART_BYTES],
 )
 async def test_a_file_comes_out_as_it_went_in(storage: Storage, key: str, size_bytes: int) -> None:
-    data = content(size_bytes)
-    assert await storage.upload(key, pieces(data), content_type="text/csv") == size_bytes
+    data = sample_bytes(size_bytes)
+    assert await storage.upload(key, chunks(data), content_type="text/csv") == size_bytes
     link = await storage.download_url(key, seconds=DAY, file_name=NAME)
-    response = await got(link)
+    response = await http_get(link)
     assert response.status_code == 200
     assert response.content == data
     assert response.headers["content-disposition"] == f'attachment; filename="{NAME}"'
@@ -39,18 +39,18 @@ async def test_a_file_comes_out_as_it_went_in(storage: Storage, key: str, size_b
 async def test_pieces_may_be_larger_than_parts(
     storage: Storage, key: str, piece_bytes: int
 ) -> None:
-    data = content(20 * 1024 * 1024)
-    await storage.upload(key, pieces(data, piece_bytes), content_type="text/csv")
+    data = sample_bytes(20 * 1024 * 1024)
+    await storage.upload(key, chunks(data, piece_bytes), content_type="text/csv")
     link = await storage.download_url(key, seconds=DAY, file_name=NAME)
-    assert (await got(link)).content == data
+    assert (await http_get(link)).content == data
 
 
 async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) -> None:
-    link = await stored(storage, key, b"first\n")
-    await stored(storage, key, content(PART_BYTES + 1))
-    assert (await got(link)).content == content(PART_BYTES + 1)
-    await stored(storage, key, b"third\n")
-    assert (await got(link)).content == b"third\n"
+    link = await upload_file(storage, key, b"first\n")
+    await upload_file(storage, key, sample_bytes(PART_BYTES + 1))
+    assert (await http_get(link)).content == sample_bytes(PART_BYTES + 1)
+    await upload_file(storage, key, b"third\n")
+    assert (await http_get(link)).content == b"third\n"
 
 
 async def test_a_file_is_of_its_type_and_its_parts_are_bytes(
@@ -72,7 +72,7 @@ async def test_a_file_is_of_its_type_and_its_parts_are_bytes(
     await ours.close()
     assert sent == [b"binary/octet-stream"]
 
-    await storage.upload(key, pieces(content(PART_BYTES + 1)), content_type="text/csv")
+    await storage.upload(key, chunks(sample_bytes(PART_BYTES + 1)), content_type="text/csv")
     assert (await s3.head_object(Bucket=settings.s3_bucket, Key=key))["ContentType"] == "text/csv"
 
 
@@ -85,11 +85,11 @@ async def test_less_than_a_part_is_kept_back_and_nothing_is_visible_before_the_e
 
     async def source() -> AsyncIterator[bytes]:
         given = 0
-        async for piece in pieces(content(40 * 1024 * 1024), piece_bytes):
+        async for piece in chunks(sample_bytes(40 * 1024 * 1024), piece_bytes):
             yield piece
             given += len(piece)
             behind.append(given - await stored_bytes())
-            assert key not in await keys_of(s3, settings)
+            assert key not in await object_keys(s3, settings)
 
     async def stored_bytes() -> int:
         found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
@@ -103,22 +103,22 @@ async def test_less_than_a_part_is_kept_back_and_nothing_is_visible_before_the_e
 
     assert await storage.upload(key, source(), content_type="text/csv") == 40 * 1024 * 1024
     assert max(behind) < PART_BYTES
-    assert key in await keys_of(s3, settings)
+    assert key in await object_keys(s3, settings)
 
 
 async def test_many_files_at_once(storage: Storage, key: str) -> None:
     async def one(number: int) -> None:
-        data = content(PART_BYTES + number if number % 10 == 0 else number)
-        response = await got(await stored(storage, f"{key}/{number}", data))
+        data = sample_bytes(PART_BYTES + number if number % 10 == 0 else number)
+        response = await http_get(await upload_file(storage, f"{key}/{number}", data))
         assert response.content == data
 
     await asyncio.gather(*(one(number) for number in range(30)))
 
 
 async def test_a_key_without_a_signature_is_refused(storage: Storage, key: str) -> None:
-    link = await stored(storage, key)
-    assert (await got(link)).status_code == 200
-    assert (await got(link.partition("?")[0])).status_code == 403
+    link = await upload_file(storage, key)
+    assert (await http_get(link)).status_code == 200
+    assert (await http_get(link.partition("?")[0])).status_code == 403
 
 
 VALUES = re.compile(
@@ -129,7 +129,7 @@ VALUES = re.compile(
 
 
 async def test_a_link_with_one_character_changed_is_refused(storage: Storage, key: str) -> None:
-    link = await stored(storage, key)
+    link = await upload_file(storage, key)
     places = [
         place
         for value in VALUES.finditer(link)
@@ -150,12 +150,12 @@ def _another(character: str) -> str:
 
 @pytest.mark.slow
 async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> None:
-    await stored(storage, key)
+    await upload_file(storage, key)
     link = await storage.download_url(key, seconds=5, file_name=NAME)
-    assert (await got(link)).status_code == 200
+    assert (await http_get(link)).status_code == 200
 
     async def ended() -> bool:
-        return (await got(link)).status_code == 403
+        return (await http_get(link)).status_code == 403
 
     await until(ended)
 
@@ -163,15 +163,15 @@ async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> Non
 async def test_a_link_is_signed_for_the_public_endpoint_and_for_no_other(
     settings: Settings, storage: Storage, key: str
 ) -> None:
-    await stored(storage, key)
+    await upload_file(storage, key)
     ours = settings.store.endpoint_url
     public = ours.replace("127.0.0.1", "localhost")
     outside = Storage(settings.model_copy(update={"s3_public_endpoint_url": public}))
     link = await outside.download_url(key, seconds=DAY, file_name=NAME)
     await outside.close()
     assert link.startswith(f"{public}/")
-    assert (await got(link)).status_code == 200
-    assert (await got(link.replace(public, ours))).status_code == 403
+    assert (await http_get(link)).status_code == 200
+    assert (await http_get(link.replace(public, ours))).status_code == 403
 
 
 async def test_a_link_is_made_without_asking_anybody(settings: Settings, key: str) -> None:
@@ -189,10 +189,10 @@ async def test_deleted_files_are_gone_and_what_is_not_there_is_no_error(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
     names = [f"{key}/{number}" for number in range(20)]
-    links = [await stored(storage, name) for name in names]
+    links = [await upload_file(storage, name) for name in names]
     await storage.delete([*names[:19], f"{key}/none"])
-    assert {name for name in await keys_of(s3, settings) if name.startswith(key)} == {names[19]}
-    assert (await got(links[0])).status_code == 404
+    assert {name for name in await object_keys(s3, settings) if name.startswith(key)} == {names[19]}
+    assert (await http_get(links[0])).status_code == 404
     await storage.delete(names)
     await storage.delete([])
-    assert (await got(links[19])).status_code == 404
+    assert (await http_get(links[19])).status_code == 404

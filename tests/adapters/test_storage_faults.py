@@ -12,8 +12,8 @@ from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import hanging, until
-from tests.files import content, got, keys_of, pieces, stored, uploads_of
+from tests.conftest import suspended, until
+from tests.files import chunks, http_get, object_keys, pending_uploads, sample_bytes, upload_file
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow  # the tests wait for timeouts and stop the store
 
 SMALL = b"a,b\n1,2\n"
-LARGE = content(2 * PART_BYTES + 1)
+LARGE = sample_bytes(2 * PART_BYTES + 1)
 QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
 
 
@@ -61,8 +61,8 @@ async def test_what_the_settings_get_wrong_is_said_so_that_a_person_understands(
     changes, error, reason = WRONG[wrong]
     astray = Storage(settings.model_copy(update=changes), QUICK)
     for call in (
-        astray.upload(key, pieces(SMALL), content_type="text/csv"),
-        astray.upload(key, pieces(LARGE), content_type="text/csv"),
+        astray.upload(key, chunks(SMALL), content_type="text/csv"),
+        astray.upload(key, chunks(LARGE), content_type="text/csv"),
         astray.delete([key]),
         astray.abort_stale_uploads(older_than_seconds=0),
         astray.check(),
@@ -102,15 +102,15 @@ async def test_what_answers_there_may_be_no_store(
 async def test_a_store_that_was_killed_is_found_again_with_its_files(
     servers: LocalServers, settings: Settings, storage: Storage, key: str
 ) -> None:
-    link = await stored(storage, key, LARGE)
+    link = await upload_file(storage, key, LARGE)
     await servers.store.kill()
     assert not await storage.ping()
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
-        await storage.upload(f"{key}/2", pieces(SMALL), content_type="text/csv")
+        await storage.upload(f"{key}/2", chunks(SMALL), content_type="text/csv")
     await servers.store.start()
     assert await storage.ping()
-    assert (await got(link)).content == LARGE
-    assert (await got(await stored(storage, f"{key}/2", SMALL))).content == SMALL
+    assert (await http_get(link)).content == LARGE
+    assert (await http_get(await upload_file(storage, f"{key}/2", SMALL))).content == SMALL
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
@@ -119,9 +119,9 @@ async def test_a_store_that_hangs_is_not_waited_for_forever(
 ) -> None:
     impatient = Storage(settings, QUICK)
     await impatient.check()
-    with hanging(servers.store):
+    with suspended(servers.store):
         with pytest.raises(StoreUnavailable, match="does not answer in time"):
-            await impatient.upload(key, pieces(data), content_type="text/csv")
+            await impatient.upload(key, chunks(data), content_type="text/csv")
         assert not await impatient.ping(seconds=0.1)
     await impatient.close()
 
@@ -133,15 +133,15 @@ async def test_a_store_that_stops_reading_a_part_is_not_waited_for_forever(
 
     async def source() -> AsyncGenerator[bytes]:
         yield LARGE[:PART_BYTES]
-        with hanging(servers.store):
+        with suspended(servers.store):
             yield LARGE[PART_BYTES:]
 
-    chunks = source()
+    unfinished = source()
     with pytest.raises(StoreUnavailable, match="does not answer in time"):
-        await impatient.upload(key, chunks, content_type="text/csv")
-    await chunks.aclose()
+        await impatient.upload(key, unfinished, content_type="text/csv")
+    await unfinished.aclose()
     await impatient.abort_stale_uploads(older_than_seconds=0)
-    assert key not in await keys_of(s3, settings)
+    assert key not in await object_keys(s3, settings)
     await impatient.close()
 
 
@@ -159,8 +159,8 @@ async def test_a_source_that_fails_leaves_nothing(
 
     with pytest.raises(SourceFailedError):
         await storage.upload(key, source(), content_type="text/csv")
-    assert key not in await keys_of(s3, settings)
-    assert await uploads_of(s3, settings) == []
+    assert key not in await object_keys(s3, settings)
+    assert await pending_uploads(s3, settings) == []
 
 
 async def test_a_part_that_is_refused_half_way_leaves_nothing(
@@ -177,8 +177,8 @@ async def test_a_part_that_is_refused_half_way_leaves_nothing(
 
     with pytest.raises(StoreUnavailable, match="NoSuchUpload"):
         await storage.upload(key, source(), content_type="text/csv")
-    assert key not in await keys_of(s3, settings)
-    assert await uploads_of(s3, settings) == []
+    assert key not in await object_keys(s3, settings)
+    assert await pending_uploads(s3, settings) == []
 
 
 async def test_a_cancelled_upload_leaves_nothing(
@@ -193,12 +193,12 @@ async def test_a_cancelled_upload_leaves_nothing(
 
     upload = asyncio.create_task(storage.upload(key, source(), content_type="text/csv"))
     await under_way.wait()
-    assert await uploads_of(s3, settings) == [key]
+    assert await pending_uploads(s3, settings) == [key]
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await upload
-    assert key not in await keys_of(s3, settings)
-    assert await uploads_of(s3, settings) == []
+    assert key not in await object_keys(s3, settings)
+    assert await pending_uploads(s3, settings) == []
 
 
 async def test_an_upload_cancelled_at_whatever_moment_leaves_nothing_or_all(
@@ -208,11 +208,11 @@ async def test_an_upload_cancelled_at_whatever_moment_leaves_nothing_or_all(
     for milliseconds in range(1, 200, 8):
         with suppress(TimeoutError):
             async with asyncio.timeout(milliseconds / 1000):
-                await storage.upload(key, pieces(LARGE), content_type="text/csv")
-        assert await uploads_of(s3, settings) == []
-        if key in await keys_of(s3, settings):
+                await storage.upload(key, chunks(LARGE), content_type="text/csv")
+        assert await pending_uploads(s3, settings) == []
+        if key in await object_keys(s3, settings):
             link = await storage.download_url(key, seconds=60, file_name="x.csv")
-            assert (await got(link)).content == LARGE
+            assert (await http_get(link)).content == LARGE
             await storage.delete([key])
 
 
@@ -233,7 +233,7 @@ async def test_an_upload_cancelled_while_it_begins_leaves_nothing(
         upload.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upload
-        assert await uploads_of(s3, settings) == []
+        assert await pending_uploads(s3, settings) == []
 
 
 async def test_a_second_cancellation_does_not_keep_it_from_being_taken_back(
@@ -255,7 +255,7 @@ async def test_a_second_cancellation_does_not_keep_it_from_being_taken_back(
         await upload
 
     async def taken_back() -> bool:
-        return await uploads_of(s3, settings) == []
+        return await pending_uploads(s3, settings) == []
 
     await until(taken_back)
 
@@ -273,14 +273,14 @@ async def test_what_a_killed_process_left_is_taken_back_once_it_is_old(
             Body=LARGE[:PART_BYTES],
         )
     assert await storage.abort_stale_uploads(older_than_seconds=3600) == 0
-    assert len(await uploads_of(s3, settings)) == 3
+    assert len(await pending_uploads(s3, settings)) == 3
 
     taken_back = 0
 
     async def all_old() -> bool:
         nonlocal taken_back
         taken_back += await storage.abort_stale_uploads(older_than_seconds=1)
-        return await uploads_of(s3, settings) == []
+        return await pending_uploads(s3, settings) == []
 
     await until(all_old)
     assert taken_back == 3
@@ -295,7 +295,7 @@ async def test_more_old_uploads_than_a_page_holds_are_taken_back(
         await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
     # Those of this very second too.
     assert await storage.abort_stale_uploads(older_than_seconds=-60) == uploads
-    assert await uploads_of(s3, settings) == []
+    assert await pending_uploads(s3, settings) == []
 
 
 async def test_whether_it_answers_is_said_without_raising(settings: Settings) -> None:

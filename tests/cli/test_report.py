@@ -17,7 +17,7 @@ from segmentql.adapters.database import Database
 from segmentql.reports.csv_export import Csv
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
-from tests.back_dating import was_in
+from tests.back_dating import insert_past_membership
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
 from tests.operations import make_segments
 
@@ -75,7 +75,9 @@ async def history(api: Api, sql: Sql) -> None:
     await make_segments(api, "a")
     for user_id in range(1, 10):
         await sql.execute("INSERT INTO users VALUES ($1, $2)", user_id, MARCH)
-        await was_in(sql, user_id, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+        await insert_past_membership(
+            sql, user_id, "a", joined_at=MARCH, left_at=MARCH.replace(day=2)
+        )
 
 
 @pytest.fixture

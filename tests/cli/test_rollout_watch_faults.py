@@ -7,7 +7,7 @@ import pytest
 from segmentql.settings import Settings
 from tests.cli.rollout_watch_process import PeriodicCheck, create_rollout, set_progress
 from tests.conftest import Api, Sql, until
-from tests.network_cut import Line
+from tests.network_cut import NetworkLink
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command and stops a server
 
@@ -17,14 +17,14 @@ async def test_continues_after_the_database_was_unreachable(
 ) -> None:
     await create_rollout(api, percent=10)
     async with (
-        Line(settings.database_url).open() as line,
+        NetworkLink(settings.database_url).open() as line,
         watch("A", SEGMENTQL_DATABASE_URL=line.url) as watcher,
     ):
         await watcher.wait_for_lines(1)
         line.cut()
-        await until(functools.partial(line.has_been_tried, line.tries + 10))
+        await until(functools.partial(line.was_attempted, line.attempts + 10))
         await set_progress(sql, 50, 100)
-        line.mend()
+        line.restore()
         await watcher.wait_for_lines(2)
         assert watcher.process.returncode is None
     assert watcher.lines[1:] == ["50 %: 50 of 100 users processed"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from tests.operations import moment
+from tests.operations import parse_timestamp
 
 PAGE_ENTRIES = 100
 """Of history, in an answer: more than there can be new in one."""
@@ -80,8 +80,11 @@ class Person:
         change, outcome = self.unseen or (NOTHING, Outcome.DONE)
         shown = {
             node["segment"]["slug"]: (
-                Stay(moment(node["joinedAt"]), node["expiresAt"] and moment(node["expiresAt"])),
-                moment(node["updatedAt"]),
+                Stay(
+                    parse_timestamp(node["joinedAt"]),
+                    node["expiresAt"] and parse_timestamp(node["expiresAt"]),
+                ),
+                parse_timestamp(node["updatedAt"]),
             )
             for node in user["memberships"]
         }
@@ -126,7 +129,12 @@ class Person:
 
     def _new_entries(self, nodes: Sequence[Mapping[str, Any]]) -> list[Entry]:
         page = [
-            Entry(moment(node["at"]), node["segment"]["slug"], node["operation"], node["cause"])
+            Entry(
+                parse_timestamp(node["at"]),
+                node["segment"]["slug"],
+                node["operation"],
+                node["cause"],
+            )
             for node in nodes
         ]
         assert len(page) == len(set(page)), f"{self.number}: shown twice in {page}"

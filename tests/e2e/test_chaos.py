@@ -36,7 +36,7 @@ from tests.e2e.chaos_client import (
 )
 from tests.e2e.chaos_model import Entry, Person
 from tests.e2e.up import Up, running
-from tests.timeline import lies_of_history
+from tests.timeline import history_inconsistencies
 
 pytestmark = [
     pytest.mark.e2e,
@@ -205,7 +205,7 @@ async def nothing_is_due(sql: Sql) -> bool:
 
 async def database_agrees(sql: Sql, people: list[Person]) -> None:
     """Compare what the clients know with all there is."""
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     history: dict[int, list[Entry]] = {}
     for number, *entry in await sql.fetch(
         """

@@ -17,7 +17,7 @@ from tests.e2e.conftest import Serving
 from tests.fuzz.request_strategies import requests
 from tests.fuzz.requests import CORPUS, Sent, read
 from tests.fuzz.response_checks import Judge
-from tests.sample_data import STORED
+from tests.sample_data import SAMPLE_DATA
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
@@ -67,7 +67,7 @@ async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving
         judge = Judge(client, sql)
         for _ in range(ROUNDS):
             await empty_tables(sql)
-            await sql.execute(STORED)
+            await sql.execute(SAMPLE_DATA)
             judge.forget()
             for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):
                 await judge.send(sent)

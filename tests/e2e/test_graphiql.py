@@ -20,7 +20,7 @@ from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import RunServe, Serving
 from tests.keys.clients import bearer, make_key
 from tests.rollouts.helpers import store_users
-from tests.timeline import join, make_segment
+from tests.timeline import add_membership, make_segment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -196,7 +196,9 @@ async def test_the_tabs_of_rollouts_tell_the_analysts_story(
 async def test_the_tab_of_reports_gives_a_link_that_the_browser_downloads(
     serve: Serving, browser: Browser, run_worker: RunWorker, storage: Storage, sql: Sql
 ) -> None:
-    await join(sql, 1, await make_segment(sql, "AVITO_NEW_SEARCH"), joined_ago=timedelta(0))
+    await add_membership(
+        sql, 1, await make_segment(sql, "AVITO_NEW_SEARCH"), joined_ago=timedelta(0)
+    )
     ((at,),) = await sql.fetch("SELECT at FROM history")
     expected = (
         "user_id,segment_slug,operation,executed_at\n"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.e2e.conftest import Serving
-from tests.operations import moment
+from tests.operations import parse_timestamp
 from tests.rollouts.helpers import expected_sample, history_counts, joins_on_insert, store_users
 from tests.rollouts.worker_helpers import (
     assert_members_are,
@@ -61,7 +61,10 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
                     ],
                 )
             start = max(
-                [moment((await read_rollout(api, slug))["stages"][0]["startsAt"]) for slug in PLANS]
+                [
+                    parse_timestamp((await read_rollout(api, slug))["stages"][0]["startsAt"])
+                    for slug in PLANS
+                ]
             )
             second = partial(at_second, sql, start)
             await until(partial(second, 5))
@@ -126,7 +129,7 @@ async def assert_told_truly(api: Api, sql: Sql, users: range, start: datetime) -
             at_first[segment_id] | met[segment_id]
         )
     second_stage = expected_sample(b, everybody, 20)
-    third = moment((await read_rollout(api, "B"))["stages"][2]["startsAt"])
+    third = parse_timestamp((await read_rollout(api, "B"))["stages"][2]["startsAt"])
     assert await in_at(sql, b, third) == second_stage | met[b]
     one = min(second_stage - at_first[b])
     past = "query($id: ID!, $at: DateTime!) { user(id: $id) { segments(asOf: $at) { slug } } }"

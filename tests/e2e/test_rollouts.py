@@ -32,7 +32,7 @@ from tests.rollouts.worker_helpers import (
     replace_rollout,
     worker_is_blocked,
 )
-from tests.timeline import fill, make_segment
+from tests.timeline import add_members, make_segment
 
 pytestmark = [
     pytest.mark.e2e,
@@ -195,7 +195,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
         sql = await asyncpg.connect(chaos.url)
         await store_users(sql, len(USERS))
         assert await make_segment(sql, "by-hand") == BY_HAND
-        await fill(sql, BY_HAND, 1_000)
+        await add_members(sql, BY_HAND, 1_000)
         assert await make_segment(sql, "A") == ROLLED_OUT
         untouched = await sql.fetchval(UNTOUCHED, ROLLED_OUT)
         reader = Reader(http, min(twentieth))

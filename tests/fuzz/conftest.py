@@ -4,11 +4,11 @@ import pytest
 
 from tests.conftest import Api, Sql
 from tests.fuzz.response_checks import Judge
-from tests.sample_data import STORED
+from tests.sample_data import SAMPLE_DATA
 
 
 @pytest.fixture
 async def judge(api: Api, sql: Sql) -> Judge:
     """Looks at what requests do to the application, in this process, with something stored."""
-    await sql.execute(STORED)
+    await sql.execute(SAMPLE_DATA)
     return Judge(api.http, sql)

@@ -8,7 +8,7 @@ import httpx
 
 from tests.conftest import Sql
 from tests.fuzz.requests import Sent, keep
-from tests.keys.clients import state
+from tests.keys.clients import stored_rows
 
 REFUSALS = "refusals"
 """The alias under which a mutation that is made here asks for its payload's errors."""
@@ -50,14 +50,14 @@ class Judge:
             Harm: it did harm; it is in the corpus now.
         """
         if self._rows is None:
-            self._rows = await state(self._sql)
+            self._rows = await stored_rows(self._sql)
         self.sent += 1
         try:
             response = await self._client.request(
                 sent.method, sent.target, content=sent.body, headers=sent.encoded_headers
             )
             answer = self._judged(response)
-            before, self._rows = self._rows, await state(self._sql)
+            before, self._rows = self._rows, await stored_rows(self._sql)
             if is_refused(response.status_code, answer):
                 self.refused += 1
                 if self._rows != before:

@@ -11,14 +11,14 @@ from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
 from tests.conftest import Sql
-from tests.graphql.executor_helpers import context_of
-from tests.sample_data import STORED
+from tests.graphql.executor_helpers import make_context
+from tests.sample_data import SAMPLE_DATA
 
 
 @pytest.fixture
 async def context(database: Database, sql: Sql, settings: Settings) -> Context:
     """What is stored, a report on all users and a rollout."""
-    await sql.execute(STORED)
+    await sql.execute(SAMPLE_DATA)
     await sql.execute(
         """
         INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
@@ -29,4 +29,4 @@ async def context(database: Database, sql: Sql, settings: Settings) -> Context:
     await database.transaction(
         lambda session: start_rollout(session, segment_id=1, plan=plan, actor=None)
     )
-    return context_of(database, settings)
+    return make_context(database, settings)

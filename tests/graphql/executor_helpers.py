@@ -36,8 +36,8 @@ LIMITS = DocumentLimits(
     cost=1_000_000,
     response_bytes=100_000_000,
 )
-PLANNED = GraphQLExecutor(SCHEMA, LIMITS)
-PLAIN = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
+COMPILING_EXECUTOR = GraphQLExecutor(SCHEMA, LIMITS)
+PLAIN_EXECUTOR = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
 
 # For each argument: values that lead somewhere, and now and then one that is refused.
 ARGUMENTS = {
@@ -105,7 +105,7 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, cond
     return f"{name}{arguments}{condition} {draw(selections(below, depth - 1))}"
 
 
-def context_of(database: Database, settings: Settings) -> Context:
+def make_context(database: Database, settings: Settings) -> Context:
     loaders = LoaderRegistry(database, primary=True)
     return Context(
         database=database,
@@ -122,13 +122,13 @@ def context_of(database: Database, settings: Settings) -> Context:
     )
 
 
-async def answer(
+async def execute(
     engine: GraphQLExecutor, context: Context, query: str, **variables: Any
 ) -> ExecutionResponse:
     return await engine.answer(Request(query, variables), context, queries_only=False)
 
 
-def told(given: ExecutionResponse) -> tuple[bytes, list[bytes]]:
+def comparable_response(given: ExecutionResponse) -> tuple[bytes, list[bytes]]:
     """The data with its order of fields, and the errors, whose order is by chance."""
     errors = sorted(orjson.dumps(error) for error in given.body.get("errors", ()))
     return orjson.dumps(given.body.get("data")), errors

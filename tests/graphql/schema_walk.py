@@ -17,21 +17,21 @@ REQUIRED: Final = {
 """What is given for a required argument or input field: by its place, or else by its name."""
 
 
-def required(place: str, name: str) -> str:
+def required_value(place: str, name: str) -> str:
     """A value, as a literal of GraphQL."""
     return REQUIRED.get(f"{place}.{name}") or REQUIRED[name]
 
 
-def given(place: str, field: GraphQLField) -> list[str]:
+def required_arguments(place: str, field: GraphQLField) -> list[str]:
     """The required arguments of a field, with values."""
     return [
-        f"{name}: {required(place, name)}"
+        f"{name}: {required_value(place, name)}"
         for name, argument in field.args.items()
         if isinstance(argument.type, GraphQLNonNull)
     ]
 
 
-def ways() -> Iterator[tuple[GraphQLObjectType, list[str]]]:
+def object_type_paths() -> Iterator[tuple[GraphQLObjectType, list[str]]]:
     """Every object type that a query reaches, with the fields that lead to it."""
     assert CORE.query_type
     found: dict[str, list[str]] = {CORE.query_type.name: []}
@@ -42,16 +42,16 @@ def ways() -> Iterator[tuple[GraphQLObjectType, list[str]]]:
         for name, field in parent.fields.items():
             below = get_named_type(field.type)
             if isinstance(below, GraphQLObjectType) and below.name not in found:
-                step = with_arguments(name, given(f"{parent.name}.{name}", field))
+                step = with_arguments(name, required_arguments(f"{parent.name}.{name}", field))
                 found[below.name] = [*way, step]
                 waiting.append(below)
 
 
-def with_arguments(name: str, given: Sequence[str]) -> str:
-    return f"{name}({', '.join(given)})" if given else name
+def with_arguments(name: str, arguments: Sequence[str]) -> str:
+    return f"{name}({', '.join(arguments)})" if arguments else name
 
 
-def nested(fields: Sequence[str], selected: str) -> str:
+def nested_selection(fields: Sequence[str], selected: str) -> str:
     """The first field with the second below it, and so on; `selected` is below the last one."""
     for field in reversed(fields):
         selected = f"{field} {{ {selected} }}"

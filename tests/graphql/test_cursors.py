@@ -10,8 +10,8 @@ import pytest
 
 from segmentql.graphql.types.pagination import CURSOR_ALLOWED
 from tests.conftest import Api, Sql
-from tests.graphql.schema_walk import ways
-from tests.operations import change, make_segments
+from tests.graphql.schema_walk import object_type_paths
+from tests.operations import make_segments, update_user_segments
 
 MARCH = 'from: "2024-03-01T00:00:00Z"'
 FAR = 'to: "2100-01-01T00:00:00Z"'
@@ -84,9 +84,9 @@ async def three_of_each(api: Api, sql: Sql) -> None:
     """At least three nodes of each list."""
     await make_segments(api, "A", "AB", "AC")
     for user_id in (1, 2, 3):
-        await change(api, user_id, add=["A", "AB"])
-        await change(api, user_id, remove=["A"])
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A", "AB"])
+        await update_user_segments(api, user_id, remove=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     await sql.execute(
         """
         INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
@@ -131,7 +131,7 @@ def test_every_list_and_filter_of_the_schema_is_tested_here() -> None:
     """If this fails, add the new list, or the list with the new filter, to `LISTS`."""
     assert {
         f"{parent.name}.{name}": field.args.keys() - {"first", "after"}
-        for parent, _ in ways()
+        for parent, _ in object_type_paths()
         for name, field in parent.fields.items()
         if "after" in field.args
     } == FILTERED

@@ -14,7 +14,7 @@ from segmentql.errors import Unavailable
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, counted_statements, until
+from tests.conftest import Api, Sql, recorded_statements, until
 
 _STORED = text(
     """
@@ -95,7 +95,7 @@ def waiting(sql: Sql, number: int) -> Callable[[], Awaitable[bool]]:
 
 async def test_keys_asked_in_one_turn_are_one_statement(loaders: LoaderRegistry) -> None:
     loader = loaders.get(IsStored)
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         answers = await asyncio.gather(*(loader.load(str(key)) for key in range(15, 25)))
     assert answers == [True] * 6 + [False] * 4
     assert len(statements) == 1
@@ -142,7 +142,7 @@ async def test_a_key_asked_after_a_commit_does_not_join_a_statement_sent_before_
 
 async def test_more_keys_than_one_statement_takes_are_several(loaders: LoaderRegistry) -> None:
     loader = loaders.get(Few)
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         answers = await asyncio.gather(*(loader.load(str(key)) for key in range(1, 21)))
     assert answers == [True] * 20
     assert len(statements) == 7
@@ -159,7 +159,7 @@ async def test_statements_under_way_are_bounded_and_what_waits_makes_a_larger_ba
     for key in (3, 4, 5):
         wishes.append(loader.load(key))
     assert Held.under_way == [[1], [2]]
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         await held.execute("SELECT pg_advisory_unlock(1)")
         assert await asyncio.gather(*wishes) == [1, 2, 3, 4, 5]
     assert len(statements) == 1
@@ -255,7 +255,7 @@ async def test_many_keys_are_answered_in_their_order_and_with_repeats(
     loaders: LoaderRegistry,
 ) -> None:
     loader = loaders.get(IsStored)
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         async with asyncio.timeout(10):
             many, one, none = await asyncio.gather(
                 loader.load_many(["99", "1", "99", "2"]), loader.load("1"), loader.load_many([])
@@ -335,7 +335,7 @@ async def test_requests_that_come_while_others_are_read_share_one_statement(
     async def all_under_way() -> bool:
         return "segmentql_requests_in_flight 10.0" in (await api.http.get("/metrics")).text
 
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         async with sql.transaction():
             await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
             for number in range(1, Loader.max_concurrent_batches + 1):

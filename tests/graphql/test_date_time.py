@@ -1,7 +1,7 @@
 """The scalar DateTime, going out and coming in."""
 
 from segmentql.graphql.types.scalars import DATE_TIME_ALLOWED
-from tests.back_dating import NOON, contents, put_in
+from tests.back_dating import NOON, all_rows, insert_membership
 from tests.conftest import Api, Sql
 from tests.operations import UPDATE_USER_SEGMENTS, make_segments
 
@@ -57,14 +57,14 @@ FROM_NOON_ON = (
 
 async def test_goes_out_in_utc_with_six_digits_of_a_second_and_z(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON.replace(microsecond=50))
+    await insert_membership(sql, 7, "A", joined_at=NOON.replace(microsecond=50))
     (entry,) = (await api(HISTORY))["history"]["nodes"]
     assert entry == {"at": "2024-03-01T12:00:00.000050Z"}
 
 
 async def test_comes_in_with_any_offset(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON)
     for text, found in FROM_NOON_ON:
         in_variable = await api(HISTORY, **{"from": text})
         in_literal = await api(f'{{ history(from: "{text}") {{ nodes {{ at }} }} }}')
@@ -114,7 +114,7 @@ async def test_within_the_input_of_a_mutation_it_is_named_by_its_path_and_nothin
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     extensions = {
         "code": "BAD_REQUEST",
         "argument": "input.expiresAt",
@@ -135,7 +135,7 @@ async def test_within_the_input_of_a_mutation_it_is_named_by_its_path_and_nothin
     )
     for error in (in_variables, in_variable, in_literal):
         assert error["extensions"] == extensions
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_one_bad_moment_refuses_the_whole_document(api: Api, sql: Sql) -> None:

@@ -15,7 +15,7 @@ from segmentql.graphql.execution.document_cache import (
     PreparedDocument,
 )
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.test_http import post
 
@@ -212,7 +212,7 @@ HOSTILE = {
 async def test_hostile_documents_are_refused_soon_and_change_nothing(
     api: Api, sql: Sql, document: str
 ) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     began = time.monotonic()
     response = await post(api, orjson.dumps({"query": document}))
     assert response.status_code in {200, 413}
@@ -223,7 +223,7 @@ async def test_hostile_documents_are_refused_soon_and_change_nothing(
     elif document is not HOSTILE["fragments that double"]:
         assert list(body) == ["errors"]
     assert time.monotonic() - began < 10  # no figure: they would take minutes
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_deep_variables_are_no_fault(api: Api) -> None:

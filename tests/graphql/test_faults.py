@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.back_dating import HOUR, NOON, contents, delete_segment_at, put_in
-from tests.conftest import Api, Sql, hanging, serving, without_cost
-from tests.operations import UPDATE_USER_SEGMENTS, change, make_segments
+from tests.back_dating import HOUR, NOON, all_rows, delete_segment_at, insert_membership
+from tests.conftest import Api, Sql, serving, suspended, without_cost
+from tests.operations import UPDATE_USER_SEGMENTS, make_segments, update_user_segments
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ async def test_a_fault_in_a_query_is_masked_and_carries_the_requests_id(api: Api
 
 async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     async with table_lost(sql, "exclusions"):
         body = await ask(
             api, UPDATE_USER_SEGMENTS, "my-request", input={"userId": "7", "add": ["A"]}
@@ -77,12 +77,12 @@ async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql
     (error,) = body["errors"]
     assert error["message"] == "An internal error occurred."
     assert error["extensions"] == {"code": "INTERNAL", "requestId": "my-request"}
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_a_fault_below_a_list_voids_its_own_field_alone(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     async with table_lost(sql, "exclusions"):
         body = await ask(
             api,
@@ -153,10 +153,10 @@ async def test_what_is_due_but_not_recorded_is_told_by_cause(api: Api, sql: Sql)
     none = await metrics(api)
     assert (none[ttl], none[deleted]) == (0, 0)
     for user_id in (1, 2):
-        await put_in(sql, user_id, "A", expires_at=NOON + HOUR)
+        await insert_membership(sql, user_id, "A", expires_at=NOON + HOUR)
     for user_id in (1, 2, 3):
-        await put_in(sql, user_id, "GONE")
-    await change(api, 4, add=["A"], ttlSeconds=3600)
+        await insert_membership(sql, user_id, "GONE")
+    await update_user_segments(api, 4, add=["A"], ttlSeconds=3600)
     await delete_segment_at(sql, "GONE", NOON + HOUR)
     due = await metrics(api)
     assert (due[ttl], due[deleted]) == (2, 3)
@@ -205,7 +205,7 @@ async def test_ready_without_redis_but_degraded(settings: Settings, sql: Sql) ->
         assert response.status_code == 200
         assert response.json() == {"database": "ok", "redis": "degraded", "store": "ok"}
         await make_segments(api, "A")
-        payload = await change(api, 7, add=["A"], ttlSeconds=1)
+        payload = await update_user_segments(api, 7, add=["A"], ttlSeconds=1)
     assert payload["errors"] == []
 
 
@@ -220,7 +220,7 @@ async def test_ready_without_the_store_but_degraded(
         assert (response.status_code, response.json()) == (200, degraded)
         await make_segments(api, "A")
     async with serving(settings) as api:
-        with hanging(servers.store):
+        with suspended(servers.store):
             response = await api.http.get("/readyz")
         assert (response.status_code, response.json()) == (200, degraded)
         assert (await api.http.get("/readyz")).json()["store"] == "ok"

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import orjson
 
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, without_cost
 from tests.operations import create_user
 
@@ -211,7 +211,7 @@ async def test_a_get_may_ask_a_query(api: Api) -> None:
 
 
 async def test_a_get_must_not_change_anything(api: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for accept in (JSON, GRAPHQL_JSON):
         response = await api.http.get(
             "/graphql", params={"query": CREATE}, headers={"accept": accept}
@@ -219,7 +219,7 @@ async def test_a_get_must_not_change_anything(api: Api, sql: Sql) -> None:
         assert response.status_code == 405
         assert response.headers["allow"] == "POST"
         assert only_error(response)["extensions"] == {"code": "BAD_REQUEST"}
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_a_get_must_not_choose_a_mutation_beside_a_query(api: Api, sql: Sql) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segmentql.validators import SLUG_ALLOWED, USER_ID_ALLOWED, VERSION_ALLOWED
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS, GOOD_SLUGS
 from tests.operations import ERRORS, create_segment, create_user, make_segments, update_segment
@@ -66,7 +66,7 @@ async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
     api: Api, sql: Sql
 ) -> None:
     await create_user(api, id="1")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for user_id in BAD_USER_IDS:
         body = await api.body(QUERIES_OF_IDS, id=user_id)
         assert body["data"] == {
@@ -80,16 +80,16 @@ async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
             ("user", "BAD_REQUEST", "id", USER_ID_ALLOWED),
             ("usersById", "BAD_REQUEST", "ids.1", USER_ID_ALLOWED),
         ], ascii(user_id)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_what_is_no_user_id_is_refused_by_mutations(api: Api, sql: Sql) -> None:
     await create_user(api, id="1")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for user_id in BAD_USER_IDS:
         for payload in (await api(MUTATIONS_OF_IDS, id=user_id)).values():
             assert refused(payload) == [("INVALID_INPUT", ["id"], USER_ID_ALLOWED)], ascii(user_id)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_an_id_is_judged_alike_as_a_literal(api: Api) -> None:
@@ -141,7 +141,7 @@ async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
 ) -> None:
     await make_segments(api, "A")
     await create_user(api, id="1")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for slug in BAD_SLUGS:
         body = await api.body(QUERIES_OF_SLUGS, slug=slug)
         assert body["data"] == {
@@ -153,16 +153,16 @@ async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
             ("history", "BAD_REQUEST", "slug", SLUG_ALLOWED),
             ("user", "BAD_REQUEST", "slug", SLUG_ALLOWED),
         ], ascii(slug)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_what_is_no_slug_is_refused_by_mutations(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for slug in BAD_SLUGS:
         for payload in (await api(MUTATIONS_OF_SLUGS, slug=slug)).values():
             assert refused(payload) == [("INVALID_INPUT", ["slug"], SLUG_ALLOWED)], ascii(slug)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_every_form_of_a_slug_makes_a_segment(api: Api) -> None:
@@ -188,13 +188,13 @@ async def test_a_text_that_cannot_be_stored_is_refused(
     api: Api, sql: Sql, field: str, text: str, allowed: str
 ) -> None:
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for payload in (
         await create_segment(api, slug="B", **{field: text}),
         await update_segment(api, slug="A", **{field: text}),
     ):
         assert refused(payload) == [("INVALID_INPUT", [field], allowed)]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_the_longest_texts_are_stored_as_they_are(api: Api) -> None:
@@ -207,10 +207,10 @@ async def test_the_longest_texts_are_stored_as_they_are(api: Api) -> None:
 @pytest.mark.parametrize("version", [0, -1, -(2**31)])
 async def test_a_version_below_one_is_refused(api: Api, sql: Sql, version: int) -> None:
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     payload = await update_segment(api, slug="A", name="New", expectedVersion=version)
     assert refused(payload) == [("INVALID_INPUT", ["expectedVersion"], VERSION_ALLOWED)]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_everything_wrong_with_a_segment_is_told_at_once(api: Api, sql: Sql) -> None:

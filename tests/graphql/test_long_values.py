@@ -11,7 +11,7 @@ from segmentql.graphql.cost.document_limits import (
     MAX_QUERY_CHARACTERS,
 )
 from segmentql.graphql.types.errors import MAX_MESSAGE_CHARACTERS
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.test_http import post
 
@@ -70,7 +70,7 @@ def with_number(number: str) -> dict[str, str]:
 async def test_numbers_of_5000_digits_are_rejected_with_a_short_echo(
     api: Api, sql: Sql, kind: str
 ) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for number in ("9" * 5000, "-" + "9" * 4999, "0." + "1" * 4998, "1e" + "9" * 4998):
         error = await api.error(with_number(number)[kind])
         assert error["message"] == (
@@ -88,7 +88,7 @@ async def test_numbers_of_5000_digits_are_rejected_with_a_short_echo(
         assert {e["extensions"]["code"] for e in body.get("errors", ())} <= {"BAD_REQUEST"}
         assert "errors" in body or kind == "Float"  # then the payload says it
         assert PYTHONS_WORDS not in str(body)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e999", "1" * 400 + ".5"])

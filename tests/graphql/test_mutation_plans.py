@@ -17,15 +17,15 @@ from segmentql.graphql.execution.plans import MutationPlan, PlanFallback
 from segmentql.principal import Principal
 from segmentql.settings import Settings
 from segmentql.tables import Role
-from tests.conftest import Sql, counted_statements
+from tests.conftest import Sql, recorded_statements
 from tests.graphql.executor_helpers import (
+    COMPILING_EXECUTOR,
     CORE,
-    PLAIN,
-    PLANNED,
-    answer,
-    context_of,
+    PLAIN_EXECUTOR,
+    comparable_response,
+    execute,
+    make_context,
     selections,
-    told,
 )
 
 MUTATIONS: Final = CORE.mutation_type.fields  # type: ignore[union-attr]
@@ -89,10 +89,10 @@ async def test_random_changes_are_answered_as_by_graphql_core(
     asked: tuple[str, dict[str, Any]],
 ) -> None:
     document, given_input = asked
-    planned = await answer(PLANNED, context, document, input=given_input)
+    planned = await execute(COMPILING_EXECUTOR, context, document, input=given_input)
     context.database_error = None
-    plain = await answer(PLAIN, context, document, input=given_input)
-    assert told(planned) == told(plain)
+    plain = await execute(PLAIN_EXECUTOR, context, document, input=given_input)
+    assert comparable_response(planned) == comparable_response(plain)
     assert planned.executed == plain.executed
 
 
@@ -112,7 +112,9 @@ async def test_a_change_is_made_once_though_its_answer_has_an_error(
     context: Context,
     sql: Sql,
 ) -> None:
-    body = (await answer(PLANNED, context, ADD % "id history(first: 0) { nodes { id } }")).body
+    body = (
+        await execute(COMPILING_EXECUTOR, context, ADD % "id history(first: 0) { nodes { id } }")
+    ).body
     assert body["data"]["updateUserSegments"]["segmentsAdded"] == 1  # and not that all is there
     assert [error["path"] for error in body["errors"]] == [
         ["updateUserSegments", "user", "history"]
@@ -123,7 +125,9 @@ async def test_a_change_is_made_once_though_its_answer_has_an_error(
 async def test_what_it_reads_of_the_change_is_what_it_made(
     context: Context,
 ) -> None:
-    body = (await answer(PLANNED, context, ADD % 'segments { slug } isIn(slug: "A")')).body
+    body = (
+        await execute(COMPILING_EXECUTOR, context, ADD % 'segments { slug } isIn(slug: "A")')
+    ).body
     assert body["data"]["updateUserSegments"]["user"] == {
         "segments": [{"slug": "A"}],
         "isIn": True,
@@ -137,11 +141,11 @@ async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: S
     )
     hasty = settings.model_copy(update={"statement_timeout_seconds": 1})
     database = Database(hasty, name="tests", publish=lambda messages: None)
-    impatient = context_of(database, settings)
+    impatient = make_context(database, settings)
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
-        with counted_statements() as statements:
-            body = (await answer(PLANNED, impatient, ADD % "id")).body
+        with recorded_statements() as statements:
+            body = (await execute(COMPILING_EXECUTOR, impatient, ADD % "id")).body
     await database.dispose()
     assert body["data"] == {"updateUserSegments": None}
     assert [(error["path"], error["extensions"]["code"]) for error in body["errors"]] == [
@@ -157,10 +161,10 @@ async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
     document = parse(ADD % "id")
     plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         with pytest.raises(PlanFallback) as failed:
             await plan.run(context, {})
-        body = (await answer(PLANNED, context, ADD % "id")).body
+        body = (await execute(COMPILING_EXECUTOR, context, ADD % "id")).body
     assert failed.value.outcome is None
     assert [error["extensions"]["code"] for error in body["errors"]] == ["FORBIDDEN"]
     assert not statements
@@ -172,7 +176,9 @@ async def test_a_cancelled_change_is_cancelled_where_it_is(
 ) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
-        task = asyncio.create_task(PLANNED.answer(Request(ADD % "id"), context, queries_only=False))
+        task = asyncio.create_task(
+            COMPILING_EXECUTOR.answer(Request(ADD % "id"), context, queries_only=False)
+        )
         await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

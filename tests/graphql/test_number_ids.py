@@ -14,11 +14,24 @@ from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
 from segmentql.adapters.database import Database
 from segmentql.graphql.execution.error_locations import ALLOWED
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
-from tests.graphql.executor_helpers import CORE, PLAIN, PLANNED, answer, context_of
-from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
-from tests.sample_data import STORED
+from tests.graphql.executor_helpers import (
+    COMPILING_EXECUTOR,
+    CORE,
+    PLAIN_EXECUTOR,
+    execute,
+    make_context,
+)
+from tests.graphql.schema_walk import (
+    REQUIRED,
+    nested_selection,
+    object_type_paths,
+    required_arguments,
+    required_value,
+    with_arguments,
+)
+from tests.sample_data import SAMPLE_DATA
 
 NO_IDS: Final = (
     "1.0",
@@ -37,16 +50,21 @@ NO_IDS: Final = (
 
 def in_arguments() -> Iterator[tuple[str, str, str]]:
     """Each argument of type ID, or a list of them: its name, a query, the variables as JSON."""
-    for parent, way in ways():
+    for parent, way in object_type_paths():
         for name, field in parent.fields.items():
             place = f"{parent.name}.{name}"
             for argument, definition in field.args.items():
                 kind = get_named_type(definition.type)
                 if kind.name != "ID":
                     continue
-                others = [one for one in given(place, field) if not one.startswith(f"{argument}:")]
+                others = [
+                    one
+                    for one in required_arguments(place, field)
+                    if not one.startswith(f"{argument}:")
+                ]
                 fields = [*way, with_arguments(name, [*others, f"{argument}: $value"])]
-                query = f"query($value: {definition.type}) {{ {nested(fields, '__typename')} }}"
+                selection = nested_selection(fields, "__typename")
+                query = f"query($value: {definition.type}) {{ {selection} }}"
                 if "[" in str(definition.type):
                     yield f"{argument}.1", query, '{"value": [1, %s]}'
                 else:
@@ -65,7 +83,7 @@ def in_inputs() -> Iterator[tuple[str, str, str]]:
             value = "[1, %s]" if "[" in str(definition.type) else "%s"
             at = f".{field}.1" if "[" in str(definition.type) else f".{field}"
             others = {
-                other: required(name, other)
+                other: required_value(name, other)
                 for other, needed in kind.fields.items()
                 if isinstance(needed.type, GraphQLNonNull) and other in REQUIRED and other != field
             }
@@ -90,7 +108,7 @@ CASES: Final = [*in_arguments(), *in_inputs()]
 
 @pytest.fixture(autouse=True)
 async def stored(sql: Sql) -> None:
-    await sql.execute(STORED)
+    await sql.execute(SAMPLE_DATA)
 
 
 def test_the_places_of_ids_are_found() -> None:
@@ -107,7 +125,7 @@ def test_the_places_of_ids_are_found() -> None:
 async def test_a_number_that_is_no_integer_is_no_id(
     api: Api, sql: Sql, argument: str, query: str, variables: str
 ) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for number in NO_IDS:
         text = f'{{"query": {orjson.dumps(query).decode()}, "variables": {variables % number}}}'
         response = await api.http.post(
@@ -121,7 +139,7 @@ async def test_a_number_that_is_no_integer_is_no_id(
             "argument": argument,
             "allowed": ALLOWED["ID"],
         }, number
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_an_integer_is_an_id(api: Api) -> None:
@@ -134,8 +152,8 @@ async def test_an_integer_is_an_id(api: Api) -> None:
 async def test_plans_and_graphql_core_refuse_alike(database: Database, settings: Settings) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     for number in (1.0, 1e3, 1234567890123456789.0, True):
-        for engine in (PLANNED, PLAIN):
-            told = await answer(engine, context_of(database, settings), query, ids=[1, number])
+        for engine in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
+            told = await execute(engine, make_context(database, settings), query, ids=[1, number])
             (error,) = told.body["errors"]
             assert error["extensions"]["argument"] == "ids.1"
             assert error["extensions"]["allowed"] == ALLOWED["ID"]

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from segmentql.app import create_app
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, serving
 from tests.graphql.test_http import CREATE, TYPENAME, only_error, post
 
@@ -111,12 +111,12 @@ async def test_a_listed_origin_reads_refusals_too(listed: Api) -> None:
 
 
 async def test_a_listed_origin_still_cannot_send_a_form(listed: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for origin in (OURS, THEIRS):
         body = orjson.dumps({"query": CREATE})
         answer = await post(listed, body, content_type="text/plain", origin=origin)
         assert answer.status_code == 415
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_suggestions_are_made_and_can_be_left_out_wherever_they_come_from(

@@ -9,11 +9,18 @@ from typing import Any, Final
 import pytest
 
 from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.executor_helpers import CORE
-from tests.graphql.schema_walk import REQUIRED, given, nested, required, ways, with_arguments
-from tests.sample_data import STORED
+from tests.graphql.schema_walk import (
+    REQUIRED,
+    nested_selection,
+    object_type_paths,
+    required_arguments,
+    required_value,
+    with_arguments,
+)
+from tests.sample_data import SAMPLE_DATA
 
 NO_FILTER_WHERE_EMPTY: Final = {"prefix", "search"}
 """Every slug begins with an empty prefix, and every text contains an empty text."""
@@ -27,7 +34,7 @@ class Argument:
     """Type, field and argument."""
     way: list[str]
     """The fields that lead to the field."""
-    given: list[str]
+    required_arguments: list[str]
     """The field's required arguments."""
     kind: str
 
@@ -40,9 +47,15 @@ class Argument:
 
     def query(self, value: str | None, *, declared: bool = False) -> str:
         """A query with this argument, or without it."""
-        given = self.given if value is None else [*self.given, f"{self.name}: {value}"]
+        required_arguments = (
+            self.required_arguments
+            if value is None
+            else [*self.required_arguments, f"{self.name}: {value}"]
+        )
         name = self.place.split(".")[1]
-        field = nested([*self.way, with_arguments(name, given)], "nodes { id }")
+        field = nested_selection(
+            [*self.way, with_arguments(name, required_arguments)], "nodes { id }"
+        )
         return f"query($value: {self.kind}) {{ {field} }}" if declared else f"{{ {field} }}"
 
 
@@ -52,10 +65,10 @@ def optional_texts() -> list[Argument]:
         Argument(
             place=f"{parent.name}.{name}.{argument}",
             way=way,
-            given=given(f"{parent.name}.{name}", field),
+            required_arguments=required_arguments(f"{parent.name}.{name}", field),
             kind=str(definition.type),
         )
-        for parent, way in ways()
+        for parent, way in object_type_paths()
         for name, field in parent.fields.items()
         for argument, definition in field.args.items()
         if str(definition.type) in {"String", "ID"}
@@ -64,7 +77,7 @@ def optional_texts() -> list[Argument]:
 
 @pytest.fixture(autouse=True)
 async def stored(sql: Sql) -> None:
-    await sql.execute(STORED)
+    await sql.execute(SAMPLE_DATA)
 
 
 def test_the_arguments_that_are_known_are_found() -> None:
@@ -106,7 +119,7 @@ def optional_ids() -> list[Any]:
         kind = get_named_type(mutation.args["input"].type)
         assert isinstance(kind, GraphQLInputObjectType)
         needed = [
-            f"{field}: {required(name, field)}"
+            f"{field}: {required_value(name, field)}"
             for field, definition in kind.fields.items()
             if isinstance(definition.type, GraphQLNonNull) and field in REQUIRED
         ]
@@ -122,11 +135,11 @@ def optional_ids() -> list[Any]:
 async def test_an_empty_id_in_an_input_is_refused(
     api: Api, sql: Sql, name: str, needed: list[str], field: str
 ) -> None:
-    before = await contents(sql)
-    given = ", ".join([*needed, f'{field}: ""'])
+    before = await all_rows(sql)
+    required_arguments = ", ".join([*needed, f'{field}: ""'])
     errors = "errors { code path ... on InvalidInput { allowed } }"
-    data = await api(f"mutation {{ {name}(input: {{{given}}}) {{ {errors} }} }}")
+    data = await api(f"mutation {{ {name}(input: {{{required_arguments}}}) {{ {errors} }} }}")
     (error,) = data[name]["errors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", [field])
     assert error["allowed"]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before

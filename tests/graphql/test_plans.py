@@ -15,16 +15,16 @@ from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.executor import Request
 from segmentql.graphql.execution.plans import PlanFallback
 from segmentql.settings import Settings
-from tests.conftest import Sql, counted_statements
+from tests.conftest import Sql, recorded_statements
 from tests.graphql.executor_helpers import (
+    COMPILING_EXECUTOR,
     CORE,
     MAX_DEPTH,
-    PLAIN,
-    PLANNED,
-    answer,
-    context_of,
+    PLAIN_EXECUTOR,
+    comparable_response,
+    execute,
+    make_context,
     selections,
-    told,
 )
 
 
@@ -36,9 +36,9 @@ from tests.graphql.executor_helpers import (
 )
 @given(body=selections(CORE.query_type, MAX_DEPTH))  # type: ignore[arg-type]
 async def test_random_queries_are_answered_as_by_graphql_core(context: Context, body: str) -> None:
-    planned = await answer(PLANNED, context, body)
-    plain = await answer(PLAIN, context, body)
-    assert told(planned) == told(plain)
+    planned = await execute(COMPILING_EXECUTOR, context, body)
+    plain = await execute(PLAIN_EXECUTOR, context, body)
+    assert comparable_response(planned) == comparable_response(plain)
     assert planned.executed == plain.executed
 
 
@@ -62,7 +62,7 @@ async def test_variables_fragments_and_merged_fields(context: Context, query: st
     plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
     planned = await plan.run(context, {"id": "1"})
-    plain = await answer(PLAIN, context, query, id="1")
+    plain = await execute(PLAIN_EXECUTOR, context, query, id="1")
     assert orjson.dumps(planned) == orjson.dumps(plain.body["data"])
 
 
@@ -86,19 +86,19 @@ def test_what_plans_do_not_know_is_left_to_graphql_core(query: str) -> None:
 
 async def test_a_failed_plan_tells_graphql_cores_errors_once(context: Context, sql: Sql) -> None:
     query = '{ good: user(id: 1) { id } bad: user(id: "zero") { id } }'
-    body = (await answer(PLANNED, context, query)).body
+    body = (await execute(COMPILING_EXECUTOR, context, query)).body
     assert body["data"] == {"good": {"id": "1"}, "bad": None}
     assert [error["path"] for error in body["errors"]] == [["bad"]]
 
 
 async def test_a_cancelled_query_takes_its_wishes_back(context: Context, sql: Sql) -> None:
     query = "{ user(id: 1) { segments { slug } } }"
-    task = asyncio.create_task(answer(PLANNED, context, query))
+    task = asyncio.create_task(execute(COMPILING_EXECUTOR, context, query))
     await asyncio.sleep(0)  # the first wish is made
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await answer(PLANNED, context, query)).body["data"] == {
+    assert (await execute(COMPILING_EXECUTOR, context, query)).body["data"] == {
         "user": {"segments": [{"slug": "A"}]}
     }
 
@@ -109,9 +109,11 @@ async def test_a_condition_of_null_is_refused_as_by_graphql_core(
 ) -> None:
     query = f"query($if: Boolean = true) {{ user(id: 1) {{ id @{condition}(if: $if) }} }}"
     variables = {"if": None}
-    planned = await PLANNED.answer(Request(query, variables), context, queries_only=False)
-    plain = await PLAIN.answer(Request(query, variables), context, queries_only=False)
-    assert told(planned) == told(plain)
+    planned = await COMPILING_EXECUTOR.answer(
+        Request(query, variables), context, queries_only=False
+    )
+    plain = await PLAIN_EXECUTOR.answer(Request(query, variables), context, queries_only=False)
+    assert comparable_response(planned) == comparable_response(plain)
     assert planned.body["errors"]
 
 
@@ -157,12 +159,12 @@ async def test_a_statement_that_times_out_is_not_waited_for_twice(
     await sql.execute("INSERT INTO users VALUES (1, now())")
     patient = settings.model_copy(update={"statement_timeout_seconds": 1})
     database = Database(patient, name="tests", publish=lambda messages: None)
-    context = context_of(database, settings)
+    context = make_context(database, settings)
     query = f"{{ user(id: 1) {{ id }} stuck: user(id: 1) {{ {stuck} }} }}"
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
-        with counted_statements() as statements:
-            body = (await answer(PLANNED, context, query)).body
+        with recorded_statements() as statements:
+            body = (await execute(COMPILING_EXECUTOR, context, query)).body
     await database.dispose()
     assert body["data"] == {"user": {"id": "1"}, "stuck": None}
     assert [error["extensions"]["code"] for error in body["errors"]] == ["TIMEOUT"]

@@ -11,10 +11,10 @@ from segmentql.graphql.cost.query_cost import MAX_COST, estimate
 from segmentql.graphql.cost.query_cost import cost as register_actors
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.executor_helpers import selections
-from tests.operations import change, make_segments
+from tests.operations import make_segments, update_user_segments
 
 CORE = make_schema()._schema
 ALLOWED = Settings.model_fields["max_cost"].default
@@ -160,7 +160,7 @@ async def test_it_is_told_with_what_is_allowed_unless_nothing_was_executed(api: 
 
 
 async def test_what_costs_too_much_is_refused_before_anything_is_done(api: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     query = """mutation { createUser(input: {id: 1}) { user { segments { members(first: 100) {
       nodes { segment { members(first: 100) { nodes { id } } } } } } } } }"""
     error = await api.error(query)
@@ -173,7 +173,7 @@ async def test_what_costs_too_much_is_refused_before_anything_is_done(api: Api, 
         "limit": ALLOWED,
         "value": value,
     }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 def objects(value: Any) -> int:
@@ -186,7 +186,7 @@ def objects(value: Any) -> int:
 async def test_no_answer_has_more_objects_than_were_estimated(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     for user_id in (1, 2, 3):
-        await change(api, user_id, add=["A", "B", "C"])
+        await update_user_segments(api, user_id, add=["A", "B", "C"])
     queries: list[str] = []
     root = CORE.query_type
     assert isinstance(root, GraphQLObjectType)

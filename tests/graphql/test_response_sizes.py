@@ -13,9 +13,9 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, serving
-from tests.graphql.executor_helpers import SCHEMA, context_of
+from tests.graphql.executor_helpers import SCHEMA, make_context
 from tests.operations import make_segments
 
 LIMIT = 20_000
@@ -49,7 +49,7 @@ async def described(database: Database, sql: Sql, settings: Settings) -> Context
         SELECT 1, id, now(), now(), 'MANUAL' FROM segments;
         """
     )
-    return context_of(database, settings)
+    return make_context(database, settings)
 
 
 def too_large(answer: ExecutionResponse, *, changes: bool) -> None:
@@ -202,7 +202,7 @@ async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_seria
 async def test_a_long_alias_cannot_multiply_into_a_large_response(api: Api, sql: Sql) -> None:
     """The attack that was found: 207 kB asked for 800 MB, at a sixth of the allowed cost."""
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 1000) AS n")
-    before = await contents(sql)
+    before = await all_rows(sql)
     roots = " ".join(f"a{n}: usersById(ids: $ids) {{ ...f }}" for n in range(4))
     aliases = " ".join(f"{n:03}".rjust(255, "a") + ": id" for n in range(90))
     ids = [str(n) for n in range(1, 1001)]
@@ -215,6 +215,6 @@ async def test_a_long_alias_cannot_multiply_into_a_large_response(api: Api, sql:
         )
         assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
         assert error["extensions"].get("argument") == argument
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000  # KiB
     await make_segments(api, "A")

@@ -27,7 +27,7 @@ from segmentql.graphql.cost.scheduling import (
 from segmentql.graphql.execution.executor import GraphQLExecutor, Request
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.settings import Settings
-from tests.graphql.executor_helpers import context_of
+from tests.graphql.executor_helpers import make_context
 
 STEP_SECONDS = 0.001
 LIMITS = DocumentLimits(
@@ -171,11 +171,11 @@ async def test_a_read_does_not_wait_until_all_changes_that_came_before_it_have_b
     engine = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
     asked = [*["mutation { change }"] * 20, "{ read }"]
     for query in set(asked):  # a document that is new is parsed in a thread
-        await engine.answer(Request(query), context_of(database, settings), queries_only=False)
+        await engine.answer(Request(query), make_context(database, settings), queries_only=False)
     begun.clear()
     await asyncio.gather(
         *(
-            engine.answer(Request(query), context_of(database, settings), queries_only=False)
+            engine.answer(Request(query), make_context(database, settings), queries_only=False)
             for query in asked
         )
     )

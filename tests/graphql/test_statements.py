@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.back_dating import HOUR, NOON, put_in
-from tests.conftest import Api, Sql, counted_statements
-from tests.operations import change, make_segments
+from tests.back_dating import HOUR, NOON, insert_membership
+from tests.conftest import Api, Sql, recorded_statements
+from tests.operations import make_segments, update_user_segments
 from tests.rollouts.graphql_client import set_rollout
 
 USERS = "ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99]"
@@ -60,13 +60,13 @@ async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
     for slug in slugs:
         await set_rollout(api, {"percent": 0}, slug)
     for user_id in range(1, users + 1):
-        await change(api, user_id, add=slugs)
-        await put_in(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
+        await update_user_segments(api, user_id, add=slugs)
+        await insert_membership(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
 
 
 async def cost(api: Api, query: str) -> int:
     await api(query)  # document parsed, connections open
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         await api(query)
     return len(statements)
 
@@ -87,12 +87,12 @@ async def test_every_list_costs_as_many_statements_for_few_rows_as_for_many(
 async def test_a_page_costs_one_statement_wherever_it_begins(api: Api, sql: Sql, rows: int) -> None:
     await make_segments(api, "A")
     for user_id in range(1, rows + 1):
-        await put_in(sql, user_id, "A")
+        await insert_membership(sql, user_id, "A")
     query = """query($after: String) { history(first: 10, after: $after) {
       nodes { userId } pageInfo { endCursor hasNextPage } } }"""
     after, more = None, True
     while more:
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
             info = (await api(query, after=after))["history"]["pageInfo"]
         assert len(statements) == 1
         after, more = info["endCursor"], info["hasNextPage"]

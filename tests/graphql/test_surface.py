@@ -12,7 +12,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, serving
 from tests.graphql.test_document_limits import ALIASES, DIRECTIVES
 from tests.graphql.test_faults import table_lost
@@ -107,15 +107,15 @@ async def test_no_suggestion_tells_what_exists(production: Api) -> None:
 
 
 async def test_a_link_cannot_change_anything(production: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     response = await production.http.get("/graphql", params={"query": CREATE})
     assert response.status_code == 405
     assert list(response.json()) == ["errors"]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_a_form_cannot_ask_anything(production: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for response in (
         await production.http.post("/graphql", data={"query": CREATE}),
         await production.http.post("/graphql", files={"query": (None, CREATE)}),
@@ -124,7 +124,7 @@ async def test_a_form_cannot_ask_anything(production: Api, sql: Sql) -> None:
     ):
         assert response.status_code == 415
         assert list(response.json()) == ["errors"]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_nothing_is_traced_for_who_asks(production: Api) -> None:

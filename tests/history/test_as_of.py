@@ -8,9 +8,23 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import expiry
-from tests.back_dating import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
+from tests.back_dating import (
+    HOUR,
+    MICROSECOND,
+    NOON,
+    delete_segment_at,
+    insert_membership,
+    insert_past_membership,
+)
 from tests.conftest import Api, Sql
-from tests.operations import change, create_user, delete_segment, delete_user, make_segments, moment
+from tests.operations import (
+    create_user,
+    delete_segment,
+    delete_user,
+    make_segments,
+    parse_timestamp,
+    update_user_segments,
+)
 
 AS_OF = "query($at: DateTime) { user(id: 7) { segments(asOf: $at) { slug } } }"
 
@@ -32,7 +46,7 @@ async def replayed(api: Api) -> list[tuple[datetime, set[str]]]:
             inside = inside - {entry["segment"]["slug"]}
         else:
             inside = inside | {entry["segment"]["slug"]}
-        at = moment(entry["at"])
+        at = parse_timestamp(entry["at"])
         if states and states[-1][0] == at:
             states.pop()
         states.append((at, inside))
@@ -55,7 +69,7 @@ async def test_the_moment_of_the_join_is_in_and_the_moment_of_the_leave_is_out(
 ) -> None:
     await make_segments(api, "A")
     await create_user(api, id="7")
-    await was_in(sql, 7, "A", joined_at=NOON, left_at=NOON + HOUR)
+    await insert_past_membership(sql, 7, "A", joined_at=NOON, left_at=NOON + HOUR)
     assert await slugs(api, NOON - MICROSECOND) == []
     assert await slugs(api, NOON) == ["A"]
     assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A"]
@@ -66,8 +80,8 @@ async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_re
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A", "GONE")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 7, "GONE", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "GONE", joined_at=NOON)
     await delete_segment_at(sql, "GONE", NOON + 2 * HOUR)
     for _ in ("before", "after"):
         assert await slugs(api, NOON) == ["A", "GONE"]
@@ -84,24 +98,26 @@ async def test_a_deleted_segment_is_shown_as_it_was_and_says_when_it_was_deleted
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON)
     await delete_segment(api, "A")
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     query = "query($at: DateTime) { user(id: 7) { segments(asOf: $at) { id slug deletedAt } } }"
     (old,) = (await api(query, at=NOON.isoformat()))["user"]["segments"]
     (new,) = (await api(query))["user"]["segments"]
     assert (old["slug"], new["slug"]) == ("A", "A")
     assert old["id"] != new["id"]
-    assert moment(old["deletedAt"]) == await sql.fetchval("SELECT min(deleted_at) FROM segments")
+    assert parse_timestamp(old["deletedAt"]) == await sql.fetchval(
+        "SELECT min(deleted_at) FROM segments"
+    )
     assert new["deletedAt"] is None
 
 
 async def test_a_re_join_leaves_a_gap_in_the_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    payload = await change(api, 7, add=["A"])
-    again = moment(payload["user"]["memberships"][0]["joinedAt"])
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    payload = await update_user_segments(api, 7, add=["A"])
+    again = parse_timestamp(payload["user"]["memberships"][0]["joinedAt"])
     assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A"]
     assert await slugs(api, NOON + HOUR) == []
     assert await slugs(api, again - MICROSECOND) == []
@@ -110,16 +126,18 @@ async def test_a_re_join_leaves_a_gap_in_the_past(api: Api, sql: Sql) -> None:
 
 async def test_a_new_end_changes_no_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=moment("2030-01-01T00:00:00.000000Z"))
+    await insert_membership(
+        sql, 7, "A", joined_at=NOON, expires_at=parse_timestamp("2030-01-01T00:00:00.000000Z")
+    )
     for given in ({"onExisting": "REPLACE", "ttlSeconds": 3600}, {}):
-        await change(api, 7, add=["A"], **given)
+        await update_user_segments(api, 7, add=["A"], **given)
         assert await slugs(api, NOON) == ["A"]
         assert await slugs(api, NOON - MICROSECOND) == []
 
 
 async def test_a_user_deleted_and_stored_again_has_the_old_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON)
     await delete_user(api, 7)
     await create_user(api, id="7")
     deleted_at = await sql.fetchval("SELECT deleted_at FROM deleted_users")
@@ -129,7 +147,7 @@ async def test_a_user_deleted_and_stored_again_has_the_old_past(api: Api, sql: S
 
 async def test_now_as_of_now_and_without_as_of_agree(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 7, add=["B", "A"])
+    await update_user_segments(api, 7, add=["B", "A"])
     now = await sql.fetchval("SELECT clock_timestamp()")
     current = await api("{ user(id: 7) { segments { slug } null: segments(asOf: null) { slug } } }")
     assert await slugs(api, now) == ["A", "B"]
@@ -153,7 +171,7 @@ async def test_a_future_moment_is_refused(api: Api, sql: Sql, ahead: str) -> Non
 
 async def test_a_future_moment_does_not_fail_the_past_ones_beside_it(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON)
     past, future = await asyncio.gather(
         api.body(AS_OF, at=NOON.isoformat()), api.body(AS_OF, at="9999-01-01T00:00:00Z")
     )
@@ -168,8 +186,8 @@ async def test_the_beginning_of_time_is_a_past_moment(api: Api) -> None:
 
 async def test_as_of_equals_the_replay_of_history_at_every_moment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 7, "B", joined_at=NOON)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "B", joined_at=NOON)
     steps: list[dict[str, Any]] = [
         {"add": ["A", "C"]},
         {"remove": ["A"]},
@@ -179,7 +197,7 @@ async def test_as_of_equals_the_replay_of_history_at_every_moment(api: Api, sql:
         {"remove": ["C"]},
     ]
     for step in steps:
-        await change(api, 7, **step)
+        await update_user_segments(api, 7, **step)
     await delete_segment(api, "A")
     assert await agrees_with_history(api) == 8
     assert await slugs(api, await sql.fetchval("SELECT clock_timestamp()")) == ["B"]

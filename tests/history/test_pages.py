@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 
 from segmentql.validators import SLUG_ALLOWED, USER_ID_ALLOWED
-from tests.back_dating import HOUR, MICROSECOND, NOON, delete_segment_at, put_in, was_in
+from tests.back_dating import (
+    HOUR,
+    MICROSECOND,
+    NOON,
+    delete_segment_at,
+    insert_membership,
+    insert_past_membership,
+)
 from tests.conftest import Api, Sql
 from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS
-from tests.operations import change, delete_segment, delete_user, make_segments
+from tests.operations import delete_segment, delete_user, make_segments, update_user_segments
 
 HISTORY = """
 query(
@@ -64,8 +71,8 @@ async def test_is_newest_first_by_moment_then_user_then_joins_before_leaves_then
     await make_segments(api, "A", "B", "a")
     for user_id in (2, 10):
         for slug in ("A", "a", "B"):
-            await was_in(sql, user_id, slug, joined_at=NOON, left_at=NOON + HOUR)
-    await was_in(sql, 10, "A", joined_at=NOON + HOUR, left_at=NOON + 2 * HOUR)
+            await insert_past_membership(sql, user_id, slug, joined_at=NOON, left_at=NOON + HOUR)
+    await insert_past_membership(sql, 10, "A", joined_at=NOON + HOUR, left_at=NOON + 2 * HOUR)
     assert lines(await page(api)) == [
         "LEFT 10 A 14:00:00",
         "JOINED 10 A 13:00:00",
@@ -87,9 +94,9 @@ async def test_is_newest_first_by_moment_then_user_then_joins_before_leaves_then
 async def test_pages_are_the_whole_list_whatever_their_size(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "GONE")
     for user_id in (1, 2, 3):
-        await was_in(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
-        await put_in(sql, user_id, "B", joined_at=NOON, expires_at=NOON + HOUR)
-        await put_in(sql, user_id, "GONE", joined_at=NOON)
+        await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
+        await insert_membership(sql, user_id, "B", joined_at=NOON, expires_at=NOON + HOUR)
+        await insert_membership(sql, user_id, "GONE", joined_at=NOON)
     await delete_segment_at(sql, "GONE", NOON + HOUR)
     whole = [node["id"] for node in (await page(api))["nodes"]]
     assert len(set(whole)) == 18
@@ -100,7 +107,7 @@ async def test_pages_are_the_whole_list_whatever_their_size(api: Api, sql: Sql) 
 async def test_any_entry_may_be_continued_from(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 6):
-        await was_in(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
+        await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
     found = await page(api)
     assert found["pageInfo"] == {
         "hasNextPage": False,
@@ -119,12 +126,12 @@ async def test_rows_that_come_in_between_pages_neither_repeat_nor_hide_older_one
 ) -> None:
     await make_segments(api, "A", "B")
     for user_id in range(1, 11):
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     before = [node["id"] for node in (await page(api))["nodes"]]
 
     async def come_in() -> None:
         for user_id in range(1, 11):
-            await change(api, user_id, add=["B"], remove=["A"])
+            await update_user_segments(api, user_id, add=["B"], remove=["A"])
 
     read, _ = await asyncio.gather(all_pages(api, 1), come_in())
     assert len(set(read)) == len(read)
@@ -133,8 +140,8 @@ async def test_rows_that_come_in_between_pages_neither_repeat_nor_hide_older_one
 
 async def test_from_is_inclusive_and_to_exclusive(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await was_in(sql, 1, "A", joined_at=NOON, left_at=NOON + HOUR)
-    await was_in(sql, 1, "A", joined_at=NOON + 2 * HOUR, left_at=NOON + 3 * HOUR)
+    await insert_past_membership(sql, 1, "A", joined_at=NOON, left_at=NOON + HOUR)
+    await insert_past_membership(sql, 1, "A", joined_at=NOON + 2 * HOUR, left_at=NOON + 3 * HOUR)
     left, second = NOON + HOUR, NOON + 2 * HOUR
 
     async def between(since: Any, until: Any) -> list[str]:
@@ -151,8 +158,8 @@ async def test_from_is_inclusive_and_to_exclusive(api: Api, sql: Sql) -> None:
 
 async def test_from_and_to_hold_for_leaves_that_are_not_recorded_yet(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "GONE")
-    await put_in(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 1, "GONE", joined_at=NOON)
+    await insert_membership(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 1, "GONE", joined_at=NOON)
     await delete_segment_at(sql, "GONE", NOON + HOUR)
     for since, until, found in (
         (NOON + HOUR, NOON + 2 * HOUR, 2),
@@ -167,7 +174,7 @@ async def test_from_and_to_hold_for_leaves_that_are_not_recorded_yet(api: Api, s
 async def test_from_after_to_is_refused(api: Api) -> None:
     given = {"from": "2024-03-01T12:00:01Z", "to": "2024-03-01T12:00:00Z"}
     for query in (HISTORY, OF_USER):
-        await change(api, 1)
+        await update_user_segments(api, 1)
         assert (await api.error(query, **given))["extensions"] == {
             "code": "BAD_REQUEST",
             "argument": "from",
@@ -177,10 +184,10 @@ async def test_from_after_to_is_refused(api: Api) -> None:
 
 async def test_slug_matches_every_segment_that_bore_it(api: Api) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 1, add=["A", "B"])
+    await update_user_segments(api, 1, add=["A", "B"])
     await delete_segment(api, "A")
     await make_segments(api, "A")
-    await change(api, 1, add=["A"])
+    await update_user_segments(api, 1, add=["A"])
     found = (await page(api, slug="A"))["nodes"]
     assert [(e["operation"], e["segment"]["slug"]) for e in found] == [
         ("JOINED", "A"),
@@ -192,8 +199,8 @@ async def test_slug_matches_every_segment_that_bore_it(api: Api) -> None:
 
 async def test_user_id_selects_one_user_and_also_a_deleted_one(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 1, add=["A"])
-    await change(api, 2, add=["A"])
+    await update_user_segments(api, 1, add=["A"])
+    await update_user_segments(api, 2, add=["A"])
     await delete_user(api, 2)
     operations = [e["operation"] for e in (await page(api, userId="2"))["nodes"]]
     assert operations == ["LEFT", "JOINED"]
@@ -204,8 +211,10 @@ async def test_every_way_to_select_pages_alike(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     for user_id in (1, 2):
         for slug in ("A", "B"):
-            await was_in(sql, user_id, slug, joined_at=NOON, left_at=NOON + HOUR)
-            await put_in(sql, user_id, slug, joined_at=NOON + 2 * HOUR, expires_at=NOON + 3 * HOUR)
+            await insert_past_membership(sql, user_id, slug, joined_at=NOON, left_at=NOON + HOUR)
+            await insert_membership(
+                sql, user_id, slug, joined_at=NOON + 2 * HOUR, expires_at=NOON + 3 * HOUR
+            )
     everything = (await page(api))["nodes"]
     for selected in ({}, {"userId": "1"}, {"slug": "A"}, {"userId": "1", "slug": "A"}):
         expected = [
@@ -224,7 +233,7 @@ async def test_a_users_own_history_is_the_same_list_and_takes_the_same_cursors(
     await make_segments(api, "A", "B")
     for user_id in (1, 2):
         for slug in ("A", "B"):
-            await put_in(sql, user_id, slug, joined_at=NOON, expires_at=NOON + HOUR)
+            await insert_membership(sql, user_id, slug, joined_at=NOON, expires_at=NOON + HOUR)
     whole = await page(api, userId="1")
     own = (await api(OF_USER))["user"]["history"]
     assert own["nodes"] == whole["nodes"]
@@ -235,7 +244,7 @@ async def test_a_users_own_history_is_the_same_list_and_takes_the_same_cursors(
 
 async def test_nulls_are_as_if_not_given(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 1, "A")
+    await insert_membership(sql, 1, "A")
     given = dict.fromkeys(("first", "after", "userId", "slug", "from", "to"))
     assert lines(await page(api, **given)) == ["JOINED 1 A 12:00:00"]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import expiry
-from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
+from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql
-from tests.operations import change, delete_segment, make_segments, moment
+from tests.operations import delete_segment, make_segments, parse_timestamp, update_user_segments
 
 HISTORY = """{ history { nodes {
   id userId segment { slug } operation at recordedAt cause actor
@@ -30,7 +30,7 @@ async def test_a_membership_that_ran_out_left_at_its_end_and_recording_changes_n
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
-    number = await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    number = await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     left, joined = await history(api)
     assert left == {
         "id": f"his_{number}_left",
@@ -46,7 +46,7 @@ async def test_a_membership_that_ran_out_left_at_its_end_and_recording_changes_n
     assert joined["cause"] == "MANUAL"
     await record_all(database)
     recorded, still_joined = await history(api)
-    assert moment(recorded["recordedAt"]) > moment(recorded["at"])
+    assert parse_timestamp(recorded["recordedAt"]) > parse_timestamp(recorded["at"])
     assert {**recorded, "recordedAt": None} == left
     assert still_joined == joined
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
@@ -57,7 +57,7 @@ async def test_a_segments_deletion_ended_its_memberships_at_that_moment(
 ) -> None:
     await make_segments(api, "A")
     for user_id in (1, 2):
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     await delete_segment(api, "A")
     deleted_at = await sql.fetchval("SELECT deleted_at FROM segments")
     before = await history(api)
@@ -65,11 +65,11 @@ async def test_a_segments_deletion_ended_its_memberships_at_that_moment(
         ("2", "LEFT", "SEGMENT_DELETED", None),
         ("1", "LEFT", "SEGMENT_DELETED", None),
     ]
-    assert {moment(entry["at"]) for entry in before[:2]} == {deleted_at}
+    assert {parse_timestamp(entry["at"]) for entry in before[:2]} == {deleted_at}
     await record_all(database)
     after = await history(api)
     assert [{**entry, "recordedAt": None} for entry in after[:2]] == before[:2]
-    assert all(moment(entry["recordedAt"]) > deleted_at for entry in after[:2])
+    assert all(parse_timestamp(entry["recordedAt"]) > deleted_at for entry in after[:2])
     assert after[2:] == before[2:]
 
 
@@ -77,7 +77,7 @@ async def test_who_deleted_the_segment_is_told_before_and_after_recording(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A")
+    await insert_membership(sql, 7, "A")
     await delete_segment_at(sql, "A", NOON + HOUR)
     await sql.execute("UPDATE segments SET deleted_by = 'ann'")
     before = (await history(api))[0]
@@ -91,9 +91,9 @@ async def test_what_ran_out_before_its_segment_was_deleted_ran_out(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 2, "A", joined_at=NOON, expires_at=NOON + 2 * HOUR)
-    await put_in(sql, 3, "A", joined_at=NOON, expires_at=NOON + 3 * HOUR)
+    await insert_membership(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 2, "A", joined_at=NOON, expires_at=NOON + 2 * HOUR)
+    await insert_membership(sql, 3, "A", joined_at=NOON, expires_at=NOON + 3 * HOUR)
     await delete_segment_at(sql, "A", NOON + 2 * HOUR)
     before = (await history(api))[:3]
     assert [(e["userId"], e["cause"], e["at"][11:13]) for e in before] == [
@@ -110,7 +110,7 @@ async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
 ) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 6):
-        await put_in(sql, user_id, "A", joined_at=NOON, expires_at=NOON + HOUR)
+        await insert_membership(sql, user_id, "A", joined_at=NOON, expires_at=NOON + HOUR)
     before = [entry["id"] for entry in await history(api)]
     await database.transaction(lambda session: expiry.expire_due(session, rows=2))
     after = await history(api)
@@ -120,9 +120,9 @@ async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
 
 async def test_a_re_join_records_the_leave_that_was_shown(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     left, joined = await history(api)
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     again, recorded, first = await history(api)
     assert again["operation"] == "JOINED"
     assert {**recorded, "recordedAt": None} == left
@@ -131,16 +131,16 @@ async def test_a_re_join_records_the_leave_that_was_shown(api: Api, sql: Sql) ->
 
 async def test_an_end_still_to_come_is_no_leave(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], ttlSeconds=3600)
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
     assert [entry["operation"] for entry in await history(api)] == ["JOINED"]
 
 
 async def test_a_leave_by_hand_is_recorded_as_it_happens(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
-    await change(api, 7, remove=["A"])
+    await update_user_segments(api, 7, add=["A"])
+    await update_user_segments(api, 7, remove=["A"])
     left, joined = await history(api)
     assert (left["cause"], joined["cause"]) == ("MANUAL", "MANUAL")
     assert (left["actor"], joined["actor"]) == (None, None)
     for entry in (left, joined):
-        assert moment(entry["recordedAt"]) >= moment(entry["at"])
+        assert parse_timestamp(entry["recordedAt"]) >= parse_timestamp(entry["at"])

@@ -1,4 +1,4 @@
-"""What tests of keys stand on: keys in the database, and callers who bear one or none."""
+"""API keys in the database, and clients that send a key or none."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import httpx
 from segmentql.adapters.database import Database
 from segmentql.keys import service
 from segmentql.tables import Role
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 
 UNKNOWN = "sgql_aaaaaaaaaaaa_" + "0" * 64
@@ -37,15 +37,15 @@ mutation Revoke($input: RevokeApiKeyInput!) {
 
 @dataclass(frozen=True)
 class Key:
-    """A key with its secret, as only its bearer has it."""
+    """An API key with its secret."""
 
     public_id: str
     token: str
 
     @property
     def with_wrong_secret(self) -> str:
-        last = "0" if self.token[-1] != "0" else "1"
-        return self.token[:-1] + last
+        replacement = "0" if self.token[-1] != "0" else "1"
+        return self.token[:-1] + replacement
 
 
 async def make_key(database: Database, role: str, name: str = "ada") -> Key:
@@ -61,8 +61,10 @@ async def revoke(database: Database, key: Key) -> None:
     )
 
 
-async def ask(api: Api, authorization: str | None, query: str, **variables: Any) -> httpx.Response:
-    """Ask with an Authorization header, or with None without one."""
+async def send_query(
+    api: Api, authorization: str | None, query: str, **variables: Any
+) -> httpx.Response:
+    """Send a query, with an Authorization header unless it is None."""
     headers = {} if authorization is None else {"authorization": authorization}
     return await api.http.post(
         "/graphql", json={"query": query, "variables": variables}, headers=headers
@@ -73,14 +75,14 @@ def bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-async def data(api: Api, key: Key, query: str, **variables: Any) -> Any:
-    """The data of an operation that must succeed."""
-    body = (await ask(api, bearer(key.token), query, **variables)).json()
+async def query_data(api: Api, key: Key, query: str, **variables: Any) -> Any:
+    """Return the data of an operation that must succeed."""
+    body = (await send_query(api, bearer(key.token), query, **variables)).json()
     assert "errors" not in body, body["errors"]
     return body["data"]
 
 
-async def state(sql: Sql) -> Any:
-    """Every row of every table, but for when keys were used: that is noted in between."""
+async def stored_rows(sql: Sql) -> Any:
+    """Return every row of every table, without `last_used_at`, which is written later."""
     keys = await sql.fetch("SELECT to_jsonb(k) - 'last_used_at' FROM api_keys k ORDER BY number")
-    return {**await contents(sql), "api_keys": [str(key[0]) for key in keys]}
+    return {**await all_rows(sql), "api_keys": [str(key[0]) for key in keys]}

@@ -1,4 +1,4 @@
-"""The application as it asks for keys."""
+"""The application with required API keys."""
 
 from collections.abc import AsyncIterator
 
@@ -9,18 +9,18 @@ from tests.conftest import Api, Sql, serving
 
 
 @pytest.fixture(scope="session")
-async def guarded(settings: Settings) -> Settings:
-    """The settings of a service that asks for keys."""
+async def auth_settings(settings: Settings) -> Settings:
+    """Return the settings of a service that requires API keys."""
     return settings.model_copy(update={"auth": "required"})
 
 
 @pytest.fixture(scope="session")
-async def served_with_keys(guarded: Settings) -> AsyncIterator[Api]:
-    async with serving(guarded) as asking:
-        yield asking
+async def session_auth_api(auth_settings: Settings) -> AsyncIterator[Api]:
+    async with serving(auth_settings) as client_api:
+        yield client_api
 
 
 @pytest.fixture
-async def keyed(served_with_keys: Api, sql: Sql) -> Api:
-    """The application that asks for keys, with empty tables."""
-    return served_with_keys
+async def auth_api(session_auth_api: Api, sql: Sql) -> Api:
+    """Return the application that requires API keys, with empty tables."""
+    return session_auth_api

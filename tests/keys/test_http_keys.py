@@ -1,4 +1,4 @@
-"""Keys and HTTP: who is not known is refused before the body is read, and what stays open."""
+"""Requests without a valid key are rejected before the body is read; some paths stay open."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
 from tests.graphql.executor_helpers import LIMITS
-from tests.keys.clients import UNKNOWN, ask, bearer, data, make_key
+from tests.keys.clients import UNKNOWN, bearer, make_key, query_data, send_query
 
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -28,31 +28,31 @@ TOKEN = "prometheus-may-look"
 HELP = "# HELP segmentql_requests_total"
 
 
-async def test_nobody_is_heard_to_the_end_who_has_no_key(keyed: Api, sql: Sql) -> None:
-    pieces_read = 0
+async def test_body_of_a_request_without_a_valid_key_is_not_read(auth_api: Api, sql: Sql) -> None:
+    chunks_read = 0
 
-    async def pieces() -> Any:
-        nonlocal pieces_read
+    async def body_chunks() -> Any:
+        nonlocal chunks_read
         for _ in range(5):
-            pieces_read += 1
+            chunks_read += 1
             yield b" " * 1000
 
     for headers in ({}, {"authorization": bearer(UNKNOWN)}):
-        response = await keyed.http.post(
-            "/graphql", content=pieces(), headers={"content-type": JSON, **headers}
+        response = await auth_api.http.post(
+            "/graphql", content=body_chunks(), headers={"content-type": JSON, **headers}
         )
         assert response.status_code == 401
-    assert pieces_read == 0
+    assert chunks_read == 0
 
 
-async def test_a_refusal_is_written_in_the_media_type_that_was_asked_for(keyed: Api) -> None:
+async def test_rejection_has_the_accepted_media_type(auth_api: Api) -> None:
     for media_type in (JSON, GRAPHQL_JSON):
-        for method, more in (("POST", {"json": {"query": "{ a }"}}), ("GET", {})):
-            response = await keyed.http.request(
+        for method, options in (("POST", {"json": {"query": "{ a }"}}), ("GET", {})):
+            response = await auth_api.http.request(
                 method,
                 "/graphql?query={__typename}",
                 headers={"accept": media_type},
-                **more,  # type: ignore[arg-type]
+                **options,  # type: ignore[arg-type]
             )
             assert response.status_code == 401
             assert response.headers["content-type"] == f"{media_type}; charset=utf-8"
@@ -61,16 +61,16 @@ async def test_a_refusal_is_written_in_the_media_type_that_was_asked_for(keyed: 
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   "])
-async def test_a_key_is_taken_whatever_the_case_of_its_scheme(
-    keyed: Api, database: Database, scheme: str
+async def test_authorization_scheme_is_case_insensitive(
+    auth_api: Api, database: Database, scheme: str
 ) -> None:
     key = await make_key(database, "READER")
-    response = await ask(keyed, scheme + key.token, "{ __typename }")
+    response = await send_query(auth_api, scheme + key.token, "{ __typename }")
     assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
-async def test_a_header_that_is_not_exactly_a_key_is_malformed(
-    keyed: Api, database: Database
+async def test_header_without_exactly_one_key_is_malformed(
+    auth_api: Api, database: Database
 ) -> None:
     key = await make_key(database, "ADMIN")
     for authorization in (
@@ -86,23 +86,25 @@ async def test_a_header_that_is_not_exactly_a_key_is_malformed(
         f"Bearer sgql__{'0' * 64}",
         "Bearer " + "a" * 5000,
     ):
-        response = await ask(keyed, authorization, "{ __typename }")
+        response = await send_query(auth_api, authorization, "{ __typename }")
         assert response.status_code == 401
         assert "must be" in response.json()["errors"][0]["message"]
 
 
-async def test_a_get_needs_a_key_too(keyed: Api, database: Database) -> None:
+async def test_get_requires_a_key(auth_api: Api, database: Database) -> None:
     key = await make_key(database, "READER")
-    answers = [
-        await keyed.http.get("/graphql", params={"query": "{ __typename }"}, headers=headers)
+    responses = [
+        await auth_api.http.get("/graphql", params={"query": "{ __typename }"}, headers=headers)
         for headers in ({}, {"authorization": bearer(key.token)})
     ]
-    assert [answer.status_code for answer in answers] == [401, 200]
+    assert [response.status_code for response in responses] == [401, 200]
 
 
-async def test_who_has_a_key_still_gets_no_mutation_by_get(keyed: Api, database: Database) -> None:
+async def test_mutation_by_get_is_rejected_even_with_a_key(
+    auth_api: Api, database: Database
+) -> None:
     key = await make_key(database, "ADMIN")
-    response = await keyed.http.get(
+    response = await auth_api.http.get(
         "/graphql",
         params={"query": "mutation { createUser(input: {id: 7}) { user { id } } }"},
         headers={"authorization": bearer(key.token)},
@@ -110,20 +112,18 @@ async def test_who_has_a_key_still_gets_no_mutation_by_get(keyed: Api, database:
     assert response.status_code == 405
 
 
-async def test_the_page_and_the_probes_are_open(keyed: Api) -> None:
-    page = await keyed.http.get("/graphql", headers={"accept": "text/html"})
+async def test_page_and_probes_need_no_key(auth_api: Api) -> None:
+    page = await auth_api.http.get("/graphql", headers={"accept": "text/html"})
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert (await keyed.http.get("/healthz")).status_code == 200
-    assert (await keyed.http.get("/readyz")).status_code == 200
+    assert (await auth_api.http.get("/healthz")).status_code == 200
+    assert (await auth_api.http.get("/readyz")).status_code == 200
 
 
-async def test_the_page_is_told_whether_a_key_is_needed(
-    database: Database, storage: Storage
-) -> None:
-    async def nobody(_: bytes | None) -> Principal:
+async def test_page_says_whether_a_key_is_required(database: Database, storage: Storage) -> None:
+    async def reject_all(_: bytes | None) -> Principal:
         raise Unauthenticated(AuthenticationFailure.MISSING)
 
-    for authenticate, auth in ((nobody, "required"), (None, "off")):
+    for authenticate, auth in ((reject_all, "required"), (None, "off")):
         view = GraphQLView(
             GraphQLExecutor(make_schema(), LIMITS),
             database,
@@ -147,8 +147,8 @@ async def test_the_page_is_told_whether_a_key_is_needed(
         assert page.count("segmentql-auth") == 1
 
 
-async def test_metrics_with_a_token_of_their_own(guarded: Settings, settings: Settings) -> None:
-    for base in (guarded, settings):
+async def test_metrics_token_protects_metrics(auth_settings: Settings, settings: Settings) -> None:
+    for base in (auth_settings, settings):
         async with serving(base.model_copy(update={"metrics_token": TOKEN})) as api:
             for authorization in (
                 None,
@@ -163,46 +163,46 @@ async def test_metrics_with_a_token_of_their_own(guarded: Settings, settings: Se
                 assert response.headers["www-authenticate"] == 'Bearer realm="segmentql metrics"'
                 assert HELP not in response.text
                 assert TOKEN not in response.text
-            right = await api.http.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
-            assert right.status_code == 200
-            assert HELP in right.text
+            authorized = await api.http.get(
+                "/metrics", headers={"authorization": f"Bearer {TOKEN}"}
+            )
+            assert authorized.status_code == 200
+            assert HELP in authorized.text
 
 
-async def test_metrics_without_a_token_are_closed_where_keys_are_required(
-    keyed: Api, api: Api, database: Database
+async def test_metrics_without_a_token_are_closed_if_keys_are_required(
+    auth_api: Api, api: Api, database: Database
 ) -> None:
     key = await make_key(database, "ADMIN")
     for headers in ({}, {"authorization": bearer(key.token)}):
-        closed = await keyed.http.get("/metrics", headers=headers)
-        assert closed.status_code == 403
-        assert "SEGMENTQL_METRICS_TOKEN" in closed.text
-        assert HELP not in closed.text
+        forbidden = await auth_api.http.get("/metrics", headers=headers)
+        assert forbidden.status_code == 403
+        assert "SEGMENTQL_METRICS_TOKEN" in forbidden.text
+        assert HELP not in forbidden.text
     assert HELP in (await api.http.get("/metrics")).text
 
 
-async def test_what_a_role_does_not_allow_is_no_fault_of_ours(
-    keyed: Api, database: Database
-) -> None:
+async def test_forbidden_field_is_not_logged_as_a_fault(auth_api: Api, database: Database) -> None:
     key = await make_key(database, "READER")
     with capture_logs() as logged:
-        await ask(keyed, bearer(key.token), "{ apiKeys { nodes { id } } }")
+        await send_query(auth_api, bearer(key.token), "{ apiKeys { nodes { id } } }")
     assert logged == []
-    assert await data(keyed, key, "{ __typename }") == {"__typename": "Query"}
+    assert await query_data(auth_api, key, "{ __typename }") == {"__typename": "Query"}
 
 
-async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
-    guarded: Settings, database: Database, sql: Sql
+async def test_rate_limited_key_gets_retry_after(
+    auth_settings: Settings, database: Database, sql: Sql
 ) -> None:
     busy, other = await make_key(database, "READER"), await make_key(database, "READER")
-    async with serving(guarded.model_copy(update={"rate_per_second": 5})) as api:
-        answers = [await ask(api, bearer(busy.token), "{ __typename }") for _ in range(50)]
-        refused = next(answer for answer in answers if answer.status_code == 429)
-        assert refused.headers["retry-after"] == "1"
-        (error,) = refused.json()["errors"]
+    async with serving(auth_settings.model_copy(update={"rate_per_second": 5})) as api:
+        responses = [await send_query(api, bearer(busy.token), "{ __typename }") for _ in range(50)]
+        limited = next(response for response in responses if response.status_code == 429)
+        assert limited.headers["retry-after"] == "1"
+        (error,) = limited.json()["errors"]
         assert error["extensions"] == {"code": "RATE_LIMITED", "limit": 5}
-        assert (await ask(api, bearer(other.token), "{ __typename }")).status_code == 200
+        assert (await send_query(api, bearer(other.token), "{ __typename }")).status_code == 200
 
-        async def is_let_in() -> bool:
-            return (await ask(api, bearer(busy.token), "{ __typename }")).status_code == 200
+        async def is_accepted_again() -> bool:
+            return (await send_query(api, bearer(busy.token), "{ __typename }")).status_code == 200
 
-        await until(is_let_in)
+        await until(is_accepted_again)

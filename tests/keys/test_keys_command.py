@@ -1,4 +1,4 @@
-"""`segmentql keys`: made, listed and revoked from a shell, without the API."""
+"""`segmentql keys` creates, lists and revokes keys from a shell, without the API."""
 
 import asyncio
 import re
@@ -12,24 +12,26 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, environment
-from tests.keys.clients import Key, data, make_key, revoke, state
+from tests.keys.clients import Key, make_key, query_data, revoke, stored_rows
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
 
 FIRST = "sgql_firstfirst12_" + "c" * 64
 
-Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
+RunKeys: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
-def keys(guarded: Settings, sql: Sql, tmp_path: Path) -> Run:
-    """Runs `segmentql keys` in an empty folder; its status, output and errors."""
+def keys(auth_settings: Settings, sql: Sql, tmp_path: Path) -> RunKeys:
+    """Return a function that runs `segmentql keys` in an empty folder and returns its status,
+    output and errors.
+    """
 
     async def run(*arguments: str, **changes: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "segmentql", "keys", *arguments),
             cwd=tmp_path,
-            env=environment(guarded, **changes),
+            env=environment(auth_settings, **changes),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -40,23 +42,21 @@ def keys(guarded: Settings, sql: Sql, tmp_path: Path) -> Run:
     return run
 
 
-async def test_what_create_prints_is_the_key_alone_and_lets_its_bearer_in(
-    keys: Run, keyed: Api
-) -> None:
+async def test_create_prints_only_the_key_which_then_works(keys: RunKeys, auth_api: Api) -> None:
     status, output, errors = await keys("create", "--name", "Ada", "--role", "editor")
     assert status == 0
-    found = re.fullmatch(r"(sgql_([a-z0-9]{12})_[0-9a-f]{64})\n", output)
-    assert found
-    token, public_id = found.groups()
+    match = re.fullmatch(r"(sgql_([a-z0-9]{12})_[0-9a-f]{64})\n", output)
+    assert match
+    token, public_id = match.groups()
     assert errors == f"key_{public_id}, EDITOR; save this key, it is not shown again:\n"
-    assert await data(keyed, Key(public_id, token), "{ viewer { name role } }") == {
+    assert await query_data(auth_api, Key(public_id, token), "{ viewer { name role } }") == {
         "viewer": {"name": "Ada", "role": "EDITOR"}
     }
 
 
-async def test_a_key_that_cannot_be_is_refused_and_not_made(keys: Run, sql: Sql) -> None:
-    before = await state(sql)
-    for arguments, told in (
+async def test_invalid_key_options_are_rejected_and_create_nothing(keys: RunKeys, sql: Sql) -> None:
+    before = await stored_rows(sql)
+    for arguments, message in (
         (("--name", "", "--role", "READER"), "the name has 0 characters"),
         (("--name", "a" * 256, "--role", "READER"), "the name has 256 characters"),
         (("--name", "a", "--role", "OWNER"), "'OWNER' is not one of"),
@@ -65,16 +65,18 @@ async def test_a_key_that_cannot_be_is_refused_and_not_made(keys: Run, sql: Sql)
     ):
         status, output, errors = await keys("create", *arguments)
         assert (status, output) == (2, "")
-        assert told in errors
-    assert await state(sql) == before
+        assert message in errors
+    assert await stored_rows(sql) == before
 
 
-async def test_the_list_is_a_table_newest_first(keys: Run, database: Database, sql: Sql) -> None:
-    made = [
+async def test_list_is_a_table_with_the_newest_key_first(
+    keys: RunKeys, database: Database, sql: Sql
+) -> None:
+    created = [
         await make_key(database, "ADMIN", "root"),
         await make_key(database, "READER", "two\nlines\x1b[31m"),
     ]
-    await revoke(database, made[0])
+    await revoke(database, created[0])
     await sql.execute(
         """
         UPDATE api_keys SET created_at = '2024-03-01 10:00:00Z';
@@ -82,7 +84,7 @@ async def test_the_list_is_a_table_newest_first(keys: Run, database: Database, s
             last_used_at = '2024-03-02 10:59:00Z' WHERE number = 1
         """
     )
-    first, second = (f"key_{key.public_id}" for key in made)
+    first, second = (f"key_{key.public_id}" for key in created)
     status, output, errors = await keys("list")
     assert (status, errors) == (0, "")
     lines = output.splitlines()
@@ -100,7 +102,7 @@ async def test_the_list_is_a_table_newest_first(keys: Run, database: Database, s
     assert [[line[column - 1] for column in columns] for line in lines] == [[" "] * 4] * 3
 
 
-async def test_the_list_of_many_has_them_all_once(keys: Run, sql: Sql) -> None:
+async def test_list_has_each_of_many_keys_once(keys: RunKeys, sql: Sql) -> None:
     await sql.execute(
         """
         INSERT INTO api_keys (public_id, name, role, secret_hash, created_at)
@@ -113,8 +115,8 @@ async def test_the_list_of_many_has_them_all_once(keys: Run, sql: Sql) -> None:
     assert listed == [f"key_{number:012}" for number in range(1001, 0, -1)]
 
 
-async def test_revoking_is_safe_to_repeat_and_takes_the_id_in_either_form(
-    keys: Run, database: Database, sql: Sql
+async def test_revoke_is_idempotent_and_accepts_both_forms_of_the_id(
+    keys: RunKeys, database: Database, sql: Sql
 ) -> None:
     key = await make_key(database, "EDITOR", "ada")
     status, output, errors = await keys("revoke", f"key_{key.public_id}")
@@ -122,16 +124,16 @@ async def test_revoking_is_safe_to_repeat_and_takes_the_id_in_either_form(
     assert re.fullmatch(
         rf"key_{key.public_id} \(ada\) was revoked at [-0-9]+ [:0-9]+ UTC\n", output
     )
-    before = await state(sql)
+    before = await stored_rows(sql)
     assert await keys("revoke", key.public_id) == (0, output, "")
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
-async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
-    keys: Run, database: Database, sql: Sql
+async def test_revoking_an_unknown_key_fails_without_quoting_a_secret(
+    keys: RunKeys, database: Database, sql: Sql
 ) -> None:
     key = await make_key(database, "EDITOR", "ada")
-    before = await state(sql)
+    before = await stored_rows(sql)
     assert await keys("revoke", "key_aaaaaaaaaaaa") == (
         1,
         "",
@@ -141,11 +143,11 @@ async def test_revoking_a_key_that_is_not_there_fails_and_quotes_nothing(
     assert (status, output) == (2, "")
     assert "the value is not a key id" in errors
     assert key.token.split("_")[2][:8] not in errors
-    assert await state(sql) == before
+    assert await stored_rows(sql) == before
 
 
-async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
-    keys: Run, keyed: Api, sql: Sql
+async def test_first_key_comes_from_a_setting_and_is_stored_once(
+    keys: RunKeys, auth_api: Api, sql: Sql
 ) -> None:
     results = await asyncio.gather(
         *(keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST) for _ in range(3))
@@ -156,12 +158,12 @@ async def test_the_first_key_comes_from_a_setting_and_is_stored_once(
         (0, "the first key is already stored; nothing changed\n", ""),
     ]
     key = Key("firstfirst12", FIRST)
-    assert await data(keyed, key, "{ viewer { name role } }") == {
+    assert await query_data(auth_api, key, "{ viewer { name role } }") == {
         "viewer": {"name": "first", "role": "ADMIN"}
     }
 
 
-async def test_a_first_key_that_is_none_is_told_by_its_name_alone(keys: Run, sql: Sql) -> None:
+async def test_malformed_first_key_is_named_but_not_quoted(keys: RunKeys, sql: Sql) -> None:
     status, output, errors = await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST[:-1] + "G")
     assert (status, output) == (1, "")
     assert (
@@ -174,10 +176,10 @@ async def test_a_first_key_that_is_none_is_told_by_its_name_alone(keys: Run, sql
     assert await sql.fetchval("SELECT count(*) FROM api_keys") == 0
 
 
-async def test_a_database_that_is_away_is_told_in_a_line(keys: Run) -> None:
-    away = "postgresql://segmentql_service:the-password@127.0.0.1:1/segmentql"
+async def test_unreachable_database_is_reported_in_one_line(keys: RunKeys) -> None:
+    unreachable = "postgresql://segmentql_service:the-password@127.0.0.1:1/segmentql"
     for arguments in (("create", "--name", "a", "--role", "ADMIN"), ("list",)):
-        assert await keys(*arguments, SEGMENTQL_DATABASE_URL=away) == (
+        assert await keys(*arguments, SEGMENTQL_DATABASE_URL=unreachable) == (
             1,
             "",
             "Error: the database does not respond in time; run `segmentql doctor` for details\n",

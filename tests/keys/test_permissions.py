@@ -1,6 +1,6 @@
-"""Who may do what: every field of Query and Mutation, by every role and with no valid key.
+"""Each role may use exactly the permitted fields of Query and Mutation.
 
-The table is held equal to the schema: a field that is not in it fails.
+A field that is missing in the table of cases fails a test.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from segmentql.keys import service
 from segmentql.schema import make_schema
 from segmentql.tables import Role
 from tests.conftest import Api, Sql, empty_tables, without_cost
-from tests.keys.clients import UNKNOWN, Key, ask, bearer, make_key, revoke, state
+from tests.keys.clients import UNKNOWN, Key, bearer, make_key, revoke, send_query, stored_rows
 
 CORE = make_schema()._schema
-VICTIM = "sgql_victimvictim_" + "1" * 64
-NOT_ASKED_FOR: Final = "off"
+KEY_TO_REVOKE = "sgql_victimvictim_" + "1" * 64
+AUTH_OFF: Final = "off"
 
 
 class Case(NamedTuple):
     field: str
     needs: Role
     selection: str
-    given: str = ""
+    arguments: str = ""
 
 
-def change(field: str, needs: Role, given: str) -> Case:
-    return Case(field, needs, "{ errors { message } }", f"(input: {{{given}}})")
+def mutation_case(field: str, needs: Role, arguments: str) -> Case:
+    return Case(field, needs, "{ errors { message } }", f"(input: {{{arguments}}})")
 
 
 CASES = {
@@ -45,32 +45,32 @@ CASES = {
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
     "viewer": Case("viewer", Role.READER, "{ role }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),
-    "createUser": change("createUser", Role.EDITOR, "id: 2"),
-    "deleteUser": change("deleteUser", Role.ADMIN, "id: 1"),
-    "createSegment": change("createSegment", Role.EDITOR, 'slug: "NEW"'),
-    "updateSegment": change("updateSegment", Role.EDITOR, 'slug: "A", name: "A"'),
-    "deleteSegment": change("deleteSegment", Role.ADMIN, 'slug: "A"'),
-    "updateUserSegments": change("updateUserSegments", Role.EDITOR, 'userId: 1, add: ["A"]'),
-    "setRollout": change(
+    "createUser": mutation_case("createUser", Role.EDITOR, "id: 2"),
+    "deleteUser": mutation_case("deleteUser", Role.ADMIN, "id: 1"),
+    "createSegment": mutation_case("createSegment", Role.EDITOR, 'slug: "NEW"'),
+    "updateSegment": mutation_case("updateSegment", Role.EDITOR, 'slug: "A", name: "A"'),
+    "deleteSegment": mutation_case("deleteSegment", Role.ADMIN, 'slug: "A"'),
+    "updateUserSegments": mutation_case("updateUserSegments", Role.EDITOR, 'userId: 1, add: ["A"]'),
+    "setRollout": mutation_case(
         "setRollout", Role.EDITOR, 'slug: "A", rollout: {stages: [{percent: 50}]}'
     ),
-    "pauseRollout": change("pauseRollout", Role.EDITOR, 'slug: "ROLLED"'),
-    "resumeRollout": change("resumeRollout", Role.EDITOR, 'slug: "PAUSED"'),
-    "cancelRollout": change("cancelRollout", Role.EDITOR, 'slug: "ROLLED"'),
-    "createReport of a user": change(
+    "pauseRollout": mutation_case("pauseRollout", Role.EDITOR, 'slug: "ROLLED"'),
+    "resumeRollout": mutation_case("resumeRollout", Role.EDITOR, 'slug: "PAUSED"'),
+    "cancelRollout": mutation_case("cancelRollout", Role.EDITOR, 'slug: "ROLLED"'),
+    "createReport of a user": mutation_case(
         "createReport", Role.READER, "userId: 1, year: 2024, month: 3, waitSeconds: 0"
     ),
-    "createReport of all users": change(
+    "createReport of all users": mutation_case(
         "createReport", Role.ADMIN, "userId: null, year: 2024, month: 3, waitSeconds: 0"
     ),
-    "createReport of nobody in particular": change(
+    "createReport without a user": mutation_case(
         "createReport", Role.ADMIN, "year: 2024, month: 3, waitSeconds: 0"
     ),
-    "createApiKey": change("createApiKey", Role.ADMIN, 'name: "eve", role: ADMIN'),
-    "revokeApiKey": change("revokeApiKey", Role.ADMIN, 'id: "key_victimvictim"'),
+    "createApiKey": mutation_case("createApiKey", Role.ADMIN, 'name: "eve", role: ADMIN'),
+    "revokeApiKey": mutation_case("revokeApiKey", Role.ADMIN, 'id: "key_victimvictim"'),
 }
 
-PAST = """
+FIXTURE_ROWS = """
 INSERT INTO users (id, created_at) VALUES (1, now());
 INSERT INTO segments (slug, created_at, updated_at)
     VALUES ('A', now(), now()), ('ROLLED', now(), now()), ('PAUSED', now(), now());
@@ -87,11 +87,11 @@ SELECT segment_id, 1, 50, now() + interval '1 hour' FROM rollouts;
 """
 
 
-async def begin(sql: Sql, database: Database) -> dict[str, Key]:
-    """Something for each case to read or change, and a key of each role and one revoked."""
+async def reset_rows(sql: Sql, database: Database) -> dict[str, Key]:
+    """Store rows for each case to read or change, and create keys of every role."""
     await empty_tables(sql)
-    await sql.execute(PAST)
-    await database.transaction(lambda session: service.ensure_first_key(session, VICTIM))
+    await sql.execute(FIXTURE_ROWS)
+    await database.transaction(lambda session: service.ensure_first_key(session, KEY_TO_REVOKE))
     keys = {role.value: await make_key(database, role.value) for role in Role}
     keys["revoked"] = await make_key(database, "ADMIN")
     await revoke(database, keys["revoked"])
@@ -111,89 +111,89 @@ AUTHORIZATIONS: dict[str, Callable[[dict[str, Key]], str | None]] = {
 }
 
 
-@pytest.mark.parametrize("who", [*AUTHORIZATIONS, NOT_ASKED_FOR])
-async def test_everybody_may_do_exactly_what_is_allowed(
-    keyed: Api, api: Api, database: Database, sql: Sql, who: str
+@pytest.mark.parametrize("credential", [*AUTHORIZATIONS, AUTH_OFF])
+async def test_each_credential_may_use_exactly_the_permitted_fields(
+    auth_api: Api, api: Api, database: Database, sql: Sql, credential: str
 ) -> None:
-    keys = await begin(sql, database)
-    # With keys off a header means nothing, even that of a key that was revoked.
-    header = AUTHORIZATIONS.get(who, AUTHORIZATIONS["revoked"])
-    asked = api if who == NOT_ASKED_FOR else keyed
+    keys = await reset_rows(sql, database)
+    # If keys are off, the header is ignored, even if it has a revoked key.
+    header = AUTHORIZATIONS.get(credential, AUTHORIZATIONS["revoked"])
+    client_api = api if credential == AUTH_OFF else auth_api
     for name, case in CASES.items():
         is_mutation = case.field in CORE.mutation_type.fields  # type: ignore[union-attr]
         document = (
             f"{'mutation' if is_mutation else 'query'}"
-            f" {{ {case.field}{case.given} {case.selection} beside: __typename }}"
+            f" {{ {case.field}{case.arguments} {case.selection} beside: __typename }}"
         )
-        before = await state(sql)
-        response = await ask(asked, header(keys), document)
-        is_role = who in set(Role)
-        if who == NOT_ASKED_FOR or (is_role and _rank(who) >= _rank(case.needs)):
-            _is_done(response.json(), case, who)
+        before = await stored_rows(sql)
+        response = await send_query(client_api, header(keys), document)
+        is_role = credential in set(Role)
+        if credential == AUTH_OFF or (is_role and _rank(credential) >= _rank(case.needs)):
+            _assert_success(response.json(), case, credential)
             if is_mutation:
-                assert await state(sql) != before, name
-                keys = await begin(sql, database)
+                assert await stored_rows(sql) != before, name
+                keys = await reset_rows(sql, database)
         else:
-            assert await state(sql) == before, name
+            assert await stored_rows(sql) == before, name
             if is_role:
                 assert response.status_code == 200
                 body = without_cost(response.json())
-                assert body == _forbidden(body, case, who)
+                assert body == _forbidden_body(body, case, credential)
             else:
-                _is_unauthenticated(response, who)
+                _assert_unauthenticated(response, credential)
 
 
 def _rank(role: str) -> int:
-    return [each.value for each in Role].index(role)
+    return [member.value for member in Role].index(role)
 
 
-def _is_done(body: Any, case: Case, who: str) -> None:
+def _assert_success(body: Any, case: Case, credential: str) -> None:
     assert "errors" not in body, (case.field, body)
-    found = body["data"][case.field]
+    value = body["data"][case.field]
     if case.field == "viewer":
-        assert found == (None if who == NOT_ASKED_FOR else {"role": who})
+        assert value == (None if credential == AUTH_OFF else {"role": credential})
     elif case.selection.startswith("{ errors"):
-        assert found == {"errors": []}, case.field
+        assert value == {"errors": []}, case.field
     else:
-        assert found, case.field
+        assert value, case.field
 
 
-def _forbidden(body: Any, case: Case, who: str) -> Any:
-    what = case.field if case.field != "createReport" else "a report on all users"
+def _forbidden_body(body: Any, case: Case, credential: str) -> Any:
+    denied = case.field if case.field != "createReport" else "a report on all users"
     return {
         "data": {case.field: None, "beside": body["data"]["beside"]},
         "errors": [
             {
-                "message": f"{what} requires the role {case.needs},"
-                f" but the API key has the role {who}.",
+                "message": f"{denied} requires the role {case.needs},"
+                f" but the API key has the role {credential}.",
                 "locations": body["errors"][0]["locations"],
                 "path": [case.field],
-                "extensions": {"code": "FORBIDDEN", "needed": case.needs, "role": who},
+                "extensions": {"code": "FORBIDDEN", "needed": case.needs, "role": credential},
             }
         ],
     }
 
 
-def _is_unauthenticated(response: Any, who: str) -> None:
+def _assert_unauthenticated(response: Any, credential: str) -> None:
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Bearer realm="segmentql"'
     message = {
         "no key": "Send an API key: Authorization: Bearer sgql_<id>_<secret>.",
         "malformed": "The API key must be sent as Authorization: Bearer sgql_<id>_<secret>.",
         "another scheme": "The API key must be sent as Authorization: Bearer sgql_<id>_<secret>.",
-    }.get(who, "This API key is not valid.")
+    }.get(credential, "This API key is not valid.")
     error = {"message": message, "extensions": {"code": "UNAUTHENTICATED"}}
     assert response.json() == {"errors": [error]}
 
 
-def test_every_field_of_query_and_mutation_is_in_the_table() -> None:
+def test_every_root_field_is_in_the_table() -> None:
     assert CORE.query_type
     assert CORE.mutation_type
     roots = {*CORE.query_type.fields, *CORE.mutation_type.fields}
     assert {case.field for case in CASES.values()} == roots
 
 
-def test_every_mutation_has_a_permission_which_its_description_tells() -> None:
+def test_every_mutation_has_a_permission_and_describes_it() -> None:
     assert CORE.mutation_type
     for name, field in CORE.mutation_type.fields.items():
         (permission,) = _definition(field).permission_classes
@@ -203,7 +203,7 @@ def test_every_mutation_has_a_permission_which_its_description_tells() -> None:
         assert f"Needs {lowest}" in (field.description or ""), name
 
 
-def test_a_query_that_every_role_may_ask_has_no_permission_so_that_it_has_a_plan() -> None:
+def test_query_for_every_role_has_no_permission_class() -> None:
     assert CORE.query_type
     for name, field in CORE.query_type.fields.items():
         needs = [permission.role for permission in _definition(field).permission_classes]  # type: ignore[attr-defined]
@@ -216,12 +216,12 @@ def _definition(field: GraphQLField) -> StrawberryField:
     return definition
 
 
-async def test_what_is_refused_keeps_nobody_beside_it_from_running(
-    keyed: Api, database: Database, sql: Sql
+async def test_forbidden_field_does_not_stop_its_siblings(
+    auth_api: Api, database: Database, sql: Sql
 ) -> None:
-    keys = await begin(sql, database)
-    response = await ask(
-        keyed,
+    keys = await reset_rows(sql, database)
+    response = await send_query(
+        auth_api,
         bearer(keys["EDITOR"].token),
         """mutation {
           a: createSegment(input: {slug: "B1"}) { segment { slug } }

@@ -1,4 +1,4 @@
-"""`SEGMENTQL_AUTH=off` listens on loopback alone; the keys' settings; and what `doctor` says."""
+"""`SEGMENTQL_AUTH=off` is allowed on loopback only, and `doctor` reports the keys."""
 
 import asyncio
 import sys
@@ -18,10 +18,10 @@ from segmentql.settings import Settings, check_reach
 from tests.conftest import Sql, environment
 from tests.keys.clients import make_key, revoke
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - must be rejected
 LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST")
-BEYOND = (
-    EVERYWHERE,
+NOT_LOOPBACK = (
+    ALL_INTERFACES,
     "::",
     "",
     "10.0.0.1",
@@ -35,13 +35,15 @@ BEYOND = (
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_keys_may_be_off_on_loopback(settings: Settings, host: str) -> None:
+def test_auth_may_be_off_on_loopback(settings: Settings, host: str) -> None:
     check_reach(settings.model_copy(update={"host": host}))
 
 
-@pytest.mark.parametrize("host", BEYOND)
-def test_keys_may_not_be_off_beyond_it(settings: Settings, guarded: Settings, host: str) -> None:
-    check_reach(guarded.model_copy(update={"host": host}))
+@pytest.mark.parametrize("host", NOT_LOOPBACK)
+def test_auth_may_not_be_off_on_other_addresses(
+    settings: Settings, auth_settings: Settings, host: str
+) -> None:
+    check_reach(auth_settings.model_copy(update={"host": host}))
     with pytest.raises(SettingsError) as raised:
         check_reach(settings.model_copy(update={"host": host}))
     (problem,) = raised.value.problems
@@ -52,7 +54,7 @@ def test_keys_may_not_be_off_beyond_it(settings: Settings, guarded: Settings, ho
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """An empty folder which root's servers could enter."""
+    """Yield an empty folder that the servers' account can enter."""
     with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -61,14 +63,14 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("command", "host"),
     [
-        (("serve", "--host", EVERYWHERE), "127.0.0.1"),
-        (("serve",), EVERYWHERE),
+        (("serve", "--host", ALL_INTERFACES), "127.0.0.1"),
+        (("serve",), ALL_INTERFACES),
         (("serve", "--workers", "2"), "::"),
-        (("up",), EVERYWHERE),
+        (("up",), ALL_INTERFACES),
     ],
 )
 @pytest.mark.slow
-async def test_a_command_that_would_refuses_to_start_and_says_what_to_do(
+async def test_command_refuses_an_open_address_without_auth(
     settings: Settings, folder: Path, command: tuple[str, ...], host: str
 ) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -85,23 +87,21 @@ async def test_a_command_that_would_refuses_to_start_and_says_what_to_do(
     assert "set SEGMENTQL_AUTH=required" in errors.decode().replace("Set", "set")
 
 
-def test_keys_are_required_unless_a_setting_says_otherwise(settings: Settings) -> None:
+def test_auth_is_required_by_default(settings: Settings) -> None:
     assert Settings.model_fields["auth"].default == "required"
     with pytest.raises(ValidationError):
-        Settings(_env_file=None, auth="no", **_needed(settings))
+        Settings(_env_file=None, auth="no", **_required_settings(settings))
 
 
 @pytest.mark.parametrize(
     "token", ["short", "with spaces in between", "line\nbreak-in-it-all", "ü" * 20]
 )
-def test_a_token_for_metrics_that_no_header_can_carry_is_refused(
-    settings: Settings, token: str
-) -> None:
+def test_metrics_token_must_fit_in_a_header(settings: Settings, token: str) -> None:
     with pytest.raises(ValidationError):
-        Settings(_env_file=None, metrics_token=token, **_needed(settings))
+        Settings(_env_file=None, metrics_token=token, **_required_settings(settings))
 
 
-def _needed(settings: Settings) -> dict[str, Any]:
+def _required_settings(settings: Settings) -> dict[str, Any]:
     return {"database_url": settings.database_url, "redis_url": settings.redis_url}
 
 
@@ -110,21 +110,21 @@ async def doctor_on_keys(settings: Settings) -> Finding:
     return findings["API keys"]
 
 
-async def test_the_doctor_counts_who_could_let_others_in(
-    settings: Settings, guarded: Settings, database: Database, sql: Sql
+async def test_doctor_counts_admin_keys(
+    settings: Settings, auth_settings: Settings, database: Database, sql: Sql
 ) -> None:
     assert await doctor_on_keys(settings) == Finding("API keys", Verdict.OK, "off; 0 of role ADMIN")
-    none = Finding(
+    no_admin = Finding(
         "API keys",
         Verdict.WARNING,
         "required; 0 of role ADMIN",
         "run `segmentql keys create --role ADMIN --name NAME`",
     )
-    assert await doctor_on_keys(guarded) == none
+    assert await doctor_on_keys(auth_settings) == no_admin
     await make_key(database, "EDITOR")
     revoked = await make_key(database, "ADMIN")
     await revoke(database, revoked)
-    assert await doctor_on_keys(guarded) == none
+    assert await doctor_on_keys(auth_settings) == no_admin
     await make_key(database, "ADMIN")
-    one = Finding("API keys", Verdict.OK, "required; 1 of role ADMIN")
-    assert await doctor_on_keys(guarded) == one
+    one_admin = Finding("API keys", Verdict.OK, "required; 1 of role ADMIN")
+    assert await doctor_on_keys(auth_settings) == one_admin

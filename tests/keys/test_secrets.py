@@ -1,4 +1,4 @@
-"""No secret is ever told: all that processes say through failures of every kind is searched."""
+"""Processes print no secret in any kind of failure."""
 
 import asyncio
 import sys
@@ -17,52 +17,54 @@ from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 from tests.keys.clients import CREATE_KEY, REVOKE_KEY, UNKNOWN, bearer, make_key, revoke
-from tests.network_cut import Line
+from tests.network_cut import NetworkLink
 
 pytestmark = pytest.mark.slow  # each test starts processes of the command
 
-FIRST = "sgql_firstfirst12_" + "1f" * 32
+FIRST_KEY = "sgql_firstfirst12_" + "1f" * 32
 METRICS_TOKEN = "the-token-of-prometheus"
 FIELDS = "{ apiKeys { nodes { id name } } history { nodes { actor } } viewer { name } }"
 
 
-class Said:
-    """All that was said, and by whom."""
+class CapturedOutput:
+    """The collected outputs, by their source."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
 
-    def hear(self, who: str, text: str) -> None:
-        self.texts[who] = self.texts.get(who, "") + text
+    def add(self, source: str, text: str) -> None:
+        self.texts[source] = self.texts.get(source, "") + text
 
-    def who_told(self, secrets: dict[str, str]) -> list[tuple[str, str]]:
+    def leaks(self, secrets: dict[str, str]) -> list[tuple[str, str]]:
         return [
-            (who, name)
-            for who, text in self.texts.items()
+            (source, name)
+            for source, text in self.texts.items()
             for name, secret in secrets.items()
             if secret in text
         ]
 
 
-async def run(said: Said, settings: Settings, folder: Path, *words: str, **changes: str) -> int:
+async def run_command(
+    captured: CapturedOutput, settings: Settings, folder: Path, *arguments: str, **changes: str
+) -> int:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", *words),
+        *(sys.executable, "-m", "segmentql", *arguments),
         cwd=folder,
         env=environment(settings, **changes),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
-    said.hear(f"{' '.join(words[:2])} {sorted(changes)}", output.decode())
+    captured.add(f"{' '.join(arguments[:2])} {sorted(changes)}", output.decode())
     assert process.returncode is not None
     return process.returncode
 
 
 @asynccontextmanager
 async def served(
-    said: Said, settings: Settings, folder: Path, **changes: str
+    captured: CapturedOutput, settings: Settings, folder: Path, **changes: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """`segmentql serve` in a process of its own; its whole log is heard at the end."""
+    """Run `segmentql serve` in a process of its own and collect its whole log at the end."""
     port, log = free_port(), folder / "serve.log"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
@@ -75,31 +77,33 @@ async def served(
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
-            async def answers() -> bool:
+            async def responds() -> bool:
                 try:
                     return (await client.get("/healthz")).status_code == 200
                 except httpx.TransportError:
                     return False
 
-            await until(answers)
+            await until(responds)
             yield client
     finally:
         process.terminate()
         await process.wait()
-        said.hear("serve", log.read_text())
+        captured.add("serve", log.read_text())
 
 
-async def test_no_failure_of_any_kind_tells_a_secret(
-    guarded: Settings, database: Database, storage: Storage, sql: Sql, tmp_path: Path
+async def test_no_failure_prints_a_secret(
+    auth_settings: Settings, database: Database, storage: Storage, sql: Sql, tmp_path: Path
 ) -> None:
-    said = Said()
-    admin, gone = [await make_key(database, "ADMIN", "root") for _ in range(2)]
-    await revoke(database, gone)
-    settings = guarded.model_copy(update={"first_key": FIRST, "metrics_token": METRICS_TOKEN})
+    captured = CapturedOutput()
+    admin, revoked_key = [await make_key(database, "ADMIN", "root") for _ in range(2)]
+    await revoke(database, revoked_key)
+    settings = auth_settings.model_copy(
+        update={"first_key": FIRST_KEY, "metrics_token": METRICS_TOKEN}
+    )
 
-    async with Line(guarded.database_url).open() as line:
-        cut = settings.model_copy(update={"database_url": line.url})
-        async with served(said, cut, tmp_path, SEGMENTQL_LOG_LEVEL="debug") as client:
+    async with NetworkLink(auth_settings.database_url).open() as link:
+        cut_settings = settings.model_copy(update={"database_url": link.url})
+        async with served(captured, cut_settings, tmp_path, SEGMENTQL_LOG_LEVEL="debug") as client:
 
             async def ask(token: str, query: str, **variables: object) -> httpx.Response:
                 response = await client.post(
@@ -107,13 +111,13 @@ async def test_no_failure_of_any_kind_tells_a_secret(
                     json={"query": query, "variables": variables},
                     headers={"authorization": bearer(token)},
                 )
-                said.hear("answers", response.text)
+                captured.add("answers", response.text)
                 return response
 
             assert (await ask(admin.token, FIELDS)).status_code == 200
-            for token in (UNKNOWN, admin.with_wrong_secret, gone.token, admin.token + "0"):
+            for token in (UNKNOWN, admin.with_wrong_secret, revoked_key.token, admin.token + "0"):
                 assert (await ask(token, FIELDS)).status_code == 401
-            made = (
+            new_token = (
                 await client.post(
                     "/graphql",
                     json={
@@ -123,41 +127,42 @@ async def test_no_failure_of_any_kind_tells_a_secret(
                     headers={"authorization": bearer(admin.token)},
                 )
             ).json()["data"]["createApiKey"]["token"]
-            await ask(admin.token, REVOKE_KEY, input={"id": made})  # which is not the id
+            # The token is sent instead of the id.
+            await ask(admin.token, REVOKE_KEY, input={"id": new_token})
             await sql.execute("ALTER TABLE history RENAME TO lost")
             fault = await ask(admin.token, "{ history { nodes { actor } } }")
             await sql.execute("ALTER TABLE lost RENAME TO history")
             assert fault.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
             await sql.execute("ALTER TABLE api_keys RENAME TO lost")
-            assert (await ask(FIRST, FIELDS)).status_code == 500
+            assert (await ask(FIRST_KEY, FIELDS)).status_code == 500
             await sql.execute("ALTER TABLE lost RENAME TO api_keys")
             for authorization in (METRICS_TOKEN + "x", METRICS_TOKEN):
                 response = await client.get("/metrics", headers={"authorization": authorization})
-                said.hear("metrics", response.text)
-            line.cut()
+                captured.add("metrics", response.text)
+            link.cut()
 
             async def unavailable() -> bool:
                 return (await ask(admin.token, FIELDS)).status_code == 503
 
             await until(unavailable)
-            said.hear("probes", (await client.get("/readyz")).text)
+            captured.add("probes", (await client.get("/readyz")).text)
 
-        assert await run(said, settings, tmp_path, "doctor") == 0
-        assert await run(said, cut, tmp_path, "doctor") == 1
-        assert await run(said, cut, tmp_path, "keys", "list") == 1
-        assert await run(said, cut, tmp_path, "keys", "ensure-first") == 1
-    assert await run(said, settings, tmp_path, "keys", "ensure-first") == 0
-    assert await run(said, settings, tmp_path, "keys", "revoke", admin.token) == 2
-    assert await run(said, settings, tmp_path, "keys", "list") == 0
+        assert await run_command(captured, settings, tmp_path, "doctor") == 0
+        assert await run_command(captured, cut_settings, tmp_path, "doctor") == 1
+        assert await run_command(captured, cut_settings, tmp_path, "keys", "list") == 1
+        assert await run_command(captured, cut_settings, tmp_path, "keys", "ensure-first") == 1
+    assert await run_command(captured, settings, tmp_path, "keys", "ensure-first") == 0
+    assert await run_command(captured, settings, tmp_path, "keys", "revoke", admin.token) == 2
+    assert await run_command(captured, settings, tmp_path, "keys", "list") == 0
     for name, value in (
-        ("FIRST_KEY", FIRST + "0"),
+        ("FIRST_KEY", FIRST_KEY + "0"),
         ("METRICS_TOKEN", METRICS_TOKEN + " \u00fc"),
-        ("AUTH", FIRST),
+        ("AUTH", FIRST_KEY),
     ):
         wrong = {f"SEGMENTQL_{name}": value}
-        assert await run(said, settings, tmp_path, "serve", **wrong) == 1
-    assert "Traceback" in said.texts["serve"]  # of the faults: that log is the full one
-    assert "DEBUG" in said.texts["serve"] or '"debug"' in said.texts["serve"]
+        assert await run_command(captured, settings, tmp_path, "serve", **wrong) == 1
+    assert "Traceback" in captured.texts["serve"]  # the log has the faults in full
+    assert "DEBUG" in captured.texts["serve"] or '"debug"' in captured.texts["serve"]
 
     passwords = {
         "the database's": make_url(settings.database_url).password,
@@ -167,14 +172,14 @@ async def test_no_failure_of_any_kind_tells_a_secret(
     secrets = {
         "an admin's": admin.token.split("_")[2],
         "a wrong one": admin.with_wrong_secret.split("_")[2],
-        "a revoked one": gone.token.split("_")[2],
-        "a new one": made.split("_")[2],
+        "a revoked one": revoked_key.token.split("_")[2],
+        "a new one": new_token.split("_")[2],
         "an unknown one": UNKNOWN.split("_")[2],
-        "the first": FIRST.split("_")[2],
+        "the first": FIRST_KEY.split("_")[2],
         "the token for metrics": METRICS_TOKEN,
         "the store's": settings.store.secret_key,
         **{name: str(password) for name, password in passwords.items()},
     }
     assert all(len(secret) >= 16 for secret in secrets.values())
-    # A part of a secret would do: many cannot be read of a dozen characters.
-    assert said.who_told({name: secret[:16] for name, secret in secrets.items()}) == []
+    # The search is for a part of each secret, because a part in an output is a leak too.
+    assert captured.leaks({name: secret[:16] for name, secret in secrets.items()}) == []

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from segmentql.validators import MAX_TTL_SECONDS
-from tests.back_dating import HOUR, MICROSECOND, NOON, put_in
+from tests.back_dating import HOUR, MICROSECOND, NOON, insert_membership
 from tests.conftest import Api, Sql
-from tests.operations import change, counts, make_segments, moment
+from tests.operations import change_counts, make_segments, parse_timestamp, update_user_segments
 
 EARLY, LATE = "2030-01-01T00:00:00.000000Z", "2031-01-01T00:00:00.000000Z"
 
@@ -67,12 +67,14 @@ async def test_the_end_that_a_member_had_and_the_one_asked_make_the_one_it_has(
 ) -> None:
     await make_segments(api, "A")
     for user_id, (had, asked, has) in enumerate(ends, start=1):
-        await change(api, user_id, add=["A"], expiresAt=had)
+        await update_user_segments(api, user_id, add=["A"], expiresAt=had)
         before, rows = await only_membership(api, user_id), await history(sql)
-        payload = await change(api, user_id, add=["A"], expiresAt=asked, onExisting=on_existing)
+        payload = await update_user_segments(
+            api, user_id, add=["A"], expiresAt=asked, onExisting=on_existing
+        )
         after = await only_membership(api, user_id)
         assert payload["errors"] == []
-        assert counts(payload) == (0, 0, 1 if has != had else 0)
+        assert change_counts(payload) == (0, 0, 1 if has != had else 0)
         assert after["expiresAt"] == has, (had, asked)
         assert {**after, "expiresAt": had, "updatedAt": before["updatedAt"]} == before
         assert (after["updatedAt"] > before["updatedAt"]) is (has != had)
@@ -81,21 +83,21 @@ async def test_the_end_that_a_member_had_and_the_one_asked_make_the_one_it_has(
 
 async def test_extending_is_the_default(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], expiresAt=LATE)
+    await update_user_segments(api, 7, add=["A"], expiresAt=LATE)
     for given in ({}, {"onExisting": None}):
-        await change(api, 7, add=["A"], expiresAt=EARLY, **given)
+        await update_user_segments(api, 7, add=["A"], expiresAt=EARLY, **given)
         assert (await only_membership(api))["expiresAt"] == LATE
 
 
 async def test_each_slug_of_one_call_is_counted_by_what_became_of_it(api: Api, sql: Sql) -> None:
     await make_segments(api, "NEW", "SAME", "LONGER", "RAN_OUT", "OUT", "NOT_IN")
-    await change(api, 7, add=["SAME", "OUT"])
-    await change(api, 7, add=["LONGER"], expiresAt=EARLY)
-    await put_in(sql, 7, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
-    payload = await change(
+    await update_user_segments(api, 7, add=["SAME", "OUT"])
+    await update_user_segments(api, 7, add=["LONGER"], expiresAt=EARLY)
+    await insert_membership(sql, 7, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
+    payload = await update_user_segments(
         api, 7, add=["NEW", "SAME", "LONGER", "RAN_OUT"], remove=["OUT", "NOT_IN"], expiresAt=LATE
     )
-    assert counts(payload) == (2, 1, 1)
+    assert change_counts(payload) == (2, 1, 1)
     ends = {m["segment"]["slug"]: m["expiresAt"] for m in payload["user"]["memberships"]}
     assert ends == {"LONGER": LATE, "NEW": LATE, "RAN_OUT": LATE, "SAME": None}
 
@@ -103,26 +105,26 @@ async def test_each_slug_of_one_call_is_counted_by_what_became_of_it(api: Api, s
 @pytest.mark.parametrize("seconds", [1, 86_400, MAX_TTL_SECONDS])
 async def test_seconds_to_live_count_from_the_join_exactly(api: Api, seconds: int) -> None:
     await make_segments(api, "A")
-    payload = await change(api, 7, add=["A"], ttlSeconds=seconds)
+    payload = await update_user_segments(api, 7, add=["A"], ttlSeconds=seconds)
     (membership,) = payload["user"]["memberships"]
-    lives = moment(membership["expiresAt"]) - moment(membership["joinedAt"])
+    lives = parse_timestamp(membership["expiresAt"]) - parse_timestamp(membership["joinedAt"])
     assert lives == timedelta(seconds=seconds)
 
 
 async def test_seconds_to_live_of_an_active_member_count_from_now(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON)
-    await change(api, 7, add=["A"], ttlSeconds=60, onExisting="REPLACE")
+    await insert_membership(sql, 7, "A", joined_at=NOON)
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=60, onExisting="REPLACE")
     membership = await only_membership(api)
-    lives = moment(membership["expiresAt"]) - moment(membership["updatedAt"])
+    lives = parse_timestamp(membership["expiresAt"]) - parse_timestamp(membership["updatedAt"])
     assert lives == timedelta(seconds=60)
-    assert moment(membership["joinedAt"]) == NOON
+    assert parse_timestamp(membership["joinedAt"]) == NOON
 
 
 async def test_an_end_is_for_every_slug_added_and_for_none_removed(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
-    await change(api, 7, add=["C"])
-    payload = await change(api, 7, add=["A", "B"], remove=["C"], ttlSeconds=60)
+    await update_user_segments(api, 7, add=["C"])
+    payload = await update_user_segments(api, 7, add=["A", "B"], remove=["C"], ttlSeconds=60)
     first, second = payload["user"]["memberships"]
     assert first["expiresAt"] == second["expiresAt"]
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 2
@@ -130,16 +132,18 @@ async def test_an_end_is_for_every_slug_added_and_for_none_removed(api: Api, sql
 
 async def test_an_end_may_be_given_in_any_offset(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], expiresAt="2030-01-01T03:00:00.1234567+03:00")
+    await update_user_segments(api, 7, add=["A"], expiresAt="2030-01-01T03:00:00.1234567+03:00")
     assert (await only_membership(api))["expiresAt"] == "2030-01-01T00:00:00.123456Z"
 
 
 async def test_one_of_the_two_ends_may_be_null(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], ttlSeconds=None, expiresAt=LATE)
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=None, expiresAt=LATE)
     assert (await only_membership(api))["expiresAt"] == LATE
-    payload = await change(api, 7, add=["A"], ttlSeconds=60, expiresAt=None, onExisting="REPLACE")
-    assert counts(payload) == (0, 0, 1)
+    payload = await update_user_segments(
+        api, 7, add=["A"], ttlSeconds=60, expiresAt=None, onExisting="REPLACE"
+    )
+    assert change_counts(payload) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("on_existing", ["EXTEND", "REPLACE", "KEEP"])
@@ -147,11 +151,11 @@ async def test_adding_one_who_ran_out_records_the_leave_at_its_end_and_joins_ane
     api: Api, sql: Sql, on_existing: str
 ) -> None:
     await make_segments(api, "A")
-    old = await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    payload = await change(api, 7, add=["A"], onExisting=on_existing, expiresAt=EARLY)
-    assert counts(payload) == (1, 0, 0)
+    old = await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    payload = await update_user_segments(api, 7, add=["A"], onExisting=on_existing, expiresAt=EARLY)
+    assert change_counts(payload) == (1, 0, 0)
     membership = await only_membership(api)
-    joined_at = moment(membership["joinedAt"])
+    joined_at = parse_timestamp(membership["joinedAt"])
     assert membership["id"] != f"mem_{old}"
     assert membership["expiresAt"] == EARLY
     assert membership["cause"] == "MANUAL"
@@ -165,10 +169,10 @@ async def test_adding_one_who_ran_out_records_the_leave_at_its_end_and_joins_ane
 
 async def test_adding_one_who_ran_out_and_was_tidied_joins_anew(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await sql.execute("DELETE FROM memberships WHERE expires_at <= now()")
-    payload = await change(api, 7, add=["A"])
-    assert counts(payload) == (1, 0, 0)
+    payload = await update_user_segments(api, 7, add=["A"])
+    assert change_counts(payload) == (1, 0, 0)
     assert [(row[0], row[2]) for row in await history(sql)] == [
         ("JOINED", "MANUAL"),
         ("LEFT", "TTL"),
@@ -179,8 +183,8 @@ async def test_adding_one_who_ran_out_and_was_tidied_joins_anew(api: Api, sql: S
 async def test_one_who_ran_out_a_moment_ago_still_joins_after_its_leave(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     ended = await sql.fetchval("SELECT clock_timestamp()")
-    await put_in(sql, 7, "A", joined_at=ended - HOUR, expires_at=ended)
-    await change(api, 7, add=["A"])
+    await insert_membership(sql, 7, "A", joined_at=ended - HOUR, expires_at=ended)
+    await update_user_segments(api, 7, add=["A"])
     (_, left, joined) = await history(sql)
     assert left[1] == ended
     assert joined[1] > ended
@@ -193,8 +197,8 @@ async def test_moments_stay_in_order_even_where_history_is_ahead_of_the_clock(
     ahead = HOUR + await sql.fetchval(
         "SELECT clock_timestamp()"
     )  # as if the clock had been set back since
-    await put_in(sql, 7, "A", joined_at=ahead)
-    await change(api, 7, add=["B"], remove=["A"])
+    await insert_membership(sql, 7, "A", joined_at=ahead)
+    await update_user_segments(api, 7, add=["B"], remove=["A"])
     assert await history(sql) == [
         ("JOINED", ahead, "MANUAL"),
         ("LEFT", ahead + MICROSECOND, "MANUAL"),
@@ -210,12 +214,14 @@ async def test_adding_by_hand_whom_a_rollout_brought_in_makes_it_manual_but_not_
     api: Api, sql: Sql, on_existing: str, cause: str, expires_at: str
 ) -> None:
     await make_segments(api, "A")
-    number = await put_in(sql, 7, "A", joined_at=NOON, expires_at=moment(LATE), cause="ROLLOUT")
+    number = await insert_membership(
+        sql, 7, "A", joined_at=NOON, expires_at=parse_timestamp(LATE), cause="ROLLOUT"
+    )
     rows = await history(sql)
-    payload = await change(api, 7, add=["A"], expiresAt=EARLY, onExisting=on_existing)
+    payload = await update_user_segments(api, 7, add=["A"], expiresAt=EARLY, onExisting=on_existing)
     membership = await only_membership(api)
-    assert counts(payload) == (0, 0, 1 if expires_at != LATE else 0)
+    assert change_counts(payload) == (0, 0, 1 if expires_at != LATE else 0)
     assert (membership["cause"], membership["expiresAt"]) == (cause, expires_at)
     assert membership["id"] == f"mem_{number}"
-    assert moment(membership["joinedAt"]) == NOON
+    assert parse_timestamp(membership["joinedAt"]) == NOON
     assert await history(sql) == rows

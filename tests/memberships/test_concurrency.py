@@ -18,7 +18,7 @@ from segmentql.segments.service import create_segment, delete_segment
 from segmentql.settings import Settings
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Api, Sql, serving, until
-from tests.timeline import lies_of_history, make_segment, recorded
+from tests.timeline import history_entries, history_inconsistencies, make_segment
 
 CLIENTS = 200
 USERS = range(1, 51)
@@ -75,9 +75,9 @@ async def test_200_clients_on_the_same_50_users_leave_memberships_and_history_in
         stop.set()
         await asyncio.gather(*tidying)
     assert faults == []
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     assert await sql.fetchval("SELECT count(DISTINCT user_id) FROM history") == len(USERS)
-    assert {e.cause for e in await recorded(sql)} >= {"MANUAL", "TTL"}
+    assert {e.cause for e in await history_entries(sql)} >= {"MANUAL", "TTL"}
 
 
 async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
@@ -143,13 +143,13 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
             await dice.choice(kinds)(dice)
 
     await asyncio.gather(*(client(number) for number in range(60)))
-    assert await lies_of_history(sql) == {}
-    causes = {entry.cause for entry in await recorded(sql)}
+    assert await history_inconsistencies(sql) == {}
+    causes = {entry.cause for entry in await history_entries(sql)}
     assert causes >= {"MANUAL", "USER_DELETED", "SEGMENT_DELETED"}
 
     for number in range(1, 1 + await sql.fetchval("SELECT max(id) FROM segments")):
         await actors.record_segment_leaves(database, number)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     async with database.read() as session:
         assert await expiry.segments_with_unrecorded_leaves(session) == []
 
@@ -170,7 +170,7 @@ async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_ord
 
     await asyncio.gather(*(change(number) for number in range(100)))
     assert sorted(order) == list(range(100))
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @pytest.mark.parametrize("number", [None, 5])
@@ -265,4 +265,4 @@ async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
     with pytest.raises(MutationRejected) as refused:
         await late
     assert refused.value.reasons == (SegmentNotFound(("add", "0"), ("BUSY",)),)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}

@@ -22,14 +22,14 @@ from tests.conftest import Api, Sql, until
 from tests.timeline import (
     HOUR,
     SECOND,
-    clock,
-    fill,
-    join,
-    lies_of_history,
+    add_members,
+    add_membership,
+    database_now,
+    history_entries,
+    history_inconsistencies,
     make_segment,
     make_users,
     mark_deleted,
-    recorded,
 )
 
 MINUTE = timedelta(minutes=1)
@@ -62,14 +62,14 @@ async def test_what_is_due_is_ended_at_its_end_and_nothing_else_is(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await join(sql, 1, segment_id)
-    await join(sql, 2, segment_id, ends_in=MINUTE)
-    due = await join(sql, 3, segment_id, ends_in=-SECOND)
+    await add_membership(sql, 1, segment_id)
+    await add_membership(sql, 2, segment_id, ends_in=MINUTE)
+    due = await add_membership(sql, 3, segment_id, ends_in=-SECOND)
     assert await database.transaction(expiry.expire_due) == 1
     assert await members(sql) == [1, 2]
-    assert [(e.at, e.user_id, e.membership_id, e.cause) for e in (await recorded(sql))[-1:]] == [
-        (due["expires_at"], 3, due["id"], "TTL")
-    ]
+    assert [
+        (e.at, e.user_id, e.membership_id, e.cause) for e in (await history_entries(sql))[-1:]
+    ] == [(due["expires_at"], 3, due["id"], "TTL")]
     assert await database.transaction(expiry.expire_due) == 0
 
 
@@ -78,23 +78,23 @@ async def test_what_is_due_is_ended_in_batches_the_oldest_first(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     for user_id in range(1, 8):
-        await join(sql, user_id, segment_id, ends_in=-user_id * MINUTE)
+        await add_membership(sql, user_id, segment_id, ends_in=-user_id * MINUTE)
     assert await database.transaction(expire_due(3)) == 3
     assert await members(sql) == [1, 2, 3, 4]
     assert await database.transaction(expire_due(3)) == 3
     assert await database.transaction(expire_due(3)) == 1
     assert await members(sql) == []
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_the_actor_goes_on_until_nothing_is_due(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
-    await fill(sql, segment_id, expiry.BATCH_ROWS + 10)
+    await add_members(sql, segment_id, expiry.BATCH_ROWS + 10)
     await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
     await actors.expire_due_memberships(database)
     assert await members(sql) == []
     assert await sql.fetchval("SELECT count(*) FROM history") == 2 * (expiry.BATCH_ROWS + 10)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
@@ -102,7 +102,7 @@ async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     for user_id in (1, 2, 3):
-        await join(sql, user_id, segment_id, ends_in=-SECOND)
+        await add_membership(sql, user_id, segment_id, ends_in=-SECOND)
     async with other.transaction():
         await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
         assert await database.transaction(expiry.expire_due) == 2
@@ -112,7 +112,7 @@ async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
 
 async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
-    await fill(sql, segment_id, 400)
+    await add_members(sql, segment_id, 400)
     await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
 
     async def work() -> int:
@@ -123,7 +123,7 @@ async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Data
 
     assert sum(await asyncio.gather(*(work() for _ in range(6)))) == 400
     assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 400
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
@@ -139,7 +139,7 @@ async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
     await database.transaction(partial(add, on_existing=OnExisting.REPLACE))
     await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
-    assert [entry.operation for entry in await recorded(sql)] == ["JOINED"]
+    assert [entry.operation for entry in await history_entries(sql)] == ["JOINED"]
 
 
 async def test_an_end_within_a_minute_asks_for_a_message_and_a_later_one_does_not(
@@ -158,19 +158,21 @@ async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_fi
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    old = await join(sql, 7, segment_id, ends_in=-SECOND)
+    old = await add_membership(sql, 7, segment_id, ends_in=-SECOND)
     changed = await database.transaction(
         partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
     )
     assert (changed.added, changed.extended) == (1, 0)
     await actors.expire_due_memberships(database)
-    assert [(e.operation, e.cause, e.membership_id == old["id"]) for e in await recorded(sql)] == [
+    assert [
+        (e.operation, e.cause, e.membership_id == old["id"]) for e in await history_entries(sql)
+    ] == [
         ("JOINED", "MANUAL", True),
         ("LEFT", "TTL", True),
         ("JOINED", "MANUAL", False),
     ]
-    assert (await recorded(sql))[1].at == old["expires_at"]
-    assert await lies_of_history(sql) == {}
+    assert (await history_entries(sql))[1].at == old["expires_at"]
+    assert await history_inconsistencies(sql) == {}
 
 
 async def _somebody_waits(sql: Sql) -> bool:
@@ -186,8 +188,8 @@ async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_
     sql: Sql, database: Database, other: Sql
 ) -> None:
     held, segment_id = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await join(sql, 7, held, ends_in=HOUR)
-    membership = await join(sql, 7, segment_id, ends_in=SECOND / 2)
+    await add_membership(sql, 7, held, ends_in=HOUR)
+    membership = await add_membership(sql, 7, segment_id, ends_in=SECOND / 2)
     add = partial(service.update_user_segments, user_id=7, add=["A", "B"], remove=[])
     async with asyncio.TaskGroup() as tasks, other.transaction():
         # The change has read the clock and waits for the first of its two rows ...
@@ -197,7 +199,7 @@ async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_
         # ... while the second runs out, and a worker comes by.
         await until(partial(_has_run_out, sql, membership["expires_at"]))
         await database.transaction(expiry.expire_due)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     # The change came before the end, so the membership goes on.
     row = await sql.fetchrow("SELECT id, expires_at FROM memberships WHERE segment_id = 2")
     assert row is not None
@@ -205,15 +207,15 @@ async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_
 
 
 async def _has_run_out(sql: Sql, moment: datetime) -> bool:
-    return moment < await clock(sql)
+    return moment < await database_now(sql)
 
 
 async def test_ends_of_a_user_who_is_being_changed_are_left_for_later(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await join(sql, 1, segment_id, ends_in=-SECOND)
-    await join(sql, 2, segment_id, ends_in=-SECOND)
+    await add_membership(sql, 1, segment_id, ends_in=-SECOND)
+    await add_membership(sql, 2, segment_id, ends_in=-SECOND)
     async with other.transaction():
         await other.execute("SELECT FROM users WHERE id = 1 FOR NO KEY UPDATE")
         assert await database.transaction(expiry.expire_due) == 1
@@ -228,8 +230,8 @@ async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_re
     sql: Sql, database: Database
 ) -> None:
     gone, stays = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await fill(sql, gone, 7)
-    await fill(sql, stays, 2)
+    await add_members(sql, gone, 7)
+    await add_members(sql, stays, 2)
     for user_id in (1, 2, 3, 4):
         await sql.execute("INSERT INTO exclusions VALUES ($1, $2, now())", user_id, gone)
     await sql.execute("INSERT INTO exclusions VALUES (3, $1, now())", stays)
@@ -266,17 +268,17 @@ async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_re
     assert (await rest()) == (0, False)
     assert await members(sql) == [1, 2]
     assert await sql.fetchval("SELECT user_id FROM exclusions") == 3
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_recording_again_moves_nothing(sql: Sql, database: Database) -> None:
     gone = await make_segment(sql, "A")
-    await fill(sql, gone, 2)
+    await add_members(sql, gone, 2)
     await mark_deleted(sql, gone)
     await actors.record_segment_leaves(database, gone)
-    before = await recorded(sql), await sql.fetch("SELECT * FROM segments")
+    before = await history_entries(sql), await sql.fetch("SELECT * FROM segments")
     await actors.record_segment_leaves(database, gone)
-    assert (await recorded(sql), await sql.fetch("SELECT * FROM segments")) == before
+    assert (await history_entries(sql), await sql.fetch("SELECT * FROM segments")) == before
 
 
 @pytest.mark.parametrize("segment_id", [1, 404])
@@ -284,7 +286,7 @@ async def test_a_segment_that_lives_or_never_was_is_left_alone(
     sql: Sql, database: Database, segment_id: int
 ) -> None:
     assert await make_segment(sql, "A") == 1
-    await fill(sql, 1, 2)
+    await add_members(sql, 1, 2)
     await sql.execute("INSERT INTO exclusions SELECT 1, 1, now()")
     before = await sql.fetch("SELECT * FROM segments")
     await actors.record_segment_leaves(database, segment_id)
@@ -297,7 +299,7 @@ async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     gone = await make_segment(sql, "A")
-    await fill(sql, gone, 2)
+    await add_members(sql, gone, 2)
     await mark_deleted(sql, gone)
     async with asyncio.TaskGroup() as tasks, other.transaction():
         await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
@@ -307,14 +309,14 @@ async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
         assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
     assert await members(sql) == []
     assert await actors.find_due(database) == []
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_a_segment_that_another_worker_is_at_is_left_to_it(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     gone = await make_segment(sql, "A")
-    await fill(sql, gone, 2)
+    await add_members(sql, gone, 2)
     await mark_deleted(sql, gone)
     async with other.transaction():
         await other.execute("SELECT FROM segments WHERE id = $1 FOR NO KEY UPDATE", gone)
@@ -328,7 +330,7 @@ async def test_workers_at_once_record_each_leave_of_a_segment_once(
     sql: Sql, database: Database
 ) -> None:
     gone = await make_segment(sql, "A")
-    await fill(sql, gone, 200)
+    await add_members(sql, gone, 200)
     await mark_deleted(sql, gone)
 
     async def work() -> None:
@@ -341,30 +343,30 @@ async def test_workers_at_once_record_each_leave_of_a_segment_once(
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 200
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_a_segment_deleted_while_its_members_user_is_deleted_keeps_one_order(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await join(sql, 7, segment_id)
+    await add_membership(sql, 7, segment_id)
     async with asyncio.TaskGroup() as tasks, other.transaction():
         # As deleteSegment does it, between reading the clock and its commit.
         await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
         deleted_at = await mark_deleted(other, segment_id)
         task = tasks.create_task(database.transaction(partial(delete_user, user_id=7, actor="ada")))
         await until(partial(_waits_or_is_done, sql, task))
-    left = (await recorded(sql))[-1]
+    left = (await history_entries(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    membership = await join(sql, 7, segment_id, ends_in=SECOND / 4)
+    membership = await add_membership(sql, 7, segment_id, ends_in=SECOND / 4)
     async with asyncio.TaskGroup() as tasks, other.transaction():
         await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
         deleted_at = await mark_deleted(other, segment_id)
@@ -373,9 +375,9 @@ async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
         task = tasks.create_task(database.transaction(expiry.expire_due))
         await until(partial(_waits_or_is_done, sql, task))
     await actors.record_segment_leaves(database, segment_id)
-    left = (await recorded(sql))[-1]
+    left = (await history_entries(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def _waits_or_is_done(sql: Sql, task: "asyncio.Task[Any]") -> bool:
@@ -390,14 +392,14 @@ async def test_the_scheduler_learns_when_the_next_membership_ends(
 ) -> None:
     assert await actors.seconds_to_next(database) is None
     segment_id = await make_segment(sql, "A")
-    await join(sql, 1, segment_id)
+    await add_membership(sql, 1, segment_id)
     assert await actors.seconds_to_next(database) is None
-    await join(sql, 2, segment_id, ends_in=MINUTE)
-    await join(sql, 3, segment_id, ends_in=60 * MINUTE)
+    await add_membership(sql, 2, segment_id, ends_in=MINUTE)
+    await add_membership(sql, 3, segment_id, ends_in=60 * MINUTE)
     seconds = await actors.seconds_to_next(database)
     assert seconds is not None
     assert 0 < seconds <= 60
-    await join(sql, 4, segment_id, ends_in=-SECOND)
+    await add_membership(sql, 4, segment_id, ends_in=-SECOND)
     seconds = await actors.seconds_to_next(database)
     assert seconds is not None
     assert seconds < 0
@@ -406,12 +408,12 @@ async def test_the_scheduler_learns_when_the_next_membership_ends(
 async def test_finds_what_must_be_recorded(sql: Sql, database: Database) -> None:
     assert await actors.find_due(database) == []
     alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await join(sql, 1, alive)
-    await join(sql, 2, alive, ends_in=MINUTE)
+    await add_membership(sql, 1, alive)
+    await add_membership(sql, 2, alive, ends_in=MINUTE)
     assert await actors.find_due(database) == []
-    await join(sql, 3, alive, ends_in=-SECOND)
+    await add_membership(sql, 3, alive, ends_in=-SECOND)
     assert await actors.find_due(database) == [Message(EXPIRE_DUE_MEMBERSHIPS)]
-    await join(sql, 4, gone)
+    await add_membership(sql, 4, gone)
     await mark_deleted(sql, gone)
     assert await actors.find_due(database) == [
         Message(EXPIRE_DUE_MEMBERSHIPS),
@@ -457,7 +459,7 @@ async def test_an_expired_membership_is_over_for_every_read_before_any_worker_ra
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    membership = await join(sql, 7, segment_id, ends_in=-SECOND / 1000)
+    membership = await add_membership(sql, 7, segment_id, ends_in=-SECOND / 1000)
     end = membership["expires_at"]
     just_before = spelled(end - timedelta(microseconds=1))
     at_the_end = spelled(end)
@@ -499,9 +501,9 @@ async def test_a_membership_ends_at_its_very_moment(api: Api, sql: Sql) -> None:
     wrong: list[tuple[datetime, bool, datetime]] = []
 
     async def over() -> bool:
-        before = await clock(sql)
+        before = await database_now(sql)
         is_in = (await api('{ user(id: 7) { isIn(slug: "A") } }'))["user"]["isIn"]
-        after = await clock(sql)
+        after = await database_now(sql)
         if (is_in and before >= end) or (not is_in and after < end):
             wrong.append((before, is_in, after))
         return not is_in
@@ -514,7 +516,7 @@ async def test_members_of_a_deleted_segment_are_out_for_every_read_before_any_wo
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await join(sql, 7, segment_id)
+    await add_membership(sql, 7, segment_id)
     deleted_at = await mark_deleted(sql, segment_id, ago=MINUTE, by="ada")
     just_before = spelled(deleted_at - timedelta(microseconds=1))
 

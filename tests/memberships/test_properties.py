@@ -25,9 +25,9 @@ from segmentql.memberships.service import update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
 from segmentql.validators import MAX_PAGE_ROWS
-from tests.back_dating import let_pass
+from tests.back_dating import advance_time
 from tests.conftest import Sql, empty_tables
-from tests.timeline import clock, lies_of_history
+from tests.timeline import database_now, history_inconsistencies
 
 USERS = (1, 2)
 SLUGS = ("A", "B")
@@ -216,7 +216,7 @@ class Wait:
     seconds: int
 
     async def run(self, model: Model, real: Service) -> None:
-        await let_pass(real.sql, timedelta(seconds=self.seconds))
+        await advance_time(real.sql, timedelta(seconds=self.seconds))
         model.now = (model.now[0] + self.seconds, model.now[1])
 
 
@@ -276,7 +276,7 @@ def whole_steps_left(end: datetime | None, now: datetime) -> int | None:
 
 async def assert_same_now(model: Model, real: Service) -> None:
     """Every read of what is so now says what the model says."""
-    now = await clock(real.sql)
+    now = await database_now(real.sql)
     async with real.database.read() as session:
         found = await service.memberships_by_user(session, USERS)
         counts = await service.member_counts(session, list(model.slugs.values()))
@@ -367,10 +367,10 @@ async def test_memberships_history_and_every_past_moment_agree_with_the_model(
         await step.run(model, real)
         await assert_same_now(model, real)
     await assert_same_past_of_all(model, real)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     await real.tidy_segments()
     await real.tidy_ends()
     await assert_same_now(model, real)
     await assert_same_past_of_all(model, real)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     assert await sql.fetchval("SELECT count(*) FROM memberships") == len(model.active())

@@ -5,32 +5,38 @@ from typing import Any
 import pytest
 
 from segmentql.validators import MAX_TTL_SECONDS, SLUG_ALLOWED, TTL_ALLOWED, USER_ID_ALLOWED
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.invalid_values import BAD_SLUGS, BAD_USER_IDS, GOOD_SLUGS
-from tests.operations import UPDATE_USER_SEGMENTS, change, counts, make_segments, slugs_of
+from tests.operations import (
+    UPDATE_USER_SEGMENTS,
+    change_counts,
+    make_segments,
+    segment_slugs,
+    update_user_segments,
+)
 
 ONCE = "each slug once, in `add` or in `remove`"
 
 
 async def refused(api: Api, sql: Sql, **given: Any) -> list[tuple[str, list[str], str | None]]:
     """The errors, as code, path and what is allowed, of a change that must change nothing."""
-    before = await contents(sql)
+    before = await all_rows(sql)
     answer = await api(UPDATE_USER_SEGMENTS, input={"userId": "7", **given})
     payload = answer["updateUserSegments"]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
     assert payload["user"] is None
-    assert counts(payload) == (0, 0, 0)
+    assert change_counts(payload) == (0, 0, 0)
     return [(error["code"], error["path"], error.get("allowed")) for error in payload["errors"]]
 
 
 async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 7, add=["B"])
-    before = await contents(sql)
-    payload = await change(api, 7, add=["A", "NOPE"], remove=["B", "NEITHER"])
+    await update_user_segments(api, 7, add=["B"])
+    before = await all_rows(sql)
+    payload = await update_user_segments(api, 7, add=["A", "NOPE"], remove=["B", "NEITHER"])
     assert payload["user"] is None
-    assert counts(payload) == (0, 0, 0)
+    assert change_counts(payload) == (0, 0, 0)
     assert payload["errors"] == [
         {
             "__typename": "SegmentNotFound",
@@ -40,7 +46,7 @@ async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql
             "slugs": ["NOPE", "NEITHER"],
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_an_unknown_slug_to_remove_is_refused_as_one_to_add(api: Api, sql: Sql) -> None:
@@ -57,8 +63,8 @@ async def test_slugs_are_known_in_their_own_case_only(api: Api, sql: Sql) -> Non
 
 async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    before = await contents(sql)
-    payload = await change(api, 7, add=["B", "A"], remove=["A"])
+    before = await all_rows(sql)
+    payload = await update_user_segments(api, 7, add=["B", "A"], remove=["A"])
     assert payload["errors"] == [
         {
             "__typename": "InvalidInput",
@@ -68,7 +74,7 @@ async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sq
             "allowed": ONCE,
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 @pytest.mark.parametrize("field", ["add", "remove"])
@@ -91,7 +97,7 @@ async def test_what_is_not_a_slug_is_refused(api: Api, sql: Sql, field: str) -> 
 
 async def test_every_form_of_a_slug_is_taken(api: Api) -> None:
     await make_segments(api, *GOOD_SLUGS)
-    assert slugs_of(await change(api, 7, add=GOOD_SLUGS)) == sorted(GOOD_SLUGS)
+    assert segment_slugs(await update_user_segments(api, 7, add=GOOD_SLUGS)) == sorted(GOOD_SLUGS)
 
 
 async def test_what_is_not_a_user_id_is_refused(api: Api, sql: Sql) -> None:
@@ -141,7 +147,7 @@ async def test_an_end_past_or_beyond_ten_years_is_refused_even_if_nothing_is_add
 
 async def test_an_active_member_keeps_its_end_when_a_new_one_is_refused(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], ttlSeconds=60)
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=60)
     for given in ({"ttlSeconds": 0}, {"expiresAt": "2020-01-01T00:00:00Z"}):
         assert len(await refused(api, sql, add=["A"], onExisting="REPLACE", **given)) == 1
 
@@ -204,10 +210,10 @@ async def test_a_value_of_the_wrong_type_is_a_bad_request_that_names_it(api: Api
         ({"expiresAt": "2030-01-01T00:00:00"}, "input.expiresAt"),
     )
     await make_segments(api, "A")
-    before = await contents(sql)
+    before = await all_rows(sql)
     for given, argument in wrong:
         variables = {"userId": "7", "add": ["A"], **given}
         error = await api.error(UPDATE_USER_SEGMENTS, input=variables)
         assert error["extensions"]["code"] == "BAD_REQUEST"
         assert error["extensions"]["argument"] == argument
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before

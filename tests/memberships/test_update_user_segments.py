@@ -4,33 +4,40 @@ from typing import Any
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import service
-from tests.back_dating import HOUR, NOON, contents, put_in
-from tests.conftest import Api, Sql, counted_statements
-from tests.operations import change, counts, delete_segment, make_segments, moment, slugs_of
+from tests.back_dating import HOUR, NOON, all_rows, insert_membership
+from tests.conftest import Api, Sql, recorded_statements
+from tests.operations import (
+    change_counts,
+    delete_segment,
+    make_segments,
+    parse_timestamp,
+    segment_slugs,
+    update_user_segments,
+)
 
 
 async def test_adds_and_removes_at_once_and_stores_the_user(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
-    first = await change(api, 7, add=["B", "A"])
-    assert slugs_of(first) == ["A", "B"]
-    assert counts(first) == (2, 0, 0)
-    second = await change(api, 7, add=["C"], remove=["A"])
-    assert slugs_of(second) == ["B", "C"]
-    assert counts(second) == (1, 1, 0)
+    first = await update_user_segments(api, 7, add=["B", "A"])
+    assert segment_slugs(first) == ["A", "B"]
+    assert change_counts(first) == (2, 0, 0)
+    second = await update_user_segments(api, 7, add=["C"], remove=["A"])
+    assert segment_slugs(second) == ["B", "C"]
+    assert change_counts(second) == (1, 1, 0)
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
 async def test_adding_leaves_the_segments_that_a_user_has(api: Api) -> None:
     await make_segments(api, "A", "B")
-    before = (await change(api, 7, add=["A"], ttlSeconds=60))["user"]["memberships"]
-    after = (await change(api, 7, add=["B"]))["user"]["memberships"]
+    before = (await update_user_segments(api, 7, add=["A"], ttlSeconds=60))["user"]["memberships"]
+    after = (await update_user_segments(api, 7, add=["B"]))["user"]["memberships"]
     assert after[0] == before[0]
 
 
 async def test_an_unknown_user_is_stored_under_the_number_given(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 1, add=[])
-    payload = await change(api, 42, add=["A"])
+    await update_user_segments(api, 1, add=[])
+    payload = await update_user_segments(api, 42, add=["A"])
     assert payload["user"]["id"] == "42"
     rows = await sql.fetch("SELECT user_id FROM memberships")
     assert [row["user_id"] for row in rows] == [42]
@@ -40,20 +47,20 @@ async def test_a_new_membership_is_manual_from_the_moment_that_history_holds(
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A", "B")
-    first, second = (await change(api, 7, add=["A", "B"]))["user"]["memberships"]
+    first, second = (await update_user_segments(api, 7, add=["A", "B"]))["user"]["memberships"]
     assert first["cause"] == second["cause"] == "MANUAL"
     assert first["expiresAt"] is second["expiresAt"] is None
     assert first["joinedAt"] == first["updatedAt"] == second["joinedAt"]
     recorded = await sql.fetch("SELECT at, operation, cause, actor FROM history")
     assert [tuple(row) for row in recorded] == [
-        (moment(first["joinedAt"]), "JOINED", "MANUAL", None)
+        (parse_timestamp(first["joinedAt"]), "JOINED", "MANUAL", None)
     ] * 2
 
 
 async def test_adds_and_removes_of_one_call_happened_at_one_moment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 7, add=["A"])
-    await change(api, 7, add=["B"], remove=["A"])
+    await update_user_segments(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["B"], remove=["A"])
     newest = await sql.fetch("SELECT operation, at FROM history ORDER BY at DESC LIMIT 2")
     assert {row["operation"] for row in newest} == {"JOINED", "LEFT"}
     assert newest[0]["at"] == newest[1]["at"]
@@ -62,25 +69,25 @@ async def test_adds_and_removes_of_one_call_happened_at_one_moment(api: Api, sql
 async def test_moments_of_one_user_strictly_increase(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for _ in range(5):
-        await change(api, 7, add=["A"])
-        await change(api, 7, remove=["A"])
+        await update_user_segments(api, 7, add=["A"])
+        await update_user_segments(api, 7, remove=["A"])
     ats = [row["at"] for row in await sql.fetch("SELECT at FROM history ORDER BY at")]
     assert len(set(ats)) == 10
 
 
 async def test_removing_what_the_user_is_not_in_is_no_error(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    payload = await change(api, 7, remove=["A"])
+    payload = await update_user_segments(api, 7, remove=["A"])
     assert payload["errors"] == []
-    assert counts(payload) == (0, 0, 0)
+    assert change_counts(payload) == (0, 0, 0)
     assert payload["user"] == {"id": "7", "segments": [], "memberships": []}
     assert await sql.fetchval("SELECT count(*) FROM history") == 0
 
 
 async def test_removing_what_had_run_out_is_no_leave_by_hand(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
-    assert counts(await change(api, 7, remove=["A"])) == (0, 0, 0)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    assert change_counts(await update_user_segments(api, 7, remove=["A"])) == (0, 0, 0)
     left = await sql.fetch("SELECT at, cause FROM history WHERE operation = 'LEFT'")
     assert [tuple(row) for row in left] == [(NOON + HOUR, "TTL")]
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
@@ -89,9 +96,9 @@ async def test_removing_what_had_run_out_is_no_leave_by_hand(api: Api, sql: Sql)
 async def test_empty_lists_store_the_user_and_nothing_else(api: Api, sql: Sql) -> None:
     lists: tuple[dict[str, Any], ...] = ({}, {"add": [], "remove": []}, {"add": None})
     for user_id, given in enumerate(lists):
-        payload = await change(api, user_id + 1, **given)
+        payload = await update_user_segments(api, user_id + 1, **given)
         assert payload["errors"] == []
-        assert counts(payload) == (0, 0, 0)
+        assert change_counts(payload) == (0, 0, 0)
         assert payload["user"]["id"] == str(user_id + 1)
     assert await sql.fetchval("SELECT count(*) FROM users") == 3
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
@@ -100,19 +107,19 @@ async def test_empty_lists_store_the_user_and_nothing_else(api: Api, sql: Sql) -
 
 async def test_a_user_keeps_the_moment_at_which_it_was_stored_first(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 7)
+    await update_user_segments(api, 7)
     stored_at = await sql.fetchval("SELECT created_at FROM users")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     assert await sql.fetchval("SELECT created_at FROM users") == stored_at
 
 
 async def test_a_hundred_slugs_are_one_change(api: Api, sql: Sql) -> None:
     slugs = [f"S{number}" for number in range(100)]
     await make_segments(api, *slugs)
-    await change(api, 7, add=slugs[:40])
-    payload = await change(api, 7, remove=slugs[:40], add=slugs[40:])
+    await update_user_segments(api, 7, add=slugs[:40])
+    payload = await update_user_segments(api, 7, remove=slugs[:40], add=slugs[40:])
     assert payload["errors"] == []
-    assert counts(payload) == (60, 40, 0)
+    assert change_counts(payload) == (60, 40, 0)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 60
     assert await sql.fetchval("SELECT count(*) FROM history") == 140
 
@@ -123,14 +130,14 @@ async def test_is_exactly_a_lock_and_a_write_however_many_slugs(
     slugs = [f"S{number}" for number in range(20)]
     await make_segments(api, *slugs)
     for user_id, add in ((1, slugs[:1]), (2, slugs)):
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
             await database.transaction(
                 lambda session, user_id=user_id, add=add: service.update_user_segments(  # type: ignore[misc]
                     session, user_id=user_id, add=add, remove=[]
                 )
             )
         assert len(statements) == 2
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
             await api(
                 """mutation($id: ID!, $remove: [String!]) { updateUserSegments(
                 input: {userId: $id, remove: $remove}) { segmentsRemoved user { id } } }""",
@@ -143,20 +150,20 @@ async def test_is_exactly_a_lock_and_a_write_however_many_slugs(
 async def test_removing_excludes_and_adding_ends_that(api: Api) -> None:
     await make_segments(api, "A", "B")
     query = '{ user(id: 7) { a: isExcluded(slug: "A") b: isExcluded(slug: "B") } }'
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     assert (await api(query))["user"] == {"a": False, "b": False}
-    await change(api, 7, remove=["A"])
+    await update_user_segments(api, 7, remove=["A"])
     assert (await api(query))["user"] == {"a": True, "b": False}
-    await change(api, 7, remove=["A"])
+    await update_user_segments(api, 7, remove=["A"])
     assert (await api(query))["user"] == {"a": True, "b": False}
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     assert (await api(query))["user"] == {"a": False, "b": False}
 
 
 async def test_removing_excludes_also_one_who_was_not_in(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, remove=["A"])
-    await change(api, 8, add=["A"])
+    await update_user_segments(api, 7, remove=["A"])
+    await update_user_segments(api, 8, add=["A"])
     data = await api('{ usersById(ids: [7, 8]) { isExcluded(slug: "A") isIn(slug: "A") } }')
     assert data["usersById"] == [
         {"isExcluded": True, "isIn": False},
@@ -166,7 +173,7 @@ async def test_removing_excludes_also_one_who_was_not_in(api: Api) -> None:
 
 async def test_running_out_does_not_exclude(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     data = await api('{ user(id: 7) { isExcluded(slug: "A") isIn(slug: "A") } }')
     assert data["user"] == {"isExcluded": False, "isIn": False}
 
@@ -174,8 +181,8 @@ async def test_running_out_does_not_exclude(api: Api, sql: Sql) -> None:
 async def test_the_slug_of_a_deleted_segment_is_unknown(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await delete_segment(api, "A")
-    before = await contents(sql)
-    payload = await change(api, 7, add=["A"])
+    before = await all_rows(sql)
+    payload = await update_user_segments(api, 7, add=["A"])
     assert payload["user"] is None
     assert [error["slugs"] for error in payload["errors"]] == [["A"]]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before

@@ -25,13 +25,13 @@ from segmentql.worker import ACTORS, STOP_SECONDS, Runtime
 from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.timeline import (
     SECOND,
-    clock,
-    fill,
-    join,
-    lies_of_history,
+    add_members,
+    add_membership,
+    database_now,
+    history_entries,
+    history_inconsistencies,
     make_segment,
     mark_deleted,
-    recorded,
 )
 
 BY_MESSAGE = 2 * SECOND
@@ -104,9 +104,9 @@ async def test_the_actors_record_what_is_due_however_often_they_are_told(
 ) -> None:
     alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
     for user_id in (1, 2, 3):
-        await join(sql, user_id, alive, ends_in=-SECOND)
-        await join(sql, user_id, gone)
-    await join(sql, 4, alive)
+        await add_membership(sql, user_id, alive, ends_in=-SECOND)
+        await add_membership(sql, user_id, gone)
+    await add_membership(sql, 4, alive)
     await mark_deleted(sql, gone)
     async with drained(settings) as drain:
         await drain(
@@ -115,13 +115,15 @@ async def test_the_actors_record_what_is_due_however_often_they_are_told(
         )
     assert [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships")] == [4]
     leaves = [
-        (e.user_id, e.segment_id, e.cause) for e in await recorded(sql) if e.operation == "LEFT"
+        (e.user_id, e.segment_id, e.cause)
+        for e in await history_entries(sql)
+        if e.operation == "LEFT"
     ]
     assert sorted(leaves) == sorted(
         [(user_id, alive, "TTL") for user_id in (1, 2, 3)]
         + [(user_id, gone, "SEGMENT_DELETED") for user_id in (1, 2, 3)]
     )
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
@@ -129,14 +131,14 @@ async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     async with drained(settings) as drain:
-        await join(sql, 1, segment_id, ends_in=-SECOND)
+        await add_membership(sql, 1, segment_id, ends_in=-SECOND)
         await drain([Message(EXPIRE_DUE_MEMBERSHIPS)])
         killed = await sql.fetch(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE application_name = 'segmentql worker'"
         )
         assert len(killed) >= 1
-        await join(sql, 2, segment_id, ends_in=-SECOND)
+        await add_membership(sql, 2, segment_id, ends_in=-SECOND)
         await drain([Message(EXPIRE_DUE_MEMBERSHIPS)])
     assert await tidied(sql)
 
@@ -153,7 +155,7 @@ async def test_with_the_scheduler_off_a_short_ttl_is_tidied_by_its_delayed_messa
         end = await the_end(sql)
         await until(partial(tidied, sql))
     assert timedelta(0) < await lateness(sql) < BY_MESSAGE
-    assert (await recorded(sql))[-1].at == end
+    assert (await history_entries(sql))[-1].at == end
 
 
 async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
@@ -173,7 +175,7 @@ async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
         async with run_worker():
             await until(partial(tidied, sql))
     assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
-    assert (await recorded(sql))[-1].at == end
+    assert (await history_entries(sql))[-1].at == end
     redis.close()
 
 
@@ -184,20 +186,20 @@ async def test_an_end_that_comes_between_two_looks_and_has_no_message_is_recorde
     segment_id = await make_segment(sql, "A")
     async with run_worker():
         await until(partial(_holds, sql))
-        membership = await join(sql, 7, segment_id, ends_in=SECOND)
+        membership = await add_membership(sql, 7, segment_id, ends_in=SECOND)
         await until(partial(tidied, sql))
     assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
-    assert (await recorded(sql))[-1].at == membership["expires_at"]
+    assert (await history_entries(sql))[-1].at == membership["expires_at"]
 
 
 @pytest.mark.e2e
 async def test_an_end_that_passed_with_every_worker_dead_is_recorded_at_its_moment(
     sql: Sql, run_worker: RunWorker
 ) -> None:
-    membership = await join(sql, 7, await make_segment(sql, "A"), ends_in=-3600 * SECOND)
+    membership = await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=-3600 * SECOND)
     async with run_worker():
         await until(partial(tidied, sql))
-    assert (await recorded(sql))[-1].at == membership["expires_at"]
+    assert (await history_entries(sql))[-1].at == membership["expires_at"]
 
 
 async def partly_recorded(sql: Sql, members: int) -> bool:
@@ -225,7 +227,7 @@ async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_
 ) -> None:
     members = 100_000
     segment_id = await make_segment(sql, "A")
-    await fill(sql, segment_id, members)
+    await add_members(sql, segment_id, members)
     async with serving(settings) as api:
         async with run_worker() as worker:
             asked = time.monotonic()
@@ -250,7 +252,7 @@ async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_
     assert leaves is not None
     assert tuple(leaves[:2]) == (members, members)
     assert leaves[2] == leaves[3] == leaves[4]
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @pytest.mark.e2e
@@ -258,8 +260,8 @@ async def test_sigterm_lets_the_job_under_way_finish_and_hands_back_the_rest(
     settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     first, second = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await fill(sql, first, 100_000)
-    await fill(sql, second, 10)
+    await add_members(sql, first, 100_000)
+    await add_members(sql, second, 10)
     redis = Redis.from_url(settings.redis_url)
     async with (
         serving(settings) as api,
@@ -277,7 +279,7 @@ async def test_sigterm_lets_the_job_under_way_finish_and_hands_back_the_rest(
     assert redis.llen(f"dramatiq:{RECORD_SEGMENT_LEAVES.queue}") == 1
     async with run_worker(SEGMENTQL_SCHEDULER="off"):
         await until(partial(all_tidied, sql))
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     redis.close()
 
 
@@ -299,7 +301,7 @@ async def test_when_the_worker_with_the_lease_is_killed_the_other_takes_over(
             assert await holder() == first
             worker.kill()
             await worker.wait()
-            await join(sql, 7, segment_id, ends_in=-SECOND / 1000)
+            await add_membership(sql, 7, segment_id, ends_in=-SECOND / 1000)
             await until(another_holds)
             await until(partial(tidied, sql))
     # Here the lease must run out first; see LEASE_SECONDS.
@@ -332,7 +334,7 @@ async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_
             )
         finally:
             await servers.redis.start()
-        back = await clock(sql)
+        back = await database_now(sql)
         await until(partial(tidied, sql))
     left = await sql.fetchrow("SELECT at, recorded_at FROM history WHERE operation = 'LEFT'")
     assert left is not None
@@ -341,7 +343,7 @@ async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_
 
 
 async def _is_past(sql: Sql, moment: datetime) -> bool:
-    return await clock(sql) > moment
+    return await database_now(sql) > moment
 
 
 @pytest.mark.e2e
@@ -360,7 +362,7 @@ async def test_a_redis_that_hangs_holds_up_no_change_and_the_end_is_tidied_after
             await until(partial(_is_past, sql, end))
         finally:
             os.kill(servers.redis.pid, signal.SIGCONT)
-        back = await clock(sql)
+        back = await database_now(sql)
         await until(partial(tidied, sql))
     assert await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'") - back < (
         BY_SCHEDULER
@@ -452,7 +454,7 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
         assert clients.longest_seconds < settings.statement_timeout_seconds + 2
 
         fresh = await asyncpg.connect(with_database(servers.superuser_url, "run"))
-        back = await clock(fresh)
+        back = await database_now(fresh)
         await until(partial(_left, fresh, 1))
     left = await fresh.fetchrow("SELECT * FROM history WHERE user_id = 1 AND operation = 'LEFT'")
     assert left is not None
@@ -466,7 +468,7 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
     assert (
         clients.told("nothing was changed") == clients.changes.keys() - clients.accepted() - unsure
     )
-    assert await lies_of_history(fresh) == {}
+    assert await history_inconsistencies(fresh) == {}
     await fresh.close()
 
 

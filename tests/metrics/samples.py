@@ -18,7 +18,7 @@ async def samples(client: httpx.AsyncClient, url: str = "/metrics", **headers: s
     return {name: float(value) for name, value in _SAMPLE.findall(response.text)}
 
 
-def of(read: Samples, name: str) -> Samples:
+def samples_of(read: Samples, name: str) -> Samples:
     """The samples of one metric, by what is between the braces."""
     return {
         key.removeprefix(name).strip("{}"): value

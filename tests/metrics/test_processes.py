@@ -14,8 +14,8 @@ from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, environment, until
-from tests.metrics.samples import Samples, of, samples
-from tests.operations import change, make_segments
+from tests.metrics.samples import Samples, samples, samples_of
+from tests.operations import make_segments, update_user_segments
 
 TOKEN = "metrics-token-of-16"
 DELETE_BETA = 'mutation { deleteSegment(input: {slug: "beta"}) { deletedId } }'
@@ -60,7 +60,7 @@ async def test_statements_and_the_pool_are_measured(
     alone = statements(await read(), "read") - statements(before, "read")
     await make_segments(api, "beta")
     between = await read()
-    await change(api, 1, add=["beta"])
+    await update_user_segments(api, 1, add=["beta"])
     after = await read()
     # The lock and the write; then the payload's segments and memberships.
     assert statements(after, "write") - statements(between, "write") == 2
@@ -109,12 +109,12 @@ async def test_a_worker_with_a_port_tells_how_it_is_and_what_it_did(
         await until(tidied)
         read = await samples(client)
         actor = 'actor="record_segment_leaves"'
-        runs = of(read, "segmentql_actor_runs_total")
+        runs = samples_of(read, "segmentql_actor_runs_total")
         assert runs[f'{actor},outcome="failed"'] >= 1
         starts = read[f"segmentql_actor_starts_total{{{actor}}}"]
         assert starts >= runs[f'{actor},outcome="failed"'] + 1
         assert read["segmentql_scheduler_leader"] == 1
-        assert of(read, "segmentql_users") == {}  # the API's to ask
+        assert samples_of(read, "segmentql_users") == {}  # the API's to ask
 
 
 async def test_a_workers_metrics_have_the_same_token_as_the_apis(run_worker: RunWorker) -> None:

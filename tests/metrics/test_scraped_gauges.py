@@ -8,21 +8,21 @@ from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_ro
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
 from segmentql.worker import ACTORS, REPORT_ACTORS
-from tests.back_dating import HOUR, NOON, delete_segment_at, put_in
-from tests.conftest import Api, Sql, hanging, until
-from tests.metrics.samples import of, samples
-from tests.operations import change, create_segment, create_user, make_segments
+from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
+from tests.conftest import Api, Sql, suspended, until
+from tests.metrics.samples import samples, samples_of
+from tests.operations import create_segment, create_user, make_segments, update_user_segments
 from tests.reports.queries import create_report
 from tests.rollouts.helpers import store_users
-from tests.timeline import clock
+from tests.timeline import database_now
 
 
 async def test_it_counts_what_is_stored(api: Api, sql: Sql) -> None:
     await make_segments(api, "a", "b", "gone")
     await create_user(api, id="1")
-    await put_in(sql, 1, "a")
-    await put_in(sql, 2, "b")
-    await put_in(sql, 2, "a")
+    await insert_membership(sql, 1, "a")
+    await insert_membership(sql, 2, "b")
+    await insert_membership(sql, 2, "a")
     await delete_segment_at(sql, "gone", NOON)
     read = await samples(api.http)
     names = ("segmentql_users", "segmentql_segments", "segmentql_memberships")
@@ -48,11 +48,11 @@ async def test_an_end_that_nobody_records_grows_old(api: Api, sql: Sql) -> None:
     fresh = await samples(api.http)
     assert fresh["segmentql_memberships_due_oldest_seconds"] == 0
     await make_segments(api, "ttl", "gone")
-    await put_in(sql, 1, "ttl", expires_at=NOON + HOUR)
-    await put_in(sql, 1, "gone")
+    await insert_membership(sql, 1, "ttl", expires_at=NOON + HOUR)
+    await insert_membership(sql, 1, "gone")
     await delete_segment_at(sql, "gone", NOON + 2 * HOUR)
     read = await samples(api.http)
-    assert of(read, "segmentql_memberships_due") == {
+    assert samples_of(read, "segmentql_memberships_due") == {
         'cause="TTL"': 1,
         'cause="SEGMENT_DELETED"': 1,
     }
@@ -62,26 +62,26 @@ async def test_an_end_that_nobody_records_grows_old(api: Api, sql: Sql) -> None:
 
 async def test_rollouts_are_told_by_status_and_those_under_way_by_slug(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
-    later = (await clock(sql) + HOUR).isoformat()
+    later = (await database_now(sql) + HOUR).isoformat()
     await create_segment(
         api, slug="later", rollout={"stages": [{"percent": 50, "startsAt": later}]}
     )
     await create_segment(api, slug="now", rollout={"percent": 50})
     read = await samples(api.http)
-    assert of(read, "segmentql_rollouts") == {
+    assert samples_of(read, "segmentql_rollouts") == {
         f'status="{status}"': {"SCHEDULED": 1, "RUNNING": 1}.get(status, 0)
         for status in (
             *("SCHEDULED", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "WITHDRAWING"),
             *("CANCELLED", "FAILED"),
         )
     }
-    assert of(read, "segmentql_rollout_progress_ratio") == {'slug="now"': 0}
+    assert samples_of(read, "segmentql_rollout_progress_ratio") == {'slug="now"': 0}
 
 
 async def test_slugs_do_not_grow_the_metrics_without_end(api: Api) -> None:
     for number in range(MAX_SLUGS + 5):
         await create_segment(api, slug=f"s{number:02}", rollout={"percent": 1})
-    told = of(await samples(api.http), "segmentql_rollout_progress_ratio")
+    told = samples_of(await samples(api.http), "segmentql_rollout_progress_ratio")
     assert len(told) == MAX_SLUGS
     assert 'slug="s24"' in told
 
@@ -91,7 +91,7 @@ async def test_reports_that_wait_are_told(api: Api, sql: Sql) -> None:
     await create_report(api, userId="1", year=2024, month=3, waitSeconds=0)
     await sql.execute("UPDATE reports SET created_at = created_at - interval '1 hour'")
     read = await samples(api.http)
-    assert of(read, "segmentql_reports_stored") == {
+    assert samples_of(read, "segmentql_reports_stored") == {
         'status="QUEUED"': 1,
         'status="RUNNING"': 0,
         'status="READY"': 0,
@@ -102,13 +102,13 @@ async def test_reports_that_wait_are_told(api: Api, sql: Sql) -> None:
 
 async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
     await make_segments(api, "soon", "gone")
-    await change(api, 1, add=["soon"], ttlSeconds=50)
+    await update_user_segments(api, 1, add=["soon"], ttlSeconds=50)
     await api('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
 
     expected = {'queue="expiry",state="delayed"': 1, 'queue="cleanup",state="ready"': 1}
 
     async def told() -> bool:
-        lengths = of(await samples(api.http), "segmentql_queue_messages")
+        lengths = samples_of(await samples(api.http), "segmentql_queue_messages")
         assert len(lengths) == 15
         return {place: length for place, length in lengths.items() if length} == expected
 
@@ -127,7 +127,7 @@ async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, 
             read = await samples(api.http)
     assert "segmentql_users" not in read
     assert read['segmentql_dependency_up{dependency="database"}'] == 1
-    assert len(of(read, "segmentql_queue_messages")) == 15
+    assert len(samples_of(read, "segmentql_queue_messages")) == 15
 
 
 @pytest.mark.slow
@@ -142,18 +142,18 @@ async def test_what_is_away_is_told_and_its_figures_are_absent(
         }
 
     read = await samples(api.http)
-    assert of(read, "segmentql_dependency_up") == up(1, 1, 1)
-    with hanging(servers.redis), hanging(servers.store):
+    assert samples_of(read, "segmentql_dependency_up") == up(1, 1, 1)
+    with suspended(servers.redis), suspended(servers.store):
         read = await samples(api.http)
-    assert of(read, "segmentql_dependency_up") == up(1, 0, 0)
-    assert of(read, "segmentql_queue_messages") == {}
+    assert samples_of(read, "segmentql_dependency_up") == up(1, 0, 0)
+    assert samples_of(read, "segmentql_queue_messages") == {}
     assert "segmentql_users" in read
     await servers.postgres.kill()
     try:
         read = await samples(api.http)
     finally:
         await servers.postgres.start()
-    assert of(read, "segmentql_dependency_up") == up(0, 1, 1)
+    assert samples_of(read, "segmentql_dependency_up") == up(0, 1, 1)
     assert "segmentql_users" not in read
-    assert of(read, "segmentql_rollouts") == {}
-    assert of(read, "segmentql_build_info") == {'version="0.1.0"': 1}
+    assert samples_of(read, "segmentql_rollouts") == {}
+    assert samples_of(read, "segmentql_build_info") == {'version="0.1.0"': 1}

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from segmentql.reports.actors import ReportContext, make_report
-from tests.back_dating import contents, was_in
+from tests.back_dating import all_rows, insert_past_membership
 from tests.conftest import Api, Sql, until
-from tests.operations import create_user, delete_user, make_segments, moment
+from tests.operations import create_user, delete_user, make_segments, parse_timestamp
 from tests.reports.queries import create_report, number, report
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ async def someones_march(api: Api, sql: Sql) -> None:
     """User 7 was in `a` for a day of March 2024."""
     await make_segments(api, "a")
     await create_user(api, id="7")
-    await was_in(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+    await insert_past_membership(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
 
 
 async def test_a_report_is_queued_and_then_made(
@@ -60,7 +60,7 @@ async def test_a_report_is_queued_and_then_made(
         "finishedAt": ready["finishedAt"],
         "downloadUrl": ready["downloadUrl"],
     }
-    assert moment(ready["finishedAt"]) > moment(ready["createdAt"])
+    assert parse_timestamp(ready["finishedAt"]) > parse_timestamp(ready["createdAt"])
 
 
 async def test_the_link_downloads_the_exact_bytes_as_a_named_file(
@@ -83,7 +83,7 @@ async def test_a_link_is_signed_anew_at_each_read_and_never_stored(
     made = (await create_report(api, userId="7", year=2024, month=3))["report"]
     await make_report(report_context, number(made["id"]))
     link = (await report(api, made["id"]))["downloadUrl"]
-    kept = str(await contents(sql))
+    kept = str(await all_rows(sql))
     assert link not in kept
     assert "X-Amz-Signature" in link
     assert "X-Amz-" not in kept
@@ -157,13 +157,13 @@ async def test_this_month_can_be_reported_already(api: Api, sql: Sql) -> None:
 async def test_a_bad_value_is_refused_by_name_and_nothing_is_changed(
     api: Api, sql: Sql, given: dict[str, Any], path: str, allowed: str
 ) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     payload = await create_report(api, **{"year": 2024, "month": 3, **given})
     assert payload["report"] is None
     (error,) = payload["errors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", [path])
     assert error["allowed"].startswith(allowed)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_a_month_in_the_future_is_refused(api: Api, sql: Sql) -> None:

@@ -12,7 +12,12 @@ from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.reports.csv_export import Csv, count_rows, csv_statement
 from segmentql.reports.records import ReportScope
-from tests.back_dating import MICROSECOND, delete_segment_at, put_in, was_in
+from tests.back_dating import (
+    MICROSECOND,
+    delete_segment_at,
+    insert_membership,
+    insert_past_membership,
+)
 from tests.conftest import Api, Sql, until
 from tests.operations import make_segments
 from tests.reports.conftest import ROWS
@@ -52,7 +57,7 @@ async def test_moments_are_in_utc_truncated_to_the_second(
     await make_segments(api, "a")
     at = datetime(2024, 3, 9, 23, 59, 59, 999999, tzinfo=UTC)
     await sql.execute("SET timezone = 'Asia/Tokyo'")
-    await was_in(sql, 7, "a", joined_at=at, left_at=at + timedelta(days=1))
+    await insert_past_membership(sql, 7, "a", joined_at=at, left_at=at + timedelta(days=1))
     assert await lines(database) == ["7,a,I,2024-03-09 23:59:59", "7,a,D,2024-03-10 23:59:59"]
 
 
@@ -60,8 +65,8 @@ async def test_a_month_begins_with_its_first_moment_and_ends_before_the_next(
     database: Database, api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "a")
-    await was_in(sql, 1, "a", joined_at=MARCH - MICROSECOND, left_at=MARCH)
-    await was_in(sql, 2, "a", joined_at=APRIL - MICROSECOND, left_at=APRIL)
+    await insert_past_membership(sql, 1, "a", joined_at=MARCH - MICROSECOND, left_at=MARCH)
+    await insert_past_membership(sql, 2, "a", joined_at=APRIL - MICROSECOND, left_at=APRIL)
     assert await lines(database) == ["1,a,D,2024-03-01 00:00:00", "2,a,I,2024-03-31 23:59:59"]
     assert await lines(database, month=4) == ["2,a,D,2024-04-01 00:00:00"]
 
@@ -69,7 +74,7 @@ async def test_a_month_begins_with_its_first_moment_and_ends_before_the_next(
 async def test_december_ends_with_the_year(database: Database, api: Api, sql: Sql) -> None:
     await make_segments(api, "a")
     new_year = datetime(2025, 1, 1, tzinfo=UTC)
-    await was_in(sql, 1, "a", joined_at=new_year - MICROSECOND, left_at=new_year)
+    await insert_past_membership(sql, 1, "a", joined_at=new_year - MICROSECOND, left_at=new_year)
     assert await lines(database, month=12) == ["1,a,I,2024-12-31 23:59:59"]
     assert await lines(database, year=2025, month=1) == ["1,a,D,2025-01-01 00:00:00"]
     assert await lines(database, year=9999, month=12) == []
@@ -80,10 +85,10 @@ async def test_rows_are_ordered_by_moment_then_user_then_leaves_then_slug(
 ) -> None:
     await make_segments(api, "B", "a", "c")
     before = MARCH - timedelta(days=1)
-    await was_in(sql, 2, "c", joined_at=before, left_at=MARCH)
-    await was_in(sql, 2, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
-    await was_in(sql, 2, "B", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
-    await was_in(sql, 1, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=1))
+    await insert_past_membership(sql, 2, "c", joined_at=before, left_at=MARCH)
+    await insert_past_membership(sql, 2, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
+    await insert_past_membership(sql, 2, "B", joined_at=MARCH, left_at=MARCH + timedelta(seconds=2))
+    await insert_past_membership(sql, 1, "a", joined_at=MARCH, left_at=MARCH + timedelta(seconds=1))
     assert await lines(database) == [
         "1,a,I,2024-03-01 00:00:00",
         "2,c,D,2024-03-01 00:00:00",
@@ -100,7 +105,7 @@ async def test_a_users_report_has_that_users_rows_alone(
 ) -> None:
     await make_segments(api, "a")
     for user_id in (1, 11, 111):
-        await was_in(sql, user_id, "a", joined_at=MARCH, left_at=APRIL)
+        await insert_past_membership(sql, user_id, "a", joined_at=MARCH, left_at=APRIL)
     assert await lines(database, user_id=11) == ["11,a,I,2024-03-01 00:00:00"]
 
 
@@ -109,11 +114,11 @@ async def test_ends_that_no_worker_has_recorded_are_in_it(
 ) -> None:
     await make_segments(api, "ttl", "gone", "both")
     end = MARCH + timedelta(days=3)
-    await put_in(sql, 1, "ttl", joined_at=MARCH, expires_at=end)
-    await put_in(sql, 2, "gone", joined_at=MARCH)
+    await insert_membership(sql, 1, "ttl", joined_at=MARCH, expires_at=end)
+    await insert_membership(sql, 2, "gone", joined_at=MARCH)
     # It ran out before the segment was deleted, and after.
-    await put_in(sql, 3, "both", joined_at=MARCH, expires_at=end)
-    await put_in(sql, 4, "both", joined_at=MARCH, expires_at=end + timedelta(days=9))
+    await insert_membership(sql, 3, "both", joined_at=MARCH, expires_at=end)
+    await insert_membership(sql, 4, "both", joined_at=MARCH, expires_at=end + timedelta(days=9))
     for slug in ("gone", "both"):
         await delete_segment_at(sql, slug, end + timedelta(days=1))
     expected = [
@@ -165,7 +170,7 @@ async def test_a_report_is_one_state_of_the_database(
         csv = Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()
         chunks = [await anext(csv)]
         await until(lambda: _held_up(sql))
-        await was_in(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
+        await insert_past_membership(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
         assert await _held_up(sql)
         chunks += [chunk async for chunk in csv]
     rows = b"".join(chunks).splitlines()[1:]

@@ -15,7 +15,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, with_database
 from segmentql.reports import generation
 from segmentql.settings import Settings
-from tests.back_dating import was_in
+from tests.back_dating import insert_past_membership
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import create_user, make_segments
 from tests.reports.conftest import ROWS
@@ -37,7 +37,7 @@ async def someones_march(api: Api, sql: Sql, storage: Storage) -> None:
     """User 7 was in `a` for a day of March 2024."""
     await make_segments(api, "a")
     await create_user(api, id="7")
-    await was_in(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
+    await insert_past_membership(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
 
 
 async def row(sql: Sql) -> Any:
@@ -171,7 +171,7 @@ async def is_finished(sql: Sql) -> bool:
     return bool(await sql.fetchval("SELECT count(*) FROM reports WHERE finished_at IS NOT NULL"))
 
 
-async def has_been_tried(sql: Sql) -> bool:
+async def was_attempted(sql: Sql) -> bool:
     return bool(
         await sql.fetchval("SELECT count(*) FROM reports WHERE attempts > 0 AND status = 'QUEUED'")
     )
@@ -186,7 +186,7 @@ async def test_a_report_asked_while_the_store_is_away_is_made_once_it_is_back(
         try:
             asked = (await create_report(api, userId="7", year=2024, month=3))["report"]
             assert asked["status"] == "QUEUED"
-            await until(lambda: has_been_tried(sql))
+            await until(lambda: was_attempted(sql))
             told = await api(
                 '{ user(id: 7) { segments(asOf: "2024-03-01T12:00:00Z") { slug } } }',
             )
@@ -210,7 +210,7 @@ async def test_a_store_that_stays_away_is_told_as_the_reason(
         await servers.store.stop()
         try:
             await create_report(api, userId="7", year=2024, month=3)
-            await until(lambda: has_been_tried(sql))
+            await until(lambda: was_attempted(sql))
             # The next try is the last: rows are moved, and nobody waits for the ones between.
             await sql.execute(
                 "UPDATE reports SET attempts = $1 WHERE status = 'QUEUED'",

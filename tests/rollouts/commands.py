@@ -14,7 +14,7 @@ from segmentql.memberships.records import OnExisting
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
-from tests.back_dating import let_pass
+from tests.back_dating import advance_time
 from tests.conftest import Sql
 from tests.rollouts.helpers import (
     expected_sample,
@@ -27,7 +27,7 @@ from tests.rollouts.helpers import (
     update_manually,
 )
 from tests.rollouts.reference_model import LogicalTime, Model, Segment
-from tests.timeline import clock
+from tests.timeline import database_now
 
 USERS = range(1, 31)
 SLUGS = ("A", "B")
@@ -85,7 +85,7 @@ class SetPlan:
             enroll_new_users=self.enroll_new_users,
             expires_at=None
             if end is None
-            else await clock(real.sql) + timedelta(seconds=end * STEP_SECONDS),
+            else await database_now(real.sql) + timedelta(seconds=end * STEP_SECONDS),
         )
 
 
@@ -220,7 +220,7 @@ class PassTime:
     steps: int
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        await let_pass(real.sql, timedelta(seconds=self.steps * STEP_SECONDS))
+        await advance_time(real.sql, timedelta(seconds=self.steps * STEP_SECONDS))
         model.wait(self.steps * STEP_SECONDS)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.operations import CREATE_SEGMENT, ERRORS, SEGMENT
 
@@ -83,9 +83,9 @@ def summarize(rollout: Mapping[str, Any]) -> tuple[str, float, list[str]]:
 
 async def rejection_errors(api: Api, sql: Sql, mutation: str, **given: Any) -> list[dict[str, Any]]:
     """Return the errors of a mutation that must change nothing and return no data."""
-    before = await contents(sql)
+    before = await all_rows(sql)
     payload = (await api(OPERATIONS[mutation], input=given))[mutation]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
     assert {field: value for field, value in payload.items() if field != "errors"} == dict.fromkeys(
         ["segment"] if mutation == "createSegment" else ["segment", "rollout"]
     )

@@ -4,9 +4,9 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
-from tests.back_dating import contents, let_pass
+from tests.back_dating import advance_time, all_rows
 from tests.conftest import Api, Sql
-from tests.operations import change, delete_segment, moment
+from tests.operations import delete_segment, parse_timestamp, update_user_segments
 from tests.rollouts.graphql_client import (
     accepted_rollout,
     cancel_rollout,
@@ -30,7 +30,7 @@ from tests.rollouts.rollout_states import (
     create_waiting,
     fail_rollout,
 )
-from tests.timeline import HOUR, clock, lies_of_history, recorded
+from tests.timeline import HOUR, database_now, history_entries, history_inconsistencies
 
 
 def by_rollout(user_ids: set[int]) -> dict[int, str]:
@@ -62,11 +62,11 @@ async def test_cancelled_rollout_keeps_members_and_never_continues(
     status, percent, stages = then
     before = await read_segment(api)
     assert summarize(before["rollout"])[:2] == (status, percent)
-    asked = await clock(sql)
+    asked = await database_now(sql)
     payload = await cancel_rollout(api)
     rollout = accepted_rollout(payload)
     assert summarize(rollout) == ("CANCELLED", percent, stages)
-    assert asked < moment(rollout["finishedAt"]) < await clock(sql)
+    assert asked < parse_timestamp(rollout["finishedAt"]) < await database_now(sql)
     same = ("id", "enrolled", "usersTotal", "usersSeen", "progress", "startedAt")
     assert {of: rollout[of] for of in same} == {of: before["rollout"][of] for of in same}
     assert rollout["failure"] is None
@@ -74,11 +74,11 @@ async def test_cancelled_rollout_keeps_members_and_never_continues(
     assert {field: before[field] for field in payload["segment"]} == payload["segment"]
     # No worker changes anything, now or when the next stage would have started.
     for _ in range(2):
-        everything = await contents(sql)
+        everything = await all_rows(sql)
         await advance_rollout(database, 1)
-        assert await contents(sql) == everything
+        assert await all_rows(sql) == everything
         assert summarize(await read_rollout(api)) == ("CANCELLED", percent, stages)
-        await let_pass(sql, 24 * HOUR)
+        await advance_time(sql, 24 * HOUR)
 
 
 async def test_withdraw_may_be_false_or_null(api: Api, sql: Sql, database: Database) -> None:
@@ -95,7 +95,7 @@ async def test_cancelling_a_paused_rollout_starts_no_delayed_stage(
 ) -> None:
     await store_users(sql, 40)
     await create_paused(api, database)
-    await let_pass(sql, 24 * HOUR)
+    await advance_time(sql, 24 * HOUR)
     assert summarize(accepted_rollout(await cancel_rollout(api))) == (
         "CANCELLED",
         10,
@@ -108,7 +108,7 @@ async def test_deleting_the_segment_starts_no_stage_of_a_paused_rollout(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await create_paused(api, database)
-    await let_pass(sql, 24 * HOUR)
+    await advance_time(sql, 24 * HOUR)
     await delete_segment(api, "A")
     rollout = await read_rollout_row(database, 1)
     assert (rollout.status, rollout.current) == ("CANCELLED", 1)
@@ -133,7 +133,7 @@ async def test_withdrawing_removes_exactly_the_members_of_the_rollout(
         (outside, {"add": ["A"]}),
         (sample[1], {"remove": ["A"]}),
     ):
-        await change(api, user_id, **given)
+        await update_user_segments(api, user_id, **given)
     before = await read_segment(api)
     payload = await cancel_rollout(api, withdraw=True)
     rollout = accepted_rollout(payload)
@@ -142,10 +142,10 @@ async def test_withdrawing_removes_exactly_the_members_of_the_rollout(
     assert rollout["enrolled"] == before["rollout"]["enrolled"]
     assert {field: before[field] for field in payload["segment"]} == payload["segment"]
     withdrawn = before["rollout"]["enrolled"]
-    asked = await clock(sql)
+    asked = await database_now(sql)
     await advance_rollout(database, 1)
     assert await members(sql, 1) == {sample[0]: "MANUAL", outside: "MANUAL"}
-    left = [entry for entry in await recorded(sql) if entry.operation == "LEFT"]
+    left = [entry for entry in await history_entries(sql) if entry.operation == "LEFT"]
     by_hand = [entry for entry in left if entry.cause == "MANUAL"]
     assert {entry.user_id for entry in by_hand} <= {sample[1]}
     taken_out = [entry for entry in left if entry.cause == "ROLLOUT"]
@@ -155,9 +155,9 @@ async def test_withdrawing_removes_exactly_the_members_of_the_rollout(
     after = await read_segment(api)
     assert summarize(after["rollout"]) == ("CANCELLED", 0, stages)
     assert (after["rollout"]["enrolled"], after["rollout"]["excluded"]) == (0, 1)
-    assert asked < moment(after["rollout"]["finishedAt"]) < await clock(sql)
+    assert asked < parse_timestamp(after["rollout"]["finishedAt"]) < await database_now(sql)
     assert (after["version"], after["updatedAt"]) == (before["version"], before["updatedAt"])
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_withdrawn_members_rejoin_with_the_next_plan(

@@ -27,7 +27,13 @@ from tests.rollouts.helpers import (
     update_manually,
     work_chunk,
 )
-from tests.timeline import HOUR, clock, lies_of_history, make_segment, recorded
+from tests.timeline import (
+    HOUR,
+    database_now,
+    history_entries,
+    history_inconsistencies,
+    make_segment,
+)
 
 USER = 2
 ALL = {1: "ROLLOUT", 2: "ROLLOUT", 3: "ROLLOUT"}
@@ -107,7 +113,7 @@ async def test_concurrent_manual_change_wins_over_adding(
     assert await members(sql, segment_id) == after
     assert await excluded(sql, segment_id) == ({USER} if change is remove else set())
     assert (await history_counts(sql, segment_id)).get(("JOINED", "ROLLOUT")) == 2
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +141,9 @@ async def test_concurrent_manual_change_wins_over_removing(
     await begin_pass_with_sample(database, segment_id)
     await during(sql, database, change, lambda: work_chunk(database, segment_id))
     assert await members(sql, segment_id) == after
-    leaves = [e.cause for e in await recorded(sql, USER) if e.operation == "LEFT"]
+    leaves = [e.cause for e in await history_entries(sql, USER) if e.operation == "LEFT"]
     assert leaves == left_by
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ async def test_concurrent_manual_change_wins_over_a_new_expiry(
     await store_users(sql, 3)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
-    now = await clock(sql)
+    now = await database_now(sql)
     await set_plan(database, "A", 100, expires_at=now + 5 * HOUR)
     await begin_pass_with_sample(database, segment_id)
     await during(sql, database, change, lambda: work_chunk(database, segment_id))
@@ -167,7 +173,7 @@ async def test_concurrent_manual_change_wins_over_a_new_expiry(
     rows = await sql.fetch("SELECT user_id, expires_at FROM memberships ORDER BY 1")
     found = [row["expires_at"] and round((row["expires_at"] - now) / HOUR) for row in rows]
     assert found == [5, hours_left, 5]
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_chunk_does_not_wait_for_users_without_a_change(sql: Sql, database: Database) -> None:
@@ -205,7 +211,7 @@ async def test_setting_a_plan_waits_for_the_chunk_and_begins_a_new_pass(
     assert (await read_rollout(database, segment_id)).status == "RUNNING"
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_worker_does_not_wait_for_another_worker_of_the_rollout(

@@ -33,7 +33,7 @@ from tests.rollouts.helpers import (
     update_manually,
     work_chunk,
 )
-from tests.timeline import lies_of_history, make_segment, recorded
+from tests.timeline import history_entries, history_inconsistencies, make_segment
 
 BEYOND = 100
 """Number of users after the first chunk."""
@@ -53,7 +53,7 @@ async def assert_exact(sql: Sql, segment_id: int, users: Iterable[int], percent:
     in_now = await members(sql, segment_id)
     assert in_now.keys() == expected_sample(segment_id, users, percent)
     assert set(in_now.values()) <= {"ROLLOUT"}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_pass_works_in_chunks_and_reports_progress(sql: Sql, database: Database) -> None:
@@ -221,7 +221,7 @@ async def test_withdrawing_between_two_chunks_removes_rollout_members_only(
         ("LEFT", "MANUAL"): 1,
         ("LEFT", "ROLLOUT"): CHUNK_USERS - 2,
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_plan_set_during_a_withdrawal_reaches_its_own_percent(
@@ -257,7 +257,7 @@ async def test_deleting_the_segment_between_two_chunks_stops_the_rollout(
         **joined,
         ("LEFT", "SEGMENT_DELETED"): CHUNK_USERS,
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 # --- Deleted users -------------------------------------------------------------------------------
@@ -298,10 +298,10 @@ async def test_rejoining_a_recreated_user_has_increasing_timestamps(
     for _ in range(5):
         await database.transaction(lambda session: delete_user(session, 1, actor=None))
         await store_users(sql, 1)
-    entries = await recorded(sql, 1)
+    entries = await history_entries(sql, 1)
     assert [entry.operation for entry in entries] == ["JOINED", "LEFT"] * 5 + ["JOINED"]
     assert sorted({entry.at for entry in entries}) == [entry.at for entry in entries]
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_concurrent_workers_do_each_chunk_once(sql: Sql, database: Database) -> None:

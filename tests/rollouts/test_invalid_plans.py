@@ -15,7 +15,7 @@ from segmentql.validators import (
     TTL_ALLOWED,
     VERSION_ALLOWED,
 )
-from tests.back_dating import contents
+from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.rollouts.graphql_client import (
     OPERATIONS,
@@ -23,7 +23,7 @@ from tests.rollouts.graphql_client import (
     rejection_errors,
     set_rollout,
 )
-from tests.timeline import HOUR, MICROSECOND, SECOND, clock
+from tests.timeline import HOUR, MICROSECOND, SECOND, database_now
 
 EITHER = "either `percent` or `stages`"
 AT_MOST_ONE = "at most one of `startsAt` and `afterSeconds`"
@@ -88,7 +88,7 @@ async def test_error_names_the_value_and_what_is_allowed(planned: Api, sql: Sql)
 @pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
 async def test_infinite_number_is_rejected(planned: Api, sql: Sql, mutation: str) -> None:
     """GraphQL has no infinity, but a literal may be too large for a float."""
-    before = await contents(sql)
+    before = await all_rows(sql)
     for literal in ("1e999", "-1e999"):
         data = await planned(
             f'mutation {{ {mutation}(input: {{slug: "B", rollout: {{percent: {literal}}}}}) '
@@ -97,14 +97,14 @@ async def test_infinite_number_is_rejected(planned: Api, sql: Sql, mutation: str
         assert data[mutation] == {
             "errors": [{"code": "INVALID_INPUT", "path": ["rollout", "percent"]}]
         }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 @pytest.mark.parametrize("mutation", ["createSegment", "setRollout"])
 async def test_value_that_is_not_a_number_is_a_bad_request(
     planned: Api, sql: Sql, mutation: str
 ) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     for value in ("NaN", "50", True, [50]):
         error = await planned.error(
             OPERATIONS[mutation], input={"slug": "A", "rollout": {"percent": value}}
@@ -123,7 +123,7 @@ async def test_value_that_is_not_a_number_is_a_bad_request(
         )
         assert response.status_code == 400
         assert response.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 @pytest.mark.parametrize("stages", [[], [{"percent": 50}], [{"percent": -1}] * 51])
@@ -190,7 +190,7 @@ async def test_after_seconds_out_of_range_is_rejected(planned: Api, sql: Sql) ->
 
 
 async def test_stages_out_of_order_are_rejected(planned: Api, sql: Sql) -> None:
-    now = await clock(sql)
+    now = await database_now(sql)
     first, second = (now + HOUR).isoformat(), (now + HOUR - MICROSECOND).isoformat()
     for late in (first, second):
         stages = [{"percent": 1, "startsAt": first}, {"percent": 2, "startsAt": late}]
@@ -208,7 +208,7 @@ async def test_stages_out_of_order_are_rejected(planned: Api, sql: Sql) -> None:
 
 
 async def test_stages_more_than_ten_years_away_are_rejected(planned: Api, sql: Sql) -> None:
-    now = await clock(sql)
+    now = await database_now(sql)
     span = MAX_TTL_SECONDS * SECOND
     for start in (now + span + HOUR, now - span - HOUR):
         stages = [{"percent": 1, "startsAt": start.isoformat()}]
@@ -223,7 +223,7 @@ async def test_stages_more_than_ten_years_away_are_rejected(planned: Api, sql: S
 
 
 async def test_expiry_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
-    now = await clock(sql)
+    now = await database_now(sql)
     for end in (
         now - SECOND,
         now,
@@ -236,7 +236,7 @@ async def test_expiry_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
 
 
 async def test_expiry_not_after_the_last_stage_is_rejected(planned: Api, sql: Sql) -> None:
-    last = await clock(sql) + 2 * HOUR
+    last = await database_now(sql) + 2 * HOUR
     stages = [{"percent": 1}, {"percent": 2, "startsAt": last.isoformat()}]
     for end in (last, last - MICROSECOND, last - HOUR):
         told = await refused(planned, sql, {"stages": stages, "expiresAt": end.isoformat()})

@@ -10,10 +10,10 @@ from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.passes import STALLED_AFTER_SECONDS
-from tests.back_dating import contents, let_pass
+from tests.back_dating import advance_time, all_rows
 from tests.conftest import Sql
 from tests.rollouts.helpers import cancel, read_rollout, set_plan, stage
-from tests.timeline import HOUR, SECOND, clock, make_segment
+from tests.timeline import HOUR, SECOND, database_now, make_segment
 
 
 async def pause(database: Database) -> None:
@@ -37,7 +37,7 @@ async def test_only_events_within_a_minute_get_delayed_messages(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     later = [stage(20, after=30 * SECOND), stage(30, after=20 * SECOND)]
-    end = await clock(sql) + 55 * SECOND
+    end = await database_now(sql) + 55 * SECOND
     rollout = await set_plan(database, "A", stage(10), *later, expires_at=end)
     # Delays count from the time when the rollout was read.
     waits = [(start - rollout.read_at).total_seconds() for start in [*rollout.start_times[1:], end]]
@@ -49,7 +49,7 @@ async def test_only_events_within_a_minute_get_delayed_messages(
     ]
     sent.clear()
     far = [stage(20, after=61 * SECOND), stage(30, after=HOUR)]
-    await set_plan(database, "A", stage(10), *far, expires_at=await clock(sql) + 2 * HOUR)
+    await set_plan(database, "A", stage(10), *far, expires_at=await database_now(sql) + 2 * HOUR)
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
 
 
@@ -82,7 +82,7 @@ async def test_finished_stage_enqueues_the_next_one_within_a_minute(
     await set_plan(database, "A", stage(10), stage(20, after=90 * SECOND))
     assert sent == [Message(ADVANCE_ROLLOUT, (segment_id,))]
     sent.clear()
-    await let_pass(sql, 45 * SECOND)
+    await advance_time(sql, 45 * SECOND)
     await advance_rollout(database, segment_id)
     (message,) = sent
     assert (message.job, message.args) == (START_ROLLOUT_STAGE, (segment_id,))
@@ -93,12 +93,12 @@ async def test_rejected_plan_enqueues_nothing(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
-    before = await contents(sql)
-    ended = await clock(sql) - SECOND
+    before = await all_rows(sql)
+    ended = await database_now(sql) - SECOND
     with pytest.raises(MutationRejected):
         await set_plan(database, "A", 50, expires_at=ended)
     assert sent == []
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_pausing_and_cancelling_enqueue_nothing(
@@ -128,7 +128,7 @@ async def test_resuming_enqueues_the_messages_dropped_during_the_pause(
     segment_id = await make_segment(sql, "A")
     await set_plan(database, "A", stage(10), stage(20, after=30 * SECOND))
     await pause(database)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     sent.clear()
     await resume(database)
     rollout = await read_rollout(database, segment_id)
@@ -163,11 +163,11 @@ async def test_scheduler_is_due_when_the_next_stage_starts(
     assert await seconds_to_next(database) is None
     await resume(database)
     assert 1 < await _seconds(database) <= 30
-    await let_pass(sql, 45 * SECOND)
+    await advance_time(sql, 45 * SECOND)
     assert await _seconds(database) < 0  # the stage is due
     await advance_rollout(database, segment_id)
     assert 60 < await _seconds(database) <= 3600
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     assert await seconds_to_next(database) is None
 

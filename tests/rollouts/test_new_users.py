@@ -12,7 +12,7 @@ from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.sampling import rollout_hash_v1
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
-from tests.operations import change, counts, create_user, slugs_of
+from tests.operations import change_counts, create_user, segment_slugs, update_user_segments
 from tests.rollouts.helpers import (
     create_enrolling_segment,
     excluded,
@@ -23,7 +23,7 @@ from tests.rollouts.helpers import (
     store_users,
     update_manually,
 )
-from tests.timeline import lies_of_history, make_segment
+from tests.timeline import history_inconsistencies, make_segment
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_create_user_joins_rollouts_and_returns_them(
     refused = await create_user(api, id="1")
     assert [error["code"] for error in refused["errors"]] == ["USER_ALREADY_EXISTS"]
     assert await history_counts(sql, all_in) == {("JOINED", "ROLLOUT"): 30}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_user_stored_by_an_update_joins_only_unnamed_rollouts(
@@ -71,9 +71,9 @@ async def test_user_stored_by_an_update_joins_only_unnamed_rollouts(
     removed = await create_enrolling_segment(sql, database, "REMOVED", 100)
     other = await create_enrolling_segment(sql, database, "OTHER", 100)
     await make_segment(sql, "PLAIN")
-    payload = await change(api, 7, add=["ADDED", "PLAIN"], remove=["REMOVED"])
-    assert counts(payload) == (2, 0, 0)
-    assert slugs_of(payload) == ["ADDED", "OTHER", "PLAIN"]
+    payload = await update_user_segments(api, 7, add=["ADDED", "PLAIN"], remove=["REMOVED"])
+    assert change_counts(payload) == (2, 0, 0)
+    assert segment_slugs(payload) == ["ADDED", "OTHER", "PLAIN"]
     assert [await members(sql, number) for number in (added, removed, other)] == [
         {7: "MANUAL"},
         {},
@@ -86,10 +86,10 @@ async def test_user_stored_by_an_update_joins_only_unnamed_rollouts(
         {("JOINED", "ROLLOUT"): 1},
     ]
     # The user is already stored, so the next change adds no membership.
-    assert counts(await change(api, 7)) == (0, 0, 0)
-    assert counts(await change(api, 8)) == (0, 0, 0)
+    assert change_counts(await update_user_segments(api, 7)) == (0, 0, 0)
+    assert change_counts(await update_user_segments(api, 8)) == (0, 0, 0)
     assert await members(sql, removed) == {8: "ROLLOUT"}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_named_segments_are_forgotten_after_the_transaction(
@@ -110,7 +110,7 @@ async def test_rejected_update_stores_no_user_and_adds_no_member(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await create_enrolling_segment(sql, database, "A", 100)
-    payload = await change(api, 7, add=["A", "UNKNOWN"])
+    payload = await update_user_segments(api, 7, add=["A", "UNKNOWN"])
     assert [error["code"] for error in payload["errors"]] == ["SEGMENT_NOT_FOUND"]
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
     assert await history_counts(sql, segment_id) == {}
@@ -163,7 +163,7 @@ async def test_users_stored_by_sql_join_exactly_by_their_hash(
         expected = expected_joins(segment_id, range(1, 101), percent)
         assert await members(sql, segment_id) == expected
         assert sum((await history_counts(sql, segment_id)).values()) == len(expected)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_rolled_back_users_never_joined(sql: Sql, database: Database) -> None:

@@ -9,7 +9,7 @@ from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import MAX_FAILURES
 from segmentql.users.service import delete_user
-from tests.back_dating import let_pass
+from tests.back_dating import advance_time
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
 from tests.rollouts.helpers import (
@@ -22,7 +22,14 @@ from tests.rollouts.helpers import (
     stage,
     store_users,
 )
-from tests.timeline import HOUR, MICROSECOND, clock, lies_of_history, make_segment, recorded
+from tests.timeline import (
+    HOUR,
+    MICROSECOND,
+    database_now,
+    history_entries,
+    history_inconsistencies,
+    make_segment,
+)
 
 
 async def joined_now(sql: Sql, segment_id: int) -> set[int]:
@@ -47,9 +54,9 @@ async def test_new_users_join_at_the_current_stage_without_a_worker(
     segment_id = await make_segment(sql, "A")
     await set_plan(database, "A", stage(100, after=HOUR), stage(0, after=HOUR))
     assert await joined_now(sql, segment_id) == set()
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert await joined_now(sql, segment_id) == set(range(11, 21))
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert await joined_now(sql, segment_id) == set()
 
 
@@ -70,11 +77,11 @@ async def test_new_users_join_at_the_percent_in_force_during_a_pause(
     segment_id = await create_enrolling_segment(sql, database, "A", 0)
     await set_plan(database, "A", 100, stage(0, after=HOUR))
     await database.transaction(lambda session: service.pause_rollout(session, slug="A"))
-    await let_pass(sql, 2 * HOUR)  # the second stage is not due, because the schedule is frozen
+    await advance_time(sql, 2 * HOUR)  # the second stage is not due, because the schedule is frozen
     assert len(await joined_now(sql, segment_id)) == 10
     await database.transaction(lambda session: service.resume_rollout(session, slug="A"))
     assert len(await joined_now(sql, segment_id)) == 10
-    await let_pass(sql, 2 * HOUR)
+    await advance_time(sql, 2 * HOUR)
     assert await joined_now(sql, segment_id) == set()
 
 
@@ -112,13 +119,13 @@ async def test_new_users_do_not_join_a_cancelled_rollout(
 async def test_new_users_get_the_expiry_and_do_not_join_after_it(
     sql: Sql, database: Database
 ) -> None:
-    end = await clock(sql) + HOUR
+    end = await database_now(sql) + HOUR
     segment_id = await create_enrolling_segment(sql, database, "A", 100, expires_at=end)
     await store_users(sql, 2)
     rows = await sql.fetch("SELECT * FROM memberships")
     assert [row["expires_at"] for row in rows] == [end, end]
     assert [row["updated_at"] for row in rows] == [row["joined_at"] for row in rows]
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert await joined_now(sql, segment_id) == set()
 
 
@@ -130,7 +137,7 @@ async def test_new_users_join_neither_a_deleted_segment_nor_its_successor(
     successor = await make_segment(sql, "A")
     await store_users(sql, 10)
     assert await history_counts(sql, segment_id) == await history_counts(sql, successor) == {}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 # --- Moments -------------------------------------------------------------------------------------
@@ -145,12 +152,12 @@ async def test_recreated_user_joins_after_all_of_its_history(sql: Sql, database:
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE history SET at = at + $1::interval WHERE user_id = 1", ahead)
     await sql.execute("SET session_replication_role = DEFAULT")
-    left = (await recorded(sql, 1))[-1]
-    assert left.at > await clock(sql)
+    left = (await history_entries(sql, 1))[-1]
+    assert left.at > await database_now(sql)
     await store_users(sql, 2)
-    again = (await recorded(sql, 1))[-1]
+    again = (await history_entries(sql, 1))[-1]
     assert (again.operation, again.at) == ("JOINED", left.at + MICROSECOND)
-    (other,) = await recorded(sql, 2)
-    assert other.at < await clock(sql)
+    (other,) = await history_entries(sql, 2)
+    assert other.at < await database_now(sql)
     assert set(await members(sql, segment_id)) == {1, 2}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}

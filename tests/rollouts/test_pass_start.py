@@ -26,7 +26,7 @@ from tests.rollouts.helpers import (
     stored_users,
     update_manually,
 )
-from tests.timeline import lies_of_history, make_segment
+from tests.timeline import history_inconsistencies, make_segment
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_pass_waits_for_inflight_inserts_but_not_for_later_ones(
     await after.commit()
     assert set(await members(sql, segment_id)) == {1, 2, 3, 4}
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 4}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_rolled_back_inserts_are_not_counted(
@@ -165,4 +165,4 @@ async def test_users_stored_during_passes_are_decided_exactly_once(
     )
     if percent == 100:
         assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): len(users)}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}

@@ -9,7 +9,7 @@ from segmentql.memberships.records import OnExisting
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.service import rollout_counts
 from segmentql.users.service import delete_user
-from tests.back_dating import let_pass
+from tests.back_dating import advance_time
 from tests.conftest import Sql
 from tests.rollouts.helpers import (
     cancel,
@@ -23,7 +23,7 @@ from tests.rollouts.helpers import (
     store_users,
     update_manually,
 )
-from tests.timeline import HOUR, SECOND, lies_of_history, make_segment, recorded
+from tests.timeline import HOUR, SECOND, history_entries, history_inconsistencies, make_segment
 
 MINUTE = timedelta(minutes=1)
 
@@ -62,7 +62,7 @@ async def test_pass_adds_exactly_the_sample_with_one_history_row_each(
     assert len(sample) == size
     assert await members(sql, segment_id) == by_rollout(sample)
     assert await history_counts(sql, segment_id) == ({("JOINED", "ROLLOUT"): size} if size else {})
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
     rollout = await read_rollout(database, segment_id)
     # At 0 % the pass goes only through the members to remove.
     seen = users if percent != "0" else 0
@@ -111,7 +111,7 @@ async def test_raising_keeps_all_members_and_lowering_adds_none(
         ("JOINED", "ROLLOUT"): 40 + 60 + 40,
         ("LEFT", "ROLLOUT"): 80 + 20,
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_advancing_a_finished_pass_changes_nothing(sql: Sql, database: Database) -> None:
@@ -119,13 +119,13 @@ async def test_advancing_a_finished_pass_changes_nothing(sql: Sql, database: Dat
     await store_users(sql, 50)
     await set_plan(database, "A", 30)
     await advance_rollout(database, segment_id)
-    before = await read_rollout(database, segment_id), await recorded(sql)
+    before = await read_rollout(database, segment_id), await history_entries(sql)
     await store_users(sql, 50, first=101)
     joined = len(await members(sql, segment_id))
     await advance_rollout(database, segment_id)
     assert len(await members(sql, segment_id)) == joined
     assert (await read_rollout(database, segment_id)).pass_number == before[0].pass_number
-    assert (await recorded(sql))[: len(before[1])] == before[1]
+    assert (await history_entries(sql))[: len(before[1])] == before[1]
 
 
 # --- Manual changes take precedence---------------------------------------------------------------
@@ -163,7 +163,7 @@ async def test_manual_members_stay_and_excluded_users_are_not_replaced(
     await cancel(database, "A", withdraw=True)
     await advance_rollout(database, segment_id)
     await assert_in(set())
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ async def test_manual_add_takes_over_a_rollout_member_unless_keep(
     await set_plan(database, "A", 0)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == ({2: "MANUAL"} if cause == "MANUAL" else {})
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_removed_user_stays_excluded_until_added_manually(
@@ -213,31 +213,31 @@ async def test_removed_user_stays_excluded_until_added_manually(
 
     await update_manually(database, 2, add=["A"], ttl=MINUTE)
     assert await excluded(sql, segment_id) == set()
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "ROLLOUT", 2: "ROLLOUT"}
-    assert [(e.operation, e.cause) for e in await recorded(sql, 2)] == [
+    assert [(e.operation, e.cause) for e in await history_entries(sql, 2)] == [
         ("JOINED", "ROLLOUT"),
         ("LEFT", "MANUAL"),
         ("JOINED", "MANUAL"),
         ("LEFT", "TTL"),
         ("JOINED", "ROLLOUT"),
     ]
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_expired_member_of_the_sample_rejoins(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 2)
     await update_manually(database, 1, add=["A"], ttl=MINUTE)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     ran_out = await sql.fetchrow("SELECT * FROM memberships")
     assert ran_out is not None
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "ROLLOUT", 2: "ROLLOUT"}
-    joined, left, again = await recorded(sql, 1)
+    joined, left, again = await history_entries(sql, 1)
     assert (joined.operation, joined.cause, joined.membership_id) == (
         "JOINED",
         "MANUAL",
@@ -247,7 +247,7 @@ async def test_expired_member_of_the_sample_rejoins(sql: Sql, database: Database
     assert (again.operation, again.cause) == ("JOINED", "ROLLOUT")
     assert again.membership_id > ran_out["id"]
     assert await excluded(sql, segment_id) == set()
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_lowering_the_percent_does_not_exclude(sql: Sql, database: Database) -> None:
@@ -277,7 +277,7 @@ async def test_just_expired_member_is_not_removed(sql: Sql, database: Database) 
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     await update_manually(database, 1, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
-    await let_pass(sql, MINUTE + SECOND)
+    await advance_time(sql, MINUTE + SECOND)
     await set_plan(database, "A", 0)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
@@ -285,4 +285,4 @@ async def test_just_expired_member_is_not_removed(sql: Sql, database: Database) 
         ("JOINED", "ROLLOUT"): 4,
         ("LEFT", "ROLLOUT"): 3,
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}

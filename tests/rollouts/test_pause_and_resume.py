@@ -8,9 +8,9 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
-from tests.back_dating import contents, let_pass
+from tests.back_dating import advance_time, all_rows
 from tests.conftest import Api, Sql
-from tests.operations import create_segment, moment
+from tests.operations import create_segment, parse_timestamp
 from tests.rollouts.graphql_client import (
     accepted_rollout,
     pause_rollout,
@@ -32,11 +32,11 @@ from tests.rollouts.rollout_states import (
     create_waiting,
     fail_rollout,
 )
-from tests.timeline import HOUR, SECOND, clock, lies_of_history
+from tests.timeline import HOUR, SECOND, database_now, history_inconsistencies
 
 
 def starts_of(rollout: Any) -> list[datetime]:
-    return [moment(of["startsAt"]) for of in rollout["stages"]]
+    return [parse_timestamp(of["startsAt"]) for of in rollout["stages"]]
 
 
 def by_rollout(user_ids: set[int]) -> dict[int, str]:
@@ -64,14 +64,14 @@ async def test_paused_rollout_does_not_change_until_it_is_resumed(
     held = await read_segment(api)
     assert held == {**before, "rollout": {**before["rollout"], "status": "PAUSED"}}
     assert {field: held[field] for field in payload["segment"]} == payload["segment"]
-    everything = await contents(sql)
+    everything = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == everything
+    assert await all_rows(sql) == everything
     # Without the pause, both stages would have started.
-    await let_pass(sql, 24 * HOUR)
-    everything = await contents(sql)
+    await advance_time(sql, 24 * HOUR)
+    everything = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == everything
+    assert await all_rows(sql) == everything
     assert summarize(await read_rollout(api)) == summarize(held["rollout"])
     payload = await resume_rollout(api)
     assert summarize(accepted_rollout(payload)) == summarize(before["rollout"])
@@ -85,9 +85,9 @@ async def test_pause_delays_exactly_the_pending_stages_by_its_length(
 ) -> None:
     stages = [{"percent": percent, "afterSeconds": 3600} for percent in (10, 20, 30, 40)]
     await create_segment(api, slug="A", rollout={"stages": stages})
-    await let_pass(sql, 2 * HOUR + SECOND)
+    await advance_time(sql, 2 * HOUR + SECOND)
     accepted_rollout(await pause_rollout(api))
-    await let_pass(sql, timedelta(hours=30, microseconds=5))
+    await advance_time(sql, timedelta(hours=30, microseconds=5))
     before = starts_of(await read_rollout(api))
     paused_at = await sql.fetchval("SELECT paused_at FROM rollouts")
     payload = await resume_rollout(api)
@@ -114,7 +114,7 @@ async def test_delays_of_several_pauses_add_up(api: Api, sql: Sql, database: Dat
     paused_for = timedelta(0)
     for _ in range(3):
         accepted_rollout(await pause_rollout(api))
-        await let_pass(sql, HOUR)
+        await advance_time(sql, HOUR)
         paused_at = await sql.fetchval("SELECT paused_at FROM rollouts")
         accepted_rollout(await resume_rollout(api))
         paused_for += await sql.fetchval("SELECT heartbeat_at FROM rollouts") - paused_at
@@ -128,7 +128,7 @@ async def test_resumed_pass_continues_at_its_cursor(api: Api, sql: Sql, database
     await create_sampled(api, database)
     begun = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
     accepted_rollout(await pause_rollout(api))
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, 1)
     assert await members(sql, 1) == {}
     accepted_rollout(await resume_rollout(api))
@@ -136,7 +136,7 @@ async def test_resumed_pass_continues_at_its_cursor(api: Api, sql: Sql, database
     assert await members(sql, 1) == by_rollout(expected_sample(1, users, 10))
     went_on = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
     assert went_on == begun
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_members_stay_while_the_rollout_is_paused(
@@ -152,11 +152,11 @@ async def test_memberships_of_a_paused_rollout_expire_on_time(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 40)
-    end = (await clock(sql) + 3 * HOUR).isoformat()
+    end = (await database_now(sql) + 3 * HOUR).isoformat()
     await create_segment(api, slug="A", rollout={"stages": STAGES_NOW_AND_LATER, "expiresAt": end})
     await advance_rollout(database, 1)
     accepted_rollout(await pause_rollout(api))
-    await let_pass(sql, 3 * HOUR)
+    await advance_time(sql, 3 * HOUR)
     assert summarize(await read_rollout(api)) == ("PAUSED", 10, ["DONE", "PENDING"])
     assert (await read_rollout(api))["enrolled"] == 0
     # The second stage is delayed until after the expiry, so it never starts.
@@ -165,9 +165,9 @@ async def test_memberships_of_a_paused_rollout_expire_on_time(
         10,
         ["DONE", "SKIPPED"],
     )
-    everything = await contents(sql)
+    everything = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == everything
+    assert await all_rows(sql) == everything
 
 
 async def test_failed_rollout_shows_the_reason_and_resumes_at_its_cursor(
@@ -178,9 +178,9 @@ async def test_failed_rollout_shows_the_reason_and_resumes_at_its_cursor(
     before = await read_rollout(api)
     await fail_rollout(database)
     assert await read_rollout(api) == {**before, "status": "FAILED", "failure": FAILURE}
-    everything = await contents(sql)
+    everything = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == everything
+    assert await all_rows(sql) == everything
     assert accepted_rollout(await resume_rollout(api)) == before
     await advance_rollout(database, 1)
     assert summarize(await read_rollout(api)) == ("WAITING", 10, ["DONE", "PENDING"])
@@ -192,7 +192,7 @@ async def test_schedule_of_a_failed_rollout_continues(
 ) -> None:
     await create_failed(api, database)
     before = starts_of(await read_rollout(api))
-    await let_pass(sql, 2 * HOUR)
+    await advance_time(sql, 2 * HOUR)
     assert summarize(await read_rollout(api)) == ("FAILED", 50, ["SKIPPED", "ACTIVE"])
     resumed = accepted_rollout(await resume_rollout(api))
     assert summarize(resumed) == ("RUNNING", 50, ["SKIPPED", "ACTIVE"])

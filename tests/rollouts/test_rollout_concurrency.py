@@ -34,7 +34,7 @@ from tests.rollouts.helpers import (
     stored_users,
     update_manually,
 )
-from tests.timeline import lies_of_history, make_segment, recorded
+from tests.timeline import history_entries, history_inconsistencies, make_segment
 
 SLUGS = ("A", "B", "C")
 USERS = range(1, 201)
@@ -144,8 +144,8 @@ async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
     await asyncio.gather(*(Crowd(database).one(number, times=100) for number in range(7)))
     over.set()
     await asyncio.gather(*workers)
-    assert await lies_of_history(sql) == {}
-    assert {(entry.operation, entry.cause) for entry in await recorded(sql)} == {
+    assert await history_inconsistencies(sql) == {}
+    assert {(entry.operation, entry.cause) for entry in await history_entries(sql)} == {
         ("JOINED", "MANUAL"),
         ("JOINED", "ROLLOUT"),
         ("LEFT", "MANUAL"),
@@ -164,7 +164,7 @@ async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
         by_hand_in = {user_id for user_id, cause in in_now.items() if cause == "MANUAL"}
         assert in_now.keys() == (sample - barred) | by_hand_in
         assert not by_hand_in & barred
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_concurrent_workers_and_manual_changes_add_each_user_once(
@@ -193,7 +193,7 @@ async def test_concurrent_workers_and_manual_changes_add_each_user_once(
     assert joins == []
     rollout = await read_rollout(database, segment_id)
     assert (rollout.users_seen, rollout.users_total) == (len(users), len(users))
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 # --- Deleting and withdrawing --------------------------------------------------------------------
@@ -227,7 +227,7 @@ async def test_deleting_a_segment_stops_its_running_pass(
         assert (await read_rollout(database, segment_id)).status == "CANCELLED"
         await membership_actors.record_segment_leaves(database, segment_id)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: Database) -> None:
@@ -247,4 +247,4 @@ async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: D
         assert (str(rollout.status), rollout.percent) == ("CANCELLED", Decimal(0))
         assert await members(sql, segment_id) == {}
         assert await sql.fetchval("SELECT count(*) FROM users") == 100 + 20 * (number + 1)
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}

@@ -36,7 +36,7 @@ from tests.rollouts.commands import (
 )
 from tests.rollouts.helpers import excluded, read_rollout
 from tests.rollouts.reference_model import Model, Segment
-from tests.timeline import clock, lies_of_history, make_segment, recorded
+from tests.timeline import database_now, history_entries, history_inconsistencies, make_segment
 
 
 def plans() -> st.SearchStrategy[Command]:
@@ -99,7 +99,7 @@ def seconds_left(end: datetime | None, now: datetime) -> int | None:
 
 async def assert_same_state(model: Model, real: ServiceUnderTest) -> None:
     """Check that memberships, exclusions, status and percent equal those of the model."""
-    now = await clock(real.sql)
+    now = await database_now(real.sql)
     for segment in model.segments.values():
         rows: list[Any] = await real.sql.fetch(
             """
@@ -129,7 +129,7 @@ async def assert_same_state(model: Model, real: ServiceUnderTest) -> None:
 async def assert_same_history(model: Model, real: ServiceUnderTest) -> None:
     """Check that the history of every user equals that of the model."""
     await expire_due_memberships(real.database)
-    entries = await recorded(real.sql)
+    entries = await history_entries(real.sql)
     for segment in model.segments.values():
         for user_id in USERS:
             assert [
@@ -172,6 +172,6 @@ async def test_service_agrees_with_the_reference_model(
         model.now = (model.now[0], number)
         await command.run(model, real)
         await assert_same_state(model, real)
-        assert await lies_of_history(sql) == {}
+        assert await history_inconsistencies(sql) == {}
     await assert_same_history(model, real)
     await assert_same_state(model, real)

@@ -18,7 +18,7 @@ from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until
-from tests.operations import moment
+from tests.operations import parse_timestamp
 from tests.rollouts.helpers import (
     expected_sample,
     history_counts,
@@ -115,7 +115,7 @@ async def test_messages_alone_complete_a_rollout(api: Api, sql: Sql, run_worker:
             1,
         )
         assert (rollout["enrolled"], rollout["failure"]) == (len(USERS) // 8, None)
-        assert moment(rollout["startedAt"]) <= moment(rollout["finishedAt"])
+        assert parse_timestamp(rollout["startedAt"]) <= parse_timestamp(rollout["finishedAt"])
 
         await replace_rollout(api, "A", percent=0)
         await until(partial(has_status, api, "A", "COMPLETED"))
@@ -123,7 +123,9 @@ async def test_messages_alone_complete_a_rollout(api: Api, sql: Sql, run_worker:
 
 
 async def assert_none_joined_before(sql: Sql, start: str, *, but: set[int]) -> None:
-    rows = await sql.fetch("SELECT user_id FROM memberships WHERE joined_at < $1", moment(start))
+    rows = await sql.fetch(
+        "SELECT user_id FROM memberships WHERE joined_at < $1", parse_timestamp(start)
+    )
     assert {row["user_id"] for row in rows} == but
 
 

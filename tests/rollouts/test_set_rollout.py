@@ -9,7 +9,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
-from tests.operations import create_segment, delete_segment, make_segments, moment
+from tests.operations import create_segment, delete_segment, make_segments, parse_timestamp
 from tests.rollouts.graphql_client import (
     accepted_rollout,
     read_rollout,
@@ -31,7 +31,7 @@ from tests.rollouts.rollout_states import (
     create_waiting,
     create_withdrawing,
 )
-from tests.timeline import HOUR, SECOND, clock
+from tests.timeline import HOUR, SECOND, database_now
 
 UNWORKED = {
     "id": "rol_1",
@@ -51,7 +51,7 @@ UNWORKED = {
 
 
 def starts_of(rollout: Any) -> list[datetime]:
-    return [moment(of["startsAt"]) for of in rollout["stages"]]
+    return [parse_timestamp(of["startsAt"]) for of in rollout["stages"]]
 
 
 # --- Results and stored data --------------------------------------------------------------------
@@ -59,7 +59,7 @@ def starts_of(rollout: Any) -> list[datetime]:
 
 async def test_create_segment_with_a_percent_returns_before_any_join(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
-    before = await clock(sql)
+    before = await database_now(sql)
     payload = await create_segment(api, slug="A", rollout={"percent": 33.333})
     assert payload["errors"] == []
     segment = await read_segment(api)
@@ -67,7 +67,7 @@ async def test_create_segment_with_a_percent_returns_before_any_join(api: Api, s
     assert (segment["version"], segment["memberCount"]) == (1, 0)
     assert segment["updatedAt"] == segment["createdAt"]
     (start,) = starts_of(segment["rollout"])
-    assert before < start < await clock(sql)
+    assert before < start < await database_now(sql)
     (only,) = segment["rollout"]["stages"]
     assert segment["rollout"] == {**UNWORKED, "percent": 33.333, "stages": [only]}
     assert (only["percent"], only["status"]) == (33.333, "ACTIVE")
@@ -92,8 +92,11 @@ async def test_worker_progress_changes_neither_version_nor_updated_at(
     await advance_rollout(database, 1)
     after = await read_segment(api)
     rollout = after["rollout"]
-    started, finished = moment(rollout["startedAt"]), moment(rollout["finishedAt"])
-    assert starts_of(rollout)[0] < started < finished < await clock(sql)
+    started, finished = (
+        parse_timestamp(rollout["startedAt"]),
+        parse_timestamp(rollout["finishedAt"]),
+    )
+    assert starts_of(rollout)[0] < started < finished < await database_now(sql)
     assert after == {
         **before,
         "memberCount": 5,
@@ -118,7 +121,11 @@ async def test_set_rollout_returns_the_rollout_and_bumps_the_version(api: Api, s
     rollout = accepted_rollout(payload)
     segment = payload["segment"]
     assert segment == {**made, "version": 2, "updatedAt": segment["updatedAt"]}
-    assert moment(segment["updatedAt"]) > starts_of(rollout)[0] > moment(made["updatedAt"])
+    assert (
+        parse_timestamp(segment["updatedAt"])
+        > starts_of(rollout)[0]
+        > parse_timestamp(made["updatedAt"])
+    )
     assert rollout == {**UNWORKED, "percent": 12.5, "stages": rollout["stages"]}
     assert await read_segment(api) == {**segment, "memberCount": 0, "rollout": rollout}
     # Setting the same percent again starts a new plan.
@@ -129,14 +136,14 @@ async def test_set_rollout_returns_the_rollout_and_bumps_the_version(api: Api, s
 
 
 async def test_new_plan_replaces_all_fields_of_the_old_one(api: Api, sql: Sql) -> None:
-    end = (await clock(sql) + 24 * HOUR).isoformat()
+    end = (await database_now(sql) + 24 * HOUR).isoformat()
     await make_segments(api, "A")
     stages = [{"percent": 10}, {"percent": 20, "afterSeconds": 3600}]
     first = accepted_rollout(
         await set_rollout(api, {"stages": stages, "enrollNewUsers": False, "expiresAt": end})
     )
     assert first["enrollNewUsers"] is False
-    assert moment(first["expiresAt"]) == datetime.fromisoformat(end)
+    assert parse_timestamp(first["expiresAt"]) == datetime.fromisoformat(end)
     assert len(first["stages"]) == 2
     second = accepted_rollout(await set_rollout(api, {"percent": 30}))
     assert second == {**UNWORKED, "percent": 30, "stages": second["stages"]}
@@ -153,7 +160,7 @@ async def test_recreated_segment_does_not_inherit_a_rollout(api: Api) -> None:
 
 
 async def test_stages_are_returned_with_start_times_in_utc(api: Api, sql: Sql) -> None:
-    now = await clock(sql)
+    now = await database_now(sql)
     await make_segments(api, "A")
     stages = [
         {"percent": 1},
@@ -208,7 +215,7 @@ async def test_null_means_omitted(api: Api, given: dict[str, Any]) -> None:
 
 
 async def test_stage_may_set_either_time_and_leave_the_other_null(api: Api, sql: Sql) -> None:
-    later = (await clock(sql) + HOUR).isoformat()
+    later = (await database_now(sql) + HOUR).isoformat()
     await make_segments(api, "A")
     stages = [
         {"percent": 1, "startsAt": later, "afterSeconds": None},

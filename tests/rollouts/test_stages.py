@@ -2,7 +2,7 @@
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
-from tests.back_dating import let_pass
+from tests.back_dating import advance_time
 from tests.conftest import Api, Sql
 from tests.rollouts.helpers import (
     begin_pass,
@@ -19,7 +19,7 @@ from tests.rollouts.helpers import (
     update_manually,
     work_chunk,
 )
-from tests.timeline import HOUR, SECOND, clock, lies_of_history, make_segment
+from tests.timeline import HOUR, SECOND, database_now, history_inconsistencies, make_segment
 
 STATES = """
 { segment(slug: "A") { rollout { status percent stages { percent status } startedAt finishedAt } } }
@@ -50,12 +50,12 @@ async def test_each_stage_runs_when_it_is_due_and_percents_may_fall(
         assert await states(api) == (status, percent, [*before, "DONE", *ahead])
         assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, percent)
         await advance_rollout(database, segment_id)  # nothing is due
-        await let_pass(sql, HOUR)
+        await advance_time(sql, HOUR)
     assert await history_counts(sql, segment_id) == {
         ("JOINED", "ROLLOUT"): 20 + 80 + 20,
         ("LEFT", "ROLLOUT"): 60,
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_late_worker_runs_the_current_stage_and_skips_earlier_ones(
@@ -64,14 +64,14 @@ async def test_late_worker_runs_the_current_stage_and_skips_earlier_ones(
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 100)
     await set_plan(database, "A", 10, *(stage(p, after=HOUR) for p in (90, 40, 70)))
-    await let_pass(sql, 2 * HOUR)
+    await advance_time(sql, 2 * HOUR)
     # Correct before a worker has run.
     assert await states(api) == ("RUNNING", 40, ["SKIPPED", "SKIPPED", "ACTIVE", "PENDING"])
     await advance_rollout(database, segment_id)
     assert await states(api) == ("WAITING", 40, ["SKIPPED", "SKIPPED", "DONE", "PENDING"])
     assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 40)
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 40}
-    await let_pass(sql, 10 * HOUR)
+    await advance_time(sql, 10 * HOUR)
     await advance_rollout(database, segment_id)
     assert await states(api) == ("COMPLETED", 70, ["SKIPPED", "SKIPPED", "DONE", "DONE"])
     assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 70)
@@ -82,7 +82,7 @@ async def test_plan_with_only_past_stages_runs_the_last_one(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 50)
-    now = await clock(sql)
+    now = await database_now(sql)
     await set_plan(
         database,
         "A",
@@ -103,7 +103,7 @@ async def test_stage_due_during_a_pass_begins_a_new_pass(
     users = await store_users(sql, 100)
     await set_plan(database, "A", 90, stage(20, after=HOUR))
     await begin_pass_with_sample(database, segment_id)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     sampling = await begin_pass(database, segment_id)
     assert sampling.percent == 20
     await advance_rollout(database, segment_id)
@@ -129,11 +129,11 @@ async def test_members_of_an_earlier_plan_leave_before_the_first_stage(
     assert await members(sql, segment_id) == {7: "MANUAL"}
     assert (await history_counts(sql, segment_id))["LEFT", "ROLLOUT"] == in_before - 1
     assert (await read_rollout(database, segment_id)).started_at is None
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     sample = expected_sample(segment_id, [*users, *later], 10)
     assert await members(sql, segment_id) == {**dict.fromkeys(sample, "ROLLOUT"), 7: "MANUAL"}
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_first_plan_has_no_work_before_its_first_stage(
@@ -146,11 +146,11 @@ async def test_first_plan_has_no_work_before_its_first_stage(
     await advance_rollout(database, segment_id)
     assert await states(api) == ("SCHEDULED", 0, ["PENDING", "PENDING"])
     assert await history_counts(sql, segment_id) == {}
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     assert await states(api) == ("WAITING", 50, ["DONE", "PENDING"])
     assert len(await members(sql, segment_id)) == 5
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     assert await states(api) == ("COMPLETED", 0, ["DONE", "DONE"])
     assert await members(sql, segment_id) == {}
@@ -167,11 +167,11 @@ async def test_lower_stage_removes_users_who_joined_in_a_skipped_stage(
     await set_plan(
         database, "A", stage(5, after=HOUR), stage(80, after=HOUR), stage(30, after=HOUR)
     )
-    await let_pass(sql, 2 * HOUR)  # 80 % is in force, and no worker has run
+    await advance_time(sql, 2 * HOUR)  # 80 % is in force, and no worker has run
     late = await store_users(sql, 60, first=41)
     joined = {user_id for user_id in late if joins_on_insert(segment_id, user_id, 80)}
     assert set(await members(sql, segment_id)) == joined
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     sample = expected_sample(segment_id, [*early, *late], 30)
     assert joined - sample
@@ -180,7 +180,7 @@ async def test_lower_stage_removes_users_who_joined_in_a_skipped_stage(
         ("JOINED", "ROLLOUT"): len(joined | sample),
         ("LEFT", "ROLLOUT"): len(joined - sample),
     }
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 async def test_lower_plan_removes_users_who_joined_without_a_pass(
@@ -207,7 +207,7 @@ async def test_lower_plan_removes_users_who_joined_a_cancelled_plan(
     await set_plan(database, "A", stage(30, after=HOUR))
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == expected_sample(segment_id, users, 30)
 

@@ -7,9 +7,9 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
-from tests.back_dating import contents, let_pass
+from tests.back_dating import advance_time, all_rows
 from tests.conftest import Api, Sql
-from tests.operations import change, create_segment, delete_segment, moment
+from tests.operations import create_segment, delete_segment, parse_timestamp, update_user_segments
 from tests.rollouts.graphql_client import (
     ROLLOUT,
     accepted_rollout,
@@ -25,7 +25,7 @@ from tests.rollouts.helpers import (
     members,
     store_users,
 )
-from tests.timeline import HOUR, SECOND, clock
+from tests.timeline import HOUR, SECOND, database_now
 
 THREE = [
     {"percent": 10},
@@ -57,7 +57,7 @@ async def test_each_stage_runs_when_it_is_due_and_the_last_completes(
         rollout = await read_rollout(api)
         told.append(summarize(rollout))
         assert (rollout["enrolled"], of_pass(rollout)) == (len(users) * percent / 100, (40, 40, 1))
-        await let_pass(sql, HOUR)
+        await advance_time(sql, HOUR)
     assert told == [
         ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"]),
         ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
@@ -76,24 +76,24 @@ async def test_started_at_and_finished_at_match_first_and_last_stage(
 
     async def times() -> list[datetime | None]:
         rollout = await read_rollout(api)
-        return [rollout[at] and moment(rollout[at]) for at in ("startedAt", "finishedAt")]
+        return [rollout[at] and parse_timestamp(rollout[at]) for at in ("startedAt", "finishedAt")]
 
     assert await times() == [None, None]
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert await times() == [None, None]
-    before = await clock(sql)
+    before = await database_now(sql)
     await advance_rollout(database, 1)
     started, finished = await times()
     assert started is not None
-    assert before < started < await clock(sql)
+    assert before < started < await database_now(sql)
     assert finished is None
-    await let_pass(sql, HOUR)
-    before = await clock(sql)
+    await advance_time(sql, HOUR)
+    before = await database_now(sql)
     await advance_rollout(database, 1)
     started_before, finished = await times()
     assert started_before == started - HOUR
     assert finished is not None
-    assert before < finished < await clock(sql)
+    assert before < finished < await database_now(sql)
 
 
 async def test_missed_stages_are_skipped_even_before_a_worker_returns(
@@ -102,7 +102,7 @@ async def test_missed_stages_are_skipped_even_before_a_worker_returns(
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
     await advance_rollout(database, 1)
-    await let_pass(sql, 2 * HOUR)
+    await advance_time(sql, 2 * HOUR)
     rollout = await read_rollout(api)
     assert summarize(rollout) == ("RUNNING", 25, ["DONE", "SKIPPED", "ACTIVE"])
     assert of_pass(rollout) == (0, 0, 0)
@@ -122,7 +122,7 @@ async def test_interrupted_stage_is_skipped_and_its_progress_reset(
     under_way = await read_rollout(api)
     assert summarize(under_way) == ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"])
     assert of_pass(under_way) == (40, 0, 0)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     rollout = await read_rollout(api)
     assert summarize(rollout) == ("RUNNING", 50, ["SKIPPED", "ACTIVE", "PENDING"])
     assert of_pass(rollout) == (0, 0, 0)
@@ -135,7 +135,7 @@ async def test_plan_with_past_stages_begins_at_the_current_stage(
     api: Api, sql: Sql, database: Database
 ) -> None:
     users = await store_users(sql, 40)
-    now = await clock(sql)
+    now = await database_now(sql)
     percents = [(10, -48), (20, -1), (30, 1)]
     stages = [
         {"percent": percent, "startsAt": (now + hours * HOUR).isoformat()}
@@ -157,12 +157,12 @@ async def test_scheduled_rollout_has_no_work_before_its_first_stage(
     rollout = await read_rollout(api)
     assert summarize(rollout) == ("SCHEDULED", 0, ["PENDING"])
     assert (of_pass(rollout), rollout["startedAt"]) == ((0, 0, 0), None)
-    before = await contents(sql)
+    before = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == before
-    await let_pass(sql, HOUR - SECOND * 5)
+    assert await all_rows(sql) == before
+    await advance_time(sql, HOUR - SECOND * 5)
     assert summarize(await read_rollout(api)) == ("SCHEDULED", 0, ["PENDING"])
-    await let_pass(sql, SECOND * 5)
+    await advance_time(sql, SECOND * 5)
     assert summarize(await read_rollout(api)) == ("RUNNING", 50, ["ACTIVE"])
     await advance_rollout(database, 1)
     assert await member_ids(sql) == expected_sample(1, users, 50)
@@ -175,7 +175,7 @@ async def test_scheduled_rollout_removes_members_of_the_previous_plan(
     await create_segment(api, slug="A", rollout={"percent": 50})
     await advance_rollout(database, 1)
     by_hand = min(set(users) - expected_sample(1, users, 50))
-    await change(api, by_hand, add=["A"])
+    await update_user_segments(api, by_hand, add=["A"])
     stages = [{"percent": 20, "afterSeconds": 3600}, {"percent": 30, "afterSeconds": 3600}]
     rollout = accepted_rollout(await set_rollout(api, {"stages": stages}))
     assert summarize(rollout) == ("RUNNING", 0, ["PENDING", "PENDING"])
@@ -185,7 +185,7 @@ async def test_scheduled_rollout_removes_members_of_the_previous_plan(
     assert (rollout["enrolled"], rollout["startedAt"]) == (0, None)
     assert of_pass(rollout) == (20, 20, 1)  # the pass that removed them
     assert await members(sql, 1) == {by_hand: "MANUAL"}
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert summarize(await read_rollout(api)) == ("RUNNING", 20, ["ACTIVE", "PENDING"])
 
 
@@ -193,18 +193,18 @@ async def test_expired_rollout_is_completed_and_skips_pending_stages(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await store_users(sql, 40)
-    end = (await clock(sql) + 2 * HOUR + SECOND).isoformat()
+    end = (await database_now(sql) + 2 * HOUR + SECOND).isoformat()
     await create_segment(api, slug="A", rollout={"stages": THREE, "expiresAt": end})
     await advance_rollout(database, 1)
     assert (await read_segment(api))["memberCount"] == 4
     # The rollout expires before a worker runs the second and the third stage.
-    await let_pass(sql, 3 * HOUR)
-    before = await contents(sql)
+    await advance_time(sql, 3 * HOUR)
+    before = await all_rows(sql)
     after = await read_segment(api)
     assert summarize(after["rollout"]) == ("COMPLETED", 25, ["DONE", "SKIPPED", "SKIPPED"])
     assert (after["memberCount"], after["rollout"]["enrolled"]) == (0, 0)
     await advance_rollout(database, 1)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_stage_of_0_percent_is_carried_out(api: Api, sql: Sql, database: Database) -> None:
@@ -212,7 +212,7 @@ async def test_stage_of_0_percent_is_carried_out(api: Api, sql: Sql, database: D
     stages = [{"percent": 50}, {"percent": 0, "afterSeconds": 3600}]
     await create_segment(api, slug="A", rollout={"stages": stages})
     await advance_rollout(database, 1)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     assert summarize(await read_rollout(api)) == ("RUNNING", 0, ["DONE", "ACTIVE"])
     await advance_rollout(database, 1)
     rollout = await read_rollout(api)
@@ -247,13 +247,13 @@ async def test_enrolled_and_excluded_are_current_counts(
     await create_segment(api, slug="A", rollout={"percent": 50})
     await advance_rollout(database, 1)
     assert await counted() == (20, 20, 0)
-    await change(api, sample[0], remove=["A"])
+    await update_user_segments(api, sample[0], remove=["A"])
     assert await counted() == (19, 19, 1)
-    await change(api, sample[1], add=["A"])
+    await update_user_segments(api, sample[1], add=["A"])
     assert await counted() == (19, 18, 1)
-    await change(api, outside, add=["A"])
+    await update_user_segments(api, outside, add=["A"])
     assert await counted() == (20, 18, 1)
-    await change(api, sample[0], add=["A"])
+    await update_user_segments(api, sample[0], add=["A"])
     assert await counted() == (21, 18, 0)
     await sql.execute(
         "UPDATE memberships SET expires_at = joined_at + interval '1 microsecond'"
@@ -269,13 +269,13 @@ async def test_deleting_the_segment_cancels_its_rollout(
     await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
     await advance_rollout(database, 1)
-    await let_pass(sql, HOUR)
+    await advance_time(sql, HOUR)
     await begin_pass_with_sample(database, 1)
     await delete_segment(api, "A")
-    await let_pass(sql, HOUR)
-    before = await contents(sql)
+    await advance_time(sql, HOUR)
+    before = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
     # History still leads to the deleted segment and its rollout.
     query = f"""{{ history(first: 1) {{ nodes {{ segment {{
       deletedAt memberCount rollout {{ {ROLLOUT} }} }} }} }} }}"""
@@ -285,5 +285,8 @@ async def test_deleting_the_segment_cancels_its_rollout(
     rollout = segment["rollout"]
     assert summarize(rollout) == ("CANCELLED", 0, ["DONE", "SKIPPED", "SKIPPED"])
     assert (segment["memberCount"], rollout["enrolled"], rollout["excluded"]) == (0, 0, 0)
-    finished, deleted = moment(rollout["finishedAt"]), moment(segment["deletedAt"])
-    assert deleted < finished < await clock(sql) - HOUR
+    finished, deleted = (
+        parse_timestamp(rollout["finishedAt"]),
+        parse_timestamp(segment["deletedAt"]),
+    )
+    assert deleted < finished < await database_now(sql) - HOUR

@@ -11,7 +11,7 @@ import asyncpg
 
 from tests.conftest import Api, Sql
 from tests.rollouts.helpers import members
-from tests.timeline import lies_of_history
+from tests.timeline import history_inconsistencies
 
 ROLLOUT = """
 status percent usersTotal usersSeen progress enrolled failure startedAt finishedAt
@@ -84,7 +84,7 @@ async def read_pass(sql: Sql, segment_id: int) -> asyncpg.Record:
 async def assert_members_are(sql: Sql, segment_id: int, sample: Set[int]) -> None:
     """Check that exactly these users are members by the rollout, and that history is consistent."""
     assert await members(sql, segment_id) == dict.fromkeys(sample, "ROLLOUT")
-    assert await lies_of_history(sql) == {}
+    assert await history_inconsistencies(sql) == {}
 
 
 @asynccontextmanager

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.back_dating import contents
-from tests.conftest import Api, Sql, counted_statements
-from tests.operations import create_segment, delete_segment, moment, update_segment
+from tests.back_dating import all_rows
+from tests.conftest import Api, Sql, recorded_statements
+from tests.operations import create_segment, delete_segment, parse_timestamp, update_segment
 
 NOT_FOUND = {
     "__typename": "SegmentNotFound",
@@ -31,7 +31,9 @@ async def test_a_new_segment_is_at_version_one_with_nobody_in_it(api: Api, sql: 
     assert (made["slug"], made["name"], made["description"]) == ("A", "Ä name", "Why\nit is")
     assert (made["version"], made["deletedAt"]) == (1, None)
     assert made["createdAt"] == made["updatedAt"]
-    assert moment(made["createdAt"]) == await sql.fetchval("SELECT created_at FROM segments")
+    assert parse_timestamp(made["createdAt"]) == await sql.fetchval(
+        "SELECT created_at FROM segments"
+    )
     assert await segment(api) == made
     data = await api('{ segment(slug: "A") { memberCount members { nodes { id } } } }')
     assert data["segment"] == {"memberCount": 0, "members": {"nodes": []}}
@@ -55,7 +57,7 @@ async def test_a_slug_that_is_borne_is_refused_with_its_segment_and_changes_noth
     api: Api, sql: Sql
 ) -> None:
     first = (await create_segment(api, slug="A", name="First"))["segment"]
-    before = await contents(sql)
+    before = await all_rows(sql)
     again = await create_segment(api, slug="A", name="Second")
     assert again["segment"] is None
     assert again["errors"] == [
@@ -67,7 +69,7 @@ async def test_a_slug_that_is_borne_is_refused_with_its_segment_and_changes_noth
             "segment": {"id": first["id"], "slug": "A", "name": "First", "version": 1},
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_of_many_at_once_one_is_made_and_the_others_are_refused_with_it(api: Api) -> None:
@@ -99,9 +101,9 @@ async def test_what_is_so_already_moves_neither_version_nor_updated_at(
     api: Api, sql: Sql, given: dict[str, str | None]
 ) -> None:
     made = (await create_segment(api, slug="A", name="Name"))["segment"]
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert (await update_segment(api, slug="A", **given)) == {"segment": made, "errors": []}
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_the_expected_version_lets_a_change_through(api: Api) -> None:
@@ -122,7 +124,7 @@ async def test_another_version_is_a_conflict_that_shows_the_current_one_and_chan
 ) -> None:
     made = (await create_segment(api, slug="A"))["segment"]
     await update_segment(api, slug="A", name="Theirs")
-    before = await contents(sql)
+    before = await all_rows(sql)
     payload = await update_segment(api, slug="A", name="Mine", expectedVersion=expected)
     assert payload["segment"] is None
     assert payload["errors"] == [
@@ -134,7 +136,7 @@ async def test_another_version_is_a_conflict_that_shows_the_current_one_and_chan
             "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_of_many_who_expect_the_same_version_one_changes_it(api: Api) -> None:
@@ -162,17 +164,17 @@ async def test_changing_a_slug_that_none_bears_now_is_refused(
     for _ in range(times):
         await create_segment(api, slug="NOPE")
         await delete_segment(api, "NOPE")
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert await update_segment(api, slug="NOPE", name="New") == {
         "segment": None,
         "errors": [NOT_FOUND],
     }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_making_is_one_statement_and_changing_a_lock_and_a_write(api: Api) -> None:
-    with counted_statements() as made:
+    with recorded_statements() as made:
         await create_segment(api, slug="A")
-    with counted_statements() as changed:
+    with recorded_statements() as changed:
         await update_segment(api, slug="A", name="New")
     assert (len(made), len(changed)) == (1, 2)

@@ -6,24 +6,24 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.segments import service
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from tests.back_dating import contents
-from tests.conftest import Api, Sql, counted_statements
+from tests.back_dating import all_rows
+from tests.conftest import Api, Sql, recorded_statements
 from tests.operations import (
-    change,
-    counts,
+    change_counts,
     create_segment,
     delete_segment,
     make_segments,
-    moment,
-    slugs_of,
+    parse_timestamp,
+    segment_slugs,
     update_segment,
+    update_user_segments,
 )
 
 
 async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api: Api) -> None:
     made = (await create_segment(api, slug="A"))["segment"]
     await make_segments(api, "B")
-    await change(api, 7, add=["A", "B"])
+    await update_user_segments(api, 7, add=["A", "B"])
     assert await delete_segment(api, "A") == {"deletedId": made["id"], "errors": []}
     data = await api(
         """{ user(id: 7) { segments { slug } memberships { segment { slug } } isIn(slug: "A") }
@@ -42,7 +42,7 @@ async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api
 
 async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     await delete_segment(api, "A")
     deleted_at = await sql.fetchval("SELECT deleted_at FROM segments")
     data = await api(
@@ -52,7 +52,9 @@ async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, s
     left, joined = data["history"]["nodes"]
     assert (left["operation"], left["cause"]) == ("LEFT", "SEGMENT_DELETED")
     assert (joined["operation"], joined["cause"]) == ("JOINED", "MANUAL")
-    assert moment(left["at"]) == moment(left["segment"]["deletedAt"]) == deleted_at
+    assert (
+        parse_timestamp(left["at"]) == parse_timestamp(left["segment"]["deletedAt"]) == deleted_at
+    )
     for entry in (left, joined):
         assert entry["segment"]["slug"] == "A"
         assert entry["segment"]["memberCount"] == 0
@@ -61,8 +63,8 @@ async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, s
 
 async def test_a_segment_made_later_with_the_slug_is_another_one(api: Api) -> None:
     old = (await create_segment(api, slug="A", name="Old"))["segment"]
-    await change(api, 7, add=["A"])
-    await change(api, 8, remove=["A"])
+    await update_user_segments(api, 7, add=["A"])
+    await update_user_segments(api, 8, remove=["A"])
     await delete_segment(api, "A")
     new = (await create_segment(api, slug="A"))["segment"]
     assert new["id"] != old["id"]
@@ -82,12 +84,12 @@ async def test_a_segment_made_later_with_the_slug_is_another_one(api: Api) -> No
 
 async def test_who_was_in_the_deleted_one_joins_its_successor_anew(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"], ttlSeconds=3600)
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
     await delete_segment(api, "A")
     await make_segments(api, "A")
-    again = await change(api, 7, add=["A"])
-    assert counts(again) == (1, 0, 0)
-    assert slugs_of(again) == ["A"]
+    again = await update_user_segments(api, 7, add=["A"])
+    assert change_counts(again) == (1, 0, 0)
+    assert segment_slugs(again) == ["A"]
     assert again["user"]["memberships"][0]["expiresAt"] is None
 
 
@@ -106,7 +108,7 @@ async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
     for _ in range(times):
         await make_segments(api, "NOPE")
         await delete_segment(api, "NOPE")
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert await delete_segment(api, "NOPE") == {
         "deletedId": None,
         "errors": [
@@ -119,7 +121,7 @@ async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
             }
         ],
     }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
@@ -127,7 +129,7 @@ async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
 ) -> None:
     made = (await create_segment(api, slug="A"))["segment"]
     await update_segment(api, slug="A", name="Theirs")
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert await delete_segment(api, "A", expectedVersion=1) == {
         "deletedId": None,
         "errors": [
@@ -140,18 +142,18 @@ async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
             }
         ],
     }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
     assert (await delete_segment(api, "A", expectedVersion=2))["deletedId"] == made["id"]
 
 
 async def test_deleting_is_a_lock_and_two_writes_however_many_members(api: Api) -> None:
     await make_segments(api, "FEW", "MANY")
-    await change(api, 1, add=["FEW"])
+    await update_user_segments(api, 1, add=["FEW"])
     for user_id in range(1, 11):
-        await change(api, user_id, add=["MANY"])
+        await update_user_segments(api, user_id, add=["MANY"])
     numbers = []
     for slug in ("FEW", "MANY"):
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
             await delete_segment(api, slug)
         numbers.append(len(statements))
     assert numbers == [3, 3]  # the segment's row, and its rollout's if it has one

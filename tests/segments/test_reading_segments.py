@@ -3,9 +3,9 @@
 from typing import Any
 
 from segmentql.validators import SLUG_ALLOWED
-from tests.back_dating import HOUR, NOON, put_in
+from tests.back_dating import HOUR, NOON, insert_membership
 from tests.conftest import Api, Sql
-from tests.operations import change, delete_segment, delete_user, make_segments
+from tests.operations import delete_segment, delete_user, make_segments, update_user_segments
 
 PAGE = """
 query($first: Int, $after: String, $prefix: String) {
@@ -93,7 +93,7 @@ async def test_segments_made_and_deleted_between_pages_neither_repeat_nor_hide_o
 async def test_members_are_by_user_number_not_by_digits(api: Api) -> None:
     await make_segments(api, "A")
     for user_id in (10, 9, 1000, 1):
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     segment = await members(api)
     assert segment["memberCount"] == 4
     assert numbers(segment) == ["1", "9", "10", "1000"]
@@ -102,14 +102,14 @@ async def test_members_are_by_user_number_not_by_digits(api: Api) -> None:
 
 async def test_members_are_the_active_ones_and_are_counted_exactly(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 1, add=["A"])
-    await change(api, 2, add=["A"], ttlSeconds=3600)
-    await change(api, 3, add=["B"])
-    await change(api, 4, add=["A"])
-    await change(api, 4, remove=["A"])
-    await change(api, 5, add=["A"])
+    await update_user_segments(api, 1, add=["A"])
+    await update_user_segments(api, 2, add=["A"], ttlSeconds=3600)
+    await update_user_segments(api, 3, add=["B"])
+    await update_user_segments(api, 4, add=["A"])
+    await update_user_segments(api, 4, remove=["A"])
+    await update_user_segments(api, 5, add=["A"])
     await delete_user(api, 5)
-    await put_in(sql, 6, "A", expires_at=NOON + HOUR)
+    await insert_membership(sql, 6, "A", expires_at=NOON + HOUR)
     segment = await members(api)
     assert segment["memberCount"] == 2
     assert numbers(segment) == ["1", "2"]
@@ -118,11 +118,11 @@ async def test_members_are_the_active_ones_and_are_counted_exactly(api: Api, sql
 async def test_member_pages_survive_joins_and_leaves_between_them(api: Api) -> None:
     await make_segments(api, "A")
     for user_id in (10, 20, 30, 40):
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     first = await members(api, first=2)
-    await change(api, 20, remove=["A"])
+    await update_user_segments(api, 20, remove=["A"])
     for user_id in (5, 25):
-        await change(api, user_id, add=["A"])
+        await update_user_segments(api, user_id, add=["A"])
     rest = await members(api, first=2, after=first["members"]["pageInfo"]["endCursor"])
     last = await members(api, first=2, after=rest["members"]["pageInfo"]["endCursor"])
     assert numbers(first) + numbers(rest) + numbers(last) == ["10", "20", "25", "30", "40"]
@@ -132,7 +132,7 @@ async def test_member_pages_survive_joins_and_leaves_between_them(api: Api) -> N
 async def test_a_full_page_of_members_is_a_hundred(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 102):
-        await put_in(sql, user_id, "A")
+        await insert_membership(sql, user_id, "A")
     first = await members(api, first=100)
     rest = await members(api, first=100, after=first["members"]["pageInfo"]["endCursor"])
     assert first["memberCount"] == 101
@@ -143,7 +143,7 @@ async def test_a_full_page_of_members_is_a_hundred(api: Api, sql: Sql) -> None:
 
 async def test_ids_are_opaque_and_carry_their_type(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    number = await put_in(sql, 7, "A")
+    number = await insert_membership(sql, 7, "A")
     data = await api('{ segment(slug: "A") { id members { nodes { id user { id } } } } }')
     assert data["segment"] == {
         "id": "seg_1",

@@ -3,9 +3,15 @@
 import asyncio
 
 from segmentql.validators import MAX_USER_ID
-from tests.back_dating import contents
-from tests.conftest import Api, Sql, counted_statements
-from tests.operations import change, create_user, delete_user, make_segments, moment
+from tests.back_dating import all_rows
+from tests.conftest import Api, Sql, recorded_statements
+from tests.operations import (
+    create_user,
+    delete_user,
+    make_segments,
+    parse_timestamp,
+    update_user_segments,
+)
 
 
 async def pick(api: Api) -> int:
@@ -20,7 +26,7 @@ async def test_stores_the_callers_number_in_no_segment(api: Api, sql: Sql) -> No
     assert payload["errors"] == []
     assert payload["user"]["id"] == "1000"
     assert payload["user"]["segments"] == []
-    assert moment(payload["user"]["createdAt"]) == stored_at
+    assert parse_timestamp(payload["user"]["createdAt"]) == stored_at
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
@@ -37,7 +43,7 @@ async def test_a_stored_number_is_refused_with_the_user_and_changes_nothing(
     api: Api, sql: Sql
 ) -> None:
     first = await create_user(api, id="5")
-    before = await contents(sql)
+    before = await all_rows(sql)
     again = await create_user(api, id="5")
     assert again["user"] is None
     assert again["errors"] == [
@@ -49,7 +55,7 @@ async def test_a_stored_number_is_refused_with_the_user_and_changes_nothing(
             "user": {"id": "5", "createdAt": first["user"]["createdAt"]},
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_of_many_at_once_one_stores_and_the_others_are_refused(api: Api, sql: Sql) -> None:
@@ -105,7 +111,7 @@ async def test_the_number_of_a_deleted_user_is_never_picked(api: Api) -> None:
 
 async def test_a_user_stored_by_adding_segments_is_not_picked(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 1, add=["A"])
+    await update_user_segments(api, 1, add=["A"])
     assert await pick(api) == 2
 
 
@@ -126,7 +132,7 @@ async def test_the_last_numbers_are_picked_and_then_none_is_left(api: Api, sql: 
     await sql.execute("UPDATE id_allocator SET user_id = $1", MAX_USER_ID - 3)
     await create_user(api, id=str(MAX_USER_ID - 1))
     assert [await pick(api) for _ in range(2)] == [MAX_USER_ID - 2, MAX_USER_ID]
-    before = await contents(sql)
+    before = await all_rows(sql)
     payload = await create_user(api)
     assert payload["user"] is None
     assert payload["errors"] == [
@@ -138,7 +144,7 @@ async def test_the_last_numbers_are_picked_and_then_none_is_left(api: Api, sql: 
             "allowed": "an id that is not stored",
         }
     ]
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_none_is_left_when_the_largest_number_was_stored_by_hand(api: Api, sql: Sql) -> None:
@@ -149,8 +155,8 @@ async def test_none_is_left_when_the_largest_number_was_stored_by_hand(api: Api,
 
 async def test_a_given_number_is_one_statement_and_a_pick_a_lock_and_a_write(api: Api) -> None:
     mutation = "mutation($id: ID) { createUser(input: {id: $id}) { user { id } } }"
-    with counted_statements() as given:
+    with recorded_statements() as given:
         await api(mutation, id="7")
-    with counted_statements() as picked:
+    with recorded_statements() as picked:
         await api(mutation)
     assert (len(given), len(picked)) == (1, 2)

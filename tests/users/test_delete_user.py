@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from tests.back_dating import HOUR, NOON, contents, put_in
-from tests.conftest import Api, Sql, counted_statements
+from tests.back_dating import HOUR, NOON, all_rows, insert_membership
+from tests.conftest import Api, Sql, recorded_statements
 from tests.operations import (
-    change,
     create_user,
     delete_segment,
     delete_user,
     make_segments,
-    moment,
-    slugs_of,
+    parse_timestamp,
+    segment_slugs,
+    update_user_segments,
 )
 
 HISTORY = """
@@ -43,8 +43,8 @@ async def test_memberships_end_at_one_moment_because_the_user_was_deleted(
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 7, add=["A", "B"])
-    await change(api, 8, add=["A"])
+    await update_user_segments(api, 7, add=["A", "B"])
+    await update_user_segments(api, 8, add=["A"])
     await delete_user(api, 7)
     told = await history(api, 7)
     assert [(e["operation"], e["segment"]["slug"], e["cause"]) for e in told] == [
@@ -55,14 +55,14 @@ async def test_memberships_end_at_one_moment_because_the_user_was_deleted(
     ]
     assert told[0]["at"] == told[1]["at"] > told[2]["at"]
     deleted_at = await sql.fetchval("SELECT deleted_at FROM deleted_users WHERE id = 7")
-    assert moment(told[0]["at"]) == deleted_at
+    assert parse_timestamp(told[0]["at"]) == deleted_at
     members = await api('{ segment(slug: "A") { memberCount members { nodes { user { id } } } } }')
     assert members["segment"] == {"memberCount": 1, "members": {"nodes": [{"user": {"id": "8"}}]}}
 
 
 async def test_history_stays_and_names_the_id_without_a_user(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     await delete_user(api, 7)
     assert [(entry["userId"], entry["user"]) for entry in await history(api, 7)] == [
         ("7", None),
@@ -74,7 +74,7 @@ async def test_the_same_id_again_is_a_new_user_with_the_old_history_and_no_exclu
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A", "B")
-    first = await change(api, 7, add=["A"], remove=["B"])
+    first = await update_user_segments(api, 7, add=["A"], remove=["B"])
     assert (await api('{ user(id: 7) { isExcluded(slug: "B") } }'))["user"] == {"isExcluded": True}
     before = (await api("{ user(id: 7) { createdAt } }"))["user"]["createdAt"]
     await delete_user(api, 7)
@@ -99,14 +99,14 @@ async def test_the_same_id_again_is_a_new_user_with_the_old_history_and_no_exclu
 async def test_a_user_may_be_deleted_stored_and_deleted_again(api: Api) -> None:
     await make_segments(api, "A")
     for _ in range(2):
-        assert slugs_of(await change(api, 7, add=["A"])) == ["A"]
+        assert segment_slugs(await update_user_segments(api, 7, add=["A"])) == ["A"]
         assert (await delete_user(api, 7))["deletedId"] == "7"
     assert [entry["operation"] for entry in await history(api, 7)] == ["LEFT", "JOINED"] * 2
 
 
 async def test_a_user_who_is_not_stored_is_refused_and_nothing_changes(api: Api, sql: Sql) -> None:
     await create_user(api, id="8")
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert await delete_user(api, 7) == {
         "deletedId": None,
         "errors": [
@@ -118,14 +118,14 @@ async def test_a_user_who_is_not_stored_is_refused_and_nothing_changes(api: Api,
             }
         ],
     }
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_a_membership_that_had_run_out_left_at_its_end_and_not_by_the_deletion(
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A")
-    await put_in(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await delete_user(api, 7)
     left, _ = await history(api, 7)
     assert (left["operation"], left["cause"], left["at"]) == (
@@ -137,22 +137,22 @@ async def test_a_membership_that_had_run_out_left_at_its_end_and_not_by_the_dele
 
 async def test_a_membership_of_a_deleted_segment_left_with_the_segment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     await delete_segment(api, "A")
     await delete_user(api, 7)
     left, _ = await history(api, 7)
     assert left["cause"] == "SEGMENT_DELETED"
-    assert moment(left["at"]) == await sql.fetchval("SELECT deleted_at FROM segments")
+    assert parse_timestamp(left["at"]) == await sql.fetchval("SELECT deleted_at FROM segments")
 
 
 async def test_deleting_is_a_lock_and_a_write_however_many_memberships(api: Api) -> None:
     slugs = [f"S{number}" for number in range(20)]
     await make_segments(api, *slugs)
-    await change(api, 1, add=slugs[:1])
-    await change(api, 2, add=slugs)
+    await update_user_segments(api, 1, add=slugs[:1])
+    await update_user_segments(api, 2, add=slugs)
     numbers = []
     for user_id in (1, 2):
-        with counted_statements() as statements:
+        with recorded_statements() as statements:
             await delete_user(api, user_id)
         numbers.append(len(statements))
     assert numbers == [2, 2]

@@ -3,10 +3,16 @@
 from typing import Any
 
 from segmentql.validators import USER_ID_ALLOWED
-from tests.back_dating import HOUR, NOON, contents, put_in
-from tests.conftest import Api, Sql, counted_statements
+from tests.back_dating import HOUR, NOON, all_rows, insert_membership
+from tests.conftest import Api, Sql, recorded_statements
 from tests.invalid_values import BAD_SLUGS
-from tests.operations import change, create_user, delete_segment, delete_user, make_segments
+from tests.operations import (
+    create_user,
+    delete_segment,
+    delete_user,
+    make_segments,
+    update_user_segments,
+)
 
 PAGE = """
 query($first: Int, $after: String) { users(first: $first, after: $after) {
@@ -30,9 +36,9 @@ def ids(page: Any) -> list[str]:
 
 
 async def test_a_user_who_is_not_stored_is_null(api: Api, sql: Sql) -> None:
-    before = await contents(sql)
+    before = await all_rows(sql)
     assert await api("{ user(id: 7) { id } }") == {"user": None}
-    assert await contents(sql) == before
+    assert await all_rows(sql) == before
 
 
 async def test_users_by_id_keeps_order_and_repeats_and_answers_null_for_the_unknown(
@@ -46,10 +52,10 @@ async def test_users_by_id_keeps_order_and_repeats_and_answers_null_for_the_unkn
 async def test_users_are_read_along_with_the_segments_they_are_in_now(api: Api, sql: Sql) -> None:
     await store(api, 1, 2, 3)
     await make_segments(api, "B", "A", "ENDED", "DELETED")
-    await change(api, 1, add=["B", "A", "DELETED"])
-    await change(api, 2, add=["B"])
-    await put_in(sql, 1, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
-    await put_in(sql, 3, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
+    await update_user_segments(api, 1, add=["B", "A", "DELETED"])
+    await update_user_segments(api, 2, add=["B"])
+    await insert_membership(sql, 1, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
+    await insert_membership(sql, 3, "ENDED", joined_at=NOON, expires_at=NOON + HOUR)
     await delete_segment(api, "DELETED")
     user = "{ id createdAt segments { slug } }"
     data = await api(f"{{ usersById(ids: [3, 9, 1, 2, 1]) {user} users {{ nodes {user} }} }}")
@@ -60,7 +66,7 @@ async def test_users_are_read_along_with_the_segments_they_are_in_now(api: Api, 
 
 
 async def test_users_by_id_of_nobody_is_an_empty_list(api: Api) -> None:
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         assert await api("{ usersById(ids: []) { id } }") == {"usersById": []}
     assert statements == []
 
@@ -68,7 +74,7 @@ async def test_users_by_id_of_nobody_is_an_empty_list(api: Api) -> None:
 async def test_a_thousand_users_by_id_are_one_statement(api: Api, sql: Sql) -> None:
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 999) AS n")
     asked = [str(number) for number in range(1000, 0, -1)]
-    with counted_statements() as statements:
+    with recorded_statements() as statements:
         data = await api("query($ids: [ID!]!) { usersById(ids: $ids) { id } }", ids=asked)
     assert data["usersById"] == [None, *({"id": number} for number in asked[1:])]
     assert len(statements) == 1
@@ -155,7 +161,7 @@ async def test_users_stored_and_deleted_between_pages_neither_repeat_nor_hide_ot
 
 async def test_segments_of_a_user_are_by_slug_in_order_of_code_points(api: Api) -> None:
     await make_segments(api, "b", "B", "a", "A_a", "0", "A-a", "A.a")
-    await change(api, 7, add=["b", "B", "a", "A_a", "0", "A-a", "A.a"])
+    await update_user_segments(api, 7, add=["b", "B", "a", "A_a", "0", "A-a", "A.a"])
     data = await api("{ user(id: 7) { segments { slug } memberships { segment { slug } } } }")
     slugs = [segment["slug"] for segment in data["user"]["segments"]]
     assert slugs == ["0", "A-a", "A.a", "A_a", "B", "a", "b"]
@@ -164,7 +170,7 @@ async def test_segments_of_a_user_are_by_slug_in_order_of_code_points(api: Api) 
 
 async def test_is_in_answers_false_for_a_slug_that_no_segment_bears(api: Api) -> None:
     await make_segments(api, "A", "B")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     data = await api(
         """{ user(id: 7) { a: isIn(slug: "A") b: isIn(slug: "B") none: isIn(slug: "NONE")
         case: isIn(slug: "a") excluded: isExcluded(slug: "NONE") } }"""
@@ -174,7 +180,7 @@ async def test_is_in_answers_false_for_a_slug_that_no_segment_bears(api: Api) ->
 
 async def test_a_slug_that_no_segment_can_have_is_answered_as_an_unknown_one(api: Api) -> None:
     await make_segments(api, "A")
-    await change(api, 7, add=["A"])
+    await update_user_segments(api, 7, add=["A"])
     query = """query($slug: String!) {
       segment(slug: $slug) { id } user(id: 7) { id isIn(slug: $slug) isExcluded(slug: $slug) }
     }"""
