@@ -158,7 +158,11 @@ BAD_USAGE = 2
     ("arguments", "status", "told"),
     [
         (["--user", "7"], BAD_USAGE, "Missing option '--month'"),
-        (["--month", "2024-3"], BAD_USAGE, "'2024-3' is not a month; allowed: like 2023-09"),
+        (
+            ["--month", "2024-3"],
+            BAD_USAGE,
+            "'2024-3' is not a month; allowed: a month such as 2023-09",
+        ),
         (["--month", "2024-00"], BAD_USAGE, "allowed: 1 to 12"),
         (["--month", "2024-13"], BAD_USAGE, "allowed: 1 to 12"),
         (["--month", "1999-12"], BAD_USAGE, "allowed: 2000 to 9999"),
@@ -216,7 +220,7 @@ async def test_a_database_that_is_away_is_told_with_what_to_do(
         assert await ended(process) == (
             1,
             b"",
-            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+            "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )
     assert os.listdir(tmp_path) == []
 
@@ -251,7 +255,7 @@ async def test_a_database_that_goes_away_in_the_middle_leaves_no_file(
         assert await ended(process) == (
             1,
             b"",
-            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+            "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )
     assert os.listdir(tmp_path) == []
 

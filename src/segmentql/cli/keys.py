@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 
 from segmentql import errors, validators
 from segmentql.adapters.database import Database
+from segmentql.cli.converters import Validated
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
@@ -22,30 +23,6 @@ T = TypeVar("T")
 PAGE_ROWS: Final = 500
 HEADER: Final = ("ID", "NAME", "ROLE", "CREATED", "LAST USED", "REVOKED")
 NEVER: Final = "-"
-
-
-class NameType(click.ParamType[str]):
-    """The name of a key."""
-
-    name = "NAME"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        try:
-            return validators.name(str(value))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
-
-
-class KeyIdType(click.ParamType[str]):
-    """The id of a key, which is its public part."""
-
-    name = "ID"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        try:
-            return validators.key_id(str(value))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
 
 @click.group()
@@ -61,7 +38,7 @@ def keys() -> None:
 @keys.command(epilog=exits("keys create"))
 @click.option(
     "--name",
-    type=NameType(),
+    type=Validated("NAME", validators.name),
     required=True,
     help="The name that history shows for the key's changes.",
 )
@@ -103,7 +80,7 @@ def list_(data_dir: Path) -> None:
 
 
 @keys.command(epilog=exits("keys revoke"))
-@click.argument("key_id", metavar="ID", type=KeyIdType())
+@click.argument("key_id", metavar="ID", type=Validated("ID", validators.key_id))
 @data_dir_option
 def revoke(key_id: str, data_dir: Path) -> None:
     """Revoke a key permanently.

@@ -12,6 +12,7 @@ import click
 
 from segmentql import validators
 from segmentql.adapters.database import Database, ReadSession
+from segmentql.cli.converters import error_text
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import BadValue, TimedOut, Unavailable
@@ -59,7 +60,7 @@ def watch(slug: str, data_dir: Path) -> None:
     try:
         validators.slug(slug)
     except BadValue as error:
-        raise RolloutNotWatchable(f"{error.problem}; allowed: {error.allowed}") from None
+        raise RolloutNotWatchable(error_text(error)) from None
     try:
         status = asyncio.run(_watch(settings_or_running(data_dir), slug))
     except KeyboardInterrupt:

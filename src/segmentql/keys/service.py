@@ -17,7 +17,7 @@ from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
 ID_LENGTH: Final = 12
-"""62 random bits, so that no two keys get the same id."""
+"""The length of a public id: 62 random bits, so that no two keys get the same id."""
 
 SECRET_BYTES: Final = 32
 FIRST_NAME: Final = "first"
