@@ -123,9 +123,9 @@ def context_of(database: Database, settings: Settings) -> Context:
 
 
 async def answer(
-    engine: GraphQLExecutor, context: Context, query: str, **variables: Any
+    executor: GraphQLExecutor, context: Context, query: str, **variables: Any
 ) -> ExecutionResponse:
-    return await engine.answer(Request(query, variables), context, queries_only=False)
+    return await executor.execute(Request(query, variables), context, queries_only=False)
 
 
 def told(given: ExecutionResponse) -> tuple[bytes, list[bytes]]:

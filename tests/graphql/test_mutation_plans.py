@@ -161,7 +161,7 @@ async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
         with pytest.raises(PlanFallback) as failed:
             await plan.run(context, {})
         body = (await answer(PLANNED, context, ADD % "id")).body
-    assert failed.value.outcome is None
+    assert failed.value.mutation_result is None
     assert [error["extensions"]["code"] for error in body["errors"]] == ["FORBIDDEN"]
     assert not statements
 
@@ -172,7 +172,9 @@ async def test_a_cancelled_change_is_cancelled_where_it_is(
 ) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
-        task = asyncio.create_task(PLANNED.answer(Request(ADD % "id"), context, queries_only=False))
+        task = asyncio.create_task(
+            PLANNED.execute(Request(ADD % "id"), context, queries_only=False)
+        )
         await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -134,8 +134,8 @@ async def test_an_integer_is_an_id(api: Api) -> None:
 async def test_plans_and_graphql_core_refuse_alike(database: Database, settings: Settings) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     for number in (1.0, 1e3, 1234567890123456789.0, True):
-        for engine in (PLANNED, PLAIN):
-            told = await answer(engine, context_of(database, settings), query, ids=[1, number])
+        for executor in (PLANNED, PLAIN):
+            told = await answer(executor, context_of(database, settings), query, ids=[1, number])
             (error,) = told.body["errors"]
             assert error["extensions"]["argument"] == "ids.1"
             assert error["extensions"]["allowed"] == ALLOWED["ID"]

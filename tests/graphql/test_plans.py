@@ -109,8 +109,8 @@ async def test_a_condition_of_null_is_refused_as_by_graphql_core(
 ) -> None:
     query = f"query($if: Boolean = true) {{ user(id: 1) {{ id @{condition}(if: $if) }} }}"
     variables = {"if": None}
-    planned = await PLANNED.answer(Request(query, variables), context, queries_only=False)
-    plain = await PLAIN.answer(Request(query, variables), context, queries_only=False)
+    planned = await PLANNED.execute(Request(query, variables), context, queries_only=False)
+    plain = await PLAIN.execute(Request(query, variables), context, queries_only=False)
     assert told(planned) == told(plain)
     assert planned.body["errors"]
 

@@ -9,7 +9,7 @@ import strawberry
 
 from segmentql import validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
+from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
 from segmentql.graphql.types.pagination import After, Connection, First
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import loaders

@@ -9,7 +9,7 @@ import strawberry
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import MutationError, mutation_errors
 from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.graphql.types.validation import InputValidator

@@ -10,7 +10,7 @@ import strawberry
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
-from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import MutationError, mutation_errors
 from segmentql.graphql.types.pagination import (
     After,

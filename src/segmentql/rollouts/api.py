@@ -10,7 +10,7 @@ import strawberry
 from segmentql import errors, validators
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import SCAN, cost
+from segmentql.graphql.cost.field_cost import SCAN, cost
 from segmentql.graphql.types.errors import (
     ErrorCode,
     MutationError,
