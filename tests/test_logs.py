@@ -105,8 +105,8 @@ async def test_a_request_is_one_line(logged: Logged) -> None:
     ("query", "operation", "outcome"),
     [
         ('{ user(id: "0") { id } }', "user", "failed"),
-        ("{ nothing }", "invalid", "refused"),
-        ("{ user(", "invalid", "refused"),
+        ("{ nothing }", "invalid", "rejected"),
+        ("{ user(", "invalid", "rejected"),
     ],
 )
 async def test_how_it_ended_is_told(

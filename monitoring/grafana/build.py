@@ -57,7 +57,7 @@ SERVICE = (
         "Outcomes",
         "reqps",
         [per_second(REQUESTS, "outcome")],
-        "failed: some field did; refused: nothing was executed.",
+        "failed: some field failed; rejected: nothing was executed.",
     ),
     Panel("Errors by code", "reqps", [per_second("segmentql_errors_total", "code")]),
     Panel("Duration, p50 by operation", "s", [quantile(0.5, SECONDS, "operation")]),

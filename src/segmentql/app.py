@@ -33,7 +33,8 @@ from segmentql.adapters.storage import Storage
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.view import PAGE_HEADERS, GraphQLView, RequestLimits
+from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
+from segmentql.graphql.http.view import GraphQLView, RequestLimits
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> Starlette:
         introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
     )
     request_log = logs.request_log(settings)
-    engine = GraphQLExecutor(make_schema(), _limits(settings), schema_exposure, log=request_log)
+    executor = GraphQLExecutor(make_schema(), _limits(settings), schema_exposure, log=request_log)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> Starlette:
         try:
             async with _api_key_cache(settings) as keys:
                 view = GraphQLView(
-                    engine,
+                    executor,
                     database,
                     storage,
                     app.state.stopping,
@@ -98,7 +99,7 @@ def create_app(settings: Settings) -> Starlette:
                 )
                 yield
         finally:
-            engine.close()
+            executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()

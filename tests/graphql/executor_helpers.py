@@ -123,9 +123,9 @@ def make_context(database: Database, settings: Settings) -> Context:
 
 
 async def execute(
-    engine: GraphQLExecutor, context: Context, query: str, **variables: Any
+    executor: GraphQLExecutor, context: Context, query: str, **variables: Any
 ) -> ExecutionResponse:
-    return await engine.answer(Request(query, variables), context, queries_only=False)
+    return await executor.execute(Request(query, variables), context, queries_only=False)
 
 
 def comparable_response(given: ExecutionResponse) -> tuple[bytes, list[bytes]]:

@@ -160,12 +160,12 @@ PREFLIGHT = {"origin": "https://evil.example", "access-control-request-method": 
 @pytest.mark.parametrize(
     ("method", "path", "given", "reason"),
     [
-        ("POST", "/graphql", {"content": b"{"}, "The body must be application/json."),
-        ("POST", "/graphql", {"json": 5}, "The body must be one JSON object"),
+        ("POST", "/graphql", {"content": b"{"}, "The content type of the body must be"),
+        ("POST", "/graphql", {"json": 5}, "The body must be a JSON object"),
         ("POST", "/graphql", {"json": {"query": "x" * 2000}}, "The body is larger than"),
-        ("PUT", "/graphql", {}, "GraphQL is asked by POST or GET."),
-        ("GET", "/graphql", {"params": {"query": MUTATION_COST}}, "GET is for queries"),
-        ("POST", "/graphql", {"headers": {"accept": "text/plain"}}, "Answers are"),
+        ("PUT", "/graphql", {}, "Use POST or GET for GraphQL requests."),
+        ("GET", "/graphql", {"params": {"query": MUTATION_COST}}, "Use POST for mutations."),
+        ("POST", "/graphql", {"headers": {"accept": "text/plain"}}, "The Accept header must allow"),
         ("GET", "/healthz", {"headers": [("authorization", "a")] * 2}, "more than one"),
         ("GET", "/nowhere", {}, "Not Found"),
         ("POST", "/healthz", {}, "Method Not Allowed"),

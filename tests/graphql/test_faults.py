@@ -122,9 +122,9 @@ async def test_requests_are_counted_by_operation_and_outcome(api: Api, sql: Sql)
 
     assert added("Counted", "done") == 2
     assert added("Counted", "failed") == 1
-    assert added("Counted", "refused") == 1
+    assert added("Counted", "rejected") == 1
     assert added("usersById", "done") == 1
-    assert added("invalid", "refused") == 1
+    assert added("invalid", "rejected") == 1
     durations = 'segmentql_request_duration_seconds_count{operation="Counted"}'
     assert after[durations] - before.get(durations, 0) == 4
     assert after["segmentql_requests_in_flight"] == 0

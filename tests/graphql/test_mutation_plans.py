@@ -165,7 +165,7 @@ async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
         with pytest.raises(PlanFallback) as failed:
             await plan.run(context, {})
         body = (await execute(COMPILING_EXECUTOR, context, ADD % "id")).body
-    assert failed.value.outcome is None
+    assert failed.value.mutation_result is None
     assert [error["extensions"]["code"] for error in body["errors"]] == ["FORBIDDEN"]
     assert not statements
 
@@ -177,7 +177,7 @@ async def test_a_cancelled_change_is_cancelled_where_it_is(
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(
-            COMPILING_EXECUTOR.answer(Request(ADD % "id"), context, queries_only=False)
+            COMPILING_EXECUTOR.execute(Request(ADD % "id"), context, queries_only=False)
         )
         await asyncio.sleep(0.2)
         task.cancel()

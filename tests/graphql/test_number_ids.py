@@ -152,8 +152,8 @@ async def test_an_integer_is_an_id(api: Api) -> None:
 async def test_plans_and_graphql_core_refuse_alike(database: Database, settings: Settings) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     for number in (1.0, 1e3, 1234567890123456789.0, True):
-        for engine in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
-            told = await execute(engine, make_context(database, settings), query, ids=[1, number])
+        for executor in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
+            told = await execute(executor, make_context(database, settings), query, ids=[1, number])
             (error,) = told.body["errors"]
             assert error["extensions"]["argument"] == "ids.1"
             assert error["extensions"]["allowed"] == ALLOWED["ID"]

@@ -29,7 +29,7 @@ LIMITS = DocumentLimits(
     cost=1_000_000,
     response_bytes=LIMIT,
 )
-ENGINES = {
+EXECUTORS = {
     "plans": GraphQLExecutor(SCHEMA, LIMITS),
     "graphql-core": GraphQLExecutor(SCHEMA, LIMITS, plans=False),
 }
@@ -61,7 +61,7 @@ def too_large(answer: ExecutionResponse, *, changes: bool) -> None:
     assert (extensions["code"], extensions["limit"]) == ("LIMIT_EXCEEDED", LIMIT)
     assert LIMIT < extensions["value"] < 3 * LIMIT
     assert error["message"].startswith(f"The response is larger than {LIMIT} bytes.")
-    assert ("its changes are kept" in error["message"]) is changes
+    assert ("its changes are committed" in error["message"]) is changes
     assert extensions.get("outcomeUnknown", False) is changes
 
 
@@ -86,16 +86,16 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("kind", LARGE)
 async def test_a_query_with_a_large_response_fails_with_one_error(
     described: Context, executor: str, kind: str
 ) -> None:
-    answer = await ENGINES[executor].answer(Request(LARGE[kind]), described, queries_only=True)
+    answer = await EXECUTORS[executor].execute(Request(LARGE[kind]), described, queries_only=True)
     too_large(answer, changes=False)
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 async def test_a_response_at_the_limit_is_sent_and_never_counted_as_more(
     described: Context, executor: str
 ) -> None:
@@ -107,19 +107,19 @@ async def test_a_response_at_the_limit_is_sent_and_never_counted_as_more(
         " user(id: 1000) { id } }",
         "{ segments(first: 2) { nodes { memberCount rollout { status } } } }",
     ):
-        answer = await ENGINES[executor].answer(Request(query), described, queries_only=True)
+        answer = await EXECUTORS[executor].execute(Request(query), described, queries_only=True)
         assert "errors" not in answer.body, query
         actual = len(orjson.dumps(answer.body["data"]))
         assert actual / 6 < answer.size <= actual + 10, query
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 async def test_a_mutation_with_a_large_response_says_that_it_was_executed(
     described: Context, sql: Sql, executor: str
 ) -> None:
     mutation = 'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]}) { user { %s } } }'
     fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
-    answer = await ENGINES[executor].answer(
+    answer = await EXECUTORS[executor].execute(
         Request(mutation % fields), described, queries_only=False
     )
     too_large(answer, changes=True)
@@ -133,14 +133,14 @@ async def test_of_two_mutations_the_second_is_not_executed(described: Context, s
         f" {{ user {{ {fields} }} }}"
         " deleteUser(input: {id: 2}) { deletedId } }"
     )
-    answer = await ENGINES["plans"].answer(Request(query), described, queries_only=False)
+    answer = await EXECUTORS["plans"].execute(Request(query), described, queries_only=False)
     too_large(answer, changes=True)
     assert await sql.fetchval("SELECT count(*) FROM users WHERE id = 2") == 1
 
 
 async def test_a_failed_plan_is_counted_again_from_its_beginning(described: Context) -> None:
     query = '{ segments(first: 3) { nodes { description } } bad: user(id: "zero") { id } }'
-    answer = await ENGINES["plans"].answer(Request(query), described, queries_only=True)
+    answer = await EXECUTORS["plans"].execute(Request(query), described, queries_only=True)
     assert [error["path"] for error in answer.body["errors"]] == [["bad"]]
     assert len(answer.body["data"]["segments"]["nodes"]) == 3
 
@@ -195,7 +195,7 @@ async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_seria
             'mutation { updateSegment(input: {slug: "A", name: "New"})'
             " { segment { name description } } }"
         )
-        assert "its changes are kept" in error["message"]
+        assert "its changes are committed" in error["message"]
         assert await api('{ segment(slug: "A") { name } }') == {"segment": {"name": "New"}}
 
 

@@ -168,18 +168,18 @@ async def test_a_read_does_not_wait_until_all_changes_that_came_before_it_have_b
         def change(self) -> bool:
             return note("change")
 
-    engine = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
+    executor = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
     asked = [*["mutation { change }"] * 20, "{ read }"]
     for query in set(asked):  # a document that is new is parsed in a thread
-        await engine.answer(Request(query), make_context(database, settings), queries_only=False)
+        await executor.execute(Request(query), make_context(database, settings), queries_only=False)
     begun.clear()
     await asyncio.gather(
         *(
-            engine.answer(Request(query), make_context(database, settings), queries_only=False)
+            executor.execute(Request(query), make_context(database, settings), queries_only=False)
             for query in asked
         )
     )
-    engine.close()
+    executor.close()
     assert begun.count("change") == 20
     assert begun.index("read") <= 2
 

@@ -9,7 +9,7 @@ from strawberry import Parent
 
 from segmentql import validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
+from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.pagination import After, Connection, First
 from segmentql.graphql.types.validation import optional_argument

@@ -11,7 +11,7 @@ from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
-from segmentql.graphql.cost.query_cost import cost
+from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import MutationError
 from segmentql.graphql.types.mutations import run_mutation

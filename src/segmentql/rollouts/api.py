@@ -10,7 +10,7 @@ from strawberry import Parent
 from segmentql import errors, validators
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import SCAN, cost
+from segmentql.graphql.cost.field_cost import SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation

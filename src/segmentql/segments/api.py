@@ -9,7 +9,7 @@ from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import SCAN, cost
+from segmentql.graphql.cost.field_cost import SCAN, cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (

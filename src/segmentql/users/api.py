@@ -9,7 +9,7 @@ from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info, selects_field
-from segmentql.graphql.cost.query_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
+from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import (
     ErrorCode,
