@@ -290,8 +290,10 @@ class CancelRolloutInput:
     )
 
 
-@strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload:
+@strawberry.type
+class RolloutPayload:
+    """The fields of the payloads of all mutations of rollouts."""
+
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
@@ -307,66 +309,29 @@ class SetRolloutPayload:
         description="Why the mutation was rejected. Empty if it succeeded.",
         metadata=cost(size=1),
     )
+
+
+@strawberry.type(description="Result of `setRollout`.")
+class SetRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `pauseRollout`.")
-class PauseRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class PauseRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `resumeRollout`.")
-class ResumeRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class ResumeRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class CancelRolloutPayload(RolloutPayload):
+    pass
 
 
-P = TypeVar("P", SetRolloutPayload, PauseRolloutPayload, ResumeRolloutPayload, CancelRolloutPayload)
+P = TypeVar("P", bound=RolloutPayload)
 
 
 async def _run_mutation(
