@@ -286,7 +286,7 @@ class GraphQLView:
         announced = headers.get(b"content-length", b"0")
         try:
             body = await read_body(
-                receive, announced=int(announced), limit=self._request_limits.body_bytes
+                receive, declared=int(announced), limit=self._request_limits.body_bytes
             )
             return _from_json(orjson.loads(body))
         except BodyTooLarge as too_large:
