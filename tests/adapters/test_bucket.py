@@ -104,7 +104,7 @@ async def test_a_region_other_than_the_first_is_named(s3: "S3Client", made: Sett
 
 
 async def test_who_may_not_make_a_bucket_is_told_so(made: Settings) -> None:
-    with pytest.raises(StoreRejected, match="does not take the secret key"):
+    with pytest.raises(StoreRejected, match="rejects the secret key"):
         await set_up(made.model_copy(update={"s3_secret_key": "wrong"}))
     with pytest.raises(StoreUnavailable):
         await set_up(made.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"}))

@@ -19,8 +19,8 @@ from segmentql.adapters.database import (
     Database,
     ReadSession,
     WriteSession,
-    sqlstate,
 )
+from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.engines import POOL_WAIT_SECONDS
 from segmentql.adapters.jobs import Message
 from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable, Unresponsive

@@ -69,7 +69,7 @@ async def test_doctor_and_service_fail_alike_without_the_setting(own: Settings) 
         assert not await database.ping()
         await database.dispose()
     assert found.verdict is Verdict.FAILED
-    assert "a pooler refused the startup parameter" in found.observation
+    assert "a pooler rejected the startup parameter" in found.observation
     assert found.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from segmentql.adapters.multipart_upload import PART_BYTES, UPLOADS_PER_PAGE
 from segmentql.adapters.s3 import StoreTimeouts
-from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
+from segmentql.adapters.storage import Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
@@ -34,7 +35,7 @@ WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
     "secret key": (
         {"s3_secret_key": "wrong"},
         StoreRejected,
-        "the object store does not take the secret key",
+        "the object store rejects the secret key",
     ),
     "bucket": (
         {"s3_bucket": "nowhere"},
@@ -76,9 +77,9 @@ async def test_what_the_settings_get_wrong_is_said_so_that_a_person_understands(
 @pytest.mark.parametrize(
     ("status", "error", "reason"),
     [
-        ("200 OK", StoreUnavailable, "the object store has a fault of its own (HTTP 500)"),
-        ("502 Bad", StoreUnavailable, "the object store has a fault of its own (HTTP 502)"),
-        ("404 No", StoreRejected, "what answers is no object store, by its words (HTTP 404)"),
+        ("200 OK", StoreUnavailable, "the object store failed internally (HTTP 500)"),
+        ("502 Bad", StoreUnavailable, "the object store failed internally (HTTP 502)"),
+        ("404 No", StoreRejected, "the response is not from an object store (HTTP 404)"),
     ],
 )
 async def test_what_answers_there_may_be_no_store(
@@ -120,7 +121,7 @@ async def test_a_store_that_hangs_is_not_waited_for_forever(
     impatient = Storage(settings, QUICK)
     await impatient.check()
     with suspended(servers.store):
-        with pytest.raises(StoreUnavailable, match="does not answer in time"):
+        with pytest.raises(StoreUnavailable, match="does not respond in time"):
             await impatient.upload(key, chunks(data), content_type="text/csv")
         assert not await impatient.ping(seconds=0.1)
     await impatient.close()
@@ -137,7 +138,7 @@ async def test_a_store_that_stops_reading_a_part_is_not_waited_for_forever(
             yield LARGE[PART_BYTES:]
 
     unfinished = source()
-    with pytest.raises(StoreUnavailable, match="does not answer in time"):
+    with pytest.raises(StoreUnavailable, match="does not respond in time"):
         await impatient.upload(key, unfinished, content_type="text/csv")
     await unfinished.aclose()
     await impatient.abort_stale_uploads(older_than_seconds=0)
@@ -290,7 +291,7 @@ async def test_what_a_killed_process_left_is_taken_back_once_it_is_old(
 async def test_more_old_uploads_than_a_page_holds_are_taken_back(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    uploads = 2 * PAGE_UPLOADS + 1
+    uploads = 2 * UPLOADS_PER_PAGE + 1
     for number in range(uploads):
         await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
     # Those of this very second too.

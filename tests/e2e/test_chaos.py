@@ -22,7 +22,7 @@ import pytest
 
 from bench.data import generate
 from segmentql.local.orphans import ON_LINUX
-from segmentql.settings import outside_value
+from segmentql.settings import raw_value
 from tests.conftest import Sql, until
 from tests.e2e.chaos_client import (
     ANSWER_SECONDS,
@@ -43,7 +43,7 @@ pytestmark = [
     pytest.mark.skipif(not ON_LINUX, reason="finds the processes to kill in Linux' /proc"),
 ]
 
-ROUNDS = int(outside_value("test_chaos_rounds") or 6)
+ROUNDS = int(raw_value("test_chaos_rounds") or 6)
 
 CLIENTS = 8
 PEOPLE_OF_EACH = 4

@@ -15,7 +15,7 @@ from segmentql import shared_metrics
 from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
-from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
+from segmentql.shared_metrics import INITIAL_BYTES, ReservedFile
 from tests.conftest import environment
 from tests.disks import KINDS, small_disk
 
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_later_does_not_end_a_process_that_counts(
     assert COUNTED in others_view
 
 
-@pytest.mark.parametrize(("file_bytes", "files"), [(FIRST_BYTES - 1, 0), (FIRST_BYTES, 3)])
+@pytest.mark.parametrize(("file_bytes", "files"), [(INITIAL_BYTES - 1, 0), (INITIAL_BYTES, 3)])
 def test_values_without_room_stay_in_memory(
     settings: Settings, tmp_path: Path, file_bytes: int, files: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_values_without_room_stay_in_memory(
     assert done.stdout.count(b"segmentql_joins_total{") == 401
     assert b'"reason": "File too large"' in done.stderr
     left = sorted(path.stat().st_size for path in tmp_path.iterdir())
-    assert left == [FIRST_BYTES] * files
+    assert left == [INITIAL_BYTES] * files
 
 
 def test_values_move_to_their_file_when_there_is_room_again(
@@ -140,7 +140,7 @@ def test_values_move_to_their_file_when_there_is_room_again(
     assert [line["event"] for line in lines] == ["metrics_not_shared", "metrics_shared_again"]
     read = values_of(file)
     assert read == [(keys[0], 2.0), *((key, 1.0) for key in keys[1:])]
-    assert (folder / "counter_1.db").stat().st_size == 2 * FIRST_BYTES
+    assert (folder / "counter_1.db").stat().st_size == 2 * INITIAL_BYTES
     file.close()
     again = ReservedFile(str(folder / "counter_1.db"))
     assert values_of(again) == read
@@ -149,7 +149,7 @@ def test_values_move_to_their_file_when_there_is_room_again(
 
 def test_every_block_of_a_new_file_is_reserved(tmp_path: Path) -> None:
     file = ReservedFile(str(tmp_path / "counter_1.db"))
-    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= FIRST_BYTES
+    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= INITIAL_BYTES
     file.close()
 
 

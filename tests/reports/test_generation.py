@@ -59,7 +59,7 @@ async def test_a_large_report_goes_in_parts(
 @pytest.mark.parametrize(
     "case",
     [
-        ({"s3_secret_key": "wrong"}, "the object store does not take the secret key"),
+        ({"s3_secret_key": "wrong"}, "the object store rejects the secret key"),
         ({"s3_access_key": "wrong"}, "the object store does not know the access key"),
         (
             {"s3_bucket": "no-such-bucket"},

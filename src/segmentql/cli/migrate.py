@@ -6,7 +6,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from segmentql import logs
-from segmentql.adapters.connections import connection_fault
+from segmentql.adapters.connections import describe_error
 from segmentql.adapters.migrations import upgrade
 from segmentql.adapters.revisions import known_revisions
 from segmentql.cli.exits import exits
@@ -64,7 +64,7 @@ def migrate(revision: str) -> None:
         raise click.ClickException(str(error)) from None
     except Unavailable as error:
         raise click.ClickException(
-            f"cannot connect to {shown_address(owner_url)}: {connection_fault(error)}"
+            f"cannot connect to {shown_address(owner_url)}: {describe_error(error)}"
         ) from None
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:

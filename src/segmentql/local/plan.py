@@ -19,11 +19,11 @@ from segmentql.settings import (
     METRICS_VARIABLE,
     MIGRATION_VARIABLE,
     PREFIX,
-    check_reach,
     child_environment,
     is_set,
     load_settings,
-    outside_value,
+    raw_value,
+    require_loopback_without_auth,
 )
 
 # Where to call a server that listens on every address.
@@ -116,11 +116,11 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
     if not is_set("auth"):
         ours["auth"] = "off"
     settings = load_settings(with_store=True, **ours)
-    check_reach(settings)
+    require_loopback_without_auth(settings)
     variables = {PREFIX + name.upper(): value for name, value in ours.items()}
     variables[METRICS_VARIABLE] = str(data.metrics)
     # Only the migrations get the owner's URL, wherever it comes from.
-    owner_url = ours.get("migration_database_url") or outside_value("migration_database_url") or ""
+    owner_url = ours.get("migration_database_url") or raw_value("migration_database_url") or ""
     if not options.verbose:
         variables[PREFIX + "LOG_ERRORS_TO_STDOUT"] = "on"
 
