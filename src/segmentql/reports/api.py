@@ -16,7 +16,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
@@ -146,7 +146,7 @@ class ReportQueries:
     ) -> Connection[Report] | None:
         number = optional_argument(validators.user_id, user_id, "userId")
         page = parse_page_arguments(
-            "reports", (is_number,), first, after, filters=(number,), default=20
+            "reports", (is_row_id,), first, after, filters=(number,), default=20
         )
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         rows = await info.context.read(

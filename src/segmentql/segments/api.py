@@ -19,7 +19,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     is_slug,
     parse_page_arguments,
 )
@@ -99,7 +99,7 @@ class Segment:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = parse_page_arguments("members", (is_number,), first, after, filters=(self.number,))
+        page = parse_page_arguments("members", (is_row_id,), first, after, filters=(self.number,))
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
             MembersPage(self.number, after=last, rows=page.first + 1)
