@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from segmentql.errors import Unavailable
-from segmentql.graphql.types.error_causes import describe_fault
+from segmentql.graphql.types.error_causes import describe_error
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
@@ -217,7 +217,7 @@ async def test_flood_of_rejected_requests_is_counted_instead_of_written(serve: S
 def test_fault_is_described_without_credentials(text: str) -> None:
     fault = Unavailable()
     fault.__cause__ = OSError(text)
-    told = describe_fault(fault)
+    told = describe_error(fault)
     assert told.startswith("OSError: ")
     assert "hush" not in told
 
@@ -225,7 +225,7 @@ def test_fault_is_described_without_credentials(text: str) -> None:
 def test_description_of_a_fault_is_one_short_line() -> None:
     fault = Unavailable()
     fault.__cause__ = OSError("a\nb" * 1000)
-    told = describe_fault(fault)
+    told = describe_error(fault)
     assert "\n" not in told
     assert len(told) < 250
-    assert describe_fault(Unavailable()) == "Unavailable"
+    assert describe_error(Unavailable()) == "Unavailable"

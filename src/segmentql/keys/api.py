@@ -15,7 +15,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
@@ -119,7 +119,7 @@ class KeyQueries:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[ApiKeyRecord]:
-        page = parse_page_arguments("keys", (is_number,), first, after)
+        page = parse_page_arguments("keys", (is_row_id,), first, after)
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         keys = await info.context.read(
             lambda session: service.key_page(session, before=before, rows=page.first + 1)

@@ -16,7 +16,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     is_slug,
     parse_page_arguments,
 )
@@ -104,7 +104,7 @@ class Segment:
         after: After = strawberry.UNSET,
     ) -> Connection[MembershipRecord]:
         page = parse_page_arguments(
-            "members", (is_number,), first, after, filters=(segment.segment_id,)
+            "members", (is_row_id,), first, after, filters=(segment.segment_id,)
         )
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
