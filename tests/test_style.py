@@ -52,7 +52,8 @@ REFUSED_WORDS = {
 """Words that a reader has to translate, and their forms, without regard to case."""
 
 ALLOWED = re.compile(
-    r"""Authorization: Bearer|\bBearer (?:<|\$|sgql_|realm|\{)|\bbearer (?:token|\$)|\(\?i:bearer\)"""
+    r"Authorization: Bearer|\bBearer (?:<|\$|sgql_|realm|\{)|\bbearer (?:token|\$)"
+    r"|\(\?i:bearer\)"
 )
 """`Bearer` as the scheme of the header `Authorization`."""
 
