@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segmentql.database_url import check_database_url, connection_target, shown_address
+from segmentql.database_url import check_database_url, connection_target, display_address
 
 BASE = "postgresql://u:p@h/d"
 PLAIN = "postgresql+asyncpg://u:p@h/d"
@@ -144,5 +144,5 @@ def test_parameters_become_arguments_of_the_driver() -> None:
 
 
 def test_shown_address_has_no_password() -> None:
-    assert shown_address(check_database_url("postgresql://u:p@a:1,b/d")) == "a:1,b:5432/d"
-    assert shown_address(check_database_url(BASE)) == "h:default port/d"
+    assert display_address(check_database_url("postgresql://u:p@a:1,b/d")) == "a:1,b:5432/d"
+    assert display_address(check_database_url(BASE)) == "h:default port/d"

@@ -71,14 +71,14 @@ def check_database_url(text: str) -> str:
     Raises:
         ValueError: the URL is invalid. The message has all problems and no password.
     """
-    found = _URL.fullmatch(text)
-    if found is None:
+    match = _URL.fullmatch(text)
+    if match is None:
         raise ValueError(f"not a database URL; like {FORM}")
-    if found["scheme"] not in {"postgresql", "postgres", DRIVER} or not found["database"]:
+    if match["scheme"] not in {"postgresql", "postgres", DRIVER} or not match["database"]:
         raise ValueError(f"must be like {FORM}")
     problems: list[str] = []
-    query = _parameters(found["query"] or "", problems.append)
-    hosts = _hosts(found["hosts"], query, problems.append)
+    query = _parameters(match["query"] or "", problems.append)
+    hosts = _hosts(match["hosts"], query, problems.append)
     problems.extend(_parameter_problems(query))
     if not problems:
         problems.extend(_certificate_problems(query))
@@ -86,7 +86,7 @@ def check_database_url(text: str) -> str:
         problems.append("it contains a null character")
     if problems:
         raise ValueError("; ".join(problems))
-    return _render(found, hosts, query)
+    return _render(match, hosts, query)
 
 
 def connection_target(url: str) -> ConnectionTarget:
@@ -112,7 +112,7 @@ def connection_target(url: str) -> ConnectionTarget:
     )
 
 
-def shown_address(url: str) -> str:
+def display_address(url: str) -> str:
     """Return the host, port and database of a URL, without its password."""
     parsed = make_url(url)
     database = f"/{parsed.database}" if parsed.database else ""
@@ -239,22 +239,22 @@ def _has_default_root() -> bool:
         return False
 
 
-def _render(found: re.Match[str], hosts: list[tuple[str, int]], query: dict[str, str]) -> str:
+def _render(match: re.Match[str], hosts: list[tuple[str, int]], query: dict[str, str]) -> str:
     query = {name: value for name, value in query.items() if name != "channel_binding"}
     host, port = hosts[0] if hosts else (None, None)
     if len(hosts) > 1 or (host or "").startswith("/"):
         query["host"] = ",".join(name for name, _ in hosts)
         query["port"] = ",".join(str(number) for _, number in hosts)
         host = port = None
-    is_default = port == DEFAULT_PORT and ":" not in found["hosts"].rpartition("]")[2]
-    user, password = found["user"], found["password"]
+    is_default = port == DEFAULT_PORT and ":" not in match["hosts"].rpartition("]")[2]
+    user, password = match["user"], match["password"]
     url = URL.create(
         DRIVER,
         username=unquote(user) if user else None,
         password=None if password is None else unquote(password),
         host=host or None,
         port=None if is_default else port,
-        database=unquote(found["database"]),
+        database=unquote(match["database"]),
     ).render_as_string(hide_password=False)
     # SQLAlchemy would encode a space as `+`, which libpq reads as a plus.
     return f"{url}?{urlencode(sorted(query.items()), quote_via=quote, safe='')}" if query else url

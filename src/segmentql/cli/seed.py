@@ -10,7 +10,7 @@ from segmentql.adapters.connections import describe_error
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.settings import Settings
 
@@ -26,7 +26,7 @@ def seed(data_dir: Path) -> None:
     try:
         seeded = asyncio.run(_seed(settings))
     except (Unavailable, TimedOut) as error:
-        where = shown_address(settings.database_url)
+        where = display_address(settings.database_url)
         raise click.ClickException(
             f"{where}: {describe_error(error)}; run `segmentql doctor` for details"
         ) from None

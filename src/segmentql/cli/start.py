@@ -15,7 +15,7 @@ from segmentql.adapters.connections import (
     probe_engine,
 )
 from segmentql.adapters.revisions import check_revision, current_revision
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.errors import SchemaMismatch
 from segmentql.settings import Settings
 
@@ -38,7 +38,7 @@ def check_database(settings: Settings) -> None:
     except SchemaMismatch as error:
         raise click.ClickException(str(error)) from None
     except (DBAPIError, OSError, TimeoutError) as error:
-        where, fault = shown_address(settings.database_url), describe_error(error)
+        where, fault = display_address(settings.database_url), describe_error(error)
         advice = pooler_advice(error)
         if advice:
             raise click.ClickException(f"{where}: {fault}; {advice}") from None

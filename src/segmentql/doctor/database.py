@@ -17,7 +17,7 @@ from segmentql.adapters.connections import (
 )
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import SchemaMismatch, SegmentQLError
 from segmentql.settings import Settings
@@ -74,7 +74,7 @@ async def _database(settings: Settings, database: Database) -> AsyncIterator[Fin
     failure = await _failure(
         "database", settings.database_url, _read_all(settings, database, findings)
     )
-    yield failure or Finding("database", Verdict.OK, shown_address(settings.database_url))
+    yield failure or Finding("database", Verdict.OK, display_address(settings.database_url))
     for finding in findings:
         yield finding
     if failure is None and findings[-1].check != "migrations":  # the tables exist
@@ -128,7 +128,7 @@ async def _owner_connects(url: str) -> Finding:
             await engine.dispose()
 
     check = "owner's database"
-    return await _failure(check, url, connect()) or Finding(check, Verdict.OK, shown_address(url))
+    return await _failure(check, url, connect()) or Finding(check, Verdict.OK, display_address(url))
 
 
 async def _replica_reads(url: str, database: Database) -> Finding:
@@ -137,7 +137,7 @@ async def _replica_reads(url: str, database: Database) -> Finding:
             await session.execute(text("SELECT 1"))
 
     return await _failure("replica", url, connect()) or Finding(
-        "replica", Verdict.OK, shown_address(url)
+        "replica", Verdict.OK, display_address(url)
     )
 
 
@@ -149,7 +149,7 @@ async def _failure(check: str, url: str, work: Coroutine[Any, Any, None]) -> Fin
         return Finding(
             check,
             Verdict.FAILED,
-            f"{shown_address(url)}: {describe_error(error)}",
+            f"{display_address(url)}: {describe_error(error)}",
             pooler_advice(error) or "check that the server runs there and accepts this role",
         )
     return None

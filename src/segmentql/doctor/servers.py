@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import BucketMissing, StoreFailed
 from segmentql.settings import Settings
@@ -28,7 +28,7 @@ async def examine_redis(url: str) -> AsyncIterator[Finding]:
     client = Redis.from_url(
         url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
     )
-    address = shown_address(url)
+    address = display_address(url)
     try:
         before = time.time()
         seconds, microseconds = await client.time()
