@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from segmentql.cli import main
 from segmentql.errors import SettingsError
-from segmentql.local.orphans import MARK
+from segmentql.local.orphans import CHILD_VARIABLE
 from segmentql.settings import OTHER_VARIABLES, is_set, load_settings
 
 COMPLETE = (
@@ -123,7 +123,7 @@ def test_other_names_are_left_alone(env: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_name_in_the_repository_is_known(monkeypatch: pytest.MonkeyPatch, env: Path) -> None:
     env.write_text(COMPLETE)
-    assert MARK in OTHER_VARIABLES
+    assert CHILD_VARIABLE in OTHER_VARIABLES
     files = [ROOT / name for name in ("compose.yaml", "Dockerfile", ".env.example")]
     files += [path for path in (ROOT / "compose").rglob("*") if path.is_file()]
     files += [*(ROOT / "bench").rglob("*.py"), *(ROOT / "minio").rglob("*.sh")]

@@ -252,5 +252,5 @@ async def _lateness(sql: Connection, worker: ChildProcess) -> list[float]:
                 await asyncio.sleep(rollouts.POLL_SECONDS)
     except TimeoutError as error:
         what = f"did not start all stages within {STARTED_SECONDS} s"
-        raise WrongAnswer(worker.report(what)) from error
+        raise WrongAnswer(worker.error_message(what)) from error
     return [row["seconds"] for row in found]

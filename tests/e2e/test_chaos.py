@@ -88,7 +88,7 @@ class Killer:
     async def everything_is_back(self, http: httpx.AsyncClient) -> None:
         for name, deaths in self._deaths.items():
             if deaths:
-                await self._up.says(f"{NAMES[name]} is back", times=deaths)
+                await self._up.says(f"{NAMES[name]} restarted", times=deaths)
 
         async def is_ready() -> bool:
             assert self._up.process.poll() is None, self._up.said

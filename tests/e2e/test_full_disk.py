@@ -49,7 +49,7 @@ async def test_reads_go_on_and_the_database_comes_back_when_there_is_room(
                 assert await up.answer(READ) == SEGMENT
 
             kill(up, "api")
-            await up.says("API is back")
+            await up.says("API restarted")
             assert await reads(up)
             async with httpx.AsyncClient() as client:
                 metrics = await client.get(f"http://127.0.0.1:{up.port}/metrics")

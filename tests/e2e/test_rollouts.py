@@ -94,7 +94,7 @@ class Chaos:
         assert pid
         os.kill(pid, signal.SIGKILL)
         self.worker_deaths += 1
-        await self._up.says("worker is back", times=self.worker_deaths)
+        await self._up.says("worker restarted", times=self.worker_deaths)
         self._worker_died_at = time.monotonic()
 
     async def kill_worker_and_flush_redis(self) -> None:
@@ -106,7 +106,7 @@ class Chaos:
         pid = self._up.pid_of("postgresql")
         assert pid
         os.kill(pid, signal.SIGINT)  # its "fast shutdown"; the supervisor starts it again
-        await self._up.says("PostgreSQL is back")
+        await self._up.says("PostgreSQL restarted")
 
     async def worker_has_lived_long(self) -> bool:
         """`segmentql up` gives up after five short lives in a row."""

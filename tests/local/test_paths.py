@@ -11,7 +11,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import local_servers
 from segmentql.local.accounts import Account
-from segmentql.local.data_dir import LONGEST_PATH_BYTES, open_data_folder
+from segmentql.local.data_dir import MAX_PATH_BYTES, open_data_folder
 
 NAMES = {
     "quotes": b'it\'s "here"',
@@ -47,13 +47,13 @@ async def test_servers_keep_their_data_below_a_folder_of_any_name(
 
 @pytest.mark.slow  # starts every server
 async def test_servers_keep_their_data_below_the_longest_path(open_folder: Path) -> None:
-    await keep_data_below(path_of(LONGEST_PATH_BYTES, open_folder), open_folder)
+    await keep_data_below(path_of(MAX_PATH_BYTES, open_folder), open_folder)
 
 
 def test_a_longer_path_is_refused_before_anything_is_made(
     open_folder: Path, account: Account | None
 ) -> None:
-    folder = path_of(LONGEST_PATH_BYTES + 1, open_folder)
+    folder = path_of(MAX_PATH_BYTES + 1, open_folder)
     with pytest.raises(LocalServerError, match="at most 900 bytes, but has 901: ") as caught:
         open_data_folder(folder, account, pytest.fail)
     assert str(caught.value).endswith(str(folder))

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from segmentql.cli import main
 from segmentql.local import reset
 from segmentql.local.data_dir import open_data_folder
-from segmentql.local.orphans import MARK, ON_LINUX
+from segmentql.local.orphans import CHILD_VARIABLE, ON_LINUX
 from segmentql.settings import child_environment
 from tests.local.test_supervisor import has_ended
 
@@ -38,12 +38,12 @@ def folder(tmp_path: Path) -> Path:
     """A data folder as a run leaves it."""
     data = open_data_folder(tmp_path / "data", None, pytest.fail)
     data.secrets()
-    (data.run / "lock").write_text("1\n")
-    (data.run / "api.pid").write_text("1\n")
-    data.metrics.mkdir()
-    (data.metrics / "counter.db").write_text("")
-    data.log("api").write_text("{}\n")
-    data.log("api").with_suffix(".old.log").write_text("{}\n")
+    (data.run_folder / "lock").write_text("1\n")
+    (data.run_folder / "api.pid").write_text("1\n")
+    data.metrics_folder.mkdir()
+    (data.metrics_folder / "counter.db").write_text("")
+    data.log_file("api").write_text("{}\n")
+    data.log_file("api").with_suffix(".old.log").write_text("{}\n")
     (data.path / "ports.json").write_text("{}")
     (data.server_folder("postgres") / "data").mkdir()
     (data.server_folder("redis") / "redis.conf").write_text("")
@@ -95,7 +95,7 @@ def test_the_stand_in_of_a_folder_is_deleted_in_its_place(
     """The servers' account could not enter `asked`, so root's data went elsewhere."""
     asked, shared = folder.parent / "asked", folder.parent / "shared"
     shared.mkdir()
-    monkeypatch.setattr("segmentql.local.reset.SHARED_FOLDER", shared)
+    monkeypatch.setattr("segmentql.local.data_dir.SHARED_FOLDER", shared)
     stand_in = folder.rename(shared / hashlib.sha256(bytes(asked)).hexdigest()[:16])
     asked.mkdir()
     (asked / "notes.txt").write_text("")
@@ -135,7 +135,7 @@ def test_files_that_segmentql_did_not_make_are_kept_and_named(folder: Path) -> N
 
     assert result.exit_code == 0
     assert result.output == (
-        f"deleted the data in {folder}; SegmentQL did not make these and keeps them:"
+        f"deleted the data in {folder}, except files that SegmentQL did not create:"
         " logs, notes.txt, redis, run, store\n"
     )
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
@@ -181,8 +181,8 @@ def test_the_process_that_uses_the_folder_is_stopped_first(
     done: str,
     status: int,
 ) -> None:
-    monkeypatch.setattr(reset, "STOP_SECONDS", 5 if not words else 0.1)
-    monkeypatch.setattr(reset, "HURRY_SECONDS", 5 if not words else 0.2)
+    monkeypatch.setattr(reset, "STOP_TIMEOUT_SECONDS", 5 if not words else 0.1)
+    monkeypatch.setattr(reset, "FORCE_TIMEOUT_SECONDS", 5 if not words else 0.2)
     with holding(folder, *words) as process:
         result = run("--data-dir", str(folder), "--yes")
 
@@ -200,7 +200,7 @@ def test_a_process_that_does_not_have_the_lock_open_is_not_stopped(folder: Path)
                 (folder / "run" / "lock").write_text(f"{bystander.pid}\n")
                 result = run("--data-dir", str(folder), "--yes")
             assert result.exit_code == 1
-            assert "is in use by a process that cannot be seen from here" in result.output
+            assert "is in use by a process that is not visible from here" in result.output
             assert bystander.poll() is None
             assert (folder / "secrets.json").exists()
         finally:
@@ -211,7 +211,7 @@ def test_a_process_that_does_not_have_the_lock_open_is_not_stopped(folder: Path)
 def test_programs_of_a_killed_run_are_stopped(folder: Path) -> None:
     left = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=child_environment({MARK: str(folder / "run" / "api.pid")}),
+        env=child_environment({CHILD_VARIABLE: str(folder / "run" / "api.pid")}),
     )
     try:
         assert run("--data-dir", str(folder), "--yes").exit_code == 0

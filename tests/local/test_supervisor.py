@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from segmentql.errors import LocalServerError
-from segmentql.local import process
+from segmentql.local import process_events
 from segmentql.local.orphans import ON_LINUX
-from segmentql.local.process import POLL_SECONDS, ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.process_events import POLL_SECONDS
+from segmentql.local.program import Program
 from segmentql.local.supervisor import RestartPolicy, Supervisor
 from segmentql.settings import child_environment
 from tests.conftest import until
 
 QUICK = RestartPolicy(
-    first_delay_seconds=0.01, longest_delay_seconds=0.02, full_disk_delay_seconds=0.01
+    initial_delay_seconds=0.01, max_delay_seconds=0.02, full_disk_delay_seconds=0.01
 )
 SLEEPS = "import time; print('here', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
@@ -49,9 +51,9 @@ def program(folder: Path, name: str, script: str) -> Program:
     return Program(
         name=name,
         command=[sys.executable, "-c", script],
-        ready=ready,
+        is_ready=ready,
         environment=child_environment({}),
-        log=log,
+        log_file=log,
         pid_file=folder / f"{name}.pid",
     )
 
@@ -100,11 +102,11 @@ async def test_a_dead_child_is_started_again_and_the_reason_said(
     os.kill(first, signal.SIGKILL)
 
     async def back() -> bool:
-        return any("child is back" in line for line in said)
+        return any("child restarted" in line for line in said)
 
     await until(back)
     assert pid_of(child) != first
-    assert said[1] == "child died (signal SIGKILL); starting it again in 0.01 s"
+    assert said[1] == "child died (signal SIGKILL); restarting in 0.01 s"
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="only Linux tells of an exit without polling")
@@ -126,7 +128,7 @@ async def test_a_child_that_lives_is_not_polled(
 async def test_a_death_is_noticed_where_the_system_does_not_tell_of_it(
     tmp_path: Path, supervisor: Supervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_exit_descriptor", lambda pid: None)
+    monkeypatch.setattr(process_events, "_open_pidfd", lambda pid: None)
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
 
@@ -149,18 +151,18 @@ def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
 
 
 async def _is_back(said: list[str]) -> bool:
-    return any("child is back" in line for line in said)
+    return any("child restarted" in line for line in said)
 
 
 async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_lines(
     tmp_path: Path, supervisor: Supervisor, said: list[str]
 ) -> None:
     script = "import sys; print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
-    child = replace(program(tmp_path, "child", script), ready=_always)
+    child = replace(program(tmp_path, "child", script), is_ready=_always)
     await supervisor.start(child)
 
     with pytest.raises(LocalServerError) as caught:
-        await asyncio.wait_for(supervisor.watch(), 30)
+        await asyncio.wait_for(supervisor.wait_for_failure(), 30)
 
     lines = str(caught.value).splitlines()
     assert lines[0] == (
@@ -168,8 +170,8 @@ async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_li
     )
     assert lines[-1] == "    no luck"
     assert [line for line in said if "died" in line] == [
-        "child died (exit code 3); starting it again in 0.01 s",
-        *["child died (exit code 3); starting it again in 0.02 s"] * 3,
+        "child died (exit code 3); restarting in 0.01 s",
+        *["child died (exit code 3); restarting in 0.02 s"] * 3,
     ]
 
 
@@ -189,20 +191,20 @@ async def test_a_child_on_a_full_disk_is_started_until_there_is_room(
     os.kill(pid_of(child), signal.SIGKILL)
 
     async def has_died_often() -> bool:
-        return child.log is not None and child.log.read_text().count("No space") > 6
+        return child.log_file is not None and child.log_file.read_text().count("No space") > 6
 
     await until(has_died_often)
     room.write_text("")
 
     async def back() -> bool:
-        return (child.log or room).read_text().count("here") == 2
+        return (child.log_file or room).read_text().count("here") == 2
 
     await until(back)
     first, line = [line for line in said if "died" in line]
-    assert first == "child died (signal SIGKILL); starting it again in 0.01 s"
+    assert first == "child died (signal SIGKILL); restarting in 0.01 s"
     assert re.fullmatch(
         r"child died \(exit code 1\): no space left on device: [0-9.]+ MiB free of [0-9]+ MiB at"
-        rf" {re.escape(str(tmp_path))}; free some space: starting it again every 0\.01 s",
+        rf" {re.escape(str(tmp_path))}; free some space: restarting every 0\.01 s",
         line,
     )
 
@@ -224,22 +226,22 @@ async def test_a_child_whose_start_fails_is_still_watched(
     os.kill(first, signal.SIGKILL)
 
     async def back() -> bool:
-        return any("child is back" in line for line in said)
+        return any("child restarted" in line for line in said)
 
     await until(back)
     assert pid_of(child) != first
     died = [line for line in said if "died" in line]
     assert [line.split(":")[0] for line in died] == [
-        "child died (signal SIGKILL); starting it again in 0.01 s",
+        "child died (signal SIGKILL); restarting in 0.01 s",
         "child died ([Errno 28] No space left on device)",
-        "child died ([Errno 13] No); starting it again in 0.02 s",
+        "child died ([Errno 13] No); restarting in 0.02 s",
     ]
 
 
 async def test_long_lives_between_deaths_begin_a_new_count(tmp_path: Path, said: list[str]) -> None:
-    policy = replace(QUICK, short_life_seconds=0)
+    policy = replace(QUICK, min_uptime_seconds=0)
     forgiving = Supervisor(lambda step: said.append(str(step)), policy)
-    child = replace(program(tmp_path, "child", "raise SystemExit(3)"), ready=_always)
+    child = replace(program(tmp_path, "child", "raise SystemExit(3)"), is_ready=_always)
     await forgiving.start(child)
 
     async def many() -> bool:
@@ -253,14 +255,14 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
     script = "import sys; sys.exit('port in use')"
-    child = replace(program(tmp_path, "child", script), ready=_never)
+    child = replace(program(tmp_path, "child", script), is_ready=_never)
 
     with pytest.raises(LocalServerError, match=r"(?s)did not start \(exit code 1\).*port in use"):
         await supervisor.start(child)
 
 
 async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path: Path) -> None:
-    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), ready=_never)
+    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), is_ready=_never)
     (tmp_path / "child.log").write_text("a line of the last run\n")
 
     with pytest.raises(LocalServerError, match=r"^child did not start \(exit code 2\)$"):
@@ -270,7 +272,7 @@ async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path:
 async def test_a_child_that_is_never_ready_is_an_error(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
-    child = replace(program(tmp_path, "child", SLEEPS), ready=_never, ready_seconds=0.1)
+    child = replace(program(tmp_path, "child", SLEEPS), is_ready=_never, ready_timeout_seconds=0.1)
 
     with pytest.raises(LocalServerError, match=r"was not ready within 0\.1 s"):
         await supervisor.start(child)
@@ -279,7 +281,7 @@ async def test_a_child_that_is_never_ready_is_an_error(
 
 
 async def test_a_step_that_fails_is_an_error(tmp_path: Path, supervisor: Supervisor) -> None:
-    step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log=None)
+    step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log_file=None)
 
     with pytest.raises(LocalServerError, match=r"step failed \(exit code 2\)"):
         await supervisor.run(step)
@@ -288,7 +290,7 @@ async def test_a_step_that_fails_is_an_error(tmp_path: Path, supervisor: Supervi
 async def test_a_child_deaf_to_its_signal_is_killed_when_its_time_is_up(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
-    child = replace(program(tmp_path, "child", DEAF), stop_seconds=0.1)
+    child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=0.1)
     await supervisor.start(child)
     pid = pid_of(child)
 
@@ -298,12 +300,12 @@ async def test_a_child_deaf_to_its_signal_is_killed_when_its_time_is_up(
 
 
 async def test_hurry_ends_the_patience(tmp_path: Path, supervisor: Supervisor) -> None:
-    child = replace(program(tmp_path, "child", DEAF), stop_seconds=600)
+    child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=600)
     await supervisor.start(child)
     pid = pid_of(child)
 
     stopping = asyncio.create_task(supervisor.stop())
-    supervisor.hurry.set()
+    supervisor.force.set()
     await asyncio.wait_for(stopping, 30)
 
     assert await gone(pid)
