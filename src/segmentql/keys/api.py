@@ -90,7 +90,7 @@ def _(reason: errors.ApiKeyNotFound) -> MutationError:
 class Viewer:
     name: str = strawberry.field(description="The key's name, which history shows as `actor`.")
     role: Role = strawberry.field(description="The role of the key.")
-    key_id: strawberry.ID = strawberry.field(description="The id of the key.")
+    key_id: strawberry.ID | None = strawberry.field(description="The id of the key.")
 
 
 @strawberry.type

@@ -15,6 +15,7 @@ from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCountsBySegment
@@ -89,10 +90,10 @@ class Rollout:
     stages: list[StageRecord] = strawberry.field(
         graphql_type=list[RolloutStage], description="The stages in order of time."
     )
-    users_total: int = strawberry.field(
+    users_total: BigInt = strawberry.field(
         description="Number of users that the current pass processes. 0 before they are counted."
     )
-    users_seen: int = strawberry.field(
+    users_seen: BigInt = strawberry.field(
         description="Number of users that the current pass has processed."
     )
     progress: float = strawberry.field(description="Progress of the current pass, 0 to 1.")
@@ -112,18 +113,18 @@ class Rollout:
         metadata=cost(SCAN),
     )
     @staticmethod
-    async def enrolled(rollout: Parent[RolloutRecord], info: Info) -> int:
+    async def enrolled(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
         counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
-        return counts.enrolled
+        return BigInt(counts.enrolled)
 
     @strawberry.field(
         description="Number of users who were removed manually and are excluded from the rollout.",
         metadata=cost(SCAN),
     )
     @staticmethod
-    async def excluded(rollout: Parent[RolloutRecord], info: Info) -> int:
+    async def excluded(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
         counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
-        return counts.excluded
+        return BigInt(counts.excluded)
 
 
 @strawberry.type(description="The segment has no rollout.")

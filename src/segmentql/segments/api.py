@@ -21,6 +21,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator, optional_argument
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.records import MembershipRecord, MembersPage
@@ -74,7 +75,7 @@ class Segment:
 
     @strawberry.field(
         description="Exact number of active members. It counts them, which may be slow.",
-        graphql_type=int,
+        graphql_type=BigInt,
         metadata=cost(SCAN),
     )
     @staticmethod
