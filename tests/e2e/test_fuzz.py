@@ -15,8 +15,8 @@ from segmentql.local.orphans import ON_LINUX
 from tests.conftest import Sql, empty_tables
 from tests.e2e.conftest import Serving
 from tests.fuzz.request_strategies import requests
-from tests.fuzz.requests import CORPUS, Sent, read
-from tests.fuzz.response_checks import Judge
+from tests.fuzz.requests import CORPUS, HttpRequest, read
+from tests.fuzz.response_checks import EffectMonitor
 from tests.sample_data import SAMPLE_DATA
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,9 @@ def megabytes(pid: int) -> int:
     return int(resident) // 1024
 
 
-def made(count: int) -> list[Sent]:
+def made(count: int) -> list[HttpRequest]:
     """So many requests, others each time."""
-    batch: list[Sent] = []
+    batch: list[HttpRequest] = []
 
     @profile(
         max_examples=count,
@@ -54,7 +54,7 @@ def made(count: int) -> list[Sent]:
         suppress_health_check=list(HealthCheck),
     )
     @given(sent=ANY)
-    def collect(sent: Sent) -> None:
+    def collect(sent: HttpRequest) -> None:
         batch.append(sent)
 
     collect()
@@ -64,19 +64,19 @@ def made(count: int) -> list[Sent]:
 async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving, sql: Sql) -> None:
     used: list[int] = []
     async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
-        judge = Judge(client, sql)
+        monitor = EffectMonitor(client, sql)
         for _ in range(ROUNDS):
             await empty_tables(sql)
             await sql.execute(SAMPLE_DATA)
-            judge.forget()
+            monitor.forget()
             for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):
-                await judge.send(sent)
+                await monitor.send(sent)
             used.append(megabytes(serve.process.pid))
         for file in sorted(CORPUS.glob("*.http")):
-            await judge.send(read(file))
+            await monitor.send(read(file))
         assert (await client.get("/readyz")).status_code == 200
-    log.info("%s executed, %s changed rows; MB: %s", judge.executed, judge.changes, used)
-    assert judge.sent >= ROUNDS * REQUESTS_A_ROUND
-    assert judge.executed > judge.sent / 10
-    assert judge.changes > judge.sent / 200
+    log.info("%s executed, %s changed rows; MB: %s", monitor.executed, monitor.changes, used)
+    assert monitor.sent >= ROUNDS * REQUESTS_A_ROUND
+    assert monitor.executed > monitor.sent / 10
+    assert monitor.changes > monitor.sent / 200
     assert used[-1] - used[WARM_ROUNDS - 1] < MAY_GROW_MEGABYTES, used
