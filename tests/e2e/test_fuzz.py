@@ -1,4 +1,4 @@
-"""Ten thousand requests made from the schema, to a server that must not grow by them."""
+"""Ten thousand generated requests do not grow the memory of the server."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from tests.fuzz.response_checks import EffectMonitor
 from tests.sample_data import SAMPLE_DATA
 
 log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each request
 
 pytestmark = [
     pytest.mark.e2e,
@@ -29,21 +29,21 @@ pytestmark = [
 
 ROUNDS, REQUESTS_A_ROUND = 20, 500
 WARM_ROUNDS = 10
-"""After so many what is remembered, which is bounded, has been filled."""
+"""The rounds after which the bounded caches are full."""
 
 MAY_GROW_MEGABYTES = 16
-ANY = st.one_of(requests(GenerationMode.POSITIVE), requests(GenerationMode.NEGATIVE))
+ANY_REQUEST = st.one_of(requests(GenerationMode.POSITIVE), requests(GenerationMode.NEGATIVE))
 
 
 def megabytes(pid: int) -> int:
-    """What a process has in memory now."""
+    """Return the current resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (resident,) = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
     return int(resident) // 1024
 
 
-def made(count: int) -> list[HttpRequest]:
-    """So many requests, others each time."""
+def generated_requests(count: int) -> list[HttpRequest]:
+    """Return `count` requests, different ones for each seed."""
     batch: list[HttpRequest] = []
 
     @profile(
@@ -53,7 +53,7 @@ def made(count: int) -> list[HttpRequest]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(sent=ANY)
+    @given(sent=ANY_REQUEST)
     def collect(sent: HttpRequest) -> None:
         batch.append(sent)
 
@@ -61,7 +61,9 @@ def made(count: int) -> list[HttpRequest]:
     return batch
 
 
-async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving, sql: Sql) -> None:
+async def test_ten_thousand_requests_do_no_harm_and_leak_no_memory(
+    serve: Serving, sql: Sql
+) -> None:
     used: list[int] = []
     async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
         monitor = EffectMonitor(client, sql)
@@ -69,7 +71,7 @@ async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving
             await empty_tables(sql)
             await sql.execute(SAMPLE_DATA)
             monitor.forget()
-            for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):
+            for sent in await asyncio.to_thread(generated_requests, REQUESTS_A_ROUND):
                 await monitor.send(sent)
             used.append(megabytes(serve.process.pid))
         for file in sorted(CORPUS.glob("*.http")):
