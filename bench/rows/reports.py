@@ -111,7 +111,9 @@ async def _beside_copy(bench: Bench, database: str, api: Server, worker: ChildPr
         report = await _report(api, MONTH)
         seconds = time.monotonic() - begun
         if report["rowCount"] != rows:
-            raise WrongAnswer(worker.error_message(f"a report has {report['rowCount']} rows, not {rows}"))
+            raise WrongAnswer(
+                worker.error_message(f"a report has {report['rowCount']} rows, not {rows}")
+            )
         return {"seconds": seconds}
 
     async def theirs(number: int) -> Mapping[str, float]:

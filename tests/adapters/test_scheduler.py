@@ -97,7 +97,7 @@ async def test_metric_shows_the_lease_holder(
 
 
 async def test_failed_check_is_counted_by_name(database: Database, sent: list[Message]) -> None:
-    name = "tests.adapters.test_scheduler._look"
+    name = "tests.adapters.test_scheduler._run"
 
     def failures() -> float:
         sample = "segmentql_periodic_check_failures_total"
