@@ -1,5 +1,5 @@
--- The privileges of the service's role, applied after every migration. The role owns no tables. It can
--- read history but not write it, because only the triggers do.
+-- The privileges of the service's role, applied after every migration. The role owns no tables. It
+-- can read history but not write it, because only the triggers do.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};

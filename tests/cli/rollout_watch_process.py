@@ -68,7 +68,7 @@ async def set_progress(sql: Sql, users_seen: int, users_total: int) -> None:
     """Store the progress that a worker would store during the first stage."""
     await sql.execute(
         "UPDATE rollouts SET phase = 'WORKING', stage = 1, users_seen = $1, users_total = $2,"
-        " reach = (SELECT percent FROM rollout_stages WHERE number = 1)",
+        " max_percent = (SELECT percent FROM rollout_stages WHERE number = 1)",
         users_seen,
         users_total,
     )

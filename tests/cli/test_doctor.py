@@ -36,7 +36,7 @@ async def test_running_service_passes_all_checks(
         "history's partitions",
         "expiry",
         "API keys",
-        "a change",
+        "a transaction",
         "owner's database",
         "Redis",
         "Redis' clock",

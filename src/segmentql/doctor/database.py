@@ -214,7 +214,7 @@ def _scheduler(late_seconds: float | None) -> Finding:
         "worker",
         Verdict.WARNING,
         "no scheduler is running",
-        "run `segmentql worker`. Until then, reads are correct, but no leaves are recorded by TTL",
+        "run `segmentql worker`. Until then, no leave is recorded. Reads are correct",
     )
 
 
