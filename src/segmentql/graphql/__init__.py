@@ -12,7 +12,8 @@ A request to `/graphql` passes through these files:
    - parsed and checked against the limits (`cost/document_limits.py`), before validation,
    - validated (`execution/error_locations.py` adds the argument's name to the errors),
    - compiled to a plan for each operation (`execution/compiler.py`, which uses
-     `execution/field_writers.py` and `execution/input_coercion.py`),
+     `execution/field_collection.py`, `execution/field_writers.py` and
+     `execution/input_coercion.py`),
    - compiled to a cost (`cost/query_cost.py`, from the declarations of `cost/field_cost.py`).
    Limits, cost and compiler walk the fields with `selections.py`.
 4. The executor evaluates the cost for the variables and rejects the request beyond the limit. One
@@ -25,7 +26,8 @@ A request to `/graphql` passes through these files:
    feature's `loaders.py` reads them with one SQL statement. Long work yields to the event loop
    (`cost/scheduling.py`).
 7. `types/errors.py` formats the errors, and `types/error_causes.py` notes their cause for the log.
-   `execution/response_size.py` counts the bytes while the response is built.
+   `execution/response_size.py` counts the bytes while the response is built, and
+   `execution/operation_metrics.py` counts the operation.
 8. `http/response_sender.py` serializes the response, sends it in chunks, and closes the connection
    of a client that does not read it.
 

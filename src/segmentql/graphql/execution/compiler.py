@@ -7,17 +7,14 @@ interfaces. A list of an interface has a plan that works only if the list is emp
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from strawberry.permission import PermissionExtension
 from strawberry.types.field import StrawberryField
 
 from graphql import (
-    BooleanValueNode,
     DocumentNode,
     FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
     GraphQLEnumType,
     GraphQLField,
     GraphQLInterfaceType,
@@ -28,16 +25,13 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
-    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
-    SelectionNode,
     SelectionSetNode,
-    VariableNode,
     get_named_type,
 )
+from segmentql.graphql.execution.field_collection import CollectedFields, collect_fields
 from segmentql.graphql.execution.field_writers import (
-    Conditions,
     attribute,
     constant,
     count_bytes,
@@ -70,15 +64,12 @@ from segmentql.graphql.execution.response_size import (
     SCALAR_BYTES,
     TEXT_BYTES,
 )
-from segmentql.graphql.selections import Fragments, SelectionWalker, fragments_of
+from segmentql.graphql.selections import fragments_of
 from segmentql.graphql.types.scalars import ID
 
 MAX_FIELDS: Final = 1000
 """The maximum number of fields in a plan. Nested fragments can make a small document a huge query,
 and a plan is compiled for all fields before it is known which objects exist."""
-
-CollectedFields: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
-"""The fields of an object by their names in the response, with their conditions."""
 
 
 def compile_operation(
@@ -103,50 +94,6 @@ def compile_operation(
     except NotCompilable:
         pass
     return None
-
-
-class _FieldCollector(SelectionWalker[Conditions, None]):
-    """A walk that collects the fields of an object. Its scope is the conditions of the selection.
-
-    Source: the algorithm CollectFields of the GraphQL specification.
-    """
-
-    empty = None
-
-    def __init__(self, fragments: Fragments, parent: GraphQLObjectType) -> None:
-        super().__init__(fragments)
-        self._parent = parent
-        self._fragment_conditions: dict[str, Conditions] = {}
-        self.fields: CollectedFields = {}
-
-    def field(self, node: FieldNode, scope: Conditions) -> None:
-        conditions = _with_conditions_of(node, scope)
-        key = (node.alias or node.name).value
-        nodes, conditions_before = self.fields.setdefault(key, ([], conditions))
-        if conditions_before != conditions:
-            raise NotCompilable
-        nodes.append(node)
-
-    def combine(self, total: None, value: None) -> None:
-        return None
-
-    def enter(
-        self,
-        node: FragmentSpreadNode | InlineFragmentNode,
-        fragment: FragmentDefinitionNode | InlineFragmentNode,
-        scope: Conditions,
-    ) -> Conditions:
-        conditions = _with_conditions_of(node, scope)
-        if isinstance(fragment, FragmentDefinitionNode):
-            name = fragment.name.value
-            if self._fragment_conditions.setdefault(name, conditions) != conditions:
-                raise NotCompilable
-            if fragment.directives:
-                raise NotCompilable
-        type_condition = fragment.type_condition
-        if type_condition and type_condition.name.value != self._parent.name:
-            raise NotCompilable
-        return conditions
 
 
 class _Compiler:
@@ -193,10 +140,7 @@ class _Compiler:
     def _collect_fields(
         self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
     ) -> CollectedFields:
-        collector = _FieldCollector(self._fragments, parent)
-        for selection_set in selection_sets:
-            collector.walk(selection_set, frozenset())
-        return collector.fields
+        return collect_fields(self._fragments, parent, selection_sets)
 
     def _compile_fields(
         self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
@@ -296,25 +240,3 @@ def _lookup_field(
 def _sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
     """Return the selection sets of all nodes of one field."""
     return [node.selection_set for node in nodes if node.selection_set]
-
-
-def _with_conditions_of(node: SelectionNode, scope: Conditions) -> Conditions:
-    return scope | _conditions(node) if node.directives else scope
-
-
-def _conditions(node: SelectionNode) -> Conditions:
-    """Return the conditions of a node's `@include` and `@skip` directives."""
-    conditions: set[tuple[bool, str | bool]] = set()
-    for directive in node.directives or ():
-        required = {"include": True, "skip": False}.get(directive.name.value)
-        arguments = directive.arguments or ()
-        if required is None or len(arguments) != 1:
-            raise NotCompilable
-        value = arguments[0].value
-        if isinstance(value, BooleanValueNode):
-            conditions.add((required, value.value))
-        elif isinstance(value, VariableNode):
-            conditions.add((required, value.name.value))
-        else:
-            raise NotCompilable
-    return frozenset(conditions)

@@ -1,4 +1,4 @@
-"""The executor of GraphQL requests: by a plan, or else by graphql-core.
+"""The executor of GraphQL requests, which runs a plan or else graphql-core.
 
 Expensive queries run one at a time and one mutation starts per turn of the event loop, so that
 small reads overtake them.
@@ -16,17 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import strawberry
-from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
-from graphql import (
-    DocumentNode,
-    ExecutionResult,
-    FieldNode,
-    GraphQLError,
-    GraphQLSchema,
-    OperationDefinitionNode,
-)
+from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema
 from graphql import execute as execute_by_core
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
@@ -35,6 +27,7 @@ from segmentql.graphql.cost.document_limits import DocumentLimits, check_variabl
 from segmentql.graphql.cost.scheduling import MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause, cause_of
@@ -51,13 +44,6 @@ EXPENSIVE_QUERY_COST: Final = 2_000
 
 EXPENSIVE_QUERY_CONCURRENCY: Final = 1
 """The maximum number of concurrent expensive queries."""
-
-MAX_OPERATION_NAMES: Final = 200
-"""The maximum number of operation names in metrics. Clients choose the names, so they need a limit.
-"""
-
-MAX_NAME_CHARACTERS: Final = 100
-"""The maximum length of an operation name in metrics."""
 
 MAX_COERCION_ERRORS: Final = 20
 """The maximum number of errors about the variables in a response."""
@@ -116,8 +102,7 @@ class GraphQLExecutor:
         self._expensive_queries = asyncio.Semaphore(EXPENSIVE_QUERY_CONCURRENCY)
         self._mutation_gate = MutationGate()
         self._log = log
-        self._names: set[str] = set()
-        self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._metrics = OperationMetrics()
 
     def close(self) -> None:
         """Stop the thread of documents. `execute` must not be called any more."""
@@ -147,7 +132,7 @@ class GraphQLExecutor:
             if operation is None:  # graphql-core reports the error
                 result = await self._execute_by_core(prepared.document, request, context)
                 return self._reject(result.errors or [], context)
-            name = self._operation_label(operation.node)
+            name = self._metrics.label(operation.node)
             if not operation.is_query:
                 if queries_only:
                     is_logged = False  # the view logs it
@@ -179,7 +164,7 @@ class GraphQLExecutor:
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
             seconds = time.perf_counter() - started
-            self._count(name, outcome, seconds)
+            self._metrics.count(name, outcome, seconds)
             if self._log and is_logged:
                 cause = context.cause or next(iter(rejected_mutations), None)
                 self._log.executed(
@@ -193,17 +178,6 @@ class GraphQLExecutor:
                     key=context.principal.name,
                     **(cause.fields if cause else {}),
                 )
-
-    def _count(self, name: str, outcome: str, seconds: float) -> None:
-        counters = self._counters.get((name, outcome))
-        if counters is None:
-            # Cached because the look-up by label takes longer than the counting.
-            counters = self._counters[name, outcome] = (
-                metrics.REQUESTS.labels(name, outcome),
-                metrics.REQUEST_DURATION_SECONDS.labels(name),
-            )
-        counters[0].inc()
-        counters[1].observe(seconds)
 
     def _check_cost(self, operation: Operation, request: Request) -> int:
         """Return the cost of an operation.
@@ -278,20 +252,6 @@ class GraphQLExecutor:
             middleware=[mutation_result] if mutation_result else None,
         )
         return result if isinstance(result, ExecutionResult) else await result
-
-    def _operation_label(self, operation: OperationDefinitionNode) -> str:
-        """Return the operation's label in metrics and logs: its name, or else its first field."""
-        if operation.name:
-            name = operation.name.value
-        else:
-            first = next(iter(operation.selection_set.selections), None)  # `{ }` parses
-            name = first.name.value if isinstance(first, FieldNode) else "anonymous"
-        if name in self._names:
-            return name
-        if len(self._names) >= MAX_OPERATION_NAMES or len(name) > MAX_NAME_CHARACTERS:
-            return "other"
-        self._names.add(name)
-        return name
 
     @staticmethod
     def _reject(errors: Sequence[GraphQLError], context: Context) -> ExecutionResponse:

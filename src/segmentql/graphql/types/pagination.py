@@ -167,7 +167,7 @@ def parse_page_arguments(
     """
     count = default if first is None else first
     if count < 1:
-        raise bad_request("first", f"{count} is too few", f"1 to {validators.MAX_PAGE_ROWS}")
+        raise bad_request("first", f"{count} is less than 1", f"1 to {validators.MAX_PAGE_ROWS}")
     if count > validators.MAX_PAGE_ROWS:
         raise limit_exceeded("first", limit=validators.MAX_PAGE_ROWS, value=count)
     key = _decode_cursor(list_name, filters, key_rules, after) if isinstance(after, str) else None
