@@ -130,7 +130,7 @@ class Client:
         number = self._random.randint(1, SIZES.users)
         _, user = await self._ask(SLUGS, "user", id=str(number))
         if user:
-            expected = sorted(map(slug, SIZES.segments_of(number)))
+            expected = sorted(map(slug, SIZES.segment_ids(number)))
             assert [segment["slug"] for segment in user["segments"]] == expected
             self._tally.reads += 1
 
