@@ -130,7 +130,7 @@ async def test_ports_outlive_a_restart_and_a_kill_and_yield_to_other_programs(ho
             assert after["PostgreSQL"] == before["PostgreSQL"]
             assert after["object store"] == f"127.0.0.1:{store}"
             assert after["Redis"] != before["Redis"]
-            assert f"port {redis} is used by another program: Redis takes" in third.said
+            assert f"port {redis} is used by another program: Redis uses" in third.said
             assert f"port {grpc} is used by another program: object store" in third.said
             # Also the one of the port that now belongs to another program.
             assert len(now) == 5
