@@ -40,7 +40,7 @@ class BuildError(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the GraphiQL page.")
     parser.add_argument("--if-stale", action="store_true", help="build only if the sources changed")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if the page cannot be built")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if the build fails")
     options = parser.parse_args()
 
     stamp = hash_sources()
@@ -81,7 +81,7 @@ def read_stamp() -> str | None:
 
 def build(stamp: str) -> None:
     npm, env = find_npm()
-    print("Building the GraphiQL page, usually 15 to 40 seconds. This happens only once.", flush=True)
+    print("Building the GraphiQL page: once, usually 15 to 40 seconds.", flush=True)
     print("1/2 npm ci: download the packages of the page ...", flush=True)
     run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
     # Built in another folder, so that the server never serves a partial page and a failure keeps
@@ -107,7 +107,7 @@ def find_npm() -> tuple[list[str], dict[str, str]]:
     scripts = [root / prefix / "node_modules/npm/bin/npm-cli.js" for prefix in ("lib", "")]
     script = next(filter(Path.is_file, scripts), None)
     if not (node and script and is_supported_node(node)):
-        raise BuildError("found no Node 20.19, or 22.12 or later, with npm on PATH or in its PyPI wheel")
+        raise BuildError("found no Node 20.19 or 22.12 (or later) with npm")
     return [node, str(script)], {**env, "PATH": f"{folder}{os.pathsep}{env.get('PATH', '')}"}
 
 
