@@ -47,7 +47,7 @@ mutation AddWithTtl($user: ID!, $ttl: Int!) {
   }
   # The user is a member already. EXTEND, the
   # default, keeps the later of two ends; REPLACE
-  # sets this one.
+  # sets the new end.
   endSoon: updateUserSegments(
     input: {
       userId: $user
