@@ -32,7 +32,11 @@ SegmentQLError
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segmentql.segments.records import SegmentRecord
+    from segmentql.users.records import UserRecord
 
 
 class AuthenticationFailure(enum.StrEnum):
@@ -79,8 +83,8 @@ class SegmentNotFound(RejectionReason):
 
 @dataclass(frozen=True)
 class SegmentAlreadyExists(RejectionReason):
-    segment: Any
-    """The row of the segment with this slug."""
+    segment: "SegmentRecord"
+    """The segment with this slug."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,15 @@ class UserNotFound(RejectionReason):
 
 @dataclass(frozen=True)
 class UserAlreadyExists(RejectionReason):
-    user: Any
-    """The row of the existing user."""
+    user: "UserRecord"
+    """The existing user."""
 
 
 @dataclass(frozen=True)
 class VersionConflict(RejectionReason):
     expected_version: int
-    current: Any
-    """The segment's current row."""
+    current: "SegmentRecord"
+    """The current state of the segment."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Keys for files."""
+"""A fixture for object keys."""
 
 import itertools
 
@@ -9,5 +9,5 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def key() -> str:
-    """A key that nothing is stored under."""
+    """Return a key that no file is stored under."""
     return f"tests/{next(_numbers)}.csv"

@@ -1,4 +1,4 @@
-"""A uvicorn server in this event loop, with a small application, and raw connections to it."""
+"""A uvicorn server in this event loop with a small application, and raw connections to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,14 +11,14 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql.adapters.http_connections import ConnectionTable
-from segmentql.adapters.http_protocol import bounded_protocol
+from segmentql.adapters.http_protocol import limited_protocol
 
 PATIENCE_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response, read to its end."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
@@ -31,7 +31,7 @@ class Answer:
 
 
 class Client:
-    """A raw connection, as one that a careless or hostile client opens."""
+    """A raw connection, as a careless or hostile client opens it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -41,7 +41,7 @@ class Client:
         self.writer.write(data)
 
     async def answer(self) -> Answer:
-        """Read one response; fail if it does not come in a few seconds."""
+        """Read one response, and fail if it does not arrive within `PATIENCE_SECONDS`."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._answer()
 
@@ -57,19 +57,21 @@ class Client:
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(head[0].split()[1]), headers, body)
 
-    async def ask(self, target: str = "/") -> Answer:
+    async def request(self, target: str = "/") -> Answer:
         self.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return await self.answer()
 
     async def rest(self) -> bytes:
-        """Read until the server closes; a reset counts as that."""
+        """Read until the server closes or resets the connection."""
         try:
             return await self.reader.read()
         except ConnectionError:
             return b""
 
     async def is_open(self) -> bool:
-        """Return whether the server has neither closed nor said anything in a short while."""
+        """Return whether the server has neither closed the connection nor sent data for a short
+        time.
+        """
         try:
             async with asyncio.timeout(0.05):
                 await self.reader.read(1)
@@ -79,7 +81,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningServer:
     """A running server."""
 
     port: int
@@ -106,14 +108,14 @@ async def serving(
     keep_alive_seconds: float = 75,
     head_seconds: float = 10,
     **options: Any,
-) -> AsyncIterator[Served]:
-    """Serve `app` on a free port, with bounds that a test can reach."""
+) -> AsyncIterator[RunningServer]:
+    """Serve `app` on a free port, with limits that a test can reach."""
     table = ConnectionTable(
         limit=limit, keep_alive_seconds=keep_alive_seconds, head_seconds=head_seconds
     )
     config = uvicorn.Config(
         app,
-        **{"http": bounded_protocol(table), **options},
+        **{"http": limited_protocol(table), **options},
         port=0,
         log_config=None,
         access_log=False,
@@ -124,7 +126,7 @@ async def serving(
     running = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    served = Served(server.servers[0].sockets[0].getsockname()[1])
+    served = RunningServer(server.servers[0].sockets[0].getsockname()[1])
     try:
         yield served
     finally:
@@ -134,15 +136,15 @@ async def serving(
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the request's headers and body as JSON; `/blind` reads no body."""
+    """Respond with the request's headers and body as JSON; `/blind` does not read the body."""
     body = b""
-    more = scope["path"] != "/blind"
-    while more:
+    reads_body = scope["path"] != "/blind"
+    while reads_body:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         body += message.get("body", b"")
-        more = message.get("more_body", False)
+        reads_body = message.get("more_body", False)
     headers = [
         [name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]
     ]

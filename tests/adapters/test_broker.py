@@ -1,4 +1,4 @@
-"""The worker's consumers wait for wake-ups and hardly poll; a lost wake-up only delays."""
+"""The worker's consumers wait for wake-ups and rarely poll; a lost wake-up only causes a delay."""
 
 import asyncio
 import threading
@@ -23,20 +23,20 @@ from tests.conftest import Sql, suspended, until
 
 QUEUE = "waiting"
 NEVER = 600.0
-"""Seconds: an interval that no test waits for."""
+"""An interval in seconds that is longer than any test."""
 
 
 @pytest.fixture(autouse=True)
 def never_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens is done by wake-ups alone, except where a test shortens the interval."""
+    """Make polling too rare to matter, unless a test shortens the interval."""
     monkeypatch.setattr(module, "SLOW_POLL_SECONDS", NEVER)
     monkeypatch.setattr(module, "RESUBSCRIBE_SECONDS", 0.1)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 0.1)
 
 
 @dataclass
-class Working:
-    """A worker in this process, whose only actor notes the arguments of its messages."""
+class RunningWorker:
+    """A worker in this process whose only actor records the arguments of its messages."""
 
     broker: WaitingBroker
     worker: dramatiq.worker.Worker
@@ -57,17 +57,17 @@ class Working:
 
 
 @asynccontextmanager
-async def working(settings: Settings, *, threads: int = 2) -> AsyncIterator[Working]:
+async def running_worker(settings: Settings, *, threads: int = 2) -> AsyncIterator[RunningWorker]:
     broker = WaitingBroker(settings.redis_url, [])
     worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=threads)
-    running = Working(broker, worker)
+    running = RunningWorker(broker, worker)
     fetch = broker.do_fetch
 
-    def counted(*args: Any) -> Any:
+    def counting_fetch(*args: Any) -> Any:
         running.fetches += 1
         return fetch(*args)
 
-    vars(broker)["do_fetch"] = counted
+    vars(broker)["do_fetch"] = counting_fetch
     dramatiq.actor(actor_name="note", queue_name=QUEUE, broker=broker)(running.done.append)
     worker.start()
     try:
@@ -86,7 +86,7 @@ def message(number: int) -> dramatiq.Message[Any]:
 
 @pytest.fixture
 def send(settings: Settings, sql: Sql) -> Iterator[Callable[..., None]]:
-    """Send a message as another process would."""
+    """Return a function that sends a message as another process would."""
     publisher = WaitingBroker(settings.redis_url, [])
 
     def send(number: int, *, delay_seconds: float = 0) -> None:
@@ -96,38 +96,38 @@ def send(settings: Settings, sql: Sql) -> Iterator[Callable[..., None]]:
     publisher.client.close()
 
 
-async def test_a_message_wakes_the_consumer(settings: Settings, send: Callable[..., None]) -> None:
-    async with working(settings) as running:
+async def test_message_wakes_the_consumer(settings: Settings, send: Callable[..., None]) -> None:
+    async with running_worker(settings) as running:
         for number in range(5):
             send(number)
             await until(partial(running.has_done, number))
 
 
-async def test_an_idle_worker_does_not_poll(settings: Settings, send: Callable[..., None]) -> None:
-    async with working(settings) as running:
+async def test_idle_worker_does_not_poll(settings: Settings, send: Callable[..., None]) -> None:
+    async with running_worker(settings) as running:
         send(1)
         await until(lambda: running.has_done(1))
-        await asyncio.sleep(0.2)  # the consumers look once more after the message
+        await asyncio.sleep(0.2)  # the consumers poll once more after the message
         before = running.fetches
-        await asyncio.sleep(0.5)  # with Dramatiq's consumers it is ten fetches
+        await asyncio.sleep(0.5)  # Dramatiq's consumers would fetch ten times
         assert running.fetches == before
 
 
-async def test_a_message_without_a_wake_up_is_found_by_the_slow_poll(
+async def test_message_without_a_wake_up_is_found_by_fallback_polling(
     settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLOW_POLL_SECONDS", 0.2)
     silent = RedisBroker(url=settings.redis_url, middleware=[])  # type: ignore[no-untyped-call]
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         silent.enqueue(message(1))
         await until(lambda: running.has_done(1))
     silent.client.close()
 
 
-async def test_delayed_messages_are_done_in_the_order_of_their_moments(
+async def test_delayed_messages_run_in_the_order_of_their_due_times(
     settings: Settings, send: Callable[..., None]
 ) -> None:
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         sent = time.monotonic()
         send(2, delay_seconds=0.6)
         send(1, delay_seconds=0.2)
@@ -140,20 +140,18 @@ async def test_delayed_messages_are_done_in_the_order_of_their_moments(
         assert running.done[0] == 1
 
 
-async def test_more_messages_than_are_prefetched_are_all_done(
+async def test_more_messages_than_are_prefetched_all_run(
     settings: Settings, send: Callable[..., None]
 ) -> None:
     for number in range(50):
         send(number)
-    async with working(settings, threads=1) as running:
+    async with running_worker(settings, threads=1) as running:
         assert running.worker.queue_prefetch < 50
         await until(lambda: running.has_done(49))
     assert sorted(running.done) == list(range(50))
 
 
-async def test_a_message_that_is_handed_back_wakes_consumers_as_well(
-    settings: Settings, sql: Sql
-) -> None:
+async def test_requeued_message_wakes_consumers(settings: Settings, sql: Sql) -> None:
     broker = WaitingBroker(settings.redis_url, [])
     with Redis.from_url(settings.redis_url) as redis, redis.pubsub() as channel:
         channel.subscribe(CHANNEL)
@@ -161,18 +159,18 @@ async def test_a_message_that_is_handed_back_wakes_consumers_as_well(
         broker.enqueue(message(1))
         assert channel.get_message(timeout=10)["data"] == QUEUE.encode()
         consumer = broker.consume(QUEUE)
-        taken = next(consumer)
-        assert taken is not None
-        consumer.requeue([taken])
+        message_taken = next(consumer)
+        assert message_taken is not None
+        consumer.requeue([message_taken])
         assert channel.get_message(timeout=10)["data"] == QUEUE.encode()
         assert channel.get_message(timeout=0) is None
     broker.client.close()
 
 
-async def test_after_a_restart_of_redis_messages_wake_the_consumer_again(
+async def test_messages_wake_the_consumer_after_a_redis_restart(
     servers: LocalServers, settings: Settings, send: Callable[..., None]
 ) -> None:
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         await servers.redis.stop()
         try:
             await until(lambda: _is_not(running.is_subscribed))
@@ -184,10 +182,10 @@ async def test_after_a_restart_of_redis_messages_wake_the_consumer_again(
 
 
 @pytest.mark.slow
-async def test_a_delayed_message_outlives_a_restart_of_redis(
+async def test_delayed_message_survives_a_redis_restart(
     servers: LocalServers, settings: Settings, send: Callable[..., None]
 ) -> None:
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         send(1, delay_seconds=1)
         await until(running.has_fetched_delayed)
         await servers.redis.stop()
@@ -195,7 +193,7 @@ async def test_a_delayed_message_outlives_a_restart_of_redis(
         await until(lambda: running.has_done(1))
 
 
-async def test_a_subscription_that_does_not_answer_is_renewed(
+async def test_unresponsive_subscription_is_renewed(
     servers: LocalServers,
     settings: Settings,
     send: Callable[..., None],
@@ -203,7 +201,7 @@ async def test_a_subscription_that_does_not_answer_is_renewed(
 ) -> None:
     monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "PING_SECONDS", 0.3)
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         with suspended(servers.redis):
             await until(lambda: _is_not(running.is_subscribed))
         await until(running.is_subscribed)
@@ -212,15 +210,15 @@ async def test_a_subscription_that_does_not_answer_is_renewed(
 
 
 @pytest.mark.slow
-async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwards(
+async def test_delayed_messages_due_while_redis_hangs_run_later(
     servers: LocalServers,
     settings: Settings,
     send: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # It takes the delay, and then two timeouts of Redis: of the message and of its return.
+    # It takes the delay and then two Redis timeouts: of the message and of its return.
     monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
-    async with working(settings) as running:
+    async with running_worker(settings) as running:
         send(1, delay_seconds=0.5)
         send(2, delay_seconds=2)
         await until(running.has_fetched_delayed)
@@ -231,18 +229,18 @@ async def test_delayed_messages_that_are_due_while_redis_hangs_are_done_afterwar
         assert all(thread.is_alive() for thread in running.threads())
 
 
-async def test_an_idle_worker_stops_at_once(
+async def test_idle_worker_stops_at_once(
     servers: LocalServers, settings: Settings, send: Callable[..., None]
 ) -> None:
-    async with working(settings) as running:
-        await asyncio.sleep(0.2)  # everything waits by now
+    async with running_worker(settings) as running:
+        await asyncio.sleep(0.2)  # every thread waits now
         started = time.monotonic()
         await asyncio.to_thread(running.worker.stop, 60_000)
         assert time.monotonic() - started < 10
         assert not any(thread.is_alive() for thread in running.threads())
 
 
-def test_the_work_queue_waits_for_an_item_without_regard_to_the_timeout() -> None:
+def test_work_queue_waits_for_an_item_beyond_the_timeout() -> None:
     queue = WorkQueue()
     got: list[object] = []
     thread = threading.Thread(target=lambda: got.append(queue.get(timeout=0.01)), daemon=True)

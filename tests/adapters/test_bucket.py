@@ -1,4 +1,4 @@
-"""Making the bucket and its lifecycle: safe to repeat, on stores that know more or less of it."""
+"""Creating the bucket and its lifecycle rule is idempotent, on stores of different abilities."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -25,8 +25,8 @@ OTHERS: Any = {
 
 
 @pytest.fixture
-def made(settings: Settings, _names: Iterator[str]) -> Settings:
-    """The settings of a bucket that does not exist yet."""
+def new_bucket(settings: Settings, _names: Iterator[str]) -> Settings:
+    """Yield the settings of a bucket that does not exist yet."""
     return settings.model_copy(update={"s3_bucket": next(_names)})
 
 
@@ -43,7 +43,7 @@ async def set_up(settings: Settings) -> None:
         await storage.close()
 
 
-def ours(days: int) -> Any:
+def own_rule(days: int) -> Any:
     return {
         "ID": RULE,
         "Status": "Enabled",
@@ -54,60 +54,60 @@ def ours(days: int) -> Any:
 
 
 async def rules(s3: "S3Client", settings: Settings) -> Any:
-    found = await s3.get_bucket_lifecycle_configuration(Bucket=settings.s3_bucket)
-    return found["Rules"]
+    configuration = await s3.get_bucket_lifecycle_configuration(Bucket=settings.s3_bucket)
+    return configuration["Rules"]
 
 
-async def test_makes_a_private_bucket_whose_files_expire_a_day_after_their_time(
-    s3: "S3Client", made: Settings
+async def test_new_bucket_is_private_and_expires_files(
+    s3: "S3Client", new_bucket: Settings
 ) -> None:
-    await set_up(made.model_copy(update={"report_retention_days": 3}))
-    assert await rules(s3, made) == [ours(4)]
+    await set_up(new_bucket.model_copy(update={"report_retention_days": 3}))
+    assert await rules(s3, new_bucket) == [own_rule(4)]
     async with httpx.AsyncClient() as client:
         for path in ("", "/", "/anything", "?list-type=2"):
-            url = f"{made.store.endpoint_url}/{made.s3_bucket}{path}"
+            url = f"{new_bucket.store.endpoint_url}/{new_bucket.s3_bucket}{path}"
             assert (await client.get(url)).status_code == 403
             assert (await client.put(url, content=b"x")).status_code == 403
 
 
-async def test_a_second_time_changes_nothing_and_keeps_the_files(
-    s3: "S3Client", made: Settings
-) -> None:
-    await set_up(made)
-    await s3.put_object(Bucket=made.s3_bucket, Key="kept", Body=b"x")
-    await set_up(made)
-    assert await rules(s3, made) == [ours(31)]
-    found = await s3.list_objects_v2(Bucket=made.s3_bucket)
-    assert [item["Key"] for item in found["Contents"]] == ["kept"]
+async def test_setup_is_idempotent_and_keeps_files(s3: "S3Client", new_bucket: Settings) -> None:
+    await set_up(new_bucket)
+    await s3.put_object(Bucket=new_bucket.s3_bucket, Key="kept", Body=b"x")
+    await set_up(new_bucket)
+    assert await rules(s3, new_bucket) == [own_rule(31)]
+    configuration = await s3.list_objects_v2(Bucket=new_bucket.s3_bucket)
+    assert [item["Key"] for item in configuration["Contents"]] == ["kept"]
 
 
-async def test_another_retention_changes_our_rule_and_no_other(
-    s3: "S3Client", made: Settings
+async def test_new_retention_changes_only_the_own_rule(
+    s3: "S3Client", new_bucket: Settings
 ) -> None:
-    await s3.create_bucket(Bucket=made.s3_bucket)
+    await s3.create_bucket(Bucket=new_bucket.s3_bucket)
     await s3.put_bucket_lifecycle_configuration(
-        Bucket=made.s3_bucket, LifecycleConfiguration={"Rules": [OTHERS]}
+        Bucket=new_bucket.s3_bucket, LifecycleConfiguration={"Rules": [OTHERS]}
     )
     for days in (30, 90):
-        await set_up(made.model_copy(update={"report_retention_days": days}))
-        assert await rules(s3, made) == [OTHERS, ours(days + 1)]
+        await set_up(new_bucket.model_copy(update={"report_retention_days": days}))
+        assert await rules(s3, new_bucket) == [OTHERS, own_rule(days + 1)]
 
 
-async def test_many_may_make_it_at_once(s3: "S3Client", made: Settings) -> None:
-    await asyncio.gather(*(set_up(made) for _ in range(4)))
-    assert await rules(s3, made) == [ours(31)]
+async def test_concurrent_setups_succeed(s3: "S3Client", new_bucket: Settings) -> None:
+    await asyncio.gather(*(set_up(new_bucket) for _ in range(4)))
+    assert await rules(s3, new_bucket) == [own_rule(31)]
 
 
-async def test_a_region_other_than_the_first_is_named(s3: "S3Client", made: Settings) -> None:
-    await set_up(made.model_copy(update={"s3_region": "eu-central-1"}))
-    assert await rules(s3, made) == [ours(31)]
+async def test_region_is_sent_unless_it_is_the_default(
+    s3: "S3Client", new_bucket: Settings
+) -> None:
+    await set_up(new_bucket.model_copy(update={"s3_region": "eu-central-1"}))
+    assert await rules(s3, new_bucket) == [own_rule(31)]
 
 
-async def test_who_may_not_make_a_bucket_is_told_so(made: Settings) -> None:
-    with pytest.raises(StoreRejected, match="does not take the secret key"):
-        await set_up(made.model_copy(update={"s3_secret_key": "wrong"}))
+async def test_missing_permission_to_create_a_bucket_is_reported(new_bucket: Settings) -> None:
+    with pytest.raises(StoreRejected, match="rejects the secret key"):
+        await set_up(new_bucket.model_copy(update={"s3_secret_key": "wrong"}))
     with pytest.raises(StoreUnavailable):
-        await set_up(made.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"}))
+        await set_up(new_bucket.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"}))
 
 
 NO_LIFECYCLE = (404, "NoSuchLifecycleConfiguration")
@@ -120,12 +120,12 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("known", ANSWERS)
-async def test_a_store_that_knows_little_of_lifecycles_is_good_enough(
-    settings: Settings, known: str
+@pytest.mark.parametrize("response", ANSWERS)
+async def test_store_with_partial_lifecycle_support_is_accepted(
+    settings: Settings, response: str
 ) -> None:
-    """Somebody else's store, as far as it is asked here: it has the bucket."""
-    ping = list(ANSWERS[known])
+    """The other store has the bucket and answers lifecycle requests in a different way."""
+    ping = list(ANSWERS[response])
     async with other_store(ping) as url:
         await set_up(settings.model_copy(update={"s3_endpoint_url": url}))
     assert ping == []
@@ -133,7 +133,9 @@ async def test_a_store_that_knows_little_of_lifecycles_is_good_enough(
 
 @asynccontextmanager
 async def other_store(ping: list[tuple[int, str]]) -> AsyncIterator[str]:
-    """Has every bucket; gives `ping` one after the other to questions about lifecycles."""
+    """Serve a store that has every bucket and gives `ping` one response after the other to
+    lifecycle requests.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()

@@ -1,4 +1,4 @@
-"""The database adapter: what is tried again, what is sent after a commit, what faults mean."""
+"""The database adapter retries transactions, sends messages and translates errors."""
 
 import asyncio
 import os
@@ -19,8 +19,8 @@ from segmentql.adapters.database import (
     Database,
     ReadSession,
     WriteSession,
-    sqlstate,
 )
+from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.engines import POOL_WAIT_SECONDS
 from segmentql.adapters.jobs import Message
 from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable, Unresponsive
@@ -64,7 +64,7 @@ def opened(settings: Settings, **changes: object) -> Database:
 # --- Retries ------------------------------------------------------------------------------------
 
 
-async def test_the_victim_of_a_deadlock_is_tried_again(sql: Sql, database: Database) -> None:
+async def test_deadlock_victim_is_retried(sql: Sql, database: Database) -> None:
     await make_users(sql, 1, 2)
     await sql.execute("ALTER DATABASE run SET deadlock_timeout = '20ms'")
     both_hold_one = asyncio.Barrier(2)
@@ -91,7 +91,7 @@ async def test_the_victim_of_a_deadlock_is_tried_again(sql: Sql, database: Datab
 async def conflicting(
     servers: LocalServers, *, times: int
 ) -> AsyncIterator[Callable[[WriteSession], Awaitable[int]]]:
-    """Work that reads, is overtaken by another's update, and so cannot be serialised."""
+    """Return work that reads, is overtaken by another update, and cannot be serialized."""
     other = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     attempts = 0
 
@@ -110,7 +110,7 @@ async def conflicting(
     await other.close()
 
 
-async def test_a_serialization_failure_is_tried_again_and_only_the_last_try_sends(
+async def test_serialization_failure_is_retried_and_sends_once(
     sql: Sql, servers: LocalServers, database: Database, sent: list[Message]
 ) -> None:
     await make_users(sql, 1)
@@ -119,7 +119,7 @@ async def test_a_serialization_failure_is_tried_again_and_only_the_last_try_send
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (3,))]
 
 
-async def test_endless_conflicts_end_with_postgresqls_own_error(
+async def test_permanent_conflict_raises_the_error_of_postgresql(
     sql: Sql, servers: LocalServers, database: Database, sent: list[Message]
 ) -> None:
     await make_users(sql, 1)
@@ -132,7 +132,7 @@ async def test_endless_conflicts_end_with_postgresqls_own_error(
     assert sent == []
 
 
-async def test_a_broken_rule_is_not_tried_again(sql: Sql, database: Database) -> None:
+async def test_constraint_violation_is_not_retried(sql: Sql, database: Database) -> None:
     await make_users(sql, 1)
     attempts = 0
 
@@ -151,26 +151,24 @@ async def test_a_broken_rule_is_not_tried_again(sql: Sql, database: Database) ->
 # --- After the commit ---------------------------------------------------------------------------
 
 
-async def test_messages_are_sent_in_order_once_the_change_can_be_seen(
-    sql: Sql, settings: Settings
-) -> None:
-    seen: list[tuple[Message, ...]] = []
-    database = Database(settings, name="tests", publish=lambda ms: seen.append(tuple(ms)))
+async def test_messages_are_sent_in_order_after_the_commit(sql: Sql, settings: Settings) -> None:
+    sent_at_commit: list[tuple[Message, ...]] = []
+    database = Database(settings, name="tests", publish=lambda ms: sent_at_commit.append(tuple(ms)))
 
     async def work(session: WriteSession) -> None:
         session.after_commit(ONE)
         await store(session, 7)
         session.after_commit(TWO)
-        assert seen == []
+        assert sent_at_commit == []
         assert await stored(sql) == []
 
     await database.transaction(work)
-    assert seen == [(ONE, TWO)]
+    assert sent_at_commit == [(ONE, TWO)]
     assert await stored(sql) == [7]
     await database.dispose()
 
 
-async def test_nothing_is_sent_when_the_work_raises(
+async def test_no_message_is_sent_if_the_work_raises(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     async def work(session: WriteSession) -> None:
@@ -185,7 +183,7 @@ async def test_nothing_is_sent_when_the_work_raises(
 
 @asynccontextmanager
 async def at_commit(sql: Sql, body: str) -> AsyncIterator[None]:
-    """Has every commit that stored a user run `body` before it succeeds."""
+    """Run `body` before each commit that stored a user succeeds."""
     await sql.execute(
         f"""
         CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS
@@ -200,7 +198,7 @@ async def at_commit(sql: Sql, body: str) -> AsyncIterator[None]:
         await sql.execute("DROP TRIGGER at_commit ON users; DROP FUNCTION at_commit()")
 
 
-async def test_nothing_is_sent_when_the_commit_fails(
+async def test_no_message_is_sent_if_the_commit_fails(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     async def work(session: WriteSession) -> None:
@@ -214,19 +212,19 @@ async def test_nothing_is_sent_when_the_commit_fails(
     assert (sent, await stored(sql)) == ([], [])
 
 
-async def test_nothing_is_sent_when_the_caller_gives_up(
+async def test_no_message_is_sent_if_the_caller_cancels(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
-    held = asyncio.Event()
+    transaction_open = asyncio.Event()
 
     async def work(session: WriteSession) -> None:
         session.after_commit(ONE)
         await store(session, 7)
-        held.set()
+        transaction_open.set()
         await asyncio.Event().wait()
 
     task = asyncio.create_task(database.transaction(work))
-    await held.wait()
+    await transaction_open.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -238,26 +236,24 @@ async def test_nothing_is_sent_when_the_caller_gives_up(
 
 
 async def terminate(sql: Sql, pid: int) -> None:
-    """End a backend, and wait until it is gone."""
+    """Terminate a backend and wait until it has ended."""
     await sql.execute("SELECT pg_terminate_backend($1, 10000)", pid)
 
 
 async def idle_backend(database: Database) -> int:
-    """The process at the other end of the pool's only connection."""
+    """Return the process id of the backend of the pool's only connection."""
     async with database.read() as session:
         return await backend(session)
 
 
-async def test_a_read_recovers_from_a_pooled_connection_that_died(
-    sql: Sql, database: Database
-) -> None:
+async def test_read_recovers_from_a_dead_pooled_connection(sql: Sql, database: Database) -> None:
     died = await idle_backend(database)
     await terminate(sql, died)
     assert await database.read_one(ping) == 42
     assert await idle_backend(database) != died
 
 
-async def test_a_change_recovers_from_a_pooled_connection_that_died(
+async def test_transaction_recovers_from_a_dead_pooled_connection(
     sql: Sql, database: Database
 ) -> None:
     await terminate(sql, await idle_backend(database))
@@ -265,16 +261,14 @@ async def test_a_change_recovers_from_a_pooled_connection_that_died(
     assert await stored(sql) == [7]
 
 
-async def test_a_read_session_itself_names_the_fault(sql: Sql, database: Database) -> None:
+async def test_read_session_translates_the_error(sql: Sql, database: Database) -> None:
     await terminate(sql, await idle_backend(database))
     with pytest.raises(Unavailable):
         async with database.read() as session:
             await ping(session)
 
 
-async def test_a_read_whose_connection_dies_twice_is_unavailable(
-    sql: Sql, database: Database
-) -> None:
+async def test_read_that_loses_two_connections_is_unavailable(sql: Sql, database: Database) -> None:
     reads = 0
 
     async def read(session: ReadSession) -> None:
@@ -288,7 +282,7 @@ async def test_a_read_whose_connection_dies_twice_is_unavailable(
     assert reads == 2
 
 
-async def test_a_change_whose_connection_dies_under_way_is_made_whole_on_another(
+async def test_transaction_that_loses_its_connection_is_repeated(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     died = False
@@ -307,7 +301,7 @@ async def test_a_change_whose_connection_dies_under_way_is_made_whole_on_another
     assert sent == [ONE]
 
 
-async def test_a_change_whose_connections_die_again_is_unavailable_and_changes_nothing(
+async def test_transaction_that_loses_every_connection_changes_nothing(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     attempts = 0
@@ -326,7 +320,7 @@ async def test_a_change_whose_connections_die_again_is_unavailable_and_changes_n
     assert (attempts, sent, await stored(sql)) == (2, [], [])
 
 
-async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unknown(
+async def test_connection_lost_during_the_commit_has_unknown_outcome(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     attempts = 0
@@ -356,9 +350,7 @@ async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unkno
     assert (attempts, sent) == (1, [])
 
 
-async def test_a_statement_past_its_limit_is_timed_out_and_changes_nothing(
-    sql: Sql, settings: Settings
-) -> None:
+async def test_statement_timeout_rolls_back(sql: Sql, settings: Settings) -> None:
     database = opened(settings, statement_timeout_seconds=0.1)
     attempts = 0
 
@@ -378,7 +370,7 @@ async def test_a_statement_past_its_limit_is_timed_out_and_changes_nothing(
     await database.dispose()
 
 
-async def test_a_wait_for_a_lock_past_its_limit_is_timed_out(sql: Sql, database: Database) -> None:
+async def test_lock_timeout_is_reported(sql: Sql, database: Database) -> None:
     await make_users(sql, 1)
 
     async def work(session: WriteSession) -> None:
@@ -391,7 +383,7 @@ async def test_a_wait_for_a_lock_past_its_limit_is_timed_out(sql: Sql, database:
             await database.transaction(work)
 
 
-async def test_every_connection_has_the_limits_of_the_service(settings: Settings, sql: Sql) -> None:
+async def test_every_connection_has_the_configured_limits(settings: Settings, sql: Sql) -> None:
     database = opened(settings, statement_timeout_seconds=3.5)
     names = (
         "statement_timeout",
@@ -406,16 +398,14 @@ async def test_every_connection_has_the_limits_of_the_service(settings: Settings
     await database.dispose()
 
 
-async def test_long_reads_have_limits_and_connections_of_their_own_that_end_with_them(
-    sql: Sql, settings: Settings
-) -> None:
+async def test_long_reads_use_separate_limits_and_connections(sql: Sql, settings: Settings) -> None:
     database = opened(settings, database_pool_size=1, statement_timeout_seconds=0.1)
 
     async def has_connections(number: int) -> bool:
-        found = await sql.fetchval(
+        connections = await sql.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests long reads'"
         )
-        return bool(found == number)
+        return bool(connections == number)
 
     async with database.long_read(seconds=60) as one, database.long_read(seconds=30) as other:
         for session, limit in ((one, "1min"), (other, "30s")):
@@ -432,8 +422,8 @@ async def test_long_reads_have_limits_and_connections_of_their_own_that_end_with
 
 
 @asynccontextmanager
-async def frozen(pid: int) -> AsyncIterator[None]:
-    """A process that hangs meanwhile."""
+async def suspended_process(pid: int) -> AsyncIterator[None]:
+    """Suspend a process in the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -442,31 +432,29 @@ async def frozen(pid: int) -> AsyncIterator[None]:
 
 
 @pytest.mark.slow
-async def test_a_server_that_hangs_is_given_up_two_seconds_past_the_statements_limit(
+async def test_hanging_server_times_out_two_seconds_after_the_limit(
     sql: Sql, settings: Settings
 ) -> None:
     database = opened(settings, statement_timeout_seconds=0.1)
     pid = await idle_backend(database)
-    async with frozen(pid):
-        asked = time.monotonic()
+    async with suspended_process(pid):
+        began = time.monotonic()
         with pytest.raises(Unresponsive):
-            await database.read_one(ping)  # and it is not asked a second time
-        assert time.monotonic() - asked < 5
+            await database.read_one(ping)  # the query is not retried
+        assert time.monotonic() - began < 5
     assert await database.read_one(ping) == 42
     assert await idle_backend(database) != pid
     await database.dispose()
 
 
-async def test_nobody_listening_is_unavailable(sql: Sql, settings: Settings) -> None:
+async def test_closed_port_is_unavailable(sql: Sql, settings: Settings) -> None:
     nowhere = make_url(settings.database_url).set(port=1)
     database = opened(settings, database_url=nowhere.render_as_string(hide_password=False))
     await assert_unavailable(database)
     await database.dispose()
 
 
-async def test_a_server_that_refuses_connections_is_unavailable(
-    sql: Sql, settings: Settings
-) -> None:
+async def test_server_that_rejects_connections_is_unavailable(sql: Sql, settings: Settings) -> None:
     database = opened(settings)
     await sql.execute("ALTER ROLE segmentql_service CONNECTION LIMIT 0")
     try:
@@ -477,9 +465,9 @@ async def test_a_server_that_refuses_connections_is_unavailable(
     await database.dispose()
 
 
-async def test_a_password_that_is_not_taken_is_unavailable(sql: Sql, settings: Settings) -> None:
-    wrong = make_url(settings.database_url).set(password="wrong")
-    database = opened(settings, database_url=wrong.render_as_string(hide_password=False))
+async def test_wrong_password_is_unavailable(sql: Sql, settings: Settings) -> None:
+    wrong_url = make_url(settings.database_url).set(password="wrong")
+    database = opened(settings, database_url=wrong_url.render_as_string(hide_password=False))
     await assert_unavailable(database)
     await database.dispose()
 
@@ -495,7 +483,7 @@ async def assert_unavailable(database: Database) -> None:
     assert not isinstance(raised.value, OutcomeUnknown)
 
 
-async def test_a_stopped_server_is_unavailable_throughout_and_then_answers_again(
+async def test_stopped_server_is_unavailable_until_it_restarts(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
     database = opened(settings)
@@ -505,11 +493,11 @@ async def test_a_stopped_server_is_unavailable_throughout_and_then_answers_again
     async def answers() -> bool:
         try:
             return await database.read_one(ping) == 42
-        except Exception as error:  # noqa: BLE001 - which ones come is what is asked
+        except Exception as error:  # noqa: BLE001 - the test records every exception
             faults.append(type(error))
             return False
 
-    # Also while it shuts down and starts, when it accepts connections and then refuses them.
+    # This includes the shutdown and the start, when it accepts connections and then rejects them.
     stopping = asyncio.create_task(servers.postgres.stop())
     try:
         while not stopping.done():
@@ -529,9 +517,7 @@ async def test_a_stopped_server_is_unavailable_throughout_and_then_answers_again
 # --- Reads --------------------------------------------------------------------------------------
 
 
-async def test_a_read_is_one_statement_and_opens_no_transaction(
-    sql: Sql, database: Database
-) -> None:
+async def test_read_is_one_statement_without_a_transaction(sql: Sql, database: Database) -> None:
     state = "SELECT state, query FROM pg_stat_activity WHERE pid = $1"
     async with database.read() as session:
         pid = await backend(session)
@@ -545,9 +531,7 @@ async def test_a_read_is_one_statement_and_opens_no_transaction(
     assert tuple(row) == ("idle", "SELECT now()")
 
 
-async def test_a_read_sees_what_was_committed_since_its_session_began(
-    sql: Sql, database: Database
-) -> None:
+async def test_read_sees_commits_since_its_session_began(sql: Sql, database: Database) -> None:
     async with database.read() as session:
         count = text("SELECT count(*) FROM segments")
         assert (await session.execute(count)).scalar_one() == 0
@@ -555,7 +539,7 @@ async def test_a_read_sees_what_was_committed_since_its_session_began(
         assert (await session.execute(count)).scalar_one() == 1
 
 
-async def test_a_change_after_a_read_on_the_same_connection_is_one_transaction(
+async def test_transaction_after_a_read_on_the_same_connection(
     sql: Sql, settings: Settings
 ) -> None:
     database = opened(settings, database_pool_size=1)
@@ -571,7 +555,7 @@ async def test_a_change_after_a_read_on_the_same_connection_is_one_transaction(
     await database.dispose()
 
 
-async def test_connections_go_back_to_the_pool_after_every_kind_of_fault(
+async def test_connections_return_to_the_pool_after_every_error(
     sql: Sql, settings: Settings
 ) -> None:
     database = opened(settings, database_pool_size=1, statement_timeout_seconds=0.1)
@@ -590,22 +574,24 @@ async def test_connections_go_back_to_the_pool_after_every_kind_of_fault(
     await database.dispose()
 
 
-@pytest.mark.e2e  # for the seconds that it takes
-async def test_a_pool_with_nothing_left_is_unavailable_after_its_wait(
+@pytest.mark.e2e  # it takes seconds
+async def test_exhausted_pool_is_unavailable_after_its_timeout(
     sql: Sql, settings: Settings
 ) -> None:
     database = opened(settings, database_pool_size=1)
     async with database.read() as session:
         await ping(session)
-        asked = time.monotonic()
+        began = time.monotonic()
         with pytest.raises(Unavailable):
             async with database.read() as other:
                 await ping(other)
-        assert POOL_WAIT_SECONDS - 0.5 < time.monotonic() - asked < POOL_WAIT_SECONDS + 3
+        assert POOL_WAIT_SECONDS - 0.5 < time.monotonic() - began < POOL_WAIT_SECONDS + 3
     await database.dispose()
 
 
-async def test_a_burst_of_changes_leaves_connections_to_reads(sql: Sql, settings: Settings) -> None:
+async def test_burst_of_transactions_leaves_connections_for_reads(
+    sql: Sql, settings: Settings
+) -> None:
     database = opened(settings, database_pool_size=5)
     go_on = asyncio.Event()
 
@@ -616,10 +602,10 @@ async def test_a_burst_of_changes_leaves_connections_to_reads(sql: Sql, settings
 
     changes = [asyncio.create_task(database.transaction(slow)) for _ in range(10)]
 
-    async def are_under_way() -> bool:
+    async def are_running() -> bool:
         return database.pool_in_use() == 3
 
-    await until(are_under_way)
+    await until(are_running)
     assert await asyncio.gather(*(database.read_one(ping) for _ in range(10))) == [42] * 10
     assert database.pool_in_use() == 3
     go_on.set()

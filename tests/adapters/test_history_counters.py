@@ -1,4 +1,4 @@
-"""Joins and leaves in the metrics are those that history took, by cause, whoever caused them."""
+"""The metrics of joins and leaves equal the entries of history, by cause."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ async def in_history(sql: Sql) -> Recorded:
     return Counter({(operation, cause): number for operation, cause, number in rows})
 
 
-async def test_they_are_what_history_took_by_operation_and_cause(
+async def test_counters_equal_history_by_operation_and_cause(
     api: Api, database: Database, sql: Sql
 ) -> None:
     await store_users(sql, 40)
@@ -54,16 +54,17 @@ async def test_they_are_what_history_took_by_operation_and_cause(
             lambda session: update_user_segments(session, user_id=user_id, add=add, remove=remove)
         )
 
-    await change(1, add=["ttl", "hand"])  # joins again: a leave by TTL, two joins by hand
+    await change(1, add=["ttl", "hand"])  # user 1 rejoins: a leave by TTL and two joins by hand
     await change(1, remove=["hand"])
-    await change(1, add=["ttl"])  # extended: nothing
+    await change(1, add=["ttl"])  # extended: no entry
     await expire_due_memberships(database)  # user 2
     await delete_segment_at(sql, "gone", NOON + 2 * HOUR)
-    await record_segment_leaves(database, 2)  # three with their segment, one by its TTL
+    # three leaves with the segment, one of them by its TTL
+    await record_segment_leaves(database, 2)
     await create_segment(api, slug="all", rollout={"percent": 100})
     await advance_rollout(database, 4)
-    await create_user(api, id="1000")  # who joins at once
-    await change(1001)  # as well
+    await create_user(api, id="1000")  # a new user joins at once
+    await change(1001)  # as above
     await change(7, remove=["all"])
     await database.transaction(lambda session: delete_user(session, 8, actor=None))
 
@@ -79,7 +80,7 @@ async def test_they_are_what_history_took_by_operation_and_cause(
     assert counted() - metrics == took
 
 
-async def test_what_is_rolled_back_does_not_count(api: Api, database: Database, sql: Sql) -> None:
+async def test_rolled_back_entries_are_not_counted(api: Api, database: Database, sql: Sql) -> None:
     await make_segments(api, "hand")
     before = counted()
 
@@ -89,7 +90,7 @@ async def test_what_is_rolled_back_does_not_count(api: Api, database: Database, 
 
     with pytest.raises(ZeroDivisionError):
         await database.transaction(fail)
-    # On the same connection, for the pool gives the last one first.
+    # This uses the same connection, because the pool returns the last one first.
     await database.transaction(
         lambda session: update_user_segments(
             session, user_id=2, add=["hand"], remove=[], ttl=timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""What one client may hold of a server: connections, heads, bodies, and for how long."""
+"""The server limits the connections, heads and bodies of a client, and their durations."""
 
 import asyncio
 import time
@@ -14,17 +14,17 @@ from tests.adapters.http_server import Client, echo, serving
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
 SHORT = 0.6
-"""Seconds of a bound in these tests; the table checks every half second."""
+"""The limit in seconds in these tests; the connection table is checked every half second."""
 
 
 def closed(reason: str) -> float:
-    """How many connections were closed for a reason so far."""
+    """Return the number of connections closed for a reason so far."""
     name = "segmentql_connections_closed_total"
     return REGISTRY.get_sample_value(name, {"reason": reason}) or 0
 
 
-async def over(client: Client, *, seconds: float = 3) -> bytes:
-    """Wait until the server closes; what it said before."""
+async def read_until_closed(client: Client, *, seconds: float = 3) -> bytes:
+    """Wait until the server closes the connection, and return what it sent before."""
     async with asyncio.timeout(seconds):
         return await client.rest()
 
@@ -37,7 +37,7 @@ async def test_connection_without_a_complete_head_is_closed(sent: bytes) -> None
         async with serving(echo, head_seconds=SHORT) as served:
             client = await served.connect()
             client.send(sent)
-            answer = await over(client)
+            answer = await read_until_closed(client)
     assert answer.startswith(b"HTTP/1.1 408 " if b"GET" in sent else b"")
     assert bool(answer) is (b"GET" in sent)
     assert closed("head_timeout") == before + 1
@@ -56,17 +56,17 @@ async def test_head_that_arrives_byte_by_byte_is_closed_in_time() -> None:
                 await asyncio.sleep(0.05)
 
         dripping = asyncio.create_task(drip())
-        answer = await over(client)
+        answer = await read_until_closed(client)
         dripping.cancel()
     assert time.monotonic() - began < SHORT + 1
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.slow
-async def test_line_ends_between_requests_do_not_keep_a_connection_open() -> None:
+async def test_blank_lines_between_requests_do_not_extend_keep_alive() -> None:
     async with serving(echo, keep_alive_seconds=SHORT) as served:
         client = await served.connect()
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
 
         async def drip() -> None:
             while True:
@@ -74,29 +74,29 @@ async def test_line_ends_between_requests_do_not_keep_a_connection_open() -> Non
                 await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
         dripping.cancel()
 
 
 @pytest.mark.slow
-async def test_second_head_has_its_own_time_and_idle_time_does_not_count() -> None:
+async def test_second_head_has_its_own_deadline_without_idle_time() -> None:
     async with serving(echo, head_seconds=SHORT, keep_alive_seconds=30) as served:
         client = await served.connect()
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
         await asyncio.sleep(2 * SHORT + 0.5)
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
         client.send(b"GET / HT")
-        assert (await over(client)).startswith(b"HTTP/1.1 408 ")
+        assert (await read_until_closed(client)).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.slow
-async def test_idle_connection_is_closed_after_the_keep_alive_time_and_not_before() -> None:
+async def test_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     before = closed("head_timeout")
     async with serving(echo, keep_alive_seconds=1.5, head_seconds=0.1) as served:
         client = await served.connect()
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
         began = time.monotonic()
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
         assert 1.4 < time.monotonic() - began < 2.6
     assert closed("head_timeout") == before
 
@@ -119,7 +119,7 @@ async def test_large_head_is_rejected_with_431(head: bytes) -> None:
         client = await served.connect()
         client.send(head)
         answer = await client.answer()
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
     assert answer.status == 431
     assert answer.headers["connection"] == "close"
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
@@ -127,7 +127,7 @@ async def test_large_head_is_rejected_with_431(head: bytes) -> None:
     assert closed("head_too_large") == before + 1
 
 
-async def test_head_just_below_the_limit_is_accepted_in_one_piece_and_in_many() -> None:
+async def test_head_just_below_the_limit_is_accepted() -> None:
     head = b"GET / HTTP/1.1\r\nX: " + b"a" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n"
     async with serving(echo) as served:
         client = await served.connect()
@@ -139,7 +139,7 @@ async def test_head_just_below_the_limit_is_accepted_in_one_piece_and_in_many() 
         assert (await client.answer()).status == 200
 
 
-async def test_pipelined_requests_after_a_large_body_are_answered_in_order() -> None:
+async def test_pipelined_requests_after_a_large_body_keep_their_order() -> None:
     body = b"b" * 200_000
     post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + body
     async with serving(echo) as served:
@@ -161,9 +161,9 @@ async def test_trailers_of_a_chunked_body_do_not_reach_the_headers() -> None:
                 CHUNKED + b"Authorization: Bearer mine\r\n\r\n"
                 b"2\r\nab\r\n0\r\nAuthorization: Bearer other\r\nX-Trailer: 1\r\n\r\n"
             )
-            said = orjson.loads((await client.answer()).body)
-            assert said["body"] == "ab"
-            assert said["headers"] == [
+            headers_seen = orjson.loads((await client.answer()).body)
+            assert headers_seen["body"] == "ab"
+            assert headers_seen["headers"] == [
                 ["host", "x"],
                 ["transfer-encoding", "chunked"],
                 ["authorization", "Bearer mine"],
@@ -182,11 +182,11 @@ async def test_endless_trailers_and_chunk_extensions_are_rejected(tail: bytes) -
         client.send(tail)
         answer = await client.answer()
         assert answer.status == 431
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
 
 
 @pytest.mark.slow
-async def test_body_that_nothing_reads_has_a_time_too() -> None:
+async def test_unread_body_has_a_deadline() -> None:
     before = closed("body_timeout")
     async with serving(echo, head_seconds=SHORT) as served:
         client = await served.connect()
@@ -199,52 +199,52 @@ async def test_body_that_nothing_reads_has_a_time_too() -> None:
                 await asyncio.sleep(0.05)
 
         dripping = asyncio.create_task(drip())
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
         dripping.cancel()
     assert closed("body_timeout") == before + 1
 
 
 @pytest.mark.slow
-async def test_connection_goes_on_after_a_body_that_nothing_read() -> None:
+async def test_connection_continues_after_an_unread_body() -> None:
     async with serving(echo, head_seconds=SHORT, keep_alive_seconds=1.5) as served:
         client = await served.connect()
         client.send(b"POST /blind HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
         assert (await client.answer()).status == 200
         client.send(b"cd")
         await asyncio.sleep(SHORT + 0.6)
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
         began = time.monotonic()
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
         assert time.monotonic() - began > 1.4
 
 
-async def test_the_connection_idle_longest_makes_room_for_a_new_one() -> None:
+async def test_longest_idle_connection_is_closed_for_a_new_one() -> None:
     before = closed("evicted")
     async with serving(echo, limit=3) as served:
         idle = [await served.connect() for _ in range(3)]
         for client in (idle[1], idle[0], idle[2]):
-            assert (await client.ask()).status == 200
-        late = await served.connect()
-        assert (await late.ask()).status == 200
-        assert await over(idle[1]) == b""
-        assert (await idle[0].ask()).status == 200
-        assert (await idle[2].ask()).status == 200
+            assert (await client.request()).status == 200
+        newcomer = await served.connect()
+        assert (await newcomer.request()).status == 200
+        assert await read_until_closed(idle[1]) == b""
+        assert (await idle[0].request()).status == 200
+        assert (await idle[2].request()).status == 200
     assert closed("evicted") == before + 1
 
 
 @pytest.mark.slow
-async def test_silent_connections_make_room_after_a_second() -> None:
+async def test_silent_connections_are_closed_for_new_ones_after_a_second() -> None:
     async with serving(echo, limit=3) as served:
         silent = [await served.connect() for _ in range(3)]
         await asyncio.sleep(1.1)
-        late = await served.connect()
-        assert (await late.ask()).status == 200
-        assert await over(silent[0]) == b""
+        newcomer = await served.connect()
+        assert (await newcomer.request()).status == 200
+        assert await read_until_closed(silent[0]) == b""
         assert await silent[1].is_open()
 
 
 class Gate:
-    """An application that answers when its gate opens."""
+    """An application that responds after its gate opens."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -256,7 +256,7 @@ class Gate:
         await echo(scope, receive, send)
 
 
-async def test_new_connection_gets_503_while_every_other_is_answered() -> None:
+async def test_new_connection_gets_503_while_every_other_is_busy() -> None:
     before = closed("full")
     gate = Gate()
     with capture_logs() as logged:
@@ -266,10 +266,10 @@ async def test_new_connection_gets_503_while_every_other_is_answered() -> None:
                 client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             while gate.waiting < 2:
                 await asyncio.sleep(0.01)
-            late = await served.connect()
-            late.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = await late.answer()
-            assert await over(late) == b""
+            newcomer = await served.connect()
+            newcomer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await newcomer.answer()
+            assert await read_until_closed(newcomer) == b""
             gate.open.set()
             assert [(await client.answer()).status for client in busy] == [200, 200]
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
@@ -280,7 +280,7 @@ async def test_new_connection_gets_503_while_every_other_is_answered() -> None:
 
 
 @pytest.mark.slow
-async def test_flood_of_rejected_connections_is_logged_in_few_lines() -> None:
+async def test_flood_of_rejected_connections_is_summarized_in_the_log() -> None:
     gate = Gate()
     with capture_logs() as logged:
         async with serving(gate, limit=1) as served:
@@ -300,7 +300,7 @@ async def test_flood_of_rejected_connections_is_logged_in_few_lines() -> None:
 
 
 @pytest.mark.slow
-async def test_request_that_takes_long_outlives_every_time() -> None:
+async def test_long_request_is_not_closed() -> None:
     gate = Gate()
     async with serving(gate, head_seconds=0.1, keep_alive_seconds=0.1) as served:
         client = await served.connect()
@@ -311,7 +311,7 @@ async def test_request_that_takes_long_outlives_every_time() -> None:
 
 
 @pytest.mark.slow
-async def test_streamed_response_outlives_every_time() -> None:
+async def test_streamed_response_is_not_closed() -> None:
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for number in range(8):
@@ -321,12 +321,12 @@ async def test_streamed_response_outlives_every_time() -> None:
 
     async with serving(stream, head_seconds=0.2, keep_alive_seconds=0.2) as served:
         client = await served.connect()
-        answer = await client.ask()
+        answer = await client.request()
     assert answer.body == b"01234567."
 
 
 class Upgraded(asyncio.Protocol):
-    """Stands where a WebSocket library's protocol comes: says back what it gets."""
+    """A stand-in for the protocol of a WebSocket library that echoes its input."""
 
     def __init__(self, **_: object) -> None:
         self.transport: asyncio.Transport | None = None
@@ -341,7 +341,7 @@ class Upgraded(asyncio.Protocol):
 
 
 @pytest.mark.slow
-async def test_upgraded_connection_leaves_the_bounds() -> None:
+async def test_upgraded_connection_has_no_limits() -> None:
     head = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     async with serving(echo, ws=Upgraded, head_seconds=0.2, keep_alive_seconds=0.2) as served:
         client = await served.connect()
@@ -354,7 +354,7 @@ async def test_upgraded_connection_leaves_the_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "not_http",
     [
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -363,19 +363,19 @@ async def test_upgraded_connection_leaves_the_bounds() -> None:
         CHUNKED + b"\r\nzz\r\n",
     ],
 )
-async def test_request_that_is_not_http_is_answered_with_400_and_logged(nonsense: bytes) -> None:
+async def test_request_that_is_not_http_is_answered_with_400_and_logged(not_http: bytes) -> None:
     with capture_logs() as logged:
         async with serving(echo) as served:
             client = await served.connect()
-            client.send(nonsense)
+            client.send(not_http)
             answer = await client.answer()
-            assert await over(client) == b""
+            assert await read_until_closed(client) == b""
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert answer.error["extensions"] == {"code": "BAD_REQUEST"}
     assert [line["reason"] for line in logged if "reason" in line] == ["malformed"]
 
 
-async def test_bad_head_waits_for_the_answers_before_it() -> None:
+async def test_bad_head_is_answered_after_earlier_requests() -> None:
     gate = Gate()
     async with serving(gate) as served:
         client = await served.connect()
@@ -384,11 +384,11 @@ async def test_bad_head_waits_for_the_answers_before_it() -> None:
             await asyncio.sleep(0.01)
         gate.open.set()
         assert (await client.answer()).status == 200
-        assert await over(client) == b""
+        assert await read_until_closed(client) == b""
 
 
-async def test_unsupported_upgrade_is_answered_as_a_request() -> None:
-    """As Java's HTTP client asks, which offers HTTP/2 with its first request."""
+async def test_unsupported_upgrade_is_ignored() -> None:
+    """The HTTP client of Java offers HTTP/2 in this way with its first request."""
     async with serving(echo) as served:
         client = await served.connect()
         client.send(
@@ -399,11 +399,11 @@ async def test_unsupported_upgrade_is_answered_as_a_request() -> None:
 
 
 @pytest.mark.slow
-async def test_silent_connections_beyond_the_limit_do_not_keep_a_client_out() -> None:
+async def test_silent_connections_above_the_limit_do_not_block_clients() -> None:
     async with serving(echo, limit=50) as served:
         silent = [await served.connect() for _ in range(200)]
         await asyncio.sleep(1.1)
         client = await served.connect()
-        assert (await client.ask()).status == 200
+        assert (await client.request()).status == 200
         for one in silent:
             one.writer.close()

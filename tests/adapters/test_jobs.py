@@ -1,4 +1,4 @@
-"""Sending messages: never waited for, bounded, and lost ones are counted."""
+"""Messages are sent without waiting, in bounded number, and lost messages are counted."""
 
 import asyncio
 import os
@@ -44,8 +44,8 @@ def runs(job: Job, outcome: str) -> float:
 
 
 @contextmanager
-def hanging(servers: LocalServers) -> Iterator[None]:
-    """Redis takes connections and answers nothing meanwhile."""
+def suspended(servers: LocalServers) -> Iterator[None]:
+    """Suspend Redis in the block: it accepts connections and does not respond."""
     pid = servers.redis.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -77,13 +77,13 @@ async def test_messages_are_sent_to_their_queues(settings: Settings, sql: Sql) -
 
 
 @pytest.mark.slow
-async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bounded(
+async def test_sending_does_not_wait_for_hanging_redis_and_is_bounded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
     publisher = JobPublisher(settings.redis_url)
     redis = Redis.from_url(settings.redis_url)
     before = lost(EXPIRE_DUE_MEMBERSHIPS)
-    with hanging(servers):
+    with suspended(servers):
         started = time.monotonic()
         publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * (MAX_UNSENT + 500))
         assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS / 2
@@ -101,12 +101,12 @@ async def test_who_sends_never_waits_for_a_redis_that_hangs_and_what_waits_is_bo
 
 
 @pytest.mark.slow
-async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
+async def test_exit_waits_a_limited_time_for_hanging_redis(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
     publisher = JobPublisher(settings.redis_url)
     before = lost(EXPIRE_DUE_MEMBERSHIPS)
-    with hanging(servers):
+    with suspended(servers):
         publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * 100)
         started = time.monotonic()
         await asyncio.to_thread(publisher.close)
@@ -115,7 +115,7 @@ async def test_a_process_that_ends_waits_for_a_redis_that_hangs_only_so_long(
 
 
 @pytest.mark.slow
-async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arrive(
+async def test_messages_lost_without_redis_are_counted(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
     publisher = JobPublisher(settings.redis_url)
@@ -137,12 +137,12 @@ async def test_messages_to_a_redis_that_is_away_are_counted_and_later_ones_arriv
     assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 3
 
 
-async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -> None:
-    seen: list[tuple[object, ...]] = []
+async def test_actor_runs_with_its_context_and_is_retried() -> None:
+    calls: list[tuple[object, ...]] = []
 
     async def work(context: object, *args: int) -> None:
-        seen.append((context, *args))
-        if args == (2,) or len(seen) == 1:
+        calls.append((context, *args))
+        if args == (2,) or len(calls) == 1:
             raise KeyError("not now")
 
     job = Job(
@@ -161,9 +161,9 @@ async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -
     worker.start()
     try:
         await asyncio.to_thread(drain, 1)
-        assert seen == [("the context", 1)] * 2
+        assert calls == [("the context", 1)] * 2
         await asyncio.to_thread(drain, 2)
-        assert seen[2:] == [("the context", 2)] * 3
+        assert calls[2:] == [("the context", 2)] * 3
     finally:
         await asyncio.to_thread(worker.stop)
     assert (runs(job, "done") - before[0], runs(job, "failed") - before[1]) == (1, 4)
@@ -171,6 +171,6 @@ async def test_an_actor_runs_with_the_context_and_is_tried_again_a_few_times() -
 
 
 @pytest.mark.parametrize("job", [EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES])
-def test_every_job_has_its_limits(job: Job) -> None:
+def test_every_job_has_limits(job: Job) -> None:
     assert 1 <= job.max_retries <= 10
     assert 1 <= job.time_limit_seconds <= 600

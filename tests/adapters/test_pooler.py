@@ -1,4 +1,4 @@
-"""The service behind PgBouncer in transaction mode, and what doctor says of it."""
+"""The service works behind PgBouncer in transaction mode, and doctor checks its settings."""
 
 import asyncio
 import uuid
@@ -20,15 +20,15 @@ from tests.conftest import make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
 from tests.pooler import SERVER_CONNECTIONS, pgbouncer
 
-# Each test starts a PgBouncer and makes a database, which takes about a second.
+# Each test starts a PgBouncer and creates a database, which takes about a second.
 pytestmark = pytest.mark.slow
 
 CLIENTS = 5 * SERVER_CONNECTIONS
 
 
 @pytest.fixture
-async def own(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
-    """The settings of a service on a migrated database of the test's own."""
+async def own_settings(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
+    """Yield the settings of a service on a migrated database of its own."""
     name = f"pooled_{uuid.uuid4().hex}"
     await make_database(servers, name, template=template)
     yield servers.settings(name)
@@ -37,7 +37,7 @@ async def own(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
     await connection.close()
 
 
-def behind(settings: Settings, url: str, pooler: str = "transaction") -> Settings:
+def behind_pooler(settings: Settings, url: str, pooler: str = "transaction") -> Settings:
     return settings.model_copy(
         update={
             "database_url": url,
@@ -51,7 +51,7 @@ def opened(settings: Settings) -> Database:
     return Database(settings, name="tests", publish=lambda _: None)
 
 
-async def examined(settings: Settings) -> dict[str, Finding]:
+async def doctor_findings(settings: Settings) -> dict[str, Finding]:
     return {finding.check: finding async for finding in examine(settings)}
 
 
@@ -59,38 +59,42 @@ async def ping(session: ReadSession | WriteSession) -> int:
     return int((await session.execute(text("SELECT 42"))).scalar_one())
 
 
-async def test_doctor_and_service_fail_alike_without_the_setting(own: Settings) -> None:
-    async with pgbouncer(own.database_url) as url:
-        settings = behind(own, url, "none")
-        found = (await examined(settings))["database"]
+async def test_doctor_and_service_fail_without_the_setting(own_settings: Settings) -> None:
+    async with pgbouncer(own_settings.database_url) as url:
+        settings = behind_pooler(own_settings, url, "none")
+        finding = (await doctor_findings(settings))["database"]
         database = opened(settings)
         with pytest.raises(Unavailable):
             await database.read_one(ping)
         assert not await database.ping()
         await database.dispose()
-    assert found.verdict is Verdict.FAILED
-    assert "a pooler refused the startup parameter" in found.observation
-    assert found.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert finding.verdict is Verdict.FAILED
+    assert "a pooler rejected the startup parameter" in finding.observation
+    assert finding.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
-async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(own: Settings) -> None:
+async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(
+    own_settings: Settings,
+) -> None:
     ignored = (
         "client_min_messages,jit,lock_timeout,statement_timeout,idle_in_transaction_session_timeout"
     )
-    async with pgbouncer(own.database_url, ignore_startup_parameters=ignored) as url:
-        found = (await examined(behind(own, url, "none")))["pooler"]
-    assert found.verdict is Verdict.FAILED
-    assert found.observation == (
+    async with pgbouncer(own_settings.database_url, ignore_startup_parameters=ignored) as url:
+        finding = (await doctor_findings(behind_pooler(own_settings, url, "none")))["pooler"]
+    assert finding.verdict is Verdict.FAILED
+    assert finding.observation == (
         "a pooler drops startup parameters: statement_timeout is 0 ms instead of 10000 ms"
     )
-    assert found.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert finding.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
-async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: LocalServers) -> None:
-    name = own.database_url.rpartition("/")[2]
-    async with pgbouncer(own.database_url) as url:
-        settings = behind(own, url)
-        findings = await examined(settings)
+async def test_doctor_advises_a_time_limit_for_reads(
+    own_settings: Settings, servers: LocalServers
+) -> None:
+    name = own_settings.database_url.rpartition("/")[2]
+    async with pgbouncer(own_settings.database_url) as url:
+        settings = behind_pooler(own_settings, url)
+        findings = await doctor_findings(settings)
         assert findings["database"].verdict is Verdict.OK
         assert findings["a change"].verdict is Verdict.OK
         assert findings["pooler"].verdict is Verdict.WARNING
@@ -98,23 +102,25 @@ async def test_doctor_advises_a_time_limit_for_reads(own: Settings, servers: Loc
         assert findings["pooler"].remedy == f"run {advised}"
 
         superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
-        # For this database alone, because other tests run beside this one.
+        # The option is set for this database only, because other tests run at the same time.
         await superuser.execute(advised.replace(" SET", f' IN DATABASE "{name}" SET'))
         await superuser.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await superuser.close()
-        assert (await examined(settings))["pooler"].verdict is Verdict.OK
+        assert (await doctor_findings(settings))["pooler"].verdict is Verdict.OK
 
 
-async def test_service_works_with_many_clients_on_few_server_connections(own: Settings) -> None:
+async def test_service_works_with_many_clients_on_few_server_connections(
+    own_settings: Settings,
+) -> None:
     def joins() -> float:
         return float(metrics.JOINS.labels("MANUAL")._value.get())
 
     async with (
-        pgbouncer(own.database_url) as url,
-        serving(behind(own, url)) as api,
+        pgbouncer(own_settings.database_url) as url,
+        serving(behind_pooler(own_settings, url)) as api,
     ):
         await make_segments(api, "a", "b")
         before = joins()
@@ -135,9 +141,11 @@ async def test_service_works_with_many_clients_on_few_server_connections(own: Se
         assert (await api.http.get("/readyz")).json()["database"] == "ok"
 
 
-async def test_transactions_have_the_services_time_limits(own: Settings) -> None:
-    async with pgbouncer(own.database_url) as url:
-        database = opened(behind(own, url).model_copy(update={"statement_timeout_seconds": 0.1}))
+async def test_transactions_have_the_services_time_limits(own_settings: Settings) -> None:
+    async with pgbouncer(own_settings.database_url) as url:
+        database = opened(
+            behind_pooler(own_settings, url).model_copy(update={"statement_timeout_seconds": 0.1})
+        )
 
         async def sleep(session: WriteSession) -> None:
             await session.execute(text("SELECT pg_sleep(60)"))
@@ -148,7 +156,7 @@ async def test_transactions_have_the_services_time_limits(own: Settings) -> None
         with pytest.raises(TimedOut):
             await database.transaction(sleep)
         assert await database.transaction(limit) == "100ms"
-        assert await database.read_one(limit) == "0"  # nothing is left on the server connection
+        assert await database.read_one(limit) == "0"  # no setting remains on the server connection
         async with database.long_read(seconds=30) as session:
             assert await limit(session) == "30s"
             csv = Csv(session, ReportScope(2024, 3, None))
@@ -158,10 +166,14 @@ async def test_transactions_have_the_services_time_limits(own: Settings) -> None
         await database.dispose()
 
 
-async def test_slow_read_is_cancelled_by_the_client(own: Settings, servers: LocalServers) -> None:
-    name = own.database_url.rpartition("/")[2]
-    async with pgbouncer(own.database_url) as url:
-        database = opened(behind(own, url).model_copy(update={"statement_timeout_seconds": 0.1}))
+async def test_slow_read_is_cancelled_by_the_client(
+    own_settings: Settings, servers: LocalServers
+) -> None:
+    name = own_settings.database_url.rpartition("/")[2]
+    async with pgbouncer(own_settings.database_url) as url:
+        database = opened(
+            behind_pooler(own_settings, url).model_copy(update={"statement_timeout_seconds": 0.1})
+        )
 
         async def sleep(session: ReadSession) -> None:
             await session.execute(text("SELECT pg_sleep(60)"))

@@ -1,4 +1,4 @@
-"""The scheduler: one of several acts, another takes over, and no watch can stop the others."""
+"""One scheduler of several holds the lease, and a failing check does not stop the others."""
 
 import asyncio
 import time
@@ -28,8 +28,8 @@ from tests.conftest import Sql, until
 MESSAGE = Message(EXPIRE_DUE_MEMBERSHIPS)
 
 
-class Looking:
-    """A watch that notes each look, finds `messages`, and fails the first `failures` times."""
+class CountingCheck:
+    """A periodic check that counts its runs and fails the first `failures` times."""
 
     def __init__(
         self,
@@ -38,153 +38,151 @@ class Looking:
         every_seconds: float = 0,
         seconds_to_next: float | None = None,
     ) -> None:
-        self.looks = 0
+        self.runs = 0
         self.messages = messages
         self._failures = failures
         self._seconds_to_next = seconds_to_next
-        self.watch = PeriodicCheck(
-            self._look,
+        self.check = PeriodicCheck(
+            self._run,
             every_seconds=every_seconds,
-            seconds_to_next=self._next if every_seconds else None,
+            seconds_to_next=self._seconds_until_next if every_seconds else None,
         )
 
-    async def _next(self, database: Database) -> float | None:
+    async def _seconds_until_next(self, database: Database) -> float | None:
         return self._seconds_to_next
 
-    async def _look(self, database: Database) -> Sequence[Message]:
-        self.looks += 1
-        if self.looks <= self._failures:
-            raise KeyError("a fault of this watch")
+    async def _run(self, database: Database) -> Sequence[Message]:
+        self.runs += 1
+        if self.runs <= self._failures:
+            raise KeyError("a fault of this check")
         return self.messages
 
 
-def scheduler(database: Database, sent: list[Message], *watches: Looking) -> Scheduler:
-    return Scheduler(database, [looking.watch for looking in watches], sent.extend)
+def scheduler(database: Database, sent: list[Message], *checks: CountingCheck) -> Scheduler:
+    return Scheduler(database, [counting.check for counting in checks], sent.extend)
 
 
-async def test_of_two_schedulers_only_the_one_with_the_lease_looks(
+async def test_only_the_scheduler_with_the_lease_runs_checks(
     database: Database, sent: list[Message]
 ) -> None:
-    first, second = Looking(), Looking()
+    first, second = CountingCheck(), CountingCheck()
     holder, standby = scheduler(database, sent, first), scheduler(database, sent, second)
     for _ in range(3):
         await holder.tick()
         await standby.tick()
-    assert (first.looks, second.looks) == (3, 0)
+    assert (first.runs, second.runs) == (3, 0)
 
 
-def leads() -> float | None:
+def is_leader() -> float | None:
     return REGISTRY.get_sample_value("segmentql_scheduler_leader")
 
 
-async def test_the_metrics_tell_who_acts(sql: Sql, database: Database, sent: list[Message]) -> None:
+async def test_metric_shows_the_lease_holder(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
     holder, standby = scheduler(database, sent), scheduler(database, sent)
     await holder.tick()
-    assert leads() == 1
-    await standby.tick()  # as another process, whose gauge this would be
-    assert leads() == 0
+    assert is_leader() == 1
+    await standby.tick()  # it stands for another process, which would own this gauge
+    assert is_leader() == 0
     await holder.tick()
-    assert leads() == 1
+    assert is_leader() == 1
     await sql.execute("REVOKE UPDATE ON leases FROM segmentql_service")
     try:
         with pytest.raises(ProgrammingError):
             await holder.tick()
     finally:
         await sql.execute("GRANT UPDATE ON leases TO segmentql_service")
-    assert leads() == 0
+    assert is_leader() == 0
 
 
-async def test_a_watch_that_fails_is_counted_by_its_name(
-    database: Database, sent: list[Message]
-) -> None:
-    name = "tests.adapters.test_scheduler._look"
+async def test_failed_check_is_counted_by_name(database: Database, sent: list[Message]) -> None:
+    name = "tests.adapters.test_scheduler._run"
 
     def failures() -> float:
         sample = "segmentql_periodic_check_failures_total"
         return REGISTRY.get_sample_value(sample, {"check": name}) or 0
 
     before = failures()
-    await scheduler(database, sent, Looking(failures=1)).tick()
+    await scheduler(database, sent, CountingCheck(failures=1)).tick()
     assert failures() == before + 1
 
 
-async def test_many_that_ask_at_once_elect_one(database: Database, sent: list[Message]) -> None:
-    watches = [Looking() for _ in range(8)]
-    await asyncio.gather(*(scheduler(database, sent, watch).tick() for watch in watches))
-    assert sorted(watch.looks for watch in watches) == [0] * 7 + [1]
+async def test_concurrent_schedulers_elect_one_leader(
+    database: Database, sent: list[Message]
+) -> None:
+    checks = [CountingCheck() for _ in range(8)]
+    await asyncio.gather(*(scheduler(database, sent, check).tick() for check in checks))
+    assert sorted(check.runs for check in checks) == [0] * 7 + [1]
 
 
-async def test_a_lease_that_ran_out_is_another_ones_and_stays_so(
+async def test_expired_lease_is_taken_over_and_kept(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
-    first, second = Looking(), Looking()
+    first, second = CountingCheck(), CountingCheck()
     dead, standby = scheduler(database, sent, first), scheduler(database, sent, second)
     await dead.tick()
     await sql.execute("UPDATE leases SET expires_at = clock_timestamp() - interval '1 us'")
     await standby.tick()
     await dead.tick()
-    assert (first.looks, second.looks) == (1, 1)
+    assert (first.runs, second.runs) == (1, 1)
 
 
-async def test_each_tick_renews_the_lease(
-    sql: Sql, database: Database, sent: list[Message]
-) -> None:
+async def test_tick_renews_the_lease(sql: Sql, database: Database, sent: list[Message]) -> None:
     holder = scheduler(database, sent)
     await holder.tick()
     await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1 s'")
     await holder.tick()
-    left = await sql.fetchval(
+    lease_end = await sql.fetchval(
         "SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM leases"
     )
-    assert LEASE_SECONDS - 1 < left <= LEASE_SECONDS
+    assert LEASE_SECONDS - 1 < lease_end <= LEASE_SECONDS
 
 
-async def test_a_scheduler_that_stops_leaves_the_lease_to_the_next_at_once(
+async def test_stopped_scheduler_releases_the_lease(
     database: Database, sent: list[Message]
 ) -> None:
-    first, second = Looking(), Looking()
+    first, second = CountingCheck(), CountingCheck()
     running = asyncio.create_task(scheduler(database, sent, first).run())
 
-    async def looked() -> bool:
-        return first.looks > 0
+    async def has_run() -> bool:
+        return first.runs > 0
 
-    await until(looked)
+    await until(has_run)
     running.cancel()
     await asyncio.wait([running])
     await scheduler(database, sent, second).tick()
-    assert second.looks == 1
+    assert second.runs == 1
 
 
-async def test_a_watch_that_always_fails_keeps_no_other_from_looking(
+async def test_failing_check_does_not_stop_other_checks(
     database: Database, sent: list[Message]
 ) -> None:
-    failing, healthy = Looking(failures=1000), Looking(MESSAGE)
+    failing, healthy = CountingCheck(failures=1000), CountingCheck(MESSAGE)
     ticking = scheduler(database, sent, failing, healthy)
     await ticking.tick()
     await ticking.tick()
-    assert (failing.looks, healthy.looks) == (2, 2)
+    assert (failing.runs, healthy.runs) == (2, 2)
     assert sent == [MESSAGE]
 
 
-async def test_a_watch_that_failed_looks_again_at_the_next_tick_however_seldom_it_looks(
+async def test_failed_check_runs_again_at_the_next_tick(
     database: Database, sent: list[Message]
 ) -> None:
-    seldom = Looking(MESSAGE, failures=1, every_seconds=3600)
-    ticking = scheduler(database, sent, seldom)
+    rare = CountingCheck(MESSAGE, failures=1, every_seconds=3600)
+    ticking = scheduler(database, sent, rare)
     for _ in range(3):
         await ticking.tick()
-    assert seldom.looks == 2
+    assert rare.runs == 2
     assert sent == [MESSAGE]
 
 
-async def test_while_nothing_is_due_the_scheduler_looks_seldom(
-    database: Database, sent: list[Message]
-) -> None:
-    idle = Looking(every_seconds=3600)
+async def test_idle_scheduler_runs_checks_rarely(database: Database, sent: list[Message]) -> None:
+    idle = CountingCheck(every_seconds=3600)
     ticking = scheduler(database, sent, idle)
     for _ in range(3):
         assert await ticking.tick() <= IDLE_SECONDS
-    assert idle.looks == 1
+    assert idle.runs == 1
     assert IDLE_SECONDS < LEASE_SECONDS
 
 
@@ -198,30 +196,30 @@ async def test_while_nothing_is_due_the_scheduler_looks_seldom(
         (1e9, IDLE_SECONDS),
     ],
 )
-async def test_a_watch_looks_again_when_the_next_known_work_is_due(
+async def test_check_runs_when_the_next_known_work_is_due(
     database: Database,
     sent: list[Message],
     seconds_to_next: float | None,
     interval_seconds: float,
 ) -> None:
-    waiting = Looking(every_seconds=IDLE_SECONDS, seconds_to_next=seconds_to_next)
-    ticking = scheduler(database, sent, Looking(every_seconds=3600), waiting)
-    assert await ticking._run_check(waiting.watch, 0) == interval_seconds
+    counting_wait = CountingCheck(every_seconds=IDLE_SECONDS, seconds_to_next=seconds_to_next)
+    ticking = scheduler(database, sent, CountingCheck(every_seconds=3600), counting_wait)
+    assert await ticking._run_check(counting_wait.check, 0) == interval_seconds
     assert await ticking.tick() <= interval_seconds
 
 
-async def test_while_there_is_work_and_after_a_failure_the_scheduler_looks_often(
+async def test_check_runs_often_with_work_or_after_a_failure(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
-    working = scheduler(database, sent, Looking(MESSAGE, every_seconds=3600))
+    working = scheduler(database, sent, CountingCheck(MESSAGE, every_seconds=3600))
     assert await working.tick() <= TICK_SECONDS
     assert sent == [MESSAGE]
     await sql.execute("DELETE FROM leases")
-    failing = scheduler(database, sent, Looking(failures=1, every_seconds=3600))
+    failing = scheduler(database, sent, CountingCheck(failures=1, every_seconds=3600))
     assert await failing.tick() <= TICK_SECONDS
 
 
-async def test_a_standby_waits_until_the_lease_may_have_run_out(
+async def test_standby_waits_until_the_lease_may_have_expired(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await scheduler(database, sent).tick()
@@ -232,40 +230,40 @@ async def test_a_standby_waits_until_the_lease_may_have_run_out(
     assert await standby.tick() == IDLE_SECONDS
 
 
-async def test_the_scheduler_goes_on_after_faults_of_the_database(
+async def test_scheduler_continues_after_database_errors(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
-    looking = Looking()
+    counting = CountingCheck()
 
-    async def looked() -> bool:
-        return looking.looks > 0
+    async def has_run() -> bool:
+        return counting.runs > 0
 
     async def failed() -> bool:
         return {"event": "scheduler_failed", "log_level": "error", "exc_info": True} in logged
 
     await sql.execute("REVOKE UPDATE ON leases FROM segmentql_service")
-    running = asyncio.create_task(scheduler(database, sent, looking).run())
+    running = asyncio.create_task(scheduler(database, sent, counting).run())
     try:
         with structlog.testing.capture_logs() as logged:
             await until(failed)
     finally:
         await sql.execute("GRANT UPDATE ON leases TO segmentql_service")
-    assert looking.looks == 0
-    await until(looked)
+    assert counting.runs == 0
+    await until(has_run)
     running.cancel()
     await asyncio.wait([running])
 
 
 @pytest.mark.slow
-async def test_the_same_message_is_sent_again_only_after_a_while(
+async def test_same_message_is_sent_again_only_after_an_interval(
     database: Database, sent: list[Message]
 ) -> None:
     other = Message(RECORD_SEGMENT_LEAVES, (1,))
-    looking = Looking(MESSAGE)
-    ticking = scheduler(database, sent, looking)
+    counting = CountingCheck(MESSAGE)
+    ticking = scheduler(database, sent, counting)
     started = time.monotonic()
     await ticking.tick()
-    looking.messages = (MESSAGE, other)
+    counting.messages = (MESSAGE, other)
     await ticking.tick()
     assert sent == [MESSAGE, other]
 

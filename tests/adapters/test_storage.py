@@ -1,4 +1,4 @@
-"""The object store: files whole or not at all, and links that expire; all on a real store."""
+"""The object store has whole files or none, and its links expire; tests use a real store."""
 
 import asyncio
 import re
@@ -10,8 +10,9 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
+from segmentql.adapters.multipart_upload import PART_BYTES
 from segmentql.adapters.s3 import S3
-from segmentql.adapters.storage import PART_BYTES, Storage
+from segmentql.adapters.storage import Storage
 from segmentql.settings import Settings
 from tests.conftest import until
 from tests.files import DAY, NAME, chunks, http_get, object_keys, sample_bytes, upload_file
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "size_bytes",
     [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 20 * 1024 * 1024, 3 * PART_BYTES],
 )
-async def test_a_file_comes_out_as_it_went_in(storage: Storage, key: str, size_bytes: int) -> None:
+async def test_file_is_downloaded_unchanged(storage: Storage, key: str, size_bytes: int) -> None:
     data = sample_bytes(size_bytes)
     assert await storage.upload(key, chunks(data), content_type="text/csv") == size_bytes
     link = await storage.download_url(key, seconds=DAY, file_name=NAME)
@@ -36,7 +37,7 @@ async def test_a_file_comes_out_as_it_went_in(storage: Storage, key: str, size_b
 
 
 @pytest.mark.parametrize("piece_bytes", [PART_BYTES - 1, 2 * PART_BYTES + 1, 100 * PART_BYTES])
-async def test_pieces_may_be_larger_than_parts(
+async def test_chunks_may_be_larger_than_parts(
     storage: Storage, key: str, piece_bytes: int
 ) -> None:
     data = sample_bytes(20 * 1024 * 1024)
@@ -45,7 +46,7 @@ async def test_pieces_may_be_larger_than_parts(
     assert (await http_get(link)).content == data
 
 
-async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) -> None:
+async def test_file_replaces_the_one_of_the_same_key(storage: Storage, key: str) -> None:
     link = await upload_file(storage, key, b"first\n")
     await upload_file(storage, key, sample_bytes(PART_BYTES + 1))
     assert (await http_get(link)).content == sample_bytes(PART_BYTES + 1)
@@ -53,20 +54,22 @@ async def test_a_file_replaces_the_one_of_its_key(storage: Storage, key: str) ->
     assert (await http_get(link)).content == b"third\n"
 
 
-async def test_a_file_is_of_its_type_and_its_parts_are_bytes(
+async def test_file_has_its_content_type_and_parts_are_binary(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    """A store that is not told what a part is compresses it, at the price of a report's tenth."""
+    """A store without the content type of a part compresses it, at a tenth of the cost of a
+    report.
+    """
     sent: list[str | bytes] = []
 
-    def note(request: AWSPreparedRequest, **_event: object) -> None:
+    def record(request: AWSPreparedRequest, **_event: object) -> None:
         sent.append(request.headers["Content-Type"])
 
     ours, bucket = S3(settings.store), settings.s3_bucket
     client = await ours.client()
-    client.meta.events.register("before-send.s3.UploadPart", note)
-    begun = await client.create_multipart_upload(Bucket=bucket, Key=key)
-    upload = begun["UploadId"]
+    client.meta.events.register("before-send.s3.UploadPart", record)
+    upload_begun = await client.create_multipart_upload(Bucket=bucket, Key=key)
+    upload = upload_begun["UploadId"]
     await client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"a,b\n")
     await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
     await ours.close()
@@ -77,24 +80,24 @@ async def test_a_file_is_of_its_type_and_its_parts_are_bytes(
 
 
 @pytest.mark.parametrize("piece_bytes", [1024 * 1024, 2 * PART_BYTES + 1])
-async def test_less_than_a_part_is_kept_back_and_nothing_is_visible_before_the_end(
+async def test_file_is_invisible_until_it_is_complete(
     storage: Storage, s3: "S3Client", settings: Settings, key: str, piece_bytes: int
 ) -> None:
-    """Asked of the store itself, each time before it is given more."""
+    """The store itself is queried, each time before it gets more data."""
     behind: list[int] = []
 
     async def source() -> AsyncIterator[bytes]:
-        given = 0
+        bytes_sent = 0
         async for piece in chunks(sample_bytes(40 * 1024 * 1024), piece_bytes):
             yield piece
-            given += len(piece)
-            behind.append(given - await stored_bytes())
+            bytes_sent += len(piece)
+            behind.append(bytes_sent - await stored_bytes())
             assert key not in await object_keys(s3, settings)
 
     async def stored_bytes() -> int:
-        found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
+        uploads_listed = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
         total = 0
-        for upload in found.get("Uploads", []):
+        for upload in uploads_listed.get("Uploads", []):
             parts = await s3.list_parts(
                 Bucket=settings.s3_bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
@@ -106,7 +109,7 @@ async def test_less_than_a_part_is_kept_back_and_nothing_is_visible_before_the_e
     assert key in await object_keys(s3, settings)
 
 
-async def test_many_files_at_once(storage: Storage, key: str) -> None:
+async def test_concurrent_uploads_succeed(storage: Storage, key: str) -> None:
     async def one(number: int) -> None:
         data = sample_bytes(PART_BYTES + number if number % 10 == 0 else number)
         response = await http_get(await upload_file(storage, f"{key}/{number}", data))
@@ -115,7 +118,7 @@ async def test_many_files_at_once(storage: Storage, key: str) -> None:
     await asyncio.gather(*(one(number) for number in range(30)))
 
 
-async def test_a_key_without_a_signature_is_refused(storage: Storage, key: str) -> None:
+async def test_unsigned_download_is_rejected(storage: Storage, key: str) -> None:
     link = await upload_file(storage, key)
     assert (await http_get(link)).status_code == 200
     assert (await http_get(link.partition("?")[0])).status_code == 403
@@ -125,10 +128,10 @@ VALUES = re.compile(
     r"tests/\d+.csv|segments-7-2023-09|charset|(?<=Credential=)[^%]+|(?<=Date=)\d+|(?<=T)\d+(?=Z)"
     r"|(?<=Expires=)\d+|(?<=Signature=)\w+"
 )
-"""All of a link but S3's own words, without which it is no link."""
+"""Every part of a link except S3's parameter names, without which it is not a link."""
 
 
-async def test_a_link_with_one_character_changed_is_refused(storage: Storage, key: str) -> None:
+async def test_link_with_one_changed_character_is_rejected(storage: Storage, key: str) -> None:
     link = await upload_file(storage, key)
     places = [
         place
@@ -144,23 +147,23 @@ async def test_a_link_with_one_character_changed_is_refused(storage: Storage, ke
 
 
 def _another(character: str) -> str:
-    """A letter for a letter, a digit for a digit."""
+    """Return another letter for a letter, and another digit for a digit."""
     return {"a": "b", "0": "1"}.get(character) or ("0" if character.isdigit() else "a")
 
 
 @pytest.mark.slow
-async def test_a_link_ends_when_it_is_said_to(storage: Storage, key: str) -> None:
+async def test_link_expires(storage: Storage, key: str) -> None:
     await upload_file(storage, key)
     link = await storage.download_url(key, seconds=5, file_name=NAME)
     assert (await http_get(link)).status_code == 200
 
-    async def ended() -> bool:
+    async def has_expired() -> bool:
         return (await http_get(link)).status_code == 403
 
-    await until(ended)
+    await until(has_expired)
 
 
-async def test_a_link_is_signed_for_the_public_endpoint_and_for_no_other(
+async def test_link_is_signed_for_the_public_endpoint_only(
     settings: Settings, storage: Storage, key: str
 ) -> None:
     await upload_file(storage, key)
@@ -174,7 +177,7 @@ async def test_a_link_is_signed_for_the_public_endpoint_and_for_no_other(
     assert (await http_get(link.replace(public, ours))).status_code == 403
 
 
-async def test_a_link_is_made_without_asking_anybody(settings: Settings, key: str) -> None:
+async def test_link_is_created_without_a_request(settings: Settings, key: str) -> None:
     nowhere = settings.model_copy(update={"s3_endpoint_url": "https://127.0.0.1:1"})
     storage = Storage(nowhere)
     link = urlsplit(await storage.download_url(key, seconds=60, file_name=NAME))
@@ -185,7 +188,7 @@ async def test_a_link_is_made_without_asking_anybody(settings: Settings, key: st
     assert settings.store.secret_key not in link.query
 
 
-async def test_deleted_files_are_gone_and_what_is_not_there_is_no_error(
+async def test_delete_removes_files_and_ignores_missing_ones(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
     names = [f"{key}/{number}" for number in range(20)]

@@ -1,4 +1,4 @@
-"""What is left and what is said where the store fails, or whoever feeds it."""
+"""Failures of the store or of an upload's source raise clear errors and leave no data."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from segmentql.adapters.multipart_upload import PART_BYTES, UPLOADS_PER_PAGE
 from segmentql.adapters.s3 import StoreTimeouts
-from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
+from segmentql.adapters.storage import Storage
 from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
@@ -34,7 +35,7 @@ WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
     "secret key": (
         {"s3_secret_key": "wrong"},
         StoreRejected,
-        "the object store does not take the secret key",
+        "the object store rejects the secret key",
     ),
     "bucket": (
         {"s3_bucket": "nowhere"},
@@ -54,34 +55,34 @@ WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-async def test_what_the_settings_get_wrong_is_said_so_that_a_person_understands(
-    settings: Settings, s3: "S3Client", key: str, wrong: str
+@pytest.mark.parametrize("mistake", WRONG)
+async def test_wrong_settings_raise_a_readable_error(
+    settings: Settings, s3: "S3Client", key: str, mistake: str
 ) -> None:
-    changes, error, reason = WRONG[wrong]
-    astray = Storage(settings.model_copy(update=changes), QUICK)
+    changes, error, reason = WRONG[mistake]
+    misconfigured = Storage(settings.model_copy(update=changes), QUICK)
     for call in (
-        astray.upload(key, chunks(SMALL), content_type="text/csv"),
-        astray.upload(key, chunks(LARGE), content_type="text/csv"),
-        astray.delete([key]),
-        astray.abort_stale_uploads(older_than_seconds=0),
-        astray.check(),
+        misconfigured.upload(key, chunks(SMALL), content_type="text/csv"),
+        misconfigured.upload(key, chunks(LARGE), content_type="text/csv"),
+        misconfigured.delete([key]),
+        misconfigured.abort_stale_uploads(older_than_seconds=0),
+        misconfigured.check(),
     ):
         with pytest.raises(StoreFailed) as raised:
             await call
         assert (type(raised.value), raised.value.reason) == (error, reason)
-    await astray.close()
+    await misconfigured.close()
 
 
 @pytest.mark.parametrize(
     ("status", "error", "reason"),
     [
-        ("200 OK", StoreUnavailable, "the object store has a fault of its own (HTTP 500)"),
-        ("502 Bad", StoreUnavailable, "the object store has a fault of its own (HTTP 502)"),
-        ("404 No", StoreRejected, "what answers is no object store, by its words (HTTP 404)"),
+        ("200 OK", StoreUnavailable, "the object store failed internally (HTTP 500)"),
+        ("502 Bad", StoreUnavailable, "the object store failed internally (HTTP 502)"),
+        ("404 No", StoreRejected, "the response is not from an object store (HTTP 404)"),
     ],
 )
-async def test_what_answers_there_may_be_no_store(
+async def test_server_that_is_no_store_is_reported(
     settings: Settings, status: str, error: type[StoreFailed], reason: str
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,14 +93,14 @@ async def test_what_answers_there_may_be_no_store(
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        astray = Storage(settings.model_copy(update={"s3_endpoint_url": url}), QUICK)
+        misconfigured = Storage(settings.model_copy(update={"s3_endpoint_url": url}), QUICK)
         with pytest.raises(StoreFailed) as raised:
-            await astray.check()
-        await astray.close()
+            await misconfigured.check()
+        await misconfigured.close()
     assert (type(raised.value), raised.value.reason) == (error, reason)
 
 
-async def test_a_store_that_was_killed_is_found_again_with_its_files(
+async def test_store_keeps_its_files_after_being_killed(
     servers: LocalServers, settings: Settings, storage: Storage, key: str
 ) -> None:
     link = await upload_file(storage, key, LARGE)
@@ -114,22 +115,22 @@ async def test_a_store_that_was_killed_is_found_again_with_its_files(
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
-async def test_a_store_that_hangs_is_not_waited_for_forever(
+async def test_hanging_store_times_out(
     servers: LocalServers, settings: Settings, s3: "S3Client", key: str, data: bytes
 ) -> None:
-    impatient = Storage(settings, QUICK)
-    await impatient.check()
+    short_timeout = Storage(settings, QUICK)
+    await short_timeout.check()
     with suspended(servers.store):
-        with pytest.raises(StoreUnavailable, match="does not answer in time"):
-            await impatient.upload(key, chunks(data), content_type="text/csv")
-        assert not await impatient.ping(seconds=0.1)
-    await impatient.close()
+        with pytest.raises(StoreUnavailable, match="does not respond in time"):
+            await short_timeout.upload(key, chunks(data), content_type="text/csv")
+        assert not await short_timeout.ping(seconds=0.1)
+    await short_timeout.close()
 
 
-async def test_a_store_that_stops_reading_a_part_is_not_waited_for_forever(
+async def test_store_that_stops_reading_a_part_times_out(
     servers: LocalServers, settings: Settings, s3: "S3Client", key: str
 ) -> None:
-    impatient = Storage(settings, QUICK)
+    short_timeout = Storage(settings, QUICK)
 
     async def source() -> AsyncGenerator[bytes]:
         yield LARGE[:PART_BYTES]
@@ -137,20 +138,20 @@ async def test_a_store_that_stops_reading_a_part_is_not_waited_for_forever(
             yield LARGE[PART_BYTES:]
 
     unfinished = source()
-    with pytest.raises(StoreUnavailable, match="does not answer in time"):
-        await impatient.upload(key, unfinished, content_type="text/csv")
+    with pytest.raises(StoreUnavailable, match="does not respond in time"):
+        await short_timeout.upload(key, unfinished, content_type="text/csv")
     await unfinished.aclose()
-    await impatient.abort_stale_uploads(older_than_seconds=0)
+    await short_timeout.abort_stale_uploads(older_than_seconds=0)
     assert key not in await object_keys(s3, settings)
-    await impatient.close()
+    await short_timeout.close()
 
 
 class SourceFailedError(Exception):
-    """What a source of ours raises."""
+    """The error that a source raises."""
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, PART_BYTES, 2 * PART_BYTES])
-async def test_a_source_that_fails_leaves_nothing(
+async def test_failed_source_leaves_no_upload(
     storage: Storage, s3: "S3Client", settings: Settings, key: str, after_bytes: int
 ) -> None:
     async def source() -> AsyncIterator[bytes]:
@@ -163,13 +164,13 @@ async def test_a_source_that_fails_leaves_nothing(
     assert await pending_uploads(s3, settings) == []
 
 
-async def test_a_part_that_is_refused_half_way_leaves_nothing(
+async def test_rejected_part_leaves_no_upload(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
     async def source() -> AsyncIterator[bytes]:
         yield LARGE[:PART_BYTES]
-        found = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
-        for upload in found["Uploads"]:
+        uploads_listed = await s3.list_multipart_uploads(Bucket=settings.s3_bucket)
+        for upload in uploads_listed["Uploads"]:
             await s3.abort_multipart_upload(
                 Bucket=settings.s3_bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
@@ -181,18 +182,18 @@ async def test_a_part_that_is_refused_half_way_leaves_nothing(
     assert await pending_uploads(s3, settings) == []
 
 
-async def test_a_cancelled_upload_leaves_nothing(
+async def test_cancelled_upload_leaves_no_data(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    under_way = asyncio.Event()
+    started_event = asyncio.Event()
 
     async def source() -> AsyncIterator[bytes]:
         yield LARGE
-        under_way.set()
+        started_event.set()
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(storage.upload(key, source(), content_type="text/csv"))
-    await under_way.wait()
+    await started_event.wait()
     assert await pending_uploads(s3, settings) == [key]
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -201,10 +202,10 @@ async def test_a_cancelled_upload_leaves_nothing(
     assert await pending_uploads(s3, settings) == []
 
 
-async def test_an_upload_cancelled_at_whatever_moment_leaves_nothing_or_all(
+async def test_upload_cancelled_at_any_moment_leaves_all_or_nothing(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    """Also while it sends a part, and while it is finished."""
+    """The moments include the sending of a part and the completion."""
     for milliseconds in range(1, 200, 8):
         with suppress(TimeoutError):
             async with asyncio.timeout(milliseconds / 1000):
@@ -216,10 +217,10 @@ async def test_an_upload_cancelled_at_whatever_moment_leaves_nothing_or_all(
             await storage.delete([key])
 
 
-async def test_an_upload_cancelled_while_it_begins_leaves_nothing(
+async def test_upload_cancelled_at_its_start_leaves_no_data(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    """The store has made it by then, and its answer says how to take it back."""
+    """The store has created the upload by then, and its response has the id for the abort."""
 
     async def source() -> AsyncIterator[bytes]:
         yield LARGE[:PART_BYTES]
@@ -236,69 +237,71 @@ async def test_an_upload_cancelled_while_it_begins_leaves_nothing(
         assert await pending_uploads(s3, settings) == []
 
 
-async def test_a_second_cancellation_does_not_keep_it_from_being_taken_back(
+async def test_second_cancellation_does_not_stop_the_abort(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    under_way = asyncio.Event()
+    started_event = asyncio.Event()
 
     async def source() -> AsyncIterator[bytes]:
         yield LARGE
-        under_way.set()
+        started_event.set()
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(storage.upload(key, source(), content_type="text/csv"))
-    await under_way.wait()
+    await started_event.wait()
     for _ in range(3):
         upload.cancel()
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await upload
 
-    async def taken_back() -> bool:
+    async def was_aborted() -> bool:
         return await pending_uploads(s3, settings) == []
 
-    await until(taken_back)
+    await until(was_aborted)
 
 
-async def test_what_a_killed_process_left_is_taken_back_once_it_is_old(
+async def test_old_uploads_of_a_killed_process_are_aborted(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
     for number in range(3):
-        begun = await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
+        upload_begun = await s3.create_multipart_upload(
+            Bucket=settings.s3_bucket, Key=f"{key}/{number}"
+        )
         await s3.upload_part(
             Bucket=settings.s3_bucket,
             Key=f"{key}/{number}",
-            UploadId=begun["UploadId"],
+            UploadId=upload_begun["UploadId"],
             PartNumber=1,
             Body=LARGE[:PART_BYTES],
         )
     assert await storage.abort_stale_uploads(older_than_seconds=3600) == 0
     assert len(await pending_uploads(s3, settings)) == 3
 
-    taken_back = 0
+    was_aborted = 0
 
-    async def all_old() -> bool:
-        nonlocal taken_back
-        taken_back += await storage.abort_stale_uploads(older_than_seconds=1)
+    async def are_old() -> bool:
+        nonlocal was_aborted
+        was_aborted += await storage.abort_stale_uploads(older_than_seconds=1)
         return await pending_uploads(s3, settings) == []
 
-    await until(all_old)
-    assert taken_back == 3
+    await until(are_old)
+    assert was_aborted == 3
     assert await storage.abort_stale_uploads(older_than_seconds=0) == 0
 
 
-async def test_more_old_uploads_than_a_page_holds_are_taken_back(
+async def test_more_old_uploads_than_one_page_are_aborted(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    uploads = 2 * PAGE_UPLOADS + 1
+    uploads = 2 * UPLOADS_PER_PAGE + 1
     for number in range(uploads):
         await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
-    # Those of this very second too.
+    # Uploads of this second are included.
     assert await storage.abort_stale_uploads(older_than_seconds=-60) == uploads
     assert await pending_uploads(s3, settings) == []
 
 
-async def test_whether_it_answers_is_said_without_raising(settings: Settings) -> None:
+async def test_ping_returns_whether_the_store_responds(settings: Settings) -> None:
     async def none(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -316,5 +319,5 @@ async def test_whether_it_answers_is_said_without_raising(settings: Settings) ->
             port = server.sockets[0].getsockname()[1]
             for scheme in ("http", "https"):
                 url = f"{scheme}://127.0.0.1:{port}"
-                astray = Storage(settings.model_copy(update={"s3_endpoint_url": url}))
-                assert not await astray.ping()
+                misconfigured = Storage(settings.model_copy(update={"s3_endpoint_url": url}))
+                assert not await misconfigured.ping()

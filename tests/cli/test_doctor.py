@@ -59,7 +59,7 @@ async def test_missing_worker_is_a_warning_with_unrecorded_ends(
     )
     findings = await examined(settings)
     assert findings["worker"].verdict is Verdict.WARNING
-    assert findings["expiry"].observation == "1 are over a minute old and not recorded"
+    assert findings["expiry"].observation == "1 leaves are unrecorded for over a minute"
 
 
 async def test_database_without_tables_needs_migrations(servers: LocalServers) -> None:
@@ -95,7 +95,7 @@ async def test_redis_password_problem_is_reported_with_a_fix(settings: Settings,
         assert found.verdict is Verdict.FAILED
         assert found.observation.endswith(f": {saw}")
         assert found.remedy == (
-            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0 with the password of Redis"
         )
 
 
@@ -124,7 +124,7 @@ UNUSABLE = {
     "s3_bucket": ("not-made", "bucket not-made", "run `segmentql bucket`"),
     "s3_endpoint_url": ("http://127.0.0.1:1", "the object store cannot be reached", "check"),
     "s3_access_key": ("nobody", "the object store does not know the access key", "check"),
-    "s3_secret_key": ("wrong", "the object store does not take the secret key", "check"),
+    "s3_secret_key": ("wrong", "the object store rejects the secret key", "check"),
 }
 
 
@@ -161,4 +161,4 @@ async def test_wrong_clock_of_the_store_is_a_warning(settings: Settings) -> None
     clock = findings["object store's clock"]
     assert clock.verdict is Verdict.WARNING
     assert clock.observation.endswith(" s behind")
-    assert clock.remedy.startswith("links run out too early or too late")
+    assert clock.remedy.startswith("run NTP on both machines. Links expire")

@@ -1,4 +1,4 @@
-"""Runs the JavaScript clients of this folder, with Node from PATH or from its PyPI wheel."""
+"""Runs the JavaScript clients of this folder with Node from PATH or from its PyPI wheel."""
 
 import asyncio
 import hashlib
@@ -18,20 +18,22 @@ PATIENCE_SECONDS = 120
 
 
 async def run_node(*arguments: str, folder: Path = HERE) -> str:
-    """What a script of this folder prints; fails with what it said where it ends badly."""
+    """Return the output of a script of this folder; fail with its output if it exits with an
+    error.
+    """
     npm, environment = await asyncio.to_thread(_installed)
-    # Where npm is a script that Node runs, that Node comes first; else the one on PATH.
+    # If npm is a script that Node runs, that Node comes first; otherwise the one on PATH.
     node = npm[0] if len(npm) > 1 else shutil.which("node") or "node"
     return await _run([node, *arguments], environment, folder)
 
 
 async def run_json(script: str, *arguments: str) -> Any:
-    """What a script prints, as JSON."""
+    """Return the output of a script, parsed as JSON."""
     return json.loads(await run_node(script, *arguments))
 
 
 async def run_binary(name: str, *arguments: str, folder: Path = HERE) -> str:
-    """What the command of an installed package prints."""
+    """Return the output of a command of an installed package."""
     return await run_node(str(HERE / "node_modules" / ".bin" / name), *arguments, folder=folder)
 
 
@@ -49,20 +51,20 @@ async def _run(command: list[str], environment: dict[str, str], folder: Path) ->
     finally:
         if process.returncode is None:
             process.kill()
-    said = output.decode()
-    assert process.returncode == 0, f"{command}\n{said}\n{errors.decode()}"
-    return said
+    printed = output.decode()
+    assert process.returncode == 0, f"{command}\n{printed}\n{errors.decode()}"
+    return printed
 
 
 def _installed() -> tuple[list[str], dict[str, str]]:
-    """npm's command and its environment, once the packages of the lock file are there."""
+    """Install the packages of the lock file, and return npm's command and environment."""
     build = _explorer_build()
     try:
         npm, environment = build.find_npm()
-        wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-        if not STAMP.is_file() or STAMP.read_text() != wanted:
+        lock_hash = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
+        if not STAMP.is_file() or STAMP.read_text() != lock_hash:
             build.run("npm ci", [*npm, *build.NPM_CI.split(), "--prefix", str(HERE)], environment)
-            STAMP.write_text(wanted)
+            STAMP.write_text(lock_hash)
     except build.BuildError as error:
         pytest.fail(f"No client can be tried, because Node or its packages are missing: {error}")
     return npm, environment

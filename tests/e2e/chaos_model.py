@@ -1,7 +1,7 @@
-"""What a client of the chaos test knows about one user: what was acknowledged, and nothing else.
+"""The model of one user in the chaos test: what the service acknowledged.
 
-Every answer brings the user's memberships and newest history. Whatever is new in them must be
-what somebody asked for, whole, or an end that was due.
+Every response has the user's memberships and newest history. Anything new in them must be a
+requested change in full, or an expiry that was due.
 """
 
 import enum
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from tests.operations import parse_timestamp
 
 PAGE_ENTRIES = 100
-"""Of history, in an answer: more than there can be new in one."""
+"""The history entries in a response: more than can be new in one."""
 
 
 class Outcome(enum.Enum):
-    """What a client may believe of a change that it sent."""
+    """The outcome that a client may assume of a change that it sent."""
 
     DONE = enum.auto()
     NOT_DONE = enum.auto()
@@ -42,7 +42,7 @@ NOTHING = Change()
 
 
 class Entry(NamedTuple):
-    """A line of history."""
+    """A history entry."""
 
     at: datetime
     slug: str
@@ -51,36 +51,41 @@ class Entry(NamedTuple):
 
 
 @dataclass
-class Stay:
-    """A membership that is not known to be over."""
+class Membership:
+    """A membership that has not ended as far as the client knows."""
 
     joined_at: datetime
     expires_at: datetime | None
 
 
 @dataclass
-class Person:
+class ModelUser:
     """One user. Only one client changes it, one change at a time."""
 
     number: int
     entries: list[Entry] = field(default_factory=list)
-    """All that happened, in the order in which it was seen."""
-    stays: dict[str, Stay] = field(default_factory=dict)
-    unseen: tuple[Change, Outcome] | None = None
-    """The last change, where its effect has not been seen yet."""
+    """All entries, in the order in which they were first read."""
+    memberships: dict[str, Membership] = field(default_factory=dict)
+    unverified: tuple[Change, Outcome] | None = None
+    """The last change, until its effect is verified."""
 
-    def sees(self, user: Mapping[str, Any], counts: tuple[int, int] | None = None) -> bool:
-        """Take in an answer; false where it must be asked for again, for an end fell into it.
+    def verify(self, user: Mapping[str, Any], counts: tuple[int, int] | None = None) -> bool:
+        """Verify a response and update the model.
 
-        `counts`: how many joins and leaves by hand the unseen change is said to have made.
+        Args:
+            user: The user in the response.
+            counts: The manual joins and leaves that the payload of the unverified change returned.
+
+        Returns:
+            False if the user must be read again, because an expiry fell between two statements.
 
         Raises:
-            AssertionError: it contradicts what is known.
+            AssertionError: The response contradicts the model.
         """
-        change, outcome = self.unseen or (NOTHING, Outcome.DONE)
+        change, outcome = self.unverified or (NOTHING, Outcome.DONE)
         shown = {
             node["segment"]["slug"]: (
-                Stay(
+                Membership(
                     parse_timestamp(node["joinedAt"]),
                     node["expiresAt"] and parse_timestamp(node["expiresAt"]),
                 ),
@@ -89,17 +94,17 @@ class Person:
             for node in user["memberships"]
         }
         new = sorted(self._new_entries(user["history"]["nodes"]))
-        inside = _after(self.stays.keys(), new)
-        # Memberships and history are two statements, and an end may fall between them.
-        if not inside <= shown.keys():
+        initial = _replay(self.memberships.keys(), new)
+        # Memberships and history are two statements, and an expiry may fall between them.
+        if not initial <= shown.keys():
             return False
         joins = {entry.slug: entry for entry in new if entry.operation == "JOINED"}
         by_hand = {e.slug for e in new if e.operation == "LEFT" and e.cause == "MANUAL"}
         ends = [entry for entry in new if entry.operation == "LEFT" and entry.cause == "TTL"]
         moved = {
             slug
-            for slug, stay in self.stays.items()
-            if slug in shown and slug not in joins and shown[slug][0] != stay
+            for slug, membership in self.memberships.items()
+            if slug in shown and slug not in joins and shown[slug][0] != membership
         } | {e.slug for e in ends if e.slug not in joins and not self._was_due(e)}
 
         assert len(joins) + len(by_hand) + len(ends) == len(new), (self, change, new)
@@ -113,19 +118,19 @@ class Person:
                 if entry.slug in joins:
                     assert entry.at == joins[entry.slug].at + change.ttl, (self, change, new)
         if outcome is Outcome.DONE or joins or by_hand or moved:
-            left = {entry.slug for entry in new if entry.operation == "LEFT"}
-            self._was_made_whole(change, joins, left, shown)
+            left_slugs = {entry.slug for entry in new if entry.operation == "LEFT"}
+            self._assert_applied_in_full(change, joins, left_slugs, shown)
         if counts:
             assert counts == (len(joins), len(by_hand)), (self, change, new, counts)
 
         self.entries += new
-        self.stays = {slug: shown[slug][0] for slug in inside}
-        self.unseen = None
+        self.memberships = {slug: shown[slug][0] for slug in initial}
+        self.unverified = None
         return True
 
     def _was_due(self, end: Entry) -> bool:
-        stay = self.stays.get(end.slug)
-        return stay is not None and stay.expires_at == end.at
+        membership = self.memberships.get(end.slug)
+        return membership is not None and membership.expires_at == end.at
 
     def _new_entries(self, nodes: Sequence[Mapping[str, Any]]) -> list[Entry]:
         page = [
@@ -144,19 +149,19 @@ class Person:
         assert not lost, f"{self.number}: history lost {lost}"
         return [entry for entry in page if entry not in known]
 
-    def _was_made_whole(
+    def _assert_applied_in_full(
         self,
         change: Change,
         joins: Mapping[str, Entry],
-        left: set[str],
-        shown: Mapping[str, tuple[Stay, datetime]],
+        left_slugs: set[str],
+        shown: Mapping[str, tuple[Membership, datetime]],
     ) -> None:
         for slug in change.remove:
             assert slug not in shown, (self, change, slug)
-            if slug in self.stays:
-                assert slug in left, (self, change, slug)
+            if slug in self.memberships:
+                assert slug in left_slugs, (self, change, slug)
         for slug in change.add:
-            before = self.stays.get(slug)
+            before = self.memberships.get(slug)
             if before is None:
                 assert slug in joins, (self, change, slug)
             elif slug in joins:
@@ -164,34 +169,46 @@ class Person:
                 assert joins[slug].at > before.expires_at, (self, change, slug)
             if slug not in shown:
                 continue
-            stay, updated_at = shown[slug]
-            asked = updated_at + change.ttl if change.ttl else None
+            membership, updated_at = shown[slug]
+            requested_end = updated_at + change.ttl if change.ttl else None
             if slug in joins:
-                assert stay == Stay(joins[slug].at, asked), (self, change, slug, shown)
+                assert membership == Membership(joins[slug].at, requested_end), (
+                    self,
+                    change,
+                    slug,
+                    shown,
+                )
             elif before:
-                assert stay.joined_at == before.joined_at, (self, change, slug, shown)
-                assert stay.expires_at in _ends(change, before, asked), (self, change, slug, shown)
+                assert membership.joined_at == before.joined_at, (self, change, slug, shown)
+                assert membership.expires_at in _possible_ends(change, before, requested_end), (
+                    self,
+                    change,
+                    slug,
+                    shown,
+                )
 
-    def was_in(self, at: datetime) -> set[str]:
-        """The segments at a past moment, by replaying what happened up to it."""
-        return _after((), sorted(entry for entry in self.entries if entry.at <= at))
+    def segments_at(self, at: datetime) -> set[str]:
+        """Return the segments at a past moment, by replaying the entries up to it."""
+        return _replay((), sorted(entry for entry in self.entries if entry.at <= at))
 
 
-def _after(inside: Iterable[str], entries: Iterable[Entry]) -> set[str]:
-    """Whoever was in these segments, and what happened then in order: the segments afterwards."""
-    found = set(inside)
+def _replay(initial: Iterable[str], entries: Iterable[Entry]) -> set[str]:
+    """Return the segments after entries in order, starting from the given ones."""
+    slugs = set(initial)
     for entry in entries:
-        (found.add if entry.operation == "JOINED" else found.discard)(entry.slug)
-    return found
+        (slugs.add if entry.operation == "JOINED" else slugs.discard)(entry.slug)
+    return slugs
 
 
-def _ends(change: Change, before: Stay, asked: datetime | None) -> set[datetime | None]:
-    """Where the end of a membership that stays may be after a change."""
+def _possible_ends(
+    change: Change, before: Membership, requested_end: datetime | None
+) -> set[datetime | None]:
+    """Return the possible ends of an active membership after a change."""
     if change.on_existing == "KEEP":
         return {before.expires_at}
     if change.on_existing == "REPLACE":
-        return {asked}
+        return {requested_end}
     if before.expires_at is None or change.ttl is None:
         return {None}
-    # EXTEND to an earlier end changes nothing, so the moment of this change is not told.
-    return {before.expires_at, max(before.expires_at, asked or before.expires_at)}
+    # EXTEND to an earlier end changes nothing, so the moment of this change is unknown.
+    return {before.expires_at, max(before.expires_at, requested_end or before.expires_at)}

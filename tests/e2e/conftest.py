@@ -1,4 +1,4 @@
-"""What end-to-end tests stand on: the API as a process of its own."""
+"""The API as a separate process for end-to-end tests."""
 
 import asyncio
 import shutil
@@ -21,7 +21,9 @@ from tests.e2e.up import nothing_runs
 
 @pytest.fixture
 async def home() -> AsyncIterator[Path]:
-    """Where a user runs `segmentql up`; every account may enter. Nothing may run in it at last."""
+    """Yield a folder for `segmentql up` that every account may enter; at the end no process may
+    run in it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
     folder.chmod(0o755)
     yield folder
@@ -42,7 +44,9 @@ RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
-    """Starts `segmentql serve` on a free port, with empty tables; `open_files` as `ulimit -n`."""
+    """Return a function that starts `segmentql serve` on a free port with empty tables;
+    `open_files` is the limit of `ulimit -n`.
+    """
 
     @asynccontextmanager
     async def running(
@@ -68,14 +72,14 @@ async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
         serving = Serving(f"http://127.0.0.1:{port}", process)
         async with httpx.AsyncClient() as client:
 
-            async def answers() -> bool:
+            async def responds() -> bool:
                 try:
                     return (await client.get(f"{serving.address}/readyz")).status_code == 200
                 except httpx.TransportError:
                     return False
 
             try:
-                await until(answers)
+                await until(responds)
                 yield serving
             finally:
                 if process.returncode is None:
@@ -87,6 +91,6 @@ async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
 
 @pytest.fixture
 async def serve(run_serve: RunServe) -> AsyncIterator[Serving]:
-    """`segmentql serve`, with empty tables."""
+    """Run `segmentql serve` with empty tables."""
     async with run_serve() as serving:
         yield serving

@@ -1,7 +1,8 @@
-"""Ask for responses at the limit: `python -m tests.e2e.large_responses PORT CALLERS`.
+"""Requests responses at the size limit:
 
-Half of the callers read what they get, the others do not. The process ends at the end of its
-input, and prints the sizes of the smallest and of the largest response.
+`python -m tests.e2e.large_responses PORT CALLERS`. Half of the callers read their responses, the
+others do not. The process ends at the end of its input, and prints the sizes of the smallest and
+the largest response.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ REQUEST = (
 
 
 async def ask(port: int, sizes: list[int], *, reads: bool) -> None:
-    """Ask again and again; without `reads` leave each response unread."""
+    """Send requests in a loop; without `reads` leave each response unread."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
         try:
@@ -45,7 +46,7 @@ async def main(port: int, callers: int) -> None:
     ]
     await asyncio.to_thread(sys.stdin.read)
     print(min(sizes, default=0), max(sizes, default=0), flush=True)  # noqa: T201 - its output
-    # At once: a response that is not read keeps its connection from closing.
+    # Exit at once, because a response that is not read keeps its connection from closing.
     os._exit(len(tasks) - callers)
 
 

@@ -1,4 +1,4 @@
-"""The README's story by clients that people use, as they come, with a key, against the service."""
+"""The operations of the README work with popular GraphQL clients and a key."""
 
 import asyncio
 from pathlib import Path
@@ -36,7 +36,7 @@ SEEN: dict[str, Any] = {
 
 
 class Service:
-    """Where the service is, who asks, and the month that it is by PostgreSQL's clock."""
+    """The address of the service, the key, and the current month by PostgreSQL's clock."""
 
     def __init__(self, address: str, token: str, year: int, month: int) -> None:
         self.url = f"{address}/graphql"
@@ -48,7 +48,7 @@ class Service:
         return self.url, self.token, str(self.year), str(self.month)
 
     @property
-    def seen(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         name = f"segments-1-{self.year}-{self.month:02}.csv"
         return {**SEEN, "report": ["READY", 2, name, 200]}
 
@@ -57,103 +57,105 @@ class Service:
 async def service(
     run_serve: RunServe, run_worker: RunWorker, database: Database, sql: Sql, s3: object
 ) -> Any:
-    """The whole service, which asks for keys, with empty tables."""
+    """Run the whole service with required keys and empty tables."""
     key = await make_key(database, "ADMIN", name="clients")
     moment = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
     async with run_serve(SEGMENTQL_AUTH="required") as serving, run_worker():
         yield Service(serving.address, key.token, moment.year, moment.month)
 
 
-async def test_gql_of_python(service: Service) -> None:
+async def test_python_gql_client(service: Service) -> None:
     transport = HTTPXAsyncTransport(
         url=service.url, headers={"authorization": f"Bearer {service.token}"}
     )
-    seen: dict[str, Any] = {}
-    # With the schema, which it asks for, it checks what it sends.
+    results: dict[str, Any] = {}
+    # With the fetched schema, the client validates its operations before it sends them.
     async with Client(transport=transport, fetch_schema_from_transport=True) as session:
 
-        async def ask(name: str, **variables: Any) -> Any:
+        async def run_operation(name: str, **variables: Any) -> Any:
             request = GraphQLRequest(STORY, variable_values=variables, operation_name=name)
             return await session.execute(request)
 
-        seen["created"] = []
+        results["created"] = []
         for slug in ("STORY_30", "STORY_50"):
-            payload = (await ask("storyCreateMutation", input={"slug": slug}))["createSegment"]
-            seen["created"].append([payload["segment"]["slug"], len(payload["errors"])])
+            payload = (await run_operation("storyCreateMutation", input={"slug": slug}))[
+                "createSegment"
+            ]
+            results["created"].append([payload["segment"]["slug"], len(payload["errors"])])
 
         async def added(**changes: Any) -> Any:
-            answer = await ask("storyUpdateMutation", input={"userId": "1", **changes})
+            answer = await run_operation("storyUpdateMutation", input={"userId": "1", **changes})
             return answer["updateUserSegments"]
 
-        seen["added"] = [
+        results["added"] = [
             (await added(add=["STORY_30"]))["segmentsAdded"],
             (await added(add=["STORY_50"], ttlSeconds=3600))["segmentsAdded"],
         ]
-        user = (await ask("storyUserQuery", id="1"))["user"]
-        seen["memberships"] = [
+        user = (await run_operation("storyUserQuery", id="1"))["user"]
+        results["memberships"] = [
             [m["segment"]["slug"], m["expiresAt"] is not None, m["cause"]]
             for m in user["memberships"]
         ]
         refused = await added(add=["STORY_30", "NOPE"])
         (error,) = refused["errors"]
-        told = [error[name] for name in ("__typename", "code", "path", "slugs")]
-        seen["refused"] = [refused["user"], [told]]
-        history = (await ask("storyHistoryQuery", userId="1"))["history"]
-        seen["history"] = [
+        error_fields = [error[name] for name in ("__typename", "code", "path", "slugs")]
+        results["refused"] = [refused["user"], [error_fields]]
+        history = (await run_operation("storyHistoryQuery", userId="1"))["history"]
+        results["history"] = [
             [node["operation"], node["segment"]["slug"], node["actor"]]
             for node in (edge["node"] for edge in history["edges"])
         ]
         month = {"year": service.year, "month": service.month}
-        report = (await ask("storyReportMutation", input={"userId": "1", **month}))["createReport"]
+        report = (await run_operation("storyReportMutation", input={"userId": "1", **month}))[
+            "createReport"
+        ]
         report = report["report"]
         async with httpx.AsyncClient() as downloading:
             file = await downloading.get(report["downloadUrl"])
         first, *lines = file.text.strip().split("\n")
-        seen["report"] = [
+        results["report"] = [
             *(report[name] for name in ("status", "rowCount", "fileName")),
             file.status_code,
         ]
-        seen["lines"] = [first, *(",".join(line.split(",")[:3]) for line in lines)]
+        results["lines"] = [first, *(",".join(line.split(",")[:3]) for line in lines)]
         rollout = {"slug": "STORY_ALL", "rollout": {"percent": 100}}
-        await ask("storyCreateMutation", input=rollout)
+        await run_operation("storyCreateMutation", input=rollout)
 
         async def completed() -> bool:
-            segment = (await ask("storyRolloutQuery", slug="STORY_ALL"))["segment"]
-            seen["rollout"] = [segment["rollout"]["percent"], segment["memberCount"]]
+            segment = (await run_operation("storyRolloutQuery", slug="STORY_ALL"))["segment"]
+            results["rollout"] = [segment["rollout"]["percent"], segment["memberCount"]]
             return bool(segment["rollout"]["status"] == "COMPLETED")
 
         await until(completed)
         with pytest.raises(TransportQueryError) as raised:
-            await ask("storyBadQuery")
-        seen["bad"] = [
+            await run_operation("storyBadQuery")
+        results["bad"] = [
             [error["extensions"]["code"], error["extensions"]["argument"]]
             for error in raised.value.errors or ()
         ]
-    assert seen == service.seen
+    assert results == service.results
 
 
 async def test_apollo_client(service: Service) -> None:
-    seen = await run_json("apollo.mjs", *service.arguments)
-    cached = [key.split(":")[0] for key in seen.pop("cached")]
+    results = await run_json("apollo.mjs", *service.arguments)
+    cached = [key.split(":")[0] for key in results.pop("cached")]
     assert sorted(cached) == ["Segment", "Segment", "Segment", "User"]
-    assert seen == service.seen
+    assert results == service.results
 
 
-async def test_urql(service: Service) -> None:
-    assert await run_json("urql.mjs", *service.arguments) == service.seen
+async def test_urql_client(service: Service) -> None:
+    assert await run_json("urql.mjs", *service.arguments) == service.results
 
 
-async def test_relay_on_what_its_compiler_makes_of_the_schema(
-    service: Service, tmp_path: Path
-) -> None:
-    made = await compiled(tmp_path)
-    seen = await run_json("relay.mjs", str(made), *service.arguments)
-    assert seen.pop("page") == 1
-    assert seen == service.seen
+async def test_relay_client_with_compiled_queries(service: Service, tmp_path: Path) -> None:
+    artifacts = await compiled(tmp_path)
+    results = await run_json("relay.mjs", str(artifacts), *service.arguments)
+    assert results.pop("page") == 1
+    assert results == service.results
 
 
 async def compiled(folder: Path) -> Path:
-    """What Relay's compiler makes of the story and of `schema.graphql`."""
+    """Return the output of Relay's compiler for the documents and `schema.graphql`."""
     await asyncio.to_thread(_write_sources, folder)
     await run_binary("relay-compiler", "relay.config.json", folder=folder)
     return folder / "made"

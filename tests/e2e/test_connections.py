@@ -1,4 +1,4 @@
-"""Silent connections and few file descriptors: the API still answers, and says what it does."""
+"""The API responds despite silent connections and few file descriptors, and logs the shortage."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
 
 
 async def small_reads(serving: Serving, *, count: int) -> tuple[Counter[int], list[float]]:
-    """Read on a new connection each time; the statuses, and the seconds that each took."""
+    """Send reads, each on a new connection; return their statuses and their times in seconds."""
     statuses: Counter[int] = Counter()
     times = []
     for _ in range(count):
@@ -46,7 +46,7 @@ async def silent_connections(serving: Serving, count: int) -> list[asyncio.Strea
     return [writer for _, writer in opened]
 
 
-async def test_400_silent_connections_keep_no_client_out_at_256_open_files(
+async def test_400_silent_connections_at_256_files_block_no_client(
     run_serve: RunServe, tmp_path: Path
 ) -> None:
     async with run_serve(open_files=256) as serving:
@@ -71,7 +71,7 @@ async def test_400_silent_connections_keep_no_client_out_at_256_open_files(
 
 
 async def test_connection_outlives_five_idle_seconds_by_default(serve: Serving) -> None:
-    """As proxies expect that keep connections for a minute; it waits, so it takes long."""
+    """Proxies keep connections for a minute and expect this; the test is slow because it waits."""
     forever = httpx.Limits(keepalive_expiry=None)
     async with httpx.AsyncClient(base_url=serve.address, limits=forever) as client:
         for pause in (7, 0):
@@ -82,19 +82,19 @@ async def test_connection_outlives_five_idle_seconds_by_default(serve: Serving) 
         assert "Request Count: 2" in repr(connection)
 
 
-async def test_process_without_a_free_descriptor_says_so_and_recovers(
+async def test_process_without_free_descriptors_logs_it_and_recovers(
     serve: Serving, tmp_path: Path
 ) -> None:
     pid = serve.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     open_now = len(os.listdir(f"/proc/{pid}/fd"))
-    few = open_now + 20
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+    limit_of_files = open_now + 20
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_of_files, before[1]))
     silent = await silent_connections(serve, 60)
 
     async def is_logged() -> bool:
-        found = lines(tmp_path / "serve.log")
-        return any(line.get("reason") == "no_descriptor" for line in found)
+        events = lines(tmp_path / "serve.log")
+        return any(line.get("reason") == "no_descriptor" for line in events)
 
     await until(is_logged)
     for writer in silent:

@@ -1,4 +1,4 @@
-"""SIGTERM: what is under way is answered, and nothing new is begun."""
+"""After SIGTERM, running requests are answered and new ones are rejected."""
 
 import asyncio
 
@@ -21,9 +21,7 @@ mutation {
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
-async def test_a_request_under_way_is_answered_before_the_server_ends(
-    serve: Serving, sql: Sql
-) -> None:
+async def test_running_request_is_answered_before_the_server_ends(serve: Serving, sql: Sql) -> None:
     await sql.execute("INSERT INTO users VALUES (1, now())")
     async with httpx.AsyncClient(timeout=30) as client:
         async with sql.transaction():
@@ -44,18 +42,18 @@ async def test_a_request_under_way_is_answered_before_the_server_ends(
 
             await until(refuses_others)
             assert not asking.done()
-        # The lock is gone with its transaction.
+        # The lock ends with its transaction.
         answer = await asking
     assert without_cost(answer.json()) == {"data": {"deleteUser": {"deletedId": "1", "errors": []}}}
-    # As uvicorn ends after SIGTERM: by the signal itself, once all is done.
+    # uvicorn ends by the signal itself after SIGTERM, once all requests are answered.
     assert await serve.process.wait() in {0, -15}
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_who_waits_for_a_report_is_told_how_far_it_is(
+async def test_request_that_waits_for_a_report_gets_its_status(
     run_serve: RunServe, sql: Sql, processes: str
 ) -> None:
-    """No worker runs, so that nothing else ends the wait."""
+    """No worker runs, so that only the signal ends the wait."""
     async with (
         run_serve("--workers", processes) as serve,
         httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client,  # before the wait is over

@@ -1,4 +1,6 @@
-"""A full disk: the service reads on, `up` names the cause, and all recovers by itself."""
+"""With a full disk, the service still reads, `up` prints the cause, and the service recovers by
+itself.
+"""
 
 import os
 import re
@@ -24,32 +26,30 @@ NO_SPACE = "no space left on device"
 
 
 def link_data(home: Path, disk: Disk) -> None:
-    """Let the data folder be on the disk; what `up` prints goes to `home`, which has room."""
+    """Place the data folder on the disk; its output goes to `home`, which has free space."""
     (home / "data").symlink_to(disk.path / "data")
 
 
 async def reads(up: Up) -> bool:
     try:
-        return bool(await up.answer(READ) == SEGMENT)
+        return bool(await up.send_operation(READ) == SEGMENT)
     except httpx.TransportError:  # the API is starting
         return False
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_reads_go_on_and_the_database_comes_back_when_there_is_room(
-    home: Path, kind: str
-) -> None:
+async def test_service_recovers_when_the_disk_has_space_again(home: Path, kind: str) -> None:
     with small_disk(kind, DATABASE_MEGABYTES) as disk:
         link_data(home, disk)
         async with running(home) as up:
-            await up.says("ready after")
-            await up.answer(CREATE)
+            await up.wait_for_output("ready after")
+            await up.send_operation(CREATE)
             disk.fill()
             for _ in range(20):
-                assert await up.answer(READ) == SEGMENT
+                assert await up.send_operation(READ) == SEGMENT
 
             kill(up, "api")
-            await up.says("API restarted")
+            await up.wait_for_output("API restarted")
             assert await reads(up)
             async with httpx.AsyncClient() as client:
                 metrics = await client.get(f"http://127.0.0.1:{up.port}/metrics")
@@ -57,9 +57,9 @@ async def test_reads_go_on_and_the_database_comes_back_when_there_is_room(
             assert "segmentql_requests_total{" in metrics.text
 
             kill(up, "postgresql")
-            await up.says(NO_SPACE)
-            assert str(disk.path) in up.said
-            # Longer than the five restarts after which `up` gives up on other faults.
+            await up.wait_for_output(NO_SPACE)
+            assert str(disk.path) in up.output
+            # This is longer than the five restarts after which `up` stops for other faults.
             failing_since = time.monotonic()
 
             async def has_failed_for_long() -> bool:
@@ -68,40 +68,40 @@ async def test_reads_go_on_and_the_database_comes_back_when_there_is_room(
             await until(has_failed_for_long)
             assert up.process.poll() is None
             assert re.findall(
-                rf"PostgreSQL died \([^)]+\): {NO_SPACE}: (\S+) MiB free", up.said
+                rf"PostgreSQL died \([^)]+\): {NO_SPACE}: (\S+) MiB free", up.output
             ) == ["0.0"]
-            assert (await up.answer(READ))["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+            assert (await up.send_operation(READ))["errors"][0]["extensions"][
+                "code"
+            ] == "UNAVAILABLE"
 
             disk.free()
             await until(lambda: reads(up), seconds=2 * RECOVERY_SECONDS)  # a loaded machine
             assert await up.stop() == 0
-            assert "\nTraceback" not in f"\n{up.said}"
+            assert "\nTraceback" not in f"\n{up.output}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_first_start_without_room_ends_with_the_cause(home: Path, kind: str) -> None:
+async def test_first_start_on_a_full_disk_fails_with_the_cause(home: Path, kind: str) -> None:
     with small_disk(kind, 12) as disk:
         link_data(home, disk)
         async with running(home) as up:
-            assert await up.ends() == 1
-            assert NO_SPACE in up.said.lower()
-            assert " MiB free" in up.said
-            assert str(disk.path) in up.said
-            assert "\nTraceback" not in f"\n{up.said}"
+            assert await up.wait_for_exit() == 1
+            assert NO_SPACE in up.output.lower()
+            assert " MiB free" in up.output
+            assert str(disk.path) in up.output
+            assert "\nTraceback" not in f"\n{up.output}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_start_on_a_disk_without_one_free_block_ends_with_the_cause(
-    home: Path, kind: str
-) -> None:
+async def test_start_without_a_free_block_fails_with_the_cause(home: Path, kind: str) -> None:
     with small_disk(kind, 12) as disk:
         link_data(home, disk)
         disk.fill()
         async with running(home) as up:
-            assert await up.ends() == 1
-            assert NO_SPACE in up.said.lower()
-            assert str(disk.path) in up.said
-            assert "\nTraceback" not in f"\n{up.said}"
+            assert await up.wait_for_exit() == 1
+            assert NO_SPACE in up.output.lower()
+            assert str(disk.path) in up.output
+            assert "\nTraceback" not in f"\n{up.output}"
 
 
 def kill(up: Up, name: str) -> None:

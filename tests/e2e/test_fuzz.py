@@ -1,4 +1,4 @@
-"""Ten thousand requests made from the schema, to a server that must not grow by them."""
+"""Ten thousand generated requests do not grow the memory of the server."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ from segmentql.local.orphans import ON_LINUX
 from tests.conftest import Sql, empty_tables
 from tests.e2e.conftest import Serving
 from tests.fuzz.request_strategies import requests
-from tests.fuzz.requests import CORPUS, Sent, read
-from tests.fuzz.response_checks import Judge
+from tests.fuzz.requests import CORPUS, HttpRequest, read
+from tests.fuzz.response_checks import EffectMonitor
 from tests.sample_data import SAMPLE_DATA
 
 log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each request
 
 pytestmark = [
     pytest.mark.e2e,
@@ -29,22 +29,22 @@ pytestmark = [
 
 ROUNDS, REQUESTS_A_ROUND = 20, 500
 WARM_ROUNDS = 10
-"""After so many what is remembered, which is bounded, has been filled."""
+"""The rounds after which the bounded caches are full."""
 
 MAY_GROW_MEGABYTES = 16
-ANY = st.one_of(requests(GenerationMode.POSITIVE), requests(GenerationMode.NEGATIVE))
+ANY_REQUEST = st.one_of(requests(GenerationMode.POSITIVE), requests(GenerationMode.NEGATIVE))
 
 
 def megabytes(pid: int) -> int:
-    """What a process has in memory now."""
+    """Return the current resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (resident,) = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
     return int(resident) // 1024
 
 
-def made(count: int) -> list[Sent]:
-    """So many requests, others each time."""
-    batch: list[Sent] = []
+def generated_requests(count: int) -> list[HttpRequest]:
+    """Return `count` requests, different ones for each seed."""
+    batch: list[HttpRequest] = []
 
     @profile(
         max_examples=count,
@@ -53,30 +53,32 @@ def made(count: int) -> list[Sent]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(sent=ANY)
-    def collect(sent: Sent) -> None:
+    @given(sent=ANY_REQUEST)
+    def collect(sent: HttpRequest) -> None:
         batch.append(sent)
 
     collect()
     return batch
 
 
-async def test_ten_thousand_requests_do_no_harm_and_leave_nothing(serve: Serving, sql: Sql) -> None:
+async def test_ten_thousand_requests_do_no_harm_and_leak_no_memory(
+    serve: Serving, sql: Sql
+) -> None:
     used: list[int] = []
     async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
-        judge = Judge(client, sql)
+        monitor = EffectMonitor(client, sql)
         for _ in range(ROUNDS):
             await empty_tables(sql)
             await sql.execute(SAMPLE_DATA)
-            judge.forget()
-            for sent in await asyncio.to_thread(made, REQUESTS_A_ROUND):
-                await judge.send(sent)
+            monitor.forget()
+            for sent in await asyncio.to_thread(generated_requests, REQUESTS_A_ROUND):
+                await monitor.send(sent)
             used.append(megabytes(serve.process.pid))
         for file in sorted(CORPUS.glob("*.http")):
-            await judge.send(read(file))
+            await monitor.send(read(file))
         assert (await client.get("/readyz")).status_code == 200
-    log.info("%s executed, %s changed rows; MB: %s", judge.executed, judge.changes, used)
-    assert judge.sent >= ROUNDS * REQUESTS_A_ROUND
-    assert judge.executed > judge.sent / 10
-    assert judge.changes > judge.sent / 200
+    log.info("%s executed, %s changed rows; MB: %s", monitor.executed, monitor.changes, used)
+    assert monitor.sent >= ROUNDS * REQUESTS_A_ROUND
+    assert monitor.executed > monitor.sent / 10
+    assert monitor.changes > monitor.sent / 200
     assert used[-1] - used[WARM_ROUNDS - 1] < MAY_GROW_MEGABYTES, used

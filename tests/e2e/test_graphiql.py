@@ -1,6 +1,6 @@
-"""The GraphiQL page as a newcomer meets it: the example tabs tell the story, without a network.
+"""The example tabs of the GraphiQL page run in order, without network access.
 
-`SEGMENTQL_TEST_SCREENSHOTS=DIR` keeps a picture of each tab.
+`SEGMENTQL_TEST_SCREENSHOTS=DIR` keeps a screenshot of each tab.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.settings import outside_value
+from segmentql.settings import raw_value
 from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import RunServe, Serving
 from tests.keys.clients import bearer, make_key
@@ -49,13 +49,13 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 async def run_tab(page: Page, title: str) -> Any:
-    """Click on a tab and its run button; the answer that the page then shows."""
+    """Click on a tab and its run button; return the response that the page then shows."""
     await page.locator("button.graphiql-tab-button", has_text=title).click()
     body: Any = {}
 
     async def answered() -> bool:
-        # For a moment after the click GraphiQL still asks for the last tab's operation: a person
-        # is slower than that.
+        # For a moment after the click GraphiQL still sends the last tab's operation; a person is
+        # slower.
         nonlocal body
         async with page.expect_response(lambda r: r.request.method == "POST") as response:
             await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
@@ -70,7 +70,7 @@ async def run_tab(page: Page, title: str) -> Any:
 
 
 async def run_operation(page: Page, name: str) -> Any:
-    """Choose an operation of the tab that is open, which has several; the answer that is shown."""
+    """Select an operation of the open tab, which has several; return the displayed response."""
     await page.locator("button.graphiql-execute-button[aria-haspopup=menu]").click()
     async with page.expect_response(lambda r: r.request.method == "POST") as response:
         await page.get_by_role("menuitem", name=name).click()
@@ -81,19 +81,19 @@ async def run_operation(page: Page, name: str) -> Any:
 
 
 async def picture(page: Page, name: str) -> None:
-    folder = outside_value("test_screenshots")
+    folder = raw_value("test_screenshots")
     if folder:
         await page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-async def test_the_example_tabs_tell_the_story_offline(
+async def test_example_tabs_run_in_order_offline(
     serve: Serving, browser: Browser, run_worker: RunWorker, sql: Sql
 ) -> None:
     address = serve.address
     page = await browser.new_page(viewport={"width": 1400, "height": 900})
-    asked: list[str] = []
+    requested_urls: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested_urls.append(request.url))
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     async with run_worker():
         await page.goto(f"{address}/graphql")
@@ -112,7 +112,7 @@ async def test_the_example_tabs_tell_the_story_offline(
             "AVITO_DISCOUNT_30",
             "AVITO_DISCOUNT_50",
         ]
-        # The 30 seconds of the example are over at once: rows are moved, not clocks.
+        # The 30 seconds of the example pass at once: the test moves rows, not clocks.
         await sql.execute(
             "SET session_replication_role = replica;"
             "UPDATE memberships SET expires_at = now(), joined_at = now() - interval '1 minute'"
@@ -129,10 +129,10 @@ async def test_the_example_tabs_tell_the_story_offline(
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_50"),
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_30"),
         ]
-    assert {urlsplit(url).netloc for url in asked if url.startswith("http")} == {
+    assert {urlsplit(url).netloc for url in requested_urls if url.startswith("http")} == {
         urlsplit(address).netloc
     }
-    # But for a run that was too fast, see `run_tab`.
+    # This excludes a run that was too fast, see `run_tab`.
     assert [text for text in complaints if "400 (Bad Request)" not in text] == []
 
 
@@ -143,7 +143,7 @@ async def move_second_stage(sql: Sql, until_then: timedelta) -> None:
     )
 
 
-async def test_the_tabs_of_rollouts_tell_the_analysts_story(
+async def test_rollout_tabs_run_in_order(
     serve: Serving, browser: Browser, run_worker: RunWorker, sql: Sql
 ) -> None:
     await store_users(sql, 200)
@@ -166,7 +166,7 @@ async def test_the_tabs_of_rollouts_tell_the_analysts_story(
         started = (await run_tab(page, "StartRollout"))["createSegment"]
         assert started["errors"] == []
         assert [stage["percent"] for stage in started["segment"]["rollout"]["stages"]] == [10, 50]
-        # The 30 seconds of the example are over when this test says so: rows are moved, not clocks.
+        # The 30 seconds of the example pass now: the test moves rows, not clocks.
         await move_second_stage(sql, timedelta(hours=1))
         await until(lambda: is_at("WAITING", 10, 20))
         assert (seen["memberCount"], seen["rollout"]["usersSeen"]) == (20, 200)
@@ -193,7 +193,7 @@ async def test_the_tabs_of_rollouts_tell_the_analysts_story(
         await until(lambda: is_at("CANCELLED", 0, 0))
 
 
-async def test_the_tab_of_reports_gives_a_link_that_the_browser_downloads(
+async def test_report_tab_returns_a_downloadable_link(
     serve: Serving, browser: Browser, run_worker: RunWorker, storage: Storage, sql: Sql
 ) -> None:
     await add_membership(
@@ -208,20 +208,20 @@ async def test_the_tab_of_reports_gives_a_link_that_the_browser_downloads(
     async with run_worker():
         await page.goto(f"{serve.address}/graphql")
         await page.locator(".graphiql-query-editor .view-line").first.wait_for()
-        made = (await run_tab(page, "ReportMonth"))["createReport"]
-        assert made["errors"] == []
-        report = made["report"]
+        report = (await run_tab(page, "ReportMonth"))["createReport"]
+        assert report["errors"] == []
+        report = report["report"]
         assert (report["status"], report["failure"]) == ("READY", None)
         assert (report["rowCount"], report["sizeBytes"]) == (1, len(expected))
-        async with page.expect_download() as begun:
+        async with page.expect_download() as download_started:
             await page.evaluate("link => { location.href = link }", report["downloadUrl"])
-        download = await begun.value
+        download = await download_started.value
     assert download.suggested_filename == f"segments-1-{at:%Y-%m}.csv" == report["fileName"]
     assert (await download.path()).read_bytes() == expected.encode()
 
 
 async def use_key(page: Page, key: str) -> str:
-    """Give the page a key as a person would; what it then says of it."""
+    """Enter a key on the page as a person would; return what the page then shows about it."""
     await page.get_by_label("API key").fill(key)
     await page.get_by_role("button", name="Use key").click()
     status = page.locator("#key-status")
@@ -229,18 +229,20 @@ async def use_key(page: Page, key: str) -> str:
     return await status.inner_text()
 
 
-async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
+async def test_page_asks_for_a_required_key_and_does_not_store_it(
     run_serve: RunServe, browser: Browser, database: Database, sql: Sql
 ) -> None:
     editor = await make_key(database, "EDITOR", "Ada")
     reader = await make_key(database, "READER", "Bob")
     page = await browser.new_page(viewport={"width": 1400, "height": 900})
     complaints: list[str] = []
-    asked: list[str | None] = []
+    authorizations: list[str | None] = []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on(
         "request",
-        lambda r: asked.append(r.headers.get("authorization")) if r.method == "POST" else None,
+        lambda r: (
+            authorizations.append(r.headers.get("authorization")) if r.method == "POST" else None
+        ),
     )
     async with run_serve(SEGMENTQL_AUTH="required") as serve:
         await page.goto(f"{serve.address}/graphql")
@@ -251,11 +253,11 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
             " `segmentql keys create --role EDITOR --name NAME`, or ask an ADMIN for one."
         )
         await picture(page, "KeyNeeded")
-        # Nothing is asked in vain, neither for the schema nor by the run button.
+        # No request is sent without a key, neither for the schema nor by the run button.
         await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
         result = page.locator(".result-window .view-line", has_text="An API key is required")
         await result.wait_for()
-        assert (asked, complaints) == ([], [])
+        assert (authorizations, complaints) == ([], [])
 
         assert await use_key(page, editor.with_wrong_secret) == "This API key is not valid."
         await picture(page, "KeyRefused")
@@ -272,9 +274,9 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
         added = await run_tab(page, "AddWithTtl")
         assert [payload["errors"] for payload in added.values()] == [[], []]
         await picture(page, "KeyUsed")
-        assert set(asked) == {bearer(editor.with_wrong_secret), bearer(editor.token)}
+        assert set(authorizations) == {bearer(editor.with_wrong_secret), bearer(editor.token)}
 
-        # A header of the tab's own wins.
+        # A header of the tab takes precedence.
         await page.get_by_role("button", name="Headers").click()
         await page.locator(".graphiql-editor-tool .graphiql-editor:not(.hidden)").click()
         await page.keyboard.insert_text(f'{{"AUTHORIZATION": "{bearer(reader.token)}"}}')
@@ -282,12 +284,12 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
             await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
         body = await (await response.value).json()
         assert {error["extensions"]["code"] for error in body["errors"]} == {"FORBIDDEN"}
-        assert asked[-1] == bearer(reader.token)
+        assert authorizations[-1] == bearer(reader.token)
 
-        kept = await page.evaluate(
+        browser_storage = await page.evaluate(
             "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
         )
-        assert [key for key in (editor, reader) if key.token in kept] == []
+        assert [key for key in (editor, reader) if key.token in browser_storage] == []
         assert editor.token not in await page.content()
         await page.reload()
         await page.locator(".graphiql-query-editor .view-line").first.wait_for()
@@ -295,9 +297,7 @@ async def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_nowhere(
     assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada"]
 
 
-async def test_the_page_asks_for_no_key_where_none_is_needed(
-    serve: Serving, browser: Browser
-) -> None:
+async def test_page_asks_for_no_key_if_auth_is_off(serve: Serving, browser: Browser) -> None:
     page = await browser.new_page(viewport={"width": 1400, "height": 900})
     await page.goto(f"{serve.address}/graphql")
     await page.locator(".graphiql-query-editor .view-line").first.wait_for()

@@ -1,6 +1,6 @@
-"""The image, built by buildah on a base made here, and what it runs against real servers.
+"""The image, built by buildah on a base made here, runs against real servers.
 
-Nothing of it may be written but /tmp, and nobody in it is root, as compose.yaml has it.
+As in compose.yaml, only /tmp is writable and no process runs as root.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.databases import blank_database
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".segmentql-image"
-"""Kept for the next run: the base, which is downloaded."""
+"""The cached base for the next run, because it is downloaded."""
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE, IMAGE = "localhost/segmentql-base", "localhost/segmentql"
@@ -50,7 +50,7 @@ mutation {
 }
 """
 
-# A root file system that cannot be written, with a /tmp that can; then the process itself.
+# A read-only root file system with a writable /tmp; then the process itself.
 RUN = """
 mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && mount -t tmpfs tmpfs "$1/tmp" &&
 mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && root=$1 && shift &&
@@ -59,9 +59,9 @@ exec chroot --userspec="$OWNER" "$root" "$@"
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, f"{command}: {result.stdout[-3000:]}{result.stderr[-3000:]}"
+    return result.stdout
 
 
 def buildah(*arguments: str) -> str:
@@ -70,7 +70,9 @@ def buildah(*arguments: str) -> str:
 
 
 def make_base() -> None:
-    """Debian with Python, and with this machine's certificates, by which it reaches registries."""
+    """Make a base of Debian with Python and this machine's certificates, which package registries
+    require.
+    """
     if buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         return
     tree = CACHE / "rootfs"
@@ -89,13 +91,13 @@ def make_base() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """What was built: how it starts, and its files."""
+    """The built image: its start command and its files."""
 
     config: Mapping[str, Any]
     tree: Path
 
     async def start(self, *command: str, env: Mapping[str, str]) -> asyncio.subprocess.Process:
-        """Start it as a container engine would; `command` instead of the image's own, if any."""
+        """Start it as a container engine would; `command` replaces the image's own, if any."""
         of_image = dict(line.split("=", 1) for line in self.config["Env"])
         return await asyncio.create_subprocess_exec(
             *("unshare", "--mount", "sh", "-c", RUN, "sh", str(self.tree)),
@@ -108,15 +110,15 @@ class Image:
 
     async def run(self, *command: str, env: Mapping[str, str]) -> str:
         process = await self.start(*command, env=env)
-        said, _ = await process.communicate()
-        assert process.returncode == 0, said.decode()
-        return said.decode()
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
 
     @asynccontextmanager
     async def running(
         self, *command: str, env: Mapping[str, str]
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run it until the exit; it must stop by SIGTERM and say that nothing went wrong."""
+        """Run it until the exit; it must stop by SIGTERM and log no error."""
         process = await self.start(*command, env=env)
         assert process.stdout
         reading = asyncio.create_task(process.stdout.read())
@@ -125,9 +127,9 @@ class Image:
         finally:
             if process.returncode is None:
                 process.terminate()
-            said = (await reading).decode()
+            output = (await reading).decode()
             await process.wait()
-        assert process.returncode == 0, said
+        assert process.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def image() -> Iterator[Image]:
         buildah("rm", container)
 
 
-def test_it_has_what_is_needed_and_nothing_else(image: Image) -> None:
+def test_image_has_only_the_needed_files(image: Image) -> None:
     site_packages = next(image.tree.glob("opt/segmentql/lib/python3*/site-packages"))
     page = site_packages / "segmentql" / "static" / "explorer"
     assert (page / "index.html").exists()
@@ -158,7 +160,7 @@ def test_it_has_what_is_needed_and_nothing_else(image: Image) -> None:
     for name in ("gcc", "cc", "make", "node", "npm", "buildah"):
         assert not list(image.tree.glob(f"usr/bin/{name}"))
         assert not list(image.tree.glob(f"opt/segmentql/bin/{name}"))
-    # Whoever serves owns nothing of it.
+    # The user of the service owns no file.
     owners = {path.lstat().st_uid for path in (image.tree / "opt").rglob("*")}
     assert owners == {0}
     assert image.config["User"] == f"{USER}:{USER}"
@@ -167,7 +169,7 @@ def test_it_has_what_is_needed_and_nothing_else(image: Image) -> None:
 
 
 @pytest.mark.usefixtures("s3")
-async def test_its_migration_api_and_worker_do_their_work_and_write_nothing(
+async def test_migration_api_and_worker_run_without_writing_files(
     image: Image, servers: LocalServers
 ) -> None:
     async with blank_database(servers) as settings:
@@ -188,8 +190,8 @@ async def test_its_migration_api_and_worker_do_their_work_and_write_nothing(
             await until(lambda: _answers(client, f"http://127.0.0.1:{worker_port}/healthz"))
             key = {"authorization": f"Bearer {FIRST_KEY}"}
             assert (await client.post(f"{address}/graphql", json={"query": "{ users }"})).is_error
-            answer = await client.post(f"{address}/graphql", json={"query": REPORT}, headers=key)
-            report = answer.json()["data"]["createReport"]["report"]
+            response = await client.post(f"{address}/graphql", json={"query": REPORT}, headers=key)
+            report = response.json()["data"]["createReport"]["report"]
             assert report["status"] == "READY"
             csv = await client.get(report["downloadUrl"])
             assert csv.text == "user_id,segment_slug,operation,executed_at\n"
@@ -215,7 +217,7 @@ async def _answers(client: httpx.AsyncClient, url: str) -> bool:
 
 
 async def _healthy(image: Image, port: int, api: asyncio.subprocess.Process) -> bool:
-    """Whether the image's own health check says so, asked of the port that is used here."""
+    """Return the result of the image's own health check, with the port of this test."""
     _, *check = image.config["Healthcheck"]["Test"]
     command = [word.replace("8080", str(port)) for word in check]
     process = await asyncio.create_subprocess_exec(

@@ -1,6 +1,6 @@
-"""A real Prometheus scrapes a real `segmentql up` to which everything happens.
+"""A real Prometheus scrapes a real `segmentql up` during many events.
 
-Then every panel of every dashboard has something to show, and every alert something to read.
+Afterwards every panel of every dashboard has data, and every alert reads existing series.
 """
 
 import asyncio
@@ -50,56 +50,58 @@ pytestmark = [
         ("test", "rules", "alerts_test.yml"),
     ],
 )
-def test_promtool_finds_nothing_wrong(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
+def test_promtool_accepts_the_configuration(arguments: tuple[str, ...]) -> None:
+    result = subprocess.run(
         [str(PROMTOOL), *arguments],
         cwd=MONITORING / "prometheus",
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 class Prometheus:
-    """A running one."""
+    """A running Prometheus."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def ask(self, path: str, **parameters: str | list[str]) -> Any:
-        answer = (await self._client.get(f"/api/v1/{path}", params=parameters)).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
+    async def query_api(self, path: str, **parameters: str | list[str]) -> Any:
+        response = (await self._client.get(f"/api/v1/{path}", params=parameters)).json()
+        assert response["status"] == "success", response
+        return response["data"]
 
     async def is_ready(self) -> bool:
-        # It listens a while before it can answer what it is asked.
+        # It accepts connections before it can answer queries.
         try:
             return (await self._client.get("/-/ready")).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     async def has_scraped(self, jobs: int) -> bool:
-        targets = (await self.ask("targets"))["activeTargets"]
+        targets = (await self.query_api("targets"))["activeTargets"]
         return [target["health"] for target in targets] == ["up"] * jobs
 
     async def shows(self, expression: str, seconds: int = 120) -> bool:
-        """Whether an expression had a value that is one, at any moment of late."""
-        (at,) = [float((await self.ask("query", query="time()"))["result"][0])]
-        found = await self.ask(
+        """Return whether an expression had a numeric value at any recent moment."""
+        (at,) = [float((await self.query_api("query", query="time()"))["result"][0])]
+        result = await self.query_api(
             "query_range",
             query=expression,
             start=str(at - seconds),
             end=str(at),
             step=str(SCRAPE_SECONDS),
         )
-        values = [value for series in found["result"] for _, value in series["values"]]
+        values = [value for series in result["result"] for _, value in series["values"]]
         return any(value != "NaN" for value in values)
 
 
 @asynccontextmanager
 async def prometheus(folder: Path, targets: dict[str, int]) -> AsyncIterator[Prometheus]:
-    """Run Prometheus by our own files; only targets, token and pace are the test's."""
+    """Run Prometheus with the repository's configuration; targets, token and interval are the
+    test's.
+    """
     configuration = yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text())
     shutil.copy(MONITORING / "prometheus/alerts.yml", folder)
     (folder / "token").write_text(TOKEN)
@@ -129,115 +131,115 @@ async def prometheus(folder: Path, targets: dict[str, int]) -> AsyncIterator[Pro
         await process.wait()
 
 
-class Story:
-    """Everything that can happen, in little."""
+class Events:
+    """Causes one event of each kind on a small scale."""
 
     def __init__(self, up: Up, client: httpx.AsyncClient) -> None:
         self._up = up
         self._client = client
 
-    async def gql(self, query: str, key: str = KEY) -> Any:
-        answer = await self._client.post(
+    async def send(self, query: str, key: str = KEY) -> Any:
+        response = await self._client.post(
             "/graphql", json={"query": query}, headers={"authorization": f"Bearer {key}"}
         )
-        return answer.json()
+        return response.json()
 
-    async def told(self, slice_: float = 3 * SCRAPE_SECONDS) -> None:
-        """Ask now and then meanwhile, so that what goes on is scraped."""
-        ends = asyncio.get_running_loop().time() + slice_
-        while asyncio.get_running_loop().time() < ends:
-            await self.gql("query Which { user(id: 1) { segments { slug } } }")
+    async def scraped(self, slice_: float = 3 * SCRAPE_SECONDS) -> None:
+        """Send requests during `slice_`, so that Prometheus scrapes the current state."""
+        end_time = asyncio.get_running_loop().time() + slice_
+        while asyncio.get_running_loop().time() < end_time:
+            await self.send("query Which { user(id: 1) { segments { slug } } }")
             await asyncio.sleep(0.1)
 
-    async def reads_and_changes(self) -> None:
+    async def read_and_change(self) -> None:
         for number in range(1, 21):
-            await self.gql(
+            await self.send(
                 f"mutation {{ createUser(input: {{id: {number}}}) {{ user {{ id }} }} }}"
             )
         for slug in ("hand", "gone"):
-            await self.gql(
+            await self.send(
                 f'mutation {{ createSegment(input: {{slug: "{slug}"}}) {{ segment {{ id }} }} }}'
             )
         add = 'mutation {{ updateUserSegments(input: {{userId: {}, add: ["hand", "gone"]{}}})'
         add += " {{ segmentsAdded }} }}"
-        await self.gql(add.format(1, ", ttlSeconds: 1"))
-        await self.gql(add.format(2, ""))
-        await self.gql("{ user(id: 0) { id } }")  # BAD_REQUEST
-        await self.gql("{ nothing }")  # refused
-        await self.gql("{ user(id: 1) { id } }", key=f"sgql_{'z' * 12}_{'0' * 64}")
-        await self.gql(
+        await self.send(add.format(1, ", ttlSeconds: 1"))
+        await self.send(add.format(2, ""))
+        await self.send("{ user(id: 0) { id } }")  # BAD_REQUEST
+        await self.send("{ nothing }")  # rejected
+        await self.send("{ user(id: 1) { id } }", key=f"sgql_{'z' * 12}_{'0' * 64}")
+        await self.send(
             "mutation { createReport(input: {year: 2024, month: 3, waitSeconds: 30})"
             " { report { status } } }"
         )
 
-    async def rate_limited(self) -> None:
-        """By one key; the limit is low here, but on a busy machine so is a client's pace."""
+    async def exceed_rate_limit(self) -> None:
+        """Exceed the rate limit of one key; the limit is low here, because a busy machine slows
+        the client.
+        """
 
-        async def one_is_refused() -> bool:
+        async def one_is_rejected() -> bool:
             query = "query Burst { __typename }"
-            answers = await asyncio.gather(*(self.gql(query) for _ in range(400)))
-            return "RATE_LIMITED" in json.dumps(answers)
+            responses = await asyncio.gather(*(self.send(query) for _ in range(400)))
+            return "RATE_LIMITED" in json.dumps(responses)
 
-        await until(one_is_refused)
+        await until(one_is_rejected)
 
-    async def rollout_while_the_worker_hangs(self) -> None:
+    async def suspend_worker_during_rollout(self) -> None:
         worker = self._up.pid_of("worker")
         assert worker is not None
         os.kill(worker, signal.SIGSTOP)
         try:
-            await self.gql(
+            await self.send(
                 'mutation { createSegment(input: {slug: "all", rollout: {percent: 100}})'
                 " { segment { id } } }"
             )
-            await self.told()
+            await self.scraped()
         finally:
             os.kill(worker, signal.SIGCONT)
 
-    async def faults(self) -> None:
-        """A job that fails, and a look of the scheduler that does."""
+    async def cause_faults(self) -> None:
+        """Cause a failing job and a failing check of the scheduler."""
         running_settings = json.loads((self._up.data / "run/settings.json").read_text())
         owner = await asyncpg.connect(running_settings["migration_database_url"])
-        lost = {"exclusions": "lost_exclusions", "reports": "lost_reports"}
+        renamed_tables = {"exclusions": "lost_exclusions", "reports": "lost_reports"}
         try:
-            for table, other in lost.items():
-                await owner.execute(f"ALTER TABLE {table} RENAME TO {other}")
-            await self.gql('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
-            await self.told()
+            for table, new_name in renamed_tables.items():
+                await owner.execute(f"ALTER TABLE {table} RENAME TO {new_name}")
+            await self.send('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
+            await self.scraped()
         finally:
-            for table, other in lost.items():
-                await owner.execute(f"ALTER TABLE {other} RENAME TO {table}")
+            for table, new_name in renamed_tables.items():
+                await owner.execute(f"ALTER TABLE {new_name} RENAME TO {table}")
             await owner.close()
 
-    async def redis_hangs(self) -> None:
+    async def suspend_redis(self) -> None:
         redis = self._up.pid_of("redis")
         assert redis is not None
         os.kill(redis, signal.SIGSTOP)
         try:
-            await self.gql(
+            await self.send(
                 'mutation { updateUserSegments(input: {userId: 3, add: ["hand"], ttlSeconds: 1})'
                 " { segmentsAdded } }"
             )
-            await self.told(6 * SCRAPE_SECONDS)
+            await self.scraped(6 * SCRAPE_SECONDS)
         finally:
             os.kill(redis, signal.SIGCONT)
 
-    async def all_of_it(self) -> None:
+    async def cause_all(self) -> None:
         steps: tuple[Callable[[], Awaitable[None]], ...] = (
-            self.reads_and_changes,
-            self.told,
-            self.rollout_while_the_worker_hangs,
-            self.faults,
-            self.redis_hangs,
-            self.told,
-            self.rate_limited,
+            self.read_and_change,
+            self.scraped,
+            self.suspend_worker_during_rollout,
+            self.cause_faults,
+            self.suspend_redis,
+            self.scraped,
+            self.exceed_rate_limit,
         )
         for step in steps:
             await step()
 
 
-async def test_panels_show_and_alerts_read_what_a_running_service_tells(
-    home: Path, tmp_path: Path
-) -> None:
+async def test_panels_and_alerts_read_data_of_a_running_service(home: Path, tmp_path: Path) -> None:
     worker_port = free_port()
     settings = {
         "SEGMENTQL_AUTH": "required",
@@ -247,7 +249,7 @@ async def test_panels_show_and_alerts_read_what_a_running_service_tells(
         "SEGMENTQL_WORKER_PORT": str(worker_port),
     }
     async with running(home, port=None, **settings) as up:
-        await up.says("ready after")
+        await up.wait_for_output("ready after")
         ensuring = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "segmentql", "keys", "ensure-first", "--data-dir", "data"),
             cwd=home,
@@ -260,8 +262,8 @@ async def test_panels_show_and_alerts_read_what_a_running_service_tells(
             prometheus(tmp_path, targets) as scraping,
             httpx.AsyncClient(base_url=address, timeout=60) as client,
         ):
-            story = Story(up, client)
-            await story.all_of_it()
+            story = Events(up, client)
+            await story.cause_all()
             queries = {
                 f"{name}: {panel.title}: {query}": query.replace("$__rate_interval", RATE_INTERVAL)
                 for name, (_, panels) in BUILD.DASHBOARDS.items()
@@ -269,24 +271,26 @@ async def test_panels_show_and_alerts_read_what_a_running_service_tells(
                 for query, _ in panel.queries
             }
 
-            async def empty() -> list[str]:
+            async def empty_panels() -> list[str]:
                 return [
-                    where for where, query in queries.items() if not await scraping.shows(query)
+                    panel_name
+                    for panel_name, query in queries.items()
+                    if not await scraping.shows(query)
                 ]
 
-            async def all_show() -> bool:
-                await story.told(SCRAPE_SECONDS)
-                return not await empty()
+            async def all_panels_have_data() -> bool:
+                await story.scraped(SCRAPE_SECONDS)
+                return not await empty_panels()
 
             try:
-                await until(all_show)
+                await until(all_panels_have_data)
             except TimeoutError:
-                assert await empty() == []
-            await _alerts_have_what_they_read(scraping)
+                assert await empty_panels() == []
+            await _assert_alerts_read_existing_series(scraping)
 
 
-async def _alerts_have_what_they_read(scraping: Prometheus) -> None:
-    groups = (await scraping.ask("rules"))["groups"]
+async def _assert_alerts_read_existing_series(scraping: Prometheus) -> None:
+    groups = (await scraping.query_api("rules"))["groups"]
     loaded = {rule["name"]: rule for group in groups for rule in group["rules"]}
     assert loaded.keys() == {rule["alert"] for rule in RULES}
     assert {rule["health"] for rule in loaded.values()} == {"ok"}
@@ -294,7 +298,7 @@ async def _alerts_have_what_they_read(scraping: Prometheus) -> None:
         names, labels = reads(rule["expr"])
         borne: set[str] = set()
         for name in names:
-            series = await scraping.ask(
+            series = await scraping.query_api(
                 "series", **{"match[]": f'{{__name__=~"{name}(_bucket)?"}}'}
             )
             assert series, (rule["alert"], name)

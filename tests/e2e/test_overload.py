@@ -1,4 +1,4 @@
-"""Silent connections, responses at the limit and a full disk at once: small reads go on."""
+"""Small reads succeed under silent connections, responses at the limit and a full disk."""
 
 import asyncio
 import logging
@@ -31,11 +31,11 @@ WRITE = "mutation { updateUserSegments(input: {userId: 1}) { user { id } errors 
 
 
 class SmallReads:
-    """Sends small reads, each on a new connection, and keeps what came back."""
+    """Sends small reads, each on a new connection, and records the results."""
 
     def __init__(self, up: Up) -> None:
         self._url = f"http://127.0.0.1:{up.port}/graphql"
-        # To load the certificates takes longer than a read.
+        # Loading the certificates takes longer than a read.
         self._client = httpx.AsyncClient(
             verify=False,  # noqa: S501 - plain HTTP
             timeout=10,
@@ -52,10 +52,10 @@ class SmallReads:
         except httpx.TransportError as error:
             self.unexpected.append(repr(error))
             return
-        answer = response.json()
-        if answer.get("data", {}).get("user", {}).get("id") == "1":
+        body = response.json()
+        if body.get("data", {}).get("user", {}).get("id") == "1":
             self.seconds.append(time.monotonic() - began)
-        elif answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE":
+        elif body["errors"][0]["extensions"]["code"] == "UNAVAILABLE":
             self.unavailable += 1
         else:
             self.unexpected.append(response.text)
@@ -67,7 +67,7 @@ class SmallReads:
 
 @asynccontextmanager
 async def large_responses(up: Up) -> AsyncIterator[None]:
-    """Ask for large responses from another process, which takes no time of this event loop."""
+    """Request large responses from another process, which takes no time of this event loop."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.e2e.large_responses", str(up.port), str(LARGE_RESPONSES)),
         stdin=asyncio.subprocess.PIPE,
@@ -76,34 +76,34 @@ async def large_responses(up: Up) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        output, _ = await process.communicate(b"")  # the end of its input ends it
+        output, _ = await process.communicate(b"")  # the process ends at the end of its input
     smallest, largest = map(int, output.split())
     assert smallest > 0
     assert largest > 15_000_000
 
 
-async def test_small_reads_go_on_under_silence_large_responses_and_a_full_disk(
+async def test_small_reads_succeed_under_overload(
     home: Path,
 ) -> None:
     with small_disk("tmpfs", DISK_MEGABYTES) as disk:
         (home / "data").symlink_to(disk.path / "data")
         async with running(home, "--demo") as up:
-            await up.says("ready after")
+            await up.wait_for_output("ready after")
             idle = SmallReads(up)
             for _ in range(100):
                 await idle.once()
             assert (idle.unexpected, idle.unavailable) == ([], 0)
-            busy = await under_load(up, disk)
+            loaded = await under_load(up, disk)
             log.info(
                 "p99: %.1f ms idle, %.1f ms under load; %d read, %d UNAVAILABLE",
                 idle.p99 * 1000,
-                busy.p99 * 1000,
-                len(busy.seconds),
-                busy.unavailable,
+                loaded.p99 * 1000,
+                len(loaded.seconds),
+                loaded.unavailable,
             )
-            assert busy.unexpected == []
-            # Only a machine that is slow already, when idle, may be slower than promised.
-            assert busy.p99 < max(P99_SECONDS, 10 * idle.p99)
+            assert loaded.unexpected == []
+            # Only on a machine that is slow when idle may the time exceed the documented one.
+            assert loaded.p99 < max(P99_SECONDS, 10 * idle.p99)
 
             freed = time.monotonic()
             await until(lambda: writes(up), seconds=4 * RECOVERY_SECONDS)
@@ -130,7 +130,7 @@ async def under_load(up: Up, disk: Disk) -> SmallReads:
 
 async def writes(up: Up) -> bool:
     try:
-        answer = await up.answer(WRITE.join(('{"query": "', '"}')))
+        body = await up.send_operation(WRITE.join(('{"query": "', '"}')))
     except httpx.TransportError:
         return False
-    return bool(answer.get("data") == {"updateUserSegments": {"user": {"id": "1"}, "errors": []}})
+    return bool(body.get("data") == {"updateUserSegments": {"user": {"id": "1"}, "errors": []}})

@@ -1,4 +1,4 @@
-"""A rollout in stages is a function of its schedule and the clock, whether or not workers run."""
+"""The stages of a rollout depend only on its schedule and the clock, not on running workers."""
 
 from datetime import datetime
 from functools import partial
@@ -22,30 +22,30 @@ pytestmark = pytest.mark.e2e
 
 STAGED_USERS = 30_000
 LATER = range(STAGED_USERS + 1, STAGED_USERS + 501)
-"""Stored while no worker runs."""
+"""Users that are stored while no worker runs."""
 
 PLANS = {
     "A": [(10, 0), (20, 10), (50, 10)],
     "B": [(10, 0), (20, 15), (50, 15)],
     "C": [(50, 0), (10, 10), (25, 10)],
 }
-"""By slug, the stages: a percent, and how many seconds after the stage before."""
+"""The stages by slug: a percent, and the seconds after the stage before."""
 
 
 async def at_second(sql: Sql, start: datetime, second: int) -> bool:
     return bool(await sql.fetchval("SELECT clock_timestamp() >= $1", start + second * SECOND))
 
 
-async def stand(api: Api) -> dict[str, tuple[str, float, list[str]]]:
-    """Of each rollout: its status, the percent in force, its stages' statuses."""
-    found = {slug: await read_rollout(api, slug) for slug in PLANS}
+async def rollout_states(api: Api) -> dict[str, tuple[str, float, list[str]]]:
+    """Return each rollout's status, current percent and stage statuses."""
+    rollouts = {slug: await read_rollout(api, slug) for slug in PLANS}
     return {
         slug: (rollout["status"], rollout["percent"], stage_statuses(rollout))
-        for slug, rollout in found.items()
+        for slug, rollout in rollouts.items()
     }
 
 
-async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
+async def test_worker_catches_up_with_missed_stages(
     serve: Serving, sql: Sql, run_worker: RunWorker
 ) -> None:
     users = await store_users(sql, STAGED_USERS)
@@ -68,7 +68,7 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
             )
             second = partial(at_second, sql, start)
             await until(partial(second, 5))
-            assert await stand(api) == {
+            assert await rollout_states(api) == {
                 "A": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
                 "B": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
                 "C": ("WAITING", 50, ["DONE", "PENDING", "PENDING"]),
@@ -77,14 +77,14 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
             await worker.wait()
 
         await until(partial(second, 12))
-        assert await stand(api) == {
+        assert await rollout_states(api) == {
             "A": ("RUNNING", 20, ["DONE", "ACTIVE", "PENDING"]),
             "B": ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
             "C": ("RUNNING", 10, ["DONE", "ACTIVE", "PENDING"]),
         }
         await store_users(sql, len(LATER), first=LATER.start)
         await until(partial(second, 22))
-        assert await stand(api) == {
+        assert await rollout_states(api) == {
             "A": ("RUNNING", 50, ["DONE", "SKIPPED", "ACTIVE"]),
             "B": ("RUNNING", 20, ["DONE", "ACTIVE", "PENDING"]),
             "C": ("RUNNING", 25, ["DONE", "SKIPPED", "ACTIVE"]),
@@ -92,16 +92,16 @@ async def test_stages_that_came_while_the_worker_was_away_are_caught_up_with(
         await until(partial(second, 25))
         async with run_worker():
             await until(partial(second, 35))
-            assert await stand(api) == {
+            assert await rollout_states(api) == {
                 "A": ("COMPLETED", 50, ["DONE", "SKIPPED", "DONE"]),
                 "B": ("COMPLETED", 50, ["DONE", "DONE", "DONE"]),
                 "C": ("COMPLETED", 25, ["DONE", "SKIPPED", "DONE"]),
             }
-        await assert_told_truly(api, sql, users, start)
+        await assert_history_is_correct(api, sql, users, start)
 
 
-async def assert_told_truly(api: Api, sql: Sql, users: range, start: datetime) -> None:
-    """Who is in at last, and who was when, of all that history tells."""
+async def assert_history_is_correct(api: Api, sql: Sql, users: range, start: datetime) -> None:
+    """Assert that the final members and every past moment agree with history."""
     everybody = range(1, LATER.stop)
     a, b, c = 1, 2, 3
     at_last = {a: expected_sample(a, everybody, 50), b: expected_sample(b, everybody, 50)}
@@ -119,27 +119,29 @@ async def assert_told_truly(api: Api, sql: Sql, users: range, start: datetime) -
     for segment_id in (a, b, c):
         await assert_members_are(sql, segment_id, at_last[segment_id])
         ever = at_first[segment_id] | met[segment_id] | at_last[segment_id]
-        left = ever - at_last[segment_id]
-        rows = {("JOINED", "ROLLOUT"): len(ever), ("LEFT", "ROLLOUT"): len(left)}
+        left_members = ever - at_last[segment_id]
+        rows = {("JOINED", "ROLLOUT"): len(ever), ("LEFT", "ROLLOUT"): len(left_members)}
         assert await history_counts(sql, segment_id) == {
             key: rows[key] for key in rows if rows[key]
         }
-        # While the worker was away nobody but later users joined, and nobody left.
-        assert await in_at(sql, segment_id, start + 24 * SECOND) == (
+        # While no worker ran, only later users joined, and none left.
+        assert await members_at(sql, segment_id, start + 24 * SECOND) == (
             at_first[segment_id] | met[segment_id]
         )
     second_stage = expected_sample(b, everybody, 20)
     third = parse_timestamp((await read_rollout(api, "B"))["stages"][2]["startsAt"])
-    assert await in_at(sql, b, third) == second_stage | met[b]
-    one = min(second_stage - at_first[b])
-    past = "query($id: ID!, $at: DateTime!) { user(id: $id) { segments(asOf: $at) { slug } } }"
+    assert await members_at(sql, b, third) == second_stage | met[b]
+    member = min(second_stage - at_first[b])
+    past_query = (
+        "query($id: ID!, $at: DateTime!) { user(id: $id) { segments(asOf: $at) { slug } } }"
+    )
     for at, is_in in ((start + 24 * SECOND, False), (third, True)):
-        user = (await api(past, id=str(one), at=at.isoformat()))["user"]
+        user = (await api(past_query, id=str(member), at=at.isoformat()))["user"]
         assert ({"slug": "B"} in user["segments"]) is is_in
 
 
-async def in_at(sql: Sql, segment_id: int, at: datetime) -> set[int]:
-    """Who was in at a moment, by replaying history."""
+async def members_at(sql: Sql, segment_id: int, at: datetime) -> set[int]:
+    """Return the members at a moment, by replaying history."""
     rows = await sql.fetch(
         """
         SELECT user_id FROM history WHERE segment_id = $1 AND at <= $2

@@ -1,4 +1,4 @@
-"""Rollouts survive killed workers, a Redis that forgets, and a PostgreSQL that is restarted."""
+"""Rollouts survive killed workers, a flushed Redis and a restarted PostgreSQL."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ pytestmark = [
 
 USERS = range(1, 100_001)
 BY_HAND, ROLLED_OUT = 1, 2
-"""Segments: one that nobody touches, and the one with the rollout, whose slug is A."""
+"""The segment ids: one without a rollout, and the one with the rollout, whose slug is A."""
 
 UNTOUCHED = """
 SELECT md5(string_agg(row::text, '|' ORDER BY row::text)) FROM (
@@ -56,11 +56,11 @@ SELECT md5(string_agg(row::text, '|' ORDER BY row::text)) FROM (
 
 
 SAMPLING = 0
-"""Comes before a pass' first chunk."""
+"""The number of the step before the first chunk of a pass."""
 
 
 class Chaos:
-    """Has a rollout carried out by a running `segmentql up`, and strikes in the middle of it."""
+    """Runs rollouts in a running `segmentql up`, and interrupts them."""
 
     def __init__(self, up: Up, api: Api) -> None:
         self._up = up
@@ -69,23 +69,26 @@ class Chaos:
         self.worker_deaths = 0
         self._worker_died_at = time.monotonic()
 
-    async def carry_out(
-        self, percent: int, changed: Set[int], strikes: Mapping[int, Callable[[], Awaitable[None]]]
+    async def run_rollout(
+        self,
+        percent: int,
+        changed: Set[int],
+        interruptions: Mapping[int, Callable[[], Awaitable[None]]],
     ) -> None:
-        """Set the rollout to a percent, which changes these users, and wait until it is done.
+        """Set the rollout to a percent, which changes these users, and wait until it is completed.
 
-        `strikes` are by the chunk in which the worker is stopped for them. A restart of PostgreSQL
-        must be the last: it forgets who was to be stopped where.
+        `interruptions` are by the chunk in which the worker is stopped for them. A restart of
+        PostgreSQL must be the last, because it releases the locks that stop the worker.
         """
         async with AsyncExitStack() as stack:
             stops = {
                 number: await stack.enter_async_context(self._stop(number, changed))
-                for number in strikes
+                for number in interruptions
             }
             await replace_rollout(self._api, "A", percent=percent)
-            for number, strike in strikes.items():
-                await until(partial(self._stands_in, number), seconds=RECOVERY_SECONDS)
-                await strike()
+            for number, interrupt in interruptions.items():
+                await until(partial(self._is_stopped_at, number), seconds=RECOVERY_SECONDS)
+                await interrupt()
                 await stops[number].close()
         await until(partial(has_status, self._api, "A", "COMPLETED"), seconds=RECOVERY_SECONDS)
 
@@ -94,7 +97,7 @@ class Chaos:
         assert pid
         os.kill(pid, signal.SIGKILL)
         self.worker_deaths += 1
-        await self._up.says("worker restarted", times=self.worker_deaths)
+        await self._up.wait_for_output("worker restarted", times=self.worker_deaths)
         self._worker_died_at = time.monotonic()
 
     async def kill_worker_and_flush_redis(self) -> None:
@@ -105,19 +108,19 @@ class Chaos:
     async def restart_postgresql(self) -> None:
         pid = self._up.pid_of("postgresql")
         assert pid
-        os.kill(pid, signal.SIGINT)  # its "fast shutdown"; the supervisor starts it again
-        await self._up.says("PostgreSQL restarted")
+        os.kill(pid, signal.SIGINT)  # a "fast shutdown"; the supervisor restarts the server
+        await self._up.wait_for_output("PostgreSQL restarted")
 
     async def worker_has_lived_long(self) -> bool:
-        """`segmentql up` gives up after five short lives in a row."""
+        """`segmentql up` stops after five short lives in a row."""
         return time.monotonic() - self._worker_died_at > LONG_LIFE_SECONDS
 
     @asynccontextmanager
     async def _stop(self, number: int, changed: Set[int]) -> AsyncIterator[Sql]:
-        """Stop the next worker that comes there, until the connection is closed."""
+        """Stop the next worker at a chunk, until the connection is closed."""
         connection = await asyncpg.connect(self.url)
         await connection.execute("BEGIN")
-        if number == SAMPLING:  # as if somebody were storing users
+        if number == SAMPLING:  # a lock like that of a transaction that stores users
             await connection.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
         else:
             first = (number - 1) * CHUNK_USERS
@@ -129,7 +132,7 @@ class Chaos:
         finally:
             await connection.close()
 
-    async def _stands_in(self, number: int) -> bool:
+    async def _is_stopped_at(self, number: int) -> bool:
         sql = await asyncpg.connect(self.url)
         try:
             if number == SAMPLING:
@@ -148,14 +151,14 @@ async def takes_sample(sql: Sql) -> bool:
 
 
 def redis_url(up: Up) -> str:
-    address = re.search(r"Redis on (\S+),", up.said)
+    address = re.search(r"Redis on (\S+),", up.output)
     assert address
     password = json.loads((up.data / "secrets.json").read_text())["redis"]
     return f"redis://:{password}@{address[1]}/0"
 
 
 class Reader:
-    """Reads whether one user is in, and how many are, again and again."""
+    """Reads in a loop whether one user is a member, and how many members there are."""
 
     QUERY = """
     query Read($id: ID!) {
@@ -182,7 +185,7 @@ class Reader:
             await asyncio.sleep(0.02)
 
 
-async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -> None:
+async def test_percents_are_exact_despite_killed_processes(home: Path) -> None:
     tenth, quarter, twentieth = (expected_sample(ROLLED_OUT, USERS, p) for p in (10, 25, 5))
     assert (len(tenth), len(quarter), len(twentieth)) == (10_000, 25_000, 5_000)
     assert twentieth < tenth < quarter
@@ -190,7 +193,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
         running(home) as up,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{up.port}", timeout=60) as http,
     ):
-        await up.says("ready after")
+        await up.wait_for_output("ready after")
         chaos = Chaos(up, Api(http))
         sql = await asyncpg.connect(chaos.url)
         await store_users(sql, len(USERS))
@@ -202,7 +205,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
         async with reject_backward_progress(chaos.url), asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(reader.run())
 
-            await chaos.carry_out(
+            await chaos.run_rollout(
                 10, tenth, {SAMPLING: chaos.kill_worker, 3: chaos.kill_worker_and_flush_redis}
             )
             await assert_members_are(sql, ROLLED_OUT, tenth)
@@ -211,7 +214,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
             await until(chaos.worker_has_lived_long)
             assert reader.reasons == []
 
-            await chaos.carry_out(
+            await chaos.run_rollout(
                 25,
                 quarter - tenth,
                 {2: chaos.kill_worker, 3: chaos.kill_worker, 4: chaos.restart_postgresql},
@@ -220,7 +223,7 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
             await assert_members_are(sql, ROLLED_OUT, quarter)
             assert first.items() <= (await membership_ids(sql, ROLLED_OUT)).items()
 
-            await chaos.carry_out(5, quarter - twentieth, {3: chaos.kill_worker_and_flush_redis})
+            await chaos.run_rollout(5, quarter - twentieth, {3: chaos.kill_worker_and_flush_redis})
             await assert_members_are(sql, ROLLED_OUT, twentieth)
             assert (await membership_ids(sql, ROLLED_OUT)).items() <= first.items()
             reading.cancel()
@@ -231,13 +234,13 @@ async def test_percents_are_exact_whatever_is_killed_along_the_way(home: Path) -
             ("LEFT", "ROLLOUT"): len(quarter - twentieth),
         }
         assert await sql.fetchval(UNTOUCHED, ROLLED_OUT) == untouched
-        assert_reads_were_answered(reader, reads_before)
+        assert_reads_succeeded(reader, reads_before)
         await sql.close()
         assert await up.stop() == 0
 
 
-def assert_reads_were_answered(reader: Reader, reads_before: int) -> None:
-    """Whoever is of every sample is in from the first pass to the end, and can be read."""
+def assert_reads_succeeded(reader: Reader, reads_before: int) -> None:
+    """A user in every sample is a member from the first pass to the end, and is readable."""
     assert {answer["user"]["isIn"] for answer in reader.answers[reads_before:]} == {True}
     assert max(answer["segment"]["memberCount"] for answer in reader.answers) == 25_000
-    assert set(reader.reasons) <= {"UNAVAILABLE"}  # and these only since PostgreSQL's restart
+    assert set(reader.reasons) <= {"UNAVAILABLE"}  # these occur only since PostgreSQL's restart

@@ -1,4 +1,4 @@
-"""`segmentql up` as a user runs it: the whole service, in a folder of its own."""
+"""`segmentql up` runs the whole service in a folder of its own."""
 
 import asyncio
 import json
@@ -34,11 +34,13 @@ CREATE = '{"query": "mutation { createSegment(input: {slug: \\"kept\\"}) { segme
 READ = '{"query": "{ segment(slug: \\"kept\\") { slug } }"}'
 
 
-async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) -> None:
+async def test_up_starts_in_order_serves_and_stops_cleanly(home: Path) -> None:
     async with running(home) as up:
-        await up.says("ready after")
-        assert f"http://127.0.0.1:{up.port}/graphql" in up.said
-        assert await up.answer(CREATE) == {"data": {"createSegment": {"segment": {"slug": "kept"}}}}
+        await up.wait_for_output("ready after")
+        assert f"http://127.0.0.1:{up.port}/graphql" in up.output
+        assert await up.send_operation(CREATE) == {
+            "data": {"createSegment": {"segment": {"slug": "kept"}}}
+        }
 
         secrets = up.data / "secrets.json"
         assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
@@ -56,18 +58,18 @@ async def test_it_starts_in_order_answers_and_stops_without_a_trace(home: Path) 
         ["Redis on", "worker,"],
         ["object store on", "bucket,", "ready after", "worker stopped", "object store stopped"],
     ):
-        places = [up.said.index(step) for step in steps]
-        assert places == sorted(places)
-    assert not any(word.decode() in up.said for word in passwords)
+        positions = [up.output.index(step) for step in steps]
+        assert positions == sorted(positions)
+    assert not any(word.decode() in up.output for word in passwords)
 
-    async with running(home) as again:
-        await again.says("ready after")
-        assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
-        # As a terminal does it: to the whole foreground group.
-        os.killpg(again.process.pid, signal.SIGINT)
-        assert await again.ends() == 0
+    async with running(home) as restarted:
+        await restarted.wait_for_output("ready after")
+        assert await restarted.send_operation(READ) == {"data": {"segment": {"slug": "kept"}}}
+        # A terminal sends the signal to the whole foreground group.
+        os.killpg(restarted.process.pid, signal.SIGINT)
+        assert await restarted.wait_for_exit() == 0
         assert processes_of(home) == []
-        assert "died" not in again.said
+        assert "died" not in restarted.output
 
 
 def command_line_files() -> Iterator[Path]:
@@ -76,63 +78,63 @@ def command_line_files() -> Iterator[Path]:
             yield process / "cmdline"
 
 
-async def test_a_stop_during_the_start_leaves_nothing(home: Path) -> None:
+async def test_stop_during_the_start_leaves_no_process(home: Path) -> None:
     async with running(home) as up:
-        await up.says("PostgreSQL on")
+        await up.wait_for_output("PostgreSQL on")
         assert await up.stop() == 0
         assert processes_of(home) == []
-        assert "ready after" not in up.said
+        assert "ready after" not in up.output
 
 
-async def test_a_second_one_in_the_same_folder_is_refused_with_the_pid(home: Path) -> None:
+async def test_second_up_in_the_same_folder_is_rejected_with_the_pid(home: Path) -> None:
     async with running(home) as first:
-        await first.says("PostgreSQL on")
+        await first.wait_for_output("PostgreSQL on")
         async with running(home) as second:
-            assert await second.ends() == 1
-            assert f"already in use by the process with pid {first.process.pid}" in second.said
-        await first.says("ready after")
+            assert await second.wait_for_exit() == 1
+            assert f"already in use by the process with pid {first.process.pid}" in second.output
+        await first.wait_for_output("ready after")
 
 
-async def test_a_port_in_use_is_said_before_anything_is_started(home: Path) -> None:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_used_port_is_reported_before_the_start(home: Path) -> None:
+    async def occupied_port(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
     port = free_port()
     async with (
-        await asyncio.start_server(answer, "127.0.0.1", port),
+        await asyncio.start_server(occupied_port, "127.0.0.1", port),
         running(home, port=port) as up,
     ):
-        assert await up.ends() == 1
-        assert up.said == f"Error: port {port} is in use: choose another with --port\n"
+        assert await up.wait_for_exit() == 1
+        assert up.output == f"Error: port {port} is in use: choose another with --port\n"
         assert not (up.data / "postgres" / "data").exists()
 
 
-async def test_after_a_kill_of_up_itself_the_next_one_recovers(home: Path) -> None:
+async def test_up_recovers_after_it_was_killed(home: Path) -> None:
     async with running(home) as up:
-        await up.says("ready after")
-        await up.ask(CREATE)
+        await up.wait_for_output("ready after")
+        await up.send(CREATE)
         up.process.kill()
-        await up.ends()
-        # At once: what was left is still there or just going. Also the port is the same.
-        async with running(home, port=up.port) as again:
-            await again.says("ready after")
-            assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
-            assert again.pid_of("postgresql") != up.pid_of("worker")
+        await up.wait_for_exit()
+        # The restart is immediate: old processes still run or just end. The port is the same.
+        async with running(home, port=up.port) as restarted:
+            await restarted.wait_for_output("ready after")
+            assert await restarted.send_operation(READ) == {"data": {"segment": {"slug": "kept"}}}
+            assert restarted.pid_of("postgresql") != up.pid_of("worker")
 
 
-async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
+async def test_up_recovers_after_all_processes_were_killed(home: Path) -> None:
     async with running(home, "--workers", "2") as up:
-        await up.says("ready after")
-        await up.ask(CREATE)
+        await up.wait_for_output("ready after")
+        await up.send(CREATE)
         names = ("postgresql", "redis", "store", "worker", "api")
         pids = [up.process.pid, *(up.pid_of(name) for name in names)]
         for pid in pids:
             assert pid
             os.kill(pid, signal.SIGKILL)
-        await up.ends()
-        async with running(home, port=up.port) as again:
-            await again.says("ready after")
-            assert await again.answer(READ) == {"data": {"segment": {"slug": "kept"}}}
+        await up.wait_for_exit()
+        async with running(home, port=up.port) as restarted:
+            await restarted.wait_for_output("ready after")
+            assert await restarted.send_operation(READ) == {"data": {"segment": {"slug": "kept"}}}
 
 
 @pytest.mark.parametrize(
@@ -142,46 +144,44 @@ async def test_everything_killed_at_once_is_recovered_from(home: Path) -> None:
         *(("postgresql", "PostgreSQL"), ("store", "object store")),
     ],
 )
-async def test_a_killed_child_is_started_again_and_the_service_goes_on(
-    home: Path, file: str, name: str
-) -> None:
+async def test_killed_child_is_restarted(home: Path, file: str, name: str) -> None:
     async with running(home) as up:
-        await up.says("ready after")
+        await up.wait_for_output("ready after")
         before = up.pid_of(file)
         assert before
 
         os.kill(before, signal.SIGKILL)
 
-        await up.says(f"{name} died (signal SIGKILL); restarting in 0.2 s")
-        await up.says(f"{name} restarted")
+        await up.wait_for_output(f"{name} died (signal SIGKILL); restarting in 0.2 s")
+        await up.wait_for_output(f"{name} restarted")
         assert up.pid_of(file) != before
 
-        async def answers() -> bool:
-            return "kept" in await up.ask(CREATE)
+        async def responds() -> bool:
+            return "kept" in await up.send(CREATE)
 
-        await until(answers)
+        await until(responds)
         assert await up.stop() == 0
         assert processes_of(home) == []
 
 
-async def test_a_child_that_keeps_dying_stops_everything(home: Path) -> None:
+async def test_child_that_keeps_dying_stops_the_service(home: Path) -> None:
     async with running(home) as up:
-        await up.says("ready after")
+        await up.wait_for_output("ready after")
         for death in range(1, 6):
             pid = up.pid_of("redis")
             assert pid
             os.kill(pid, signal.SIGKILL)
             if death < 5:
-                await up.says("Redis restarted", times=death)
+                await up.wait_for_output("Redis restarted", times=death)
 
-        assert await up.ends() == 1
+        assert await up.wait_for_exit() == 1
         assert processes_of(home) == []
-        assert "Error: Redis died 5 times in a row, each within 10 s of its start" in up.said
-        assert "Ready to accept connections" in up.said  # the end of its log
-        assert up.said.index("PostgreSQL stopped") < up.said.index("Error: Redis died")
+        assert "Error: Redis died 5 times in a row, each within 10 s of its start" in up.output
+        assert "Ready to accept connections" in up.output  # the end of its log
+        assert up.output.index("PostgreSQL stopped") < up.output.index("Error: Redis died")
 
 
-async def test_outside_services_are_used_instead_of_ours(home: Path) -> None:
+async def test_external_services_replace_the_local_ones(home: Path) -> None:
     async with local_servers(home / "outside") as outside:
         (home / ".env").write_text(f"SEGMENTQL_REDIS_URL={outside.redis_url}\n")
         settings = outside.settings("segmentql")
@@ -193,10 +193,10 @@ async def test_outside_services_are_used_instead_of_ours(home: Path) -> None:
             SEGMENTQL_S3_ACCESS_KEY=settings.store.access_key,
             SEGMENTQL_S3_SECRET_KEY=settings.store.secret_key,
         ) as up:
-            await up.says("ready after")
-            assert "kept" in await up.ask(CREATE)
+            await up.wait_for_output("ready after")
+            assert "kept" in await up.send(CREATE)
             for server in ("PostgreSQL on", "Redis on", "object store on"):
-                assert server not in up.said
+                assert server not in up.output
             assert sorted(path.name for path in up.data.iterdir()) == ["logs", "run"]
             assert await up.stop() == 0
         storage = Storage(settings)
@@ -204,10 +204,10 @@ async def test_outside_services_are_used_instead_of_ours(home: Path) -> None:
         await storage.close()
 
 
-async def test_other_commands_find_what_runs(home: Path) -> None:
+async def test_other_commands_use_the_running_service(home: Path) -> None:
     async with running(home) as up:
-        await up.says("ready after")
-        for command, told in (("bucket", b""), ("doctor", b"bucket segmentql-reports")):
+        await up.wait_for_output("ready after")
+        for command, expected in (("bucket", b""), ("doctor", b"bucket segmentql-reports")):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "segmentql", command, "--data-dir", "data"),
                 cwd=home,
@@ -217,18 +217,20 @@ async def test_other_commands_find_what_runs(home: Path) -> None:
             )
             output, _ = await process.communicate()
             assert process.returncode == 0, output
-            assert told in output
+            assert expected in output
 
 
-async def test_keys_are_asked_for_where_a_setting_says_so(home: Path) -> None:
+async def test_keys_are_required_by_a_setting(home: Path) -> None:
     async with running(home, SEGMENTQL_AUTH="required") as up:
-        await up.says("ready after")
-        assert "UNAUTHENTICATED" in await up.ask(CREATE)
-        said = re.search(r"^KEY=\$\((segmentql keys create .*)\)$", up.said, re.MULTILINE)
-        assert said
-        assert 'authorization: Bearer $KEY"' in up.said
+        await up.wait_for_output("ready after")
+        assert "UNAUTHENTICATED" in await up.send(CREATE)
+        shown_command = re.search(
+            r"^KEY=\$\((segmentql keys create .*)\)$", up.output, re.MULTILINE
+        )
+        assert shown_command
+        assert 'authorization: Bearer $KEY"' in up.output
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *shlex.split(said[1])),
+            *(sys.executable, "-m", *shlex.split(shown_command[1])),
             cwd=home,
             env=child_environment(NONE_OUTSIDE),
             stdout=asyncio.subprocess.PIPE,
@@ -236,21 +238,21 @@ async def test_keys_are_asked_for_where_a_setting_says_so(home: Path) -> None:
         output, _ = await process.communicate()
         assert process.returncode == 0
         key = output.decode().strip()
-        assert "kept" in await up.ask(CREATE, authorization=f"Bearer {key}")
+        assert "kept" in await up.send(CREATE, authorization=f"Bearer {key}")
         assert await up.stop() == 0
-        assert key.split("_")[2] not in up.said
+        assert key.split("_")[2] not in up.output
 
 
-async def test_a_wrong_setting_stops_the_start_before_anything_is_started(home: Path) -> None:
+async def test_wrong_setting_stops_the_start(home: Path) -> None:
     async with running(
         home,
         SEGMENTQL_LOG_LEVEL="loud",
         SEGMENTQL_WORKER_THREADS="none",
         SEGMENTQL_S3_ENDPOINT_URL="http://127.0.0.1:1",
     ) as up:
-        assert await up.ends() == 1
-        assert "SEGMENTQL_S3_ACCESS_KEY is not set" in up.said
-        assert "SEGMENTQL_S3_SECRET_KEY is not set" in up.said
-        assert "SEGMENTQL_LOG_LEVEL" in up.said
-        assert "SEGMENTQL_WORKER_THREADS" in up.said
+        assert await up.wait_for_exit() == 1
+        assert "SEGMENTQL_S3_ACCESS_KEY is not set" in up.output
+        assert "SEGMENTQL_S3_SECRET_KEY is not set" in up.output
+        assert "SEGMENTQL_LOG_LEVEL" in up.output
+        assert "SEGMENTQL_WORKER_THREADS" in up.output
         assert not (up.data / "postgres" / "data").exists()

@@ -1,4 +1,4 @@
-"""`segmentql up` and its database: who gets the owner's URL, and a schema that is too new."""
+"""Only migrations get the owner's URL, and `segmentql up` rejects a newer schema."""
 
 import sys
 from importlib.metadata import version
@@ -19,17 +19,17 @@ def environment_of(pid: int | None) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_only_migrations_get_the_owners_url_and_a_newer_database_is_refused(
+async def test_owner_url_is_private_and_newer_schema_is_rejected(
     home: Path,
 ) -> None:
     async with running(home) as up:
-        await up.says("ready after")
+        await up.wait_for_output("ready after")
         secrets = (up.data / "secrets.json").read_text()
         for child in ("api", "worker"):
-            given = environment_of(up.pid_of(child))
-            assert "segmentql_service" in given["SEGMENTQL_DATABASE_URL"]
-            assert given[MIGRATION_VARIABLE] == ""
-            assert "segmentql_owner" not in str(given)
+            environment = environment_of(up.pid_of(child))
+            assert "segmentql_service" in environment["SEGMENTQL_DATABASE_URL"]
+            assert environment[MIGRATION_VARIABLE] == ""
+            assert "segmentql_owner" not in str(environment)
         port = environment_of(up.pid_of("api"))["SEGMENTQL_DATABASE_URL"].split(":")[-1]
         owner = secrets.split('"owner": "')[1].split('"')[0]
         connection = await asyncpg.connect(f"postgresql://segmentql_owner:{owner}@127.0.0.1:{port}")
@@ -37,9 +37,9 @@ async def test_only_migrations_get_the_owners_url_and_a_newer_database_is_refuse
         await connection.close()
         assert await up.stop() == 0
     async with running(home) as up:
-        assert await up.ends() == 1
+        assert await up.wait_for_exit() == 1
         assert (
             f"Error: the database is at revision 9999, which this version ({version('segmentql')})"
             " does not know; update SegmentQL\n"
-        ) in up.said
-        assert "Traceback" not in up.said
+        ) in up.output
+        assert "Traceback" not in up.output

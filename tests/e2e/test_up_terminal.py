@@ -1,4 +1,6 @@
-"""What `segmentql up` prints, what it keeps between runs, and what `segmentql reset` deletes."""
+"""`segmentql up` prints status lines, keeps its ports and data, and `segmentql reset` deletes
+them.
+"""
 
 import asyncio
 import json
@@ -37,14 +39,14 @@ def addresses(said: str) -> dict[str, str]:
 
 
 def sockets(up: Up) -> list[Path]:
-    """The object store's sockets outside the data folder, by the ports that it used last."""
+    """Return the object store's sockets outside the data folder, by the ports that it used last."""
     ports = json.loads((up.data / "run" / "store.ports").read_text())
     folder = Path("/tmp")  # noqa: S108 - the store's choice
     return [path for port in ports for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 
 
 async def command(home: Path, *words: str) -> tuple[int | None, str]:
-    """The status and the output of a command, which has no terminal."""
+    """Return the status and the output of a command without a terminal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", *words),
         cwd=home,
@@ -57,99 +59,99 @@ async def command(home: Path, *words: str) -> tuple[int | None, str]:
     return process.returncode, output.decode()
 
 
-async def test_logs_go_to_files_and_errors_to_the_terminal_too(home: Path) -> None:
+async def test_logs_go_to_files_and_errors_also_to_the_terminal(home: Path) -> None:
     async with running(home) as up:
-        await up.says("ready after")
-        await up.ask(READ)
+        await up.wait_for_output("ready after")
+        await up.send(READ)
         logs = up.data / "logs"
-        # A fault: a table that is not there.
+        # A renamed table causes a fault.
         password = json.loads((up.data / "secrets.json").read_text())["owner"]
         owner = await asyncpg.connect(
-            f"postgresql://segmentql_owner:{password}@{addresses(up.said)['PostgreSQL']}/segmentql"
+            f"postgresql://segmentql_owner:{password}@{addresses(up.output)['PostgreSQL']}/segmentql"
         )
         await owner.execute("ALTER TABLE segments RENAME TO lost")
-        assert "INTERNAL" in await up.ask(READ)
+        assert "INTERNAL" in await up.send(READ)
         await owner.execute("ALTER TABLE lost RENAME TO segments")
         await owner.close()
-        await up.says("API error: request_failed")
+        await up.wait_for_output("API error: request_failed")
         assert await up.stop() == 0
 
-    assert up.said.count(str(logs)) == 1
-    before, rest = up.said.split("ready after", 1)
+    assert up.output.count(str(logs)) == 1
+    before, rest = up.output.split("ready after", 1)
     assert [line for line in before.splitlines() if not OWN_LINE.fullmatch(line)] == []
     errors = [line for line in rest.splitlines() if "API error" in line]
     assert len(errors) == 1
     assert 'relation "segments" does not exist (request_id' in errors[0]
-    assert "Traceback" not in up.said
-    assert '"event"' not in up.said
-    assert "\x1b" not in up.said
-    told = [json.loads(line) for line in (logs / "api.log").read_text().splitlines()]
-    assert [line["outcome"] for line in told if line["event"] == "request"] == ["done", "failed"]
+    assert "Traceback" not in up.output
+    assert '"event"' not in up.output
+    assert "\x1b" not in up.output
+    api_log = [json.loads(line) for line in (logs / "api.log").read_text().splitlines()]
+    assert [line["outcome"] for line in api_log if line["event"] == "request"] == ["done", "failed"]
     assert "worker_started" in (logs / "worker.log").read_text()
     assert (logs / "migrations.log").exists()
     assert (logs / "bucket.log").exists()
 
 
-async def test_verbose_shows_the_logs_of_the_service_on_the_terminal(home: Path) -> None:
+async def test_verbose_prints_the_logs_of_the_service(home: Path) -> None:
     async with running(home, "--verbose") as up:
-        await up.says("ready after")
-        await up.ask(READ)
-        await up.says('"event":"request"')
-        await up.says("worker_started")
+        await up.wait_for_output("ready after")
+        await up.send(READ)
+        await up.wait_for_output('"event":"request"')
+        await up.wait_for_output("worker_started")
         assert await up.stop() == 0
     assert not (up.data / "logs" / "api.log").exists()
 
 
-async def test_ports_outlive_a_restart_and_a_kill_and_yield_to_other_programs(home: Path) -> None:
+async def test_ports_survive_restarts_and_yield_to_other_programs(home: Path) -> None:
     async with running(home) as first:
-        await first.says("ready after")
-        before, left = addresses(first.said), sockets(first)
-        assert len(left) == 5
+        await first.wait_for_output("ready after")
+        before, leftover_sockets = addresses(first.output), sockets(first)
+        assert len(leftover_sockets) == 5
         assert await first.stop() == 0
-        assert not any(path.exists() for path in left)
+        assert not any(path.exists() for path in leftover_sockets)
 
     async with running(home) as second:
-        await second.says("ready after")
-        assert addresses(second.said) == before
-        assert sockets(second) == left
-        # Nothing gets the chance to tidy up.
+        await second.wait_for_output("ready after")
+        assert addresses(second.output) == before
+        assert sockets(second) == leftover_sockets
+        # No process gets the chance to clean up.
         names = ("postgresql", "redis", "store", "worker", "api")
         for pid in [second.process.pid, *(second.pid_of(name) for name in names)]:
             assert pid
             os.kill(pid, signal.SIGKILL)
-        await second.ends()
+        await second.wait_for_exit()
 
     await until(lambda: nothing_runs(home))
-    assert len([path for path in left if path.exists()]) == 5
+    assert len([path for path in leftover_sockets if path.exists()]) == 5
     redis, store = (int(before[name].split(":")[1]) for name in ("Redis", "object store"))
-    grpc = int(left[0].stem.rsplit("-", 1)[1])
+    grpc = int(leftover_sockets[0].stem.rsplit("-", 1)[1])
     with socket.create_server(("127.0.0.1", redis)), socket.create_server(("127.0.0.1", grpc)):
         async with running(home) as third:
-            await third.says("ready after")
-            after, now = addresses(third.said), sockets(third)
+            await third.wait_for_output("ready after")
+            after, now = addresses(third.output), sockets(third)
             assert after["PostgreSQL"] == before["PostgreSQL"]
             assert after["object store"] == f"127.0.0.1:{store}"
             assert after["Redis"] != before["Redis"]
-            assert f"port {redis} is used by another program: Redis uses" in third.said
-            assert f"port {grpc} is used by another program: object store" in third.said
-            # Also the one of the port that now belongs to another program.
+            assert f"port {redis} is used by another program: Redis uses" in third.output
+            assert f"port {grpc} is used by another program: object store" in third.output
+            # This includes the socket of the port that now belongs to another program.
             assert len(now) == 5
-            assert not left[0].exists()
+            assert not leftover_sockets[0].exists()
             assert await third.stop() == 0
-            assert not any(path.exists() for path in {*left, *now})
+            assert not any(path.exists() for path in {*leftover_sockets, *now})
 
     async with running(home) as fourth:
-        await fourth.says("Redis on")
-        assert addresses(fourth.said)["Redis"] == after["Redis"]
+        await fourth.wait_for_output("Redis on")
+        assert addresses(fourth.output)["Redis"] == after["Redis"]
 
 
-async def test_demo_data_are_there_at_once_and_reset_deletes_everything(home: Path) -> None:
+async def test_demo_data_exist_at_the_start_and_reset_deletes_all(home: Path) -> None:
     async with running(home, "--demo") as up:
-        await up.says("ready after")
-        assert up.said.index("migrations,") < up.said.index("demo data,")
-        count = (await up.answer(COUNT))["data"]["segment"]["memberCount"]
+        await up.wait_for_output("ready after")
+        assert up.output.index("migrations,") < up.output.index("demo data,")
+        count = (await up.send_operation(COUNT))["data"]["segment"]["memberCount"]
         assert count > 100
-        left = sockets(up)
+        leftover_sockets = sockets(up)
 
         status, said = await command(home, "reset", "--data-dir", "data")
         assert (status, up.process.poll()) == (1, None)
@@ -158,7 +160,7 @@ async def test_demo_data_are_there_at_once_and_reset_deletes_everything(home: Pa
         status, said = await command(home, "reset", "--data-dir", "data", "--yes")
         assert status == 0, said
         assert f"stopped `segmentql up` (pid {up.process.pid})" in said
-        assert await up.ends() == 0
+        assert await up.wait_for_exit() == 0
         assert not up.data.exists()
         assert processes_of(home) == []
-        assert not any(path.exists() for path in left)
+        assert not any(path.exists() for path in leftover_sockets)

@@ -1,4 +1,4 @@
-"""`segmentql up`, as a user starts it."""
+"""`segmentql up` as a process that a user starts."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ NONE_OUTSIDE = dict.fromkeys(
     ),
     "",
 )
-READY_SECONDS = 120  # a cap for slow machines; what is promised is measured elsewhere
+READY_SECONDS = 120  # a limit for slow machines; the documented time is measured elsewhere
 
 
 class Up:
@@ -36,36 +36,36 @@ class Up:
         self._log = log
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text()
 
     def pid_of(self, name: str) -> int | None:
         file = self.data / "run" / f"{name}.pid"
         return int(file.read_text().split()[0]) if file.exists() else None
 
-    async def says(self, text: str, *, times: int = 1) -> None:
-        """Wait until it has said something; fail at once when it ends instead."""
+    async def wait_for_output(self, text: str, *, times: int = 1) -> None:
+        """Wait until its output has a text; fail at once if it ends instead."""
 
-        async def said() -> bool:
-            if self.said.count(text) >= times:
+        async def has_printed() -> bool:
+            if self.output.count(text) >= times:
                 return True
-            assert self.process.poll() is None, self.said
+            assert self.process.poll() is None, self.output
             return False
 
-        await until(said, seconds=READY_SECONDS)
+        await until(has_printed, seconds=READY_SECONDS)
 
-    async def ends(self) -> int:
-        async def ended() -> bool:
+    async def wait_for_exit(self) -> int:
+        async def has_ended() -> bool:
             return self.process.poll() is not None
 
-        await until(ended, seconds=READY_SECONDS)
+        await until(has_ended, seconds=READY_SECONDS)
         return self.process.returncode
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return await self.ends()
+        return await self.wait_for_exit()
 
-    async def ask(self, body: str, **headers: str) -> str:
+    async def send(self, body: str, **headers: str) -> str:
         async with httpx.AsyncClient(timeout=30) as client:
             response = await client.post(
                 f"http://127.0.0.1:{self.port}/graphql",
@@ -74,9 +74,9 @@ class Up:
             )
         return response.text
 
-    async def answer(self, body: str) -> Any:
-        """What it answers, but for the cost."""
-        return without_cost(json.loads(await self.ask(body)))
+    async def send_operation(self, body: str) -> Any:
+        """Return the response body without the cost."""
+        return without_cost(json.loads(await self.send(body)))
 
 
 @asynccontextmanager
@@ -112,8 +112,8 @@ async def nothing_runs(home: Path) -> bool:
 
 
 def processes_of(home: Path) -> list[str]:
-    """The living processes that were started for a folder, or work in it."""
-    found = []
+    """Return the living processes that were started for a folder, or work in it."""
+    processes = []
     for process in Path("/proc").iterdir():
         try:
             traces = [
@@ -124,5 +124,5 @@ def processes_of(home: Path) -> list[str]:
         except OSError:
             continue
         if any(bytes(home) in trace for trace in traces):
-            found.append(f"{process.name} {traces[0]!r}")
-    return found
+            processes.append(f"{process.name} {traces[0]!r}")
+    return processes

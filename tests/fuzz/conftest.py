@@ -1,14 +1,14 @@
-"""Something stored for requests to find, and a judge of what they do."""
+"""Sample rows for requests, and a monitor of their effects."""
 
 import pytest
 
 from tests.conftest import Api, Sql
-from tests.fuzz.response_checks import Judge
+from tests.fuzz.response_checks import EffectMonitor
 from tests.sample_data import SAMPLE_DATA
 
 
 @pytest.fixture
-async def judge(api: Api, sql: Sql) -> Judge:
-    """Looks at what requests do to the application, in this process, with something stored."""
+async def monitor(api: Api, sql: Sql) -> EffectMonitor:
+    """Return a monitor of the application in this process, with sample rows."""
     await sql.execute(SAMPLE_DATA)
-    return Judge(api.http, sql)
+    return EffectMonitor(api.http, sql)

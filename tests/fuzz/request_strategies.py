@@ -1,6 +1,6 @@
-"""Makes requests from `schema.graphql`: right ones and wrong ones, by schemathesis.
+"""Generates valid and invalid requests from `schema.graphql` with schemathesis.
 
-Strings that it makes up lead nowhere; so some of them are replaced by what is stored.
+Generated strings lead to no rows, so some of them are replaced by values of stored rows.
 """
 
 from dataclasses import replace
@@ -34,12 +34,12 @@ from graphql import (
     print_ast,
     visit,
 )
-from tests.fuzz.requests import Sent, asking
-from tests.fuzz.response_checks import REFUSALS
+from tests.fuzz.requests import HttpRequest, graphql_request
+from tests.fuzz.response_checks import ERRORS_ALIAS
 
 SCHEMA: Final = Path(__file__).parents[2] / "schema.graphql"
 
-# Of each argument and input field: what is stored, and what is just beyond what may be.
+# Values of each argument and input field: stored ones, and ones just beyond the limits.
 KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "id": ("1", "2", "3", "99", "9223372036854775807", "rep_1", "key_aaaaaaaaaaaa"),
     "userId": ("1", "2", "3", "99", "9223372036854775807", "9223372036854775808"),
@@ -61,8 +61,8 @@ NUMBERS: Final[dict[str, tuple[str, ...]]] = {
     "percent": ("0", "50", "100", "33.333", "1e400"),
     "expectedVersion": ("1", "2"),
 }
-REFUSALS_ASKED: Final = FieldNode(
-    alias=NameNode(value=REFUSALS),
+ERRORS_SELECTION: Final = FieldNode(
+    alias=NameNode(value=ERRORS_ALIAS),
     name=NameNode(value="errors"),
     selection_set=SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),)),
 )
@@ -78,31 +78,31 @@ scalar("BigInt", st.integers().map(nodes.Int))
 
 
 def operations() -> list[Any]:
-    """One for each field of Query and Mutation."""
+    """Return one operation for each field of Query and Mutation."""
     schema = schemathesis.graphql.from_path(SCHEMA)
-    return [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+    return [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
 
 
 OPERATIONS: Final = operations()
 
 
 @st.composite
-def requests(draw: st.DrawFn, mode: GenerationMode) -> Sent:
-    """A request that keeps the schema, or one that breaks it."""
+def requests(draw: st.DrawFn, mode: GenerationMode) -> HttpRequest:
+    """Draw a request that conforms to the schema, or one that violates it."""
     operation = draw(st.sampled_from(OPERATIONS))
     case = draw(operation.as_strategy(generation_mode=mode))
     if not isinstance(case.body, str):
-        return Sent(case.body if isinstance(case.body, bytes) else b"null")
+        return HttpRequest(case.body if isinstance(case.body, bytes) else b"null")
     try:
         document = parse(case.body)
     except GraphQLSyntaxError:
-        return asking(case.body)
-    changed = visit(document, _Replace(draw, often=draw(st.sampled_from((0, 2, 3, 4)))))
-    return asking(print_ast(changed))
+        return graphql_request(case.body)
+    changed = visit(document, _ValueReplacer(draw, often=draw(st.sampled_from((0, 2, 3, 4)))))
+    return graphql_request(print_ast(changed))
 
 
-class _Replace(Visitor):
-    """Puts what is stored in the place of what is made up, and asks mutations for refusals."""
+class _ValueReplacer(Visitor):
+    """Replaces generated values by stored ones, and selects the errors of mutations."""
 
     def __init__(self, draw: st.DrawFn, *, often: int) -> None:
         super().__init__()
@@ -110,52 +110,59 @@ class _Replace(Visitor):
         self._often = often
 
     def enter_argument(self, node: ArgumentNode, *_: Any) -> Node | None:
-        value = self._instead(node.name.value, node.value)
+        value = self._replacement(node.name.value, node.value)
         return replace(node, value=value) if value else None
 
     def enter_object_field(self, node: ObjectFieldNode, *_: Any) -> Node | None:
-        value = self._instead(node.name.value, node.value)
+        value = self._replacement(node.name.value, node.value)
         return replace(node, value=value) if value else None
 
     def leave_field(self, node: FieldNode, *_: Any) -> Node | None:
-        """No report is made here, and each would be waited for."""
+        """Set `waitSeconds` to zero, because no report is generated here and each would be waited
+        for.
+        """
         if node.name.value != "createReport":
             return None
-        return replace(node, arguments=tuple(_at_once(given) for given in node.arguments or ()))
+        return replace(
+            node,
+            arguments=tuple(_without_waiting(each) for each in node.arguments or ()),
+        )
 
     def leave_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> Node | None:
         if node.operation is not OperationType.MUTATION:
             return None
-        fields = tuple(_with_refusals(field) for field in node.selection_set.selections)
+        fields = tuple(_with_errors(field) for field in node.selection_set.selections)
         return replace(node, selection_set=SelectionSetNode(selections=fields))
 
-    def _instead(self, name: str, value: ValueNode) -> ValueNode | None:
+    def _replacement(self, name: str, value: ValueNode) -> ValueNode | None:
         if self._draw(st.integers(0, 3)) >= self._often:
             return None
         if isinstance(value, StringValueNode) and name in KNOWN:
-            return self._known(name)
+            return self._stored_value(name)
         if name in NUMBERS:
             return IntValueNode(value=self._draw(st.sampled_from(NUMBERS[name])))
         if name in LISTS:
             count = self._draw(st.integers(0, 3))
-            return ListValueNode(values=tuple(self._known(LISTS[name]) for _ in range(count)))
+            return ListValueNode(
+                values=tuple(self._stored_value(LISTS[name]) for _ in range(count))
+            )
         return None
 
-    def _known(self, name: str) -> StringValueNode:
+    def _stored_value(self, name: str) -> StringValueNode:
         return StringValueNode(value=self._draw(st.sampled_from(KNOWN[name])))
 
 
-def _at_once(argument: ArgumentNode) -> ArgumentNode:
+def _without_waiting(argument: ArgumentNode) -> ArgumentNode:
     value = argument.value
     if not isinstance(value, ObjectValueNode):
         return argument
-    others = [field for field in value.fields if field.name.value != "waitSeconds"]
+    other_fields = [field for field in value.fields if field.name.value != "waitSeconds"]
     zero = ObjectFieldNode(name=NameNode(value="waitSeconds"), value=IntValueNode(value="0"))
-    return replace(argument, value=ObjectValueNode(fields=(*others, zero)))
+    return replace(argument, value=ObjectValueNode(fields=(*other_fields, zero)))
 
 
-def _with_refusals(field: SelectionNode) -> SelectionNode:
+def _with_errors(field: SelectionNode) -> SelectionNode:
     if not isinstance(field, FieldNode) or not field.selection_set:
         return field
-    selections = (*field.selection_set.selections, REFUSALS_ASKED)
+    selections = (*field.selection_set.selections, ERRORS_SELECTION)
     return replace(field, selection_set=SelectionSetNode(selections=selections))

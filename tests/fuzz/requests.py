@@ -1,6 +1,6 @@
-"""HTTP requests as files, so that one which once did harm is sent again in every run.
+"""HTTP requests in files, so that one that once did harm is sent again in every run.
 
-A file is `METHOD target`, a line for each header, an empty line, and then the body as it is.
+A file is `METHOD target`, a line for each header, an empty line, and then the unchanged body.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True)
-class Sent:
-    """One request."""
+class HttpRequest:
+    """An HTTP request."""
 
     body: bytes
     method: str = "POST"
@@ -25,32 +25,35 @@ class Sent:
 
     @property
     def encoded_headers(self) -> list[tuple[bytes, bytes]]:
-        """Any bytes that a header can carry."""
+        """Return the headers with any bytes that a header can carry."""
         return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()]
 
-    def written(self) -> bytes:
-        """As a file has it."""
+    def to_bytes(self) -> bytes:
+        """Return the file's content for this request."""
         lines = [f"{self.method} {self.target}", *(f"{k}: {v}" for k, v in self.headers.items())]
         return "\n".join([*lines, "", ""]).encode("latin-1") + self.body
 
 
-def read(file: Path) -> Sent:
-    """The request of a file."""
+def read(file: Path) -> HttpRequest:
+    """Return the request of a file."""
     head, _, body = file.read_bytes().partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
     method, target = first.split(" ", 1)
     headers = dict(line.split(": ", 1) for line in lines)
-    return Sent(body, method, target, headers)
+    return HttpRequest(body, method, target, headers)
 
 
-def keep(sent: Sent) -> Path:
-    """Put a request that did harm into the corpus; where it is now."""
-    content = sent.written()
+def save(sent: HttpRequest) -> Path:
+    """Store a request that did harm in the corpus, and return its path."""
+    content = sent.to_bytes()
     file = CORPUS / f"found-{hashlib.sha256(content).hexdigest()[:12]}.http"
     file.write_bytes(content)
     return file
 
 
-def asking(query: str, variables: Mapping[str, Any] | None = None) -> Sent:
-    """The request of a GraphQL operation; what JSON cannot hold as it is, it names."""
-    return Sent(json.dumps({"query": query, "variables": variables}).encode())
+def graphql_request(query: str, variables: Mapping[str, Any] | None = None) -> HttpRequest:
+    """Return the request of a GraphQL operation.
+
+    Values that JSON cannot hold are replaced by their names.
+    """
+    return HttpRequest(json.dumps({"query": query, "variables": variables}).encode())

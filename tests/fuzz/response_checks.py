@@ -1,4 +1,4 @@
-"""What no request may do, whatever it is."""
+"""Checks of effects that no request may have."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any, TypeAlias
 import httpx
 
 from tests.conftest import Sql
-from tests.fuzz.requests import Sent, keep
+from tests.fuzz.requests import HttpRequest, save
 from tests.keys.clients import stored_rows
 
-REFUSALS = "refusals"
-"""The alias under which a mutation that is made here asks for its payload's errors."""
+ERRORS_ALIAS = "refusals"
+"""The alias under which a generated mutation selects the errors of its payload."""
 
 CODES = {"BAD_REQUEST", "LIMIT_EXCEEDED"}
-"""What may be told to whoever asks nonsense; all else says that something does not work."""
+"""Error codes that a malformed request may get; every other code means a failure of the service."""
 
 Answer: TypeAlias = Mapping[str, Any]
 
 
 class Harm(AssertionError):
-    """A request did what none may do."""
+    """The error of a request with a forbidden effect."""
 
 
-class Judge:
-    """Sends requests, one after the other, and looks at what comes of each.
+class EffectMonitor:
+    """Sends requests one after the other and checks their effects.
 
-    Nobody else may change rows meanwhile, unless `forget` is told of it.
+    No other client may change rows in the meantime, unless `forget` is called.
     """
 
     def __init__(self, client: httpx.AsyncClient, sql: Sql) -> None:
@@ -40,14 +40,13 @@ class Judge:
         self._kept: Path | None = None
 
     def forget(self) -> None:
-        """Others changed rows since the last request."""
+        """Accept rows that others changed since the last request."""
         self._rows = None
 
-    async def send(self, sent: Sent) -> Answer | None:
-        """Send a request; its answer, where that is one of GraphQL.
+    async def send(self, sent: HttpRequest) -> Answer | None:
+        """Send a request and return its response if it is one of GraphQL.
 
-        Raises:
-            Harm: it did harm; it is in the corpus now.
+        Raises: Harm: the request had a forbidden effect; it is in the corpus now.
         """
         if self._rows is None:
             self._rows = await stored_rows(self._sql)
@@ -56,28 +55,30 @@ class Judge:
             response = await self._client.request(
                 sent.method, sent.target, content=sent.body, headers=sent.encoded_headers
             )
-            answer = self._judged(response)
+            answer = self._check(response)
             before, self._rows = self._rows, await stored_rows(self._sql)
-            if is_refused(response.status_code, answer):
+            if is_rejected(response.status_code, answer):
                 self.refused += 1
                 if self._rows != before:
                     raise Harm(f"refused, and yet rows were changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
         except httpx.LocalProtocolError:
-            return None  # the client itself does not send such a thing
+            return None  # the client itself does not send such a request
         except (Harm, httpx.HTTPError) as harm:
-            self._keep(sent)
+            self._save(sent)
             raise Harm(f"{harm!r}\nnow in {self._kept}: mend it and commit that file") from harm
         return answer
 
-    def _keep(self, sent: Sent) -> None:
-        """Put it into the corpus: it alone, for what came before it led to it."""
+    def _save(self, sent: HttpRequest) -> None:
+        """Store only this request in the corpus, because it caused the harm and not those before
+        it.
+        """
         if self._kept:
             self._kept.unlink(missing_ok=True)
-        self._kept = keep(sent)
+        self._kept = save(sent)
 
-    def _judged(self, response: httpx.Response) -> Answer | None:
+    def _check(self, response: httpx.Response) -> Answer | None:
         if response.status_code >= 500:
             raise Harm(f"status {response.status_code}: {response.text[:500]}")
         if "json" not in response.headers.get("content-type", "") or not response.content:
@@ -96,15 +97,15 @@ class Judge:
         return answer
 
 
-def is_refused(status: int, answer: Answer | None) -> bool:
-    """Whether a request says that nothing was changed."""
+def is_rejected(status: int, answer: Answer | None) -> bool:
+    """Return whether a request says that nothing was changed."""
     if status != 200 or answer is None or "data" not in answer:
         return True
     data = answer["data"]
     if data is None:
-        return False  # a field that may not be null faulted, perhaps below what was changed
+        return False  # a fault of a non-null field, perhaps below the changed object
     below = {error["path"][0] for error in answer.get("errors", []) if len(error["path"]) > 1}
     return all(
-        payload.get(REFUSALS, True) if isinstance(payload, dict) else name not in below
+        payload.get(ERRORS_ALIAS, True) if isinstance(payload, dict) else name not in below
         for name, payload in data.items()
     )

@@ -1,4 +1,4 @@
-"""Made-up values in every place that takes one: taken by their rule, or refused, without harm."""
+"""Generated values are accepted by their rule or rejected without harm in every argument."""
 
 import base64
 import re
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from tests.fuzz.requests import asking
-from tests.fuzz.response_checks import Answer, Judge
+from tests.fuzz.requests import graphql_request
+from tests.fuzz.response_checks import Answer, EffectMonitor
 
 USER = "query($value: ID!) { user(id: $value) { id } }"
 SEGMENT = "query($value: String!) { segment(slug: $value) { id } }"
@@ -29,50 +29,50 @@ fuzzed = profile(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def near(*examples: str) -> st.SearchStrategy[str]:
-    """What is right, what was right before one character was changed, and anything."""
-    right = st.sampled_from(examples)
-    changed = st.tuples(right, st.integers(0, 300), st.text(max_size=2)).map(
-        lambda made: made[0][: made[1]] + made[2] + made[0][made[1] + 1 :]
+    """Draw valid values, valid values with one changed character, and arbitrary text."""
+    valid = st.sampled_from(examples)
+    changed = st.tuples(valid, st.integers(0, 300), st.text(max_size=2)).map(
+        lambda drawn: drawn[0][: drawn[1]] + drawn[2] + drawn[0][drawn[1] + 1 :]
     )
-    return st.one_of(right, changed, st.text(max_size=300))
+    return st.one_of(valid, changed, st.text(max_size=300))
 
 
-def is_taken(answer: Answer | None) -> bool:
-    """Whether no error was told; what is refused is told by its code."""
+def is_accepted(answer: Answer | None) -> bool:
+    """Return whether the response has no error; a rejection must have a known code."""
     assert answer is not None
     return "errors" not in answer
 
 
 @fuzzed
 @given(value=near("1", "99", "9223372036854775807", "9223372036854775808", "-1"))
-async def test_ids(judge: Judge, value: str) -> None:
+async def test_ids_are_accepted_or_rejected(monitor: EffectMonitor, value: str) -> None:
     is_right = ID.fullmatch(value)
-    answer = await judge.send(asking(USER, {"value": value}))
-    assert is_taken(answer) is (bool(is_right) and int(value) < 2**63)
+    answer = await monitor.send(graphql_request(USER, {"value": value}))
+    assert is_accepted(answer) is (bool(is_right) and int(value) < 2**63)
 
 
 @fuzzed
 @given(value=st.one_of(st.integers(), st.integers(2**62, 2**64), st.integers(-5, 5)))
-async def test_ids_that_are_numbers(judge: Judge, value: int) -> None:
-    answer = await judge.send(asking(USER, {"value": value}))
-    assert is_taken(answer) is (0 < value < 2**63)
+async def test_integer_ids_are_accepted_or_rejected(monitor: EffectMonitor, value: int) -> None:
+    answer = await monitor.send(graphql_request(USER, {"value": value}))
+    assert is_accepted(answer) is (0 < value < 2**63)
 
 
 @fuzzed
 @given(value=st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
-async def test_ids_that_are_no_integers(judge: Judge, value: float) -> None:
-    answer = await judge.send(asking(USER, {"value": value}))
-    assert not is_taken(answer)
+async def test_non_integer_ids_are_rejected(monitor: EffectMonitor, value: float) -> None:
+    answer = await monitor.send(graphql_request(USER, {"value": value}))
+    assert not is_accepted(answer)
 
 
 @fuzzed
 @given(value=near("A", "a.b-c_D9", "A" * 255, "A" * 256))
-async def test_slugs(judge: Judge, value: str) -> None:
+async def test_slugs_are_accepted_or_rejected(monitor: EffectMonitor, value: str) -> None:
     is_right = bool(SLUG.fullmatch(value))
-    assert is_taken(await judge.send(asking(SEGMENT, {"value": value})))
-    made = await judge.send(asking(CREATE, {"value": value}))
-    assert made
-    reasons = [told["__typename"] for told in made["data"]["createSegment"]["refusals"]]
+    assert is_accepted(await monitor.send(graphql_request(SEGMENT, {"value": value})))
+    created = await monitor.send(graphql_request(CREATE, {"value": value}))
+    assert created
+    reasons = [error["__typename"] for error in created["data"]["createSegment"]["refusals"]]
     assert ("InvalidInput" in reasons) is not is_right
 
 
@@ -86,12 +86,12 @@ async def test_slugs(judge: Judge, value: str) -> None:
         "2016-12-31t23:59:60z",
     )
 )
-async def test_moments(judge: Judge, value: str) -> None:
-    answer = await judge.send(asking(HISTORY, {"value": value}))
-    assert is_taken(answer) is is_a_moment(value)
+async def test_timestamps_are_accepted_or_rejected(monitor: EffectMonitor, value: str) -> None:
+    answer = await monitor.send(graphql_request(HISTORY, {"value": value}))
+    assert is_accepted(answer) is is_timestamp(value)
 
 
-def is_a_moment(text: str) -> bool:
+def is_timestamp(text: str) -> bool:
     if not MOMENT.fullmatch(text):
         return False
     try:
@@ -103,17 +103,19 @@ def is_a_moment(text: str) -> bool:
 
 @st.composite
 def cursors(draw: st.DrawFn) -> dict[str, str]:
-    """A cursor for each list: any text, or any bytes as base64 has them."""
+    """Draw a cursor for each list: any text, or any bytes in base64."""
     encoded = st.binary(max_size=60).map(lambda some: base64.urlsafe_b64encode(some).decode())
     return {name: draw(st.one_of(encoded, st.text(max_size=60))) for name in PAGES}
 
 
 @fuzzed
-@given(made=cursors())
-async def test_cursors_that_are_made_up(judge: Judge, made: dict[str, str]) -> None:
-    asked = " ".join(f"{name}(after: ${name}) {{ nodes {{ id }} }}" for name in PAGES)
+@given(drawn=cursors())
+async def test_generated_cursors_are_rejected(
+    monitor: EffectMonitor, drawn: dict[str, str]
+) -> None:
+    selected = " ".join(f"{name}(after: ${name}) {{ nodes {{ id }} }}" for name in PAGES)
     declared = ", ".join(f"${name}: String" for name in PAGES)
-    answer = await judge.send(asking(f"query({declared}) {{ {asked} }}", made))
+    answer = await monitor.send(graphql_request(f"query({declared}) {{ {selected} }}", drawn))
     assert answer
     assert sorted(error["path"][0] for error in answer["errors"]) == sorted(PAGES)
 
@@ -121,16 +123,16 @@ async def test_cursors_that_are_made_up(judge: Judge, made: dict[str, str]) -> N
 @fuzzed
 @given(
     page=st.sampled_from(PAGES[:3]),
-    place=st.integers(0, 200),
+    position=st.integers(0, 200),
     character=st.characters(codec="utf-8"),
 )
-async def test_cursors_that_were_changed(
-    judge: Judge, page: str, place: int, character: str
+async def test_changed_cursors_are_rejected(
+    monitor: EffectMonitor, page: str, position: int, character: str
 ) -> None:
-    asked = f"{page}(first: 1, after: $after) {{ pageInfo {{ endCursor }} }}"
-    query = f"query($after: String) {{ {asked} }}"
-    first: Any = await judge.send(asking(query))
+    selected = f"{page}(first: 1, after: $after) {{ pageInfo {{ endCursor }} }}"
+    query = f"query($after: String) {{ {selected} }}"
+    first: Any = await monitor.send(graphql_request(query))
     cursor = first["data"][page]["pageInfo"]["endCursor"]
-    place %= len(cursor)
-    changed = cursor[:place] + character + cursor[place + 1 :]
-    assert await judge.send(asking(query, {"after": changed}))
+    position %= len(cursor)
+    changed = cursor[:position] + character + cursor[position + 1 :]
+    assert await monitor.send(graphql_request(query, {"after": changed}))

@@ -1,4 +1,4 @@
-"""What there is to be asked for."""
+"""A request context on a database with sample rows."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from tests.sample_data import SAMPLE_DATA
 
 @pytest.fixture
 async def context(database: Database, sql: Sql, settings: Settings) -> Context:
-    """What is stored, a report on all users and a rollout."""
+    """Store the sample rows, a report on all users and a rollout, and return a request context."""
     await sql.execute(SAMPLE_DATA)
     await sql.execute(
         """

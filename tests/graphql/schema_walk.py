@@ -1,4 +1,4 @@
-"""Finds every field that a query reaches, so that a test covers arguments yet to come."""
+"""A walk through every field that queries reach, so that tests cover new arguments."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -14,16 +14,16 @@ REQUIRED: Final = {
     "year": "2024",
     "month": "2",
 }
-"""What is given for a required argument or input field: by its place, or else by its name."""
+"""Values of required arguments and input fields, by their path or by their name."""
 
 
 def required_value(place: str, name: str) -> str:
-    """A value, as a literal of GraphQL."""
+    """Return a value as a GraphQL literal."""
     return REQUIRED.get(f"{place}.{name}") or REQUIRED[name]
 
 
 def required_arguments(place: str, field: GraphQLField) -> list[str]:
-    """The required arguments of a field, with values."""
+    """Return a field's required arguments with values."""
     return [
         f"{name}: {required_value(place, name)}"
         for name, argument in field.args.items()
@@ -32,19 +32,19 @@ def required_arguments(place: str, field: GraphQLField) -> list[str]:
 
 
 def object_type_paths() -> Iterator[tuple[GraphQLObjectType, list[str]]]:
-    """Every object type that a query reaches, with the fields that lead to it."""
+    """Yield every object type that queries reach, with the fields that lead to it."""
     assert CORE.query_type
-    found: dict[str, list[str]] = {CORE.query_type.name: []}
-    waiting = [CORE.query_type]
-    for parent in waiting:
-        way = found[parent.name]
-        yield parent, way
+    paths: dict[str, list[str]] = {CORE.query_type.name: []}
+    queue = [CORE.query_type]
+    for parent in queue:
+        path = paths[parent.name]
+        yield parent, path
         for name, field in parent.fields.items():
-            below = get_named_type(field.type)
-            if isinstance(below, GraphQLObjectType) and below.name not in found:
+            named_type = get_named_type(field.type)
+            if isinstance(named_type, GraphQLObjectType) and named_type.name not in paths:
                 step = with_arguments(name, required_arguments(f"{parent.name}.{name}", field))
-                found[below.name] = [*way, step]
-                waiting.append(below)
+                paths[named_type.name] = [*path, step]
+                queue.append(named_type)
 
 
 def with_arguments(name: str, arguments: Sequence[str]) -> str:
@@ -52,7 +52,7 @@ def with_arguments(name: str, arguments: Sequence[str]) -> str:
 
 
 def nested_selection(fields: Sequence[str], selected: str) -> str:
-    """The first field with the second below it, and so on; `selected` is below the last one."""
+    """Nest each field in the one before it, with `selected` in the last one."""
     for field in reversed(fields):
         selected = f"{field} {{ {selected} }}"
     return selected

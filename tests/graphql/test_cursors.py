@@ -1,4 +1,4 @@
-"""Connections' arguments: `first` and cursors."""
+"""Connections accept `first` and cursors, and reject wrong ones."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ LISTS = {
     "reports of another user": "reports({arguments}, userId: 2) {page}",
     "keys": "apiKeys({arguments}) {page}",
 }
-"""Every list, with filters and without; no two are the same list."""
+"""Every connection with and without filters; no two entries are the same list."""
 
 SAME = {
     "segments": [
@@ -53,13 +53,13 @@ SAME = {
     "reports": ["reports({arguments}, userId: null) {page}"],
     "reports of a user": ['reports({arguments}, userId: "1") {page}'],
 }
-"""Other ways to ask for the same list."""
+"""Equivalent requests for the same list."""
 
-FEW = ("users", "segments", "history", "members", "user's history")
-"""Lists of every shape, for what would take too long with all of them."""
+ONE_OF_EACH_SHAPE = ("users", "segments", "history", "members", "user's history")
+"""One list of each shape, for tests that would take too long with all lists."""
 
 NO_FILTERS = (None, None, None, None)
-"""Of history: no user, no slug, no beginning and no end."""
+"""The filters of history: user, slug, `from` and `to`."""
 
 PAGE = "{ nodes { id } edges { cursor } pageInfo { hasNextPage } }"
 
@@ -68,20 +68,20 @@ def query(name: str, arguments: str = "first: $first, after: $after") -> str:
     return query_of(LISTS[name], arguments)
 
 
-def query_of(asked: str, arguments: str = "first: $first, after: $after") -> str:
-    field = asked.format(arguments=arguments, page=PAGE)
+def query_of(template: str, arguments: str = "first: $first, after: $after") -> str:
+    field = template.format(arguments=arguments, page=PAGE)
     return f"query($first: Int = 2, $after: String) {{ __typename {field} }}"
 
 
 def page(data: Any) -> Any:
-    """The only connection of an answer."""
-    (found,) = [value for key, value in data.items() if key != "__typename"]
-    return found if "nodes" in found else page(found)
+    """Return the only connection of a response."""
+    (connection,) = [value for key, value in data.items() if key != "__typename"]
+    return connection if "nodes" in connection else page(connection)
 
 
 @pytest.fixture(autouse=True)
 async def three_of_each(api: Api, sql: Sql) -> None:
-    """At least three nodes of each list."""
+    """Store at least three nodes of each list."""
     await make_segments(api, "A", "AB", "AC")
     for user_id in (1, 2, 3):
         await update_user_segments(api, user_id, add=["A", "AB"])
@@ -103,12 +103,12 @@ async def cursors(api: Api, name: str) -> list[str]:
     return [edge["cursor"] for edge in page(await api(query(name)))["edges"]]
 
 
-def refusal(argument: str, allowed: str) -> dict[str, str]:
+def rejection(argument: str, allowed: str) -> dict[str, str]:
     return {"code": "BAD_REQUEST", "argument": argument, "allowed": allowed}
 
 
-async def test_first_is_how_many_and_null_is_the_default_of_fifty(api: Api) -> None:
-    for name in FEW:
+async def test_first_limits_the_page_and_null_means_fifty(api: Api) -> None:
+    for name in ONE_OF_EACH_SHAPE:
         for first in (1, 2, 3):
             assert len(page(await api(query(name), first=first))["nodes"]) == first
         absent = await api(query(name, "after: $after").replace("$first: Int = 2, ", ""))
@@ -116,7 +116,7 @@ async def test_first_is_how_many_and_null_is_the_default_of_fifty(api: Api) -> N
         assert page(absent) == page(await api(query(name), first=None))
 
 
-FILTERED = {
+FILTERS_BY_FIELD = {
     "Query.users": set(),
     "Query.segments": {"prefix"},
     "Query.history": {"userId", "slug", "from", "to"},
@@ -127,31 +127,31 @@ FILTERED = {
 }
 
 
-def test_every_list_and_filter_of_the_schema_is_tested_here() -> None:
+def test_every_list_and_filter_of_the_schema_is_covered() -> None:
     """If this fails, add the new list, or the list with the new filter, to `LISTS`."""
     assert {
         f"{parent.name}.{name}": field.args.keys() - {"first", "after"}
         for parent, _ in object_type_paths()
         for name, field in parent.fields.items()
         if "after" in field.args
-    } == FILTERED
+    } == FILTERS_BY_FIELD
 
 
-async def test_the_default_page_has_fifty(api: Api, sql: Sql) -> None:
+async def test_default_page_has_fifty_nodes(api: Api, sql: Sql) -> None:
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(4, 101) AS n")
     for arguments in ({"first": None}, {"first": 50}):
         assert len(page(await api(query("users"), **arguments))["nodes"]) == 50
     assert len(page(await api(query("users"), first=100))["nodes"]) == 100
 
 
-async def test_a_page_of_fewer_than_one_is_refused(api: Api) -> None:
+async def test_first_below_one_is_rejected(api: Api) -> None:
     for name in LISTS:
         for first in (0, -1, -(2**31)):
             error = await api.error(query(name), first=first)
-            assert error["extensions"] == refusal("first", "1 to 100")
+            assert error["extensions"] == rejection("first", "1 to 100")
 
 
-async def test_a_page_of_more_than_a_hundred_is_beyond_the_limit(api: Api) -> None:
+async def test_first_above_one_hundred_exceeds_the_limit(api: Api) -> None:
     for name in LISTS:
         assert (await api.error(query(name), first=101))["extensions"] == {
             "code": "LIMIT_EXCEEDED",
@@ -161,9 +161,9 @@ async def test_a_page_of_more_than_a_hundred_is_beyond_the_limit(api: Api) -> No
         }
 
 
-async def test_a_cursor_with_any_character_changed_is_refused(api: Api) -> None:
-    # Some seconds: a thousand requests, one for each wrong character.
-    for name in FEW:
+async def test_cursor_with_any_changed_character_is_rejected(api: Api) -> None:
+    # This takes some seconds: a thousand requests, one for each wrong character.
+    for name in ONE_OF_EACH_SHAPE:
         cursor = (await cursors(api, name))[0]
         alphabet = string.ascii_letters + string.digits + "-_"
         for position, character in enumerate(cursor):
@@ -174,18 +174,18 @@ async def test_a_cursor_with_any_character_changed_is_refused(api: Api) -> None:
                     continue
                 tampered = cursor[:position] + other + cursor[position + 1 :]
                 error = await api.error(query(name), after=tampered)
-                assert error["extensions"] == refusal("after", CURSOR_ALLOWED), tampered
+                assert error["extensions"] == rejection("after", CURSOR_ALLOWED), tampered
 
 
-async def test_the_last_character_of_a_cursor_has_one_spelling(api: Api) -> None:
+async def test_last_character_of_a_cursor_has_one_spelling(api: Api) -> None:
     cursor = (await cursors(api, "users"))[0]
     for other in set(string.ascii_letters + string.digits + "-_") - {cursor[-1]}:
         error = await api.error(query("users"), after=cursor[:-1] + other)
-        assert error["extensions"] == refusal("after", CURSOR_ALLOWED), other
+        assert error["extensions"] == rejection("after", CURSOR_ALLOWED), other
 
 
-async def test_a_cursor_cut_or_added_to_is_refused(api: Api) -> None:
-    for name in FEW:
+async def test_truncated_or_extended_cursor_is_rejected(api: Api) -> None:
+    for name in ONE_OF_EACH_SHAPE:
         cursor = (await cursors(api, name))[0]
         for tampered in (
             cursor[1:],
@@ -196,34 +196,34 @@ async def test_a_cursor_cut_or_added_to_is_refused(api: Api) -> None:
             cursor * 2,
         ):
             error = await api.error(query(name), after=tampered)
-            assert error["extensions"] == refusal("after", CURSOR_ALLOWED), tampered
+            assert error["extensions"] == rejection("after", CURSOR_ALLOWED), tampered
 
 
-async def test_what_never_was_a_cursor_is_refused(api: Api) -> None:
-    for name in FEW:
+async def test_invalid_cursor_is_rejected(api: Api) -> None:
+    for name in ONE_OF_EACH_SHAPE:
         for text in ("", "1", "AAAA", "ö", "\0", "null", "A" * 100_000, "{}", "[]", "eyJpZCI6MX0="):
             error = await api.error(query(name), after=text)
-            assert error["extensions"] == refusal("after", CURSOR_ALLOWED), ascii(text)[:50]
+            assert error["extensions"] == rejection("after", CURSOR_ALLOWED), ascii(text)[:50]
 
 
-async def test_a_cursor_of_another_list_or_with_other_filters_is_refused(api: Api) -> None:
-    found = {name: (await cursors(api, name))[0] for name in LISTS}
-    assert len(set(found.values())) == len(LISTS)
+async def test_cursor_of_another_list_or_filter_is_rejected(api: Api) -> None:
+    first_cursors = {name: (await cursors(api, name))[0] for name in LISTS}
+    assert len(set(first_cursors.values())) == len(LISTS)
     for name in LISTS:
-        for other, cursor in found.items():
+        for other, cursor in first_cursors.items():
             if other != name:
                 error = await api.error(query(name), after=cursor)
-                assert error["extensions"] == refusal("after", CURSOR_ALLOWED), (name, other)
+                assert error["extensions"] == rejection("after", CURSOR_ALLOWED), (name, other)
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_a_cursor_of_a_list_leads_on_in_it(api: Api, name: str) -> None:
+async def test_cursor_continues_its_list(api: Api, name: str) -> None:
     # The cursors of `pageInfo` are those of the edges.
-    asked = query(name).replace("hasNextPage", "startCursor endCursor hasPreviousPage")
-    whole = page(await api(asked, first=3))
+    template = query(name).replace("hasNextPage", "startCursor endCursor hasPreviousPage")
+    whole = page(await api(template, first=3))
     ends = (whole["pageInfo"]["startCursor"], whole["pageInfo"]["endCursor"])
     assert ends == (whole["edges"][0]["cursor"], whole["edges"][-1]["cursor"])
-    rest = page(await api(asked, first=2, after=ends[0]))
+    rest = page(await api(template, first=2, after=ends[0]))
     assert rest["nodes"] == whole["nodes"][1:]
     assert [edge["cursor"] for edge in rest["edges"]] == [
         edge["cursor"] for edge in whole["edges"][1:]
@@ -232,14 +232,14 @@ async def test_a_cursor_of_a_list_leads_on_in_it(api: Api, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAME)
-async def test_the_same_list_asked_for_in_other_words_takes_the_cursor(api: Api, name: str) -> None:
+async def test_equivalent_request_accepts_the_cursor(api: Api, name: str) -> None:
     (cursor, *_) = await cursors(api, name)
     expected = page(await api(query(name), after=cursor))
     for other in SAME[name]:
         assert page(await api(query_of(other), after=cursor)) == expected, other
 
 
-async def test_a_cursor_is_short(api: Api) -> None:
+async def test_cursor_is_short(api: Api) -> None:
     for name, most in {"users": 16, "members": 16, "segments": 16, "history": 64}.items():
         for cursor in await cursors(api, name):
             assert len(cursor) <= most, name
@@ -272,26 +272,26 @@ FORGED: tuple[tuple[str, tuple[object, ...], object], ...] = (
 
 
 def forged(kind: str, filters: tuple[object, ...], key: object) -> str:
-    """A cursor with a true check sum, made by one who has read the code."""
+    """Return a cursor with a valid checksum, as a client could compute from the source code."""
 
-    def json_of(value: object) -> bytes:
+    def to_json(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
-    payload = json_of(key)
-    check = hashlib.blake2s(json_of([kind, *filters]) + payload, digest_size=6).digest()
+    payload = to_json(key)
+    check = hashlib.blake2s(to_json([kind, *filters]) + payload, digest_size=6).digest()
     return base64.urlsafe_b64encode(check + payload).rstrip(b"=").decode()
 
 
-async def test_a_forged_cursor_is_refused_and_is_no_fault_of_ours(api: Api) -> None:
-    good = await api(query("users"), after=forged("users", (), [1]))
-    assert [node["id"] for node in page(good)["nodes"]] == ["2", "3"]
-    good = await api(query("segments"), after=forged("segments", ("",), ["A"]))
-    assert len(page(good)["nodes"]) == 2
-    good = await api(
+async def test_forged_cursor_is_rejected_without_a_fault(api: Api) -> None:
+    data = await api(query("users"), after=forged("users", (), [1]))
+    assert [node["id"] for node in page(data)["nodes"]] == ["2", "3"]
+    data = await api(query("segments"), after=forged("segments", ("",), ["A"]))
+    assert len(page(data)["nodes"]) == 2
+    data = await api(
         query("history"), after=forged("history", NO_FILTERS, [0, 1, "JOINED", "A", 1])
     )
-    assert page(good)["nodes"] == []
-    for made in FORGED:
-        for name in FEW:
-            error = await api.error(query(name), after=forged(*made))
-            assert error["extensions"] == refusal("after", CURSOR_ALLOWED), made
+    assert page(data)["nodes"] == []
+    for forgery in FORGED:
+        for name in ONE_OF_EACH_SHAPE:
+            error = await api.error(query(name), after=forged(*forgery))
+            assert error["extensions"] == rejection("after", CURSOR_ALLOWED), forgery

@@ -1,4 +1,4 @@
-"""The scalar DateTime, going out and coming in."""
+"""The scalar DateTime in results and in arguments."""
 
 from segmentql.graphql.types.scalars import DATE_TIME_ALLOWED
 from tests.back_dating import NOON, all_rows, insert_membership
@@ -52,17 +52,17 @@ FROM_NOON_ON = (
     ("0001-01-01T00:00:00Z", 1),
     ("9999-12-31T23:59:59.999999Z", 0),
 )
-"""Moments, and how many entries of `NOON` they are followed by."""
+"""Timestamps, and the number of entries of `NOON` that follow each."""
 
 
-async def test_goes_out_in_utc_with_six_digits_of_a_second_and_z(api: Api, sql: Sql) -> None:
+async def test_result_is_utc_with_microseconds_and_z(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON.replace(microsecond=50))
     (entry,) = (await api(HISTORY))["history"]["nodes"]
     assert entry == {"at": "2024-03-01T12:00:00.000050Z"}
 
 
-async def test_comes_in_with_any_offset(api: Api, sql: Sql) -> None:
+async def test_argument_accepts_any_offset(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
     for text, found in FROM_NOON_ON:
@@ -72,7 +72,7 @@ async def test_comes_in_with_any_offset(api: Api, sql: Sql) -> None:
         assert in_literal == in_variable
 
 
-async def test_what_is_none_is_refused_by_name_in_a_variable(api: Api) -> None:
+async def test_invalid_date_time_in_a_variable_is_rejected_by_name(api: Api) -> None:
     for text in BAD_DATE_TIMES:
         assert (await api.error(HISTORY, **{"from": text}))["extensions"] == {
             "code": "BAD_REQUEST",
@@ -81,7 +81,7 @@ async def test_what_is_none_is_refused_by_name_in_a_variable(api: Api) -> None:
         }, ascii(text)
 
 
-async def test_what_is_no_string_is_refused_by_name(api: Api) -> None:
+async def test_non_string_date_time_is_rejected_by_name(api: Api) -> None:
     values: tuple[object, ...] = (0, 1709294400, 1.5, True, [], {}, ["2024-03-01T12:00:00Z"])
     for value in values:
         assert (await api.error(HISTORY, **{"from": value}))["extensions"] == {
@@ -91,7 +91,7 @@ async def test_what_is_no_string_is_refused_by_name(api: Api) -> None:
         }
 
 
-async def test_what_is_none_is_refused_by_name_in_a_literal(api: Api) -> None:
+async def test_invalid_date_time_literal_is_rejected_by_name(api: Api) -> None:
     for literal in (
         '"2030-01-31T12:00:00"',
         '"now"',
@@ -110,9 +110,7 @@ async def test_what_is_none_is_refused_by_name_in_a_literal(api: Api) -> None:
         }
 
 
-async def test_within_the_input_of_a_mutation_it_is_named_by_its_path_and_nothing_changes(
-    api: Api, sql: Sql
-) -> None:
+async def test_invalid_date_time_in_an_input_is_named_by_its_path(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     before = await all_rows(sql)
     extensions = {
@@ -138,7 +136,7 @@ async def test_within_the_input_of_a_mutation_it_is_named_by_its_path_and_nothin
     assert await all_rows(sql) == before
 
 
-async def test_one_bad_moment_refuses_the_whole_document(api: Api, sql: Sql) -> None:
+async def test_invalid_date_time_rejects_the_whole_document(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     body = await api.body(
         """mutation($end: DateTime) {

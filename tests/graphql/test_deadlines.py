@@ -1,4 +1,4 @@
-"""How long a request may take, and how many may be under way."""
+"""Requests have a deadline and a maximum number in flight."""
 
 import asyncio
 import time
@@ -19,8 +19,8 @@ USERS = "{ users(first: 1) { nodes { id } } }"
 
 
 @pytest.fixture
-async def hurried(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
-    """The application where a request may take a second and a half."""
+async def short_deadline_api(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
+    """Run the application with a request timeout of a second and a half."""
     changes = {"request_timeout_seconds": SECONDS, "max_requests_in_flight": 3}
     async with serving(settings.model_copy(update=changes)) as api:
         yield api
@@ -30,20 +30,20 @@ async def locked(sql: Sql, table: str) -> None:
     await sql.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
 
-async def nobody_waits(sql: Sql) -> bool:
+async def no_statement_waits(sql: Sql) -> bool:
     return not await sql.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     )
 
 
 @pytest.mark.slow
-async def test_a_query_that_takes_too_long_is_ended(hurried: Api, sql: Sql) -> None:
-    await create_user(hurried, id="1")
+async def test_query_beyond_the_deadline_is_cancelled(short_deadline_api: Api, sql: Sql) -> None:
+    await create_user(short_deadline_api, id="1")
     async with sql.transaction():
         await locked(sql, "users")
-        body = await hurried.body(USERS)
-        # The statement is cancelled with it, for nobody else waits for it.
-        await until(lambda: nobody_waits(sql))
+        body = await short_deadline_api.body(USERS)
+        # The statement is cancelled with the request, because no other request waits for it.
+        await until(lambda: no_statement_waits(sql))
     assert body == {
         "data": None,
         "errors": [
@@ -53,51 +53,55 @@ async def test_a_query_that_takes_too_long_is_ended(hurried: Api, sql: Sql) -> N
             }
         ],
     }
-    assert await hurried(USERS) == {"users": {"nodes": [{"id": "1"}]}}
+    assert await short_deadline_api(USERS) == {"users": {"nodes": [{"id": "1"}]}}
 
 
 @pytest.mark.slow
-async def test_a_change_that_takes_too_long_is_undone_and_said_to_be_unknown(
-    hurried: Api, sql: Sql
+async def test_mutation_beyond_the_deadline_is_rolled_back(
+    short_deadline_api: Api, sql: Sql
 ) -> None:
-    await make_segments(hurried, "A")
+    await make_segments(short_deadline_api, "A")
     async with sql.transaction():
         await locked(sql, "segments")
-        error = await hurried.error(
+        error = await short_deadline_api.error(
             'mutation { deleteSegment(input: {slug: "A"}) { deletedId errors { code } } }'
         )
-        await until(lambda: nobody_waits(sql))
+        await until(lambda: no_statement_waits(sql))
     assert error["extensions"] == {"code": "TIMEOUT", "limit": SECONDS, "outcomeUnknown": True}
-    assert await hurried('{ segment(slug: "A") { slug } }') == {"segment": {"slug": "A"}}
+    assert await short_deadline_api('{ segment(slug: "A") { slug } }') == {"segment": {"slug": "A"}}
 
 
 @pytest.mark.slow
-async def test_a_statement_that_others_wait_for_goes_on(hurried: Api, sql: Sql) -> None:
-    """The one who came first is late; those who came later share its statement and are not."""
-    await create_user(hurried, id="1")
+async def test_shared_statement_survives_the_deadline_of_one_request(
+    short_deadline_api: Api, sql: Sql
+) -> None:
+    """The first request is late; later requests share its statement and are in time."""
+    await create_user(short_deadline_api, id="1")
     one_user = "{ user(id: 1) { id } }"
     async with sql.transaction():
         await locked(sql, "users")
-        first = asyncio.create_task(hurried.body(one_user))
+        first = asyncio.create_task(short_deadline_api.body(one_user))
         await asyncio.sleep(SECONDS / 2)
-        second = asyncio.create_task(hurried.body(one_user))
+        second = asyncio.create_task(short_deadline_api.body(one_user))
         assert (await first)["errors"][0]["extensions"]["code"] == "TIMEOUT"
     assert await second == {"data": {"user": {"id": "1"}}}
 
 
 @pytest.mark.slow
-async def test_waiting_for_a_report_does_not_count(hurried: Api, sql: Sql) -> None:
-    await create_user(hurried, id="1")
+async def test_waiting_for_a_report_does_not_count_toward_the_deadline(
+    short_deadline_api: Api, sql: Sql
+) -> None:
+    await create_user(short_deadline_api, id="1")
     began = time.monotonic()
-    made = await create_report(hurried, userId="1", year=2024, month=1, waitSeconds=4)
+    made = await create_report(short_deadline_api, userId="1", year=2024, month=1, waitSeconds=4)
     assert (made["report"]["status"], made["errors"]) == ("QUEUED", [])
     assert time.monotonic() - began > 3.9
 
 
 async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[bytes, bytes]]:
-    """Send a body's first half, and the rest at `end`, if ever; the answer."""
+    """Send a body's first half, and its rest at `end` unless it is None; return the response."""
     app = api.http._transport.app  # type: ignore[attr-defined]
-    answered: list[Message] = []
+    is_answered: list[Message] = []
     parts = [b'{"query": "{ __typename', b' }"}']
 
     async def receive() -> Message:
@@ -106,7 +110,7 @@ async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[byt
         return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
     async def send(message: Message) -> None:
-        answered.append(message)
+        is_answered.append(message)
 
     scope = {
         "type": "http",
@@ -116,45 +120,49 @@ async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[byt
         "headers": [(b"content-type", b"application/json")],
     }
     await app(scope, receive, send)
-    head, body = answered
+    head, body = is_answered
     return head["status"], orjson.loads(body["body"]), dict(head["headers"])
 
 
 @pytest.mark.slow
-async def test_a_body_that_does_not_come_is_not_waited_for(hurried: Api) -> None:
-    status, body, headers = await slow_body(hurried, end=asyncio.Event())
+async def test_incomplete_body_times_out(short_deadline_api: Api) -> None:
+    status, body, headers = await slow_body(short_deadline_api, end=asyncio.Event())
     assert (status, headers[b"connection"]) == (408, b"close")
     assert body["errors"][0]["extensions"] == {"code": "TIMEOUT", "limit": SECONDS}
 
 
-async def test_beyond_the_number_under_way_one_is_refused_at_once(hurried: Api) -> None:
+async def test_request_above_the_concurrency_limit_is_rejected_at_once(
+    short_deadline_api: Api,
+) -> None:
     end = asyncio.Event()
-    slow = [asyncio.create_task(slow_body(hurried, end=end)) for _ in range(3)]
+    slow = [asyncio.create_task(slow_body(short_deadline_api, end=end)) for _ in range(3)]
     await asyncio.sleep(0)
-    refused = await hurried.http.post("/graphql", json={"query": "{ __typename }"})
+    refused = await short_deadline_api.http.post("/graphql", json={"query": "{ __typename }"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE", "limit": 3}
     end.set()
     assert [status for status, _, _ in await asyncio.gather(*slow)] == [200, 200, 200]
-    assert await hurried("{ __typename }") == {"__typename": "Query"}
+    assert await short_deadline_api("{ __typename }") == {"__typename": "Query"}
 
 
 @pytest.mark.slow
-async def test_a_costly_change_that_waits_keeps_no_costly_query(hurried: Api, sql: Sql) -> None:
-    await create_user(hurried, id="1")
+async def test_waiting_expensive_mutation_does_not_block_a_query(
+    short_deadline_api: Api, sql: Sql
+) -> None:
+    await create_user(short_deadline_api, id="1")
     members = "segments { members(first: 100) { nodes { user { id } segment { slug } } } }"
     waiting = asyncio.create_task(
-        hurried.body(
+        short_deadline_api.body(
             "mutation { createReport(input: {userId: 1, year: 2024, month: 1, waitSeconds: 5})"
             f" {{ report {{ a: user {{ {members} }} b: user {{ {members} }} }} }} }}"
         )
     )
 
-    async def is_asked_for() -> bool:
+    async def is_waiting() -> bool:
         return bool(await sql.fetchval("SELECT count(*) FROM reports"))
 
-    await until(is_asked_for)
+    await until(is_waiting)
     costly = "{ users(first: 100) { nodes { segments { members(first: 10) { nodes { id } } } } } }"
-    assert await hurried(costly) == {"users": {"nodes": [{"segments": []}]}}
+    assert await short_deadline_api(costly) == {"users": {"nodes": [{"segments": []}]}}
     assert not waiting.done()
     assert "errors" not in await waiting

@@ -1,4 +1,4 @@
-"""Limits of documents: at the limit one is answered, beyond it refused, and nothing is done."""
+"""A document at a limit is executed, and one beyond it is rejected without effect."""
 
 import time
 from typing import Any
@@ -32,21 +32,21 @@ ROOT_FIELDS = DEFAULTS["max_root_fields"]
 LIST_ITEMS = DEFAULTS["max_list_items"]
 
 
-def of_tokens(count: int) -> str:
-    """Tokens without repeats: the list of one argument."""
+def token_document(count: int) -> str:
+    """Return a document of a number of tokens, in one list argument without repeated aliases."""
     head = len(["{", "usersById", "(", "ids", ":", "[", "]", ")", "{", "id", "}", "}"])
     return "{ usersById(ids: [" + "1 " * (count - head) + "]) { id } }"
 
 
-def of_aliases(count: int) -> str:
+def alias_document(count: int) -> str:
     return "{ user(id: 1) { " + " ".join(f"a{n}: id" for n in range(count)) + " } }"
 
 
-def of_directives(count: int) -> str:
+def directive_document(count: int) -> str:
     return "{ user(id: 1) { " + "id @include(if: true) " * count + "} }"
 
 
-def of_root_fields(count: int) -> str:
+def root_field_document(count: int) -> str:
     half = count // 2
     inside = " ".join(f"f{n}: __typename" for n in range(count - half))
     return (
@@ -58,14 +58,14 @@ def of_root_fields(count: int) -> str:
     )
 
 
-def of_fragments(count: int) -> str:
+def fragment_document(count: int) -> str:
     spreads = " ".join(f"...F{n}" for n in range(count))
     return f"{{ user(id: 1) {{ {spreads} }} }} " + " ".join(
         f"fragment F{n} on User {{ id }}" for n in range(count)
     )
 
 
-def of_repeats(count: int) -> str:
+def repeat_document(count: int) -> str:
     return (
         "{ user(id: 1) { "
         + "id " * (count // 2)
@@ -75,21 +75,21 @@ def of_repeats(count: int) -> str:
     )
 
 
-def of_list(count: int) -> str:
+def list_document(count: int) -> str:
     return "{ usersById(ids: [" + "1," * count + "]) { id } }"
 
 
 CASES = [
-    (of_aliases, "aliases", ALIASES),
-    (of_directives, "directives", DIRECTIVES),
-    (of_root_fields, "root fields", ROOT_FIELDS),
-    (of_fragments, "fragments", MAX_FRAGMENTS),
-    (of_repeats, "repeated fields", MAX_REPEATED_FIELDS),
+    (alias_document, "aliases", ALIASES),
+    (directive_document, "directives", DIRECTIVES),
+    (root_field_document, "root fields", ROOT_FIELDS),
+    (fragment_document, "fragments", MAX_FRAGMENTS),
+    (repeat_document, "repeated fields", MAX_REPEATED_FIELDS),
 ]
 
 
-async def refused(api: Api, query: str, **variables: Any) -> Any:
-    """The extensions of the only error of a document that was not executed."""
+async def rejection(api: Api, query: str, **variables: Any) -> Any:
+    """Return the extensions of the only error of a document that was not executed."""
     body = await api.body(query, **variables)
     assert list(body) == ["errors"], body
     (error,) = body["errors"]
@@ -97,11 +97,11 @@ async def refused(api: Api, query: str, **variables: Any) -> Any:
 
 
 @pytest.mark.parametrize(("document", "what", "limit"), CASES, ids=lambda case: str(case)[:20])
-async def test_at_the_limit_a_document_is_answered_and_beyond_it_refused(
+async def test_document_at_the_limit_runs_and_beyond_it_is_rejected(
     api: Api, document: Any, what: str, limit: int
 ) -> None:
     assert "errors" not in await api.body(document(limit))
-    assert await refused(api, document(limit + 1)) == {
+    assert await rejection(api, document(limit + 1)) == {
         "code": "LIMIT_EXCEEDED",
         "argument": what,
         "limit": limit,
@@ -109,11 +109,11 @@ async def test_at_the_limit_a_document_is_answered_and_beyond_it_refused(
     }
 
 
-async def test_tokens_are_counted_no_further_than_the_limit(api: Api) -> None:
-    # What is in the list is too much for the field, which is told by the field: it was executed.
-    assert list(await api.body(of_tokens(TOKENS // 3))) == ["data", "errors"]
+async def test_token_count_stops_at_the_limit(api: Api) -> None:
+    # The list is longer than the field allows, and the error of the field shows the execution.
+    assert list(await api.body(token_document(TOKENS // 3))) == ["data", "errors"]
     for count in (TOKENS + 1, 10 * TOKENS):
-        assert await refused(api, of_tokens(count)) == {
+        assert await rejection(api, token_document(count)) == {
             "code": "LIMIT_EXCEEDED",
             "argument": "tokens",
             "limit": TOKENS,
@@ -121,22 +121,22 @@ async def test_tokens_are_counted_no_further_than_the_limit(api: Api) -> None:
         }
 
 
-async def test_depth_counts_fields_also_through_fragments(api: Api) -> None:
+async def test_depth_counts_fields_through_fragments(api: Api) -> None:
     def chain(length: int) -> str:
-        """A fragment a level: nodes, user, memberships, and so on."""
+        """Return one fragment per level: nodes, user, memberships, and so on."""
         below = "{ id }"
         for level in range(length - 2):
             below = f"{{ {'segment' if level % 2 else 'user'} {below} }}"
         return below
 
-    # Types do not matter: limits come before validation.
-    assert (await refused(api, "{ users " + chain(DEPTH + 1) + " }"))["value"] == DEPTH + 1
+    # The types do not matter, because limits are checked before validation.
+    assert (await rejection(api, "{ users " + chain(DEPTH + 1) + " }"))["value"] == DEPTH + 1
     fragments = " ".join(
         f"fragment F{n} on User {{ segments {{ members {{ nodes {{ user {{ ...F{n + 1} }}"
         " } } } }"
         for n in range(10)
     )
-    beyond = await refused(
+    beyond = await rejection(
         api, f"{{ user(id: 1) {{ ...F0 }} }} {fragments} fragment F10 on User {{ id }}"
     )
     assert (beyond["argument"], beyond["limit"]) == ("depth", DEPTH)
@@ -150,29 +150,33 @@ async def test_depth_counts_fields_also_through_fragments(api: Api) -> None:
     assert "errors" not in await api.body(ok)
 
 
-async def test_lists_are_limited_in_documents_and_in_variables_however_deep(api: Api) -> None:
+async def test_list_length_is_limited_in_documents_and_variables(api: Api) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
-    at = await api.body(query, ids=["1"] * LIST_ITEMS)  # the field takes fewer, and says so
+    # the field rejects it, because it allows fewer
+    at = await api.body(query, ids=["1"] * LIST_ITEMS)
     assert at["errors"][0]["extensions"]["argument"] == "ids"
     beyond = {"code": "LIMIT_EXCEEDED", "limit": LIST_ITEMS, "value": LIST_ITEMS + 1}
-    assert await refused(api, query, ids=["1"] * (LIST_ITEMS + 1)) == {
+    assert await rejection(api, query, ids=["1"] * (LIST_ITEMS + 1)) == {
         **beyond,
         "argument": "$ids",
     }
-    assert await refused(api, of_list(LIST_ITEMS + 1)) == {**beyond, "argument": "list items"}
+    assert await rejection(api, list_document(LIST_ITEMS + 1)) == {
+        **beyond,
+        "argument": "list items",
+    }
     create = (
         "mutation($input: CreateSegmentInput!) { createSegment(input: $input) { segment { id } } }"
     )
     stages = [{"percent": 1}] * (LIST_ITEMS + 1)
     inside = {"slug": "A", "rollout": {"stages": stages}}
-    assert await refused(api, create, input=inside) == {**beyond, "argument": "$input"}
+    assert await rejection(api, create, input=inside) == {**beyond, "argument": "$input"}
 
 
-async def test_variables_may_not_hold_more_than_so_much_in_all(api: Api) -> None:
+async def test_total_size_of_variables_is_limited(api: Api) -> None:
     lists = [[1]] * 1000
     body = await api.body("{ __typename }", **{f"v{n}": lists for n in range(5)})
     assert body == {"data": {"__typename": "Query"}}
-    assert await refused(api, "{ __typename }", **{f"v{n}": lists for n in range(6)}) == {
+    assert await rejection(api, "{ __typename }", **{f"v{n}": lists for n in range(6)}) == {
         "code": "LIMIT_EXCEEDED",
         "argument": "variables",
         "limit": MAX_VARIABLE_VALUES,
@@ -213,7 +217,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("document", HOSTILE.values(), ids=HOSTILE)
-async def test_hostile_documents_are_refused_soon_and_change_nothing(
+async def test_hostile_document_is_rejected_quickly_without_effect(
     api: Api, sql: Sql, document: str
 ) -> None:
     before = await all_rows(sql)
@@ -226,11 +230,11 @@ async def test_hostile_documents_are_refused_soon_and_change_nothing(
         assert "INTERNAL" not in str(body)
     elif document is not HOSTILE["fragments that double"]:
         assert list(body) == ["errors"]
-    assert time.monotonic() - began < 10  # no figure: they would take minutes
+    assert time.monotonic() - began < 10  # no elapsed time: they would take minutes
     assert await all_rows(sql) == before
 
 
-async def test_deep_variables_are_no_fault(api: Api) -> None:
+async def test_deeply_nested_variables_cause_no_fault(api: Api) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     deep: Any = "1"
     for _ in range(800):
@@ -239,7 +243,7 @@ async def test_deep_variables_are_no_fault(api: Api) -> None:
     assert {e["extensions"]["code"] for e in body["errors"]} == {"BAD_REQUEST"}
 
 
-def test_what_is_remembered_is_bounded_in_number_and_in_size() -> None:
+def test_document_cache_is_bounded_in_count_and_size() -> None:
     documents = [PreparedDocument(parse("{ a }")) for _ in range(4)]
     remembered = LruDocumentCache(2)
     for name, document in zip("abc", documents, strict=False):
@@ -250,7 +254,7 @@ def test_what_is_remembered_is_bounded_in_number_and_in_size() -> None:
     remembered = LruDocumentCache(1000)
     for number in range(100):
         remembered.put(f"{number:02}{large[2:]}", documents[0])
-    kept = [n for n in range(100) if remembered.get(f"{n:02}{large[2:]}")]
-    assert kept == list(range(100 - MAX_CACHED_CHARACTERS // MAX_CACHED_DOCUMENT_CHARACTERS, 100))
+    cached = [n for n in range(100) if remembered.get(f"{n:02}{large[2:]}")]
+    assert cached == list(range(100 - MAX_CACHED_CHARACTERS // MAX_CACHED_DOCUMENT_CHARACTERS, 100))
     remembered.put(f"{large}x", documents[1])
     assert remembered.get(f"{large}x") is None

@@ -1,4 +1,4 @@
-"""The default limits admit every maximum that is documented for a value, in whatever form it comes.
+"""The default limits admit every documented maximum of a value.
 
 Each test sends values of the largest size, inline and in variables, and expects success.
 """
@@ -27,20 +27,20 @@ STAGES = [
     {"percent": round(0.001 * n, 3), "afterSeconds": 6_000_000 if n else 0}
     for n in range(validators.MAX_STAGES)
 ]
-ALL_OF_A_SEGMENT = "id slug name description createdAt updatedAt deletedAt version"
-ALL_OF_A_USER = (
-    f"id createdAt segments {{ {ALL_OF_A_SEGMENT} }}"
+SEGMENT_FIELDS = "id slug name description createdAt updatedAt deletedAt version"
+USER_FIELDS = (
+    f"id createdAt segments {{ {SEGMENT_FIELDS} }}"
     " memberships { id joinedAt updatedAt expiresAt cause actor segment { slug } }"
 )
 
 
 def quoted(texts: list[str]) -> str:
-    """A list literal of strings."""
+    """Return a list literal of strings."""
     return orjson.dumps(texts).decode()
 
 
 def inline(value: Any) -> str:
-    """A literal of GraphQL; strings are written as JSON writes them."""
+    """Return a GraphQL literal; strings are written as in JSON."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -48,26 +48,26 @@ def inline(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-async def test_a_thousand_of_the_longest_ids_inline_and_in_a_variable(api: Api, sql: Sql) -> None:
+async def test_thousand_longest_ids_are_accepted(api: Api, sql: Sql) -> None:
     await sql.executemany(
         "INSERT INTO users VALUES ($1, now())", [(int(id_),) for id_ in LONGEST_IDS]
     )
     for ids in (quoted(LONGEST_IDS), inline([int(id_) for id_ in LONGEST_IDS])):
-        data = await api(f"{{ usersById(ids: {ids}) {{ {ALL_OF_A_USER} }} }}")
+        data = await api(f"{{ usersById(ids: {ids}) {{ {USER_FIELDS} }} }}")
         assert [user["id"] for user in data["usersById"]] == LONGEST_IDS
-    query = f"query($ids: [ID!]!) {{ usersById(ids: $ids) {{ {ALL_OF_A_USER} }} }}"
+    query = f"query($ids: [ID!]!) {{ usersById(ids: $ids) {{ {USER_FIELDS} }} }}"
     data = await api(query, ids=LONGEST_IDS)
     assert [user["id"] for user in data["usersById"]] == LONGEST_IDS
 
 
-async def test_a_hundred_of_the_longest_slugs_inline_and_in_a_variable(api: Api) -> None:
+async def test_hundred_longest_slugs_are_accepted(api: Api) -> None:
     await make_segments(api, *LONGEST_SLUGS)
-    change = f"""user {{ id segments {{ {ALL_OF_A_SEGMENT} }} }}
+    change = f"""user {{ id segments {{ {SEGMENT_FIELDS} }} }}
       segmentsAdded segmentsRemoved errors {{ code message path }}"""
     for user_id, field in ((1, "add"), (1, "remove")):
-        given = {"userId": str(user_id), field: LONGEST_SLUGS}
+        fields = {"userId": str(user_id), field: LONGEST_SLUGS}
         data = await api(
-            f"mutation {{ updateUserSegments(input: {inline(given)}) {{ {change} }} }}"
+            f"mutation {{ updateUserSegments(input: {inline(fields)}) {{ {change} }} }}"
         )
         assert data["updateUserSegments"]["errors"] == []
     query = f"""mutation($input: UpdateUserSegmentsInput!) {{
@@ -77,39 +77,39 @@ async def test_a_hundred_of_the_longest_slugs_inline_and_in_a_variable(api: Api)
 
 
 @pytest.mark.parametrize("kind", LONGEST_DESCRIPTIONS)
-async def test_the_longest_names_and_descriptions_inline_and_in_a_variable(
-    api: Api, kind: str
-) -> None:
-    wanted = {
+async def test_longest_names_and_descriptions_are_accepted(api: Api, kind: str) -> None:
+    fields = {
         "slug": LONGEST_SLUGS[0],
         "name": LONGEST_NAME,
         "description": LONGEST_DESCRIPTIONS[kind],
         "rollout": {"stages": STAGES},
     }
-    answer = f"{{ segment {{ {ALL_OF_A_SEGMENT} }} errors {{ code message path }} }}"
-    data = await api(f"mutation {{ createSegment(input: {inline(wanted)}) {answer} }}")
+    selection = f"{{ segment {{ {SEGMENT_FIELDS} }} errors {{ code message path }} }}"
+    data = await api(f"mutation {{ createSegment(input: {inline(fields)}) {selection} }}")
     assert data["createSegment"]["segment"]["description"] == LONGEST_DESCRIPTIONS[kind]
     data = await api(
-        f"mutation($input: CreateSegmentInput!) {{ createSegment(input: $input) {answer} }}",
-        input={**wanted, "slug": LONGEST_SLUGS[1]},
+        f"mutation($input: CreateSegmentInput!) {{ createSegment(input: $input) {selection} }}",
+        input={**fields, "slug": LONGEST_SLUGS[1]},
     )
     assert data["createSegment"]["segment"]["name"] == LONGEST_NAME
 
 
-async def test_fifty_stages_inline_and_in_a_variable(api: Api) -> None:
+async def test_fifty_stages_are_accepted(api: Api) -> None:
     await make_segments(api, "A")
-    wanted = {"slug": "A", "rollout": {"stages": STAGES}}
-    answer = "{ rollout { stages { percent startsAt status } } errors { code message path } }"
+    fields = {"slug": "A", "rollout": {"stages": STAGES}}
+    selection = "{ rollout { stages { percent startsAt status } } errors { code message path } }"
     for data in (
-        await api(f"mutation {{ setRollout(input: {inline(wanted)}) {answer} }}"),
-        await api(f"mutation($i: SetRolloutInput!) {{ setRollout(input: $i) {answer} }}", i=wanted),
+        await api(f"mutation {{ setRollout(input: {inline(fields)}) {selection} }}"),
+        await api(
+            f"mutation($i: SetRolloutInput!) {{ setRollout(input: $i) {selection} }}", i=fields
+        ),
     ):
         assert len(data["setRollout"]["rollout"]["stages"]) == validators.MAX_STAGES
 
 
 PAGES = {
-    "segments": f"{{ {ALL_OF_A_SEGMENT} memberCount rollout {{ status stages {{ percent }} }} }}",
-    "users": f"{{ {ALL_OF_A_USER} }}",
+    "segments": f"{{ {SEGMENT_FIELDS} memberCount rollout {{ status stages {{ percent }} }} }}",
+    "users": f"{{ {USER_FIELDS} }}",
     "history": "{ id at operation cause actor recordedAt user { id } segment { slug } }",
     "reports": "{ id userId year month status downloadUrl user { id } }",
     "apiKeys": "{ id name role createdAt }",
@@ -118,19 +118,21 @@ PAGES = {
 
 @pytest.mark.parametrize("first", [100, 100.0])
 @pytest.mark.parametrize("name", PAGES)
-async def test_pages_of_a_hundred_with_nodes_and_edges(api: Api, name: str, first: float) -> None:
+async def test_pages_of_a_hundred_with_nodes_and_edges_are_accepted(
+    api: Api, name: str, first: float
+) -> None:
     fields = PAGES[name]
-    body = f"{{ nodes {fields} edges {{ cursor node {{ id }} }} pageInfo {{ endCursor }} }}"
-    await api(f"query($first: Int) {{ {name}(first: $first) {body} }}", first=first)
-    await api(f"{{ {name}(first: 100) {body} }}")
+    selection = f"{{ nodes {fields} edges {{ cursor node {{ id }} }} pageInfo {{ endCursor }} }}"
+    await api(f"query($first: Int) {{ {name}(first: $first) {selection} }}", first=first)
+    await api(f"{{ {name}(first: 100) {selection} }}")
 
 
-async def test_pages_of_a_hundred_within_pages_of_a_hundred(api: Api) -> None:
+async def test_nested_pages_of_a_hundred_are_accepted(api: Api) -> None:
     await api("{ users(first: 100) { nodes { history(first: 100) { nodes { at } } } } }")
     await api("{ segments(first: 100) { nodes { members(first: 100) { nodes { joinedAt } } } } }")
 
 
-async def test_introspection_with_all_that_clients_ask_for(api: Api) -> None:
+async def test_full_introspection_query_is_accepted(api: Api) -> None:
     await api(
         get_introspection_query(
             descriptions=True,

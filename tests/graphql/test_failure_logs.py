@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from segmentql.errors import Unavailable
-from segmentql.graphql.types.error_causes import describe_fault
+from segmentql.graphql.types.error_causes import describe_error
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
@@ -23,15 +23,15 @@ mutation { updateUserSegments(input: {userId: 1, add: ["secret"]}) { errors { co
 KEY = "sgql_aaaaaaaaaaaa_" + "0" * 64
 
 
-class Logged:
-    """A service, and the lines that it wrote."""
+class LoggedService:
+    """A service and the log lines that it wrote."""
 
     def __init__(self, api: Api, written: pytest.CaptureFixture[bytes]) -> None:
         self.api = api
         self._written = written
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return what was written since the last call."""
+        """Return the log lines since the last call."""
         return [orjson.loads(line) for line in self._written.readouterr().err.splitlines()]
 
     def line(self) -> dict[str, Any]:
@@ -43,18 +43,18 @@ class Logged:
         return await self.api.http.post("/graphql", json={"query": query}, headers=headers)
 
 
-Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Logged]]
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[LoggedService]]
 
 
 @pytest.fixture
 def serve(settings: Settings, sql: Sql, capsysbinary: pytest.CaptureFixture[bytes]) -> Serve:
-    """Serves with changed settings, and collects the request log."""
+    """Return a function that runs the application with changed settings and collects its log."""
 
     @asynccontextmanager
-    async def running(base: Settings = settings, **changes: Any) -> AsyncIterator[Logged]:
+    async def running(base: Settings = settings, **changes: Any) -> AsyncIterator[LoggedService]:
         update = {"log_format": "json", **changes}
         async with serving(base.model_copy(update=update)) as api:
-            yield Logged(api, capsysbinary)
+            yield LoggedService(api, capsysbinary)
 
     return running
 
@@ -77,9 +77,9 @@ async def test_database_that_cannot_check_a_key_is_named_in_the_line(
     serve: Serve, servers: LocalServers
 ) -> None:
     async with serve(servers.settings("nowhere"), auth="required") as logged:
-        answer = await logged.post(USER, authorization=f"Bearer {KEY}")
+        response = await logged.post(USER, authorization=f"Bearer {KEY}")
         lines = [line for line in logged.lines() if line["event"] == "request_refused"]
-    assert answer.status_code == 503
+    assert response.status_code == 503
     (line,) = lines
     assert (line["level"], line["status"], line["code"]) == ("warning", 503, "UNAVAILABLE")
     assert line["reason"] == 'InvalidCatalogNameError: database "nowhere" does not exist'
@@ -109,7 +109,7 @@ async def test_failures_are_logged_even_if_requests_are_not(
         assert logged.line()["code"] == "BAD_REQUEST"
 
 
-async def test_operator_who_wants_warnings_alone_gets_the_faults_of_the_service(
+async def test_log_level_warning_logs_only_faults_of_the_service(
     serve: Serve, servers: LocalServers
 ) -> None:
     async with serve(servers.settings("nowhere"), log_level="warning") as logged:
@@ -145,7 +145,7 @@ async def test_cause_of_a_rejection_is_logged_without_values(
     assert "secret" not in str(line)
 
 
-async def test_request_that_takes_too_long_is_logged_as_that(serve: Serve, sql: Sql) -> None:
+async def test_request_beyond_the_deadline_is_logged_as_timed_out(serve: Serve, sql: Sql) -> None:
     async with serve(request_timeout_seconds=0.5) as logged, sql.transaction():
         await locked(sql, "users")
         await logged.post(USER)
@@ -158,7 +158,7 @@ PREFLIGHT = {"origin": "https://evil.example", "access-control-request-method": 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "given", "reason"),
+    ("method", "path", "options", "reason"),
     [
         ("POST", "/graphql", {"content": b"{"}, "The content type of the body must be"),
         ("POST", "/graphql", {"json": 5}, "The body must be a JSON object"),
@@ -173,10 +173,10 @@ PREFLIGHT = {"origin": "https://evil.example", "access-control-request-method": 
     ],
 )
 async def test_rejected_http_request_is_one_line_with_its_cause(
-    serve: Serve, method: str, path: str, given: dict[str, Any], reason: str
+    serve: Serve, method: str, path: str, options: dict[str, Any], reason: str
 ) -> None:
     async with serve(cors_origins=("https://app.example.com",), max_body_bytes=1024) as logged:
-        response = await logged.api.http.request(method, path, **given)
+        response = await logged.api.http.request(method, path, **options)
         line = logged.line()
     assert line["event"] == "request_refused"
     assert (line["level"], line["status"]) == ("info", response.status_code)
@@ -187,7 +187,7 @@ async def test_rejected_http_request_is_one_line_with_its_cause(
     ("authorization", "reason"),
     [("", "malformed"), ("Bearer x", "malformed"), (f"Bearer {KEY}", "unknown")],
 )
-async def test_what_is_wrong_with_a_key_is_logged(
+async def test_authentication_failure_is_logged(
     serve: Serve, authorization: str, reason: str
 ) -> None:
     async with serve(auth="required") as logged:
@@ -197,7 +197,7 @@ async def test_what_is_wrong_with_a_key_is_logged(
     assert KEY not in str(line)
 
 
-async def test_flood_of_rejected_requests_is_counted_instead_of_written(serve: Serve) -> None:
+async def test_flood_of_rejected_requests_is_summarized_in_the_log(serve: Serve) -> None:
     async with serve() as logged:
         for _ in range(500):
             await logged.api.http.post("/graphql", content=b"{")
@@ -217,15 +217,15 @@ async def test_flood_of_rejected_requests_is_counted_instead_of_written(serve: S
 def test_fault_is_described_without_credentials(text: str) -> None:
     fault = Unavailable()
     fault.__cause__ = OSError(text)
-    told = describe_fault(fault)
-    assert told.startswith("OSError: ")
-    assert "hush" not in told
+    description = describe_error(fault)
+    assert description.startswith("OSError: ")
+    assert "hush" not in description
 
 
 def test_description_of_a_fault_is_one_short_line() -> None:
     fault = Unavailable()
     fault.__cause__ = OSError("a\nb" * 1000)
-    told = describe_fault(fault)
-    assert "\n" not in told
-    assert len(told) < 250
-    assert describe_fault(Unavailable()) == "Unavailable"
+    description = describe_error(fault)
+    assert "\n" not in description
+    assert len(description) < 250
+    assert describe_error(Unavailable()) == "Unavailable"

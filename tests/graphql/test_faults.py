@@ -1,4 +1,6 @@
-"""Faults of ours: masked, told by the request's id, counted; and what `/metrics` and others say."""
+"""Faults are masked, carry the request's id and are counted; `/metrics` and the probes survive
+them.
+"""
 
 import re
 from collections.abc import AsyncIterator, MutableMapping
@@ -16,8 +18,8 @@ from tests.operations import UPDATE_USER_SEGMENTS, make_segments, update_user_se
 
 
 @asynccontextmanager
-async def table_lost(sql: Sql, table: str) -> AsyncIterator[list[MutableMapping[str, Any]]]:
-    """What runs meanwhile does not find a table: a real fault. Collects what is logged."""
+async def renamed_table(sql: Sql, table: str) -> AsyncIterator[list[MutableMapping[str, Any]]]:
+    """Rename a table in the block, which causes a real fault, and collect the log."""
     await sql.execute(f"ALTER TABLE {table} RENAME TO lost")
     try:
         with capture_logs() as logged:
@@ -26,7 +28,7 @@ async def table_lost(sql: Sql, table: str) -> AsyncIterator[list[MutableMapping[
         await sql.execute(f"ALTER TABLE lost RENAME TO {table}")
 
 
-async def ask(api: Api, query: str, request_id: str, **variables: Any) -> Any:
+async def send(api: Api, query: str, request_id: str, **variables: Any) -> Any:
     response = await api.http.post(
         "/graphql",
         content=orjson.dumps({"query": query, "variables": variables}),
@@ -37,7 +39,7 @@ async def ask(api: Api, query: str, request_id: str, **variables: Any) -> Any:
 
 
 async def metrics(api: Api) -> dict[str, float]:
-    """Every sample that `/metrics` shows, by its name and labels."""
+    """Return every sample of `/metrics`, by name and labels."""
     response = await api.http.get("/metrics")
     assert response.status_code == 200
     return {
@@ -46,9 +48,9 @@ async def metrics(api: Api) -> dict[str, float]:
     }
 
 
-async def test_a_fault_in_a_query_is_masked_and_carries_the_requests_id(api: Api, sql: Sql) -> None:
-    async with table_lost(sql, "users") as logged:
-        body = await ask(api, "{ a: user(id: 7) { id } b: __typename }", "my-request")
+async def test_query_fault_is_masked_and_carries_the_request_id(api: Api, sql: Sql) -> None:
+    async with renamed_table(sql, "users") as logged:
+        body = await send(api, "{ a: user(id: 7) { id } b: __typename }", "my-request")
     assert body == {
         "data": {"a": None, "b": "Query"},
         "errors": [
@@ -66,11 +68,11 @@ async def test_a_fault_in_a_query_is_masked_and_carries_the_requests_id(api: Api
     assert await api("{ user(id: 7) { id } }") == {"user": None}
 
 
-async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql: Sql) -> None:
+async def test_mutation_fault_is_masked_and_changes_nothing(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     before = await all_rows(sql)
-    async with table_lost(sql, "exclusions"):
-        body = await ask(
+    async with renamed_table(sql, "exclusions"):
+        body = await send(
             api, UPDATE_USER_SEGMENTS, "my-request", input={"userId": "7", "add": ["A"]}
         )
     assert body["data"] == {"updateUserSegments": None}
@@ -80,11 +82,11 @@ async def test_a_fault_in_a_mutation_is_masked_and_changes_nothing(api: Api, sql
     assert await all_rows(sql) == before
 
 
-async def test_a_fault_below_a_list_voids_its_own_field_alone(api: Api, sql: Sql) -> None:
+async def test_fault_below_a_list_nulls_only_its_own_field(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
-    async with table_lost(sql, "exclusions"):
-        body = await ask(
+    async with renamed_table(sql, "exclusions"):
+        body = await send(
             api,
             """{ user(id: 7) { isIn(slug: "A") isExcluded(slug: "A") }
             segment(slug: "A") { memberCount } }""",
@@ -94,10 +96,10 @@ async def test_a_fault_below_a_list_voids_its_own_field_alone(api: Api, sql: Sql
     assert [error["path"] for error in body["errors"]] == [["user", "isExcluded"]]
 
 
-async def test_every_fault_is_counted_by_its_code(api: Api, sql: Sql) -> None:
+async def test_faults_are_counted_by_code(api: Api, sql: Sql) -> None:
     name = 'segmentql_errors_total{code="%s"}'
     before = await metrics(api)
-    async with table_lost(sql, "users"):
+    async with renamed_table(sql, "users"):
         await api.body("{ user(id: 7) { id } }")
     await api.body("{ user(id: 0) { id } }")
     await api.body("{ users(first: 101) { nodes { id } } }")
@@ -130,22 +132,22 @@ async def test_requests_are_counted_by_operation_and_outcome(api: Api, sql: Sql)
     assert after["segmentql_requests_in_flight"] == 0
 
 
-async def test_operation_names_that_clients_choose_do_not_grow_the_metrics_without_end(
+async def test_client_operation_names_do_not_add_metric_series(
     settings: Settings,
 ) -> None:
     async with serving(settings) as api:
         for number in range(250):
             await api(f"query Name{number} {{ __typename }}")
         await api(f"query Long{'g' * 200} {{ __typename }}")
-        told = await metrics(api)
-    assert not any("Long" in name for name in told)
-    names = {name for name in told if 'operation="Name' in name}
+        samples = await metrics(api)
+    assert not any("Long" in name for name in samples)
+    names = {name for name in samples if 'operation="Name' in name}
     requests = {name for name in names if name.startswith("segmentql_requests_total")}
     assert len(requests) == 200
-    assert told['segmentql_requests_total{operation="other",outcome="done"}'] >= 50
+    assert samples['segmentql_requests_total{operation="other",outcome="done"}'] >= 50
 
 
-async def test_what_is_due_but_not_recorded_is_told_by_cause(api: Api, sql: Sql) -> None:
+async def test_unrecorded_leaves_are_counted_by_cause(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "GONE")
     ttl, deleted = [
         f'segmentql_memberships_due{{cause="{cause}"}}' for cause in ("TTL", "SEGMENT_DELETED")
@@ -162,7 +164,7 @@ async def test_what_is_due_but_not_recorded_is_told_by_cause(api: Api, sql: Sql)
     assert (due[ttl], due[deleted]) == (2, 3)
 
 
-async def test_metrics_are_shown_without_what_the_database_cannot_tell(
+async def test_metrics_without_database_values_are_served_in_an_outage(
     servers: LocalServers, sql: Sql
 ) -> None:
     async with serving(servers.settings("nowhere")) as api:
@@ -171,24 +173,22 @@ async def test_metrics_are_shown_without_what_the_database_cannot_tell(
     assert "segmentql_memberships_due" not in names
 
 
-async def test_the_process_is_up_whatever_it_depends_on(
+async def test_process_is_live_without_its_dependencies(
     servers: LocalServers, api: Api, sql: Sql
 ) -> None:
-    async with serving(servers.settings("nowhere")) as astray:
-        for asked in (api, astray):
-            response = await asked.http.get("/healthz")
+    async with serving(servers.settings("nowhere")) as settings_without_server:
+        for running in (api, settings_without_server):
+            response = await running.http.get("/healthz")
             assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_ready_while_the_database_answers(api: Api) -> None:
+async def test_service_is_ready_with_the_database(api: Api) -> None:
     response = await api.http.get("/readyz")
     assert response.status_code == 200
     assert response.json() == {"database": "ok", "redis": "ok", "store": "ok"}
 
 
-async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailable(
-    servers: LocalServers, sql: Sql
-) -> None:
+async def test_service_is_not_ready_without_the_database(servers: LocalServers, sql: Sql) -> None:
     async with serving(servers.settings("nowhere")) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 503
@@ -198,9 +198,9 @@ async def test_not_ready_without_the_database_and_its_loss_is_told_as_unavailabl
     assert "nowhere" not in error["message"]
 
 
-async def test_ready_without_redis_but_degraded(settings: Settings, sql: Sql) -> None:
-    astray = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    async with serving(astray) as api:
+async def test_service_without_redis_is_ready_but_degraded(settings: Settings, sql: Sql) -> None:
+    settings_without_server = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    async with serving(settings_without_server) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 200
         assert response.json() == {"database": "ok", "redis": "degraded", "store": "ok"}
@@ -209,13 +209,13 @@ async def test_ready_without_redis_but_degraded(settings: Settings, sql: Sql) ->
     assert payload["errors"] == []
 
 
-async def test_ready_without_the_store_but_degraded(
+async def test_service_without_the_store_is_ready_but_degraded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
-    """Whether nobody answers there, or somebody who never says anything."""
+    """The address accepts no connection, or accepts one and never responds."""
     degraded = {"database": "ok", "redis": "ok", "store": "degraded"}
-    astray = settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"})
-    async with serving(astray) as api:
+    settings_without_server = settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"})
+    async with serving(settings_without_server) as api:
         response = await api.http.get("/readyz")
         assert (response.status_code, response.json()) == (200, degraded)
         await make_segments(api, "A")
@@ -226,6 +226,6 @@ async def test_ready_without_the_store_but_degraded(
         assert (await api.http.get("/readyz")).json()["store"] == "ok"
 
 
-async def test_other_paths_are_not_found(api: Api) -> None:
+async def test_unknown_paths_are_not_found(api: Api) -> None:
     for path in ("/nowhere", "/nowhere/", "/graphql/x", "/graphql//", "/explorer/nowhere/"):
         assert (await api.http.get(path)).status_code == 404

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: what the view takes, what it refuses, and in which words."""
+"""The HTTP view accepts GraphQL requests and rejects malformed ones with a message."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ GRAPHQL_JSON = "application/graphql-response+json"
 TYPENAME = {"query": "{ __typename }"}
 CREATE = "mutation { createUser(input: {id: 7}) { user { id } } }"
 
-NO_REQUESTS = (
+MALFORMED_BODIES = (
     b"null",
     b"5",
     b"true",
@@ -46,7 +46,7 @@ NO_REQUESTS = (
     b'{"a":' * 50_000,
 )
 
-REFUSED_DOCUMENTS = (
+INVALID_DOCUMENTS = (
     "{",
     "not graphql",
     "{ nope }",
@@ -77,8 +77,8 @@ def only_error(response: httpx.Response) -> Any:
     return error
 
 
-async def test_a_body_that_is_no_request_is_a_bad_request(api: Api) -> None:
-    for body in NO_REQUESTS:
+async def test_malformed_body_is_a_bad_request(api: Api) -> None:
+    for body in MALFORMED_BODIES:
         response = await post(api, body)
         assert response.status_code == 400, body[:50]
         assert response.headers["content-type"] == "application/json; charset=utf-8"
@@ -87,17 +87,17 @@ async def test_a_body_that_is_no_request_is_a_bad_request(api: Api) -> None:
         assert len(error["message"]) < 200
 
 
-async def test_all_but_the_query_may_be_left_out_or_null(api: Api) -> None:
-    for given in (
+async def test_every_field_except_the_query_may_be_absent_or_null(api: Api) -> None:
+    for fields in (
         {},
         {"variables": None, "operationName": None},
     ):
-        response = await api.http.post("/graphql", json={**TYPENAME, **given})
+        response = await api.http.post("/graphql", json={**TYPENAME, **fields})
         assert response.status_code == 200
         assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
-async def test_a_body_of_ten_megabytes_is_beyond_the_limit(api: Api) -> None:
+async def test_body_of_ten_megabytes_exceeds_the_limit(api: Api) -> None:
     body = orjson.dumps({"query": "{ __typename } #" + "x" * 10_000_000})
     response = await post(api, body)
     assert response.status_code == 413
@@ -108,40 +108,42 @@ async def test_a_body_of_ten_megabytes_is_beyond_the_limit(api: Api) -> None:
     }
 
 
-async def test_a_large_body_that_comes_in_pieces_is_not_read_to_its_end(api: Api) -> None:
-    pieces_read = 0
+async def test_large_chunked_body_is_not_read_to_its_end(api: Api) -> None:
+    chunks_read = 0
 
-    async def pieces() -> Any:
-        nonlocal pieces_read
+    async def body_chunks() -> Any:
+        nonlocal chunks_read
         for _ in range(100):
-            pieces_read += 1
+            chunks_read += 1
             yield b" " * 200_000
 
-    response = await api.http.post("/graphql", content=pieces(), headers={"content-type": JSON})
+    response = await api.http.post(
+        "/graphql", content=body_chunks(), headers={"content-type": JSON}
+    )
     assert response.status_code == 413
     assert only_error(response)["extensions"]["code"] == "LIMIT_EXCEEDED"
-    assert pieces_read == 11
+    assert chunks_read == 11
 
 
-async def test_a_body_at_the_limit_is_answered(api: Api) -> None:
+async def test_body_at_the_limit_is_accepted(api: Api) -> None:
     body = orjson.dumps({"query": "{ __typename } #"})
     response = await post(api, body + b" " * (2 * MIB - len(body)))
     assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
-async def test_a_document_that_is_refused_is_a_bad_request_without_data(api: Api) -> None:
-    for query in REFUSED_DOCUMENTS:
+async def test_invalid_document_is_a_bad_request_without_data(api: Api) -> None:
+    for query in INVALID_DOCUMENTS:
         body = await api.body(query)
         assert "data" not in body, query
         assert {error["extensions"]["code"] for error in body["errors"]} == {"BAD_REQUEST"}
 
 
-async def test_a_document_that_asks_for_nothing_is_answered_with_nothing(api: Api) -> None:
+async def test_document_that_skips_every_field_returns_empty_data(api: Api) -> None:
     for query in ("{ }", "query Nothing { }"):
         assert await api.body(query) == {"data": {}}
 
 
-async def test_a_document_nested_beyond_reason_is_a_bad_request(api: Api) -> None:
+async def test_too_deeply_nested_document_is_a_bad_request(api: Api) -> None:
     for depth in (
         1_000,
         50_000,
@@ -157,7 +159,7 @@ async def test_a_document_nested_beyond_reason_is_a_bad_request(api: Api) -> Non
             assert error["extensions"]["code"] == "BAD_REQUEST"
 
 
-async def test_variables_nested_beyond_reason_are_a_bad_request(api: Api) -> None:
+async def test_too_deeply_nested_variables_are_a_bad_request(api: Api) -> None:
     for depth in (500, 1_000):
         value = b"[" * depth + b"]" * depth
         body = (
@@ -167,16 +169,16 @@ async def test_variables_nested_beyond_reason_are_a_bad_request(api: Api) -> Non
         assert only_error(await post(api, body))["extensions"]["code"] == "BAD_REQUEST"
 
 
-async def test_an_operation_is_chosen_by_its_name(api: Api) -> None:
+async def test_operation_name_selects_the_operation(api: Api) -> None:
     query = "query A { a: __typename } query B { b: __typename }"
-    chosen = await api.http.post("/graphql", json={"query": query, "operationName": "B"})
-    assert without_cost(chosen.json()) == {"data": {"b": "Query"}}
+    result = await api.http.post("/graphql", json={"query": query, "operationName": "B"})
+    assert without_cost(result.json()) == {"data": {"b": "Query"}}
     for name in ("C", None):
         response = await api.http.post("/graphql", json={"query": query, "operationName": name})
         assert only_error(response)["extensions"]["code"] == "BAD_REQUEST"
 
 
-async def test_empty_operation_name_is_absent(api: Api) -> None:
+async def test_empty_operation_name_counts_as_absent(api: Api) -> None:
     body = {**TYPENAME, "operationName": ""}
     for response in (
         await api.http.post("/graphql", json=body),
@@ -188,7 +190,7 @@ async def test_empty_operation_name_is_absent(api: Api) -> None:
         assert response.status_code == 400
 
 
-async def test_bad_variables_are_refused_by_name_and_no_detail_of_ours_leaks(api: Api) -> None:
+async def test_invalid_variables_are_named_without_internal_details(api: Api) -> None:
     query = "query($first: Int!) { users(first: $first) { nodes { id } } }"
     for variables in ({}, {"first": "1"}, {"first": 1.5}, {"first": 2**31}, {"first": None}):
         error = await api.error(query, **variables)
@@ -196,7 +198,7 @@ async def test_bad_variables_are_refused_by_name_and_no_detail_of_ours_leaks(api
     assert (await api.error(query, first="1"))["extensions"]["argument"] == "first"
 
 
-async def test_a_get_may_ask_a_query(api: Api) -> None:
+async def test_get_executes_a_query(api: Api) -> None:
     await create_user(api, id="7")
     response = await api.http.get(
         "/graphql",
@@ -210,7 +212,7 @@ async def test_a_get_may_ask_a_query(api: Api) -> None:
     assert without_cost(response.json()) == {"data": {"user": {"id": "7"}}}
 
 
-async def test_a_get_must_not_change_anything(api: Api, sql: Sql) -> None:
+async def test_get_rejects_a_mutation(api: Api, sql: Sql) -> None:
     before = await all_rows(sql)
     for accept in (JSON, GRAPHQL_JSON):
         response = await api.http.get(
@@ -222,16 +224,16 @@ async def test_a_get_must_not_change_anything(api: Api, sql: Sql) -> None:
     assert await all_rows(sql) == before
 
 
-async def test_a_get_must_not_choose_a_mutation_beside_a_query(api: Api, sql: Sql) -> None:
+async def test_get_rejects_a_mutation_selected_beside_a_query(api: Api, sql: Sql) -> None:
     query = "query A { __typename } mutation B { createUser(input: {id: 7}) { user { id } } }"
     parameters = {"query": query, "operationName": "B"}
     assert (await api.http.get("/graphql", params=parameters)).status_code == 405
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
-    chosen = await api.http.get("/graphql", params={**parameters, "operationName": "A"})
-    assert without_cost(chosen.json()) == {"data": {"__typename": "Query"}}
+    result = await api.http.get("/graphql", params={**parameters, "operationName": "A"})
+    assert without_cost(result.json()) == {"data": {"__typename": "Query"}}
 
 
-async def test_a_get_that_is_no_request_is_a_bad_request(api: Api) -> None:
+async def test_malformed_get_is_a_bad_request(api: Api) -> None:
     for parameters in (
         {},
         {"query": ""},

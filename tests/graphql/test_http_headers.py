@@ -1,4 +1,4 @@
-"""Headers of GraphQL over HTTP: media types asked and answered, methods, request ids."""
+"""HTTP headers of GraphQL requests: media types, methods and request ids."""
 
 import gzip
 
@@ -11,7 +11,7 @@ from tests.graphql.test_http import CREATE, GRAPHQL_JSON, JSON, TYPENAME, only_e
 CREATE_BODY = orjson.dumps({"query": CREATE})
 
 
-async def test_what_a_form_can_send_is_refused_and_changes_nothing(api: Api, sql: Sql) -> None:
+async def test_form_content_types_are_rejected_without_effect(api: Api, sql: Sql) -> None:
     for content_type in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -27,7 +27,7 @@ async def test_what_a_form_can_send_is_refused_and_changes_nothing(api: Api, sql
         assert await sql.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_json_is_known_with_parameters_and_in_any_case(api: Api) -> None:
+async def test_json_content_type_accepts_parameters_and_any_case(api: Api) -> None:
     for content_type in (
         "application/json; charset=utf-8",
         "Application/JSON",
@@ -47,8 +47,8 @@ async def test_other_methods_are_not_allowed(api: Api) -> None:
         assert response.status_code == 405
 
 
-async def test_the_status_tells_a_refused_document_to_who_accepts_the_media_type(api: Api) -> None:
-    for accept, media_type, refused_document in (
+async def test_graphql_response_media_type_gets_the_error_status(api: Api) -> None:
+    for accept, media_type, invalid_document in (
         (JSON, JSON, 200),
         ("*/*", JSON, 200),
         ("application/*", JSON, 200),
@@ -60,15 +60,17 @@ async def test_the_status_tells_a_refused_document_to_who_accepts_the_media_type
         headers = {"accept": accept}
         executed = await post(api, orjson.dumps(TYPENAME), **headers)
         with_error = await post(api, b'{"query": "{ user(id: 0) { id } }"}', **headers)
-        refused = await post(api, b'{"query": "{ nope }"}', **headers)
-        no_request = await post(api, b"5", **headers)
+        rejected = await post(api, b'{"query": "{ nope }"}', **headers)
+        malformed_body = await post(api, b"5", **headers)
         assert executed.headers["content-type"] == f"{media_type}; charset=utf-8"
-        assert refused.headers["content-type"] == f"{media_type}; charset=utf-8"
-        statuses = [answer.status_code for answer in (executed, with_error, refused, no_request)]
-        assert statuses == [200, 200, refused_document, 400]
+        assert rejected.headers["content-type"] == f"{media_type}; charset=utf-8"
+        statuses = [
+            answer.status_code for answer in (executed, with_error, rejected, malformed_body)
+        ]
+        assert statuses == [200, 200, invalid_document, 400]
 
 
-async def test_another_media_type_is_not_acceptable_and_nothing_is_done(api: Api, sql: Sql) -> None:
+async def test_unsupported_accept_header_is_rejected_without_effect(api: Api, sql: Sql) -> None:
     for accept in (
         "text/plain",
         "image/png",
@@ -95,7 +97,7 @@ async def test_another_media_type_is_not_acceptable_and_nothing_is_done(api: Api
         ([JSON + ", text/x" * 1000], JSON),
     ],
 )
-async def test_accept_is_a_list_with_qualities_over_all_its_lines(
+async def test_accept_headers_are_merged_and_ranked_by_quality(
     api: Api, accept: list[str], media_type: str
 ) -> None:
     headers = [("content-type", JSON), *(("accept", line) for line in accept)]
@@ -123,7 +125,7 @@ async def test_media_type_with_quality_zero_is_excluded(
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_a_page_that_is_excluded_is_not_served(api: Api) -> None:
+async def test_excluded_html_page_is_not_served(api: Api) -> None:
     for accept in ("text/html;q=0, application/json", "TEXT/HTML;q=0.0, */*"):
         response = await api.http.get("/graphql", headers={"accept": accept})
         assert response.status_code == 400
@@ -158,31 +160,31 @@ async def test_compressed_body_is_rejected_with_the_reason(
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_body_whose_encoding_is_identity_is_read(api: Api) -> None:
+async def test_body_with_identity_encoding_is_accepted(api: Api) -> None:
     for encoding in ("identity", "Identity", ""):
         response = await post(api, orjson.dumps(TYPENAME), content_encoding=encoding)
         assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
 
 
-async def test_a_browser_gets_a_page(api: Api) -> None:
+async def test_browser_gets_the_graphiql_page(api: Api) -> None:
     response = await api.http.get("/graphql", headers={"accept": "text/html,*/*;q=0.8"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
 
 
-async def test_a_callers_request_id_is_said_back(api: Api) -> None:
-    for given in (
+async def test_request_id_of_the_client_is_returned(api: Api) -> None:
+    for request_id in (
         "abc",
         "A-b_c.1:2",
         "x" * 128,
     ):
-        response = await post(api, orjson.dumps(TYPENAME), x_request_id=given)
-        assert response.headers.get_list("x-request-id") == [given]
+        response = await post(api, orjson.dumps(TYPENAME), x_request_id=request_id)
+        assert response.headers.get_list("x-request-id") == [request_id]
 
 
-async def test_without_a_decent_request_id_each_answer_gets_its_own(api: Api) -> None:
-    for given in ("", "a b", "x" * 129, "a\tb", "ü", "<script>"):
-        headers = {b"content-type": JSON.encode(), b"x-request-id": given.encode()}
+async def test_missing_or_invalid_request_id_is_replaced(api: Api) -> None:
+    for request_id in ("", "a b", "x" * 129, "a\tb", "ü", "<script>"):
+        headers = {b"content-type": JSON.encode(), b"x-request-id": request_id.encode()}
         answers = [
             await api.http.post("/graphql", content=orjson.dumps(TYPENAME), headers=headers)
             for _ in range(2)

@@ -1,4 +1,4 @@
-"""Compiled arguments are what Strawberry makes of the same values."""
+"""Compiled arguments equal those that Strawberry builds of the same values."""
 
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from segmentql.graphql.execution.input_coercion import DEFINITION, arguments_of
 from tests.graphql.executor_helpers import CORE, SCHEMA
 
 MUTATIONS: Final = CORE.mutation_type.fields  # type: ignore[union-attr]
-OF_SCALARS: Final[dict[str, st.SearchStrategy[Any]]] = {
+SCALAR_VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "ID": st.one_of(st.integers(-5, 5), st.text(max_size=3)),
     "String": st.text(max_size=3),
     "Int": st.integers(-5, 5),
@@ -35,7 +35,7 @@ OF_SCALARS: Final[dict[str, st.SearchStrategy[Any]]] = {
 
 
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
-    """Values that graphql-core takes for a type, as JSON has them."""
+    """Draw JSON values that graphql-core accepts for a type."""
     if isinstance(kind, GraphQLNonNull):
         return not_null(kind.of_type)
     return st.none() | not_null(kind)
@@ -56,10 +56,12 @@ def not_null(kind: Any) -> st.SearchStrategy[Any]:
             name: values_of(field.type) for name, field in kind.fields.items() if name not in needed
         }
         return st.fixed_dictionaries(needed, optional=others)
-    return OF_SCALARS[kind.name]
+    return SCALAR_VALUES[kind.name]
 
 
-def asked(name: str, variables: dict[str, Any]) -> tuple[GraphQLField, FieldNode, VariableValues]:
+def operations(
+    name: str, variables: dict[str, Any]
+) -> tuple[GraphQLField, FieldNode, VariableValues]:
     field = MUTATIONS[name]
     document = parse(
         f"mutation($input: {field.args['input'].type}) {{ {name}(input: $input) {{ __typename }} }}"
@@ -76,9 +78,9 @@ def asked(name: str, variables: dict[str, Any]) -> tuple[GraphQLField, FieldNode
 @pytest.mark.parametrize("name", MUTATIONS)
 @profile(max_examples=50, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_arguments_are_what_strawberry_makes_of_them(name: str, data: st.DataObject) -> None:
+def test_compiled_arguments_equal_those_of_strawberry(name: str, data: st.DataObject) -> None:
     values = data.draw(values_of(MUTATIONS[name].args["input"].type))
-    field, node, variables = asked(name, {"input": values})
+    field, node, variables = operations(name, {"input": values})
     converted = convert_arguments(
         get_argument_values(field, node, variables),
         field.extensions[DEFINITION].arguments,
@@ -88,12 +90,12 @@ def test_arguments_are_what_strawberry_makes_of_them(name: str, data: st.DataObj
     assert arguments_of(field, node)(variables) == converted
 
 
-def test_nobody_gets_the_input_or_the_default_of_another() -> None:
+def test_requests_do_not_share_inputs_or_defaults() -> None:
     operation = parse("mutation { updateUserSegments(input: {userId: 1}) { __typename } }")
     node = operation.definitions[0].selection_set.selections[0]  # type: ignore[attr-defined]
-    read = arguments_of(MUTATIONS["updateUserSegments"], node)
-    _, _, no_variables = asked("updateUserSegments", {"input": {"userId": 1}})
-    first, second = (read(no_variables)["input"] for _ in range(2))
+    parsed = arguments_of(MUTATIONS["updateUserSegments"], node)
+    _, _, no_variables = operations("updateUserSegments", {"input": {"userId": 1}})
+    first, second = (parsed(no_variables)["input"] for _ in range(2))
     first.user_id = "2"
     first.add.append("A")
     assert (second.user_id, second.add) == ("1", [])

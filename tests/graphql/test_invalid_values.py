@@ -1,4 +1,4 @@
-"""Ids, slugs, names and versions that are not what they should be, wherever one can be given.
+"""Invalid ids, slugs, names and versions are rejected by every field.
 
 Those of `updateUserSegments` are in `tests/memberships/test_rejected_changes.py`.
 """
@@ -42,8 +42,8 @@ NAME_ALLOWED = "1 to 255 characters, without NUL and unpaired surrogates"
 DESCRIPTION_ALLOWED = "0 to 4096 characters, without NUL and unpaired surrogates"
 
 
-def told(body: Any) -> list[tuple[str, str, str, str]]:
-    """Of each GraphQL error: the field, the code, the argument and what is allowed."""
+def error_summaries(body: Any) -> list[tuple[str, str, str, str]]:
+    """Return each GraphQL error's field, code, argument and allowed values."""
     return [
         (
             error["path"][0],
@@ -55,16 +55,14 @@ def told(body: Any) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def refused(payload: Any) -> list[tuple[str, list[str], str]]:
-    """Of a payload that made nothing: the errors' codes, paths and what is allowed."""
-    (made,) = [value for key, value in payload.items() if key != "errors"]
-    assert made is None
+def payload_errors(payload: Any) -> list[tuple[str, list[str], str]]:
+    """Return the codes, paths and allowed values of the errors of a payload without a result."""
+    (created,) = [value for key, value in payload.items() if key != "errors"]
+    assert created is None
     return [(error["code"], error["path"], error["allowed"]) for error in payload["errors"]]
 
 
-async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
-    api: Api, sql: Sql
-) -> None:
+async def test_invalid_user_id_nulls_only_its_query_field(api: Api, sql: Sql) -> None:
     await create_user(api, id="1")
     before = await all_rows(sql)
     for user_id in BAD_USER_IDS:
@@ -75,7 +73,7 @@ async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
             "history": None,
             "users": {"nodes": [{"id": "1"}]},
         }
-        assert sorted(told(body)) == [
+        assert sorted(error_summaries(body)) == [
             ("history", "BAD_REQUEST", "userId", USER_ID_ALLOWED),
             ("user", "BAD_REQUEST", "id", USER_ID_ALLOWED),
             ("usersById", "BAD_REQUEST", "ids.1", USER_ID_ALLOWED),
@@ -83,16 +81,18 @@ async def test_what_is_no_user_id_is_refused_by_queries_and_voids_no_neighbour(
     assert await all_rows(sql) == before
 
 
-async def test_what_is_no_user_id_is_refused_by_mutations(api: Api, sql: Sql) -> None:
+async def test_invalid_user_id_is_rejected_by_mutations(api: Api, sql: Sql) -> None:
     await create_user(api, id="1")
     before = await all_rows(sql)
     for user_id in BAD_USER_IDS:
         for payload in (await api(MUTATIONS_OF_IDS, id=user_id)).values():
-            assert refused(payload) == [("INVALID_INPUT", ["id"], USER_ID_ALLOWED)], ascii(user_id)
+            assert payload_errors(payload) == [("INVALID_INPUT", ["id"], USER_ID_ALLOWED)], ascii(
+                user_id
+            )
     assert await all_rows(sql) == before
 
 
-async def test_an_id_is_judged_alike_as_a_literal(api: Api) -> None:
+async def test_id_literals_follow_the_same_rule_as_variables(api: Api) -> None:
     for literal in (
         "0",
         "-1",
@@ -112,7 +112,7 @@ NO_ID = {
 }
 
 
-async def test_what_is_no_id_at_all_is_a_bad_request_that_names_it(api: Api) -> None:
+async def test_non_id_value_is_a_bad_request_that_names_it(api: Api) -> None:
     for literal in (
         "1.5",
         "true",
@@ -123,22 +123,20 @@ async def test_what_is_no_id_at_all_is_a_bad_request_that_names_it(api: Api) -> 
         assert error["extensions"] == NO_ID
 
 
-async def test_a_variable_of_another_type_is_a_bad_request_that_names_it(api: Api) -> None:
+async def test_variable_of_another_type_is_a_bad_request_that_names_it(api: Api) -> None:
     values: tuple[object, ...] = (1.5, True, [1], None, {})
     for value in values:
         error = await api.error("query($id: ID!) { user(id: $id) { id } }", id=value)
         assert error["extensions"] == NO_ID
 
 
-async def test_a_leading_zero_is_no_number_of_graphql(api: Api) -> None:
+async def test_number_with_a_leading_zero_is_a_syntax_error(api: Api) -> None:
     error = await api.error("{ user(id: 01) { id } }")
     assert error["extensions"] == {"code": "BAD_REQUEST"}
     assert error["locations"] == [{"line": 1, "column": 13}]
 
 
-async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
-    api: Api, sql: Sql
-) -> None:
+async def test_invalid_slug_nulls_only_its_query_field(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await create_user(api, id="1")
     before = await all_rows(sql)
@@ -149,23 +147,25 @@ async def test_what_is_no_slug_is_refused_by_queries_and_voids_no_neighbour(
             "user": None,
             "segments": {"nodes": [{"slug": "A"}]},
         }
-        assert sorted(told(body)) == [
+        assert sorted(error_summaries(body)) == [
             ("history", "BAD_REQUEST", "slug", SLUG_ALLOWED),
             ("user", "BAD_REQUEST", "slug", SLUG_ALLOWED),
         ], ascii(slug)
     assert await all_rows(sql) == before
 
 
-async def test_what_is_no_slug_is_refused_by_mutations(api: Api, sql: Sql) -> None:
+async def test_invalid_slug_is_rejected_by_mutations(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     before = await all_rows(sql)
     for slug in BAD_SLUGS:
         for payload in (await api(MUTATIONS_OF_SLUGS, slug=slug)).values():
-            assert refused(payload) == [("INVALID_INPUT", ["slug"], SLUG_ALLOWED)], ascii(slug)
+            assert payload_errors(payload) == [("INVALID_INPUT", ["slug"], SLUG_ALLOWED)], ascii(
+                slug
+            )
     assert await all_rows(sql) == before
 
 
-async def test_every_form_of_a_slug_makes_a_segment(api: Api) -> None:
+async def test_every_valid_slug_creates_a_segment(api: Api) -> None:
     await make_segments(api, *GOOD_SLUGS)
     for slug in GOOD_SLUGS:
         data = await api("query($s: String!) { segment(slug: $s) { slug } }", s=slug)
@@ -184,7 +184,7 @@ async def test_every_form_of_a_slug_makes_a_segment(api: Api) -> None:
     ],
     ids=lambda value: ascii(value)[:20],
 )
-async def test_a_text_that_cannot_be_stored_is_refused(
+async def test_text_that_cannot_be_stored_is_rejected(
     api: Api, sql: Sql, field: str, text: str, allowed: str
 ) -> None:
     await make_segments(api, "A")
@@ -193,29 +193,29 @@ async def test_a_text_that_cannot_be_stored_is_refused(
         await create_segment(api, slug="B", **{field: text}),
         await update_segment(api, slug="A", **{field: text}),
     ):
-        assert refused(payload) == [("INVALID_INPUT", [field], allowed)]
+        assert payload_errors(payload) == [("INVALID_INPUT", [field], allowed)]
     assert await all_rows(sql) == before
 
 
-async def test_the_longest_texts_are_stored_as_they_are(api: Api) -> None:
-    given = {"name": "\N{BATH}" * 255, "description": "ü\n\t\x01" * 1024}
-    made = (await create_segment(api, slug="A", **given))["segment"]
-    assert {field: made[field] for field in given} == given
+async def test_longest_texts_are_stored_unchanged(api: Api) -> None:
+    texts = {"name": "\N{BATH}" * 255, "description": "ü\n\t\x01" * 1024}
+    created = (await create_segment(api, slug="A", **texts))["segment"]
+    assert {field: created[field] for field in texts} == texts
     assert (await update_segment(api, slug="A", description=""))["segment"]["description"] == ""
 
 
 @pytest.mark.parametrize("version", [0, -1, -(2**31)])
-async def test_a_version_below_one_is_refused(api: Api, sql: Sql, version: int) -> None:
+async def test_version_below_one_is_rejected(api: Api, sql: Sql, version: int) -> None:
     await make_segments(api, "A")
     before = await all_rows(sql)
     payload = await update_segment(api, slug="A", name="New", expectedVersion=version)
-    assert refused(payload) == [("INVALID_INPUT", ["expectedVersion"], VERSION_ALLOWED)]
+    assert payload_errors(payload) == [("INVALID_INPUT", ["expectedVersion"], VERSION_ALLOWED)]
     assert await all_rows(sql) == before
 
 
-async def test_everything_wrong_with_a_segment_is_told_at_once(api: Api, sql: Sql) -> None:
+async def test_all_errors_of_a_segment_are_returned_at_once(api: Api, sql: Sql) -> None:
     payload = await create_segment(api, slug="A B", name="", description="\0")
-    assert refused(payload) == [
+    assert payload_errors(payload) == [
         ("INVALID_INPUT", ["slug"], SLUG_ALLOWED),
         ("INVALID_INPUT", ["name"], NAME_ALLOWED),
         ("INVALID_INPUT", ["description"], DESCRIPTION_ALLOWED),
@@ -223,9 +223,10 @@ async def test_everything_wrong_with_a_segment_is_told_at_once(api: Api, sql: Sq
     assert await sql.fetchval("SELECT count(*) FROM segments") == 0
 
 
-async def test_a_lone_surrogate_is_refused_before_anything_is_done(api: Api, sql: Sql) -> None:
+async def test_lone_surrogate_is_rejected_before_execution(api: Api, sql: Sql) -> None:
     for body in (
-        # As JSON's escape in a variable, and as GraphQL's in the document.
+        # The surrogate is sent as a JSON escape in a variable, and as a GraphQL escape in the
+        # document.
         rb'{"query": "mutation($n: String) { createSegment(input: {slug: \"A\", name: $n}) {'
         rb' segment { id } } }", "variables": {"n": "\ud800"}}',
         rb'{"query": "mutation { createSegment(input: {slug: \"A\", name: \"\\ud800\"}) {'

@@ -1,4 +1,4 @@
-"""Names, numbers and messages have a bounded length, wherever a client can send long ones."""
+"""Names, numbers and messages have a bounded length in every place that a client can write to."""
 
 from typing import Any
 
@@ -15,11 +15,13 @@ from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.test_http import post
 
-PYTHONS_WORDS = "integer string conversion"
+PYTHON_MESSAGE = "integer string conversion"
 
 
 def with_name(name: str) -> dict[str, str]:
-    """A document for each kind of name; valid if the name is, except for fields and arguments."""
+    """Return a document for each kind of name, valid with a short one, except for fields and
+    arguments.
+    """
     return {
         "alias": f"{{ {name}: __typename }}",
         "operation": f"query {name} {{ __typename }}",
@@ -51,7 +53,7 @@ async def test_names_of_more_than_255_characters_are_rejected(api: Api, kind: st
 
 
 def with_number(number: str) -> dict[str, str]:
-    """A document for each type that reads a number."""
+    """Return a document for each type that reads a number."""
     return {
         "Int": f"{{ users(first: {number}) {{ nodes {{ id }} }} }}",
         "Int default": f"query($n: Int = {number}) {{ users(first: $n) {{ nodes {{ id }} }} }}",
@@ -86,19 +88,19 @@ async def test_numbers_of_5000_digits_are_rejected_with_a_short_echo(
     for number in ("9" * MAX_NUMBER_CHARACTERS, "1e999", "-1e999"):
         body = await api.body(with_number(number)[kind])
         assert {e["extensions"]["code"] for e in body.get("errors", ())} <= {"BAD_REQUEST"}
-        assert "errors" in body or kind == "Float"  # then the payload says it
-        assert PYTHONS_WORDS not in str(body)
+        assert "errors" in body or kind == "Float"  # in this case, the payload has the error
+        assert PYTHON_MESSAGE not in str(body)
     assert await all_rows(sql) == before
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e999", "1" * 400 + ".5"])
-async def test_numbers_of_any_length_in_variables_are_bad_requests(api: Api, number: str) -> None:
+async def test_too_long_numbers_in_variables_are_bad_requests(api: Api, number: str) -> None:
     query = "query($n: Int) { users(first: $n) { nodes { id } } }"
     body = f'{{"query": {orjson.dumps(query).decode()}, "variables": {{"n": {number}}}}}'
     response = await post(api, body.encode())
     (error,) = response.json()["errors"]
     assert error["extensions"]["code"] == "BAD_REQUEST"
-    assert PYTHONS_WORDS not in error["message"]
+    assert PYTHON_MESSAGE not in error["message"]
     assert len(error["message"]) < 300
 
 
@@ -138,7 +140,7 @@ async def test_errors_repeat_no_more_than_the_beginning_of_long_values(api: Api,
     assert len(response.content) < 5_000
 
 
-async def test_an_unknown_operation_name_is_not_repeated_at_length(api: Api) -> None:
+async def test_long_operation_name_is_not_repeated_in_full(api: Api) -> None:
     response = await api.http.post(
         "/graphql", json={"query": "query A { __typename }", "operationName": LONG}
     )
@@ -147,7 +149,7 @@ async def test_an_unknown_operation_name_is_not_repeated_at_length(api: Api) -> 
     assert len(response.content) < 2_000
 
 
-async def test_a_document_of_too_many_characters_is_rejected_before_it_is_parsed(api: Api) -> None:
+async def test_too_long_document_is_rejected_before_parsing(api: Api) -> None:
     def document(characters: int) -> str:
         return "{ __typename } #" + "x" * (characters - 16)
 

@@ -1,4 +1,4 @@
-"""Compiled changes answer as graphql-core does, and each is made once, come what may."""
+"""Compiled mutations return the same results as graphql-core, and each is executed once."""
 
 import asyncio
 from typing import Any, Final
@@ -30,7 +30,7 @@ from tests.graphql.executor_helpers import (
 
 MUTATIONS: Final = CORE.mutation_type.fields  # type: ignore[union-attr]
 
-# What may be asked again and again, and answers the same: it is refused, or nothing is left to do.
+# Mutations that can be repeated with the same result: they are rejected or have nothing to do.
 REPEATABLE: Final[list[tuple[str, dict[str, Any]]]] = [
     ("createUser", {"id": "1"}),
     ("createUser", {"id": "zero"}),
@@ -59,22 +59,22 @@ REPEATABLE: Final[list[tuple[str, dict[str, Any]]]] = [
 ]
 
 
-def payload_of(name: str) -> GraphQLObjectType:
+def payload_selection(name: str) -> GraphQLObjectType:
     kind = get_named_type(MUTATIONS[name].type)
     assert isinstance(kind, GraphQLObjectType)
     return kind
 
 
-def change(name: str, selection: str) -> str:
+def mutation_document(name: str, selection: str) -> str:
     kind = MUTATIONS[name].args["input"].type
     return f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """A document and the input that it takes."""
-    name, given = draw(st.sampled_from(REPEATABLE))
-    return change(name, draw(selections(payload_of(name), 5))), given
+def mutation_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Draw a document and its input."""
+    name, input_value = draw(st.sampled_from(REPEATABLE))
+    return mutation_document(name, draw(selections(payload_selection(name), 5))), input_value
 
 
 @profile(
@@ -83,12 +83,12 @@ def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(asked=changes())
-async def test_random_changes_are_answered_as_by_graphql_core(
+@given(selected=mutation_requests())
+async def test_random_mutations_match_graphql_core(
     context: Context,
-    asked: tuple[str, dict[str, Any]],
+    selected: tuple[str, dict[str, Any]],
 ) -> None:
-    document, given_input = asked
+    document, given_input = selected
     planned = await execute(COMPILING_EXECUTOR, context, document, input=given_input)
     context.database_error = None
     plain = await execute(PLAIN_EXECUTOR, context, document, input=given_input)
@@ -96,9 +96,11 @@ async def test_random_changes_are_answered_as_by_graphql_core(
     assert planned.executed == plain.executed
 
 
-def test_every_change_has_a_plan() -> None:
+def test_every_mutation_has_a_plan() -> None:
     for name in MUTATIONS:
-        document = parse(change(name, "{ errors { code ... on InvalidInput { allowed } } }"))
+        document = parse(
+            mutation_document(name, "{ errors { code ... on InvalidInput { allowed } } }")
+        )
         plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
         assert isinstance(plan, MutationPlan), name
 
@@ -108,21 +110,22 @@ ADD = (
 )
 
 
-async def test_a_change_is_made_once_though_its_answer_has_an_error(
+async def test_mutation_with_an_error_in_its_payload_runs_once(
     context: Context,
     sql: Sql,
 ) -> None:
     body = (
         await execute(COMPILING_EXECUTOR, context, ADD % "id history(first: 0) { nodes { id } }")
     ).body
-    assert body["data"]["updateUserSegments"]["segmentsAdded"] == 1  # and not that all is there
+    # the segment was not already added
+    assert body["data"]["updateUserSegments"]["segmentsAdded"] == 1
     assert [error["path"] for error in body["errors"]] == [
         ["updateUserSegments", "user", "history"]
     ]
     assert await sql.fetchval("SELECT count(*) FROM history WHERE user_id = 3") == 1
 
 
-async def test_what_it_reads_of_the_change_is_what_it_made(
+async def test_payload_reads_the_result_of_its_mutation(
     context: Context,
 ) -> None:
     body = (
@@ -134,18 +137,18 @@ async def test_what_it_reads_of_the_change_is_what_it_made(
     }
 
 
-async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: Sql) -> None:
+async def test_failed_mutation_is_not_retried(settings: Settings, sql: Sql) -> None:
     await sql.execute(
         """INSERT INTO users VALUES (3, now());
         INSERT INTO segments (slug, created_at, updated_at) VALUES ('A', now(), now())"""
     )
-    hasty = settings.model_copy(update={"statement_timeout_seconds": 1})
-    database = Database(hasty, name="tests", publish=lambda messages: None)
-    impatient = make_context(database, settings)
+    short_timeout = settings.model_copy(update={"statement_timeout_seconds": 1})
+    database = Database(short_timeout, name="tests", publish=lambda messages: None)
+    short_deadline = make_context(database, settings)
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
         with recorded_statements() as statements:
-            body = (await execute(COMPILING_EXECUTOR, impatient, ADD % "id")).body
+            body = (await execute(COMPILING_EXECUTOR, short_deadline, ADD % "id")).body
     await database.dispose()
     assert body["data"] == {"updateUserSegments": None}
     assert [(error["path"], error["extensions"]["code"]) for error in body["errors"]] == [
@@ -154,7 +157,7 @@ async def test_a_change_that_fails_is_not_tried_again(settings: Settings, sql: S
     assert len([statement for statement in statements if "INSERT INTO users" in statement]) == 1
 
 
-async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
+async def test_forbidden_mutation_is_rejected_without_a_transaction(
     context: Context,
 ) -> None:
     context.principal = Principal(key_id="key_reader", name="reader", role=Role.READER)
@@ -170,7 +173,7 @@ async def test_whoever_may_not_change_is_refused_and_nothing_is_begun(
     assert not statements
 
 
-async def test_a_cancelled_change_is_cancelled_where_it_is(
+async def test_cancelling_a_mutation_cancels_its_statement(
     context: Context,
     sql: Sql,
 ) -> None:

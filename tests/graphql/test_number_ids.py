@@ -1,4 +1,4 @@
-"""Ids as JSON numbers: an integer is an id, a number with a fraction or an exponent is not.
+"""An integer is an id, but a JSON number with a fraction or an exponent is not.
 
 A float cannot hold every id: 1234567890123456789.0 would become 1234567890123456768. Every argument
 and input field of type ID is read from the schema, so that a new one is tested as well.
@@ -33,7 +33,7 @@ from tests.graphql.schema_walk import (
 )
 from tests.sample_data import SAMPLE_DATA
 
-NO_IDS: Final = (
+INVALID_IDS: Final = (
     "1.0",
     "1e3",
     "1E0",
@@ -41,16 +41,16 @@ NO_IDS: Final = (
     "-0.0",
     "1.5",
     "1e300",
-    "18446744073709551616",  # an integer, which orjson reads as a float, beyond every id
+    "18446744073709551616",  # an integer above every id, which orjson reads as a float
     "true",
     "false",
 )
-"""As JSON has them."""
+"""JSON spellings of each value."""
 
 
-def in_arguments() -> Iterator[tuple[str, str, str]]:
-    """Each argument of type ID, or a list of them: its name, a query, the variables as JSON."""
-    for parent, way in object_type_paths():
+def id_arguments() -> Iterator[tuple[str, str, str]]:
+    """Yield each argument of type ID or list of ID: name, query and JSON variables."""
+    for parent, path in object_type_paths():
         for name, field in parent.fields.items():
             place = f"{parent.name}.{name}"
             for argument, definition in field.args.items():
@@ -62,7 +62,7 @@ def in_arguments() -> Iterator[tuple[str, str, str]]:
                     for one in required_arguments(place, field)
                     if not one.startswith(f"{argument}:")
                 ]
-                fields = [*way, with_arguments(name, [*others, f"{argument}: $value"])]
+                fields = [*path, with_arguments(name, [*others, f"{argument}: $value"])]
                 selection = nested_selection(fields, "__typename")
                 query = f"query($value: {definition.type}) {{ {selection} }}"
                 if "[" in str(definition.type):
@@ -71,8 +71,8 @@ def in_arguments() -> Iterator[tuple[str, str, str]]:
                     yield argument, query, '{"value": %s}'
 
 
-def in_inputs() -> Iterator[tuple[str, str, str]]:
-    """Each field of type ID of a mutation's input, inside a variable and as a variable."""
+def id_input_fields() -> Iterator[tuple[str, str, str]]:
+    """Yield each ID field of a mutation's input, inside a variable and as a variable."""
     assert CORE.mutation_type
     for name, mutation in CORE.mutation_type.fields.items():
         kind = get_named_type(mutation.args["input"].type)
@@ -84,15 +84,17 @@ def in_inputs() -> Iterator[tuple[str, str, str]]:
             at = f".{field}.1" if "[" in str(definition.type) else f".{field}"
             others = {
                 other: required_value(name, other)
-                for other, needed in kind.fields.items()
-                if isinstance(needed.type, GraphQLNonNull) and other in REQUIRED and other != field
+                for other, required in kind.fields.items()
+                if isinstance(required.type, GraphQLNonNull)
+                and other in REQUIRED
+                and other != field
             }
             json = ", ".join(f'"{other}": {literal}' for other, literal in others.items())
-            whole = f'{{"input": {{{json}{", " if json else ""}"{field}": {value}}}}}'
+            document = f'{{"input": {{{json}{", " if json else ""}"{field}": {value}}}}}'
             yield (
                 f"input{at}",
                 f"mutation($input: {kind.name}!) {{ {name}(input: $input) {{ __typename }} }}",
-                whole,
+                document,
             )
             literals = ", ".join(f"{other}: {literal}" for other, literal in others.items())
             yield (
@@ -103,7 +105,7 @@ def in_inputs() -> Iterator[tuple[str, str, str]]:
             )
 
 
-CASES: Final = [*in_arguments(), *in_inputs()]
+CASES: Final = [*id_arguments(), *id_input_fields()]
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +113,7 @@ async def stored(sql: Sql) -> None:
     await sql.execute(SAMPLE_DATA)
 
 
-def test_the_places_of_ids_are_found() -> None:
+def test_id_arguments_and_input_fields_are_found() -> None:
     assert {argument for argument, _, _ in CASES} >= {
         "id",
         "ids.1",
@@ -122,18 +124,18 @@ def test_the_places_of_ids_are_found() -> None:
 
 
 @pytest.mark.parametrize(("argument", "query", "variables"), CASES, ids=[c[1] for c in CASES])
-async def test_a_number_that_is_no_integer_is_no_id(
+async def test_non_integer_number_is_rejected_as_an_id(
     api: Api, sql: Sql, argument: str, query: str, variables: str
 ) -> None:
     before = await all_rows(sql)
-    for number in NO_IDS:
+    for number in INVALID_IDS:
         text = f'{{"query": {orjson.dumps(query).decode()}, "variables": {variables % number}}}'
         response = await api.http.post(
             "/graphql", content=text, headers={"content-type": "application/json"}
         )
-        answered: Any = response.json()
-        assert "data" not in answered, number
-        (error,) = answered["errors"]
+        body: Any = response.json()
+        assert "data" not in body, number
+        (error,) = body["errors"]
         assert error["extensions"] == {
             "code": "BAD_REQUEST",
             "argument": argument,
@@ -142,18 +144,22 @@ async def test_a_number_that_is_no_integer_is_no_id(
     assert await all_rows(sql) == before
 
 
-async def test_an_integer_is_an_id(api: Api) -> None:
+async def test_integer_is_accepted_as_an_id(api: Api) -> None:
     query = "query($id: ID!, $ids: [ID!]!) { user(id: $id) { id } usersById(ids: $ids) { id } }"
     data = await api(query, id=2, ids=[1, "2", 9223372036854775807])
     assert data == {"user": {"id": "2"}, "usersById": [{"id": "1"}, {"id": "2"}, None]}
     assert await api("query($id: ID = 3) { reports(userId: $id) { nodes { id } } }")
 
 
-async def test_plans_and_graphql_core_refuse_alike(database: Database, settings: Settings) -> None:
+async def test_plans_reject_the_same_ids_as_graphql_core(
+    database: Database, settings: Settings
+) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     for number in (1.0, 1e3, 1234567890123456789.0, True):
-        for executor in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
-            told = await execute(executor, make_context(database, settings), query, ids=[1, number])
-            (error,) = told.body["errors"]
+        for engine in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
+            response = await execute(
+                engine, make_context(database, settings), query, ids=[1, number]
+            )
+            (error,) = response.body["errors"]
             assert error["extensions"]["argument"] == "ids.1"
             assert error["extensions"]["allowed"] == ALLOWED["ID"]

@@ -1,4 +1,4 @@
-"""Optional arguments: null and absent mean no filter, and an empty string is no value.
+"""Null and absent optional arguments mean no filter, and an empty string is rejected.
 
 The arguments are read from the schema, so that a new one is tested as well.
 """
@@ -23,7 +23,7 @@ from tests.graphql.schema_walk import (
 from tests.sample_data import SAMPLE_DATA
 
 NO_FILTER_WHERE_EMPTY: Final = {"prefix", "search"}
-"""Every slug begins with an empty prefix, and every text contains an empty text."""
+"""Every slug has the empty prefix, and every text contains the empty text."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Argument:
     """An optional argument of a query's field."""
 
     place: str
-    """Type, field and argument."""
-    way: list[str]
+    """The type, the field and the argument."""
+    path: list[str]
     """The fields that lead to the field."""
     required_arguments: list[str]
     """The field's required arguments."""
@@ -46,7 +46,7 @@ class Argument:
         return self.place.split(".")[-1]
 
     def query(self, value: str | None, *, declared: bool = False) -> str:
-        """A query with this argument, or without it."""
+        """Return a query with this argument, or without it."""
         required_arguments = (
             self.required_arguments
             if value is None
@@ -54,21 +54,21 @@ class Argument:
         )
         name = self.place.split(".")[1]
         field = nested_selection(
-            [*self.way, with_arguments(name, required_arguments)], "nodes { id }"
+            [*self.path, with_arguments(name, required_arguments)], "nodes { id }"
         )
         return f"query($value: {self.kind}) {{ {field} }}" if declared else f"{{ {field} }}"
 
 
-def optional_texts() -> list[Argument]:
-    """Each optional argument of type String or ID; lists alone have some."""
+def optional_text_arguments() -> list[Argument]:
+    """Return each optional argument of type String or ID; only lists have some."""
     return [
         Argument(
             place=f"{parent.name}.{name}.{argument}",
-            way=way,
+            path=path,
             required_arguments=required_arguments(f"{parent.name}.{name}", field),
             kind=str(definition.type),
         )
-        for parent, way in object_type_paths()
+        for parent, path in object_type_paths()
         for name, field in parent.fields.items()
         for argument, definition in field.args.items()
         if str(definition.type) in {"String", "ID"}
@@ -80,8 +80,8 @@ async def stored(sql: Sql) -> None:
     await sql.execute(SAMPLE_DATA)
 
 
-def test_the_arguments_that_are_known_are_found() -> None:
-    assert {argument.place for argument in optional_texts()} >= {
+def test_known_optional_arguments_are_found() -> None:
+    assert {argument.place for argument in optional_text_arguments()} >= {
         "Query.users.after",
         "Query.segments.prefix",
         "Query.history.userId",
@@ -92,8 +92,8 @@ def test_the_arguments_that_are_known_are_found() -> None:
     }
 
 
-@pytest.mark.parametrize("argument", optional_texts(), ids=str)
-async def test_null_and_absent_are_no_filter_and_an_empty_string_is_refused(
+@pytest.mark.parametrize("argument", optional_text_arguments(), ids=str)
+async def test_null_is_no_filter_and_an_empty_string_is_rejected(
     api: Api, argument: Argument
 ) -> None:
     absent = await api(argument.query(None))
@@ -111,32 +111,32 @@ async def test_null_and_absent_are_no_filter_and_an_empty_string_is_refused(
         assert error["extensions"]["allowed"]
 
 
-def optional_ids() -> list[Any]:
-    """Each optional field of type ID of a mutation's input, with what else the input needs."""
+def optional_id_fields() -> list[Any]:
+    """Return each optional ID field of a mutation's input, with its required fields."""
     assert CORE.mutation_type
-    found: list[Any] = []
+    names: list[Any] = []
     for name, mutation in CORE.mutation_type.fields.items():
         kind = get_named_type(mutation.args["input"].type)
         assert isinstance(kind, GraphQLInputObjectType)
-        needed = [
+        required = [
             f"{field}: {required_value(name, field)}"
             for field, definition in kind.fields.items()
             if isinstance(definition.type, GraphQLNonNull) and field in REQUIRED
         ]
-        found.extend(
-            pytest.param(name, needed, field, id=f"{name}.{field}")
+        names.extend(
+            pytest.param(name, required, field, id=f"{name}.{field}")
             for field, definition in kind.fields.items()
             if str(definition.type) == "ID"
         )
-    return found
+    return names
 
 
-@pytest.mark.parametrize(("name", "needed", "field"), optional_ids())
-async def test_an_empty_id_in_an_input_is_refused(
-    api: Api, sql: Sql, name: str, needed: list[str], field: str
+@pytest.mark.parametrize(("name", "required", "field"), optional_id_fields())
+async def test_empty_id_in_an_input_is_rejected(
+    api: Api, sql: Sql, name: str, required: list[str], field: str
 ) -> None:
     before = await all_rows(sql)
-    required_arguments = ", ".join([*needed, f'{field}: ""'])
+    required_arguments = ", ".join([*required, f'{field}: ""'])
     errors = "errors { code path ... on InvalidInput { allowed } }"
     data = await api(f"mutation {{ {name}(input: {{{required_arguments}}}) {{ {errors} }} }}")
     (error,) = data[name]["errors"]

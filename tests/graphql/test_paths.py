@@ -1,17 +1,17 @@
-"""The service's paths, with and without a slash at the end, and where redirects lead."""
+"""Paths work with and without a slash at the end, and redirects name no host."""
 
 import pytest
 
 from tests.conftest import Api, without_cost
 from tests.graphql.test_http import TYPENAME
 
-EVIL = {"host": "evil.example", "x-forwarded-host": "evil.example"}
+FOREIGN_HOST = {"host": "evil.example", "x-forwarded-host": "evil.example"}
 
 
 @pytest.mark.parametrize(("path", "target"), [("/", "/graphql"), ("/explorer", "/explorer/")])
 async def test_redirect_names_no_host(api: Api, path: str, target: str) -> None:
     for method in ("GET", "HEAD"):
-        response = await api.http.request(method, path, headers=EVIL)
+        response = await api.http.request(method, path, headers=FOREIGN_HOST)
         assert response.status_code == 307
         assert response.headers["location"] == target
 
@@ -22,7 +22,7 @@ async def test_redirect_names_no_host(api: Api, path: str, target: str) -> None:
 )
 async def test_no_path_redirects_to_the_host_that_the_client_names(api: Api, path: str) -> None:
     for spelling in (path, f"{path}/", f"{path}//", f"{path}/x/", f"/{path}/.."):
-        response = await api.http.get(f"http://evil.example{spelling}", headers=EVIL)
+        response = await api.http.get(f"http://evil.example{spelling}", headers=FOREIGN_HOST)
         assert "evil" not in response.headers.get("location", "")
 
 
@@ -32,10 +32,10 @@ async def test_slash_at_the_end_changes_nothing(api: Api, path: str) -> None:
     assert (await api.http.get(f"{path}/")).status_code == 200
 
 
-async def test_graphql_with_a_slash_at_the_end_is_graphql(api: Api) -> None:
-    posted = await api.http.post("/graphql/", json=TYPENAME)
-    got = await api.http.get("/graphql/", params=TYPENAME)
-    for response in (posted, got):
+async def test_graphql_accepts_a_slash_at_the_end(api: Api) -> None:
+    post_response = await api.http.post("/graphql/", json=TYPENAME)
+    get_response = await api.http.get("/graphql/", params=TYPENAME)
+    for response in (post_response, get_response):
         assert response.status_code == 200
         assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
     page = await api.http.get("/graphql/", headers={"accept": "text/html"})

@@ -1,4 +1,4 @@
-"""Compiled queries answer as graphql-core does: on random documents, and where it is delicate."""
+"""Compiled queries return the same results as graphql-core."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ from tests.graphql.executor_helpers import (
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(body=selections(CORE.query_type, MAX_DEPTH))  # type: ignore[arg-type]
-async def test_random_queries_are_answered_as_by_graphql_core(context: Context, body: str) -> None:
+async def test_random_queries_match_graphql_core(context: Context, body: str) -> None:
     planned = await execute(COMPILING_EXECUTOR, context, body)
     plain = await execute(PLAIN_EXECUTOR, context, body)
     assert comparable_response(planned) == comparable_response(plain)
@@ -57,7 +57,9 @@ async def test_random_queries_are_answered_as_by_graphql_core(context: Context, 
         " fragment f on User { d: id @include(if: $yes) segments { slug @skip(if: $no) } }",
     ],
 )
-async def test_variables_fragments_and_merged_fields(context: Context, query: str) -> None:
+async def test_variables_fragments_and_merged_fields_match_graphql_core(
+    context: Context, query: str
+) -> None:
     document = parse(query)
     plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
@@ -79,22 +81,24 @@ async def test_variables_fragments_and_merged_fields(context: Context, query: st
         "query @include(if: true) { user(id: 1) { id } }",
     ],
 )
-def test_what_plans_do_not_know_is_left_to_graphql_core(query: str) -> None:
+def test_unsupported_documents_are_executed_by_graphql_core(query: str) -> None:
     document = parse(query)
     assert compile_operation(CORE, document, document.definitions[0]) is None  # type: ignore[arg-type]
 
 
-async def test_a_failed_plan_tells_graphql_cores_errors_once(context: Context, sql: Sql) -> None:
+async def test_failed_plan_returns_the_errors_of_graphql_core_once(
+    context: Context, sql: Sql
+) -> None:
     query = '{ good: user(id: 1) { id } bad: user(id: "zero") { id } }'
     body = (await execute(COMPILING_EXECUTOR, context, query)).body
     assert body["data"] == {"good": {"id": "1"}, "bad": None}
     assert [error["path"] for error in body["errors"]] == [["bad"]]
 
 
-async def test_a_cancelled_query_takes_its_wishes_back(context: Context, sql: Sql) -> None:
+async def test_cancelled_query_cancels_its_loads(context: Context, sql: Sql) -> None:
     query = "{ user(id: 1) { segments { slug } } }"
     task = asyncio.create_task(execute(COMPILING_EXECUTOR, context, query))
-    await asyncio.sleep(0)  # the first wish is made
+    await asyncio.sleep(0)  # the first load is pending
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -104,7 +108,7 @@ async def test_a_cancelled_query_takes_its_wishes_back(context: Context, sql: Sq
 
 
 @pytest.mark.parametrize("condition", ["include", "skip"])
-async def test_a_condition_of_null_is_refused_as_by_graphql_core(
+async def test_null_condition_is_rejected_as_by_graphql_core(
     context: Context, condition: str
 ) -> None:
     query = f"query($if: Boolean = true) {{ user(id: 1) {{ id @{condition}(if: $if) }} }}"
@@ -117,7 +121,7 @@ async def test_a_condition_of_null_is_refused_as_by_graphql_core(
     assert planned.body["errors"]
 
 
-async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> None:
+async def test_plan_reports_a_rejected_variable(context: Context) -> None:
     document = parse("query($id: ID!) { user(id: $id) { id } }")
     plan = compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
     assert plan
@@ -128,11 +132,11 @@ async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> No
 @pytest.mark.parametrize(
     "query",
     [
-        # Twice the same fragment, in a chain: 2 to the 30th fields, if each were followed.
+        # The same fragment twice in a chain: 2 to the 30th fields, if each were followed.
         "{ user(id: 1) { ...f0 } } "
         + " ".join(f"fragment f{n} on User {{ ...f{n + 1} ...f{n + 1} }}" for n in range(30))
         + " fragment f30 on User { id }",
-        # Twice the same list under two names, in a chain.
+        # The same list under two names in a chain.
         "{ user(id: 1) { ...g0 } } "
         + " ".join(
             f"fragment g{n} on User {{ memberships {{ user {{ ...g{n + 1} }} }}"
@@ -143,24 +147,24 @@ async def test_a_plan_says_so_when_a_variable_is_refused(context: Context) -> No
     ],
     ids=["repeated", "aliased"],
 )
-def test_a_small_document_does_not_make_a_huge_plan(query: str) -> None:
+def test_small_document_does_not_compile_to_a_huge_plan(query: str) -> None:
     document = parse(query)
     started = time.process_time()
     compile_operation(CORE, document, document.definitions[0])  # type: ignore[arg-type]
-    # 2 to the 20th fields take a minute; the bound is one that no machine is too slow for.
+    # 2 to the 20th fields take a minute, so the time limit holds on slow machines as well.
     assert time.process_time() - started < 5
 
 
-@pytest.mark.parametrize("stuck", ['isIn(slug: "A")', "segments { slug }"])
-async def test_a_statement_that_times_out_is_not_waited_for_twice(
-    settings: Settings, sql: Sql, stuck: str
+@pytest.mark.parametrize("blocked", ['isIn(slug: "A")', "segments { slug }"])
+async def test_timed_out_statement_is_not_retried_by_graphql_core(
+    settings: Settings, sql: Sql, blocked: str
 ) -> None:
-    """And the fields that did not time out are answered."""
+    """The fields that did not time out have results."""
     await sql.execute("INSERT INTO users VALUES (1, now())")
-    patient = settings.model_copy(update={"statement_timeout_seconds": 1})
-    database = Database(patient, name="tests", publish=lambda messages: None)
+    long_timeout = settings.model_copy(update={"statement_timeout_seconds": 1})
+    database = Database(long_timeout, name="tests", publish=lambda messages: None)
     context = make_context(database, settings)
-    query = f"{{ user(id: 1) {{ id }} stuck: user(id: 1) {{ {stuck} }} }}"
+    query = f"{{ user(id: 1) {{ id }} stuck: user(id: 1) {{ {blocked} }} }}"
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
         with recorded_statements() as statements:

@@ -1,4 +1,4 @@
-"""Watchers: one look for all who wait, and none while nobody does."""
+"""A poller runs one query for all subscribers, and none without subscribers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,14 +11,14 @@ from segmentql.graphql.types.polling import Poller
 from tests.conftest import until
 
 
-class Stored(Poller[int, str]):
-    """Tells when a user is stored."""
+class StoredUserPoller(Poller[int, str]):
+    """A poller that reports when a user is stored."""
 
     poll_interval_seconds = 0.01
-    looks: list[tuple[int, ...]]
+    polls: list[tuple[int, ...]]
 
     async def poll(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, str]:
-        self.looks.append(tuple(keys))
+        self.polls.append(tuple(keys))
         rows = await session.execute(
             text("SELECT id FROM users WHERE id = ANY(:ids)"), {"ids": list(keys)}
         )
@@ -26,15 +26,15 @@ class Stored(Poller[int, str]):
 
 
 @pytest.fixture
-async def stored(database: Database) -> AsyncIterator[Stored]:
-    watcher = Stored(database, primary=True)
-    watcher.looks = []
-    yield watcher
-    await until(lambda: nobody_looks(watcher))
+async def stored(database: Database) -> AsyncIterator[StoredUserPoller]:
+    poller = StoredUserPoller(database, primary=True)
+    poller.polls = []
+    yield poller
+    await until(lambda: is_idle(poller))
 
 
-async def nobody_looks(watcher: Stored) -> bool:
-    return watcher._task is None
+async def is_idle(poller: StoredUserPoller) -> bool:
+    return poller._task is None
 
 
 async def store(database: Database, user_id: int) -> None:
@@ -42,53 +42,53 @@ async def store(database: Database, user_id: int) -> None:
     await database.transaction(lambda session: session.execute(statement, {"id": user_id}))
 
 
-async def looked(watcher: Stored) -> None:
-    """Wait for two more looks."""
-    before = len(watcher.looks)
+async def wait_for_polls(poller: StoredUserPoller) -> None:
+    """Wait for two more polls."""
+    before = len(poller.polls)
 
-    async def has() -> bool:
-        return len(watcher.looks) >= before + 2
+    async def has_polled() -> bool:
+        return len(poller.polls) >= before + 2
 
-    await until(has)
+    await until(has_polled)
 
 
-async def test_all_who_wait_share_a_look(database: Database, stored: Stored) -> None:
-    waits = [stored.subscribe(number) for number in (1, 2, 2, 3)]
-    await looked(stored)
-    assert set(stored.looks) == {(1, 2, 3)}
+async def test_subscribers_share_a_poll(database: Database, stored: StoredUserPoller) -> None:
+    futures = [stored.subscribe(number) for number in (1, 2, 2, 3)]
+    await wait_for_polls(stored)
+    assert set(stored.polls) == {(1, 2, 3)}
     await store(database, 2)
-    assert await asyncio.gather(*waits[1:3]) == ["user 2", "user 2"]
-    await looked(stored)
-    assert stored.looks[-1] == (1, 3)
-    for subscribe in (waits[0], waits[3]):
+    assert await asyncio.gather(*futures[1:3]) == ["user 2", "user 2"]
+    await wait_for_polls(stored)
+    assert stored.polls[-1] == (1, 3)
+    for subscribe in (futures[0], futures[3]):
         assert subscribe.cancel()
 
 
-async def test_nobody_looks_for_who_left_or_has_an_answer(
-    database: Database, stored: Stored
+async def test_poll_omits_cancelled_and_answered_keys(
+    database: Database, stored: StoredUserPoller
 ) -> None:
-    gone, staying = stored.subscribe(1), stored.subscribe(2)
-    await looked(stored)
-    gone.cancel()
-    await looked(stored)
-    assert stored.looks[-1] == (2,)
+    cancelled, remaining = stored.subscribe(1), stored.subscribe(2)
+    await wait_for_polls(stored)
+    cancelled.cancel()
+    await wait_for_polls(stored)
+    assert stored.polls[-1] == (2,)
     await store(database, 2)
-    assert await staying == "user 2"
-    looks = len(stored.looks)
+    assert await remaining == "user 2"
+    polls = len(stored.polls)
     assert await stored.subscribe(2) == "user 2"
-    assert stored.looks[looks:] == [(2,)]
+    assert stored.polls[polls:] == [(2,)]
 
 
-async def test_a_fault_is_told_to_all_and_the_next_wait_looks_again(
-    database: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch
+async def test_fault_fails_all_subscribers_and_a_later_one_polls_again(
+    database: Database, stored: StoredUserPoller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(session: ReadSession, keys: Sequence[int]) -> Mapping[int, str]:
         raise ZeroDivisionError
 
-    right = stored.poll
+    working_poll = stored.poll
     monkeypatch.setattr(stored, "poll", broken)
-    answers = await asyncio.gather(stored.subscribe(1), stored.subscribe(2), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [ZeroDivisionError, ZeroDivisionError]
-    monkeypatch.setattr(stored, "poll", right)
+    results = await asyncio.gather(stored.subscribe(1), stored.subscribe(2), return_exceptions=True)
+    assert [type(result) for result in results] == [ZeroDivisionError, ZeroDivisionError]
+    monkeypatch.setattr(stored, "poll", working_poll)
     await store(database, 1)
     assert await stored.subscribe(1) == "user 1"

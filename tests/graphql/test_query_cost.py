@@ -1,4 +1,4 @@
-"""The estimated cost: what it is of, that it is told, and that it is never too low."""
+"""The estimated cost is documented by examples, returned to the client, and never too low."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ COSTS = {
     "{ users(first: 3) { nodes { id } } }": 1 + 3,
     "{ users(first: null) { nodes { id } } }": 1 + 50,
     "{ users(first: 3) { edges { cursor node { id } } nodes { id } } }": 1 + 3 * 2 + 3,
-    "{ users(first: 100000) { nodes { id } } }": 1 + 100,  # refused, and not for its cost
+    "{ users(first: 100000) { nodes { id } } }": 1 + 100,  # rejected, but not for its cost
     "{ users(first: -1) { nodes { id } } }": 1,
     "{ users(first: 3) { ...P } } fragment P on UserConnection { nodes { ...U } }"
     " fragment U on User { segments { slug } }": 1 + 3 * 6,
@@ -58,29 +58,30 @@ COSTS = {
 
 
 @pytest.mark.parametrize(("query", "expected"), COSTS.items())
-def test_what_things_cost(query: str, expected: int) -> None:
+def test_estimated_cost_of_example_documents(query: str, expected: int) -> None:
     assert cost(query) == expected
 
 
-def test_variables_give_sizes_and_their_defaults_count() -> None:
+def test_page_sizes_are_read_from_variables_and_their_defaults() -> None:
     page = "query($n: Int = 7) { users(first: $n) { nodes { id } } }"
     assert [cost(page), cost(page, n=3), cost(page, n=None)] == [8, 4, 51]
     many = "query($ids: [ID!]!) { usersById(ids: $ids) { segments { slug } } }"
     assert [cost(many, ids=[1] * 10), cost(many, ids="1"), cost(many)] == [60, 6, 6]
 
 
-@pytest.mark.parametrize("given", [100, 100.0])
-def test_whole_floats_in_variables_count_as_their_integer(given: Any) -> None:
+@pytest.mark.parametrize("size", [100, 100.0])
+def test_integral_float_variables_count_as_integers(size: Any) -> None:
     page = "query($n: Int) { users(first: $n) { nodes { id } } }"
-    assert cost(page, n=given) == 1 + 100
-    assert cost(page, n=given / 20) == 1 + 5
+    assert cost(page, n=size) == 1 + 100
+    assert cost(page, n=size / 20) == 1 + 5
 
 
 @pytest.mark.parametrize(
-    "given", ["x", "3", True, False, 2.5, float("inf"), float("nan"), 1e300, [3], {"n": 3}, 10**30]
+    "size",
+    ["x", "3", True, False, 2.5, float("inf"), float("nan"), 1e300, [3], {"n": 3}, 10**30],
 )
-def test_sizes_that_cannot_be_read_cost_the_maximum(given: Any) -> None:
-    assert cost("query($n: Int) { users(first: $n) { nodes { id } } }", n=given) == 1 + 100
+def test_unreadable_page_size_costs_the_maximum(size: Any) -> None:
+    assert cost("query($n: Int) { users(first: $n) { nodes { id } } }", n=size) == 1 + 100
 
 
 @strawberry.type
@@ -130,11 +131,11 @@ PAGES = strawberry.Schema(Pages)._schema
         ("{ unsized(first: null) { events { value } } }", 1 + 100),
     ],
 )
-def test_pages_cost_their_own_maximum_for_every_list(query: str, expected: int) -> None:
+def test_page_without_a_size_costs_the_maximum_of_its_list(query: str, expected: int) -> None:
     assert cost(query, schema=PAGES) == expected
 
 
-def test_fragments_that_multiply_are_estimated_without_being_followed() -> None:
+def test_cost_of_multiplying_fragments_is_computed_quickly() -> None:
     document = "query($n: Int) { users(first: $n) { ...F0 } } " + " ".join(
         f"fragment F{n} on UserConnection {{ nodes {{ segments {{ members(first: $n) {{"
         f" nodes {{ user {{ id }} }} ...G{n} ...G{n} }} }} }} }}"
@@ -146,7 +147,7 @@ def test_fragments_that_multiply_are_estimated_without_being_followed() -> None:
     assert cost(document, n=100) == MAX_COST
 
 
-async def test_it_is_told_with_what_is_allowed_unless_nothing_was_executed(api: Api) -> None:
+async def test_cost_and_allowance_are_returned_for_executed_operations(api: Api) -> None:
     async def extensions(query: str) -> Any:
         return (await api.http.post("/graphql", json={"query": query})).json().get("extensions")
 
@@ -159,7 +160,7 @@ async def test_it_is_told_with_what_is_allowed_unless_nothing_was_executed(api: 
     assert await extensions("{ nope }") is None
 
 
-async def test_what_costs_too_much_is_refused_before_anything_is_done(api: Api, sql: Sql) -> None:
+async def test_too_expensive_operation_is_rejected_before_execution(api: Api, sql: Sql) -> None:
     before = await all_rows(sql)
     query = """mutation { createUser(input: {id: 1}) { user { segments { members(first: 100) {
       nodes { segment { members(first: 100) { nodes { id } } } } } } } } }"""
@@ -176,14 +177,14 @@ async def test_what_costs_too_much_is_refused_before_anything_is_done(api: Api, 
     assert await all_rows(sql) == before
 
 
-def objects(value: Any) -> int:
-    """How many objects an answer has."""
+def count_objects(value: Any) -> int:
+    """Return the number of objects in a response."""
     if isinstance(value, dict):
-        return 1 + sum(map(objects, value.values()))
-    return sum(map(objects, value)) if isinstance(value, list) else 0
+        return 1 + sum(map(count_objects, value.values()))
+    return sum(map(count_objects, value)) if isinstance(value, list) else 0
 
 
-async def test_no_answer_has_more_objects_than_were_estimated(api: Api, sql: Sql) -> None:
+async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     for user_id in (1, 2, 3):
         await update_user_segments(api, user_id, add=["A", "B", "C"])
@@ -200,7 +201,7 @@ async def test_no_answer_has_more_objects_than_were_estimated(api: Api, sql: Sql
     for query in queries:
         body = (await api.http.post("/graphql", json={"query": query})).json()
         if "extensions" in body and body["data"]:
-            found = objects(body["data"]) - 1
+            found = count_objects(body["data"]) - 1
             assert found <= body["extensions"]["cost"]["estimated"], query
             seen = max(seen, found)
     assert seen > 10, "the random queries found nothing"

@@ -1,6 +1,6 @@
-"""`SEGMENTQL_DATABASE_READ_URL`: reads may lag, but not those that must not.
+"""`SEGMENTQL_DATABASE_READ_URL` serves reads that may lag.
 
-A database that nothing is copied to stands for a replica that lags without end.
+A database without replication stands for a replica with infinite lag.
 """
 
 from collections.abc import AsyncIterator
@@ -26,17 +26,19 @@ async def lagging(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncI
         await sql.execute("DROP DATABASE lagging")
 
 
-async def test_reads_lag_unless_the_primary_is_asked_for(lagging: Api) -> None:
+async def test_reads_use_the_replica_unless_the_primary_is_requested(lagging: Api) -> None:
     assert (await lagging(CREATE))["createUser"] == {"user": {"id": "1", "segments": []}}
-    late = await lagging.http.post("/graphql", json=USER)
-    assert without_cost(late.json()) == {"data": {"user": None, "users": {"nodes": []}}}
-    true = await lagging.http.post("/graphql", json=USER, headers={"SegmentQL-Read": "primary"})
-    assert without_cost(true.json()) == {
+    lagging_response = await lagging.http.post("/graphql", json=USER)
+    assert without_cost(lagging_response.json()) == {"data": {"user": None, "users": {"nodes": []}}}
+    primary_response = await lagging.http.post(
+        "/graphql", json=USER, headers={"SegmentQL-Read": "primary"}
+    )
+    assert without_cost(primary_response.json()) == {
         "data": {"user": {"id": "1"}, "users": {"nodes": [{"id": "1"}]}}
     }
 
 
-async def test_a_mutations_payload_is_read_from_the_primary(lagging: Api) -> None:
+async def test_mutation_payload_is_read_from_the_primary(lagging: Api) -> None:
     await lagging('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
     data = await lagging(
         'mutation { updateUserSegments(input: {userId: 1, add: ["A"]})'

@@ -1,4 +1,4 @@
-"""The bytes of a response are bounded, by plans and by graphql-core, for queries and mutations."""
+"""The size of a response is limited for queries and mutations, with and without plans."""
 
 import asyncio
 import resource
@@ -38,8 +38,8 @@ ALIAS = "a" * 250
 
 
 @pytest.fixture
-async def described(database: Database, sql: Sql, settings: Settings) -> Context:
-    """Ten segments with descriptions, of which user 1 is in each."""
+async def described_segments(database: Database, sql: Sql, settings: Settings) -> Context:
+    """Store ten segments with descriptions, and user 1 in each."""
     await sql.execute(
         """
         INSERT INTO users SELECT n, now() FROM generate_series(1, 100) AS n;
@@ -52,8 +52,8 @@ async def described(database: Database, sql: Sql, settings: Settings) -> Context
     return make_context(database, settings)
 
 
-def too_large(answer: ExecutionResponse, *, changes: bool) -> None:
-    """The answer says that the response is too large, and nothing else."""
+def assert_too_large(answer: ExecutionResponse, *, changes: bool) -> None:
+    """Assert that the response says only that it would be too large."""
     assert answer.executed
     assert answer.body["data"] is None
     (error,) = answer.body["errors"]
@@ -88,17 +88,17 @@ LARGE = {
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("kind", LARGE)
-async def test_a_query_with_a_large_response_fails_with_one_error(
-    described: Context, executor: str, kind: str
+async def test_query_with_a_too_large_response_fails_with_one_error(
+    described_segments: Context, executor: str, kind: str
 ) -> None:
-    answer = await EXECUTORS[executor].execute(Request(LARGE[kind]), described, queries_only=True)
-    too_large(answer, changes=False)
+    answer = await EXECUTORS[executor].execute(
+        Request(LARGE[kind]), described_segments, queries_only=True
+    )
+    assert_too_large(answer, changes=False)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-async def test_a_response_at_the_limit_is_sent_and_never_counted_as_more(
-    described: Context, executor: str
-) -> None:
+async def test_response_at_the_limit_is_sent(described_segments: Context, executor: str) -> None:
     for query in (
         "{ segments(first: 4) { nodes { slug name description createdAt version deletedAt } } }",
         "{ segments(first: 4) { edges { cursor node { description } } } }",
@@ -107,45 +107,51 @@ async def test_a_response_at_the_limit_is_sent_and_never_counted_as_more(
         " user(id: 1000) { id } }",
         "{ segments(first: 2) { nodes { memberCount rollout { status } } } }",
     ):
-        answer = await EXECUTORS[executor].execute(Request(query), described, queries_only=True)
+        answer = await EXECUTORS[executor].execute(
+            Request(query), described_segments, queries_only=True
+        )
         assert "errors" not in answer.body, query
         actual = len(orjson.dumps(answer.body["data"]))
         assert actual / 6 < answer.size <= actual + 10, query
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-async def test_a_mutation_with_a_large_response_says_that_it_was_executed(
-    described: Context, sql: Sql, executor: str
+async def test_mutation_with_a_too_large_response_was_executed(
+    described_segments: Context, sql: Sql, executor: str
 ) -> None:
     mutation = 'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]}) { user { %s } } }'
     fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
     answer = await EXECUTORS[executor].execute(
-        Request(mutation % fields), described, queries_only=False
+        Request(mutation % fields), described_segments, queries_only=False
     )
-    too_large(answer, changes=True)
+    assert_too_large(answer, changes=True)
     assert await sql.fetchval("SELECT count(*) FROM memberships WHERE user_id = 50") == 1
 
 
-async def test_of_two_mutations_the_second_is_not_executed(described: Context, sql: Sql) -> None:
+async def test_second_mutation_is_skipped_after_a_too_large_response(
+    described_segments: Context, sql: Sql
+) -> None:
     fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
     query = (
         'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]})'
         f" {{ user {{ {fields} }} }}"
         " deleteUser(input: {id: 2}) { deletedId } }"
     )
-    answer = await EXECUTORS["plans"].execute(Request(query), described, queries_only=False)
-    too_large(answer, changes=True)
+    answer = await EXECUTORS["plans"].execute(
+        Request(query), described_segments, queries_only=False
+    )
+    assert_too_large(answer, changes=True)
     assert await sql.fetchval("SELECT count(*) FROM users WHERE id = 2") == 1
 
 
-async def test_a_failed_plan_is_counted_again_from_its_beginning(described: Context) -> None:
+async def test_size_count_restarts_after_a_failed_plan(described_segments: Context) -> None:
     query = '{ segments(first: 3) { nodes { description } } bad: user(id: "zero") { id } }'
-    answer = await EXECUTORS["plans"].execute(Request(query), described, queries_only=True)
+    answer = await EXECUTORS["plans"].execute(Request(query), described_segments, queries_only=True)
     assert [error["path"] for error in answer.body["errors"]] == [["bad"]]
     assert len(answer.body["data"]["segments"]["nodes"]) == 3
 
 
-async def test_large_responses_are_serialized_in_slices_as_they_are_at_once() -> None:
+async def test_large_response_is_serialized_in_slices() -> None:
     nested: Any = {
         "data": {
             "users": {
@@ -180,9 +186,7 @@ async def test_large_responses_are_serialized_in_slices_as_they_are_at_once() ->
         await serialize_in_slices(nested, limit=500_000)
 
 
-async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_serialized(
-    settings: Settings, sql: Sql
-) -> None:
+async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings, sql: Sql) -> None:
     """A control character is counted as one character, and JSON writes six."""
     async with serving(settings.model_copy(update={"max_response_bytes": LIMIT})) as api:
         await sql.execute(
@@ -199,8 +203,10 @@ async def test_escapes_that_make_a_response_too_large_are_found_when_it_is_seria
         assert await api('{ segment(slug: "A") { name } }') == {"segment": {"name": "New"}}
 
 
-async def test_a_long_alias_cannot_multiply_into_a_large_response(api: Api, sql: Sql) -> None:
-    """The attack that was found: 207 kB asked for 800 MB, at a sixth of the allowed cost."""
+async def test_long_alias_cannot_multiply_the_response_size(api: Api, sql: Sql) -> None:
+    """The attack that was found in a test: 207 kB of document for 800 MB of response, at a sixth
+    of the allowed cost.
+    """
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 1000) AS n")
     before = await all_rows(sql)
     roots = " ".join(f"a{n}: usersById(ids: $ids) {{ ...f }}" for n in range(4))

@@ -1,7 +1,7 @@
-"""Every field that reads rows costs: the estimate against the rows that PostgreSQL read.
+"""The estimated cost of every field covers the rows that PostgreSQL reads for it.
 
-The fields are found by a walk through the schema. Each is asked for with little data and with much,
-and each of its statements is run again under EXPLAIN (ANALYZE).
+The fields are found by a walk through the schema. Each query runs with little data and with much,
+and each of its statements runs again under EXPLAIN (ANALYZE).
 """
 
 import json
@@ -19,11 +19,12 @@ from tests.conftest import Api, Sql
 from tests.rollouts.graphql_client import set_rollout
 
 ROWS_PER_COST = 1000
-"""Rows that are scanned, and are no objects of the response, for a cost of 1: an index-only scan
-of so many takes about as long as an object."""
+"""The rows that are scanned but not returned for a cost of 1: an index-only scan of so many takes
+about as long as an object.
+"""
 
-FEW, MANY = 100, 1200
-"""Users, segments, members of one segment, and joins and leaves each of one user."""
+SMALL, LARGE = 100, 1200
+"""The numbers of users, segments, members of one segment, and joins and leaves each of one user."""
 
 PATHS = {
     "Query": "{{ {0} }}",
@@ -35,13 +36,13 @@ PATHS = {
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
-"""To one object of each type that has fields with resolvers."""
+"""One path to an object of each type that has fields with resolvers."""
 
 NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 """Fields of connections, edges and `PageInfo`, which read nothing."""
 
 REQUIRED = {"id": '"1"', "ids": "[1, 2]", "slug": '"BIG"'}
-OF_REPORT = '"rep_1"'
+REPORT_FIELDS = '"rep_1"'
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
     "userId": ["1", "99999999"],
@@ -67,18 +68,20 @@ def _queries() -> Iterator[str]:
             if kind.name not in PATHS and name in NO_READS:
                 continue
             required = [
-                f"{argument}: {OF_REPORT if name == 'report' else REQUIRED[argument]}"
+                f"{argument}: {REPORT_FIELDS if name == 'report' else REQUIRED[argument]}"
                 for argument, declared in field.args.items()
                 if str(declared.type).endswith("!")
             ]
-            below = ""
+            selected = ""
             if is_composite_type(get_named_type(field.type)):
-                below = " { nodes { __typename } }" if "first" in field.args else " { __typename }"
+                selected = (
+                    " { nodes { __typename } }" if "first" in field.args else " { __typename }"
+                )
             smallest = ["first: 1"] if "first" in field.args else []
             for optional in [[], smallest, *([*smallest, one] for one in _optional(field.args))]:
-                given = ", ".join([*required, *optional])
-                arguments = f"({given})" if given else ""
-                yield PATHS[kind.name].format(f"{name}{arguments}{below}")
+                literals = ", ".join([*required, *optional])
+                arguments = f"({literals})" if literals else ""
+                yield PATHS[kind.name].format(f"{name}{arguments}{selected}")
 
 
 def _optional(arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -96,8 +99,8 @@ VALUES ('BIG', '2024-01-01Z', '2024-01-01Z', NULL),
 """
 
 # BIG has as many members and excluded users as there are users, and LEFT had. User 1 joined and
-# left every other segment, at moments of their own.
-GROW = """
+# left every other segment, each time at a different moment.
+GROWING = """
 INSERT INTO users SELECT n, '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
 INSERT INTO segments (slug, created_at, updated_at)
 SELECT 'S' || n, '2024-01-01Z', '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
@@ -123,21 +126,21 @@ SET session_replication_role = DEFAULT;
 
 @contextmanager
 def _captured() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements that are sent meanwhile, with their parameters."""
-    found: list[tuple[str, Any]] = []
+    """Collect the statements that are sent in the block, with their parameters."""
+    results: list[tuple[str, Any]] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        found.append((statement, parameters))
+        results.append((statement, parameters))
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        yield found
+        yield results
     finally:
         event.remove(Engine, "before_cursor_execute", note)
 
 
 def _scanned(plan: Mapping[str, Any]) -> float:
-    """The rows that the scans of a plan read, those that they removed included."""
+    """Return the rows that the scans of a plan read, including those that they removed."""
     rows = sum(map(_scanned, plan.get("Plans", ())))
     if "Scan" in plan["Node Type"] and "Relation Name" in plan:
         read = plan["Actual Rows"] + sum(
@@ -154,7 +157,9 @@ def _objects(value: Any) -> int:
 
 
 async def _measured(api: Api, sql: Sql, query: str) -> tuple[int, float]:
-    """The estimated cost of a query, and how many rows it read beyond those that it returned."""
+    """Return the estimated cost of a query, and the number of rows that it read but did not
+    return.
+    """
     with _captured() as statements:
         body = (await api.http.post("/graphql", json={"query": query})).json()
     assert "errors" not in body, (query, body)
@@ -173,20 +178,20 @@ async def _measure_all(api: Api, sql: Sql) -> dict[str, tuple[int, float]]:
     }
 
 
-async def test_the_estimate_grows_with_what_is_scanned_or_covers_it(api: Api, sql: Sql) -> None:
+async def test_estimated_cost_covers_the_scanned_rows(api: Api, sql: Sql) -> None:
     assert len(QUERIES) > 30
     await sql.execute(SEGMENTS)
-    await sql.execute(GROW.format(start=1, end=FEW))
+    await sql.execute(GROWING.format(start=1, end=SMALL))
     assert (await set_rollout(api, {"percent": 0}, "BIG"))["errors"] == []
-    few = await _measure_all(api, sql)
-    await sql.execute(GROW.format(start=FEW + 1, end=MANY))
-    many = await _measure_all(api, sql)
+    small = await _measure_all(api, sql)
+    await sql.execute(GROWING.format(start=SMALL + 1, end=LARGE))
+    large = await _measure_all(api, sql)
     too_cheap = {}
-    for query, (cost, rows) in many.items():
-        grows = rows > 2 * max(few[query][1], FEW)
+    for query, (cost, rows) in large.items():
+        grows = rows > 2 * max(small[query][1], SMALL)
         if grows and rows > ROWS_PER_COST * cost:
-            too_cheap[query] = (cost, few[query][1], rows)
+            too_cheap[query] = (cost, small[query][1], rows)
     assert too_cheap == {}
-    # So the test sees what it is about.
+    # The check proves that the queries scan rows at all.
     (counting,) = [query for query in QUERIES if "enrolled" in query]
-    assert many[counting][1] > MANY
+    assert large[counting][1] > LARGE

@@ -1,4 +1,4 @@
-"""Long work gives way: others have their turns between its own."""
+"""Long work yields to other requests."""
 
 import asyncio
 import gc
@@ -43,41 +43,41 @@ LIMITS = DocumentLimits(
 
 
 @dataclass
-class Others:
-    """Requests that have something to do in each turn of the event loop."""
+class BusyTask:
+    """The steps of a task that has work in each turn of the event loop."""
 
     steps: int = 0
 
 
 @asynccontextmanager
-async def busy() -> AsyncIterator[Others]:
-    others = Others()
+async def busy_loop() -> AsyncIterator[BusyTask]:
+    busy_task = BusyTask()
 
     async def work() -> None:
         while True:
-            time.sleep(STEP_SECONDS)  # noqa: ASYNC251 - it is to keep the loop busy
-            others.steps += 1
+            time.sleep(STEP_SECONDS)  # noqa: ASYNC251 - keeps the loop busy
+            busy_task.steps += 1
             await asyncio.sleep(0)
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
     try:
-        yield others
+        yield busy_task
     finally:
         task.cancel()
 
 
-async def test_where_others_are_waiting_they_have_longer_than_the_turn_that_was() -> None:
-    async with busy() as others:
-        before = others.steps
+async def test_yield_gives_other_tasks_more_time_than_the_slice() -> None:
+    async with busy_loop() as busy_task:
+        before = busy_task.steps
         await yield_to_event_loop()
-    # A step may take longer than it sleeps, on a busy machine.
-    assert others.steps - before >= 2
+    # A step may take longer than it sleeps on a busy machine.
+    assert busy_task.steps - before >= 2
     assert (THROTTLE_FACTOR * TIME_SLICE_SECONDS) > 2 * STEP_SECONDS
 
 
-class Instant(Loader[int, int]):
-    """Answers at once, and notes when."""
+class InstantLoader(Loader[int, int]):
+    """A loader that returns at once and records the time of each batch."""
 
     max_keys = 3
     max_concurrent_batches = 1
@@ -91,55 +91,55 @@ class Instant(Loader[int, int]):
         raise AssertionError
 
 
-async def test_after_a_full_batch_a_loader_lets_others_before_it_reads_the_next(
+async def test_loader_yields_after_a_full_batch(
     database: Database,
 ) -> None:
-    Instant.read_at.clear()
-    loader = LoaderRegistry(database, primary=True).get(Instant)
-    async with busy():
+    InstantLoader.read_at.clear()
+    loader = LoaderRegistry(database, primary=True).get(InstantLoader)
+    async with busy_loop():
         answers = await asyncio.gather(*map(loader.load, range(9)))
     assert answers == list(range(9))
-    pauses = [later - sooner for sooner, later in pairwise(Instant.read_at)]
+    pauses = [later - earlier for earlier, later in pairwise(InstantLoader.read_at)]
     assert len(pauses) == 2
     assert min(pauses) >= THROTTLE_FACTOR * TIME_SLICE_SECONDS
 
 
-async def test_what_can_wait_is_done_two_at_a_time_and_rests_where_others_are_waiting() -> None:
-    background, at_it, most = BackgroundLimiter(), 0, 0
+async def test_background_limiter_runs_two_jobs_and_yields() -> None:
+    background, running, most_running = BackgroundLimiter(), 0, 0
 
-    async def do_something() -> None:
-        nonlocal at_it, most
+    async def run_job() -> None:
+        nonlocal running, most_running
         async with background.enter():
-            at_it += 1
-            most = max(most, at_it)
+            running += 1
+            most_running = max(most_running, running)
             await asyncio.sleep(0)
-            at_it -= 1
+            running -= 1
 
-    begun = time.monotonic()
-    async with busy():
-        await asyncio.gather(*(do_something() for _ in range(10)))
-    assert most == BACKGROUND_CONCURRENCY == 2
-    assert time.monotonic() - begun >= 5 * THROTTLE_FACTOR * TIME_SLICE_SECONDS
+    started = time.monotonic()
+    async with busy_loop():
+        await asyncio.gather(*(run_job() for _ in range(10)))
+    assert most_running == BACKGROUND_CONCURRENCY == 2
+    assert time.monotonic() - started >= 5 * THROTTLE_FACTOR * TIME_SLICE_SECONDS
 
 
-async def test_one_is_let_through_in_a_turn_of_the_loop_in_the_order_they_came() -> None:
-    one_by_one, turns, begun = MutationGate(), 0, []
+async def test_mutation_gate_admits_one_per_loop_turn_in_order() -> None:
+    gate, turns, started = MutationGate(), 0, []
 
     async def begin(number: int) -> None:
-        await one_by_one.enter()
-        begun.append((number, turns))
+        await gate.enter()
+        started.append((number, turns))
 
     tasks = [asyncio.create_task(begin(number)) for number in range(20)]
     while not all(task.done() for task in tasks):
         turns += 1
         await asyncio.sleep(0)
-    assert [number for number, _ in begun] == list(range(20))
-    assert len({turn for _, turn in begun}) == 20
+    assert [number for number, _ in started] == list(range(20))
+    assert len({turn for _, turn in started}) == 20
 
 
-async def test_who_gives_up_waiting_for_a_turn_keeps_none_from_the_others() -> None:
-    one_by_one = MutationGate()
-    tasks = [asyncio.create_task(one_by_one.enter()) for _ in range(5)]
+async def test_cancelled_waiter_does_not_block_the_gate() -> None:
+    gate = MutationGate()
+    tasks = [asyncio.create_task(gate.enter()) for _ in range(5)]
     await asyncio.sleep(0)
     for task in tasks[:4]:
         task.cancel()
@@ -147,13 +147,13 @@ async def test_who_gives_up_waiting_for_a_turn_keeps_none_from_the_others() -> N
         await tasks[4]
 
 
-async def test_a_read_does_not_wait_until_all_changes_that_came_before_it_have_begun(
+async def test_read_does_not_wait_for_queued_mutations(
     database: Database, settings: Settings
 ) -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     def note(field: str) -> bool:
-        begun.append(field)
+        started.append(field)
         return True
 
     @strawberry.type
@@ -168,24 +168,24 @@ async def test_a_read_does_not_wait_until_all_changes_that_came_before_it_have_b
         def change(self) -> bool:
             return note("change")
 
-    executor = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
-    asked = [*["mutation { change }"] * 20, "{ read }"]
-    for query in set(asked):  # a document that is new is parsed in a thread
-        await executor.execute(Request(query), make_context(database, settings), queries_only=False)
-    begun.clear()
+    engine = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
+    documents = [*["mutation { change }"] * 20, "{ read }"]
+    for query in set(documents):  # a new document is parsed in a thread
+        await engine.execute(Request(query), make_context(database, settings), queries_only=False)
+    started.clear()
     await asyncio.gather(
         *(
-            executor.execute(Request(query), make_context(database, settings), queries_only=False)
-            for query in asked
+            engine.execute(Request(query), make_context(database, settings), queries_only=False)
+            for query in documents
         )
     )
-    executor.close()
-    assert begun.count("change") == 20
-    assert begun.index("read") <= 2
+    engine.close()
+    assert started.count("change") == 20
+    assert started.index("read") <= 2
 
 
 @pytest.mark.parametrize("limits", [LIMITS, replace(LIMITS, aliases=10)], ids=["read", "refused"])
-def test_a_document_that_is_forgotten_is_gone_without_the_garbage_collector(
+def test_evicted_document_is_freed_without_the_garbage_collector(
     limits: DocumentLimits,
 ) -> None:
     document = "{ " + " ".join(f"forgotten{n}: __typename" for n in range(50)) + " }"
@@ -194,7 +194,7 @@ def test_a_document_that_is_forgotten_is_gone_without_the_garbage_collector(
     try:
         with suppress(GraphQLError):
             parse_within_limits(document, limits)
-        left = [thing for thing in gc.get_objects() if type(thing) is Token]
+        remaining = [candidate for candidate in gc.get_objects() if type(candidate) is Token]
     finally:
         gc.enable()
-    assert [token for token in left if (token.value or "").startswith("forgotten")] == []
+    assert [token for token in remaining if (token.value or "").startswith("forgotten")] == []

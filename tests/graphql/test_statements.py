@@ -1,4 +1,4 @@
-"""How many SQL statements a query costs: as many for few rows as for many."""
+"""The number of SQL statements of a query does not depend on the number of rows."""
 
 import pytest
 
@@ -46,8 +46,8 @@ QUERIES = {
 }
 
 
-async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
-    """Every user in every segment, and once in another that they left again by running out."""
+async def store_users(api: Api, sql: Sql, *, users: int, segments: int) -> None:
+    """Store every user in every segment, and in one more that has expired."""
     slugs = [f"S{number}" for number in range(1, segments + 1)]
     await make_segments(api, *slugs, "RAN_OUT")
     await sql.execute(
@@ -64,27 +64,25 @@ async def fill(api: Api, sql: Sql, *, users: int, segments: int) -> None:
         await insert_membership(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
 
 
-async def cost(api: Api, query: str) -> int:
+async def count_statements(api: Api, query: str) -> int:
     await api(query)  # document parsed, connections open
     with recorded_statements() as statements:
         await api(query)
     return len(statements)
 
 
-async def test_every_list_costs_as_many_statements_for_few_rows_as_for_many(
-    api: Api, sql: Sql
-) -> None:
-    await fill(api, sql, users=2, segments=2)
-    few = {query: await cost(api, query) for query in QUERIES}
+async def test_statement_count_is_independent_of_the_row_count(api: Api, sql: Sql) -> None:
+    await store_users(api, sql, users=2, segments=2)
+    few_users = {query: await count_statements(api, query) for query in QUERIES}
     await sql.execute("UPDATE segments SET deleted_at = now() WHERE deleted_at IS NULL")
-    await fill(api, sql, users=10, segments=10)
-    many = {query: await cost(api, query) for query in QUERIES}
-    assert few == QUERIES
-    assert many == QUERIES
+    await store_users(api, sql, users=10, segments=10)
+    many_users = {query: await count_statements(api, query) for query in QUERIES}
+    assert few_users == QUERIES
+    assert many_users == QUERIES
 
 
 @pytest.mark.parametrize("rows", [1, 60])
-async def test_a_page_costs_one_statement_wherever_it_begins(api: Api, sql: Sql, rows: int) -> None:
+async def test_page_takes_one_statement_at_any_position(api: Api, sql: Sql, rows: int) -> None:
     await make_segments(api, "A")
     for user_id in range(1, rows + 1):
         await insert_membership(sql, user_id, "A")

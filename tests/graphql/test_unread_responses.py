@@ -1,4 +1,4 @@
-"""Clients that ask for large responses and do not read them, against a server of its own.
+"""Clients request large responses and do not read them, against a separate server.
 
 Starting the server takes some two seconds, and each test waits for a deadline of a second or more.
 """
@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 SEND_SECONDS = 2
 USERS = 1000
 LONGEST_READ_SECONDS = 5
-"""No figure: a few hundredths on a quiet machine, where tests run beside others a second."""
+"""A generous bound: a few hundredths on a quiet machine, but up to a second beside other tests."""
 
 
 @dataclass
@@ -38,11 +38,11 @@ class Server:
     log: Path
 
     def memory(self, line: str = "VmHWM") -> int:
-        """The most memory that it has had so far, or with `VmRSS` what it has now, in bytes."""
+        """Return the peak memory in bytes, or with `VmRSS` the current memory."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"{line}:\s+(\d+) kB", status)
-        assert found
-        return int(found[1]) * 1024
+        logged_events = re.search(rf"{line}:\s+(\d+) kB", status)
+        assert logged_events
+        return int(logged_events[1]) * 1024
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -52,7 +52,9 @@ class Server:
         return {line["level"] for line in self.lines()}
 
     def has_connection(self, client: socket.socket) -> bool:
-        """Whether a socket of a process is connected to the client's; without reading from that."""
+        """Return whether a socket of a process is connected to the client's, without reading from
+        it.
+        """
         port = client.getsockname()[1]
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return any(
@@ -77,10 +79,10 @@ class Server:
 
 @pytest.fixture
 async def server(settings: Settings, sql: Sql, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server, with as many users as one query may name."""
+    """Run a server with as many users as one query may name."""
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, $1) AS n", USERS)
-    async with running(settings, tmp_path / "log") as found:
-        yield found
+    async with running(settings, tmp_path / "log") as logged_events:
+        yield logged_events
 
 
 @asynccontextmanager
@@ -112,8 +114,8 @@ async def _is_ready(port: int) -> bool:
         return False
 
 
-def large(megabytes: float) -> tuple[str, dict[str, Any]]:
-    """A query within every limit whose response has about so many megabytes."""
+def large_query(megabytes: float) -> tuple[str, dict[str, Any]]:
+    """Return a query within every limit whose response has about `megabytes`."""
     names = max(1, round(megabytes * 1_000_000 / 4 / USERS / 265))
     fields = " ".join(f"{n:03}".rjust(255, "a") + ": id" for n in range(names))
     roots = " ".join(f"a{n}: usersById(ids: $ids) {{ ...f }}" for n in range(4))
@@ -122,7 +124,7 @@ def large(megabytes: float) -> tuple[str, dict[str, Any]]:
 
 
 async def small_reads(server: Server, seconds: float) -> list[float]:
-    """The times of small reads, one after the other, in seconds."""
+    """Return the times of sequential small reads, in seconds."""
     times = []
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         ends = time.monotonic() + seconds
@@ -140,7 +142,7 @@ async def _is_gone(server: Server, client: socket.socket) -> bool:
 
 
 def report(times: list[float], grown: int) -> None:
-    """Show the figures, with `pytest -s`."""
+    """Print the figures, which `pytest -s` shows."""
     p99 = times[int(len(times) * 0.99)]
     sys.stderr.write(
         f"{grown} MiB more; {len(times)} reads, median {times[len(times) // 2]:.4f} s,"
@@ -148,8 +150,8 @@ def report(times: list[float], grown: int) -> None:
     )
 
 
-async def test_a_response_that_is_not_read_is_dropped_with_its_connection(server: Server) -> None:
-    query, variables = large(12)
+async def test_unread_response_is_dropped_with_its_connection(server: Server) -> None:
+    query, variables = large_query(12)
     before = server.memory("VmRSS")
     client = await server.connect(query, **variables)
     await until(lambda: _is_logged(server, "response_not_read"))
@@ -157,7 +159,7 @@ async def test_a_response_that_is_not_read_is_dropped_with_its_connection(server
     assert 11e6 < line["size"] < 13e6
     assert line["seconds"] == SEND_SECONDS
     await until(lambda: _is_gone(server, client))
-    assert server.levels() <= {"info"}  # uvicorn finds nothing wrong
+    assert server.levels() <= {"info"}  # uvicorn logs no error
     client.close()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as readers:
         response = await readers.post("/graphql", json={"query": query, "variables": variables})
@@ -170,12 +172,12 @@ async def _is_logged(server: Server, event: str) -> bool:
     return bool(server.lines(event))
 
 
-async def test_many_large_responses_neither_fill_the_memory_nor_delay_small_reads(
+async def test_large_responses_do_not_fill_memory_or_delay_reads(
     server: Server,
 ) -> None:
     await small_reads(server, 0.5)
     before = server.memory()
-    query, variables = large(14)
+    query, variables = large_query(14)
     reading = asyncio.create_task(small_reads(server, 4))
     clients = [await server.connect(query, **variables) for _ in range(20)]
     times = await reading
@@ -187,7 +189,7 @@ async def test_many_large_responses_neither_fill_the_memory_nor_delay_small_read
         client.close()
 
 
-async def test_the_attack_that_was_found(server: Server) -> None:
+async def test_known_attack_with_large_responses_fails(server: Server) -> None:
     await small_reads(server, 0.5)
     before = server.memory()
     roots = " ".join(f"a{n}: usersById(ids: $ids) {{ ...f }}" for n in range(4))

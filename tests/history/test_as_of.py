@@ -1,4 +1,4 @@
-"""`segments(asOf:)`: what a user was in at a past moment."""
+"""`segments(asOf:)` returns a user's segments at a past moment."""
 
 import asyncio
 from datetime import datetime
@@ -35,7 +35,7 @@ async def slugs(api: Api, at: datetime) -> list[str]:
 
 
 async def replayed(api: Api) -> list[tuple[datetime, set[str]]]:
-    """What the user's history says: from which moment on the user was in what."""
+    """Replay the user's history: return each moment with the segments from then on."""
     data = await api(
         "{ user(id: 7) { history(first: 100) { nodes { operation at segment { slug } } } } }"
     )
@@ -53,8 +53,10 @@ async def replayed(api: Api) -> list[tuple[datetime, set[str]]]:
     return states
 
 
-async def agrees_with_history(api: Api) -> int:
-    """Compare `asOf` with the replay at every entry's moment and just before it; how many."""
+async def assert_as_of_matches_history(api: Api) -> int:
+    """Compare `asOf` with the replay at each entry's moment and just before it, and return the
+    number of comparisons.
+    """
     before: set[str] = set()
     states = await replayed(api)
     for at, inside in states:
@@ -64,9 +66,7 @@ async def agrees_with_history(api: Api) -> int:
     return len(states)
 
 
-async def test_the_moment_of_the_join_is_in_and_the_moment_of_the_leave_is_out(
-    api: Api, sql: Sql
-) -> None:
+async def test_join_moment_is_inclusive_and_leave_moment_exclusive(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await create_user(api, id="7")
     await insert_past_membership(sql, 7, "A", joined_at=NOON, left_at=NOON + HOUR)
@@ -76,7 +76,7 @@ async def test_the_moment_of_the_join_is_in_and_the_moment_of_the_leave_is_out(
     assert await slugs(api, NOON + HOUR) == []
 
 
-async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_recording(
+async def test_unrecorded_leave_ends_the_membership_at_its_moment(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A", "GONE")
@@ -89,14 +89,12 @@ async def test_a_leave_not_recorded_yet_is_out_at_its_moment_before_and_after_re
         assert await slugs(api, NOON + HOUR) == ["GONE"]
         assert await slugs(api, NOON + 2 * HOUR - MICROSECOND) == ["GONE"]
         assert await slugs(api, NOON + 2 * HOUR) == []
-        assert await agrees_with_history(api) == 3
+        assert await assert_as_of_matches_history(api) == 3
         await database.transaction(expiry.expire_due)
         await database.transaction(lambda session: expiry.record_segment_leaves(session, 2))
 
 
-async def test_a_deleted_segment_is_shown_as_it_was_and_says_when_it_was_deleted(
-    api: Api, sql: Sql
-) -> None:
+async def test_deleted_segment_is_returned_with_its_deletion_time(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
     await delete_segment(api, "A")
@@ -113,29 +111,29 @@ async def test_a_deleted_segment_is_shown_as_it_was_and_says_when_it_was_deleted
     assert new["deletedAt"] is None
 
 
-async def test_a_re_join_leaves_a_gap_in_the_past(api: Api, sql: Sql) -> None:
+async def test_rejoin_leaves_a_gap_in_the_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     payload = await update_user_segments(api, 7, add=["A"])
-    again = parse_timestamp(payload["user"]["memberships"][0]["joinedAt"])
+    rejoined_at = parse_timestamp(payload["user"]["memberships"][0]["joinedAt"])
     assert await slugs(api, NOON + HOUR - MICROSECOND) == ["A"]
     assert await slugs(api, NOON + HOUR) == []
-    assert await slugs(api, again - MICROSECOND) == []
-    assert await slugs(api, again) == ["A"]
+    assert await slugs(api, rejoined_at - MICROSECOND) == []
+    assert await slugs(api, rejoined_at) == ["A"]
 
 
-async def test_a_new_end_changes_no_past(api: Api, sql: Sql) -> None:
+async def test_new_expiry_does_not_change_the_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(
         sql, 7, "A", joined_at=NOON, expires_at=parse_timestamp("2030-01-01T00:00:00.000000Z")
     )
-    for given in ({"onExisting": "REPLACE", "ttlSeconds": 3600}, {}):
-        await update_user_segments(api, 7, add=["A"], **given)
+    for arguments in ({"onExisting": "REPLACE", "ttlSeconds": 3600}, {}):
+        await update_user_segments(api, 7, add=["A"], **arguments)
         assert await slugs(api, NOON) == ["A"]
         assert await slugs(api, NOON - MICROSECOND) == []
 
 
-async def test_a_user_deleted_and_stored_again_has_the_old_past(api: Api, sql: Sql) -> None:
+async def test_recreated_user_has_the_old_past(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
     await delete_user(api, 7)
@@ -145,7 +143,7 @@ async def test_a_user_deleted_and_stored_again_has_the_old_past(api: Api, sql: S
     assert await slugs(api, deleted_at) == []
 
 
-async def test_now_as_of_now_and_without_as_of_agree(api: Api, sql: Sql) -> None:
+async def test_as_of_now_equals_the_current_segments(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 7, add=["B", "A"])
     now = await sql.fetchval("SELECT clock_timestamp()")
@@ -156,10 +154,10 @@ async def test_now_as_of_now_and_without_as_of_agree(api: Api, sql: Sql) -> None
     }
 
 
-@pytest.mark.parametrize("ahead", ["1 minute", "1000 years"])
-async def test_a_future_moment_is_refused(api: Api, sql: Sql, ahead: str) -> None:
+@pytest.mark.parametrize("offset", ["1 minute", "1000 years"])
+async def test_future_moment_is_rejected(api: Api, sql: Sql, offset: str) -> None:
     await create_user(api, id="7")
-    future = await sql.fetchval("SELECT now() + $1::text::interval", ahead)
+    future = await sql.fetchval("SELECT now() + $1::text::interval", offset)
     error = await api.error(AS_OF, at=future.isoformat())
     assert error["path"] == ["user", "segments"]
     assert error["extensions"] == {
@@ -169,7 +167,7 @@ async def test_a_future_moment_is_refused(api: Api, sql: Sql, ahead: str) -> Non
     }
 
 
-async def test_a_future_moment_does_not_fail_the_past_ones_beside_it(api: Api, sql: Sql) -> None:
+async def test_future_moment_does_not_fail_sibling_fields(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
     past, future = await asyncio.gather(
@@ -179,12 +177,12 @@ async def test_a_future_moment_does_not_fail_the_past_ones_beside_it(api: Api, s
     assert future["errors"][0]["extensions"]["argument"] == "asOf"
 
 
-async def test_the_beginning_of_time_is_a_past_moment(api: Api) -> None:
+async def test_earliest_moment_is_accepted(api: Api) -> None:
     await create_user(api, id="7")
     assert (await api(AS_OF, at="0001-01-01T00:00:00Z"))["user"] == {"segments": []}
 
 
-async def test_as_of_equals_the_replay_of_history_at_every_moment(api: Api, sql: Sql) -> None:
+async def test_as_of_equals_the_replay_of_history(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await insert_membership(sql, 7, "B", joined_at=NOON)
@@ -199,5 +197,5 @@ async def test_as_of_equals_the_replay_of_history_at_every_moment(api: Api, sql:
     for step in steps:
         await update_user_segments(api, 7, **step)
     await delete_segment(api, "A")
-    assert await agrees_with_history(api) == 8
+    assert await assert_as_of_matches_history(api) == 8
     assert await slugs(api, await sql.fetchval("SELECT clock_timestamp()")) == ["B"]

@@ -1,4 +1,4 @@
-"""`history`: its order, its pages and what selects from it."""
+"""`history` has an order, pages and filters."""
 
 import asyncio
 from typing import Any
@@ -46,7 +46,7 @@ async def page(api: Api, **arguments: Any) -> Any:
 
 
 def lines(page: Any) -> list[str]:
-    """Entries, short: `JOINED 1 A 12:00:00`."""
+    """Return entries in short form: `JOINED 1 A 12:00:00`."""
     return [
         f"{e['operation']} {e['userId']} {e['segment']['slug']} {e['at'][11:19]}"
         for e in page["nodes"]
@@ -54,7 +54,7 @@ def lines(page: Any) -> list[str]:
 
 
 async def all_pages(api: Api, first: int, **arguments: Any) -> list[Any]:
-    """The ids of every entry, read page by page."""
+    """Return the ids of every entry, read page by page."""
     ids: list[Any] = []
     after = None
     while True:
@@ -65,9 +65,7 @@ async def all_pages(api: Api, first: int, **arguments: Any) -> list[Any]:
             return ids
 
 
-async def test_is_newest_first_by_moment_then_user_then_joins_before_leaves_then_slug(
-    api: Api, sql: Sql
-) -> None:
+async def test_order_is_newest_first_then_user_operation_and_slug(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "a")
     for user_id in (2, 10):
         for slug in ("A", "a", "B"):
@@ -91,20 +89,20 @@ async def test_is_newest_first_by_moment_then_user_then_joins_before_leaves_then
     ]
 
 
-async def test_pages_are_the_whole_list_whatever_their_size(api: Api, sql: Sql) -> None:
+async def test_pages_of_any_size_make_up_the_whole_list(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "GONE")
     for user_id in (1, 2, 3):
         await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
         await insert_membership(sql, user_id, "B", joined_at=NOON, expires_at=NOON + HOUR)
         await insert_membership(sql, user_id, "GONE", joined_at=NOON)
     await delete_segment_at(sql, "GONE", NOON + HOUR)
-    whole = [node["id"] for node in (await page(api))["nodes"]]
-    assert len(set(whole)) == 18
+    all_ids = [node["id"] for node in (await page(api))["nodes"]]
+    assert len(set(all_ids)) == 18
     for first in (1, 2, 5, 17, 18, 100):
-        assert await all_pages(api, first) == whole
+        assert await all_pages(api, first) == all_ids
 
 
-async def test_any_entry_may_be_continued_from(api: Api, sql: Sql) -> None:
+async def test_every_entry_has_a_usable_cursor(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 6):
         await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
@@ -121,21 +119,19 @@ async def test_any_entry_may_be_continued_from(api: Api, sql: Sql) -> None:
         assert rest["pageInfo"]["hasPreviousPage"] is True
 
 
-async def test_rows_that_come_in_between_pages_neither_repeat_nor_hide_older_ones(
-    api: Api, sql: Sql
-) -> None:
+async def test_new_entries_between_pages_cause_no_gap_or_repeat(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     for user_id in range(1, 11):
         await update_user_segments(api, user_id, add=["A"])
     before = [node["id"] for node in (await page(api))["nodes"]]
 
-    async def come_in() -> None:
+    async def insert_entries() -> None:
         for user_id in range(1, 11):
             await update_user_segments(api, user_id, add=["B"], remove=["A"])
 
-    read, _ = await asyncio.gather(all_pages(api, 1), come_in())
-    assert len(set(read)) == len(read)
-    assert [entry for entry in read if entry in before] == before
+    ids_read, _ = await asyncio.gather(all_pages(api, 1), insert_entries())
+    assert len(set(ids_read)) == len(ids_read)
+    assert [entry for entry in ids_read if entry in before] == before
 
 
 async def test_from_is_inclusive_and_to_exclusive(api: Api, sql: Sql) -> None:
@@ -144,19 +140,19 @@ async def test_from_is_inclusive_and_to_exclusive(api: Api, sql: Sql) -> None:
     await insert_past_membership(sql, 1, "A", joined_at=NOON + 2 * HOUR, left_at=NOON + 3 * HOUR)
     left, second = NOON + HOUR, NOON + 2 * HOUR
 
-    async def between(since: Any, until: Any) -> list[str]:
-        given = {"from": since and since.isoformat(), "to": until and until.isoformat()}
-        return [line.split()[0] + line[-9:] for line in lines(await page(api, **given))]
+    async def page_between(since: Any, until: Any) -> list[str]:
+        filters = {"from": since and since.isoformat(), "to": until and until.isoformat()}
+        return [line.split()[0] + line[-9:] for line in lines(await page(api, **filters))]
 
-    assert await between(left, second) == ["LEFT 13:00:00"]
-    assert await between(left, second + MICROSECOND) == ["JOINED 14:00:00", "LEFT 13:00:00"]
-    assert await between(left + MICROSECOND, second) == []
-    assert await between(second, None) == ["LEFT 15:00:00", "JOINED 14:00:00"]
-    assert await between(None, left) == ["JOINED 12:00:00"]
-    assert await between(left, left) == []
+    assert await page_between(left, second) == ["LEFT 13:00:00"]
+    assert await page_between(left, second + MICROSECOND) == ["JOINED 14:00:00", "LEFT 13:00:00"]
+    assert await page_between(left + MICROSECOND, second) == []
+    assert await page_between(second, None) == ["LEFT 15:00:00", "JOINED 14:00:00"]
+    assert await page_between(None, left) == ["JOINED 12:00:00"]
+    assert await page_between(left, left) == []
 
 
-async def test_from_and_to_hold_for_leaves_that_are_not_recorded_yet(api: Api, sql: Sql) -> None:
+async def test_from_and_to_filter_unrecorded_leaves(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "GONE")
     await insert_membership(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await insert_membership(sql, 1, "GONE", joined_at=NOON)
@@ -167,22 +163,22 @@ async def test_from_and_to_hold_for_leaves_that_are_not_recorded_yet(api: Api, s
         (NOON + MICROSECOND, NOON + HOUR, 0),
         (NOON + MICROSECOND, NOON + HOUR + MICROSECOND, 2),
     ):
-        given = {"from": since.isoformat(), "to": until.isoformat()}
-        assert len((await page(api, **given))["nodes"]) == found
+        filters = {"from": since.isoformat(), "to": until.isoformat()}
+        assert len((await page(api, **filters))["nodes"]) == found
 
 
-async def test_from_after_to_is_refused(api: Api) -> None:
-    given = {"from": "2024-03-01T12:00:01Z", "to": "2024-03-01T12:00:00Z"}
+async def test_from_after_to_is_rejected(api: Api) -> None:
+    filters = {"from": "2024-03-01T12:00:01Z", "to": "2024-03-01T12:00:00Z"}
     for query in (HISTORY, OF_USER):
         await update_user_segments(api, 1)
-        assert (await api.error(query, **given))["extensions"] == {
+        assert (await api.error(query, **filters))["extensions"] == {
             "code": "BAD_REQUEST",
             "argument": "from",
             "allowed": "a time before `to`",
         }
 
 
-async def test_slug_matches_every_segment_that_bore_it(api: Api) -> None:
+async def test_slug_matches_every_segment_that_had_it(api: Api) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 1, add=["A", "B"])
     await delete_segment(api, "A")
@@ -197,7 +193,7 @@ async def test_slug_matches_every_segment_that_bore_it(api: Api) -> None:
     assert (await page(api, slug="a"))["nodes"] == []
 
 
-async def test_user_id_selects_one_user_and_also_a_deleted_one(api: Api) -> None:
+async def test_user_id_selects_a_user_even_if_deleted(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 1, add=["A"])
     await update_user_segments(api, 2, add=["A"])
@@ -207,7 +203,7 @@ async def test_user_id_selects_one_user_and_also_a_deleted_one(api: Api) -> None
     assert (await page(api, userId="3"))["nodes"] == []
 
 
-async def test_every_way_to_select_pages_alike(api: Api, sql: Sql) -> None:
+async def test_every_filter_is_paginated_alike(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     for user_id in (1, 2):
         for slug in ("A", "B"):
@@ -215,11 +211,11 @@ async def test_every_way_to_select_pages_alike(api: Api, sql: Sql) -> None:
             await insert_membership(
                 sql, user_id, slug, joined_at=NOON + 2 * HOUR, expires_at=NOON + 3 * HOUR
             )
-    everything = (await page(api))["nodes"]
+    all_entries = (await page(api))["nodes"]
     for selected in ({}, {"userId": "1"}, {"slug": "A"}, {"userId": "1", "slug": "A"}):
         expected = [
             entry["id"]
-            for entry in everything
+            for entry in all_entries
             if entry["userId"] == selected.get("userId", entry["userId"])
             and entry["segment"]["slug"] == selected.get("slug", entry["segment"]["slug"])
         ]
@@ -227,33 +223,31 @@ async def test_every_way_to_select_pages_alike(api: Api, sql: Sql) -> None:
         assert await all_pages(api, 3, **selected) == expected
 
 
-async def test_a_users_own_history_is_the_same_list_and_takes_the_same_cursors(
-    api: Api, sql: Sql
-) -> None:
+async def test_user_history_equals_history_filtered_by_user(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     for user_id in (1, 2):
         for slug in ("A", "B"):
             await insert_membership(sql, user_id, slug, joined_at=NOON, expires_at=NOON + HOUR)
-    whole = await page(api, userId="1")
+    all_ids = await page(api, userId="1")
     own = (await api(OF_USER))["user"]["history"]
-    assert own["nodes"] == whole["nodes"]
-    assert own["pageInfo"]["endCursor"] == whole["pageInfo"]["endCursor"]
-    rest = await api(OF_USER, after=whole["edges"][0]["cursor"])
-    assert rest["user"]["history"]["nodes"] == whole["nodes"][1:]
+    assert own["nodes"] == all_ids["nodes"]
+    assert own["pageInfo"]["endCursor"] == all_ids["pageInfo"]["endCursor"]
+    rest = await api(OF_USER, after=all_ids["edges"][0]["cursor"])
+    assert rest["user"]["history"]["nodes"] == all_ids["nodes"][1:]
 
 
-async def test_nulls_are_as_if_not_given(api: Api, sql: Sql) -> None:
+async def test_null_arguments_are_ignored(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 1, "A")
-    given = dict.fromkeys(("first", "after", "userId", "slug", "from", "to"))
-    assert lines(await page(api, **given)) == ["JOINED 1 A 12:00:00"]
+    filters = dict.fromkeys(("first", "after", "userId", "slug", "from", "to"))
+    assert lines(await page(api, **filters)) == ["JOINED 1 A 12:00:00"]
 
 
 @pytest.mark.parametrize(
     ("argument", "bad_values", "allowed"),
     [("userId", BAD_USER_IDS, USER_ID_ALLOWED), ("slug", BAD_SLUGS, SLUG_ALLOWED)],
 )
-async def test_what_is_no_id_or_slug_is_refused_by_name(
+async def test_invalid_id_or_slug_is_rejected_by_name(
     api: Api, argument: str, bad_values: tuple[str, ...], allowed: str
 ) -> None:
     for value in bad_values:

@@ -1,4 +1,4 @@
-"""A leave that no worker has recorded yet is shown all the same, and stays the same entry."""
+"""A leave that no worker has recorded yet is returned, and recording does not change the entry."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def record_all(database: Database, segment_id: int = 1) -> None:
         pass
 
 
-async def test_a_membership_that_ran_out_left_at_its_end_and_recording_changes_nothing_else(
+async def test_recording_an_expired_membership_changes_no_entry(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
@@ -52,7 +52,7 @@ async def test_a_membership_that_ran_out_left_at_its_end_and_recording_changes_n
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
 
 
-async def test_a_segments_deletion_ended_its_memberships_at_that_moment(
+async def test_segment_deletion_ends_memberships_at_that_moment(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
@@ -73,7 +73,7 @@ async def test_a_segments_deletion_ended_its_memberships_at_that_moment(
     assert after[2:] == before[2:]
 
 
-async def test_who_deleted_the_segment_is_told_before_and_after_recording(
+async def test_actor_of_a_segment_deletion_is_shown_before_recording(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
@@ -87,7 +87,7 @@ async def test_who_deleted_the_segment_is_told_before_and_after_recording(
     assert {**after, "recordedAt": None} == before
 
 
-async def test_what_ran_out_before_its_segment_was_deleted_ran_out(
+async def test_membership_expired_before_its_segment_was_deleted(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
@@ -105,9 +105,7 @@ async def test_what_ran_out_before_its_segment_was_deleted_ran_out(
     assert [{**e, "recordedAt": None} for e in (await history(api))[:3]] == before
 
 
-async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
-    api: Api, sql: Sql, database: Database
-) -> None:
+async def test_leave_is_shown_once_during_recording(api: Api, sql: Sql, database: Database) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 6):
         await insert_membership(sql, user_id, "A", joined_at=NOON, expires_at=NOON + HOUR)
@@ -118,24 +116,24 @@ async def test_a_leave_is_shown_once_while_some_are_recorded_and_some_are_not(
     assert [e["recordedAt"] is None for e in after[:5]].count(True) == 3
 
 
-async def test_a_re_join_records_the_leave_that_was_shown(api: Api, sql: Sql) -> None:
+async def test_rejoin_records_the_unrecorded_leave(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     left, joined = await history(api)
     await update_user_segments(api, 7, add=["A"])
-    again, recorded, first = await history(api)
-    assert again["operation"] == "JOINED"
+    rejoined, recorded, first = await history(api)
+    assert rejoined["operation"] == "JOINED"
     assert {**recorded, "recordedAt": None} == left
     assert first == joined
 
 
-async def test_an_end_still_to_come_is_no_leave(api: Api) -> None:
+async def test_future_expiry_is_no_leave(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
     assert [entry["operation"] for entry in await history(api)] == ["JOINED"]
 
 
-async def test_a_leave_by_hand_is_recorded_as_it_happens(api: Api) -> None:
+async def test_manual_leave_is_recorded_at_once(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     await update_user_segments(api, 7, remove=["A"])

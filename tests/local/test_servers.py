@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and the object store of this machine: started, kept, guarded."""
+"""The local PostgreSQL, Redis and object store start, keep their data and are protected."""
 
 import json
 import os
@@ -38,7 +38,7 @@ async def ask(url: str, query: str) -> object:
 
 
 async def stored(servers: LocalServers, data: bytes) -> str:
-    """Store a file in the servers' store; a link to it."""
+    """Store a file in the servers' store, and return a link to it."""
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data
@@ -59,15 +59,15 @@ async def read(servers: LocalServers) -> bytes:
         return (await client.get(link)).content
 
 
-async def test_each_address_leads_to_its_own_role_in_the_database(running: LocalServers) -> None:
-    asked = "SELECT current_user || '@' || current_database()"
+async def test_each_url_uses_its_own_database_role(running: LocalServers) -> None:
+    query = "SELECT current_user || '@' || current_database()"
 
-    assert await ask(running.superuser_url, asked) == "postgres@segmentql"
-    assert await ask(running.owner_url, asked) == "segmentql_owner@segmentql"
-    assert await ask(running.service_url, asked) == "segmentql_service@segmentql"
+    assert await ask(running.superuser_url, query) == "postgres@segmentql"
+    assert await ask(running.owner_url, query) == "segmentql_owner@segmentql"
+    assert await ask(running.service_url, query) == "segmentql_service@segmentql"
 
 
-async def test_the_owner_makes_tables_and_the_service_may_not(running: LocalServers) -> None:
+async def test_only_the_owner_can_create_tables(running: LocalServers) -> None:
     await ask(running.owner_url, "CREATE TABLE made (id int)")
 
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -76,9 +76,9 @@ async def test_the_owner_makes_tables_and_the_service_may_not(running: LocalServ
         await ask(running.service_url, "SELECT id FROM made")
 
 
-async def test_the_cluster_is_utf8_checked_utc_and_durable(open_folder: Path) -> None:
+async def test_cluster_has_utf8_checksums_utc_and_durability(open_folder: Path) -> None:
     async with local_servers(open_folder / "data") as servers:
-        shown = {
+        parameters = {
             name: await ask(servers.superuser_url, f"SHOW {name}")
             for name in (
                 "server_encoding",
@@ -92,7 +92,7 @@ async def test_the_cluster_is_utf8_checked_utc_and_durable(open_folder: Path) ->
         }
         sorts = await ask(servers.service_url, "SELECT datlocale FROM pg_database LIMIT 1")
 
-    assert shown == {
+    assert parameters == {
         "server_encoding": "UTF8",
         "data_checksums": "on",
         "timezone": "UTC",
@@ -104,26 +104,26 @@ async def test_the_cluster_is_utf8_checked_utc_and_durable(open_folder: Path) ->
     assert sorts == "C.UTF-8"
 
 
-async def test_a_wrong_password_is_refused_by_both(running: LocalServers) -> None:
+async def test_wrong_passwords_are_rejected(running: LocalServers) -> None:
     for url in (running.superuser_url, running.owner_url, running.service_url):
         secret = url.split(":")[2].split("@")[0]
         with pytest.raises(asyncpg.InvalidPasswordError):
             await ask(url.replace(secret, "wrong"), "SELECT 1")
 
     port = running.redis_url.rsplit(":", 1)[1]
-    for wrong in (f"redis://:wrong@127.0.0.1:{port}", f"redis://127.0.0.1:{port}"):
-        async with Redis.from_url(wrong) as client:
+    for wrong_url in (f"redis://:wrong@127.0.0.1:{port}", f"redis://127.0.0.1:{port}"):
+        async with Redis.from_url(wrong_url) as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
 
 
-async def test_redis_keeps_what_it_is_given_and_evicts_nothing(running: LocalServers) -> None:
+async def test_redis_persists_data_and_evicts_no_key(running: LocalServers) -> None:
     async with Redis.from_url(running.redis_url, decode_responses=True) as client:
         assert await client.config_get("appendonly") == {"appendonly": "yes"}
         assert await client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-async def test_passwords_are_for_the_owner_alone_and_in_no_command_line(
+async def test_passwords_are_private_and_in_no_command_line(
     running: LocalServers,
 ) -> None:
     secrets = running.folder / "secrets.json"
@@ -142,7 +142,7 @@ async def test_passwords_are_for_the_owner_alone_and_in_no_command_line(
     assert not (running.folder / "postgres" / "password").exists()
 
 
-async def test_no_part_of_the_store_tells_strangers_what_it_holds(running: LocalServers) -> None:
+async def test_store_shows_no_data_without_credentials(running: LocalServers) -> None:
     await stored(running, b"secret")
     port = {
         words.split(".")[0].removeprefix("-"): int(words.partition("=")[2])
@@ -162,7 +162,7 @@ async def test_no_part_of_the_store_tells_strangers_what_it_holds(running: Local
             ("admin", "/api/buckets"),
         )
     }
-    # 400: the inner ports speak TLS only; see test_store.py. 0: admin does not listen yet.
+    # 400: the inner ports accept TLS only; see test_store.py. 0: admin does not listen yet.
     assert set(statuses.values()) <= {0, 400, 403}, statuses
     if ON_LINUX:
         assert [await http_get("127.0.0.2", number, "/") for number in port.values() if number] == (
@@ -171,35 +171,35 @@ async def test_no_part_of_the_store_tells_strangers_what_it_holds(running: Local
     assert "-master.telemetry=false" in running.store.program.command
 
 
-async def test_the_store_leaves_nothing_in_the_folder_for_what_is_temporary(
+async def test_store_leaves_no_temporary_files(
     running: LocalServers,
 ) -> None:
     ports = json.loads((running.folder / "run" / "store.ports").read_text())
     assert len(ports) == 5
 
-    def left() -> list[Path]:
-        folder = Path("/tmp")  # noqa: S108 - where the program puts them
+    def temporary_files() -> list[Path]:
+        folder = Path("/tmp")  # noqa: S108 - the program's choice
         return [path for port in ports for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 
-    assert len(left()) == 5
+    assert len(temporary_files()) == 5
     await running.store.kill()
-    assert len(left()) == 5
+    assert len(temporary_files()) == 5
     await running.store.start()
     await running.store.stop()
-    assert left() == []
+    assert temporary_files() == []
 
 
-async def test_only_their_own_account_enters_the_servers_folders(running: LocalServers) -> None:
+async def test_server_folders_are_private_to_their_account(running: LocalServers) -> None:
     owner = running.postgres.program.account
     for name in ("postgres", "redis", "store"):
-        found = (running.folder / name).stat()
-        assert stat.S_IMODE(found.st_mode) == 0o700
-        assert found.st_uid == (owner.user_id if owner else os.geteuid())
+        folder_status = (running.folder / name).stat()
+        assert stat.S_IMODE(folder_status.st_mode) == 0o700
+        assert folder_status.st_uid == (owner.user_id if owner else os.geteuid())
     mode = stat.S_IMODE(running.folder.stat().st_mode)
     assert mode == (0o711 if owner else 0o700)
 
 
-async def test_data_and_passwords_outlive_a_restart(open_folder: Path) -> None:
+async def test_data_and_passwords_survive_a_restart(open_folder: Path) -> None:
     async with local_servers(open_folder / "data", postgres_settings=FAST_NOT_SAFE) as first:
         await ask(first.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
         async with Redis.from_url(first.redis_url) as client:
@@ -216,7 +216,7 @@ async def test_data_and_passwords_outlive_a_restart(open_folder: Path) -> None:
     assert (open_folder / "data" / "secrets.json").read_text() == before
 
 
-async def test_killed_servers_come_back_at_the_same_address(running: LocalServers) -> None:
+async def test_killed_servers_restart_at_the_same_address(running: LocalServers) -> None:
     await ask(running.owner_url, "CREATE TABLE kept AS SELECT 7 AS n")
     link = await stored(running, b"9")
 
@@ -235,7 +235,7 @@ async def test_killed_servers_come_back_at_the_same_address(running: LocalServer
         assert (await http.get(link)).content == b"9"
 
 
-async def test_postgresql_comes_back_while_a_backend_of_its_killed_life_is_busy(
+async def test_postgresql_restarts_beside_an_old_backend(
     running: LocalServers,
 ) -> None:
     connection = await asyncpg.connect(running.superuser_url)
@@ -252,21 +252,21 @@ async def test_postgresql_comes_back_while_a_backend_of_its_killed_life_is_busy(
     connection.terminate()
 
 
-async def test_a_creation_that_was_killed_half_way_is_completed(open_folder: Path) -> None:
+async def test_interrupted_cluster_creation_is_completed(open_folder: Path) -> None:
     data = open_folder / "data"
     async with local_servers(data, postgres_settings=FAST_NOT_SAFE) as servers:
         other = servers.superuser_url.replace("/segmentql", "/postgres")
         await ask(other, "DROP DATABASE segmentql")
         await ask(other, "DROP ROLE segmentql_service")
-        left = servers.folder / "postgres" / "data.part"
-        left.mkdir()
-        (left / "PG_VERSION").write_text("18")
+        partial_folder = servers.folder / "postgres" / "data.part"
+        partial_folder.mkdir()
+        (partial_folder / "PG_VERSION").write_text("18")
 
     async with local_servers(data, postgres_settings=FAST_NOT_SAFE) as servers:
         assert await ask(servers.service_url, "SELECT current_user") == "segmentql_service"
 
 
-async def test_a_cluster_whose_passwords_are_lost_is_named_as_such(open_folder: Path) -> None:
+async def test_cluster_with_lost_passwords_is_reported(open_folder: Path) -> None:
     data = open_folder / "data"
     async with local_servers(data, postgres_settings=FAST_NOT_SAFE):
         pass
@@ -277,7 +277,7 @@ async def test_a_cluster_whose_passwords_are_lost_is_named_as_such(open_folder: 
             raise AssertionError
 
 
-async def test_a_folder_in_use_is_refused_with_the_pid_of_its_user(running: LocalServers) -> None:
+async def test_folder_in_use_is_rejected_with_the_pid(running: LocalServers) -> None:
     with pytest.raises(
         LocalServerError, match=f"already in use by the process with pid {os.getpid()}"
     ):
@@ -287,7 +287,7 @@ async def test_a_folder_in_use_is_refused_with_the_pid_of_its_user(running: Loca
     assert await ask(running.service_url, "SELECT 1") == 1
 
 
-async def test_a_setting_that_postgresql_refuses_is_shown(open_folder: Path) -> None:
+async def test_setting_that_postgresql_rejects_is_shown(open_folder: Path) -> None:
     with pytest.raises(LocalServerError, match=r"(?s)did not start.*no_such_setting"):
         async with local_servers(open_folder / "data", postgres_settings={"no_such_setting": "1"}):
             raise AssertionError

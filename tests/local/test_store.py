@@ -1,4 +1,4 @@
-"""The embedded store's inner ports, as another account of this machine finds them."""
+"""The inner ports of the embedded store reject other accounts of this machine."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from segmentql.local.probes import http_get
 from segmentql.local.store import STOP_TIMEOUT_SECONDS
 
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-"""How a gRPC client begins; the server's answer begins with its own settings."""
+"""The first bytes of a gRPC client; the server's response begins with its own settings."""
 SHELL_SECONDS = 5
 NOBODY = 65534
 
@@ -31,7 +31,7 @@ async def running(open_folder: Path) -> AsyncIterator[LocalServers]:
 
 
 def ports(servers: LocalServers, kind: str) -> dict[str, int]:
-    """The store's ports by part: `kind` is `port` or `port.grpc`."""
+    """Return the store's ports by part; `kind` is `port` or `port.grpc`."""
     options = dict(
         word.removeprefix("-").split("=", 1)
         for word in servers.store.program.command
@@ -45,7 +45,7 @@ def ports(servers: LocalServers, kind: str) -> dict[str, int]:
 
 
 async def stored(servers: LocalServers) -> Storage:
-    """The store with one file in it."""
+    """Run the store with one file in it."""
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"data"
@@ -62,7 +62,7 @@ async def downloaded(link: str) -> bytes:
 
 
 async def answer(port: int, tls: ssl.SSLContext | None) -> bytes:
-    """What a gRPC client without a certificate gets."""
+    """Return the response to a gRPC client without a certificate."""
     try:
         async with asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
@@ -84,31 +84,31 @@ def without_certificate(*protocols: str) -> ssl.SSLContext:
     return context
 
 
-async def test_no_inner_port_answers_grpc_without_the_stores_certificate(
+async def test_inner_ports_reject_grpc_without_the_certificate(
     running: LocalServers,
 ) -> None:
-    found = ports(running, "port.grpc")
-    assert sorted(found) == ["admin", "filer", "master", "s3", "volume"]
-    for part, port in found.items():
-        # Nothing, or TLS's alert.
+    grpc_ports = ports(running, "port.grpc")
+    assert sorted(grpc_ports) == ["admin", "filer", "master", "s3", "volume"]
+    for part, port in grpc_ports.items():
+        # There is no response, or the alert of TLS.
         assert (await answer(port, None))[:1] in {b"", b"\x15"}, part
         assert await answer(port, without_certificate("h2")) == b"", part
 
 
-async def test_no_inner_port_answers_http_without_the_stores_certificate(
+async def test_inner_ports_reject_http_without_the_certificate(
     running: LocalServers,
 ) -> None:
-    found = ports(running, "port")
-    assert sorted(found) == ["admin", "filer", "master", "s3", "volume"]
+    grpc_ports = ports(running, "port")
+    assert sorted(grpc_ports) == ["admin", "filer", "master", "s3", "volume"]
     for part in ("admin", "filer", "master", "volume"):
         # The admin server may listen a moment later than the others.
-        assert (await http_get("127.0.0.1", found[part], "/"))[0] in {0, 400}, part
-        assert (await http_get("127.0.0.1", found[part], "/", tls=without_certificate()))[0] == 0, (
-            part
-        )
+        assert (await http_get("127.0.0.1", grpc_ports[part], "/"))[0] in {0, 400}, part
+        assert (await http_get("127.0.0.1", grpc_ports[part], "/", tls=without_certificate()))[
+            0
+        ] == 0, part
 
 
-async def test_the_master_deletes_no_bucket_for_strangers(running: LocalServers) -> None:
+async def test_master_rejects_bucket_deletion_without_a_certificate(running: LocalServers) -> None:
     storage = await stored(running)
     link = await storage.download_url("kept", seconds=60, file_name="kept")
     port = ports(running, "port")["master"]
@@ -120,7 +120,7 @@ async def test_the_master_deletes_no_bucket_for_strangers(running: LocalServers)
 
 
 @pytest.mark.slow  # stops and starts the store
-async def test_an_unused_connection_does_not_delay_the_stop(running: LocalServers) -> None:
+async def test_idle_connection_does_not_delay_the_stop(running: LocalServers) -> None:
     storage = await stored(running)
     link = await storage.download_url("kept", seconds=60, file_name="kept")
     await storage.close()
@@ -135,17 +135,19 @@ async def test_an_unused_connection_does_not_delay_the_stop(running: LocalServer
 
 @pytest.mark.slow  # waits until the shell has tried for a while
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another account")
-async def test_weeds_shell_is_refused_as_another_account(running: LocalServers) -> None:
+async def test_weed_shell_of_another_account_is_rejected(running: LocalServers) -> None:
     storage = await stored(running)
     await storage.close()
     http, grpc = ports(running, "port")["master"], ports(running, "port.grpc")["master"]
     weed, master = running.store.program.command[0], f"127.0.0.1:{http}.{grpc}"
-    said = await asyncio.to_thread(shell_says, weed, master, b"volume.list\ncollection.list\n")
-    assert b"segmentql-reports" not in said
+    shell_output = await asyncio.to_thread(
+        run_shell, weed, master, b"volume.list\ncollection.list\n"
+    )
+    assert b"segmentql-reports" not in shell_output
 
 
-def shell_says(weed: str, master: str, commands: bytes) -> bytes:
-    """What `weed shell` prints within some seconds as another account."""
+def run_shell(weed: str, master: str, commands: bytes) -> bytes:
+    """Return the output of `weed shell` within some seconds as another account."""
     as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     if not shutil.which("setpriv") or subprocess.call([*as_nobody, "test", "-x", weed]):
         pytest.skip("another account cannot run weed here")
@@ -158,14 +160,16 @@ def shell_says(weed: str, master: str, commands: bytes) -> bytes:
         env={"HOME": "/"},
     ) as shell:
         try:
-            said, _ = shell.communicate(commands + b"exit\n", SHELL_SECONDS)
+            shell_output, _ = shell.communicate(commands + b"exit\n", SHELL_SECONDS)
         except subprocess.TimeoutExpired:
             shell.kill()
-            said, _ = shell.communicate()
-    return said
+            shell_output, _ = shell.communicate()
+    return shell_output
 
 
-async def test_the_stores_key_is_for_its_account_alone(running: LocalServers) -> None:
+async def test_private_key_of_the_store_is_readable_by_its_account_only(
+    running: LocalServers,
+) -> None:
     key = running.folder / "store" / "tls.key"
     assert key.stat().st_mode & 0o777 == 0o600
     before = key.read_text()
@@ -174,16 +178,16 @@ async def test_the_stores_key_is_for_its_account_alone(running: LocalServers) ->
     assert key.read_text() != before
 
 
-def test_a_production_install_does_without_the_library_for_certificates() -> None:
+def test_production_install_needs_no_certificate_library() -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"
         "import segmentql.cli, segmentql.local, segmentql.local.certificates as module\n"
         "module.make_certificate()"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert done.stderr.splitlines()[-1] == (
+    assert result.stderr.splitlines()[-1] == (
         "segmentql.errors.LocalServerError: no certificate for the object store:"
         " pip install 'segmentql[local]', or set SEGMENTQL_S3_ENDPOINT_URL"
     )

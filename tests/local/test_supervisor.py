@@ -1,4 +1,7 @@
-"""Children that die, hang, or leave children of their own. Small programs stand in for ours."""
+"""The supervisor handles children that die, hang, or leave children of their own.
+
+Small programs stand in for the servers.
+"""
 
 import asyncio
 import errno
@@ -30,19 +33,19 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
 
 
 @pytest.fixture
-async def said() -> list[str]:
+async def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-async def supervisor(said: list[str]) -> AsyncIterator[Supervisor]:
-    made = Supervisor(lambda step: said.append(str(step)), QUICK)
-    yield made
-    await made.stop()
+async def supervisor(messages: list[str]) -> AsyncIterator[Supervisor]:
+    created = Supervisor(lambda step: messages.append(str(step)), QUICK)
+    yield created
+    await created.stop()
 
 
 def program(folder: Path, name: str, script: str) -> Program:
-    """A program that is ready once it has said something."""
+    """Return a program that is ready after its first output."""
     log = folder / f"{name}.log"
 
     async def ready() -> bool:
@@ -62,7 +65,7 @@ def pid_of(program: Program) -> int:
     return int(program.pid_file.read_text())
 
 
-async def gone(pid: int) -> bool:
+async def is_gone(pid: int) -> bool:
     return has_ended(pid)
 
 
@@ -71,29 +74,29 @@ def has_ended(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    stat = Path(f"/proc/{pid}/stat")  # an orphan that nobody has buried yet
+    stat = Path(f"/proc/{pid}/stat")  # an orphan that no process has reaped yet
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
-async def test_children_stop_in_the_reverse_order_of_their_start(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_children_stop_in_reverse_start_order(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     programs = [program(tmp_path, name, SLEEPS) for name in ("first", "second", "third")]
-    for each in programs:
-        await supervisor.start(each)
-    pids = [pid_of(each) for each in programs]
+    for one_program in programs:
+        await supervisor.start(one_program)
+    pids = [pid_of(one_program) for one_program in programs]
 
     await supervisor.stop()
 
-    assert [line.split(",")[0] for line in said] == [
+    assert [line.split(",")[0] for line in messages] == [
         "first", "second", "third", "third stopped", "second stopped", "first stopped",
     ]  # fmt: skip
-    assert [await gone(pid) for pid in pids] == [True, True, True]
-    assert [each.pid_file.exists() for each in programs] == [False, False, False]
+    assert [await is_gone(pid) for pid in pids] == [True, True, True]
+    assert [one_program.pid_file.exists() for one_program in programs] == [False, False, False]
 
 
-async def test_a_dead_child_is_started_again_and_the_reason_said(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_dead_child_is_restarted_and_the_reason_printed(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
@@ -101,17 +104,17 @@ async def test_a_dead_child_is_started_again_and_the_reason_said(
 
     os.kill(first, signal.SIGKILL)
 
-    async def back() -> bool:
-        return any("child restarted" in line for line in said)
+    async def is_back() -> bool:
+        return any("child restarted" in line for line in messages)
 
-    await until(back)
+    await until(is_back)
     assert pid_of(child) != first
-    assert said[1] == "child died (signal SIGKILL); restarting in 0.01 s"
+    assert messages[1] == "child died (signal SIGKILL); restarting in 0.01 s"
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="only Linux tells of an exit without polling")
-async def test_a_child_that_lives_is_not_polled(
-    tmp_path: Path, supervisor: Supervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_running_child_is_not_polled(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
@@ -122,11 +125,11 @@ async def test_a_child_that_lives_is_not_polled(
 
     os.kill(pid_of(child), signal.SIGKILL)
 
-    await until(lambda: _is_back(said))
+    await until(lambda: _is_back(messages))
 
 
-async def test_a_death_is_noticed_where_the_system_does_not_tell_of_it(
-    tmp_path: Path, supervisor: Supervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_exit_is_noticed_by_polling_without_pidfd(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_events, "_open_pidfd", lambda pid: None)
     child = program(tmp_path, "child", SLEEPS)
@@ -134,7 +137,7 @@ async def test_a_death_is_noticed_where_the_system_does_not_tell_of_it(
 
     os.kill(pid_of(child), signal.SIGKILL)
 
-    await until(lambda: _is_back(said))
+    await until(lambda: _is_back(messages))
 
 
 def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
@@ -142,20 +145,20 @@ def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
     polls: list[ChildProcess] = []
     exit_status = ChildProcess.exit_status
 
-    def counted(self: ChildProcess) -> int | None:
+    def counting_poll(self: ChildProcess) -> int | None:
         polls.append(self)
         return exit_status(self)
 
-    monkeypatch.setattr(ChildProcess, "exit_status", counted)
+    monkeypatch.setattr(ChildProcess, "exit_status", counting_poll)
     return polls
 
 
-async def _is_back(said: list[str]) -> bool:
-    return any("child restarted" in line for line in said)
+async def _is_back(messages: list[str]) -> bool:
+    return any("child restarted" in line for line in messages)
 
 
-async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_lines(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_repeated_deaths_end_the_run_with_the_last_lines(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     script = "import sys; print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
     child = replace(program(tmp_path, "child", script), is_ready=_always)
@@ -169,14 +172,14 @@ async def test_a_child_that_dies_again_and_again_ends_the_watch_with_its_last_li
         "child died 5 times in a row, each within 10 s of its start (last: exit code 3)"
     )
     assert lines[-1] == "    no luck"
-    assert [line for line in said if "died" in line] == [
+    assert [line for line in messages if "died" in line] == [
         "child died (exit code 3); restarting in 0.01 s",
         *["child died (exit code 3); restarting in 0.02 s"] * 3,
     ]
 
 
-async def test_a_child_on_a_full_disk_is_started_until_there_is_room(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_child_on_a_full_disk_is_restarted_until_there_is_space(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     room = tmp_path / "room"
     script = (
@@ -196,11 +199,11 @@ async def test_a_child_on_a_full_disk_is_started_until_there_is_room(
     await until(has_died_often)
     room.write_text("")
 
-    async def back() -> bool:
+    async def is_back() -> bool:
         return (child.log_file or room).read_text().count("here") == 2
 
-    await until(back)
-    first, line = [line for line in said if "died" in line]
+    await until(is_back)
+    first, line = [line for line in messages if "died" in line]
     assert first == "child died (signal SIGKILL); restarting in 0.01 s"
     assert re.fullmatch(
         r"child died \(exit code 1\): no space left on device: [0-9.]+ MiB free of [0-9]+ MiB at"
@@ -209,8 +212,8 @@ async def test_a_child_on_a_full_disk_is_started_until_there_is_room(
     )
 
 
-async def test_a_child_whose_start_fails_is_still_watched(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_child_with_a_failed_restart_is_still_watched(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     faults = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EACCES, "No"), None]
 
@@ -225,12 +228,12 @@ async def test_a_child_whose_start_fails_is_still_watched(
     first = pid_of(child)
     os.kill(first, signal.SIGKILL)
 
-    async def back() -> bool:
-        return any("child restarted" in line for line in said)
+    async def is_back() -> bool:
+        return any("child restarted" in line for line in messages)
 
-    await until(back)
+    await until(is_back)
     assert pid_of(child) != first
-    died = [line for line in said if "died" in line]
+    died = [line for line in messages if "died" in line]
     assert [line.split(":")[0] for line in died] == [
         "child died (signal SIGKILL); restarting in 0.01 s",
         "child died ([Errno 28] No space left on device)",
@@ -238,20 +241,20 @@ async def test_a_child_whose_start_fails_is_still_watched(
     ]
 
 
-async def test_long_lives_between_deaths_begin_a_new_count(tmp_path: Path, said: list[str]) -> None:
+async def test_long_run_resets_the_death_count(tmp_path: Path, messages: list[str]) -> None:
     policy = replace(QUICK, min_uptime_seconds=0)
-    forgiving = Supervisor(lambda step: said.append(str(step)), policy)
+    forgiving = Supervisor(lambda step: messages.append(str(step)), policy)
     child = replace(program(tmp_path, "child", "raise SystemExit(3)"), is_ready=_always)
     await forgiving.start(child)
 
-    async def many() -> bool:
-        return len([line for line in said if "died" in line]) >= 8
+    async def many_restarts() -> bool:
+        return len([line for line in messages if "died" in line]) >= 8
 
-    await until(many)
+    await until(many_restarts)
     await forgiving.stop()
 
 
-async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
+async def test_child_that_does_not_start_is_an_error_with_its_last_lines(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
     script = "import sys; sys.exit('port in use')"
@@ -261,7 +264,7 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_last_lines(
         await supervisor.start(child)
 
 
-async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path: Path) -> None:
+async def test_log_lines_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
     child = replace(program(tmp_path, "child", "raise SystemExit(2)"), is_ready=_never)
     (tmp_path / "child.log").write_text("a line of the last run\n")
 
@@ -269,7 +272,7 @@ async def test_the_lines_of_an_earlier_run_are_not_shown_as_the_reason(tmp_path:
         await ChildProcess(child).start()
 
 
-async def test_a_child_that_is_never_ready_is_an_error(
+async def test_child_that_is_never_ready_is_an_error(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
     child = replace(program(tmp_path, "child", SLEEPS), is_ready=_never, ready_timeout_seconds=0.1)
@@ -280,14 +283,14 @@ async def test_a_child_that_is_never_ready_is_an_error(
     assert not child.pid_file.exists()
 
 
-async def test_a_step_that_fails_is_an_error(tmp_path: Path, supervisor: Supervisor) -> None:
+async def test_failed_step_is_an_error(tmp_path: Path, supervisor: Supervisor) -> None:
     step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log_file=None)
 
     with pytest.raises(LocalServerError, match=r"step failed \(exit code 2\)"):
         await supervisor.run(step)
 
 
-async def test_a_child_deaf_to_its_signal_is_killed_when_its_time_is_up(
+async def test_child_that_ignores_its_signal_is_killed(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
     child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=0.1)
@@ -296,10 +299,10 @@ async def test_a_child_deaf_to_its_signal_is_killed_when_its_time_is_up(
 
     await supervisor.stop()
 
-    assert await gone(pid)
+    assert await is_gone(pid)
 
 
-async def test_hurry_ends_the_patience(tmp_path: Path, supervisor: Supervisor) -> None:
+async def test_second_stop_signal_kills_at_once(tmp_path: Path, supervisor: Supervisor) -> None:
     child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=600)
     await supervisor.start(child)
     pid = pid_of(child)
@@ -308,11 +311,11 @@ async def test_hurry_ends_the_patience(tmp_path: Path, supervisor: Supervisor) -
     supervisor.force.set()
     await asyncio.wait_for(stopping, 30)
 
-    assert await gone(pid)
+    assert await is_gone(pid)
 
 
-async def test_children_of_a_killed_child_go_with_it(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+async def test_children_of_a_killed_child_are_killed(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     script = (
         "import subprocess, sys, time;"
@@ -325,16 +328,16 @@ async def test_children_of_a_killed_child_go_with_it(
 
     os.kill(pid_of(child), signal.SIGKILL)
 
-    await until(lambda: gone(grandchild))
+    await until(lambda: is_gone(grandchild))
 
 
-async def test_what_an_earlier_run_left_is_stopped_and_nothing_else(tmp_path: Path) -> None:
-    left, other = program(tmp_path, "child", SLEEPS), program(tmp_path, "other", SLEEPS)
-    earlier, bystander = ChildProcess(left), ChildProcess(other)
+async def test_only_programs_of_an_earlier_run_are_stopped(tmp_path: Path) -> None:
+    leftover, other = program(tmp_path, "child", SLEEPS), program(tmp_path, "other", SLEEPS)
+    earlier, bystander = ChildProcess(leftover), ChildProcess(other)
     await earlier.start()
     await bystander.start()
 
-    await ChildProcess(left).stop_orphans()
+    await ChildProcess(leftover).stop_orphans()
 
     assert earlier.exit_status() == -signal.SIGTERM
     assert bystander.exit_status() is None

@@ -1,4 +1,4 @@
-"""What `segmentql up` prints on a terminal and in a pipe, and how long its log files become."""
+"""`segmentql up` prints lines for a terminal or a pipe and limits its log files."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ class Screen(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def colours_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
@@ -64,7 +64,7 @@ def test_lines_on_a_terminal_are_aligned_and_coloured() -> None:
     ]
 
 
-def test_no_color_keeps_the_columns_and_leaves_out_the_colours(
+def test_no_color_keeps_the_columns_without_colours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
@@ -75,7 +75,7 @@ def test_no_color_keeps_the_columns_and_leaves_out_the_colours(
     assert not any("\x1b" in line for line in lines)
 
 
-def test_a_closed_terminal_is_no_fault() -> None:
+def test_closed_terminal_causes_no_fault() -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -88,7 +88,7 @@ def error(text: str, **event: object) -> logging.LogRecord:
     return logging.LogRecord("x", logging.ERROR, "x", 1, message, None, None)
 
 
-def test_an_error_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ErrorLines("API")
 
     lines.emit(error("failed", exc_info=ValueError("one\ntwo"), request_id="r-1"))
@@ -102,7 +102,7 @@ def test_an_error_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_a_flood_of_errors_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flood_of_errors_is_limited(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ErrorLines("worker")
 
     for _ in range(1000):
@@ -114,7 +114,7 @@ def test_a_flood_of_errors_is_cut_short(capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
-async def test_a_log_that_grows_during_a_run_is_cut_while_it_is_written(tmp_path: Path) -> None:
+async def test_growing_log_is_truncated_during_the_run(tmp_path: Path) -> None:
     log, other = tmp_path / "api.log", tmp_path / "worker.log"
     other.write_bytes(b"short\n")
     cutting = asyncio.create_task(rotate_logs(tmp_path, max_bytes=1000, check_seconds=0.01))

@@ -1,4 +1,4 @@
-"""Adding a member again, active or run out: `onExisting`, `ttlSeconds`, `expiresAt`."""
+"""Adding an active or expired member again follows `onExisting`, `ttlSeconds` and `expiresAt`."""
 
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,7 @@ async def history(sql: Sql) -> list[tuple[Any, ...]]:
     ("on_existing", "ends"),
     [
         (
-            "EXTEND",  # the later of the two ends; no end beats any
+            "EXTEND",  # the later of the two ends; no end is later than any end
             [
                 (EARLY, LATE, LATE),
                 (LATE, EARLY, LATE),
@@ -40,7 +40,7 @@ async def history(sql: Sql) -> list[tuple[Any, ...]]:
             ],
         ),
         (
-            "REPLACE",  # the end as asked now
+            "REPLACE",  # the requested end
             [
                 (EARLY, LATE, LATE),
                 (LATE, EARLY, EARLY),
@@ -51,7 +51,7 @@ async def history(sql: Sql) -> list[tuple[Any, ...]]:
             ],
         ),
         (
-            "KEEP",  # nothing changes
+            "KEEP",  # no change
             [
                 (EARLY, LATE, EARLY),
                 (LATE, EARLY, LATE),
@@ -62,34 +62,34 @@ async def history(sql: Sql) -> list[tuple[Any, ...]]:
         ),
     ],
 )
-async def test_the_end_that_a_member_had_and_the_one_asked_make_the_one_it_has(
+async def test_on_existing_combines_the_old_and_the_requested_end(
     api: Api, sql: Sql, on_existing: str, ends: list[tuple[str | None, str | None, str | None]]
 ) -> None:
     await make_segments(api, "A")
-    for user_id, (had, asked, has) in enumerate(ends, start=1):
-        await update_user_segments(api, user_id, add=["A"], expiresAt=had)
+    for user_id, (old_end, requested_end, new_end) in enumerate(ends, start=1):
+        await update_user_segments(api, user_id, add=["A"], expiresAt=old_end)
         before, rows = await only_membership(api, user_id), await history(sql)
         payload = await update_user_segments(
-            api, user_id, add=["A"], expiresAt=asked, onExisting=on_existing
+            api, user_id, add=["A"], expiresAt=requested_end, onExisting=on_existing
         )
         after = await only_membership(api, user_id)
         assert payload["errors"] == []
-        assert change_counts(payload) == (0, 0, 1 if has != had else 0)
-        assert after["expiresAt"] == has, (had, asked)
-        assert {**after, "expiresAt": had, "updatedAt": before["updatedAt"]} == before
-        assert (after["updatedAt"] > before["updatedAt"]) is (has != had)
-        assert await history(sql) == rows  # nobody joined or left
+        assert change_counts(payload) == (0, 0, 1 if new_end != old_end else 0)
+        assert after["expiresAt"] == new_end, (old_end, requested_end)
+        assert {**after, "expiresAt": old_end, "updatedAt": before["updatedAt"]} == before
+        assert (after["updatedAt"] > before["updatedAt"]) is (new_end != old_end)
+        assert await history(sql) == rows  # no user joined or left
 
 
-async def test_extending_is_the_default(api: Api) -> None:
+async def test_extend_is_the_default(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], expiresAt=LATE)
-    for given in ({}, {"onExisting": None}):
-        await update_user_segments(api, 7, add=["A"], expiresAt=EARLY, **given)
+    for options in ({}, {"onExisting": None}):
+        await update_user_segments(api, 7, add=["A"], expiresAt=EARLY, **options)
         assert (await only_membership(api))["expiresAt"] == LATE
 
 
-async def test_each_slug_of_one_call_is_counted_by_what_became_of_it(api: Api, sql: Sql) -> None:
+async def test_each_slug_is_counted_by_its_outcome(api: Api, sql: Sql) -> None:
     await make_segments(api, "NEW", "SAME", "LONGER", "RAN_OUT", "OUT", "NOT_IN")
     await update_user_segments(api, 7, add=["SAME", "OUT"])
     await update_user_segments(api, 7, add=["LONGER"], expiresAt=EARLY)
@@ -103,7 +103,7 @@ async def test_each_slug_of_one_call_is_counted_by_what_became_of_it(api: Api, s
 
 
 @pytest.mark.parametrize("seconds", [1, 86_400, MAX_TTL_SECONDS])
-async def test_seconds_to_live_count_from_the_join_exactly(api: Api, seconds: int) -> None:
+async def test_ttl_of_a_new_member_counts_from_the_join(api: Api, seconds: int) -> None:
     await make_segments(api, "A")
     payload = await update_user_segments(api, 7, add=["A"], ttlSeconds=seconds)
     (membership,) = payload["user"]["memberships"]
@@ -111,7 +111,7 @@ async def test_seconds_to_live_count_from_the_join_exactly(api: Api, seconds: in
     assert lives == timedelta(seconds=seconds)
 
 
-async def test_seconds_to_live_of_an_active_member_count_from_now(api: Api, sql: Sql) -> None:
+async def test_ttl_of_an_active_member_counts_from_now(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
     await update_user_segments(api, 7, add=["A"], ttlSeconds=60, onExisting="REPLACE")
@@ -121,7 +121,7 @@ async def test_seconds_to_live_of_an_active_member_count_from_now(api: Api, sql:
     assert parse_timestamp(membership["joinedAt"]) == NOON
 
 
-async def test_an_end_is_for_every_slug_added_and_for_none_removed(api: Api, sql: Sql) -> None:
+async def test_end_applies_to_every_added_slug_only(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     await update_user_segments(api, 7, add=["C"])
     payload = await update_user_segments(api, 7, add=["A", "B"], remove=["C"], ttlSeconds=60)
@@ -130,13 +130,13 @@ async def test_an_end_is_for_every_slug_added_and_for_none_removed(api: Api, sql
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 2
 
 
-async def test_an_end_may_be_given_in_any_offset(api: Api) -> None:
+async def test_end_accepts_any_utc_offset(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], expiresAt="2030-01-01T03:00:00.1234567+03:00")
     assert (await only_membership(api))["expiresAt"] == "2030-01-01T00:00:00.123456Z"
 
 
-async def test_one_of_the_two_ends_may_be_null(api: Api) -> None:
+async def test_either_end_argument_may_be_null(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=None, expiresAt=LATE)
     assert (await only_membership(api))["expiresAt"] == LATE
@@ -147,7 +147,7 @@ async def test_one_of_the_two_ends_may_be_null(api: Api) -> None:
 
 
 @pytest.mark.parametrize("on_existing", ["EXTEND", "REPLACE", "KEEP"])
-async def test_adding_one_who_ran_out_records_the_leave_at_its_end_and_joins_anew(
+async def test_adding_an_expired_member_records_the_leave_and_rejoins(
     api: Api, sql: Sql, on_existing: str
 ) -> None:
     await make_segments(api, "A")
@@ -167,7 +167,7 @@ async def test_adding_one_who_ran_out_records_the_leave_at_its_end_and_joins_ane
     assert joined_at > NOON + HOUR
 
 
-async def test_adding_one_who_ran_out_and_was_tidied_joins_anew(api: Api, sql: Sql) -> None:
+async def test_adding_a_member_with_a_recorded_leave_rejoins(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await sql.execute("DELETE FROM memberships WHERE expires_at <= now()")
@@ -180,7 +180,7 @@ async def test_adding_one_who_ran_out_and_was_tidied_joins_anew(api: Api, sql: S
     ]
 
 
-async def test_one_who_ran_out_a_moment_ago_still_joins_after_its_leave(api: Api, sql: Sql) -> None:
+async def test_rejoin_right_after_the_expiry_is_dated_after_the_leave(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     ended = await sql.fetchval("SELECT clock_timestamp()")
     await insert_membership(sql, 7, "A", joined_at=ended - HOUR, expires_at=ended)
@@ -190,19 +190,17 @@ async def test_one_who_ran_out_a_moment_ago_still_joins_after_its_leave(api: Api
     assert joined[1] > ended
 
 
-async def test_moments_stay_in_order_even_where_history_is_ahead_of_the_clock(
-    api: Api, sql: Sql
-) -> None:
+async def test_history_stays_in_order_if_it_is_ahead_of_the_clock(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
-    ahead = HOUR + await sql.fetchval(
+    future = HOUR + await sql.fetchval(
         "SELECT clock_timestamp()"
     )  # as if the clock had been set back since
-    await insert_membership(sql, 7, "A", joined_at=ahead)
+    await insert_membership(sql, 7, "A", joined_at=future)
     await update_user_segments(api, 7, add=["B"], remove=["A"])
     assert await history(sql) == [
-        ("JOINED", ahead, "MANUAL"),
-        ("LEFT", ahead + MICROSECOND, "MANUAL"),
-        ("JOINED", ahead + MICROSECOND, "MANUAL"),
+        ("JOINED", future, "MANUAL"),
+        ("LEFT", future + MICROSECOND, "MANUAL"),
+        ("JOINED", future + MICROSECOND, "MANUAL"),
     ]
 
 
@@ -210,7 +208,7 @@ async def test_moments_stay_in_order_even_where_history_is_ahead_of_the_clock(
     ("on_existing", "cause", "expires_at"),
     [("EXTEND", "MANUAL", LATE), ("REPLACE", "MANUAL", EARLY), ("KEEP", "ROLLOUT", LATE)],
 )
-async def test_adding_by_hand_whom_a_rollout_brought_in_makes_it_manual_but_not_under_keep(
+async def test_adding_a_rollout_member_makes_it_manual_except_with_keep(
     api: Api, sql: Sql, on_existing: str, cause: str, expires_at: str
 ) -> None:
     await make_segments(api, "A")

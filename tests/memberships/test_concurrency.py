@@ -1,4 +1,4 @@
-"""Many clients at once: no error surfaces, and history tells what memberships say."""
+"""Many concurrent clients cause no errors, and history agrees with memberships."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ mutation Update($input: UpdateUserSegmentsInput!) {
 
 
 def random_change(dice: random.Random) -> dict[str, Any]:
-    """The input of one change: adds and removes, with and without an end, over few segments."""
+    """Return the input of one change: slugs to add and remove, with and without an end."""
     slugs = dice.sample(SLUGS, dice.randint(1, 4))
     split = dice.randint(0, len(slugs))
     change: dict[str, Any] = {
@@ -47,14 +47,14 @@ def random_change(dice: random.Random) -> dict[str, Any]:
     return change
 
 
-async def run_out(database: Database, stop: asyncio.Event) -> None:
-    """Move ends close, as many workers would see them pass, and tidy, until told to stop."""
+async def expire_memberships(database: Database, stop: asyncio.Event) -> None:
+    """Move ends into the near future and record leaves, as several workers would, until stopped."""
     while not stop.is_set():
         await actors.expire_due_memberships(database)
         await asyncio.sleep(0)
 
 
-async def test_200_clients_on_the_same_50_users_leave_memberships_and_history_in_agreement(
+async def test_200_clients_on_50_users_keep_history_consistent(
     settings: Settings, sql: Sql, database: Database
 ) -> None:
     for slug in SLUGS:
@@ -70,7 +70,7 @@ async def test_200_clients_on_the_same_50_users_leave_memberships_and_history_in
 
     stop = asyncio.Event()
     async with serving(settings) as ask, asyncio.TaskGroup() as tasks:
-        tidying = [tasks.create_task(run_out(database, stop)) for _ in range(2)]
+        tidying = [tasks.create_task(expire_memberships(database, stop)) for _ in range(2)]
         await asyncio.gather(*(client(ask, number) for number in range(CLIENTS)))
         stop.set()
         await asyncio.gather(*tidying)
@@ -80,8 +80,8 @@ async def test_200_clients_on_the_same_50_users_leave_memberships_and_history_in
     assert {e.cause for e in await history_entries(sql)} >= {"MANUAL", "TTL"}
 
 
-async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
-    """What was done, or None where it was refused for a reason that is no fault."""
+async def unless_rejected(work: Awaitable[T], *allowed: type) -> T | None:
+    """Return the result, or None if the change was rejected for an expected reason."""
     try:
         return await work
     except MutationRejected as refused:
@@ -90,14 +90,12 @@ async def refused_or(work: Awaitable[T], *allowed: type) -> T | None:
         raise
 
 
-async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
-    sql: Sql, database: Database
-) -> None:
+async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: Database) -> None:
     for slug in SLUGS:
         await make_segment(sql, slug)
 
     async def change(work: Callable[[WriteSession], Awaitable[T]], *allowed: type) -> T | None:
-        return await refused_or(database.transaction(work), *allowed)
+        return await unless_rejected(database.transaction(work), *allowed)
 
     async def changes(dice: random.Random) -> None:
         made = random_change(dice)
@@ -113,7 +111,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
             SegmentNotFound,
         )
 
-    async def segments_come_and_go(dice: random.Random) -> None:
+    async def create_and_delete_segments(dice: random.Random) -> None:
         slug = dice.choice(SLUGS)
         deleted = await change(
             partial(delete_segment, slug=slug, expected_version=None, actor="ada"), SegmentNotFound
@@ -124,17 +122,17 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
             partial(create_segment, slug=slug, name=None, description=None), SegmentAlreadyExists
         )
 
-    async def users_go(dice: random.Random) -> None:
+    async def delete_users(dice: random.Random) -> None:
         await change(partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound)
 
-    async def ends_come(_: random.Random) -> None:
+    async def expire_and_record(_: random.Random) -> None:
         await actors.expire_due_memberships(database)
 
     kinds: list[Callable[[random.Random], Coroutine[Any, Any, None]]] = [
         *[changes] * 12,
-        segments_come_and_go,
-        users_go,
-        ends_come,
+        create_and_delete_segments,
+        delete_users,
+        expire_and_record,
     ]
 
     async def client(number: int) -> None:
@@ -154,7 +152,7 @@ async def test_deleting_segments_and_users_meanwhile_keeps_the_agreement(
         assert await expiry.segments_with_unrecorded_leaves(session) == []
 
 
-async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_order(
+async def test_changes_of_one_user_are_serialized_and_dated_in_order(
     sql: Sql, database: Database
 ) -> None:
     await make_segment(sql, "A")
@@ -174,7 +172,7 @@ async def test_changes_of_one_user_wait_for_each_other_and_are_dated_in_that_ord
 
 
 @pytest.mark.parametrize("number", [None, 5])
-async def test_of_many_who_create_users_at_once_each_gets_another_number_or_one_wins(
+async def test_concurrent_user_creations_get_distinct_ids(
     sql: Sql, database: Database, number: int | None
 ) -> None:
     rows = await asyncio.gather(
@@ -189,63 +187,63 @@ async def test_of_many_who_create_users_at_once_each_gets_another_number_or_one_
     assert await sql.fetchval("SELECT count(*) FROM users") == len(stored)
 
 
-async def test_picking_numbers_while_users_are_deleted_never_gives_a_number_twice(
+async def test_allocated_ids_are_unique_while_users_are_deleted(
     sql: Sql, database: Database
 ) -> None:
     picked: list[int] = []
 
-    async def come_and_go() -> None:
+    async def create_and_delete() -> None:
         for _ in range(5):
             row = await database.transaction(partial(create_user, user_id=None))
             picked.append(row.user_id)
             await database.transaction(partial(delete_user, user_id=row.user_id, actor=None))
 
-    await asyncio.gather(*(come_and_go() for _ in range(12)))
+    await asyncio.gather(*(create_and_delete() for _ in range(12)))
     assert sorted(picked) == list(range(1, 61))
 
 
-async def test_of_many_who_create_one_slug_at_once_exactly_one_wins(
+async def test_concurrent_creations_of_one_slug_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
     create = partial(create_segment, slug="A", name=None, description=None)
     made = await asyncio.gather(
-        *(refused_or(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
+        *(unless_rejected(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
     )
     assert [row.slug for row in made if row is not None] == ["A"]
     assert await sql.fetchval("SELECT count(*) FROM segments") == 1
 
 
-async def test_of_many_who_delete_one_segment_at_once_exactly_one_wins(
+async def test_concurrent_deletions_of_one_segment_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     delete = partial(delete_segment, slug="A", expected_version=None, actor=None)
     deleted = await asyncio.gather(
-        *(refused_or(database.transaction(delete), SegmentNotFound) for _ in range(20))
+        *(unless_rejected(database.transaction(delete), SegmentNotFound) for _ in range(20))
     )
     assert [number for number in deleted if number is not None] == [segment_id]
 
 
-async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
+async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
     database: Database, sql: Sql
 ) -> None:
-    """Else a segment in steady use could not be deleted."""
+    """Otherwise a segment in steady use could not be deleted."""
     await make_segment(sql, "BUSY")
     added, finish = asyncio.Event(), asyncio.Event()
 
-    async def slowly(session: WriteSession) -> None:
+    async def change_slowly(session: WriteSession) -> None:
         await update_user_segments(session, user_id=1, add=["BUSY"], remove=[])
         added.set()
         await finish.wait()
 
     async def waiting(count: int) -> None:
-        async def enough() -> bool:
+        async def are_waiting() -> bool:
             found = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
             return bool(found >= count)
 
-        await until(enough)
+        await until(are_waiting)
 
-    first = asyncio.create_task(database.transaction(slowly))
+    first = asyncio.create_task(database.transaction(change_slowly))
     await added.wait()
     deleting = asyncio.create_task(
         database.transaction(
@@ -253,7 +251,7 @@ async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
         )
     )
     await waiting(1)
-    late = asyncio.create_task(
+    late_change = asyncio.create_task(
         database.transaction(
             lambda session: update_user_segments(session, user_id=2, add=["BUSY"], remove=[])
         )
@@ -263,6 +261,6 @@ async def test_nobody_overtakes_who_waits_to_delete_a_busy_segment(
     await first
     await deleting
     with pytest.raises(MutationRejected) as refused:
-        await late
+        await late_change
     assert refused.value.reasons == (SegmentNotFound(("add", "0"), ("BUSY",)),)
     assert await history_inconsistencies(sql) == {}

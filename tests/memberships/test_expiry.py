@@ -1,4 +1,4 @@
-"""How memberships end by themselves: what reads say at once, and what workers record later."""
+"""Memberships expire: reads hide them at once, and workers record the leaves later."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,7 +37,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
-    """Another session, for locks that stand in the way."""
+    """Open another session for conflicting locks."""
     connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
     yield connection
     await connection.close()
@@ -55,12 +55,10 @@ def record_leaves(segment_id: int, rows: int) -> Callable[[WriteSession], Awaita
     return partial(expiry.record_segment_leaves, segment_id=segment_id, rows=rows)
 
 
-# --- Ends by TTL --------------------------------------------------------------------------------
+# --- Expiry by TTL --------------------------------------------------------------------------------
 
 
-async def test_what_is_due_is_ended_at_its_end_and_nothing_else_is(
-    sql: Sql, database: Database
-) -> None:
+async def test_due_memberships_end_at_their_expiry(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await add_membership(sql, 1, segment_id)
     await add_membership(sql, 2, segment_id, ends_in=MINUTE)
@@ -73,7 +71,7 @@ async def test_what_is_due_is_ended_at_its_end_and_nothing_else_is(
     assert await database.transaction(expiry.expire_due) == 0
 
 
-async def test_what_is_due_is_ended_in_batches_the_oldest_first(
+async def test_due_memberships_are_recorded_in_batches_oldest_first(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -87,7 +85,7 @@ async def test_what_is_due_is_ended_in_batches_the_oldest_first(
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_the_actor_goes_on_until_nothing_is_due(sql: Sql, database: Database) -> None:
+async def test_actor_runs_until_no_membership_is_due(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await add_members(sql, segment_id, expiry.BATCH_ROWS + 10)
     await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
@@ -97,9 +95,7 @@ async def test_the_actor_goes_on_until_nothing_is_due(sql: Sql, database: Databa
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
-    sql: Sql, database: Database, other: Sql
-) -> None:
+async def test_locked_row_is_skipped(sql: Sql, database: Database, other: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     for user_id in (1, 2, 3):
         await add_membership(sql, user_id, segment_id, ends_in=-SECOND)
@@ -110,7 +106,7 @@ async def test_a_row_that_somebody_holds_is_left_and_holds_up_nobody(
     assert await database.transaction(expiry.expire_due) == 1
 
 
-async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Database) -> None:
+async def test_concurrent_workers_end_each_membership_once(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     await add_members(sql, segment_id, 400)
     await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 minute'")
@@ -126,7 +122,7 @@ async def test_workers_at_once_end_each_membership_once(sql: Sql, database: Data
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
+async def test_old_message_does_not_end_a_renewed_membership(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
@@ -142,7 +138,7 @@ async def test_an_old_message_ends_nothing_of_a_membership_that_was_added_again(
     assert [entry.operation for entry in await history_entries(sql)] == ["JOINED"]
 
 
-async def test_an_end_within_a_minute_asks_for_a_message_and_a_later_one_does_not(
+async def test_only_an_end_within_a_minute_sends_a_message(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     for slug in ("A", "B", "C"):
@@ -154,9 +150,7 @@ async def test_an_end_within_a_minute_asks_for_a_message_and_a_later_one_does_no
     assert sent == [Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=60)]
 
 
-async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_first(
-    sql: Sql, database: Database
-) -> None:
+async def test_rejoin_records_the_unrecorded_leave_first(sql: Sql, database: Database) -> None:
     segment_id = await make_segment(sql, "A")
     old = await add_membership(sql, 7, segment_id, ends_in=-SECOND)
     changed = await database.transaction(
@@ -175,7 +169,7 @@ async def test_a_rejoin_after_the_end_was_not_recorded_yet_closes_the_old_one_fi
     assert await history_inconsistencies(sql) == {}
 
 
-async def _somebody_waits(sql: Sql) -> bool:
+async def _has_lock_waiter(sql: Sql) -> bool:
     return bool(
         await sql.fetchval(
             "SELECT count(*) FROM pg_stat_activity "
@@ -184,33 +178,35 @@ async def _somebody_waits(sql: Sql) -> bool:
     )
 
 
-async def test_an_end_that_comes_while_its_user_is_changed_is_told_in_the_right_order(
+async def test_expiry_during_a_change_is_recorded_in_order(
     sql: Sql, database: Database, other: Sql
 ) -> None:
-    held, segment_id = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await add_membership(sql, 7, held, ends_in=HOUR)
+    changed_segment, segment_id = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await add_membership(sql, 7, changed_segment, ends_in=HOUR)
     membership = await add_membership(sql, 7, segment_id, ends_in=SECOND / 2)
     add = partial(service.update_user_segments, user_id=7, add=["A", "B"], remove=[])
     async with asyncio.TaskGroup() as tasks, other.transaction():
         # The change has read the clock and waits for the first of its two rows ...
-        await other.execute("SELECT FROM memberships WHERE segment_id = $1 FOR UPDATE", held)
+        await other.execute(
+            "SELECT FROM memberships WHERE segment_id = $1 FOR UPDATE", changed_segment
+        )
         tasks.create_task(database.transaction(add))
-        await until(partial(_somebody_waits, sql))
-        # ... while the second runs out, and a worker comes by.
-        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        await until(partial(_has_lock_waiter, sql))
+        # ... while the second membership expires, and a worker runs.
+        await until(partial(_has_expired, sql, membership["expires_at"]))
         await database.transaction(expiry.expire_due)
     assert await history_inconsistencies(sql) == {}
-    # The change came before the end, so the membership goes on.
+    # The change came before the end, so the membership continues.
     row = await sql.fetchrow("SELECT id, expires_at FROM memberships WHERE segment_id = 2")
     assert row is not None
     assert tuple(row) == (membership["id"], None)
 
 
-async def _has_run_out(sql: Sql, moment: datetime) -> bool:
+async def _has_expired(sql: Sql, moment: datetime) -> bool:
     return moment < await database_now(sql)
 
 
-async def test_ends_of_a_user_who_is_being_changed_are_left_for_later(
+async def test_expiry_of_a_locked_user_is_postponed(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -223,19 +219,19 @@ async def test_ends_of_a_user_who_is_being_changed_are_left_for_later(
     assert await database.transaction(expiry.expire_due) == 1
 
 
-# --- Ends with the segment ----------------------------------------------------------------------
+# --- Leaves of deleted segments -------------------------------------------------------------------
 
 
-async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_resumed(
+async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks(
     sql: Sql, database: Database
 ) -> None:
-    gone, stays = await make_segment(sql, "A"), await make_segment(sql, "B")
-    await add_members(sql, gone, 7)
+    deleted_segment, stays = await make_segment(sql, "A"), await make_segment(sql, "B")
+    await add_members(sql, deleted_segment, 7)
     await add_members(sql, stays, 2)
     for user_id in (1, 2, 3, 4):
-        await sql.execute("INSERT INTO exclusions VALUES ($1, $2, now())", user_id, gone)
+        await sql.execute("INSERT INTO exclusions VALUES ($1, $2, now())", user_id, deleted_segment)
     await sql.execute("INSERT INTO exclusions VALUES (3, $1, now())", stays)
-    deleted_at = await mark_deleted(sql, gone, ago=MINUTE, by="ada")
+    deleted_at = await mark_deleted(sql, deleted_segment, ago=MINUTE, by="ada")
 
     async def left() -> list[int]:
         rows = await sql.fetch("SELECT * FROM history WHERE operation = 'LEFT' ORDER BY user_id")
@@ -248,12 +244,12 @@ async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_re
         row = await sql.fetchrow(
             "SELECT (SELECT count(*) FROM exclusions WHERE segment_id = $1),"
             " leaves_recorded_at IS NULL FROM segments WHERE id = $1",
-            gone,
+            deleted_segment,
         )
         assert row is not None
         return row[0], row[1]
 
-    step = record_leaves(gone, 3)
+    step = record_leaves(deleted_segment, 3)
     assert await database.transaction(step) is True
     assert (await left(), await rest()) == ([1, 2, 3], (4, True))
     assert await database.transaction(step) is True
@@ -271,18 +267,18 @@ async def test_leaves_of_a_deleted_segment_are_recorded_in_chunks_that_can_be_re
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_recording_again_moves_nothing(sql: Sql, database: Database) -> None:
-    gone = await make_segment(sql, "A")
-    await add_members(sql, gone, 2)
-    await mark_deleted(sql, gone)
-    await actors.record_segment_leaves(database, gone)
+async def test_recording_is_idempotent(sql: Sql, database: Database) -> None:
+    deleted_segment = await make_segment(sql, "A")
+    await add_members(sql, deleted_segment, 2)
+    await mark_deleted(sql, deleted_segment)
+    await actors.record_segment_leaves(database, deleted_segment)
     before = await history_entries(sql), await sql.fetch("SELECT * FROM segments")
-    await actors.record_segment_leaves(database, gone)
+    await actors.record_segment_leaves(database, deleted_segment)
     assert (await history_entries(sql), await sql.fetch("SELECT * FROM segments")) == before
 
 
 @pytest.mark.parametrize("segment_id", [1, 404])
-async def test_a_segment_that_lives_or_never_was_is_left_alone(
+async def test_active_or_unknown_segment_is_not_changed(
     sql: Sql, database: Database, segment_id: int
 ) -> None:
     assert await make_segment(sql, "A") == 1
@@ -295,49 +291,49 @@ async def test_a_segment_that_lives_or_never_was_is_left_alone(
     assert await sql.fetch("SELECT * FROM segments") == before
 
 
-async def test_a_row_that_somebody_holds_is_waited_for_and_then_recorded(
+async def test_recording_of_a_segment_waits_for_a_locked_row(
     sql: Sql, database: Database, other: Sql
 ) -> None:
-    gone = await make_segment(sql, "A")
-    await add_members(sql, gone, 2)
-    await mark_deleted(sql, gone)
+    deleted_segment = await make_segment(sql, "A")
+    await add_members(sql, deleted_segment, 2)
+    await mark_deleted(sql, deleted_segment)
     async with asyncio.TaskGroup() as tasks, other.transaction():
         await other.execute("SELECT FROM memberships WHERE user_id = 2 FOR UPDATE")
-        tasks.create_task(actors.record_segment_leaves(database, gone))
-        await until(partial(_somebody_waits, sql))
+        tasks.create_task(actors.record_segment_leaves(database, deleted_segment))
+        await until(partial(_has_lock_waiter, sql))
         assert await sql.fetchval("SELECT leaves_recorded_at FROM segments") is None
-        assert await actors.find_due(database) == [Message(RECORD_SEGMENT_LEAVES, (gone,))]
+        assert await actors.find_due(database) == [
+            Message(RECORD_SEGMENT_LEAVES, (deleted_segment,))
+        ]
     assert await members(sql) == []
     assert await actors.find_due(database) == []
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_a_segment_that_another_worker_is_at_is_left_to_it(
+async def test_segment_of_another_worker_is_skipped(
     sql: Sql, database: Database, other: Sql
 ) -> None:
-    gone = await make_segment(sql, "A")
-    await add_members(sql, gone, 2)
-    await mark_deleted(sql, gone)
+    deleted_segment = await make_segment(sql, "A")
+    await add_members(sql, deleted_segment, 2)
+    await mark_deleted(sql, deleted_segment)
     async with other.transaction():
-        await other.execute("SELECT FROM segments WHERE id = $1 FOR NO KEY UPDATE", gone)
-        await actors.record_segment_leaves(database, gone)
+        await other.execute("SELECT FROM segments WHERE id = $1 FOR NO KEY UPDATE", deleted_segment)
+        await actors.record_segment_leaves(database, deleted_segment)
         assert await members(sql) == [1, 2]
-    await actors.record_segment_leaves(database, gone)
+    await actors.record_segment_leaves(database, deleted_segment)
     assert await members(sql) == []
 
 
-async def test_workers_at_once_record_each_leave_of_a_segment_once(
-    sql: Sql, database: Database
-) -> None:
-    gone = await make_segment(sql, "A")
-    await add_members(sql, gone, 200)
-    await mark_deleted(sql, gone)
+async def test_concurrent_workers_record_each_leave_once(sql: Sql, database: Database) -> None:
+    deleted_segment = await make_segment(sql, "A")
+    await add_members(sql, deleted_segment, 200)
+    await mark_deleted(sql, deleted_segment)
 
     async def work() -> None:
-        while await to_do():
-            await database.transaction(record_leaves(gone, 10))
+        while await remaining_count():
+            await database.transaction(record_leaves(deleted_segment, 10))
 
-    async def to_do() -> bool:
+    async def remaining_count() -> bool:
         async with database.read() as session:
             return bool(await expiry.segments_with_unrecorded_leaves(session))
 
@@ -346,23 +342,23 @@ async def test_workers_at_once_record_each_leave_of_a_segment_once(
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_a_segment_deleted_while_its_members_user_is_deleted_keeps_one_order(
+async def test_deleting_a_segment_and_its_member_keeps_history_in_order(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await add_membership(sql, 7, segment_id)
     async with asyncio.TaskGroup() as tasks, other.transaction():
-        # As deleteSegment does it, between reading the clock and its commit.
+        # These are the steps of deleteSegment between reading the clock and its commit.
         await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
         deleted_at = await mark_deleted(other, segment_id)
         task = tasks.create_task(database.transaction(partial(delete_user, user_id=7, actor="ada")))
-        await until(partial(_waits_or_is_done, sql, task))
+        await until(partial(_is_waiting_or_done, sql, task))
     left = (await history_entries(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
+async def test_segment_deleted_just_before_an_expiry_keeps_the_order(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -371,25 +367,23 @@ async def test_a_segment_deleted_just_before_a_members_end_keeps_one_order(
         await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
         deleted_at = await mark_deleted(other, segment_id)
         assert deleted_at < membership["expires_at"]
-        await until(partial(_has_run_out, sql, membership["expires_at"]))
+        await until(partial(_has_expired, sql, membership["expires_at"]))
         task = tasks.create_task(database.transaction(expiry.expire_due))
-        await until(partial(_waits_or_is_done, sql, task))
+        await until(partial(_is_waiting_or_done, sql, task))
     await actors.record_segment_leaves(database, segment_id)
     left = (await history_entries(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
     assert await history_inconsistencies(sql) == {}
 
 
-async def _waits_or_is_done(sql: Sql, task: "asyncio.Task[Any]") -> bool:
-    return task.done() or await _somebody_waits(sql)
+async def _is_waiting_or_done(sql: Sql, task: "asyncio.Task[Any]") -> bool:
+    return task.done() or await _has_lock_waiter(sql)
 
 
-# --- What the scheduler and the metrics look for ------------------------------------------------
+# --- Scheduler checks and metrics -----------------------------------------------------------------
 
 
-async def test_the_scheduler_learns_when_the_next_membership_ends(
-    sql: Sql, database: Database
-) -> None:
+async def test_scheduler_gets_the_time_of_the_next_expiry(sql: Sql, database: Database) -> None:
     assert await actors.seconds_to_next(database) is None
     segment_id = await make_segment(sql, "A")
     await add_membership(sql, 1, segment_id)
@@ -405,26 +399,26 @@ async def test_the_scheduler_learns_when_the_next_membership_ends(
     assert seconds < 0
 
 
-async def test_finds_what_must_be_recorded(sql: Sql, database: Database) -> None:
+async def test_check_finds_unrecorded_leaves(sql: Sql, database: Database) -> None:
     assert await actors.find_due(database) == []
-    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+    alive, deleted_segment = await make_segment(sql, "A"), await make_segment(sql, "B")
     await add_membership(sql, 1, alive)
     await add_membership(sql, 2, alive, ends_in=MINUTE)
     assert await actors.find_due(database) == []
     await add_membership(sql, 3, alive, ends_in=-SECOND)
     assert await actors.find_due(database) == [Message(EXPIRE_DUE_MEMBERSHIPS)]
-    await add_membership(sql, 4, gone)
-    await mark_deleted(sql, gone)
+    await add_membership(sql, 4, deleted_segment)
+    await mark_deleted(sql, deleted_segment)
     assert await actors.find_due(database) == [
         Message(EXPIRE_DUE_MEMBERSHIPS),
-        Message(RECORD_SEGMENT_LEAVES, (gone,)),
+        Message(RECORD_SEGMENT_LEAVES, (deleted_segment,)),
     ]
     async with database.read() as session:
         due = await expiry.unrecorded(session)
     assert (due.by_ttl, due.by_segment) == (1, 1)
 
 
-async def test_deleting_a_segment_asks_for_its_leaves_to_be_recorded(
+async def test_deleting_a_segment_sends_a_message_to_record_leaves(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -432,7 +426,7 @@ async def test_deleting_a_segment_asks_for_its_leaves_to_be_recorded(
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (segment_id,))]
 
 
-# --- What reads say -----------------------------------------------------------------------------
+# --- Reads ----------------------------------------------------------------------------------------
 
 READ = """
 query($asOf: DateTime) {
@@ -446,29 +440,29 @@ query($asOf: DateTime) {
 """
 
 
-def spelled(moment: datetime) -> str:
+def alternative_documents(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def in_nothing(answer: Any) -> bool:
-    user = answer["user"]
+def is_in_no_segment(body: Any) -> bool:
+    user = body["user"]
     return (user["segments"], user["memberships"], user["isIn"]) == ([], [], False)
 
 
-async def test_an_expired_membership_is_over_for_every_read_before_any_worker_ran(
+async def test_expired_membership_is_hidden_before_the_worker_runs(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     membership = await add_membership(sql, 7, segment_id, ends_in=-SECOND / 1000)
     end = membership["expires_at"]
-    just_before = spelled(end - timedelta(microseconds=1))
-    at_the_end = spelled(end)
+    just_before = alternative_documents(end - timedelta(microseconds=1))
+    at_the_end = alternative_documents(end)
 
-    early = await api(READ, asOf=just_before)
-    assert in_nothing(early)
-    assert early["user"]["past"] == [{"slug": "A"}]
-    assert early["segment"] == {"memberCount": 0, "members": {"nodes": []}}
-    left, joined = early["user"]["history"]["nodes"]
+    before_end = await api(READ, asOf=just_before)
+    assert is_in_no_segment(before_end)
+    assert before_end["user"]["past"] == [{"slug": "A"}]
+    assert before_end["segment"] == {"memberCount": 0, "members": {"nodes": []}}
+    left, joined = before_end["user"]["history"]["nodes"]
     assert (left["operation"], left["at"], left["recordedAt"], left["cause"], left["actor"]) == (
         "LEFT",
         at_the_end,
@@ -476,68 +470,71 @@ async def test_an_expired_membership_is_over_for_every_read_before_any_worker_ra
         "TTL",
         None,
     )
-    assert (joined["operation"], joined["at"]) == ("JOINED", spelled(membership["joined_at"]))
+    assert (joined["operation"], joined["at"]) == (
+        "JOINED",
+        alternative_documents(membership["joined_at"]),
+    )
     assert (await api(READ, asOf=at_the_end))["user"]["past"] == []
 
     await actors.expire_due_memberships(database)
-    late = await api(READ, asOf=just_before)
+    after_end = await api(READ, asOf=just_before)
     recorded_at = await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'")
     assert await sql.fetchval("SELECT at FROM history WHERE operation = 'LEFT'") == end
-    for answer in (early["user"], early):
-        answer["history"]["nodes"][0]["recordedAt"] = spelled(recorded_at)
-    assert late == early
+    for body in (before_end["user"], before_end):
+        body["history"]["nodes"][0]["recordedAt"] = alternative_documents(recorded_at)
+    assert after_end == before_end
     assert (await api(READ, asOf=at_the_end))["user"]["past"] == []
 
 
-async def test_a_membership_ends_at_its_very_moment(api: Api, sql: Sql) -> None:
+async def test_membership_ends_exactly_at_its_expiry(api: Api, sql: Sql) -> None:
     await make_segment(sql, "A")
     await make_users(sql, 7)
     add = """mutation { updateUserSegments(input: {userId: 7, add: ["A"], ttlSeconds: 1}) {
         user { memberships { expiresAt } } errors { code } } }"""
     payload = (await api(add))["updateUserSegments"]
     end = await sql.fetchval("SELECT expires_at FROM memberships")
-    assert payload["user"]["memberships"] == [{"expiresAt": spelled(end)}]
+    assert payload["user"]["memberships"] == [{"expiresAt": alternative_documents(end)}]
 
-    wrong: list[tuple[datetime, bool, datetime]] = []
+    mismatches: list[tuple[datetime, bool, datetime]] = []
 
-    async def over() -> bool:
+    async def is_expired() -> bool:
         before = await database_now(sql)
         is_in = (await api('{ user(id: 7) { isIn(slug: "A") } }'))["user"]["isIn"]
         after = await database_now(sql)
         if (is_in and before >= end) or (not is_in and after < end):
-            wrong.append((before, is_in, after))
+            mismatches.append((before, is_in, after))
         return not is_in
 
-    await until(over)
-    assert wrong == []
+    await until(is_expired)
+    assert mismatches == []
 
 
-async def test_members_of_a_deleted_segment_are_out_for_every_read_before_any_worker_ran(
+async def test_members_of_a_deleted_segment_are_hidden_at_once(
     api: Api, sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await add_membership(sql, 7, segment_id)
     deleted_at = await mark_deleted(sql, segment_id, ago=MINUTE, by="ada")
-    just_before = spelled(deleted_at - timedelta(microseconds=1))
+    just_before = alternative_documents(deleted_at - timedelta(microseconds=1))
 
-    early = await api(READ, asOf=just_before)
-    assert in_nothing(early)
-    assert early["segment"] is None
-    assert early["user"]["past"] == [{"slug": "A"}]
-    left = early["user"]["history"]["nodes"][0]
+    before_end = await api(READ, asOf=just_before)
+    assert is_in_no_segment(before_end)
+    assert before_end["segment"] is None
+    assert before_end["user"]["past"] == [{"slug": "A"}]
+    left = before_end["user"]["history"]["nodes"][0]
     assert (left["operation"], left["at"], left["recordedAt"], left["cause"], left["actor"]) == (
         "LEFT",
-        spelled(deleted_at),
+        alternative_documents(deleted_at),
         None,
         "SEGMENT_DELETED",
         "ada",
     )
-    assert left["segment"] == {"slug": "A", "deletedAt": spelled(deleted_at)}
-    assert (await api(READ, asOf=spelled(deleted_at)))["user"]["past"] == []
+    assert left["segment"] == {"slug": "A", "deletedAt": alternative_documents(deleted_at)}
+    assert (await api(READ, asOf=alternative_documents(deleted_at)))["user"]["past"] == []
 
     await actors.record_segment_leaves(database, segment_id)
-    late = await api(READ, asOf=just_before)
+    after_end = await api(READ, asOf=just_before)
     recorded_at = await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'")
-    for answer in (early["user"], early):
-        answer["history"]["nodes"][0]["recordedAt"] = spelled(recorded_at)
-    assert late == early
+    for body in (before_end["user"], before_end):
+        body["history"]["nodes"][0]["recordedAt"] = alternative_documents(recorded_at)
+    assert after_end == before_end

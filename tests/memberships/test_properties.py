@@ -1,7 +1,7 @@
-"""Whatever several users do in whatever order: the database and a small model say the same.
+"""The database agrees with a small model after any sequence of operations.
 
-The model knows nothing of tables: it holds, for every membership that ever was, from when to when.
-Time passes by moving every row into the past, which is what a clock put forward would look like.
+The model has no tables: it holds the start and end of every membership that ever existed. Time
+passes by moving every row into the past, as if the clock had been put forward.
 """
 
 import math
@@ -32,15 +32,15 @@ from tests.timeline import database_now, history_inconsistencies
 USERS = (1, 2)
 SLUGS = ("A", "B")
 STEP_SECONDS = 10
-"""Ends and waits are whole steps, far longer than an example takes: what has ended is no race."""
+"""Ends and waits are whole steps, far longer than an example takes, which avoids races."""
 
 Moment: TypeAlias = tuple[int, int]
-"""When in the model: the seconds that were waited, and the number of the operation."""
+"""A time in the model: the seconds waited and the number of the operation."""
 
 
 @dataclass
-class Stay:
-    """One membership from its join on; `end` is where it ends unless something changes it."""
+class Membership:
+    """One membership from its join on; `end` is its expected end."""
 
     user_id: int
     segment_id: int
@@ -48,31 +48,32 @@ class Stay:
     end: Moment | None
     end_cause: str = "TTL"
 
-    def holds(self, at: Moment) -> bool:
+    def is_active_at(self, at: Moment) -> bool:
         return self.start <= at and (self.end is None or self.end > at)
 
 
 @dataclass
 class Model:
-    """What ought to be so."""
+    """The expected state."""
 
     now: Moment = (0, 0)
     users: set[int] = field(default_factory=set)
     slugs: dict[str, int] = field(default_factory=dict)
-    segments_made: int = 0
-    stays: list[Stay] = field(default_factory=list)
+    segments_created: int = 0
+    memberships: list[Membership] = field(default_factory=list)
     excluded: set[tuple[int, int]] = field(default_factory=set)
 
-    def active(self, **which: int) -> list[Stay]:
+    def active(self, **filters: int) -> list[Membership]:
         return [
-            stay
-            for stay in self.stays
-            if stay.holds(self.now) and all(getattr(stay, k) == v for k, v in which.items())
+            membership
+            for membership in self.memberships
+            if membership.is_active_at(self.now)
+            and all(getattr(membership, k) == v for k, v in filters.items())
         ]
 
-    def close(self, stays: Sequence[Stay], cause: str) -> None:
-        for stay in stays:
-            stay.end, stay.end_cause = self.now, cause
+    def close(self, memberships: Sequence[Membership], cause: str) -> None:
+        for membership in memberships:
+            membership.end, membership.end_cause = self.now, cause
 
     def change(
         self,
@@ -88,13 +89,14 @@ class Model:
         end = None if ttl_seconds is None else (self.now[0] + ttl_seconds, self.now[1])
         for segment_id in (self.slugs[slug] for slug in add):
             self.excluded.discard((user_id, segment_id))
-            there = self.active(user_id=user_id, segment_id=segment_id)
-            if not there:
-                self.stays.append(Stay(user_id, segment_id, self.now, end))
+            existing = self.active(user_id=user_id, segment_id=segment_id)
+            if not existing:
+                self.memberships.append(Membership(user_id, segment_id, self.now, end))
             elif on_existing is OnExisting.REPLACE:
-                there[0].end = end
+                existing[0].end = end
             elif on_existing is OnExisting.EXTEND:
-                there[0].end = None if None in (end, there[0].end) else max(end, there[0].end)  # type: ignore[type-var]
+                old_end = existing[0].end
+                existing[0].end = None if end is None or old_end is None else max(end, old_end)
         for segment_id in (self.slugs[slug] for slug in remove):
             self.excluded.add((user_id, segment_id))
             self.close(self.active(user_id=user_id, segment_id=segment_id), "MANUAL")
@@ -103,8 +105,8 @@ class Model:
     def create_segment(self, slug: str) -> bool:
         if slug in self.slugs:
             return False
-        self.segments_made += 1
-        self.slugs[slug] = self.segments_made
+        self.segments_created += 1
+        self.slugs[slug] = self.segments_created
         return True
 
     def delete_segment(self, slug: str) -> bool:
@@ -123,25 +125,27 @@ class Model:
         return True
 
     def entries(self, user_id: int) -> list[tuple[Moment, set[tuple[int, str, str]]]]:
-        """What happened to a user, by moment, as (segment, operation, cause)."""
-        happened = [
-            (stay.start, (stay.segment_id, "JOINED", "MANUAL"))
-            for stay in self.stays
-            if stay.user_id == user_id
+        """Return a user's entries by moment, as (segment, operation, cause)."""
+        entries_by_moment = [
+            (membership.start, (membership.segment_id, "JOINED", "MANUAL"))
+            for membership in self.memberships
+            if membership.user_id == user_id
         ] + [
-            (stay.end, (stay.segment_id, "LEFT", stay.end_cause))
-            for stay in self.stays
-            if stay.user_id == user_id and stay.end is not None and stay.end <= self.now
+            (membership.end, (membership.segment_id, "LEFT", membership.end_cause))
+            for membership in self.memberships
+            if membership.user_id == user_id
+            and membership.end is not None
+            and membership.end <= self.now
         ]
-        happened.sort(key=lambda entry: entry[0])
+        entries_by_moment.sort(key=lambda entry: entry[0])
         return [
             (at, {entry for _, entry in together})
-            for at, together in groupby(happened, key=lambda entry: entry[0])
+            for at, together in groupby(entries_by_moment, key=lambda entry: entry[0])
         ]
 
 
-class Service:
-    """The real thing, asked to do what the model does."""
+class SystemUnderTest:
+    """The service under test, with the operations of the model."""
 
     def __init__(self, database: Database, sql: Sql) -> None:
         self.database = database
@@ -154,11 +158,11 @@ class Service:
             return False
         return True
 
-    async def tidy_segments(self) -> None:
+    async def record_segment_leaves(self) -> None:
         for row in await self.sql.fetch("SELECT id FROM segments WHERE deleted_at IS NOT NULL"):
             await actors.record_segment_leaves(self.database, row["id"])
 
-    async def tidy_ends(self) -> None:
+    async def record_expired(self) -> None:
         await actors.expire_due_memberships(self.database)
 
 
@@ -170,10 +174,10 @@ class Change:
     ttl_seconds: int | None = None
     on_existing: OnExisting = OnExisting.EXTEND
 
-    async def run(self, model: Model, real: Service) -> None:
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
         given = {"user_id": self.user_id, "add": self.add, "remove": self.remove}
         ttl = None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
-        assert await real.done(
+        assert await system.done(
             update_user_segments, **given, ttl=ttl, on_existing=self.on_existing
         ) == model.change(self.user_id, self.add, self.remove, self.ttl_seconds, self.on_existing)
 
@@ -182,21 +186,21 @@ class Change:
 class Create:
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
-        # A refused insert may leave a gap in the numbers of segments.
-        done = await real.done(create_segment, slug=self.slug, name=None, description=None)
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        # A rejected insert may leave a gap in the segment ids.
+        done = await system.done(create_segment, slug=self.slug, name=None, description=None)
         assert done == model.create_segment(self.slug)
         if done:
-            model.segments_made = await real.sql.fetchval("SELECT max(id) FROM segments")
-            model.slugs[self.slug] = model.segments_made
+            model.segments_created = await system.sql.fetchval("SELECT max(id) FROM segments")
+            model.slugs[self.slug] = model.segments_created
 
 
 @dataclass(frozen=True)
 class DeleteSegment:
     slug: str
 
-    async def run(self, model: Model, real: Service) -> None:
-        assert await real.done(
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        assert await system.done(
             delete_segment, slug=self.slug, expected_version=None, actor=None
         ) == model.delete_segment(self.slug)
 
@@ -205,34 +209,36 @@ class DeleteSegment:
 class DeleteUser:
     user_id: int
 
-    async def run(self, model: Model, real: Service) -> None:
-        assert await real.done(delete_user, user_id=self.user_id, actor=None) == model.delete_user(
-            self.user_id
-        )
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        assert await system.done(
+            delete_user, user_id=self.user_id, actor=None
+        ) == model.delete_user(self.user_id)
 
 
 @dataclass(frozen=True)
 class Wait:
     seconds: int
 
-    async def run(self, model: Model, real: Service) -> None:
-        await advance_time(real.sql, timedelta(seconds=self.seconds))
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        await advance_time(system.sql, timedelta(seconds=self.seconds))
         model.now = (model.now[0] + self.seconds, model.now[1])
 
 
 @dataclass(frozen=True)
-class TidyEnds:
-    async def run(self, model: Model, real: Service) -> None:
-        await real.tidy_ends()
+class RecordExpired:
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        await system.record_expired()
 
 
 @dataclass(frozen=True)
-class TidySegments:
-    async def run(self, model: Model, real: Service) -> None:
-        await real.tidy_segments()
+class RecordSegmentLeaves:
+    async def run(self, model: Model, system: SystemUnderTest) -> None:
+        await system.record_segment_leaves()
 
 
-Step: TypeAlias = Change | Create | DeleteSegment | DeleteUser | Wait | TidyEnds | TidySegments
+Step: TypeAlias = (
+    Change | Create | DeleteSegment | DeleteUser | Wait | RecordExpired | RecordSegmentLeaves
+)
 
 
 def changes() -> st.SearchStrategy[Step]:
@@ -243,7 +249,7 @@ def changes() -> st.SearchStrategy[Step]:
         ),
         st.sampled_from(USERS),
         st.sampled_from([("A",), ("B",), ("A", "B"), ("B", "A"), ()]),
-        st.sampled_from([2, 2, 1, 0]),  # mostly adding
+        st.sampled_from([2, 2, 1, 0]),  # mostly additions
         st.none() | seconds,
         st.sampled_from(OnExisting),
     )
@@ -256,10 +262,11 @@ def steps() -> st.SearchStrategy[list[Step]]:
         st.builds(Create, slugs),
         st.builds(DeleteSegment, slugs),
         st.builds(DeleteUser, users),
-        st.just(TidyEnds()),
-        st.just(TidySegments()),
+        st.just(RecordExpired()),
+        st.just(RecordSegmentLeaves()),
     ]
-    # Mostly changes, so that they meet what is there; `one_of` would count them once.
+    # Most operations are changes, so that they affect existing rows; `one_of` would count them
+    # once.
     weighted = [*[changes()] * 12, kinds[0], kinds[0], *kinds]
     step = st.integers(0, len(weighted) - 1).flatmap(weighted.__getitem__)
     return st.lists(step, min_size=20, max_size=40).map(
@@ -267,17 +274,17 @@ def steps() -> st.SearchStrategy[list[Step]]:
     )
 
 
-def whole_steps_left(end: datetime | None, now: datetime) -> int | None:
-    """The seconds until an end, made good for the little that the example itself has taken."""
+def seconds_left_in_steps(end: datetime | None, now: datetime) -> int | None:
+    """Return the seconds until an end, rounded up to a whole step."""
     if end is None:
         return None
     return math.ceil((end - now).total_seconds() / STEP_SECONDS) * STEP_SECONDS
 
 
-async def assert_same_now(model: Model, real: Service) -> None:
-    """Every read of what is so now says what the model says."""
-    now = await database_now(real.sql)
-    async with real.database.read() as session:
+async def assert_same_now(model: Model, system: SystemUnderTest) -> None:
+    """Assert that every read of the current state agrees with the model."""
+    now = await database_now(system.sql)
+    async with system.database.read() as session:
         found = await service.memberships_by_user(session, USERS)
         counts = await service.member_counts(session, list(model.slugs.values()))
         excluded = await service.excluded_pairs(
@@ -285,9 +292,11 @@ async def assert_same_now(model: Model, real: Service) -> None:
         )
     for user_id in USERS:
         rows = {m.segment.segment_id: m.expires_at for m in found.get(user_id, [])}
-        assert {key: whole_steps_left(end, now) for key, end in rows.items()} == {
-            stay.segment_id: None if stay.end is None else stay.end[0] - model.now[0]
-            for stay in model.active(user_id=user_id)
+        assert {key: seconds_left_in_steps(end, now) for key, end in rows.items()} == {
+            membership.segment_id: None
+            if membership.end is None
+            else membership.end[0] - model.now[0]
+            for membership in model.active(user_id=user_id)
         }
     assert counts == {
         segment_id: len(model.active(segment_id=segment_id)) for segment_id in model.slugs.values()
@@ -300,8 +309,8 @@ async def assert_same_now(model: Model, real: Service) -> None:
     }
 
 
-async def assert_same_past_of_all(model: Model, real: Service) -> None:
-    async with real.database.read() as session:
+async def assert_same_past_of_all(model: Model, system: SystemUnderTest) -> None:
+    async with system.database.read() as session:
         pages = await history_pages(
             session, [HistoryPage(MAX_PAGE_ROWS, user_id=user_id) for user_id in USERS]
         )
@@ -310,38 +319,44 @@ async def assert_same_past_of_all(model: Model, real: Service) -> None:
     }
     for page, rows in pages.items():
         assert page.user_id is not None
-        await assert_same_past(model, real, page.user_id, rows)
+        await assert_same_past(model, system, page.user_id, rows)
 
 
-async def assert_same_past(model: Model, real: Service, user_id: int, rows: list[Any]) -> None:
-    """History has the model's entries in the model's order, and so it was at each moment."""
-    told: list[tuple[datetime, set[tuple[int, str, str]]]] = [
+async def assert_same_past(
+    model: Model, system: SystemUnderTest, user_id: int, rows: list[Any]
+) -> None:
+    """Assert that history has the model's entries in order, and that `asOf` agrees."""
+    recorded_entries: list[tuple[datetime, set[tuple[int, str, str]]]] = [
         (at, {(row.segment.segment_id, str(row.operation), str(row.cause)) for row in together})
         for at, together in groupby(reversed(rows), key=lambda row: row.at)
     ]
     expected = model.entries(user_id)
-    assert [entries for _, entries in told] == [entries for _, entries in expected]
+    assert [entries for _, entries in recorded_entries] == [entries for _, entries in expected]
 
-    def at_the_time(moment: Moment) -> set[int]:
-        return {s.segment_id for s in model.stays if s.user_id == user_id and s.holds(moment)}
+    def segments_at(moment: Moment) -> set[int]:
+        return {
+            s.segment_id
+            for s in model.memberships
+            if s.user_id == user_id and s.is_active_at(moment)
+        }
 
-    asked: dict[tuple[int, datetime], set[int]] = {}
+    requested: dict[tuple[int, datetime], set[int]] = {}
     before: set[int] = set()
-    for (at, _), (moment, _) in zip(told, expected, strict=True):
-        after = at_the_time(moment)
-        asked[user_id, at - timedelta(microseconds=1)] = before
-        asked[user_id, at] = after
-        asked[user_id, at + timedelta(microseconds=1)] = after
+    for (at, _), (moment, _) in zip(recorded_entries, expected, strict=True):
+        after = segments_at(moment)
+        requested[user_id, at - timedelta(microseconds=1)] = before
+        requested[user_id, at] = after
+        requested[user_id, at + timedelta(microseconds=1)] = after
         before = after
-    async with real.database.read() as session:
-        found = await segments_as_of(session, list(asked))
-    assert {key: {row.segment_id for row in found[key]} for key in asked} == asked
+    async with system.database.read() as session:
+        found = await segments_as_of(session, list(requested))
+    assert {key: {row.segment_id for row in found[key]} for key in requested} == requested
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps())
 @example(
-    # What ran out is added again before anybody recorded its end, in a segment made anew.
+    # This example adds an expired member before its leave is recorded, in a recreated segment.
     steps=[
         Create("A"),
         Change(1, ("A",), (), 10),
@@ -353,24 +368,24 @@ async def assert_same_past(model: Model, real: Service, user_id: int, rows: list
         Wait(30),
         DeleteUser(1),
         Change(1, (), ("A",)),
-        TidySegments(),
-        TidyEnds(),
+        RecordSegmentLeaves(),
+        RecordExpired(),
     ]
 )
-async def test_memberships_history_and_every_past_moment_agree_with_the_model(
+async def test_database_agrees_with_the_model(
     sql: Sql, database: Database, steps: list[Step]
 ) -> None:
     await empty_tables(sql)
-    model, real = Model(), Service(database, sql)
+    model, system = Model(), SystemUnderTest(database, sql)
     for number, step in enumerate(steps):
         model.now = (model.now[0], number)
-        await step.run(model, real)
-        await assert_same_now(model, real)
-    await assert_same_past_of_all(model, real)
+        await step.run(model, system)
+        await assert_same_now(model, system)
+    await assert_same_past_of_all(model, system)
     assert await history_inconsistencies(sql) == {}
-    await real.tidy_segments()
-    await real.tidy_ends()
-    await assert_same_now(model, real)
-    await assert_same_past_of_all(model, real)
+    await system.record_segment_leaves()
+    await system.record_expired()
+    await assert_same_now(model, system)
+    await assert_same_past_of_all(model, system)
     assert await history_inconsistencies(sql) == {}
     assert await sql.fetchval("SELECT count(*) FROM memberships") == len(model.active())

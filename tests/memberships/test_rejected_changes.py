@@ -1,4 +1,4 @@
-"""What `updateUserSegments` refuses: why is told in full, and nothing is changed."""
+"""`updateUserSegments` rejects invalid changes with every reason, and then changes nothing."""
 
 from typing import Any
 
@@ -19,18 +19,18 @@ from tests.operations import (
 ONCE = "each slug once, in `add` or in `remove`"
 
 
-async def refused(api: Api, sql: Sql, **given: Any) -> list[tuple[str, list[str], str | None]]:
-    """The errors, as code, path and what is allowed, of a change that must change nothing."""
+async def rejected(api: Api, sql: Sql, **arguments: Any) -> list[tuple[str, list[str], str | None]]:
+    """Send an invalid change, and return its errors as code, path and allowed values."""
     before = await all_rows(sql)
-    answer = await api(UPDATE_USER_SEGMENTS, input={"userId": "7", **given})
-    payload = answer["updateUserSegments"]
+    data = await api(UPDATE_USER_SEGMENTS, input={"userId": "7", **arguments})
+    payload = data["updateUserSegments"]
     assert await all_rows(sql) == before
     assert payload["user"] is None
     assert change_counts(payload) == (0, 0, 0)
     return [(error["code"], error["path"], error.get("allowed")) for error in payload["errors"]]
 
 
-async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql) -> None:
+async def test_every_unknown_slug_is_named(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 7, add=["B"])
     before = await all_rows(sql)
@@ -49,19 +49,19 @@ async def test_unknown_slugs_are_all_named_and_change_nothing(api: Api, sql: Sql
     assert await all_rows(sql) == before
 
 
-async def test_an_unknown_slug_to_remove_is_refused_as_one_to_add(api: Api, sql: Sql) -> None:
+async def test_unknown_slug_to_remove_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    assert await refused(api, sql, add=["A"], remove=["NOPE"]) == [
+    assert await rejected(api, sql, add=["A"], remove=["NOPE"]) == [
         ("SEGMENT_NOT_FOUND", ["remove", "0"], None)
     ]
 
 
-async def test_slugs_are_known_in_their_own_case_only(api: Api, sql: Sql) -> None:
+async def test_slugs_are_case_sensitive(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    assert await refused(api, sql, add=["a"]) == [("SEGMENT_NOT_FOUND", ["add", "0"], None)]
+    assert await rejected(api, sql, add=["a"]) == [("SEGMENT_NOT_FOUND", ["add", "0"], None)]
 
 
-async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sql: Sql) -> None:
+async def test_slug_in_both_lists_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     before = await all_rows(sql)
     payload = await update_user_segments(api, 7, add=["B", "A"], remove=["A"])
@@ -78,32 +78,32 @@ async def test_a_slug_in_both_lists_is_refused_where_it_is_repeated(api: Api, sq
 
 
 @pytest.mark.parametrize("field", ["add", "remove"])
-async def test_each_repeat_in_a_list_is_refused(api: Api, sql: Sql, field: str) -> None:
+async def test_repeated_slugs_in_a_list_are_rejected(api: Api, sql: Sql, field: str) -> None:
     await make_segments(api, "A", "B")
-    assert await refused(api, sql, **{field: ["A", "B", "A", "A"]}) == [
+    assert await rejected(api, sql, **{field: ["A", "B", "A", "A"]}) == [
         ("INVALID_INPUT", [field, "2"], ONCE),
         ("INVALID_INPUT", [field, "3"], ONCE),
     ]
 
 
 @pytest.mark.parametrize("field", ["add", "remove"])
-async def test_what_is_not_a_slug_is_refused(api: Api, sql: Sql, field: str) -> None:
+async def test_invalid_slug_is_rejected(api: Api, sql: Sql, field: str) -> None:
     await make_segments(api, "A")
     for slug in BAD_SLUGS:
-        assert await refused(api, sql, **{field: ["A", slug]}) == [
+        assert await rejected(api, sql, **{field: ["A", slug]}) == [
             ("INVALID_INPUT", [field, "1"], SLUG_ALLOWED)
         ], ascii(slug)
 
 
-async def test_every_form_of_a_slug_is_taken(api: Api) -> None:
+async def test_every_valid_slug_is_accepted(api: Api) -> None:
     await make_segments(api, *GOOD_SLUGS)
     assert segment_slugs(await update_user_segments(api, 7, add=GOOD_SLUGS)) == sorted(GOOD_SLUGS)
 
 
-async def test_what_is_not_a_user_id_is_refused(api: Api, sql: Sql) -> None:
+async def test_invalid_user_id_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in BAD_USER_IDS:
-        assert await refused(api, sql, userId=user_id, add=["A"]) == [
+        assert await rejected(api, sql, userId=user_id, add=["A"]) == [
             ("INVALID_INPUT", ["userId"], USER_ID_ALLOWED)
         ], ascii(user_id)
 
@@ -111,27 +111,25 @@ async def test_what_is_not_a_user_id_is_refused(api: Api, sql: Sql) -> None:
 @pytest.mark.parametrize(
     ("added", "removed", "field"), [(101, 0, "add"), (0, 101, "remove"), (50, 51, "remove")]
 )
-async def test_more_than_a_hundred_slugs_are_refused_without_looking_at_each(
+async def test_more_than_a_hundred_slugs_are_rejected(
     api: Api, sql: Sql, added: int, removed: int, field: str
 ) -> None:
     add = [f"S{number}" for number in range(added)]
     remove = ["not a slug"] * removed
-    assert await refused(api, sql, add=add, remove=remove) == [
+    assert await rejected(api, sql, add=add, remove=remove) == [
         ("INVALID_INPUT", [field], "at most 100 slugs together")
     ]
 
 
-async def test_seconds_to_live_out_of_range_are_refused(api: Api, sql: Sql) -> None:
+async def test_ttl_out_of_range_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for seconds in (0, -1, -(2**31), MAX_TTL_SECONDS + 1, 2**31 - 1):
-        assert await refused(api, sql, add=["A"], ttlSeconds=seconds) == [
+        assert await rejected(api, sql, add=["A"], ttlSeconds=seconds) == [
             ("INVALID_INPUT", ["ttlSeconds"], TTL_ALLOWED)
         ], seconds
 
 
-async def test_an_end_past_or_beyond_ten_years_is_refused_even_if_nothing_is_added(
-    api: Api, sql: Sql
-) -> None:
+async def test_end_in_the_past_or_beyond_ten_years_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     query = "SELECT clock_timestamp() + $1::text::interval"
     ends = [
@@ -140,28 +138,28 @@ async def test_an_end_past_or_beyond_ten_years_is_refused_even_if_nothing_is_add
     ]
     for end in (*ends, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         for add in (["A"], []):
-            assert await refused(api, sql, add=add, expiresAt=end) == [
+            assert await rejected(api, sql, add=add, expiresAt=end) == [
                 ("INVALID_INPUT", ["expiresAt"], TTL_ALLOWED)
             ], end
 
 
-async def test_an_active_member_keeps_its_end_when_a_new_one_is_refused(api: Api, sql: Sql) -> None:
+async def test_member_keeps_its_end_if_a_new_one_is_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=60)
-    for given in ({"ttlSeconds": 0}, {"expiresAt": "2020-01-01T00:00:00Z"}):
-        assert len(await refused(api, sql, add=["A"], onExisting="REPLACE", **given)) == 1
+    for arguments in ({"ttlSeconds": 0}, {"expiresAt": "2020-01-01T00:00:00Z"}):
+        assert len(await rejected(api, sql, add=["A"], onExisting="REPLACE", **arguments)) == 1
 
 
-async def test_both_ends_given_are_refused(api: Api, sql: Sql) -> None:
+async def test_ttl_and_expiry_together_are_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    assert await refused(api, sql, add=["A"], ttlSeconds=60, expiresAt="2030-01-01T00:00:00Z") == [
+    assert await rejected(api, sql, add=["A"], ttlSeconds=60, expiresAt="2030-01-01T00:00:00Z") == [
         ("INVALID_INPUT", ["expiresAt"], "at most one of `ttlSeconds` and `expiresAt`")
     ]
 
 
-async def test_everything_that_is_wrong_is_told_at_once(api: Api, sql: Sql) -> None:
+async def test_all_errors_are_returned_at_once(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
-    assert await refused(
+    assert await rejected(
         api,
         sql,
         userId="0",
@@ -178,9 +176,7 @@ async def test_everything_that_is_wrong_is_told_at_once(api: Api, sql: Sql) -> N
     ]
 
 
-async def test_a_refused_change_does_not_void_its_neighbours_in_the_document(
-    api: Api, sql: Sql
-) -> None:
+async def test_rejected_change_does_not_affect_its_siblings(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     data = await api(
         """mutation {
@@ -198,8 +194,8 @@ async def test_a_refused_change_does_not_void_its_neighbours_in_the_document(
     assert [row["id"] for row in rows] == [1, 3]
 
 
-async def test_a_value_of_the_wrong_type_is_a_bad_request_that_names_it(api: Api, sql: Sql) -> None:
-    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+async def test_value_of_the_wrong_type_is_a_bad_request_that_names_it(api: Api, sql: Sql) -> None:
+    invalid_values: tuple[tuple[dict[str, Any], str], ...] = (
         ({"add": [None]}, "input.add.0"),
         ({"add": ["A", 5]}, "input.add.1"),
         ({"userId": 1.5}, "input.userId"),
@@ -211,8 +207,8 @@ async def test_a_value_of_the_wrong_type_is_a_bad_request_that_names_it(api: Api
     )
     await make_segments(api, "A")
     before = await all_rows(sql)
-    for given, argument in wrong:
-        variables = {"userId": "7", "add": ["A"], **given}
+    for arguments, argument in invalid_values:
+        variables = {"userId": "7", "add": ["A"], **arguments}
         error = await api.error(UPDATE_USER_SEGMENTS, input=variables)
         assert error["extensions"]["code"] == "BAD_REQUEST"
         assert error["extensions"]["argument"] == argument

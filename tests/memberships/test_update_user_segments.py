@@ -1,4 +1,4 @@
-"""`updateUserSegments`: adding and removing by hand, all or nothing."""
+"""`updateUserSegments` adds and removes memberships in one transaction."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.operations import (
 )
 
 
-async def test_adds_and_removes_at_once_and_stores_the_user(api: Api, sql: Sql) -> None:
+async def test_change_adds_and_removes_and_stores_the_user(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     first = await update_user_segments(api, 7, add=["B", "A"])
     assert segment_slugs(first) == ["A", "B"]
@@ -27,14 +27,14 @@ async def test_adds_and_removes_at_once_and_stores_the_user(api: Api, sql: Sql) 
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
-async def test_adding_leaves_the_segments_that_a_user_has(api: Api) -> None:
+async def test_adding_keeps_the_existing_memberships(api: Api) -> None:
     await make_segments(api, "A", "B")
     before = (await update_user_segments(api, 7, add=["A"], ttlSeconds=60))["user"]["memberships"]
     after = (await update_user_segments(api, 7, add=["B"]))["user"]["memberships"]
     assert after[0] == before[0]
 
 
-async def test_an_unknown_user_is_stored_under_the_number_given(api: Api, sql: Sql) -> None:
+async def test_unknown_user_is_stored_under_the_given_id(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 1, add=[])
     payload = await update_user_segments(api, 42, add=["A"])
@@ -43,9 +43,7 @@ async def test_an_unknown_user_is_stored_under_the_number_given(api: Api, sql: S
     assert [row["user_id"] for row in rows] == [42]
 
 
-async def test_a_new_membership_is_manual_from_the_moment_that_history_holds(
-    api: Api, sql: Sql
-) -> None:
+async def test_new_membership_is_manual_and_starts_at_its_history_entry(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     first, second = (await update_user_segments(api, 7, add=["A", "B"]))["user"]["memberships"]
     assert first["cause"] == second["cause"] == "MANUAL"
@@ -57,7 +55,7 @@ async def test_a_new_membership_is_manual_from_the_moment_that_history_holds(
     ] * 2
 
 
-async def test_adds_and_removes_of_one_call_happened_at_one_moment(api: Api, sql: Sql) -> None:
+async def test_entries_of_one_change_have_one_timestamp(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 7, add=["A"])
     await update_user_segments(api, 7, add=["B"], remove=["A"])
@@ -66,7 +64,7 @@ async def test_adds_and_removes_of_one_call_happened_at_one_moment(api: Api, sql
     assert newest[0]["at"] == newest[1]["at"]
 
 
-async def test_moments_of_one_user_strictly_increase(api: Api, sql: Sql) -> None:
+async def test_timestamps_of_one_user_strictly_increase(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for _ in range(5):
         await update_user_segments(api, 7, add=["A"])
@@ -75,7 +73,7 @@ async def test_moments_of_one_user_strictly_increase(api: Api, sql: Sql) -> None
     assert len(set(ats)) == 10
 
 
-async def test_removing_what_the_user_is_not_in_is_no_error(api: Api, sql: Sql) -> None:
+async def test_removing_a_segment_without_membership_is_no_error(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     payload = await update_user_segments(api, 7, remove=["A"])
     assert payload["errors"] == []
@@ -84,7 +82,7 @@ async def test_removing_what_the_user_is_not_in_is_no_error(api: Api, sql: Sql) 
     assert await sql.fetchval("SELECT count(*) FROM history") == 0
 
 
-async def test_removing_what_had_run_out_is_no_leave_by_hand(api: Api, sql: Sql) -> None:
+async def test_removing_an_expired_membership_is_no_manual_leave(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     assert change_counts(await update_user_segments(api, 7, remove=["A"])) == (0, 0, 0)
@@ -93,10 +91,10 @@ async def test_removing_what_had_run_out_is_no_leave_by_hand(api: Api, sql: Sql)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
 
 
-async def test_empty_lists_store_the_user_and_nothing_else(api: Api, sql: Sql) -> None:
+async def test_empty_lists_only_store_the_user(api: Api, sql: Sql) -> None:
     lists: tuple[dict[str, Any], ...] = ({}, {"add": [], "remove": []}, {"add": None})
-    for user_id, given in enumerate(lists):
-        payload = await update_user_segments(api, user_id + 1, **given)
+    for user_id, arguments in enumerate(lists):
+        payload = await update_user_segments(api, user_id + 1, **arguments)
         assert payload["errors"] == []
         assert change_counts(payload) == (0, 0, 0)
         assert payload["user"]["id"] == str(user_id + 1)
@@ -105,7 +103,7 @@ async def test_empty_lists_store_the_user_and_nothing_else(api: Api, sql: Sql) -
     assert await sql.fetchval("SELECT count(*) FROM history") == 0
 
 
-async def test_a_user_keeps_the_moment_at_which_it_was_stored_first(api: Api, sql: Sql) -> None:
+async def test_user_keeps_its_creation_time(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7)
     stored_at = await sql.fetchval("SELECT created_at FROM users")
@@ -113,7 +111,7 @@ async def test_a_user_keeps_the_moment_at_which_it_was_stored_first(api: Api, sq
     assert await sql.fetchval("SELECT created_at FROM users") == stored_at
 
 
-async def test_a_hundred_slugs_are_one_change(api: Api, sql: Sql) -> None:
+async def test_change_accepts_a_hundred_slugs(api: Api, sql: Sql) -> None:
     slugs = [f"S{number}" for number in range(100)]
     await make_segments(api, *slugs)
     await update_user_segments(api, 7, add=slugs[:40])
@@ -124,7 +122,7 @@ async def test_a_hundred_slugs_are_one_change(api: Api, sql: Sql) -> None:
     assert await sql.fetchval("SELECT count(*) FROM history") == 140
 
 
-async def test_is_exactly_a_lock_and_a_write_however_many_slugs(
+async def test_change_takes_two_statements_for_any_number_of_slugs(
     api: Api, database: Database
 ) -> None:
     slugs = [f"S{number}" for number in range(20)]
@@ -147,7 +145,7 @@ async def test_is_exactly_a_lock_and_a_write_however_many_slugs(
         assert len(statements) == 2
 
 
-async def test_removing_excludes_and_adding_ends_that(api: Api) -> None:
+async def test_removing_excludes_and_adding_ends_the_exclusion(api: Api) -> None:
     await make_segments(api, "A", "B")
     query = '{ user(id: 7) { a: isExcluded(slug: "A") b: isExcluded(slug: "B") } }'
     await update_user_segments(api, 7, add=["A"])
@@ -160,7 +158,7 @@ async def test_removing_excludes_and_adding_ends_that(api: Api) -> None:
     assert (await api(query))["user"] == {"a": False, "b": False}
 
 
-async def test_removing_excludes_also_one_who_was_not_in(api: Api) -> None:
+async def test_removing_excludes_a_user_without_membership(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, remove=["A"])
     await update_user_segments(api, 8, add=["A"])
@@ -171,14 +169,14 @@ async def test_removing_excludes_also_one_who_was_not_in(api: Api) -> None:
     ]
 
 
-async def test_running_out_does_not_exclude(api: Api, sql: Sql) -> None:
+async def test_expiry_does_not_exclude(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     data = await api('{ user(id: 7) { isExcluded(slug: "A") isIn(slug: "A") } }')
     assert data["user"] == {"isExcluded": False, "isIn": False}
 
 
-async def test_the_slug_of_a_deleted_segment_is_unknown(api: Api, sql: Sql) -> None:
+async def test_slug_of_a_deleted_segment_is_unknown(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await delete_segment(api, "A")
     before = await all_rows(sql)

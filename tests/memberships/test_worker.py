@@ -1,4 +1,6 @@
-"""The worker: its actors drained in this process, and `segmentql worker` as it is run."""
+"""The worker records due leaves: its actors run in this process, and `segmentql worker` as a
+process.
+"""
 
 import asyncio
 import os
@@ -35,9 +37,11 @@ from tests.timeline import (
 )
 
 BY_MESSAGE = 2 * SECOND
-"""How late a delayed message may tidy an end."""
+"""The maximum delay until a delayed message records an end."""
 BY_SCHEDULER = 5 * SECOND
-"""How late the scheduler may, where the message was lost or something was away."""
+"""The maximum delay until the scheduler records an end, if the message was lost or a server was
+down.
+"""
 
 ADD = """
 mutation Add($id: ID!, $slugs: [String!], $ttl: Int) {
@@ -53,31 +57,35 @@ async def add(api: Api, user_id: int, *slugs: str, ttl_seconds: int | None = Non
     assert payload["errors"] == []
 
 
-async def tidied(sql: Sql) -> bool:
+async def is_recorded(sql: Sql) -> bool:
     return bool(await sql.fetchval("SELECT count(*) = 0 FROM memberships"))
 
 
 async def lateness(sql: Sql) -> timedelta:
-    """How long after its moment the only leave was recorded, by the database's clock."""
-    late: timedelta = await sql.fetchval(
+    """Return the time from the end of the only leave until it was recorded, by the database's
+    clock.
+    """
+    delay: timedelta = await sql.fetchval(
         "SELECT recorded_at - at FROM history WHERE operation = 'LEFT'"
     )
-    return late
+    return delay
 
 
-async def the_end(sql: Sql) -> datetime:
+async def only_expiry(sql: Sql) -> datetime:
     end: datetime = await sql.fetchval("SELECT expires_at FROM memberships")
     return end
 
 
-# --- Drained in this process --------------------------------------------------------------------
+# --- Actors in this process -----------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def drained(
     settings: Settings,
 ) -> AsyncIterator[Callable[[Sequence[Message]], Awaitable[None]]]:
-    """A worker on a stub broker, and what sends it messages and waits until all are done."""
+    """Yield a worker on a stub broker, its publisher, and a function that waits until all jobs are
+    done.
+    """
     publisher = JobPublisher(settings.redis_url)
     runtime = Runtime(settings.model_copy(update={"scheduler": "off"}), publisher)
     broker = StubBroker(middleware=[*worker_middleware(), runtime])
@@ -99,18 +107,18 @@ async def drained(
         publisher.close()
 
 
-async def test_the_actors_record_what_is_due_however_often_they_are_told(
+async def test_actors_record_due_leaves_once_for_repeated_messages(
     settings: Settings, sql: Sql
 ) -> None:
-    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+    alive, deleted = await make_segment(sql, "A"), await make_segment(sql, "B")
     for user_id in (1, 2, 3):
         await add_membership(sql, user_id, alive, ends_in=-SECOND)
-        await add_membership(sql, user_id, gone)
+        await add_membership(sql, user_id, deleted)
     await add_membership(sql, 4, alive)
-    await mark_deleted(sql, gone)
+    await mark_deleted(sql, deleted)
     async with drained(settings) as drain:
         await drain(
-            [Message(EXPIRE_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (gone,))] * 5
+            [Message(EXPIRE_DUE_MEMBERSHIPS), Message(RECORD_SEGMENT_LEAVES, (deleted,))] * 5
             + [Message(RECORD_SEGMENT_LEAVES, (alive,)), Message(RECORD_SEGMENT_LEAVES, (404,))]
         )
     assert [row["user_id"] for row in await sql.fetch("SELECT * FROM memberships")] == [4]
@@ -121,12 +129,12 @@ async def test_the_actors_record_what_is_due_however_often_they_are_told(
     ]
     assert sorted(leaves) == sorted(
         [(user_id, alive, "TTL") for user_id in (1, 2, 3)]
-        + [(user_id, gone, "SEGMENT_DELETED") for user_id in (1, 2, 3)]
+        + [(user_id, deleted, "SEGMENT_DELETED") for user_id in (1, 2, 3)]
     )
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
+async def test_actor_that_loses_its_connection_finishes_on_another(
     settings: Settings, sql: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -140,25 +148,25 @@ async def test_an_actor_that_loses_its_connection_ends_the_work_on_another(
         assert len(killed) >= 1
         await add_membership(sql, 2, segment_id, ends_in=-SECOND)
         await drain([Message(EXPIRE_DUE_MEMBERSHIPS)])
-    assert await tidied(sql)
+    assert await is_recorded(sql)
 
 
 # --- `segmentql worker` -------------------------------------------------------------------------
 
 
-async def test_with_the_scheduler_off_a_short_ttl_is_tidied_by_its_delayed_message(
+async def test_delayed_message_records_a_short_ttl_without_the_scheduler(
     settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     await make_segment(sql, "A")
     async with serving(settings) as api, run_worker(SEGMENTQL_SCHEDULER="off"):
         await add(api, 7, "A", ttl_seconds=3)
-        end = await the_end(sql)
-        await until(partial(tidied, sql))
+        end = await only_expiry(sql)
+        await until(partial(is_recorded, sql))
     assert timedelta(0) < await lateness(sql) < BY_MESSAGE
     assert (await history_entries(sql))[-1].at == end
 
 
-async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
+async def test_scheduler_records_an_end_whose_message_was_lost(
     settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     await make_segment(sql, "A")
@@ -169,49 +177,47 @@ async def test_an_end_whose_message_was_lost_is_tidied_by_the_scheduler(
 
     async with serving(settings) as api:
         await add(api, 7, "A", ttl_seconds=3)
-        end = await the_end(sql)
+        end = await only_expiry(sql)
         await until(message_waits)
         redis.flushall()
         async with run_worker():
-            await until(partial(tidied, sql))
+            await until(partial(is_recorded, sql))
     assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
     assert (await history_entries(sql))[-1].at == end
     redis.close()
 
 
-async def test_an_end_that_comes_between_two_looks_and_has_no_message_is_recorded(
-    sql: Sql, run_worker: RunWorker
-) -> None:
-    # It takes the TTL's second and the rest of the scheduler's longest interval.
+async def test_scheduler_records_an_end_between_two_checks(sql: Sql, run_worker: RunWorker) -> None:
+    # It takes the TTL of a second and the rest of the scheduler's longest interval.
     segment_id = await make_segment(sql, "A")
     async with run_worker():
         await until(partial(_holds, sql))
         membership = await add_membership(sql, 7, segment_id, ends_in=SECOND)
-        await until(partial(tidied, sql))
+        await until(partial(is_recorded, sql))
     assert timedelta(0) < await lateness(sql) < BY_SCHEDULER
     assert (await history_entries(sql))[-1].at == membership["expires_at"]
 
 
 @pytest.mark.e2e
-async def test_an_end_that_passed_with_every_worker_dead_is_recorded_at_its_moment(
+async def test_end_without_running_workers_is_recorded_at_its_moment(
     sql: Sql, run_worker: RunWorker
 ) -> None:
     membership = await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=-3600 * SECOND)
     async with run_worker():
-        await until(partial(tidied, sql))
+        await until(partial(is_recorded, sql))
     assert (await history_entries(sql))[-1].at == membership["expires_at"]
 
 
 async def partly_recorded(sql: Sql, members: int) -> bool:
-    left: int = await sql.fetchval("SELECT count(*) FROM memberships")
-    return 0 < left < members
+    leave: int = await sql.fetchval("SELECT count(*) FROM memberships")
+    return 0 < leave < members
 
 
-async def all_tidied(sql: Sql) -> bool:
-    left: int = await sql.fetchval(
+async def all_are_recorded(sql: Sql) -> bool:
+    leave: int = await sql.fetchval(
         "SELECT count(*) FROM segments WHERE deleted_at IS NOT NULL AND leaves_recorded_at IS NULL"
     )
-    return left == 0
+    return leave == 0
 
 
 DELETE = """
@@ -222,7 +228,7 @@ mutation Delete($slug: String!) {
 
 
 @pytest.mark.e2e
-async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_leave(
+async def test_killed_worker_loses_and_repeats_no_leave(
     settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     members = 100_000
@@ -230,9 +236,9 @@ async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_
     await add_members(sql, segment_id, members)
     async with serving(settings) as api:
         async with run_worker() as worker:
-            asked = time.monotonic()
+            began = time.monotonic()
             assert (await api(DELETE, slug="A"))["deleteSegment"]["errors"] == []
-            assert time.monotonic() - asked < 1
+            assert time.monotonic() - began < 1
             await until(partial(partly_recorded, sql, members))
             worker.kill()
             await worker.wait()
@@ -240,7 +246,7 @@ async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_
         answer = await api('{ segment(slug: "A") { id } user(id: 100000) { segments { slug } } }')
         assert answer == {"segment": None, "user": {"segments": []}}
         async with run_worker():
-            await until(partial(all_tidied, sql))
+            await until(partial(all_are_recorded, sql))
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
     leaves = await sql.fetchrow(
         """
@@ -256,7 +262,7 @@ async def test_a_worker_killed_in_the_middle_of_a_deletion_loses_and_repeats_no_
 
 
 @pytest.mark.e2e
-async def test_sigterm_lets_the_job_under_way_finish_and_hands_back_the_rest(
+async def test_sigterm_finishes_the_job_and_requeues_the_rest(
     settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     first, second = await make_segment(sql, "A"), await make_segment(sql, "B")
@@ -270,21 +276,21 @@ async def test_sigterm_lets_the_job_under_way_finish_and_hands_back_the_rest(
         await api(DELETE, slug="A")
         await until(partial(partly_recorded, sql, 100_010))
         await api(DELETE, slug="B")
-        asked = time.monotonic()
+        began = time.monotonic()
         worker.send_signal(signal.SIGTERM)
         assert await worker.wait() == 0
-        assert time.monotonic() - asked < STOP_SECONDS
+        assert time.monotonic() - began < STOP_SECONDS
     rows = await sql.fetch("SELECT segment_id, count(*) FROM memberships GROUP BY 1")
     assert [tuple(row) for row in rows] == [(second, 10)]
     assert redis.llen(f"dramatiq:{RECORD_SEGMENT_LEAVES.queue}") == 1
     async with run_worker(SEGMENTQL_SCHEDULER="off"):
-        await until(partial(all_tidied, sql))
+        await until(partial(all_are_recorded, sql))
     assert await history_inconsistencies(sql) == {}
     redis.close()
 
 
 @pytest.mark.e2e
-async def test_when_the_worker_with_the_lease_is_killed_the_other_takes_over(
+async def test_other_worker_takes_over_the_lease_of_a_killed_one(
     sql: Sql, run_worker: RunWorker
 ) -> None:
     async def holder() -> str:
@@ -303,8 +309,8 @@ async def test_when_the_worker_with_the_lease_is_killed_the_other_takes_over(
             await worker.wait()
             await add_membership(sql, 7, segment_id, ends_in=-SECOND / 1000)
             await until(another_holds)
-            await until(partial(tidied, sql))
-    # Here the lease must run out first; see LEASE_SECONDS.
+            await until(partial(is_recorded, sql))
+    # The lease must expire first here; see LEASE_SECONDS.
     assert await lateness(sql) < BY_SCHEDULER + 2 * SECOND
 
 
@@ -313,17 +319,17 @@ async def _holds(sql: Sql) -> bool:
 
 
 @pytest.mark.e2e
-async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_is_back(
+async def test_ends_are_recorded_after_a_redis_outage(
     servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     await make_segment(sql, "A")
     async with serving(settings) as api, run_worker():
         await servers.redis.stop()
         try:
-            asked = time.monotonic()
+            began = time.monotonic()
             await add(api, 7, "A", ttl_seconds=1)
-            assert time.monotonic() - asked < 1
-            end = await the_end(sql)
+            assert time.monotonic() - began < 1
+            end = await only_expiry(sql)
             await until(partial(_is_past, sql, end))
             user = (await api("{ user(id: 7) { segments { slug } } }"))["user"]
             assert user["segments"] == []
@@ -335,11 +341,11 @@ async def test_without_redis_changes_are_made_and_their_ends_are_tidied_once_it_
         finally:
             await servers.redis.start()
         back = await database_now(sql)
-        await until(partial(tidied, sql))
-    left = await sql.fetchrow("SELECT at, recorded_at FROM history WHERE operation = 'LEFT'")
-    assert left is not None
-    assert left["at"] == end
-    assert left["recorded_at"] - back < BY_SCHEDULER
+        await until(partial(is_recorded, sql))
+    leave = await sql.fetchrow("SELECT at, recorded_at FROM history WHERE operation = 'LEFT'")
+    assert leave is not None
+    assert leave["at"] == end
+    assert leave["recorded_at"] - back < BY_SCHEDULER
 
 
 async def _is_past(sql: Sql, moment: datetime) -> bool:
@@ -347,7 +353,7 @@ async def _is_past(sql: Sql, moment: datetime) -> bool:
 
 
 @pytest.mark.e2e
-async def test_a_redis_that_hangs_holds_up_no_change_and_the_end_is_tidied_after_it(
+async def test_hanging_redis_delays_no_change(
     servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     await make_segment(sql, "A")
@@ -355,22 +361,22 @@ async def test_a_redis_that_hangs_holds_up_no_change_and_the_end_is_tidied_after
     async with serving(settings) as api, run_worker():
         os.kill(servers.redis.pid, signal.SIGSTOP)
         try:
-            asked = time.monotonic()
+            began = time.monotonic()
             await add(api, 7, "A", ttl_seconds=3)
-            assert time.monotonic() - asked < 1
-            end = await the_end(sql)
+            assert time.monotonic() - began < 1
+            end = await only_expiry(sql)
             await until(partial(_is_past, sql, end))
         finally:
             os.kill(servers.redis.pid, signal.SIGCONT)
         back = await database_now(sql)
-        await until(partial(tidied, sql))
+        await until(partial(is_recorded, sql))
     assert await sql.fetchval("SELECT recorded_at FROM history WHERE operation = 'LEFT'") - back < (
         BY_SCHEDULER
     )
 
 
 class Clients:
-    """Clients that put one user after the other into a segment and read each, until stopped."""
+    """Clients that add one user after the other to a segment and read each, until stopped."""
 
     READ = "query Read($id: ID!) { user(id: $id) { id segments { slug } } }"
 
@@ -384,54 +390,56 @@ class Clients:
     async def run(self, first_user_id: int) -> None:
         user_id = first_user_id
         while not self.stop.is_set():
-            self.changes[user_id] = await self._ask(ADD, id=str(user_id), slugs=["A"], ttl=None)
-            self.reads.append(await self._ask(self.READ, id=str(user_id)))
+            self.changes[user_id] = await self._send(ADD, id=str(user_id), slugs=["A"], ttl=None)
+            self.reads.append(await self._send(self.READ, id=str(user_id)))
             user_id += 1
 
-    async def _ask(self, query: str, **variables: Any) -> Any:
-        asked = time.monotonic()
+    async def _send(self, query: str, **variables: Any) -> Any:
+        began = time.monotonic()
         body = await self._api.body(query, **variables)
-        self.longest_seconds = max(self.longest_seconds, time.monotonic() - asked)
+        self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
         return body
 
     def codes(self) -> set[str]:
-        """Every `extensions.code` that was answered."""
+        """Return every `extensions.code` of the responses."""
         bodies = [*self.changes.values(), *self.reads]
         return {error["extensions"]["code"] for body in bodies for error in body.get("errors", ())}
 
     def accepted(self) -> set[int]:
-        """Whose change was made; reading it back for the answer may have failed."""
+        """Return the users whose change was stored; reading it back for the response may have
+        failed.
+        """
         return {
             user_id
             for user_id, body in self.changes.items()
             if all(len(error["path"]) > 1 for error in body.get("errors", ()))
         }
 
-    def told(self, what: str) -> set[int]:
-        """Who got an error with these words."""
+    def users_with_error(self, text: str) -> set[int]:
+        """Return the users with an error that has this text."""
         return {
             user_id
             for user_id, body in self.changes.items()
             for error in body.get("errors", ())
-            if what in error["message"]
+            if text in error["message"]
         }
 
     async def have_read(self, times: int) -> bool:
         return len(self.reads) >= times
 
-    async def are_well(self) -> bool:
+    async def have_no_errors(self) -> bool:
         return all("errors" not in body for body in self.reads[-100:])
 
 
 @pytest.mark.e2e
-async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing_is_lost(
+async def test_postgresql_restart_loses_no_change(
     servers: LocalServers, settings: Settings, sql: Sql, run_worker: RunWorker
 ) -> None:
     for slug in ("A", "B"):
         await make_segment(sql, slug)
     async with serving(settings) as api, run_worker():
         await add(api, 1, "B", ttl_seconds=1)
-        end = await the_end(sql)
+        end = await only_expiry(sql)
         clients = Clients(api)
         async with asyncio.TaskGroup() as tasks:
             for number in range(1, 9):
@@ -447,7 +455,7 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
             finally:
                 await servers.postgres.start()
             await until(partial(clients.have_read, len(clients.reads) + 100))
-            await until(clients.are_well)
+            await until(clients.have_no_errors)
             clients.stop.set()
         assert (await api.http.get("/readyz")).status_code == 200
         assert clients.codes() == {"UNAVAILABLE"}
@@ -456,17 +464,18 @@ async def test_while_postgresql_is_restarted_answers_are_unavailable_and_nothing
         fresh = await asyncpg.connect(with_database(servers.superuser_url, "run"))
         back = await database_now(fresh)
         await until(partial(_left, fresh, 1))
-    left = await fresh.fetchrow("SELECT * FROM history WHERE user_id = 1 AND operation = 'LEFT'")
-    assert left is not None
-    assert left["at"] == end
-    assert left["recorded_at"] - max(back, end) < BY_SCHEDULER
+    leave = await fresh.fetchrow("SELECT * FROM history WHERE user_id = 1 AND operation = 'LEFT'")
+    assert leave is not None
+    assert leave["at"] == end
+    assert leave["recorded_at"] - max(back, end) < BY_SCHEDULER
     rows = await fresh.fetch("SELECT user_id FROM memberships")
     stored = {row["user_id"] for row in rows}
     stored.discard(1)
-    unsure = clients.told("applied completely or not at all")
+    unsure = clients.users_with_error("applied completely or not at all")
     assert clients.accepted() <= stored <= clients.accepted() | unsure
     assert (
-        clients.told("nothing was changed") == clients.changes.keys() - clients.accepted() - unsure
+        clients.users_with_error("nothing was changed")
+        == clients.changes.keys() - clients.accepted() - unsure
     )
     assert await history_inconsistencies(fresh) == {}
     await fresh.close()

@@ -1,4 +1,4 @@
-"""Metrics of several processes: what they counted adds up, and the dead have nothing in use."""
+"""Metrics of several processes add up, and ended processes have no gauges."""
 
 import socket
 import subprocess
@@ -29,9 +29,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_dead_have_nothing_in_use_but_what_they_counted_stays(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_ended_process_keeps_counters_but_not_gauges(settings: Settings, tmp_path: Path) -> None:
     for _ in range(2):
         died = subprocess.run(
             [sys.executable, "-c", COUNT_AND_DIE],
@@ -40,28 +38,28 @@ def test_the_dead_have_nothing_in_use_but_what_they_counted_stays(
         )
         assert died.returncode == -9
     assert list(tmp_path.glob("gauge_livesum_*.db"))
-    told: Response = metrics_response(settings.model_copy(update={"metrics_dir": tmp_path}))
-    assert b'segmentql_joins_total{cause="MANUAL"} 10.0\n' in told.body
-    assert b"segmentql_pool_connections_used{" not in told.body
+    response: Response = metrics_response(settings.model_copy(update={"metrics_dir": tmp_path}))
+    assert b'segmentql_joins_total{cause="MANUAL"} 10.0\n' in response.body
+    assert b"segmentql_pool_connections_used{" not in response.body
     assert list(tmp_path.glob("gauge_livesum_*.db")) == []
 
 
-async def test_statements_and_the_pool_are_measured(
+async def test_statements_and_the_connection_pool_are_measured(
     api: Api, database: Database, settings: Settings
 ) -> None:
-    async def read() -> Samples:
+    async def samples_read() -> Samples:
         return await samples(api.http)
 
-    def statements(told: Samples, kind: str) -> float:
-        return told.get(f'segmentql_statement_duration_seconds_count{{kind="{kind}"}}', 0)
+    def statements(counts: Samples, kind: str) -> float:
+        return counts.get(f'segmentql_statement_duration_seconds_count{{kind="{kind}"}}', 0)
 
     await api("{ user(id: 1) { id } }")
-    before = await read()
-    alone = statements(await read(), "read") - statements(before, "read")
+    before = await samples_read()
+    alone = statements(await samples_read(), "read") - statements(before, "read")
     await make_segments(api, "beta")
-    between = await read()
+    between = await samples_read()
     await update_user_segments(api, 1, add=["beta"])
-    after = await read()
+    after = await samples_read()
     # The lock and the write; then the payload's segments and memberships.
     assert statements(after, "write") - statements(between, "write") == 2
     assert statements(after, "read") - statements(between, "read") - alone == 2
@@ -71,10 +69,10 @@ async def test_statements_and_the_pool_are_measured(
     assert after['segmentql_pool_wait_seconds_count{pool="segmentql api"}'] > 0
     async with database.read() as session:
         await session.connection()
-        assert (await read())[pool.format("used").replace("segmentql api", "tests")] == 1
+        assert (await samples_read())[pool.format("used").replace("segmentql api", "tests")] == 1
 
 
-async def test_a_worker_with_a_port_tells_how_it_is_and_what_it_did(
+async def test_worker_with_a_port_serves_probes_and_metrics(
     api: Api, sql: Sql, run_worker: RunWorker
 ) -> None:
     await make_segments(api, "beta")
@@ -84,40 +82,40 @@ async def test_a_worker_with_a_port_tells_how_it_is_and_what_it_did(
         httpx.AsyncClient(base_url=address) as client,
     ):
 
-        async def answers() -> bool:
+        async def responds() -> bool:
             try:
                 return bool((await client.get("/healthz")).json() == {"status": "ok"})
             except httpx.TransportError:
                 return False
 
-        await until(answers)
+        await until(responds)
         await sql.execute("ALTER TABLE exclusions RENAME TO lost")
         try:
             await api(DELETE_BETA)
 
-            async def retried() -> bool:
+            async def was_retried() -> bool:
                 name = 'segmentql_actor_retries_total{actor="record_segment_leaves"}'
                 return (await samples(client)).get(name, 0) >= 1
 
-            await until(retried)
+            await until(was_retried)
         finally:
             await sql.execute("ALTER TABLE lost RENAME TO exclusions")
 
-        async def tidied() -> bool:
+        async def is_recorded() -> bool:
             return bool(await sql.fetchval("SELECT leaves_recorded_at FROM segments"))
 
-        await until(tidied)
-        read = await samples(client)
+        await until(is_recorded)
+        samples_read = await samples(client)
         actor = 'actor="record_segment_leaves"'
-        runs = samples_of(read, "segmentql_actor_runs_total")
+        runs = samples_of(samples_read, "segmentql_actor_runs_total")
         assert runs[f'{actor},outcome="failed"'] >= 1
-        starts = read[f"segmentql_actor_starts_total{{{actor}}}"]
+        starts = samples_read[f"segmentql_actor_starts_total{{{actor}}}"]
         assert starts >= runs[f'{actor},outcome="failed"'] + 1
-        assert read["segmentql_scheduler_leader"] == 1
-        assert samples_of(read, "segmentql_users") == {}  # the API's to ask
+        assert samples_read["segmentql_scheduler_leader"] == 1
+        assert samples_of(samples_read, "segmentql_users") == {}  # only the API exports it
 
 
-async def test_a_workers_metrics_have_the_same_token_as_the_apis(run_worker: RunWorker) -> None:
+async def test_worker_metrics_need_the_metrics_token(run_worker: RunWorker) -> None:
     port = free_port()
     settings = {"SEGMENTQL_AUTH": "required", "SEGMENTQL_METRICS_TOKEN": TOKEN}
     async with (
@@ -140,7 +138,7 @@ async def test_a_workers_metrics_have_the_same_token_as_the_apis(run_worker: Run
         assert await status(authorization=f"Bearer {TOKEN}") == 200
 
 
-def worker_says(settings: Settings, **changes: str) -> tuple[int, str]:
+def worker_output(settings: Settings, **changes: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "segmentql", "worker"],
         env=environment(settings, **changes),
@@ -153,20 +151,20 @@ def worker_says(settings: Settings, **changes: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_a_worker_whose_port_is_taken_does_not_start(settings: Settings) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, said = worker_says(settings, SEGMENTQL_WORKER_PORT=str(port))
-    assert (code, said) == (
+def test_worker_with_a_used_port_does_not_start(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, stderr = worker_output(settings, SEGMENTQL_WORKER_PORT=str(port))
+    assert (code, stderr) == (
         1,
         f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n",
     )
 
 
 @pytest.mark.slow
-def test_a_worker_that_everybody_could_ask_does_not_start(settings: Settings) -> None:
-    code, said = worker_says(
+def test_worker_with_open_metrics_does_not_start(settings: Settings) -> None:
+    code, stderr = worker_output(
         settings, SEGMENTQL_WORKER_PORT=str(free_port()), SEGMENTQL_HOST="192.0.2.1"
     )
     assert code == 1
-    assert "SEGMENTQL_AUTH is off" in said
+    assert "SEGMENTQL_AUTH is off" in stderr

@@ -1,4 +1,6 @@
-"""What `/metrics` asks of the database, Redis and the store, and what it says while one is away."""
+"""`/metrics` reads gauges from the database, Redis and the store, and omits those of an
+unavailable one.
+"""
 
 import asyncio
 
@@ -17,26 +19,26 @@ from tests.rollouts.helpers import store_users
 from tests.timeline import database_now
 
 
-async def test_it_counts_what_is_stored(api: Api, sql: Sql) -> None:
+async def test_stored_rows_are_counted(api: Api, sql: Sql) -> None:
     await make_segments(api, "a", "b", "gone")
     await create_user(api, id="1")
     await insert_membership(sql, 1, "a")
     await insert_membership(sql, 2, "b")
     await insert_membership(sql, 2, "a")
     await delete_segment_at(sql, "gone", NOON)
-    read = await samples(api.http)
+    all_samples = await samples(api.http)
     names = ("segmentql_users", "segmentql_segments", "segmentql_memberships")
-    assert [read[name] for name in names] == [2, 2, 3]
+    assert [all_samples[name] for name in names] == [2, 2, 3]
 
 
-async def test_many_rows_are_estimated(database: Database, sql: Sql) -> None:
+async def test_large_tables_are_estimated(database: Database, sql: Sql) -> None:
     await store_users(sql, EXACT_COUNT_LIMIT + 50_000)
     await sql.execute("VACUUM (ANALYZE) users")
     async with database.read() as session:
         assert await estimate_row_count(session, "users") == pytest.approx(
             EXACT_COUNT_LIMIT + 50_000, rel=0.02
         )
-    # What was analyzed is out of date; the size of the table tells.
+    # The statistics are outdated, so the estimate uses the size of the table.
     await store_users(sql, 150_000, first=EXACT_COUNT_LIMIT + 50_001)
     async with database.read() as session:
         assert await estimate_row_count(session, "users") == pytest.approx(
@@ -44,75 +46,75 @@ async def test_many_rows_are_estimated(database: Database, sql: Sql) -> None:
         )
 
 
-async def test_an_end_that_nobody_records_grows_old(api: Api, sql: Sql) -> None:
+async def test_age_of_an_unrecorded_end_grows(api: Api, sql: Sql) -> None:
     fresh = await samples(api.http)
     assert fresh["segmentql_memberships_due_oldest_seconds"] == 0
     await make_segments(api, "ttl", "gone")
     await insert_membership(sql, 1, "ttl", expires_at=NOON + HOUR)
     await insert_membership(sql, 1, "gone")
     await delete_segment_at(sql, "gone", NOON + 2 * HOUR)
-    read = await samples(api.http)
-    assert samples_of(read, "segmentql_memberships_due") == {
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_memberships_due") == {
         'cause="TTL"': 1,
         'cause="SEGMENT_DELETED"': 1,
     }
     age = await sql.fetchval("SELECT extract(epoch FROM now() - $1::timestamptz)", NOON + HOUR)
-    assert 0 <= float(age) - read["segmentql_memberships_due_oldest_seconds"] < 60
+    assert 0 <= float(age) - all_samples["segmentql_memberships_due_oldest_seconds"] < 60
 
 
-async def test_rollouts_are_told_by_status_and_those_under_way_by_slug(api: Api, sql: Sql) -> None:
+async def test_rollouts_are_counted_by_status_with_progress_by_slug(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
     later = (await database_now(sql) + HOUR).isoformat()
     await create_segment(
         api, slug="later", rollout={"stages": [{"percent": 50, "startsAt": later}]}
     )
     await create_segment(api, slug="now", rollout={"percent": 50})
-    read = await samples(api.http)
-    assert samples_of(read, "segmentql_rollouts") == {
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_rollouts") == {
         f'status="{status}"': {"SCHEDULED": 1, "RUNNING": 1}.get(status, 0)
         for status in (
             *("SCHEDULED", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "WITHDRAWING"),
             *("CANCELLED", "FAILED"),
         )
     }
-    assert samples_of(read, "segmentql_rollout_progress_ratio") == {'slug="now"': 0}
+    assert samples_of(all_samples, "segmentql_rollout_progress_ratio") == {'slug="now"': 0}
 
 
-async def test_slugs_do_not_grow_the_metrics_without_end(api: Api) -> None:
+async def test_number_of_slugs_in_the_metrics_is_limited(api: Api) -> None:
     for number in range(MAX_SLUGS + 5):
         await create_segment(api, slug=f"s{number:02}", rollout={"percent": 1})
-    told = samples_of(await samples(api.http), "segmentql_rollout_progress_ratio")
-    assert len(told) == MAX_SLUGS
-    assert 'slug="s24"' in told
+    progress = samples_of(await samples(api.http), "segmentql_rollout_progress_ratio")
+    assert len(progress) == MAX_SLUGS
+    assert 'slug="s24"' in progress
 
 
-async def test_reports_that_wait_are_told(api: Api, sql: Sql) -> None:
+async def test_waiting_reports_are_counted(api: Api, sql: Sql) -> None:
     await create_user(api, id="1")
     await create_report(api, userId="1", year=2024, month=3, waitSeconds=0)
     await sql.execute("UPDATE reports SET created_at = created_at - interval '1 hour'")
-    read = await samples(api.http)
-    assert samples_of(read, "segmentql_reports_stored") == {
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_reports_stored") == {
         'status="QUEUED"': 1,
         'status="RUNNING"': 0,
         'status="READY"': 0,
         'status="FAILED"': 0,
     }
-    assert 3600 <= read["segmentql_report_oldest_waiting_seconds"] < 3700
+    assert 3600 <= all_samples["segmentql_report_oldest_waiting_seconds"] < 3700
 
 
-async def test_messages_in_redis_are_told_by_queue(api: Api) -> None:
+async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
     await make_segments(api, "soon", "gone")
     await update_user_segments(api, 1, add=["soon"], ttlSeconds=50)
     await api('mutation { deleteSegment(input: {slug: "gone"}) { deletedId } }')
 
     expected = {'queue="expiry",state="delayed"': 1, 'queue="cleanup",state="ready"': 1}
 
-    async def told() -> bool:
+    async def has_lengths() -> bool:
         lengths = samples_of(await samples(api.http), "segmentql_queue_messages")
         assert len(lengths) == 15
-        return {place: length for place, length in lengths.items() if length} == expected
+        return {queue: length for queue, length in lengths.items() if length} == expected
 
-    await until(told)  # they are sent after the answer
+    await until(has_lengths)  # they are sent after the response
 
 
 def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
@@ -120,18 +122,20 @@ def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
 
 
 @pytest.mark.slow
-async def test_a_table_that_somebody_holds_keeps_the_rest_from_nobody(api: Api, sql: Sql) -> None:
+async def test_locked_table_does_not_hide_other_gauges(api: Api, sql: Sql) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS + 2.5):
-            read = await samples(api.http)
-    assert "segmentql_users" not in read
-    assert read['segmentql_dependency_up{dependency="database"}'] == 1
-    assert len(samples_of(read, "segmentql_queue_messages")) == 15
+        async with asyncio.timeout(
+            DATABASE_TIMEOUT_SECONDS + 2.5
+        ):  # the statement timeout is longer
+            all_samples = await samples(api.http)
+    assert "segmentql_users" not in all_samples
+    assert all_samples['segmentql_dependency_up{dependency="database"}'] == 1
+    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 15
 
 
 @pytest.mark.slow
-async def test_what_is_away_is_told_and_its_figures_are_absent(
+async def test_unavailable_server_is_reported_and_its_gauges_are_absent(
     api: Api, servers: LocalServers
 ) -> None:
     def up(database: int, redis: int, store: int) -> dict[str, int]:
@@ -141,19 +145,19 @@ async def test_what_is_away_is_told_and_its_figures_are_absent(
             'dependency="store"': store,
         }
 
-    read = await samples(api.http)
-    assert samples_of(read, "segmentql_dependency_up") == up(1, 1, 1)
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_dependency_up") == up(1, 1, 1)
     with suspended(servers.redis), suspended(servers.store):
-        read = await samples(api.http)
-    assert samples_of(read, "segmentql_dependency_up") == up(1, 0, 0)
-    assert samples_of(read, "segmentql_queue_messages") == {}
-    assert "segmentql_users" in read
+        all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_dependency_up") == up(1, 0, 0)
+    assert samples_of(all_samples, "segmentql_queue_messages") == {}
+    assert "segmentql_users" in all_samples
     await servers.postgres.kill()
     try:
-        read = await samples(api.http)
+        all_samples = await samples(api.http)
     finally:
         await servers.postgres.start()
-    assert samples_of(read, "segmentql_dependency_up") == up(0, 1, 1)
-    assert "segmentql_users" not in read
-    assert samples_of(read, "segmentql_rollouts") == {}
-    assert samples_of(read, "segmentql_build_info") == {'version="0.1.0"': 1}
+    assert samples_of(all_samples, "segmentql_dependency_up") == up(0, 1, 1)
+    assert "segmentql_users" not in all_samples
+    assert samples_of(all_samples, "segmentql_rollouts") == {}
+    assert samples_of(all_samples, "segmentql_build_info") == {'version="0.1.0"': 1}

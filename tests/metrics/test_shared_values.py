@@ -1,4 +1,4 @@
-"""Shared metrics when the disk is full, and when files are damaged."""
+"""Shared metrics survive a full disk and damaged files."""
 
 import json
 import resource
@@ -15,7 +15,7 @@ from segmentql import shared_metrics
 from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
-from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
+from segmentql.shared_metrics import INITIAL_BYTES, ReservedFile
 from tests.conftest import environment
 from tests.disks import KINDS, small_disk
 
@@ -78,7 +78,7 @@ def exposed(settings: Settings, folder: Path) -> bytes:
 
 @pytest.mark.slow  # mounts file systems and starts processes
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_does_not_end_a_process_that_counts(kind: str, settings: Settings) -> None:
+def test_full_disk_does_not_end_a_counting_process(kind: str, settings: Settings) -> None:
     with small_disk(kind, megabytes=16) as disk:
         folder = disk.path / "metrics"
         folder.mkdir()
@@ -96,9 +96,7 @@ def test_a_full_disk_does_not_end_a_process_that_counts(kind: str, settings: Set
 
 @pytest.mark.slow  # mounts file systems and starts processes
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_disk_that_fills_up_later_does_not_end_a_process_that_counts(
-    kind: str, settings: Settings
-) -> None:
+def test_disk_that_fills_up_later_does_not_end_the_process(kind: str, settings: Settings) -> None:
     fill = "\nimport os\nfrom tests.disks import Disk\nDisk(Path(os.environ['DISK'])).fill()\n"
     with small_disk(kind, megabytes=16) as disk:
         script = f"import os\nos.environ['DISK'] = {str(disk.path)!r}\nfrom pathlib import Path\n"
@@ -107,25 +105,25 @@ def test_a_disk_that_fills_up_later_does_not_end_a_process_that_counts(
     assert done.returncode == 0, done.stderr
     assert COUNTED.replace(b"5.0", b"10.0") in done.stdout
     assert done.stdout.count(b"segmentql_joins_total{") == 401
-    # Others see the values from before the file could not grow.
+    # Other processes see the values from before the file could not grow.
     assert COUNTED in others_view
 
 
-@pytest.mark.parametrize(("file_bytes", "files"), [(FIRST_BYTES - 1, 0), (FIRST_BYTES, 3)])
+@pytest.mark.parametrize(("file_bytes", "files"), [(INITIAL_BYTES - 1, 0), (INITIAL_BYTES, 3)])
 def test_values_without_room_stay_in_memory(
     settings: Settings, tmp_path: Path, file_bytes: int, files: int
 ) -> None:
-    """A limit on the size of files stands in for a full disk; it needs no privileges."""
+    """A limit on the file size stands in for a full disk, because it needs no privileges."""
     done = run(tmp_path, settings, COUNT + COUNT_MUCH + EXPOSE, file_bytes=file_bytes)
     assert done.returncode == 0, done.stderr
     assert COUNTED in done.stdout
     assert done.stdout.count(b"segmentql_joins_total{") == 401
     assert b'"reason": "File too large"' in done.stderr
-    left = sorted(path.stat().st_size for path in tmp_path.iterdir())
-    assert left == [FIRST_BYTES] * files
+    file_sizes = sorted(path.stat().st_size for path in tmp_path.iterdir())
+    assert file_sizes == [INITIAL_BYTES] * files
 
 
-def test_values_move_to_their_file_when_there_is_room_again(
+def test_values_move_to_their_file_when_space_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_metrics, "RETRY_SECONDS", 0)
@@ -140,27 +138,27 @@ def test_values_move_to_their_file_when_there_is_room_again(
     assert [line["event"] for line in lines] == ["metrics_not_shared", "metrics_shared_again"]
     read = values_of(file)
     assert read == [(keys[0], 2.0), *((key, 1.0) for key in keys[1:])]
-    assert (folder / "counter_1.db").stat().st_size == 2 * FIRST_BYTES
+    assert (folder / "counter_1.db").stat().st_size == 2 * INITIAL_BYTES
     file.close()
-    again = ReservedFile(str(folder / "counter_1.db"))
-    assert values_of(again) == read
-    again.close()
+    reopened = ReservedFile(str(folder / "counter_1.db"))
+    assert values_of(reopened) == read
+    reopened.close()
 
 
-def test_every_block_of_a_new_file_is_reserved(tmp_path: Path) -> None:
+def test_every_block_of_a_new_file_is_allocated(tmp_path: Path) -> None:
     file = ReservedFile(str(tmp_path / "counter_1.db"))
-    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= FIRST_BYTES
+    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= INITIAL_BYTES
     file.close()
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 3, 8, 50, 300])
-def test_a_cut_file_is_skipped_and_logged_once(
+def test_truncated_file_is_skipped_and_logged_once(
     settings: Settings, tmp_path: Path, kept_bytes: int
 ) -> None:
     count(tmp_path, settings)
     cut = tmp_path / "counter_1.db"
-    (whole,) = tmp_path.glob("counter_*.db")
-    cut.write_bytes(whole.read_bytes()[:kept_bytes])
+    (intact,) = tmp_path.glob("counter_*.db")
+    cut.write_bytes(intact.read_bytes()[:kept_bytes])
     with structlog.testing.capture_logs() as lines:
         assert COUNTED in exposed(settings, tmp_path)
         assert COUNTED in exposed(settings, tmp_path)
@@ -176,13 +174,13 @@ def test_a_cut_file_is_skipped_and_logged_once(
     ],
     ids=["ones", "zeros", "circle"],
 )
-def test_a_damaged_file_is_skipped(settings: Settings, tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_skipped(settings: Settings, tmp_path: Path, content: bytes) -> None:
     count(tmp_path, settings)
     (tmp_path / "histogram_1.db").write_bytes(content)
     assert COUNTED in exposed(settings, tmp_path)
 
 
-def test_a_process_begins_a_damaged_file_of_its_own_again(tmp_path: Path) -> None:
+def test_process_recreates_its_own_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "counter_1.db"
     path.write_bytes(b"\x40\0\0\0")
     file = ReservedFile(str(path))
@@ -191,14 +189,14 @@ def test_a_process_begins_a_damaged_file_of_its_own_again(tmp_path: Path) -> Non
     file.close()
 
 
-def test_foreign_files_in_the_folder_are_not_read(settings: Settings, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_ignored(settings: Settings, tmp_path: Path) -> None:
     count(tmp_path, settings)
     (tmp_path / "gauge.db").write_bytes(b"")
     (tmp_path / "counter_1.db").mkdir()
     assert COUNTED in exposed(settings, tmp_path)
 
 
-def test_without_a_temporary_folder_each_process_answers_for_itself(
+def test_without_a_metrics_folder_each_process_reports_alone(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))

@@ -1,4 +1,4 @@
-"""Reports are made here by the test's own hands, as a worker would; into the real store."""
+"""Tests generate reports in this process, as a worker would, with the real store."""
 
 from collections.abc import AsyncIterator
 
@@ -12,12 +12,12 @@ from tests.conftest import Api, Sql
 from tests.operations import make_segments
 
 ROWS = 400_000
-"""Some 13 MB of CSV: two parts, so that it is a multipart upload."""
+"""The number of rows of about 13 MB of CSV: two parts, so that the upload is a multipart one."""
 
 
 @pytest.fixture
 async def storage(settings: Settings) -> AsyncIterator[Storage]:
-    """The run's store, with the bucket made."""
+    """Open the store of the test run and create its bucket."""
     opened = Storage(settings)
     await opened.set_up()
     yield opened
@@ -31,7 +31,7 @@ async def report_context(database: Database, storage: Storage) -> ReportContext:
 
 @pytest.fixture
 async def many_joins(api: Api, sql: Sql) -> None:
-    """A month, March 2024, of `ROWS` joins."""
+    """Store `ROWS` joins in March 2024."""
     await make_segments(api, "a")
     await sql.execute("SELECT make_history_partitions('2024-03-01', 1)")
     await sql.execute(

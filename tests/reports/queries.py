@@ -1,4 +1,4 @@
-"""What tests ask about reports."""
+"""GraphQL operations on reports."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ mutation Create($input: CreateReportInput!) {{
 """
 
 
-async def create_report(api: Api, **given: Any) -> Any:
-    """What `createReport` answers; it does not wait unless told to."""
-    variables = {"waitSeconds": 0, **given}
+async def create_report(api: Api, **fields: Any) -> Any:
+    """Send `createReport`, by default without waiting, and return its payload."""
+    variables = {"waitSeconds": 0, **fields}
     return (await api(CREATE_REPORT, input=variables))["createReport"]
 
 
@@ -29,5 +29,5 @@ async def report(api: Api, report_id: str) -> Any:
 
 
 def number(report_id: str) -> int:
-    """The row's number in an opaque id."""
+    """Return the row's number in an opaque id."""
     return int(report_id.removeprefix("rep_"))

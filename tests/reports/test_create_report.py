@@ -1,4 +1,4 @@
-"""`createReport`, `report` and `reports`, as clients see them."""
+"""`createReport`, `report` and `reports` create and return reports."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -22,15 +22,15 @@ user_id,segment_slug,operation,executed_at
 
 
 @pytest.fixture
-async def someones_march(api: Api, sql: Sql) -> None:
-    """User 7 was in `a` for a day of March 2024."""
+async def march_membership(api: Api, sql: Sql) -> None:
+    """Store a membership of user 7 in `a` for a day of March 2024."""
     await make_segments(api, "a")
     await create_user(api, id="7")
     await insert_past_membership(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
 
 
-async def test_a_report_is_queued_and_then_made(
-    api: Api, someones_march: None, report_context: ReportContext
+async def test_report_is_queued_and_then_generated(
+    api: Api, march_membership: None, report_context: ReportContext
 ) -> None:
     payload = await create_report(api, userId="7", year=2024, month=3)
     queued = payload["report"]
@@ -63,47 +63,49 @@ async def test_a_report_is_queued_and_then_made(
     assert parse_timestamp(ready["finishedAt"]) > parse_timestamp(ready["createdAt"])
 
 
-async def test_the_link_downloads_the_exact_bytes_as_a_named_file(
-    api: Api, someones_march: None, report_context: ReportContext
+async def test_link_downloads_the_exact_bytes_as_a_named_file(
+    api: Api, march_membership: None, report_context: ReportContext
 ) -> None:
-    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(report_context, number(made["id"]))
-    link = (await report(api, made["id"]))["downloadUrl"]
+    created = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(report_context, number(created["id"]))
+    link = (await report(api, created["id"]))["downloadUrl"]
     async with httpx.AsyncClient() as client:
-        answer = await client.get(link)
-    assert answer.status_code == 200
-    assert answer.text == CSV
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.headers["content-disposition"] == 'attachment; filename="segments-7-2024-03.csv"'
+        response = await client.get(link)
+    assert response.status_code == 200
+    assert response.text == CSV
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert (
+        response.headers["content-disposition"] == 'attachment; filename="segments-7-2024-03.csv"'
+    )
 
 
-async def test_a_link_is_signed_anew_at_each_read_and_never_stored(
-    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
+async def test_each_read_signs_a_new_link_that_is_not_stored(
+    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
 ) -> None:
-    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(report_context, number(made["id"]))
-    link = (await report(api, made["id"]))["downloadUrl"]
-    kept = str(await all_rows(sql))
-    assert link not in kept
+    created = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(report_context, number(created["id"]))
+    link = (await report(api, created["id"]))["downloadUrl"]
+    stored_rows = str(await all_rows(sql))
+    assert link not in stored_rows
     assert "X-Amz-Signature" in link
-    assert "X-Amz-" not in kept
+    assert "X-Amz-" not in stored_rows
 
 
-async def test_keys_in_the_store_cannot_be_guessed(
-    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
+async def test_object_keys_cannot_be_guessed(
+    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
 ) -> None:
     for _ in range(2):
-        made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-        await make_report(report_context, number(made["id"]))
+        created = (await create_report(api, userId="7", year=2024, month=3))["report"]
+        await make_report(report_context, number(created["id"]))
     first, second = [row[0] for row in await sql.fetch("SELECT object_key FROM reports")]
     assert first != second
     async with httpx.AsyncClient() as client:
-        link = (await report(api, made["id"]))["downloadUrl"]
+        link = (await report(api, created["id"]))["downloadUrl"]
         assert (await client.get(link.partition("?")[0])).status_code == 403
 
 
-async def test_the_answer_waits_until_the_report_is_ready(
-    api: Api, sql: Sql, someones_march: None, report_context: ReportContext
+async def test_response_waits_until_the_report_is_ready(
+    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
 ) -> None:
     asking = asyncio.create_task(create_report(api, userId="7", year=2024, month=3, waitSeconds=60))
     await until(lambda: sql.fetchval("SELECT count(*) FROM reports"))
@@ -113,37 +115,37 @@ async def test_the_answer_waits_until_the_report_is_ready(
     assert ready["downloadUrl"]
 
 
-async def test_the_answer_does_not_wait_beyond_the_wait(api: Api, someones_march: None) -> None:
+async def test_response_waits_at_most_wait_seconds(api: Api, march_membership: None) -> None:
     payload = await create_report(api, userId="7", year=2024, month=3, waitSeconds=1)
     assert payload["report"]["status"] == "QUEUED"
 
 
-async def test_a_report_of_all_users_is_named_so(
-    api: Api, someones_march: None, report_context: ReportContext
+async def test_report_on_all_users_has_its_own_file_name(
+    api: Api, march_membership: None, report_context: ReportContext
 ) -> None:
-    made = (await create_report(api, userId=None, year=2024, month=3))["report"]
-    assert (made["userId"], made["user"]) == (None, None)
-    assert made["fileName"] == "segments-all-2024-03.csv"
+    created = (await create_report(api, userId=None, year=2024, month=3))["report"]
+    assert (created["userId"], created["user"]) == (None, None)
+    assert created["fileName"] == "segments-all-2024-03.csv"
 
 
-async def test_a_deleted_user_can_still_be_reported(
-    api: Api, someones_march: None, report_context: ReportContext
+async def test_report_on_a_deleted_user_is_possible(
+    api: Api, march_membership: None, report_context: ReportContext
 ) -> None:
     await delete_user(api, 7)
-    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
-    await make_report(report_context, number(made["id"]))
-    ready = await report(api, made["id"])
+    created = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    await make_report(report_context, number(created["id"]))
+    ready = await report(api, created["id"])
     assert (ready["userId"], ready["user"], ready["rowCount"]) == ("7", None, 2)
 
 
-async def test_this_month_can_be_reported_already(api: Api, sql: Sql) -> None:
+async def test_report_on_the_current_month_is_possible(api: Api, sql: Sql) -> None:
     now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
     payload = await create_report(api, year=now.year, month=now.month)
     assert payload["errors"] == []
 
 
 @pytest.mark.parametrize(
-    ("given", "path", "allowed"),
+    ("fields", "path", "allowed"),
     [
         ({"month": 0}, "month", "1 to 12"),
         ({"month": 13}, "month", "1 to 12"),
@@ -154,11 +156,11 @@ async def test_this_month_can_be_reported_already(api: Api, sql: Sql) -> None:
         ({"userId": "0"}, "userId", "a decimal number"),
     ],
 )
-async def test_a_bad_value_is_refused_by_name_and_nothing_is_changed(
-    api: Api, sql: Sql, given: dict[str, Any], path: str, allowed: str
+async def test_invalid_value_is_rejected_by_name(
+    api: Api, sql: Sql, fields: dict[str, Any], path: str, allowed: str
 ) -> None:
     before = await all_rows(sql)
-    payload = await create_report(api, **{"year": 2024, "month": 3, **given})
+    payload = await create_report(api, **{"year": 2024, "month": 3, **fields})
     assert payload["report"] is None
     (error,) = payload["errors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", [path])
@@ -166,9 +168,9 @@ async def test_a_bad_value_is_refused_by_name_and_nothing_is_changed(
     assert await all_rows(sql) == before
 
 
-async def test_a_month_in_the_future_is_refused(api: Api, sql: Sql) -> None:
+async def test_future_month_is_rejected(api: Api, sql: Sql) -> None:
     now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
-    months = now.year * 12 + now.month  # the next one, counted from January of year 0
+    months = now.year * 12 + now.month  # next month, counted in months from January of year 0
     payload = await create_report(api, year=months // 12, month=months % 12 + 1)
     (error,) = payload["errors"]
     assert error["code"] == "INVALID_INPUT"
@@ -177,7 +179,7 @@ async def test_a_month_in_the_future_is_refused(api: Api, sql: Sql) -> None:
     assert await sql.fetchval("SELECT count(*) FROM reports") == 0
 
 
-async def test_an_unknown_user_is_refused(api: Api, sql: Sql) -> None:
+async def test_unknown_user_is_rejected(api: Api, sql: Sql) -> None:
     payload = await create_report(api, userId="404", year=2024, month=3)
     (error,) = payload["errors"]
     assert (error["__typename"], error["path"]) == ("UserNotFound", ["userId"])
@@ -185,15 +187,15 @@ async def test_an_unknown_user_is_refused(api: Api, sql: Sql) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 604_801])
-async def test_a_life_of_a_link_out_of_range_is_refused(
-    api: Api, someones_march: None, seconds: int
+async def test_link_lifetime_out_of_range_is_rejected(
+    api: Api, march_membership: None, seconds: int
 ) -> None:
-    made = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    created = (await create_report(api, userId="7", year=2024, month=3))["report"]
     error = await api.error(
         """query Link($id: ID!, $seconds: Int!) {
              report(id: $id) { downloadUrl(expiresInSeconds: $seconds) }
            }""",
-        id=made["id"],
+        id=created["id"],
         seconds=seconds,
     )
     assert error["extensions"]["code"] == "BAD_REQUEST"
@@ -201,7 +203,9 @@ async def test_a_life_of_a_link_out_of_range_is_refused(
     assert error["extensions"]["allowed"] == "1 to 604800 seconds"
 
 
-async def test_reports_are_listed_newest_first_and_by_user(api: Api, someones_march: None) -> None:
+async def test_reports_are_listed_newest_first_and_by_user(
+    api: Api, march_membership: None
+) -> None:
     for user_id in ("7", None, "7", "7"):
         await create_report(api, userId=user_id, year=2024, month=3)
     query = """query List($first: Int, $after: String, $user: ID) {
@@ -219,7 +223,7 @@ async def test_reports_are_listed_newest_first_and_by_user(api: Api, someones_ma
     assert [node["id"] for node in of_one["nodes"]] == ["rep_4", "rep_3", "rep_1"]
 
 
-async def test_an_unknown_report_is_null_and_a_bad_id_is_refused(api: Api) -> None:
+async def test_unknown_report_is_null_and_an_invalid_id_is_rejected(api: Api) -> None:
     assert await report(api, "rep_404") is None
     error = await api.error('{ report(id: "404") { id } }')
     assert error["extensions"]["code"] == "BAD_REQUEST"

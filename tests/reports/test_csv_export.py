@@ -1,4 +1,4 @@
-"""What is in a report: which entries, in which order, written how."""
+"""A report has the entries of its month in a fixed order and format."""
 
 import asyncio
 import re
@@ -27,31 +27,31 @@ APRIL = datetime(2024, 4, 1, tzinfo=UTC)
 HEADER = "user_id,segment_slug,operation,executed_at"
 
 
-async def written(database: Database, scope: ReportScope) -> bytes:
+async def csv_of(database: Database, scope: ReportScope) -> bytes:
     async with database.long_read(seconds=30) as session:
         csv = Csv(session, scope)
-        whole = b"".join([chunk async for chunk in csv.chunks()])
-        assert csv.rows == whole.count(b"\n") - 1
+        csv_bytes = b"".join([chunk async for chunk in csv.chunks()])
+        assert csv.rows == csv_bytes.count(b"\n") - 1
         assert csv.rows == await count_rows(session, scope)
-    return whole
+    return csv_bytes
 
 
 async def lines(
     database: Database, *, year: int = 2024, month: int = 3, user_id: int | None = None
 ) -> list[str]:
-    text = (await written(database, ReportScope(year, month, user_id))).decode()
+    text = (await csv_of(database, ReportScope(year, month, user_id))).decode()
     assert text.endswith("\n")
     header, *rows = text.removesuffix("\n").split("\n")
     assert header == HEADER
     return rows
 
 
-async def test_a_month_without_history_is_the_header_alone(database: Database) -> None:
-    assert await written(database, ReportScope(2024, 3, None)) == f"{HEADER}\n".encode()
-    assert await written(database, ReportScope(2024, 3, 1)) == f"{HEADER}\n".encode()
+async def test_month_without_history_has_only_the_header(database: Database) -> None:
+    assert await csv_of(database, ReportScope(2024, 3, None)) == f"{HEADER}\n".encode()
+    assert await csv_of(database, ReportScope(2024, 3, 1)) == f"{HEADER}\n".encode()
 
 
-async def test_moments_are_in_utc_truncated_to_the_second(
+async def test_timestamps_are_utc_truncated_to_the_second(
     database: Database, api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "a")
@@ -61,7 +61,7 @@ async def test_moments_are_in_utc_truncated_to_the_second(
     assert await lines(database) == ["7,a,I,2024-03-09 23:59:59", "7,a,D,2024-03-10 23:59:59"]
 
 
-async def test_a_month_begins_with_its_first_moment_and_ends_before_the_next(
+async def test_month_includes_its_first_moment_and_excludes_the_next(
     database: Database, api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "a")
@@ -80,7 +80,7 @@ async def test_december_ends_with_the_year(database: Database, api: Api, sql: Sq
     assert await lines(database, year=9999, month=12) == []
 
 
-async def test_rows_are_ordered_by_moment_then_user_then_leaves_then_slug(
+async def test_rows_are_ordered_by_time_user_operation_and_slug(
     database: Database, api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "B", "a", "c")
@@ -100,7 +100,7 @@ async def test_rows_are_ordered_by_moment_then_user_then_leaves_then_slug(
     ]
 
 
-async def test_a_users_report_has_that_users_rows_alone(
+async def test_report_on_a_user_has_only_the_rows_of_that_user(
     database: Database, api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "a")
@@ -109,14 +109,12 @@ async def test_a_users_report_has_that_users_rows_alone(
     assert await lines(database, user_id=11) == ["11,a,I,2024-03-01 00:00:00"]
 
 
-async def test_ends_that_no_worker_has_recorded_are_in_it(
-    database: Database, api: Api, sql: Sql
-) -> None:
+async def test_unrecorded_leaves_are_included(database: Database, api: Api, sql: Sql) -> None:
     await make_segments(api, "ttl", "gone", "both")
     end = MARCH + timedelta(days=3)
     await insert_membership(sql, 1, "ttl", joined_at=MARCH, expires_at=end)
     await insert_membership(sql, 2, "gone", joined_at=MARCH)
-    # It ran out before the segment was deleted, and after.
+    # One membership expired before the segment was deleted, and one after.
     await insert_membership(sql, 3, "both", joined_at=MARCH, expires_at=end)
     await insert_membership(sql, 4, "both", joined_at=MARCH, expires_at=end + timedelta(days=9))
     for slug in ("gone", "both"):
@@ -133,12 +131,12 @@ async def test_ends_that_no_worker_has_recorded_are_in_it(
     ]
     assert await lines(database) == expected
     assert await lines(database, user_id=4) == [row for row in expected if row[0] == "4"]
-    # Recorded, they are the same rows.
+    # After recording, the rows are the same.
     await sql.execute("DELETE FROM memberships")
     assert await lines(database) == expected
 
 
-async def test_a_report_reads_only_its_months_partition(database: Database, sql: Sql) -> None:
+async def test_report_reads_only_the_partition_of_its_month(database: Database, sql: Sql) -> None:
     month = await sql.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')")
     year, number = map(int, month.split("-"))
     await sql.execute("SELECT make_history_partitions(now()::date, 3)")
@@ -146,13 +144,13 @@ async def test_a_report_reads_only_its_months_partition(database: Database, sql:
         statement, arguments = csv_statement(ReportScope(year, number, user_id))
         plan = await sql.fetch(f"EXPLAIN {statement}", *arguments)
         partition = f"history_{year:04}_{number:02}"
-        read = re.findall(r"Scan.* on (history\w*)", "\n".join(row[0] for row in plan))
-        assert read
-        assert [name for name in read if not name.startswith(partition)] == []
+        scanned = re.findall(r"Scan.* on (history\w*)", "\n".join(row[0] for row in plan))
+        assert scanned
+        assert [name for name in scanned if not name.startswith(partition)] == []
 
 
-async def _held_up(sql: Sql) -> bool:
-    """Whether a COPY waits for its reader: there is more than what lies in between can hold."""
+async def _is_blocked(sql: Sql) -> bool:
+    """Return whether a COPY waits for its reader, which takes more data than buffers hold."""
     waiting: bool = await sql.fetchval("""
         SELECT count(*) > 0 FROM pg_stat_activity
         WHERE query LIKE 'COPY%' AND state = 'active' AND wait_event = 'ClientWrite'
@@ -161,17 +159,15 @@ async def _held_up(sql: Sql) -> bool:
 
 
 @pytest.mark.usefixtures("many_joins")
-async def test_a_report_is_one_state_of_the_database(
-    database: Database, api: Api, sql: Sql
-) -> None:
-    """Its reader is slow; what is written meanwhile is in another report."""
+async def test_report_is_a_consistent_snapshot(database: Database, api: Api, sql: Sql) -> None:
+    """Its reader is slow, and rows that are written in the meantime are not in the report."""
     await make_segments(api, "b")
     async with database.long_read(seconds=30) as session:
         csv = Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()
         chunks = [await anext(csv)]
-        await until(lambda: _held_up(sql))
+        await until(lambda: _is_blocked(sql))
         await insert_past_membership(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
-        assert await _held_up(sql)
+        assert await _is_blocked(sql)
         chunks += [chunk async for chunk in csv]
     rows = b"".join(chunks).splitlines()[1:]
     assert len(rows) == ROWS
@@ -184,53 +180,51 @@ async def test_a_report_is_one_state_of_the_database(
 
 
 @pytest.mark.usefixtures("many_joins")
-async def test_who_stops_reading_stops_the_database(database: Database, sql: Sql) -> None:
+async def test_closing_the_reader_cancels_the_copy(database: Database, sql: Sql) -> None:
     reader = asyncio.create_task(_read_one_chunk_and_wait(database))
-    await until(lambda: _held_up(sql))
+    await until(lambda: _is_blocked(sql))
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
 
-    async def over() -> bool:
-        return not await _held_up(sql)
+    async def has_ended() -> bool:
+        return not await _is_blocked(sql)
 
-    await until(over)
+    await until(has_ended)
 
 
-async def _read_slowly(database: Database, *, seconds: float, sql: Sql, meanwhile: str) -> None:
+async def _read_slowly(
+    database: Database, *, seconds: float, sql: Sql, statement_during_read: str
+) -> None:
     async with (
         database.long_read(seconds=seconds) as session,
         aclosing(Csv(session, ReportScope(2024, 3, None)).chunks()) as chunks,
     ):
         async for _ in chunks:
-            await sql.execute(meanwhile)
+            await sql.execute(statement_during_read)
 
 
 @pytest.mark.usefixtures("many_joins")
-async def test_a_database_that_goes_away_in_the_middle_is_told(
-    database: Database, sql: Sql
-) -> None:
+async def test_database_outage_during_the_copy_raises(database: Database, sql: Sql) -> None:
     terminate = (
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'COPY%'"
     )
     with pytest.raises(Unavailable):
-        await _read_slowly(database, seconds=30, sql=sql, meanwhile=terminate)
+        await _read_slowly(database, seconds=30, sql=sql, statement_during_read=terminate)
 
 
 @pytest.mark.usefixtures("many_joins")
-async def test_a_report_that_takes_too_long_is_stopped_and_told(
-    database: Database, sql: Sql
-) -> None:
+async def test_report_beyond_its_time_limit_is_cancelled(database: Database, sql: Sql) -> None:
     with pytest.raises(TimedOut):
-        await _read_slowly(database, seconds=0.5, sql=sql, meanwhile="SELECT pg_sleep(0.1)")
+        await _read_slowly(
+            database, seconds=0.5, sql=sql, statement_during_read="SELECT pg_sleep(0.1)"
+        )
 
 
 @pytest.mark.usefixtures("many_joins")
-async def test_what_goes_wrong_with_the_reader_is_not_taken_for_the_databases_fault(
-    database: Database, sql: Sql
-) -> None:
+async def test_error_of_the_reader_is_not_a_database_error(database: Database, sql: Sql) -> None:
     with pytest.raises(asyncpg.UndefinedColumnError):
-        await _read_slowly(database, seconds=30, sql=sql, meanwhile="SELECT nonsense")
+        await _read_slowly(database, seconds=30, sql=sql, statement_during_read="SELECT nonsense")
 
 
 async def _read_one_chunk_and_wait(database: Database) -> None:

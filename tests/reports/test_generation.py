@@ -1,4 +1,4 @@
-"""How a report is made, tried again, given up and removed, against the real store."""
+"""A report is generated, retried, given up and removed, with the real store."""
 
 import asyncio
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.reports.conftest import ROWS
 from tests.reports.queries import create_report, report
 
 
-async def ask(api: Api) -> None:
+async def request_report(api: Api) -> None:
     assert (await create_report(api, year=2024, month=3))["errors"] == []
 
 
@@ -34,32 +34,36 @@ async def row(sql: Sql) -> Any:
 
 
 async def keys(storage: Storage) -> set[str]:
-    """What the store shows; the run's other reports are there, too."""
+    """Return the keys of the store, which include other reports of the test run."""
     client = await storage._s3.client()
     listed = await client.list_objects_v2(Bucket=storage._bucket)
-    return {found["Key"] for found in listed.get("Contents", [])}
+    return {item["Key"] for item in listed.get("Contents", [])}
 
 
-def elsewhere(report_context: ReportContext, **changes: Any) -> Storage:
-    """The store as somebody sees it whose settings are other than the desk's."""
+def misconfigured_store(report_context: ReportContext, **changes: Any) -> Storage:
+    """Return the store with settings that differ from those of the report context."""
     settings = report_context.database._settings
     return Storage(settings.model_copy(update=changes))
 
 
-async def test_a_large_report_goes_in_parts(
+async def test_large_report_is_uploaded_in_parts(
     api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
-    await ask(api)
+    await request_report(api)
     await make_report(report_context, 1)
-    made = await row(sql)
-    assert (made["status"], made["row_count"], made["attempts"]) == ("READY", ROWS, 1)
-    assert made["size_bytes"] > 12_000_000
+    stored_report = await row(sql)
+    assert (stored_report["status"], stored_report["row_count"], stored_report["attempts"]) == (
+        "READY",
+        ROWS,
+        1,
+    )
+    assert stored_report["size_bytes"] > 12_000_000
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        ({"s3_secret_key": "wrong"}, "the object store does not take the secret key"),
+        ({"s3_secret_key": "wrong"}, "the object store rejects the secret key"),
         ({"s3_access_key": "wrong"}, "the object store does not know the access key"),
         (
             {"s3_bucket": "no-such-bucket"},
@@ -67,7 +71,7 @@ async def test_a_large_report_goes_in_parts(
         ),
     ],
 )
-async def test_what_the_store_refuses_is_tried_again_and_then_told_to_people(
+async def test_rejected_upload_is_retried_and_then_reported(
     api: Api,
     sql: Sql,
     report_context: ReportContext,
@@ -75,65 +79,70 @@ async def test_what_the_store_refuses_is_tried_again_and_then_told_to_people(
     case: tuple[dict[str, str], str],
 ) -> None:
     changes, reason = case
-    storage = elsewhere(report_context, **changes)
+    storage = misconfigured_store(report_context, **changes)
     report_context = replace(report_context, storage=storage)
-    await ask(api)
+    await request_report(api)
     for attempts in range(1, generation.MAX_STORE_REJECTIONS):
         await make_report(report_context, 1)
-        made = await row(sql)
-        assert (made["status"], made["attempts"], made["failure"]) == ("QUEUED", attempts, None)
-        await sql.execute("UPDATE reports SET next_attempt_at = now()")  # the wait is over
+        stored_report = await row(sql)
+        assert (stored_report["status"], stored_report["attempts"], stored_report["failure"]) == (
+            "QUEUED",
+            attempts,
+            None,
+        )
+        # the retry interval has passed
+        await sql.execute("UPDATE reports SET next_attempt_at = now()")
     delays = [message.delay_seconds for message in sent if message.job == MAKE_REPORT]
     assert delays == [1, 2, 4, 8]
     await make_report(report_context, 1)
-    told = await report(api, "rep_1")
-    assert (told["status"], told["failure"], told["downloadUrl"]) == ("FAILED", reason, None)
-    assert told["finishedAt"]
+    failed = await report(api, "rep_1")
+    assert (failed["status"], failed["failure"], failed["downloadUrl"]) == ("FAILED", reason, None)
+    assert failed["finishedAt"]
     await storage.close()
 
 
-async def test_a_try_that_failed_is_not_repeated_before_its_time(
+async def test_failed_attempt_is_not_retried_early(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
-    storage = elsewhere(report_context, s3_bucket="no-such-bucket")
+    storage = misconfigured_store(report_context, s3_bucket="no-such-bucket")
     report_context = replace(report_context, storage=storage)
-    await ask(api)
+    await request_report(api)
     await make_report(report_context, 1)
     await make_report(report_context, 1)
     assert (await row(sql))["attempts"] == 1
     await storage.close()
 
 
-async def test_a_cancelled_try_leaves_nothing_and_is_made_up_for(
+async def test_cancelled_attempt_leaves_no_data_and_is_repeated(
     api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
-    await ask(api)
+    await request_report(api)
     before = await keys(report_context.storage)
-    making_it = asyncio.create_task(make_report(report_context, 1))
-    while not await _upload_under_way(report_context.storage):
-        assert not making_it.done()
-    making_it.cancel()
+    generating = asyncio.create_task(make_report(report_context, 1))
+    while not await _has_started_upload(report_context.storage):
+        assert not generating.done()
+    generating.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await making_it
+        await generating
     assert await keys(report_context.storage) == before
-    assert not await _upload_under_way(report_context.storage)
-    made = await row(sql)
-    assert (made["status"], made["attempts"]) == ("QUEUED", 1)
+    assert not await _has_started_upload(report_context.storage)
+    stored_report = await row(sql)
+    assert (stored_report["status"], stored_report["attempts"]) == ("QUEUED", 1)
     await sql.execute("UPDATE reports SET next_attempt_at = now()")
     await make_report(report_context, 1)
     assert (await row(sql))["status"] == "READY"
 
 
-async def _upload_under_way(storage: Storage) -> bool:
+async def _has_started_upload(storage: Storage) -> bool:
     client = await storage._s3.client()
     page = await client.list_multipart_uploads(Bucket=storage._bucket)
     return bool(page.get("Uploads"))
 
 
-async def test_what_a_dead_worker_left_is_taken_back_by_the_next_try(
+async def test_next_attempt_aborts_the_upload_of_a_dead_worker(
     api: Api, sql: Sql, many_joins: None, report_context: ReportContext
 ) -> None:
-    await ask(api)
+    await request_report(api)
     attempt = await report_context.database.transaction(
         lambda session: generation.claim(session, 1)
     )
@@ -143,70 +152,77 @@ async def test_what_a_dead_worker_left_is_taken_back_by_the_next_try(
         Bucket=report_context.storage._bucket,
         Key=attempt.object_key,
     )
-    # While it may be alive, nobody else takes the report.
+    # While the attempt may be alive, no other worker takes the report.
     await make_report(report_context, 1)
     assert (await row(sql))["attempts"] == 1
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
     await make_report(report_context, 1)
-    made = await row(sql)
-    assert (made["status"], made["attempts"], made["row_count"]) == ("READY", 2, ROWS)
-    assert made["object_key"] != attempt.object_key
-    assert not await _upload_under_way(report_context.storage)
+    stored_report = await row(sql)
+    assert (stored_report["status"], stored_report["attempts"], stored_report["row_count"]) == (
+        "READY",
+        2,
+        ROWS,
+    )
+    assert stored_report["object_key"] != attempt.object_key
+    assert not await _has_started_upload(report_context.storage)
 
 
-async def test_who_lost_the_report_makes_nothing_known(
+async def test_attempt_that_lost_its_lease_publishes_nothing(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
-    await ask(api)
+    await request_report(api)
     first = await report_context.database.transaction(lambda session: generation.claim(session, 1))
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     second = await report_context.database.transaction(lambda session: generation.claim(session, 1))
     assert first is not None
     assert second is not None
     assert second.number == 2
-    late = await report_context.database.transaction(
+    late_result = await report_context.database.transaction(
         lambda session: generation.finish(session, first, row_count=1, size_bytes=1)
     )
-    assert late is None
+    assert late_result is None
     assert not await report_context.database.transaction(
         lambda session: generation.heartbeat(session, first)
     )
     await report_context.database.transaction(
         lambda session: generation.fail(session, first, reason="too late")
     )
-    made = await row(sql)
-    assert (made["status"], made["object_key"]) == ("RUNNING", second.object_key)
+    stored_report = await row(sql)
+    assert (stored_report["status"], stored_report["object_key"]) == ("RUNNING", second.object_key)
 
 
-async def test_a_worker_that_dies_every_time_is_a_failure(
+async def test_report_fails_if_every_worker_dies(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
-    await ask(api)
+    await request_report(api)
     for _ in range(generation.MAX_ATTEMPTS):
         await report_context.database.transaction(lambda session: generation.claim(session, 1))
         await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
-    told = await report(api, "rep_1")
-    assert (told["status"], told["failure"]) == ("FAILED", "the worker died in each of 8 attempts")
+    failed = await report(api, "rep_1")
+    assert (failed["status"], failed["failure"]) == (
+        "FAILED",
+        "the worker died in each of 8 attempts",
+    )
 
 
-async def test_a_report_whose_message_was_lost_is_found(
+async def test_report_with_a_lost_message_is_found(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
-    await ask(api)
-    assert await find_due(report_context.database) == []  # its message is on the way
+    await request_report(api)
+    assert await find_due(report_context.database) == []  # its message was sent
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '2 s'")
     assert await find_due(report_context.database) == [Message(MAKE_REPORT, (1,))]
     await make_report(report_context, 1)
     assert await find_due(report_context.database) == []
 
 
-async def test_the_scheduler_learns_when_a_report_is_due(
+async def test_scheduler_gets_the_time_of_the_next_due_report(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
     assert await seconds_to_next(report_context.database) is None
-    await ask(api)
+    await request_report(api)
     seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
     assert seconds <= 1
@@ -219,11 +235,11 @@ async def test_the_scheduler_learns_when_a_report_is_due(
     assert await seconds_to_next(report_context.database) is None
 
 
-async def test_old_reports_and_their_files_are_removed(
+async def test_old_reports_and_files_are_removed(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
     for report_id in (1, 2):
-        await ask(api)
+        await request_report(api)
         await make_report(report_context, report_id)
     assert await schedule_cleanup(report_context.database) == [Message(REMOVE_OLD_REPORTS)]
     await sql.execute(
@@ -238,20 +254,18 @@ async def test_old_reports_and_their_files_are_removed(
     assert removed_key in await keys(report_context.storage)
     await remove_old_reports(report_context)
     assert await report(api, "rep_1") is None
-    kept = await report(api, "rep_2")
-    assert kept["status"] == "READY"
+    kept_report = await report(api, "rep_2")
+    assert kept_report["status"] == "READY"
     ((kept_key,),) = await sql.fetch("SELECT object_key FROM reports")
     assert kept_key in await keys(report_context.storage)
     assert removed_key not in await keys(report_context.storage)
 
 
-async def test_what_cannot_be_removed_is_not_forgotten(
-    api: Api, sql: Sql, report_context: ReportContext
-) -> None:
-    await ask(api)
+async def test_failed_removal_is_retried(api: Api, sql: Sql, report_context: ReportContext) -> None:
+    await request_report(api)
     await make_report(report_context, 1)
     await sql.execute("UPDATE reports SET created_at = now() - interval '31 days'")
-    storage = elsewhere(report_context, s3_secret_key="wrong")
+    storage = misconfigured_store(report_context, s3_secret_key="wrong")
     with pytest.raises(StoreRejected):
         await remove_old_reports(replace(report_context, storage=storage))
     assert await sql.fetchval("SELECT count(*) FROM reports") == 1

@@ -1,4 +1,4 @@
-"""Reports as a worker process makes them, and what becomes of them when something dies."""
+"""A worker process generates reports, also after processes died."""
 
 import asyncio
 import signal
@@ -33,8 +33,8 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 @pytest.fixture
-async def someones_march(api: Api, sql: Sql, storage: Storage) -> None:
-    """User 7 was in `a` for a day of March 2024."""
+async def march_membership(api: Api, sql: Sql, storage: Storage) -> None:
+    """Store a membership of user 7 in `a` for a day of March 2024."""
     await make_segments(api, "a")
     await create_user(api, id="7")
     await insert_past_membership(sql, 7, "a", joined_at=MARCH, left_at=MARCH.replace(day=2))
@@ -46,13 +46,13 @@ async def row(sql: Sql) -> Any:
 
 async def downloaded(link: str) -> bytes:
     async with httpx.AsyncClient() as client:
-        answer = await client.get(link)
-    assert answer.status_code == 200
-    return answer.content
+        response = await client.get(link)
+    assert response.status_code == 200
+    return response.content
 
 
 async def uploads(storage: Storage) -> list[str]:
-    """The keys that are being uploaded in parts."""
+    """Return the keys of unfinished multipart uploads."""
     client = await storage._s3.client()
     page = await client.list_multipart_uploads(Bucket=storage._bucket)
     return [upload["Key"] for upload in page.get("Uploads", [])]
@@ -61,11 +61,11 @@ async def uploads(storage: Storage) -> list[str]:
 async def keys(storage: Storage) -> set[str]:
     client = await storage._s3.client()
     listed = await client.list_objects_v2(Bucket=storage._bucket)
-    return {found["Key"] for found in listed.get("Contents", [])}
+    return {item["Key"] for item in listed.get("Contents", [])}
 
 
-async def test_one_call_gives_the_link_to_the_exact_bytes(
-    api: Api, someones_march: None, run_worker: RunWorker
+async def test_one_request_returns_the_link_to_the_exact_bytes(
+    api: Api, march_membership: None, run_worker: RunWorker
 ) -> None:
     async with run_worker():
         payload = await create_report(api, userId="7", year=2024, month=3, waitSeconds=30)
@@ -75,8 +75,8 @@ async def test_one_call_gives_the_link_to_the_exact_bytes(
     assert await downloaded(ready["downloadUrl"]) == CSV
 
 
-async def test_a_hundred_reports_asked_at_once_are_all_made(
-    api: Api, sql: Sql, someones_march: None, run_worker: RunWorker
+async def test_hundred_concurrent_reports_are_generated(
+    api: Api, sql: Sql, march_membership: None, run_worker: RunWorker
 ) -> None:
     async with run_worker():
         payloads = await asyncio.gather(
@@ -86,81 +86,83 @@ async def test_a_hundred_reports_asked_at_once_are_all_made(
             )
         )
     assert Counter(payload["report"]["status"] for payload in payloads) == {"READY": 100}
-    made = await sql.fetch("SELECT attempts, row_count, size_bytes FROM reports")
-    assert Counter(map(tuple, made)) == {(1, 2, len(CSV)): 100}
+    reports = await sql.fetch("SELECT attempts, row_count, size_bytes FROM reports")
+    assert Counter(map(tuple, reports)) == {(1, 2, len(CSV)): 100}
     links = [payload["report"]["downloadUrl"] for payload in payloads]
     assert len({link.partition("?")[0] for link in links}) == 100
     assert {await downloaded(link) for link in links} == {CSV}
 
 
 @pytest.mark.e2e
-async def test_what_a_worker_killed_in_the_middle_of_an_upload_left_is_made_by_another(
+async def test_other_worker_completes_an_interrupted_upload(
     api: Api, sql: Sql, many_joins: None, storage: Storage, run_worker: RunWorker
 ) -> None:
-    shown = await keys(storage)
+    visible_keys = await keys(storage)
     async with run_worker() as worker:
         assert (await create_report(api, year=2024, month=3))["errors"] == []
         await until(lambda: uploads(storage))
         worker.send_signal(signal.SIGSTOP)
-        half = await uploads(storage)
-        assert half == [(await row(sql))["object_key"]]
+        partial_uploads = await uploads(storage)
+        assert partial_uploads == [(await row(sql))["object_key"]]
         worker.kill()
         await worker.wait()
-    # The half is nobody's to see, and is not said to be ready.
-    assert await keys(storage) == shown
-    told = await report(api, "rep_1")
-    assert (told["status"], told["downloadUrl"]) == ("RUNNING", None)
-    await is_silent_for_long(sql)
+    # The partial upload is not visible, and the report is not ready.
+    assert await keys(storage) == visible_keys
+    result = await report(api, "rep_1")
+    assert (result["status"], result["downloadUrl"]) == ("RUNNING", None)
+    await expire_lease(sql)
     async with run_worker():
         await until(lambda: is_finished(sql))
-    made = await row(sql)
-    assert (made["status"], made["attempts"], made["row_count"]) == ("READY", 2, ROWS)
-    assert await keys(storage) - shown == {made["object_key"]}
+    stored = await row(sql)
+    assert (stored["status"], stored["attempts"], stored["row_count"]) == ("READY", 2, ROWS)
+    assert await keys(storage) - visible_keys == {stored["object_key"]}
     assert await uploads(storage) == []
     link = (await report(api, "rep_1"))["downloadUrl"]
-    assert len(await downloaded(link)) == made["size_bytes"]
+    assert len(await downloaded(link)) == stored["size_bytes"]
 
 
 @pytest.mark.e2e
-@pytest.mark.usefixtures("someones_march")
-async def test_a_file_whose_worker_was_killed_before_it_told_of_it_is_taken_back(
+@pytest.mark.usefixtures("march_membership")
+async def test_file_of_a_worker_killed_before_its_commit_is_removed(
     servers: LocalServers,
     api: Api,
     sql: Sql,
     storage: Storage,
     run_worker: RunWorker,
 ) -> None:
-    shown = await keys(storage)
-    other = await asyncpg.connect(with_database(servers.superuser_url, "run"))
+    visible_keys = await keys(storage)
+    other_connection = await asyncpg.connect(with_database(servers.superuser_url, "run"))
 
     async def is_stored() -> bool:
-        return await keys(storage) != shown
+        return await keys(storage) != visible_keys
 
     async with run_worker(SEGMENTQL_SCHEDULER="off") as worker, sql.transaction():
-        # The history is locked until the report's row is: its worker stores the file then, and
-        # cannot tell of it.
-        async with other.transaction():
-            await other.execute("LOCK TABLE history")
+        # The history is locked until the report's row is locked: the worker then stores the file
+        # and cannot record it.
+        async with other_connection.transaction():
+            await other_connection.execute("LOCK TABLE history")
             await create_report(api, userId="7", year=2024, month=3)
-            await until(lambda: other.fetchval(WAITING))
+            await until(lambda: other_connection.fetchval(WAITING))
             await sql.execute("SELECT FROM reports FOR UPDATE")
         await until(is_stored)
         worker.kill()
         await worker.wait()
-    await other.close()
+    await other_connection.close()
     assert (await report(api, "rep_1"))["status"] == "RUNNING"
-    (left,) = await keys(storage) - shown
-    await is_silent_for_long(sql)
+    (leftover,) = await keys(storage) - visible_keys
+    await expire_lease(sql)
     async with run_worker():
         await until(lambda: is_finished(sql))
-    made = await row(sql)
-    assert (made["status"], made["attempts"]) == ("READY", 2)
-    assert made["object_key"] != left
-    assert await keys(storage) - shown == {made["object_key"]}
+    stored = await row(sql)
+    assert (stored["status"], stored["attempts"]) == ("READY", 2)
+    assert stored["object_key"] != leftover
+    assert await keys(storage) - visible_keys == {stored["object_key"]}
 
 
-async def is_silent_for_long(sql: Sql) -> None:
-    """As if the report's worker had not been heard of for `LEASE_SECONDS`: rows are moved."""
+async def expire_lease(sql: Sql) -> None:
+    """Move the rows back by `LEASE_SECONDS`, as if the report's worker had sent no heartbeat
+    since.
+    """
     await sql.execute(
         "UPDATE reports SET next_attempt_at = next_attempt_at - make_interval(secs => $1)",
         generation.LEASE_SECONDS,
@@ -178,21 +180,25 @@ async def was_attempted(sql: Sql) -> bool:
 
 
 @pytest.mark.e2e
-async def test_a_report_asked_while_the_store_is_away_is_made_once_it_is_back(
-    servers: LocalServers, api: Api, sql: Sql, someones_march: None, run_worker: RunWorker
+async def test_report_is_generated_after_a_store_outage(
+    servers: LocalServers, api: Api, sql: Sql, march_membership: None, run_worker: RunWorker
 ) -> None:
     async with run_worker():
         await servers.store.stop()
         try:
-            asked = (await create_report(api, userId="7", year=2024, month=3))["report"]
-            assert asked["status"] == "QUEUED"
+            requested = (await create_report(api, userId="7", year=2024, month=3))["report"]
+            assert requested["status"] == "QUEUED"
             await until(lambda: was_attempted(sql))
-            told = await api(
+            result = await api(
                 '{ user(id: 7) { segments(asOf: "2024-03-01T12:00:00Z") { slug } } }',
             )
-            assert told == {"user": {"segments": [{"slug": "a"}]}}
-            told = await report(api, "rep_1")
-            assert (told["failure"], told["finishedAt"], told["downloadUrl"]) == (None, None, None)
+            assert result == {"user": {"segments": [{"slug": "a"}]}}
+            result = await report(api, "rep_1")
+            assert (result["failure"], result["finishedAt"], result["downloadUrl"]) == (
+                None,
+                None,
+                None,
+            )
             assert (await api.http.get("/readyz")).status_code == 200
         finally:
             await servers.store.start()
@@ -203,15 +209,16 @@ async def test_a_report_asked_while_the_store_is_away_is_made_once_it_is_back(
 
 
 @pytest.mark.e2e
-async def test_a_store_that_stays_away_is_told_as_the_reason(
-    servers: LocalServers, api: Api, sql: Sql, someones_march: None, run_worker: RunWorker
+async def test_permanent_store_outage_is_the_failure_reason(
+    servers: LocalServers, api: Api, sql: Sql, march_membership: None, run_worker: RunWorker
 ) -> None:
     async with run_worker():
         await servers.store.stop()
         try:
             await create_report(api, userId="7", year=2024, month=3)
             await until(lambda: was_attempted(sql))
-            # The next try is the last: rows are moved, and nobody waits for the ones between.
+            # The next attempt is the last: the rows are moved so that the test does not wait for
+            # those before.
             await sql.execute(
                 "UPDATE reports SET attempts = $1 WHERE status = 'QUEUED'",
                 generation.MAX_ATTEMPTS - 1,
@@ -219,13 +226,13 @@ async def test_a_store_that_stays_away_is_told_as_the_reason(
             await until(lambda: is_finished(sql))
         finally:
             await servers.store.start()
-    told = await report(api, "rep_1")
-    assert (told["status"], told["failure"]) == ("FAILED", "the object store cannot be reached")
-    assert (told["rowCount"], told["sizeBytes"], told["downloadUrl"]) == (None, None, None)
+    result = await report(api, "rep_1")
+    assert (result["status"], result["failure"]) == ("FAILED", "the object store cannot be reached")
+    assert (result["rowCount"], result["sizeBytes"], result["downloadUrl"]) == (None, None, None)
 
 
-async def test_a_report_whose_message_went_with_redis_is_found_by_the_scheduler(
-    settings: Settings, api: Api, sql: Sql, someones_march: None, run_worker: RunWorker
+async def test_scheduler_finds_a_report_whose_message_was_lost(
+    settings: Settings, api: Api, sql: Sql, march_membership: None, run_worker: RunWorker
 ) -> None:
     redis = Redis.from_url(settings.redis_url)
 

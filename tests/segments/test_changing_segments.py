@@ -1,4 +1,4 @@
-"""`createSegment` and `updateSegment`."""
+"""`createSegment` and `updateSegment` create and change segments."""
 
 import asyncio
 from typing import Any
@@ -24,43 +24,45 @@ async def segment(api: Api, slug: str = "A") -> Any:
     return (await api(query, slug=slug))["segment"]
 
 
-async def test_a_new_segment_is_at_version_one_with_nobody_in_it(api: Api, sql: Sql) -> None:
+async def test_new_segment_has_version_one_and_no_members(api: Api, sql: Sql) -> None:
     payload = await create_segment(api, slug="A", name="Ä name", description="Why\nit is")
-    made = payload["segment"]
+    created = payload["segment"]
     assert payload["errors"] == []
-    assert (made["slug"], made["name"], made["description"]) == ("A", "Ä name", "Why\nit is")
-    assert (made["version"], made["deletedAt"]) == (1, None)
-    assert made["createdAt"] == made["updatedAt"]
-    assert parse_timestamp(made["createdAt"]) == await sql.fetchval(
+    assert (created["slug"], created["name"], created["description"]) == (
+        "A",
+        "Ä name",
+        "Why\nit is",
+    )
+    assert (created["version"], created["deletedAt"]) == (1, None)
+    assert created["createdAt"] == created["updatedAt"]
+    assert parse_timestamp(created["createdAt"]) == await sql.fetchval(
         "SELECT created_at FROM segments"
     )
-    assert await segment(api) == made
+    assert await segment(api) == created
     data = await api('{ segment(slug: "A") { memberCount members { nodes { id } } } }')
     assert data["segment"] == {"memberCount": 0, "members": {"nodes": []}}
 
 
-@pytest.mark.parametrize("given", [{}, {"name": None, "description": None}])
-async def test_name_and_description_may_be_left_out_or_null(
-    api: Api, given: dict[str, None]
+@pytest.mark.parametrize("absent_fields", [{}, {"name": None, "description": None}])
+async def test_name_and_description_may_be_absent_or_null(
+    api: Api, absent_fields: dict[str, None]
 ) -> None:
-    made = (await create_segment(api, slug="A", **given))["segment"]
-    assert (made["name"], made["description"]) == (None, None)
+    created = (await create_segment(api, slug="A", **absent_fields))["segment"]
+    assert (created["name"], created["description"]) == (None, None)
 
 
-async def test_slugs_that_differ_in_case_alone_are_two_segments(api: Api) -> None:
+async def test_slugs_that_differ_only_in_case_are_distinct(api: Api) -> None:
     upper, lower = [(await create_segment(api, slug=slug))["segment"] for slug in ("A", "a")]
     assert upper["id"] != lower["id"]
     assert (await segment(api, "a"))["id"] == lower["id"]
 
 
-async def test_a_slug_that_is_borne_is_refused_with_its_segment_and_changes_nothing(
-    api: Api, sql: Sql
-) -> None:
+async def test_existing_slug_is_rejected_with_its_segment(api: Api, sql: Sql) -> None:
     first = (await create_segment(api, slug="A", name="First"))["segment"]
     before = await all_rows(sql)
-    again = await create_segment(api, slug="A", name="Second")
-    assert again["segment"] is None
-    assert again["errors"] == [
+    repeated = await create_segment(api, slug="A", name="Second")
+    assert repeated["segment"] is None
+    assert repeated["errors"] == [
         {
             "__typename": "SegmentAlreadyExists",
             "code": "SEGMENT_ALREADY_EXISTS",
@@ -72,14 +74,16 @@ async def test_a_slug_that_is_borne_is_refused_with_its_segment_and_changes_noth
     assert await all_rows(sql) == before
 
 
-async def test_of_many_at_once_one_is_made_and_the_others_are_refused_with_it(api: Api) -> None:
+async def test_concurrent_creations_have_one_winner(api: Api) -> None:
     payloads = await asyncio.gather(*(create_segment(api, slug="A") for _ in range(20)))
-    (made,) = [payload["segment"]["id"] for payload in payloads if payload["segment"]]
-    told = [payload["errors"][0]["segment"]["id"] for payload in payloads if payload["errors"]]
-    assert told == [made] * 19
+    (created,) = [payload["segment"]["id"] for payload in payloads if payload["segment"]]
+    existing_ids = [
+        payload["errors"][0]["segment"]["id"] for payload in payloads if payload["errors"]
+    ]
+    assert existing_ids == [created] * 19
 
 
-async def test_an_absent_field_stays_and_null_clears_it(api: Api) -> None:
+async def test_absent_field_stays_and_null_clears_it(api: Api) -> None:
     await create_segment(api, slug="A", name="Name", description="Description")
     changed = (await update_segment(api, slug="A", name="New"))["segment"]
     assert (changed["name"], changed["description"]) == ("New", "Description")
@@ -88,41 +92,46 @@ async def test_an_absent_field_stays_and_null_clears_it(api: Api) -> None:
     assert await segment(api) == cleared
 
 
-async def test_a_change_moves_version_and_updated_at_and_nothing_else(api: Api) -> None:
-    made = (await create_segment(api, slug="A", name="Name"))["segment"]
+async def test_change_increases_version_and_updated_at_only(api: Api) -> None:
+    created = (await create_segment(api, slug="A", name="Name"))["segment"]
     changed = (await update_segment(api, slug="A", name="New"))["segment"]
     assert changed["version"] == 2
-    assert changed["updatedAt"] > made["updatedAt"]
-    assert {**made, "name": "New", "version": 2, "updatedAt": changed["updatedAt"]} == changed
+    assert changed["updatedAt"] > created["updatedAt"]
+    assert {**created, "name": "New", "version": 2, "updatedAt": changed["updatedAt"]} == changed
 
 
-@pytest.mark.parametrize("given", [{}, {"name": "Name"}, {"name": "Name", "description": None}])
-async def test_what_is_so_already_moves_neither_version_nor_updated_at(
-    api: Api, sql: Sql, given: dict[str, str | None]
+@pytest.mark.parametrize(
+    "absent_fields", [{}, {"name": "Name"}, {"name": "Name", "description": None}]
+)
+async def test_unchanged_values_keep_version_and_updated_at(
+    api: Api, sql: Sql, absent_fields: dict[str, str | None]
 ) -> None:
-    made = (await create_segment(api, slug="A", name="Name"))["segment"]
+    created = (await create_segment(api, slug="A", name="Name"))["segment"]
     before = await all_rows(sql)
-    assert (await update_segment(api, slug="A", **given)) == {"segment": made, "errors": []}
+    assert (await update_segment(api, slug="A", **absent_fields)) == {
+        "segment": created,
+        "errors": [],
+    }
     assert await all_rows(sql) == before
 
 
-async def test_the_expected_version_lets_a_change_through(api: Api) -> None:
+async def test_change_with_the_expected_version_succeeds(api: Api) -> None:
     await create_segment(api, slug="A")
     payload = await update_segment(api, slug="A", name="New", expectedVersion=1)
     assert (payload["segment"]["version"], payload["errors"]) == (2, [])
 
 
-async def test_a_null_expected_version_expects_none(api: Api) -> None:
+async def test_null_expected_version_is_ignored(api: Api) -> None:
     await create_segment(api, slug="A")
     payload = await update_segment(api, slug="A", name="New", expectedVersion=None)
     assert payload["segment"]["version"] == 2
 
 
 @pytest.mark.parametrize("expected", [1, 3])
-async def test_another_version_is_a_conflict_that_shows_the_current_one_and_changes_nothing(
+async def test_other_version_is_a_conflict_with_the_current_segment(
     api: Api, sql: Sql, expected: int
 ) -> None:
-    made = (await create_segment(api, slug="A"))["segment"]
+    created = (await create_segment(api, slug="A"))["segment"]
     await update_segment(api, slug="A", name="Theirs")
     before = await all_rows(sql)
     payload = await update_segment(api, slug="A", name="Mine", expectedVersion=expected)
@@ -133,13 +142,13 @@ async def test_another_version_is_a_conflict_that_shows_the_current_one_and_chan
             "code": "VERSION_CONFLICT",
             "message": f"The segment has version 2, but expectedVersion is {expected}.",
             "path": ["expectedVersion"],
-            "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
+            "current": {"id": created["id"], "slug": "A", "name": "Theirs", "version": 2},
         }
     ]
     assert await all_rows(sql) == before
 
 
-async def test_of_many_who_expect_the_same_version_one_changes_it(api: Api) -> None:
+async def test_concurrent_changes_of_one_version_have_one_winner(api: Api) -> None:
     await create_segment(api, slug="A")
     payloads = await asyncio.gather(
         *(update_segment(api, slug="A", name=str(n), expectedVersion=1) for n in range(10))
@@ -147,20 +156,20 @@ async def test_of_many_who_expect_the_same_version_one_changes_it(api: Api) -> N
     assert sorted(payload["errors"] == [] for payload in payloads) == [False] * 9 + [True]
     current = await segment(api)
     assert current["version"] == 2
-    told = [payload["errors"][0]["current"]["name"] for payload in payloads if payload["errors"]]
-    assert told == [current["name"]] * 9
+    existing_ids = [
+        payload["errors"][0]["current"]["name"] for payload in payloads if payload["errors"]
+    ]
+    assert existing_ids == [current["name"]] * 9
 
 
-async def test_changes_at_once_are_all_counted(api: Api) -> None:
+async def test_concurrent_changes_increase_the_version_each(api: Api) -> None:
     await create_segment(api, slug="A")
     await asyncio.gather(*(update_segment(api, slug="A", name=str(n)) for n in range(10)))
     assert (await segment(api))["version"] == 11
 
 
 @pytest.mark.parametrize("times", [0, 1])
-async def test_changing_a_slug_that_none_bears_now_is_refused(
-    api: Api, sql: Sql, times: int
-) -> None:
+async def test_changing_an_unknown_slug_is_rejected(api: Api, sql: Sql, times: int) -> None:
     for _ in range(times):
         await create_segment(api, slug="NOPE")
         await delete_segment(api, "NOPE")
@@ -172,9 +181,9 @@ async def test_changing_a_slug_that_none_bears_now_is_refused(
     assert await all_rows(sql) == before
 
 
-async def test_making_is_one_statement_and_changing_a_lock_and_a_write(api: Api) -> None:
-    with recorded_statements() as made:
+async def test_create_takes_one_statement_and_update_two(api: Api) -> None:
+    with recorded_statements() as created:
         await create_segment(api, slug="A")
     with recorded_statements() as changed:
         await update_segment(api, slug="A", name="New")
-    assert (len(made), len(changed)) == (1, 2)
+    assert (len(created), len(changed)) == (1, 2)

@@ -1,4 +1,4 @@
-"""`deleteSegment`: everybody out at once, the slug free, the history kept."""
+"""`deleteSegment` ends the memberships, frees the slug and keeps the history."""
 
 import pytest
 
@@ -20,11 +20,11 @@ from tests.operations import (
 )
 
 
-async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api: Api) -> None:
-    made = (await create_segment(api, slug="A"))["segment"]
+async def test_deletion_returns_the_id_and_hides_memberships_at_once(api: Api) -> None:
+    created = (await create_segment(api, slug="A"))["segment"]
     await make_segments(api, "B")
     await update_user_segments(api, 7, add=["A", "B"])
-    assert await delete_segment(api, "A") == {"deletedId": made["id"], "errors": []}
+    assert await delete_segment(api, "A") == {"deletedId": created["id"], "errors": []}
     data = await api(
         """{ user(id: 7) { segments { slug } memberships { segment { slug } } isIn(slug: "A") }
         segment(slug: "A") { id } segments { nodes { slug } } }"""
@@ -40,7 +40,7 @@ async def test_tells_the_id_and_ends_every_membership_for_every_read_at_once(api
     }
 
 
-async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, sql: Sql) -> None:
+async def test_history_has_the_leave_and_the_deleted_segment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     await delete_segment(api, "A")
@@ -61,7 +61,7 @@ async def test_history_shows_the_slug_the_leave_and_an_empty_segment(api: Api, s
         assert entry["segment"]["members"] == {"nodes": []}
 
 
-async def test_a_segment_made_later_with_the_slug_is_another_one(api: Api) -> None:
+async def test_segment_created_later_with_the_slug_is_a_new_one(api: Api) -> None:
     old = (await create_segment(api, slug="A", name="Old"))["segment"]
     await update_user_segments(api, 7, add=["A"])
     await update_user_segments(api, 8, remove=["A"])
@@ -82,18 +82,18 @@ async def test_a_segment_made_later_with_the_slug_is_another_one(api: Api) -> No
     ]
 
 
-async def test_who_was_in_the_deleted_one_joins_its_successor_anew(api: Api) -> None:
+async def test_former_member_can_join_the_new_segment(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
     await delete_segment(api, "A")
     await make_segments(api, "A")
-    again = await update_user_segments(api, 7, add=["A"])
-    assert change_counts(again) == (1, 0, 0)
-    assert segment_slugs(again) == ["A"]
-    assert again["user"]["memberships"][0]["expiresAt"] is None
+    rejoin = await update_user_segments(api, 7, add=["A"])
+    assert change_counts(rejoin) == (1, 0, 0)
+    assert segment_slugs(rejoin) == ["A"]
+    assert rejoin["user"]["memberships"][0]["expiresAt"] is None
 
 
-async def test_the_slug_may_be_deleted_and_made_many_times(api: Api) -> None:
+async def test_slug_can_be_deleted_and_reused_many_times(api: Api) -> None:
     ids = set()
     for _ in range(3):
         ids.add((await create_segment(api, slug="A"))["segment"]["id"])
@@ -102,9 +102,7 @@ async def test_the_slug_may_be_deleted_and_made_many_times(api: Api) -> None:
 
 
 @pytest.mark.parametrize("times", [0, 1])
-async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
-    api: Api, sql: Sql, times: int
-) -> None:
+async def test_deleting_an_unknown_slug_is_rejected(api: Api, sql: Sql, times: int) -> None:
     for _ in range(times):
         await make_segments(api, "NOPE")
         await delete_segment(api, "NOPE")
@@ -124,10 +122,8 @@ async def test_a_slug_that_none_bears_now_is_refused_and_nothing_changes(
     assert await all_rows(sql) == before
 
 
-async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
-    api: Api, sql: Sql
-) -> None:
-    made = (await create_segment(api, slug="A"))["segment"]
+async def test_deletion_checks_the_expected_version(api: Api, sql: Sql) -> None:
+    created = (await create_segment(api, slug="A"))["segment"]
     await update_segment(api, slug="A", name="Theirs")
     before = await all_rows(sql)
     assert await delete_segment(api, "A", expectedVersion=1) == {
@@ -138,15 +134,15 @@ async def test_the_expected_version_lets_it_through_and_another_is_a_conflict(
                 "code": "VERSION_CONFLICT",
                 "message": "The segment has version 2, but expectedVersion is 1.",
                 "path": ["expectedVersion"],
-                "current": {"id": made["id"], "slug": "A", "name": "Theirs", "version": 2},
+                "current": {"id": created["id"], "slug": "A", "name": "Theirs", "version": 2},
             }
         ],
     }
     assert await all_rows(sql) == before
-    assert (await delete_segment(api, "A", expectedVersion=2))["deletedId"] == made["id"]
+    assert (await delete_segment(api, "A", expectedVersion=2))["deletedId"] == created["id"]
 
 
-async def test_deleting_is_a_lock_and_two_writes_however_many_members(api: Api) -> None:
+async def test_deletion_takes_three_statements_for_any_number_of_members(api: Api) -> None:
     await make_segments(api, "FEW", "MANY")
     await update_user_segments(api, 1, add=["FEW"])
     for user_id in range(1, 11):
@@ -156,10 +152,10 @@ async def test_deleting_is_a_lock_and_two_writes_however_many_members(api: Api) 
         with recorded_statements() as statements:
             await delete_segment(api, slug)
         numbers.append(len(statements))
-    assert numbers == [3, 3]  # the segment's row, and its rollout's if it has one
+    assert numbers == [3, 3]  # the segment's row, and its rollout if it has one
 
 
-async def test_the_workers_are_sent_the_segments_number_after_the_commit(
+async def test_workers_get_the_segment_id_after_the_commit(
     database: Database, sent: list[Message], api: Api
 ) -> None:
     await make_segments(api, "A")

@@ -1,4 +1,4 @@
-"""`segment`, `segments` and what a segment tells of its members."""
+"""`segment` and `segments` return segments and their members."""
 
 from typing import Any
 
@@ -41,29 +41,29 @@ def numbers(segment: Any) -> list[str]:
     return [node["user"]["id"] for node in segment["members"]["nodes"]]
 
 
-async def test_a_slug_that_none_bears_is_null(api: Api) -> None:
+async def test_unknown_slug_is_null(api: Api) -> None:
     await make_segments(api, "A")
     assert await api('{ segment(slug: "a") { id } }') == {"segment": None}
 
 
-async def test_segments_are_in_order_of_code_points(api: Api) -> None:
+async def test_segments_are_ordered_by_code_points(api: Api) -> None:
     await make_segments(api, "b", "B", "a", "A_a", "9", "10", "A-a", "A.a", "Aa", "A")
     assert await slugs(api) == ["10", "9", "A", "A-a", "A.a", "A_a", "Aa", "B", "a", "b"]
 
 
-async def test_a_prefix_selects_what_begins_with_it_in_its_case(api: Api) -> None:
+async def test_prefix_is_case_sensitive(api: Api) -> None:
     await make_segments(api, "A", "AB", "A-B", "A_B", "a", "B", "AZ", "Az", "A.z", "BA")
     assert await slugs(api, prefix="A") == ["A", "A-B", "A.z", "AB", "AZ", "A_B", "Az"]
-    assert await slugs(api, prefix="A_") == ["A_B"]  # not LIKE's wildcard
+    assert await slugs(api, prefix="A_") == ["A_B"]  # not a wildcard of LIKE
     assert await slugs(api, prefix="C") == []
 
 
-async def test_an_empty_or_null_prefix_selects_all(api: Api) -> None:
+async def test_empty_or_null_prefix_selects_all(api: Api) -> None:
     await make_segments(api, "A", "b")
     assert await slugs(api, prefix="") == await slugs(api, prefix=None) == ["A", "b"]
 
 
-async def test_a_bad_prefix_is_refused_by_name(api: Api) -> None:
+async def test_invalid_prefix_is_rejected_by_name(api: Api) -> None:
     assert (await api.error(PAGE, prefix="A%"))["extensions"] == {
         "code": "BAD_REQUEST",
         "argument": "prefix",
@@ -71,7 +71,7 @@ async def test_a_bad_prefix_is_refused_by_name(api: Api) -> None:
     }
 
 
-async def test_pages_follow_each_other_within_a_prefix(api: Api) -> None:
+async def test_pages_continue_within_a_prefix(api: Api) -> None:
     await make_segments(api, "A1", "A2", "A3", "A4", "B1")
     first = await page(api, first=2, prefix="A")
     second = await page(api, first=2, prefix="A", after=first["pageInfo"]["endCursor"])
@@ -79,18 +79,18 @@ async def test_pages_follow_each_other_within_a_prefix(api: Api) -> None:
     assert [first["pageInfo"]["hasNextPage"], second["pageInfo"]["hasNextPage"]] == [True, False]
 
 
-async def test_segments_made_and_deleted_between_pages_neither_repeat_nor_hide_others(
+async def test_changes_between_pages_cause_no_gap_or_repeat(
     api: Api,
 ) -> None:
     await make_segments(api, "B", "D", "F", "H")
     first = await page(api, first=2)
-    await delete_segment(api, "D")  # the very row that the cursor stands on
+    await delete_segment(api, "D")  # the row that the cursor points to
     await make_segments(api, "A", "C", "E")
     rest = await page(api, after=first["pageInfo"]["endCursor"])
     assert [node["slug"] for node in first["nodes"] + rest["nodes"]] == ["B", "D", "E", "F", "H"]
 
 
-async def test_members_are_by_user_number_not_by_digits(api: Api) -> None:
+async def test_members_are_ordered_by_numeric_user_id(api: Api) -> None:
     await make_segments(api, "A")
     for user_id in (10, 9, 1000, 1):
         await update_user_segments(api, user_id, add=["A"])
@@ -100,7 +100,7 @@ async def test_members_are_by_user_number_not_by_digits(api: Api) -> None:
     assert [node["segment"]["slug"] for node in segment["members"]["nodes"]] == ["A"] * 4
 
 
-async def test_members_are_the_active_ones_and_are_counted_exactly(api: Api, sql: Sql) -> None:
+async def test_only_active_members_are_returned_and_counted(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 1, add=["A"])
     await update_user_segments(api, 2, add=["A"], ttlSeconds=3600)
@@ -115,7 +115,7 @@ async def test_members_are_the_active_ones_and_are_counted_exactly(api: Api, sql
     assert numbers(segment) == ["1", "2"]
 
 
-async def test_member_pages_survive_joins_and_leaves_between_them(api: Api) -> None:
+async def test_joins_and_leaves_between_member_pages_cause_no_gap(api: Api) -> None:
     await make_segments(api, "A")
     for user_id in (10, 20, 30, 40):
         await update_user_segments(api, user_id, add=["A"])
@@ -129,7 +129,7 @@ async def test_member_pages_survive_joins_and_leaves_between_them(api: Api) -> N
     assert last["members"]["pageInfo"]["hasNextPage"] is False
 
 
-async def test_a_full_page_of_members_is_a_hundred(api: Api, sql: Sql) -> None:
+async def test_full_page_of_members_has_a_hundred(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 102):
         await insert_membership(sql, user_id, "A")
@@ -141,7 +141,7 @@ async def test_a_full_page_of_members_is_a_hundred(api: Api, sql: Sql) -> None:
     assert numbers(rest) == ["101"]
 
 
-async def test_ids_are_opaque_and_carry_their_type(api: Api, sql: Sql) -> None:
+async def test_ids_are_opaque_and_have_a_type_prefix(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     number = await insert_membership(sql, 7, "A")
     data = await api('{ segment(slug: "A") { id members { nodes { id user { id } } } } }')

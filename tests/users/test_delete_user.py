@@ -1,4 +1,4 @@
-"""`deleteUser`: memberships end, history stays, exclusions are forgotten."""
+"""`deleteUser` ends memberships, keeps the history and deletes the exclusions."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def history(api: Api, user_id: int) -> list[Any]:
     return nodes
 
 
-async def test_the_deleted_user_is_null_and_its_id_is_told(api: Api, sql: Sql) -> None:
+async def test_deletion_returns_the_id_and_user_becomes_null(api: Api, sql: Sql) -> None:
     await create_user(api, id="7")
     assert await delete_user(api, 7) == {"deletedId": "7", "errors": []}
     assert await api(
@@ -39,28 +39,26 @@ async def test_the_deleted_user_is_null_and_its_id_is_told(api: Api, sql: Sql) -
     assert await sql.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_memberships_end_at_one_moment_because_the_user_was_deleted(
-    api: Api, sql: Sql
-) -> None:
+async def test_deletion_ends_memberships_at_one_moment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 7, add=["A", "B"])
     await update_user_segments(api, 8, add=["A"])
     await delete_user(api, 7)
-    told = await history(api, 7)
-    assert [(e["operation"], e["segment"]["slug"], e["cause"]) for e in told] == [
+    entries = await history(api, 7)
+    assert [(e["operation"], e["segment"]["slug"], e["cause"]) for e in entries] == [
         ("LEFT", "B", "USER_DELETED"),
         ("LEFT", "A", "USER_DELETED"),
         ("JOINED", "B", "MANUAL"),
         ("JOINED", "A", "MANUAL"),
     ]
-    assert told[0]["at"] == told[1]["at"] > told[2]["at"]
+    assert entries[0]["at"] == entries[1]["at"] > entries[2]["at"]
     deleted_at = await sql.fetchval("SELECT deleted_at FROM deleted_users WHERE id = 7")
-    assert parse_timestamp(told[0]["at"]) == deleted_at
+    assert parse_timestamp(entries[0]["at"]) == deleted_at
     members = await api('{ segment(slug: "A") { memberCount members { nodes { user { id } } } } }')
     assert members["segment"] == {"memberCount": 1, "members": {"nodes": [{"user": {"id": "8"}}]}}
 
 
-async def test_history_stays_and_names_the_id_without_a_user(api: Api) -> None:
+async def test_history_keeps_the_id_of_a_deleted_user(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     await delete_user(api, 7)
@@ -70,9 +68,7 @@ async def test_history_stays_and_names_the_id_without_a_user(api: Api) -> None:
     ]
 
 
-async def test_the_same_id_again_is_a_new_user_with_the_old_history_and_no_exclusions(
-    api: Api, sql: Sql
-) -> None:
+async def test_recreated_user_has_the_old_history_without_exclusions(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B")
     first = await update_user_segments(api, 7, add=["A"], remove=["B"])
     assert (await api('{ user(id: 7) { isExcluded(slug: "B") } }'))["user"] == {"isExcluded": True}
@@ -80,15 +76,15 @@ async def test_the_same_id_again_is_a_new_user_with_the_old_history_and_no_exclu
     await delete_user(api, 7)
     assert await sql.fetchval("SELECT count(*) FROM exclusions") == 0
     await create_user(api, id="7")
-    again = (
+    recreated = (
         await api(
             """{ user(id: 7) { createdAt segments { slug } isIn(slug: "A") isExcluded(slug: "B")
             history { nodes { operation } } } }"""
         )
     )["user"]
     assert first["user"]["id"] == "7"
-    assert again.pop("createdAt") > before
-    assert again == {
+    assert recreated.pop("createdAt") > before
+    assert recreated == {
         "segments": [],
         "isIn": False,
         "isExcluded": False,
@@ -96,7 +92,7 @@ async def test_the_same_id_again_is_a_new_user_with_the_old_history_and_no_exclu
     }
 
 
-async def test_a_user_may_be_deleted_stored_and_deleted_again(api: Api) -> None:
+async def test_user_can_be_recreated_and_deleted_again(api: Api) -> None:
     await make_segments(api, "A")
     for _ in range(2):
         assert segment_slugs(await update_user_segments(api, 7, add=["A"])) == ["A"]
@@ -104,7 +100,7 @@ async def test_a_user_may_be_deleted_stored_and_deleted_again(api: Api) -> None:
     assert [entry["operation"] for entry in await history(api, 7)] == ["LEFT", "JOINED"] * 2
 
 
-async def test_a_user_who_is_not_stored_is_refused_and_nothing_changes(api: Api, sql: Sql) -> None:
+async def test_deleting_an_unknown_user_is_rejected(api: Api, sql: Sql) -> None:
     await create_user(api, id="8")
     before = await all_rows(sql)
     assert await delete_user(api, 7) == {
@@ -121,9 +117,7 @@ async def test_a_user_who_is_not_stored_is_refused_and_nothing_changes(api: Api,
     assert await all_rows(sql) == before
 
 
-async def test_a_membership_that_had_run_out_left_at_its_end_and_not_by_the_deletion(
-    api: Api, sql: Sql
-) -> None:
+async def test_expired_membership_of_a_deleted_user_left_at_its_end(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await delete_user(api, 7)
@@ -135,7 +129,7 @@ async def test_a_membership_that_had_run_out_left_at_its_end_and_not_by_the_dele
     )
 
 
-async def test_a_membership_of_a_deleted_segment_left_with_the_segment(api: Api, sql: Sql) -> None:
+async def test_membership_of_a_deleted_segment_left_with_the_segment(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     await delete_segment(api, "A")
@@ -145,7 +139,7 @@ async def test_a_membership_of_a_deleted_segment_left_with_the_segment(api: Api,
     assert parse_timestamp(left["at"]) == await sql.fetchval("SELECT deleted_at FROM segments")
 
 
-async def test_deleting_is_a_lock_and_a_write_however_many_memberships(api: Api) -> None:
+async def test_deletion_takes_two_statements_for_any_memberships(api: Api) -> None:
     slugs = [f"S{number}" for number in range(20)]
     await make_segments(api, *slugs)
     await update_user_segments(api, 1, add=slugs[:1])

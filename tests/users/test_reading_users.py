@@ -1,4 +1,4 @@
-"""`user`, `usersById` and `users`."""
+"""`user`, `usersById` and `users` return users and their segments."""
 
 from typing import Any
 
@@ -35,13 +35,13 @@ def ids(page: Any) -> list[str]:
     return [node["id"] for node in page["nodes"]]
 
 
-async def test_a_user_who_is_not_stored_is_null(api: Api, sql: Sql) -> None:
+async def test_unknown_user_is_null(api: Api, sql: Sql) -> None:
     before = await all_rows(sql)
     assert await api("{ user(id: 7) { id } }") == {"user": None}
     assert await all_rows(sql) == before
 
 
-async def test_users_by_id_keeps_order_and_repeats_and_answers_null_for_the_unknown(
+async def test_users_by_id_keeps_order_and_duplicates(
     api: Api,
 ) -> None:
     await store(api, 1, 2, 3)
@@ -49,7 +49,7 @@ async def test_users_by_id_keeps_order_and_repeats_and_answers_null_for_the_unkn
     assert data["usersById"] == [{"id": "3"}, None, {"id": "1"}, {"id": "3"}, {"id": "2"}, None]
 
 
-async def test_users_are_read_along_with_the_segments_they_are_in_now(api: Api, sql: Sql) -> None:
+async def test_users_are_returned_with_their_current_segments(api: Api, sql: Sql) -> None:
     await store(api, 1, 2, 3)
     await make_segments(api, "B", "A", "ENDED", "DELETED")
     await update_user_segments(api, 1, add=["B", "A", "DELETED"])
@@ -59,28 +59,28 @@ async def test_users_are_read_along_with_the_segments_they_are_in_now(api: Api, 
     await delete_segment(api, "DELETED")
     user = "{ id createdAt segments { slug } }"
     data = await api(f"{{ usersById(ids: [3, 9, 1, 2, 1]) {user} users {{ nodes {user} }} }}")
-    one, two, three = data["users"]["nodes"]  # read first, and then their segments
+    one, two, three = data["users"]["nodes"]  # the users are read first, and then their segments
     assert data["usersById"] == [three, None, one, two, one]
     slugs = [[segment["slug"] for segment in user["segments"]] for user in (one, two, three)]
     assert slugs == [["A", "B"], ["B"], []]
 
 
-async def test_users_by_id_of_nobody_is_an_empty_list(api: Api) -> None:
+async def test_users_by_id_without_ids_is_an_empty_list(api: Api) -> None:
     with recorded_statements() as statements:
         assert await api("{ usersById(ids: []) { id } }") == {"usersById": []}
     assert statements == []
 
 
-async def test_a_thousand_users_by_id_are_one_statement(api: Api, sql: Sql) -> None:
+async def test_users_by_id_reads_a_thousand_in_one_statement(api: Api, sql: Sql) -> None:
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 999) AS n")
-    asked = [str(number) for number in range(1000, 0, -1)]
+    requested_ids = [str(number) for number in range(1000, 0, -1)]
     with recorded_statements() as statements:
-        data = await api("query($ids: [ID!]!) { usersById(ids: $ids) { id } }", ids=asked)
-    assert data["usersById"] == [None, *({"id": number} for number in asked[1:])]
+        data = await api("query($ids: [ID!]!) { usersById(ids: $ids) { id } }", ids=requested_ids)
+    assert data["usersById"] == [None, *({"id": number} for number in requested_ids[1:])]
     assert len(statements) == 1
 
 
-async def test_more_than_a_thousand_users_by_id_are_beyond_the_limit(api: Api) -> None:
+async def test_users_by_id_rejects_more_than_a_thousand_ids(api: Api) -> None:
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id } }"
     body = await api.body(query, ids=["1"] * 1001)
     assert body["data"] == {"usersById": None}
@@ -93,7 +93,7 @@ async def test_more_than_a_thousand_users_by_id_are_beyond_the_limit(api: Api) -
     }
 
 
-async def test_a_bad_id_among_good_ones_is_named_by_its_position(api: Api) -> None:
+async def test_invalid_id_in_a_list_is_named_by_its_position(api: Api) -> None:
     error = await api.error('{ usersById(ids: ["1", "2", "zero"]) { id } }')
     assert error["extensions"] == {
         "code": "BAD_REQUEST",
@@ -102,7 +102,7 @@ async def test_a_bad_id_among_good_ones_is_named_by_its_position(api: Api) -> No
     }
 
 
-async def test_users_are_paged_by_number_not_by_digits(api: Api) -> None:
+async def test_users_are_ordered_by_numeric_id(api: Api) -> None:
     await store(api, 10, 9, 1000, 1)
     first = await page(api, first=3)
     assert ids(first) == ["1", "9", "10"]
@@ -123,12 +123,12 @@ async def test_users_are_paged_by_number_not_by_digits(api: Api) -> None:
     }
 
 
-async def test_a_page_that_takes_all_that_is_left_has_none_after_it(api: Api) -> None:
+async def test_last_page_has_no_next_page(api: Api) -> None:
     await store(api, 1, 2)
     assert (await page(api, first=2))["pageInfo"]["hasNextPage"] is False
 
 
-async def test_without_users_the_page_is_empty_and_without_cursors(api: Api) -> None:
+async def test_page_without_users_is_empty_and_has_no_cursors(api: Api) -> None:
     assert await page(api) == {
         "nodes": [],
         "edges": [],
@@ -141,25 +141,25 @@ async def test_without_users_the_page_is_empty_and_without_cursors(api: Api) -> 
     }
 
 
-async def test_any_edge_of_a_page_may_be_continued_from(api: Api) -> None:
+async def test_every_edge_of_a_page_has_a_usable_cursor(api: Api) -> None:
     await store(api, 1, 2, 3, 4)
     middle = (await page(api))["edges"][1]["cursor"]
     assert ids(await page(api, after=middle)) == ["3", "4"]
 
 
-async def test_users_stored_and_deleted_between_pages_neither_repeat_nor_hide_others(
+async def test_changes_between_pages_cause_no_gap_or_repeat(
     api: Api,
 ) -> None:
     await store(api, 10, 20, 30, 40)
     first = await page(api, first=2)
-    await delete_user(api, 20)  # the very row that the cursor stands on
+    await delete_user(api, 20)  # the row that the cursor points to
     await store(api, 5, 15, 25)
     second = await page(api, first=2, after=first["pageInfo"]["endCursor"])
     third = await page(api, first=2, after=second["pageInfo"]["endCursor"])
     assert ids(first) + ids(second) + ids(third) == ["10", "20", "25", "30", "40"]
 
 
-async def test_segments_of_a_user_are_by_slug_in_order_of_code_points(api: Api) -> None:
+async def test_segments_of_a_user_are_ordered_by_slug(api: Api) -> None:
     await make_segments(api, "b", "B", "a", "A_a", "0", "A-a", "A.a")
     await update_user_segments(api, 7, add=["b", "B", "a", "A_a", "0", "A-a", "A.a"])
     data = await api("{ user(id: 7) { segments { slug } memberships { segment { slug } } } }")
@@ -168,7 +168,7 @@ async def test_segments_of_a_user_are_by_slug_in_order_of_code_points(api: Api) 
     assert [m["segment"]["slug"] for m in data["user"]["memberships"]] == slugs
 
 
-async def test_is_in_answers_false_for_a_slug_that_no_segment_bears(api: Api) -> None:
+async def test_is_in_is_false_for_an_unknown_slug(api: Api) -> None:
     await make_segments(api, "A", "B")
     await update_user_segments(api, 7, add=["A"])
     data = await api(
@@ -178,7 +178,7 @@ async def test_is_in_answers_false_for_a_slug_that_no_segment_bears(api: Api) ->
     assert data["user"] == {"a": True, "b": False, "none": False, "case": False, "excluded": False}
 
 
-async def test_a_slug_that_no_segment_can_have_is_answered_as_an_unknown_one(api: Api) -> None:
+async def test_invalid_slug_in_is_in_counts_as_unknown(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     query = """query($slug: String!) {

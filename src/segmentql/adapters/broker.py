@@ -131,7 +131,7 @@ class Wakeups(Middleware):
         """Wake consumers until the worker stops.
 
         Raises:
-            RedisError: the connection was lost, or Redis did not respond in `REDIS_TIMEOUT_SECONDS`.
+            RedisError: the connection was lost, or Redis exceeded `REDIS_TIMEOUT_SECONDS`.
         """
         with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(CHANNEL)
@@ -168,8 +168,11 @@ class _WaitingConsumer(_RedisConsumer):
         self._wakeups = broker.wakeups
         self._woken = broker.wakeups.event(queue_name)
         self._etas: list[float] = []
-        """A heap of the due times of delayed messages, in milliseconds. The messages are in Dramatiq's
-        consumer thread, which checks them after each `__next__`."""
+        """A heap of the due times of delayed messages, in milliseconds.
+
+        The messages are in Dramatiq's consumer thread, which checks them after each `__next__`.
+        """
+
         self._returned_at = 0
         self._is_full = False
         """Whether `__next__` fetches nothing until a fetched message is done."""

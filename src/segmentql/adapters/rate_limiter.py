@@ -44,7 +44,7 @@ BUCKET_TTL_MILLISECONDS: Final = 2_000
 """The lifetime of an unused bucket in Redis. It is full by then, like a missing bucket."""
 
 MAX_CALLERS: Final = 10_000
-"""The maximum number of callers in memory. Above it, callers without recent requests are removed."""
+"""The maximum number of callers in memory, above which idle callers are removed."""
 
 FETCH_THREADS: Final = 2
 PREFIX: Final = "segmentql:rate:"

@@ -11,7 +11,7 @@ from segmentql.graphql.types.errors import bad_request
 from segmentql.graphql.types.pagination import (
     Connection,
     SortKey,
-    is_number,
+    is_row_id,
     is_slug,
     is_timestamp_sort_key,
     parse_page_arguments,
@@ -80,7 +80,7 @@ async def history_connection(
         GraphQLError: an argument is invalid.
     """
     known_slug = optional_argument(validators.slug, slug, "slug")
-    shape = (is_timestamp_sort_key, is_number, _is_operation, is_slug, is_number)
+    shape = (is_timestamp_sort_key, is_row_id, _is_operation, is_slug, is_row_id)
     filters = (user_id, known_slug, _filter(since), _filter(until))
     page = parse_page_arguments("history", shape, first, after, filters=filters)
     if since and until and since > until:

@@ -15,7 +15,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
@@ -90,7 +90,7 @@ def _(reason: errors.ApiKeyNotFound) -> MutationError:
 class Viewer:
     name: str = strawberry.field(description="The key's name, which history shows as `actor`.")
     role: Role = strawberry.field(description="The role of the key.")
-    key_id: strawberry.ID = strawberry.field(description="The id of the key.")
+    key_id: strawberry.ID | None = strawberry.field(description="The id of the key.")
 
 
 @strawberry.type
@@ -119,7 +119,7 @@ class KeyQueries:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[ApiKeyRecord]:
-        page = parse_page_arguments("keys", (is_number,), first, after)
+        page = parse_page_arguments("keys", (is_row_id,), first, after)
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         keys = await info.context.read(
             lambda session: service.key_page(session, before=before, rows=page.first + 1)

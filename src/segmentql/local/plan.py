@@ -19,11 +19,11 @@ from segmentql.settings import (
     METRICS_VARIABLE,
     MIGRATION_VARIABLE,
     PREFIX,
-    check_reach,
     child_environment,
     is_set,
     load_settings,
-    outside_value,
+    raw_value,
+    require_loopback_without_auth,
 )
 
 # Wildcard addresses, on which a server listens, with the address on which clients reach it.
@@ -116,13 +116,11 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
     if not is_set("auth"):
         overrides["auth"] = "off"
     settings = load_settings(with_store=True, **overrides)
-    check_reach(settings)
+    require_loopback_without_auth(settings)
     variables = {PREFIX + name.upper(): value for name, value in overrides.items()}
     variables[METRICS_VARIABLE] = str(data.metrics_folder)
     # Only the migrations get the owner's URL, whether it is local or external.
-    owner_url = (
-        overrides.get("migration_database_url") or outside_value("migration_database_url") or ""
-    )
+    owner_url = overrides.get("migration_database_url") or raw_value("migration_database_url") or ""
     if not options.verbose:
         variables[PREFIX + "LOG_ERRORS_TO_STDOUT"] = "on"
 

@@ -19,7 +19,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
@@ -149,7 +149,7 @@ class ReportQueries:
     ) -> Connection[ReportRecord]:
         known_user_id = optional_argument(validators.user_id, user_id, "userId")
         page = parse_page_arguments(
-            "reports", (is_number,), first, after, filters=(known_user_id,), default=20
+            "reports", (is_row_id,), first, after, filters=(known_user_id,), default=20
         )
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         reports = await info.context.read(

@@ -15,6 +15,7 @@ from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.loaders import RolloutCountsBySegment
@@ -89,10 +90,10 @@ class Rollout:
     stages: list[StageRecord] = strawberry.field(
         graphql_type=list[RolloutStage], description="The stages in order of time."
     )
-    users_total: int = strawberry.field(
+    users_total: BigInt = strawberry.field(
         description="Number of users that the current pass processes. 0 before they are counted."
     )
-    users_seen: int = strawberry.field(
+    users_seen: BigInt = strawberry.field(
         description="Number of users that the current pass has processed."
     )
     progress: float = strawberry.field(description="Progress of the current pass, 0 to 1.")
@@ -112,18 +113,18 @@ class Rollout:
         metadata=cost(SCAN),
     )
     @staticmethod
-    async def enrolled(rollout: Parent[RolloutRecord], info: Info) -> int:
+    async def enrolled(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
         counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
-        return counts.enrolled
+        return BigInt(counts.enrolled)
 
     @strawberry.field(
         description="Number of users who were removed manually and are excluded from the rollout.",
         metadata=cost(SCAN),
     )
     @staticmethod
-    async def excluded(rollout: Parent[RolloutRecord], info: Info) -> int:
+    async def excluded(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
         counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
-        return counts.excluded
+        return BigInt(counts.excluded)
 
 
 @strawberry.type(description="The segment has no rollout.")
@@ -290,8 +291,10 @@ class CancelRolloutInput:
     )
 
 
-@strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload:
+@strawberry.type
+class RolloutPayload:
+    """The fields of the payloads of all mutations of rollouts."""
+
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
@@ -307,66 +310,29 @@ class SetRolloutPayload:
         description="Why the mutation was rejected. Empty if it succeeded.",
         metadata=cost(size=1),
     )
+
+
+@strawberry.type(description="Result of `setRollout`.")
+class SetRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `pauseRollout`.")
-class PauseRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class PauseRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `resumeRollout`.")
-class ResumeRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class ResumeRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload:
-    segment: SegmentRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
-    )
-    rollout: RolloutRecord | None = strawberry.field(
-        default=None,
-        graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+class CancelRolloutPayload(RolloutPayload):
+    pass
 
 
-P = TypeVar("P", SetRolloutPayload, PauseRolloutPayload, ResumeRolloutPayload, CancelRolloutPayload)
+P = TypeVar("P", bound=RolloutPayload)
 
 
 async def _run_mutation(

@@ -16,11 +16,12 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     is_slug,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator, optional_argument
 from segmentql.memberships.loaders import MemberCount, Members
 from segmentql.memberships.records import MembershipRecord, MembersPage
@@ -74,7 +75,7 @@ class Segment:
 
     @strawberry.field(
         description="Exact number of active members. It counts them, which may be slow.",
-        graphql_type=int,
+        graphql_type=BigInt,
         metadata=cost(SCAN),
     )
     @staticmethod
@@ -104,7 +105,7 @@ class Segment:
         after: After = strawberry.UNSET,
     ) -> Connection[MembershipRecord]:
         page = parse_page_arguments(
-            "members", (is_number,), first, after, filters=(segment.segment_id,)
+            "members", (is_row_id,), first, after, filters=(segment.segment_id,)
         )
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(

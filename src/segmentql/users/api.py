@@ -22,7 +22,7 @@ from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
@@ -229,7 +229,7 @@ class UserQueries:
         first: First = 50,
         after: After = strawberry.UNSET,
     ) -> Connection[UserRecord]:
-        page = parse_page_arguments("users", (is_number,), first, after)
+        page = parse_page_arguments("users", (is_row_id,), first, after)
         last = int(page.after[0]) if page.after else 0
         users = await info.context.read(
             lambda session: service.user_page(session, after=last, rows=page.first + 1)

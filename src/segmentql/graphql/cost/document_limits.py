@@ -29,7 +29,7 @@ from graphql import (
     parse,
 )
 from segmentql.graphql.selections import FieldCounter, Fragments, SelectionWalker, fragments_of
-from segmentql.graphql.types.errors import Code, limit_exceeded, shortened
+from segmentql.graphql.types.errors import Code, limit_exceeded, shorten_value
 
 MAX_FRAGMENTS: Final = 50
 """The maximum number of fragments that a document defines."""
@@ -130,7 +130,7 @@ def _check_limit(argument: str, value: int, limit: int) -> None:
 def _check_number(node: IntValueNode | FloatValueNode) -> None:
     if len(node.value) > MAX_NUMBER_CHARACTERS:
         raise GraphQLError(
-            f"The number {shortened(node.value)} is too long."
+            f"The number {shorten_value(node.value)} is too long."
             f" A number can have at most {MAX_NUMBER_CHARACTERS} characters.",
             nodes=node,
             extensions={

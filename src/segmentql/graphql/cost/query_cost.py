@@ -208,35 +208,35 @@ def _is_sized_by_page(field: GraphQLField) -> bool:
 def _page_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     maximum = declared.max_first
     default = _rows(field.args["first"].default_value, maximum, maximum)
-    given = _argument(node, "first")
-    if isinstance(given, VariableNode):
-        name = given.name.value
+    value = _argument(node, "first")
+    if isinstance(value, VariableNode):
+        name = value.name.value
         return lambda context: _rows(context.variables.get(name), default, maximum)
-    if isinstance(given, IntValueNode):
-        return _rows(int(given.value), default, maximum)
-    return default if given is None or isinstance(given, NullValueNode) else maximum
+    if isinstance(value, IntValueNode):
+        return _rows(int(value.value), default, maximum)
+    return default if value is None or isinstance(value, NullValueNode) else maximum
 
 
-def _rows(given: object, default: int, maximum: int) -> int:
+def _rows(value: object, default: int, maximum: int) -> int:
     """Return the size of a page for a `first` as the client sent it.
 
     GraphQL's Int accepts whole floats. A value that is out of range or of another type is rejected
     later, with a better message than one about the cost.
     """
-    if given is None:
+    if value is None:
         return default
-    if isinstance(given, bool) or not isinstance(given, int | float) or given != given // 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         return maximum
-    return min(max(int(given), 0), maximum)
+    return min(max(int(value), 0), maximum)
 
 
 def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     if declared.size_of:
-        given = _argument(node, declared.size_of)
-        if isinstance(given, ListValueNode):
-            return len(given.values)
-        if isinstance(given, VariableNode):
-            name = given.name.value
+        value = _argument(node, declared.size_of)
+        if isinstance(value, ListValueNode):
+            return len(value.values)
+        if isinstance(value, VariableNode):
+            name = value.name.value
             return lambda context: _length(context.variables.get(name))
         return 1
     if declared.size is not None:
@@ -247,8 +247,8 @@ def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> Cos
     )
 
 
-def _length(given: object) -> int:
-    return len(given) if isinstance(given, list) else 1
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 1
 
 
 def _argument(node: FieldNode, name: str) -> ValueNode | None:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from segmentql import metrics
 from segmentql.errors import AuthenticationFailure
-from segmentql.graphql.types.error_causes import shorten
+from segmentql.graphql.types.error_causes import truncate
 from segmentql.graphql.types.errors import Code
 
 RETRY_SECONDS: Final = 1
@@ -42,7 +42,7 @@ class HttpRequestError(Exception):
         self.status = status
         self.message = message
         self.headers = headers
-        self.reason = shorten(reason or message)
+        self.reason = truncate(reason or message)
         self.extensions = {"code": code, **extensions}
 
 

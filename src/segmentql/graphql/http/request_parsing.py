@@ -29,7 +29,7 @@ async def read_request(headers: Headers, receive: Receive, max_body_bytes: int) 
         raise unsupported_encoding()
     content_length = headers.get(b"content-length", b"0")
     try:
-        body = await read_body(receive, announced=int(content_length), limit=max_body_bytes)
+        body = await read_body(receive, declared=int(content_length), limit=max_body_bytes)
         return _request_of_json(orjson.loads(body))
     except BodyTooLarge as too_large:
         raise HttpRequestError(

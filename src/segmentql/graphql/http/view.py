@@ -55,7 +55,7 @@ from segmentql.graphql.http.response_sender import (
     UnsentResponsesExceeded,
 )
 from segmentql.graphql.types.dataloader import LoaderRegistry
-from segmentql.graphql.types.error_causes import FAULTS, describe_fault
+from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
     Code,
     format_internal_error,
@@ -168,7 +168,7 @@ class GraphQLView:
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
             response = json_response({"errors": [error]}, status, media_type)
             if error["extensions"]["code"] != Code.INTERNAL:  # logged with its traceback already
-                reason = describe_fault(fault)
+                reason = describe_error(fault)
                 self._log_rejection(scope, status, error["extensions"]["code"], reason)
         return PreparedResponse(response)
 
@@ -237,7 +237,7 @@ class GraphQLView:
     def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
         if self._log:
             self._log.rejected(
-                is_fault=code in FAULTS,
+                is_fault=code in FAULT_CODES,
                 request_id=scope["state"]["request_id"],
                 status=status,
                 code=code,

@@ -111,14 +111,14 @@ MAX_MESSAGE_CHARACTERS: Final = 1000
 """The maximum length of an error message. Messages of graphql-core repeat values of the client."""
 
 
-def shortened(text: str) -> str:
+def shorten_value(text: str) -> str:
     """Return a value for an error message: if it is long, only its beginning and its length."""
     if len(text) <= MAX_ECHO_CHARACTERS:
         return text
     return f"{text[:MAX_ECHO_CHARACTERS]}... ({len(text)} characters)"
 
 
-def bounded_message(message: str) -> str:
+def shorten_message(message: str) -> str:
     """Return an error message, without its middle if it is long."""
     if len(message) <= MAX_MESSAGE_CHARACTERS:
         return message
@@ -184,7 +184,7 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
         log.error("request_failed", request_id=request_id, path=error.path, exc_info=cause or error)
         formatted["message"] = "An internal error occurred."
         extensions = {"code": Code.INTERNAL, "requestId": request_id}
-    formatted["message"] = bounded_message(formatted["message"])
+    formatted["message"] = shorten_message(formatted["message"])
     formatted["extensions"] = extensions
     metrics.ERRORS.labels(extensions["code"]).inc()
     return formatted

@@ -28,12 +28,12 @@ class InputValidator:
     def __init__(self) -> None:
         self._reasons: list[errors.RejectionReason] = []
 
-    def value(self, rule: Callable[[Any], T], given: Any, *path: str) -> T:
+    def value(self, rule: Callable[[Any], T], value: Any, *path: str) -> T:
         """Apply a rule of `validators` to a field.
 
         Args:
             rule: The rule.
-            given: The field's value as the client sent it.
+            value: The field's value as the client sent it.
             path: The path of the field in the input.
 
         Returns:
@@ -41,20 +41,20 @@ class InputValidator:
             `raise_errors` before using it.
         """
         try:
-            return rule(given)
+            return rule(value)
         except errors.BadValue as bad:
             self.add_error(bad.problem, bad.allowed, *path)
-            return given  # type: ignore[no-any-return]
+            return value  # type: ignore[no-any-return]
 
-    def optional(self, rule: Callable[[Any], T], given: Any, *path: str, absent: A) -> T | A | None:
+    def optional(self, rule: Callable[[Any], T], value: Any, *path: str, absent: A) -> T | A | None:
         """Apply a rule to an optional field.
 
         Returns:
             `absent` if the field is absent, None if it is null, else the decoded value.
         """
-        if given is strawberry.UNSET:
+        if value is strawberry.UNSET:
             return absent
-        return None if given is None else self.value(rule, given, *path)
+        return None if value is None else self.value(rule, value, *path)
 
     def add_error(self, problem: str, allowed: str, *path: str) -> None:
         """Add an error of the field at `path` to the collected errors."""
@@ -66,19 +66,19 @@ class InputValidator:
             raise errors.MutationRejected(*self._reasons)
 
 
-def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
+def argument_value(rule: Callable[[Any], T], value: Any, argument: str) -> T:
     """Apply a rule of `validators` to a query's argument and return the decoded value.
 
     Raises:
         GraphQLError: The value is invalid; the code is BAD_REQUEST.
     """
     try:
-        return rule(given)
+        return rule(value)
     except errors.BadValue as bad:
         raise bad_request(argument, bad.problem, bad.allowed) from None
 
 
-def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T | None:
+def optional_argument(rule: Callable[[Any], T], value: Any, argument: str) -> T | None:
     """Apply a rule of `validators` to a query's argument; return None if it is absent or null.
 
     An empty string is neither absent nor null: the rule validates it.
@@ -86,6 +86,6 @@ def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T 
     Raises:
         GraphQLError: The value is invalid; the code is BAD_REQUEST.
     """
-    if given is None or given is strawberry.UNSET:
+    if value is None or value is strawberry.UNSET:
         return None
-    return argument_value(rule, given, argument)
+    return argument_value(rule, value, argument)
