@@ -1,5 +1,5 @@
 # One image for the API, workers and migrations: `docker run segmentql serve | worker | migrate ...`
-# BASE needs Python 3.11 or later with venv, at the same place in both stages.
+# BASE needs Python 3.11 or later with venv, at the same path in both stages.
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
@@ -7,18 +7,18 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 WORKDIR /build
 RUN python3 -m venv /opt/segmentql && python3 -m venv tools
 COPY requirements.lock requirements-build.lock ./
-# Wheels alone: nothing is compiled, and nothing of a package is run before it is checked.
+# Only wheels: nothing is compiled, and no code of a package runs before its hash is checked.
 RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
         --requirement requirements.lock \
     && tools/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
         --requirement requirements-build.lock
-# The GraphiQL page by itself: it changes seldom.
+# A separate layer for the GraphiQL page, because it seldom changes.
 COPY explorer explorer
 RUN tools/bin/python explorer/build.py --strict && rm -rf explorer/node_modules
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY src src
-# Compiled here, for where the image runs nothing can be written.
+# Compiled here, because a container with a read-only file system cannot write the bytecode.
 RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && /opt/segmentql/bin/python -m pip install --no-deps wheels/*.whl \
     && /opt/segmentql/bin/python -m pip uninstall --yes pip setuptools \

@@ -1,11 +1,11 @@
-# Every verb of this repository; `make` alone explains them.
-# All that is installed goes into $(VENV); nothing else on the machine is changed.
+# The commands of this repository. `make` without arguments lists them.
+# Everything is installed into $(VENV); nothing else on the machine is changed.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The newest Python that Redis' wheel covers, else any that is new enough.
+# The newest Python that the wheel of Redis supports, or else any supported version.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3.14; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
@@ -39,7 +39,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@echo "2/2 Installing SegmentQL itself ..."
 	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@$(PIP) check --quiet
-	@$(BIN)/python -m compileall -q src  # a start spends its time on imports
+	@$(BIN)/python -m compileall -q src  # imports take most of the time of a start
 	@touch $@
 
 run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, GraphiQL
@@ -65,18 +65,18 @@ test-all: $(INSTALLED) ## Run the tests and the slow tests
 coverage: $(INSTALLED) ## Run the tests and the slow tests, and measure their branch coverage
 	$(PYTEST) -m "not e2e" --cov --cov-report=term $(ARGS)
 
-e2e: $(INSTALLED) ## Run the whole service as a user would: processes, signals, crashes, a browser
+e2e: $(INSTALLED) ## Test the whole service: processes, signals, crashes and a browser
 	@$(BIN)/python explorer/build.py --if-stale --strict
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
-fuzz: $(INSTALLED) ## Send a server ten thousand requests, right and wrong ones, and watch its memory
+fuzz: $(INSTALLED) ## Send ten thousand valid and invalid requests to a server, and check its memory
 	$(BIN)/python -m pytest -m e2e tests/e2e/test_fuzz.py -o log_cli=true -o log_cli_level=INFO $(ARGS)
 
-bench: $(INSTALLED) ## Measure against peers and print a table of ratios, then 100 rounds of random kills
+bench: $(INSTALLED) ## Compare with peers and print a table of ratios, then run 100 rounds of random kills
 	$(BIN)/python -m bench run $(ARGS)
 	$(BIN)/python -m bench chaos
 
-bench-smoke: $(INSTALLED) ## Try the whole benchmark at toy size, judging no time
+bench-smoke: $(INSTALLED) ## Run the whole benchmark at toy size, without targets
 	@$(BIN)/python -m bench run --smoke $(ARGS)
 
 lint: $(INSTALLED) ## Check style and formatting
@@ -87,16 +87,16 @@ format: $(INSTALLED) ## Fix style and formatting where possible
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(INSTALLED) ## Check types, strictly
+types: $(INSTALLED) ## Check the types
 	$(BIN)/mypy
 
-schema: $(INSTALLED) ## Print the GraphQL schema into schema.graphql
+schema: $(INSTALLED) ## Write the GraphQL schema to schema.graphql
 	$(BIN)/segmentql schema > schema.graphql
 
 explorer: $(INSTALLED) ## Build the GraphiQL page
 	$(BIN)/python explorer/build.py --strict
 
-lock: $(INSTALLED) ## Choose the newest versions and write the lock files
+lock: $(INSTALLED) ## Update the lock files to the newest versions
 	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-build.lock
@@ -108,4 +108,4 @@ lock: $(INSTALLED) ## Choose the newest versions and write the lock files
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements-dev.lock
 
-check: test lint types ## All that must pass before a change is done
+check: test lint types ## Run the tests, the linter and the type checker

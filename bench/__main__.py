@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, and print one table."""
+"""The command `python -m bench`."""
 
 import asyncio
 import os
@@ -13,18 +13,18 @@ import click
 
 from bench import chaos as chaos_rounds
 from bench import startup
-from bench.comparison import WrongAnswer
+from bench.comparison import WrongResponse
 from bench.data import Sizes
-from bench.databases import filled
-from bench.plan import LARGE, ROLLOUT, ROLLOUT_SMALL, SMALL, SMOKE, Bench, Plan
-from bench.rows import MEASURED
-from bench.table import Row, rendered, write_json
+from bench.databases import ensure_database
+from bench.plan import LARGE, ROLLOUT, ROLLOUT_SMALL, SMALL, SMOKE, Benchmark, Plan
+from bench.rows import ROWS
+from bench.table import Row, format_table, write_json
 from segmentql.errors import SegmentQLError
 from segmentql.local import local_servers
 
 POSTGRES = {
-    # Durable as ever; only its checkpoints are further apart, so that none falls into one
-    # contestant's slice and not into the other's.
+    # Rare checkpoints, so that none affects only one of the compared candidates. Commits stay
+    # durable.
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
 }
@@ -45,15 +45,15 @@ def main() -> None:
 @click.option("--users", default=200_000, show_default=True)
 @click.option("--memberships", default=1_000_000, show_default=True)
 @click.option("--segments", default=100, show_default=True)
-@click.option("--large", is_flag=True, help="Also read among 10 million memberships.")
-@click.option("--smoke", is_flag=True, help="Try the whole path at toy size; judge no time.")
-@click.option("--only", multiple=True, type=click.Choice(["startup", *MEASURED]))
+@click.option("--large", is_flag=True, help="Also read from 10 million memberships.")
+@click.option("--smoke", is_flag=True, help="Run everything at toy size, without targets.")
+@click.option("--only", multiple=True, type=click.Choice(["startup", *ROWS]))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=".segmentql-bench",
     show_default=True,
-    help="Where the generated data are kept for the next run.",
+    help="The folder that keeps the generated data for the next run.",
 )
 @click.option(
     "--output",
@@ -71,12 +71,12 @@ def run(
     data_dir: Path,
     output: Path,
 ) -> None:
-    """Measure, and print a table of ratios against the targets."""
+    """Run the benchmark, and print a table of results and targets."""
     try:
         if smoke:
             with tempfile.TemporaryDirectory(prefix="segmentql-bench-") as name:
                 folder = Path(name)
-                folder.chmod(0o755)  # root's servers run as another account, which must get in
+                folder.chmod(0o755)  # the servers of root run as another account
                 asyncio.run(_run(SMOKE, only, folder, output))
         else:
             plan = Plan(
@@ -89,62 +89,66 @@ def run(
                 slices=3,
                 slice_seconds=4,
                 warm_up_seconds=0.5,
-                slice_requests=1_000_000,
+                max_slice_requests=1_000_000,
                 check_every=50,
-                idle_after_seconds=15,
+                idle_delay_seconds=15,
                 idle_seconds=60,
-                judges=True,
+                checks_targets=True,
             )
             asyncio.run(_run(plan, only, data_dir, output))
-    except (SegmentQLError, WrongAnswer, ValueError) as error:
+    except (SegmentQLError, WrongResponse, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 
 @main.command()
 @click.option("--rounds", default=100, show_default=True)
-@click.option("--seed", type=int, help="Of an earlier run, to try it again.")
+@click.option("--seed", type=int, help="The seed of an earlier run, to repeat it.")
 def chaos(rounds: int, seed: int | None) -> None:
-    """Kill everything at random, again and again, and see whether the truth survives."""
+    """Kill random processes under load for many rounds, and check the data."""
     raise SystemExit(chaos_rounds.run(rounds, seed))
 
 
 async def _run(plan: Plan, only: Sequence[str], data_dir: Path, output: Path) -> None:
     started = time.monotonic()
     load, *_ = os.getloadavg()
-    _say(f"{os.cpu_count()} processors, load {load:.1f} now (0 where nothing else runs)")
+    _print_line(f"{os.cpu_count()} processors, load {load:.1f} (0 on an idle machine)")
     rows: list[Row] = []
-    async for row in _rows(plan, only or ["startup", *MEASURED], data_dir):
+    async for row in _measure_measure_rows(plan, only or ["startup", *ROWS], data_dir):
         rows.append(row)
-        _say("  " + "; ".join(cell for cell in row.cells(judged=plan.judges) if cell))
+        _print_line(
+            "  " + "; ".join(cell for cell in row.cells(with_targets=plan.checks_targets) if cell)
+        )
     write_json(output, rows, {**MACHINE, "load_at_start": load})
-    _say(f"\n{rendered(rows, judged=plan.judges)}\n")
-    if not plan.judges:
-        _say("Toy size: these figures mean nothing, but everything works.")
-    _say(f"{time.monotonic() - started:.0f} s; details in {output}")
+    _print_line(f"\n{format_table(rows, with_targets=plan.checks_targets)}\n")
+    if not plan.checks_targets:
+        _print_line("Everything works. At toy size the results are not meaningful.")
+    _print_line(f"{time.monotonic() - started:.0f} s; details in {output}")
 
 
-async def _rows(plan: Plan, wanted: Sequence[str], data_dir: Path) -> AsyncIterator[Row]:
-    if "startup" in wanted:
-        _say("starts of `segmentql up`")
+async def _measure_measure_rows(
+    plan: Plan, names: Sequence[str], data_dir: Path
+) -> AsyncIterator[Row]:
+    if "startup" in names:
+        _print_line("start of `segmentql up`")
         async for row in startup.measure():
             yield row
     async with local_servers(data_dir, postgres_settings=POSTGRES) as servers:
-        bench = Bench(
+        bench = Benchmark(
             plan=plan,
             servers=servers,
-            main=await filled(servers, plan.main, _say),
-            small=await filled(servers, plan.small, _say),
-            large=await filled(servers, plan.large, _say) if plan.large else None,
+            main=await ensure_database(servers, plan.main, _print_line),
+            small=await ensure_database(servers, plan.small, _print_line),
+            large=await ensure_database(servers, plan.large, _print_line) if plan.large else None,
             folder=data_dir,
-            say=_say,
+            print_line=_print_line,
         )
-        for name, measure in MEASURED.items():
-            if name in wanted:
+        for name, measure in ROWS.items():
+            if name in names:
                 async for row in measure(bench):
                     yield row
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     click.echo(line)
 
 

@@ -1,4 +1,4 @@
-"""The long form of `tests/e2e/test_chaos.py`."""
+"""Runs `tests/e2e/test_chaos.py` with many rounds."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(rounds: int, seed: int | None) -> int:
-    """Run the test with so many rounds, showing what it says; its exit status."""
+    """Run the test with its output, and return its exit status."""
     environment = {"SEGMENTQL_TEST_CHAOS_ROUNDS": str(rounds)}
     if seed is not None:
         environment["SEGMENTQL_TEST_CHAOS_SEED"] = str(seed)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "e2e", "-s", "tests/e2e/test_chaos.py"],
         cwd=ROOT,
         env=child_environment(environment),
         check=False,
     )
-    return done.returncode
+    return completed.returncode

@@ -1,4 +1,4 @@
-"""Contestants measured in turns, slice by slice, so that a noisy moment hits them alike."""
+"""Compares candidates in alternating slices, so that noise on the machine affects all of them."""
 
 import asyncio
 import dataclasses
@@ -6,81 +6,83 @@ import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bench.load import Load, Result, run_load
+from bench.load import Load, LoadResult, run_load
 from bench.servers import Server
 
-Measure = Callable[[int], Awaitable[Mapping[str, float]]]
-"""Measures one slice, by its number; figures by name."""
+Measurement = Callable[[int], Awaitable[Mapping[str, float]]]
+"""A function that measures the slice with a given number and returns values by name."""
 
 
-class WrongAnswer(Exception):
-    """A server gave errors, something else than what is true, or nothing in time."""
+class WrongResponse(Exception):
+    """A server returned an error, a wrong response, or no response in time."""
 
 
-async def contest(slices: int, contestants: Mapping[str, Measure]) -> dict[str, dict[str, float]]:
-    """Measure each contestant in each slice; the medians of their figures."""
-    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in contestants}
+async def compare(
+    slices: int, candidates: Mapping[str, Measurement]
+) -> dict[str, dict[str, float]]:
+    """Measure each candidate once per slice, and return the medians of its values."""
+    results: dict[str, list[Mapping[str, float]]] = {name: [] for name in candidates}
     for number in range(slices):
-        # Each goes first in turn: what the first one leaves behind is not always the same one's.
-        turns = list(contestants.items())
-        for name, measure in turns if number % 2 == 0 else reversed(turns):
-            found[name].append(await measure(number))
-    return {name: _medians(figures) for name, figures in found.items()}
+        # The order alternates, because a candidate may affect the one after it.
+        ordered = list(candidates.items())
+        for name, measure in ordered if number % 2 == 0 else reversed(ordered):
+            results[name].append(await measure(number))
+    return {name: _medians(values) for name, values in results.items()}
 
 
-def loaded(server: Server, load: Load) -> Measure:
-    """A slice is this load on a server; each slice asks other users."""
+def load_measurement(server: Server, load: Load) -> Measurement:
+    """Return a measurement of a load on a server. Each slice requests other random users."""
 
     async def measure(number: int) -> Mapping[str, float]:
-        used = server.cpu_seconds()
-        result = await checked(dataclasses.replace(load, seed=load.seed + number))
-        figures = _figures(result)
-        used_then = server.cpu_seconds()
-        if used is not None and used_then is not None:
-            # Of the slice with its warm-up, so a little more than it was.
-            measured_share = load.seconds / (load.seconds + load.warm_up_seconds)
-            cpu_seconds = (used_then - used) * measured_share
-            figures["server_cpu_us_per_request"] = 1e6 * cpu_seconds / max(result.requests, 1)
-        return figures
+        cpu_before = server.cpu_seconds()
+        result = await run_checked_load(dataclasses.replace(load, seed=load.seed + number))
+        values = _numeric_values(result)
+        cpu_after = server.cpu_seconds()
+        if cpu_before is not None and cpu_after is not None:
+            # The warm-up costs more CPU time per second, so the estimate is slightly high.
+            measured_fraction = load.seconds / (load.seconds + load.warm_up_seconds)
+            cpu_seconds = (cpu_after - cpu_before) * measured_fraction
+            values["server_cpu_us_per_request"] = 1e6 * cpu_seconds / max(result.requests, 1)
+        return values
 
     return measure
 
 
-def while_working(load: Measure, work: Callable[[int], Awaitable[None]]) -> Measure:
-    """The load while some work is done, again and again and never none."""
+def with_background_work(load: Measurement, work: Callable[[int], Awaitable[None]]) -> Measurement:
+    """Return a measurement of a load during some work, which is repeated until the load ends."""
 
     async def measure(number: int) -> Mapping[str, float]:
-        ended = asyncio.Event()
+        has_ended = asyncio.Event()
 
-        async def keep_working() -> None:
-            while not ended.is_set():
+        async def repeat_work() -> None:
+            while not has_ended.is_set():
                 await work(number)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep_working())
-            figures = await load(number)
-            ended.set()
-        return figures
+            tasks.create_task(repeat_work())
+            values = await load(number)
+            has_ended.set()
+        return values
 
     return measure
 
 
-async def checked(load: Load) -> Result:
-    """Run a load that every answer to must be right.
+async def run_checked_load(load: Load) -> LoadResult:
+    """Run a load of which every response must be correct.
 
     Raises:
-        WrongAnswer: one was not; the first is told.
+        WrongResponse: A response is wrong. The message has the first one.
     """
     result = await run_load(load)
     if result.failed or not result.checked or not result.requests:
-        raise WrongAnswer(
-            f"{load.ask}: {result.requests} measured, {result.checked} looked at,"
-            f" {result.failed} wrong; the first: {result.first_failure}"
+        raise WrongResponse(
+            f"{load.request}: {result.requests} requests measured, {result.checked} responses"
+            f" checked, {result.failed} wrong; the first: {result.first_failure}"
         )
     return result
 
 
-def _figures(result: Result) -> dict[str, float]:
+def _numeric_values(result: LoadResult) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in dataclasses.asdict(result).items()
@@ -88,8 +90,9 @@ def _figures(result: Result) -> dict[str, float]:
     }
 
 
-def _medians(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names: dict[str, Any] = {name: None for one in figures for name in one}
+def _medians(slices: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names: dict[str, Any] = {name: None for values in slices for name in values}
     return {
-        name: statistics.median([one[name] for one in figures if name in one]) for name in names
+        name: statistics.median([values[name] for values in slices if name in values])
+        for name in names
     }

@@ -1,7 +1,7 @@
-"""The data that is measured: users, segments, memberships and their history, the same every time.
+"""The data set of the benchmark: users, segments, memberships and their history.
 
-Who is in what follows from the numbers alone, so that a load client can check answers without
-asking anybody.
+The data set is the same in every run. Memberships are computed from the ids alone, so that a load
+client can check responses without a query.
 """
 
 import math
@@ -13,53 +13,61 @@ from typing import Final
 import asyncpg
 
 VERSION: Final = 1
-"""Of what is generated; raise it and kept data are made anew."""
+"""The version of the generated data. An increment makes the next run generate the data again."""
 
 DAYS: Final = 28
-"""How far back joins go; the migrations make partitions for at least that much."""
+"""The age of the oldest membership, in days. The migrations create partitions for at least that."""
 
 CHUNK_USERS: Final = 5000
-_MIX: Final = 0x9E3779B1
-"""Spreads the users' first segments: 2^32 divided by the golden ratio (Knuth, TAOCP 6.4)."""
+_HASH_MULTIPLIER: Final = 0x9E3779B1
+"""The multiplier that distributes the users' first segments.
+
+Source: 2^32 divided by the golden ratio, Knuth, The Art of Computer Programming, 6.4.
+"""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is; users and segments are numbered from 1."""
+    """The sizes of a data set. The ids of users and segments start at 1."""
 
     users: int
     memberships: int
     segments: int
 
     def __post_init__(self) -> None:
-        most = math.ceil(self.memberships / self.users)
-        if self.memberships < 2 * self.users or most + 2 > self.segments:
+        max_per_user = math.ceil(self.memberships / self.users)
+        if self.memberships < 2 * self.users or max_per_user + 2 > self.segments:
             raise ValueError(f"{self}: each user must have two segments to leave and two to join")
 
     @property
     def stride(self) -> int:
-        """The step from one segment of a user to the next; it meets all before any twice."""
+        """The distance between two consecutive segments of a user, coprime to the segment count."""
         return next(step for step in range(37, 2 * self.segments + 38) if self._is_coprime(step))
 
     def _is_coprime(self, step: int) -> bool:
         return math.gcd(step, self.segments) == 1
 
-    def members_per_user(self, user_id: int) -> int:
-        """How many segments a user is in; in sum exactly `memberships`."""
+    def membership_count(self, user_id: int) -> int:
+        """Return the number of segments of a user. The sum over all users is `memberships`."""
         before = (user_id - 1) * self.memberships // self.users
         return user_id * self.memberships // self.users - before
 
-    def nth_segment(self, user_id: int, nth: int) -> int:
-        """A user's n-th segment; those from `members_per_user` on are the ones it is not in."""
-        return 1 + ((user_id * _MIX >> 8) + nth * self.stride) % self.segments
+    def segment_at(self, user_id: int, index: int) -> int:
+        """Return the id of a user's segment at an index.
 
-    def nth_segment_in_pgbench(self, nth: int) -> str:
-        """`nth_segment` as an expression of pgbench, of its variable `user_id`."""
-        return f"1 + ((:user_id * {_MIX} >> 8) + {nth * self.stride}) % {self.segments}"
+        The user is in the segments at the indexes below `membership_count`, and not in the others.
+        """
+        return 1 + ((user_id * _HASH_MULTIPLIER >> 8) + index * self.stride) % self.segments
 
-    def segments_of(self, user_id: int) -> list[int]:
-        """The numbers of a user's segments, in no order."""
-        return [self.nth_segment(user_id, nth) for nth in range(self.members_per_user(user_id))]
+    def pgbench_segment_at(self, index: int) -> str:
+        """Return `segment_at` as a pgbench expression of the variable `user_id`."""
+        return (
+            f"1 + ((:user_id * {_HASH_MULTIPLIER} >> 8) + {index * self.stride}) % {self.segments}"
+        )
+
+    def segment_ids(self, user_id: int) -> list[int]:
+        """Return the ids of a user's segments in no particular order."""
+        return [self.segment_at(user_id, index) for index in range(self.membership_count(user_id))]
 
 
 def slug(segment_id: int) -> str:
@@ -67,39 +75,47 @@ def slug(segment_id: int) -> str:
 
 
 async def generate(
-    connection: "asyncpg.Connection[asyncpg.Record]", sizes: Sizes, say: Callable[[str], None]
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    sizes: Sizes,
+    print_line: Callable[[str], None],
 ) -> None:
-    """Fill an empty, migrated database by COPY; `connection` is a superuser's.
+    """Fill an empty, migrated database by COPY.
 
-    Triggers and foreign keys are off meanwhile: history is written as the triggers would.
+    Triggers and foreign keys are disabled meanwhile. The generated history equals the history that
+    the triggers would write.
+
+    Args:
+        connection: A connection of a superuser.
+        sizes: The sizes of the data set.
+        print_line: Prints a line about the progress.
     """
     now: datetime = await connection.fetchval("SELECT date_trunc('second', now())")
     await connection.execute("SET session_replication_role = replica; SET TIME ZONE 'UTC'")
-    began = (now - timedelta(days=DAYS + 1)).isoformat()
+    started_at = (now - timedelta(days=DAYS + 1)).isoformat()
     await _copy(
         connection,
         "segments",
         ["id", "slug", "name", "created_at", "updated_at"],
-        _chunk(
-            f"{number}\t{slug(number)}\tSegment {number}\t{began}\t{began}\n"
+        _encode(
+            f"{number}\t{slug(number)}\tSegment {number}\t{started_at}\t{started_at}\n"
             for number in range(1, sizes.segments + 1)
         ),
     )
     for table, columns, chunks in (
-        ("users", ["id", "created_at"], _users(sizes, now)),
+        ("users", ["id", "created_at"], _user_lines(sizes, now)),
         (
             "memberships",
             ["id", "user_id", "segment_id", "joined_at", "updated_at", "cause"],
-            _memberships(sizes, now),
+            _membership_lines(sizes, now),
         ),
         (
             "history",
             ["membership_id", "user_id", "segment_id", "at", "recorded_at", "cause", "operation"],
-            _history(sizes, now),
+            _history_lines(sizes, now),
         ),
     ):
         await _copy(connection, table, columns, chunks)
-        say(f"  {table} are in")
+        print_line(f"  copied {table}")
     await connection.execute(
         """
         SET session_replication_role = DEFAULT;
@@ -107,7 +123,7 @@ async def generate(
         SELECT setval(pg_get_serial_sequence('memberships', 'id'), max(id)) FROM memberships;
         """
     )
-    # Also freezes, so that no read that is measured does the writers' work for them.
+    # Freezes the rows, so that no measured read has to set hint bits.
     await connection.execute("VACUUM (FREEZE, ANALYZE)")
     await connection.execute("CHECKPOINT")
 
@@ -125,45 +141,47 @@ async def _copy(
     await connection.copy_to_table(table, source=source(), columns=columns, format="text")
 
 
-def _chunk(lines: Iterator[str]) -> Iterator[bytes]:
+def _encode(lines: Iterator[str]) -> Iterator[bytes]:
     yield "".join(lines).encode()
 
 
-def _users(sizes: Sizes, now: datetime) -> Iterator[bytes]:
-    for user_ids in _chunks_of_users(sizes):
-        yield from _chunk(f"{user_id}\t{_joined(sizes, now, user_id)}\n" for user_id in user_ids)
+def _user_lines(sizes: Sizes, now: datetime) -> Iterator[bytes]:
+    for user_ids in _user_id_chunks(sizes):
+        yield from _encode(
+            f"{user_id}\t{_joined_at(sizes, now, user_id)}\n" for user_id in user_ids
+        )
 
 
-def _memberships(sizes: Sizes, now: datetime) -> Iterator[bytes]:
+def _membership_lines(sizes: Sizes, now: datetime) -> Iterator[bytes]:
     number = 0
-    for user_ids in _chunks_of_users(sizes):
+    for user_ids in _user_id_chunks(sizes):
         lines = []
         for user_id in user_ids:
-            at = _joined(sizes, now, user_id)
-            for segment_id in sorted(sizes.segments_of(user_id)):
+            at = _joined_at(sizes, now, user_id)
+            for segment_id in sorted(sizes.segment_ids(user_id)):
                 number += 1
                 lines.append(f"{number}\t{user_id}\t{segment_id}\t{at}\t{at}\tMANUAL\n")
-        yield from _chunk(iter(lines))
+        yield from _encode(iter(lines))
 
 
-def _history(sizes: Sizes, now: datetime) -> Iterator[bytes]:
+def _history_lines(sizes: Sizes, now: datetime) -> Iterator[bytes]:
     number = 0
-    for user_ids in _chunks_of_users(sizes):
+    for user_ids in _user_id_chunks(sizes):
         lines = []
         for user_id in user_ids:
-            at = _joined(sizes, now, user_id)
-            for segment_id in sorted(sizes.segments_of(user_id)):
+            at = _joined_at(sizes, now, user_id)
+            for segment_id in sorted(sizes.segment_ids(user_id)):
                 number += 1
                 lines.append(f"{number}\t{user_id}\t{segment_id}\t{at}\t{at}\tMANUAL\tJOINED\n")
-        yield from _chunk(iter(lines))
+        yield from _encode(iter(lines))
 
 
-def _chunks_of_users(sizes: Sizes) -> Iterator[range]:
+def _user_id_chunks(sizes: Sizes) -> Iterator[range]:
     for first in range(1, sizes.users + 1, CHUNK_USERS):
         yield range(first, min(first + CHUNK_USERS, sizes.users + 1))
 
 
-def _joined(sizes: Sizes, now: datetime, user_id: int) -> str:
-    # In the users' order: as a service that grows would have it, and what COPY likes best.
+def _joined_at(sizes: Sizes, now: datetime, user_id: int) -> str:
+    # Ascending by user id, as in a growing service. It is also the fastest order for COPY.
     days = DAYS * (sizes.users - user_id + 1) / sizes.users
     return (now - timedelta(days=days)).isoformat()

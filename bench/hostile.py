@@ -1,7 +1,7 @@
-"""Hostile callers: a process of its own that sends what costs a server much and a sender little.
+"""Hostile clients, which send requests that are cheap to send and expensive to process.
 
-`python -m bench.hostile PORT SECONDS USERS` runs ten callers, each with one way of its own, one
-request after the other, and prints how many answers of which status there were.
+`python -m bench.hostile PORT SECONDS USERS` runs ten clients. Each sends sequential requests of one
+kind. The output is the number of responses by status, as JSON.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-CALLERS: Final = 10
-PATIENCE_SECONDS: Final = 60
+CLIENTS: Final = 10
+TIMEOUT_SECONDS: Final = 60
 
 Bodies = Iterator[bytes]
 
@@ -23,41 +23,41 @@ def _body(query: str) -> bytes:
     return json.dumps({"query": query}).encode()
 
 
-def deep(_users: int) -> Bodies:
-    """Nested as far as a parser goes."""
+def deep_nesting(_users: int) -> Bodies:
+    """Yield queries that are nested to the limits of a parser."""
     for number in itertools.count():
         yield _body("{ a " * (300 + number % 7) + "}" * (300 + number % 7))
 
 
-def wide(_users: int) -> Bodies:
-    """Many aliases of what costs something."""
+def many_aliases(_users: int) -> Bodies:
+    """Yield queries with many aliases of an expensive field."""
     for number in itertools.count():
         parts = (f'a{number}x{n}: segment(slug: "S") {{ memberCount }}' for n in range(400))
         yield _body(f"{{ {' '.join(parts)} }}")
 
 
-def repeated(_users: int) -> Bodies:
-    """What must be compared pair by pair."""
+def repeated_fields(_users: int) -> Bodies:
+    """Yield queries whose repeated fields a validator would compare pair by pair."""
     for number in itertools.count():
         yield _body(f"{{ user(id: {number + 1}) {{ {'segments { slug } ' * 800} }} }}")
 
 
-def huge(_users: int) -> Bodies:
-    """A megabyte of tokens."""
+def many_tokens(_users: int) -> Bodies:
+    """Yield documents of a million tokens."""
     body = _body("{" * 1_000_000)
     while True:
         yield body
 
 
-def large_and_valid(_users: int) -> Bodies:
-    """Each as large as is allowed, and never the same twice."""
+def distinct_large_documents(_users: int) -> Bodies:
+    """Yield valid documents of the maximum size, each of them different."""
     for number in itertools.count():
         ids = ",".join(str(number * 10 + n) for n in range(1, 900))
         yield _body(f"{{ usersById(ids: [{ids}]) {{ id }} }}")
 
 
-def costly(users: int) -> Bodies:
-    """The most that one may ask of the database and of the executor."""
+def expensive_query(users: int) -> Bodies:
+    """Yield the most expensive query for the database and the executor that is allowed."""
     ids = list(range(1, min(users, 1000) + 1))
     query = "query($ids: [ID!]!) { usersById(ids: $ids) { id segments { slug } memberships"
     query += " { joinedAt segment { slug } } } }"
@@ -66,52 +66,54 @@ def costly(users: int) -> Bodies:
         yield body
 
 
-def many_values(_users: int) -> Bodies:
-    """A megabyte of variables."""
+def large_variables(_users: int) -> Bodies:
+    """Yield a request with a megabyte of variables."""
     body = json.dumps({"query": "{ __typename }", "variables": {"a": [[1]] * 150_000}}).encode()
     while True:
         yield body
 
 
-WAYS: Final[tuple[Callable[[int], Bodies], ...]] = (
-    deep,
-    wide,
-    repeated,
-    huge,
-    large_and_valid,
-    costly,
-    many_values,
+ATTACKS: Final[tuple[Callable[[int], Bodies], ...]] = (
+    deep_nesting,
+    many_aliases,
+    repeated_fields,
+    many_tokens,
+    distinct_large_documents,
+    expensive_query,
+    large_variables,
 )
-"""Those callers who are left over send their bodies slowly."""
+"""The attacks of one client each. The remaining clients send their bodies slowly."""
 
 
-async def call(port: int, bodies: Bodies, until: float, seen: "collections.Counter[str]") -> None:
-    while time.monotonic() < until:
-        seen[await _ask(port, next(bodies))] += 1
+async def run_client(
+    port: int, bodies: Bodies, deadline: float, counts: "collections.Counter[str]"
+) -> None:
+    while time.monotonic() < deadline:
+        counts[await _send(port, next(bodies))] += 1
 
 
-async def call_slowly(port: int, until: float, seen: "collections.Counter[str]") -> None:
-    """A byte every now and then, on a connection that is kept."""
-    while time.monotonic() < until:
+async def run_slow_client(port: int, deadline: float, counts: "collections.Counter[str]") -> None:
+    """Send a body of 1000 bytes with one byte every 50 ms."""
+    while time.monotonic() < deadline:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(_head(1000))
         try:
             for _ in range(1000):
-                if time.monotonic() >= until or reader.at_eof():
+                if time.monotonic() >= deadline or reader.at_eof():
                     break
                 writer.write(b"{")
                 await writer.drain()
                 await asyncio.sleep(0.05)
-            seen["slow"] += 1
+            counts["slow"] += 1
         except OSError:
-            seen["closed"] += 1
+            counts["closed"] += 1
         finally:
             writer.close()
 
 
-async def _ask(port: int, body: bytes) -> str:
+async def _send(port: int, body: bytes) -> str:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(_head(len(body)) + body)
@@ -132,14 +134,14 @@ def _head(length: int) -> bytes:
 
 
 async def run(port: int, seconds: float, users: int) -> None:
-    seen: collections.Counter[str] = collections.Counter()
-    until = time.monotonic() + seconds
+    counts: collections.Counter[str] = collections.Counter()
+    deadline = time.monotonic() + seconds
     async with asyncio.TaskGroup() as tasks:
-        for way in WAYS:
-            tasks.create_task(call(port, way(users), until, seen))
-        for _ in range(CALLERS - len(WAYS)):
-            tasks.create_task(call_slowly(port, until, seen))
-    sys.stdout.write(json.dumps(seen))
+        for attack in ATTACKS:
+            tasks.create_task(run_client(port, attack(users), deadline, counts))
+        for _ in range(CLIENTS - len(ATTACKS)):
+            tasks.create_task(run_slow_client(port, deadline, counts))
+    sys.stdout.write(json.dumps(counts))
 
 
 if __name__ == "__main__":

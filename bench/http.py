@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 connection that costs little: one request at a time, nothing optional."""
+"""A fast HTTP/1.1 client: a keep-alive connection that sends one request at a time."""
 
 import asyncio
 import json
@@ -6,19 +6,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-Answered = Callable[["Connection", int, bytes], None]
+ResponseHandler = Callable[["Connection", int, bytes], None]
 
 
 class Connection(asyncio.Protocol):
-    """Sends a POST and hands over its answer: `answered(connection, status, body)`."""
+    """A connection that sends POST requests and passes each response to a function.
 
-    def __init__(self, path: str, answered: Answered, lost: Callable[["Connection"], None]) -> None:
-        self.about: Any = None
-        """What the request under way is about; the caller's."""
-        self.intended = 0.0
-        """When that request should have been sent; the caller's."""
-        self._answered = answered
-        self._lost = lost
+    It calls `on_response(connection, status, body)` for a response, and `on_lost(connection)` when
+    it is closed.
+    """
+
+    def __init__(
+        self, path: str, on_response: ResponseHandler, on_lost: Callable[["Connection"], None]
+    ) -> None:
+        self.subject: Any = None
+        """The subject of the request in flight, set by the caller."""
+        self.scheduled_at = 0.0
+        """The monotonic time at which that request was due, set by the caller."""
+        self._on_response = on_response
+        self._on_lost = on_lost
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
             "Content-Type: application/json\r\nContent-Length: "
@@ -31,7 +37,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._lost(self)
+        self._on_lost(self)
 
     def send(self, body: bytes) -> None:
         if self._transport:
@@ -48,7 +54,7 @@ class Connection(asyncio.Protocol):
             return
         head = self._buffer[:end].lower()
         length_at = head.find(b"content-length:")
-        if length_at < 0:  # in chunks, which no server that we measure sends
+        if length_at < 0:  # a chunked response, which no measured server sends
             self.close()
             return
         length = int(head[length_at + 15 :].split(b"\r\n", 1)[0])
@@ -56,40 +62,40 @@ class Connection(asyncio.Protocol):
         if len(body) < length:
             return
         self._buffer = b""
-        self._answered(self, int(head[9:12]), body)
+        self._on_response(self, int(head[9:12]), body)
 
 
-class Asker:
-    """Asks GraphQL on one connection, one question after the other."""
+class GraphQLClient:
+    """A GraphQL client with one connection, which sends one request at a time."""
 
     def __init__(self) -> None:
-        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.connection = Connection("/graphql", self._answered, self._lost)
+        self._response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.connection = Connection("/graphql", self._on_response, self._on_lost)
 
     async def __call__(self, query: str, **variables: Any) -> Any:
-        """The data of the answer.
+        """Send a query and return the `data` of the response.
 
         Raises:
-            ConnectionError: there is none.
+            ConnectionError: The server closed the connection.
         """
-        self._answer = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self.connection.send(json.dumps({"query": query, "variables": variables}).encode())
-        return json.loads(await self._answer)["data"]
+        return json.loads(await self._response)["data"]
 
-    def _answered(self, _connection: Connection, _status: int, body: bytes) -> None:
-        self._answer.set_result(body)
+    def _on_response(self, _connection: Connection, _status: int, body: bytes) -> None:
+        self._response.set_result(body)
 
-    def _lost(self, _connection: Connection) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(ConnectionError("the server closed a connection"))
+    def _on_lost(self, _connection: Connection) -> None:
+        if not self._response.done():
+            self._response.set_exception(ConnectionError("the server closed a connection"))
 
 
 @asynccontextmanager
-async def asking(port: int) -> AsyncIterator[Asker]:
-    """An asker of the server at a port of this machine."""
-    asker = Asker()
-    await asyncio.get_running_loop().create_connection(lambda: asker.connection, "127.0.0.1", port)
+async def graphql_client(port: int) -> AsyncIterator[GraphQLClient]:
+    """Connect a GraphQL client to a port of this machine."""
+    client = GraphQLClient()
+    await asyncio.get_running_loop().create_connection(lambda: client.connection, "127.0.0.1", port)
     try:
-        yield asker
+        yield client
     finally:
-        asker.connection.close()
+        client.connection.close()

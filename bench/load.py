@@ -1,10 +1,11 @@
-"""The load client: a process of its own, so that it measures the server and not itself.
+"""The load client, which runs in a separate process.
 
-`python -m bench.load` takes a `Load` as JSON on its standard input and writes a `Result` as JSON.
+`python -m bench.load` reads a `Load` as JSON from its standard input and writes a `LoadResult` as
+JSON.
 
-Closed loop (no `rate`): each connection sends its next request when the last is answered. Open
-loop: requests are due at fixed moments, whether or not the server keeps up, and a latency counts
-from the moment at which a request was due.
+Closed loop (without `rate`): each connection sends its next request after the last response. Open
+loop: requests are due at fixed times, even if the server does not keep up, and the latency of a
+request counts from the time at which it was due.
 """
 
 import asyncio
@@ -19,36 +20,37 @@ from typing import Any, Final
 
 from bench.data import Sizes
 from bench.http import Connection
-from bench.queries import ASKS
+from bench.queries import REQUEST_TYPES
 
-LINGER_SECONDS: Final = 10
-"""How long answers are waited for after the end."""
+DRAIN_TIMEOUT_SECONDS: Final = 10
+"""The time to wait for responses after the last request."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Load:
-    """How to load a server on this machine; ends at `seconds` or `max_requests`, what is first."""
+    """A load on a server of this machine. It ends after `seconds` or `max_requests`, if earlier."""
 
     port: int
-    ask: str
+    request: str
+    """The name of the kind of request, a key of `REQUEST_TYPES`."""
     sizes: Sizes
     seconds: float
     warm_up_seconds: float = 0
-    """Before `seconds`; these requests are checked but not measured."""
+    """The warm-up before `seconds`. Its requests are checked but not measured."""
     connections: int = 16
     rate: float | None = None
-    """Requests due in a second; None: as many as there can be."""
+    """The number of requests per second. None: as many as possible."""
     max_requests: int = 1_000_000
     check_every: int = 50
-    """One in so many answers is parsed and compared with what it should be."""
+    """The number of responses of which one is parsed and compared with the expected data."""
     seed: int = 0
-    share: tuple[int, int] = (0, 1)
-    """For loads that change: which part of the users, of how many."""
+    shard: tuple[int, int] = (0, 1)
+    """The index and the number of disjoint shards of all users, for loads that write."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came of a load; latencies in milliseconds, of those measured."""
+class LoadResult:
+    """The result of a load: the latencies of the measured requests and the number of failures."""
 
     requests: int
     per_second: float
@@ -60,14 +62,14 @@ class Result:
     failed: int
     first_failure: str | None
     client_cpu: float
-    """The client's own CPU time in its running time: near 1 it was the limit."""
+    """The client's CPU time as a fraction of its running time. Near 1, the client is the limit."""
 
 
-async def run_load(load: Load) -> Result:
-    """Run a load in a process of its own.
+async def run_load(load: Load) -> LoadResult:
+    """Run a load in a separate process.
 
     Raises:
-        RuntimeError: it ended with an error, or not at all.
+        RuntimeError: The process failed, or did not exit in time.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -77,146 +79,148 @@ async def run_load(load: Load) -> Result:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    patience_seconds = load.warm_up_seconds + load.seconds + LINGER_SECONDS + 30
+    timeout_seconds = load.warm_up_seconds + load.seconds + DRAIN_TIMEOUT_SECONDS + 30
     try:
-        async with asyncio.timeout(patience_seconds):
+        async with asyncio.timeout(timeout_seconds):
             out, err = await process.communicate(json.dumps(dataclasses.asdict(load)).encode())
     except TimeoutError as error:
-        raise RuntimeError(f"the load client did not end in {patience_seconds:g} s") from error
+        raise RuntimeError(f"the load client did not exit within {timeout_seconds:g} s") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
         raise RuntimeError(f"the load client failed: {err.decode()}")
-    return Result(**json.loads(out))
+    return LoadResult(**json.loads(out))
 
 
 class Client:
-    """Runs one load, in this event loop."""
+    """A load client that runs one load in the current event loop."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._ask = ASKS[load.ask](load.sizes, random.Random(load.seed), load.share)
+        self._request = REQUEST_TYPES[load.request](
+            load.sizes, random.Random(load.seed), load.shard
+        )
         self._sent = 0
-        self._under_way = 0
-        self._answers = 0
+        self._in_flight = 0
+        self._response_count = 0
         self._latencies: list[float] = []
         self._checked = 0
         self._failures: list[str] = []
         self._idle: deque[Connection] = deque()
-        self._late: deque[float] = deque()
-        self._everything_was_due = False
-        self._done = asyncio.Event()
+        self._backlog: deque[float] = deque()
+        self._all_scheduled = False
+        self._is_done = asyncio.Event()
         self._measure_from = self._ends_at = 0.0
-        self._last_answer = 0.0
+        self._last_response_at = 0.0
 
-    async def run(self) -> Result:
+    async def run(self) -> LoadResult:
         loop = asyncio.get_running_loop()
         connections = [
-            (await loop.create_connection(self._connection, "127.0.0.1", self._load.port))[1]
+            (await loop.create_connection(self._make_connection, "127.0.0.1", self._load.port))[1]
             for _ in range(self._load.connections)
         ]
-        cpu, began = time.process_time(), time.monotonic()
-        self._measure_from = began + self._load.warm_up_seconds
+        cpu, started = time.process_time(), time.monotonic()
+        self._measure_from = started + self._load.warm_up_seconds
         self._ends_at = self._measure_from + self._load.seconds
         if self._load.rate:
             self._idle.extend(connections)
-            metronome = threading.Thread(
-                target=self._beat, args=(loop, began, self._load.rate), daemon=True
+            scheduler = threading.Thread(
+                target=self._run_schedule, args=(loop, started, self._load.rate), daemon=True
             )
-            metronome.start()
+            scheduler.start()
         else:
             for connection in connections:
                 if not self._is_over():
                     self._send(connection, time.monotonic())
         try:
-            async with asyncio.timeout(self._ends_at - began + LINGER_SECONDS):
-                await self._done.wait()
+            async with asyncio.timeout(self._ends_at - started + DRAIN_TIMEOUT_SECONDS):
+                await self._is_done.wait()
         except TimeoutError:
-            self._failures.append(f"{self._under_way} requests were not answered")
+            self._failures.append(f"{self._in_flight} requests got no response")
         ended = time.monotonic()
         for connection in connections:
             connection.close()
-        return self._result(cpu=(time.process_time() - cpu) / (ended - began))
+        return self._result(cpu=(time.process_time() - cpu) / (ended - started))
 
-    def _connection(self) -> Connection:
-        return Connection(self._ask.path, self._answered, self._lost)
+    def _make_connection(self) -> Connection:
+        return Connection(self._request.path, self._on_response, self._on_lost)
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, began: float, rate: float) -> None:
-        # A thread that sleeps: the event loop's timers are late by up to a millisecond.
+    def _run_schedule(self, loop: asyncio.AbstractEventLoop, started: float, rate: float) -> None:
+        # In a thread, because timers of the event loop are up to a millisecond late.
         for number in range(1, self._load.max_requests + 1):
-            due = began + number / rate
+            due = started + number / rate
             if due >= self._ends_at:
                 break
             time.sleep(max(0, due - time.monotonic()))
-            loop.call_soon_threadsafe(self._due, due)
-        loop.call_soon_threadsafe(self._all_due)
+            loop.call_soon_threadsafe(self._on_due, due)
+        loop.call_soon_threadsafe(self._on_all_due)
 
-    def _all_due(self) -> None:
-        self._everything_was_due = True
+    def _on_all_due(self) -> None:
+        self._all_scheduled = True
         self._end_if_done()
 
-    def _due(self, at: float) -> None:
+    def _on_due(self, at: float) -> None:
         if self._idle:
             self._send(self._idle.popleft(), at)
         else:
-            self._late.append(at)
+            self._backlog.append(at)
 
-    def _send(self, connection: Connection, intended: float) -> None:
-        body, connection.about = self._ask.body()
-        connection.intended = intended
+    def _send(self, connection: Connection, scheduled_at: float) -> None:
+        body, connection.subject = self._request.next_body()
+        connection.scheduled_at = scheduled_at
         self._sent += 1
-        self._under_way += 1
+        self._in_flight += 1
         connection.send(body)
 
-    def _answered(self, connection: Connection, status: int, body: bytes) -> None:
-        now = self._last_answer = time.monotonic()
-        self._under_way -= 1
-        if connection.intended >= self._measure_from:
-            self._latencies.append(now - connection.intended)
-        self._check(connection.about, status, body)
+    def _on_response(self, connection: Connection, status: int, body: bytes) -> None:
+        now = self._last_response_at = time.monotonic()
+        self._in_flight -= 1
+        if connection.scheduled_at >= self._measure_from:
+            self._latencies.append(now - connection.scheduled_at)
+        self._check(connection.subject, status, body)
         if self._load.rate:
-            if self._late:
-                self._send(connection, self._late.popleft())
+            if self._backlog:
+                self._send(connection, self._backlog.popleft())
             else:
                 self._idle.append(connection)
         elif not self._is_over():
             self._send(connection, now)
         self._end_if_done()
 
-    def _check(self, about: Any, status: int, body: bytes) -> None:
-        self._answers += 1
-        problem = None
-        if status != 200 or self._ask.failed(body):  # noqa: PLR2004 - HTTP's OK
-            problem = f"status {status}: {body[:500].decode(errors='replace')}"
-        elif (self._answers - 1) % self._load.check_every == 0:
+    def _check(self, subject: Any, status: int, body: bytes) -> None:
+        self._response_count += 1
+        failure = None
+        if status != 200 or self._request.has_errors(body):  # noqa: PLR2004 - HTTP OK
+            failure = f"status {status}: {body[:500].decode(errors='replace')}"
+        elif (self._response_count - 1) % self._load.check_every == 0:
             self._checked += 1
-            problem = self._ask.problem(about, json.loads(body))
-        if problem:
-            self._failures.append(problem)
+            failure = self._request.find_error(subject, json.loads(body))
+        if failure:
+            self._failures.append(failure)
 
-    def _lost(self, connection: Connection) -> None:
-        if not self._done.is_set():
+    def _on_lost(self, connection: Connection) -> None:
+        if not self._is_done.is_set():
             self._failures.append("the server closed a connection")
-            self._done.set()
+            self._is_done.set()
 
     def _is_over(self) -> bool:
         return time.monotonic() >= self._ends_at or self._sent >= self._load.max_requests
 
     def _end_if_done(self) -> None:
-        sent = self._everything_was_due if self._load.rate else self._is_over()
-        if sent and not self._under_way and not self._late:
-            self._done.set()
+        is_all_sent = self._all_scheduled if self._load.rate else self._is_over()
+        if is_all_sent and not self._in_flight and not self._backlog:
+            self._is_done.set()
 
-    def _result(self, cpu: float) -> Result:
+    def _result(self, cpu: float) -> LoadResult:
         milliseconds = sorted(1000 * seconds for seconds in self._latencies) or [0.0]
-        seconds = max(self._last_answer - self._measure_from, 1e-6)
+        seconds = max(self._last_response_at - self._measure_from, 1e-6)
 
-        def quantile(share: float) -> float:
-            return milliseconds[min(int(share * len(milliseconds)), len(milliseconds) - 1)]
+        def quantile(fraction: float) -> float:
+            return milliseconds[min(int(fraction * len(milliseconds)), len(milliseconds) - 1)]
 
-        return Result(
+        return LoadResult(
             requests=len(self._latencies),
             per_second=len(self._latencies) / seconds,
             p50_ms=quantile(0.5),
@@ -231,11 +235,11 @@ class Client:
 
 
 def main() -> None:
-    given = json.loads(sys.stdin.read())
-    sizes, share = Sizes(**given.pop("sizes")), tuple(given.pop("share"))
-    client = Client(Load(sizes=sizes, share=share, **given))
+    fields = json.loads(sys.stdin.read())
+    sizes, shard = Sizes(**fields.pop("sizes")), tuple(fields.pop("shard"))
+    client = Client(Load(sizes=sizes, shard=shard, **fields))
     try:
-        import uvloop  # noqa: PLC0415 - not on every system
+        import uvloop  # noqa: PLC0415 - not available on every system
     except ImportError:
         result = asyncio.run(client.run())
     else:

@@ -1,7 +1,7 @@
-"""pgbench with the very SQL that the service runs: what PostgreSQL alone can do.
+"""Runs pgbench with the SQL of the service, to measure the throughput of PostgreSQL alone.
 
-The statements are not copied but overheard while the service makes one change, so they cannot
-drift apart.
+The statements are captured while the service executes one update, so they are always the same as
+those of the service.
 """
 
 import asyncio
@@ -15,55 +15,68 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 
 from bench.data import Sizes, slug
-from bench.queries import JOINED, LEFT
+from bench.queries import ADDED_INDEXES, REMOVED_INDEXES
 from segmentql.adapters.database import Database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import find_postgres_bin
 from segmentql.memberships import service
 from segmentql.settings import Settings, child_environment
 
-_PLACES = (*JOINED, *LEFT)
+_INDEXES = (*ADDED_INDEXES, *REMOVED_INDEXES)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement as it was sent: `$1` ... stand for the values."""
+    """A statement with the placeholders `$1`, `$2` ..., and their values."""
 
     sql: str
     values: Sequence[Any]
 
 
-async def overheard_change(settings: Settings, sizes: Sizes, user_id: int) -> list[Statement]:
-    """Make a change (add two, remove two) and note what is sent between BEGIN and COMMIT."""
+async def capture_update_statements(
+    settings: Settings, sizes: Sizes, user_id: int
+) -> list[Statement]:
+    """Execute an update that adds and removes two segments, and return its SQL statements.
+
+    BEGIN and COMMIT are not included.
+    """
     sent: list[Statement] = []
 
-    def note(_conn: Any, _cursor: Any, sql: str, values: Any, *_: Any) -> None:
+    def capture(_conn: Any, _cursor: Any, sql: str, values: Any, *_: Any) -> None:
         sent.append(Statement(sql, tuple(values)))
 
     database = Database(settings, name="bench", publish=lambda messages: None)
-    event.listen(Engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", capture)
     try:
         await database.transaction(
             lambda session: service.update_user_segments(
                 session,
                 user_id=user_id,
-                add=[slug(sizes.nth_segment(user_id, nth)) for nth in JOINED],
-                remove=[slug(sizes.nth_segment(user_id, nth)) for nth in LEFT],
+                add=[slug(sizes.segment_at(user_id, index)) for index in ADDED_INDEXES],
+                remove=[slug(sizes.segment_at(user_id, index)) for index in REMOVED_INDEXES],
             )
         )
     finally:
-        event.remove(Engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", capture)
         await database.dispose()
     return sent
 
 
-def script(statements: Sequence[Statement], sizes: Sizes, user_id: int, users: range) -> str:
-    """A pgbench script that makes the change that was overheard to one of `users` after another.
+def build_script(statements: Sequence[Statement], sizes: Sizes, user_id: int, users: range) -> str:
+    """Return a pgbench script that executes a captured update for one user after another.
 
-    Needs the variables `n` (0) and `clients`; `user_id` is whom the overheard change was made to.
+    The script needs the variables `n`, which starts at 0, and `clients`.
+
+    Args:
+        statements: The statements of the captured update.
+        sizes: The sizes of the data set.
+        user_id: The user of the captured update.
+        users: The users that the script updates.
     """
-    numbers = {sizes.nth_segment(user_id, nth): f"s{nth}".replace("-", "_") for nth in _PLACES}
-    slugs = {slug(number): f"'s' || :{name}" for number, name in numbers.items()}
+    variables = {
+        sizes.segment_at(user_id, index): f"s{index}".replace("-", "_") for index in _INDEXES
+    }
+    slugs = {slug(segment_id): f"'s' || :{name}" for segment_id, name in variables.items()}
 
     def expression(value: Any) -> str:
         if value is None:
@@ -75,35 +88,35 @@ def script(statements: Sequence[Statement], sizes: Sizes, user_id: int, users: r
         return str(value) if isinstance(value, int) else f"'{value}'"
 
     def element(value: Any) -> str:
-        return f"CAST(:{numbers[value]} AS bigint)" if value in numbers else slugs[value]
+        return f"CAST(:{variables[value]} AS bigint)" if value in variables else slugs[value]
 
-    def filled_in(statement: Statement) -> str:
+    def substitute(statement: Statement) -> str:
         return re.sub(
-            r"\$(\d+)", lambda at: expression(statement.values[int(at[1]) - 1]), statement.sql
+            r"\$(\d+)", lambda match: expression(statement.values[int(match[1]) - 1]), statement.sql
         )
 
     lines = [
-        # Each user once, in an order that is none.
+        # Each user once, in a pseudorandom order.
         f"\\set user_id {users.start} + {users.step} * permute((:n * :clients + :client_id)"
         f" % {len(users)}, {len(users)})",
         "\\set n :n + 1",
         *(
-            f"\\set {numbers[sizes.nth_segment(user_id, nth)]} {sizes.nth_segment_in_pgbench(nth)}"
-            for nth in _PLACES
+            f"\\set {variables[sizes.segment_at(user_id, index)]} {sizes.pgbench_segment_at(index)}"
+            for index in _INDEXES
         ),
         "BEGIN;",
     ]
-    lines += [f"{filled_in(statement).strip()};" for statement in statements]
+    lines += [f"{substitute(statement).strip()};" for statement in statements]
     return "\n".join([*lines, "COMMIT;", ""])
 
 
 async def run_pgbench(
     script_file: Path, url: str, *, clients: int, seconds: int
 ) -> Mapping[str, float]:
-    """Run a script at full speed for whole `seconds`.
+    """Run a script at full speed for a whole number of seconds.
 
     Raises:
-        RuntimeError: pgbench failed, or a transaction did.
+        RuntimeError: pgbench or one of its transactions failed.
     """
     address = make_url(url)
     process = await asyncio.create_subprocess_exec(
@@ -131,14 +144,14 @@ async def run_pgbench(
         if process.returncode is None:
             process.kill()
             await process.wait()
-    said = out.decode()
-    figures = {
-        "per_second": re.search(r"^tps = ([\d.]+)", said, re.MULTILINE),
-        "mean_ms": re.search(r"^latency average = ([\d.]+) ms", said, re.MULTILINE),
-        "requests": re.search(r"transactions actually processed: (\d+)", said),
-        "failed": re.search(r"number of failed transactions: (\d+)", said),
+    output = out.decode()
+    matches = {
+        "per_second": re.search(r"^tps = ([\d.]+)", output, re.MULTILINE),
+        "mean_ms": re.search(r"^latency average = ([\d.]+) ms", output, re.MULTILINE),
+        "requests": re.search(r"transactions actually processed: (\d+)", output),
+        "failed": re.search(r"number of failed transactions: (\d+)", output),
     }
-    found = {name: float(match[1]) for name, match in figures.items() if match}
-    if process.returncode != 0 or found.get("failed") or not found.get("requests"):
-        raise RuntimeError(f"pgbench failed: {said}{err.decode()}")
-    return found
+    values = {name: float(match[1]) for name, match in matches.items() if match}
+    if process.returncode != 0 or values.get("failed") or not values.get("requests"):
+        raise RuntimeError(f"pgbench failed: {output}{err.decode()}")
+    return values

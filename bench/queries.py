@@ -1,4 +1,4 @@
-"""What a load client asks, and how it knows that an answer is right."""
+"""The GraphQL requests of the load client, and the checks of their responses."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from bench.data import Sizes, slug
 
 USER: Final = "query($id: ID!){user(id:$id){segments{slug}}}"
 USERS: Final = "query($ids: [ID!]!){usersById(ids:$ids){segments{slug}}}"
-CHANGE: Final = """
+UPDATE_SEGMENTS: Final = """
 mutation($input: UpdateUserSegmentsInput!) {
   updateUserSegments(input: $input) { segmentsAdded segmentsRemoved errors { code } }
 }
@@ -31,140 +31,154 @@ query($ids: [BigInt!]!) {
 BATCH_USERS: Final = 100
 
 ROLLOUT: Final = "rollout-"
-"""What the slugs of segments with a rollout begin with."""
+"""The prefix of the slugs of segments with a rollout."""
 
 
-class Ask(ABC):
-    """One kind of request; `about` is what a request is about: user numbers.
+class GraphQLRequest(ABC):
+    """A kind of request.
 
-    `share` is which part of all users is this load's, of how many: no two loads change the same.
+    A subject is the user id, or the list of user ids, that a request contains.
     """
 
     path: ClassVar[str] = "/graphql"
 
     def __init__(
-        self, sizes: Sizes, generator: random.Random, share: tuple[int, int] = (0, 1)
+        self, sizes: Sizes, generator: random.Random, shard: tuple[int, int] = (0, 1)
     ) -> None:
+        """Create a kind of request.
+
+        Args:
+            sizes: The sizes of the data set.
+            generator: The random number generator for the subjects.
+            shard: The index and the number of disjoint shards of all users. A load that writes
+                changes only the users of its shard.
+        """
         self.sizes = sizes
         self.random = generator
-        self.share = share
+        self.shard = shard
 
     @abstractmethod
-    def body(self) -> tuple[bytes, Any]:
-        """The next request's body, and what it is about."""
+    def next_body(self) -> tuple[bytes, Any]:
+        """Return the body and the subject of the next request."""
 
     @abstractmethod
-    def problem(self, about: Any, answer: Any) -> str | None:
-        """What is wrong with an answer; None: nothing."""
+    def find_error(self, subject: Any, response: Any) -> str | None:
+        """Return the difference between a response and the expected one, or None."""
 
-    def failed(self, answer: bytes) -> bool:
-        """Whether an answer tells errors; asked of each, so it parses nothing."""
-        return b'"errors"' in answer
+    def has_errors(self, response: bytes) -> bool:
+        """Return whether a response contains errors. It must be fast: it checks every response."""
+        return b'"errors"' in response
 
-    def a_user(self) -> int:
+    def random_user_id(self) -> int:
         return self.random.randrange(1, self.sizes.users + 1)
 
-    def slugs(self, user_id: int) -> list[str]:
-        """A user's segments in the order in which they are answered."""
-        return sorted(map(slug, self.sizes.segments_of(user_id)))
+    def expected_slugs(self, user_id: int) -> list[str]:
+        """Return the slugs of a user's segments in the order of the response."""
+        return sorted(map(slug, self.sizes.segment_ids(user_id)))
 
 
 def _post(query: str, variables: Any) -> bytes:
     return json.dumps({"query": query, "variables": variables}, separators=(",", ":")).encode()
 
 
-def _slugs(user: Any) -> list[str]:
+def _segment_slugs(user: Any) -> list[str]:
     return [segment["slug"] for segment in user["segments"]]
 
 
-def _difference(expected: Any, found: Any) -> str | None:
-    return None if found == expected else f"expected {expected}, found {found}"
+def _difference(expected: Any, actual: Any) -> str | None:
+    return None if actual == expected else f"expected {expected}, found {actual}"
 
 
-class OneUser(Ask):
-    """A random user's segments."""
+class OneUser(GraphQLRequest):
+    """A query for the segments of a random user."""
 
-    # Made once; the rest is the number. A client that costs more than the server measures itself.
+    # The body is serialized once, except the user id, so that the client is not the bottleneck.
     _before, _after = _post(USER, {"id": "@"}).split(b"@")
 
-    def body(self) -> tuple[bytes, int]:
-        user_id = self.a_user()
+    def next_body(self) -> tuple[bytes, int]:
+        user_id = self.random_user_id()
         return b"%b%d%b" % (self._before, user_id, self._after), user_id
 
-    def problem(self, about: int, answer: Any) -> str | None:
-        return _difference(self.slugs(about), _slugs(answer["data"]["user"]))
+    def find_error(self, subject: int, response: Any) -> str | None:
+        return _difference(self.expected_slugs(subject), _segment_slugs(response["data"]["user"]))
 
 
 class OneUserInRollouts(OneUser):
-    """The same, leaving out of account what rollouts do meanwhile."""
+    """A query for the segments of a random user. Its check ignores segments with a rollout."""
 
-    def problem(self, about: int, answer: Any) -> str | None:
-        found = [name for name in _slugs(answer["data"]["user"]) if not name.startswith(ROLLOUT)]
-        return _difference(self.slugs(about), found)
+    def find_error(self, subject: int, response: Any) -> str | None:
+        slugs = [
+            name
+            for name in _segment_slugs(response["data"]["user"])
+            if not name.startswith(ROLLOUT)
+        ]
+        return _difference(self.expected_slugs(subject), slugs)
 
 
-class ManyUsers(Ask):
-    """100 random users' segments."""
+class ManyUsers(GraphQLRequest):
+    """A query for the segments of 100 random users."""
 
     query: ClassVar[str] = USERS
 
-    def body(self) -> tuple[bytes, list[int]]:
-        user_ids = [self.a_user() for _ in range(BATCH_USERS)]
+    def next_body(self) -> tuple[bytes, list[int]]:
+        user_ids = [self.random_user_id() for _ in range(BATCH_USERS)]
         return _post(self.query, {"ids": list(map(str, user_ids))}), user_ids
 
-    def problem(self, about: list[int], answer: Any) -> str | None:
-        users = answer["data"]["usersById"]
-        return _difference([self.slugs(user_id) for user_id in about], list(map(_slugs, users)))
+    def find_error(self, subject: list[int], response: Any) -> str | None:
+        users = response["data"]["usersById"]
+        return _difference(
+            [self.expected_slugs(user_id) for user_id in subject], list(map(_segment_slugs, users))
+        )
 
 
-class Change(Ask):
-    """A user who was not changed before joins two segments and leaves two."""
+class UpdateSegments(GraphQLRequest):
+    """A mutation that adds a user to two segments and removes the user from two, once per user."""
 
     def __init__(
-        self, sizes: Sizes, generator: random.Random, share: tuple[int, int] = (0, 1)
+        self, sizes: Sizes, generator: random.Random, shard: tuple[int, int] = (0, 1)
     ) -> None:
-        super().__init__(sizes, generator, share)
-        part, parts = share
-        self._unchanged = list(range(part + 1, sizes.users + 1, parts))
-        generator.shuffle(self._unchanged)
+        super().__init__(sizes, generator, shard)
+        shard_index, shards = shard
+        self._unchanged_user_ids = list(range(shard_index + 1, sizes.users + 1, shards))
+        generator.shuffle(self._unchanged_user_ids)
 
-    def body(self) -> tuple[bytes, int]:
-        user_id = self._unchanged.pop()
+    def next_body(self) -> tuple[bytes, int]:
+        user_id = self._unchanged_user_ids.pop()
         change = {
             "userId": str(user_id),
-            "add": [slug(self.sizes.nth_segment(user_id, nth)) for nth in JOINED],
-            "remove": [slug(self.sizes.nth_segment(user_id, nth)) for nth in LEFT],
+            "add": [slug(self.sizes.segment_at(user_id, index)) for index in ADDED_INDEXES],
+            "remove": [slug(self.sizes.segment_at(user_id, index)) for index in REMOVED_INDEXES],
         }
-        return _post(CHANGE, {"input": change}), user_id
+        return _post(UPDATE_SEGMENTS, {"input": change}), user_id
 
-    def failed(self, answer: bytes) -> bool:
-        return b'"errors":[]' not in answer or answer.count(b'"errors"') != 1
+    def has_errors(self, response: bytes) -> bool:
+        return b'"errors":[]' not in response or response.count(b'"errors"') != 1
 
-    def problem(self, about: int, answer: Any) -> str | None:
+    def find_error(self, subject: int, response: Any) -> str | None:
         expected = {"segmentsAdded": 2, "segmentsRemoved": 2, "errors": []}
-        return _difference(expected, answer["data"]["updateUserSegments"])
+        return _difference(expected, response["data"]["updateUserSegments"])
 
 
-class ShortTtl(Change):
-    """A user who was not changed before joins a segment for one to three seconds."""
+class ShortTtl(UpdateSegments):
+    """A mutation that adds a user to a segment for 1 to 3 seconds, once per user."""
 
-    def body(self) -> tuple[bytes, int]:
-        user_id = self._unchanged.pop()
+    def next_body(self) -> tuple[bytes, int]:
+        user_id = self._unchanged_user_ids.pop()
         change = {
             "userId": str(user_id),
-            "add": [slug(self.sizes.nth_segment(user_id, JOINED[0]))],
+            "add": [slug(self.sizes.segment_at(user_id, ADDED_INDEXES[0]))],
             "ttlSeconds": self.random.randint(1, 3),
         }
-        return _post(CHANGE, {"input": change}), user_id
+        return _post(UPDATE_SEGMENTS, {"input": change}), user_id
 
-    def problem(self, about: int, answer: Any) -> str | None:
+    def find_error(self, subject: int, response: Any) -> str | None:
         expected = {"segmentsAdded": 1, "segmentsRemoved": 0, "errors": []}
-        return _difference(expected, answer["data"]["updateUserSegments"])
+        return _difference(expected, response["data"]["updateUserSegments"])
 
 
-JOINED: Final = (-1, -2)
-LEFT: Final = (0, 1)
-"""Which of a user's segments a change adds and removes: see `Sizes.nth_segment`."""
+ADDED_INDEXES: Final = (-1, -2)
+REMOVED_INDEXES: Final = (0, 1)
+"""The indexes of the segments that an update adds and removes; see `Sizes.segment_at`."""
 
 
 class ReferenceOneUser(OneUser):
@@ -178,32 +192,34 @@ class ReferenceManyUsers(ManyUsers):
 class PostGraphileOneUser(OneUser):
     _before, _after = _post(POSTGRAPHILE_USER, {"id": "@"}).split(b"@")
 
-    def problem(self, about: int, answer: Any) -> str | None:
-        return _difference(self.slugs(about), _peers_slugs(answer["data"]["userByRowId"]))
+    def find_error(self, subject: int, response: Any) -> str | None:
+        return _difference(
+            self.expected_slugs(subject), _postgraphile_slugs(response["data"]["userByRowId"])
+        )
 
 
 class PostGraphileManyUsers(ManyUsers):
     query = POSTGRAPHILE_USERS
 
-    def problem(self, about: list[int], answer: Any) -> str | None:
-        # In no order, and each once.
-        users = answer["data"]["usersById"]["nodes"]
-        found = {int(user["rowId"]): _peers_slugs(user) for user in users}
-        return _difference({user_id: self.slugs(user_id) for user_id in about}, found)
+    def find_error(self, subject: list[int], response: Any) -> str | None:
+        # PostGraphile returns each user once, in no particular order.
+        users = response["data"]["usersById"]["nodes"]
+        slugs = {int(user["rowId"]): _postgraphile_slugs(user) for user in users}
+        return _difference({user_id: self.expected_slugs(user_id) for user_id in subject}, slugs)
 
 
-def _peers_slugs(user: Any) -> list[str]:
+def _postgraphile_slugs(user: Any) -> list[str]:
     nodes = user["membershipsByUserId"]["nodes"]
     return sorted(node["segmentBySegmentId"]["slug"] for node in nodes)
 
 
-ASKS: Final[dict[str, type[Ask]]] = {
+REQUEST_TYPES: Final[dict[str, type[GraphQLRequest]]] = {
     kind.__name__: kind
     for kind in (
         OneUser,
         OneUserInRollouts,
         ManyUsers,
-        Change,
+        UpdateSegments,
         ShortTtl,
         ReferenceOneUser,
         ReferenceManyUsers,

@@ -1,8 +1,9 @@
-"""Whom SegmentQL is compared with: the same reads in plain Strawberry, a session per resolver.
+"""The reference server: the same reads in plain Strawberry with a session per resolver.
 
-Written as the documents of Strawberry and SQLAlchemy show it: `strawberry.asgi.GraphQL`, one
-AsyncSession in each resolver (it serves one task at a time), one uvicorn process, the same tables,
-the same rule of what is active. `python -m bench.reference PORT` serves it.
+It follows the documentation of Strawberry and SQLAlchemy: `strawberry.asgi.GraphQL`, an
+AsyncSession in each resolver (a session serves one task at a time), and one uvicorn process. It
+reads the same tables and applies the same filter of active memberships.
+`python -m bench.reference PORT` runs it.
 """
 
 import sys
@@ -47,22 +48,22 @@ class User:
 @strawberry.type
 class Query:
     @strawberry.field
-    async def user(self, id: strawberry.ID) -> User | None:  # noqa: A002 - as in the contract
+    async def user(self, id: strawberry.ID) -> User | None:  # noqa: A002 - the name in the schema
         async with sessions() as session:
             row = await session.get(UserRow, int(id))
             return User(id=id) if row else None
 
     @strawberry.field
     async def users_by_id(self, ids: list[strawberry.ID]) -> list[User | None]:
-        statement = select(UserRow).where(UserRow.id.in_([int(number) for number in ids]))
+        statement = select(UserRow).where(UserRow.id.in_([int(user_id) for user_id in ids]))
         async with sessions() as session:
             stored = {str(row.id) for row in await session.scalars(statement)}
-            return [User(id=number) if number in stored else None for number in ids]
+            return [User(id=user_id) if user_id in stored else None for user_id in ids]
 
 
 def main(arguments: Sequence[str]) -> None:
     settings = load_settings()
-    # As many connections as the service it is compared with.
+    # The same number of connections as the service.
     engine = create_async_engine(settings.database_url, pool_size=settings.database_pool_size)
     sessions.configure(bind=engine)
     app: GraphQL[None, None] = GraphQL(strawberry.Schema(Query))

@@ -1,4 +1,4 @@
-"""What is measured, as processes: the API, the worker, and whom they are compared with."""
+"""The measured processes: the API, the worker, and the servers they are compared with."""
 
 import os
 import sys
@@ -16,70 +16,70 @@ from segmentql.settings import Settings, child_environment
 
 @dataclass(frozen=True)
 class Server:
-    """An HTTP server of one process, on 127.0.0.1."""
+    """An HTTP server with one process, on 127.0.0.1."""
 
     port: int
     process: ChildProcess
 
     def cpu_seconds(self) -> float | None:
-        """The CPU time that it has used so far; None where the system does not tell (no /proc).
+        """Return the CPU time used so far, or None if the system has no /proc.
 
-        What a busy neighbour on the machine does to time, it does not do to this.
+        Other load on the machine affects the CPU time less than the elapsed time.
         """
         stat = Path(f"/proc/{self.process.pid}/stat")
         if not stat.exists():
             return None
-        # After the name, which may contain anything but its last ")": see proc_pid_stat(5).
+        # The fields follow the last ")" of the name: see proc_pid_stat(5).
         fields = stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
-async def api(servers: LocalServers, settings: Settings, name: str) -> AsyncIterator[Server]:
-    """`segmentql serve`, one process."""
+async def run_api(servers: LocalServers, settings: Settings, name: str) -> AsyncIterator[Server]:
+    """Run `segmentql serve` with one process."""
     port = free_port()
-    async with _running(
+    async with _running_process(
         servers,
         name,
         [sys.executable, "-m", "segmentql", "serve", "--port", str(port)],
-        environment_of(settings),
-        partial(_answers, port, "GET /readyz"),
+        environment_for(settings),
+        partial(_is_ready, port, "GET /readyz"),
     ) as process:
         yield Server(port, process)
 
 
 @asynccontextmanager
-async def reference(servers: LocalServers, settings: Settings) -> AsyncIterator[Server]:
-    """`bench.reference`, one process."""
+async def run_reference(servers: LocalServers, settings: Settings) -> AsyncIterator[Server]:
+    """Run `bench.reference`."""
     port = free_port()
-    async with _running(
+    async with _running_process(
         servers,
         "bench-reference",
         [sys.executable, "-m", "bench.reference", str(port)],
-        environment_of(settings),
-        partial(_answers, port, "GET /?query=%7B__typename%7D"),
+        environment_for(settings),
+        partial(_is_ready, port, "GET /?query=%7B__typename%7D"),
     ) as process:
         yield Server(port, process)
 
 
 @asynccontextmanager
-async def worker(
+async def run_worker(
     servers: LocalServers, settings: Settings, *, scheduler: str = "on"
 ) -> AsyncIterator[ChildProcess]:
-    """`segmentql worker`."""
+    """Run `segmentql worker`."""
     name = "bench-worker"
-    environment = {**environment_of(settings), "SEGMENTQL_SCHEDULER": scheduler}
+    environment = {**environment_for(settings), "SEGMENTQL_SCHEDULER": scheduler}
 
     async def has_started() -> bool:
-        return "worker_started" in _log(servers, name).read_text()
+        return "worker_started" in _log_file(servers, name).read_text()
 
     command = [sys.executable, "-m", "segmentql", "worker"]
-    async with _running(servers, name, command, environment, has_started) as process:
+    async with _running_process(servers, name, command, environment, has_started) as process:
         yield process
 
 
 def peak_memory_mb(process: ChildProcess) -> float | None:
-    """The most memory that it has had so far; None where the system does not tell (no /proc)."""
+    """Return the peak memory of a process so far, or None if the system has no /proc."""
     status = Path(f"/proc/{process.pid}/status")
     if not status.exists():
         return None
@@ -88,7 +88,7 @@ def peak_memory_mb(process: ChildProcess) -> float | None:
 
 
 @asynccontextmanager
-async def other(
+async def run_peer(
     servers: LocalServers,
     name: str,
     command: Sequence[str],
@@ -96,36 +96,36 @@ async def other(
     port: int,
     environment: Mapping[str, str],
 ) -> AsyncIterator[Server]:
-    """A peer that was found on this machine, ready as soon as it answers HTTP."""
-    async with _running(
+    """Run a peer, which is ready when it responds to HTTP requests."""
+    async with _running_process(
         servers,
         name,
         command,
         child_environment(environment),
-        partial(_answers, port, "GET /"),
+        partial(_is_ready, port, "GET /"),
     ) as process:
         yield Server(port, process)
 
 
 @asynccontextmanager
-async def _running(
+async def _running_process(
     servers: LocalServers,
     name: str,
     command: Sequence[str],
     environment: Mapping[str, str],
-    ready: Callable[[], Awaitable[bool]],
+    is_ready: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[ChildProcess]:
     process = ChildProcess(
         Program(
             name=name,
             command=command,
             environment=environment,
-            is_ready=ready,
-            log_file=_log(servers, name),
+            is_ready=is_ready,
+            log_file=_log_file(servers, name),
             pid_file=servers.folder / "run" / f"{name}.pid",
         )
     )
-    _log(servers, name).unlink(missing_ok=True)
+    _log_file(servers, name).unlink(missing_ok=True)
     try:
         await process.start()
         yield process
@@ -133,19 +133,19 @@ async def _running(
         await process.stop()
 
 
-def _log(servers: LocalServers, name: str) -> Path:
+def _log_file(servers: LocalServers, name: str) -> Path:
     return servers.folder / "logs" / f"{name}.log"
 
 
-async def _answers(port: int, request: str) -> bool:
-    """Whether the server answers, and not with a fault of its own."""
-    head = f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    (line,) = await send_request("127.0.0.1", port, head.encode(), lines=1) or [b""]
+async def _is_ready(port: int, request: str) -> bool:
+    """Return whether the server responds with a status other than 5xx."""
+    text = f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    (line,) = await send_request("127.0.0.1", port, text.encode(), lines=1) or [b""]
     return line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 5")
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
-    """What a process of ours is to find, to serve by these settings."""
+def environment_for(settings: Settings) -> dict[str, str]:
+    """Return the environment of a SegmentQL process with these settings."""
     return child_environment(
         {
             "SEGMENTQL_DATABASE_URL": settings.database_url,

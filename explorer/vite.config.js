@@ -7,11 +7,11 @@ export default defineConfig({
   build: {
     outDir: "../src/segmentql/static/explorer",
     emptyOutDir: true,
-    // Monaco is this large, and this server is near: nobody waits for it.
+    // Monaco exceeds the default limit. The server is local, so the size does not matter.
     chunkSizeWarningLimit: 8000,
-    // The bundle carries other people's MIT code, whose notices go with it.
+    // The bundle contains MIT-licensed code, which requires its notices.
     license: { fileName: "licenses.md" },
   },
-  // GraphiQL's worker loads its formatter lazily, which a classic worker cannot.
+  // GraphiQL's worker imports its formatter dynamically, which classic workers do not support.
   worker: { format: "es" },
 });

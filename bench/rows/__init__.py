@@ -1,12 +1,12 @@
-"""The rows of the table: what is measured, in which order.
+"""The measurements of the benchmark.
 
-A row that belongs to a feature to come is a module here and a line in `MEASURED`.
+To add one, add a module here and a line to `ROWS`.
 """
 
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
-from bench.plan import Bench
+from bench.plan import Benchmark
 from bench.rows import (
     growth,
     hostile,
@@ -21,9 +21,9 @@ from bench.rows import (
 )
 from bench.table import Row
 
-Measured: TypeAlias = Callable[[Bench], AsyncIterator[Row]]
+RowMeasurement: TypeAlias = Callable[[Benchmark], AsyncIterator[Row]]
 
-MEASURED: Final[dict[str, Measured]] = {
+ROWS: Final[dict[str, RowMeasurement]] = {
     "idle": idle.measure,
     "reads": reads.measure,
     "growth": growth.measure,
@@ -35,4 +35,7 @@ MEASURED: Final[dict[str, Measured]] = {
     "reports": reports.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
-"""By the name that `--only` takes. `startup` comes before them, on a machine that is still idle."""
+"""The measurements by their name for `--only`, in the order of the run.
+
+`startup` runs before them, while the machine is idle.
+"""

@@ -1,4 +1,4 @@
-"""Hostile callers: what another caller's reads feel of ten of them."""
+"""Measures the latency of reads while ten hostile clients send requests."""
 
 import asyncio
 import json
@@ -6,58 +6,62 @@ import sys
 from collections.abc import AsyncIterator
 
 from bench import servers
-from bench.comparison import WrongAnswer, contest, loaded, while_working
-from bench.hostile import CALLERS
+from bench.comparison import WrongResponse, compare, load_measurement, with_background_work
+from bench.hostile import CLIENTS
 from bench.load import Load
-from bench.plan import Bench
+from bench.plan import Benchmark
 from bench.table import Row
 
-READS_A_SECOND = 300
+READS_PER_SECOND = 300
 
 
-async def measure(bench: Bench) -> AsyncIterator[Row]:
+async def measure(bench: Benchmark) -> AsyncIterator[Row]:
     plan = bench.plan
-    bench.say(f"reads at {READS_A_SECOND} req/s beside {CALLERS} hostile callers")
-    answers: dict[str, int] = {}
-    # As long as the load, for the start of a process would be felt as well.
-    seconds = 2 * plan.slice_seconds + plan.warm_up_seconds + 1 if plan.judges else 1
-    async with servers.api(bench.servers, bench.servers.settings(bench.main), "bench-api") as api:
-        load = loaded(
+    bench.print_line(f"reads at {READS_PER_SECOND} req/s beside {CLIENTS} hostile clients")
+    statuses: dict[str, int] = {}
+    # As long as the load, because the start of another process would affect the latency.
+    seconds = 2 * plan.slice_seconds + plan.warm_up_seconds + 1 if plan.checks_targets else 1
+    async with servers.run_api(
+        bench.servers, bench.servers.settings(bench.main), "bench-api"
+    ) as api:
+        load = load_measurement(
             api,
             Load(
                 port=api.port,
-                ask="OneUser",
+                request="OneUser",
                 sizes=plan.main,
-                rate=READS_A_SECOND,
+                rate=READS_PER_SECOND,
                 seconds=2 * plan.slice_seconds,
                 warm_up_seconds=plan.warm_up_seconds,
                 check_every=plan.check_every,
-                max_requests=plan.slice_requests,
+                max_requests=plan.max_slice_requests,
             ),
         )
 
-        async def be_hostile(_number: int) -> None:
-            for status, count in (await _hostile(api.port, seconds, plan.main.users)).items():
-                answers[status] = answers.get(status, 0) + count
+        async def attack(_number: int) -> None:
+            for status, count in (
+                await _run_hostile_clients(api.port, seconds, plan.main.users)
+            ).items():
+                statuses[status] = statuses.get(status, 0) + count
 
-        found = await contest(
-            plan.slices, {"idle": load, "meanwhile": while_working(load, be_hostile)}
+        results = await compare(
+            plan.slices, {"idle": load, "loaded": with_background_work(load, attack)}
         )
-    if any(status.startswith("5") for status in answers):
-        raise WrongAnswer(f"hostile callers got {answers}")
-    idle, meanwhile = found["idle"], found["meanwhile"]
+    if any(status.startswith("5") for status in statuses):
+        raise WrongResponse(f"hostile clients got {statuses}")
+    idle, loaded = results["idle"], results["loaded"]
     yield Row(
-        what=f"p99 of a read at {READS_A_SECOND} req/s beside {CALLERS} hostile callers",
-        ours=f"{meanwhile['p99_ms']:.1f} ms",
+        name=f"p99 of a read at {READS_PER_SECOND} req/s beside {CLIENTS} hostile clients",
+        ours=f"{loaded['p99_ms']:.1f} ms",
         compared=f"idle: {idle['p99_ms']:.1f} ms",
-        measured=meanwhile["p99_ms"] - idle["p99_ms"],
+        value=loaded["p99_ms"] - idle["p99_ms"],
         unit="ms more",
-        at_most=100,
-        details={**found, "answers": answers},
+        max_value=100,
+        details={**results, "statuses": statuses},
     )
 
 
-async def _hostile(port: int, seconds: float, users: int) -> dict[str, int]:
+async def _run_hostile_clients(port: int, seconds: float, users: int) -> dict[str, int]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -69,6 +73,6 @@ async def _hostile(port: int, seconds: float, users: int) -> dict[str, int]:
     )
     out, _ = await process.communicate()
     if process.returncode != 0:
-        raise WrongAnswer("the hostile callers failed")
-    answers: dict[str, int] = json.loads(out)
-    return answers
+        raise WrongResponse("the hostile clients failed")
+    statuses: dict[str, int] = json.loads(out)
+    return statuses

@@ -1,4 +1,4 @@
-"""What an idle `segmentql up` costs: CPU seconds a minute, by process."""
+"""Measures the CPU time of an idle `segmentql up`, per process and minute."""
 
 import asyncio
 import os
@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from bench.plan import Bench
-from bench.startup import up
+from bench.plan import Benchmark
+from bench.startup import running_up
 from bench.table import Row
 
 PID_FILES: Final = {
@@ -19,50 +19,56 @@ PID_FILES: Final = {
     "PostgreSQL": "postgresql",
     "store": "store",
 }
-"""The names of the files, without `.pid`, in which `segmentql up` keeps the ids of its children."""
+"""The PID files of the child processes of `segmentql up`, without `.pid`."""
 
 SUPERVISOR: Final = "supervisor"
-OURS: Final = ("worker", "Redis", SUPERVISOR)
-"""What the target holds for: nothing but our own polling keeps these busy."""
+POLLING_PROCESSES: Final = ("worker", "Redis", SUPERVISOR)
+"""The processes to which the target applies. Only polling by SegmentQL uses their CPU time."""
 
 MAX_CPU_SECONDS: Final = 1.2
-"""A minute: 2 % of a core."""
+"""The target in CPU seconds per minute: 2 % of a core."""
 
 
-async def measure(bench: Bench) -> AsyncIterator[Row]:
-    what = f"CPU of an idle `segmentql up`: {', '.join(OURS)}"
+async def measure(bench: Benchmark) -> AsyncIterator[Row]:
+    name = f"CPU of an idle `segmentql up` per minute: {', '.join(POLLING_PROCESSES)}"
     if not Path("/proc/self/stat").exists():
-        yield Row(what=what, ours="", unit="s a minute", skipped="no /proc")
+        yield Row(name=name, ours="", unit="s", skip_reason="no /proc")
         return
-    bench.say("an idle `segmentql up`")
+    bench.print_line("an idle `segmentql up`")
     seconds = bench.plan.idle_seconds
-    with tempfile.TemporaryDirectory(prefix="segmentql-bench-") as name:
-        home = Path(name)
-        home.chmod(0o755)  # root's servers run as another account, which must get in
-        async with up(home) as process:
-            heads = {SUPERVISOR: process.pid, **_children(home / "data" / "run")}
-            await asyncio.sleep(bench.plan.idle_after_seconds)
-            before = cpu_seconds(heads)
+    with tempfile.TemporaryDirectory(prefix="segmentql-bench-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)  # the servers of root run as another account
+        async with running_up(home) as process:
+            roots = {SUPERVISOR: process.pid, **_read_pids(home / "data" / "run")}
+            await asyncio.sleep(bench.plan.idle_delay_seconds)
+            before = cpu_seconds(roots)
             await asyncio.sleep(seconds)
-            after = cpu_seconds(heads)
-    used = {name: (after[name] - before[name]) * 60 / seconds for name in heads}
+            after = cpu_seconds(roots)
+    used = {name: (after[name] - before[name]) * 60 / seconds for name in roots}
     yield Row(
-        what=what,
-        ours=", ".join(f"{name} {used[name]:.2f} s" for name in OURS),
-        compared=", ".join(f"{name} {used[name]:.2f} s" for name in used if name not in OURS),
-        measured=sum(used[name] for name in OURS),
-        unit="s a minute",
-        at_most=MAX_CPU_SECONDS,
-        details={"cpu_seconds_a_minute": used, "measured_seconds": seconds},
+        name=name,
+        ours=", ".join(f"{name} {used[name]:.2f} s" for name in POLLING_PROCESSES),
+        compared=", ".join(
+            f"{name} {used[name]:.2f} s" for name in used if name not in POLLING_PROCESSES
+        ),
+        value=sum(used[name] for name in POLLING_PROCESSES),
+        unit="s",
+        max_value=MAX_CPU_SECONDS,
+        details={"cpu_seconds_per_minute": used, "measured_seconds": seconds},
     )
 
 
-def _children(run: Path) -> dict[str, int]:
-    return {name: int((run / f"{file}.pid").read_text()) for name, file in PID_FILES.items()}
+def _read_pids(run_folder: Path) -> dict[str, int]:
+    return {name: int((run_folder / f"{file}.pid").read_text()) for name, file in PID_FILES.items()}
 
 
-def cpu_seconds(heads: Mapping[str, int]) -> dict[str, float]:
-    """Return the CPU time of each process with its descendants, except other heads' trees."""
+def cpu_seconds(roots: Mapping[str, int]) -> dict[str, float]:
+    """Return the CPU time of each process with its descendants, except the trees of other roots.
+
+    Args:
+        roots: The process ids by name.
+    """
     children: dict[int, list[int]] = defaultdict(list)
     ticks: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
@@ -70,16 +76,18 @@ def cpu_seconds(heads: Mapping[str, int]) -> dict[str, float]:
             try:
                 stat = (entry / "stat").read_text()
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended
-            # After the name, which may contain anything but its last ")": see proc_pid_stat(5).
+                continue  # the process has exited
+            # The fields follow the last ")" of the name: see proc_pid_stat(5).
             fields = stat.rpartition(")")[2].split()
             children[int(fields[1])].append(int(entry.name))
-            ticks[int(entry.name)] = sum(map(int, fields[11:15]))  # ended children included
+            ticks[int(entry.name)] = sum(map(int, fields[11:15]))  # including exited children
 
-    def total(pid: int, *, but: set[int]) -> int:
-        below = (total(child, but=but) for child in children[pid] if child not in but)
-        return ticks.get(pid, 0) + sum(below)
+    def total(pid: int, *, exclude: set[int]) -> int:
+        descendants = (
+            total(child, exclude=exclude) for child in children[pid] if child not in exclude
+        )
+        return ticks.get(pid, 0) + sum(descendants)
 
-    pids = set(heads.values())
+    pids = set(roots.values())
     hertz = os.sysconf("SC_CLK_TCK")
-    return {name: total(pid, but=pids) / hertz for name, pid in heads.items()}
+    return {name: total(pid, exclude=pids) / hertz for name, pid in roots.items()}

@@ -1,4 +1,4 @@
-"""Reports: beside `psql \\copy`, the worker's memory, and what reads feel of them."""
+"""Compares reports with `psql \\copy`, and measures memory and reads during reports."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from typing import Any, Final
 from sqlalchemy.engine import make_url
 
 from bench import servers
-from bench.comparison import WrongAnswer, contest, loaded, while_working
-from bench.databases import Connection, cloned, connected
-from bench.http import asking
+from bench.comparison import WrongResponse, compare, load_measurement, with_background_work
+from bench.databases import Connection, cloned_database, superuser_connection
+from bench.http import graphql_client
 from bench.load import Load
-from bench.plan import Bench
+from bench.plan import Benchmark
 from bench.servers import Server
 from bench.table import Row
 from segmentql.adapters.storage import Storage
@@ -23,16 +23,16 @@ from segmentql.reports.csv_export import csv_statement
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings, child_environment
 
-READS_A_SECOND: Final = 300
-AT_ONCE: Final = 100
-"""Reports that are asked for together while reads are measured."""
+READS_PER_SECOND: Final = 300
+CONCURRENT_REPORTS: Final = 100
+"""The number of concurrent reports while reads are measured."""
 
-TRIES: Final = 3
-"""Reports and copies in a slice: one takes a second only, and the next up to half as long again."""
+REPEATS: Final = 3
+"""The number of reports and of copies per slice. One takes about a second, and varies by half."""
 
 USERS_OF_MONTH: Final = 50_000
-DONE_SECONDS: Final = 300
-MEMORY_MB: Final = 150
+TIMEOUT_SECONDS: Final = 300
+MAX_MEMORY_MB: Final = 150
 MONTH: Final = ReportScope(2020, 1, None)
 LARGE_MONTH: Final = ReportScope(2020, 2, None)
 SMALL_MONTH: Final = ReportScope(2020, 3, None)
@@ -47,7 +47,7 @@ mutation($user: ID, $year: Int!, $month: Int!) {
 
 READ: Final = "query($id: ID!) { report(id: $id) { id status rowCount failure } }"
 
-# A join or a leave every so often, by users in turn, so that the file has no order of its own.
+# Joins and leaves of alternating users at regular intervals, so that the rows are not sorted.
 FILL: Final = """
 INSERT INTO history (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
 SELECT 1 + n * 7919 % $2, make_date(2020, $3, 1) + n * interval '28 days' / $1,
@@ -57,22 +57,24 @@ FROM generate_series(0::bigint, $1 - 1) AS n
 """
 
 
-async def measure(bench: Bench) -> AsyncIterator[Row]:
+async def measure(bench: Benchmark) -> AsyncIterator[Row]:
     rows = bench.plan.report_rows
-    bench.say(f"reports of {rows:,} rows")
-    async with cloned(bench.servers, bench.main) as clone:
+    bench.print_line(f"reports of {rows:,} rows")
+    async with cloned_database(bench.servers, bench.main) as clone:
         settings = bench.servers.settings(clone)
         await _set_up_bucket(settings)
         async with (
-            connected(bench.servers, clone) as sql,
-            servers.api(bench.servers, settings, "bench-api") as api,
+            superuser_connection(bench.servers, clone) as sql,
+            servers.run_api(bench.servers, settings, "bench-api") as api,
         ):
             await _fill(sql, MONTH, rows)
             await _fill(sql, SMALL_MONTH, rows // 10)
-            async with servers.worker(bench.servers, settings) as worker:
-                yield await _beside_copy(bench, clone, api, worker)
-                bench.say(f"reads at {READS_A_SECOND} req/s while {AT_ONCE} reports are made")
-                yield await _reads_meanwhile(bench, api)
+            async with servers.run_worker(bench.servers, settings) as worker:
+                yield await _compare_with_psql(bench, clone, api, worker)
+                bench.print_line(
+                    f"reads at {READS_PER_SECOND} req/s beside {CONCURRENT_REPORTS} reports"
+                )
+                yield await _reads_during_reports(bench, api)
             async for row in _memory(bench, settings, sql, api):
                 yield row
 
@@ -89,53 +91,55 @@ async def _fill(sql: Connection, month: ReportScope, rows: int) -> None:
     await sql.execute("VACUUM (ANALYZE)")
 
 
-async def _report(api: Server, contents: ReportScope) -> Any:
-    """Ask for a report and wait until it is ready; what the API says of it."""
-    async with asking(api.port) as ask:
-        asked = await ask(CREATE, user=contents.user_id, year=contents.year, month=contents.month)
-        report = asked["createReport"]["report"]
-        give_up_at = time.monotonic() + DONE_SECONDS
-        while report["status"] in {"QUEUED", "RUNNING"} and time.monotonic() < give_up_at:
+async def _create_report(api: Server, scope: ReportScope) -> Any:
+    """Request a report, wait until it is ready, and return the fields of the API."""
+    async with graphql_client(api.port) as client:
+        data = await client(CREATE, user=scope.user_id, year=scope.year, month=scope.month)
+        report = data["createReport"]["report"]
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while report["status"] in {"QUEUED", "RUNNING"} and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-            report = (await ask(READ, id=report["id"]))["report"]
+            report = (await client(READ, id=report["id"]))["report"]
     if report["status"] != "READY":
-        raise WrongAnswer(f"a report did not become ready: {report}")
+        raise WrongResponse(f"a report did not become ready: {report}")
     return report
 
 
-async def _beside_copy(bench: Bench, database: str, api: Server, worker: ChildProcess) -> Row:
+async def _compare_with_psql(
+    bench: Benchmark, database: str, api: Server, worker: ChildProcess
+) -> Row:
     rows = bench.plan.report_rows
 
     async def ours(number: int) -> Mapping[str, float]:
-        begun = time.monotonic()
-        report = await _report(api, MONTH)
-        seconds = time.monotonic() - begun
+        started = time.monotonic()
+        report = await _create_report(api, MONTH)
+        seconds = time.monotonic() - started
         if report["rowCount"] != rows:
-            raise WrongAnswer(
+            raise WrongResponse(
                 worker.error_message(f"a report has {report['rowCount']} rows, not {rows}")
             )
         return {"seconds": seconds}
 
     async def theirs(number: int) -> Mapping[str, float]:
-        begun = time.monotonic()
+        started = time.monotonic()
         await _psql_copy(bench, database)
-        return {"seconds": time.monotonic() - begun}
+        return {"seconds": time.monotonic() - started}
 
     for warm_up in (ours, theirs):
         await warm_up(0)
-    found = await contest(TRIES * bench.plan.slices, {"ours": ours, "theirs": theirs})
-    seconds = {name: figures["seconds"] for name, figures in found.items()}
+    results = await compare(REPEATS * bench.plan.slices, {"ours": ours, "theirs": theirs})
+    seconds = {name: values["seconds"] for name, values in results.items()}
     return Row(
-        what=f"a report of {rows:,} rows, asked for until ready",
+        name=f"a report of {rows:,} rows, from the request until ready",
         ours=f"{seconds['ours']:.1f} s",
         compared=f"psql \\copy into a file: {seconds['theirs']:.1f} s",
-        measured=seconds["ours"] / seconds["theirs"],
-        at_most=1.3,
+        value=seconds["ours"] / seconds["theirs"],
+        max_value=1.3,
         details=seconds,
     )
 
 
-async def _psql_copy(bench: Bench, database: str) -> None:
+async def _psql_copy(bench: Benchmark, database: str) -> None:
     statement, arguments = csv_statement(MONTH)
     for position, argument in enumerate(arguments, start=1):
         statement = statement.replace(f"${position}", f"'{argument}'")
@@ -155,52 +159,55 @@ async def _psql_copy(bench: Bench, database: str) -> None:
     )
     try:
         if await process.wait() != 0 or target.stat().st_size == 0:
-            raise WrongAnswer("psql \\copy failed")
+            raise WrongResponse("psql \\copy failed")
     finally:
         target.unlink(missing_ok=True)
 
 
-async def _reads_meanwhile(bench: Bench, api: Server) -> Row:
+async def _reads_during_reports(bench: Benchmark, api: Server) -> Row:
     plan = bench.plan
-    load = loaded(
+    load = load_measurement(
         api,
         Load(
             port=api.port,
-            ask="OneUser",
+            request="OneUser",
             sizes=plan.main,
-            rate=READS_A_SECOND,
+            rate=READS_PER_SECOND,
             seconds=2 * plan.slice_seconds,
             warm_up_seconds=plan.warm_up_seconds,
             check_every=plan.check_every,
-            max_requests=plan.slice_requests,
+            max_requests=plan.max_slice_requests,
         ),
     )
 
-    async def make_reports(number: int) -> None:
-        users = range(1, AT_ONCE + 1)
+    async def create_reports(number: int) -> None:
+        users = range(1, CONCURRENT_REPORTS + 1)
         await asyncio.gather(
-            *(_report(api, ReportScope(MONTH.year, MONTH.month, user_id)) for user_id in users)
+            *(
+                _create_report(api, ReportScope(MONTH.year, MONTH.month, user_id))
+                for user_id in users
+            )
         )
 
-    found = await contest(
-        plan.slices, {"idle": load, "meanwhile": while_working(load, make_reports)}
+    results = await compare(
+        plan.slices, {"idle": load, "loaded": with_background_work(load, create_reports)}
     )
-    idle, meanwhile = found["idle"], found["meanwhile"]
+    idle, loaded = results["idle"], results["loaded"]
     return Row(
-        what=f"p99 of a read at {READS_A_SECOND} req/s while {AT_ONCE} reports are made",
-        ours=f"{meanwhile['p99_ms']:.1f} ms",
+        name=f"p99 of a read at {READS_PER_SECOND} req/s beside {CONCURRENT_REPORTS} reports",
+        ours=f"{loaded['p99_ms']:.1f} ms",
         compared=f"idle: {idle['p99_ms']:.1f} ms",
-        measured=meanwhile["p99_ms"] - idle["p99_ms"],
+        value=loaded["p99_ms"] - idle["p99_ms"],
         unit="ms more",
-        at_most=20,
-        details=found,
+        max_value=20,
+        details=results,
     )
 
 
 async def _memory(
-    bench: Bench, settings: Settings, sql: Connection, api: Server
+    bench: Benchmark, settings: Settings, sql: Connection, api: Server
 ) -> AsyncIterator[Row]:
-    """The peaks of workers, each of which made one report."""
+    """Compare the peak memory of two workers, each of which generates one report."""
     small, large = SMALL_MONTH, MONTH
     rows = bench.plan.report_rows
     if bench.plan.large:
@@ -208,21 +215,21 @@ async def _memory(
         await _fill(sql, LARGE_MONTH, rows)
     peaks: list[float] = []
     for month in (small, large):
-        async with servers.worker(bench.servers, settings) as worker:
-            await _report(api, month)
+        async with servers.run_worker(bench.servers, settings) as worker:
+            await _create_report(api, month)
             peak = servers.peak_memory_mb(worker)
         if peak is not None:
             peaks.append(peak)
-    what = f"the worker's peak memory, a report of {rows:,} rows"
+    name = f"peak memory of the worker, report of {rows:,} rows"
     if not peaks:
-        yield Row(what=what, ours="", at_most=MEMORY_MB, skipped="the system does not tell")
+        yield Row(name=name, ours="", max_value=MAX_MEMORY_MB, skip_reason="no /proc")
         return
     yield Row(
-        what=what,
+        name=name,
         ours=f"{peaks[1]:.0f} MB",
-        compared=f"of {rows // 10:,} rows: {peaks[0]:.0f} MB",
-        measured=peaks[1],
+        compared=f"{rows // 10:,} rows: {peaks[0]:.0f} MB",
+        value=peaks[1],
         unit="MB",
-        at_most=MEMORY_MB,
+        max_value=MAX_MEMORY_MB,
         details={"small_mb": peaks[0], "large_mb": peaks[1]},
     )

@@ -1,4 +1,4 @@
-"""How long after the end of a short TTL its leave is recorded, while little else goes on."""
+"""Measures the delay between the end of a short TTL and its recorded leave, at low load."""
 
 import asyncio
 import time
@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from bench import servers
-from bench.comparison import WrongAnswer, checked
-from bench.databases import Connection, cloned, connected
+from bench.comparison import WrongResponse, run_checked_load
+from bench.databases import Connection, cloned_database, superuser_connection
 from bench.load import Load
-from bench.plan import Bench
+from bench.plan import Benchmark
 from bench.table import Row
 from segmentql.local import ChildProcess
 
-CHANGES_A_SECOND: Final = 40
-RECORDED_SECONDS: Final = 60
-"""How long the last of them may take."""
+CHANGES_PER_SECOND: Final = 40
+TIMEOUT_SECONDS: Final = 60
+"""The maximum delay of the last recorded leave."""
 
 _DELAYS: Final = """
 SELECT count(*) AS leaves,
@@ -29,41 +29,41 @@ FROM (
 """
 
 
-async def measure(bench: Bench) -> AsyncIterator[Row]:
-    bench.say("ends of short TTLs")
+async def measure(bench: Benchmark) -> AsyncIterator[Row]:
+    bench.print_line("delays of recorded leaves")
     plan = bench.plan
-    async with cloned(bench.servers, bench.main) as clone:
+    async with cloned_database(bench.servers, bench.main) as clone:
         settings = bench.servers.settings(clone)
         async with (
-            servers.api(bench.servers, settings, "bench-api") as api,
-            servers.worker(bench.servers, settings) as worker,
-            connected(bench.servers, clone) as sql,
+            servers.run_api(bench.servers, settings, "bench-api") as api,
+            servers.run_worker(bench.servers, settings) as worker,
+            superuser_connection(bench.servers, clone) as sql,
         ):
-            result = await checked(
+            result = await run_checked_load(
                 Load(
                     port=api.port,
-                    ask="ShortTtl",
+                    request="ShortTtl",
                     sizes=plan.main,
-                    rate=CHANGES_A_SECOND,
+                    rate=CHANGES_PER_SECOND,
                     seconds=4 * plan.slice_seconds,
                     check_every=plan.check_every,
-                    max_requests=min(plan.slice_requests, plan.main.users),
+                    max_requests=min(plan.max_slice_requests, plan.main.users),
                 )
             )
-            await _all_recorded(sql, result.requests, worker)
-            found = dict((await sql.fetch(_DELAYS))[0])
+            await _wait_until_recorded(sql, result.requests, worker)
+            delays = dict((await sql.fetch(_DELAYS))[0])
     yield Row(
-        what="a TTL's end to its leave on record",
-        ours=f"p50 {found['p50_seconds']:.2f} s, p99 {found['p99_seconds']:.2f} s,"
-        f" longest {found['max_seconds']:.2f} s",
-        details=found,
+        name="from a TTL's end to its recorded leave",
+        ours=f"p50 {delays['p50_seconds']:.2f} s, p99 {delays['p99_seconds']:.2f} s,"
+        f" max {delays['max_seconds']:.2f} s",
+        details=delays,
     )
 
 
-async def _all_recorded(sql: Connection, leaves: int, worker: ChildProcess) -> None:
-    give_up_at = time.monotonic() + RECORDED_SECONDS
+async def _wait_until_recorded(sql: Connection, leaves: int, worker: ChildProcess) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while (recorded := (await sql.fetch(_DELAYS))[0]["leaves"]) < leaves:
-        if time.monotonic() > give_up_at:
-            what = f"recorded {recorded} of {leaves} leaves in {RECORDED_SECONDS} s"
-            raise WrongAnswer(worker.error_message(what))
+        if time.monotonic() > deadline:
+            problem = f"recorded {recorded} of {leaves} leaves within {TIMEOUT_SECONDS} s"
+            raise WrongResponse(worker.error_message(problem))
         await asyncio.sleep(0.1)

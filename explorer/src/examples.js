@@ -1,5 +1,5 @@
-// The tabs of a first visit, in the order of the README's story. A returning
-// visitor gets the tabs of the last visit. An entry has a `query`, and optionally
+// The tabs of a first visit, in the order of the README. A returning visitor gets
+// the tabs of the last visit. An entry has a `query`, and optionally
 // `variables` and `headers` (objects). The operation's name is the tab's title.
 //
 // Lines have at most 48 characters, the editor's width on a laptop. The first tab
@@ -47,7 +47,7 @@ mutation AddWithTtl($user: ID!, $ttl: Int!) {
   }
   # The user is a member already. EXTEND, the
   # default, keeps the later of two ends; REPLACE
-  # sets this one.
+  # sets the new end.
   endSoon: updateUserSegments(
     input: {
       userId: $user
@@ -65,7 +65,7 @@ mutation AddWithTtl($user: ID!, $ttl: Int!) {
   {
     query: `
 # 3. Read the user's segments. Run it again after
-#    expiresAt: AVITO_DISCOUNT_50 is gone.
+#    expiresAt: AVITO_DISCOUNT_50 has expired.
 query ReadUser($user: ID!) {
   user(id: $user) {
     segments { slug }

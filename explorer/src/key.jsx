@@ -1,6 +1,6 @@
-// The API key: a bar above GraphiQL, there where the server asks for keys.
+// The bar above GraphiQL for the API key, if the server requires one.
 //
-// The key lives in this page's memory alone: never in storage, nor in the field once it is used.
+// The key is kept only in the memory of the page. It is not stored, and the input is cleared.
 
 import { useGraphiQLActions } from "@graphiql/react";
 import { createGraphiQLFetcher } from "@graphiql/toolkit";
@@ -9,72 +9,72 @@ import { useEffect, useRef, useState } from "react";
 const isRequired =
   document.querySelector('meta[name="segmentql-auth"]')?.content === "required";
 
-const NEEDED =
-  "An API key is needed. Make one with `segmentql keys create --role EDITOR --name NAME`," +
+const KEY_REQUIRED =
+  "An API key is required. Create one with `segmentql keys create --role EDITOR --name NAME`," +
   " or ask an ADMIN for one.";
 
-// The schema has no @defer, @stream or subscription: plain requests, one answer each.
-const ask = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
+// The schema has no @defer, @stream or subscription, so each request has one response.
+const sendRequest = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
 
 const isAuthorization = (name) => name.toLowerCase() === "authorization";
 
-export function useKey() {
+export function useApiKey() {
   const [key, setKey] = useState("");
   const latest = useRef(key);
   latest.current = key;
 
-  // One function for good, so that GraphiQL need not be told of each key.
+  // The function stays the same when the key changes, so that GraphiQL does not reset.
   const [fetcher] = useState(() => async (params, options = {}) => {
     const headers = options.headers ?? {};
     if (!isRequired || Object.keys(headers).some(isAuthorization)) {
-      return ask(params, options);
+      return sendRequest(params, options);
     }
     if (!latest.current) {
-      return { errors: [{ message: NEEDED }] };
+      return { errors: [{ message: KEY_REQUIRED }] };
     }
     const authorization = `Bearer ${latest.current}`;
-    return ask(params, { ...options, headers: { ...headers, authorization } });
+    return sendRequest(params, { ...options, headers: { ...headers, authorization } });
   });
   return { key, setKey, fetcher };
 }
 
 export function KeyBar({ setKey, fetcher }) {
-  const [status, setStatus] = useState(NEEDED);
-  const [isRefused, setRefused] = useState(false);
+  const [status, setStatus] = useState(KEY_REQUIRED);
+  const [isRejected, setRejected] = useState(false);
   if (!isRequired) {
     return null;
   }
 
-  const use = async (event) => {
+  const submit = async (event) => {
     event.preventDefault();
-    const field = event.target.elements.key;
-    const given = field.value.trim().replace(/^bearer +/i, "");
-    field.value = "";
+    const input = event.target.elements.key;
+    const newKey = input.value.trim().replace(/^bearer +/i, "");
+    input.value = "";
     setKey("");
-    setRefused(false);
-    setStatus(given ? "Asking ..." : NEEDED);
-    if (!given) {
+    setRejected(false);
+    setStatus(newKey ? "Checking the key ..." : KEY_REQUIRED);
+    if (!newKey) {
       return;
     }
     try {
-      const headers = { authorization: `Bearer ${given}` };
+      const headers = { authorization: `Bearer ${newKey}` };
       const { data, errors } = await fetcher(
         { query: "query Viewer { viewer { name role } }", operationName: "Viewer" },
         { headers },
       );
       if (!data?.viewer) {
-        throw new Error(errors?.[0]?.message ?? "The server says nothing of this key.");
+        throw new Error(errors?.[0]?.message ?? "The server did not recognise this key.");
       }
-      setKey(given);
+      setKey(newKey);
       setStatus(`You are ${data.viewer.name}, ${data.viewer.role}.`);
     } catch (error) {
-      setRefused(true);
+      setRejected(true);
       setStatus(error.message);
     }
   };
 
   return (
-    <form className="key-bar" onSubmit={use}>
+    <form className="key-bar" onSubmit={submit}>
       <label htmlFor="key">API key</label>
       <input
         id="key"
@@ -86,22 +86,22 @@ export function KeyBar({ setKey, fetcher }) {
         aria-describedby="key-status"
       />
       <button type="submit">Use key</button>
-      <output id="key-status" className={isRefused ? "refused" : undefined}>
+      <output id="key-status" className={isRejected ? "rejected" : undefined}>
         {status}
       </output>
     </form>
   );
 }
 
-// Has the schema fetched again with each other key; to be put inside GraphiQL.
-export function SchemaOf({ value }) {
+// Fetches the schema again when the key changes. It must be a child of GraphiQL.
+export function SchemaRefresher({ apiKey }) {
   const { introspect } = useGraphiQLActions();
-  const before = useRef(value);
+  const previousKey = useRef(apiKey);
   useEffect(() => {
-    if (value && value !== before.current) {
+    if (apiKey && apiKey !== previousKey.current) {
       introspect();
     }
-    before.current = value;
-  }, [value, introspect]);
+    previousKey.current = apiKey;
+  }, [apiKey, introspect]);
   return null;
 }

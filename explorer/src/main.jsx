@@ -9,22 +9,22 @@ import { GraphiQL } from "graphiql";
 import { createRoot } from "react-dom/client";
 
 import { examples } from "./examples.js";
-import { KeyBar, SchemaOf, useKey } from "./key.jsx";
+import { KeyBar, SchemaRefresher, useApiKey } from "./key.jsx";
 
-// Without GraphiQL's history plugin: it writes each request's headers, tokens
-// included, to local storage, whatever `shouldPersistHeaders` says (5.4).
+// GraphiQL's history plugin is left out: it stores the headers of each request, including API keys,
+// in local storage even if `shouldPersistHeaders` is false (5.4).
 const plugins = [explorerPlugin()];
 
-const json = (value) => value && JSON.stringify(value, null, 2);
+const toJson = (value) => value && JSON.stringify(value, null, 2);
 
 const tabs = examples.map(({ query, variables, headers }) => ({
   query: query.trim(),
-  variables: json(variables),
-  headers: json(headers),
+  variables: toJson(variables),
+  headers: toJson(headers),
 }));
 
 function Page() {
-  const { key, setKey, fetcher } = useKey();
+  const { key, setKey, fetcher } = useApiKey();
   return (
     <>
       <KeyBar setKey={setKey} fetcher={fetcher} />
@@ -40,7 +40,7 @@ function Page() {
       >
         <GraphiQL.Logo>
           SegmentQL
-          <SchemaOf value={key} />
+          <SchemaRefresher apiKey={key} />
         </GraphiQL.Logo>
       </GraphiQL>
     </>

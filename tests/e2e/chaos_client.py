@@ -140,7 +140,7 @@ class Client:
         number = self._random.randint(1, SIZES.users)
         _, user = await self._request(SLUGS, "user", id=str(number))
         if user:
-            expected = sorted(map(slug, SIZES.segments_of(number)))
+            expected = sorted(map(slug, SIZES.segment_ids(number)))
             assert [segment["slug"] for segment in user["segments"]] == expected
             self._counts.reads += 1
 

@@ -225,7 +225,7 @@ async def use_key(page: Page, key: str) -> str:
     await page.get_by_label("API key").fill(key)
     await page.get_by_role("button", name="Use key").click()
     status = page.locator("#key-status")
-    await status.get_by_text("Asking ...", exact=True).wait_for(state="hidden")
+    await status.get_by_text("Checking the key ...", exact=True).wait_for(state="hidden")
     return await status.inner_text()
 
 
@@ -249,13 +249,14 @@ async def test_page_asks_for_a_required_key_and_does_not_store_it(
         await page.locator(".graphiql-query-editor .view-line").first.wait_for()
         status = page.locator("#key-status")
         assert await status.inner_text() == (
-            "An API key is needed. Make one with `segmentql keys create --role EDITOR --name NAME`,"
-            " or ask an ADMIN for one."
+            "An API key is required. Create one with"
+            " `segmentql keys create --role EDITOR --name NAME`, or ask an ADMIN for one."
         )
         await picture(page, "KeyNeeded")
         # No request is sent without a key, neither for the schema nor by the run button.
         await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
-        await page.locator(".result-window .view-line", has_text="An API key is needed").wait_for()
+        result = page.locator(".result-window .view-line", has_text="An API key is required")
+        await result.wait_for()
         assert (authorizations, complaints) == ([], [])
 
         assert await use_key(page, editor.with_wrong_secret) == "This API key is not valid."
@@ -292,7 +293,7 @@ async def test_page_asks_for_a_required_key_and_does_not_store_it(
         assert editor.token not in await page.content()
         await page.reload()
         await page.locator(".graphiql-query-editor .view-line").first.wait_for()
-        assert (await status.inner_text()).startswith("An API key is needed.")
+        assert (await status.inner_text()).startswith("An API key is required.")
     assert await sql.fetchval("SELECT array_agg(DISTINCT actor) FROM history") == ["Ada"]
 
 

@@ -132,7 +132,7 @@ async def test_ports_survive_restarts_and_yield_to_other_programs(home: Path) ->
             assert after["PostgreSQL"] == before["PostgreSQL"]
             assert after["object store"] == f"127.0.0.1:{store}"
             assert after["Redis"] != before["Redis"]
-            assert f"port {redis} is used by another program: Redis takes" in third.output
+            assert f"port {redis} is used by another program: Redis uses" in third.output
             assert f"port {grpc} is used by another program: object store" in third.output
             # This includes the socket of the port that now belongs to another program.
             assert len(now) == 5
