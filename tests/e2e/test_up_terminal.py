@@ -1,6 +1,4 @@
-"""`segmentql up` prints status lines, keeps its ports and data, and `segmentql reset` deletes
-them.
-"""
+"""`segmentql up` prints status lines and keeps its ports and data until `segmentql reset`."""
 
 import asyncio
 import json

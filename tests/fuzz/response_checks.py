@@ -46,7 +46,8 @@ class EffectMonitor:
     async def send(self, sent: HttpRequest) -> Answer | None:
         """Send a request and return its response if it is one of GraphQL.
 
-        Raises: Harm: the request had a forbidden effect; it is in the corpus now.
+        Raises:
+            Harm: The request had a forbidden effect; it is in the corpus now.
         """
         if self._rows is None:
             self._rows = await stored_rows(self._sql)
@@ -71,9 +72,7 @@ class EffectMonitor:
         return answer
 
     def _save(self, sent: HttpRequest) -> None:
-        """Store only this request in the corpus, because it caused the harm and not those before
-        it.
-        """
+        """Store only this request in the corpus, because those before it did no harm."""
         if self._kept:
             self._kept.unlink(missing_ok=True)
         self._kept = save(sent)

@@ -135,9 +135,7 @@ def test_opening_a_folder_is_idempotent(open_folder: Path) -> None:
 def test_programs_out_of_reach_of_the_account_are_copied(
     open_folder: Path, account: Account | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test uses a virtual environment below a closed home; an ordinary user's servers need no
-    copy.
-    """
+    """The programs are below a closed home; an ordinary user's servers need no copy."""
     packages = open_folder / "home" / "packages"
     packages.mkdir(parents=True)
     original = postgres_programs(None).parent
