@@ -134,7 +134,7 @@ def test_settings_of_our_services_are_valid(
         text=True,
         check=False,
     )
-    assert loaded.returncode == 0, dotenv_output.stderr
+    assert loaded.returncode == 0, loaded.stderr
 
 
 def test_urls_name_services_ports_and_roles(dotenv: Mapping[str, str]) -> None:
