@@ -1,4 +1,4 @@
-"""The bound of a sample: the k-th smallest (hash, id), as the database finds it."""
+"""The database finds the bound of a sample: the k-th smallest (hash, id)."""
 
 from collections.abc import Sequence
 from decimal import Decimal

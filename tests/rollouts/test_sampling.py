@@ -1,4 +1,4 @@
-"""The hash of users and the size of samples."""
+"""The hash of users is uniform, and samples have the exact size."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -73,9 +73,9 @@ async def test_python_and_database_return_the_published_hashes(
 
 
 def test_docstring_contains_the_published_hashes() -> None:
-    told = " ".join((rollout_hash_v1.__doc__ or "").split())
+    docstring = " ".join((rollout_hash_v1.__doc__ or "").split())
     for segment_id, user_id, published in VECTORS:
-        assert f"segment {segment_id}, user {user_id}: {published}" in told
+        assert f"segment {segment_id}, user {user_id}: {published}" in docstring
 
 
 @on_one_database
