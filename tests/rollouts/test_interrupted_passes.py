@@ -1,6 +1,4 @@
 """A pass stays correct despite another plan, a cancellation, crashes or deletions."""
-chunks.
-"""
 
 import asyncio
 from collections.abc import Iterable
