@@ -55,8 +55,8 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
         LookupError: A variable without a default is not set.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name, rest = found["name"], found["rest"]
+    def value(variables_found: re.Match[str]) -> str:
+        name, rest = variables_found["name"], variables_found["rest"]
         if name in variables:
             return variables[name]
         if rest.startswith(":?"):
@@ -85,9 +85,9 @@ def test_file_conforms_to_the_compose_schema() -> None:
 
 
 def test_every_variable_is_in_dotenv_or_has_a_default(dotenv: Mapping[str, str]) -> None:
-    found = list(VARIABLE.finditer(FILE.read_text()))
-    assert len(found) == FILE.read_text().count("${")
-    needed = {item["name"] for item in found if item["rest"].startswith(":?")}
+    variables_found = list(VARIABLE.finditer(FILE.read_text()))
+    assert len(variables_found) == FILE.read_text().count("${")
+    needed = {item["name"] for item in variables_found if item["rest"].startswith(":?")}
     assert needed == dotenv.keys()
 
 

@@ -82,7 +82,7 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("spelling", "taken"),
+    ("spelling", "expected"),
     [
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         (
@@ -93,11 +93,11 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_every_spelling_of_a_database_url_is_accepted(
-    monkeypatch: pytest.MonkeyPatch, spelling: str, taken: str
+    monkeypatch: pytest.MonkeyPatch, spelling: str, expected: str
 ) -> None:
     monkeypatch.setenv("SEGMENTQL_REDIS_URL", COMPLETE["SEGMENTQL_REDIS_URL"])
     monkeypatch.setenv("SEGMENTQL_DATABASE_URL", spelling)
-    assert load_settings().database_url == taken
+    assert load_settings().database_url == expected
 
 
 def test_every_wrong_database_url_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,10 +143,10 @@ def _scanned(plan: Mapping[str, Any]) -> float:
     """Return the rows that the scans of a plan read, including those that they removed."""
     rows = sum(map(_scanned, plan.get("Plans", ())))
     if "Scan" in plan["Node Type"] and "Relation Name" in plan:
-        read = plan["Actual Rows"] + sum(
+        rows_read = plan["Actual Rows"] + sum(
             plan.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck")
         )
-        rows += read * plan["Actual Loops"]
+        rows += rows_read * plan["Actual Loops"]
     return rows
 
 

@@ -160,14 +160,14 @@ def test_programs_out_of_reach_of_the_account_are_copied(
     monkeypatch.syspath_prepend(str(packages))
     monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
 
-    found = (
+    programs_found = (
         postgres_programs(account) / "postgres",
         redis_program(account),
         store_program(account),
     )
 
     expected_folder = packages if account is None else open_folder / "shared"
-    assert all(program.is_relative_to(expected_folder) for program in found)
-    assert all(succeeds(account, '"$1" --version', program) for program in found)
+    assert all(program.is_relative_to(expected_folder) for program in programs_found)
+    assert all(succeeds(account, '"$1" --version', program) for program in programs_found)
     assert mode(open_folder / "home") == 0o700
     assert [part.name for part in (open_folder / "shared").glob(".*")] == []

@@ -58,8 +58,8 @@ async def test_create_user_joins_rollouts_and_returns_them(
     assert await members(sql, all_in) == dict.fromkeys(range(1, 31), "ROLLOUT")
     assert await members(sql, half) == expected_joins(half, range(1, 31), 50)
     # An existing user is rejected and does not join again.
-    refused = await create_user(api, id="1")
-    assert [error["code"] for error in refused["errors"]] == ["USER_ALREADY_EXISTS"]
+    rejected = await create_user(api, id="1")
+    assert [error["code"] for error in rejected["errors"]] == ["USER_ALREADY_EXISTS"]
     assert await history_counts(sql, all_in) == {("JOINED", "ROLLOUT"): 30}
     assert await history_inconsistencies(sql) == {}
 

@@ -41,12 +41,12 @@ def after(interval: timedelta) -> Stage:
 
 def reasons(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
     """Return the errors of a plan as (path, problem, allowed)."""
-    with pytest.raises(MutationRejected) as refused:
+    with pytest.raises(MutationRejected) as raised:
         schedule(Plan(stages, expires_at=expires_at), NOW)
     invalid_inputs = [
-        refusal for refusal in refused.value.reasons if isinstance(refusal, InvalidInput)
+        refusal for refusal in raised.value.reasons if isinstance(refusal, InvalidInput)
     ]
-    assert len(invalid_inputs) == len(refused.value.reasons)
+    assert len(invalid_inputs) == len(raised.value.reasons)
     return [
         (".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in invalid_inputs
     ]

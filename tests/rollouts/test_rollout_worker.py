@@ -287,8 +287,10 @@ async def test_failed_rollout_completes_after_the_cause_is_fixed_and_resumed(
 ) -> None:
     await store_users(sql, len(USERS))
     sample = expected_sample(1, USERS, 10)
-    refused = in_third_chunk(1, 10)
-    await sql.execute(f"ALTER TABLE memberships ADD CONSTRAINT nobody CHECK (user_id <> {refused})")
+    rejected_user = in_third_chunk(1, 10)
+    await sql.execute(
+        f"ALTER TABLE memberships ADD CONSTRAINT nobody CHECK (user_id <> {rejected_user})"
+    )
     try:
         async with run_worker():
             await create_segment_with_rollout(api, "A", percent=10)

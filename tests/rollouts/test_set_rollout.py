@@ -243,8 +243,10 @@ async def test_only_one_of_concurrent_plans_with_the_same_version_wins(api: Api)
         *(set_rollout(api, {"percent": number}, expectedVersion=1) for number in range(10))
     )
     (accepted,) = [payload for payload in payloads if not payload["errors"]]
-    refused = [payload["errors"] for payload in payloads if payload["errors"]]
-    assert [[error["code"] for error in errors] for errors in refused] == [["VERSION_CONFLICT"]] * 9
+    conflicts = [payload["errors"] for payload in payloads if payload["errors"]]
+    assert [[error["code"] for error in errors] for errors in conflicts] == [
+        ["VERSION_CONFLICT"]
+    ] * 9
     segment = await read_segment(api)
     assert (segment["version"], segment["rollout"]["percent"]) == (
         2,
