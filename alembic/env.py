@@ -1,7 +1,7 @@
-"""Runs the migrations, one process at a time, and then says who may do what.
+"""Runs the migrations, in one process at a time, and then grants the service's privileges.
 
-`segmentql migrate` hands over the addresses in `config.attributes`; the `alembic` command, which a
-developer runs to write a migration, reads the settings.
+`segmentql migrate` passes the database URLs in `config.attributes`. The `alembic` command, which
+developers run to write a migration, reads them from the settings.
 """
 
 import asyncio
@@ -20,17 +20,16 @@ from segmentql.errors import Unavailable
 from segmentql.settings import load_settings
 from segmentql.tables import Base
 
-LOCK = {"number": 0x5E6_3E47}  # any number; every process that migrates must ask for the same
+LOCK = {"number": 0x5E6_3E47}  # an arbitrary number, the same in all processes
 POLL_SECONDS = 0.1
 LOCK_TIMEOUT = "5s"
 GRANTS = Path(__file__).parent / "grants.sql"
 
 
 def migrate(connection: Connection, service_role: str) -> None:
-    # A session lock and not a transaction's: each migration commits on its own. It is waited for
-    # without a limit, for the one who has it is doing what we came to do; and by asking again and
-    # again, for an index made concurrently waits for every statement that is being run, and so
-    # would for ours.
+    # A session-level lock, because each migration is committed separately. The wait has no limit,
+    # because the holder runs the same migrations. It polls instead of blocking, because CREATE
+    # INDEX CONCURRENTLY waits for every running statement, including a blocked one.
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), LOCK):
         connection.commit()
         time.sleep(POLL_SECONDS)
@@ -49,7 +48,7 @@ def migrate(connection: Connection, service_role: str) -> None:
         with context.begin_transaction():
             context.run_migrations()
         if context.get_context().get_current_revision() == context.get_head_revision():
-            grant(connection, service_role)  # it names what the newest migration made
+            grant(connection, service_role)  # the grants name tables of the newest migration
     finally:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), LOCK)
@@ -57,7 +56,7 @@ def migrate(connection: Connection, service_role: str) -> None:
 
 
 def grant(connection: Connection, service_role: str) -> None:
-    """Give the service's role what `grants.sql` lists, unless it is the owner itself."""
+    """Grant the service's role the privileges in `grants.sql`, unless it is the owner."""
     if service_role == connection.scalar(text("SELECT current_user")):
         return
     quoted = connection.dialect.identifier_preparer.quote(service_role)

@@ -1,12 +1,12 @@
--- All that the service's role may do, applied after every migration. It owns nothing, and it
--- reads history without being able to write it: that is the triggers' alone.
+-- The privileges of the service's role, applied after every migration. The role owns no tables. It can
+-- read history but not write it, because only the triggers do.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
--- These never change, but without the right to update some column rows cannot be locked.
+-- These columns are never updated, but locking a row requires the UPDATE privilege on a column.
 GRANT UPDATE (created_at) ON users TO {service};
 GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
@@ -18,10 +18,10 @@ GRANT SELECT, INSERT, DELETE ON memberships TO {service};
 GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
--- A pass starts with the last value of the sequence.
+-- A rollout pass starts with the last value of the sequence.
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
--- A key is never deleted, and neither its secret nor its role changes.
+-- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};
 GRANT UPDATE (revoked_at, revoked_by, last_used_at) ON api_keys TO {service};
 GRANT SELECT, INSERT, UPDATE ON leases TO {service};

@@ -18,7 +18,7 @@ from bench.data import Sizes, slug
 from bench.queries import JOINED, LEFT
 from segmentql.adapters.database import Database
 from segmentql.local.accounts import server_account
-from segmentql.local.binaries import postgres_programs
+from segmentql.local.binaries import find_postgres_bin
 from segmentql.memberships import service
 from segmentql.settings import Settings, child_environment
 
@@ -107,7 +107,7 @@ async def run_pgbench(
     """
     address = make_url(url)
     process = await asyncio.create_subprocess_exec(
-        str(postgres_programs(server_account()) / "pgbench"),
+        str(find_postgres_bin(server_account()) / "pgbench"),
         "--no-vacuum",
         "--protocol=prepared",
         f"--client={clients}",

@@ -89,7 +89,9 @@ async def until_done(sql: Connection, slug: str, worker: ChildProcess) -> dateti
             segment_id,
         )
         if at is None or at["state"] == "FAILED" or time.monotonic() > give_up_at:
-            raise WrongAnswer(worker.report(f"did not carry out the rollout of {slug}: {at}"))
+            raise WrongAnswer(
+                worker.error_message(f"did not carry out the rollout of {slug}: {at}")
+            )
         if at["finished_at"]:
             finished_at: datetime = at["finished_at"]
             return finished_at

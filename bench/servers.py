@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segmentql.local import ChildProcess, LocalServers, Program
 from segmentql.local.ports import free_port
-from segmentql.local.probes import ask
+from segmentql.local.probes import send_request
 from segmentql.settings import Settings, child_environment
 
 
@@ -120,8 +120,8 @@ async def _running(
             name=name,
             command=command,
             environment=environment,
-            ready=ready,
-            log=_log(servers, name),
+            is_ready=ready,
+            log_file=_log(servers, name),
             pid_file=servers.folder / "run" / f"{name}.pid",
         )
     )
@@ -140,7 +140,7 @@ def _log(servers: LocalServers, name: str) -> Path:
 async def _answers(port: int, request: str) -> bool:
     """Whether the server answers, and not with a fault of its own."""
     head = f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    (line,) = await ask("127.0.0.1", port, head.encode(), lines=1) or [b""]
+    (line,) = await send_request("127.0.0.1", port, head.encode(), lines=1) or [b""]
     return line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 5")
 
 

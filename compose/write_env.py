@@ -1,8 +1,9 @@
-"""Write `.env` for compose.yaml, with secrets made here; a file that is there stays as it is.
+"""Write `.env` for compose.yaml with new secrets. An existing file is not changed.
 
     python compose/write_env.py [FILE]
 
-No name in it is a setting of ours: `segmentql up` reads `.env` as well, and is to start its own.
+The file contains no settings of SegmentQL, because `segmentql up` also reads `.env` and would then
+use the servers of compose.yaml.
 """
 
 import os
@@ -12,8 +13,8 @@ import sys
 from pathlib import Path
 
 HEAD = """\
-# Made by `make compose` for compose.yaml. Keep it: the volumes were made with these passwords.
-# FIRST_KEY is an API key of the role ADMIN; send it as `Authorization: Bearer sgql_...`.
+# Created by `make compose` for compose.yaml. Keep it: the volumes use these passwords.
+# FIRST_KEY is an API key with the role ADMIN. Send it as `Authorization: Bearer sgql_...`.
 """
 KEY_CHARACTERS = string.ascii_lowercase + string.digits
 KEY_ID_LENGTH, KEY_SECRET_BYTES = 12, 32
@@ -35,7 +36,7 @@ def first_key() -> str:
 
 
 def write(file: Path) -> bool:
-    """Write it, readable by its owner alone; False where there is one."""
+    """Write the file, readable only by its owner; return False if it exists."""
     lines = [f"FIRST_KEY={first_key()}", *(f"{name}={secrets.token_hex(20)}" for name in PASSWORDS)]
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -48,4 +49,7 @@ def write(file: Path) -> bool:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / ".env"
-    print(f"{target} is made" if write(target) else f"{target} stays as it is", file=sys.stderr)
+    print(
+        f"created {target}" if write(target) else f"{target} exists and was not changed",
+        file=sys.stderr,
+    )

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Makes MinIO ready for reports: a private bucket whose files expire, and a user who may do in it
-# what the service does and nothing else. Safe to repeat. Needs `mc`, and these in the environment:
+# Prepares MinIO for reports: a private bucket whose files expire, and a user with only the permissions
+# that the service needs. Idempotent. It requires `mc` and these environment variables:
 # SEGMENTQL_S3_ENDPOINT_URL, _S3_BUCKET, _S3_ACCESS_KEY, _S3_SECRET_KEY, MINIO_ROOT_USER and
-# MINIO_ROOT_PASSWORD; SEGMENTQL_REPORT_RETENTION_DAYS is 30 where it is not set.
+# MINIO_ROOT_PASSWORD. SEGMENTQL_REPORT_RETENTION_DAYS is optional (30).
 #
-# Nothing but the shell and `mc` is used: MinIO's image has little else. Keys go through pipes, not
-# through arguments, which every process may read.
+# It uses only the shell and `mc`, because MinIO's image has little else. Keys are passed through
+# pipes and not as arguments, which every process can read.
 set -eu
 
-# Here, since in a pipe what is not set would not stop the script.
+# Checked here, because an unset variable in a pipe would not stop the script.
 : "${SEGMENTQL_S3_ENDPOINT_URL:?}" "${SEGMENTQL_S3_BUCKET:?}" "${SEGMENTQL_S3_ACCESS_KEY:?}"
 : "${SEGMENTQL_S3_SECRET_KEY:?}" "${MINIO_ROOT_USER:?}" "${MINIO_ROOT_PASSWORD:?}"
 
@@ -16,11 +16,11 @@ here=${0%/*}
 name=segmentql-reports
 export MC_CONFIG_DIR="${MC_CONFIG_DIR:-/tmp/mc}"
 bucket=$SEGMENTQL_S3_BUCKET
-# A day longer than the scheduler keeps them: this is the second line.
+# A day longer than the scheduler keeps the files, in case it does not delete them.
 expire_days=$((${SEGMENTQL_REPORT_RETENTION_DAYS:-30} + 1))
 
-# Prints a file with one word of it replaced.
-with() {
+# Prints a file with a placeholder replaced: replace FILE PLACEHOLDER VALUE.
+replace() {
     while IFS= read -r line; do
         case $line in
         *"$2"*) printf '%s\n' "${line%%"$2"*}$3${line#*"$2"}" ;;
@@ -33,13 +33,13 @@ printf '%s\n%s\n' "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" |
     mc --quiet alias set store "$SEGMENTQL_S3_ENDPOINT_URL"
 mc --quiet mb --ignore-existing "store/$bucket"
 mc --quiet anonymous set none "store/$bucket"
-with "$here/lifecycle.json" '${EXPIRE_DAYS}' "$expire_days" | mc --quiet ilm import "store/$bucket"
+replace "$here/lifecycle.json" '${EXPIRE_DAYS}' "$expire_days" | mc --quiet ilm import "store/$bucket"
 
-with "$here/policy.json" '${SEGMENTQL_S3_BUCKET}' "$bucket" |
+replace "$here/policy.json" '${SEGMENTQL_S3_BUCKET}' "$bucket" |
     mc --quiet admin policy create store "$name" /dev/stdin
 printf '%s\n%s\n' "$SEGMENTQL_S3_ACCESS_KEY" "$SEGMENTQL_S3_SECRET_KEY" |
     mc --quiet admin user add store
-# Attaching what is attached already is an error.
+# Attaching an attached policy again is an error.
 case $(mc --quiet admin policy entities store --user "$SEGMENTQL_S3_ACCESS_KEY") in
 *"$name"*) ;;
 *) mc --quiet admin policy attach store "$name" --user "$SEGMENTQL_S3_ACCESS_KEY" ;;

@@ -14,7 +14,8 @@ from sqlalchemy.engine import make_url
 from segmentql.local.accounts import server_account
 from segmentql.local.data_dir import write_private
 from segmentql.local.ports import free_port
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
 
 SERVER_CONNECTIONS = 2
 """The pool size, which is smaller than any test's number of clients."""
@@ -56,9 +57,9 @@ async def pgbouncer(database_url: str, **options: str) -> AsyncIterator[str]:
             command=[program, "pgbouncer.ini"],
             environment={"LC_ALL": "C"},
             account=account,
-            folder=folder,
-            ready=partial(_answers, pooled),
-            log=folder / "pgbouncer.log",
+            working_folder=folder,
+            is_ready=partial(_answers, pooled),
+            log_file=folder / "pgbouncer.log",
             pid_file=folder / "pgbouncer.pid",
         )
     )

@@ -21,8 +21,8 @@ from segmentql import cli
 from segmentql.cli.serve import GRACE_SECONDS
 from segmentql.local import LocalServers, with_database
 from segmentql.local.accounts import server_account
-from segmentql.local.binaries import postgres_programs
-from segmentql.local.postgres import OWNER, SERVICE
+from segmentql.local.binaries import find_postgres_bin
+from segmentql.local.postgres import OWNER_ROLE, SERVICE_ROLE
 from segmentql.settings import PREFIX, Settings, child_environment
 from segmentql.validators import key_token
 from segmentql.worker import STOP_SECONDS
@@ -143,14 +143,16 @@ def test_urls_name_services_ports_and_roles(dotenv: Mapping[str, str]) -> None:
     owner_password, password = (
         dotenv[f"POSTGRES_{role}_PASSWORD"] for role in ("OWNER", "SERVICE")
     )
-    assert migrate["SEGMENTQL_MIGRATION_DATABASE_URL"] == database.format(OWNER, owner_password)
-    assert api["SEGMENTQL_DATABASE_URL"] == database.format(SERVICE, password)
+    assert migrate["SEGMENTQL_MIGRATION_DATABASE_URL"] == database.format(
+        OWNER_ROLE, owner_password
+    )
+    assert api["SEGMENTQL_DATABASE_URL"] == database.format(SERVICE_ROLE, password)
     assert api["SEGMENTQL_REDIS_URL"] == f"redis://:{dotenv['REDIS_PASSWORD']}@redis:6379/0"
     assert api["SEGMENTQL_S3_ENDPOINT_URL"] == "http://minio:9000"
     assert "SEGMENTQL_MIGRATION_DATABASE_URL" not in api
     assert "SEGMENTQL_FIRST_KEY" not in api
     roles = (ROOT / "compose/postgres/roles.sh").read_text()
-    for role in (OWNER, SERVICE):
+    for role in (OWNER_ROLE, SERVICE_ROLE):
         assert f"CREATE ROLE {role} LOGIN" in roles
     variables = set(re.findall(r"\\getenv \w+ (\w+)", roles))
     assert variables <= environment_of("postgres", dotenv).keys()
@@ -273,7 +275,7 @@ async def test_first_start_of_postgres_creates_roles_and_database(
     script = tmp_path / "roles.sh"
     script.write_text(text.replace("segmentql", "compose"))
     superuser = make_url(servers.superuser_url)
-    programs = postgres_programs(server_account())
+    programs = find_postgres_bin(server_account())
     passwords = {"owner": 'it\'s "owner"', "service": "a $service\\"}
     done = await asyncio.to_thread(
         subprocess.run,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segmentql.database_url import check_database_url, connection_target, shown_address
+from segmentql.database_url import check_database_url, connection_target, display_address
 
 BASE = "postgresql://u:p@h/d"
 PLAIN = "postgresql+asyncpg://u:p@h/d"
@@ -82,14 +82,14 @@ def test_unsupported_channel_binding_is_rejected_with_advice() -> None:
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
-        ("sslmode=verify-full", "sslmode=verify-full needs sslrootcert"),
-        ("sslmode=verify-ca", "sslmode=verify-ca needs sslrootcert"),
+        ("sslmode=verify-full", "sslmode=verify-full requires sslrootcert"),
+        ("sslmode=verify-ca", "sslmode=verify-ca requires sslrootcert"),
         ("sslrootcert=/no/file", 'sslrootcert: cannot read "/no/file": No such file or directory'),
-        ("sslmode=require&sslrootcert=system", "sslrootcert=system needs sslmode=verify-full"),
+        ("sslmode=require&sslrootcert=system", "sslrootcert=system requires sslmode=verify-full"),
         ("sslcert=/no/file", 'sslcert: cannot read "/no/file": No such file or directory'),
-        ("sslkey=/no/file", "sslkey needs sslcert"),
+        ("sslkey=/no/file", "sslkey requires sslcert"),
         ("connect_timeout=1.5", "connect_timeout must be a whole number of seconds"),
-        ("host=x", 'the parameter "host" and a host before the path exclude each other'),
+        ("host=x", 'the parameter "host" and a host before the path cannot be combined'),
         ("application_name=%00", "it contains a null character"),
     ],
 )
@@ -106,7 +106,7 @@ def test_file_without_a_certificate_is_rejected_by_name(tmp_path: Path) -> None:
     file.write_text("nothing")
     for name in ("sslrootcert", "sslcert"):
         (problems_found,) = problems(f"{BASE}?{name}={file}")
-        assert problems_found.startswith(f'{name}: "{file}" does not hold a certificate')
+        assert problems_found.startswith(f'{name}: "{file}" does not contain a certificate')
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,11 @@ def test_file_without_a_certificate_is_rejected_by_name(tmp_path: Path) -> None:
         ("postgresql://u:p@h:0/d", "every port must be a number from 1 to 65535"),
         ("postgresql://u:p@h:65536/d", "every port must be a number from 1 to 65535"),
         ("postgresql://u:p@h:x/d", "every host must be like host or host:5432"),
-        ("postgresql://u:p@a:1,,b:2/d", "no host of several may be empty"),
-        ("postgresql:///d?host=a,b&port=1,2,3", "host and port must have equally many values"),
+        ("postgresql://u:p@a:1,,b:2/d", "if there are several hosts, none may be empty"),
+        (
+            "postgresql:///d?host=a,b&port=1,2,3",
+            "host and port must have the same number of values",
+        ),
     ],
 )
 def test_address_that_cannot_work_is_rejected(url: str, problem: str) -> None:
@@ -141,5 +144,5 @@ def test_parameters_become_arguments_of_the_driver() -> None:
 
 
 def test_shown_address_has_no_password() -> None:
-    assert shown_address(check_database_url("postgresql://u:p@a:1,b/d")) == "a:1,b:5432/d"
-    assert shown_address(check_database_url(BASE)) == "h:default port/d"
+    assert display_address(check_database_url("postgresql://u:p@a:1,b/d")) == "a:1,b:5432/d"
+    assert display_address(check_database_url(BASE)) == "h:default port/d"

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from segmentql.cli import main
 from segmentql.errors import SettingsError
-from segmentql.local.orphans import MARK
-from segmentql.settings import NO_SETTINGS, is_set, load_settings
+from segmentql.local.orphans import CHILD_VARIABLE
+from segmentql.settings import OTHER_VARIABLES, is_set, load_settings
 
 COMPLETE = (
     "SEGMENTQL_DATABASE_URL=postgresql://service:secret@db.example/segmentql\n"
@@ -44,20 +44,20 @@ def test_utf8_is_read_with_and_without_a_byte_order_mark(env: Path, encoding: st
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf16_is_rejected(env: Path, encoding: str) -> None:
     env.write_text(COMPLETE, encoding=encoding)
-    assert problems() == [".env is in UTF-16: save it in UTF-8"]
+    assert problems() == [".env is in UTF-16, but must be in UTF-8"]
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_latin1_is_rejected_with_its_line(env: Path, mark: bytes) -> None:
     env.write_bytes(mark + COMPLETE.encode() + b"# Gr\xf6\xdfe\n")
     assert problems() == [
-        ".env, line 3: the byte 0xf6 is not UTF-8: save the file in UTF-8",
+        ".env, line 3: the byte 0xf6 is not valid UTF-8",
     ]
 
 
 def test_folder_named_env_is_rejected(env: Path) -> None:
     env.mkdir()
-    assert problems() == [".env is a folder; it must be a file of lines NAME=value"]
+    assert problems() == [".env is a folder, but must be a file with lines NAME=value"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -73,7 +73,7 @@ def test_unreadable_file_is_rejected(env: Path) -> None:
         ("SEGMENTQL_PROT", "did you mean SEGMENTQL_PORT?"),
         ("SEGMENTQL_REDIS", "did you mean SEGMENTQL_REDIS_URL?"),
         ("segmentql_log_levle", "did you mean SEGMENTQL_LOG_LEVEL?"),
-        ("SEGMENTQL_XYZZY", ".env.example has all of them"),
+        ("SEGMENTQL_XYZZY", ".env.example lists all settings"),
     ],
 )
 def test_unknown_name_is_rejected_with_a_suggestion(
@@ -102,7 +102,7 @@ def test_all_problems_are_reported_at_once(env: Path, monkeypatch: pytest.Monkey
 
 def test_prefixed_line_without_a_setting_is_rejected(env: Path) -> None:
     env.write_text(f"{COMPLETE}ANOTHER PROGRAM'S = line\nSEGMENTQL_PORT 8080 = 1\n")
-    assert problems() == [".env, line 4: not a line NAME=value"]
+    assert problems() == [".env, line 4: must have the form NAME=value"]
 
 
 def test_other_names_are_ignored(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_other_names_are_ignored(env: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
     for name, value in neighbours.items():
         monkeypatch.setenv(name, value)
-    for name in NO_SETTINGS:
+    for name in OTHER_VARIABLES:
         monkeypatch.setenv(name, "x")
     assert load_settings().port == 8080
 
@@ -125,7 +125,7 @@ def test_every_setting_name_in_the_repository_exists(
     monkeypatch: pytest.MonkeyPatch, env: Path
 ) -> None:
     env.write_text(COMPLETE)
-    assert MARK in NO_SETTINGS
+    assert CHILD_VARIABLE in OTHER_VARIABLES
     files = [ROOT / name for name in ("compose.yaml", "Dockerfile", ".env.example")]
     files += [path for path in (ROOT / "compose").rglob("*") if path.is_file()]
     files += [*(ROOT / "bench").rglob("*.py"), *(ROOT / "minio").rglob("*.sh")]
@@ -141,5 +141,5 @@ def test_command_exits_with_the_problem(env: Path, command: str) -> None:
     result = CliRunner().invoke(main, [command])
     assert (result.exit_code, result.exception) == (1, result.exception)
     assert isinstance(result.exception, SystemExit)
-    assert ".env is in UTF-16: save it in UTF-8" in result.output
+    assert ".env is in UTF-16, but must be in UTF-8" in result.output
     assert os.listdir() == [".env"]

@@ -105,8 +105,8 @@ async def test_request_is_one_line(logged: LoggedApp) -> None:
     ("query", "operation", "outcome"),
     [
         ('{ user(id: "0") { id } }', "user", "failed"),
-        ("{ nothing }", "invalid", "refused"),
-        ("{ user(", "invalid", "refused"),
+        ("{ nothing }", "invalid", "rejected"),
+        ("{ user(", "invalid", "rejected"),
     ],
 )
 async def test_outcome_of_a_request_is_logged(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from segmentql.adapters import migrations
-from segmentql.adapters.database import sqlstate
+from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.revisions import newest_revision
 from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings

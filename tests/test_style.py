@@ -51,7 +51,10 @@ REFUSED_WORDS = {
 }
 """Words that a reader has to translate, and their forms, without regard to case."""
 
-ALLOWED = re.compile(r"""Authorization: Bearer|\bBearer (?:<|\$|sgql_)|\bbearer (?:token|\$)""")
+ALLOWED = re.compile(
+    r"Authorization: Bearer|\bBearer (?:<|\$|sgql_|realm|\{)|\bbearer (?:token|\$)"
+    r"|\(\?i:bearer\)"
+)
 """`Bearer` as the scheme of the header `Authorization`."""
 
 REFUSED = re.compile(

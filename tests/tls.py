@@ -17,15 +17,16 @@ import pytest
 from segmentql.local.accounts import server_account
 from segmentql.local.data_dir import open_data_folder, write_private
 from segmentql.local.ports import free_port
-from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres_url
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local.postgres import OWNER_ROLE, SERVICE_ROLE, SUPERUSER, postgres_url
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 TLS_RULES = f"""\
 host    all postgres   127.0.0.1/32 scram-sha-256
-hostssl all {SERVICE}  127.0.0.1/32 scram-sha-256 clientcert=verify-full
-hostssl all {OWNER}    127.0.0.1/32 scram-sha-256
+hostssl all {SERVICE_ROLE}  127.0.0.1/32 scram-sha-256 clientcert=verify-full
+hostssl all {OWNER_ROLE}    127.0.0.1/32 scram-sha-256
 """
 
 
@@ -67,7 +68,7 @@ async def tls_postgres() -> AsyncIterator[TlsPostgres]:
         _make_authority(folder, "ca")
         _make_authority(folder, "other-ca")
         _make_certificate(folder, "server", "localhost", "subjectAltName=DNS:localhost")
-        _make_certificate(folder, "client", SERVICE, "extendedKeyUsage=clientAuth")
+        _make_certificate(folder, "client", SERVICE_ROLE, "extendedKeyUsage=clientAuth")
         (folder / "hba.conf").write_text(TLS_RULES)
         async with _server(folder) as server:
             yield server
@@ -83,16 +84,16 @@ async def _server(folder: Path) -> AsyncIterator[TlsPostgres]:
     for name in ("server.crt", "server.key", "ca.crt", "hba.conf"):
         write_private(home / name, (folder / name).read_text(), account)
     write_private(home / "password", data.secrets().superuser, account)
-    program = partial(Program, environment={"LC_ALL": "C"}, account=account, folder=home)
+    program = partial(Program, environment={"LC_ALL": "C"}, account=account, working_folder=home)
     initdb = ("--pwfile", str(home / "password"), "--username=postgres", "--auth=scram-sha-256")
     await ChildProcess(
         program(
             name="initdb",
             command=[str(programs() / "initdb"), "-D", str(home / "data"), *initdb],
-            log=data.log("initdb"),
-            pid_file=data.run / "initdb.pid",
+            log_file=data.log_file("initdb"),
+            pid_file=data.run_folder / "initdb.pid",
         )
-    ).run_to_end()
+    ).run_to_completion()
     port = free_port()
     superuser = postgres_url(data, SUPERUSER, port, database="postgres")
     settings = {
@@ -111,17 +112,19 @@ async def _server(folder: Path) -> AsyncIterator[TlsPostgres]:
         program(
             name="PostgreSQL with TLS",
             command=[str(programs() / "postgres"), "-D", str(home / "data"), *options],
-            ready=partial(_answers, superuser),
+            is_ready=partial(_answers, superuser),
             stop_signal=signal.SIGINT,
-            log=data.log("postgresql"),
-            pid_file=data.run / "postgresql.pid",
+            log_file=data.log_file("postgresql"),
+            pid_file=data.run_folder / "postgresql.pid",
         )
     )
     try:
         await server.start()
-        logins = {role: _login(postgres_url(data, role, port)) for role in (SERVICE, OWNER)}
+        logins = {
+            role: _login(postgres_url(data, role, port)) for role in (SERVICE_ROLE, OWNER_ROLE)
+        }
         await _make_database(superuser, logins)
-        yield TlsPostgres(folder, port, logins[SERVICE], logins[OWNER])
+        yield TlsPostgres(folder, port, logins[SERVICE_ROLE], logins[OWNER_ROLE])
     finally:
         await server.stop()
 
@@ -147,7 +150,7 @@ async def _make_database(superuser: str, logins: Mapping[str, str]) -> None:
     for role, login in logins.items():
         password = login.partition(":")[2]
         await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
-    await connection.execute(f"CREATE DATABASE segmentql OWNER {OWNER}")
+    await connection.execute(f"CREATE DATABASE segmentql OWNER {OWNER_ROLE}")
     await connection.close()
 
 

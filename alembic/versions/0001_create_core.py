@@ -98,9 +98,10 @@ CREATE TABLE leases (
 );
 """
 
-# A writer says when, why and who by `SET LOCAL segmentql.moment`, `.cause` and `.actor`; without
-# them a change is MANUAL, by nobody, now. What has run out left when it ran out, whatever the
-# writer says and however late it comes: that is how an end stays true without a worker.
+# A writer sets the time, the cause and the actor by `SET LOCAL segmentql.moment`, `.cause` and
+# `.actor`. Without them a change is MANUAL, without an actor, now. An expired membership left when
+# it expired, whatever the writer sets and however late it comes. So an end is right without a
+# worker.
 RECORD_MEMBERSHIPS = """
 CREATE FUNCTION record_memberships() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -119,8 +120,8 @@ BEGIN
         FROM new_rows;
 
     ELSIF TG_OP = 'UPDATE' THEN
-        -- A row with a new id is a re-join after the old membership had run out. FULL JOIN, for
-        -- it is never done row by row: the plan for a small change is kept for large ones.
+        -- A row with a new id is a rejoin after the old membership expired. A FULL JOIN is never a
+        -- nested loop, because the cached plan of a small change is also used for large ones.
         IF EXISTS (
             SELECT FROM old_rows o FULL JOIN new_rows n USING (user_id, segment_id)
             WHERE CASE
@@ -145,7 +146,8 @@ BEGIN
         WHERE n.id IS DISTINCT FROM o.id;
 
     ELSE
-        -- Whoever is deleting one of the segments has dated that already: wait, and then see it.
+        -- A transaction that deletes one of the segments has already set the time of the deletion.
+        -- This waits for it, so that `recorded` is later.
         PERFORM FROM segments WHERE id IN (SELECT segment_id FROM old_rows)
         ORDER BY id FOR KEY SHARE;
         recorded := clock_timestamp();
@@ -184,7 +186,7 @@ CREATE TRIGGER memberships_record_delete AFTER DELETE ON memberships
     FOR EACH STATEMENT EXECUTE FUNCTION record_memberships();
 """
 
-# TRUNCATE fires no row or transition-table trigger: leaves would go unrecorded.
+# TRUNCATE fires no trigger with transition tables, so it would not record the leaves.
 REFUSE_TRUNCATE = """
 CREATE FUNCTION refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -202,8 +204,8 @@ CREATE TRIGGER history_default_refuse_truncate BEFORE TRUNCATE ON history_defaul
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate();
 """
 
-# Called ahead of time by the scheduler, so that rows seldom meet the DEFAULT partition; those
-# that did are moved, because a partition cannot be attached while DEFAULT holds its rows.
+# The scheduler calls this ahead of time, so that few rows go to the DEFAULT partition. Those rows
+# are moved, because a partition cannot be attached while DEFAULT has rows for it.
 MAKE_HISTORY_PARTITIONS = """
 CREATE FUNCTION make_history_partitions(first_month date, months integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp

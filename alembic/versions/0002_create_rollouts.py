@@ -7,9 +7,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# `arrival` numbers users as they are stored, whatever clock or number they bring: a pass works on
-# those up to the last arrival of when it began. Users stored before there was a count have 0: a
-# constant needs no rewriting of the table.
+# `arrival` numbers users in the order in which they are stored. A pass works on the users up to the
+# last value at its start. Users that are already stored get 0, because a constant default does not
+# rewrite the table.
 TABLES = (
     "ALTER TABLE users ADD arrival bigint NOT NULL DEFAULT 0",
     """
@@ -74,18 +74,19 @@ CREATE TABLE rollout_stages (
 """,
 )
 
-# See `src/segmentql/rollouts/sampling.py`, whose function in Python is held equal to this one.
+# A test compares this with the Python function in `src/segmentql/rollouts/sampling.py`.
 ROLLOUT_HASH = """
 CREATE FUNCTION rollout_hash_v1(segment_id bigint, user_id bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN substring(sha256(int8send(segment_id) || int8send(user_id)) FROM 1 FOR 6)::bigint
 """
 
-# Whoever stores a user, by whatever path, puts the user into the segments whose rollouts enrol
-# new users, in the same transaction. A writer that is about to put the user in or out by hand
-# names those segments in `segmentql.by_hand`: they are its own business.
+# A transaction that stores a user also adds the user to the segments whose rollouts enroll new
+# users. A writer that adds or removes the user manually lists those segments in
+# `segmentql.by_hand`, and the trigger skips them.
 #
-# The locks are those of everybody who adds to a segment, so that a deletion waits, or is seen.
+# The trigger takes the same locks as every transaction that adds members, so that it either sees a
+# deletion of the segment or the deletion waits for it.
 ENROLL_NEW_USERS = (
     """
 CREATE FUNCTION rollouts_enrolling(moment timestamptz)
@@ -131,7 +132,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock_shared(7001, (id % 2147483647)::integer)
     FROM unnest(segment_ids) AS id;
     PERFORM FROM segments WHERE id = ANY (segment_ids) ORDER BY id FOR KEY SHARE;
-    -- Only now, as every moment; and the plan and the segment may be others by now.
+    -- The clock is read after the locks, and the plan and the segment may have changed.
     moment := clock_timestamp();
     WITH enrolling AS MATERIALIZED (
         SELECT * FROM rollouts_enrolling(moment) WHERE segment_id = ANY (segment_ids)
@@ -141,7 +142,7 @@ BEGIN
     FROM enrolling r
     JOIN new_rows u ON rollout_hash_v1(r.segment_id, u.id) < r.hash_limit
     CROSS JOIN LATERAL (
-        -- Later than what history holds of an earlier user of this number.
+        -- Later than the history of an earlier user with this id.
         SELECT greatest(moment, (
             SELECT max(h.at) + interval '1 microsecond'
             FROM history h WHERE h.user_id = u.id AND h.at >= now()

@@ -7,7 +7,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# Functions with a body of SQL (BEGIN ATOMIC) follow a renamed column; no PL/pgSQL body names one.
+# PostgreSQL updates functions with an SQL body (BEGIN ATOMIC). No PL/pgSQL function uses them.
 COLUMNS = (
     ("users", "arrival", "insert_seq"),
     ("segments", "tidied_at", "leaves_recorded_at"),
@@ -25,8 +25,8 @@ CONSTRAINTS = (
     ("id_allocator", "pk_last_pick", "pk_id_allocator"),
     ("id_allocator", "ck_last_pick_only_row", "ck_id_allocator_only_row"),
 )
-# While a report is made, this column now holds the end of its worker's lease, not its last sign of
-# life: 12 seconds is the length of the lease.
+# While a report is made, this column now has the end of the worker's lease instead of its last
+# heartbeat. The lease lasts 12 seconds.
 LEASE = "UPDATE reports SET next_attempt_at = next_attempt_at {} interval '12 s'"
 RUNNING = " WHERE status = 'RUNNING'"
 

@@ -18,8 +18,9 @@ from bench.table import Row
 from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess, with_database
 from segmentql.local.accounts import server_account
-from segmentql.local.binaries import postgres_programs
-from segmentql.reports.csv_export import ReportScope
+from segmentql.local.binaries import find_postgres_bin
+from segmentql.reports.csv_export import csv_statement
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings, child_environment
 
 READS_A_SECOND: Final = 300
@@ -110,7 +111,9 @@ async def _beside_copy(bench: Bench, database: str, api: Server, worker: ChildPr
         report = await _report(api, MONTH)
         seconds = time.monotonic() - begun
         if report["rowCount"] != rows:
-            raise WrongAnswer(worker.report(f"a report has {report['rowCount']} rows, not {rows}"))
+            raise WrongAnswer(
+                worker.error_message(f"a report has {report['rowCount']} rows, not {rows}")
+            )
         return {"seconds": seconds}
 
     async def theirs(number: int) -> Mapping[str, float]:
@@ -133,12 +136,12 @@ async def _beside_copy(bench: Bench, database: str, api: Server, worker: ChildPr
 
 
 async def _psql_copy(bench: Bench, database: str) -> None:
-    statement, arguments = MONTH.statement()
+    statement, arguments = csv_statement(MONTH)
     for position, argument in enumerate(arguments, start=1):
         statement = statement.replace(f"${position}", f"'{argument}'")
     url = make_url(with_database(bench.servers.service_url, database))
     target = bench.folder / "psql-copy.csv"
-    program = postgres_programs(server_account()) / "psql"
+    program = find_postgres_bin(server_account()) / "psql"
     process = await asyncio.create_subprocess_exec(
         str(program),
         f"--host={url.host}",

@@ -17,8 +17,8 @@ from bench.plan import Bench
 from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.jobs import START_ROLLOUT_STAGE
 from segmentql.local import ChildProcess, with_database
+from segmentql.rollouts.jobs import START_ROLLOUT_STAGE
 
 PERCENT: Final = 10
 READS_A_SECOND: Final = 300
@@ -252,5 +252,5 @@ async def _lateness(sql: Connection, worker: ChildProcess) -> list[float]:
                 await asyncio.sleep(rollouts.POLL_SECONDS)
     except TimeoutError as error:
         what = f"did not start all stages within {STARTED_SECONDS} s"
-        raise WrongAnswer(worker.report(what)) from error
+        raise WrongAnswer(worker.error_message(what)) from error
     return [row["seconds"] for row in found]

@@ -65,5 +65,5 @@ async def _all_recorded(sql: Connection, leaves: int, worker: ChildProcess) -> N
     while (recorded := (await sql.fetch(_DELAYS))[0]["leaves"]) < leaves:
         if time.monotonic() > give_up_at:
             what = f"recorded {recorded} of {leaves} leaves in {RECORDED_SECONDS} s"
-            raise WrongAnswer(worker.report(what))
+            raise WrongAnswer(worker.error_message(what))
         await asyncio.sleep(0.1)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The database with its two roles, on the first start of an empty volume: one owns the tables, the
-# other serves and owns nothing (docs/database.md).
+# Creates the database and its two roles at the first start of an empty volume: the owner of the
+# tables, and the service's role, which owns no tables (docs/database.md).
 set -eu
 
 psql --quiet --set=ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<'SQL'

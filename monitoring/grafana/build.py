@@ -1,4 +1,4 @@
-"""Writes the dashboards: what is asked is here, what Grafana wants around it is made.
+"""Builds the Grafana dashboards from the list of panels in this file.
 
     python monitoring/grafana/build.py
 
@@ -20,29 +20,30 @@ COLUMNS, WIDTH, HEIGHT = 24, 8, 8
 
 @dataclass(frozen=True)
 class Panel:
-    """A graph of one or more queries, each with the legend of its lines."""
+    """A graph. Each query has a legend for its lines."""
 
     title: str
     unit: str
-    """Grafana's name for it: `s`, `reqps`, `percentunit`, `short`."""
+    """The unit by Grafana's name, such as `s`, `reqps`, `percentunit` or `short`."""
     queries: Sequence[tuple[str, str]]
     description: str = ""
 
 
-def per_second(metric: str, by: str, where: str = "") -> tuple[str, str]:
-    return f"sum by ({by}) (rate({metric}{where}[$__rate_interval]))", f"{{{{{by}}}}}"
+def per_second(metric: str, by: str, selector: str = "") -> tuple[str, str]:
+    """Return the query for the rate of a counter, by a label."""
+    return f"sum by ({by}) (rate({metric}{selector}[$__rate_interval]))", f"{{{{{by}}}}}"
 
 
-def quantile(q: float, metric: str, by: str = "", where: str = "") -> tuple[str, str]:
-    """A quantile of a histogram, for each value of a label or of all together."""
+def quantile(q: float, metric: str, by: str = "", selector: str = "") -> tuple[str, str]:
+    """Return the query for a quantile of a histogram, by a label or in total."""
     labels = f"le, {by}" if by else "le"
-    rates = f"sum by ({labels}) (rate({metric}_bucket{where}[$__rate_interval]))"
+    rates = f"sum by ({labels}) (rate({metric}_bucket{selector}[$__rate_interval]))"
     legend = f"{{{{{by}}}}}" if by else f"p{q * 100:g}"
     return f"histogram_quantile({q}, {rates})", legend
 
 
-def asked(metric: str, by: str = "", legend: str = "") -> tuple[str, str]:
-    """What every API says alike: the largest."""
+def gauge(metric: str, by: str = "", legend: str = "") -> tuple[str, str]:
+    """Return the query for a gauge that all API processes expose with the same value."""
     if by:
         return f"max by ({by}) ({metric})", f"{{{{{by}}}}}"
     return f"max({metric})", legend
@@ -57,14 +58,14 @@ SERVICE = (
         "Outcomes",
         "reqps",
         [per_second(REQUESTS, "outcome")],
-        "failed: some field did; refused: nothing was executed.",
+        "failed: at least one field failed; rejected: the request was not executed.",
     ),
     Panel("Errors by code", "reqps", [per_second("segmentql_errors_total", "code")]),
     Panel("Duration, p50 by operation", "s", [quantile(0.5, SECONDS, "operation")]),
     Panel("Duration, p99 by operation", "s", [quantile(0.99, SECONDS, "operation")]),
-    Panel("Requests under way", "short", [("sum(segmentql_requests_in_flight)", "under way")]),
+    Panel("Requests in progress", "short", [("sum(segmentql_requests_in_flight)", "in progress")]),
     Panel(
-        "Not let in",
+        "Rejected requests and connections",
         "reqps",
         [
             per_second("segmentql_requests_rejected_total", "reason"),
@@ -72,10 +73,10 @@ SERVICE = (
             per_second("segmentql_authentication_failures_total", "reason"),
             (
                 "sum(rate(segmentql_rate_limiter_outages_total[$__rate_interval]))",
-                "rates, no Redis",
+                "rate limiter without Redis",
             ),
         ],
-        "Turned away by reason (busy, rate, body, time), and refused for their key, by its reason.",
+        "Rejected requests, closed connections and authentication failures, by reason.",
     ),
     Panel(
         "Connections closed",
@@ -94,10 +95,10 @@ SERVICE = (
         [quantile(0.99, STATEMENTS, "kind")],
     ),
     Panel(
-        "Keys that one statement answers, p50",
+        "Keys per batch, p50",
         "short",
         [quantile(0.5, "segmentql_batch_keys", "loader")],
-        "Requests that ask at the same moment share a statement.",
+        "Concurrent requests share a batch, which is one statement.",
     ),
     Panel(
         "Connections to PostgreSQL",
@@ -113,33 +114,33 @@ SERVICE = (
         [quantile(0.99, "segmentql_pool_wait_seconds", "pool")],
     ),
     Panel(
-        "Transactions run again",
+        "Transaction retries",
         "ops",
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
-        "What answers",
+        "Dependencies",
         "short",
         [
-            asked("segmentql_dependency_up", "dependency"),
-            ("sum by (version) (segmentql_build_info)", "APIs of {{version}}"),
+            gauge("segmentql_dependency_up", "dependency"),
+            ("sum by (version) (segmentql_build_info)", "APIs with version {{version}}"),
         ],
-        "1 while it answers.",
+        "1 if the dependency responds.",
     ),
 )
 
 WORK = (
     Panel(
-        "Messages waiting",
+        "Queued messages",
         "short",
         [
             ("max by (queue, state) (segmentql_queue_messages)", "{{queue}} {{state}}"),
         ],
-        "ready to be taken, delayed, or dead after the last retry.",
+        "ready, delayed, or dead after the last retry.",
     ),
-    Panel("Jobs begun", "ops", [per_second("segmentql_actor_starts_total", "actor")]),
+    Panel("Jobs started", "ops", [per_second("segmentql_actor_starts_total", "actor")]),
     Panel(
-        "Jobs that failed, and their retries",
+        "Job outcomes and retries",
         "ops",
         [
             (
@@ -148,68 +149,68 @@ WORK = (
             ),
             (
                 "sum by (actor) (rate(segmentql_actor_retries_total[$__rate_interval]))",
-                "{{actor}} again",
+                "{{actor}} retries",
             ),
         ],
     ),
     Panel("Job duration, p99", "s", [quantile(0.99, "segmentql_actor_duration_seconds", "actor")]),
     Panel(
-        "Messages that Redis did not take",
+        "Lost messages",
         "ops",
         [per_second("segmentql_messages_lost_total", "job")],
-        "The scheduler finds their work.",
+        "Messages that could not be sent to Redis. The scheduler recovers their work.",
     ),
     Panel(
-        "Schedulers that act, and looks that failed",
+        "Scheduler leaders and failed checks",
         "short",
         [
-            ("sum(segmentql_scheduler_leader)", "act (1)"),
+            ("sum(segmentql_scheduler_leader)", "leaders (1)"),
             per_second("segmentql_periodic_check_failures_total", "check"),
         ],
     ),
     Panel(
-        "Ends that are not on record yet",
+        "Unrecorded leaves",
         "short",
-        [asked("segmentql_memberships_due", "cause")],
-        "Reads do not show them any more.",
+        [gauge("segmentql_memberships_due", "cause")],
+        "Memberships that have ended. Reads do not return them.",
     ),
     Panel(
-        "The oldest of them",
+        "Age of the oldest unrecorded leave",
         "s",
-        [asked("segmentql_memberships_due_oldest_seconds", legend="oldest")],
+        [gauge("segmentql_memberships_due_oldest_seconds", legend="oldest")],
     ),
-    Panel("Rollouts by status", "short", [asked("segmentql_rollouts", "status")]),
+    Panel("Rollouts by status", "short", [gauge("segmentql_rollouts", "status")]),
     Panel(
-        "Progress of passes",
+        "Progress of rollout passes",
         "percentunit",
-        [asked("segmentql_rollout_progress_ratio", "slug")],
-        "Of the 20 rollouts under way that began last.",
+        [gauge("segmentql_rollout_progress_ratio", "slug")],
+        "The 20 most recent running rollouts.",
     ),
-    Panel("Reports kept", "short", [asked("segmentql_reports_stored", "status")]),
+    Panel("Stored reports", "short", [gauge("segmentql_reports_stored", "status")]),
     Panel(
-        "Reports that are over",
+        "Finished reports",
         "ops",
         [per_second("segmentql_reports_total", "outcome")],
     ),
     Panel(
-        "From asking for a report until it is ready",
+        "Time until a report is ready",
         "s",
         [
             quantile(0.5, "segmentql_report_duration_seconds"),
             quantile(0.99, "segmentql_report_duration_seconds"),
-            asked("segmentql_report_oldest_waiting_seconds", legend="oldest that waits"),
+            gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
 )
 
 DATA = (
-    Panel("Users", "short", [asked("segmentql_users", legend="users")]),
-    Panel("Segments", "short", [asked("segmentql_segments", legend="segments")]),
-    Panel("Memberships", "short", [asked("segmentql_memberships", legend="memberships")]),
+    Panel("Users", "short", [gauge("segmentql_users", legend="users")]),
+    Panel("Segments", "short", [gauge("segmentql_segments", legend="segments")]),
+    Panel("Memberships", "short", [gauge("segmentql_memberships", legend="memberships")]),
     Panel("Joins by cause", "ops", [per_second("segmentql_joins_total", "cause")]),
     Panel("Leaves by cause", "ops", [per_second("segmentql_leaves_total", "cause")]),
     Panel(
-        "Joins less leaves, in an hour",
+        "Joins minus leaves per hour",
         "short",
         [
             (
@@ -268,11 +269,11 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
     }
 
 
-def written(name: str) -> str:
+def render(name: str) -> str:
     title, panels = DASHBOARDS[name]
     return json.dumps(dashboard(name, title, panels), indent=2) + "\n"
 
 
 if __name__ == "__main__":
     for name in DASHBOARDS:
-        (FOLDER / f"{name}.json").write_text(written(name))
+        (FOLDER / f"{name}.json").write_text(render(name))

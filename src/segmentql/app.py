@@ -33,51 +33,53 @@ from segmentql.adapters.storage import Storage
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.view import PAGE_HEADERS, GraphQLView, RequestLimits
+from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
+from segmentql.graphql.http.view import GraphQLView, RequestLimits
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 
-PING_SECONDS: Final = 0.3
-"""How long `/readyz` waits for Redis and the store: a probe has little patience, and they do not
-decide it."""
+PING_TIMEOUT_SECONDS: Final = 0.3
+"""The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
 
 KEY_CONNECTIONS: Final = 2
-"""The key ring's own, so that nobody who fills the pool keeps it from looking: one looks, one asks
-or notes."""
+"""The connections of the API key cache: one for its refresh, one for lookups and last uses. They
+are separate, so that a full pool does not delay authentication."""
 
-KEY_STATEMENT_SECONDS: Final = 3
+KEY_STATEMENT_TIMEOUT_SECONDS: Final = 3
 
 EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Make the application; it connects when it starts and lets go when it stops."""
+    """Return the application. It connects at its startup and disconnects at its shutdown."""
     schema_exposure = SchemaExposure(
         introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
     )
     request_log = logs.request_log(settings)
-    engine = GraphQLExecutor(make_schema(), _limits(settings), schema_exposure, log=request_log)
+    executor = GraphQLExecutor(
+        make_schema(), _document_limits(settings), schema_exposure, log=request_log
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         publisher = JobPublisher(settings.redis_url)
         database = Database(settings, name="segmentql api", publish=publisher.publish)
-        queue_stats = QueueStats(settings.redis_url, seconds=PING_SECONDS)
+        queue_stats = QueueStats(settings.redis_url, seconds=PING_TIMEOUT_SECONDS)
         storage = Storage(settings)
         rate_limiter = RateLimiter(settings.redis_url, per_second=settings.rate_per_second)
         app.state.database = database
         app.state.queue_stats = queue_stats
         app.state.storage = storage
         app.state.settings = settings
-        # Beside the first requests: it takes half a second that the first link would wait for.
+        # In the background: it takes half a second, and otherwise the first link would wait.
         opening = asyncio.create_task(storage.open())
         try:
             async with _api_key_cache(settings) as keys:
                 view = GraphQLView(
-                    engine,
+                    executor,
                     database,
                     storage,
                     app.state.stopping,
@@ -94,11 +96,11 @@ def create_app(settings: Settings) -> Starlette:
                     log=request_log,
                 )
                 app.state.view = (
-                    _across_origins(view, settings, request_log) if settings.cors_origins else view
+                    _with_cors(view, settings, request_log) if settings.cors_origins else view
                 )
                 yield
         finally:
-            engine.close()
+            executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()
@@ -126,16 +128,16 @@ def create_app(settings: Settings) -> Starlette:
             Middleware(GraphQLFirst),
             Middleware(LogRejections, request_log),
         ],
-        exception_handlers={Exception: fault},
+        exception_handlers={Exception: internal_error},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # its redirects name the host that the client named
+    app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     app.state.stopping = asyncio.Event()
     return app
 
 
 def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that redirects to a path of the host that the client knows."""
+    """Return an endpoint that redirects to a path, without naming a host."""
 
     async def redirect(request: Request) -> Response:
         return RedirectResponse(path)
@@ -143,8 +145,8 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
     return redirect
 
 
-def _across_origins(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
-    """The view, for pages of the listed origins as well: with keys, never with cookies."""
+def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
+    """Return the view with CORS for the allowed origins, which send API keys and never cookies."""
     return _LoggedCors(
         view,
         log=log,
@@ -155,7 +157,7 @@ def _across_origins(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> 
     )
 
 
-def _limits(settings: Settings) -> DocumentLimits:
+def _document_limits(settings: Settings) -> DocumentLimits:
     return DocumentLimits(
         tokens=settings.max_tokens,
         depth=settings.max_depth,
@@ -170,17 +172,17 @@ def _limits(settings: Settings) -> DocumentLimits:
 
 @asynccontextmanager
 async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None]:
-    """What the process knows of keys, on connections of its own; None where none is needed."""
+    """Run the API key cache with its own connections. It is None if authentication is off."""
     if settings.auth == "off":
         yield None
         return
-    limits = {
+    changes = {
         "database_read_url": None,
         "database_pool_size": KEY_CONNECTIONS,
-        "statement_timeout_seconds": KEY_STATEMENT_SECONDS,
+        "statement_timeout_seconds": KEY_STATEMENT_TIMEOUT_SECONDS,
     }
     database = Database(
-        settings.model_copy(update=limits), name="segmentql keys", publish=lambda messages: None
+        settings.model_copy(update=changes), name="segmentql keys", publish=lambda messages: None
     )
     cache = ApiKeyCache(database, LoaderRegistry(database, primary=True).get(KeyByPublicId).load)
     try:
@@ -191,7 +193,7 @@ async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None
 
 
 class _LoggedCors(CORSMiddleware):
-    """Logs each preflight request that it rejects; the view never sees those."""
+    """CORS middleware that logs rejected preflight requests, which do not reach the view."""
 
     def __init__(self, app: ASGIApp, *, log: logs.RequestLog, **options: Any) -> None:
         super().__init__(app, **options)
@@ -206,12 +208,14 @@ class _LoggedCors(CORSMiddleware):
 
 
 class _BuiltFiles(StaticFiles):
+    """Static files that may be built after the start."""
+
     async def check_config(self) -> None:
-        """Do not mind a folder that is not there: its files may be built at any time."""
+        """Allow a missing folder."""
 
 
 class GraphQLFirst:
-    """Answers `/graphql` before the router is asked: its layers cost a fifth of a small query."""
+    """Routes `/graphql` before the router, which would take a fifth of a small query's time."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -223,39 +227,39 @@ class GraphQLFirst:
             await self._app(scope, receive, send)
 
 
-async def fault(request: Request, error: Exception) -> Response:
-    """Say that a path beside `/graphql` failed; Starlette logs why, outside all middleware."""
+async def internal_error(request: Request, error: Exception) -> Response:
+    """Respond to an error outside `/graphql`. Starlette logs its cause outside all middleware."""
     return PlainTextResponse("Internal Server Error\n", status_code=500, headers=SAFE_HEADERS)
 
 
 async def healthz(request: Request) -> Response:
-    """Say that the process is up, whatever it depends on."""
+    """Respond with 200 while the process runs, regardless of its dependencies."""
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether reads can be served: 200 while the database answers, 503 while it does not."""
+    """Respond with 200 if the database responds, so that reads can be served, otherwise 503."""
     state = request.app.state
-    ping, redis, store = await asyncio.gather(
+    is_database_up, is_redis_up, is_store_up = await asyncio.gather(
         state.database.ping(),
         state.queue_stats.ping(),
-        state.storage.ping(seconds=PING_SECONDS),
+        state.storage.ping(seconds=PING_TIMEOUT_SECONDS),
     )
     return JSONResponse(
         {
-            "database": "ok" if ping else "unavailable",
-            "redis": "ok" if redis else "degraded",
-            "store": "ok" if store else "degraded",
+            "database": "ok" if is_database_up else "unavailable",
+            "redis": "ok" if is_redis_up else "degraded",
+            "store": "ok" if is_store_up else "degraded",
         },
-        status_code=200 if ping else 503,
+        status_code=200 if is_database_up else 503,
     )
 
 
 async def metrics(request: Request) -> Response:
-    """Write every metric: of all processes that share their folder, and what is asked just now."""
+    """Respond with the metrics of all processes that share the folder and the scraped gauges."""
     state = request.app.state
-    refused = access_error(request, state.settings)
-    if refused is not None:
-        return refused
+    error = access_error(request, state.settings)
+    if error is not None:
+        return error
     scraped = await metrics_collector.collect(state.database, state.queue_stats, state.storage)
     return await asyncio.to_thread(metrics_response, state.settings, scraped)

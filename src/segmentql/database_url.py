@@ -1,8 +1,8 @@
-"""Database URLs: checks the parameters that libpq knows, and translates them for asyncpg.
+"""Database URLs: validates libpq's parameters and translates them for asyncpg.
 
-A checked URL is one that SQLAlchemy parses too. Its query holds libpq's parameters until an engine
-is made of it: `connection_target` turns them into asyncpg's arguments. Several hosts, and the
-folder of a Unix socket, are the parameters `host` and `port`, as in libpq.
+SQLAlchemy can parse a validated URL. Its query still has libpq's parameters. `connection_target`
+translates them to asyncpg's arguments. Several hosts, or the folder of a Unix socket, are the
+parameters `host` and `port`, as in libpq.
 """
 
 import re
@@ -20,10 +20,10 @@ DRIVER: Final = "postgresql+asyncpg"
 DEFAULT_PORT: Final = 5432
 MAX_PORT: Final = 65535
 MAX_CONNECT_SECONDS: Final = 3600
-SHOWN_CHARACTERS: Final = 63
-"""How much of an unknown parameter's name a message repeats."""
+MAX_ECHO_CHARACTERS: Final = 63
+"""The maximum length of an unknown parameter's name in a message."""
 SYSTEM: Final = "system"
-"""A value of `sslrootcert`: the certificate authorities of this machine."""
+"""A value of `sslrootcert`, which means the certificate authorities of this machine."""
 
 _VERIFYING: Final = ("verify-ca", "verify-full")
 _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
@@ -52,33 +52,33 @@ _HOST: Final = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<po
 
 @dataclass(frozen=True)
 class ConnectionTarget:
-    """A database, as SQLAlchemy and asyncpg take it."""
+    """The address of a database, for SQLAlchemy and asyncpg."""
 
     url: URL
-    """Without a query: everything else is in the other fields."""
+    """The URL without its query, which is in the other fields."""
     arguments: Mapping[str, Any] = field(repr=False)
-    """Arguments of `asyncpg.connect`: hosts, TLS and the kind of server."""
+    """Arguments of `asyncpg.connect`: hosts, TLS and the required role of the server."""
     connect_seconds: float | None
-    """The URL's `connect_timeout`, for all of its hosts together."""
+    """The `connect_timeout` of the URL, for all hosts together."""
     application_name: str | None
 
 
 def check_database_url(text: str) -> str:
-    """Return a PostgreSQL URL in the form that `connection_target` takes.
+    """Validate a PostgreSQL URL; return it in the form of `connection_target`.
 
-    The files that it names are read, so that a wrong one is found at the start.
+    The certificate files of the URL are read, so that errors are found at the start.
 
     Raises:
-        ValueError: naming every problem of the URL, without its password.
+        ValueError: the URL is invalid. The message has all problems and no password.
     """
-    found = _URL.fullmatch(text)
-    if found is None:
+    match = _URL.fullmatch(text)
+    if match is None:
         raise ValueError(f"not a database URL; like {FORM}")
-    if found["scheme"] not in {"postgresql", "postgres", DRIVER} or not found["database"]:
+    if match["scheme"] not in {"postgresql", "postgres", DRIVER} or not match["database"]:
         raise ValueError(f"must be like {FORM}")
     problems: list[str] = []
-    query = _parameters(found["query"] or "", problems.append)
-    hosts = _hosts(found["hosts"], query, problems.append)
+    query = _parameters(match["query"] or "", problems.append)
+    hosts = _hosts(match["hosts"], query, problems.append)
     problems.extend(_parameter_problems(query))
     if not problems:
         problems.extend(_certificate_problems(query))
@@ -86,14 +86,14 @@ def check_database_url(text: str) -> str:
         problems.append("it contains a null character")
     if problems:
         raise ValueError("; ".join(problems))
-    return _render(found, hosts, query)
+    return _render(match, hosts, query)
 
 
 def connection_target(url: str) -> ConnectionTarget:
-    """Translate a checked URL. The certificates that it names are read now, or at each connection.
+    """Translate a validated URL. Its certificates are read now, or at each connection.
 
     Raises:
-        OSError: a certificate of the URL cannot be read any more.
+        OSError: a certificate cannot be read any more.
     """
     parsed = make_url(url)
     query = {name: str(value) for name, value in parsed.query.items()}
@@ -112,8 +112,8 @@ def connection_target(url: str) -> ConnectionTarget:
     )
 
 
-def shown_address(url: str) -> str:
-    """Return the host, port and database of a URL for people, without its password."""
+def display_address(url: str) -> str:
+    """Return the host, port and database of a URL, without its password."""
     parsed = make_url(url)
     database = f"/{parsed.database}" if parsed.database else ""
     hosts, ports = parsed.query.get("host"), parsed.query.get("port")
@@ -123,55 +123,57 @@ def shown_address(url: str) -> str:
     return f"{parsed.host or 'socket'}:{parsed.port or 'default port'}{database}"
 
 
-def _parameters(text: str, note: Callable[[str], None]) -> dict[str, str]:
-    """Split a query as libpq does, to which `+` is no space; an empty value means the default."""
+def _parameters(text: str, report: Callable[[str], None]) -> dict[str, str]:
+    """Split a query as libpq does: `+` is not a space, and an empty value means the default."""
     query: dict[str, str] = {}
     seen: set[str] = set()
     for part in filter(None, text.split("&")):
         name, sign, value = (unquote(word) for word in part.partition("="))
         if name not in PARAMETERS:
-            shown = name[:SHOWN_CHARACTERS]
-            note(f'the parameter "{shown}" is not supported, only {", ".join(PARAMETERS)}')
+            echo = name[:MAX_ECHO_CHARACTERS]
+            report(f'the parameter "{echo}" is not supported, only {", ".join(PARAMETERS)}')
         elif not sign or name in seen:
-            note(f'the parameter "{name}" must be given once, as {name}=VALUE')
+            report(f'the parameter "{name}" must be given once, as {name}=VALUE')
         elif value:
             query[name] = value
         seen.add(name)
     return query
 
 
-def _hosts(text: str, query: dict[str, str], note: Callable[[str], None]) -> list[tuple[str, int]]:
-    """Take the hosts and ports out of the URL's address, or else out of its parameters."""
+def _hosts(
+    text: str, query: dict[str, str], report: Callable[[str], None]
+) -> list[tuple[str, int]]:
+    """Return the hosts and ports of the URL's address or, without one, of its parameters."""
     names, ports = query.pop("host", ""), query.pop("port", "")
     hosts: list[tuple[str, int]] = []
     if names and text:
-        note('the parameter "host" and a host before the path exclude each other')
+        report('the parameter "host" and a host before the path cannot be combined')
     elif names:
         numbers = ports.split(",") if ports else []
-        if len(numbers) <= 1:  # one port is that of every host
+        if len(numbers) <= 1:  # one port applies to all hosts
             numbers = (numbers or [""]) * len(names.split(","))
         if len(numbers) != len(names.split(",")):
-            note("host and port must have equally many values")
-        hosts = [(name, _port(port, note)) for name, port in zip(names.split(","), numbers)]  # noqa: B905
+            report("host and port must have the same number of values")
+        hosts = [(name, _port(port, report)) for name, port in zip(names.split(","), numbers)]  # noqa: B905
     else:
         for part in text.split(",") if text else []:
-            found = _HOST.fullmatch(part)
-            if found is None:
-                note(f"every host must be like host or host:5432, in a URL like {FORM}")
+            match = _HOST.fullmatch(part)
+            if match is None:
+                report(f"every host must be like host or host:5432, in a URL like {FORM}")
                 break
-            name = unquote(found["v6"] or found["name"])
-            hosts.append((name, _port(found["port"] or ports, note)))
+            name = unquote(match["v6"] or match["name"])
+            hosts.append((name, _port(match["port"] or ports, report)))
     if any(not name for name, _ in hosts) and len(hosts) > 1:
-        note("no host of several may be empty")
+        report("if there are several hosts, none may be empty")
     return hosts
 
 
-def _port(text: str, note: Callable[[str], None]) -> int:
+def _port(text: str, report: Callable[[str], None]) -> int:
     if not text:
         return DEFAULT_PORT
     if re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) and 0 < int(text) <= MAX_PORT:
         return int(text)
-    note(f"every port must be a number from 1 to {MAX_PORT}")
+    report(f"every port must be a number from 1 to {MAX_PORT}")
     return DEFAULT_PORT
 
 
@@ -182,14 +184,14 @@ def _parameter_problems(query: Mapping[str, str]) -> Iterator[str]:
     if query.get("channel_binding") == "require":
         yield (
             "channel_binding=require is not possible, because asyncpg has no channel binding: use"
-            " sslmode=verify-full, which makes sure that the server is the right one"
+            " sslmode=verify-full, which verifies the identity of the server"
         )
     seconds = query.get("connect_timeout", "1")
     is_number = re.fullmatch(r"[0-9]{1,6}", seconds, re.ASCII)
     if not is_number or not 1 <= int(seconds) <= MAX_CONNECT_SECONDS:
         yield f"connect_timeout must be a whole number of seconds from 1 to {MAX_CONNECT_SECONDS}"
     if query.get("sslrootcert") == SYSTEM and query.get("sslmode", "verify-full") != "verify-full":
-        yield f"sslrootcert={SYSTEM} needs sslmode=verify-full"
+        yield f"sslrootcert={SYSTEM} requires sslmode=verify-full"
 
 
 def _certificate_problems(query: Mapping[str, str]) -> Iterator[str]:
@@ -198,8 +200,8 @@ def _certificate_problems(query: Mapping[str, str]) -> Iterator[str]:
     if root is None:
         if mode in _VERIFYING and not _has_default_root():
             yield (
-                f"sslmode={mode} needs sslrootcert: the file with the certificate of the server's"
-                f' authority, or "{SYSTEM}" for the authorities of this machine'
+                f"sslmode={mode} requires sslrootcert: the file with the certificate of the"
+                f' server\'s authority, or "{SYSTEM}" for the authorities of this machine'
             )
     elif root != SYSTEM:
         yield from _file_problem("sslrootcert", root, lambda: context.load_verify_locations(root))
@@ -209,66 +211,68 @@ def _certificate_problems(query: Mapping[str, str]) -> Iterator[str]:
         if key is not None:
             problems += _file_problem("sslkey", key, lambda: Path(key).read_bytes())
         if not problems:
-            what = "sslcert and sslkey" if key else "sslcert"
+            names = "sslcert and sslkey" if key else "sslcert"
             files = f"{cert} and {key}" if key else cert
             problems += _file_problem(
-                what, files, lambda: context.load_cert_chain(cert, key, password=lambda: "")
+                names, files, lambda: context.load_cert_chain(cert, key, password=lambda: "")
             )
         yield from problems
     elif key is not None:
-        yield "sslkey needs sslcert, the certificate of that key"
+        yield "sslkey requires sslcert, the certificate of the key"
 
 
 def _file_problem(name: str, path: str, load: Callable[[], object]) -> Iterator[str]:
     try:
         load()
     except ssl.SSLError:
-        fitting = "a certificate" if name == "sslrootcert" else "a certificate and its private key"
-        yield f'{name}: "{path}" does not hold {fitting} in PEM format, without a passphrase'
+        expected = "a certificate" if name == "sslrootcert" else "a certificate and its private key"
+        yield f'{name}: "{path}" does not contain {expected} in PEM format, without a passphrase'
     except OSError as error:
         yield f'{name}: cannot read "{path}": {error.strerror}'
 
 
 def _has_default_root() -> bool:
-    """Whether libpq's default file of authorities exists."""
+    """Return whether libpq's default file of certificate authorities exists."""
     try:
         return (Path.home() / ".postgresql" / "root.crt").is_file()
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home directory
         return False
 
 
-def _render(found: re.Match[str], hosts: list[tuple[str, int]], query: dict[str, str]) -> str:
+def _render(match: re.Match[str], hosts: list[tuple[str, int]], query: dict[str, str]) -> str:
     query = {name: value for name, value in query.items() if name != "channel_binding"}
     host, port = hosts[0] if hosts else (None, None)
     if len(hosts) > 1 or (host or "").startswith("/"):
         query["host"] = ",".join(name for name, _ in hosts)
         query["port"] = ",".join(str(number) for _, number in hosts)
         host = port = None
-    is_default = port == DEFAULT_PORT and ":" not in found["hosts"].rpartition("]")[2]
-    user, password = found["user"], found["password"]
+    is_default = port == DEFAULT_PORT and ":" not in match["hosts"].rpartition("]")[2]
+    user, password = match["user"], match["password"]
     url = URL.create(
         DRIVER,
         username=unquote(user) if user else None,
         password=None if password is None else unquote(password),
         host=host or None,
         port=None if is_default else port,
-        database=unquote(found["database"]),
+        database=unquote(match["database"]),
     ).render_as_string(hide_password=False)
-    # SQLAlchemy would write a space as `+`, which is a plus for libpq.
+    # SQLAlchemy would encode a space as `+`, which libpq reads as a plus.
     return f"{url}?{urlencode(sorted(query.items()), quote_via=quote, safe='')}" if query else url
 
 
 def _tls_arguments(query: Mapping[str, str]) -> dict[str, Any]:
     """Translate the TLS parameters.
 
-    asyncpg reads them out of a URL as libpq does: which mode verifies what, the fallback of `allow`
-    and `prefer`, and the default files. So it gets a URL with these alone. What it lacks is
-    `sslrootcert=system`.
+    asyncpg reads these from a URL as libpq does, including the modes, the fallback of `allow` and
+    `prefer`, and the default files. So it gets a URL with only these parameters. It does not
+    support `sslrootcert=system`, which becomes an SSL context.
     """
-    given = {name: query[name] for name in _TLS if name in query}
-    if given.get("sslrootcert") == SYSTEM:
+    parameters = {name: query[name] for name in _TLS if name in query}
+    if parameters.get("sslrootcert") == SYSTEM:
         context = ssl.create_default_context()
-        if "sslcert" in given:
-            context.load_cert_chain(given["sslcert"], given.get("sslkey"), password=lambda: "")
+        if "sslcert" in parameters:
+            context.load_cert_chain(
+                parameters["sslcert"], parameters.get("sslkey"), password=lambda: ""
+            )
         return {"ssl": context}
-    return {"dsn": "postgresql:///?" + urlencode(given, quote_via=quote)} if given else {}
+    return {"dsn": "postgresql:///?" + urlencode(parameters, quote_via=quote)} if parameters else {}

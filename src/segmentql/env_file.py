@@ -1,4 +1,4 @@
-"""The names of settings in the environment and in `.env`, checked before any value is read."""
+"""Checks the names of settings in the environment and in `.env` before any value is read."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from typing import Final
 from dotenv.parser import Binding, parse_stream
 
 ENCODING: Final = "utf-8-sig"
-"""UTF-8, with or without the byte order mark that some editors write."""
+"""UTF-8 with or without a byte order mark, which some editors write."""
 
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -19,27 +19,27 @@ SERVICE_NAME: Final = re.compile(
     r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
-"""Kubernetes and Docker describe a neighbour named segmentql, or segmentql-api, by such names, and
-by `..._PORT` with such a value."""
+"""Kubernetes and Docker set such variables for a service named segmentql or segmentql-api, and a
+variable `..._PORT` with such a value. These are not settings."""
 
 
 @dataclass(frozen=True)
 class EnvFile:
-    """What `.env` says."""
+    """The names in `.env`, and the problems of the file."""
 
     lines: Mapping[str, int] = field(default_factory=dict)
-    """The line of each name, in upper case; of the last one, which counts, if there are several."""
+    """The line of each name in upper case. If a name is repeated, the last line counts."""
     problems: tuple[str, ...] = ()
 
 
 def read_env_file(path: Path, prefix: str) -> EnvFile:
-    """Read the names in a file, and what is wrong with the file; values are left to its reader."""
+    """Read the names in a file and check its form. pydantic-settings reads the values."""
     if path.is_dir():
-        return EnvFile(problems=(f"{path} is a folder; it must be a file of lines NAME=value",))
-    if not path.is_file():  # a pipe can be read only once
+        return EnvFile(problems=(f"{path} is a folder, but must be a file with lines NAME=value",))
+    if not path.is_file():  # for example a pipe, which can be read only once
         return EnvFile()
     try:
-        text = _decoded(path)
+        text = _decode(path)
     except OSError as error:
         return EnvFile(problems=(f"{path} cannot be read: {error.strerror}",))
     except ValueError as error:
@@ -49,7 +49,7 @@ def read_env_file(path: Path, prefix: str) -> EnvFile:
     for binding in parse_stream(io.StringIO(text)):
         line = _line(binding)
         if binding.error and prefix in binding.original.string.upper():
-            problems.append(f"{path}, line {line}: not a line NAME=value")
+            problems.append(f"{path}, line {line}: must have the form NAME=value")
         if binding.key:
             lines[binding.key.upper()] = line
     return EnvFile(lines, tuple(problems))
@@ -60,53 +60,51 @@ def unknown_names(
     path: Path,
     environment: Mapping[str, str],
     known: Collection[str],
-    is_ours: re.Pattern[str],
+    setting_name: re.Pattern[str],
 ) -> Iterator[str]:
-    """A problem for each name that looks like one of our settings and is none.
+    """Yield a message for each name that looks like a setting but is unknown.
 
     Args:
-        is_ours: matches the names, in upper case, that only our settings have.
+        setting_name: matches names of settings, in upper case.
     """
     for name, line in env_file.lines.items():
-        if is_ours.fullmatch(name) and name not in known:
+        if setting_name.fullmatch(name) and name not in known:
             yield f"{path}, line {line}: {_unknown(name, known)}"
     for name, value in environment.items():
-        if name.upper() in known or not is_ours.fullmatch(name.upper()):
+        if name.upper() in known or not setting_name.fullmatch(name.upper()):
             continue
         if not (SERVICE_NAME.fullmatch(name) or SERVICE_ADDRESS.match(value)):
             yield f"in the environment: {_unknown(name, known)}"
 
 
-def _decoded(path: Path) -> str:
-    """The text of a file.
+def _decode(path: Path) -> str:
+    """Return the text of a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8; the message names the line.
+        OSError: the file cannot be read.
+        ValueError: the file is not in UTF-8. The message contains the line.
     """
     content = path.read_bytes()
     if content.startswith(UTF16_MARKS) or b"\0" in content:
-        raise ValueError(f"{path} is in UTF-16: save it in UTF-8")
+        raise ValueError(f"{path} is in UTF-16, but must be in UTF-8")
     try:
         return content.decode(ENCODING)
     except UnicodeDecodeError as error:
         # The error's position does not count a byte order mark.
         line = content.removeprefix(b"\xef\xbb\xbf")[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
-        raise ValueError(
-            f"{path}, line {line}: the byte 0x{byte:02x} is not UTF-8: save the file in UTF-8"
-        ) from None
+        raise ValueError(f"{path}, line {line}: the byte 0x{byte:02x} is not valid UTF-8") from None
 
 
 def _line(binding: Binding) -> int:
-    """The line of a name: the blank lines and comments before it belong to its binding."""
+    """Return the line of a name. A binding includes the blank lines and comments before it."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _unknown(name: str, known: Collection[str]) -> str:
-    # Without what all names have in common, which makes every two of them similar.
-    endings = {other.partition("_")[2]: other for other in known}
-    near = get_close_matches(name.upper().partition("_")[2], endings, n=1)
-    hint = f"did you mean {endings[near[0]]}?" if near else ".env.example has all of them"
+    # Without the common prefix, which would make all names similar.
+    suffixes = {other.partition("_")[2]: other for other in known}
+    matches = get_close_matches(name.upper().partition("_")[2], suffixes, n=1)
+    hint = f"did you mean {suffixes[matches[0]]}?" if matches else ".env.example lists all settings"
     return f"{name} is not a setting; {hint}"

@@ -1,8 +1,8 @@
-"""Every error that SegmentQL raises on purpose.
+"""The domain errors. They carry fields; the API and the commands turn them into messages.
 
 SegmentQLError
- +-- Refused                  a change was refused, for one or more of these reasons:
- |     (Refusal)
+ +-- MutationRejected         a rule forbids the mutation; `reasons` are instances of
+ |     (RejectionReason)
  |      +-- InvalidInput
  |      +-- SegmentNotFound
  |      +-- SegmentAlreadyExists
@@ -12,47 +12,49 @@ SegmentQLError
  |      +-- RolloutNotFound
  |      +-- RolloutStateConflict
  |      +-- ApiKeyNotFound
- +-- Unauthenticated          who asks bears no key that lets anybody in
- +-- BadValue                 one value is not what it should be; the edge says which one it was
- +-- Unavailable              the database cannot answer now
- |    +-- NotAnswering        ... it hangs, or all its connections are busy
- |    +-- OutcomeUnknown      ... and whether the change was made cannot be told
- +-- TimedOut                 the database took longer than it may
- +-- StoreFailed              the object store did not do what was asked; `reason` is for people
- |    +-- StoreUnavailable     ... it is away, hangs, or has a fault of its own: later may do
- |    +-- StoreRefused         ... it refused: somebody must change something first
+ +-- Unauthenticated          the request has no valid API key
+ +-- BadValue                 a single value is invalid; the caller knows which field it belongs to
+ +-- Unavailable              the database cannot be used now
+ |    +-- Unresponsive        it does not respond, or all connections are in use
+ |    +-- OutcomeUnknown      the connection was lost during the commit
+ +-- TimedOut                 a statement exceeded its time limit
+ +-- StoreFailed              an operation of the object store failed
+ |    +-- StoreUnavailable    a temporary failure: a retry can succeed
+ |    +-- StoreRejected       a permanent failure: an operator must change something
  |         +-- BucketMissing
- +-- SchemaMismatch           the database is at a revision that this version cannot work with
- |    +-- SchemaTooNew         ... it does not know that revision
- |    +-- SchemaTooOld         ... migrations are missing
- +-- SettingsError            the environment does not describe a service that can start
- +-- LocalServerError         `segmentql up` could not start or keep one of its servers
-
-Errors carry fields; sentences are made at the edges.
+ +-- SchemaMismatch           this version does not support the database's revision
+ |    +-- SchemaTooNew        the revision is unknown
+ |    +-- SchemaTooOld        migrations are missing
+ +-- SettingsError            settings are missing or invalid
+ +-- LocalServerError         `segmentql up` could not start a server or keep it running
 """
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segmentql.segments.records import SegmentRecord
+    from segmentql.users.records import UserRecord
 
 
 class AuthenticationFailure(enum.StrEnum):
-    """What was wrong with a key, for metrics; callers are not told which of the last three."""
+    """Why authentication failed. Clients get the same error for the last three."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
     UNKNOWN = "unknown"
-    WRONG_SECRET = "wrong_secret"  # noqa: S105 - a word, not a secret
+    WRONG_SECRET = "wrong_secret"  # noqa: S105 - a label, not a secret
     REVOKED = "revoked"
 
 
 class SegmentQLError(Exception):
-    """The root of the tree."""
+    """The base class of all errors in this module."""
 
 
 class BadValue(SegmentQLError):
-    """A value breaks its rule: `problem` says what is wrong, `allowed` what would be right."""
+    """A value is invalid. `problem` describes the value, `allowed` the valid values."""
 
     def __init__(self, problem: str, allowed: str) -> None:
         super().__init__(problem, allowed)
@@ -62,9 +64,10 @@ class BadValue(SegmentQLError):
 
 @dataclass(frozen=True)
 class RejectionReason:
-    """One reason why a change was refused; `path` leads into the input."""
+    """A reason why a mutation was rejected."""
 
     path: tuple[str, ...]
+    """The path to the input field that it is about."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class SegmentNotFound(RejectionReason):
 
 @dataclass(frozen=True)
 class SegmentAlreadyExists(RejectionReason):
-    segment: Any
-    """The row of the segment that bears the slug."""
+    segment: "SegmentRecord"
+    """The segment with this slug."""
 
 
 @dataclass(frozen=True)
@@ -91,27 +94,27 @@ class UserNotFound(RejectionReason):
 
 @dataclass(frozen=True)
 class UserAlreadyExists(RejectionReason):
-    user: Any
-    """The row of the user that is stored already."""
+    user: "UserRecord"
+    """The existing user."""
 
 
 @dataclass(frozen=True)
 class VersionConflict(RejectionReason):
     expected_version: int
-    current: Any
-    """The segment's row as it is now."""
+    current: "SegmentRecord"
+    """The current state of the segment."""
 
 
 @dataclass(frozen=True)
 class RolloutNotFound(RejectionReason):
     slug: str
-    """The segment that has none."""
+    """The slug of the segment without a rollout."""
 
 
 @dataclass(frozen=True)
 class RolloutStateConflict(RejectionReason):
     status: str
-    """What the rollout is, which does not allow what was asked."""
+    """The rollout's current status, which does not allow the mutation."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class ApiKeyNotFound(RejectionReason):
 
 
 class MutationRejected(SegmentQLError):
-    """A change was refused and nothing was changed; `reasons` says why, at least one."""
+    """A mutation was rejected for at least one reason. It changed nothing."""
 
     def __init__(self, *reasons: RejectionReason) -> None:
         super().__init__(*reasons)
@@ -128,37 +131,38 @@ class MutationRejected(SegmentQLError):
 
 
 class Unauthenticated(SegmentQLError):
-    """Who asks bears no key that lets anybody in; nothing of the request was looked at."""
+    """The request has no valid API key, so it was not processed."""
 
-    def __init__(self, failure: "AuthenticationFailure") -> None:
+    def __init__(self, failure: AuthenticationFailure) -> None:
         super().__init__(failure)
         self.failure = failure
 
 
 class Unavailable(SegmentQLError):
-    """The database cannot be reached, refuses connections, or hangs. Nothing was changed."""
+    """The database is unreachable, rejects connections or does not respond. Nothing was changed."""
 
 
 class Unresponsive(Unavailable):
-    """The database took a connection or a statement and does not answer, or all are waiting."""
+    """The database accepted a connection but does not respond, or all connections are in use."""
 
 
 class OutcomeUnknown(Unavailable):
-    """The connection was lost while committing: the change was made whole, or not at all."""
+    """The connection was lost during the commit, so the transaction may be committed or not."""
 
 
 class TimedOut(SegmentQLError):
-    """A statement was cancelled at its time limit. Nothing was changed."""
+    """A statement was cancelled because it exceeded its time limit. Nothing was changed."""
 
     source: object = None
-    """The loader whose statement it was, if any."""
+    """The loader that ran the statement, if any."""
 
 
 class StoreFailed(SegmentQLError):
-    """The object store did not do what was asked.
+    """An operation of the object store failed.
 
-    `reason` is a sentence's part for whoever runs the service: no address, no key, no link.
-    `code` is the store's own word for it, where it said one.
+    Args:
+        reason: a phrase for operators, without addresses, object keys and links.
+        code: the store's error code, or "" if it sent none.
     """
 
     def __init__(self, reason: str, code: str = "") -> None:
@@ -168,27 +172,27 @@ class StoreFailed(SegmentQLError):
 
 
 class StoreUnavailable(StoreFailed):
-    """The object store cannot be reached, hangs, or has a fault of its own: later may do."""
+    """The object store is unreachable, does not respond or failed. A retry can succeed."""
 
 
-class StoreRefused(StoreFailed):
-    """The object store refuses, and will until somebody changes something."""
+class StoreRejected(StoreFailed):
+    """The object store rejected the operation, and will until an operator changes something."""
 
 
-class BucketMissing(StoreRefused):
+class BucketMissing(StoreRejected):
     """The bucket does not exist."""
 
 
 class SchemaMismatch(SegmentQLError):
-    """The database's schema does not fit this version; `saw` and `do` are for operators."""
+    """The database's schema does not match this version. `state` and `remedy` are for operators."""
 
-    def __init__(self, saw: str, do: str) -> None:
-        super().__init__(saw, do)
-        self.saw = saw
-        self.do = do
+    def __init__(self, state: str, remedy: str) -> None:
+        super().__init__(state, remedy)
+        self.state = state
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"the database is at {self.saw}; {self.do}"
+        return f"the database is at {self.state}; {self.remedy}"
 
 
 class SchemaTooNew(SchemaMismatch):
@@ -201,17 +205,17 @@ class SchemaTooNew(SchemaMismatch):
 
 
 class SchemaTooOld(SchemaMismatch):
-    """Migrations are missing; `revision` is None if all of them are."""
+    """Migrations are missing. `revision` is None if the database was never migrated."""
 
     def __init__(self, revision: str | None, version: str, newest: str) -> None:
-        saw = f"revision {revision}" if revision else "no revision, because it was never migrated"
+        state = f"revision {revision}" if revision else "no revision, because it was never migrated"
         super().__init__(
-            f"{saw}, but this version ({version}) needs {newest}", "run `segmentql migrate`"
+            f"{state}, but this version ({version}) needs {newest}", "run `segmentql migrate`"
         )
 
 
 class SettingsError(SegmentQLError):
-    """Settings are missing or wrong; `problems` has one line for each of them."""
+    """Settings are missing or invalid. `problems` has one line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(*problems)
@@ -222,4 +226,4 @@ class SettingsError(SegmentQLError):
 
 
 class LocalServerError(SegmentQLError):
-    """A server that `segmentql up` runs on this machine did not start or did not stay up."""
+    """A local server of `segmentql up` did not start or did not keep running."""

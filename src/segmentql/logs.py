@@ -1,13 +1,13 @@
-"""Logging: one JSON object a line, or console style on a terminal.
+"""Logging: one JSON object per line, or console format on a terminal.
 
-Fields: `event`, `level`, `timestamp` (UTC), `logger`, and where they apply `request_id`,
-`operation`, `outcome`, `duration_ms`, `cost`, `status`, `code`, `reason`, `path`, `client` (an
-address), `size` (bytes), `seconds`, `key` (its name), `job`, `args` (ids). Never a secret, a link
-or a body.
+Every line has `event`, `level`, `timestamp` (UTC) and `logger`. Depending on the event it has
+`request_id`, `operation`, `outcome`, `duration_ms`, `cost`, `status`, `code`, `reason`, `path`,
+`client` (an address), `size` (bytes), `seconds`, `key` (its name), `job` and `args` (ids). Secrets,
+links and bodies are never logged.
 
-A job bears the id of the request that asked for it; one that the scheduler found bears none.
+A job has the id of the request that enqueued it. A job that the scheduler enqueued has none.
 
-With `SEGMENTQL_LOG_ERRORS_TO_STDOUT` each error is also one short line on standard output.
+With `SEGMENTQL_LOG_ERRORS_TO_STDOUT`, each error is also a short line on standard output.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from segmentql.settings import Settings, wants_no_colour
 
 REQUESTS: Final = "segmentql.requests"
 PROGRAM_WIDTH: Final = 13
-"""The first column of what `segmentql up` prints on a terminal."""
+"""The width of the first column in the output of `segmentql up` on a terminal."""
 
 
 LINES_PER_SECOND: Final = 20
-"""Lines of one throttled log; what exceeds them in a second is counted in one more line."""
+"""The maximum number of lines per second of a throttled log. One more line counts the others."""
 
 MAX_KINDS: Final = 20
-"""Kinds of omitted lines that are counted apart."""
+"""The maximum number of kinds of omitted lines that are counted separately."""
 
 REJECTIONS_PER_SECOND: Final = 200
-"""Lines for requests that are not executed: an attacker needs no key to cause one."""
+"""The maximum number of lines per second for rejected requests, which need no API key."""
 
 
 class Log(Protocol):
-    """What a line is written to."""
+    """A logger."""
 
     def info(self, event: str, **fields: Any) -> Any: ...
 
@@ -47,7 +47,7 @@ class Log(Protocol):
 
 
 class ThrottledLog:
-    """A log whose volume clients cannot drive up; used on an event loop."""
+    """A log with a limited number of lines per second. For use on an event loop."""
 
     def __init__(self, log: Log, *, lines_per_second: int = LINES_PER_SECOND) -> None:
         self._log = log
@@ -57,12 +57,12 @@ class ThrottledLog:
         self._omitted: Counter[str] = Counter()
 
     def warning(self, event: str, *, reason: str, **fields: object) -> None:
-        """Write a line, or count it by event and reason if this second has had enough lines."""
+        """Write a line, or count it by event and reason if the limit is exceeded."""
         if self._may_write(f"{event}: {reason}"):
             self._log.warning(event, reason=reason, **fields)
 
     def info(self, event: str, *, reason: str, **fields: object) -> None:
-        """Write a line as `warning` does, for what is no fault of the service."""
+        """Write a line as `warning` does, for events that are not errors of the service."""
         if self._may_write(f"{event}: {reason}"):
             self._log.info(event, reason=reason, **fields)
 
@@ -87,7 +87,7 @@ class ThrottledLog:
 
 
 class RequestLog:
-    """One line for each request, or only for those that are rejected or fail."""
+    """The log of requests: of all of them, or only of rejected and failed ones."""
 
     def __init__(self, log: Log, *, every_request: bool) -> None:
         self._log = log
@@ -95,14 +95,14 @@ class RequestLog:
         self._every_request = every_request
 
     def executed(self, *, failed: bool, is_fault: bool, **fields: object) -> None:
-        """Write the line of a request that was executed, or whose document was rejected."""
+        """Log a request that was executed, or whose document was rejected."""
         if is_fault:
             self._log.warning("request", **fields)
         elif failed or self._every_request:
             self._log.info("request", **fields)
 
     def unread(self, *, request_id: str, size: int, seconds: float) -> None:
-        """Write the line of a response of `size` bytes that a client did not read in `seconds`."""
+        """Log a response of `size` bytes that a client did not read within `seconds`."""
         self._throttled.info(
             "response_not_read",
             reason="the client did not read the response in time",
@@ -112,19 +112,19 @@ class RequestLog:
         )
 
     def rejected(self, *, is_fault: bool, reason: str, **fields: object) -> None:
-        """Write the line of a request that was not executed."""
+        """Log a request that was not executed."""
         write = self._throttled.warning if is_fault else self._throttled.info
         write("request_refused", reason=reason, **fields)
 
 
 def configure(settings: Settings, *, program: str = "segmentql") -> None:
-    """Send every log of ours and of our libraries to standard error, in one style.
+    """Send all logs, including those of libraries, to standard error in one format.
 
     Args:
-        settings: The level, the style, and whether errors also go to standard output.
-        program: The name that lines on standard output begin with, such as "API".
+        settings: the level, the format, and whether errors also go to standard output.
+        program: the name at the start of lines on standard output, such as "API".
     """
-    console = _is_console(settings)
+    is_console = _is_console(settings)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -137,17 +137,17 @@ def configure(settings: Settings, *, program: str = "segmentql") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    endings: list[structlog.typing.Processor] = (
-        # Plain: where `rich` is installed, tracebacks would show every local variable.
+    renderers: list[structlog.typing.Processor] = (
+        # Plain, because with `rich` installed tracebacks would show all local variables.
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if console
+        if is_console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *endings],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
@@ -155,19 +155,19 @@ def configure(settings: Settings, *, program: str = "segmentql") -> None:
     if settings.log_errors_to_stdout == "on":
         root.handlers.append(ErrorLines(program))
     root.setLevel(settings.log_level.upper())
-    # botocore's tell what it signs, links included.
-    for silenced in (
+    # botocore logs what it signs, including links.
+    for quiet in (
         *("dramatiq", "uvicorn.access", "alembic.runtime.plugins"),
         *("aioboto3", "aiobotocore", "botocore"),
     ):
-        logging.getLogger(silenced).setLevel("WARNING")
+        logging.getLogger(quiet).setLevel("WARNING")
 
 
 class ErrorLines(logging.Handler):
-    """Prints one line on standard output for each error; the log has the details.
+    """Prints one line on standard output for each error. The log has the details.
 
-    One fault may cause thousands of errors: beyond `PER_WINDOW` in `WINDOW_SECONDS` they are not
-    printed, and a line says so.
+    One fault can cause thousands of errors. At most `PER_WINDOW` are printed in `WINDOW_SECONDS`,
+    then one line that more errors are in the log.
     """
 
     PER_WINDOW: Final = 5
@@ -181,7 +181,7 @@ class ErrorLines(logging.Handler):
         self._printed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the event and the exception of a record, if the window has room for it."""
+        """Print the event and the exception of a record, within the limit of the window."""
         now = time.monotonic()
         if now - self._window_start > self.WINDOW_SECONDS:
             self._window_start, self._printed = now, 0
@@ -220,9 +220,9 @@ class ErrorLines(logging.Handler):
 
 
 def request_log(settings: Settings) -> RequestLog:
-    """Return where requests are logged, after `configure`.
+    """Return the log of requests. Call `configure` first.
 
-    A line of JSON takes a few microseconds, a fifth of what it takes on its way through `logging`.
+    JSON lines bypass `logging`, so that a line takes a few microseconds, a fifth of the time.
     """
     log: Log
     if _is_console(settings):
@@ -243,11 +243,11 @@ def request_log(settings: Settings) -> RequestLog:
 
 
 class _StandardError:
-    """Whether anybody reads what is written must not matter to a request."""
+    """Standard error. Write errors are ignored, because they must not fail a request."""
 
     @staticmethod
     def info(line: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads; it is closed
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or a closed stream
             sys.stderr.buffer.write(line + b"\n")
             sys.stderr.buffer.flush()
 

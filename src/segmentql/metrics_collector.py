@@ -1,7 +1,8 @@
-"""What the API asks of the database, Redis and the store when Prometheus asks it.
+"""The gauges that the API reads from the database, Redis and the object store at each scrape.
 
-Each is asked for a second or two at most, and what does not answer is absent rather than wrong. The
-cost does not grow with the data: what could, is counted up to a limit and then estimated.
+Each dependency has a timeout of two seconds at most. If it does not respond, its gauges are absent.
+The cost of a scrape does not grow with the data: large tables are counted up to a limit, above
+which the number is an estimate.
 """
 
 import asyncio
@@ -18,44 +19,57 @@ from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.memberships import expiry
+from segmentql.memberships import jobs as membership_jobs
 from segmentql.metrics import ScrapedGauge
+from segmentql.reports import jobs as report_jobs
 from segmentql.reports import service as reports
+from segmentql.rollouts import jobs as rollout_jobs
 from segmentql.rollouts import service as rollouts
+from segmentql.segments import jobs as segment_jobs
 from segmentql.segments import service as segments
 from segmentql.tables import Cause
 
 log = structlog.get_logger(__name__)
 
-DATABASE_SECONDS: Final = 2
-"""Somebody may hold a table, and Prometheus waits for ten seconds at most."""
+DATABASE_TIMEOUT_SECONDS: Final = 2
+"""Far below Prometheus' scrape timeout of 10 s, because a table can be locked."""
 
-STORE_SECONDS: Final = 0.3
+STORE_TIMEOUT_SECONDS: Final = 0.3
+
 MAX_SLUGS: Final = 20
-"""Rollouts under way that are told apart; analysts make as many as they like."""
+"""The maximum number of rollouts with a progress gauge. The number of rollouts has no limit."""
+
+_JOBS: Final = (
+    *segment_jobs.JOBS,
+    *membership_jobs.JOBS,
+    *rollout_jobs.JOBS,
+    *report_jobs.JOBS,
+)
+QUEUES: Final = tuple(sorted({job.queue for job in _JOBS}))
 
 ScrapedSamples = Sequence[tuple[ScrapedGauge, Samples]]
 
 
 async def collect(database: Database, queue_stats: QueueStats, storage: Storage) -> ScrapedSamples:
-    """Ask all three, side by side; never raises for one that is away."""
-    of_database, of_redis, ping, store = await asyncio.gather(
+    """Return the gauges of all three dependencies. Never raises if one does not respond."""
+    database_gauges, redis_gauges, is_database_up, is_store_up = await asyncio.gather(
         _collect_database(database),
         _collect_redis(queue_stats),
         database.ping(),
-        storage.ping(seconds=STORE_SECONDS),
+        storage.ping(seconds=STORE_TIMEOUT_SECONDS),
     )
-    up = {"database": ping, "redis": bool(of_redis), "store": store}
+    is_up = {"database": is_database_up, "redis": bool(redis_gauges), "store": is_store_up}
     return [
         (metrics.BUILD_INFO, {(version("segmentql"),): 1}),
-        (metrics.DEPENDENCY_UP, {(name,): float(is_up) for name, is_up in up.items()}),
-        *of_database,
-        *of_redis,
+        (metrics.DEPENDENCY_UP, {(name,): float(up) for name, up in is_up.items()}),
+        *database_gauges,
+        *redis_gauges,
     ]
 
 
 async def _collect_database(database: Database) -> ScrapedSamples:
     try:
-        async with asyncio.timeout(DATABASE_SECONDS), database.read() as session:
+        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS), database.read() as session:
             return [
                 *await _memberships(session),
                 *await _rollouts(session),
@@ -77,31 +91,31 @@ async def _memberships(session: ReadSession) -> ScrapedSamples:
     return [
         (metrics.MEMBERSHIPS, {(): await estimate_row_count(session, "memberships")}),
         (metrics.MEMBERSHIPS_DUE, due),
-        (metrics.MEMBERSHIPS_DUE_OLDEST, {(): float(unrecorded.oldest_seconds)}),
+        (metrics.MEMBERSHIPS_DUE_OLDEST_SECONDS, {(): float(unrecorded.oldest_seconds)}),
     ]
 
 
 async def _rollouts(session: ReadSession) -> ScrapedSamples:
-    numbers = await rollouts.count_by_status(session)
+    counts = await rollouts.count_by_status(session)
     progress = await rollouts.read_pass_progress(session, limit=MAX_SLUGS)
     return [
-        (metrics.ROLLOUTS, {(status,): number for status, number in numbers.items()}),
-        (metrics.ROLLOUT_PROGRESS, {(slug,): ratio for slug, ratio in progress.items()}),
+        (metrics.ROLLOUTS, {(status,): count for status, count in counts.items()}),
+        (metrics.ROLLOUT_PROGRESS_RATIO, {(slug,): ratio for slug, ratio in progress.items()}),
     ]
 
 
 async def _reports(session: ReadSession) -> ScrapedSamples:
-    kept = await reports.count_by_status(session)
+    stats = await reports.read_stats(session)
     return [
-        (metrics.REPORTS_STORED, {(status,): number for status, number in kept.numbers.items()}),
-        (metrics.REPORT_WAITING, {(): kept.oldest_waiting_seconds}),
+        (metrics.REPORTS_STORED, {(status,): number for status, number in stats.counts.items()}),
+        (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): stats.oldest_waiting_seconds}),
     ]
 
 
 async def _collect_redis(queue_stats: QueueStats) -> ScrapedSamples:
     try:
-        lengths = await queue_stats.lengths()
+        lengths = await queue_stats.lengths(QUEUES)
     except SegmentQLError as error:
         log.warning("queues_not_read", reason=type(error).__name__)
         return []
-    return [(metrics.QUEUE_MESSAGES, {place: float(length) for place, length in lengths.items()})]
+    return [(metrics.QUEUE_MESSAGES, {key: float(length) for key, length in lengths.items()})]

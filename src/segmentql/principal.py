@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""The principal of a request: its identity and its role."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,20 +10,20 @@ _RANKS: Final = {role: rank for rank, role in enumerate(Role)}
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The bearer of a key, or whoever can reach a service that asks for none."""
+    """The caller of a request, identified by an API key unless authentication is off."""
 
     key_id: str | None
-    """The public part of the key; None where none is asked for."""
+    """The public part of the key, or None if authentication is off."""
 
     name: str | None
-    """The key's name: the actor in history."""
+    """The name of the key, which is the actor in history."""
 
     role: Role
 
     def has_role(self, role: Role) -> bool:
-        """Whether this caller's role is that one, or one that may do more."""
+        """Return whether the principal has a role, or a role that includes it."""
         return _RANKS[self.role] >= _RANKS[role]
 
 
 ANONYMOUS_ADMIN: Final = Principal(None, None, Role.ADMIN)
-"""Who asks a service that asks for no key (`SEGMENTQL_AUTH=off`): it listens on loopback alone."""
+"""The principal of every request with `SEGMENTQL_AUTH=off`, which requires a loopback address."""

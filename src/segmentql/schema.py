@@ -1,4 +1,4 @@
-"""The schema: the only list of features."""
+"""The GraphQL schema, composed of all features. This is the only list of features."""
 
 from datetime import date
 
@@ -23,12 +23,14 @@ from segmentql.segments.api import (
 from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
 
 
-@strawberry.type(description="What can be read.")
+@strawberry.type(description="The queries.")
 class Query(UserQueries, SegmentQueries, HistoryQueries, ReportQueries, KeyQueries):
     pass
 
 
-@strawberry.type(description="What can be changed: one after the other, each whole or not at all.")
+@strawberry.type(
+    description="The mutations. They are executed in order, each completely or not at all."
+)
 class Mutation(
     UserMutations,
     SegmentMutations,
@@ -41,11 +43,11 @@ class Mutation(
 
 
 def make_schema() -> strawberry.Schema:
-    """Compose the features into one schema."""
+    """Return the schema of all features."""
     return strawberry.Schema(
         query=Query,
         mutation=Mutation,
-        # Reached through the interface alone, so they must be named.
+        # Fields return only their interface, so Strawberry does not find these types itself.
         types=[
             InvalidInput,
             SegmentNotFound,
@@ -61,12 +63,15 @@ def make_schema() -> strawberry.Schema:
     )
 
 
-def broken_since(released: str, *, on: date | None) -> list[str]:
-    """What clients of a released schema, printed, would find broken: a line each.
+def breaking_changes_since(released: str, *, on: date | None) -> list[str]:
+    """Return the breaking changes for clients of a released schema, one line each.
 
-    From the day `on` that a release names, what it shows as deprecated may be gone.
+    Args:
+        released: The output of `segmentql schema` at the release.
+        on: The date of the next release. Deprecated parts may be removed from the date that they
+            name. If it is None, no part may be removed.
 
     Raises:
-        BadValue: `released` is no schema.
+        BadValue: `released` is not a schema.
     """
     return breaking_changes(released, make_schema().as_str(), on=on)

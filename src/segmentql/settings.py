@@ -1,4 +1,4 @@
-"""The settings: one frozen object, read once from the environment or `.env`, and passed on."""
+"""The settings: a frozen object that is read once from the environment or `.env`."""
 
 import os
 import re
@@ -19,20 +19,21 @@ from segmentql.errors import BadValue, SettingsError
 
 PREFIX = "SEGMENTQL_"
 BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
-"""What a header can carry after `Bearer`: RFC 6750."""
+"""The form of a bearer token by RFC 6750."""
 
 ENV_FILE = Path(".env")
-OURS = re.compile(rf"{PREFIX}(?!TEST_)\w+")
-"""Names that only settings have; those of our tests are their own."""
-NO_SETTINGS = frozenset({f"{PREFIX}CHILD", f"{PREFIX}VERSION"})
-"""What `segmentql up` marks its children with, and the tag of the image that compose.yaml takes."""
+SETTING_NAME = re.compile(rf"{PREFIX}(?!TEST_)\w+")
+"""The form of setting names. Names for tests have a different form."""
+OTHER_VARIABLES = frozenset({f"{PREFIX}CHILD", f"{PREFIX}VERSION"})
+"""Variables that are not settings: the mark of `segmentql up` for its child processes, and the
+image tag in compose.yaml."""
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
-"""The owner's URL: it may rewrite history, so only migrations get it."""
+"""The URL of the owner, who could change history. Only migrations get it."""
 
-STORE_NEEDS = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
-"""What has no default; required as a set, and only where `load_settings` is told so."""
+STORE_REQUIRED = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
+"""The settings of the object store without a default. `load_settings` can require them."""
 
 
 def _redis_url(text: str) -> str:
@@ -42,40 +43,44 @@ def _redis_url(text: str) -> str:
 
 
 def _store_url(text: str) -> str:
-    """An S3 endpoint: the bucket is a setting of its own, and so are the keys."""
+    """Return a valid S3 endpoint. It has no bucket and no keys, which are separate settings."""
     try:
         url = urlsplit(text)
-        is_right = (
+        is_valid = (
             url.scheme in {"http", "https"}
             and bool(url.hostname)
-            and url.port != 0  # asking for it also checks it
+            and url.port != 0  # reading it also validates it
             and url.path in {"", "/"}
             and not (url.username or url.password or url.query or url.fragment)
         )
     except ValueError:
-        is_right = False
-    if not is_right:
+        is_valid = False
+    if not is_valid:
         raise ValueError("must be like https://s3.example.com or http://host:9000")
     return text.rstrip("/")
 
 
-def _origins(given: object) -> object:
-    """Origins as one text has them, between commas."""
-    return given.replace(",", " ").split() if isinstance(given, str) else given
+def _origins(value: object) -> object:
+    """Split a string with origins at commas and spaces."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
 def _origin(text: str) -> str:
-    """What browsers send as `Origin`, byte for byte."""
+    """Return a valid origin, in the exact form that browsers send as `Origin`."""
     try:
         url = urlsplit(text)
         port = f":{url.port}" if url.port else ""
     except ValueError:
         url, port = urlsplit(""), ""
-    usual = {"http": ":80", "https": ":443"}.get(url.scheme)
-    if usual is None or port == usual or text != f"{url.scheme}://{url.hostname}{port}":
+    default_port = {"http": ":80", "https": ":443"}.get(url.scheme)
+    if (
+        default_port is None
+        or port == default_port
+        or text != f"{url.scheme}://{url.hostname}{port}"
+    ):
         raise ValueError(
             "an origin must be like https://app.example.com or http://localhost:3000,"
-            " in lower case, without a path and without the scheme's own port"
+            " in lower case, without a path and without the default port"
         )
     return text
 
@@ -99,11 +104,11 @@ KeyToken = Annotated[str, AfterValidator(_key_token)]
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where the object store is, and how to be let in."""
+    """The address and the credentials of the object store."""
 
     endpoint_url: str
     public_endpoint_url: str
-    """The store as who downloads sees it: links are signed for this one."""
+    """The address of the store for clients. Links are signed for it."""
     region: str
     bucket: str
     access_key: str = field(repr=False)
@@ -111,7 +116,7 @@ class StoreSettings:
 
 
 class Settings(BaseSettings):
-    """What a running service needs to know; every field is `SEGMENTQL_<NAME>` in `.env.example`."""
+    """The settings of the service. `.env.example` has each field as `SEGMENTQL_<NAME>`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -167,8 +172,8 @@ class Settings(BaseSettings):
     worker_port: int = Field(default=0, ge=0, le=65535)
     worker_threads: int = Field(default=8, ge=1, le=100)
     scheduler: Literal["on", "off"] = "on"
-    # prometheus-client's own variable, read by it as soon as it is imported: where several
-    # processes share their metrics. `segmentql up` sets it.
+    # The folder in which several processes share their metrics. prometheus-client reads the
+    # variable at import. `segmentql up` sets it.
     metrics_dir: Path | None = Field(default=None, validation_alias=METRICS_VARIABLE)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -177,7 +182,7 @@ class Settings(BaseSettings):
 
     @property
     def owner_database_url(self) -> str:
-        """The address that migrations use: the schema's owner's, where one is set."""
+        """The URL for migrations: that of the owner if it is set."""
         return self.migration_database_url or self.database_url
 
     @property
@@ -185,10 +190,10 @@ class Settings(BaseSettings):
         """The object store.
 
         Raises:
-            SettingsError: it is not set; not where `load_settings` was told to look for it.
+            SettingsError: it is not set. `load_settings(with_store=True)` checks this earlier.
         """
         if not (self.s3_endpoint_url and self.s3_access_key and self.s3_secret_key):
-            missing = [name for name in STORE_NEEDS if not getattr(self, name)]
+            missing = [name for name in STORE_REQUIRED if not getattr(self, name)]
             raise SettingsError([f"{PREFIX}{name.upper()} is not set" for name in missing])
         return StoreSettings(
             endpoint_url=self.s3_endpoint_url,
@@ -201,25 +206,25 @@ class Settings(BaseSettings):
 
 
 class _WithStore(Settings):
-    """The settings of a command that does not go without the store."""
+    """The settings of a command that requires the object store."""
 
     s3_endpoint_url: StoreUrl
     s3_access_key: str = Field(repr=False)
     s3_secret_key: str = Field(repr=False)
 
 
-def check_reach(settings: Settings) -> None:
-    """Refuse to let in whoever can reach a service that asks for no key.
+def require_loopback_without_auth(settings: Settings) -> None:
+    """Check that a service without authentication listens on a loopback address only.
 
     Raises:
-        SettingsError: keys are off, and it would listen on more than loopback.
+        SettingsError: authentication is off and the address is not a loopback address.
     """
     if settings.auth == "required" or _is_loopback(settings.host):
         return
     raise SettingsError(
         [
-            f"SEGMENTQL_AUTH is off, so everybody who can reach {settings.host} would be ADMIN."
-            " Set SEGMENTQL_AUTH=required and make a key with"
+            f"SEGMENTQL_AUTH is off, so every client that can reach {settings.host} would be ADMIN."
+            " Set SEGMENTQL_AUTH=required and create a key with"
             " `segmentql keys create --role ADMIN --name NAME`, or listen on 127.0.0.1"
         ]
     )
@@ -228,77 +233,81 @@ def check_reach(settings: Settings) -> None:
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
-    except ValueError:  # a name; others than this one may mean anything
+    except ValueError:  # a host name
         return host.lower() == "localhost"
 
 
 def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:
-    """Read the settings; `overrides` (of `None`: none) win over the environment.
+    """Read the settings.
 
-    `with_store` makes the store's required, which a command that only knows the database needs not.
+    Args:
+        with_store: whether the object store must be set.
+        overrides: values by field name that take precedence over the environment, except None.
 
     Raises:
-        SettingsError: naming every setting that is missing or wrong, all at once.
+        SettingsError: settings are missing or invalid. The error has a line for each of them.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    read = check_env_file()
-    problems = list(unknown_names(read, ENV_FILE, os.environ, _variables() | NO_SETTINGS, OURS))
+    overridden = {name: value for name, value in overrides.items() if value is not None}
+    env = check_env_file()
+    problems = list(
+        unknown_names(env, ENV_FILE, os.environ, _variable_names() | OTHER_VARIABLES, SETTING_NAME)
+    )
     try:
-        settings = (_WithStore if with_store else Settings)(**given)
+        settings = (_WithStore if with_store else Settings)(**overridden)
     except ValidationError as error:
-        problems += [_problem(detail, read, given) for detail in error.errors()]
+        problems += [_problem(detail, env, overridden) for detail in error.errors()]
     if problems:
         raise SettingsError(problems)
     return settings
 
 
 def check_env_file() -> EnvFile:
-    """What `.env` says.
+    """Return the names in `.env`.
 
     Raises:
-        SettingsError: it is not a file of lines NAME=value in UTF-8.
+        SettingsError: the file is not in UTF-8, or has lines in another form than NAME=value.
     """
-    read = read_env_file(ENV_FILE, PREFIX)
-    if read.problems:
-        raise SettingsError(list(read.problems))
-    return read
+    env = read_env_file(ENV_FILE, PREFIX)
+    if env.problems:
+        raise SettingsError(list(env.problems))
+    return env
 
 
-def _variables() -> frozenset[str]:
-    """The name of every setting in the environment."""
+def _variable_names() -> frozenset[str]:
+    """Return the names of the environment variables of all settings."""
     return frozenset(
-        str(about.validation_alias or PREFIX + name.upper())
-        for name, about in Settings.model_fields.items()
+        str(info.validation_alias or PREFIX + name.upper())
+        for name, info in Settings.model_fields.items()
     )
 
 
-def _problem(detail: Any, read: EnvFile, given: Mapping[str, Any]) -> str:
+def _problem(detail: Any, env: EnvFile, overridden: Mapping[str, Any]) -> str:
     field_name = "_".join(part for part in detail["loc"] if isinstance(part, str))
     name = PREFIX + field_name.upper()
     if detail["type"] == "missing":
         return f"{name} is not set"
-    is_from_file = name in read.lines and not os.environ.get(name) and field_name not in given
-    where = f" ({ENV_FILE}, line {read.lines[name]})" if is_from_file else ""
-    return f"{name}: {detail['msg'].removeprefix('Value error, ')}{where}"
+    is_from_file = name in env.lines and not os.environ.get(name) and field_name not in overridden
+    location = f" ({ENV_FILE}, line {env.lines[name]})" if is_from_file else ""
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}{location}"
 
 
 def share_metrics(folder: Path) -> None:
-    """Have the processes that this one starts share their metrics in a folder that is empty."""
+    """Make child processes share their metrics in a folder, which must be empty."""
     os.environ[METRICS_VARIABLE] = str(folder)
 
 
 def is_set(name: str) -> bool:
-    """Whether a setting is given by the environment or `.env`, by its field's name."""
-    return outside_value(name) is not None
+    """Return whether the environment or `.env` has a setting, by the name of its field."""
+    return raw_value(name) is not None
 
 
-def outside_value(name: str) -> str | None:
-    """A setting's raw text from the environment or else `.env`; None where it is not given.
+def raw_value(name: str) -> str | None:
+    """Return the raw value of a setting from the environment or `.env`, or None.
 
     Raises:
         SettingsError: `.env` cannot be read.
     """
-    from dotenv import dotenv_values  # noqa: PLC0415 - only `up` asks, before settings exist
+    from dotenv import dotenv_values  # noqa: PLC0415 - only `up` needs it
 
     variable = PREFIX + name.upper()
     if value := os.environ.get(variable):
@@ -308,10 +317,10 @@ def outside_value(name: str) -> str | None:
 
 
 def wants_no_colour() -> bool:
-    """Whether the environment asks for output without colours; see no-color.org."""
+    """Return whether the environment disables colours, see no-color.org."""
     return bool(os.environ.get("NO_COLOR"))
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process' environment for a child process, with `changes` by variable name."""
+    """Return this process' environment with changed variables, for a child process."""
     return {**os.environ, **changes}

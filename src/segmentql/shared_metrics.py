@@ -1,8 +1,8 @@
-"""Values that several processes share in files, safe on a full disk and with damaged files.
+"""Metrics that several processes share in files. Full disks and damaged files are handled.
 
-prometheus-client maps sparse files: if the disk is full, the first write to a page ends the process
-by SIGBUS. Here the blocks of a file are reserved before the file is mapped. Without room the values
-stay in the memory of their process, and move to the file as soon as there is room.
+prometheus-client maps sparse files. If the disk is full, the first write to a page ends the process
+with SIGBUS. This module reserves the blocks of a file before it maps the file. Without space, the
+values stay in the memory of their process until there is space for the file.
 """
 
 import contextlib
@@ -27,44 +27,44 @@ from prometheus_client.registry import Collector
 
 log = structlog.get_logger(__name__)
 
-FIRST_BYTES: Final = 65_536
-"""The size of a new file, in bytes; a full file doubles."""
+INITIAL_BYTES: Final = 65_536
+"""The size of a new file. A full file doubles its size."""
 
 RETRY_SECONDS: Final = 2
-"""How often values in memory try to move to their file."""
+"""The interval at which values in memory are moved to their file, if it has space."""
 
 HEADER_BYTES: Final = 8
-ENTRY_BYTES: Final = 32
-"""The most that an entry needs besides its key: length, padding, value and timestamp."""
-SMALLEST_ENTRY_BYTES: Final = 24
+MAX_ENTRY_OVERHEAD_BYTES: Final = 32
+"""The maximum size of an entry without its key: length, padding, value and timestamp."""
+MIN_ENTRY_BYTES: Final = 24
 
 UNREADABLE: Final = (OSError, RuntimeError, ValueError, TypeError, struct.error)
-"""What reading a cut or damaged file raises; a JSON error and a UTF-8 error are ValueErrors."""
+"""The errors of reading a truncated or damaged file. JSON and UTF-8 errors are ValueErrors."""
 
 FILE_NAME: Final = re.compile(
     r"(?P<kind>counter|summary|histogram|gauge_(?P<mode>[a-z]+))_(?P<pid>\d+)"
 )
 
 _in_memory: "weakref.WeakValueDictionary[str, ReservedFile]" = weakref.WeakValueDictionary()
-"""The files of this process that have no room on the disk, by path."""
+"""The files of this process that have no space on the disk, by path."""
 
 _skipped: set[Path] = set()
-"""The unreadable files that were logged."""
+"""The unreadable files that are already logged."""
 
 
 def install() -> None:
-    """Let prometheus-client use `ReservedFile`; it has no setting for its class of files.
+    """Make prometheus-client use `ReservedFile`. It has no setting for this class.
 
-    To be called before the first collector is created. It has no effect in a process that does not
-    share its metrics.
+    Must be called before the first collector is created. It has no effect in a process that does
+    not share its metrics.
     """
     values.MmapedDict = ReservedFile  # type: ignore[attr-defined, assignment]
 
 
 class ReservedFile(MmapedDict):
-    """A mapped file whose blocks are reserved; without room it is memory of this process.
+    """A mapped file with reserved blocks, or memory of this process if the disk has no space.
 
-    Like the class that it replaces it is not thread-safe: its caller holds a lock.
+    It is not thread-safe, like the class that it replaces. Callers hold a lock.
     """
 
     def __init__(self, filename: str) -> None:
@@ -73,20 +73,20 @@ class ReservedFile(MmapedDict):
         self._retry_at: float | None = None
         self._is_logged = False
         self._reason = ""
-        # A process with the same id may have left a file. Its counters go on, if it is readable.
-        kept, positions = _content(Path(filename))
+        # An earlier process with the same id may have left a file. If readable, it is continued.
+        content, positions = _read_content(Path(filename))
         self._positions = positions
-        self._used = len(kept)
-        self._capacity = FIRST_BYTES
-        self._map(kept, self._used)
+        self._used = len(content)
+        self._capacity = INITIAL_BYTES
+        self._map(content, self._used)
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
         if self._retry_at is not None:
-            self._leave_memory(self._retry_at)
+            self._retry_file(self._retry_at)
         super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
 
     def snapshot(self) -> bytes:
-        """What the file would hold."""
+        """Return the used part of the file, or of the memory in its place."""
         return bytes(self._m[: self._used])
 
     def close(self) -> None:
@@ -100,17 +100,17 @@ class ReservedFile(MmapedDict):
             self._descriptor = None
 
     def _init_value(self, key: str) -> None:
-        needed = self._used + len(key.encode()) + ENTRY_BYTES
+        needed = self._used + len(key.encode()) + MAX_ENTRY_OVERHEAD_BYTES
         if needed > self._capacity:
             self._map(self.snapshot(), needed)
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def _map(self, content: bytes, needed_bytes: int) -> None:
-        """Map `content` with room for `needed_bytes`: in the file, else in memory."""
+        """Map `content` with space for `needed_bytes`: in the file, or else in memory."""
         while self._capacity < needed_bytes:
             self._capacity *= 2
         try:
-            mapped = self._reserved()
+            mapped = self._map_file()
         except OSError as error:
             mapped = mmap.mmap(-1, self._capacity)
             self._retry_at = time.monotonic() + RETRY_SECONDS
@@ -121,16 +121,16 @@ class ReservedFile(MmapedDict):
                 log.warning("metrics_shared_again", file=self._fname)
             self._retry_at, self._is_logged = None, False
             _in_memory.pop(self._fname, None)
-        # Another process may read meanwhile: it reads no entry before the header counts it.
+        # Entries before the header: another process reads only entries that the header counts.
         mapped[HEADER_BYTES : len(content)] = content[HEADER_BYTES:]
         mapped[:HEADER_BYTES] = content[:HEADER_BYTES]
         self._m = mapped
 
-    def _reserved(self) -> mmap.mmap:
-        """The file's map, with every block of it reserved.
+    def _map_file(self) -> mmap.mmap:
+        """Return the mapped file with all of its blocks reserved.
 
         Raises:
-            OSError: there is no room for it, or no folder.
+            OSError: the disk has no space, or the folder does not exist.
         """
         if self._descriptor is None:
             self._descriptor = os.open(self._fname, os.O_RDWR | os.O_CREAT, 0o666)
@@ -147,10 +147,10 @@ class ReservedFile(MmapedDict):
             self._close_file()
             raise
 
-    def _leave_memory(self, retry_at: float) -> None:
+    def _retry_file(self, retry_at: float) -> None:
         if time.monotonic() >= retry_at:
             self._map(self.snapshot(), self._used)
-        # Values are created while modules are imported, before there is a log.
+        # Values are created during imports, before logging is configured.
         if self._retry_at is not None and not self._is_logged and logging.getLogger().hasHandlers():
             self._is_logged = True
             log.warning("metrics_not_shared", file=self._fname, reason=self._reason)
@@ -160,20 +160,20 @@ def _reserve(descriptor: int, size_bytes: int) -> None:
     """Allocate every block of a file.
 
     Raises:
-        OSError: there is no room.
+        OSError: the disk has no space.
     """
-    if sys.platform == "darwin":  # it has no posix_fallocate
+    if sys.platform == "darwin":  # macOS has no posix_fallocate
         while (missing := size_bytes - os.fstat(descriptor).st_size) > 0:
             os.pwrite(descriptor, bytes(missing), size_bytes - missing)
     else:
         os.posix_fallocate(descriptor, 0, size_bytes)
 
 
-def _content(path: Path) -> tuple[bytes, dict[str, int]]:
-    """What a file holds up to now, and where each value is; an empty one's if it is unreadable."""
+def _read_content(path: Path) -> tuple[bytes, dict[str, int]]:
+    """Return a file's content and the position of each value; those of a new file on errors."""
     try:
-        entries = _entries(path)
-        _parsed(entries)
+        entries = _read_entries(path)
+        _parse_keys(entries)
         positions = {key: position for key, _, _, position in entries}
         with path.open("rb") as file:
             data = file.read()
@@ -185,21 +185,21 @@ def _content(path: Path) -> tuple[bytes, dict[str, int]]:
     return struct.pack("ii", HEADER_BYTES, 0), {}
 
 
-def _entries(path: Path) -> list[tuple[str, float, float, int]]:
-    """Every entry of a file: its key, value, timestamp and position.
+def _read_entries(path: Path) -> list[tuple[str, float, float, int]]:
+    """Return the entries of a file: key, value, timestamp and position.
 
     Raises:
-        UNREADABLE: the file is empty, cut or damaged.
+        UNREADABLE: the file is empty, truncated or damaged.
     """
-    most = path.stat().st_size // SMALLEST_ENTRY_BYTES + 1  # a damaged one might lead in a circle
-    found = list(islice(MmapedDict.read_all_values_from_file(str(path)), most + 1))  # type: ignore[no-untyped-call]
-    if len(found) > most:
-        raise ValueError("more entries than the file has room for")
-    return found
+    max_entries = path.stat().st_size // MIN_ENTRY_BYTES + 1  # a damaged file can loop
+    entries = list(islice(MmapedDict.read_all_values_from_file(str(path)), max_entries + 1))  # type: ignore[no-untyped-call]
+    if len(entries) > max_entries:
+        raise ValueError("the file has more entries than its size allows")
+    return entries
 
 
 class SharedCollector(Collector):
-    """What all processes counted that share a folder; unreadable files are skipped."""
+    """The metrics of all processes that share a folder. Unreadable files are skipped."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -207,9 +207,9 @@ class SharedCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         metrics: dict[str, Metric] = {}
         for path, entries in self._read().items():
-            if (name_of_file := FILE_NAME.fullmatch(path.stem)) is None:
+            if (match := FILE_NAME.fullmatch(path.stem)) is None:
                 continue
-            kind, mode, pid = name_of_file["kind"].split("_")[0], *name_of_file.group("mode", "pid")
+            kind, mode, pid = match["kind"].split("_")[0], *match.group("mode", "pid")
             for (name, sample, labels, help_text), value, timestamp in entries:
                 metric = metrics.setdefault(name, Metric(name, help_text, kind))
                 pairs = tuple(sorted(labels.items()))
@@ -221,12 +221,12 @@ class SharedCollector(Collector):
         yield from multiprocess.MultiProcessCollector._accumulate_metrics(metrics, accumulate=True)  # type: ignore[no-untyped-call]
 
     def _read(self) -> Mapping[Path, list[tuple[Any, float, float]]]:
-        """Every readable file's entries, and those that this process keeps in memory."""
+        """Return the entries of all readable files, and those in this process' memory."""
         read = {}
         for path in sorted(self._folder.glob("*.db")):
             try:
-                read[path] = _parsed(_entries(path))
-            except FileNotFoundError:  # its process ended meanwhile
+                read[path] = _parse_keys(_read_entries(path))
+            except FileNotFoundError:  # its process has just ended
                 continue
             except UNREADABLE as error:
                 if path not in _skipped:
@@ -234,16 +234,16 @@ class SharedCollector(Collector):
                     log.warning("metrics_file_skipped", file=str(path), reason=repr(error))
         for name, file in list(_in_memory.items()):
             if Path(name).parent == self._folder:
-                with contextlib.suppress(*UNREADABLE):  # it was closed meanwhile
-                    read[Path(name)] = _parsed(_entries_of(file))
+                with contextlib.suppress(*UNREADABLE):  # another thread may have closed it
+                    read[Path(name)] = _parse_keys(_memory_entries(file))
         return read
 
 
-def _parsed(entries: list[tuple[str, float, float, int]]) -> list[tuple[Any, float, float]]:
-    """Entries with their keys decoded.
+def _parse_keys(entries: list[tuple[str, float, float, int]]) -> list[tuple[Any, float, float]]:
+    """Return entries with decoded keys.
 
     Raises:
-        ValueError: a key is none that prometheus-client wrote.
+        ValueError: prometheus-client did not write a key.
     """
     parsed = []
     for key, value, timestamp, _ in entries:
@@ -252,5 +252,5 @@ def _parsed(entries: list[tuple[str, float, float, int]]) -> list[tuple[Any, flo
     return parsed
 
 
-def _entries_of(file: ReservedFile) -> list[tuple[str, float, float, int]]:
+def _memory_entries(file: ReservedFile) -> list[tuple[str, float, float, int]]:
     return list(file._read_all_values())  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Every table, as `alembic/versions` makes it; a test holds the two equal.
+"""All tables. A test compares them with the migrations in `alembic/versions`.
 
-The triggers that write `history`, and the functions that make its partitions, are in the
-migrations and in `docs/database.md`: SQLAlchemy does not see them.
+The triggers that write `history` and the functions that create its partitions are defined in the
+migrations only, because SQLAlchemy does not model them. `docs/database.md` describes them.
 """
 
 import enum
@@ -27,22 +27,22 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SLUG = Text(collation="C")
-MOMENT = TIMESTAMP(timezone=True)
+SLUG_TEXT = Text(collation="C")
+TIMESTAMPTZ = TIMESTAMP(timezone=True)
 
-Moment = Annotated[datetime, mapped_column(MOMENT)]
+Timestamp = Annotated[datetime, mapped_column(TIMESTAMPTZ)]
 UserId = Annotated[int, mapped_column(BigInteger)]
 
 
 class Operation(enum.StrEnum):
-    """What history records. The database sorts them in this order: leaves before joins."""
+    """The operation of a history entry. PostgreSQL sorts leaves before joins, in this order."""
 
     LEFT = "LEFT"
     JOINED = "JOINED"
 
 
 class Cause(enum.StrEnum):
-    """Why a membership began or ended."""
+    """The cause of a join or a leave."""
 
     MANUAL = "MANUAL"
     ROLLOUT = "ROLLOUT"
@@ -52,7 +52,7 @@ class Cause(enum.StrEnum):
 
 
 class RolloutState(enum.StrEnum):
-    """What people made of a rollout; how far it is, the schedule and the clock say."""
+    """The stored state of a rollout. Its progress follows from its schedule and the time."""
 
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
@@ -62,7 +62,7 @@ class RolloutState(enum.StrEnum):
 
 
 class PassPhase(enum.StrEnum):
-    """How far a rollout's pass is."""
+    """The phase of a rollout's current pass."""
 
     DUE = "DUE"
     SAMPLING = "SAMPLING"
@@ -71,7 +71,7 @@ class PassPhase(enum.StrEnum):
 
 
 class Role(enum.StrEnum):
-    """What a key may do, each also all that those before it may."""
+    """The role of an API key. Each role includes the permissions of the roles before it."""
 
     READER = "READER"
     EDITOR = "EDITOR"
@@ -79,7 +79,7 @@ class Role(enum.StrEnum):
 
 
 class ReportStatus(enum.StrEnum):
-    """How far a report is."""
+    """The status of a report."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -109,28 +109,28 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """A user who is stored now."""
+    """A stored user."""
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint("id > 0", name="id_positive"),)
 
     id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
-    created_at: Mapped[Moment]
+    created_at: Mapped[Timestamp]
     insert_seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    """A number that grows with each stored user. A rollout's pass covers the users up to one."""
+    """A sequence number in order of insertion. A rollout pass covers the users up to a number."""
 
 
 class DeletedUserRow(Base):
-    """A number that a user once had, so that it is never picked for another."""
+    """The id of a deleted user. `createUser` never allocates it again."""
 
     __tablename__ = "deleted_users"
 
     id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
-    deleted_at: Mapped[Moment]
+    deleted_at: Mapped[Timestamp]
 
 
 class IdAllocatorRow(Base):
-    """The id that `createUser` allocated last: one row, which each allocation locks."""
+    """The last id that `createUser` allocated. The only row of the table; allocations lock it."""
 
     __tablename__ = "id_allocator"
     __table_args__ = (CheckConstraint("only", name="only_row"),)
@@ -140,7 +140,7 @@ class IdAllocatorRow(Base):
 
 
 class SegmentRow(Base):
-    """A segment, kept after its deletion because history shows its slug."""
+    """A segment. The row remains after deletion, because history shows its slug."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -152,15 +152,15 @@ class SegmentRow(Base):
             "leaves_recorded_at IS NULL OR deleted_at IS NOT NULL",
             name="leaves_recorded_when_deleted",
         ),
-        # `segment(slug:)`, `segments`, and that a slug is borne by one at a time.
+        # For `segment(slug:)` and `segments`. Only one existing segment can have a slug.
         Index(
             "uq_segments_slug_live",
             "slug",
             unique=True,
             postgresql_where=text("deleted_at IS NULL"),
         ),
-        Index(None, "slug"),  # history by slug: every segment that bore it
-        Index(  # the deleted whose leaves are not all recorded
+        Index(None, "slug"),  # for history by slug, which includes deleted segments
+        Index(  # deleted segments with unrecorded leaves
             "ix_segments_unrecorded",
             "id",
             postgresql_where=text("deleted_at IS NOT NULL AND leaves_recorded_at IS NULL"),
@@ -168,54 +168,54 @@ class SegmentRow(Base):
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    slug: Mapped[str] = mapped_column(SLUG)
+    slug: Mapped[str] = mapped_column(SLUG_TEXT)
     name: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
-    created_at: Mapped[Moment]
-    updated_at: Mapped[Moment]
-    deleted_at: Mapped[Moment | None]
+    created_at: Mapped[Timestamp]
+    updated_at: Mapped[Timestamp]
+    deleted_at: Mapped[Timestamp | None]
     deleted_by: Mapped[str | None] = mapped_column(Text)
-    leaves_recorded_at: Mapped[Moment | None]
+    leaves_recorded_at: Mapped[Timestamp | None]
 
 
 class MembershipRow(Base):
-    """One user in one segment, from `joined_at` on; a re-join is a row with a new `id`."""
+    """The membership of a user in a segment. Rejoining creates a row with a new `id`."""
 
     __tablename__ = "memberships"
     __table_args__ = (
         CheckConstraint("expires_at > joined_at", name="expires_after_join"),
-        # `members`, `memberCount` (index only), and the leaves of a deleted segment.
+        # For `members`, `memberCount` (index-only scan) and the leaves of a deleted segment.
         Index(None, "segment_id", "user_id", postgresql_include=["expires_at", "cause"]),
-        # What is due, in the order in which history shows it.
+        # For expired memberships, in the order of history.
         Index(None, "expires_at", "user_id", postgresql_where=text("expires_at IS NOT NULL")),
     )
 
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
     segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity())
-    joined_at: Mapped[Moment]
-    updated_at: Mapped[Moment]
-    expires_at: Mapped[Moment | None]
+    joined_at: Mapped[Timestamp]
+    updated_at: Mapped[Timestamp]
+    expires_at: Mapped[Timestamp | None]
     cause: Mapped[Cause] = mapped_column(CAUSE)
     actor: Mapped[str | None] = mapped_column(Text)
 
 
 class ExclusionRow(Base):
-    """A user whom somebody took out of a segment by hand: rollouts leave this user out."""
+    """A user that was removed from a segment manually. Rollouts do not add the user again."""
 
     __tablename__ = "exclusions"
     __table_args__ = (Index(None, "segment_id", "user_id"),)
 
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
     segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
-    excluded_at: Mapped[Moment]
+    excluded_at: Mapped[Timestamp]
 
 
 class RolloutRow(Base):
-    """A segment's rollout: its plan, and the pass under way, which workers carry out.
+    """The rollout of a segment, with the state of its current pass, which workers execute.
 
-    The row is the job's outbox: whatever becomes of messages, the scheduler finds it here.
+    The row is the outbox of its jobs: if a message is lost, the scheduler finds the work here.
     """
 
     __tablename__ = "rollouts"
@@ -226,12 +226,12 @@ class RolloutRow(Base):
             name="paused_when_stopped",
         ),
         CheckConstraint("(failure IS NOT NULL) = (state = 'FAILED')", name="failure_when_failed"),
-        Index(  # what the scheduler looks through
+        Index(  # for the scheduler
             "ix_rollouts_unfinished",
             "segment_id",
             postgresql_where=text("state IN ('ACTIVE', 'WITHDRAWING') AND finished_at IS NULL"),
         ),
-        Index(  # what is looked through whenever a user is stored
+        Index(  # read whenever a user is inserted
             "ix_rollouts_enrolling",
             "segment_id",
             postgresql_where=text("enroll_new_users AND state IN ('ACTIVE', 'PAUSED', 'FAILED')"),
@@ -243,29 +243,29 @@ class RolloutRow(Base):
     )
     state: Mapped[RolloutState] = mapped_column(ROLLOUT_STATE)
     enroll_new_users: Mapped[bool]
-    expires_at: Mapped[Moment | None]
+    expires_at: Mapped[Timestamp | None]
     actor: Mapped[str | None] = mapped_column(Text)
-    paused_at: Mapped[Moment | None]
-    """When it was paused or cancelled: where the schedule's clock stands still.
+    paused_at: Mapped[Timestamp | None]
+    """The time of the pause or the cancellation, at which the schedule is frozen.
 
-    Of a failed rollout: it failed while withdrawing.
+    In state FAILED, it means that the rollout failed while withdrawing.
     """
 
-    started_at: Mapped[Moment | None]
-    finished_at: Mapped[Moment | None]
+    started_at: Mapped[Timestamp | None]
+    finished_at: Mapped[Timestamp | None]
     failure: Mapped[str | None] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     """The number of attempts that failed since the last progress."""
 
     max_percent: Mapped[Decimal] = mapped_column(PERCENT)
-    """The highest percent that somebody may be in for; a pass to less takes out those beyond."""
+    """The highest percent that a member can have joined at. Passes below it remove members."""
 
     pass_number: Mapped[int] = mapped_column(BigInteger)
-    """Counts passes; whoever worked on an earlier one finds that here and lets it be."""
+    """The number of the current pass. A worker stops if its pass is no longer the current one."""
 
     phase: Mapped[PassPhase] = mapped_column(PASS_PHASE)
     stage: Mapped[int] = mapped_column(Integer)
-    """The stage that the pass is for: 0 before the first, -1 before the plan's first pass."""
+    """The stage of the pass: 0 before the first stage, -1 before the plan's first pass."""
 
     percent: Mapped[Decimal] = mapped_column(PERCENT)
     removes_members: Mapped[bool]
@@ -275,11 +275,11 @@ class RolloutRow(Base):
     cursor_user_id: Mapped[UserId]
     users_total: Mapped[int] = mapped_column(BigInteger)
     users_seen: Mapped[int] = mapped_column(BigInteger)
-    heartbeat_at: Mapped[Moment]
+    heartbeat_at: Mapped[Timestamp]
 
 
 class RolloutStageRow(Base):
-    """One stage of a rollout's plan, numbered from 1 in order of time."""
+    """A stage of a rollout plan. Stages are numbered from 1 in order of their start."""
 
     __tablename__ = "rollout_stages"
     __table_args__ = (
@@ -292,14 +292,15 @@ class RolloutStageRow(Base):
     )
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     percent: Mapped[Decimal] = mapped_column(PERCENT)
-    starts_at: Mapped[Moment]
-    done_at: Mapped[Moment | None]
+    starts_at: Mapped[Timestamp]
+    done_at: Mapped[Timestamp | None]
 
 
 class HistoryRow(Base):
-    """A join or a leave, written by triggers alone; partitioned by month of `at`, in UTC.
+    """A join or a leave. Only triggers write it. Partitioned by the month of `at` in UTC.
 
-    No foreign keys: history outlives users. One membership has one join and at most one leave.
+    There are no foreign keys, because history outlives users. A membership has exactly one join and
+    at most one leave.
     """
 
     __tablename__ = "history"
@@ -310,17 +311,17 @@ class HistoryRow(Base):
     )
 
     user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
-    at: Mapped[Moment] = mapped_column(primary_key=True)
+    at: Mapped[Timestamp] = mapped_column(primary_key=True)
     segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     operation: Mapped[Operation] = mapped_column(OPERATION, primary_key=True)
     membership_id: Mapped[int] = mapped_column(BigInteger)
     cause: Mapped[Cause] = mapped_column(CAUSE)
     actor: Mapped[str | None] = mapped_column(Text)
-    recorded_at: Mapped[Moment]
+    recorded_at: Mapped[Timestamp]
 
 
 class ReportRow(Base):
-    """A month of history that somebody asked for as a file. No foreign key: users may go."""
+    """A report: a month of history as a file. No foreign key, because users can be deleted."""
 
     __tablename__ = "reports"
     __table_args__ = (
@@ -331,8 +332,8 @@ class ReportRow(Base):
         ),
         CheckConstraint("(failure IS NOT NULL) = (status = 'FAILED')", name="failure_when_failed"),
         Index(None, "user_id", "id"),
-        Index(None, "created_at"),  # the old ones
-        Index(  # what the scheduler looks through
+        Index(None, "created_at"),  # for the removal of old reports
+        Index(  # for the scheduler
             "ix_reports_unfinished",
             "next_attempt_at",
             postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
@@ -346,19 +347,19 @@ class ReportRow(Base):
     status: Mapped[ReportStatus] = mapped_column(REPORT_STATUS)
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    created_at: Mapped[Moment]
-    finished_at: Mapped[Moment | None]
+    created_at: Mapped[Timestamp]
+    finished_at: Mapped[Timestamp | None]
     failure: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     object_key: Mapped[str | None] = mapped_column(Text)
-    next_attempt_at: Mapped[Moment]
-    """When the next attempt is due. While a worker makes the report, the end of its lease."""
+    next_attempt_at: Mapped[Timestamp]
+    """The time of the next attempt. While a worker makes the report, the end of its lease."""
 
     actor: Mapped[str | None] = mapped_column(Text)
 
 
 class ApiKeyRow(Base):
-    """A key that lets its bearer in, kept after it was revoked; of its secret only a hash."""
+    """An API key. Only a hash of its secret is stored. The row remains after revocation."""
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -370,25 +371,25 @@ class ApiKeyRow(Base):
 
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     public_id: Mapped[str] = mapped_column(Text(collation="C"))
-    """The part of the key that is no secret; in logs it may be."""
+    """The part of the key that is not secret and may be logged."""
 
     name: Mapped[str] = mapped_column(Text)
     role: Mapped[Role] = mapped_column(KEY_ROLE)
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
-    """SHA-256. The secret has 256 random bits: no slower hash makes guessing them any slower."""
+    """SHA-256 of the secret. A slower hash is not needed: 256 random bits cannot be guessed."""
 
-    created_at: Mapped[Moment]
+    created_at: Mapped[Timestamp]
     created_by: Mapped[str | None] = mapped_column(Text)
-    revoked_at: Mapped[Moment | None]
+    revoked_at: Mapped[Timestamp | None]
     revoked_by: Mapped[str | None] = mapped_column(Text)
-    last_used_at: Mapped[Moment | None]
+    last_used_at: Mapped[Timestamp | None]
 
 
 class LeaseRow(Base):
-    """Who does what only one process may do at a time, and until when."""
+    """A lease, which makes one process at a time responsible for a task."""
 
     __tablename__ = "leases"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     holder: Mapped[str] = mapped_column(Text)
-    expires_at: Mapped[Moment]
+    expires_at: Mapped[Timestamp]

@@ -1,13 +1,14 @@
-"""When a change happens: read from PostgreSQL's clock, once, after the change's locks are held.
+"""The timestamp of a mutation, read once from PostgreSQL's clock after its locks are held.
 
-`now()` is the transaction's start: a change that waited for a lock would be dated before the one
-it undoes. The triggers that write history take the moment, the cause and the actor from here.
+`now()` is the start of the transaction. A mutation that waited for a lock would have an earlier
+timestamp than the mutation before it. The triggers that write history read the timestamp, the cause
+and the actor from the settings that these expressions set.
 """
 
 from typing import Final
 
 
-def _change(of: str, cause: str) -> str:
+def _change(scope: str, cause: str) -> str:
     return f"""
 change AS MATERIALIZED (
     SELECT
@@ -16,22 +17,22 @@ change AS MATERIALIZED (
         set_config('segmentql.cause', {cause}, true),
         set_config('segmentql.actor', coalesce(CAST(:actor AS text), ''), true)
     FROM (
-        -- Later than all that history holds of it, even if the clock was set back.
+        -- Later than every history entry of the scope, even if the clock was set back.
         SELECT greatest(clock_timestamp(), (
             SELECT max(at) + interval '1 microsecond'
             FROM history
-            WHERE {of} AND at >= now()
+            WHERE {scope} AND at >= now()
         )) AS at
     ) AS moment
 )"""
 
 
 CHANGE_OF_USER: Final = _change("user_id = :user_id", "CAST(:cause AS text)")
-"""A CTE of one row, `change.at`, for a statement that changes the memberships of `:user_id`.
+"""A CTE with one row, `change.at`, for a statement that changes memberships of `:user_id`.
 
-Takes `:user_id`, `:cause` and `:actor`. Use it in a statement of its own, after the one that took
-the locks: a statement sees what was committed when it began.
+Its parameters are `:user_id`, `:cause` and `:actor`. It must be in a separate statement after the
+one that took the locks, because a statement sees only what was committed before it started.
 """
 
 CHANGE_BY_ROLLOUT: Final = _change("segment_id = :segment_id", "'ROLLOUT'")
-"""The same for a statement that changes memberships of `:segment_id` for its rollout."""
+"""The same CTE for a statement that changes memberships of `:segment_id` by its rollout."""

@@ -1,6 +1,7 @@
-"""What a value from outside may be: one function a kind, used by every edge.
+"""Validators of input values, shared by the API, the commands and the settings.
 
-Each takes the value as it came and returns it as the services want it, or raises `BadValue`.
+Each function checks one kind of value and returns it as the services expect it. If the value is
+invalid, it raises `BadValue`.
 """
 
 import re
@@ -24,7 +25,7 @@ MAX_USERS_BY_ID: Final = 1000
 MAX_WAIT_SECONDS: Final = 60
 DEFAULT_WAIT_SECONDS: Final = 5
 MAX_LINK_SECONDS: Final = 604_800
-"""A week: S3 takes no older signature."""
+"""A week, the longest lifetime of a presigned S3 link."""
 
 DEFAULT_LINK_SECONDS: Final = 900
 MAX_STAGES: Final = 50
@@ -33,11 +34,13 @@ PERCENT_TOLERANCE: Final = Decimal("1e-9")
 
 USER_ID_ALLOWED: Final = f"a decimal number from 1 to {MAX_USER_ID}, without sign or leading zeros"
 SLUG_ALLOWED: Final = (
-    f"1 to {MAX_SLUG_LENGTH} of A-Z a-z 0-9 _ . -, starting with a letter or a digit"
+    f"1 to {MAX_SLUG_LENGTH} characters of A-Z a-z 0-9 _ . -, starting with a letter or a digit"
 )
 TTL_ALLOWED: Final = f"1 to {MAX_TTL_SECONDS} seconds from now"
 PERCENT_ALLOWED: Final = f"0 to 100 with up to {PERCENT_DECIMALS} decimals"
-AFTER_ALLOWED: Final = f"0 to {MAX_TTL_SECONDS} seconds after the stage before, or after now"
+STAGE_DELAY_ALLOWED: Final = (
+    f"0 to {MAX_TTL_SECONDS} seconds after the previous stage, or from now for the first stage"
+)
 VERSION_ALLOWED: Final = "a whole number of at least 1"
 
 _USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -48,52 +51,53 @@ _SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.
 
 
 def user_id(text: str) -> int:
-    """The number of a user, 1 to `MAX_USER_ID`."""
+    """Return the user id that a string contains, 1 to `MAX_USER_ID`."""
     if _USER_ID.fullmatch(text) and (number := int(text)) <= MAX_USER_ID:
         return number
-    raise BadValue(f"{_shown(text)} is not a user id", USER_ID_ALLOWED)
+    raise BadValue(f"{_quoted(text)} is not a user id", USER_ID_ALLOWED)
 
 
 def slug(text: str) -> str:
-    """A segment's slug; case matters."""
+    """Return a valid segment slug. Slugs are case-sensitive."""
     if _SLUG.fullmatch(text):
         return text
-    raise BadValue(f"{_shown(text)} is not a slug", SLUG_ALLOWED)
+    raise BadValue(f"{_quoted(text)} is not a slug", SLUG_ALLOWED)
 
 
 def is_slug(text: str) -> bool:
-    """Whether a segment can have this slug; a lookup by another one finds nothing."""
+    """Return whether a string is a valid slug. No segment has an invalid slug."""
     return _SLUG.fullmatch(text) is not None
 
 
 def slug_prefix(text: str) -> str:
-    """The beginning of slugs; an empty one begins every slug."""
+    """Return a valid slug prefix. The empty string is a prefix of every slug."""
     return slug(text) if text else text
 
 
 def name(text: str) -> str:
-    """A segment's name for people."""
-    return _text("name", text, shortest=1, longest=MAX_NAME_LENGTH)
+    """Return a valid segment or key name."""
+    return _check_text("name", text, min_length=1, max_length=MAX_NAME_LENGTH)
 
 
 def description(text: str) -> str:
-    """A segment's description for people."""
-    return _text("description", text, shortest=0, longest=MAX_DESCRIPTION_LENGTH)
+    """Return a valid segment description."""
+    return _check_text("description", text, min_length=0, max_length=MAX_DESCRIPTION_LENGTH)
 
 
 def ttl(seconds: int) -> timedelta:
-    """A membership's time to live, `MAX_TTL_SECONDS` at most."""
+    """Return the time to live of a membership, 1 to `MAX_TTL_SECONDS` seconds."""
     if 1 <= seconds <= MAX_TTL_SECONDS:
         return timedelta(seconds=seconds)
     raise BadValue(f"{seconds} seconds is out of range", TTL_ALLOWED)
 
 
 def percent(number: float) -> Decimal:
-    """A part of all users, 0 to 100, rounded to the thousandth that it misses by less than 1e-9.
+    """Return a percentage of all users, 0 to 100, as a decimal with `PERCENT_DECIMALS` places.
 
-    Sums of floats miss it by that little: 0.1 + 0.2 is 0.30000000000000004.
+    A rounding error of less than 1e-9 is removed, because sums of floats are inexact: 0.1 + 0.2 is
+    0.30000000000000004.
     """
-    exact = Decimal(repr(number))  # the shortest decimal that means this number, as it was written
+    exact = Decimal(repr(number))  # the shortest decimal that represents the float
     if not exact.is_finite() or not -PERCENT_TOLERANCE < exact < 100 + PERCENT_TOLERANCE:
         raise BadValue(f"{number} percent is out of range", PERCENT_ALLOWED)
     rounded = round(exact, PERCENT_DECIMALS) + 0  # not -0
@@ -102,83 +106,86 @@ def percent(number: float) -> Decimal:
     return rounded
 
 
-def after(seconds: int) -> timedelta:
-    """How long after the stage before it a stage of a rollout starts."""
+def stage_delay(seconds: int) -> timedelta:
+    """Return the delay of a rollout stage after the previous one, 0 to `MAX_TTL_SECONDS`."""
     if 0 <= seconds <= MAX_TTL_SECONDS:
         return timedelta(seconds=seconds)
-    raise BadValue(f"{seconds} seconds is out of range", AFTER_ALLOWED)
+    raise BadValue(f"{seconds} seconds is out of range", STAGE_DELAY_ALLOWED)
 
 
 def year(number: int) -> int:
-    """A year of history."""
-    return _within("a year", number, lowest=2000, highest=9999)
+    """Return the year of a report, 2000 to 9999."""
+    return _check_range(number, minimum=2000, maximum=9999)
 
 
 def month(number: int) -> int:
-    """A month of a year, 1 is January."""
-    return _within("a month", number, lowest=1, highest=12)
+    """Return the month of a report, 1 (January) to 12."""
+    return _check_range(number, minimum=1, maximum=12)
 
 
 def wait_seconds(number: int) -> int:
-    """How long `createReport` waits for the report."""
-    return _within("a wait in seconds", number, lowest=0, highest=MAX_WAIT_SECONDS)
+    """Return the wait of `createReport` for its report, 0 to `MAX_WAIT_SECONDS`."""
+    return _check_range(number, minimum=0, maximum=MAX_WAIT_SECONDS, unit=" seconds")
 
 
 def link_seconds(number: int) -> int:
-    """How long a link to a file works."""
-    return _within("a life of a link in seconds", number, lowest=1, highest=MAX_LINK_SECONDS)
+    """Return the lifetime of a download link, 1 to `MAX_LINK_SECONDS`."""
+    return _check_range(number, minimum=1, maximum=MAX_LINK_SECONDS, unit=" seconds")
 
 
 def report_id(text: str) -> int:
-    """The number in a report's opaque id."""
-    found = _REPORT_ID.fullmatch(text)
-    if found and (number := int(found[1])) <= MAX_USER_ID:
+    """Return the number in a report id, such as 7 for `rep_7`."""
+    match = _REPORT_ID.fullmatch(text)
+    if match and (number := int(match[1])) <= MAX_USER_ID:
         return number
-    raise BadValue(f"{_shown(text)} is not the id of a report", "the `id` of a report")
+    raise BadValue(f"{_quoted(text)} is not a report id", "the `id` of a report")
 
 
 def key_id(text: str) -> str:
-    """The public part of an API key, with or without `key_` before it."""
-    found = _KEY_ID.fullmatch(text)
-    if found:
-        return found[1]
-    # What was given is not quoted: it may be a whole key.
-    raise BadValue("this is not the id of a key", "the `id` of a key: key_ and 12 of a-z 0-9")
+    """Return the public part of an API key, given with or without the prefix `key_`."""
+    match = _KEY_ID.fullmatch(text)
+    if match:
+        return match[1]
+    # The message does not quote the value, because it may be a whole key with its secret.
+    raise BadValue(
+        "the value is not a key id", "the `id` of a key: key_ and 12 characters of a-z 0-9"
+    )
 
 
 def key_token(text: str) -> tuple[str, str]:
-    """A whole API key: its public part and its secret."""
-    found = _KEY_TOKEN.fullmatch(text)
-    if found:
-        return found[1], found[2]
+    """Return the public part and the secret of an API key."""
+    match = _KEY_TOKEN.fullmatch(text)
+    if match:
+        return match[1], match[2]
     raise BadValue(
-        "this is not an API key", "sgql_, 12 of a-z 0-9, _ and 64 hexadecimal digits in lower case"
+        "the value is not an API key",
+        "sgql_, 12 characters of a-z 0-9, _ and 64 lowercase hexadecimal digits",
     )
 
 
 def version(number: int) -> int:
-    """The version of a segment that a change expects to find."""
+    """Return the version of a segment that a mutation expects, 1 or more."""
     if number >= 1:
         return number
     raise BadValue(f"{number} is not a version", VERSION_ALLOWED)
 
 
-def _within(what: str, number: int, *, lowest: int, highest: int) -> int:
-    if lowest <= number <= highest:
+def _check_range(number: int, *, minimum: int, maximum: int, unit: str = "") -> int:
+    if minimum <= number <= maximum:
         return number
-    raise BadValue(f"{number} is not {what}", f"{lowest} to {highest}")
+    raise BadValue(f"{number}{unit} is out of range", f"{minimum} to {maximum}{unit}")
 
 
-def _text(what: str, text: str, *, shortest: int, longest: int) -> str:
-    allowed = f"{shortest} to {longest} characters, no NUL and no unpaired surrogate"
-    if not shortest <= len(text) <= longest:
-        raise BadValue(f"the {what} has {len(text)} characters", allowed)
+def _check_text(field: str, text: str, *, min_length: int, max_length: int) -> str:
+    allowed = f"{min_length} to {max_length} characters, without NUL and unpaired surrogates"
+    if not min_length <= len(text) <= max_length:
+        raise BadValue(f"the {field} has {len(text)} characters", allowed)
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadValue(f"the {what} has a character that cannot be stored", allowed)
+        raise BadValue(f"the {field} contains NUL or an unpaired surrogate", allowed)
     return text
 
 
-def _shown(text: str) -> str:
-    """What was given, short and printable, so that a message can quote it."""
+def _quoted(text: str) -> str:
+    """Return a value for an error message, shortened and in printable characters."""
     shortened = text if len(text) <= 40 else text[:40] + "..."  # noqa: PLR2004
     return ascii(shortened)

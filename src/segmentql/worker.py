@@ -1,4 +1,4 @@
-"""The worker: Dramatiq's broker, every feature's actors and watches, and the scheduler."""
+"""The worker: the broker, the actors and periodic checks of all features, and the scheduler."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS, *rollout_actors.ACTORS)
 REPORT_ACTORS: Final = report_actors.ACTORS
-"""Apart from the others, for they need the store as well."""
+"""Separate from the others, because these actors also need the object store."""
 
 PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *membership_actors.PERIODIC_CHECKS,
@@ -41,21 +41,22 @@ PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *history_actors.PERIODIC_CHECKS,
 )
 
-END_MILLISECONDS: Final = 100
-"""How long a stop waits for the idle worker threads to end; see `adapters.broker.WorkQueue`."""
+IDLE_THREAD_STOP_MILLISECONDS: Final = 100
+"""How long a stop waits until idle threads have ended, see `adapters.broker.WorkQueue`."""
 
 RECONNECT_SECONDS: Final = 1
+
 NICENESS: Final = 10
-"""By how much the worker's priority is below that of the API, of 19."""
+"""The niceness of the worker, 0 to 19. The API has 0."""
 
 STOP_SECONDS: Final = 25
-"""How long jobs under way may take to finish; what is left is handed back."""
+"""How long running jobs may take to finish at a stop. Unfinished jobs are requeued."""
 
 
 class Runtime(Middleware):
-    """What lives on the worker's event loop: the database and the scheduler.
+    """Starts and stops the database, the object store and the scheduler on the event loop.
 
-    Must come after AsyncIO, which makes the loop before and ends it after.
+    It must come after the AsyncIO middleware, which creates and stops the loop.
     """
 
     def __init__(
@@ -83,23 +84,23 @@ class Runtime(Middleware):
         )
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
-        _on_loop(self._start(worker))
+        _run_on_loop(self._start(worker))
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
-        _on_loop(self._stop())
+        _run_on_loop(self._stop())
 
     async def _start(self, worker: dramatiq.worker.Worker) -> None:
         self._database = Database(
             self._settings, name="segmentql worker", publish=self._publisher.publish
         )
         self._storage = Storage(self._settings)
-        # Beside the rest, for it takes half a second that the first report would wait for.
+        # In the background: it takes half a second, and otherwise the first report would wait.
         self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":
             scheduler = Scheduler(self._database, PERIODIC_CHECKS, self._publisher.publish)
             self._scheduler = asyncio.create_task(scheduler.run())
         if self._listening:
-            self._http = WorkerHttp(self._settings, self._listening, lambda: _works(worker))
+            self._http = WorkerHttp(self._settings, self._listening, lambda: _is_healthy(worker))
 
     async def _stop(self) -> None:
         if self._http:
@@ -113,13 +114,13 @@ class Runtime(Middleware):
         await self.database().dispose()
 
 
-def _works(worker: dramatiq.worker.Worker) -> bool:
-    """Whether all its threads live: those that take messages, and those that carry them out."""
+def _is_healthy(worker: dramatiq.worker.Worker) -> bool:
+    """Return whether all threads are alive: consumers and worker threads."""
     threads = [*worker.consumers.values(), *worker.workers]
     return bool(threads) and all(thread.is_alive() for thread in threads)
 
 
-def _on_loop(work: Coroutine[Any, Any, None]) -> None:
+def _run_on_loop(work: Coroutine[Any, Any, None]) -> None:
     thread = get_event_loop_thread()
     if thread is None:
         raise RuntimeError("the AsyncIO middleware must come before this one")
@@ -129,34 +130,39 @@ def _on_loop(work: Coroutine[Any, Any, None]) -> None:
 def make_worker(
     settings: Settings, publisher: JobPublisher, listening: socket.socket | None = None
 ) -> dramatiq.worker.Worker:
-    """Make a worker that runs every actor and answers where it listens; `start` and `stop` it."""
+    """Return a worker with all actors, for the caller to `start` and `stop`.
+
+    Args:
+        listening: the socket of `/healthz` and `/metrics`, if any.
+    """
     runtime = Runtime(settings, publisher, listening)
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     register_actors(broker, ACTORS, runtime.database)
     register_actors(broker, REPORT_ACTORS, runtime.report_context)
-    # Dramatiq reads this from the environment when imported; 3 s is long for a TTL.
+    # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(
-        broker, worker_timeout=END_MILLISECONDS, worker_threads=settings.worker_threads
+        broker, worker_timeout=IDLE_THREAD_STOP_MILLISECONDS, worker_threads=settings.worker_threads
     )
 
 
 def lower_priority() -> None:
-    """Let what answers people go first where it shares a machine with this worker."""
+    """Lower the priority of this process below the API's on the same machine."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICENESS)
-    # Where Linux groups processes by session, niceness counts within a session alone, and that of
-    # the group is a file of its own: see "The autogroup feature" in sched(7). Another's session
-    # (a shell's) stays as it is.
+    # If Linux groups processes by session, niceness applies only within a session, and a file has
+    # the niceness of the group, see "The autogroup feature" in sched(7). The file is written only
+    # if this process leads its session, so that a shell's session is not changed.
     if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def run(settings: Settings, listening: socket.socket | None) -> None:
-    """Work until SIGTERM or SIGINT; then finish what is under way and hand back the rest.
+    """Run jobs until SIGTERM or SIGINT. Then finish the running jobs and requeue the others.
 
-    `/healthz` and `/metrics` are answered at `listening`, see `worker_http`.
+    Args:
+        listening: the socket of `/healthz` and `/metrics`, see `worker_http`, if any.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

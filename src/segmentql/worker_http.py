@@ -1,4 +1,4 @@
-"""What a worker answers by HTTP where it has a port: `/healthz` and `/metrics`, as the API does."""
+"""The HTTP endpoints of a worker: `/healthz` and `/metrics`, if it has a port."""
 
 import asyncio
 import socket
@@ -21,27 +21,27 @@ from segmentql.adapters.http import (
     WithHeaders,
 )
 from segmentql.adapters.http_connections import ConnectionTable
-from segmentql.adapters.http_protocol import bounded_protocol
+from segmentql.adapters.http_protocol import limited_protocol
 from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.settings import Settings
 
 MAX_CONNECTIONS: Final = 100
-"""Of a worker; Prometheus and a probe need two."""
+"""The maximum number of connections. Prometheus and a probe need two."""
 
 
-def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
-    """`works` says whether jobs are taken at all."""
+def make_app(settings: Settings, is_healthy: Callable[[], bool]) -> Starlette:
+    """Return the application. `is_healthy` returns whether the worker processes jobs."""
 
     async def healthz(request: Request) -> Response:
-        is_well = works()
+        is_ok = is_healthy()
         return JSONResponse(
-            {"status": "ok" if is_well else "failed"}, status_code=200 if is_well else 503
+            {"status": "ok" if is_ok else "failed"}, status_code=200 if is_ok else 503
         )
 
     async def metrics(request: Request) -> Response:
-        refused = access_error(request, settings)
-        if refused is not None:
-            return refused
+        error = access_error(request, settings)
+        if error is not None:
+            return error
         return await asyncio.to_thread(metrics_response, settings)
 
     log = logs.request_log(settings)
@@ -54,15 +54,17 @@ def make_app(settings: Settings, works: Callable[[], bool]) -> Starlette:
             Middleware(LogRejections, log),
         ],
     )
-    app.router.redirect_slashes = False  # its redirects name the host that the client named
+    app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     return app
 
 
 def listen(settings: Settings) -> socket.socket | None:
-    """Take the worker's port, so that a start without it fails at once; None where none is set.
+    """Return a socket that listens at the worker's port, or None if no port is set.
+
+    It is opened before the worker starts, so that a port in use is reported at once.
 
     Raises:
-        OSError: somebody else has it, or the host is not this machine's.
+        OSError: the port is in use, or the host is not an address of this machine.
     """
     if not settings.worker_port:
         return None
@@ -71,15 +73,15 @@ def listen(settings: Settings) -> socket.socket | None:
 
 
 class WorkerHttp:
-    """The server, on the worker's event loop: if that hangs, `/healthz` does not answer."""
+    """The HTTP server. It uses the worker's event loop: if that hangs, `/healthz` times out."""
 
     def __init__(
-        self, settings: Settings, listening: socket.socket, works: Callable[[], bool]
+        self, settings: Settings, listening: socket.socket, is_healthy: Callable[[], bool]
     ) -> None:
         self._server = uvicorn.Server(
             uvicorn.Config(
-                make_app(settings, works),
-                http=bounded_protocol(
+                make_app(settings, is_healthy),
+                http=limited_protocol(
                     ConnectionTable(
                         limit=MAX_CONNECTIONS, keep_alive_seconds=settings.keep_alive_seconds
                     )

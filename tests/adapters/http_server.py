@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql.adapters.http_connections import ConnectionTable
-from segmentql.adapters.http_protocol import bounded_protocol
+from segmentql.adapters.http_protocol import limited_protocol
 
 PATIENCE_SECONDS = 5
 
@@ -113,7 +113,7 @@ async def serving(
     )
     config = uvicorn.Config(
         app,
-        **{"http": bounded_protocol(table), **options},
+        **{"http": limited_protocol(table), **options},
         port=0,
         log_config=None,
         access_log=False,

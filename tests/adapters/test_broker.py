@@ -199,7 +199,7 @@ async def test_unresponsive_subscription_is_renewed(
     send: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "PING_SECONDS", 0.3)
     async with running_worker(settings) as running:
         with suspended(servers.redis):
@@ -217,7 +217,7 @@ async def test_delayed_messages_due_while_redis_hangs_run_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It takes the delay and then two Redis timeouts: of the message and of its return.
-    monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
+    monkeypatch.setattr(module, "REDIS_TIMEOUT_SECONDS", 0.3)
     async with running_worker(settings) as running:
         send(1, delay_seconds=0.5)
         send(2, delay_seconds=2)

@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.adapters.bucket import RULE
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreRefused, StoreUnavailable
+from segmentql.errors import StoreRejected, StoreUnavailable
 from segmentql.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ async def test_region_is_sent_unless_it_is_the_default(
 
 
 async def test_missing_permission_to_create_a_bucket_is_reported(new_bucket: Settings) -> None:
-    with pytest.raises(StoreRefused, match="does not take the secret key"):
+    with pytest.raises(StoreRejected, match="rejects the secret key"):
         await set_up(new_bucket.model_copy(update={"s3_secret_key": "wrong"}))
     with pytest.raises(StoreUnavailable):
         await set_up(new_bucket.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"}))

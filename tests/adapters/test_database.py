@@ -19,12 +19,14 @@ from segmentql.adapters.database import (
     Database,
     ReadSession,
     WriteSession,
-    sqlstate,
 )
+from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.engines import POOL_WAIT_SECONDS
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable, Unresponsive
 from segmentql.local import LocalServers, with_database
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 from tests.timeline import make_segment, make_users

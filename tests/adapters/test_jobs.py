@@ -13,12 +13,10 @@ from dramatiq.brokers.stub import StubBroker
 from redis import Redis
 
 from segmentql import metrics
-from segmentql.adapters.broker import REDIS_SECONDS
+from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.jobs import (
     CLOSE_SECONDS,
-    EXPIRE_DUE_MEMBERSHIPS,
     MAX_UNSENT,
-    RECORD_SEGMENT_LEAVES,
     Actor,
     Job,
     JobPublisher,
@@ -27,6 +25,8 @@ from segmentql.adapters.jobs import (
     worker_middleware,
 )
 from segmentql.local import LocalServers
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 
@@ -86,7 +86,7 @@ async def test_sending_does_not_wait_for_hanging_redis_and_is_bounded(
     with suspended(servers):
         started = time.monotonic()
         publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * (MAX_UNSENT + 500))
-        assert time.monotonic() - started < REDIS_SECONDS / 2
+        assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS / 2
         assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 500
 
     async def all_sent() -> bool:
@@ -110,7 +110,7 @@ async def test_exit_waits_a_limited_time_for_hanging_redis(
         publisher.publish([Message(EXPIRE_DUE_MEMBERSHIPS)] * 100)
         started = time.monotonic()
         await asyncio.to_thread(publisher.close)
-        assert time.monotonic() - started < CLOSE_SECONDS + REDIS_SECONDS + 1
+        assert time.monotonic() - started < CLOSE_SECONDS + REDIS_TIMEOUT_SECONDS + 1
     assert lost(EXPIRE_DUE_MEMBERSHIPS) - before == 100
 
 

@@ -13,7 +13,8 @@ from segmentql.adapters.database import Database, ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.local import LocalServers, with_database
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.conftest import make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
@@ -51,7 +52,7 @@ def opened(settings: Settings) -> Database:
 
 
 async def doctor_findings(settings: Settings) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in examine(settings)}
+    return {finding.check: finding async for finding in examine(settings)}
 
 
 async def ping(session: ReadSession | WriteSession) -> int:
@@ -68,8 +69,8 @@ async def test_doctor_and_service_fail_without_the_setting(own_settings: Setting
         assert not await database.ping()
         await database.dispose()
     assert finding.verdict is Verdict.FAILED
-    assert "a pooler refused the startup parameter" in finding.saw
-    assert finding.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert "a pooler rejected the startup parameter" in finding.observation
+    assert finding.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
 async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(
@@ -81,10 +82,10 @@ async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(
     async with pgbouncer(own_settings.database_url, ignore_startup_parameters=ignored) as url:
         finding = (await doctor_findings(behind_pooler(own_settings, url, "none")))["pooler"]
     assert finding.verdict is Verdict.FAILED
-    assert finding.saw == (
+    assert finding.observation == (
         "a pooler drops startup parameters: statement_timeout is 0 ms instead of 10000 ms"
     )
-    assert finding.do == "set SEGMENTQL_DATABASE_POOLER=transaction"
+    assert finding.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
 async def test_doctor_advises_a_time_limit_for_reads(
@@ -98,7 +99,7 @@ async def test_doctor_advises_a_time_limit_for_reads(
         assert findings["a change"].verdict is Verdict.OK
         assert findings["pooler"].verdict is Verdict.WARNING
         advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
-        assert findings["pooler"].do == f"run {advised}"
+        assert findings["pooler"].remedy == f"run {advised}"
 
         superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
         # The option is set for this database only, because other tests run at the same time.

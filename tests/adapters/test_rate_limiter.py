@@ -9,13 +9,13 @@ import pytest
 from redis import Redis
 
 from segmentql import metrics
-from segmentql.adapters.rate_limiter import BLOCKS_A_SECOND, PREFIX, RateLimiter
+from segmentql.adapters.rate_limiter import BLOCKS_PER_SECOND, PREFIX, RateLimiter
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Sql, suspended, until
 
 RATE = 200
-BLOCK = RATE // BLOCKS_A_SECOND
+BLOCK = RATE // BLOCKS_PER_SECOND
 callers = (f"caller{number}" for number in itertools.count())
 
 
@@ -135,7 +135,7 @@ async def test_without_redis_each_process_limits_alone(
 
     async def uses_redis_again() -> bool:
         rate_limiter.try_acquire(caller)
-        return not rate_limiter._is_away
+        return not rate_limiter._is_redis_down
 
     await until(uses_redis_again)
 

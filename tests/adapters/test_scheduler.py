@@ -10,17 +10,19 @@ from prometheus_client import REGISTRY
 from sqlalchemy.exc import ProgrammingError
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.scheduler import (
     GRACE_SECONDS,
     IDLE_SECONDS,
     LEASE_SECONDS,
+    MIN_PAUSE_SECONDS,
     RESEND_SECONDS,
-    SHORTEST_PAUSE_SECONDS,
     TICK_SECONDS,
     PeriodicCheck,
     Scheduler,
 )
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.conftest import Sql, until
 
 MESSAGE = Message(EXPIRE_DUE_MEMBERSHIPS)
@@ -223,7 +225,7 @@ async def test_standby_waits_until_the_lease_may_have_expired(
     await scheduler(database, sent).tick()
     standby = scheduler(database, sent)
     await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1.5 s'")
-    assert await standby.tick() <= 1.5 + SHORTEST_PAUSE_SECONDS
+    assert await standby.tick() <= 1.5 + MIN_PAUSE_SECONDS
     await sql.execute("UPDATE leases SET expires_at = clock_timestamp() + interval '1 hour'")
     assert await standby.tick() == IDLE_SECONDS
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
+from segmentql.adapters.multipart_upload import PART_BYTES
 from segmentql.adapters.s3 import S3
-from segmentql.adapters.storage import PART_BYTES, Storage
+from segmentql.adapters.storage import Storage
 from segmentql.settings import Settings
 from tests.conftest import until
 from tests.files import DAY, NAME, chunks, http_get, object_keys, sample_bytes, upload_file

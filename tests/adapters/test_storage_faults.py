@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from segmentql.adapters.multipart_upload import PART_BYTES, UPLOADS_PER_PAGE
 from segmentql.adapters.s3 import StoreTimeouts
-from segmentql.adapters.storage import PAGE_UPLOADS, PART_BYTES, Storage
-from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
+from segmentql.adapters.storage import Storage
+from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import suspended, until
@@ -28,13 +29,13 @@ QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_se
 WRONG: dict[str, tuple[dict[str, str], type[StoreFailed], str]] = {
     "access key": (
         {"s3_access_key": "nobody"},
-        StoreRefused,
+        StoreRejected,
         "the object store does not know the access key",
     ),
     "secret key": (
         {"s3_secret_key": "wrong"},
-        StoreRefused,
-        "the object store does not take the secret key",
+        StoreRejected,
+        "the object store rejects the secret key",
     ),
     "bucket": (
         {"s3_bucket": "nowhere"},
@@ -76,9 +77,9 @@ async def test_wrong_settings_raise_a_readable_error(
 @pytest.mark.parametrize(
     ("status", "error", "reason"),
     [
-        ("200 OK", StoreUnavailable, "the object store has a fault of its own (HTTP 500)"),
-        ("502 Bad", StoreUnavailable, "the object store has a fault of its own (HTTP 502)"),
-        ("404 No", StoreRefused, "what answers is no object store, by its words (HTTP 404)"),
+        ("200 OK", StoreUnavailable, "the object store failed internally (HTTP 500)"),
+        ("502 Bad", StoreUnavailable, "the object store failed internally (HTTP 502)"),
+        ("404 No", StoreRejected, "the response is not from an object store (HTTP 404)"),
     ],
 )
 async def test_server_that_is_no_store_is_reported(
@@ -120,7 +121,7 @@ async def test_hanging_store_times_out(
     short_timeout = Storage(settings, QUICK)
     await short_timeout.check()
     with suspended(servers.store):
-        with pytest.raises(StoreUnavailable, match="does not answer in time"):
+        with pytest.raises(StoreUnavailable, match="does not respond in time"):
             await short_timeout.upload(key, chunks(data), content_type="text/csv")
         assert not await short_timeout.ping(seconds=0.1)
     await short_timeout.close()
@@ -137,7 +138,7 @@ async def test_store_that_stops_reading_a_part_times_out(
             yield LARGE[PART_BYTES:]
 
     unfinished = source()
-    with pytest.raises(StoreUnavailable, match="does not answer in time"):
+    with pytest.raises(StoreUnavailable, match="does not respond in time"):
         await short_timeout.upload(key, unfinished, content_type="text/csv")
     await unfinished.aclose()
     await short_timeout.abort_stale_uploads(older_than_seconds=0)
@@ -292,7 +293,7 @@ async def test_old_uploads_of_a_killed_process_are_aborted(
 async def test_more_old_uploads_than_one_page_are_aborted(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    uploads = 2 * PAGE_UPLOADS + 1
+    uploads = 2 * UPLOADS_PER_PAGE + 1
     for number in range(uploads):
         await s3.create_multipart_upload(Bucket=settings.s3_bucket, Key=f"{key}/{number}")
     # Uploads of this second are included.

@@ -44,7 +44,7 @@ async def test_bucket_is_created_and_the_command_is_repeatable(
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("SECRET_KEY", "wrong", "the object store does not take the secret key"),
+        ("SECRET_KEY", "wrong", "the object store rejects the secret key"),
         ("ENDPOINT_URL", "http://127.0.0.1:1", "the object store cannot be reached"),
     ],
 )

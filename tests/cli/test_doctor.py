@@ -13,7 +13,7 @@ from tests.conftest import RunWorker, Sql, make_database, until
 
 
 async def examined(settings: Settings) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in examine(settings)}
+    return {finding.check: finding async for finding in examine(settings)}
 
 
 async def test_running_service_passes_all_checks(
@@ -59,14 +59,14 @@ async def test_missing_worker_is_a_warning_with_unrecorded_ends(
     )
     findings = await examined(settings)
     assert findings["worker"].verdict is Verdict.WARNING
-    assert findings["expiry"].saw == "1 are over a minute old and not recorded"
+    assert findings["expiry"].observation == "1 leaves are unrecorded for over a minute"
 
 
 async def test_database_without_tables_needs_migrations(servers: LocalServers) -> None:
     await make_database(servers, "bare")
     findings = await examined(servers.settings("bare"))
     assert findings["migrations"].verdict is Verdict.FAILED
-    assert findings["migrations"].do == "run `segmentql migrate`"
+    assert findings["migrations"].remedy == "run `segmentql migrate`"
 
 
 @pytest.mark.parametrize("check", ["database", "redis"])
@@ -80,8 +80,8 @@ async def test_wrong_password_is_reported_without_the_password(
     findings = await examined(changed)
     with_database = findings["Redis" if check == "redis" else "database"]
     assert with_database.verdict is Verdict.FAILED
-    assert with_database.do
-    text = " ".join(f"{f.saw} {f.do}" for f in findings.values())
+    assert with_database.remedy
+    text = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
     assert "not-the-password" not in text
     secret = make_url(settings.database_url).password
     assert isinstance(secret, str)
@@ -95,9 +95,9 @@ async def test_redis_password_problem_is_reported_with_a_fix(settings: Settings,
     for url, saw in ((without, "it needs a password"), (wrong_url, "it rejects the password")):
         finding = (await examined(settings.model_copy(update={"redis_url": url})))["Redis"]
         assert finding.verdict is Verdict.FAILED
-        assert finding.saw.endswith(f": {saw}")
-        assert finding.do == (
-            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        assert finding.observation.endswith(f": {saw}")
+        assert finding.remedy == (
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0 with the password of Redis"
         )
 
 
@@ -126,7 +126,7 @@ UNUSABLE = {
     "s3_bucket": ("not-made", "bucket not-made", "run `segmentql bucket`"),
     "s3_endpoint_url": ("http://127.0.0.1:1", "the object store cannot be reached", "check"),
     "s3_access_key": ("nobody", "the object store does not know the access key", "check"),
-    "s3_secret_key": ("wrong", "the object store does not take the secret key", "check"),
+    "s3_secret_key": ("wrong", "the object store rejects the secret key", "check"),
 }
 
 
@@ -138,9 +138,9 @@ async def test_unusable_store_is_reported_with_a_fix(
     findings = await examined(settings.model_copy(update={name: value}))
     store = findings["object store"]
     assert store.verdict is Verdict.FAILED
-    assert saw in store.saw
-    assert store.do.startswith(do)
-    text = " ".join(f"{f.saw} {f.do}" for f in findings.values())
+    assert saw in store.observation
+    assert store.remedy.startswith(do)
+    text = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
     assert settings.store.access_key not in text
     assert settings.store.secret_key not in text
 
@@ -162,5 +162,5 @@ async def test_wrong_clock_of_the_store_is_a_warning(settings: Settings) -> None
     assert findings["object store"].verdict is Verdict.OK
     clock = findings["object store's clock"]
     assert clock.verdict is Verdict.WARNING
-    assert clock.saw.endswith(" s behind")
-    assert clock.do.startswith("links run out too early or too late")
+    assert clock.observation.endswith(" s behind")
+    assert clock.remedy.startswith("run NTP on both machines. Links expire")

@@ -14,7 +14,8 @@ from typing import IO, TypeAlias
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.back_dating import insert_past_membership
 from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
@@ -157,7 +158,11 @@ BAD_USAGE = 2
     ("arguments", "status", "message"),
     [
         (["--user", "7"], BAD_USAGE, "Missing option '--month'"),
-        (["--month", "2024-3"], BAD_USAGE, "'2024-3' is not a month; allowed: like 2023-09"),
+        (
+            ["--month", "2024-3"],
+            BAD_USAGE,
+            "'2024-3' is not a month; allowed: a month such as 2023-09",
+        ),
         (["--month", "2024-00"], BAD_USAGE, "allowed: 1 to 12"),
         (["--month", "2024-13"], BAD_USAGE, "allowed: 1 to 12"),
         (["--month", "1999-12"], BAD_USAGE, "allowed: 2000 to 9999"),
@@ -202,7 +207,7 @@ async def test_future_month_is_rejected(start: Start, sql: Sql, tmp_path: Path) 
             1,
             b"",
             f"Error: {following:%Y-%m} is in the future; "
-            f"allowed: up to {now:%Y-%m}, the month that it is now in UTC.\n",
+            f"allowed: a month up to {now:%Y-%m}, the current one in UTC.\n",
         )
     assert os.listdir(tmp_path) == []
 
@@ -215,7 +220,7 @@ async def test_unreachable_database_is_reported_with_advice(
         assert await wait_for_exit(process) == (
             1,
             b"",
-            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+            "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )
     assert os.listdir(tmp_path) == []
 
@@ -250,7 +255,7 @@ async def test_database_lost_during_the_report_leaves_no_file(
         assert await wait_for_exit(process) == (
             1,
             b"",
-            "Error: the database does not answer, or not in time: see `segmentql doctor`\n",
+            "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )
     assert os.listdir(tmp_path) == []
 

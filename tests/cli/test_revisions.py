@@ -61,7 +61,7 @@ async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | 
 
 
 async def migrations_finding(settings: Settings) -> Finding:
-    return {finding.what: finding async for finding in examine(settings)}["migrations"]
+    return {finding.check: finding async for finding in examine(settings)}["migrations"]
 
 
 async def set_revision(sql: Sql, revision: str) -> None:
@@ -80,8 +80,8 @@ async def test_newer_database_is_rejected_and_unchanged(
         assert "Traceback" not in output
     assert await inside.fetchval("SELECT version_num FROM alembic_version") == "9999"
     finding = await migrations_finding(blank)
-    assert (finding.verdict, finding.do) == (Verdict.FAILED, "update SegmentQL")
-    assert f"the database is {finding.saw}" == TOO_NEW
+    assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "update SegmentQL")
+    assert f"the database is {finding.observation}" == TOO_NEW
 
 
 async def test_older_database_is_rejected_with_the_command_to_run(
@@ -94,7 +94,7 @@ async def test_older_database_is_rejected_with_the_command_to_run(
         assert code == 1
         assert output.splitlines()[-1] == f"Error: {TOO_OLD}; run `segmentql migrate`"
     finding = await migrations_finding(blank)
-    assert (finding.verdict, finding.do) == (Verdict.FAILED, "run `segmentql migrate`")
+    assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "run `segmentql migrate`")
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

@@ -158,7 +158,7 @@ async def test_ends_when_the_segment_is_deleted_and_its_slug_reused(
     [
         ("NOPE", 'Error: No segment has the slug "NOPE".\n'),
         ("PLAIN", 'Error: The segment "PLAIN" has no rollout.\n'),
-        ("a b", "Error: 'a b' is not a slug; allowed: 1 to 255 of A-Z a-z 0-9 _ . -,"),
+        ("a b", "Error: 'a b' is not a slug; allowed: 1 to 255 characters of A-Z a-z 0-9 _ . -,"),
     ],
 )
 async def test_missing_rollout_is_an_error_with_exit_code_2(

@@ -63,7 +63,7 @@ async def test_joins_and_leaves_of_one_user_and_segment_alternate(
 async def test_second_run_changes_nothing(database: Database, sql: Sql) -> None:
     await database.transaction(demo.seed)
     before = await sql.fetchrow(COUNTS)
-    assert await database.transaction(demo.seed) == demo.Seeded(0, 0, 0)
+    assert await database.transaction(demo.seed) == demo.SeedCounts(0, 0, 0)
     assert await sql.fetchrow(COUNTS) == before
 
 

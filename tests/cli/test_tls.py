@@ -88,7 +88,7 @@ async def test_untrusted_certificate_is_one_line_with_the_reason(
     code, output = await run(tmp_path, command, *urls)
     assert code == 1
     reason = (
-        f"localhost:{server.port}/segmentql: the server's certificate is not accepted:"
+        f"localhost:{server.port}/segmentql: the server's certificate is not trusted:"
         " self-signed certificate in certificate chain\n"
     )
     if command == "doctor":

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 
 from bench.data import Sizes, slug
-from segmentql.settings import outside_value
+from segmentql.settings import raw_value
 from tests.conftest import until
 from tests.e2e.chaos_model import NOTHING, PAGE_ENTRIES, Change, ModelUser, Outcome
 
-SEED = int(outside_value("test_chaos_seed") or random.SystemRandom().randrange(10**6))
+SEED = int(raw_value("test_chaos_seed") or random.SystemRandom().randrange(10**6))
 
 SIZES = Sizes(users=100_000, memberships=300_000, segments=20)
 CONTESTED = 3

@@ -23,7 +23,7 @@ import pytest
 
 from bench.data import generate
 from segmentql.local.orphans import ON_LINUX
-from segmentql.settings import outside_value
+from segmentql.settings import raw_value
 from tests.conftest import Sql, until
 from tests.e2e.chaos_client import (
     ANSWER_SECONDS,
@@ -44,7 +44,7 @@ pytestmark = [
     pytest.mark.skipif(not ON_LINUX, reason="finds the processes to kill in Linux' /proc"),
 ]
 
-ROUNDS = int(outside_value("test_chaos_rounds") or 6)
+ROUNDS = int(raw_value("test_chaos_rounds") or 6)
 
 CLIENTS = 8
 PEOPLE_OF_EACH = 4
@@ -89,7 +89,7 @@ class Killer:
     async def all_processes_run(self, http: httpx.AsyncClient) -> None:
         for name, deaths in self._deaths.items():
             if deaths:
-                await self._up.wait_for_output(f"{NAMES[name]} is back", times=deaths)
+                await self._up.wait_for_output(f"{NAMES[name]} restarted", times=deaths)
 
         async def is_ready() -> bool:
             assert self._up.process.poll() is None, self._up.output

@@ -50,7 +50,7 @@ async def test_service_recovers_when_the_disk_has_space_again(home: Path, kind: 
                 assert await up.send_operation(READ) == SEGMENT
 
             kill(up, "api")
-            await up.wait_for_output("API is back")
+            await up.wait_for_output("API restarted")
             assert await reads(up)
             async with httpx.AsyncClient() as client:
                 metrics = await client.get(f"http://127.0.0.1:{up.port}/metrics")

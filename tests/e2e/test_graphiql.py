@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.settings import outside_value
+from segmentql.settings import raw_value
 from tests.conftest import RunWorker, Sql, until
 from tests.e2e.conftest import RunServe, Serving
 from tests.keys.clients import bearer, make_key
@@ -81,7 +81,7 @@ async def run_operation(page: Page, name: str) -> Any:
 
 
 async def picture(page: Page, name: str) -> None:
-    folder = outside_value("test_screenshots")
+    folder = raw_value("test_screenshots")
     if folder:
         await page.screenshot(path=Path(folder) / f"{name}.png")
 

@@ -29,7 +29,7 @@ async def test_up_runs_in_a_folder_of_any_name(home: Path, name: bytes) -> None:
         pid = up.pid_of("api")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await up.wait_for_output("API is back")
+        await up.wait_for_output("API restarted")
         async with httpx.AsyncClient() as client:
             metrics = await client.get(f"http://127.0.0.1:{up.port}/metrics")
         assert "segmentql_requests_total{" in metrics.text

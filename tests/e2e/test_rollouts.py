@@ -97,7 +97,7 @@ class Chaos:
         assert pid
         os.kill(pid, signal.SIGKILL)
         self.worker_deaths += 1
-        await self._up.wait_for_output("worker is back", times=self.worker_deaths)
+        await self._up.wait_for_output("worker restarted", times=self.worker_deaths)
         self._worker_died_at = time.monotonic()
 
     async def kill_worker_and_flush_redis(self) -> None:
@@ -109,7 +109,7 @@ class Chaos:
         pid = self._up.pid_of("postgresql")
         assert pid
         os.kill(pid, signal.SIGINT)  # a "fast shutdown"; the supervisor restarts the server
-        await self._up.wait_for_output("PostgreSQL is back")
+        await self._up.wait_for_output("PostgreSQL restarted")
 
     async def worker_has_lived_long(self) -> bool:
         """`segmentql up` stops after five short lives in a row."""

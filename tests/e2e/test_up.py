@@ -91,7 +91,7 @@ async def test_second_up_in_the_same_folder_is_rejected_with_the_pid(home: Path)
         await first.wait_for_output("PostgreSQL on")
         async with running(home) as second:
             assert await second.wait_for_exit() == 1
-            assert f"in use already, by the process with pid {first.process.pid}" in second.output
+            assert f"already in use by the process with pid {first.process.pid}" in second.output
         await first.wait_for_output("ready after")
 
 
@@ -152,8 +152,8 @@ async def test_killed_child_is_restarted(home: Path, file: str, name: str) -> No
 
         os.kill(before, signal.SIGKILL)
 
-        await up.wait_for_output(f"{name} died (signal SIGKILL); starting it again in 0.2 s")
-        await up.wait_for_output(f"{name} is back")
+        await up.wait_for_output(f"{name} died (signal SIGKILL); restarting in 0.2 s")
+        await up.wait_for_output(f"{name} restarted")
         assert up.pid_of(file) != before
 
         async def responds() -> bool:
@@ -172,7 +172,7 @@ async def test_child_that_keeps_dying_stops_the_service(home: Path) -> None:
             assert pid
             os.kill(pid, signal.SIGKILL)
             if death < 5:
-                await up.wait_for_output("Redis is back", times=death)
+                await up.wait_for_output("Redis restarted", times=death)
 
         assert await up.wait_for_exit() == 1
         assert processes_of(home) == []

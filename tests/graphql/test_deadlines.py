@@ -48,7 +48,7 @@ async def test_query_beyond_the_deadline_is_cancelled(short_deadline_api: Api, s
         "data": None,
         "errors": [
             {
-                "message": f"The operation took longer than {SECONDS} s and was ended.",
+                "message": f"The operation took longer than {SECONDS} s and was cancelled.",
                 "extensions": {"code": "TIMEOUT", "limit": SECONDS},
             }
         ],

@@ -7,7 +7,11 @@ import orjson
 import pytest
 
 from graphql import parse
-from segmentql.graphql.cost.document_limits import MAX_FRAGMENTS, MAX_REPEATS, MAX_VARIABLE_VALUES
+from segmentql.graphql.cost.document_limits import (
+    MAX_FRAGMENTS,
+    MAX_REPEATED_FIELDS,
+    MAX_VARIABLE_VALUES,
+)
 from segmentql.graphql.execution.document_cache import (
     MAX_CACHED_CHARACTERS,
     MAX_CACHED_DOCUMENT_CHARACTERS,
@@ -80,7 +84,7 @@ CASES = [
     (directive_document, "directives", DIRECTIVES),
     (root_field_document, "root fields", ROOT_FIELDS),
     (fragment_document, "fragments", MAX_FRAGMENTS),
-    (repeat_document, "repeated fields", MAX_REPEATS),
+    (repeat_document, "repeated fields", MAX_REPEATED_FIELDS),
 ]
 
 

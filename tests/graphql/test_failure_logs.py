@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from segmentql.errors import Unavailable
-from segmentql.graphql.types.error_causes import describe_fault
+from segmentql.graphql.types.error_causes import describe_error
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
@@ -126,7 +126,11 @@ async def test_log_level_warning_logs_only_faults_of_the_service(
         ("{ user(", "BAD_REQUEST", "syntax error at 1:8"),
         ("{ secretField }", "BAD_REQUEST", "the document or its variables are not valid"),
         ('{ user(id: "secret") { id } }', "BAD_REQUEST", "the argument id is not valid"),
-        ("{ users(first: 101) { nodes { id } } }", "LIMIT_EXCEEDED", "first: 101 is more than 100"),
+        (
+            "{ users(first: 101) { nodes { id } } }",
+            "LIMIT_EXCEEDED",
+            "first: 101 exceeds the limit of 100",
+        ),
         (ADD, "SEGMENT_NOT_FOUND", "SegmentNotFound: add.0"),
     ],
 )
@@ -156,12 +160,12 @@ PREFLIGHT = {"origin": "https://evil.example", "access-control-request-method": 
 @pytest.mark.parametrize(
     ("method", "path", "options", "reason"),
     [
-        ("POST", "/graphql", {"content": b"{"}, "The body must be application/json."),
-        ("POST", "/graphql", {"json": 5}, "The body must be one JSON object"),
+        ("POST", "/graphql", {"content": b"{"}, "The content type of the body must be"),
+        ("POST", "/graphql", {"json": 5}, "The body must be a JSON object"),
         ("POST", "/graphql", {"json": {"query": "x" * 2000}}, "The body is larger than"),
-        ("PUT", "/graphql", {}, "GraphQL is asked by POST or GET."),
-        ("GET", "/graphql", {"params": {"query": MUTATION_COST}}, "GET is for queries"),
-        ("POST", "/graphql", {"headers": {"accept": "text/plain"}}, "Answers are"),
+        ("PUT", "/graphql", {}, "Use POST or GET for GraphQL requests."),
+        ("GET", "/graphql", {"params": {"query": MUTATION_COST}}, "Use POST for mutations."),
+        ("POST", "/graphql", {"headers": {"accept": "text/plain"}}, "The Accept header must allow"),
         ("GET", "/healthz", {"headers": [("authorization", "a")] * 2}, "more than one"),
         ("GET", "/nowhere", {}, "Not Found"),
         ("POST", "/healthz", {}, "Method Not Allowed"),
@@ -213,7 +217,7 @@ async def test_flood_of_rejected_requests_is_summarized_in_the_log(serve: Serve)
 def test_fault_is_described_without_credentials(text: str) -> None:
     fault = Unavailable()
     fault.__cause__ = OSError(text)
-    description = describe_fault(fault)
+    description = describe_error(fault)
     assert description.startswith("OSError: ")
     assert "hush" not in description
 
@@ -221,7 +225,7 @@ def test_fault_is_described_without_credentials(text: str) -> None:
 def test_description_of_a_fault_is_one_short_line() -> None:
     fault = Unavailable()
     fault.__cause__ = OSError("a\nb" * 1000)
-    description = describe_fault(fault)
+    description = describe_error(fault)
     assert "\n" not in description
     assert len(description) < 250
-    assert describe_fault(Unavailable()) == "Unavailable"
+    assert describe_error(Unavailable()) == "Unavailable"

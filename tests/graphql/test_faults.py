@@ -56,7 +56,7 @@ async def test_query_fault_is_masked_and_carries_the_request_id(api: Api, sql: S
         "data": {"a": None, "b": "Query"},
         "errors": [
             {
-                "message": "Something went wrong on our side.",
+                "message": "An internal error occurred.",
                 "locations": [{"line": 1, "column": 3}],
                 "path": ["a"],
                 "extensions": {"code": "INTERNAL", "requestId": "my-request"},
@@ -78,7 +78,7 @@ async def test_mutation_fault_is_masked_and_changes_nothing(api: Api, sql: Sql) 
         )
     assert body["data"] == {"updateUserSegments": None}
     (error,) = body["errors"]
-    assert error["message"] == "Something went wrong on our side."
+    assert error["message"] == "An internal error occurred."
     assert error["extensions"] == {"code": "INTERNAL", "requestId": "my-request"}
     assert await all_rows(sql) == before
 
@@ -125,9 +125,9 @@ async def test_requests_are_counted_by_operation_and_outcome(api: Api, sql: Sql)
 
     assert added("Counted", "done") == 2
     assert added("Counted", "failed") == 1
-    assert added("Counted", "refused") == 1
+    assert added("Counted", "rejected") == 1
     assert added("usersById", "done") == 1
-    assert added("invalid", "refused") == 1
+    assert added("invalid", "rejected") == 1
     durations = 'segmentql_request_duration_seconds_count{operation="Counted"}'
     assert after[durations] - before.get(durations, 0) == 4
     assert after["segmentql_requests_in_flight"] == 0

@@ -38,8 +38,8 @@ mutation($slug: String!) {{
 }}
 """
 
-NAME_ALLOWED = "1 to 255 characters, no NUL and no unpaired surrogate"
-DESCRIPTION_ALLOWED = "0 to 4096 characters, no NUL and no unpaired surrogate"
+NAME_ALLOWED = "1 to 255 characters, without NUL and unpaired surrogates"
+DESCRIPTION_ALLOWED = "0 to 4096 characters, without NUL and unpaired surrogates"
 
 
 def error_summaries(body: Any) -> list[tuple[str, str, str, str]]:

@@ -78,7 +78,7 @@ async def test_numbers_of_5000_digits_are_rejected_with_a_short_echo(
         error = await api.error(with_number(number)[kind])
         assert error["message"] == (
             f"The number {number[:40]}... (5000 characters) is too long."
-            f" A number may have at most {MAX_NUMBER_CHARACTERS} characters."
+            f" A number can have at most {MAX_NUMBER_CHARACTERS} characters."
         )
         assert error["extensions"] == {
             "code": "LIMIT_EXCEEDED",

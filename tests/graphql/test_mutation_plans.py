@@ -90,7 +90,7 @@ async def test_random_mutations_match_graphql_core(
 ) -> None:
     document, given_input = selected
     planned = await execute(COMPILING_EXECUTOR, context, document, input=given_input)
-    context.fault = None
+    context.database_error = None
     plain = await execute(PLAIN_EXECUTOR, context, document, input=given_input)
     assert comparable_response(planned) == comparable_response(plain)
     assert planned.executed == plain.executed
@@ -168,7 +168,7 @@ async def test_forbidden_mutation_is_rejected_without_a_transaction(
         with pytest.raises(PlanFallback) as failed:
             await plan.run(context, {})
         body = (await execute(COMPILING_EXECUTOR, context, ADD % "id")).body
-    assert failed.value.outcome is None
+    assert failed.value.mutation_result is None
     assert [error["extensions"]["code"] for error in body["errors"]] == ["FORBIDDEN"]
     assert not statements
 
@@ -180,7 +180,7 @@ async def test_cancelling_a_mutation_cancels_its_statement(
     async with sql.transaction():
         await sql.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(
-            COMPILING_EXECUTOR.answer(Request(ADD % "id"), context, queries_only=False)
+            COMPILING_EXECUTOR.execute(Request(ADD % "id"), context, queries_only=False)
         )
         await asyncio.sleep(0.2)
         task.cancel()

@@ -113,10 +113,10 @@ async def test_null_condition_is_rejected_as_by_graphql_core(
 ) -> None:
     query = f"query($if: Boolean = true) {{ user(id: 1) {{ id @{condition}(if: $if) }} }}"
     variables = {"if": None}
-    planned = await COMPILING_EXECUTOR.answer(
+    planned = await COMPILING_EXECUTOR.execute(
         Request(query, variables), context, queries_only=False
     )
-    plain = await PLAIN_EXECUTOR.answer(Request(query, variables), context, queries_only=False)
+    plain = await PLAIN_EXECUTOR.execute(Request(query, variables), context, queries_only=False)
     assert comparable_response(planned) == comparable_response(plain)
     assert planned.body["errors"]
 

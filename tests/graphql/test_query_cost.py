@@ -7,8 +7,8 @@ import strawberry
 from hypothesis import given
 
 from graphql import GraphQLObjectType, GraphQLSchema, OperationDefinitionNode, parse
+from segmentql.graphql.cost.field_cost import cost as declare_cost
 from segmentql.graphql.cost.query_cost import MAX_COST, estimate
-from segmentql.graphql.cost.query_cost import cost as register_actors
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.back_dating import all_rows
@@ -100,11 +100,11 @@ class Batch:
 
 @strawberry.type
 class Pages:
-    @strawberry.field(metadata=register_actors(max_first=1000))  # type: ignore[untyped-decorator]
+    @strawberry.field(metadata=declare_cost(max_first=1000))  # type: ignore[untyped-decorator]
     def changes(self, first: int | None = 100) -> Batch:
         raise NotImplementedError
 
-    @strawberry.field(metadata=register_actors(max_first=20))  # type: ignore[untyped-decorator]
+    @strawberry.field(metadata=declare_cost(max_first=20))  # type: ignore[untyped-decorator]
     def rejections(self, first: int | None = 10) -> list[Row]:
         raise NotImplementedError
 

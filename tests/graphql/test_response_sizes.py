@@ -29,7 +29,7 @@ LIMITS = DocumentLimits(
     cost=1_000_000,
     response_bytes=LIMIT,
 )
-ENGINES = {
+EXECUTORS = {
     "plans": GraphQLExecutor(SCHEMA, LIMITS),
     "graphql-core": GraphQLExecutor(SCHEMA, LIMITS, plans=False),
 }
@@ -61,7 +61,7 @@ def assert_too_large(answer: ExecutionResponse, *, changes: bool) -> None:
     assert (extensions["code"], extensions["limit"]) == ("LIMIT_EXCEEDED", LIMIT)
     assert LIMIT < extensions["value"] < 3 * LIMIT
     assert error["message"].startswith(f"The response is larger than {LIMIT} bytes.")
-    assert ("its changes are kept" in error["message"]) is changes
+    assert ("its changes are committed" in error["message"]) is changes
     assert extensions.get("outcomeUnknown", False) is changes
 
 
@@ -86,18 +86,18 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("kind", LARGE)
 async def test_query_with_a_too_large_response_fails_with_one_error(
     described_segments: Context, executor: str, kind: str
 ) -> None:
-    answer = await ENGINES[executor].answer(
+    answer = await EXECUTORS[executor].execute(
         Request(LARGE[kind]), described_segments, queries_only=True
     )
     assert_too_large(answer, changes=False)
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 async def test_response_at_the_limit_is_sent(described_segments: Context, executor: str) -> None:
     for query in (
         "{ segments(first: 4) { nodes { slug name description createdAt version deletedAt } } }",
@@ -107,7 +107,7 @@ async def test_response_at_the_limit_is_sent(described_segments: Context, execut
         " user(id: 1000) { id } }",
         "{ segments(first: 2) { nodes { memberCount rollout { status } } } }",
     ):
-        answer = await ENGINES[executor].answer(
+        answer = await EXECUTORS[executor].execute(
             Request(query), described_segments, queries_only=True
         )
         assert "errors" not in answer.body, query
@@ -115,13 +115,13 @@ async def test_response_at_the_limit_is_sent(described_segments: Context, execut
         assert actual / 6 < answer.size <= actual + 10, query
 
 
-@pytest.mark.parametrize("executor", ENGINES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 async def test_mutation_with_a_too_large_response_was_executed(
     described_segments: Context, sql: Sql, executor: str
 ) -> None:
     mutation = 'mutation { updateUserSegments(input: {userId: 50, add: ["S1"]}) { user { %s } } }'
     fields = " ".join(f"a{n}: segments {{ description }}" for n in range(10))
-    answer = await ENGINES[executor].answer(
+    answer = await EXECUTORS[executor].execute(
         Request(mutation % fields), described_segments, queries_only=False
     )
     assert_too_large(answer, changes=True)
@@ -137,14 +137,16 @@ async def test_second_mutation_is_skipped_after_a_too_large_response(
         f" {{ user {{ {fields} }} }}"
         " deleteUser(input: {id: 2}) { deletedId } }"
     )
-    answer = await ENGINES["plans"].answer(Request(query), described_segments, queries_only=False)
+    answer = await EXECUTORS["plans"].execute(
+        Request(query), described_segments, queries_only=False
+    )
     assert_too_large(answer, changes=True)
     assert await sql.fetchval("SELECT count(*) FROM users WHERE id = 2") == 1
 
 
 async def test_size_count_restarts_after_a_failed_plan(described_segments: Context) -> None:
     query = '{ segments(first: 3) { nodes { description } } bad: user(id: "zero") { id } }'
-    answer = await ENGINES["plans"].answer(Request(query), described_segments, queries_only=True)
+    answer = await EXECUTORS["plans"].execute(Request(query), described_segments, queries_only=True)
     assert [error["path"] for error in answer.body["errors"]] == [["bad"]]
     assert len(answer.body["data"]["segments"]["nodes"]) == 3
 
@@ -197,7 +199,7 @@ async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings,
             'mutation { updateSegment(input: {slug: "A", name: "New"})'
             " { segment { name description } } }"
         )
-        assert "its changes are kept" in error["message"]
+        assert "its changes are committed" in error["message"]
         assert await api('{ segment(slug: "A") { name } }') == {"segment": {"name": "New"}}
 
 

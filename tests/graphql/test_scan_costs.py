@@ -34,6 +34,7 @@ PATHS = {
     "Rollout": '{{ segment(slug: "BIG") {{ rollout {{ {0} }} }} }}',
     "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
+    "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """One path to an object of each type that has fields with resolvers."""

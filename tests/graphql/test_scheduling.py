@@ -171,11 +171,11 @@ async def test_read_does_not_wait_for_queued_mutations(
     engine = GraphQLExecutor(strawberry.Schema(Query, Mutation), replace(LIMITS, cost=100))
     documents = [*["mutation { change }"] * 20, "{ read }"]
     for query in set(documents):  # a new document is parsed in a thread
-        await engine.answer(Request(query), make_context(database, settings), queries_only=False)
+        await engine.execute(Request(query), make_context(database, settings), queries_only=False)
     started.clear()
     await asyncio.gather(
         *(
-            engine.answer(Request(query), make_context(database, settings), queries_only=False)
+            engine.execute(Request(query), make_context(database, settings), queries_only=False)
             for query in documents
         )
     )

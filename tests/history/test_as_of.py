@@ -161,7 +161,7 @@ async def test_future_moment_is_rejected(api: Api, sql: Sql, offset: str) -> Non
     assert error["extensions"] == {
         "code": "BAD_REQUEST",
         "argument": "asOf",
-        "allowed": "a past moment",
+        "allowed": "a time in the past",
     }
 
 

@@ -164,7 +164,7 @@ async def test_invalid_key_id_is_rejected_without_being_quoted(
             {
                 "__typename": "ApiKeyNotFound",
                 "code": "API_KEY_NOT_FOUND",
-                "message": "No key has the id key_aaaaaaaaaaaa.",
+                "message": "No API key has the id key_aaaaaaaaaaaa.",
                 "path": ["id"],
                 "id": "key_aaaaaaaaaaaa",
             }
@@ -177,10 +177,10 @@ async def test_invalid_key_id_is_rejected_without_being_quoted(
         assert error == {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: this is not the id of a key;"
-            " allowed: the `id` of a key: key_ and 12 of a-z 0-9",
+            "message": "id: the value is not a key id;"
+            " allowed: the `id` of a key: key_ and 12 characters of a-z 0-9",
             "path": ["id"],
-            "allowed": "the `id` of a key: key_ and 12 of a-z 0-9",
+            "allowed": "the `id` of a key: key_ and 12 characters of a-z 0-9",
         }
     assert await stored_rows(sql) == before
 

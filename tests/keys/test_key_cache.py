@@ -16,7 +16,7 @@ from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys import service
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
-from segmentql.keys.service import StoredKey
+from segmentql.keys.records import StoredKey
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, recorded_statements, serving, until
 from tests.keys.clients import UNKNOWN, Key, bearer, make_key, query_data, revoke, send_query

@@ -138,11 +138,11 @@ async def test_revoking_an_unknown_key_fails_without_quoting_a_secret(
     assert await keys("revoke", "key_aaaaaaaaaaaa") == (
         1,
         "",
-        "Error: No key has the id key_aaaaaaaaaaaa.\n",
+        "Error: No API key has the id key_aaaaaaaaaaaa.\n",
     )
     status, output, errors = await keys("revoke", key.token)
     assert (status, output) == (2, "")
-    assert "this is not the id of a key" in errors
+    assert "the value is not a key id" in errors
     assert key.token.split("_")[2][:8] not in errors
     assert await stored_rows(sql) == before
 
@@ -167,7 +167,10 @@ async def test_first_key_comes_from_a_setting_and_is_stored_once(
 async def test_malformed_first_key_is_named_but_not_quoted(keys: RunKeys, sql: Sql) -> None:
     status, output, errors = await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST[:-1] + "G")
     assert (status, output) == (1, "")
-    assert "SEGMENTQL_FIRST_KEY: this is not an API key; allowed: sgql_, 12 of" in errors
+    assert (
+        "SEGMENTQL_FIRST_KEY: the value is not an API key; allowed: sgql_, 12 characters of"
+        in errors
+    )
     assert "cccccccc" not in errors
     status, output, errors = await keys("ensure-first")
     assert (status, errors) == (1, "Error: SEGMENTQL_FIRST_KEY is not set\n")

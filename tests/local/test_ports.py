@@ -19,7 +19,7 @@ def test_saved_ports_are_used_again(tmp_path: Path) -> None:
     second = ServerPorts(file)
 
     assert [second.port("Redis"), second.port("object store", "admin", offset=100)] == ports
-    assert second.replace_taken() == []
+    assert second.replace_used() == []
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -29,12 +29,12 @@ def test_used_port_is_replaced_and_the_new_one_saved(tmp_path: Path) -> None:
     redis, database = ports.port("Redis"), ports.port("PostgreSQL")
 
     with socket.create_server(("127.0.0.1", redis)):
-        (replaced,) = ports.replace_taken()
+        (replaced,) = ports.replace_used()
     ports.save()
 
-    assert (replaced.server, replaced.taken) == ("Redis", redis)
-    assert replaced.port != redis
-    assert ServerPorts(file).port("Redis") == ports.port("Redis") == replaced.port
+    assert (replaced.server, replaced.used_port) == ("Redis", redis)
+    assert replaced.new_port != redis
+    assert ServerPorts(file).port("Redis") == ports.port("Redis") == replaced.new_port
     assert ServerPorts(file).port("PostgreSQL") == database
 
 
@@ -43,10 +43,10 @@ def test_port_is_replaced_if_its_grpc_port_is_used() -> None:
     admin = ports.port("object store", "admin", ports=range(20_000, 22_000), offset=10_000)
 
     with socket.create_server(("127.0.0.1", admin + 10_000)):
-        (replaced,) = ports.replace_taken()
+        (replaced,) = ports.replace_used()
 
-    assert (replaced.server, replaced.taken) == ("object store admin", admin + 10_000)
-    assert is_free("127.0.0.1", replaced.port + 10_000)
+    assert (replaced.server, replaced.used_port) == ("object store admin", admin + 10_000)
+    assert is_free("127.0.0.1", replaced.new_port + 10_000)
 
 
 def test_saved_port_out_of_range_is_replaced(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from segmentql.cli import main
 from segmentql.local import reset
 from segmentql.local.data_dir import open_data_folder
-from segmentql.local.orphans import MARK, ON_LINUX
+from segmentql.local.orphans import CHILD_VARIABLE, ON_LINUX
 from segmentql.settings import child_environment
 from tests.local.test_supervisor import has_ended
 
@@ -38,12 +38,12 @@ def folder(tmp_path: Path) -> Path:
     """Create a data folder as a run leaves it."""
     data = open_data_folder(tmp_path / "data", None, pytest.fail)
     data.secrets()
-    (data.run / "lock").write_text("1\n")
-    (data.run / "api.pid").write_text("1\n")
-    data.metrics.mkdir()
-    (data.metrics / "counter.db").write_text("")
-    data.log("api").write_text("{}\n")
-    data.log("api").with_suffix(".old.log").write_text("{}\n")
+    (data.run_folder / "lock").write_text("1\n")
+    (data.run_folder / "api.pid").write_text("1\n")
+    data.metrics_folder.mkdir()
+    (data.metrics_folder / "counter.db").write_text("")
+    data.log_file("api").write_text("{}\n")
+    data.log_file("api").with_suffix(".old.log").write_text("{}\n")
     (data.path / "ports.json").write_text("{}")
     (data.server_folder("postgres") / "data").mkdir()
     (data.server_folder("redis") / "redis.conf").write_text("")
@@ -93,7 +93,7 @@ def test_reset_deletes_the_substitute_folder(folder: Path, monkeypatch: pytest.M
     """The servers' account could not enter `requested`, so root's data are elsewhere."""
     requested, shared = folder.parent / "asked", folder.parent / "shared"
     shared.mkdir()
-    monkeypatch.setattr("segmentql.local.reset.SHARED_FOLDER", shared)
+    monkeypatch.setattr("segmentql.local.data_dir.SHARED_FOLDER", shared)
     stand_in = folder.rename(shared / hashlib.sha256(bytes(requested)).hexdigest()[:16])
     requested.mkdir()
     (requested / "notes.txt").write_text("")
@@ -133,7 +133,7 @@ def test_foreign_files_are_kept_and_named(folder: Path) -> None:
 
     assert result.exit_code == 0
     assert result.output == (
-        f"deleted the data in {folder}; SegmentQL did not make these and keeps them:"
+        f"deleted the data in {folder}, except files that SegmentQL did not create:"
         " logs, notes.txt, redis, run, store\n"
     )
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
@@ -179,8 +179,8 @@ def test_process_that_uses_the_folder_is_stopped_first(
     outcome: str,
     status: int,
 ) -> None:
-    monkeypatch.setattr(reset, "STOP_SECONDS", 5 if not arguments else 0.1)
-    monkeypatch.setattr(reset, "HURRY_SECONDS", 5 if not arguments else 0.2)
+    monkeypatch.setattr(reset, "STOP_TIMEOUT_SECONDS", 5 if not arguments else 0.1)
+    monkeypatch.setattr(reset, "FORCE_TIMEOUT_SECONDS", 5 if not arguments else 0.2)
     with holder(folder, *arguments) as process:
         result = run("--data-dir", str(folder), "--yes")
 
@@ -198,7 +198,7 @@ def test_process_without_the_open_lock_is_not_stopped(folder: Path) -> None:
                 (folder / "run" / "lock").write_text(f"{bystander.pid}\n")
                 result = run("--data-dir", str(folder), "--yes")
             assert result.exit_code == 1
-            assert "is in use by a process that cannot be seen from here" in result.output
+            assert "is in use by a process that is not visible from here" in result.output
             assert bystander.poll() is None
             assert (folder / "secrets.json").exists()
         finally:
@@ -209,7 +209,7 @@ def test_process_without_the_open_lock_is_not_stopped(folder: Path) -> None:
 def test_programs_of_a_killed_run_are_stopped(folder: Path) -> None:
     leftover = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=child_environment({MARK: str(folder / "run" / "api.pid")}),
+        env=child_environment({CHILD_VARIABLE: str(folder / "run" / "api.pid")}),
     )
     try:
         assert run("--data-dir", str(folder), "--yes").exit_code == 0

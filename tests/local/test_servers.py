@@ -16,7 +16,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.errors import LocalServerError
 from segmentql.local import LocalServers, local_servers
 from segmentql.local.orphans import ON_LINUX
-from segmentql.local.probes import get
+from segmentql.local.probes import http_get
 
 pytestmark = pytest.mark.slow  # each test starts servers
 
@@ -151,7 +151,7 @@ async def test_store_shows_no_data_without_credentials(running: LocalServers) ->
     }
     bucket = running.settings("segmentql").s3_bucket
     statuses = {
-        (part, path): (await get("127.0.0.1", port[part], path))[0]
+        (part, path): (await http_get("127.0.0.1", port[part], path))[0]
         for part, path in (
             ("s3", "/"),
             ("s3", f"/{bucket}/kept"),
@@ -165,7 +165,7 @@ async def test_store_shows_no_data_without_credentials(running: LocalServers) ->
     # 400: the inner ports accept TLS only; see test_store.py. 0: admin does not listen yet.
     assert set(statuses.values()) <= {0, 400, 403}, statuses
     if ON_LINUX:
-        assert [await get("127.0.0.2", number, "/") for number in port.values() if number] == (
+        assert [await http_get("127.0.0.2", number, "/") for number in port.values() if number] == (
             [(0, b"")] * 5
         )
     assert "-master.telemetry=false" in running.store.program.command
@@ -272,14 +272,14 @@ async def test_cluster_with_lost_passwords_is_reported(open_folder: Path) -> Non
         pass
     (data / "secrets.json").unlink()
 
-    with pytest.raises(LocalServerError, match=r"does not take the password in secrets\.json"):
+    with pytest.raises(LocalServerError, match=r"rejects the password in secrets\.json"):
         async with local_servers(data, postgres_settings=FAST_NOT_SAFE):
             raise AssertionError
 
 
 async def test_folder_in_use_is_rejected_with_the_pid(running: LocalServers) -> None:
     with pytest.raises(
-        LocalServerError, match=f"in use already, by the process with pid {os.getpid()}"
+        LocalServerError, match=f"already in use by the process with pid {os.getpid()}"
     ):
         async with local_servers(running.folder):
             raise AssertionError

@@ -15,8 +15,8 @@ import pytest
 
 from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, local_servers
-from segmentql.local.probes import get
-from segmentql.local.store import STOP_SECONDS
+from segmentql.local.probes import http_get
+from segmentql.local.store import STOP_TIMEOUT_SECONDS
 
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """The first bytes of a gRPC client; the server's response begins with its own settings."""
@@ -102,10 +102,10 @@ async def test_inner_ports_reject_http_without_the_certificate(
     assert sorted(grpc_ports) == ["admin", "filer", "master", "s3", "volume"]
     for part in ("admin", "filer", "master", "volume"):
         # The admin server may listen a moment later than the others.
-        assert (await get("127.0.0.1", grpc_ports[part], "/"))[0] in {0, 400}, part
-        assert (await get("127.0.0.1", grpc_ports[part], "/", tls=without_certificate()))[0] == 0, (
-            part
-        )
+        assert (await http_get("127.0.0.1", grpc_ports[part], "/"))[0] in {0, 400}, part
+        assert (await http_get("127.0.0.1", grpc_ports[part], "/", tls=without_certificate()))[
+            0
+        ] == 0, part
 
 
 async def test_master_rejects_bucket_deletion_without_a_certificate(running: LocalServers) -> None:
@@ -113,8 +113,8 @@ async def test_master_rejects_bucket_deletion_without_a_certificate(running: Loc
     link = await storage.download_url("kept", seconds=60, file_name="kept")
     port = ports(running, "port")["master"]
     path = f"/col/delete?collection={running.settings('segmentql').s3_bucket}"
-    assert (await get("127.0.0.1", port, path))[0] == 400
-    assert (await get("127.0.0.1", port, path, tls=without_certificate()))[0] == 0
+    assert (await http_get("127.0.0.1", port, path))[0] == 400
+    assert (await http_get("127.0.0.1", port, path, tls=without_certificate()))[0] == 0
     assert await downloaded(link) == b"data"
     await storage.close()
 
@@ -127,7 +127,7 @@ async def test_idle_connection_does_not_delay_the_stop(running: LocalServers) ->
     _, writer = await asyncio.open_connection("127.0.0.1", ports(running, "port")["volume"])
     began = time.monotonic()
     await running.store.stop()
-    assert time.monotonic() - began < 2 * STOP_SECONDS
+    assert time.monotonic() - began < 2 * STOP_TIMEOUT_SECONDS
     writer.close()
     await running.store.start()
     assert await downloaded(link) == b"data"

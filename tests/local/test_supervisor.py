@@ -16,15 +16,17 @@ from pathlib import Path
 import pytest
 
 from segmentql.errors import LocalServerError
-from segmentql.local import process
+from segmentql.local import process_events
 from segmentql.local.orphans import ON_LINUX
-from segmentql.local.process import POLL_SECONDS, ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.process_events import POLL_SECONDS
+from segmentql.local.program import Program
 from segmentql.local.supervisor import RestartPolicy, Supervisor
 from segmentql.settings import child_environment
 from tests.conftest import until
 
 QUICK = RestartPolicy(
-    first_delay_seconds=0.01, longest_delay_seconds=0.02, full_disk_delay_seconds=0.01
+    initial_delay_seconds=0.01, max_delay_seconds=0.02, full_disk_delay_seconds=0.01
 )
 SLEEPS = "import time; print('here', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
@@ -52,9 +54,9 @@ def program(folder: Path, name: str, script: str) -> Program:
     return Program(
         name=name,
         command=[sys.executable, "-c", script],
-        ready=ready,
+        is_ready=ready,
         environment=child_environment({}),
-        log=log,
+        log_file=log,
         pid_file=folder / f"{name}.pid",
     )
 
@@ -103,11 +105,11 @@ async def test_dead_child_is_restarted_and_the_reason_printed(
     os.kill(first, signal.SIGKILL)
 
     async def is_back() -> bool:
-        return any("child is back" in line for line in messages)
+        return any("child restarted" in line for line in messages)
 
     await until(is_back)
     assert pid_of(child) != first
-    assert messages[1] == "child died (signal SIGKILL); starting it again in 0.01 s"
+    assert messages[1] == "child died (signal SIGKILL); restarting in 0.01 s"
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="only Linux reports an exit without polling")
@@ -129,7 +131,7 @@ async def test_running_child_is_not_polled(
 async def test_exit_is_noticed_by_polling_without_pidfd(
     tmp_path: Path, supervisor: Supervisor, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_exit_descriptor", lambda pid: None)
+    monkeypatch.setattr(process_events, "_open_pidfd", lambda pid: None)
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
 
@@ -152,18 +154,18 @@ def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
 
 
 async def _is_back(messages: list[str]) -> bool:
-    return any("child is back" in line for line in messages)
+    return any("child restarted" in line for line in messages)
 
 
 async def test_repeated_deaths_end_the_run_with_the_last_lines(
     tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
     script = "import sys; print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
-    child = replace(program(tmp_path, "child", script), ready=_always)
+    child = replace(program(tmp_path, "child", script), is_ready=_always)
     await supervisor.start(child)
 
     with pytest.raises(LocalServerError) as caught:
-        await asyncio.wait_for(supervisor.watch(), 30)
+        await asyncio.wait_for(supervisor.wait_for_failure(), 30)
 
     lines = str(caught.value).splitlines()
     assert lines[0] == (
@@ -171,8 +173,8 @@ async def test_repeated_deaths_end_the_run_with_the_last_lines(
     )
     assert lines[-1] == "    no luck"
     assert [line for line in messages if "died" in line] == [
-        "child died (exit code 3); starting it again in 0.01 s",
-        *["child died (exit code 3); starting it again in 0.02 s"] * 3,
+        "child died (exit code 3); restarting in 0.01 s",
+        *["child died (exit code 3); restarting in 0.02 s"] * 3,
     ]
 
 
@@ -192,20 +194,20 @@ async def test_child_on_a_full_disk_is_restarted_until_there_is_space(
     os.kill(pid_of(child), signal.SIGKILL)
 
     async def has_died_often() -> bool:
-        return child.log is not None and child.log.read_text().count("No space") > 6
+        return child.log_file is not None and child.log_file.read_text().count("No space") > 6
 
     await until(has_died_often)
     room.write_text("")
 
     async def is_back() -> bool:
-        return (child.log or room).read_text().count("here") == 2
+        return (child.log_file or room).read_text().count("here") == 2
 
     await until(is_back)
     first, line = [line for line in messages if "died" in line]
-    assert first == "child died (signal SIGKILL); starting it again in 0.01 s"
+    assert first == "child died (signal SIGKILL); restarting in 0.01 s"
     assert re.fullmatch(
         r"child died \(exit code 1\): no space left on device: [0-9.]+ MiB free of [0-9]+ MiB at"
-        rf" {re.escape(str(tmp_path))}; free some space: starting it again every 0\.01 s",
+        rf" {re.escape(str(tmp_path))}; free some space: restarting every 0\.01 s",
         line,
     )
 
@@ -227,22 +229,22 @@ async def test_child_with_a_failed_restart_is_still_watched(
     os.kill(first, signal.SIGKILL)
 
     async def is_back() -> bool:
-        return any("child is back" in line for line in messages)
+        return any("child restarted" in line for line in messages)
 
     await until(is_back)
     assert pid_of(child) != first
     died = [line for line in messages if "died" in line]
     assert [line.split(":")[0] for line in died] == [
-        "child died (signal SIGKILL); starting it again in 0.01 s",
+        "child died (signal SIGKILL); restarting in 0.01 s",
         "child died ([Errno 28] No space left on device)",
-        "child died ([Errno 13] No); starting it again in 0.02 s",
+        "child died ([Errno 13] No); restarting in 0.02 s",
     ]
 
 
 async def test_long_run_resets_the_death_count(tmp_path: Path, messages: list[str]) -> None:
-    policy = replace(QUICK, short_life_seconds=0)
+    policy = replace(QUICK, min_uptime_seconds=0)
     forgiving = Supervisor(lambda step: messages.append(str(step)), policy)
-    child = replace(program(tmp_path, "child", "raise SystemExit(3)"), ready=_always)
+    child = replace(program(tmp_path, "child", "raise SystemExit(3)"), is_ready=_always)
     await forgiving.start(child)
 
     async def many_restarts() -> bool:
@@ -256,14 +258,14 @@ async def test_child_that_does_not_start_is_an_error_with_its_last_lines(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
     script = "import sys; sys.exit('port in use')"
-    child = replace(program(tmp_path, "child", script), ready=_never)
+    child = replace(program(tmp_path, "child", script), is_ready=_never)
 
     with pytest.raises(LocalServerError, match=r"(?s)did not start \(exit code 1\).*port in use"):
         await supervisor.start(child)
 
 
 async def test_log_lines_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
-    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), ready=_never)
+    child = replace(program(tmp_path, "child", "raise SystemExit(2)"), is_ready=_never)
     (tmp_path / "child.log").write_text("a line of the last run\n")
 
     with pytest.raises(LocalServerError, match=r"^child did not start \(exit code 2\)$"):
@@ -273,7 +275,7 @@ async def test_log_lines_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None
 async def test_child_that_is_never_ready_is_an_error(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
-    child = replace(program(tmp_path, "child", SLEEPS), ready=_never, ready_seconds=0.1)
+    child = replace(program(tmp_path, "child", SLEEPS), is_ready=_never, ready_timeout_seconds=0.1)
 
     with pytest.raises(LocalServerError, match=r"was not ready within 0\.1 s"):
         await supervisor.start(child)
@@ -282,7 +284,7 @@ async def test_child_that_is_never_ready_is_an_error(
 
 
 async def test_failed_step_is_an_error(tmp_path: Path, supervisor: Supervisor) -> None:
-    step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log=None)
+    step = replace(program(tmp_path, "step", "raise SystemExit(2)"), log_file=None)
 
     with pytest.raises(LocalServerError, match=r"step failed \(exit code 2\)"):
         await supervisor.run(step)
@@ -291,7 +293,7 @@ async def test_failed_step_is_an_error(tmp_path: Path, supervisor: Supervisor) -
 async def test_child_that_ignores_its_signal_is_killed(
     tmp_path: Path, supervisor: Supervisor
 ) -> None:
-    child = replace(program(tmp_path, "child", DEAF), stop_seconds=0.1)
+    child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=0.1)
     await supervisor.start(child)
     pid = pid_of(child)
 
@@ -301,12 +303,12 @@ async def test_child_that_ignores_its_signal_is_killed(
 
 
 async def test_second_stop_signal_kills_at_once(tmp_path: Path, supervisor: Supervisor) -> None:
-    child = replace(program(tmp_path, "child", DEAF), stop_seconds=600)
+    child = replace(program(tmp_path, "child", DEAF), stop_timeout_seconds=600)
     await supervisor.start(child)
     pid = pid_of(child)
 
     stopping = asyncio.create_task(supervisor.stop())
-    supervisor.hurry.set()
+    supervisor.force.set()
     await asyncio.wait_for(stopping, 30)
 
     assert await is_gone(pid)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from segmentql.local.log_files import keep_short
-from segmentql.local.terminal import Step, Summary, Terminal, Tone
+from segmentql.local.log_files import rotate_logs
+from segmentql.local.terminal import Status, Step, Summary, Terminal
 from segmentql.logs import ErrorLines
 from tests.conftest import until
 
 STEPS = (
     Step("PostgreSQL", "on 127.0.0.1:21000", 4.14),
     Step("migrations", seconds=1.2),
-    Step("Redis", "died (signal SIGKILL)", tone=Tone.PROBLEM),
-    Step("object store", "stopped", 10.0, Tone.STOPPED),
+    Step("Redis", "died (signal SIGKILL)", status=Status.PROBLEM),
+    Step("object store", "stopped", 10.0, Status.STOPPED),
 )
 SUMMARY = Summary(6.55, (("GraphiQL", "http://127.0.0.1:8080/graphql"), ("Data", "/d")), "curl x")
 
@@ -34,7 +34,7 @@ def use_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 def printed(stream: io.StringIO) -> str:
     terminal = Terminal(stream)
     for line in (*STEPS, SUMMARY, "data stay"):
-        terminal.say(line)
+        terminal.print_line(line)
     return stream.getvalue()
 
 
@@ -80,7 +80,7 @@ def test_closed_terminal_causes_no_fault() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    Terminal(Closed()).say("stopping")
+    Terminal(Closed()).print_line("stopping")
 
 
 def error(text: str, **event: object) -> logging.LogRecord:
@@ -117,7 +117,7 @@ def test_flood_of_errors_is_limited(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_growing_log_is_truncated_during_the_run(tmp_path: Path) -> None:
     log, other = tmp_path / "api.log", tmp_path / "worker.log"
     other.write_bytes(b"short\n")
-    cutting = asyncio.create_task(keep_short(tmp_path, log_bytes=1000, check_seconds=0.01))
+    cutting = asyncio.create_task(rotate_logs(tmp_path, max_bytes=1000, check_seconds=0.01))
     try:
         with log.open("ab", buffering=0) as writer:
             writer.write(b"a" * 1001)

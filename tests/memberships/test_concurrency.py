@@ -12,7 +12,8 @@ import pytest
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected, SegmentAlreadyExists, SegmentNotFound, UserNotFound
 from segmentql.memberships import actors, expiry
-from segmentql.memberships.service import OnExisting, update_user_segments
+from segmentql.memberships.records import OnExisting
+from segmentql.memberships.service import update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.settings import Settings
 from segmentql.users.service import create_user, delete_user

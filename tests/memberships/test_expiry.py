@@ -10,9 +10,12 @@ import asyncpg
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.records import OnExisting
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql, until
@@ -129,7 +132,7 @@ async def test_old_message_does_not_end_a_renewed_membership(
     await database.transaction(partial(add, ttl=HOUR))
     await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
-    await database.transaction(partial(add, on_existing=service.OnExisting.REPLACE))
+    await database.transaction(partial(add, on_existing=OnExisting.REPLACE))
     await actors.expire_due_memberships(database)
     assert await members(sql) == [7]
     assert [entry.operation for entry in await history_entries(sql)] == ["JOINED"]

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
 from segmentql.errors import MutationRejected
-from segmentql.history.service import HistoryPage, history_pages, segments_as_of
+from segmentql.history.records import HistoryPage
+from segmentql.history.service import history_pages, segments_as_of
 from segmentql.memberships import actors, service
-from segmentql.memberships.service import OnExisting, update_user_segments
+from segmentql.memberships.records import OnExisting
+from segmentql.memberships.service import update_user_segments
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
 from segmentql.validators import MAX_PAGE_ROWS
@@ -283,13 +285,13 @@ async def assert_same_now(model: Model, system: SystemUnderTest) -> None:
     """Assert that every read of the current state agrees with the model."""
     now = await database_now(system.sql)
     async with system.database.read() as session:
-        found = await service.active_by_users(session, USERS)
+        found = await service.memberships_by_user(session, USERS)
         counts = await service.member_counts(session, list(model.slugs.values()))
         excluded = await service.excluded_pairs(
             session, [(user_id, slug) for user_id in USERS for slug in SLUGS]
         )
     for user_id in USERS:
-        rows = {row.segment_id: row.expires_at for row in found if row.user_id == user_id}
+        rows = {m.segment.segment_id: m.expires_at for m in found.get(user_id, [])}
         assert {key: seconds_left_in_steps(end, now) for key, end in rows.items()} == {
             membership.segment_id: None
             if membership.end is None
@@ -325,7 +327,7 @@ async def assert_same_past(
 ) -> None:
     """Assert that history has the model's entries in order, and that `asOf` agrees."""
     recorded_entries: list[tuple[datetime, set[tuple[int, str, str]]]] = [
-        (at, {(row.segment_id, str(row.operation), str(row.cause)) for row in together})
+        (at, {(row.segment.segment_id, str(row.operation), str(row.cause)) for row in together})
         for at, together in groupby(reversed(rows), key=lambda row: row.at)
     ]
     expected = model.entries(user_id)

@@ -41,7 +41,7 @@ async def test_every_unknown_slug_is_named(api: Api, sql: Sql) -> None:
         {
             "__typename": "SegmentNotFound",
             "code": "SEGMENT_NOT_FOUND",
-            "message": "No segment bears: NOPE, NEITHER.",
+            "message": 'No segment has any of the slugs "NOPE", "NEITHER".',
             "path": ["add", "1"],
             "slugs": ["NOPE", "NEITHER"],
         }
@@ -69,7 +69,7 @@ async def test_slug_in_both_lists_is_rejected(api: Api, sql: Sql) -> None:
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": f"remove.0: A is named by add.1 already; allowed: {ONCE}",
+            "message": f"remove.0: A is already in add.1; allowed: {ONCE}",
             "path": ["remove", "0"],
             "allowed": ONCE,
         }
@@ -153,7 +153,7 @@ async def test_member_keeps_its_end_if_a_new_one_is_rejected(api: Api, sql: Sql)
 async def test_ttl_and_expiry_together_are_rejected(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     assert await rejected(api, sql, add=["A"], ttlSeconds=60, expiresAt="2030-01-01T00:00:00Z") == [
-        ("INVALID_INPUT", ["expiresAt"], "at most one of the two")
+        ("INVALID_INPUT", ["expiresAt"], "at most one of `ttlSeconds` and `expiresAt`")
     ]
 
 
@@ -172,7 +172,7 @@ async def test_all_errors_are_returned_at_once(api: Api, sql: Sql) -> None:
         ("INVALID_INPUT", ["add", "1"], SLUG_ALLOWED),
         ("INVALID_INPUT", ["remove", "0"], ONCE),
         ("INVALID_INPUT", ["ttlSeconds"], TTL_ALLOWED),
-        ("INVALID_INPUT", ["expiresAt"], "at most one of the two"),
+        ("INVALID_INPUT", ["expiresAt"], "at most one of `ttlSeconds` and `expiresAt`"),
     ]
 
 

@@ -16,15 +16,10 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from redis import Redis
 
-from segmentql.adapters.jobs import (
-    EXPIRE_DUE_MEMBERSHIPS,
-    RECORD_SEGMENT_LEAVES,
-    JobPublisher,
-    Message,
-    register_actors,
-    worker_middleware,
-)
+from segmentql.adapters.jobs import JobPublisher, Message, register_actors, worker_middleware
 from segmentql.local import LocalServers, with_database
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.settings import Settings
 from segmentql.worker import ACTORS, STOP_SECONDS, Runtime
 from tests.conftest import Api, RunWorker, Sql, serving, until
@@ -466,7 +461,7 @@ async def test_postgresql_restart_loses_no_change(
     rows = await fresh.fetch("SELECT user_id FROM memberships")
     stored = {row["user_id"] for row in rows}
     stored.discard(1)
-    unsure = clients.users_with_error("made whole or not at all")
+    unsure = clients.users_with_error("applied completely or not at all")
     assert clients.accepted() <= stored <= clients.accepted() | unsure
     assert (
         clients.users_with_error("nothing was changed")

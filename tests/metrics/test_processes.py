@@ -23,7 +23,7 @@ DELETE_BETA = 'mutation { deleteSegment(input: {slug: "beta"}) { deletedId } }'
 COUNT_AND_DIE = """
 import os, signal
 from segmentql import metrics
-metrics.POOL_USED.labels("segmentql api").set(3)
+metrics.POOL_CONNECTIONS_USED.labels("segmentql api").set(3)
 metrics.JOINS.labels("MANUAL").inc(5)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -6,7 +6,8 @@ import pytest
 
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
-from segmentql.metrics_collector import DATABASE_SECONDS, MAX_SLUGS
+from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
+from segmentql.worker import ACTORS, REPORT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, suspended, until
 from tests.metrics.samples import samples, samples_of
@@ -114,11 +115,17 @@ async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
     await until(has_lengths)  # they are sent after the response
 
 
+def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
+    assert sorted({actor.job.queue for actor in (*ACTORS, *REPORT_ACTORS)}) == list(QUEUES)
+
+
 @pytest.mark.slow
 async def test_locked_table_does_not_hide_other_gauges(api: Api, sql: Sql) -> None:
     async with sql.transaction():
         await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(DATABASE_SECONDS + 2.5):  # the statement timeout is longer
+        async with asyncio.timeout(
+            DATABASE_TIMEOUT_SECONDS + 2.5
+        ):  # the statement timeout is longer
             all_samples = await samples(api.http)
     assert "segmentql_users" not in all_samples
     assert all_samples['segmentql_dependency_up{dependency="database"}'] == 1

@@ -15,7 +15,7 @@ from segmentql import shared_metrics
 from segmentql.adapters.metrics_endpoint import metrics_response
 from segmentql.cli.serve import _shared_metrics_dir
 from segmentql.settings import METRICS_VARIABLE, Settings, child_environment
-from segmentql.shared_metrics import FIRST_BYTES, ReservedFile
+from segmentql.shared_metrics import INITIAL_BYTES, ReservedFile
 from tests.conftest import environment
 from tests.disks import KINDS, small_disk
 
@@ -109,7 +109,7 @@ def test_disk_that_fills_up_later_does_not_end_the_process(kind: str, settings: 
     assert COUNTED in others_view
 
 
-@pytest.mark.parametrize(("file_bytes", "files"), [(FIRST_BYTES - 1, 0), (FIRST_BYTES, 3)])
+@pytest.mark.parametrize(("file_bytes", "files"), [(INITIAL_BYTES - 1, 0), (INITIAL_BYTES, 3)])
 def test_values_without_room_stay_in_memory(
     settings: Settings, tmp_path: Path, file_bytes: int, files: int
 ) -> None:
@@ -120,7 +120,7 @@ def test_values_without_room_stay_in_memory(
     assert done.stdout.count(b"segmentql_joins_total{") == 401
     assert b'"reason": "File too large"' in done.stderr
     file_sizes = sorted(path.stat().st_size for path in tmp_path.iterdir())
-    assert file_sizes == [FIRST_BYTES] * files
+    assert file_sizes == [INITIAL_BYTES] * files
 
 
 def test_values_move_to_their_file_when_space_is_free(
@@ -138,7 +138,7 @@ def test_values_move_to_their_file_when_space_is_free(
     assert [line["event"] for line in lines] == ["metrics_not_shared", "metrics_shared_again"]
     read = values_of(file)
     assert read == [(keys[0], 2.0), *((key, 1.0) for key in keys[1:])]
-    assert (folder / "counter_1.db").stat().st_size == 2 * FIRST_BYTES
+    assert (folder / "counter_1.db").stat().st_size == 2 * INITIAL_BYTES
     file.close()
     reopened = ReservedFile(str(folder / "counter_1.db"))
     assert values_of(reopened) == read
@@ -147,7 +147,7 @@ def test_values_move_to_their_file_when_space_is_free(
 
 def test_every_block_of_a_new_file_is_allocated(tmp_path: Path) -> None:
     file = ReservedFile(str(tmp_path / "counter_1.db"))
-    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= FIRST_BYTES
+    assert (tmp_path / "counter_1.db").stat().st_blocks * 512 >= INITIAL_BYTES
     file.close()
 
 

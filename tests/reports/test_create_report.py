@@ -151,8 +151,8 @@ async def test_report_on_the_current_month_is_possible(api: Api, sql: Sql) -> No
         ({"month": 13}, "month", "1 to 12"),
         ({"year": 1999}, "year", "2000 to 9999"),
         ({"year": 10000}, "year", "2000 to 9999"),
-        ({"waitSeconds": -1}, "waitSeconds", "0 to 60"),
-        ({"waitSeconds": 61}, "waitSeconds", "0 to 60"),
+        ({"waitSeconds": -1}, "waitSeconds", "0 to 60 seconds"),
+        ({"waitSeconds": 61}, "waitSeconds", "0 to 60 seconds"),
         ({"userId": "0"}, "userId", "a decimal number"),
     ],
 )
@@ -175,7 +175,7 @@ async def test_future_month_is_rejected(api: Api, sql: Sql) -> None:
     (error,) = payload["errors"]
     assert error["code"] == "INVALID_INPUT"
     assert error["path"] == (["year"] if now.month == 12 else ["month"])
-    assert error["allowed"].startswith(f"up to {now.year:04}-{now.month:02}")
+    assert error["allowed"].startswith(f"a month up to {now.year:04}-{now.month:02}")
     assert await sql.fetchval("SELECT count(*) FROM reports") == 0
 
 
@@ -200,7 +200,7 @@ async def test_link_lifetime_out_of_range_is_rejected(
     )
     assert error["extensions"]["code"] == "BAD_REQUEST"
     assert error["extensions"]["argument"] == "expiresInSeconds"
-    assert error["extensions"]["allowed"] == "1 to 604800"
+    assert error["extensions"]["allowed"] == "1 to 604800 seconds"
 
 
 async def test_reports_are_listed_newest_first_and_by_user(

@@ -10,7 +10,8 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv, count_rows, csv_statement
+from segmentql.reports.records import ReportScope
 from tests.back_dating import (
     MICROSECOND,
     delete_segment_at,
@@ -31,7 +32,7 @@ async def csv_of(database: Database, scope: ReportScope) -> bytes:
         csv = Csv(session, scope)
         csv_bytes = b"".join([chunk async for chunk in csv.chunks()])
         assert csv.rows == csv_bytes.count(b"\n") - 1
-        assert csv.rows == await scope.count(session)
+        assert csv.rows == await count_rows(session, scope)
     return csv_bytes
 
 
@@ -140,7 +141,7 @@ async def test_report_reads_only_the_partition_of_its_month(database: Database, 
     year, number = map(int, month.split("-"))
     await sql.execute("SELECT make_history_partitions(now()::date, 3)")
     for user_id in (None, 1):
-        statement, arguments = ReportScope(year, number, user_id).statement()
+        statement, arguments = csv_statement(ReportScope(year, number, user_id))
         plan = await sql.fetch(f"EXPLAIN {statement}", *arguments)
         partition = f"history_{year:04}_{number:02}"
         scanned = re.findall(r"Scan.* on (history\w*)", "\n".join(row[0] for row in plan))

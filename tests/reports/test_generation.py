@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Message
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreRefused
+from segmentql.errors import StoreRejected
 from segmentql.reports import generation
 from segmentql.reports.actors import (
     ReportContext,
@@ -19,6 +19,7 @@ from segmentql.reports.actors import (
     schedule_cleanup,
     seconds_to_next,
 )
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 from tests.conftest import Api, Sql
 from tests.reports.conftest import ROWS
 from tests.reports.queries import create_report, report
@@ -62,7 +63,7 @@ async def test_large_report_is_uploaded_in_parts(
 @pytest.mark.parametrize(
     "case",
     [
-        ({"s3_secret_key": "wrong"}, "the object store does not take the secret key"),
+        ({"s3_secret_key": "wrong"}, "the object store rejects the secret key"),
         ({"s3_access_key": "wrong"}, "the object store does not know the access key"),
         (
             {"s3_bucket": "no-such-bucket"},
@@ -180,7 +181,7 @@ async def test_attempt_that_lost_its_lease_publishes_nothing(
     late_result = await report_context.database.transaction(
         lambda session: generation.finish(session, first, row_count=1, size_bytes=1)
     )
-    assert late_result is False
+    assert late_result is None
     assert not await report_context.database.transaction(
         lambda session: generation.heartbeat(session, first)
     )
@@ -265,7 +266,7 @@ async def test_failed_removal_is_retried(api: Api, sql: Sql, report_context: Rep
     await make_report(report_context, 1)
     await sql.execute("UPDATE reports SET created_at = now() - interval '31 days'")
     storage = misconfigured_store(report_context, s3_secret_key="wrong")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreRejected):
         await remove_old_reports(replace(report_context, storage=storage))
     assert await sql.fetchval("SELECT count(*) FROM reports") == 1
     await storage.close()

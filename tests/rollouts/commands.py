@@ -10,7 +10,7 @@ from typing import TypeAlias
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import expire_due_memberships
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.records import OnExisting
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user

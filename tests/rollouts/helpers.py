@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Row
-
 from segmentql.adapters.database import Database
-from segmentql.memberships.service import Changed, OnExisting, update_user_segments
+from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
+from segmentql.memberships.service import update_user_segments
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
+from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import rollout_hash_v1, sample_size
 from tests.conftest import Sql, until
 from tests.timeline import make_segment
@@ -42,7 +42,7 @@ async def set_plan(
     *stages: float | str | Stage,
     enroll_new_users: bool = True,
     expires_at: datetime | None = None,
-) -> Row[Any]:
+) -> RolloutRecord:
     """Set a plan of these stages or percents; return its rollout, on which no worker has worked.
 
     Every stage after the first needs a time.
@@ -84,7 +84,7 @@ async def update_manually(
     remove: Sequence[str] = (),
     ttl: timedelta | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-) -> Changed:
+) -> UserSegmentsUpdate:
     """Do what `updateUserSegments` does."""
     return await database.transaction(
         lambda session: update_user_segments(
@@ -147,7 +147,7 @@ async def membership_ids(sql: Sql, segment_id: int) -> dict[int, int]:
     return {row["user_id"]: row["id"] for row in rows}
 
 
-async def read_rollout(database: Database, segment_id: int) -> Row[Any]:
+async def read_rollout(database: Database, segment_id: int) -> RolloutRecord:
     async with database.read() as session:
         return (await service.rollouts_by_segment(session, [segment_id]))[segment_id]
 

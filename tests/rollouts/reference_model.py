@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.records import OnExisting
 from tests.rollouts.helpers import expected_sample, joins_on_insert
 
 LogicalTime: TypeAlias = tuple[int, int]

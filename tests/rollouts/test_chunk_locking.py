@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.memberships.service import OnExisting, update_user_segments
+from segmentql.memberships.records import OnExisting
+from segmentql.memberships.service import update_user_segments
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import StepOutcome

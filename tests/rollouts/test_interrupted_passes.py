@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import partial
 
 import pytest
@@ -134,7 +135,7 @@ async def test_plan_set_between_two_chunks_reaches_its_own_percent(
     sample = expected_sample(segment_id, users, percent)
     await set_plan(database, "A", percent)
     turned = await read_rollout(database, segment_id)
-    assert (turned.status, turned.percent, turned.progress) == ("RUNNING", percent, 0)
+    assert (str(turned.status), turned.percent, turned.progress) == ("RUNNING", Decimal(percent), 0)
     await advance_rollout(database, segment_id)
     await assert_exact(sql, segment_id, users, percent)
     # Users of both samples still have their first membership.
@@ -192,7 +193,7 @@ async def test_cancelling_between_two_chunks_keeps_members_and_adds_none(
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == set(users[:CHUNK_USERS])
     rollout = await read_rollout(database, segment_id)
-    assert (rollout.status, rollout.percent) == ("CANCELLED", 100)
+    assert (str(rollout.status), rollout.percent) == ("CANCELLED", Decimal(100))
     await set_plan(database, "A", 1)
     await advance_rollout(database, segment_id)
     await assert_exact(sql, segment_id, users, 1)
@@ -208,10 +209,10 @@ async def test_withdrawing_between_two_chunks_removes_rollout_members_only(
     await update_manually(database, 2, remove=["A"])
     await cancel(database, "A", withdraw=True)
     unfinished = await read_rollout(database, segment_id)
-    assert (unfinished.status, unfinished.percent) == ("WITHDRAWING", 0)
+    assert (str(unfinished.status), unfinished.percent) == ("WITHDRAWING", Decimal(0))
     await advance_rollout(database, segment_id)
     done = await read_rollout(database, segment_id)
-    assert (done.status, done.percent) == ("CANCELLED", 0)
+    assert (str(done.status), done.percent) == ("CANCELLED", Decimal(0))
     assert await members(sql, segment_id) == {1: "MANUAL", last: "MANUAL"}
     assert await excluded(sql, segment_id) == {2}
     assert await history_counts(sql, segment_id) == {

@@ -8,10 +8,10 @@ import pytest
 
 from segmentql.rollouts.plan import ALLOWED_START
 from segmentql.validators import (
-    AFTER_ALLOWED,
     MAX_TTL_SECONDS,
     PERCENT_ALLOWED,
     SLUG_ALLOWED,
+    STAGE_DELAY_ALLOWED,
     TTL_ALLOWED,
     VERSION_ALLOWED,
 )
@@ -188,8 +188,8 @@ async def test_after_seconds_out_of_range_is_rejected(planned: Api, sql: Sql) ->
     for seconds in (-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)):
         stages = [{"percent": 1, "afterSeconds": seconds}, {"percent": 2, "afterSeconds": seconds}]
         assert await plan_errors(planned, sql, {"stages": stages}) == [
-            invalid("stages", "0", "afterSeconds", allowed=AFTER_ALLOWED),
-            invalid("stages", "1", "afterSeconds", allowed=AFTER_ALLOWED),
+            invalid("stages", "0", "afterSeconds", allowed=STAGE_DELAY_ALLOWED),
+            invalid("stages", "1", "afterSeconds", allowed=STAGE_DELAY_ALLOWED),
         ], seconds
 
 
@@ -264,7 +264,7 @@ async def test_all_problems_of_a_plan_are_reported_together(planned: Api, sql: S
         (["slug"], SLUG_ALLOWED),
         (["rollout", "stages", "0", "afterSeconds"], AT_MOST_ONE),
         (["rollout", "stages", "0", "percent"], PERCENT_ALLOWED),
-        (["rollout", "stages", "0", "afterSeconds"], AFTER_ALLOWED),
+        (["rollout", "stages", "0", "afterSeconds"], STAGE_DELAY_ALLOWED),
         (["rollout", "stages", "1"], EITHER_TIME),
         (["rollout", "stages", "1", "percent"], PERCENT_ALLOWED),
         (["expectedVersion"], VERSION_ALLOWED),
@@ -287,7 +287,7 @@ async def test_version_conflict_returns_the_current_segment(
         {
             "__typename": "VersionConflict",
             "code": "VERSION_CONFLICT",
-            "message": f"The segment is at version 1, not {expected}.",
+            "message": f"The segment has version 1, but expectedVersion is {expected}.",
             "path": ["expectedVersion"],
             "current": {"id": "seg_1", "slug": "A", "name": None, "version": 1},
         }

@@ -3,15 +3,12 @@
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import (
-    ADVANCE_ROLLOUT,
-    EXPIRE_DUE_MEMBERSHIPS,
-    START_ROLLOUT_STAGE,
-    Message,
-)
+from segmentql.adapters.jobs import Message
 from segmentql.errors import MutationRejected
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.passes import STALLED_AFTER_SECONDS
 from tests.back_dating import advance_time, all_rows
 from tests.conftest import Sql

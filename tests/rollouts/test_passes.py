@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.records import OnExisting
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.service import rollout_counts
 from segmentql.users.service import delete_user

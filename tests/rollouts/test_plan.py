@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segmentql import validators
 from segmentql.errors import BadValue, InvalidInput, MutationRejected
 from segmentql.rollouts.plan import ALLOWED_START, MAX_START_OFFSET, Plan, Stage, schedule
-from segmentql.validators import AFTER_ALLOWED, MAX_TTL_SECONDS, PERCENT_ALLOWED, TTL_ALLOWED
+from segmentql.validators import MAX_TTL_SECONDS, PERCENT_ALLOWED, STAGE_DELAY_ALLOWED, TTL_ALLOWED
 from tests.rollouts.helpers import stage
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -306,14 +306,14 @@ def test_invalid_percent_is_rejected(number: float, problem: str) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 1, MAX_TTL_SECONDS])
 def test_after_seconds_may_be_up_to_ten_years(seconds: int) -> None:
-    assert validators.after(seconds) == timedelta(seconds=seconds)
+    assert validators.stage_delay(seconds) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("seconds", [-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)])
 def test_after_seconds_out_of_range_is_rejected(seconds: int) -> None:
     with pytest.raises(BadValue) as bad:
-        validators.after(seconds)
+        validators.stage_delay(seconds)
     assert (bad.value.problem, bad.value.allowed) == (
         f"{seconds} seconds is out of range",
-        AFTER_ALLOWED,
+        STAGE_DELAY_ALLOWED,
     )

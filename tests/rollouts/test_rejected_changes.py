@@ -43,7 +43,7 @@ async def test_unknown_or_deleted_slug_is_not_found(planned: Api, sql: Sql, muta
             {
                 "__typename": "SegmentNotFound",
                 "code": "SEGMENT_NOT_FOUND",
-                "message": f"No segment bears: {slug}.",
+                "message": f'No segment has the slug "{slug}".',
                 "path": ["slug"],
                 "slugs": [slug],
             }

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors as membership_actors
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.records import OnExisting
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import CHUNK_USERS
@@ -245,7 +246,7 @@ async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: D
         )
         await finish_rollout(database, segment_id)
         rollout = await read_rollout(database, segment_id)
-        assert (rollout.status, rollout.percent) == ("CANCELLED", 0)
+        assert (str(rollout.status), rollout.percent) == ("CANCELLED", Decimal(0))
         assert await members(sql, segment_id) == {}
         assert await sql.fetchval("SELECT count(*) FROM users") == 100 + 20 * (number + 1)
     assert await history_inconsistencies(sql) == {}

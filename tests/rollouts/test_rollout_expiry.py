@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, EXPIRE_DUE_MEMBERSHIPS, Message
+from segmentql.adapters.jobs import Message
 from segmentql.memberships import actors as membership_actors
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.records import OnExisting
 from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT
 from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
 from tests.back_dating import advance_time
 from tests.conftest import Sql

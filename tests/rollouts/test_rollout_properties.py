@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
 from segmentql.memberships.actors import expire_due_memberships
-from segmentql.memberships.service import OnExisting
+from segmentql.memberships.records import OnExisting
 from tests.conftest import Sql, empty_tables
 from tests.rollouts.commands import (
     SLUGS,

@@ -12,8 +12,9 @@ import asyncpg
 import pytest
 from redis import Redis
 
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Job, JobPublisher, Message
+from segmentql.adapters.jobs import Job, JobPublisher, Message
 from segmentql.local import LocalServers, with_database
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until

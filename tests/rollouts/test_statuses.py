@@ -290,3 +290,14 @@ async def test_deleting_the_segment_cancels_its_rollout(
         parse_timestamp(segment["deletedAt"]),
     )
     assert deleted < finished < await database_now(sql) - HOUR
+
+
+async def test_counts_beyond_the_range_of_int_are_returned(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    await store_users(sql, 4)
+    await create_segment(api, slug="A", rollout={"percent": 50})
+    await begin_pass_with_sample(database, 1)
+    await sql.execute("UPDATE rollouts SET users_total = 3000000000, users_seen = 2500000000")
+    rollout = await read_rollout(api)
+    assert (rollout["usersTotal"], rollout["usersSeen"]) == (3_000_000_000, 2_500_000_000)

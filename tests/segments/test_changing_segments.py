@@ -12,7 +12,7 @@ from tests.operations import create_segment, delete_segment, parse_timestamp, up
 NOT_FOUND = {
     "__typename": "SegmentNotFound",
     "code": "SEGMENT_NOT_FOUND",
-    "message": "No segment bears: NOPE.",
+    "message": 'No segment has the slug "NOPE".',
     "path": ["slug"],
     "slugs": ["NOPE"],
 }
@@ -66,7 +66,7 @@ async def test_existing_slug_is_rejected_with_its_segment(api: Api, sql: Sql) ->
         {
             "__typename": "SegmentAlreadyExists",
             "code": "SEGMENT_ALREADY_EXISTS",
-            "message": "A segment bears A already.",
+            "message": 'A segment with the slug "A" already exists.',
             "path": ["slug"],
             "segment": {"id": first["id"], "slug": "A", "name": "First", "version": 1},
         }
@@ -140,7 +140,7 @@ async def test_other_version_is_a_conflict_with_the_current_segment(
         {
             "__typename": "VersionConflict",
             "code": "VERSION_CONFLICT",
-            "message": f"The segment is at version 2, not {expected}.",
+            "message": f"The segment has version 2, but expectedVersion is {expected}.",
             "path": ["expectedVersion"],
             "current": {"id": created["id"], "slug": "A", "name": "Theirs", "version": 2},
         }

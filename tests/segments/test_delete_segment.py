@@ -3,8 +3,9 @@
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.segments import service
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, recorded_statements
 from tests.operations import (
@@ -112,7 +113,7 @@ async def test_deleting_an_unknown_slug_is_rejected(api: Api, sql: Sql, times: i
             {
                 "__typename": "SegmentNotFound",
                 "code": "SEGMENT_NOT_FOUND",
-                "message": "No segment bears: NOPE.",
+                "message": 'No segment has the slug "NOPE".',
                 "path": ["slug"],
                 "slugs": ["NOPE"],
             }
@@ -131,7 +132,7 @@ async def test_deletion_checks_the_expected_version(api: Api, sql: Sql) -> None:
             {
                 "__typename": "VersionConflict",
                 "code": "VERSION_CONFLICT",
-                "message": "The segment is at version 2, not 1.",
+                "message": "The segment has version 2, but expectedVersion is 1.",
                 "path": ["expectedVersion"],
                 "current": {"id": created["id"], "slug": "A", "name": "Theirs", "version": 2},
             }

@@ -48,7 +48,7 @@ async def test_existing_id_is_rejected_with_its_user(api: Api, sql: Sql) -> None
         {
             "__typename": "UserAlreadyExists",
             "code": "USER_ALREADY_EXISTS",
-            "message": "User 5 is stored already.",
+            "message": "User 5 is already stored.",
             "path": ["id"],
             "user": {"id": "5", "createdAt": first["user"]["createdAt"]},
         }
@@ -137,9 +137,9 @@ async def test_allocation_ends_with_the_largest_id(api: Api, sql: Sql) -> None:
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: no number is left to pick; allowed: a number of yours",
+            "message": "id: no id is left to allocate; allowed: an id that is not stored",
             "path": ["id"],
-            "allowed": "a number of yours",
+            "allowed": "an id that is not stored",
         }
     ]
     assert await all_rows(sql) == before

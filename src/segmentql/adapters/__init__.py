@@ -1,1 +1,1 @@
-"""What talks to the outside: the database, the job queue, HTTP. Knows no feature."""
+"""Adapters to the database, the job queue, the object store and HTTP, independent of features."""

@@ -1,8 +1,8 @@
-"""The broker: Dramatiq's on Redis, except that its consumers wait for wake-ups and hardly poll.
+"""Dramatiq's Redis broker with consumers that wait for notifications instead of polling.
 
-The script that puts a message into a queue publishes the queue's name on a channel as well. In a
-worker one thread is subscribed to the channel and wakes the consumer of that queue. A wake-up may
-be lost, because it is not stored: the consumer's slow poll then finds the message.
+The script that enqueues a message also publishes the queue's name on a channel. In each worker, a
+thread subscribes to the channel and wakes the consumer of that queue. Redis does not store these
+wake-ups, so one can be lost. The consumer's slow poll then finds the message.
 """
 
 import contextlib
@@ -26,27 +26,27 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 log = structlog.get_logger(__name__)
 
-REDIS_SECONDS: Final = 2
+REDIS_TIMEOUT_SECONDS: Final = 2
 """The timeout of one Redis command."""
 
 REDELIVERY_CHANCE: Final = 1_000_000
-"""Out of a million: look for messages of dead workers at every fetch (60 s after the death)."""
+"""Of a million: every fetch requeues the messages of workers that died more than 60 s ago."""
 
 SLOW_POLL_SECONDS: Final = 5
-"""The interval at which an idle consumer polls while it gets wake-ups. Each poll is also the
-worker's heartbeat, which must be well below the 60 s after which a worker counts as dead."""
+"""The poll interval of an idle consumer that receives wake-ups. Each poll is also the worker's
+heartbeat, so the interval must be well below the 60 s after which a worker counts as dead."""
 
 FALLBACK_POLL_SECONDS: Final = 0.1
-"""The interval at which an idle consumer polls while the process is not subscribed."""
+"""The poll interval of an idle consumer while the process is not subscribed."""
 
 PING_SECONDS: Final = 5
-"""After this long without a wake-up the subscription is checked with a PING."""
+"""If no wake-up arrives for this long, a PING checks the subscription."""
 
 RESUBSCRIBE_SECONDS: Final = 1
 
 CHANNEL: Final = "dramatiq:wake-ups"
 
-# Appended to Dramatiq's script, whose variables it uses. `requeue` hands messages back.
+# Appended to Dramatiq's script, whose variables it uses. `requeue` returns messages to a queue.
 _PUBLISH: Final = b"""
 if command == "enqueue" or command == "requeue" then
     redis.call("publish", namespace .. ":wake-ups", queue_name)
@@ -55,9 +55,9 @@ end
 
 
 class WorkQueue(queue.PriorityQueue[Any]):
-    """Dramatiq's queue between consumers and worker threads, for threads that do not poll.
+    """Dramatiq's queue between consumers and worker threads, without polling.
 
-    `get` returns when there is an item, without regard to its timeout, until `close` is called.
+    `get` ignores its timeout and waits for an item, until `close` is called.
     """
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class WorkQueue(queue.PriorityQueue[Any]):
         return super().get(block, timeout)
 
     def close(self) -> None:
-        """Let the timeouts of `get` count, so that the waiting threads can end."""
+        """Make `get` respect its timeout, so that the waiting threads can end."""
         with self.not_empty:
             self._is_closed = True
             self.not_empty.notify_all()
 
 
 class Wakeups(Middleware):
-    """Listens for wake-ups in a thread, from the start of a Dramatiq worker to its stop."""
+    """Receives wake-ups in a thread while a Dramatiq worker runs."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
@@ -92,12 +92,12 @@ class Wakeups(Middleware):
 
     @property
     def poll_seconds(self) -> float:
-        """How long an idle consumer may wait for a wake-up."""
+        """The maximum time that an idle consumer waits for a wake-up."""
         return SLOW_POLL_SECONDS if self._is_subscribed else FALLBACK_POLL_SECONDS
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
         worker.work_queue = WorkQueue()
-        # A daemon: nothing waits for its blocking read when the worker stops.
+        # A daemon thread, so that its blocking read does not delay the end of the worker.
         threading.Thread(target=self._run, name="wakeups", daemon=True).start()
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
@@ -110,8 +110,8 @@ class Wakeups(Middleware):
         is_lost = False
         redis = Redis.from_url(
             self._redis_url,
-            socket_timeout=REDIS_SECONDS,
-            socket_connect_timeout=REDIS_SECONDS,
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
             retry=None,
         )
         while not self._stopping.is_set():
@@ -131,28 +131,28 @@ class Wakeups(Middleware):
         """Wake consumers until the worker stops.
 
         Raises:
-            RedisError: the connection was lost, or Redis did not answer within `REDIS_SECONDS`.
+            RedisError: the connection was lost, or Redis exceeded `REDIS_TIMEOUT_SECONDS`.
         """
         with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(CHANNEL)
-            expects_answer = True
+            expects_reply = True
             while not self._stopping.is_set():
-                seconds = REDIS_SECONDS if expects_answer else PING_SECONDS
+                seconds = REDIS_TIMEOUT_SECONDS if expects_reply else PING_SECONDS
                 message = channel.get_message(timeout=seconds)
-                if message is None and expects_answer:
-                    raise RedisTimeoutError("the subscription does not answer")
-                expects_answer = message is None
+                if message is None and expects_reply:
+                    raise RedisTimeoutError("the subscription does not respond")
+                expects_reply = message is None
                 if message is None:
                     channel.ping()
                 elif message["type"] == "message":
                     self.event(message["data"].decode()).set()
                 elif message["type"] == "subscribe" and not self._stopping.is_set():
                     self._is_subscribed = True
-                    self._wake_all()  # for messages from before
+                    self._wake_all()  # for messages that arrived earlier
 
     def _unsubscribed(self) -> None:
         self._is_subscribed = False
-        self._wake_all()  # they wait less from now on
+        self._wake_all()  # so that they apply the shorter poll interval
 
     def _wake_all(self) -> None:
         for event in list(self._events.values()):
@@ -160,7 +160,7 @@ class Wakeups(Middleware):
 
 
 class _WaitingConsumer(_RedisConsumer):
-    """Fetches messages when it is woken, when a delayed message is due, and at the slow poll."""
+    """A consumer that fetches when it is woken, when a delayed message is due, and at the poll."""
 
     def __init__(self, broker: "WaitingBroker", queue_name: str, prefetch: int) -> None:
         # With a timeout of 0 Dramatiq's `__next__` does not sleep.
@@ -168,16 +168,19 @@ class _WaitingConsumer(_RedisConsumer):
         self._wakeups = broker.wakeups
         self._woken = broker.wakeups.event(queue_name)
         self._etas: list[float] = []
-        """A heap of the moments, in milliseconds, at which delayed messages are due. The messages
-        themselves wait in Dramatiq's consumer thread, which looks at them after each `__next__`."""
+        """A heap of the due times of delayed messages, in milliseconds.
+
+        The messages are in Dramatiq's consumer thread, which checks them after each `__next__`.
+        """
+
         self._returned_at = 0
         self._is_full = False
-        """Whether `__next__` fetches nothing until a message that was fetched is done."""
+        """Whether `__next__` fetches nothing until a fetched message is done."""
 
     def __next__(self) -> MessageProxy | None:
-        # Before the fetch: an event set after it ends the wait at once.
+        # Before the fetch, so that an event that is set after the fetch ends the wait at once.
         self._woken.clear()
-        # In this order, because other threads make room and then read `_is_full`.
+        # In this order, because other threads finish a message and then read `_is_full`.
         self._is_full = True
         self._is_full = self.outstanding_message_count >= self.prefetch
         with _as_connection_error():
@@ -194,26 +197,26 @@ class _WaitingConsumer(_RedisConsumer):
             with _as_connection_error():
                 super().ack(message)  # type: ignore[no-untyped-call]
         finally:
-            self._notice_room()
+            self._wake_if_full()
 
     def nack(self, message: MessageProxy) -> None:
         try:
             with _as_connection_error():
                 super().nack(message)  # type: ignore[no-untyped-call]
         finally:
-            self._notice_room()
+            self._wake_if_full()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        # Dramatiq's consumer thread would not survive another error here.
+        # Any other error would end Dramatiq's consumer thread.
         with _as_connection_error():
             super().requeue(messages)  # type: ignore[no-untyped-call]
 
-    def _notice_room(self) -> None:
+    def _wake_if_full(self) -> None:
         if self._is_full:
             self._woken.set()
 
     def _wait(self) -> None:
-        # What was due when `__next__` last returned has been moved to its queue since.
+        # Messages that were due when `__next__` last returned are already in their queue.
         while self._etas and self._etas[0] <= self._returned_at:
             heapq.heappop(self._etas)
         seconds = self._wakeups.poll_seconds
@@ -224,7 +227,7 @@ class _WaitingConsumer(_RedisConsumer):
 
 @contextlib.contextmanager
 def _as_connection_error() -> Iterator[None]:
-    """Raise the error after which Dramatiq reconnects; it does not expect a timeout of Redis."""
+    """Raise the error after which Dramatiq reconnects. It does not handle timeouts of Redis."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
@@ -232,11 +235,13 @@ def _as_connection_error() -> Iterator[None]:
 
 
 class WaitingBroker(RedisBroker):
-    """A broker that connects when it is first used, and listens for wake-ups in a worker only."""
+    """A broker that connects at the first use and receives wake-ups only in a worker."""
 
     def __init__(self, redis_url: str, middleware: Sequence[Middleware]) -> None:
         redis = Redis.from_url(
-            redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+            redis_url,
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
         )
         self.wakeups = Wakeups(redis_url)
         super().__init__(  # type: ignore[no-untyped-call]
@@ -249,13 +254,13 @@ class WaitingBroker(RedisBroker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         if queue_name in self.delay_queues:
             with _as_connection_error():
-                self._hand_back(queue_name)
+                self._requeue_fetched(queue_name)
         return _WaitingConsumer(self, queue_name, prefetch)
 
-    def _hand_back(self, queue_name: str) -> None:
-        """Put back the delayed messages that this process had fetched before it lost Redis.
+    def _requeue_fetched(self, queue_name: str) -> None:
+        """Requeue the delayed messages that this process fetched before it lost the connection.
 
-        Dramatiq forgets them when it reconnects, and Redis keeps them for this process alone.
+        Dramatiq forgets them when it reconnects, and Redis reserves them for this process.
         """
         fetched = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
         if message_ids := self.client.smembers(fetched):

@@ -1,12 +1,12 @@
-"""The bucket itself: whether it can be used, and how it is made. Idempotent, by plain S3 calls."""
+"""Checks the bucket, and creates it with its lifecycle rule. Idempotent."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from segmentql.adapters.s3 import S3, clock
-from segmentql.errors import BucketMissing, StoreRefused
+from segmentql.adapters.s3 import S3, server_clock
+from segmentql.errors import BucketMissing, StoreRejected
 from segmentql.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -15,56 +15,57 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RULE: Final = "segmentql-reports"
-"""The id of our rule in the bucket's lifecycle; those of others stay."""
+"""The id of our lifecycle rule. Other rules of the bucket are kept."""
 
 UNFINISHED_DAYS: Final = 1
-"""When the store itself drops an upload that nobody finished."""
+"""The age at which the store aborts an unfinished upload."""
 
-FIRST_REGION: Final = "us-east-1"
-"""The one that must not be named when a bucket is made in it."""
+DEFAULT_REGION: Final = "us-east-1"
+"""S3 rejects this region as a location constraint."""
 
-_TAKEN: Final = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"}
+_ALREADY_EXISTS: Final = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"}
 _NO_LIFECYCLE: Final = "NoSuchLifecycleConfiguration"
 
 
 async def check(s3: S3, bucket: str) -> datetime:
-    """Make sure that the store takes our keys and has the bucket; returns its clock.
+    """Check that the store accepts the credentials and has the bucket; return its clock.
 
     Raises:
-        StoreFailed: it does not.
+        StoreFailed: the check failed.
     """
     client = await s3.client()
-    # Not by a HEAD of the bucket: its answer has no room for a reason.
+    # Not HeadBucket, because its response has no body with the reason of a failure.
     page = await s3.call(client.list_objects_v2(Bucket=bucket, MaxKeys=1))
-    return clock(page["ResponseMetadata"])
+    return server_clock(page["ResponseMetadata"])
 
 
 async def set_up(s3: S3, store: StoreSettings, *, expire_days: int) -> None:
-    """Make the bucket where it is missing, private as a new one is, and our rule of its lifecycle.
+    """Create the bucket, if it is missing, and its lifecycle rule. New buckets are private.
 
-    A store that knows no lifecycle, or not all of it, will do: it is a second line.
+    A store without full support for lifecycles works, too, because the scheduler deletes files.
 
     Raises:
-        StoreFailed: there is no bucket and none can be made.
+        StoreFailed: the bucket does not exist and could not be created.
     """
     try:
         await check(s3, store.bucket)
     except BucketMissing:
-        await _make(s3, store)
+        await _create(s3, store)
     try:
         await _set_lifecycle(s3, store.bucket, expire_days)
-    except StoreRefused as refused:
-        log.warning("lifecycle_not_set", reason=refused.reason)
+    except StoreRejected as rejected:
+        log.warning("lifecycle_not_set", reason=rejected.reason)
 
 
-async def _make(s3: S3, store: StoreSettings) -> None:
+async def _create(s3: S3, store: StoreSettings) -> None:
     client = await s3.client()
-    place: Any = {"CreateBucketConfiguration": {"LocationConstraint": store.region}}
-    options = {} if store.region == FIRST_REGION else place
+    location: Any = {"CreateBucketConfiguration": {"LocationConstraint": store.region}}
+    options = {} if store.region == DEFAULT_REGION else location
     try:
         await s3.call(client.create_bucket(Bucket=store.bucket, **options))
-    except StoreRefused as refused:
-        if refused.code not in _TAKEN:  # by one of us a moment ago, or else `check` refuses
+    except StoreRejected as rejected:
+        # Another process may have created the bucket. If it belongs to others, `check` raises.
+        if rejected.code not in _ALREADY_EXISTS:
             raise
     await check(s3, store.bucket)
 
@@ -80,15 +81,15 @@ async def _set_lifecycle(s3: S3, bucket: str, expire_days: int) -> None:
         **expiry,
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS},
     }
-    there = await _rules(s3, bucket)
-    if rule in there:
+    existing = await _rules(s3, bucket)
+    if rule in existing:
         return
-    others = [other for other in there if other.get("ID") != RULE]
+    others = [other for other in existing if other.get("ID") != RULE]
     try:
         await _put_rules(s3, bucket, [*others, rule])
-    except StoreRefused:
+    except StoreRejected:
         await _put_rules(s3, bucket, [*others, expiry])
-    # There are stores that take a rule and keep a part of it.
+    # Some stores accept a rule and store only a part of it.
     if rule not in await _rules(s3, bucket):
         log.warning("lifecycle_incomplete", bucket=bucket)
 
@@ -96,12 +97,12 @@ async def _set_lifecycle(s3: S3, bucket: str, expire_days: int) -> None:
 async def _rules(s3: S3, bucket: str) -> "list[LifecycleRuleOutputTypeDef]":
     client = await s3.client()
     try:
-        found = await s3.call(client.get_bucket_lifecycle_configuration(Bucket=bucket))
-    except StoreRefused as refused:
-        if refused.code != _NO_LIFECYCLE:
+        response = await s3.call(client.get_bucket_lifecycle_configuration(Bucket=bucket))
+    except StoreRejected as rejected:
+        if rejected.code != _NO_LIFECYCLE:
             raise
         return []
-    return found["Rules"]
+    return response["Rules"]
 
 
 async def _put_rules(s3: S3, bucket: str, rules: "list[LifecycleRuleOutputTypeDef]") -> None:

@@ -1,4 +1,4 @@
-"""The pool of connections to PostgreSQL, which counts what is in use and what waits."""
+"""The connection pool with its metrics, and the measurement of statements."""
 
 import time
 from typing import Any, Final
@@ -8,28 +8,28 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProx
 
 from segmentql import metrics
 
-_BEGAN: Final = "segmentql.began"
+_STARTED: Final = "segmentql.started"
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's own; each process has few, told apart by their `logging_name`."""
+    """SQLAlchemy's pool with metrics. The `logging_name` is the label of the pool."""
 
-    # What is in use is asked, not added up: where no connection can be made, SQLAlchemy gives
-    # back what it never handed out.
+    # The number of used connections is read from the pool and not counted here, because SQLAlchemy
+    # also returns connections that it could not open.
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         name = self.logging_name
-        self._used = metrics.POOL_USED.labels(name)
+        self._used = metrics.POOL_CONNECTIONS_USED.labels(name)
         self._wait = metrics.POOL_WAIT_SECONDS.labels(name)
-        metrics.POOL_LIMIT.labels(name).set(self.size())
+        metrics.POOL_CONNECTIONS_LIMIT.labels(name).set(self.size())
 
     def connect(self) -> PoolProxiedConnection:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             return super().connect()
         finally:
-            self._wait.observe(time.perf_counter() - began)
+            self._wait.observe(time.perf_counter() - started)
             self._used.set(self.checkedout())
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -38,17 +38,17 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
 
 def time_statements(engine: Engine) -> None:
-    """Measure each statement of an engine, by whether it is in a transaction."""
-    read = metrics.STATEMENT_SECONDS.labels("read")
-    write = metrics.STATEMENT_SECONDS.labels("write")
+    """Measure the statements of an engine. Statements in transactions count as writes."""
+    read = metrics.STATEMENT_DURATION_SECONDS.labels("read")
+    write = metrics.STATEMENT_DURATION_SECONDS.labels("write")
 
     def before(connection: Connection, *_: Any) -> None:
-        connection.info[_BEGAN] = time.perf_counter()
+        connection.info[_STARTED] = time.perf_counter()
 
     def after(connection: Connection, *_: Any) -> None:
-        autocommits = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-        taken = time.perf_counter() - connection.info[_BEGAN]
-        (read if autocommits else write).observe(taken)
+        is_autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        duration = time.perf_counter() - connection.info[_STARTED]
+        (read if is_autocommit else write).observe(duration)
 
     event.listen(engine, "before_cursor_execute", before)
     event.listen(engine, "after_cursor_execute", after)

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL, directly or through a pooler: their settings, and their faults.
+"""Connections to PostgreSQL, direct or through a pooler: their settings and their errors.
 
-This module imports no metric: commands use it that leave none behind.
+This module does not import `metrics`, so that commands can use it without leaving metrics files.
 """
 
 import ssl
@@ -17,7 +17,7 @@ from segmentql.errors import SegmentQLError
 from segmentql.settings import Settings
 
 CONNECT_SECONDS: Final = 5
-"""How long a new connection may take, unless the URL has a `connect_timeout`."""
+"""The timeout of a new connection, unless the URL has a `connect_timeout`."""
 
 LOCK_SECONDS: Final = 5
 IDLE_IN_TRANSACTION_SECONDS: Final = 15
@@ -29,25 +29,26 @@ UNNAMED_STATEMENTS: Final[Mapping[str, Any]] = {
 }
 """Prepare each statement without a name when it runs.
 
-A transaction pooler gives each transaction another server connection, on which the statements that
-an earlier transaction prepared do not exist. asyncpg sends no Sync between Parse and Bind, so the
-pooler keeps both on one server connection."""
+A transaction pooler can use another server connection for each transaction, and statements that an
+earlier transaction prepared do not exist there. asyncpg sends no Sync between Parse and Bind, so
+the pooler keeps both on one server connection."""
 
-_STATEMENT_MIXED_UP: Final = {"26000", "42P05"}
-"""A prepared statement does not exist, or exists already: another session prepared it."""
+_PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
+"""SQLSTATEs of prepared statements that are missing, or that another session has prepared."""
 
 USE_POOLER: Final = "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
 def plain_engine(url: str, *, name: str) -> AsyncEngine:
-    """Make an engine without a pool and without the service's own session settings."""
+    """Return an engine without a pool and without the session settings of the service."""
     return make_engine(url, name=name, server_settings={}, poolclass=NullPool)
 
 
 def probe_engine(settings: Settings, *, name: str, seconds: float) -> AsyncEngine:
-    """Make an engine that connects as the service does, and gives up after `seconds` at each step.
+    """Return an engine that connects as the service does, without metrics.
 
-    Its statements are not measured.
+    Args:
+        seconds: the timeout of a connection attempt and of a statement.
     """
     return make_engine(
         settings.database_url,
@@ -65,7 +66,7 @@ def statement_timeout_milliseconds(settings: Settings) -> int:
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the fault below SQLAlchemy's errors and ours: the driver's, or the system's."""
+    """Return the error of the driver or the operating system that caused an error."""
     while True:
         if isinstance(error, DBAPIError) and error.orig is not None:
             error = error.orig
@@ -75,54 +76,54 @@ def driver_error(error: BaseException) -> BaseException:
             return error
 
 
-def connection_fault(error: BaseException) -> str:
-    """Say in one line, without a secret, why a connection or a statement failed."""
+def describe_error(error: BaseException) -> str:
+    """Return the reason of a failed connection or statement in one line, without secrets."""
     cause = driver_error(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted: {cause.verify_message}"
-    parameter = _refused_parameter(cause)
+        return f"the server's certificate is not trusted: {cause.verify_message}"
+    parameter = _rejected_parameter(cause)
     if parameter:
-        return f'a pooler refused the startup parameter "{parameter}"'
+        return f'a pooler rejected the startup parameter "{parameter}"'
     message = str(cause).strip()
     if not message:
-        return "no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__
+        return "no response in time" if isinstance(cause, TimeoutError) else type(cause).__name__
     return message.splitlines()[0]
 
 
 def pooler_advice(error: BaseException) -> str | None:
-    """Say what to do if a pooler is the reason of a fault."""
+    """Return the remedy if a pooler caused an error, else None."""
     cause = driver_error(error)
     sqlstate = getattr(cause, "sqlstate", None)
-    is_by_pooler = _refused_parameter(cause) or sqlstate in _STATEMENT_MIXED_UP
-    return USE_POOLER if is_by_pooler else None
+    is_pooler_error = _rejected_parameter(cause) or sqlstate in _PREPARED_STATEMENT_CODES
+    return USE_POOLER if is_pooler_error else None
 
 
-def _refused_parameter(cause: BaseException) -> str | None:
-    """Return the startup parameter that PgBouncer refused."""
-    _, found, rest = str(cause).partition("unsupported startup parameter")
-    return rest.partition(":")[2].strip() if found else None
+def _rejected_parameter(cause: BaseException) -> str | None:
+    """Return the startup parameter that PgBouncer rejected, else None."""
+    _, marker, rest = str(cause).partition("unsupported startup parameter")
+    return rest.partition(":")[2].strip() if marker else None
 
 
 def session_settings(settings: Settings) -> dict[str, str]:
-    """Return PostgreSQL's settings for each session of the service."""
+    """Return the PostgreSQL settings for each session of the service."""
     return {
         "timezone": "UTC",
-        "jit": "off",  # every statement is short; compiling one would cost more
+        "jit": "off",  # statements are short, so that compiling them would take longer
         "statement_timeout": str(statement_timeout_milliseconds(settings)),
         "lock_timeout": str(LOCK_SECONDS * 1000),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
-        # The trigger on history reports what it recorded as a DEBUG message: see `recorded`.
+        # The trigger on history reports its entries as DEBUG messages, see `history_counters`.
         "client_min_messages": "debug1",
     }
 
 
 def startup_settings(settings: Settings) -> Mapping[str, str]:
-    """Return what a new connection sets for its whole life; none behind a transaction pooler."""
+    """Return the startup parameters of a connection: none behind a transaction pooler."""
     return session_settings(settings) if settings.database_pooler == "none" else {}
 
 
 def statement_arguments(settings: Settings) -> Mapping[str, Any]:
-    """Return asyncpg's arguments for how statements are prepared."""
+    """Return the arguments of asyncpg that control prepared statements."""
     return {} if settings.database_pooler == "none" else UNNAMED_STATEMENTS
 
 
@@ -135,7 +136,11 @@ def make_engine(
     arguments: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AsyncEngine:
-    """Make an engine of a checked URL; `arguments` are asyncpg's, `options` SQLAlchemy's.
+    """Return an engine for a validated URL.
+
+    Args:
+        arguments: more arguments of asyncpg.
+        options: more arguments of SQLAlchemy.
 
     Raises:
         OSError: a certificate of the URL cannot be read.
@@ -143,7 +148,7 @@ def make_engine(
     target = connection_target(url)
     return create_async_engine(
         target.url,
-        hide_parameters=True,  # what a caller sent stays out of the logs
+        hide_parameters=True,  # keeps input values out of the logs
         connect_args={
             **target.arguments,
             "timeout": connect_seconds or target.connect_seconds or CONNECT_SECONDS,

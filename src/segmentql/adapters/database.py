@@ -1,25 +1,32 @@
-"""The database: engines, sessions for reading and for writing, and what its faults mean.
+"""Database access: sessions for reads, transactions for writes, and their retries.
 
-Nobody else commits. A read session runs each statement on its own (AUTOCOMMIT), so that a read
-costs one round trip; `Database.transaction` runs a whole change, again where PostgreSQL broke a
-deadlock, and hands over the jobs that the change asked for once it is committed.
+Only this module commits. A read session uses AUTOCOMMIT, so that a read costs one round trip.
+`Database.transaction` runs a function in a transaction, retries it after a deadlock or conflict,
+and publishes its job messages after the commit.
 """
 
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from segmentql import metrics
-from segmentql.adapters.connections import driver_error, probe_engine
+from segmentql.adapters.connections import probe_engine
+from segmentql.adapters.database_errors import (
+    CONFLICT_CODES,
+    TIMEOUT_CODES,
+    UNAVAILABLE_CLASSES,
+    is_unavailable,
+    sqlstate,
+    translate_database_errors,
+)
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.jobs import Message
 from segmentql.errors import OutcomeUnknown, SegmentQLError, TimedOut, Unavailable, Unresponsive
@@ -28,46 +35,39 @@ from segmentql.settings import Settings
 T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 8
-"""Of one change, while PostgreSQL picks it as the victim of a deadlock or conflict."""
+"""The maximum number of attempts of a transaction after deadlocks and conflicts."""
 
 RETRY_SECONDS: Final = 0.02
-"""The longest wait before the second attempt; doubled for each further one."""
+"""The maximum wait before the second attempt. It doubles for each further attempt."""
 
 READ_POOL_SHARE: Final = 0.4
-"""Of the primary's pool, which changes leave to reads: a burst of them waits for itself alone."""
+"""The share of the primary's pool that is reserved for reads, so that they do not wait for a burst
+of transactions."""
 
 EXACT_COUNT_LIMIT: Final = 100_000
-"""Counting so many takes some 10 ms."""
+"""Counting this many rows takes about 10 ms."""
 
-PROBE_SECONDS: Final = 1
-
-# https://www.postgresql.org/docs/18/errcodes-appendix.html
-_CONFLICTS: Final = {"40001", "40P01"}
-_LOCK_NOT_AVAILABLE: Final = "55P03"
-_QUERY_CANCELED: Final = "57014"
-_UNAVAILABLE_CLASSES: Final = ("08", "28", "3D", "53", "57", "58")
-"""Connection exceptions, the login or the database refused, insufficient resources, operator
-intervention, system errors."""
+PROBE_TIMEOUT_SECONDS: Final = 1
 
 
 class ReadSession(AsyncSession):
-    """Reads, one statement at a time. The type keeps it out of functions that write."""
+    """A session for reads. Functions that write require a `WriteSession`."""
 
 
 class WriteSession(AsyncSession):
-    """Writes, within the transaction that `Database.transaction` opened and will commit."""
+    """A session in a transaction of `Database.transaction`, which commits it."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, expire_on_commit=False, autoflush=False)
         self.outbox: list[Message] = []
 
     def after_commit(self, message: Message) -> None:
-        """Have a job sent once this transaction is committed; never if it is not."""
+        """Publish a message after the commit of this transaction."""
         self.outbox.append(message)
 
 
 class Database:
-    """The primary and, where one is set, a replica for reads; used on one event loop."""
+    """The primary and an optional replica for reads. For use on one event loop."""
 
     def __init__(
         self, settings: Settings, *, name: str, publish: Callable[[Sequence[Message]], None]
@@ -80,12 +80,12 @@ class Database:
             if settings.database_read_url
             else self._primary
         )
-        self._long: dict[float, AsyncEngine] = {}
-        """The engines of long reads, by how many seconds a statement may take: a few."""
+        self._long_read_engines: dict[float, AsyncEngine] = {}
+        """The engines of long reads, by their statement timeout. There are only a few timeouts."""
         self._publish = publish
         size = settings.database_pool_size
         self._write_slots = asyncio.Semaphore(max(1, size - math.ceil(READ_POOL_SHARE * size)))
-        # The same pools, each statement for itself.
+        # The same pools, without transactions.
         self._primary_reads = self._primary.execution_options(isolation_level="AUTOCOMMIT")
         self._replica_reads = self._replica.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -95,7 +95,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self, *, primary: bool = True) -> AsyncIterator[ReadSession]:
-        """Open a session for a few reads; never hold it while awaiting anything else."""
+        """Open a session for a few reads. Callers must not await anything else while it is open."""
         engine = self._primary_reads if primary else self._replica_reads
         with translate_database_errors():
             async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
@@ -103,29 +103,30 @@ class Database:
 
     @asynccontextmanager
     async def long_read(self, *, seconds: float) -> AsyncIterator[ReadSession]:
-        """Open one transaction for reads of the primary that may take `seconds` each.
+        """Open a transaction for long reads of the primary, outside the pool.
 
-        On a connection of its own, so that it keeps none of the pool from others.
+        Args:
+            seconds: the timeout of each statement.
         """
         with translate_database_errors():
             async with ReadSession(
-                self._long_reads(seconds), expire_on_commit=False, autoflush=False
+                self._long_read_engine(seconds), expire_on_commit=False, autoflush=False
             ) as session:
                 yield session
 
-    def _long_reads(self, seconds: float) -> AsyncEngine:
-        engine = self._long.get(seconds)
-        if engine is None:  # kept, for the first connection of an engine asks a lot
-            limits = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
-            engine = self._long[seconds] = service_engine(
-                self._settings.database_url, limits, f"{self._name} long reads", is_pooled=False
+    def _long_read_engine(self, seconds: float) -> AsyncEngine:
+        engine = self._long_read_engines.get(seconds)
+        if engine is None:  # kept, because the first connection of an engine needs extra queries
+            settings = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
+            engine = self._long_read_engines[seconds] = service_engine(
+                settings.database_url, settings, f"{self._name} long reads", is_pooled=False
             )
         return engine
 
     async def read_one(
         self, work: Callable[[ReadSession], Awaitable[T]], *, primary: bool = True
     ) -> T:
-        """Run a read, a second time where the first met a connection that had died."""
+        """Run a read; retry it once if its pooled connection was dead."""
         try:
             async with self.read(primary=primary) as session:
                 return await work(session)
@@ -134,22 +135,22 @@ class Database:
         except Unavailable:
             pass
         except DBAPIError as error:
-            if sqlstate(error) not in _CONFLICTS:  # a replica may take a read back
+            if sqlstate(error) not in CONFLICT_CODES:  # a replica can cancel a read
                 raise
         async with self.read(primary=primary) as session:
             return await work(session)
 
     async def transaction(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
-        """Run `work` in one transaction and commit it; what it raises rolls it back.
+        """Run `work` in a transaction; commit it, or roll it back if `work` raises.
 
-        `work` may run several times, so it must do nothing but use its session.
+        `work` can run several times, so it must have no effects except through its session.
 
         Raises:
-            Unavailable: the database cannot be reached; nothing was changed.
-            OutcomeUnknown: the connection was lost while committing.
-            TimedOut: a statement or a wait for a lock took too long; nothing was changed.
+            Unavailable: the database cannot be used. Nothing was changed.
+            OutcomeUnknown: the connection was lost during the commit.
+            TimedOut: a statement or a wait for a lock took too long. Nothing was changed.
         """
-        lost_before = False
+        has_lost_connection = False
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with translate_database_errors():
@@ -161,13 +162,13 @@ class Database:
             except (OutcomeUnknown, Unresponsive):
                 raise
             except Unavailable:
-                # A pooled connection may have died since it was last used, and nothing was
-                # committed: once more, on a new one.
-                if lost_before:
+                # A pooled connection may have died since its last use. Nothing was committed, so
+                # retry once on a new connection.
+                if has_lost_connection:
                     raise
-                lost_before = True
+                has_lost_connection = True
             except DBAPIError as error:
-                if sqlstate(error) not in _CONFLICTS or attempt == MAX_ATTEMPTS:
+                if sqlstate(error) not in CONFLICT_CODES or attempt == MAX_ATTEMPTS:
                     raise
                 metrics.TRANSACTION_RETRIES.inc()
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
@@ -187,22 +188,27 @@ class Database:
         try:
             await session.commit()
         except (DBAPIError, OSError, TimeoutError) as error:
-            if _is_unavailable(error) or isinstance(error, TimeoutError):
+            if is_unavailable(error) or isinstance(error, TimeoutError):
                 raise OutcomeUnknown from error
             raise
 
     async def dispose(self) -> None:
-        """Close every connection; on the loop that opened them."""
+        """Close all connections. Must run on the event loop that opened them."""
         await self._primary.dispose()
         if self.has_replica:
             await self._replica.dispose()
-        for engine in self._long.values():
+        for engine in self._long_read_engines.values():
             await engine.dispose()
 
     async def ping(self) -> bool:
-        """Whether the primary answers a new connection within `PROBE_SECONDS`, twice at most."""
+        """Return whether the primary responds to a new connection. Never raises.
+
+        Connecting and the statement may take `PROBE_TIMEOUT_SECONDS` each.
+        """
         try:
-            probe = probe_engine(self._settings, name=f"{self._name} probe", seconds=PROBE_SECONDS)
+            probe = probe_engine(
+                self._settings, name=f"{self._name} probe", seconds=PROBE_TIMEOUT_SECONDS
+            )
             with translate_database_errors():
                 async with probe.connect() as connection:
                     await connection.execute(text("SELECT 1"))
@@ -211,28 +217,28 @@ class Database:
         return True
 
     def pool_in_use(self) -> int:
-        """Connections checked out now, of the primary's pool."""
+        """Return the number of connections in use of the primary's pool."""
         return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
 
 
-# The planner's way of guessing: rows a page when last analyzed, times the pages there are now.
-_ABOUT: Final = """
+# The planner's estimate: the rows per page at the last ANALYZE, times the current pages.
+_ESTIMATE_ROW_COUNT: Final = """
 SELECT CASE WHEN counted < {limit} THEN counted ELSE greatest(counted, estimated) END
 FROM (
     SELECT (SELECT count(*) FROM (SELECT FROM {table} LIMIT {limit}) AS first) AS counted,
         CAST(reltuples / greatest(relpages, 1) * pg_relation_size(oid)
             / CAST(current_setting('block_size') AS integer) AS bigint) AS estimated
     FROM pg_class WHERE oid = CAST('{table}' AS regclass)
-) AS about
+) AS counts
 """
 
 
 async def estimate_row_count(session: ReadSession, table: Literal["users", "memberships"]) -> int:
     """Return the number of rows of a table.
 
-    The number is exact up to `EXACT_COUNT_LIMIT`, and the planner's estimate beyond.
+    The number is exact up to `EXACT_COUNT_LIMIT`, and the planner's estimate above.
     """
-    statement = text(_ABOUT.format(table=table, limit=EXACT_COUNT_LIMIT))
+    statement = text(_ESTIMATE_ROW_COUNT.format(table=table, limit=EXACT_COUNT_LIMIT))
     return int((await session.execute(statement)).scalar_one())
 
 
@@ -242,68 +248,34 @@ async def copy_csv(
     arguments: Sequence[object],
     write: Callable[[bytes], Awaitable[None]],
 ) -> int:
-    """Have PostgreSQL write a SELECT's rows as CSV with a header; how many rows it was.
+    """Write the rows of a SELECT as CSV with a header; return their number.
 
-    `statement` takes its arguments as asyncpg does, `$1` and so on. `write` is awaited for each
-    chunk, and holds up the database meanwhile. Where this fails the session is of no use any more.
+    After an error, the session cannot be used any more.
+
+    Args:
+        statement: a SELECT with parameters in asyncpg's form, such as `$1`.
+        write: receives each chunk. The database waits until it returns.
 
     Raises:
-        Unavailable: the database went away.
-        TimedOut: it took longer than the session's statements may.
+        Unavailable: the connection was lost.
+        TimedOut: the statement exceeded the session's timeout.
     """
     connection = await session.connection()
     driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None  # noqa: S101 - it was connected by the line before
+    assert driver is not None  # noqa: S101 - the line above connected it
     try:
         status: str = await driver.copy_from_query(
             statement, *arguments, output=write, format="csv", header=True
         )
     except BaseException as error:
         is_lost = driver.is_closed()
-        # Mid-way through a COPY it takes no rollback, whose failure would hide this one.
+        # A rollback during a COPY fails, and its error would hide this one.
         driver.terminate()
         await session.invalidate()
         code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-        if code in {_QUERY_CANCELED, _LOCK_NOT_AVAILABLE} or isinstance(error, TimeoutError):
+        if code in TIMEOUT_CODES or isinstance(error, TimeoutError):
             raise TimedOut from error
-        if is_lost or (code or "").startswith(_UNAVAILABLE_CLASSES):
+        if is_lost or (code or "").startswith(UNAVAILABLE_CLASSES):
             raise Unavailable from error
         raise
     return int(status.rpartition(" ")[2])
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    """PostgreSQL's code for what went wrong; None where it never came to say."""
-    return getattr(error.orig, "sqlstate", None)
-
-
-@contextmanager
-def translate_database_errors() -> Iterator[None]:
-    """Turn a driver's faults that are nobody's mistake into `Unavailable` and `TimedOut`."""
-    try:
-        yield
-    except DBAPIError as error:
-        if sqlstate(error) in {_QUERY_CANCELED, _LOCK_NOT_AVAILABLE}:
-            raise TimedOut from error
-        if _is_unavailable(error):
-            raise Unavailable from error
-        raise
-    except (PoolTimeoutError, TimeoutError) as error:
-        # Ours, not the server's: it would have cancelled the statement before.
-        raise Unresponsive from error
-    except OSError as error:
-        raise Unavailable from error
-
-
-def _is_unavailable(error: BaseException) -> bool:
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, OSError) and not isinstance(error, TimeoutError)
-    code = sqlstate(error)
-    if code is None:
-        cause = driver_error(error)
-        return error.connection_invalidated or isinstance(
-            # Of several hosts none is what the URL's target_session_attrs wants.
-            cause,
-            asyncpg.TargetServerAttributeNotMatched,
-        )
-    return code.startswith(_UNAVAILABLE_CLASSES)

@@ -1,4 +1,4 @@
-"""Engines of the service: connections with a pool, and with their metrics."""
+"""The engines of the service, with a pool and metrics."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -23,7 +23,7 @@ POOL_WAIT_SECONDS: Final = 15
 def service_engine(
     url: str, settings: Settings, name: str, *, is_pooled: bool = True
 ) -> AsyncEngine:
-    """Make an engine of the service: session settings, time limits and metrics included."""
+    """Return an engine with the service's session settings, timeouts and metrics."""
     pool: dict[str, Any] = (
         {
             "poolclass": MeasuredPool,
@@ -42,8 +42,8 @@ def service_engine(
         server_settings=startup_settings(settings),
         arguments={
             **statement_arguments(settings),
-            # Past the server's own limit: only a server that hangs gets here, or a read behind a
-            # pooler whose role has no limit.
+            # Longer than the server's timeout, so it applies only if the server does not respond,
+            # or to reads through a pooler with a role that has no statement_timeout.
             "command_timeout": settings.statement_timeout_seconds + 2,
         },
         skip_autocommit_rollback=True,
@@ -57,7 +57,7 @@ def service_engine(
 
 
 def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> None:
-    """Set these for each transaction: one statement more, and no pooler sees it."""
+    """Set the session settings in each transaction, which costs one more statement."""
     pairs = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     statement = f"SELECT {', '.join(pairs)}"
 

@@ -1,8 +1,8 @@
-"""Counts joins and leaves as history records them, whoever brought them about.
+"""Counts the joins and leaves that this process records in history, by cause.
 
-The trigger on `history` tells its connection, in a message of the DEBUG level, how many entries it
-took (see migration 0006). So nothing is asked, and what a rollout or a deletion does on the way
-is counted like all else. They count once their transaction commits.
+The trigger on `history` reports the number of its entries in a DEBUG message to its connection (see
+migration 0006). So counting needs no statement and includes every cause, such as rollouts and
+deletions. The entries are counted when their transaction commits.
 """
 
 import re
@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Engine, event
 from segmentql import metrics
 
 _MESSAGE: Final = re.compile(r"segmentql recorded (JOINED|LEFT) ([A-Z_]+) ([0-9]+)")
-_KEY: Final = "segmentql.recorded"
+_KEY: Final = "segmentql.history_entries"
 
 
 def count_history(engine: Engine) -> None:
-    """Count what connections of this engine record; see `connections.session_settings`."""
+    """Count the history entries of an engine's connections, see `connections.session_settings`."""
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "commit", _on_commit)
     event.listen(engine, "rollback", _on_rollback)
@@ -31,9 +31,9 @@ def _on_connect(connection: Any, record: Any) -> None:
 
 
 def _on_message(entries: list[tuple[str, str, int]], _connection: object, message: Any) -> None:
-    found = _MESSAGE.fullmatch(message.message)
-    if found:
-        entries.append((found[1], found[2], int(found[3])))
+    match = _MESSAGE.fullmatch(message.message)
+    if match:
+        entries.append((match[1], match[2], int(match[3])))
 
 
 def _on_commit(connection: Connection) -> None:
@@ -45,5 +45,5 @@ def _on_commit(connection: Connection) -> None:
 
 
 def _on_rollback(connection: Connection) -> None:
-    if not connection.invalidated:  # else it is gone, with all it told
+    if not connection.invalidated:  # an invalidated connection has no `info`
         connection.info[_KEY].clear()

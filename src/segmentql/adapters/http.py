@@ -1,4 +1,4 @@
-"""HTTP below GraphQL, as pure ASGI: request ids, headers, rejections, and bodies too large."""
+"""ASGI middleware for request ids, headers and logs, and the reading of request bodies."""
 
 import re
 import socket
@@ -22,11 +22,14 @@ SAFE_HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Of every answer that does not say otherwise: it is data of one caller, and no page."""
+"""The default headers of responses, which are private data and not pages."""
 
 
 class RequestIds:
-    """Gives every request an id, the caller's own where it has a decent one, and says it back."""
+    """Adds a request id to each request, its logs and its response.
+
+    The client's `X-Request-Id` is used if it is valid.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -35,8 +38,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
-        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        client_id = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
+        request_id = client_id.decode() if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
@@ -52,7 +55,7 @@ class RequestIds:
 
 
 class WithHeaders:
-    """Adds the same headers to every answer of an application that does not have them."""
+    """Adds default headers to the responses of an application."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app
@@ -61,20 +64,20 @@ class WithHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = message.get("headers", ())
-                names = {name for name, _ in given}
-                message["headers"] = [*given, *(h for h in self._headers if h[0] not in names)]
+                headers = message.get("headers", ())
+                names = {name for name, _ in headers}
+                message["headers"] = [*headers, *(h for h in self._headers if h[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
 SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length")
-"""Headers of which a request may have one line. Servers and proxies differ in which of several
-lines they take, so a request with more may mean another thing to each."""
+"""Headers that a request may contain only once. Servers and proxies differ in which of several
+values they use, so that they would interpret a request with more differently."""
 
 MAX_PATH_CHARACTERS: Final = 100
-"""Of a path in the log."""
+"""The maximum length of a path in the log."""
 
 
 class SingleHeaders:
@@ -87,7 +90,7 @@ class SingleHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             names = [name for name, _ in scope["headers"]]
-            if len(set(names)) < len(names):  # seldom; then it is looked at which
+            if len(set(names)) < len(names):  # rare, so the cheap check comes first
                 repeated = [name for name in SINGLE_HEADERS if names.count(name) > 1]
                 if repeated:
                     await self._reject(repeated[0].decode(), scope, send)
@@ -114,7 +117,7 @@ class SingleHeaders:
 
 
 class LogRejections:
-    """Writes a line for every answer that is a client's or a server's error, with its path."""
+    """Logs each response with a status of 400 or above, with its path."""
 
     def __init__(self, app: ASGIApp, log: RequestLog) -> None:
         self._app = app
@@ -141,16 +144,16 @@ class LogRejections:
 
 
 async def abort(receive: Receive) -> None:
-    """Close the connection of a request at once, with what is not sent yet.
+    """Close the connection of a request at once, and discard the unsent response.
 
-    ASGI has no way to do this: an application that returns early lets the server wait until the
-    client has read what was written. uvicorn's `receive` belongs to an object that has the
-    transport. Other servers, and tests without one, close the connection in their own time.
+    ASGI has no call for this: if the application returns early, the server waits until the client
+    has read the written data. uvicorn's `receive` is a method of an object with the transport.
+    Other servers, and tests without a server, close the connection later.
     """
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
         return
-    # Without this the kernel would keep what it has until the client reads it.
+    # Without this option the kernel would keep its buffer until the client reads it.
     transport.get_extra_info("socket").setsockopt(
         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
     )
@@ -160,37 +163,40 @@ async def abort(receive: Receive) -> None:
 
 
 class BodyTooLarge(Exception):
-    """A request's body has more bytes than the service takes."""
+    """The body of a request is larger than the limit."""
 
     def __init__(self, limit: int, size: int) -> None:
         super().__init__(limit, size)
         self.limit = limit
         self.size = size
-        """As far as it is known: what was announced, or what had come when it was too much."""
+        """The declared size, or the bytes received when the limit was exceeded."""
 
 
 class ClientDisconnected(Exception):
-    """The client went away in the middle of its body."""
+    """The client disconnected before its body was complete."""
 
 
-async def read_body(receive: Receive, *, announced: int, limit: int) -> bytes:
-    """Read a body of at most `limit` bytes, without reading more of a larger one.
+async def read_body(receive: Receive, *, declared: int, limit: int) -> bytes:
+    """Return a body of at most `limit` bytes. A larger body is not read further.
+
+    Args:
+        declared: the size by the Content-Length header, or 0 without one.
 
     Raises:
-        BodyTooLarge: by its announced or its actual length.
-        BodyCutShort: the client went away.
+        BodyTooLarge: the declared or the actual size exceeds `limit`.
+        ClientDisconnected: the client disconnected.
     """
-    if announced > limit:
-        raise BodyTooLarge(limit, announced)
+    if declared > limit:
+        raise BodyTooLarge(limit, declared)
     chunks: list[bytes] = []
     size = 0
-    more = True
-    while more:
+    has_more = True
+    while has_more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnected("the client went away")
+            raise ClientDisconnected("the client disconnected")
         chunk = message.get("body", b"")
-        more = message.get("more_body", False)
+        has_more = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise BodyTooLarge(limit, size)

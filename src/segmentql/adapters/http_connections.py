@@ -1,6 +1,6 @@
-"""The HTTP connections of one process: how many there may be, and how long each may wait.
+"""The table of HTTP connections of a process, which limits their number and their waiting times.
 
-One timer checks all connections. A timer for each would cost every request two more calls.
+One timer checks all connections, because a timer per connection would cost each request two calls.
 """
 
 import asyncio
@@ -16,32 +16,32 @@ from segmentql import metrics
 from segmentql.logs import ThrottledLog
 
 HEAD_SECONDS: Final = 10.0
-"""Time for a complete request head, from the connection or from the head's first byte."""
+"""The maximum time for a complete request head, from the connection or the head's first byte."""
 
 HEAD_GRACE_SECONDS: Final = 1.0
-"""A connection whose head takes longer than this makes room for a new one when the table is full.
-An ordinary client sends its head in one packet."""
+"""If the table is full, a connection whose head takes longer than this is closed for a new one.
+Ordinary clients send the head in one packet."""
 
 LINGER_SECONDS: Final = 2.0
-"""Time for a client to read the last answer and to close, before the connection is cut."""
+"""The time for a client to read the last response and close, before the connection is aborted."""
 
 MAX_LINGERING: Final = 64
-"""Closed connections that still linger; beyond this number the oldest is cut at once."""
+"""The maximum number of lingering connections. Above it, the oldest one is aborted."""
 
 CHECK_SECONDS: Final = 0.5
 
 OTHER_DESCRIPTORS: Final = 100
-"""File descriptors that a process needs beside its HTTP connections: connections to PostgreSQL,
-Redis and the object store, files, and the connections that linger."""
+"""The file descriptors that a process needs in addition to its HTTP connections: connections to
+PostgreSQL, Redis and the object store, files, and lingering connections."""
 
 MIN_CONNECTIONS: Final = 10
 
 MAX_EVICTIONS: Final = 16
-"""Connections closed by one check when no file descriptor is free."""
+"""The maximum number of connections that one check closes if no file descriptor is free."""
 
 
 def fit_to_descriptors(wanted: int) -> int:
-    """Raise the soft limit on open files as needed; return how many connections it then admits."""
+    """Raise the soft limit on open files as needed; return the number of connections it allows."""
     if sys.platform == "win32":
         return wanted
     import resource  # noqa: PLC0415 - it does not exist on Windows
@@ -64,7 +64,7 @@ def fit_to_descriptors(wanted: int) -> int:
 
 
 class CloseReason(StrEnum):
-    """The reasons why the server rejects or closes a connection, as metrics and logs name them."""
+    """The reason of a rejected or closed connection, in metrics and logs."""
 
     FULL = "full"
     EVICTED = "evicted"
@@ -76,26 +76,26 @@ class CloseReason(StrEnum):
 
 
 class Connection(Protocol):
-    """What the table needs to know of a connection."""
+    """A connection in the table."""
 
     peer: str
     """The client's address, for the log."""
 
     def is_responding(self) -> bool:
-        """Return whether a response is being made."""
+        """Return whether a response is in progress."""
 
     def expire(self) -> None:
-        """Answer and close, because the head or the body did not come in time."""
+        """Respond and close, because the head or the body did not arrive in time."""
 
     def close(self) -> None:
-        """Close after what is already written is sent."""
+        """Close after the written data is sent."""
 
     def abort(self) -> None:
-        """Close now, whatever is not sent yet."""
+        """Close at once and discard unsent data."""
 
 
 class ConnectionTable:
-    """The connections of one process, by what they wait for; used on one event loop."""
+    """The connections of one process, by their state. For use on one event loop."""
 
     def __init__(
         self, *, limit: int, keep_alive_seconds: float, head_seconds: float = HEAD_SECONDS
@@ -103,11 +103,11 @@ class ConnectionTable:
         self.limit = limit
         self.head_seconds = head_seconds
         self._keep_alive_seconds = keep_alive_seconds
-        # Each in the order in which its entries become due, because each has one duration.
+        # Each dict has one duration, so its entries are in the order of their deadlines.
         self._awaiting: dict[Connection, float] = {}
-        """Connections whose head, or unread body, has yet to come."""
+        """Deadlines of connections whose head, or unread body, is incomplete."""
         self._idle: dict[Connection, float] = {}
-        """Connections between two requests."""
+        """Deadlines of connections between two requests."""
         self._lingering: dict[Connection, float] = {}
         self._is_checking = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,10 +115,10 @@ class ConnectionTable:
         self._log = ThrottledLog(structlog.get_logger(__name__))
 
     def admit(self, connection: Connection, *, connected: int) -> bool:
-        """Return whether a new connection may stay; close another one for it if the table is full.
+        """Admit a new connection, if needed in place of another one; return whether it is admitted.
 
         Args:
-            connected: The number of connections of this process, the new one included.
+            connected: the number of connections of this process, including the new one.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -129,26 +129,26 @@ class ConnectionTable:
         return True
 
     def await_input(self, connection: Connection) -> None:
-        """Start the time for a head, or for the rest of a body that nothing reads."""
+        """Set the deadline for a head, or for the rest of an unread body."""
         if connection not in self._awaiting:
             self._awaiting[connection] = self._now() + self.head_seconds
             self._check_later()
 
-    def rest(self, connection: Connection) -> None:
-        """Start the time between two requests."""
+    def set_idle(self, connection: Connection) -> None:
+        """Set the keep-alive deadline."""
         self._awaiting.pop(connection, None)
         self._idle[connection] = self._now() + self._keep_alive_seconds
-        if not self._is_checking:  # once for each request: a call less
+        if not self._is_checking:  # saves a call per request
             self._check_later()
 
-    def work(self, connection: Connection) -> None:
-        """Stop every time: a request is being answered."""
+    def clear_deadline(self, connection: Connection) -> None:
+        """Remove the deadline, because a request is in progress."""
         self._awaiting.pop(connection, None)
         self._idle.pop(connection, None)
 
     def linger(self, connection: Connection) -> None:
-        """Give a client the time to read the last answer."""
-        self.work(connection)
+        """Set the deadline for the client to read the last response."""
+        self.clear_deadline(connection)
         self._lingering[connection] = self._now() + LINGER_SECONDS
         if len(self._lingering) > MAX_LINGERING:
             oldest = next(iter(self._lingering))
@@ -157,27 +157,27 @@ class ConnectionTable:
         self._check_later()
 
     def forget(self, connection: Connection) -> None:
-        """Remove a connection that is lost or was handed over to another protocol."""
-        self.work(connection)
+        """Remove a connection that was lost or upgraded to another protocol."""
+        self.clear_deadline(connection)
         self._lingering.pop(connection, None)
 
-    def note(self, reason: CloseReason, peer: str) -> None:
-        """Count and log that a connection was rejected or closed."""
+    def record_closed(self, reason: CloseReason, peer: str) -> None:
+        """Count and log a rejected or closed connection."""
         metrics.CONNECTIONS_CLOSED.labels(reason).inc()
         self._log.warning("connection_closed", reason=reason, client=peer)
 
     def _evict(self) -> bool:
-        """Close the connection that has waited longest, if one waits."""
+        """Close the connection that has waited longest; return whether there was one."""
         slow = next(iter(self._awaiting), None)
         if slow is not None:
-            began = self._awaiting[slow] - self.head_seconds
-            if slow.is_responding() or self._now() - began < HEAD_GRACE_SECONDS:
+            started = self._awaiting[slow] - self.head_seconds
+            if slow.is_responding() or self._now() - started < HEAD_GRACE_SECONDS:
                 slow = None
-        chosen = slow or next(iter(self._idle), None)
-        if chosen is None:
+        evicted = slow or next(iter(self._idle), None)
+        if evicted is None:
             return False
-        self.note(CloseReason.EVICTED, chosen.peer)
-        chosen.close()
+        self.record_closed(CloseReason.EVICTED, evicted.peer)
+        evicted.close()
         return True
 
     def _check_later(self) -> None:
@@ -188,7 +188,7 @@ class ConnectionTable:
     def _check(self) -> None:
         now = self._now()
         for connection in _due(self._awaiting, now):
-            if connection.is_responding():  # of a pipelined request: its turn comes later
+            if connection.is_responding():  # a pipelined request, which waits for this response
                 self._awaiting[connection] = now + self.head_seconds
             else:
                 connection.expire()
@@ -204,13 +204,13 @@ class ConnectionTable:
     def _keep_descriptor_free(self) -> None:
         """Close waiting connections if no file descriptor is free.
 
-        libuv then drops new connections without a word, and asyncio's own loop spins.
+        Without a free descriptor, libuv silently drops new connections, and asyncio's loop spins.
         """
         for _ in range(MAX_EVICTIONS):
             try:
                 os.close(os.open(os.devnull, os.O_RDONLY))
             except OSError:
-                self.note(CloseReason.NO_DESCRIPTOR, "")
+                self.record_closed(CloseReason.NO_DESCRIPTOR, "")
                 if not self._evict():
                     return
             else:
@@ -223,10 +223,10 @@ class ConnectionTable:
 
 
 def _due(waiting: dict[Connection, float], now: float) -> list[Connection]:
-    """Take the connections out whose time is over."""
+    """Remove and return the connections whose deadline has passed."""
     due: list[Connection] = []
-    for connection, when in waiting.items():
-        if when > now:
+    for connection, deadline in waiting.items():
+        if deadline > now:
             break
         due.append(connection)
     for connection in due:

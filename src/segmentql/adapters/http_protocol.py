@@ -1,10 +1,10 @@
-"""The server's side of HTTP connections: uvicorn's protocol with bounds on what a client may hold.
+"""uvicorn's HTTP protocol with limits on connections, request heads and waiting times.
 
-uvicorn bounds neither the time nor the size of a request's head, nor the number of connections, and
-it appends the trailers of a chunked body to the headers. `BoundedProtocol` adds these bounds and
-answers 400, 408, 431 and 503 in the form of a GraphQL error. Upgrades to WebSocket and streamed
-responses work as in uvicorn: the times count only while a head, or a body that nothing reads, is
-awaited and between requests, never while a response is being made.
+uvicorn limits neither the time nor the size of a request head, nor the number of connections, and
+it appends the trailers of a chunked body to the headers. `LimitedProtocol` adds these limits and
+responds with 400, 408, 431 and 503 in the form of a GraphQL error. WebSocket upgrades and streamed
+responses work as in uvicorn: deadlines apply only while a head or an unread body is incomplete and
+between requests, and never while a response is in progress.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from segmentql.adapters.http import SAFE_HEADERS
 from segmentql.adapters.http_connections import CloseReason, ConnectionTable
 
 MAX_HEAD_BYTES: Final = 65_536
-"""Of a request's head, its URL included, and of a chunked body's trailers."""
+"""The maximum size of a request head with its URL, and of the trailers of a chunked body."""
 
 
 class _Stage(Enum):
-    """The part of a request that the client sends next."""
+    """The part of a request that the parser expects next."""
 
     START = auto()
     HEAD = auto()
@@ -33,34 +33,34 @@ class _Stage(Enum):
 
 
 class _HeadTooLarge(Exception):
-    """A request's head has more than `MAX_HEAD_BYTES`."""
+    """The head of a request is larger than `MAX_HEAD_BYTES`."""
 
 
-def bounded_protocol(table: ConnectionTable) -> type[asyncio.Protocol]:
-    """Return what `uvicorn.Config` takes as `http`: a factory that other processes can import."""
-    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, table=table))
+def limited_protocol(table: ConnectionTable) -> type[asyncio.Protocol]:
+    """Return a protocol factory for `uvicorn.Config(http=...)` that can be pickled."""
+    return cast("type[asyncio.Protocol]", partial(LimitedProtocol, table=table))
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """One HTTP connection."""
+class LimitedProtocol(HttpToolsProtocol):
+    """An HTTP connection."""
 
     def __init__(self, *args: Any, table: ConnectionTable, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._table = table
         self._stage = _Stage.START
         self._is_rejected = False
-        """Whether the connection is over, except that its last answer is on its way."""
+        """Whether the connection accepts no more data. Its last response may still be sent."""
         self._head_bytes = 0
-        """An upper bound of the bytes of the current head."""
+        """An upper bound of the size of the current head."""
         self._foreign_bytes = 0
         """The part of `_head_bytes` that may belong to an earlier request."""
         self._trailer_bytes = 0
-        """Bytes since the last piece of the body."""
-        self._heads_begun = 0
+        """The bytes since the last piece of the body."""
+        self._heads_started = 0
         self._has_body = False
         self.peer = ""
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -69,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(
                 503,
                 CloseReason.FULL,
-                f"This process has {self._table.limit} connections already.",
+                f"This process already has its maximum of {self._table.limit} connections.",
                 {"code": "UNAVAILABLE", "limit": self._table.limit},
             )
 
@@ -83,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         before = self._stage
         size = len(data)
         self._head_bytes = self._head_bytes + size if before is _Stage.HEAD else size
-        self._heads_begun = 0
+        self._heads_started = 0
         self._has_body = False
         try:
             self.parser.feed_data(data)
@@ -101,11 +101,11 @@ class BoundedProtocol(HttpToolsProtocol):
             elif self._stage is before is _Stage.BODY:
                 self._check_trailers(size)
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         self._stage = _Stage.HEAD
-        self._heads_begun += 1
+        self._heads_started += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -115,9 +115,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if exact > MAX_HEAD_BYTES:
                 raise _HeadTooLarge
         self._head_bytes = self._trailer_bytes = 0
-        self._table.work(self)
+        self._table.clear_deadline(self)
         super().on_headers_complete()
-        # Trailers are appended to the parser's list, and the application keeps the other one.
+        # uvicorn appends trailers to its list. The application keeps the copy.
         self.headers = self.headers.copy()
 
     def on_body(self, body: bytes) -> None:
@@ -128,9 +128,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stage = _Stage.START
         super().on_message_complete()
         if self.cycle is not None and self.cycle.response_complete:
-            self._table.rest(self)
+            self._table.set_idle(self)
 
-    # What uvicorn's request cycle and server call
+    # Called by uvicorn's request cycle and server
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -140,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._stage is _Stage.START:
-            self._table.rest(self)
+            self._table.set_idle(self)
         else:
             self._table.await_input(self)
 
@@ -148,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._table.forget(self)
         super().handle_websocket_upgrade()
 
-    # What the table of connections calls
+    # Called by the connection table
 
     def is_responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -164,7 +164,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         is_body = self._stage is _Stage.BODY
         reason = CloseReason.BODY_TIMEOUT if is_body else CloseReason.HEAD_TIMEOUT
-        self._table.note(reason, self.peer)
+        self._table.record_closed(reason, self.peer)
         self.close()
 
     def close(self) -> None:
@@ -176,9 +176,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _check_head(self, before: _Stage, size: int) -> None:
-        """Reject a head that is too large before it is complete, and start its time."""
-        is_alone = self._heads_begun == (0 if before is _Stage.HEAD else 1)
-        if not is_alone or before is _Stage.BODY:
+        """Reject an incomplete head that is too large, or set its deadline."""
+        is_only_head = self._heads_started == (0 if before is _Stage.HEAD else 1)
+        if not is_only_head or before is _Stage.BODY:
             self._foreign_bytes = size
         elif before is _Stage.START:
             self._foreign_bytes = 0
@@ -188,7 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._table.await_input(self)
 
     def _check_trailers(self, size: int) -> None:
-        """Reject trailers, or descriptions of chunks, that are too large."""
+        """Reject trailers, or chunk extensions, that are too large."""
         self._trailer_bytes = 0 if self._has_body else self._trailer_bytes + size
         if self._trailer_bytes > MAX_HEAD_BYTES:
             self._reject_head()
@@ -208,23 +208,23 @@ class BoundedProtocol(HttpToolsProtocol):
         message: str,
         extensions: dict[str, object] | None = None,
     ) -> None:
-        """Answer that the request is rejected, unless another answer is on its way, and close."""
+        """Close the connection, after an error response if no other response is in progress."""
         self._is_rejected = True
-        self._table.note(reason, self.peer)
+        self._table.record_closed(reason, self.peer)
         if not self.is_responding():
-            self._answer_and_linger(status, message, extensions)
+            self._respond_and_linger(status, message, extensions)
         elif self._stage is not _Stage.BODY:
-            # The answers of earlier requests go first, and the last of them closes.
-            self._table.work(self)
+            # The responses to earlier requests are sent first, and the last one closes.
+            self._table.clear_deadline(self)
             self.cycle.keep_alive = False
         elif self.pipeline or self.cycle.response_started:
             self.close()
         else:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self._answer_and_linger(status, message, extensions)
+            self._respond_and_linger(status, message, extensions)
 
-    def _answer_and_linger(
+    def _respond_and_linger(
         self, status: int, message: str, extensions: dict[str, object] | None
     ) -> None:
         error = {"message": message, "extensions": extensions or {"code": "BAD_REQUEST"}}
@@ -238,8 +238,8 @@ class BoundedProtocol(HttpToolsProtocol):
         }
         lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
-        # Closing now would reset the connection while the client still sends, and a reset may
-        # overtake the answer. What comes meanwhile is discarded.
+        # Closing now would reset the connection if the client is still sending, and the reset might
+        # overtake the response. Until the client closes, its data is discarded.
         self._table.linger(self)
         with contextlib.suppress(OSError, NotImplementedError):
             self.transport.write_eof()

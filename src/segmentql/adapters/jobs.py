@@ -1,8 +1,9 @@
-"""The job queue: what a job is, how one is sent, and what a worker does around each run.
+"""The job queue: job definitions, the publisher of messages, and the worker's middleware.
 
-A message is a hint that there is work; the truth is a row in PostgreSQL, and the scheduler finds
-what a lost message left undone. So sending is never waited for, a delay is never longer than about
-a minute, and every actor may run twice, at once, or for nothing.
+A message is only a hint that there is work. The work itself is stored in PostgreSQL, and the
+scheduler finds it there if the message was lost. This has three consequences: callers do not wait
+until a message is sent, no message is delayed by more than about a minute, and every actor is
+idempotent, because it may run twice, concurrently, or without work.
 """
 
 import math
@@ -25,18 +26,19 @@ from segmentql.adapters.broker import WaitingBroker
 log = structlog.get_logger(__name__)
 
 MAX_DELAY_SECONDS: Final = 60
-"""What is due later is the scheduler's: delayed messages wait in one list, not by due time."""
+"""The maximum delay of a message. The scheduler finds later work, because Dramatiq keeps delayed
+messages in one list that is not sorted by their due time."""
 
 MAX_UNSENT: Final = 1000
-"""Messages that may wait for a slow Redis before further ones are left to the scheduler."""
+"""The maximum number of unsent messages. If Redis is slow, the scheduler recovers the others."""
 
 CLOSE_SECONDS: Final = 2
-"""How long what waits to be sent holds up the end of a process."""
+"""How long unsent messages may delay the end of the process."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work: its actor's name, its queue, and the limits of one try."""
+    """A kind of work: the name of its actor, its queue, and the limits of one attempt."""
 
     name: str
     queue: str
@@ -45,40 +47,9 @@ class Job:
     max_backoff_seconds: float = 60
 
 
-EXPIRE_DUE_MEMBERSHIPS: Final = Job(
-    "expire_due_memberships", queue="expiry", time_limit_seconds=60, max_retries=3
-)
-"""On a queue of its own, so that its delayed messages wait behind no others."""
-
-RECORD_SEGMENT_LEAVES: Final = Job(
-    "record_segment_leaves", queue="cleanup", time_limit_seconds=120, max_retries=3
-)
-
-
-ADVANCE_ROLLOUT: Final = Job(
-    "advance_rollout", queue="rollouts", time_limit_seconds=900, max_retries=3
-)
-START_ROLLOUT_STAGE: Final = Job(
-    "start_rollout_stage", queue="stages", time_limit_seconds=900, max_retries=3
-)
-"""The same work when a stage is due, on a queue of its own, as the ends of memberships."""
-
-
-MAKE_REPORT: Final = Job("make_report", queue="reports", time_limit_seconds=2400, max_retries=0)
-"""No retries of Dramatiq's: the row counts tries, and says when the next one is due."""
-
-REMOVE_OLD_REPORTS: Final = Job(
-    "remove_old_reports", queue="cleanup", time_limit_seconds=600, max_retries=3
-)
-
-
-QUEUES: Final = ("expiry", "cleanup", "rollouts", "stages", "reports")
-"""Of all jobs."""
-
-
 @dataclass(frozen=True)
 class Message:
-    """A hint that there is work of a kind; `args` are ids only."""
+    """A hint that there is work. `args` contains ids only."""
 
     job: Job
     args: tuple[int, ...] = ()
@@ -87,14 +58,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Actor:
-    """What carries out a job: `work(context, *args)` on the worker's event loop."""
+    """The implementation of a job. `work(context, *args)` runs on the worker's event loop."""
 
     job: Job
     work: Callable[..., Awaitable[None]]
 
 
 class JobPublisher:
-    """Sends messages from a thread of its own, so that no request waits for Redis."""
+    """Sends messages in its own thread, so that requests do not wait for Redis."""
 
     def __init__(self, redis_url: str) -> None:
         self._broker = WaitingBroker(redis_url, [])
@@ -103,7 +74,10 @@ class JobPublisher:
         self._close_deadline = math.inf
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Send soon; what cannot be sent is counted, logged, and left to the scheduler."""
+        """Send messages in the background.
+
+        A message that cannot be sent is counted and logged. The scheduler recovers its work.
+        """
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         for message in messages:
             if self._unsent.acquire(blocking=False):
@@ -114,7 +88,7 @@ class JobPublisher:
     def _send(self, message: Message, request_id: str | None) -> None:
         try:
             if time.monotonic() > self._close_deadline:
-                raise TimeoutError("the process ends")
+                raise TimeoutError("the process is shutting down")
             self._broker.enqueue(
                 dramatiq.Message(
                     queue_name=message.job.queue,
@@ -132,7 +106,7 @@ class JobPublisher:
             self._unsent.release()
 
     def close(self) -> None:
-        """Send what waits, as far as Redis takes it soon; returns once the thread has ended."""
+        """Send the unsent messages for up to `CLOSE_SECONDS`, then end the thread."""
         self._close_deadline = time.monotonic() + CLOSE_SECONDS
         self._thread.shutdown(wait=True)
         self._broker.close()
@@ -140,7 +114,7 @@ class JobPublisher:
 
 
 class ActorMetrics(Middleware):
-    """Counts each run of an actor and how it ended."""
+    """Counts the runs of actors and measures their duration."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
@@ -162,16 +136,16 @@ class ActorMetrics(Middleware):
         seconds = time.monotonic() - self._started.pop(message.message_id, time.monotonic())
         outcome = "failed" if exception else "done"
         metrics.ACTOR_RUNS.labels(message.actor_name, outcome).inc()
-        metrics.ACTOR_SECONDS.labels(message.actor_name).observe(seconds)
+        metrics.ACTOR_DURATION_SECONDS.labels(message.actor_name).observe(seconds)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         self._started.pop(message.message_id, None)
 
 
 class JobLogs(Middleware):
-    """A line for each run of an actor; what else is logged meanwhile names job and request, too.
+    """Logs each run of an actor, and adds the job and the request id to other lines of the run.
 
-    Dramatiq's thread hands its context to the event loop, where the actor runs.
+    Dramatiq's thread passes its context to the event loop, which runs the actor.
     """
 
     def __init__(self) -> None:
@@ -179,9 +153,9 @@ class JobLogs(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         self._started[message.message_id] = time.monotonic()
-        asked_by = message.options.get("request_id")
+        request_id = message.options.get("request_id")
         structlog.contextvars.bind_contextvars(
-            job=message.actor_name, **({"request_id": asked_by} if asked_by else {})
+            job=message.actor_name, **({"request_id": request_id} if request_id else {})
         )
 
     def after_process_message(
@@ -196,7 +170,7 @@ class JobLogs(Middleware):
         fields = {"args": message.args, "duration_ms": round(seconds * 1000, 3)}
         if exception is None:
             log.info("job_done", **fields)
-        else:  # Dramatiq has logged its traceback, if it is none that was expected
+        else:  # Dramatiq logs the traceback of an unexpected exception
             log.warning("job_failed", reason=type(exception).__name__, **fields)
         structlog.contextvars.clear_contextvars()
 
@@ -206,7 +180,7 @@ class JobLogs(Middleware):
 
 
 def worker_middleware() -> list[Middleware]:
-    """What every broker that runs actors has, in this order."""
+    """Return the middleware of a broker that runs actors. The order matters."""
     return [
         JobLogs(),
         TimeLimit(),
@@ -218,7 +192,7 @@ def worker_middleware() -> list[Middleware]:
 
 
 def register_actors(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:
-    """Make each actor known to `broker`; `context()` is asked at each run."""
+    """Register actors with a broker. Each run calls `context()` for its first argument."""
     for actor in actors:
         _register(broker, actor, context)
 

@@ -1,4 +1,4 @@
-"""`/metrics`: who may read it, and what the process and those that share its folder counted."""
+"""The `/metrics` endpoint: its access control and its response."""
 
 import hmac
 import os
@@ -19,23 +19,23 @@ from segmentql.settings import Settings
 from segmentql.shared_metrics import SharedCollector
 
 Samples: TypeAlias = Mapping[tuple[str, ...], float]
-"""Values by the values of the labels."""
+"""The values of a gauge, by the values of its labels."""
 
 
 def access_error(request: Request, settings: Settings) -> Response | None:
-    """What whoever may not read the metrics gets; None: they may."""
+    """Return the error response if the request may not read the metrics, else None."""
     if settings.metrics_token is None:
         if settings.auth == "off":
             return None
         return PlainTextResponse(
-            "Set SEGMENTQL_METRICS_TOKEN, and have Prometheus send it as a bearer token.\n",
+            "Set SEGMENTQL_METRICS_TOKEN, and configure Prometheus to send it as a bearer token.\n",
             status_code=403,
         )
     given = request.headers.get("authorization", "").encode()
     if hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
         return None
     return PlainTextResponse(
-        "Metrics need the token of SEGMENTQL_METRICS_TOKEN: Authorization: Bearer <token>.\n",
+        "The metrics require SEGMENTQL_METRICS_TOKEN: Authorization: Bearer <token>.\n",
         status_code=401,
         headers={"www-authenticate": 'Bearer realm="segmentql metrics"'},
     )
@@ -44,9 +44,9 @@ def access_error(request: Request, settings: Settings) -> Response | None:
 def metrics_response(
     settings: Settings, scraped: Iterable[tuple[ScrapedGauge, Samples]] = ()
 ) -> Response:
-    """Everything as Prometheus reads it; `scraped` is what was asked for this answer."""
-    collected = [_process_metrics(settings.metrics_dir), _scraped_metrics(scraped)]
-    return PlainTextResponse(b"".join(collected), media_type=CONTENT_TYPE_LATEST)
+    """Return all metrics in the format of Prometheus, with the gauges of this scrape."""
+    parts = [_process_metrics(settings.metrics_dir), _scraped_metrics(scraped)]
+    return PlainTextResponse(b"".join(parts), media_type=CONTENT_TYPE_LATEST)
 
 
 def _process_metrics(folder: Path | None) -> bytes:
@@ -59,7 +59,7 @@ def _process_metrics(folder: Path | None) -> bytes:
 
 
 def _remove_dead_processes(folder: Path) -> None:
-    """What a process that was killed had in use is in use no more; what it counted, it counted."""
+    """Remove the live gauges of dead processes. Their counters remain."""
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:
@@ -67,7 +67,7 @@ def _remove_dead_processes(folder: Path) -> None:
         except ProcessLookupError:
             multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
         except PermissionError:
-            pass  # it lives, as somebody else
+            pass  # the process runs as another user
 
 
 def _scraped_metrics(scraped: Iterable[tuple[ScrapedGauge, Samples]]) -> bytes:
@@ -78,10 +78,10 @@ def _scraped_metrics(scraped: Iterable[tuple[ScrapedGauge, Samples]]) -> bytes:
 
 class _ScrapedCollector(Collector):
     def __init__(self, scraped: list[tuple[ScrapedGauge, Samples]]) -> None:
-        self._asked = scraped
+        self._scraped = scraped
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        for gauge, samples in self._asked:
+        for gauge, samples in self._scraped:
             family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
             for labels, value in samples.items():
                 family.add_metric(labels, value)

@@ -8,17 +8,17 @@ from segmentql.settings import Settings
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Upgrade the database to a revision; not to be called where an event loop runs.
+    """Upgrade the database to a revision. Must not be called in a running event loop.
 
     Raises:
-        SchemaTooNew: the database is at a revision that this version does not know.
-        Unavailable: no connection could be made.
+        SchemaTooNew: this version does not know the database's revision.
+        Unavailable: the database is unreachable.
     """
     command.upgrade(_config(settings), revision)
 
 
 def downgrade(settings: Settings, revision: str) -> None:
-    """Take migrations back down to a revision; not to be called where an event loop runs."""
+    """Downgrade the database to a revision. Must not be called in a running event loop."""
     command.downgrade(_config(settings), revision)
 
 

@@ -1,13 +1,12 @@
-"""What is asked of Redis to see how jobs do: whether it answers, and how long the queues are."""
+"""Statistics of the job queues in Redis."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from segmentql.adapters.jobs import QUEUES
 from segmentql.errors import Unavailable
 
 T = TypeVar("T")
@@ -16,7 +15,11 @@ STATES: Final = ("ready", "delayed", "dead")
 
 
 class QueueStats:
-    """Asks for `seconds` at most, once: whoever probes has little patience and comes again."""
+    """A Redis client for probes and metrics: one attempt with a short timeout, without retries.
+
+    Args:
+        seconds: the timeout of a connection attempt and of a command.
+    """
 
     def __init__(self, redis_url: str, *, seconds: float) -> None:
         self._redis = Redis.from_url(
@@ -27,35 +30,35 @@ class QueueStats:
         self._redis.close()
 
     async def ping(self) -> bool:
-        """Whether Redis answers; never raises."""
+        """Return whether Redis responds. Never raises."""
         try:
-            await _call(self._redis.ping)
+            await _run_in_thread(self._redis.ping)
         except Unavailable:
             return False
         return True
 
-    async def lengths(self) -> Mapping[tuple[str, str], int]:
-        """How many messages each queue has in each state of `STATES`.
+    async def lengths(self, queues: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        """Return the number of messages by queue and state (one of `STATES`).
 
         Raises:
-            Unavailable: Redis does not answer.
+            Unavailable: Redis does not respond.
         """
-        lengths = await _call(self._lengths)
-        places = [(queue, state) for queue in QUEUES for state in STATES]
-        return dict(zip(places, lengths, strict=True))
+        lengths = await _run_in_thread(lambda: self._lengths(queues))
+        keys = [(queue, state) for queue in queues for state in STATES]
+        return dict(zip(keys, lengths, strict=True))
 
-    def _lengths(self) -> list[int]:
+    def _lengths(self, queues: Sequence[str]) -> list[int]:
         pipeline = self._redis.pipeline(transaction=False)
-        for queue in QUEUES:  # as Dramatiq's broker names them
+        for queue in queues:  # the key names of Dramatiq's broker
             pipeline.llen(f"dramatiq:{queue}")
             pipeline.llen(f"dramatiq:{queue}.DQ")
             pipeline.zcard(f"dramatiq:{queue}.XQ")
         return [int(length) for length in pipeline.execute()]
 
 
-async def _call(question: Callable[[], T]) -> T:
+async def _run_in_thread(command: Callable[[], T]) -> T:
     try:
-        # In a thread: redis-py's asyncio client loses cancellations, and so may miss its time-outs.
-        return await asyncio.to_thread(question)
+        # redis-py's asyncio client can lose cancellations, and so exceed its timeouts.
+        return await asyncio.to_thread(command)
     except (RedisError, OSError) as error:
         raise Unavailable from error

@@ -1,12 +1,13 @@
-"""How many requests a caller may send in a second, over all processes: token buckets in Redis.
+"""A rate limiter for all processes: one token bucket per caller in Redis.
 
-No request waits for Redis. A process takes tokens in blocks of a twentieth of a second's, fetches
-the next one on a thread when half of the last is used, and goes into debt meanwhile, which the next
-fetch pays. So each process may let through a block and a debt beyond the rate, once, and no more
-until the bucket had tokens again: a tenth of a second's worth, or `MIN_DEBT` where that is more.
+No request waits for Redis. Each process takes tokens from the bucket in blocks of a twentieth of
+the rate. It fetches the next block in a thread when half of the last one is used. Until the block
+arrives, the process goes into debt, which the next fetch pays. So each process can exceed the rate
+by a block and a debt once, until the bucket has tokens again: a tenth of the rate, or a block and
+`MIN_DEBT` if that is more.
 
-With Redis away, or slow, this fails open: each process counts for itself, at the full rate. Reads
-must not go out of service with Redis, and a caller then has the rate once a process, no more.
+If Redis is unavailable or slow, each process counts for itself at the full rate, because reads must
+not depend on Redis. A caller can then use the rate once per process.
 """
 
 import asyncio
@@ -24,42 +25,41 @@ from segmentql import metrics
 
 log = structlog.get_logger(__name__)
 
-BLOCKS_A_SECOND: Final = 20
+BLOCKS_PER_SECOND: Final = 20
 MIN_DEBT: Final = 50
-"""Requests that may come at once before Redis has answered, though no more than the rate."""
+"""The minimum burst in requests that is allowed before Redis responds, up to the rate."""
 
-LEFT_OVER_SECONDS: Final = 1.0
-"""Tokens not used by then are no more: the caller may be somewhere else."""
+TOKEN_TTL_SECONDS: Final = 1.0
+"""How long a process may use fetched tokens. Later the caller may use another process."""
 
 SLOW_SECONDS: Final = 0.05
-"""A fetch that takes longer counts as Redis being away, until it comes."""
+"""If a fetch takes longer, Redis counts as unavailable until the fetch completes."""
 
-FETCH_SECONDS: Final = 0.3
-"""After so long a fetch is given up."""
+FETCH_TIMEOUT_SECONDS: Final = 0.3
 
-PROBE_SECONDS: Final = 1.0
-"""How often Redis is tried again while it is away."""
+RETRY_SECONDS: Final = 1.0
+"""The interval between attempts while Redis is unavailable."""
 
-KEPT_MILLISECONDS: Final = 2_000
-"""A bucket that nobody took from for so long is full, which is what a missing one counts as."""
+BUCKET_TTL_MILLISECONDS: Final = 2_000
+"""The lifetime of an unused bucket in Redis. It is full by then, like a missing bucket."""
 
 MAX_CALLERS: Final = 10_000
-"""Counted at a time; with more, those who have not asked of late are forgotten."""
+"""The maximum number of callers in memory, above which idle callers are removed."""
 
-FETCHERS: Final = 2
+FETCH_THREADS: Final = 2
 PREFIX: Final = "segmentql:rate:"
 
 _TAKE: Final = """
-local rate, wanted = tonumber(ARGV[1]), tonumber(ARGV[2])
+local rate, requested = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local held = redis.call('HMGET', KEYS[1], 'tokens', 'at')
+local bucket = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = rate
-if held[1] then
-  local passed = math.max(0, now - tonumber(held[2]))
-  tokens = math.min(rate, tonumber(held[1]) + passed * rate / 1000000)
+if bucket[1] then
+  local elapsed = math.max(0, now - tonumber(bucket[2]))
+  tokens = math.min(rate, tonumber(bucket[1]) + elapsed * rate / 1000000)
 end
-local granted = math.min(wanted, math.floor(tokens))
+local granted = math.min(requested, math.floor(tokens))
 redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens - granted),
   'at', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -68,128 +68,141 @@ return granted
 
 
 @dataclass(slots=True)
-class _Caller:
-    """What this process holds of one caller."""
+class _LocalBucket:
+    """The tokens of one caller in this process."""
 
     tokens: float
-    """Tokens; below 0: a debt."""
-    used_at: float
+    """The remaining tokens. A negative number is a debt."""
+    last_fetch_at: float
     is_exhausted: bool = False
-    """Redis had fewer than were wanted: no debt is made."""
-    fetching_since: float | None = None
-    next_fetch: float = 0.0
+    """Whether Redis granted fewer tokens than requested. If so, no debt is allowed."""
+    fetch_started_at: float | None = None
+    next_fetch_at: float = 0.0
     local_tokens: float = 0.0
-    """Tokens of this process' own bucket, for when Redis is away, as of `local_refilled_at`."""
+    """Tokens of the local bucket as of `local_refilled_at`, used while Redis is unavailable."""
     local_refilled_at: float = -math.inf
 
 
 class RateLimiter:
-    """The rates of one process' callers; used on one event loop.
+    """The rate limiter of one process, for use on one event loop.
 
-    `per_second`: for each caller; 0: everybody may always.
+    Args:
+        per_second: the number of requests per second that each caller may send. 0 means no limit.
     """
 
     def __init__(self, url: str, *, per_second: int) -> None:
         self.per_second = per_second
-        self._block = max(1, per_second // BLOCKS_A_SECOND)
+        self._block = max(1, per_second // BLOCKS_PER_SECOND)
         self._debt = min(per_second, max(self._block, MIN_DEBT))
         self._redis = Redis.from_url(
-            url, socket_timeout=FETCH_SECONDS, socket_connect_timeout=FETCH_SECONDS, retry=None
+            url,
+            socket_timeout=FETCH_TIMEOUT_SECONDS,
+            socket_connect_timeout=FETCH_TIMEOUT_SECONDS,
+            retry=None,
         )
         self._script = self._redis.register_script(_TAKE)
-        # Threads: redis-py's asyncio client loses cancellations, and so may miss its time-outs.
-        self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="rates")
-        self._callers: dict[str, _Caller] = {}
+        # Threads, because redis-py's asyncio client can lose cancellations and exceed its timeouts.
+        self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="rates")
+        self._buckets: dict[str, _LocalBucket] = {}
         self._fetches: set[asyncio.Future[int]] = set()
-        self._is_away = False
-        self._next_probe = 0.0
+        self._is_redis_down = False
+        self._next_retry_at = 0.0
 
     def close(self) -> None:
-        """Let go of the threads and the connections."""
+        """Close the threads and the connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._redis.close()
 
     def try_acquire(self, caller: str) -> bool:
-        """Whether the caller, by any id of yours, may send one more request now."""
+        """Take a token for a request; return whether the caller may send it.
+
+        Args:
+            caller: any string that identifies the caller.
+        """
         if not self.per_second:
             return True
         now = time.monotonic()
-        held = self._callers.get(caller) or self._add_caller(caller, now)
-        if held.tokens > 0 and now - held.used_at > LEFT_OVER_SECONDS:
-            held.tokens = 0
-        self._fetch_if_needed(caller, held, now)
-        slow = held.fetching_since is not None and now - held.fetching_since > SLOW_SECONDS
-        if self._is_away or slow:
-            return self._try_acquire_locally(held, now)
-        lowest = 0 if held.is_exhausted else -self._debt
-        if held.tokens <= lowest:
+        bucket = self._buckets.get(caller) or self._add_bucket(caller, now)
+        if bucket.tokens > 0 and now - bucket.last_fetch_at > TOKEN_TTL_SECONDS:
+            bucket.tokens = 0
+        self._fetch_if_needed(caller, bucket, now)
+        is_slow = (
+            bucket.fetch_started_at is not None and now - bucket.fetch_started_at > SLOW_SECONDS
+        )
+        if self._is_redis_down or is_slow:
+            return self._try_acquire_locally(bucket, now)
+        minimum = 0 if bucket.is_exhausted else -self._debt
+        if bucket.tokens <= minimum:
             return False
-        held.tokens -= 1
+        bucket.tokens -= 1
         return True
 
-    def _add_caller(self, caller: str, now: float) -> _Caller:
-        if len(self._callers) >= MAX_CALLERS:
-            self._callers = {
-                name: held
-                for name, held in self._callers.items()
-                if held.fetching_since is not None or now - held.used_at <= LEFT_OVER_SECONDS
+    def _add_bucket(self, caller: str, now: float) -> _LocalBucket:
+        if len(self._buckets) >= MAX_CALLERS:
+            self._buckets = {
+                name: bucket
+                for name, bucket in self._buckets.items()
+                if bucket.fetch_started_at is not None
+                or now - bucket.last_fetch_at <= TOKEN_TTL_SECONDS
             }
-        held = self._callers[caller] = _Caller(tokens=0, used_at=now)
-        return held
+        bucket = self._buckets[caller] = _LocalBucket(tokens=0, last_fetch_at=now)
+        return bucket
 
-    def _try_acquire_locally(self, held: _Caller, now: float) -> bool:
-        passed = now - held.local_refilled_at
-        held.local_tokens = min(self.per_second, held.local_tokens + passed * self.per_second)
-        held.local_refilled_at = now
-        if held.local_tokens < 1:
+    def _try_acquire_locally(self, bucket: _LocalBucket, now: float) -> bool:
+        elapsed = now - bucket.local_refilled_at
+        bucket.local_tokens = min(self.per_second, bucket.local_tokens + elapsed * self.per_second)
+        bucket.local_refilled_at = now
+        if bucket.local_tokens < 1:
             return False
-        held.local_tokens -= 1
+        bucket.local_tokens -= 1
         return True
 
-    def _fetch_if_needed(self, caller: str, held: _Caller, now: float) -> None:
-        if held.tokens > self._block / 2 or held.fetching_since is not None:
+    def _fetch_if_needed(self, caller: str, bucket: _LocalBucket, now: float) -> None:
+        if bucket.tokens > self._block / 2 or bucket.fetch_started_at is not None:
             return
-        if now < (self._next_probe if self._is_away else held.next_fetch):
+        if now < (self._next_retry_at if self._is_redis_down else bucket.next_fetch_at):
             return
-        if self._is_away:
-            self._next_probe = now + PROBE_SECONDS
-        wanted = self._block + max(0, -int(held.tokens))
-        held.fetching_since = now
+        if self._is_redis_down:
+            self._next_retry_at = now + RETRY_SECONDS
+        requested = self._block + max(0, -int(bucket.tokens))
+        bucket.fetch_started_at = now
         fetch = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._fetch, caller, wanted
+            self._threads, self._fetch, caller, requested
         )
         self._fetches.add(fetch)
-        fetch.add_done_callback(lambda done: self._fetched(held, wanted, done))
+        fetch.add_done_callback(lambda done: self._on_fetched(bucket, requested, done))
 
-    def _fetch(self, caller: str, wanted: int) -> int:
+    def _fetch(self, caller: str, requested: int) -> int:
         granted = self._script(
-            keys=[PREFIX + caller], args=[self.per_second, wanted, KEPT_MILLISECONDS]
+            keys=[PREFIX + caller], args=[self.per_second, requested, BUCKET_TTL_MILLISECONDS]
         )
         return int(granted)
 
-    def _fetched(self, held: _Caller, wanted: int, done: "asyncio.Future[int]") -> None:
+    def _on_fetched(
+        self, bucket: _LocalBucket, requested: int, done: "asyncio.Future[int]"
+    ) -> None:
         self._fetches.discard(done)
         now = time.monotonic()
-        held.fetching_since = None
+        bucket.fetch_started_at = None
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
             if not isinstance(error, RedisError | OSError):
                 log.error("rate_not_fetched", exc_info=error)
-            held.next_fetch = now + PROBE_SECONDS
-            self._next_probe = now + PROBE_SECONDS
-            if not self._is_away:
-                self._is_away = True
+            bucket.next_fetch_at = now + RETRY_SECONDS
+            self._next_retry_at = now + RETRY_SECONDS
+            if not self._is_redis_down:
+                self._is_redis_down = True
                 metrics.RATE_LIMITER_OUTAGES.inc()
                 log.warning("rates_not_shared", reason=type(error).__name__)
             return
-        if self._is_away:
-            self._is_away = False
+        if self._is_redis_down:
+            self._is_redis_down = False
             log.info("rates_shared_again")
         granted = done.result()
-        held.tokens += granted
-        held.used_at = now
-        held.is_exhausted = granted < wanted
-        if held.is_exhausted:
-            held.next_fetch = now + 1 / BLOCKS_A_SECOND
+        bucket.tokens += granted
+        bucket.last_fetch_at = now
+        bucket.is_exhausted = granted < requested
+        if bucket.is_exhausted:
+            bucket.next_fetch_at = now + 1 / BLOCKS_PER_SECOND

@@ -1,7 +1,7 @@
-"""Revisions of the database's schema: which one it is at, and which ones this version knows.
+"""The database's schema revision, and the revisions that this version knows.
 
-The revisions are read from the names of the migrations' files. Alembic, which imports each of them,
-would make every start of the service slower.
+The known revisions are read from the file names of the migrations, because Alembic would import
+every migration at each start of the service.
 """
 
 from importlib.metadata import version
@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from segmentql.errors import SchemaTooNew, SchemaTooOld
 
 _PACKAGE: Final = Path(__file__).parents[1]
-_PLACES: Final = (_PACKAGE / "_alembic", _PACKAGE.parents[1] / "alembic")
-"""Where a wheel carries the migrations, and where a checkout has them."""
+_SCRIPT_FOLDERS: Final = (_PACKAGE / "_alembic", _PACKAGE.parents[1] / "alembic")
+"""The folder of the migrations in an installed package, and in a checkout."""
 
 _IS_MIGRATED: Final = text("SELECT to_regclass('public.alembic_version') IS NOT NULL")
 _REVISION: Final = text("SELECT version_num FROM public.alembic_version")
@@ -23,42 +23,42 @@ _REVISION: Final = text("SELECT version_num FROM public.alembic_version")
 
 def scripts_folder() -> Path:
     """Return the folder with Alembic's `env.py` and the migrations."""
-    return next(place for place in _PLACES if place.is_dir())
+    return next(folder for folder in _SCRIPT_FOLDERS if folder.is_dir())
 
 
 def known_revisions() -> list[str]:
-    """Return the revisions of this version, from the oldest to the newest."""
+    """Return the revisions that this version knows, from the oldest to the newest."""
     files = scripts_folder().joinpath("versions").glob("[0-9]*_*.py")
     return sorted(file.name.partition("_")[0] for file in files)
 
 
 def newest_revision() -> str:
-    """Return the revision that this version of the code needs the database to be at."""
+    """Return the revision that this version requires."""
     return known_revisions()[-1]
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
-    """Return the revision that the database is at; None if it was never migrated."""
+    """Return the database's revision, or None if it was never migrated."""
     if not (await connection.execute(_IS_MIGRATED)).scalar_one():
         return None
     return (await connection.execute(_REVISION)).scalar_one_or_none()
 
 
 def check_not_newer(revision: str | None) -> None:
-    """Check that this version knows the revision that the database is at.
+    """Check that this version knows the database's revision.
 
     Raises:
-        SchemaTooNew: it does not.
+        SchemaTooNew: the revision is unknown.
     """
     if revision is not None and revision not in known_revisions():
         raise SchemaTooNew(revision, version("segmentql"))
 
 
 def check_revision(revision: str | None) -> None:
-    """Check that this version can work with a database at this revision.
+    """Check that the database's revision is the one that this version requires.
 
     Raises:
-        SchemaTooNew: it does not know the revision.
+        SchemaTooNew: the revision is unknown.
         SchemaTooOld: migrations are missing.
     """
     check_not_newer(revision)

@@ -1,12 +1,12 @@
-"""The S3 protocol: clients, how long they wait, and what the store's faults mean.
+"""S3 clients, their timeouts, and the translation of their errors.
 
-Any store will do: plain calls alone, the bucket in the path, no checksums beyond the signature,
-which covers what is sent. `aioboto3` is known here and nowhere else, and imported when a client is
-first asked for: that takes a third of a second, which the start of the API need not.
+Any S3-compatible store works: only basic calls are used, the bucket is in the path, and there are
+no checksums except the signature, which covers the body. Only this module uses `aioboto3`. It is
+imported at the first use, because the import takes a third of a second of the API's start.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from segmentql.errors import BucketMissing, StoreFailed, StoreRefused, StoreUnavailable
+from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
 from segmentql.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -25,61 +25,64 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MAX_CONCURRENT_CALLS: Final = 8
+"""The maximum number of concurrent calls that delete files or abort uploads."""
+
 NO_UPLOAD: Final = "NoSuchUpload"
 
 _NO_BUCKET: Final = "NoSuchBucket"
-_LATER: Final = {"RequestTimeout", NO_UPLOAD}
-"""What another try may mend, though the status says otherwise."""
+_TEMPORARY: Final = {"RequestTimeout", NO_UPLOAD}
+"""Errors after which a retry can succeed, although their status is below 500."""
 
-_NEVER: Final = {"NotImplemented"}
-"""The reverse."""
+_PERMANENT: Final = {"NotImplemented"}
+"""Errors after which a retry cannot succeed, although their status is 500 or above."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _REASONS: Final = {
     _NO_BUCKET: "the object store has no such bucket: run `segmentql bucket`",
     "InvalidAccessKeyId": "the object store does not know the access key",
-    "SignatureDoesNotMatch": "the object store does not take the secret key",
-    "AccessDenied": "the object store does not let this access key do that",
+    "SignatureDoesNotMatch": "the object store rejects the secret key",
+    "AccessDenied": "the object store denies this operation to the access key",
     "RequestTimeTooSkewed": "this machine's clock and the object store's are too far apart",
-    "AuthorizationHeaderMalformed": "the object store is in another region than is set",
+    "AuthorizationHeaderMalformed": "the object store is not in the configured region",
     "PermanentRedirect": "the bucket is in another region, or at another endpoint",
 }
-_SERVER_FAULT: Final = 500
+_SERVER_ERROR: Final = 500
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True)
 class StoreTimeouts:
-    """How long the store may take."""
+    """Timeouts and retries of calls to the store."""
 
     connect_seconds: float = 2
     read_seconds: float = 20
-    """From the end of a request to its answer."""
+    """The time from the end of a request to its response."""
     attempts: int = 3
-    """Of one call, where the store is not reached or has a fault of its own."""
+    """The maximum number of attempts of a call, if the store is unreachable or fails."""
     call_seconds: float = 120
-    """One call with all its attempts; also where the store stops reading what is sent."""
+    """The time of a call with all its attempts, also if the store stops reading the body."""
 
 
 DEFAULT_TIMEOUTS: Final = StoreTimeouts()
 
 
 class S3:
-    """Clients of one process for one store; used on one event loop."""
+    """The clients of one process for one store. For use on one event loop."""
 
-    def __init__(self, store: StoreSettings, limits: StoreTimeouts = DEFAULT_TIMEOUTS) -> None:
+    def __init__(self, store: StoreSettings, timeouts: StoreTimeouts = DEFAULT_TIMEOUTS) -> None:
         self._store = store
-        self._limits = limits
+        self._timeouts = timeouts
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
         self._clients: tuple[S3Client, S3Client] | None = None
 
     async def client(self) -> "S3Client":
-        """The one that asks the store; its calls are awaited by `call`."""
+        """Return the client that calls the store. Pass its calls to `call`."""
         return (await self._open())[0]
 
     async def signer(self) -> "S3Client":
-        """The one that signs links, for the public endpoint. It asks nobody."""
+        """Return the client that signs links for the public endpoint. It does not connect."""
         return (await self._open())[1]
 
     async def close(self) -> None:
@@ -87,23 +90,23 @@ class S3:
         await self._opened.aclose()
 
     async def call(self, call: Awaitable[T]) -> T:
-        """The answer to a call of the client.
+        """Await a call of the client; return its response.
 
         Raises:
-            StoreFailed: there is none, or the store refuses.
+            StoreFailed: the call failed.
         """
         from botocore import exceptions as botocore  # noqa: PLC0415 - imported with the client
         from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
         try:
-            async with asyncio.timeout(self._limits.call_seconds):
+            async with asyncio.timeout(self._timeouts.call_seconds):
                 return await call
         except botocore.ClientError as error:
             raise _translate_error(error) from error
         except (botocore.ReadTimeoutError, TimeoutError) as error:
-            raise StoreUnavailable("the object store does not answer in time") from error
+            raise StoreUnavailable("the object store does not respond in time") from error
         except ResponseParserError as error:
-            raise StoreUnavailable("what answers is not an object store") from error
+            raise StoreUnavailable("the response is not from an object store") from error
         except (botocore.HTTPClientError, botocore.ConnectionError) as error:
             raise StoreUnavailable("the object store cannot be reached") from error
 
@@ -112,51 +115,51 @@ class S3:
             if self._clients is None:
                 store = self._store
                 session = await asyncio.to_thread(_session, store)
-                ours = await self._client(session, store.endpoint_url)
+                client = await self._client(session, store.endpoint_url)
                 is_same = store.public_endpoint_url == store.endpoint_url
                 self._clients = (
-                    ours,
-                    ours if is_same else await self._client(session, store.public_endpoint_url),
+                    client,
+                    client if is_same else await self._client(session, store.public_endpoint_url),
                 )
             return self._clients
 
     async def _client(self, session: "Session", endpoint_url: str) -> "S3Client":
         from aiobotocore.config import AioConfig  # noqa: PLC0415 - imported by `_session`
 
-        limits = self._limits
+        timeouts = self._timeouts
         configuration = AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
-            connect_timeout=limits.connect_seconds,
-            read_timeout=limits.read_seconds,
-            retries={"mode": "standard", "total_max_attempts": limits.attempts},
-            # Not every store takes those that botocore adds of itself.
+            connect_timeout=timeouts.connect_seconds,
+            read_timeout=timeouts.read_seconds,
+            retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
+            # Not every store accepts the checksums that botocore adds by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            # A proxy is for what is not on this machine.
+            # Local stores are reached without a proxy.
             proxies={} if urlsplit(endpoint_url).hostname in _LOOPBACK else None,
         )
         client = await self._opened.enter_async_context(
             session.client("s3", endpoint_url=endpoint_url, config=configuration)
         )
-        client.meta.events.register("before-call.s3.UploadPart", _say_that_parts_are_bytes)
+        client.meta.events.register("before-call.s3.UploadPart", _set_binary_content_type)
         return client
 
 
-def _say_that_parts_are_bytes(params: dict[str, Any], **_event: object) -> None:
-    # A store that is not told looks for itself, and SeaweedFS compresses what looks like text:
-    # a tenth of the time that a report of a million rows takes.
+def _set_binary_content_type(params: dict[str, Any], **_event: object) -> None:
+    # Without this header, SeaweedFS detects text and compresses it, which takes a tenth of the time
+    # of a report with a million rows.
     params["headers"]["Content-Type"] = "binary/octet-stream"
 
 
-def clock(metadata: "ResponseMetadataTypeDef") -> datetime:
-    """The store's clock when it answered, to the second."""
+def server_clock(metadata: "ResponseMetadataTypeDef") -> datetime:
+    """Return the store's time at the response, to the second."""
     return parsedate_to_datetime(metadata["HTTPHeaders"]["date"])
 
 
 def _session(store: StoreSettings) -> "Session":
-    """A session that has read what a client needs: slow, and so on a thread."""
-    import aioboto3  # noqa: PLC0415 - see above
+    """Return a session with the service model loaded. Slow, so it runs in a thread."""
+    import aioboto3  # noqa: PLC0415 - see the module docstring
     from aiobotocore.session import AioSession  # noqa: PLC0415
 
     inner = AioSession()
@@ -172,12 +175,23 @@ def _session(store: StoreSettings) -> "Session":
 def _translate_error(error: "ClientError") -> StoreFailed:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    has_reason = not code.isdigit()  # else it is botocore's, for an answer that S3 does not give
-    shown = code if has_reason else f"HTTP {code}"
-    if code in _LATER or (status >= _SERVER_FAULT and code not in _NEVER):
-        return StoreUnavailable(f"the object store has a fault of its own ({shown})", code)
+    is_s3_code = not code.isdigit()  # otherwise botocore made it from the HTTP status
+    shown = code if is_s3_code else f"HTTP {code}"
+    if code in _TEMPORARY or (status >= _SERVER_ERROR and code not in _PERMANENT):
+        return StoreUnavailable(f"the object store failed internally ({shown})", code)
     if code == _NO_BUCKET:
         return BucketMissing(_REASONS[code], code)
-    if not has_reason:
-        return StoreRefused(f"what answers is no object store, by its words ({shown})", code)
-    return StoreRefused(_REASONS.get(code, f"the object store refuses ({shown})"), code)
+    if not is_s3_code:
+        return StoreRejected(f"the response is not from an object store ({shown})", code)
+    return StoreRejected(
+        _REASONS.get(code, f"the object store rejected the operation ({shown})"), code
+    )
+
+
+async def run_limited(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run calls in batches of `MAX_CONCURRENT_CALLS`. An error stops after its batch."""
+    for first in range(0, len(calls), MAX_CONCURRENT_CALLS):
+        batch = [call() for call in calls[first : first + MAX_CONCURRENT_CALLS]]
+        for result in await asyncio.gather(*batch, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result

@@ -1,8 +1,8 @@
-"""The scheduler: finds the work that no message asked for, or whose message was lost.
+"""The scheduler: finds work without a message, or whose message was lost.
 
-Every worker runs one; a row of `leases` elects the one that acts, so that a standby takes over
-when it dies. (A session's advisory lock would not do: through a pooler in transaction mode two
-clients can both hold it.)
+Every worker runs a scheduler. A row of `leases` elects the leader, so that a standby takes over if
+the leader dies. A session-level advisory lock is not safe for this: behind a pooler in transaction
+mode, two clients can hold it at once.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ log = structlog.get_logger(__name__)
 
 LEASE: Final = "scheduler"
 LEASE_SECONDS: Final = 5
-"""After so long without a word from its holder, another may take the lease."""
+"""The duration of the lease. If its holder does not renew it, another worker can take it."""
 
 TICK_SECONDS: Final = 1.0
-"""The interval between looks while there is work, and after a failure."""
+"""The interval between runs of a check while it finds work, and after a failure."""
 
 IDLE_SECONDS: Final = 3.0
-"""The longest interval between looks and between renewals of the lease. A lost message about work
-that was not yet known at the last look is noticed this late at most."""
+"""The maximum interval between runs of a check and between renewals of the lease. If a message is
+lost, its work is found after this time at the latest."""
 
 GRACE_SECONDS: Final = 0.2
-"""How long after the moment of known work the scheduler looks: a message should do it first."""
+"""How long the scheduler waits after work is due, because a message normally starts it."""
 
-SHORTEST_PAUSE_SECONDS: Final = 0.1
+MIN_PAUSE_SECONDS: Final = 0.1
 RESEND_SECONDS: Final = 2.0
-"""The same message again only after so long: its work may be under way."""
+"""The minimum interval between two equal messages, because the first may be in progress."""
 
 _TAKE_LEASE = text("""
 INSERT INTO leases (name, holder, expires_at)
@@ -59,7 +59,7 @@ UPDATE leases SET expires_at = clock_timestamp() WHERE name = :name AND holder =
 
 
 @contextlib.contextmanager
-def _log_faults(event: str, **fields: str) -> Iterator[None]:
+def _log_errors(event: str, **fields: str) -> Iterator[None]:
     try:
         yield
     except Exception:
@@ -70,19 +70,21 @@ def _log_faults(event: str, **fields: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PeriodicCheck:
-    """Looks, every so often, for what must be done; what it finds is sent as messages."""
+    """A check that runs at intervals. The scheduler sends the messages that it returns."""
 
     find_work: Callable[[Database], Awaitable[Sequence[Message]]]
     every_seconds: float = IDLE_SECONDS
-    """The longest interval between looks."""
+    """The maximum interval between runs."""
 
     seconds_to_next: Callable[[Database], Awaitable[float | None]] | None = None
-    """Returns when, by the database's clock, the next work that is known is due; None: there is
-    no such work. A watch that has this function looks earlier than `every_seconds` for it."""
+    """Returns the seconds until the next known work is due by the database's clock, or None.
+
+    A check with this function runs earlier than after `every_seconds` if work is due earlier.
+    """
 
     @property
     def name(self) -> str:
-        """Where it is, for logs and metrics: `memberships.find_due`."""
+        """The name in logs and metrics, such as `memberships.find_due`."""
         feature = self.find_work.__module__.removeprefix("segmentql.").removesuffix(".actors")
         return f"{feature}.{self.find_work.__name__}"
 
@@ -91,7 +93,7 @@ PeriodicChecks: TypeAlias = Sequence[PeriodicCheck]
 
 
 class Scheduler:
-    """Runs the watches while it holds the lease."""
+    """Runs the checks while it holds the lease."""
 
     def __init__(
         self,
@@ -104,59 +106,59 @@ class Scheduler:
         self._publish = publish
         self._holder = uuid.uuid4().hex
         self._next_run_at: dict[PeriodicCheck, float] = {}
-        """By monotonic time."""
+        """In monotonic time. A check without an entry is due."""
         self._sent: dict[Message, float] = {}
 
     async def run(self) -> None:
-        """Tick until cancelled; a fault is logged and the next tick tries again."""
+        """Tick until cancelled. An error is logged, and the next tick retries."""
         try:
             while True:
                 pause_seconds = TICK_SECONDS
-                with _log_faults("scheduler_failed"):
+                with _log_errors("scheduler_failed"):
                     pause_seconds = await self.tick()
                 await asyncio.sleep(pause_seconds)
         finally:
             metrics.SCHEDULER_LEADER.set(0)
-            # A standby need not wait for the lease to run out.
+            # A standby then does not have to wait until the lease expires.
             with contextlib.suppress(Exception):
                 await self._database.transaction(self._release_lease)
 
     async def tick(self) -> float:
-        """Look once with each watch that is due, if the lease is ours or free.
+        """Run each check that is due, if this worker holds or can take the lease.
 
-        A watch that fails is due again at the next tick, and keeps no other from looking.
+        A check that fails is due again at the next tick and does not affect the other checks.
 
         Returns:
             The seconds until the next tick.
         """
-        leads = False
+        is_leader = False
         try:
-            left_seconds = await self._database.transaction(self._take_lease)
-            leads = left_seconds is None
-        finally:  # a worker that cannot ask does not act either
-            metrics.SCHEDULER_LEADER.set(leads)
-        if left_seconds is not None:
-            return _pause(left_seconds + SHORTEST_PAUSE_SECONDS)
+            remaining_seconds = await self._database.transaction(self._take_lease)
+            is_leader = remaining_seconds is None
+        finally:  # also if the database is unavailable
+            metrics.SCHEDULER_LEADER.set(is_leader)
+        if remaining_seconds is not None:
+            return _pause(remaining_seconds + MIN_PAUSE_SECONDS)
         now = time.monotonic()
         self._sent = {m: at for m, at in self._sent.items() if now - at < RESEND_SECONDS}
         next_tick = now + IDLE_SECONDS
         for check in self._periodic_checks:
             if self._next_run_at.get(check, now) <= now:
                 self._next_run_at.pop(check, None)
-                with _log_faults("periodic_check_failed", check=check.name):
+                with _log_errors("periodic_check_failed", check=check.name):
                     self._next_run_at[check] = now + await self._run_check(check, now)
             next_tick = min(next_tick, self._next_run_at.get(check, now + TICK_SECONDS))
         return _pause(next_tick - time.monotonic())
 
     async def _run_check(self, check: PeriodicCheck, now: float) -> float:
-        """Send what a watch finds; return the seconds until its next look."""
-        found = await check.find_work(self._database)
-        messages = [message for message in found if message not in self._sent]
+        """Run a check, send its messages and return the seconds until its next run."""
+        due = await check.find_work(self._database)
+        messages = [message for message in due if message not in self._sent]
         self._sent.update(dict.fromkeys(messages, now))
         self._publish(messages)
         if check.seconds_to_next is None:
             return check.every_seconds
-        if found:
+        if due:
             return TICK_SECONDS
         seconds = await check.seconds_to_next(self._database)
         if seconds is None:
@@ -164,17 +166,17 @@ class Scheduler:
         return min(max(seconds + GRACE_SECONDS, TICK_SECONDS), check.every_seconds)
 
     async def _take_lease(self, session: WriteSession) -> float | None:
-        """Return None if the lease is ours, else the seconds until it may be."""
+        """Return None if this worker now holds the lease, else the seconds until it expires."""
         values = {"name": LEASE, "holder": self._holder, "seconds": LEASE_SECONDS}
         if (await session.execute(_TAKE_LEASE, values)).one_or_none() is not None:
             return None
-        left: float = (await session.execute(_LEASE_REMAINING, {"name": LEASE})).scalar_one()
-        return left
+        remaining: float = (await session.execute(_LEASE_REMAINING, {"name": LEASE})).scalar_one()
+        return remaining
 
     async def _release_lease(self, session: WriteSession) -> None:
         await session.execute(_RELEASE_LEASE, {"name": LEASE, "holder": self._holder})
 
 
 def _pause(seconds: float) -> float:
-    """Keep the time between two ticks within its bounds."""
-    return min(max(seconds, SHORTEST_PAUSE_SECONDS), IDLE_SECONDS)
+    """Return the time between two ticks, within its limits."""
+    return min(max(seconds, MIN_PAUSE_SECONDS), IDLE_SECONDS)

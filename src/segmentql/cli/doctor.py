@@ -30,8 +30,8 @@ async def _run_checks(settings: Settings) -> list[Finding]:
     findings = []
     async for finding in examine(settings):
         verdict = click.style(f"{finding.verdict.value:8}", fg=COLOURS[finding.verdict])
-        click.echo(f"{verdict} {finding.what}: {finding.saw}")
-        if finding.do:
-            click.echo(f"{'':8} -> {finding.do}")
+        click.echo(f"{verdict} {finding.check}: {finding.observation}")
+        if finding.remedy:
+            click.echo(f"{'':8} -> {finding.remedy}")
         findings.append(finding)
     return findings

@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
-from sqlalchemy import Row
 
 from segmentql import errors, validators
 from segmentql.adapters.database import Database
+from segmentql.cli.converters import Validated
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
+from segmentql.keys.records import ApiKeyRecord
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -22,30 +23,6 @@ T = TypeVar("T")
 PAGE_ROWS: Final = 500
 HEADER: Final = ("ID", "NAME", "ROLE", "CREATED", "LAST USED", "REVOKED")
 NEVER: Final = "-"
-
-
-class NameType(click.ParamType[str]):
-    """The name of a key."""
-
-    name = "NAME"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        try:
-            return validators.name(str(value))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
-
-
-class KeyIdType(click.ParamType[str]):
-    """The id of a key, which is its public part."""
-
-    name = "ID"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        try:
-            return validators.key_id(str(value))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
 
 
 @click.group()
@@ -61,7 +38,7 @@ def keys() -> None:
 @keys.command(epilog=exits("keys create"))
 @click.option(
     "--name",
-    type=NameType(),
+    type=Validated("NAME", validators.name),
     required=True,
     help="The name that history shows for the key's changes.",
 )
@@ -77,13 +54,13 @@ def create(name: str, role: str, data_dir: Path) -> None:
 
     The key is shown only once, because only a hash of its secret is stored.
     """
-    row, token = _with_database(
+    key, token = _with_database(
         settings_or_running(data_dir),
         lambda database: database.transaction(
             lambda session: service.create_key(session, name=name, role=Role(role), actor=None)
         ),
     )
-    click.echo(f"key_{row.public_id}, {row.role}; save this key, it is not shown again:", err=True)
+    click.echo(f"key_{key.public_id}, {key.role}; save this key, it is not shown again:", err=True)
     click.echo(token)
 
 
@@ -94,8 +71,8 @@ def list_(data_dir: Path) -> None:
 
     The list includes revoked keys. Times are in UTC.
     """
-    rows = _with_database(settings_or_running(data_dir), _read_all_keys)
-    table = [HEADER, *(_table_row(row) for row in rows)]
+    records = _with_database(settings_or_running(data_dir), _read_all_keys)
+    table = [HEADER, *map(_table_row, records)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -103,7 +80,7 @@ def list_(data_dir: Path) -> None:
 
 
 @keys.command(epilog=exits("keys revoke"))
-@click.argument("key_id", metavar="ID", type=KeyIdType())
+@click.argument("key_id", metavar="ID", type=Validated("ID", validators.key_id))
 @data_dir_option
 def revoke(key_id: str, data_dir: Path) -> None:
     """Revoke a key permanently.
@@ -111,16 +88,16 @@ def revoke(key_id: str, data_dir: Path) -> None:
     The service rejects the key within a second. It is safe to repeat.
     """
     try:
-        row = _with_database(
+        key = _with_database(
             settings_or_running(data_dir),
             lambda database: database.transaction(
                 lambda session: service.revoke_key(session, key_id, actor=None)
             ),
         )
     except errors.MutationRejected:
-        raise click.ClickException(f"No key has the id key_{key_id}.") from None
-    name, revoked = _printable(row.name), _format_time(row.revoked_at)
-    click.echo(f"key_{row.public_id} ({name}) was revoked at {revoked} UTC")
+        raise click.ClickException(f"No API key has the id key_{key_id}.") from None
+    name, revoked = _printable(key.name), _format_time(key.revoked_at)
+    click.echo(f"key_{key.public_id} ({name}) was revoked at {revoked} UTC")
 
 
 @keys.command("ensure-first", epilog=exits("keys ensure-first"))
@@ -169,24 +146,24 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
         ) from None
 
 
-async def _read_all_keys(database: Database) -> list[Row[Any]]:
-    rows: list[Row[Any]] = []
+async def _read_all_keys(database: Database) -> list[ApiKeyRecord]:
+    keys: list[ApiKeyRecord] = []
     before = validators.MAX_USER_ID
     async with database.read() as session:
         while True:
             page = await service.key_page(session, before=before, rows=PAGE_ROWS)
-            rows.extend(page)
+            keys.extend(page)
             if len(page) < PAGE_ROWS:
-                return rows
-            before = page[-1].key_number
+                return keys
+            before = page[-1].number
 
 
-def _table_row(row: Row[Any]) -> tuple[str, ...]:
+def _table_row(key: ApiKeyRecord) -> tuple[str, ...]:
     return (
-        f"key_{row.public_id}",
-        _printable(row.name),
-        row.role,
-        *(_format_time(at) for at in (row.created_at, row.last_used_at, row.revoked_at)),
+        f"key_{key.public_id}",
+        _printable(key.name),
+        key.role,
+        *(_format_time(at) for at in (key.created_at, key.last_used_at, key.revoked_at)),
     )
 
 

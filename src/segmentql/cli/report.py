@@ -1,4 +1,4 @@
-"""`segmentql report`: a month of history as CSV, straight from the database into a file."""
+"""`segmentql report`: writes a month of history as CSV from the database to a file."""
 
 import asyncio
 import contextlib
@@ -6,55 +6,44 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from segmentql import errors, validators
 from segmentql.adapters.database import Database
+from segmentql.cli.converters import Validated
 from segmentql.cli.exits import exits
 from segmentql.cli.output import ReaderGone
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
-from segmentql.reports.csv_export import Csv, ReportScope
+from segmentql.reports.csv_export import Csv, count_rows
+from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 
 COPY_SECONDS: Final = 3600
 STDOUT: Final = "-"
 
 
-class MonthType(click.ParamType[tuple[int, int]]):
-    """A month like 2023-09."""
+def parse_month(text: str) -> tuple[int, int]:
+    """Parse a month such as `2023-09` into its year and month.
 
-    name = "YYYY-MM"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"(\d{4})-(\d\d)", value, re.ASCII)
-        try:
-            if not found:
-                raise errors.BadValue(f"{value!r} is not a month", "like 2023-09")
-            return validators.year(int(found[1])), validators.month(int(found[2]))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
-
-
-class UserType(click.ParamType[int]):
-    """A user's number."""
-
-    name = "ID"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        try:
-            return validators.user_id(str(value))
-        except errors.BadValue as bad:
-            self.fail(f"{bad.problem}; allowed: {bad.allowed}", param, ctx)
+    Raises:
+        BadValue: the text is not a month of the years that reports have.
+    """
+    match = re.fullmatch(r"(\d{4})-(\d\d)", text, re.ASCII)
+    if not match:
+        raise errors.BadValue(f"{text!r} is not a month", "a month such as 2023-09")
+    return validators.year(int(match[1])), validators.month(int(match[2]))
 
 
 @click.command(epilog=exits("report"))
-@click.option("--month", type=MonthType(), required=True, help="The month, in UTC.")
-@click.option("--user", type=UserType(), help="The user's id.  [default: all users]")
+@click.option(
+    "--month", type=Validated("YYYY-MM", parse_month), required=True, help="The month, in UTC."
+)
+@click.option(
+    "--user", type=Validated("ID", validators.user_id), help="The user's id.  [default: all users]"
+)
 @click.option(
     "-o",
     "--output",
@@ -67,41 +56,39 @@ def report(month: tuple[int, int], user: int | None, output: str | None, data_di
 
     The file appears when it is complete. No worker and no store are needed.
     """
-    contents = ReportScope(*month, user)
+    scope = ReportScope(*month, user)
     if output == "":
         raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
-    target = contents.file_name if output is None else output
+    target = scope.file_name if output is None else output
     try:
-        rows = asyncio.run(_report(settings_or_running(data_dir), contents, target))
-    except errors.MutationRejected as refused:
-        raise click.ClickException(" ".join(map(_told, refused.reasons))) from None
+        rows = asyncio.run(_report(settings_or_running(data_dir), scope, target))
+    except errors.MutationRejected as rejected:
+        raise click.ClickException(" ".join(map(_rejection_text, rejected.reasons))) from None
     except (errors.Unavailable, errors.TimedOut):
         raise click.ClickException(
-            "the database does not answer, or not in time: see `segmentql doctor`"
+            "the database does not respond in time; run `segmentql doctor` for details"
         ) from None
     if target != STDOUT:
         click.echo(f"{rows} rows in {target}", err=True)
 
 
-def _told(refusal: errors.RejectionReason) -> str:
-    if isinstance(refusal, errors.InvalidInput):
-        return f"{refusal.problem}; allowed: {refusal.allowed}."
-    if isinstance(refusal, errors.UserNotFound):
-        return f"User {refusal.user_id} was never stored."
-    raise NotImplementedError(type(refusal).__name__)
+def _rejection_text(reason: errors.RejectionReason) -> str:
+    if isinstance(reason, errors.InvalidInput):
+        return f"{reason.problem}; allowed: {reason.allowed}."
+    if isinstance(reason, errors.UserNotFound):
+        return f"User {reason.user_id} was never stored."
+    raise NotImplementedError(type(reason).__name__)
 
 
-async def _report(settings: Settings, contents: ReportScope, target: str) -> int:
+async def _report(settings: Settings, scope: ReportScope, target: str) -> int:
     database = Database(settings, name="segmentql report", publish=lambda messages: None)
     try:
         async with database.read() as session:
-            await service.reject_unknown(
-                session, user_id=contents.user_id, year=contents.year, month=contents.month
-            )
-        with _opened(target) as write:
+            await service.reject_unknown(session, scope)
+        with _open_output(target) as write:
             async with database.long_read(seconds=COPY_SECONDS) as session:
-                expected = await contents.count(session)
-                csv = Csv(session, contents)
+                expected = await count_rows(session, scope)
+                csv = Csv(session, scope)
                 await _copy(csv, write, expected)
         return csv.rows
     finally:
@@ -120,10 +107,13 @@ async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) ->
 
 
 @contextlib.contextmanager
-def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Write to a file that is there under its name only once it is whole."""
+def _open_output(target: str) -> Iterator[Callable[[bytes], None]]:
+    """Open the output, and yield a function that writes to it.
 
-    def cannot_write(error: OSError) -> Exception:
+    A regular file appears under its name when it is complete.
+    """
+
+    def write_error(error: OSError) -> Exception:
         if isinstance(error, BrokenPipeError):
             return ReaderGone()
         return click.ClickException(f"cannot write {target}: {error.strerror}")
@@ -132,17 +122,17 @@ def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
         try:
             file.write(chunk)
         except OSError as error:
-            # Here, because further out it would be taken for a fault of the database's connection.
-            raise cannot_write(error) from None
+            # Converted here, because an outer handler takes it for an error of the database.
+            raise write_error(error) from None
 
-    path = Path(target).resolve()  # a link stays one
+    path = Path(target).resolve()  # resolves links, so that a link is not replaced
     part = path.with_name(f"{path.name}.part")
     try:
         if target == STDOUT:
-            # A file of its own, for what cannot be written is to be known before the exit.
+            # Opened again, so that errors of the last write are raised here and not at the exit.
             with open(sys.stdout.fileno(), "wb", closefd=False) as file:
                 yield write
-        elif path.exists() and not path.is_file():  # a pipe or a device: nothing to be replaced
+        elif path.exists() and not path.is_file():  # a pipe or a device
             with path.open("wb") as file:
                 yield write
         else:
@@ -154,4 +144,4 @@ def _opened(target: str) -> Iterator[Callable[[bytes], None]]:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(error) from None
+        raise write_error(error) from None

@@ -8,7 +8,7 @@ import click
 
 from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError
-from segmentql.local.reset import data_folders, delete, running_pid
+from segmentql.local.reset import delete_data_folder, find_data_folders, find_running_pid
 
 
 @click.command(epilog=exits("reset"))
@@ -27,14 +27,14 @@ def reset(data_dir: Path, *, yes: bool) -> None:
     SegmentQL created are deleted. External services keep their data.
     """
     try:
-        folders = data_folders(data_dir)
+        folders = find_data_folders(data_dir)
         if not folders:
             click.echo(f"nothing to delete: {data_dir.resolve()} does not exist")
             return
         for folder in folders:
             if not yes:
                 _confirm(folder)
-            asyncio.run(delete(folder, click.echo))
+            asyncio.run(delete_data_folder(folder, click.echo))
     except LocalServerError as error:
         raise click.ClickException(str(error)) from error
 
@@ -44,7 +44,7 @@ def _confirm(folder: Path) -> None:
         raise click.ClickException(
             f"{folder} is not deleted without a confirmation: add --yes, or run this in a terminal"
         )
-    pid = running_pid(folder)
+    pid = find_running_pid(folder)
     running = f" `segmentql up` (pid {pid}) is stopped first." if pid else ""
     click.confirm(
         f"Delete {folder} with its database, jobs, reports, passwords and logs?{running}",

@@ -6,17 +6,19 @@ import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
-from sqlalchemy import Row
 
 from segmentql import validators
 from segmentql.adapters.database import Database, ReadSession
+from segmentql.cli.converters import error_text
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import BadValue, TimedOut, Unavailable
 from segmentql.rollouts import service
+from segmentql.rollouts.records import RolloutRecord
+from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import segments_by_slug
 from segmentql.settings import Settings
 
@@ -58,7 +60,7 @@ def watch(slug: str, data_dir: Path) -> None:
     try:
         validators.slug(slug)
     except BadValue as error:
-        raise RolloutNotWatchable(f"{error.problem}; allowed: {error.allowed}") from None
+        raise RolloutNotWatchable(error_text(error)) from None
     try:
         status = asyncio.run(_watch(settings_or_running(data_dir), slug))
     except KeyboardInterrupt:
@@ -84,7 +86,7 @@ async def _watch(settings: Settings, slug: str) -> str:
 async def _find_segment_id(database: Database, slug: str) -> int:
     """Return the id of a segment that has a rollout."""
 
-    async def read(session: ReadSession) -> tuple[Row[Any] | None, bool]:
+    async def read(session: ReadSession) -> tuple[SegmentRecord | None, bool]:
         segment = (await segments_by_slug(session, [slug])).get(slug)
         segment_id = segment.segment_id if segment else 0
         return segment, segment_id in await service.rollouts_by_segment(session, [segment_id])
@@ -99,7 +101,7 @@ async def _find_segment_id(database: Database, slug: str) -> int:
         raise RolloutNotWatchable(f'No segment has the slug "{slug}".')
     if not has_rollout:
         raise RolloutNotWatchable(f'The segment "{slug}" has no rollout.')
-    return int(segment.segment_id)
+    return segment.segment_id
 
 
 class ProgressOutput:
@@ -153,8 +155,8 @@ class RolloutWatcher:
         """Print changes until the rollout ends; return its final status."""
         while True:
             try:
-                row = await self._database.read_one(self._read)
-                if _printed_state(row) != self._last_printed or (
+                rollout = await self._database.read_one(self._read)
+                if _printed_state(rollout) != self._last_printed or (
                     self._output.is_terminal and time.monotonic() >= self._next_count_at
                 ):
                     await self._count()
@@ -162,18 +164,18 @@ class RolloutWatcher:
                 self._report_connection(reachable=False)
             else:
                 self._report_connection(reachable=True)
-                self._print_changes(row)
-                if row.status in EXIT_CODES:
-                    return str(row.status)
+                self._print_changes(rollout)
+                if rollout.status in EXIT_CODES:
+                    return rollout.status
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    async def _read(self, session: ReadSession) -> Row[Any]:
+    async def _read(self, session: ReadSession) -> RolloutRecord:
         return (await service.rollouts_by_segment(session, [self._segment_id]))[self._segment_id]
 
     async def _count(self) -> None:
         async def count(session: ReadSession) -> int:
             counts = await service.rollout_counts(session, [self._segment_id])
-            return int(counts[self._segment_id].enrolled)
+            return counts[self._segment_id].enrolled
 
         started = time.monotonic()
         try:
@@ -191,79 +193,90 @@ class RolloutWatcher:
             self._output.print_line(f"The database {change}", err=True)
         self._is_reachable = reachable
 
-    def _print_changes(self, row: Row[Any]) -> None:
-        tenth = int(row.progress * 10)
+    def _print_changes(self, rollout: RolloutRecord) -> None:
+        tenth = int(rollout.progress * 10)
         enrolled = "" if self._enrolled is None else f", {self._enrolled:,} enrolled"
-        if row.status in EXIT_CODES:
-            self._output.draw_bar(row.progress, _format_progress(row) + enrolled)
+        if rollout.status in EXIT_CODES:
+            self._output.draw_bar(rollout.progress, _format_progress(rollout) + enrolled)
             self._output.close()
-        if _printed_state(row) != self._last_printed:
-            self._last_printed = _printed_state(row)
+        if _printed_state(rollout) != self._last_printed:
+            self._last_printed = _printed_state(rollout)
             self._output.print_line(
-                f"{row.read_at:%H:%M:%S} {_format_status(row)}{enrolled}{_format_next_stage(row)}"
+                f"{rollout.read_at:%H:%M:%S} {_format_status(rollout)}{enrolled}"
+                f"{_format_next_stage(rollout)}"
             )
         elif tenth > self._last_tenth and not self._output.is_terminal:
             self._output.print_line(
-                f"{row.read_at:%H:%M:%S} {tenth * 10} %: {_format_processed_users(row)}"
+                f"{rollout.read_at:%H:%M:%S} {tenth * 10} %: {_format_processed_users(rollout)}"
             )
         self._last_tenth = tenth
-        if row.status not in EXIT_CODES:
+        if rollout.status not in EXIT_CODES:
             self._output.draw_bar(
-                row.progress, _format_progress(row) + enrolled + _format_countdown(row)
+                rollout.progress, _format_progress(rollout) + enrolled + _format_countdown(rollout)
             )
 
 
-def _printed_state(row: Row[Any]) -> object:
-    return row.status, row.current, row.percents, row.start_times
+def _printed_state(rollout: RolloutRecord) -> object:
+    return rollout.status, rollout.current, rollout.percents, rollout.start_times
 
 
-def _format_status(row: Row[Any]) -> str:
-    if row.status == "FAILED":
-        return f"FAILED at {_format_percent(row.percent)} of users: {row.failure}"
-    line = f"{row.status}: {_format_percent(row.percent)} of users"
-    if row.status in {*UNFINISHED_STATUSES, "COMPLETED"} and row.current and len(row.percents) > 1:
-        line += f", stage {row.current} of {len(row.percents)}"
-    if row.status == "COMPLETED" and row.expires_at and row.expires_at <= row.read_at:
-        line += f" until {_format_time(row.expires_at)}"
+def _format_status(rollout: RolloutRecord) -> str:
+    if rollout.status == "FAILED":
+        return f"FAILED at {_format_percent(rollout.percent)} of users: {rollout.failure}"
+    line = f"{rollout.status}: {_format_percent(rollout.percent)} of users"
+    if (
+        rollout.status in {*UNFINISHED_STATUSES, "COMPLETED"}
+        and rollout.current
+        and len(rollout.percents) > 1
+    ):
+        line += f", stage {rollout.current} of {len(rollout.percents)}"
+    if (
+        rollout.status == "COMPLETED"
+        and rollout.expires_at
+        and rollout.expires_at <= rollout.read_at
+    ):
+        line += f" until {_format_time(rollout.expires_at)}"
     return line
 
 
-def _format_next_stage(row: Row[Any]) -> str:
+def _format_next_stage(rollout: RolloutRecord) -> str:
     """Return when the next stage starts; an empty string if no stage will start."""
-    if row.status not in UNFINISHED_STATUSES or row.current == len(row.start_times):
+    if rollout.status not in UNFINISHED_STATUSES or rollout.current == len(rollout.start_times):
         return ""
     starts_at, percent = (
-        _format_time(row.start_times[row.current]),
-        _format_percent(row.percents[row.current]),
+        _format_time(rollout.start_times[rollout.current]),
+        _format_percent(rollout.percents[rollout.current]),
     )
-    if row.status == "PAUSED":
+    if rollout.status == "PAUSED":
         return f"; {percent} at {starts_at}, delayed by the length of the pause"
-    return f"; {percent} at {starts_at}, in {_time_to_next_stage(row)}"
+    return f"; {percent} at {starts_at}, in {_time_to_next_stage(rollout)}"
 
 
-def _format_countdown(row: Row[Any]) -> str:
-    if row.status == "PAUSED" or not _format_next_stage(row):
+def _format_countdown(rollout: RolloutRecord) -> str:
+    if rollout.status == "PAUSED" or not _format_next_stage(rollout):
         return ""
-    return f"; {_format_percent(row.percents[row.current])} in {_time_to_next_stage(row)}"
+    return (
+        f"; {_format_percent(rollout.percents[rollout.current])} in {_time_to_next_stage(rollout)}"
+    )
 
 
 def _format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _time_to_next_stage(row: Row[Any]) -> timedelta:
-    remaining: timedelta = row.start_times[row.current] - row.read_at
+def _time_to_next_stage(rollout: RolloutRecord) -> timedelta:
+    remaining = rollout.start_times[rollout.current] - rollout.read_at
     return timedelta(seconds=round(remaining.total_seconds()))
 
 
-def _format_progress(row: Row[Any]) -> str:
-    return f"{int(row.progress * 100)} %  {_format_processed_users(row)}"
+def _format_progress(rollout: RolloutRecord) -> str:
+    return f"{int(rollout.progress * 100)} %  {_format_processed_users(rollout)}"
 
 
-def _format_processed_users(row: Row[Any]) -> str:
-    if row.status == "RUNNING" and not row.users_total:
+def _format_processed_users(rollout: RolloutRecord) -> str:
+    if rollout.status == "RUNNING" and not rollout.users_total:
         return "counting users"
-    return f"{row.users_seen:,} of {row.users_total:,} users processed"
+    return f"{rollout.users_seen:,} of {rollout.users_total:,} users processed"
 
 
 def _format_percent(percent: object) -> str:

@@ -26,13 +26,18 @@ from segmentql.errors import BadValue
 )
 def schema(released: Path | None, day: datetime | None) -> None:
     """Print the schema in GraphQL's schema definition language."""
-    from segmentql.schema import broken_since, make_schema  # noqa: PLC0415 - slow to import
+    from segmentql.schema import (  # noqa: PLC0415 - slow to import
+        breaking_changes_since,
+        make_schema,
+    )
 
     if released is None:
         click.echo(make_schema().as_str())
         return
     try:
-        broken = broken_since(released.read_text(encoding="utf-8"), on=day.date() if day else None)
+        broken = breaking_changes_since(
+            released.read_text(encoding="utf-8"), on=day.date() if day else None
+        )
     except (BadValue, UnicodeDecodeError) as bad:
         raise click.ClickException(f"{released}: {bad}") from None
     for change in broken:

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from segmentql import demo
-from segmentql.adapters.connections import connection_fault
+from segmentql.adapters.connections import describe_error
 from segmentql.adapters.database import Database
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.settings import Settings
 
@@ -26,9 +26,9 @@ def seed(data_dir: Path) -> None:
     try:
         seeded = asyncio.run(_seed(settings))
     except (Unavailable, TimedOut) as error:
-        where = shown_address(settings.database_url)
+        where = display_address(settings.database_url)
         raise click.ClickException(
-            f"{where}: {connection_fault(error)}; run `segmentql doctor` for details"
+            f"{where}: {describe_error(error)}; run `segmentql doctor` for details"
         ) from None
     if seeded.segments or seeded.users:
         click.echo(f"stored {seeded.users} users, {seeded.segments} segments, {seeded.joins} joins")
@@ -36,7 +36,7 @@ def seed(data_dir: Path) -> None:
         click.echo("the demo data are already stored; nothing changed")
 
 
-async def _seed(settings: Settings) -> demo.Seeded:
+async def _seed(settings: Settings) -> demo.SeedCounts:
     # Some statements take long.
     seed_settings = settings.model_copy(update={"statement_timeout_seconds": 300})
     database = Database(seed_settings, name="segmentql seed", publish=lambda messages: None)

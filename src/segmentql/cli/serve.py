@@ -22,7 +22,7 @@ from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
-from segmentql.settings import Settings, check_reach, share_metrics
+from segmentql.settings import Settings, require_loopback_without_auth, share_metrics
 
 if TYPE_CHECKING:
     from segmentql.adapters.http_connections import ConnectionTable
@@ -60,7 +60,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     """
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
-        check_reach(settings)
+        require_loopback_without_auth(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     # The logs of this process, which manages the API processes if there are several.
@@ -125,9 +125,9 @@ def make_app() -> ASGIApp:
 
 def make_protocol(**given: Any) -> asyncio.Protocol:
     """Create the protocol of one connection; uvicorn calls this in each process."""
-    from segmentql.adapters.http_protocol import BoundedProtocol  # noqa: PLC0415 - see below
+    from segmentql.adapters.http_protocol import LimitedProtocol  # noqa: PLC0415 - see below
 
-    return BoundedProtocol(table=_connections(), **given)
+    return LimitedProtocol(table=_connections(), **given)
 
 
 @cache

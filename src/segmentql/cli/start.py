@@ -9,13 +9,13 @@ from sqlalchemy.exc import DBAPIError
 
 from segmentql.adapters.connections import (
     CONNECT_SECONDS,
-    connection_fault,
+    describe_error,
     driver_error,
     pooler_advice,
     probe_engine,
 )
 from segmentql.adapters.revisions import check_revision, current_revision
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.errors import SchemaMismatch
 from segmentql.settings import Settings
 
@@ -38,7 +38,7 @@ def check_database(settings: Settings) -> None:
     except SchemaMismatch as error:
         raise click.ClickException(str(error)) from None
     except (DBAPIError, OSError, TimeoutError) as error:
-        where, fault = shown_address(settings.database_url), connection_fault(error)
+        where, fault = display_address(settings.database_url), describe_error(error)
         advice = pooler_advice(error)
         if advice:
             raise click.ClickException(f"{where}: {fault}; {advice}") from None

@@ -51,6 +51,8 @@ def up(data_dir: Path, port: int | None, workers: int, *, demo: bool, verbose: b
 
     options = Options(port=port, workers=workers, demo=demo, verbose=verbose)
     try:
-        asyncio.run(run_up(data_dir, options, say=Terminal().say, commands=Commands()))
+        asyncio.run(
+            run_up(data_dir, options, print_line=Terminal().print_line, commands=Commands())
+        )
     except (LocalServerError, SettingsError) as error:
         raise click.ClickException(printable(str(error))) from error

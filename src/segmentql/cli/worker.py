@@ -9,7 +9,7 @@ from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
-from segmentql.settings import check_reach
+from segmentql.settings import require_loopback_without_auth
 
 
 @click.command(epilog=exits("worker"))
@@ -25,7 +25,7 @@ def worker() -> None:
     settings = settings_or_exit(with_store=True)
     try:
         if settings.worker_port:
-            check_reach(settings)
+            require_loopback_without_auth(settings)
         server_socket = listen(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None

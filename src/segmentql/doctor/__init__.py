@@ -1,4 +1,4 @@
-"""Checks what a running service needs, and says what to do about what is wrong."""
+"""Checks everything that a running service needs, and suggests remedies."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ __all__ = ["Finding", "Verdict", "examine"]
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Run every check, each as far as those before it allow."""
+    """Yield the findings of all checks. A check that depends on a failed one is skipped."""
     async for finding in examine_databases(settings):
         yield finding
     async for finding in examine_redis(settings.redis_url):

@@ -1,4 +1,4 @@
-"""Checks of PostgreSQL, through the engines and sessions that the service uses."""
+"""Checks of PostgreSQL, with the same engines and sessions as the service."""
 
 import contextlib
 import time
@@ -10,22 +10,23 @@ from sqlalchemy.exc import DBAPIError
 
 from segmentql.adapters.connections import (
     USE_POOLER,
-    connection_fault,
+    describe_error,
     plain_engine,
     pooler_advice,
     statement_timeout_milliseconds,
 )
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import SchemaMismatch, SegmentQLError
 from segmentql.settings import Settings
 
-OLDEST_POSTGRESQL: Final = 180000
-"""`RETURNING old.*` came with 18."""
+MIN_POSTGRESQL_VERSION: Final = 180000
+"""PostgreSQL 18 added `RETURNING old.*`."""
 
-FRESH_SCHEDULER_SECONDS: Final = 10
+MAX_LEASE_AGE_SECONDS: Final = 10
+"""If the scheduler's lease expired longer ago, no scheduler is running."""
 
 _DATABASE = text("""
 SELECT current_setting('server_version_num')::int AS version,
@@ -36,7 +37,7 @@ SELECT current_setting('server_version_num')::int AS version,
     (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
     extract(epoch FROM clock_timestamp())::float AS clock
 """)
-_CHANGE = text("""
+_INSERT = text("""
 INSERT INTO leases (name, holder, expires_at) VALUES ('doctor', 'doctor', clock_timestamp())
 """)
 _SCHEDULER = text("""
@@ -54,7 +55,7 @@ _ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revok
 
 
 async def examine_databases(settings: Settings) -> AsyncIterator[Finding]:
-    """Check the database, its owner's URL and its replica, with the service's own connections."""
+    """Check the database, its owner's URL and its replica."""
     database = Database(settings, name="segmentql doctor", publish=lambda messages: None)
     try:
         findings = [finding async for finding in _database(settings, database)]
@@ -70,16 +71,16 @@ async def examine_databases(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _database(settings: Settings, database: Database) -> AsyncIterator[Finding]:
     findings: list[Finding] = []
-    problem = await _problem(
+    failure = await _failure(
         "database", settings.database_url, _read_all(settings, database, findings)
     )
-    yield problem or Finding("database", Verdict.OK, shown_address(settings.database_url))
+    yield failure or Finding("database", Verdict.OK, display_address(settings.database_url))
     for finding in findings:
         yield finding
-    if problem is None and findings[-1].what != "migrations":  # there are tables to write
-        yield await _problem(
-            "a change", settings.database_url, _write_and_roll_back(database)
-        ) or Finding("a change", Verdict.OK, "made and rolled back")
+    if failure is None and findings[-1].check != "migrations":  # the tables exist
+        yield await _failure(
+            "a transaction", settings.database_url, _write_and_roll_back(database)
+        ) or Finding("a transaction", Verdict.OK, "run and rolled back")
 
 
 async def _read_all(settings: Settings, database: Database, findings: list[Finding]) -> None:
@@ -104,21 +105,21 @@ async def _read_all(settings: Settings, database: Database, findings: list[Findi
             )
 
 
-class _RolledBack(Exception):
-    """The end of a change that is not to be kept."""
+class _RollBack(Exception):
+    """Rolls back the transaction of a check."""
 
 
 async def _write_and_roll_back(database: Database) -> None:
     async def work(session: WriteSession) -> None:
-        await session.execute(_CHANGE)
-        raise _RolledBack
+        await session.execute(_INSERT)
+        raise _RollBack
 
-    with contextlib.suppress(_RolledBack):
+    with contextlib.suppress(_RollBack):
         await database.transaction(work)
 
 
 async def _owner_connects(url: str) -> Finding:
-    async def look() -> None:
+    async def connect() -> None:
         engine = plain_engine(url, name="segmentql doctor")
         try:
             async with engine.connect() as connection:
@@ -126,60 +127,60 @@ async def _owner_connects(url: str) -> Finding:
         finally:
             await engine.dispose()
 
-    what = "owner's database"
-    return await _problem(what, url, look()) or Finding(what, Verdict.OK, shown_address(url))
+    check = "owner's database"
+    return await _failure(check, url, connect()) or Finding(check, Verdict.OK, display_address(url))
 
 
 async def _replica_reads(url: str, database: Database) -> Finding:
-    async def look() -> None:
+    async def connect() -> None:
         async with database.read(primary=False) as session:
             await session.execute(text("SELECT 1"))
 
-    return await _problem("replica", url, look()) or Finding(
-        "replica", Verdict.OK, shown_address(url)
+    return await _failure("replica", url, connect()) or Finding(
+        "replica", Verdict.OK, display_address(url)
     )
 
 
-async def _problem(what: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
-    """Do what the service does, and say why it failed."""
+async def _failure(check: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
+    """Run a check; return a finding if it failed."""
     try:
         await work
     except (DBAPIError, OSError, TimeoutError, SegmentQLError) as error:
         return Finding(
-            what,
+            check,
             Verdict.FAILED,
-            f"{shown_address(url)}: {connection_fault(error)}",
+            f"{display_address(url)}: {describe_error(error)}",
             pooler_advice(error) or "check that the server runs there and accepts this role",
         )
     return None
 
 
 def _version(row: Any) -> Finding:
-    if row.version >= OLDEST_POSTGRESQL:
+    if row.version >= MIN_POSTGRESQL_VERSION:
         return Finding("PostgreSQL", Verdict.OK, row.shown_version)
     return Finding("PostgreSQL", Verdict.FAILED, row.shown_version, "upgrade to 18 or later")
 
 
-def _owner(owns_tables: bool) -> Finding:  # noqa: FBT001 - a column, as it was read
+def _owner(owns_tables: bool) -> Finding:  # noqa: FBT001 - a column of the row
     if not owns_tables:
-        return Finding("service's role", Verdict.OK, "owns nothing")
+        return Finding("service's role", Verdict.OK, "owns no tables")
     return Finding(
         "service's role",
         Verdict.WARNING,
-        "owns the tables, so nothing keeps it from writing history",
-        "set SEGMENTQL_MIGRATION_DATABASE_URL to another role's address; see docs/database.md",
+        "owns the tables, so it could change history",
+        "set SEGMENTQL_MIGRATION_DATABASE_URL to the URL of another role, see docs/database.md",
     )
 
 
 def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
-    wanted = statement_timeout_milliseconds(settings)
+    expected = statement_timeout_milliseconds(settings)
     if settings.database_pooler == "none":
-        if row.statement_timeout != wanted:
+        if row.statement_timeout != expected:
             yield Finding(
                 "pooler",
                 Verdict.FAILED,
                 "a pooler drops startup parameters: statement_timeout is"
-                f" {row.statement_timeout} ms instead of {wanted} ms",
+                f" {row.statement_timeout} ms instead of {expected} ms",
                 USE_POOLER,
             )
     elif row.statement_timeout == 0:
@@ -187,62 +188,70 @@ def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
         yield Finding(
             "pooler",
             Verdict.WARNING,
-            "transaction; PostgreSQL limits changes, but no reads",
+            "transaction; PostgreSQL limits the time of transactions, but not of reads",
             f"run ALTER ROLE {row.role} SET statement_timeout = '{seconds:g}s'",
         )
     else:
-        yield Finding("pooler", Verdict.OK, "transaction; PostgreSQL limits changes and reads")
+        yield Finding(
+            "pooler",
+            Verdict.OK,
+            "transaction; PostgreSQL limits the time of transactions and reads",
+        )
 
 
 def _migrations(revision: str | None) -> Finding:
     try:
         check_revision(revision)
     except SchemaMismatch as error:
-        return Finding("migrations", Verdict.FAILED, f"at {error.saw}", error.do)
+        return Finding("migrations", Verdict.FAILED, f"at {error.state}", error.remedy)
     return Finding("migrations", Verdict.OK, f"at {revision}, the newest")
 
 
 def _scheduler(late_seconds: float | None) -> Finding:
-    if late_seconds is not None and late_seconds < FRESH_SCHEDULER_SECONDS:
-        return Finding("worker", Verdict.OK, "its scheduler holds the lease")
+    if late_seconds is not None and late_seconds < MAX_LEASE_AGE_SECONDS:
+        return Finding("worker", Verdict.OK, "a scheduler holds the lease")
     return Finding(
         "worker",
         Verdict.WARNING,
-        "no scheduler is at work",
-        "run `segmentql worker`: reads stay true, but ends are not recorded meanwhile",
+        "no scheduler is running",
+        "run `segmentql worker`. Until then, reads are correct, but no leaves are recorded by TTL",
     )
 
 
 def _partitions(row: Any) -> Finding:
     if row.next_month and not row.default_used:
-        return Finding("history's partitions", Verdict.OK, "made ahead")
-    saw = "next month's is missing" if not row.next_month else "the DEFAULT one holds rows"
+        return Finding("history's partitions", Verdict.OK, "created ahead of time")
+    observation = (
+        "the default partition contains rows"
+        if row.next_month
+        else "next month's partition is missing"
+    )
     return Finding(
         "history's partitions",
         Verdict.WARNING,
-        saw,
-        "run a worker, or SELECT make_history_partitions(...): see docs/database.md",
+        observation,
+        "run a worker, or SELECT make_history_partitions(...), see docs/database.md",
     )
 
 
 def _due(memberships: int) -> Finding:
     if memberships == 0:
-        return Finding("expiry", Verdict.OK, "none is waiting to be recorded")
+        return Finding("expiry", Verdict.OK, "no unrecorded leaves")
     return Finding(
         "expiry",
         Verdict.WARNING,
-        f"{memberships} are over a minute old and not recorded",
-        "start another `segmentql worker`, and look at its log",
+        f"{memberships} leaves are unrecorded for over a minute",
+        "start another `segmentql worker` and check its log",
     )
 
 
 def _keys(settings: Settings, admin_keys: int) -> Finding:
-    saw = f"{settings.auth}; {admin_keys} of role ADMIN"
+    observation = f"{settings.auth}; {admin_keys} with the role ADMIN"
     if settings.auth == "off" or admin_keys:
-        return Finding("API keys", Verdict.OK, saw)
+        return Finding("API keys", Verdict.OK, observation)
     return Finding(
         "API keys",
         Verdict.WARNING,
-        saw,
+        observation,
         "run `segmentql keys create --role ADMIN --name NAME`",
     )

@@ -1,10 +1,10 @@
-"""What a check found."""
+"""Findings: the results of checks."""
 
 import enum
 from dataclasses import dataclass
 from typing import Final
 
-MOST_SKEW_SECONDS: Final = 2.0
+MAX_SKEW_SECONDS: Final = 2.0
 
 
 class Verdict(enum.Enum):
@@ -15,22 +15,22 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw, and what to do where it is not `OK`. Never a password."""
+    """The result of a check, with a remedy if it is not `OK`. It contains no password."""
 
-    what: str
+    check: str
     verdict: Verdict
-    saw: str
-    do: str = ""
+    observation: str
+    remedy: str = ""
 
 
-def clock_finding(what: str, skew_seconds: float) -> Finding:
-    """Judge by how much a server's clock differs from this machine's."""
-    saw = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
-    if abs(skew_seconds) <= MOST_SKEW_SECONDS:
-        return Finding(what, Verdict.OK, saw)
+def clock_finding(check: str, skew_seconds: float) -> Finding:
+    """Return the finding for the difference between a server's and this machine's clock."""
+    observation = f"{abs(skew_seconds):.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
+    if abs(skew_seconds) <= MAX_SKEW_SECONDS:
+        return Finding(check, Verdict.OK, observation)
     return Finding(
-        what,
+        check,
         Verdict.WARNING,
-        saw,
-        "nothing is decided by this machine's clock, but its logs will not match: run NTP on both",
+        observation,
+        "run NTP on both machines. Only log timestamps use this machine's clock",
     )

@@ -1,4 +1,4 @@
-"""Checks of Redis and of the object store."""
+"""Checks of Redis and the object store."""
 
 import time
 from collections.abc import AsyncIterator
@@ -8,25 +8,27 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from segmentql.adapters.broker import REDIS_SECONDS
+from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
-from segmentql.database_url import shown_address
+from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import BucketMissing, StoreFailed
 from segmentql.settings import Settings
 
-OLDEST_REDIS: Final = (6, 0)
-MOST_STORE_SKEW_SECONDS: Final = 60
-"""A store refuses what is signed by a clock a quarter of an hour off; links run out by its own."""
+MIN_REDIS_VERSION: Final = (6, 0)
+MAX_STORE_SKEW_SECONDS: Final = 60
+"""A store rejects signatures from clocks that differ by 15 minutes. Links expire by its clock."""
 
-STORE_LIMITS: Final = StoreTimeouts(read_seconds=5, attempts=1)
+STORE_TIMEOUTS: Final = StoreTimeouts(read_seconds=5, attempts=1)
 
 
 async def examine_redis(url: str) -> AsyncIterator[Finding]:
-    """Check Redis' login, version, clock and memory policy."""
-    client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
-    where = shown_address(url)
+    """Check the credentials, version, clock and memory policy of Redis."""
+    client = Redis.from_url(
+        url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
+    )
+    address = display_address(url)
     try:
         before = time.time()
         seconds, microseconds = await client.time()
@@ -34,15 +36,15 @@ async def examine_redis(url: str) -> AsyncIterator[Finding]:
         info = await client.info("server")
         memory = await client.info("memory")
     except (RedisError, OSError) as error:
-        yield _redis_problem(where, error, has_password=bool(urlsplit(url).password))
+        yield _redis_problem(address, error, has_password=bool(urlsplit(url).password))
         return
     finally:
         await client.aclose()
     version = str(info["redis_version"])
-    if tuple(map(int, version.split(".")[:2])) >= OLDEST_REDIS:
-        yield Finding("Redis", Verdict.OK, f"{where}, {version}")
+    if tuple(map(int, version.split(".")[:2])) >= MIN_REDIS_VERSION:
+        yield Finding("Redis", Verdict.OK, f"{address}, {version}")
     else:
-        yield Finding("Redis", Verdict.FAILED, f"{where}, {version}", "upgrade to 6.0 or later")
+        yield Finding("Redis", Verdict.FAILED, f"{address}, {version}", "upgrade to 6.0 or later")
     yield clock_finding("Redis' clock", skew)
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
@@ -51,51 +53,55 @@ async def examine_redis(url: str) -> AsyncIterator[Finding]:
         yield Finding(
             "Redis' memory",
             Verdict.WARNING,
-            f"maxmemory-policy is {policy}, so jobs may be thrown away",
+            f"maxmemory-policy is {policy}, so jobs may be evicted",
             "set it to noeviction",
         )
 
 
-def _redis_problem(where: str, error: Exception, *, has_password: bool) -> Finding:
-    saw = str(error)
-    do = "check that it runs there; until then ends are recorded late, and nothing is lost"
+def _redis_problem(address: str, error: Exception, *, has_password: bool) -> Finding:
+    observation = str(error)
+    remedy = "check that it runs at this address. Until then, jobs are delayed but not lost"
     if isinstance(error, AuthenticationError):  # also if no password was sent
-        saw = "it rejects the password" if has_password else "it needs a password"
-        do = "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0, with Redis' own password"
+        observation = "it rejects the password" if has_password else "it needs a password"
+        remedy = (
+            "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0 with the password of Redis"
+        )
     elif isinstance(error, NoPermissionError):
-        do = "allow its user all commands on this database's keys"
-    return Finding("Redis", Verdict.FAILED, f"{where}: {saw}", do)
+        remedy = "allow its user all commands on the keys of this database"
+    return Finding("Redis", Verdict.FAILED, f"{address}: {observation}", remedy)
 
 
 async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
-    """Check the bucket, and the clock by which links expire."""
-    storage = Storage(settings, STORE_LIMITS)
-    where = f"{settings.store.endpoint_url}, bucket {settings.s3_bucket}"
+    """Check the bucket and the clock of the object store."""
+    storage = Storage(settings, STORE_TIMEOUTS)
+    address = f"{settings.store.endpoint_url}, bucket {settings.s3_bucket}"
     try:
         before = time.time()
         clock = await storage.check()
         skew = clock.timestamp() - (before + time.time()) / 2
     except BucketMissing:
-        yield Finding("object store", Verdict.FAILED, where, "run `segmentql bucket`")
+        yield Finding("object store", Verdict.FAILED, address, "run `segmentql bucket`")
         return
     except StoreFailed as failed:
         yield Finding(
             "object store",
             Verdict.FAILED,
-            f"{where}: {failed.reason}",
-            "check that it runs there, and SEGMENTQL_S3_ACCESS_KEY and SEGMENTQL_S3_SECRET_KEY;"
-            " until then reports fail, and nothing else does",
+            f"{address}: {failed.reason}",
+            "check that it runs at this address, SEGMENTQL_S3_ACCESS_KEY and"
+            " SEGMENTQL_S3_SECRET_KEY. Until then, reports fail. Nothing else is affected",
         )
         return
     finally:
         await storage.close()
-    yield Finding("object store", Verdict.OK, where)
+    yield Finding("object store", Verdict.OK, address)
     yield _store_clock(skew)
 
 
 def _store_clock(skew_seconds: float) -> Finding:
     finding = clock_finding("object store's clock", skew_seconds)
-    if abs(skew_seconds) <= MOST_STORE_SKEW_SECONDS:
-        return Finding(finding.what, Verdict.OK, finding.saw)
-    do = "links run out too early or too late, and beyond 15 minutes none works: run NTP on both"
-    return Finding(finding.what, Verdict.WARNING, finding.saw, do)
+    if abs(skew_seconds) <= MAX_STORE_SKEW_SECONDS:
+        return Finding(finding.check, Verdict.OK, finding.observation)
+    remedy = (
+        "run NTP on both machines. Links expire too early or too late, beyond 15 minutes all fail"
+    )
+    return Finding(finding.check, Verdict.WARNING, finding.observation, remedy)

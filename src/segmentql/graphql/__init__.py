@@ -1,1 +1,45 @@
-"""The GraphQL kit: execution, batching, pages, errors, scalars. Knows no feature."""
+"""The GraphQL kit, which turns an HTTP request into SQL statements. It knows no feature.
+
+A request to `/graphql` passes through these files:
+
+1. `http/view.py` negotiates the media type (`http/media_types.py`), rejects the request if the
+   process has too many, authenticates the API key and checks its rate limit. A browser gets the
+   GraphiQL page (`http/graphiql_page.py`).
+2. `cost/deadlines.py` starts the time limit. `http/request_parsing.py` reads the body or the query
+   string. A request that is rejected up to here gets an HTTP error (`http/http_errors.py`).
+3. `execution/executor.py` executes the request. It gets the document from
+   `execution/document_cache.py`. The first time, the document is
+   - parsed and checked against the limits (`cost/document_limits.py`), before validation,
+   - validated (`execution/error_locations.py` adds the argument's name to the errors),
+   - compiled to a plan for each operation (`execution/compiler.py`, which uses
+     `execution/field_writers.py` and `execution/input_coercion.py`),
+   - compiled to a cost (`cost/query_cost.py`, from the declarations of `cost/field_cost.py`).
+   Limits, cost and compiler walk the fields with `selections.py`.
+4. The executor evaluates the cost for the variables and rejects the request beyond the limit. One
+   expensive query runs at a time.
+5. `execution/plans.py` runs the plan. Resolvers of the features get the `Context` of `context.py`.
+   They check arguments with `types/validation.py`, parse pages with `types/pagination.py`, and load
+   values with a loader. If anything fails, graphql-core executes the operation again and reports
+   the errors.
+6. `types/dataloader.py` collects the keys of all requests in one turn of the event loop. A
+   feature's `loaders.py` reads them with one SQL statement. Long work yields to the event loop
+   (`cost/scheduling.py`).
+7. `types/errors.py` formats the errors, and `types/error_causes.py` notes their cause for the log.
+   `execution/response_size.py` counts the bytes while the response is built.
+8. `http/response_sender.py` serializes the response, sends it in chunks, and closes the connection
+   of a client that does not read it.
+
+A mutation differs in these steps:
+
+- GET cannot execute it. It always uses the primary database.
+- `MutationGate` of `cost/scheduling.py` starts one mutation per turn of the event loop.
+- Only a mutation with one root field has a plan. If the plan fails after the resolver was called,
+  graphql-core gets the resolver's result (`MutationResult`), so the mutation never runs twice.
+- The resolver checks the role (`types/permissions.py`), validates the whole input
+  (`InputValidator`), and opens one transaction for one call of the feature's service.
+- A rejected mutation returns the `errors` of its payload (`mutation_errors` in `types/errors.py`).
+- With `waitSeconds`, the resolver waits with a `Poller` (`types/polling.py`), and the deadline is
+  paused.
+
+`types/scalars.py` defines the scalars. `breaking_changes.py` compares the schema with a release.
+"""

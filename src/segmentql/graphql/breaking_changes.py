@@ -1,6 +1,7 @@
-"""What a change of the schema breaks for clients of a released one.
+"""The breaking changes of the schema for clients of a released schema.
 
-What a release shows as deprecated may go from the date that its reason names; all else stays.
+A part of the schema may be removed only if a released schema marks it as deprecated, and not before
+the date that the reason of its deprecation names.
 """
 
 import re
@@ -36,72 +37,77 @@ _DATE: Final = re.compile(r"\b\d{4}-\d\d-\d\d\b")
 
 
 def removal_date(node: Node) -> date | None:
-    """The day from which something deprecated may be gone; None where no day is named."""
+    """Return the date from which a deprecated node may be removed; None if it names no date."""
     directives: tuple[DirectiveNode, ...] = getattr(node, "directives", None) or ()
     for directive in directives:
         if directive.name.value != "deprecated":
             continue
         for argument in directive.arguments or ():
             value = argument.value
-            found = _DATE.search(value.value) if isinstance(value, StringValueNode) else None
-            if found:
-                return date.fromisoformat(found[0])
+            match = _DATE.search(value.value) if isinstance(value, StringValueNode) else None
+            if match:
+                return date.fromisoformat(match[0])
     return None
 
 
-def breaking_changes(released: str, now: str, *, on: date | None) -> list[str]:
-    """Every change from a released schema to that of now that breaks clients, in a line each.
+def breaking_changes(released: str, current: str, *, on: date | None) -> list[str]:
+    """Return the breaking changes from a released schema to the current one, one line each.
 
-    What the release says may go by the day `on` is no such change; None: nothing may go.
+    Args:
+        released: The released schema in GraphQL's schema definition language.
+        current: The current schema.
+        on: The date of the release. Parts that may be removed on this date are not breaking
+            changes. If it is None, no part may be removed.
 
     Raises:
-        BadValue: `released` is no schema.
+        BadValue: `released` is not a schema.
     """
     try:
-        document = visit(parse(released), _Gone(on)) if on else parse(released)
+        document = visit(parse(released), _RemovalVisitor(on)) if on else parse(released)
         old = build_ast_schema(document)
     except (GraphQLSyntaxError, TypeError, ValueError) as error:
         raise BadValue(
-            f"not a schema: {error}", "what `segmentql schema` printed at a release"
+            f"not a schema: {error}", "the output of `segmentql schema` at a release"
         ) from None
-    needed = {f"{name} was removed." for name in _reachable(old)}
+    breaking_removals = {f"{name} was removed." for name in _reachable(old)}
     return sorted(
         change.description
-        for change in find_breaking_changes(old, build_schema(now))
-        if change.type is not BreakingChangeType.TYPE_REMOVED or change.description in needed
+        for change in find_breaking_changes(old, build_schema(current))
+        if change.type is not BreakingChangeType.TYPE_REMOVED
+        or change.description in breaking_removals
     )
 
 
 def _reachable(schema: GraphQLSchema) -> set[str]:
-    """The types that clients can name: the others were of what may be gone."""
-    found: set[str] = set()
+    """Return the names of the types that clients can reach; only removable parts use the others."""
+    names: set[str] = set()
     waiting: list[GraphQLNamedType] = [
         root for root in (schema.query_type, schema.mutation_type) if root
     ]
     while waiting:
-        kind = waiting.pop()
-        if kind.name in found:
+        type_ = waiting.pop()
+        if type_.name in names:
             continue
-        found.add(kind.name)
-        if isinstance(kind, GraphQLInterfaceType | GraphQLUnionType):
-            waiting.extend(schema.get_possible_types(kind))
-        if isinstance(kind, GraphQLInputObjectType):
-            waiting.extend(get_named_type(field.type) for field in kind.fields.values())
-        elif isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
-            waiting.extend(kind.interfaces)
-            for field in kind.fields.values():
+        names.add(type_.name)
+        if isinstance(type_, GraphQLInterfaceType | GraphQLUnionType):
+            waiting.extend(schema.get_possible_types(type_))
+        if isinstance(type_, GraphQLInputObjectType):
+            waiting.extend(get_named_type(field.type) for field in type_.fields.values())
+        elif isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
+            waiting.extend(type_.interfaces)
+            for field in type_.fields.values():
                 arguments = [argument.type for argument in field.args.values()]
-                waiting.extend(get_named_type(given) for given in (field.type, *arguments))
-    return found
+                waiting.extend(map(get_named_type, (field.type, *arguments)))
+    return names
 
 
-class _Gone(Visitor):
-    """Leaves out what may be gone by a day."""
+class _RemovalVisitor(Visitor):
+    """A visitor that removes the nodes that may be removed on a date."""
 
     def __init__(self, on: date) -> None:
         super().__init__()
         self._on = on
 
     def enter(self, node: Node, *_: object) -> VisitorAction:
-        day = removal_date(node)
-        return REMOVE if day and day <= self._on else None
+        removable_from = removal_date(node)
+        return REMOVE if removable_from and removable_from <= self._on else None

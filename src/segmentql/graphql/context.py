@@ -1,4 +1,4 @@
-"""What a resolver finds at `info.context`: never a session, for resolvers run side by side."""
+"""The object at `info.context`: what a resolver uses of the process and of the request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,86 +23,94 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Context:
-    """One request's view of the service."""
+    """The context of one request. It has no database session: resolvers run concurrently."""
 
     database: Database
     storage: Storage
     stopping: asyncio.Event
-    """Set when the process is told to stop: whoever only waits should answer now."""
+    """An event that is set when the process shuts down. A resolver that waits must then return."""
 
     background: BackgroundLimiter
-    """The turns of what can wait."""
+    """The limiter of mutations that only start work that runs later."""
 
     primary_loaders: LoaderRegistry
     replica_loaders: LoaderRegistry
     request_id: str
     principal: Principal
     primary: bool
-    """Whether reads must see every commit so far: false only where a replica may answer."""
+    """Whether reads must see every commit so far. If False, a replica may serve them."""
 
-    fault: Unavailable | TimedOut | None = None
-    """What the query met already: told at once where it would be met again."""
+    database_error: Unavailable | TimedOut | None = None
+    """The database error of the query's plan. It is raised again without a second attempt."""
 
     deadline: Deadline | None = None
-    """When the request has taken too long; None: never."""
+    """The deadline of the request; None if it has none."""
 
-    changes: bool = False
-    """Whether what is being executed may change something."""
+    is_mutation: bool = False
+    """Whether the executed operation is a mutation."""
 
     cause: FailureCause | None = None
-    """Why the request was rejected or failed, for its log line."""
+    """The reason why the request was rejected or failed, for its log line."""
 
     response_bytes: int = 0
-    """The most that the response may have."""
+    """The maximum size of the response in bytes."""
 
     remaining_bytes: int = 0
-    """Of these, how many are not counted yet."""
+    """The part of `response_bytes` that is not used yet."""
 
     def count_bytes(self, size: int) -> None:
         """Count bytes of the response.
 
         Raises:
-            ResponseTooLarge: it has more than it may have.
+            ResponseTooLarge: The response exceeds its limit.
         """
         self.remaining_bytes -= size
         if self.remaining_bytes < 0:
-            raise self.too_large()
+            raise self.response_too_large()
 
-    def too_large(self) -> ResponseTooLarge:
-        """The error of a response that has more bytes than it may have."""
+    def response_too_large(self) -> ResponseTooLarge:
+        """Return the error of a response that exceeds its limit."""
         return ResponseTooLarge(self.response_bytes, self.response_bytes - self.remaining_bytes)
 
     @property
     def actor(self) -> str | None:
-        """Who asks, as history will name them; None where no key is asked for."""
+        """The caller's name in the history; None if the server requires no API key."""
         return self.principal.name
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """What is waited for within, because that was asked for, is not counted as time taken."""
+    def pause_deadline(self) -> AbstractContextManager[None]:
+        """Return a context manager that pauses the request's deadline.
+
+        It is for waits that the client requested, such as `waitSeconds`.
+        """
         return self.deadline.pause() if self.deadline else nullcontext()
 
-    def loader(self, kind: type[L]) -> L:
-        """The process' loader of this kind, for the database that this request reads.
+    def loader(self, loader_type: type[L]) -> L:
+        """Return the process's loader of a type, for the database that the request reads.
 
         Raises:
-            Unavailable, TimedOut: it is where this query failed before.
+            Unavailable, TimedOut: The query's plan failed with this error, and the loader would
+                fail with it again.
         """
-        loader = (self.primary_loaders if self.primary else self.replica_loaders).get(kind)
-        fault = self.fault
-        if isinstance(fault, Unavailable):
-            raise fault
-        if fault and (fault.source is loader or getattr(fault.source, "subsumes", None) is kind):
-            raise fault
+        loaders = self.primary_loaders if self.primary else self.replica_loaders
+        loader = loaders.get(loader_type)
+        error = self.database_error
+        if isinstance(error, Unavailable):
+            raise error
+        if error and (
+            error.source is loader or getattr(error.source, "subsumes", None) is loader_type
+        ):
+            raise error
         return loader
 
     async def read(self, work: Callable[[ReadSession], Awaitable[T]]) -> T:
-        """Run a read that cannot share a statement with others.
+        """Run a read that no loader can batch.
 
         Raises:
-            Unavailable, TimedOut: also where this query failed before.
+            Unavailable, TimedOut: The read failed, or such a read failed in the query's plan.
         """
-        if isinstance(self.fault, Unavailable) or (self.fault and self.fault.source is None):
-            raise self.fault
+        error = self.database_error
+        if isinstance(error, Unavailable) or (error and error.source is None):
+            raise error
         return await self.database.read_one(work, primary=self.primary)
 
 
@@ -110,8 +118,9 @@ Info: TypeAlias = strawberry.Info[Context, None]
 
 
 def selects_field(info: Info, field: str) -> bool:
-    """Whether `field`, without arguments, is asked of what the resolver answers with.
+    """Return whether the client selects `field`, without arguments, on the resolver's result.
 
-    Plans know (`plans.py`); where graphql-core executes it is not looked up, and false.
+    Only a plan knows the selection (`plans.py`). If graphql-core executes the operation, the result
+    is False.
     """
     return field in getattr(info._raw_info, "selected_fields", ())

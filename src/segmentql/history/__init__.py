@@ -1,1 +1,1 @@
-"""History: every join and leave, as the database's triggers recorded it, and as it is due."""
+"""History: every join and leave, recorded by database triggers."""

@@ -1,4 +1,4 @@
-"""How the scheduler keeps history's partitions ahead of time."""
+"""The periodic check that creates partitions of history ahead of time."""
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
@@ -7,7 +7,7 @@ from segmentql.history import service
 
 
 async def keep_partitions_ahead(database: Database) -> list[Message]:
-    """Make what is missing at once: it is rare and takes no time, so it needs no job."""
+    """Create the missing partitions. This is rare and fast, so it needs no job."""
     await database.transaction(service.make_partitions_ahead)
     return []
 

@@ -1,80 +1,87 @@
-"""GraphQL of history."""
+"""GraphQL types and queries of history."""
 
-import enum
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import strawberry
+from strawberry import Parent
 
 from segmentql import validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import HISTORY_SCAN, cost
-from segmentql.graphql.types.errors import optional_argument
+from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
+from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.pagination import After, Connection, First
-from segmentql.history import loaders
-from segmentql.history.service import Position
+from segmentql.graphql.types.validation import optional_argument
+from segmentql.history.loaders import history_connection
+from segmentql.history.records import HistoryEntryRecord
 from segmentql.segments.api import Segment
+from segmentql.segments.records import SegmentRecord
+from segmentql.tables import Cause, Operation
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
+from segmentql.users.records import UserRecord
+
+describe_enum(
+    Operation,
+    "The kind of a history entry.",
+    {
+        Operation.JOINED: "The user joined the segment.",
+        Operation.LEFT: "The user left the segment.",
+    },
+)
+describe_enum(
+    Cause,
+    "Why a membership began or ended.",
+    {
+        Cause.MANUAL: "A mutation added or removed the user.",
+        Cause.ROLLOUT: "A rollout added or removed the user.",
+        Cause.TTL: "The TTL of the membership ended.",
+        Cause.SEGMENT_DELETED: "The segment was deleted.",
+        Cause.USER_DELETED: "The user was deleted.",
+    },
+)
 
 
-@strawberry.enum(description="What happened.")
-class Operation(enum.Enum):
-    JOINED = strawberry.enum_value("JOINED", description="The user came into the segment.")
-    LEFT = strawberry.enum_value("LEFT", description="The user left the segment.")
+def _entry_id(entry: Parent[HistoryEntryRecord]) -> strawberry.ID:
+    return strawberry.ID(f"his_{entry.membership_id}_{entry.operation.lower()}")
 
 
-@strawberry.enum(description="Why a membership began or ended.")
-class Cause(enum.Enum):
-    MANUAL = strawberry.enum_value("MANUAL", description="Somebody asked for it.")
-    ROLLOUT = strawberry.enum_value("ROLLOUT", description="A percent rollout did it.")
-    TTL = strawberry.enum_value("TTL", description="The membership ran out.")
-    SEGMENT_DELETED = strawberry.enum_value(
-        "SEGMENT_DELETED", description="The segment was deleted."
-    )
-    USER_DELETED = strawberry.enum_value("USER_DELETED", description="The user was deleted.")
-
-
-@strawberry.type(description="One join or leave, as the database recorded it or is about to.")
+@strawberry.type(description="One join or leave.")
 class HistoryEntry:
     id: strawberry.ID = strawberry.field(
-        description="Opaque; the same before and after a leave is recorded."
+        resolver=_entry_id,
+        description="Opaque id. It is the same before and after a leave is recorded.",
     )
-    user_id: strawberry.ID = strawberry.field(description="The caller's number for the user.")
-    segment: Segment = strawberry.field(description="The segment, even after its deletion.")
-    operation: Operation = strawberry.field(description="Whether it was a join or a leave.")
-    at: datetime = strawberry.field(description="When it happened.")
+
+    user_id: strawberry.ID = strawberry.field(description="The user's id.")
+    segment: SegmentRecord = strawberry.field(
+        graphql_type=Segment, description="The segment, which may be deleted."
+    )
+    operation: Operation = strawberry.field(description="Whether the user joined or left.")
+    at: datetime = strawberry.field(description="When the user joined or left.")
     recorded_at: datetime | None = strawberry.field(
-        description="When the database wrote it down; null for a leave that is due to be."
+        description="When the database recorded the entry. Null if a worker is yet to record the"
+        " leave."
     )
-    cause: Cause = strawberry.field(description="Why it happened.")
-    actor: str | None = strawberry.field(description="Who did it, where somebody is known to have.")
-    position: strawberry.Private[Position]
+    cause: Cause = strawberry.field(description="Why the user joined or left.")
+    actor: str | None = strawberry.field(
+        description="The name of the API key that caused it, if known."
+    )
 
-    @classmethod
-    def from_row(cls, row: Any) -> "HistoryEntry":
-        return cls(
-            id=strawberry.ID(f"his_{row.membership_id}_{row.operation.lower()}"),
-            user_id=strawberry.ID(str(row.user_id)),
-            segment=Segment.from_row(row),
-            operation=Operation(row.operation),
-            at=row.at,
-            recorded_at=row.recorded_at,
-            cause=Cause(row.cause),
-            actor=row.actor,
-            position=Position(row.at, row.user_id, row.operation, row.slug, row.membership_id),
-        )
-
-    @strawberry.field(description="The user; null where not stored now.", graphql_type=User | None)
-    def user(self, info: Info) -> Awaitable[User | None]:
-        return info.context.loader(UserById).load(self.position.user_id)
+    @strawberry.field(
+        description="The user. Null if the user is not stored.", graphql_type=User | None
+    )
+    @staticmethod
+    def user(entry: Parent[HistoryEntryRecord], info: Info) -> Awaitable[UserRecord | None]:
+        return info.context.loader(UserById).load(entry.user_id)
 
 
 @strawberry.type
 class HistoryQueries:
     @strawberry.field(
         description="Joins and leaves, newest first.",
+        graphql_type=Connection[HistoryEntry] | None,
         metadata=cost(if_given={"userId": HISTORY_SCAN, "slug": HISTORY_SCAN}),
     )
     async def history(
@@ -84,22 +91,26 @@ class HistoryQueries:
         after: After = strawberry.UNSET,
         user_id: Annotated[
             strawberry.ID | None,
-            strawberry.argument(description="Only this user, stored now or not."),
+            strawberry.argument(
+                description="Return only entries of this user, who may be deleted."
+            ),
         ] = strawberry.UNSET,
         slug: Annotated[
             str | None,
-            strawberry.argument(description="Only segments that bear or bore this slug."),
+            strawberry.argument(
+                description="Return only entries of segments with this slug, deleted ones included."
+            ),
         ] = strawberry.UNSET,
         from_: Annotated[
             datetime | None,
-            strawberry.argument(name="from", description="The earliest moment, inclusive."),
+            strawberry.argument(name="from", description="The earliest time, inclusive."),
         ] = strawberry.UNSET,
         to: Annotated[
             datetime | None,
-            strawberry.argument(description="The latest moment, exclusive."),
+            strawberry.argument(description="The latest time, exclusive."),
         ] = strawberry.UNSET,
-    ) -> Connection[HistoryEntry] | None:
-        return await loaders.history_connection(
+    ) -> Connection[HistoryEntryRecord]:
+        return await history_connection(
             info.context,
             first=first,
             after=after,

@@ -1,72 +1,36 @@
-"""SQL of history: pages of it, and what it says a past moment was like.
+"""SQL of history: pages of entries, and the state at a time in the past.
 
-What reads show is three things put together: the rows that triggers recorded; the leaves of
-memberships that have run out; and those of deleted segments. The latter two are not recorded yet,
-but true already. When a worker records one it stays the same entry: same moment, same id.
+A read combines three sources: the rows that triggers recorded, the leaves of expired memberships,
+and the leaves of members of deleted segments. The latter two have happened and are not recorded
+yet. When a worker records such a leave, the entry keeps its time and its id.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.segments.service import SEGMENT_COLUMNS
-from segmentql.tables import Operation
+from segmentql.history.records import HistoryEntryRecord, HistoryPage
+from segmentql.segments.records import SegmentRecord
+from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.tables import Cause, Operation
 from segmentql.validators import MAX_PAGE_ROWS
 
 MONTHS_AHEAD: Final = 3
-"""Partitions that exist beyond the current month's."""
+"""The number of monthly partitions that exist beyond the current month."""
 
-BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
-END: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+# A constant, because the planner estimates a LIMIT from a column as a tenth of the table and sorts.
+_MAX_ROWS: Final = MAX_PAGE_ROWS + 1
 
-
-@dataclass(frozen=True)
-class Position:
-    """Where an entry stands: history is ordered by this, newest first.
-
-    Leaves sort before joins, so read backwards a join comes before a leave of the same moment.
-    """
-
-    at: datetime
-    user_id: int
-    operation: str
-    slug: str
-    membership_id: int
-
-
-NEWEST: Final = Position(END, 2**63 - 1, Operation.JOINED, "\x7f", 2**63 - 1)
-"""Before every entry."""
-
-
-@dataclass(frozen=True)
-class HistoryPage:
-    """Which page of history: up to `rows` entries after `after`, of what the rest selects.
-
-    `since` is inclusive, `until` exclusive; `slug` means every segment that ever bore it.
-    """
-
-    rows: int
-    after: Position = NEWEST
-    since: datetime = BEGINNING
-    until: datetime = END
-    user_id: int | None = None
-    slug: str | None = None
-
-
-# A constant, for the planner would take a page's own number for a tenth of the table and sort it.
-_LONGEST: Final = MAX_PAGE_ROWS + 1
-
-# Each source reads no more than a page, by an index, before they are put together. The first two
-# members of the position are compared on their own so that an index on (at, user_id) can begin
-# at the page: a deleted segment's million leaves share one moment.
+# Each source reads at most one page by an index before the sources are combined. The first two
+# columns of the position are also compared separately, so that an index on (at, user_id) can start
+# at the page: a million leaves of a deleted segment have the same time.
 _NEWEST_FIRST: Final = "at DESC, user_id DESC, operation DESC, slug DESC, membership_id DESC"
 
 
-def _selected(at: str, user_id: str, operation: str, membership_id: str) -> str:
+def _conditions(at: str, user_id: str, operation: str, membership_id: str) -> str:
     return f"""
     {at} >= page.since AND {at} < page.until
     AND ({at}, {user_id}) <= (page.at, page.before_user_id)
@@ -81,26 +45,27 @@ segments s CROSS JOIN LATERAL (
     SELECT * FROM history h
     WHERE h.segment_id = s.id AND h.at >= page.since AND h.at < page.until
         AND (h.at, h.user_id) <= (page.at, page.before_user_id)
-    ORDER BY h.at DESC, h.user_id DESC LIMIT {_LONGEST} + 1
+    ORDER BY h.at DESC, h.user_id DESC LIMIT {_MAX_ROWS} + 1
 ) AS h
 """
-"""Few segments bore one slug, so each is read by its index; one entry may be `after` itself."""
+"""Reads each segment with the slug by its index, because few segments have had the same slug. One
+more row than the page, because the first may be `after` itself."""
 
 
 EXPIRED: Final = """
 m.expires_at <= now() AND (s.deleted_at IS NULL OR m.expires_at <= s.deleted_at)
 """
-"""A membership `m` of the segment `s` whose TTL ended it: a leave at `m.expires_at`."""
+"""SQL condition: the membership `m` of the segment `s` ended by its TTL, at `m.expires_at`."""
 
 ENDED_WITH_SEGMENT: Final = """
 s.deleted_at IS NOT NULL AND s.leaves_recorded_at IS NULL
 AND (m.expires_at IS NULL OR m.expires_at > s.deleted_at)
 """
-"""A membership that the deletion of its segment ended: a leave at `s.deleted_at`."""
+"""SQL condition: the membership `m` ended by the deletion of the segment `s`, at `s.deleted_at`."""
 
 
-def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - private, and it reads
-    """One page of history, `page` being the row that says which."""
+def _entries(*, of_one_user: bool, of_one_slug: bool) -> str:
+    """Return the query of the page of history that the row `page` describes."""
     user = "AND {0}.user_id = page.user_id" if of_one_user else ""
     slug = "AND s.slug = page.only_slug" if of_one_slug else ""
     return f"""
@@ -108,17 +73,17 @@ def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - pri
         (SELECT h.at, h.user_id, h.operation, h.membership_id, h.cause, h.actor, h.recorded_at,
             {SEGMENT_COLUMNS}
          FROM {_BY_SEGMENT if of_one_slug and not of_one_user else _BY_USER_OR_MOMENT}
-         WHERE {_selected("h.at", "h.user_id", "h.operation", "h.membership_id")}
+         WHERE {_conditions("h.at", "h.user_id", "h.operation", "h.membership_id")}
             {user.format("h")} {slug}
-         ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})
+         ORDER BY {_NEWEST_FIRST} LIMIT {_MAX_ROWS})
         UNION ALL
         (SELECT m.expires_at AS at, m.user_id, CAST('LEFT' AS operation) AS operation,
             m.id AS membership_id, CAST('TTL' AS cause), NULL, NULL, {SEGMENT_COLUMNS}
          FROM memberships m JOIN segments s ON s.id = m.segment_id
          WHERE {EXPIRED}
-            AND {_selected("m.expires_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
+            AND {_conditions("m.expires_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
             {user.format("m")} {slug}
-         ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})
+         ORDER BY {_NEWEST_FIRST} LIMIT {_MAX_ROWS})
         UNION ALL
         (SELECT s.deleted_at AS at, m.user_id, CAST('LEFT' AS operation) AS operation,
             m.id AS membership_id, CAST('SEGMENT_DELETED' AS cause), s.deleted_by, NULL,
@@ -130,11 +95,11 @@ def _entries(of_one_user: bool, of_one_slug: bool) -> str:  # noqa: FBT001 - pri
                 AND m.user_id <= CASE WHEN s.deleted_at < page.at THEN {2**63 - 1}
                     ELSE page.before_user_id END
                 {user.format("m")}
-            ORDER BY m.user_id DESC LIMIT {_LONGEST} + 1
+            ORDER BY m.user_id DESC LIMIT {_MAX_ROWS} + 1
          ) AS m
          WHERE s.deleted_at IS NOT NULL AND s.leaves_recorded_at IS NULL {slug}
-            AND {_selected("s.deleted_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
-         ORDER BY {_NEWEST_FIRST} LIMIT {_LONGEST})
+            AND {_conditions("s.deleted_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
+         ORDER BY {_NEWEST_FIRST} LIMIT {_MAX_ROWS})
     ) AS entry
     ORDER BY {_NEWEST_FIRST} LIMIT page.rows
     """
@@ -157,34 +122,36 @@ ORDER BY page.number, {order}
 
 _STATEMENTS: Final = {
     (of_one_user, of_one_slug): text(
-        _PAGES.format(entries=_entries(of_one_user, of_one_slug), order=_NEWEST_FIRST)
+        _PAGES.format(
+            entries=_entries(of_one_user=of_one_user, of_one_slug=of_one_slug), order=_NEWEST_FIRST
+        )
     )
     for of_one_user in (False, True)
     for of_one_slug in (False, True)
 }
 
-# The last thing that happened before the moment, segment by segment, if it was a join and its
-# leave, recorded or only due, came later.
+# For each segment, the last entry before the time, if it is a join whose leave, recorded or not,
+# came later.
 _SEGMENTS_AS_OF = text(f"""
-SELECT asked.number, asked.at > now() AS in_the_future, was.*
+SELECT requested.number, requested.at > now() AS in_the_future, past.*
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:ats AS timestamptz[]))
-    WITH ORDINALITY AS asked (user_id, at, number)
+    WITH ORDINALITY AS requested (user_id, at, number)
 LEFT JOIN LATERAL (
     SELECT {SEGMENT_COLUMNS}
     FROM (
         SELECT DISTINCT ON (h.segment_id) h.segment_id, h.operation, h.membership_id
         FROM history h
-        WHERE h.user_id = asked.user_id AND h.at <= asked.at
+        WHERE h.user_id = requested.user_id AND h.at <= requested.at
         ORDER BY h.segment_id, h.at DESC
     ) AS last
     JOIN segments s ON s.id = last.segment_id
-    LEFT JOIN memberships m ON m.user_id = asked.user_id AND m.segment_id = last.segment_id
+    LEFT JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = last.segment_id
         AND m.id = last.membership_id
     WHERE last.operation = 'JOINED'
       AND (m.id IS NULL OR least(m.expires_at, s.deleted_at) IS NULL
-           OR least(m.expires_at, s.deleted_at) > asked.at)
-) AS was ON true
-ORDER BY asked.number, was.slug
+           OR least(m.expires_at, s.deleted_at) > requested.at)
+) AS past ON true
+ORDER BY requested.number, past.slug
 """)
 
 _MAKE_PARTITIONS = text("SELECT make_history_partitions(CAST(:first AS date), :months)")
@@ -195,26 +162,39 @@ _MAKE_PARTITIONS_AHEAD = text(
 
 async def history_pages(
     session: ReadSession, pages: Sequence[HistoryPage]
-) -> dict[HistoryPage, list[Row[Any]]]:
-    """Read pages of history, newest first; empty pages are absent.
+) -> dict[HistoryPage, list[HistoryEntryRecord]]:
+    """Return pages of history, newest first; empty pages are absent.
 
-    One statement, where all pages select alike (by user, by slug, by both or by neither);
-    otherwise one for each of those ways.
+    One statement reads all pages with the same kinds of filters (user, slug, both or none), so this
+    runs at most four statements.
     """
-    found: dict[HistoryPage, list[Row[Any]]] = {}
+    found: dict[HistoryPage, list[HistoryEntryRecord]] = {}
     for (of_one_user, of_one_slug), statement in _STATEMENTS.items():
-        alike = [
+        batch = [
             page
             for page in pages
             if (page.user_id is not None) is of_one_user and (page.slug is not None) is of_one_slug
         ]
-        if alike:
-            for row in await session.execute(statement, _columns(alike)):
-                found.setdefault(alike[row.number - 1], []).append(row)
+        if batch:
+            for row in await session.execute(statement, _parameters(batch)):
+                found.setdefault(batch[row.number - 1], []).append(_entry_record(row))
     return found
 
 
-def _columns(pages: Sequence[HistoryPage]) -> dict[str, list[Any]]:
+def _entry_record(row: Row[Any]) -> HistoryEntryRecord:
+    return HistoryEntryRecord(
+        membership_id=row.membership_id,
+        user_id=row.user_id,
+        segment=segment_record(row),
+        operation=Operation(row.operation),
+        at=row.at,
+        recorded_at=row.recorded_at,
+        cause=Cause(row.cause),
+        actor=row.actor,
+    )
+
+
+def _parameters(pages: Sequence[HistoryPage]) -> dict[str, list[Any]]:
     return {
         "rows": [page.rows for page in pages],
         "ats": [page.after.at for page in pages],
@@ -231,31 +211,39 @@ def _columns(pages: Sequence[HistoryPage]) -> dict[str, list[Any]]:
 
 async def segments_as_of(
     session: ReadSession, moments: Sequence[tuple[int, datetime]]
-) -> dict[tuple[int, datetime], list[Row[Any]]]:
-    """Read which segments users were in at past moments, by slug; future moments are absent."""
+) -> dict[tuple[int, datetime], list[SegmentRecord]]:
+    """Return the segments that users were in at times in the past, by slug.
+
+    Args:
+        session: The session.
+        moments: Pairs of a user id and a time. Pairs with a time in the future are absent.
+    """
     values = {
         "user_ids": [user_id for user_id, _ in moments],
         "ats": [at for _, at in moments],
     }
-    found: dict[tuple[int, datetime], list[Row[Any]]] = {}
+    found: dict[tuple[int, datetime], list[SegmentRecord]] = {}
     for row in await session.execute(_SEGMENTS_AS_OF, values):
         if not row.in_the_future:
             segments = found.setdefault(moments[row.number - 1], [])
             if row.slug is not None:
-                segments.append(row)
+                segments.append(segment_record(row))
     return found
 
 
 async def make_partitions(session: WriteSession, first_month: date, months: int) -> int:
-    """Make the partitions of history for `months` months that are missing; how many it were.
+    """Create the missing partitions of history for `months` months in UTC.
 
-    Months are UTC's. Rows that the DEFAULT partition holds for them are moved.
+    Rows of these months in the DEFAULT partition are moved to the new partitions.
+
+    Returns:
+        The number of created partitions.
     """
     values = {"first": first_month, "months": months}
     return int((await session.execute(_MAKE_PARTITIONS, values)).scalar_one())
 
 
 async def make_partitions_ahead(session: WriteSession) -> int:
-    """Make the partitions of this month and the `MONTHS_AHEAD` next that are missing."""
+    """Create the missing partitions of the current month and the next `MONTHS_AHEAD` months."""
     values = {"months": 1 + MONTHS_AHEAD}
     return int((await session.execute(_MAKE_PARTITIONS_AHEAD, values)).scalar_one())

@@ -1,5 +1,7 @@
-"""API keys: who is let in, and what they may do.
+"""API keys, which authenticate callers and give them a role.
 
-A key is `sgql_<id>_<secret>`. `service.py` makes, lists and revokes them; `ring.py` is what one
-process knows of them, so that a request with a known key costs no statement.
+A key has the form `sgql_<id>_<secret>`.
+
+- `service.py`: creates, lists and revokes keys.
+- `cache.py`: the cache of keys in a process. A request with a cached key needs no SQL statement.
 """

@@ -1,163 +1,175 @@
-"""GraphQL of API keys."""
+"""GraphQL types, queries and mutations of API keys."""
 
-import enum
 from datetime import datetime
-from typing import Any
 
 import strawberry
+from strawberry import Parent
 
-from segmentql import errors, tables, validators
+from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-    mutation_errors,
-)
+from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
+from segmentql.keys.records import ApiKeyRecord
+from segmentql.tables import Role
+
+describe_enum(
+    Role,
+    "The role of an API key. Each role includes the ones before it.",
+    {
+        Role.READER: "Queries, and reports on single users.",
+        Role.EDITOR: "All mutations except those that need ADMIN.",
+        Role.ADMIN: "Deletions, reports on all users, and API keys.",
+    },
+)
 
 
-@strawberry.enum(description="What a key may do.")
-class Role(enum.Enum):
-    READER = strawberry.enum_value(
-        "READER", description="Queries, and reports on single users, which all roles may."
-    )
-    EDITOR = strawberry.enum_value(
-        "EDITOR", description="Also mutations, but for what only ADMIN may."
-    )
-    ADMIN = strawberry.enum_value(
-        "ADMIN", description="Also deletions, reports on all users, and keys."
-    )
+def key_global_id(public_id: str) -> str:
+    """Return the id by which clients know a key."""
+    return f"key_{public_id}"
 
 
-@strawberry.type(description="A key that lets its bearer in. Its secret is not kept.")
+def _key_id(key: Parent[ApiKeyRecord]) -> strawberry.ID:
+    return strawberry.ID(key_global_id(key.public_id))
+
+
+@strawberry.type(description="An API key. Only a hash of its secret is stored.")
 class ApiKey:
     id: strawberry.ID = strawberry.field(
-        description="Opaque, and no secret: `key_` and what is between the two `_` of the key."
+        resolver=_key_id,
+        description="Opaque id, which is not secret: `key_` and the part between the two `_` of the"
+        " key.",
     )
+
     name: str = strawberry.field(
-        description="What it is called, as history's `actor` is. Several may be called the same."
+        description="The name, which history shows as `actor`. Several keys may have the same name."
     )
-    role: Role = strawberry.field(description="What it may do.")
-    created_at: datetime = strawberry.field(description="When it was made.")
+    role: Role = strawberry.field(description="The role of the key.")
+    created_at: datetime = strawberry.field(description="When the key was created.")
     created_by: str | None = strawberry.field(
-        description="The name of the key that made it; null: made by the command line."
+        description="The name of the key that created this one. Null if it was created by the"
+        " command line."
     )
     last_used_at: datetime | None = strawberry.field(
-        description="When it was used last, within some ten seconds; null: never."
+        description="When the key was last used, with a delay of about ten seconds. Null if it was"
+        " never used."
     )
     revoked_at: datetime | None = strawberry.field(
-        description="When it was revoked; a second later it let nobody in any more."
+        description="When the key was revoked. Requests with it are rejected from one second later."
     )
 
-    @classmethod
-    def from_row(cls, row: Any) -> "ApiKey":
-        return cls(
-            id=_id(row.public_id),
-            name=row.name,
-            role=Role(row.role),
-            created_at=row.created_at,
-            created_by=row.created_by,
-            last_used_at=row.last_used_at,
-            revoked_at=row.revoked_at,
-        )
 
-
-def _id(public_id: str) -> strawberry.ID:
-    return strawberry.ID(f"key_{public_id}")
-
-
-@strawberry.type(description="No key has this id.")
+@strawberry.type(description="No API key has this id.")
 class ApiKeyNotFound(MutationError):
-    id: strawberry.ID = strawberry.field(description="The id that none has.")
+    id: strawberry.ID = strawberry.field(description="The unknown id.")
 
 
 @as_mutation_error.register
-def _(refusal: errors.ApiKeyNotFound) -> MutationError:
+def _(reason: errors.ApiKeyNotFound) -> MutationError:
+    key_id = strawberry.ID(key_global_id(reason.public_id))
     return ApiKeyNotFound(
         code=ErrorCode.API_KEY_NOT_FOUND,
-        message=f"No key has the id {_id(refusal.public_id)}.",
-        path=list(refusal.path),
-        id=_id(refusal.public_id),
+        message=f"No API key has the id {key_id}.",
+        path=list(reason.path),
+        id=key_id,
     )
 
 
-@strawberry.type(description="Whoever asks, by their key.")
+@strawberry.type(description="The API key of the current request.")
 class Viewer:
     name: str = strawberry.field(description="The key's name, which history shows as `actor`.")
-    role: Role = strawberry.field(description="What the key may do.")
-    key_id: strawberry.ID = strawberry.field(description="The key's id.")
+    role: Role = strawberry.field(description="The role of the key.")
+    key_id: strawberry.ID | None = strawberry.field(description="The id of the key.")
 
 
 @strawberry.type
 class KeyQueries:
-    @strawberry.field(description="Who you are; null where the service asks for no keys.")
+    @strawberry.field(
+        description="The API key of the current request. Null if the service does not require keys."
+    )
     def viewer(self, info: Info) -> Viewer | None:
         principal = info.context.principal
         if principal.key_id is None or principal.name is None:
             return None
-        return Viewer(name=principal.name, role=Role(principal.role), key_id=_id(principal.key_id))
+        return Viewer(
+            name=principal.name,
+            role=principal.role,
+            key_id=strawberry.ID(key_global_id(principal.key_id)),
+        )
 
     @strawberry.field(
         permission_classes=[NeedsAdmin],
-        description="The keys, newest first, those that were revoked among them. Needs ADMIN.",
+        description="All API keys, newest first, with the revoked ones. Needs ADMIN.",
+        graphql_type=Connection[ApiKey] | None,
     )
     async def api_keys(
         self,
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
-    ) -> Connection[ApiKey] | None:
-        page = parse_page_arguments("keys", (is_number,), first, after)
+    ) -> Connection[ApiKeyRecord]:
+        page = parse_page_arguments("keys", (is_row_id,), first, after)
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
-        rows = await info.context.read(
+        keys = await info.context.read(
             lambda session: service.key_page(session, before=before, rows=page.first + 1)
         )
-        return page.page(rows, ApiKey.from_row, lambda row: (row.key_number,))
+        return page.page(keys, lambda key: (key.number,))
 
 
-@strawberry.input(description="The key to make.")
+@strawberry.input(description="Input of `createApiKey`.")
 class CreateApiKeyInput:
     name: str = strawberry.field(
-        description="What it is called, as history will name its bearer: 1 to 255 characters."
+        description="The name, which history shows as `actor`: 1 to 255 characters."
     )
-    role: Role = strawberry.field(description="What it may do.")
+    role: Role = strawberry.field(description="The role of the key.")
 
 
-@strawberry.type(description="What `createApiKey` did.")
+@strawberry.type(description="Result of `createApiKey`.")
 class CreateApiKeyPayload:
-    api_key: ApiKey | None = strawberry.field(description="The key; null when refused.")
+    api_key: ApiKeyRecord | None = strawberry.field(
+        default=None,
+        graphql_type=ApiKey | None,
+        description="The key. Null if the mutation was rejected.",
+    )
     token: str | None = strawberry.field(
-        description="What its bearer sends as `Authorization: Bearer ...`. It is shown now and"
-        " never again; null when refused."
+        default=None,
+        description="The key with its secret, for the header `Authorization: Bearer ...`. It is"
+        " shown only once. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
-@strawberry.input(description="Which key to revoke.")
+@strawberry.input(description="Input of `revokeApiKey`.")
 class RevokeApiKeyInput:
-    id: strawberry.ID = strawberry.field(description="The key's id.")
+    id: strawberry.ID = strawberry.field(description="The id of the key.")
 
 
-@strawberry.type(description="What `revokeApiKey` did.")
+@strawberry.type(description="Result of `revokeApiKey`.")
 class RevokeApiKeyPayload:
-    api_key: ApiKey | None = strawberry.field(
-        description="The key as it is now; null when refused."
+    api_key: ApiKeyRecord | None = strawberry.field(
+        default=None,
+        graphql_type=ApiKey | None,
+        description="The revoked key. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
@@ -165,46 +177,43 @@ class RevokeApiKeyPayload:
 class KeyMutations:
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Make a key. To replace one, make another, then revoke it. Needs ADMIN.",
+        description="Create an API key. To replace a key, create another one and revoke the old"
+        " one. Needs ADMIN.",
     )
     async def create_api_key(
         self,
         info: Info,
         input: CreateApiKeyInput,  # noqa: A002
     ) -> CreateApiKeyPayload | None:
-        try:
-            check = InputValidator()
-            name = check.value(validators.name, input.name, "name")
-            check.done()
-            row, token = await info.context.database.transaction(
-                lambda session: service.create_key(
-                    session,
-                    name=name,
-                    role=tables.Role[input.role.name],
-                    actor=info.context.actor,
-                )
-            )
-        except errors.MutationRejected as refused:
-            return CreateApiKeyPayload(api_key=None, token=None, errors=mutation_errors(refused))
-        return CreateApiKeyPayload(api_key=ApiKey.from_row(row), token=token, errors=[])
+        validator = InputValidator()
+        name = validator.value(validators.name, input.name, "name")
+        return await run_mutation(
+            info,
+            CreateApiKeyPayload,
+            validator,
+            lambda session: service.create_key(
+                session, name=name, role=input.role, actor=info.context.actor
+            ),
+            lambda created: CreateApiKeyPayload(api_key=created[0], token=created[1]),
+        )
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Revoke a key for good, your own if you like: a second later it lets nobody in."
-        " One that was revoked before stays as it is. Needs ADMIN.",
+        description="Revoke an API key permanently, which may be your own. Requests with it are"
+        " rejected from one second later. A key that is already revoked does not change. Needs"
+        " ADMIN.",
     )
     async def revoke_api_key(
         self,
         info: Info,
         input: RevokeApiKeyInput,  # noqa: A002
     ) -> RevokeApiKeyPayload | None:
-        try:
-            check = InputValidator()
-            public_id = check.value(validators.key_id, input.id, "id")
-            check.done()
-            row = await info.context.database.transaction(
-                lambda session: service.revoke_key(session, public_id, actor=info.context.actor)
-            )
-        except errors.MutationRejected as refused:
-            return RevokeApiKeyPayload(api_key=None, errors=mutation_errors(refused))
-        return RevokeApiKeyPayload(api_key=ApiKey.from_row(row), errors=[])
+        validator = InputValidator()
+        public_id = validator.value(validators.key_id, input.id, "id")
+        return await run_mutation(
+            info,
+            RevokeApiKeyPayload,
+            validator,
+            lambda session: service.revoke_key(session, public_id, actor=info.context.actor),
+            lambda key: RevokeApiKeyPayload(api_key=key),
+        )

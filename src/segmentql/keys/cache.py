@@ -22,28 +22,29 @@ import structlog
 from segmentql.adapters.database import Database
 from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.keys import service
-from segmentql.keys.service import StoredKey, hash_of
+from segmentql.keys.records import StoredKey
+from segmentql.keys.service import hash_of
 from segmentql.principal import Principal
 
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS: Final = 0.4
-"""From the beginning of one look to that of the next."""
+"""The interval between the starts of two refreshes."""
 
 CACHE_TTL_SECONDS: Final = 0.9
-"""A second, less what a request takes on its way here."""
+"""One second, less the time that a request takes to arrive."""
 
 MAX_KEYS: Final = 10_000
-"""Keys known at a time; those least lately used go first."""
+"""The maximum number of cached keys. The least recently used keys are evicted first."""
 
 IDLE_SECONDS: Final = 60
-"""A key that was not used for so long is forgotten, so that an idle process does not look."""
+"""A key that is not used for this time is evicted, so that an idle process does not refresh."""
 
 FLUSH_SECONDS: Final = 10
-"""How often uses are written down: `last_used_at` is late by as much at most."""
+"""The interval at which uses are written to the database: the maximum delay of `last_used_at`."""
 
 FLUSH_TIMEOUT_SECONDS: Final = 2
-"""How long the last note may take when the process stops."""
+"""The time limit of the last flush, when the process stops."""
 
 _AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +sgql_([a-z0-9]{12})_([0-9a-f]{64}) *")
 
@@ -52,13 +53,14 @@ _AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +sgql_([a-z0-9]{12})_([0-9a-f]
 class _CacheEntry:
     stored: StoredKey
     verified_at: float
-    """When the last read began that found it live; these are monotonic seconds."""
+    """The start of the last read that found the key valid, in monotonic seconds."""
 
     used_at: float
+    """The last use, in monotonic seconds."""
 
 
 class ApiKeyCache:
-    """The keys that callers of this process use; `lookup` asks the database for one of them."""
+    """The cache of the API keys that callers of this process use."""
 
     def __init__(
         self,
@@ -67,6 +69,13 @@ class ApiKeyCache:
         *,
         max_keys: int = MAX_KEYS,
     ) -> None:
+        """Create an empty cache.
+
+        Args:
+            database: The database for refreshes and flushes.
+            lookup: Reads one key by its public id.
+            max_keys: The maximum number of entries.
+        """
         self._max_keys = max_keys
         self._database = database
         self._lookup = lookup
@@ -76,21 +85,21 @@ class ApiKeyCache:
         self._refresh_is_failing = False
 
     async def authenticate(self, authorization: bytes | None) -> Principal:
-        """Who bears the key of an Authorization header.
+        """Return the principal of an Authorization header.
 
         Raises:
-            Unauthenticated: nobody whom we know.
-            Unavailable, TimedOut: the database would have to be asked, and does not answer.
+            Unauthenticated: the header is missing or malformed, or its key is not valid.
+            Unavailable, TimedOut: the key is not cached, and the database cannot be read.
         """
         if authorization is None:
             raise Unauthenticated(AuthenticationFailure.MISSING)
-        found = _AUTHORIZATION.fullmatch(authorization)
-        if found is None:
+        match = _AUTHORIZATION.fullmatch(authorization)
+        if match is None:
             raise Unauthenticated(AuthenticationFailure.MALFORMED)
-        public_id, secret = found[1].decode(), found[2]
+        public_id, secret = match[1].decode(), match[2]
         entry = self._entries.get(public_id)
         if entry is not None:
-            _check(entry.stored, secret)
+            _verify_secret(entry.stored, secret)
         now = time.monotonic()
         if entry is None or now - entry.verified_at >= CACHE_TTL_SECONDS:
             entry = await self._read_key(public_id, secret)
@@ -100,27 +109,27 @@ class ApiKeyCache:
         return entry.stored.principal
 
     async def _read_key(self, public_id: str, secret: bytes) -> _CacheEntry:
-        began = time.monotonic()
+        started_at = time.monotonic()
         stored = await self._lookup(public_id)
         if stored is None:
             self._entries.pop(public_id, None)
             raise Unauthenticated(AuthenticationFailure.UNKNOWN)
-        _check(stored, secret)
+        _verify_secret(stored, secret)
         if stored.is_revoked:
             self._entries.pop(public_id, None)
             raise Unauthenticated(AuthenticationFailure.REVOKED)
         entry = self._entries.get(public_id)
         if entry is None:
-            entry = self._entries[public_id] = _CacheEntry(stored, began, began)
+            entry = self._entries[public_id] = _CacheEntry(stored, started_at, started_at)
             if len(self._entries) > self._max_keys:
                 self._entries.popitem(last=False)
             self._is_not_empty.set()
-        entry.verified_at = max(entry.verified_at, began)
+        entry.verified_at = max(entry.verified_at, started_at)
         return entry
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look for revoked keys and note uses until the exit."""
+        """Refresh the cache and flush uses in the background until the exit."""
         tasks = [
             asyncio.create_task(self._refresh_loop()),
             asyncio.create_task(self._flush_loop()),
@@ -138,34 +147,35 @@ class ApiKeyCache:
     async def _refresh_loop(self) -> None:
         while True:
             await self._is_not_empty.wait()
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 await self._refresh()
-            except Exception as error:  # noqa: BLE001 - requests ask for themselves meanwhile
+            except Exception as error:  # noqa: BLE001 - entries expire, and requests read keys
                 if not self._refresh_is_failing:
-                    log.warning("keys_not_looked_at", reason=type(error).__name__)
+                    log.warning("api_keys_not_refreshed", reason=type(error).__name__)
                 self._refresh_is_failing = True
             else:
                 self._refresh_is_failing = False
-            await asyncio.sleep(REFRESH_SECONDS - (time.monotonic() - began))
+            await asyncio.sleep(REFRESH_SECONDS - (time.monotonic() - started_at))
 
     async def _refresh(self) -> None:
-        began = time.monotonic()
-        while self._entries and next(iter(self._entries.values())).used_at < began - IDLE_SECONDS:
+        started_at = time.monotonic()
+        idle_since = started_at - IDLE_SECONDS
+        while self._entries and next(iter(self._entries.values())).used_at < idle_since:
             self._entries.popitem(last=False)
         if not self._entries:
             self._is_not_empty.clear()
             return
-        looked_at = list(self._entries)
-        gone = await self._database.read_one(
-            lambda session: service.revoked_keys(session, looked_at)
+        public_ids = list(self._entries)
+        revoked = await self._database.read_one(
+            lambda session: service.revoked_keys(session, public_ids)
         )
-        for public_id in gone:
+        for public_id in revoked:
             self._entries.pop(public_id, None)
-        for public_id in looked_at:
+        for public_id in public_ids:
             entry = self._entries.get(public_id)
             if entry is not None:
-                entry.verified_at = max(entry.verified_at, began)
+                entry.verified_at = max(entry.verified_at, started_at)
 
     async def _flush_loop(self) -> None:
         while True:
@@ -176,19 +186,19 @@ class ApiKeyCache:
         used, self._used = self._used, set()
         if not used:
             return
-        noted = False
+        is_written = False
         try:
             await self._database.transaction(
                 lambda session: service.record_last_used(session, used)
             )
-            noted = True
-        except Exception as error:  # noqa: BLE001 - they are noted the next time
-            log.warning("key_uses_not_noted", reason=type(error).__name__)
+            is_written = True
+        except Exception as error:  # noqa: BLE001 - the next flush writes them
+            log.warning("api_key_uses_not_written", reason=type(error).__name__)
         finally:
-            if not noted:
+            if not is_written:
                 self._used |= used
 
 
-def _check(stored: StoredKey, secret: bytes) -> None:
+def _verify_secret(stored: StoredKey, secret: bytes) -> None:
     if not hmac.compare_digest(hash_of(secret), stored.secret_hash):
         raise Unauthenticated(AuthenticationFailure.WRONG_SECRET)

@@ -6,14 +6,14 @@ from typing import ClassVar
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.keys import service
-from segmentql.keys.service import StoredKey
+from segmentql.keys.records import StoredKey
 
 
 class KeyByPublicId(Loader[str, StoredKey | None]):
-    """A key by its public part; None where there is none."""
+    """A key by its public id; None if there is none."""
 
     max_concurrent_batches: ClassVar[int] = 1
-    """Whoever makes up keys makes larger batches, not more statements."""
+    """A client that sends random keys causes larger batches, not more statements."""
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[str]

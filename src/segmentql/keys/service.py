@@ -1,10 +1,9 @@
-"""Making, listing and revoking API keys."""
+"""Rules and SQL of API keys: creation, lists and revocation."""
 
 import hashlib
 import secrets
 import string
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -12,22 +11,23 @@ from sqlalchemy import Row, text
 from segmentql import validators
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import ApiKeyNotFound, MutationRejected
+from segmentql.keys.records import ApiKeyRecord, StoredKey
 from segmentql.principal import Principal
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
 ID_LENGTH: Final = 12
-"""62 bits: enough that no two keys ever share an id, which is all that it is for."""
+"""The length of a public id: 62 random bits, so that no two keys get the same id."""
 
 SECRET_BYTES: Final = 32
 FIRST_NAME: Final = "first"
-"""What the key of `SEGMENTQL_FIRST_KEY` is called."""
+"""The name of the key in `SEGMENTQL_FIRST_KEY`."""
 
 KEY_COLUMNS: Final = """
 k.number AS key_number, k.public_id, k.name, k.role, k.created_at, k.created_by, k.last_used_at,
 k.revoked_at
 """
-"""What people see of a key, in every statement that reads keys as `k`."""
+"""The columns of `_key_record`, for statements that read keys as `k`."""
 
 _CREATE = text(f"""
 INSERT INTO api_keys AS k (public_id, name, role, secret_hash, created_at, created_by)
@@ -59,16 +59,16 @@ SELECT public_id, name, role, secret_hash, revoked_at IS NOT NULL AS is_revoked
 FROM api_keys WHERE public_id = ANY(:public_ids)
 """)
 
-# Not those that are live: of ten thousand known keys hardly one is revoked.
-_GONE = text("""
+# Returns the revoked keys, not the live ones, because few of ten thousand cached keys are revoked.
+_REVOKED = text("""
 SELECT known.public_id FROM unnest(CAST(:public_ids AS text[])) AS known (public_id)
 WHERE NOT EXISTS (
     SELECT FROM api_keys k WHERE k.public_id = known.public_id AND k.revoked_at IS NULL
 )
 """)
 
-# Locked in order, for other processes note the same keys.
-_NOTE_USES = text("""
+# Locks the rows in order, because other processes update the same keys.
+_RECORD_LAST_USED = text("""
 WITH used AS MATERIALIZED (
     SELECT number FROM api_keys WHERE public_id = ANY(:public_ids)
     ORDER BY number FOR NO KEY UPDATE
@@ -78,27 +78,35 @@ FROM used WHERE k.number = used.number
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A key as a process checks it."""
-
-    principal: Principal
-    secret_hash: bytes
-    is_revoked: bool
-
-
 def hash_of(secret: bytes) -> bytes:
-    """What is stored of a secret; it has 256 random bits, so that a fast hash will do."""
+    """Return the hash of a secret. A fast hash is enough, because a secret has 256 random bits."""
     return hashlib.sha256(secret).digest()
+
+
+def _key_record(row: Row[Any]) -> ApiKeyRecord:
+    return ApiKeyRecord(
+        number=row.key_number,
+        public_id=row.public_id,
+        name=row.name,
+        role=Role(row.role),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )
 
 
 async def create_key(
     session: WriteSession, *, name: str, role: Role, actor: str | None
-) -> tuple[Row[Any], str]:
-    """Make a key; its row, and the whole key, which nobody can read again."""
+) -> tuple[ApiKeyRecord, str]:
+    """Create a key.
+
+    Returns:
+        The record, and the key with its secret, which is not stored.
+    """
     public_id = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
     secret = secrets.token_hex(SECRET_BYTES)
-    row = await session.execute(
+    created = await session.execute(
         _CREATE,
         {
             "public_id": public_id,
@@ -108,13 +116,16 @@ async def create_key(
             "actor": actor,
         },
     )
-    return row.one(), f"sgql_{public_id}_{secret}"
+    return _key_record(created.one()), f"sgql_{public_id}_{secret}"
 
 
 async def ensure_first_key(session: WriteSession, token: str) -> bool:
-    """Store an ADMIN key of somebody's own making, unless one of its id was ever stored.
+    """Store a key that the operator has chosen, with the role ADMIN.
 
-    One that was revoked stays so. Returns whether it was stored now.
+    If a key with its id is already stored, this does nothing, even if that key is revoked.
+
+    Returns:
+        Whether this call stored the key.
     """
     public_id, secret = validators.key_token(token)
     given = {
@@ -125,29 +136,30 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
     return (await session.execute(_ENSURE, given)).one_or_none() is not None
 
 
-async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None) -> Row[Any]:
-    """Revoke a key for good; one that was revoked before stays as it is.
+async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None) -> ApiKeyRecord:
+    """Revoke a key permanently. If the key is already revoked, this does nothing.
 
     Raises:
-        Refused: no such key.
+        MutationRejected: the key does not exist.
     """
     given = {"public_id": public_id, "actor": actor}
     revoked = (await session.execute(_REVOKE, given)).one_or_none()
     if revoked:
-        return revoked
-    there = (await session.execute(_BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
-    if there is None:
+        return _key_record(revoked)
+    existing = (await session.execute(_BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
+    if existing is None:
         raise MutationRejected(ApiKeyNotFound(("id",), public_id))
-    return there
+    return _key_record(existing)
 
 
-async def key_page(session: ReadSession, *, before: int, rows: int) -> Sequence[Row[Any]]:
-    """Read keys, the newest first, those made before key number `before`."""
-    return (await session.execute(_PAGE, {"before": before, "rows": rows})).all()
+async def key_page(session: ReadSession, *, before: int, rows: int) -> list[ApiKeyRecord]:
+    """Return up to `rows` keys with numbers below `before`, newest first."""
+    page = await session.execute(_PAGE, {"before": before, "rows": rows})
+    return [_key_record(row) for row in page]
 
 
 async def stored_keys(session: ReadSession, public_ids: Collection[str]) -> Mapping[str, StoredKey]:
-    """Read keys to check them by their public parts; those that do not exist: absent."""
+    """Return the keys with these public ids; unknown keys are absent."""
     rows = await session.execute(_STORED, {"public_ids": list(public_ids)})
     return {
         row.public_id: StoredKey(
@@ -158,10 +170,10 @@ async def stored_keys(session: ReadSession, public_ids: Collection[str]) -> Mapp
 
 
 async def revoked_keys(session: ReadSession, public_ids: Collection[str]) -> Sequence[str]:
-    """Which of these keys are revoked, or not there."""
-    return (await session.execute(_GONE, {"public_ids": list(public_ids)})).scalars().all()
+    """Return the public ids of those keys that are revoked or do not exist."""
+    return (await session.execute(_REVOKED, {"public_ids": list(public_ids)})).scalars().all()
 
 
 async def record_last_used(session: WriteSession, public_ids: Collection[str]) -> None:
-    """Note that these keys are used now; keys that are not there are passed over."""
-    await session.execute(_NOTE_USES, {"public_ids": list(public_ids)})
+    """Set `last_used_at` of these keys to now. Keys that do not exist are ignored."""
+    await session.execute(_RECORD_LAST_USED, {"public_ids": list(public_ids)})

@@ -1,14 +1,15 @@
-"""Servers of this machine: what `segmentql up` starts, watches and stops.
+"""The local servers that `segmentql up` starts, monitors and stops.
 
-    async with local_servers(folder) as servers:   # without the API and the worker
+    async with local_servers(folder) as servers:   # PostgreSQL, Redis and the object store
         servers.service_url ...
-        await servers.postgres.kill()              # a crash
-        await servers.postgres.start()             # the same port, the same data
+        await servers.postgres.kill()              # simulates a crash
+        await servers.postgres.start()             # keeps its port and data
 
-A server more is one `Program` (see `redis.py`) and its place in `up.py`.
+To add a server, describe it as a `Program` (see `redis.py`) and add it to `plan.py` and `up.py`.
 """
 
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
 from segmentql.local.servers import LocalServers, local_servers, with_database
 
 __all__ = ["ChildProcess", "LocalServers", "Program", "local_servers", "with_database"]

@@ -1,7 +1,7 @@
-"""Which account of this machine runs the database servers.
+"""The system account that runs the database servers.
 
-PostgreSQL refuses to run as root. An ordinary user runs the servers as itself; root lends them to
-an account without privileges.
+PostgreSQL refuses to run as root. An ordinary user runs the servers under its own account; root
+runs them under an account without privileges.
 """
 
 import os
@@ -9,17 +9,17 @@ import pwd
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from segmentql.errors import LocalServerError
 
-# The account that PostgreSQL's own packages make, and the one that every machine has.
-CANDIDATES = ("postgres", "nobody")
+ACCOUNT_NAMES: Final = ("postgres", "nobody")
+"""PostgreSQL's packages create the first account; every machine has the second."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """An account other than ours, which servers are run as."""
+    """A system account, other than the current one, that runs servers."""
 
     name: str
     user_id: int
@@ -27,14 +27,14 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """The account to switch to; None where this process' own will do (it is not root).
+    """Return the account for the servers, or None to run them under the current account.
 
     Raises:
-        LocalServerError: this is root and the machine has no account to switch to.
+        LocalServerError: The current account is root, and no other account exists.
     """
     if os.geteuid() != 0:
         return None
-    for name in CANDIDATES:
+    for name in ACCOUNT_NAMES:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -43,31 +43,40 @@ def server_account() -> Account | None:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise LocalServerError(
         "PostgreSQL does not run as root, and there is no account named "
-        f"{' or '.join(CANDIDATES)} to run it as: make one, or run this as an ordinary user"
+        f"{' or '.join(ACCOUNT_NAMES)} to run it: create one, or run this as an ordinary user"
     )
 
 
 def popen_user_args(account: Account | None) -> dict[str, Any]:
-    """What `subprocess` takes to run a program as `account`."""
+    """Return the arguments of `subprocess.Popen` that run a program under an account."""
     if account is None:
         return {}
     return {"user": account.user_id, "group": account.group_id, "extra_groups": []}
 
 
 def can_enter(account: Account | None, folder: Path) -> bool:
-    """Whether the account may pass through `folder`, or through the nearest one that exists.
+    """Return whether the account can enter `folder`, or its nearest parent that exists.
 
-    Tried, not computed: access lists and mounts have a say that mode bits do not show.
+    A program tries it, because mode bits do not show access control lists and mount options.
     """
     while not folder.is_dir():
         folder = folder.parent
-    return succeeds(account, 'cd "$1"', folder)
+    return script_succeeds(account, 'cd "$1"', folder)
 
 
-def succeeds(account: Account | None, script: str, path: Path) -> bool:
-    """Whether a line of shell, which gets `path` as `$1`, ends well when the account runs it."""
+def script_succeeds(account: Account | None, script: str, path: Path) -> bool:
+    """Run a shell script under an account and return whether it exits with 0.
+
+    Args:
+        account: The account, or None for the current one.
+        script: The script. Its `$1` is `path`.
+        path: The argument of the script.
+
+    Raises:
+        LocalServerError: The account cannot run programs.
+    """
     try:
-        done = subprocess.run(  # noqa: S603 - the script is a constant of ours
+        completed = subprocess.run(  # noqa: S603 - the script is a constant
             ["/bin/sh", "-c", script, "sh", str(path)],
             cwd="/",
             env={"LC_ALL": "C"},
@@ -78,6 +87,6 @@ def succeeds(account: Account | None, script: str, path: Path) -> bool:
             **popen_user_args(account),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        name = account.name if account else "this account"
+        name = account.name if account else "the current account"
         raise LocalServerError(f"cannot run a program as {name}: {error}") from error
-    return done.returncode == 0
+    return completed.returncode == 0

@@ -1,16 +1,16 @@
-"""Steps that do not wait for each other."""
+"""Runs coroutines concurrently."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 
-async def run_concurrently(*steps: Coroutine[Any, Any, None]) -> None:
-    """Take steps side by side. Where one fails the others are cancelled, and its error is raised.
+async def run_concurrently(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines concurrently. If one fails, cancel the others and raise its error.
 
-    Whatever happens, none of them goes on after this returns.
+    No coroutine is still running when this function returns or raises.
     """
-    tasks = [asyncio.create_task(step) for step in steps]
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)
     finally:

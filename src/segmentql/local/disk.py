@@ -1,4 +1,4 @@
-"""Whether a disk is full, which explains most of what then fails."""
+"""Detects a full disk, which is the cause of most errors that then follow."""
 
 import errno
 import shutil
@@ -7,19 +7,20 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 
-LOW_BYTES: Final = 20 * MIB
-"""With less than this free, PostgreSQL may not find room for the next 16 MiB of its log."""
+MIN_FREE_BYTES: Final = 20 * MIB
+"""Free space below which PostgreSQL may not find room for the next 16 MiB of its log."""
 
 NO_SPACE: Final = "no space left on device"
-SIGNS: Final = (NO_SPACE, "disk quota exceeded")
-ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL_DISK_MESSAGES: Final = (NO_SPACE, "disk quota exceeded")
+FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def full_disk(folder: Path, said: str = "") -> str | None:
-    """The cause and the free space, if the disk of `folder` is full; None if it is not.
+def full_disk_reason(folder: Path, output: str = "") -> str | None:
+    """Return the cause and the free space if the disk of `folder` is full, or else None.
 
     Args:
-        said: what a program that failed printed; on a full disk it is often missing.
+        folder: A folder, which need not exist yet.
+        output: The output of a program that failed. On a full disk it is often missing.
     """
     while not folder.exists():
         folder = folder.parent
@@ -27,17 +28,17 @@ def full_disk(folder: Path, said: str = "") -> str | None:
         usage = shutil.disk_usage(folder)
     except OSError:
         return None
-    signs = [sign for sign in SIGNS if sign in said.lower()]
-    if not signs and usage.free >= LOW_BYTES:
+    messages = [message for message in FULL_DISK_MESSAGES if message in output.lower()]
+    if not messages and usage.free >= MIN_FREE_BYTES:
         return None
     return (
-        f"{signs[0] if signs else NO_SPACE}: {usage.free / MIB:.1f} MiB free"
+        f"{messages[0] if messages else NO_SPACE}: {usage.free / MIB:.1f} MiB free"
         f" of {usage.total / MIB:.0f} MiB at {folder}"
     )
 
 
-def explained(error: OSError, folder: Path) -> str:
-    """An error of the system, with the free space if the disk is full."""
-    cause = full_disk(folder, str(error)) if error.errno in ERRORS else None
-    name = f" ({error.filename})" if error.filename and cause else ""
-    return f"{cause}{name}" if cause else str(error)
+def describe_os_error(error: OSError, folder: Path) -> str:
+    """Return the text of a system error, with the free space if the disk is full."""
+    reason = full_disk_reason(folder, str(error)) if error.errno in FULL_DISK_ERRORS else None
+    name = f" ({error.filename})" if error.filename and reason else ""
+    return f"{reason}{name}" if reason else str(error)

@@ -1,4 +1,4 @@
-"""One run at a time in a data folder."""
+"""The lock that allows one run at a time in a data folder."""
 
 import fcntl
 import os
@@ -10,21 +10,20 @@ from segmentql.local.data_dir import DataFolder
 
 
 @contextmanager
-def lock(folder: DataFolder) -> Iterator[None]:
-    """Hold the data folder. The system lets go when the process ends, however it ends.
+def lock(data: DataFolder) -> Iterator[None]:
+    """Lock the data folder. The system releases the lock when the process ends for any reason.
 
     Raises:
-        LocalServerError: another process holds it; the message says which.
+        LocalServerError: Another process holds the lock. The message has its process id.
     """
-    path = folder.run / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(data.run_folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 20).decode().strip() or "unknown"
             raise LocalServerError(
-                f"{folder.path} is in use already, by the process with pid {holder}"
+                f"{data.path} is already in use by the process with pid {holder}"
             ) from None
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""The log files of a data folder are kept short while the programs go on writing to them."""
+"""Rotates the log files of a data folder while the programs write to them."""
 
 import asyncio
 import contextlib
@@ -7,31 +7,32 @@ import shutil
 from pathlib import Path
 
 CHECK_SECONDS = 10.0
-LOG_BYTES = 16 * 1024 * 1024
-"""A log file is cut if it is larger. The disk holds at most two such files of each program, and
-what the program writes within `CHECK_SECONDS`."""
+"""The interval between two checks of the file sizes."""
+MAX_LOG_BYTES = 16 * 1024 * 1024
+"""The size above which a log file is rotated. Each program uses at most twice as much on the disk,
+and what it writes within `CHECK_SECONDS`."""
 
 
-async def keep_short(
-    folder: Path, *, log_bytes: int = LOG_BYTES, check_seconds: float = CHECK_SECONDS
+async def rotate_logs(
+    folder: Path, *, max_bytes: int = MAX_LOG_BYTES, check_seconds: float = CHECK_SECONDS
 ) -> None:
-    """Cut the log files of a folder whenever they are too large, until cancelled.
+    """Rotate the large log files of a folder at regular intervals, until cancelled.
 
     A check reads the sizes of about eight files.
     """
     while True:
         await asyncio.sleep(check_seconds)
-        await asyncio.to_thread(_cut_large, folder, log_bytes)
+        await asyncio.to_thread(_rotate_large_files, folder, max_bytes)
 
 
-def _cut_large(folder: Path, log_bytes: int) -> None:
+def _rotate_large_files(folder: Path, max_bytes: int) -> None:
     for path in folder.glob("*.log"):
         with contextlib.suppress(FileNotFoundError):
-            if not path.name.endswith(".old.log") and path.stat().st_size > log_bytes:
-                cut(path)
+            if not path.name.endswith(".old.log") and path.stat().st_size > max_bytes:
+                copy_and_truncate(path)
 
 
-def cut(path: Path) -> None:
+def copy_and_truncate(path: Path) -> None:
     """Move the content of a log file to `<name>.old.log`, and leave the file empty.
 
     The programs keep the file open and append to it, so its content is copied and the file is

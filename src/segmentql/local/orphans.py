@@ -1,7 +1,8 @@
-"""Find the processes that a killed run left behind, and surely no others.
+"""Finds the processes that a killed run left running.
 
-A process id alone proves nothing: ids are used again. On Linux every process is looked at, so that
-children of children are found too; elsewhere those whose id and moment of start were written down.
+A process id alone does not identify a process, because the system reuses ids. On Linux all
+processes are searched, so that grandchildren are found too. On other systems only the processes
+are found whose id and start time were recorded.
 """
 
 import contextlib
@@ -13,54 +14,60 @@ from pathlib import Path
 
 ON_LINUX = platform.system() == "Linux"
 
-# Every child bears it, and its own children inherit it.
-MARK = "SEGMENTQL_CHILD"
+CHILD_VARIABLE = "SEGMENTQL_CHILD"
+"""The environment variable that marks each child process with the path of its PID file. Its own
+children inherit the variable."""
 
 
-def find_orphans(executable: str, folder: Path | None, pid_file: Path) -> list[int]:
-    """The ids of living processes of the program that `pid_file` names.
+def find_orphans(executable: str, working_folder: Path | None, pid_file: Path) -> list[int]:
+    """Return the ids of the living processes of a program.
 
-    `folder` is for servers, which write over their environment (to show a title): they are known
-    by the executable's name and their current folder.
+    Args:
+        executable: The path of the program's executable file.
+        working_folder: The working folder of a server, because servers overwrite their environment
+            to show a title: they are identified by the executable's name and the working folder.
+            None for a program that keeps its environment.
+        pid_file: The program's PID file.
     """
     if ON_LINUX:
-        return list(_marked(Path(executable).name, folder, os.fsencode(f"{MARK}={pid_file}")))
-    return list(_recorded(pid_file))
+        mark = os.fsencode(f"{CHILD_VARIABLE}={pid_file}")
+        return list(_find_in_proc(Path(executable).name, working_folder, mark))
+    return list(_find_recorded(pid_file))
 
 
-def record(pid: int, pid_file: Path) -> None:
-    """Write down a process that was just started."""
-    moment = "" if ON_LINUX else _started_at(pid)
-    pid_file.write_text(f"{pid}\n{moment}")
+def write_pid_file(pid: int, pid_file: Path) -> None:
+    """Record a process that has just been started."""
+    start_time = "" if ON_LINUX else _start_time(pid)
+    pid_file.write_text(f"{pid}\n{start_time}")
 
 
-def _marked(executable: str, folder: Path | None, mark: bytes) -> Iterator[int]:
+def _find_in_proc(executable: str, working_folder: Path | None, mark: bytes) -> Iterator[int]:
     for process in Path("/proc").iterdir():
-        # They come and go while we look, and those of others are closed to us.
+        # A process may end during the search, and those of other accounts cannot be read.
         with contextlib.suppress(OSError):
             if not process.name.isdecimal() or int(process.name) == os.getpid():
                 continue
-            if folder is None:
-                found = mark in (process / "environ").read_bytes().split(b"\0")
+            if working_folder is None:
+                is_orphan = mark in (process / "environ").read_bytes().split(b"\0")
             else:
-                found = (process / "cwd").readlink() == folder and (
-                    # " (deleted)" follows where the program was upgraded meanwhile.
+                is_orphan = (process / "cwd").readlink() == working_folder and (
+                    # " (deleted)" follows if the program was upgraded meanwhile.
                     (process / "exe").readlink().name.split()[0] == executable
                 )
-            if found:
+            if is_orphan:
                 yield int(process.name)
 
 
-def _recorded(pid_file: Path) -> Iterator[int]:
+def _find_recorded(pid_file: Path) -> Iterator[int]:
     if not pid_file.exists():
         return
-    pid, moment = pid_file.read_text().split("\n", 1)
-    if moment and _started_at(int(pid)) == moment:
+    pid, start_time = pid_file.read_text().split("\n", 1)
+    if start_time and _start_time(int(pid)) == start_time:
         yield int(pid)
 
 
-def _started_at(pid: int) -> str:
-    done = subprocess.run(  # noqa: S603 - a number is all that is passed
+def _start_time(pid: int) -> str:
+    completed = subprocess.run(  # noqa: S603 - the only argument is a number
         ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,4 +1,4 @@
-"""The plan of `segmentql up`: which programs run, with which commands, ports and settings."""
+"""The plan of `segmentql up`: the programs to run with their commands, ports and settings."""
 
 import shlex
 import sys
@@ -10,69 +10,69 @@ from typing import Any
 
 from segmentql.local.data_dir import DataFolder
 from segmentql.local.ports import ServerPorts
-from segmentql.local.postgres import OWNER, SERVICE, postgres, postgres_url
-from segmentql.local.probes import ask
-from segmentql.local.process import Program
-from segmentql.local.redis import redis, redis_url
-from segmentql.local.store import store, store_port, store_settings
+from segmentql.local.postgres import OWNER_ROLE, SERVICE_ROLE, postgres_program, postgres_url
+from segmentql.local.probes import send_request
+from segmentql.local.program import Program
+from segmentql.local.redis import redis_program, redis_url
+from segmentql.local.store import store_port, store_program, store_settings
 from segmentql.settings import (
     METRICS_VARIABLE,
     MIGRATION_VARIABLE,
     PREFIX,
-    check_reach,
     child_environment,
     is_set,
     load_settings,
-    outside_value,
+    raw_value,
+    require_loopback_without_auth,
 )
 
-# Where to call a server that listens on every address.
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+# Wildcard addresses, on which a server listens, with the address on which clients reach it.
+LOOPBACK_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
-EXAMPLE = """\
-{make_key}curl http://{address}/graphql{key} -H 'content-type: application/json' --data '
+EXAMPLE_REQUEST = """\
+{create_key}curl http://{address}/graphql{key_option} -H 'content-type: application/json' --data '
   {{"query": "mutation {{ createSegment(input: {{slug: \\"beta\\"}}) {{ segment {{ id }} }} }}"}}'
 """
 
-MAKE_KEY = "KEY=$(segmentql keys create --role ADMIN --name ME --data-dir {data_dir})\n"
-KEY = ' -H "authorization: Bearer $KEY"'
+CREATE_KEY_COMMAND = "KEY=$(segmentql keys create --role ADMIN --name ME --data-dir {data_dir})\n"
+KEY_OPTION = ' -H "authorization: Bearer $KEY"'
 
 
-def _our(*words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "segmentql", *words)
+def _segmentql(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "segmentql", *arguments)
 
 
 @dataclass(frozen=True)
 class Commands:
-    """The commands of ours that run as children."""
+    """The commands of SegmentQL that run as child processes."""
 
-    migrate: Sequence[str] = _our("migrate")
-    bucket: Sequence[str] = _our("bucket")
-    worker: Sequence[str] = _our("worker")
-    serve: Sequence[str] = _our("serve")
-    seed: Sequence[str] = _our("seed")
+    migrate: Sequence[str] = _segmentql("migrate")
+    bucket: Sequence[str] = _segmentql("bucket")
+    worker: Sequence[str] = _segmentql("worker")
+    serve: Sequence[str] = _segmentql("serve")
+    seed: Sequence[str] = _segmentql("seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user chose for one run."""
+    """The options of one run."""
 
     port: int | None = None
-    """The API's; None: the setting's."""
+    """The port of the API. None: the port of the settings."""
     workers: int = 1
-    """How many processes serve the API."""
+    """The number of API processes."""
     demo: bool = False
-    """Whether the demo data are stored before everything is ready."""
+    """Whether the demo data are stored before the API is ready."""
     verbose: bool = False
-    """Whether the logs of our own programs go to the terminal instead of files."""
+    """Whether the logs of the API and the worker go to the terminal instead of files."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs and where; nothing of it is started yet."""
+    """The programs of one run and their settings."""
 
     database: Program | None
-    """This server and the next two: None where an outside one is used."""
+    """PostgreSQL. This server and the next two are None if an external service is configured."""
     redis: Program | None
     store: Program | None
     migrate: Program
@@ -80,67 +80,67 @@ class Plan:
     worker: Program
     api: Program
     seed: Program | None
-    """Stores the demo data; None: they are not wanted."""
+    """The program that stores the demo data. None: no demo data."""
     host: str
     port: int
     addresses: tuple[tuple[str, str], ...]
-    """What is where, by title."""
+    """The titles and values of the summary."""
     example: str
-    """What a caller may try first."""
+    """A first request for the user to try."""
     settings: Mapping[str, str]
-    """By field name, those that lead to what we run."""
+    """The settings, by field name, that connect a client to this run."""
 
     @property
     def programs(self) -> list[Program]:
-        """Return all of them: first those that use the others."""
-        all_of_them = (
+        """All programs. Each comes before the programs that it uses."""
+        programs = (
             *(self.api, self.worker, self.seed, self.migrate, self.bucket),
             *(self.store, self.redis, self.database),
         )
-        return [program for program in all_of_them if program]
+        return [program for program in programs if program]
 
 
 def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: Commands) -> Plan:
-    """Make the plan of one run.
+    """Return the plan of one run.
 
     Raises:
-        LocalServerError: a program is missing, or a folder cannot be used.
-        SettingsError: the settings of the service are wrong.
+        LocalServerError: A program is not installed, or a folder cannot be used.
+        SettingsError: The settings of the service are wrong.
     """
-    database, for_database = _database(data, ports)
-    own_redis, for_redis = _redis(data, ports)
-    own_store, for_store = _store(data, ports)
-    ours = {**for_database, **for_redis, **for_store}
+    database, database_settings = _plan_database(data, ports)
+    redis, redis_settings = _plan_redis(data, ports)
+    store, own_store_settings = _plan_store(data, ports)
+    overrides = {**database_settings, **redis_settings, **own_store_settings}
     if options.port is not None:
-        ours["port"] = str(options.port)
+        overrides["port"] = str(options.port)
     if not is_set("auth"):
-        ours["auth"] = "off"
-    settings = load_settings(with_store=True, **ours)
-    check_reach(settings)
-    variables = {PREFIX + name.upper(): value for name, value in ours.items()}
-    variables[METRICS_VARIABLE] = str(data.metrics)
-    # Only the migrations get the owner's URL, wherever it comes from.
-    owner_url = ours.get("migration_database_url") or outside_value("migration_database_url") or ""
+        overrides["auth"] = "off"
+    settings = load_settings(with_store=True, **overrides)
+    require_loopback_without_auth(settings)
+    variables = {PREFIX + name.upper(): value for name, value in overrides.items()}
+    variables[METRICS_VARIABLE] = str(data.metrics_folder)
+    # Only the migrations get the owner's URL, whether it is local or external.
+    owner_url = overrides.get("migration_database_url") or raw_value("migration_database_url") or ""
     if not options.verbose:
         variables[PREFIX + "LOG_ERRORS_TO_STDOUT"] = "on"
 
     def child(
-        name: str, file: str, command: Sequence[str], *, owner_url: str = "", **particular: Any
+        name: str, file_name: str, command: Sequence[str], *, owner_url: str = "", **fields: Any
     ) -> Program:
         return Program(
             name=name,
             command=command,
-            pid_file=data.run / f"{file}.pid",
-            log=None if options.verbose else data.log(file),
+            pid_file=data.run_folder / f"{file_name}.pid",
+            log_file=None if options.verbose else data.log_file(file_name),
             environment=child_environment({**variables, MIGRATION_VARIABLE: owner_url}),
-            **particular,
+            **fields,
         )
 
-    address = _address(settings.host, settings.port)
+    address = _client_address(settings.host, settings.port)
     return Plan(
         database,
-        own_redis,
-        own_store,
+        redis,
+        store,
         child("migrations", "migrations", commands.migrate, owner_url=owner_url),
         child("bucket", "bucket", commands.bucket),
         child("worker", "worker", commands.worker, show_errors=True),
@@ -149,7 +149,7 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
             "api",
             [*commands.serve, "--workers", str(options.workers)],
             show_errors=True,
-            ready=partial(_is_ready, settings.host, settings.port),
+            is_ready=partial(_is_api_ready, settings.host, settings.port),
             address=address,
         ),
         child("demo data", "demo", [*commands.seed, "--data-dir", str(data.path)])
@@ -159,60 +159,62 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         settings.port,
         (
             ("GraphiQL", f"http://{address}/graphql"),
-            *(() if options.verbose else (("Logs", str(data.logs)),)),
+            *(() if options.verbose else (("Logs", str(data.logs_folder)),)),
             ("Data", str(data.path)),
         ),
-        _example(address, data.path if settings.auth == "required" else None),
-        {**ours, "port": str(settings.port)},
+        _example_request(address, data.path, needs_key=settings.auth == "required"),
+        {**overrides, "port": str(settings.port)},
     )
 
 
-def _example(address: str, key_maker: Path | None) -> str:
-    """A first request; where keys are needed, after making one in this data folder."""
-    if key_maker is None:
-        return EXAMPLE.format(address=address, make_key="", key="")
-    make_key = MAKE_KEY.format(data_dir=shlex.quote(str(key_maker)))
-    return EXAMPLE.format(address=address, make_key=make_key, key=KEY)
+def _example_request(address: str, data_dir: Path, *, needs_key: bool) -> str:
+    """Return a first request, after the creation of an API key if one is needed."""
+    if not needs_key:
+        return EXAMPLE_REQUEST.format(address=address, create_key="", key_option="")
+    create_key = CREATE_KEY_COMMAND.format(data_dir=shlex.quote(str(data_dir)))
+    return EXAMPLE_REQUEST.format(address=address, create_key=create_key, key_option=KEY_OPTION)
 
 
-def _database(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
-    """The server to run, and the settings that lead to it; nothing where an outside one is set."""
+def _plan_database(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
+    """Return the server and the settings to use it; neither if an external one is configured."""
     if is_set("database_url"):
         return None, {}
     port = ports.port("PostgreSQL")
     settings = {
-        "database_url": postgres_url(data, SERVICE, port),
-        "migration_database_url": postgres_url(data, OWNER, port),
+        "database_url": postgres_url(data, SERVICE_ROLE, port),
+        "migration_database_url": postgres_url(data, OWNER_ROLE, port),
     }
-    if is_set("database_read_url"):  # it belongs to some other database
+    if is_set("database_read_url"):  # it is the URL of another database
         settings["database_read_url"] = settings["database_url"]
-    return postgres(data, port), settings
+    return postgres_program(data, port), settings
 
 
-def _redis(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
+def _plan_redis(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
     if is_set("redis_url"):
         return None, {}
     port = ports.port("Redis")
-    return redis(data, port), {"redis_url": redis_url(data, port)}
+    return redis_program(data, port), {"redis_url": redis_url(data, port)}
 
 
-def _store(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
+def _plan_store(data: DataFolder, ports: ServerPorts) -> tuple[Program | None, dict[str, str]]:
     if is_set("s3_endpoint_url"):
         return None, {}
     settings = store_settings(data, store_port(ports))
-    if is_set("s3_public_endpoint_url"):  # it belongs to some other store
+    if is_set("s3_public_endpoint_url"):  # it is the URL of another store
         settings["s3_public_endpoint_url"] = settings["s3_endpoint_url"]
-    return store(data, ports), settings
+    return store_program(data, ports), settings
 
 
-def _address(host: str, port: int) -> str:
-    """Where a caller on this machine finds a server that listens on `host`."""
-    host = EVERYWHERE.get(host, host)
+def _client_address(host: str, port: int) -> str:
+    """Return the address on which clients on this machine reach a server that listens on `host`."""
+    host = LOOPBACK_ADDRESSES.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _is_ready(host: str, port: int) -> bool:
-    """Whether `GET /readyz` answers 200."""
-    request = f"GET /readyz HTTP/1.1\r\nHost: {_address(host, port)}\r\nConnection: close\r\n\r\n"
-    answer = await ask(EVERYWHERE.get(host, host), port, request.encode(), lines=1)
-    return [line.split()[1:2] for line in answer] == [[b"200"]]
+async def _is_api_ready(host: str, port: int) -> bool:
+    """Return whether `GET /readyz` returns 200."""
+    address = _client_address(host, port)
+    request = f"GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    host = LOOPBACK_ADDRESSES.get(host, host)
+    response = await send_request(host, port, request.encode(), lines=1)
+    return [line.split()[1:2] for line in response] == [[b"200"]]

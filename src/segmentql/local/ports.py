@@ -1,4 +1,4 @@
-"""Ports of this machine, and those that the servers of a data folder keep between runs."""
+"""Free ports of this machine, and the ports that the servers of a data folder keep between runs."""
 
 import json
 import secrets
@@ -9,37 +9,42 @@ from pathlib import Path
 
 from segmentql.local.data_dir import write_private
 
-# Below the range that Linux and macOS take the near ends of connections from. A port inside it can
-# be lost while its server restarts: a client that keeps dialling a closed port of that range is
-# given the same number for its own end sooner or later, and then is connected to itself.
 SERVER_PORTS = range(20_000, 32_768)
-ATTEMPTS = 100
+"""The ports for servers, below the range of client ports of Linux and macOS. A server may lose a
+port of that range while it restarts: a client that repeatedly connects to a closed port is
+eventually given the same port as its own, and connects to itself."""
+MAX_ATTEMPTS = 100
 
 
-_given: set[int] = set()
+_reserved: set[int] = set()
 
 
 def free_port(ports: range = SERVER_PORTS, *, offset: int = 0) -> int:
-    """Choose a port on 127.0.0.1 that nothing listens on and that this process did not choose yet.
+    """Reserve a free port on 127.0.0.1 in this process, and return it.
 
     Args:
         ports: The range to choose from.
         offset: If not 0, the port that is `offset` above the chosen one is free as well.
+
+    Raises:
+        OSError: No free port was found.
     """
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         port = secrets.choice(ports)
-        both = {port, port + offset}
-        if not both & _given and all(is_free("127.0.0.1", each) for each in both):
-            _given.update(both)
+        candidates = {port, port + offset}
+        if not candidates & _reserved and all(
+            is_free("127.0.0.1", candidate) for candidate in candidates
+        ):
+            _reserved.update(candidates)
             return port
     raise OSError(f"no free port in {ports}")
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server can listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: connections that linger after the last one do not count.
+        # Servers set this option too: connections in TIME_WAIT do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -49,69 +54,68 @@ def is_free(host: str, port: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Replaced:
-    """A server's port that another program uses, and the port that the server takes instead."""
+class PortReplacement:
+    """The replacement of a server's port that another program uses."""
 
     server: str
-    taken: int
-    port: int
+    used_port: int
+    new_port: int
 
 
 class ServerPorts:
-    """The ports of a data folder's servers, by server and purpose; a file keeps them.
+    """The ports of a data folder's servers, by server and purpose, stored in a file.
 
-    `port` returns a kept port unchecked, because a server of a killed run may still use it. After
-    such servers are stopped, `replace_taken` chooses other ports for those in use.
+    `port` returns a stored port unchecked, because a server of a killed run may still use it. After
+    such servers are stopped, `replace_used` chooses other ports for those in use.
     """
 
     def __init__(self, file: Path | None) -> None:
-        """Read the kept ports.
+        """Read the stored ports.
 
         Args:
-            file: Where the ports are kept. If None, they are not kept.
+            file: The file with the ports. If None, they are not stored.
         """
         self._file = file
-        self._kept = _read(file) if file else {}
-        self._asked: dict[tuple[str, str], tuple[range, int]] = {}
+        self._ports = _read(file) if file else {}
+        self._requirements: dict[str, tuple[range, int]] = {}
 
     def port(
         self, server: str, purpose: str = "", *, ports: range = SERVER_PORTS, offset: int = 0
     ) -> int:
-        """Return the kept port, or choose one; `ports` and `offset` are those of `free_port`."""
+        """Return the stored port, or choose one; `ports` and `offset` are those of `free_port`."""
         name = f"{server} {purpose}".strip()
-        self._asked[server, purpose] = (ports, offset)
-        if (port := self._kept.get(name)) is None or port not in ports:
-            port = self._kept[name] = free_port(ports, offset=offset)
-        _given.update({port, port + offset})
+        self._requirements[name] = (ports, offset)
+        if (port := self._ports.get(name)) is None or port not in ports:
+            port = self._ports[name] = free_port(ports, offset=offset)
+        _reserved.update({port, port + offset})
         return port
 
-    def replace_taken(self) -> list[Replaced]:
-        """Choose other ports for those that another program uses; `port` returns them from now."""
-        replaced = []
-        for (server, purpose), (ports, offset) in self._asked.items():
-            name = f"{server} {purpose}".strip()
-            taken = [
+    def replace_used(self) -> list[PortReplacement]:
+        """Replace the ports that another program uses; `port` returns the new ones from now on."""
+        replacements = []
+        for name, (ports, offset) in self._requirements.items():
+            used = [
                 port
-                for port in dict.fromkeys((self._kept[name], self._kept[name] + offset))
+                for port in dict.fromkeys((self._ports[name], self._ports[name] + offset))
                 if not is_free("127.0.0.1", port)
             ]
-            if taken:
-                self._kept[name] = free_port(ports, offset=offset)
-                replaced.append(Replaced(name, taken[0], self._kept[name]))
-        return replaced
+            if used:
+                self._ports[name] = free_port(ports, offset=offset)
+                replacements.append(PortReplacement(name, used[0], self._ports[name]))
+        return replacements
 
     def save(self) -> None:
-        """Keep the ports for the next run."""
-        if self._file and self._kept != _read(self._file):
-            write_private(self._file, json.dumps(self._kept, indent=2) + "\n")
+        """Store the ports for the next run."""
+        if self._file and self._ports != _read(self._file):
+            write_private(self._file, json.dumps(self._ports, indent=2) + "\n")
 
 
 def _read(file: Path) -> dict[str, int]:
-    """The ports in a file; none if it is missing or was damaged by hand."""
+    """Return the ports in a file, or none if the file is missing or damaged."""
     try:
-        kept = json.loads(file.read_text())
+        ports = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    if not isinstance(kept, Mapping):
+    if not isinstance(ports, Mapping):
         return {}
-    return {name: port for name, port in kept.items() if type(port) is int}
+    return {name: port for name, port in ports.items() if type(port) is int}

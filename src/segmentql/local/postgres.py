@@ -1,4 +1,4 @@
-"""PostgreSQL on this machine: made on the first start, with passwords, on 127.0.0.1 only."""
+"""PostgreSQL on this machine: on 127.0.0.1 only, with passwords; the first start creates it."""
 
 import contextlib
 import shutil
@@ -10,19 +10,20 @@ from pathlib import Path
 import asyncpg
 
 from segmentql.errors import LocalServerError
-from segmentql.local.binaries import postgres_programs
+from segmentql.local.binaries import find_postgres_bin
 from segmentql.local.data_dir import DataFolder, write_private
 from segmentql.local.orphans import ON_LINUX
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
 
 SUPERUSER = "postgres"
-OWNER = "segmentql_owner"
-SERVICE = "segmentql_service"
+OWNER_ROLE = "segmentql_owner"
+SERVICE_ROLE = "segmentql_service"
 DATABASE = "segmentql"
 
-CONNECT_SECONDS = 5
+CONNECT_TIMEOUT_SECONDS = 5
 
-SETTINGS = {
+DEFAULT_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "100",
@@ -32,7 +33,7 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
 
-# Not the machine's locale and libraries: the same order of texts everywhere.
+# The built-in locale sorts text in the same order on every machine.
 INITDB_OPTIONS = (
     f"--username={SUPERUSER}",
     "--auth=scram-sha-256",
@@ -44,58 +45,65 @@ INITDB_OPTIONS = (
 )
 
 
-def postgres(folder: DataFolder, port: int, settings: Mapping[str, str] | None = None) -> Program:
-    """PostgreSQL in `folder`; `settings` are added to ours and win over them.
+def postgres_program(
+    data: DataFolder, port: int, settings: Mapping[str, str] | None = None
+) -> Program:
+    """Return the PostgreSQL server of a data folder.
+
+    Args:
+        data: The data folder.
+        port: The port on 127.0.0.1.
+        settings: PostgreSQL settings, which override `DEFAULT_SETTINGS`.
 
     Raises:
-        LocalServerError: there is no PostgreSQL to run, or the folder cannot be used.
+        LocalServerError: PostgreSQL is not installed, or its folder cannot be used.
     """
-    programs = postgres_programs(folder.account)
-    home = folder.server_folder("postgres")
-    data = home / "data"
-    url = postgres_url(folder, SUPERUSER, port, database=SUPERUSER)
-    options = {**SETTINGS, **(settings or {}), "port": str(port)}
+    bin_folder = find_postgres_bin(data.account)
+    folder = data.server_folder("postgres")
+    cluster = folder / "data"
+    url = postgres_url(data, SUPERUSER, port, database=SUPERUSER)
+    options = {**DEFAULT_SETTINGS, **(settings or {}), "port": str(port)}
     return Program(
         name="PostgreSQL",
         command=[
-            str(programs / "postgres"),
+            str(bin_folder / "postgres"),
             "-D",
-            ".",  # its current folder: the path may have any character
-            *(part for item in options.items() for part in ("-c", "=".join(item))),
+            ".",  # relative, because the path may contain any character
+            *(word for item in options.items() for word in ("-c", "=".join(item))),
         ],
-        before_start=partial(_make_cluster, programs / "initdb", home, data, folder),
-        ready=partial(_answers, url),
-        after_ready=partial(_make_database, url, folder),
-        ready_seconds=300,  # after a crash it reads its log first
-        stop_signal=signal.SIGINT,  # "fast": ends sessions, writes everything, keeps no one waiting
-        hurry_signal=signal.SIGQUIT,  # "immediate": as after a crash
+        before_start=partial(_create_cluster, bin_folder / "initdb", folder, cluster, data),
+        is_ready=partial(_is_ready, url),
+        after_ready=partial(_create_database, url, data),
+        ready_timeout_seconds=300,  # crash recovery comes first
+        stop_signal=signal.SIGINT,  # "fast" shutdown: it closes sessions and writes a checkpoint
+        force_signal=signal.SIGQUIT,  # "immediate" shutdown: the next start recovers from the log
         environment={"LC_ALL": "C"},
-        account=folder.account,
-        folder=data,
-        log=folder.log("postgresql"),
-        pid_file=folder.run / "postgresql.pid",
+        account=data.account,
+        working_folder=cluster,
+        log_file=data.log_file("postgresql"),
+        pid_file=data.run_folder / "postgresql.pid",
         address=f"127.0.0.1:{port}",
     )
 
 
-def postgres_url(folder: DataFolder, role: str, port: int, *, database: str = DATABASE) -> str:
-    """The address of a database for one of the three roles."""
-    passwords = folder.secrets()
+def postgres_url(data: DataFolder, role: str, port: int, *, database: str = DATABASE) -> str:
+    """Return the URL of a database for one of the three roles."""
+    secrets = data.secrets()
     password = {
-        SUPERUSER: passwords.superuser,
-        OWNER: passwords.owner,
-        SERVICE: passwords.service,
+        SUPERUSER: secrets.superuser,
+        OWNER_ROLE: secrets.owner,
+        SERVICE_ROLE: secrets.service,
     }[role]
     return f"postgresql://{role}:{password}@127.0.0.1:{port}/{database}"
 
 
-async def _make_cluster(initdb: Path, home: Path, data: Path, folder: DataFolder) -> None:
-    """Make PostgreSQL's data folder, whole or not at all."""
-    if _has_cluster(data):
+async def _create_cluster(initdb: Path, folder: Path, cluster: Path, data: DataFolder) -> None:
+    """Create the database cluster atomically if it does not exist."""
+    if _has_cluster(cluster):
         return
-    part, password = home / "data.part", home / "password"
-    shutil.rmtree(part, ignore_errors=True)
-    write_private(password, folder.secrets().superuser, folder.account)
+    temporary, password_file = folder / "data.part", folder / "password"
+    shutil.rmtree(temporary, ignore_errors=True)
+    write_private(password_file, data.secrets().superuser, data.account)
     try:
         await ChildProcess(
             Program(
@@ -103,63 +111,66 @@ async def _make_cluster(initdb: Path, home: Path, data: Path, folder: DataFolder
                 command=[
                     str(initdb),
                     "-D",
-                    part.name,
-                    f"--pwfile={password.name}",
+                    temporary.name,
+                    f"--pwfile={password_file.name}",
                     *INITDB_OPTIONS,
                 ],
                 environment={"LC_ALL": "C"},
-                account=folder.account,
-                folder=home,
-                log=folder.log("initdb"),
-                pid_file=folder.run / "initdb.pid",
+                account=data.account,
+                working_folder=folder,
+                log_file=data.log_file("initdb"),
+                pid_file=data.run_folder / "initdb.pid",
             )
-        ).run_to_end()
+        ).run_to_completion()
     finally:
-        password.unlink()
-    part.rename(data)
+        password_file.unlink()
+    temporary.rename(cluster)
 
 
-def _has_cluster(data: Path) -> bool:
-    if not data.exists():
+def _has_cluster(cluster: Path) -> bool:
+    if not cluster.exists():
         return False
     if ON_LINUX:
-        # It names the process of an earlier life. Another process may bear that number by now, and
-        # PostgreSQL would refuse to start; that none of its own is alive was made sure of already.
-        (data / "postmaster.pid").unlink(missing_ok=True)
+        # The file has the process id of an earlier run. If another process has that id now,
+        # PostgreSQL would refuse to start. Orphans of the earlier run were stopped before.
+        (cluster / "postmaster.pid").unlink(missing_ok=True)
     return True
 
 
-async def _answers(url: str) -> bool:
+async def _is_ready(url: str) -> bool:
     try:
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS)
     except asyncpg.InvalidPasswordError as error:
         raise LocalServerError(
-            "PostgreSQL does not take the password in secrets.json: put back the file that "
-            "belongs to this data folder"
+            "PostgreSQL rejects the password in secrets.json: restore the secrets.json of this"
+            " data folder"
         ) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
-    await connection.close(timeout=CONNECT_SECONDS)
+    await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
     return True
 
 
-async def _make_database(url: str, folder: DataFolder) -> None:
-    """Make the roles and the database that are missing; a half-made set is completed."""
+async def _create_database(url: str, data: DataFolder) -> None:
+    """Create the roles and the database that do not exist yet."""
     try:
-        await _make_roles_and_database(url, folder)
+        await _create_roles_and_database(url, data)
     except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise LocalServerError(f"PostgreSQL cannot make the database: {error}") from error
+        raise LocalServerError(f"cannot create the database in PostgreSQL: {error}") from error
 
 
-async def _make_roles_and_database(url: str, folder: DataFolder) -> None:
-    passwords = folder.secrets()
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
+async def _create_roles_and_database(url: str, data: DataFolder) -> None:
+    secrets = data.secrets()
+    connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS)
     try:
-        await connection.execute("SET log_min_error_statement = panic")  # passwords follow
-        for role, password in ((OWNER, passwords.owner), (SERVICE, passwords.service)):
+        # The next statements contain passwords, which must not get into the log.
+        await connection.execute("SET log_min_error_statement = panic")
+        for role, password in ((OWNER_ROLE, secrets.owner), (SERVICE_ROLE, secrets.service)):
             with contextlib.suppress(asyncpg.DuplicateObjectError):
                 await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
         with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-            await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER} TEMPLATE template0")
+            await connection.execute(
+                f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE} TEMPLATE template0"
+            )
     finally:
-        await connection.close(timeout=CONNECT_SECONDS)
+        await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)

@@ -1,9 +1,8 @@
-"""Deletes a data folder: stops its run, and removes what SegmentQL made in it and nothing else."""
+"""Deletes a data folder: stops its run, and deletes only the files that SegmentQL created."""
 
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -14,80 +13,86 @@ from pathlib import Path
 from typing import Final
 
 from segmentql.errors import LocalServerError
-from segmentql.local.data_dir import SHARED_FOLDER, DataFolder
+from segmentql.local.data_dir import DataFolder, fallback_folder
 from segmentql.local.orphans import ON_LINUX
-from segmentql.local.process import ChildProcess, Program
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
 from segmentql.local.store import remove_sockets
 
-STOP_SECONDS: Final = 60.0
-"""How long a running `segmentql up` may take to stop before it is told to hurry."""
-HURRY_SECONDS: Final = 20.0
-"""How long it may take then before it is killed."""
+STOP_TIMEOUT_SECONDS: Final = 60.0
+"""The time for a running `segmentql up` to stop after the first SIGTERM."""
+FORCE_TIMEOUT_SECONDS: Final = 20.0
+"""The time for it to stop after the second SIGTERM, and after SIGKILL."""
 POLL_SECONDS: Final = 0.1
 
-CLOSED_MODE: Final = 0o700
-"""The mode with which a server's folder is made."""
+PRIVATE_MODE: Final = 0o700
+"""The mode of a server's folder."""
 FILES: Final = ("secrets.json", ".secrets.json.part", "ports.json", ".ports.json.part")
 RUN_FILES: Final = ("*.pid", "settings.json", ".*.part", "store.ports", "lock")
-"""The lock is last: until then no other run starts."""
+"""The lock is deleted last, so that no other run starts before."""
 LOG_FILES: Final = ("*.log",)
 SERVER_FOLDERS: Final = {
     "postgres": ("data", "data.part", "password"),
     "redis": ("redis.conf",),
     "store": ("s3.json",),
 }
-"""The folders of the servers, and files of which at least one is in a folder that a server used."""
+"""The folders of the servers. A used folder contains at least one of the listed files."""
 
 
-def data_folders(data_dir: Path) -> list[Path]:
-    """Find the data folders of a `--data-dir`: the folder itself, and root's stand-in for it.
+def find_data_folders(data_dir: Path) -> list[Path]:
+    """Return the data folders of a `--data-dir`: the folder itself and its fallback folder.
 
     Raises:
         LocalServerError: The folder exists, but it is not a data folder.
     """
     path = data_dir.resolve()
-    stand_in = SHARED_FOLDER / hashlib.sha256(bytes(path)).hexdigest()[:16]
     try:
-        found = [folder for folder in (path, stand_in) if (folder / "run" / "lock").is_file()]
-        if not found and path.exists():
+        folders = [
+            folder
+            for folder in (path, fallback_folder(path))
+            if (folder / "run" / "lock").is_file()
+        ]
+        if not folders and path.exists():
             raise LocalServerError(
                 f"{path} is not a data folder of SegmentQL: it has no file run/lock"
             )
     except PermissionError as error:
         raise LocalServerError(f"cannot read {path}: {error}") from error
-    return found
+    return folders
 
 
-def running_pid(folder: Path) -> int | None:
+def find_running_pid(folder: Path) -> int | None:
     """Return the id of the process that uses a data folder, or None."""
-    with _opened_lock(folder) as lock:
-        return None if _try_lock(lock) else _holder(lock, folder)
+    with _open_lock(folder) as lock:
+        return None if _try_lock(lock) else _lock_holder(lock, folder)
 
 
-async def delete(folder: Path, say: Callable[[str], None]) -> None:
-    """Stop what runs in a data folder and delete what SegmentQL made in it.
+async def delete_data_folder(folder: Path, print_line: Callable[[str], None]) -> None:
+    """Stop the processes that use a data folder, and delete the files that SegmentQL created.
 
     Raises:
-        LocalServerError: A process does not end, or a file cannot be deleted.
+        LocalServerError: A process does not exit, or a file cannot be deleted.
     """
-    with _opened_lock(folder) as lock:
-        await _stop_run(lock, folder, say)
-        for program in _programs(folder):
+    with _open_lock(folder) as lock:
+        await _stop_run(lock, folder, print_line)
+        for program in _possible_orphans(folder):
             await ChildProcess(program).stop_orphans()
         remove_sockets(folder / "run")
         try:
-            left = _delete_files(folder)
+            remaining = _delete_files(folder)
         except OSError as error:
             raise LocalServerError(f"cannot delete {folder}: {error}") from error
-    if left:
-        names = ", ".join(str(path.relative_to(folder)) for path in left)
-        say(f"deleted the data in {folder}; SegmentQL did not make these and keeps them: {names}")
+    if remaining:
+        names = ", ".join(str(path.relative_to(folder)) for path in remaining)
+        print_line(
+            f"deleted the data in {folder}, except files that SegmentQL did not create: {names}"
+        )
     else:
-        say(f"deleted {folder}")
+        print_line(f"deleted {folder}")
 
 
 @contextlib.contextmanager
-def _opened_lock(folder: Path) -> Iterator[int]:
+def _open_lock(folder: Path) -> Iterator[int]:
     try:
         descriptor = os.open(folder / "run" / "lock", os.O_RDWR)
     except OSError as error:
@@ -106,7 +111,7 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _holder(descriptor: int, folder: Path) -> int:
+def _lock_holder(descriptor: int, folder: Path) -> int:
     """Return the id of the process that holds the lock.
 
     Raises:
@@ -115,45 +120,45 @@ def _holder(descriptor: int, folder: Path) -> int:
     text = os.pread(descriptor, 20, 0).decode().strip()
     pid = int(text) if text.isdecimal() else 0
     lock = folder / "run" / "lock"
-    if not pid or (ON_LINUX and not _has_open(pid, lock)):
-        raise LocalServerError(f"{folder} is in use by a process that cannot be seen from here")
+    if not pid or (ON_LINUX and not _has_open_file(pid, lock)):
+        raise LocalServerError(f"{folder} is in use by a process that is not visible from here")
     return pid
 
 
-def _has_open(pid: int, path: Path) -> bool:
-    wanted = path.stat()
+def _has_open_file(pid: int, path: Path) -> bool:
+    status = path.stat()
     with contextlib.suppress(OSError):
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                if os.path.samestat(file.stat(), wanted):
+                if os.path.samestat(file.stat(), status):
                     return True
     return False
 
 
-async def _stop_run(lock: int, folder: Path, say: Callable[[str], None]) -> None:
+async def _stop_run(lock: int, folder: Path, print_line: Callable[[str], None]) -> None:
     if _try_lock(lock):
         return
-    pid = _holder(lock, folder)
+    pid = _lock_holder(lock, folder)
     steps = (
-        (signal.SIGTERM, STOP_SECONDS, "stopped"),
-        (signal.SIGTERM, HURRY_SECONDS, "stopped"),  # the second one hurries it
-        (signal.SIGKILL, HURRY_SECONDS, "killed"),
+        (signal.SIGTERM, STOP_TIMEOUT_SECONDS, "stopped"),
+        (signal.SIGTERM, FORCE_TIMEOUT_SECONDS, "stopped"),  # the second signal forces the stop
+        (signal.SIGKILL, FORCE_TIMEOUT_SECONDS, "killed"),
     )
-    for number, seconds, done in steps:
+    for number, timeout_seconds, result in steps:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
         except PermissionError as error:
             raise LocalServerError(f"cannot stop the process with pid {pid}: {error}") from error
-        if await _locks_within(lock, seconds):
-            say(f"{done} `segmentql up` (pid {pid})")
+        if await _wait_for_lock(lock, timeout_seconds):
+            print_line(f"{result} `segmentql up` (pid {pid})")
             return
-    raise LocalServerError(f"the process with pid {pid}, which uses {folder}, does not end")
+    raise LocalServerError(f"the process with pid {pid}, which uses {folder}, does not exit")
 
 
-async def _locks_within(lock: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+async def _wait_for_lock(lock: int, timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
     while not _try_lock(lock):
         if time.monotonic() > deadline:
             return False
@@ -161,55 +166,57 @@ async def _locks_within(lock: int, seconds: float) -> bool:
     return True
 
 
-def _programs(folder: Path) -> Iterator[Program]:
-    """What a killed run may have left, as far as `stop_orphans` needs to know it."""
+def _possible_orphans(folder: Path) -> Iterator[Program]:
+    """Yield the programs that a killed run may have left, with the fields for `stop_orphans`."""
     data = DataFolder(folder, None)
 
-    def left(name: str, pid_file: str, executable: str, home: Path | None = None) -> Program:
+    def orphan(
+        name: str, pid_file: str, executable: str, working_folder: Path | None = None
+    ) -> Program:
         return Program(
             name=name,
             command=[executable],
             environment={},
-            folder=home,
-            pid_file=data.run / f"{pid_file}.pid",
+            working_folder=working_folder,
+            pid_file=data.run_folder / f"{pid_file}.pid",
             stop_signal=signal.SIGINT if executable == "postgres" else signal.SIGTERM,
         )
 
     for name in ("api", "worker", "demo", "migrations", "bucket", "initdb"):
-        yield left(name, name, "python")
-    yield left("object store", "store", "weed", folder / "store")
+        yield orphan(name, name, "python")
+    yield orphan("object store", "store", "weed", folder / "store")
     for executable in ("redis-server", "valkey-server"):
-        yield left("Redis", "redis", executable, folder / "redis")
-    yield left("PostgreSQL", "postgresql", "postgres", folder / "postgres" / "data")
+        yield orphan("Redis", "redis", executable, folder / "redis")
+    yield orphan("PostgreSQL", "postgresql", "postgres", folder / "postgres" / "data")
 
 
 def _delete_files(folder: Path) -> list[Path]:
-    """Delete the files, and return those that SegmentQL did not make."""
-    for name, signs in SERVER_FOLDERS.items():
-        home = folder / name
-        if home.is_symlink() or not home.is_dir():
+    """Delete the files of SegmentQL, and return the other ones."""
+    for name, known_files in SERVER_FOLDERS.items():
+        server_folder = folder / name
+        if server_folder.is_symlink() or not server_folder.is_dir():
             continue
-        is_closed = stat.S_IMODE(home.stat().st_mode) == CLOSED_MODE
-        if is_closed and any((home / sign).exists() for sign in signs):
-            shutil.rmtree(home)
+        is_private = stat.S_IMODE(server_folder.stat().st_mode) == PRIVATE_MODE
+        if is_private and any((server_folder / file).exists() for file in known_files):
+            shutil.rmtree(server_folder)
         else:
-            _remove_if_empty(home)
+            _remove_if_empty(server_folder)
     shutil.rmtree(folder / "run" / "metrics", ignore_errors=True)
-    for place, patterns in ((folder, FILES), (folder / "logs", LOG_FILES)):
-        _unlink(place, patterns)
+    for parent, patterns in ((folder, FILES), (folder / "logs", LOG_FILES)):
+        _delete_matching(parent, patterns)
     _remove_if_empty(folder / "logs")
-    left = [path for path in folder.iterdir() if path.name != "run"]
-    _unlink(folder / "run", RUN_FILES)
+    remaining = [path for path in folder.iterdir() if path.name != "run"]
+    _delete_matching(folder / "run", RUN_FILES)
     _remove_if_empty(folder / "run")
-    left += [path for path in (folder / "run",) if path.exists()]
-    if not left:
+    remaining += [path for path in (folder / "run",) if path.exists()]
+    if not remaining:
         folder.rmdir()
-    return sorted(left)
+    return sorted(remaining)
 
 
-def _unlink(place: Path, patterns: tuple[str, ...]) -> None:
+def _delete_matching(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
-        for path in place.glob(pattern):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 

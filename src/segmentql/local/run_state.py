@@ -1,21 +1,20 @@
-"""How commands in another terminal find what `segmentql up` runs: a private file in its folder."""
+"""The private file through which other commands find what `segmentql up` runs."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from segmentql.local.data_dir import SHARED_FOLDER, DataFolder, write_private
+from segmentql.local.data_dir import DataFolder, fallback_folder, write_private
 from segmentql.settings import is_set
 
-FILE = "settings.json"
+FILE_NAME = "settings.json"
 
 
 @contextlib.contextmanager
 def published_settings(data: DataFolder, settings: Mapping[str, str]) -> Iterator[None]:
-    """Have `running_settings` say these, by field name, until the exit."""
-    file = data.run / FILE
+    """Publish settings, by field name, for `running_settings` until the exit."""
+    file = data.run_folder / FILE_NAME
     write_private(file, json.dumps(dict(settings), indent=2) + "\n")
     try:
         yield
@@ -24,11 +23,13 @@ def published_settings(data: DataFolder, settings: Mapping[str, str]) -> Iterato
 
 
 def running_settings(data_dir: Path) -> dict[str, str]:
-    """What the `segmentql up` of a folder runs, without what the environment says otherwise."""
+    """Return the settings of the `segmentql up` in a data folder, or an empty dict.
+
+    Settings that the environment sets are left out, because they take precedence.
+    """
     path = data_dir.resolve()
-    stand_in = SHARED_FOLDER / hashlib.sha256(bytes(path)).hexdigest()[:16]
-    for folder in (path, stand_in):
+    for folder in (path, fallback_folder(path)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            settings = json.loads((folder / "run" / FILE).read_text())
+            settings = json.loads((folder / "run" / FILE_NAME).read_text())
             return {name: value for name, value in settings.items() if not is_set(name)}
     return {}

@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and the object store, for tests and tools that need them without the rest."""
+"""PostgreSQL, Redis and the object store without the API and the worker, for tests and tools."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,18 +13,24 @@ from segmentql.local.concurrency import run_concurrently
 from segmentql.local.data_dir import open_data_folder
 from segmentql.local.locks import lock
 from segmentql.local.ports import ServerPorts
-from segmentql.local.postgres import OWNER, SERVICE, SUPERUSER, postgres, postgres_url
+from segmentql.local.postgres import (
+    OWNER_ROLE,
+    SERVICE_ROLE,
+    SUPERUSER,
+    postgres_program,
+    postgres_url,
+)
 from segmentql.local.process import ChildProcess
-from segmentql.local.redis import redis, redis_url
-from segmentql.local.store import store, store_port, store_settings
+from segmentql.local.redis import redis_program, redis_url
+from segmentql.local.store import store_port, store_program, store_settings
 from segmentql.settings import Settings
 
 
 @dataclass(frozen=True)
 class LocalServers:
-    """The servers, started, with their addresses; they may be stopped, killed and restarted.
+    """The running servers and their addresses.
 
-    The addresses stay true: a restart keeps the port.
+    A server may be stopped, killed and restarted. A restart keeps its address.
     """
 
     superuser_url: str = field(repr=False)
@@ -32,15 +38,15 @@ class LocalServers:
     service_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     store_settings: Mapping[str, str] = field(repr=False)
-    """By field name."""
+    """The settings of a service that uses the store, by field name."""
     postgres: ChildProcess
     redis: ChildProcess
     store: ChildProcess
     folder: Path
-    """Where the data are: not the asked one where root's stand-in had to be used."""
+    """The data folder. It differs from the requested one if the fallback folder is used."""
 
     def settings(self, database: str) -> Settings:
-        """The settings of a service on one of the server's databases, whatever `.env` says."""
+        """Return the settings of a service that uses a database; `.env` has no effect."""
         return Settings(
             _env_file=None,
             auth="off",
@@ -54,7 +60,7 @@ class LocalServers:
 
 
 def with_database(url: str, database: str) -> str:
-    """The same server and role, another database; as asyncpg and libpq take it."""
+    """Return a PostgreSQL URL with another database name, in the form of asyncpg and libpq."""
     return (
         make_url(url)
         .set(drivername="postgresql", database=database)
@@ -66,22 +72,26 @@ def with_database(url: str, database: str) -> str:
 async def local_servers(
     folder: Path, *, postgres_settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[LocalServers]:
-    """Run the servers in `folder` (made when missing, kept afterwards) until the exit.
+    """Run the servers until the exit, which must happen in the thread of the entry.
 
-    `postgres_settings` are added to ours, such as `{"fsync": "off"}`. To be left on the thread
-    that entered it: Linux ends the servers when that thread ends.
+    Linux stops the servers when that thread ends.
+
+    Args:
+        folder: The data folder. It is created if needed, and not deleted afterwards.
+        postgres_settings: PostgreSQL settings that override the defaults, such as
+            `{"fsync": "off"}`.
 
     Raises:
-        LocalServerError: a server cannot be started, or another process uses the folder.
+        LocalServerError: A server does not start, or another process uses the folder.
     """
     data = open_data_folder(folder, server_account(), lambda line: click.echo(line, err=True))
     with lock(data):
         ports = ServerPorts(None)
         postgres_port, redis_port = ports.port("PostgreSQL"), ports.port("Redis")
         processes = (
-            ChildProcess(postgres(data, postgres_port, postgres_settings)),
-            ChildProcess(redis(data, redis_port)),
-            ChildProcess(store(data, ports)),
+            ChildProcess(postgres_program(data, postgres_port, postgres_settings)),
+            ChildProcess(redis_program(data, redis_port)),
+            ChildProcess(store_program(data, ports)),
         )
         async with AsyncExitStack() as stack:
             for process in processes:
@@ -89,8 +99,8 @@ async def local_servers(
             await run_concurrently(*(process.start() for process in processes))
             yield LocalServers(
                 superuser_url=postgres_url(data, SUPERUSER, postgres_port),
-                owner_url=postgres_url(data, OWNER, postgres_port),
-                service_url=postgres_url(data, SERVICE, postgres_port),
+                owner_url=postgres_url(data, OWNER_ROLE, postgres_port),
+                service_url=postgres_url(data, SERVICE_ROLE, postgres_port),
                 redis_url=redis_url(data, redis_port),
                 store_settings=store_settings(data, store_port(ports)),
                 postgres=processes[0],

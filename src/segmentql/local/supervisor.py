@@ -1,4 +1,4 @@
-"""Start child processes in order, keep them running, and stop them in the reverse order."""
+"""Starts child processes in order, restarts them, and stops them in the reverse order."""
 
 import asyncio
 import contextlib
@@ -7,64 +7,69 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from segmentql.errors import LocalServerError
-from segmentql.local.process import ChildProcess, Program
-from segmentql.local.terminal import Step, Tone
+from segmentql.local.process import ChildProcess
+from segmentql.local.program import Program
+from segmentql.local.terminal import Status, Step
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """When to restart a child and when to give up.
+    """The delays between restarts of a child, and the number of restarts.
 
-    A life is short when it ends soon after its start. That many short lives in a row are a fault
-    that restarting does not mend; one longer life begins a new count. The delay doubles with each
-    short life.
+    A run that ends before `min_uptime_seconds` is short. After `max_short_runs` short runs in a row
+    the supervisor gives up, because another restart would not help. A longer run resets the count.
+    The delay doubles with each short run.
     """
 
-    short_life_seconds: float = 10
-    short_lives: int = 5
-    first_delay_seconds: float = 0.2
-    longest_delay_seconds: float = 5
+    min_uptime_seconds: float = 10
+    max_short_runs: int = 5
+    initial_delay_seconds: float = 0.2
+    max_delay_seconds: float = 5
     full_disk_delay_seconds: float = 2
-    """A child without room on its disk is restarted this often, for as long as it takes."""
+    """The delay before each restart of a child whose disk is full. These restarts are unlimited."""
 
-    def delay_seconds(self, short_lives: int) -> float:
-        return min(self.first_delay_seconds * 2.0 ** (short_lives - 1), self.longest_delay_seconds)
+    def delay_seconds(self, short_runs: int) -> float:
+        return min(self.initial_delay_seconds * 2.0 ** (short_runs - 1), self.max_delay_seconds)
 
 
 class Supervisor:
-    """The children of one run, in the order of their start."""
+    """The child processes of one run, in the order of their start."""
 
     def __init__(
-        self, say: Callable[[Step], None], policy: RestartPolicy = RestartPolicy()
+        self, print_line: Callable[[Step], None], policy: RestartPolicy = RestartPolicy()
     ) -> None:
-        self.hurry = asyncio.Event()
-        """Set it to stop without patience."""
-        self._say = say
+        self.force = asyncio.Event()
+        """The event that makes `stop` send the force signals immediately."""
+        self._print_line = print_line
         self._policy = policy
         self._children: list[ChildProcess] = []
-        self._watchers: list[asyncio.Task[None]] = []
-        self._given_up = asyncio.Event()
-        self._fault: LocalServerError | None = None
+        self._monitors: list[asyncio.Task[None]] = []
+        self._has_given_up = asyncio.Event()
+        self._error: LocalServerError | None = None
 
     async def start(self, program: Program) -> None:
-        """Start a program, wait until it is ready, and keep it running from then on.
+        """Start a program, wait until it is ready, and restart it whenever it exits.
 
         Raises:
-            LocalServerError: it did not start.
+            LocalServerError: The program did not start.
         """
         started = time.monotonic()
         child = ChildProcess(program)
         self._children.append(child)
         await child.start()
-        self._watchers.append(asyncio.create_task(self._watch(child)))
-        where = f"on {program.address}" if program.address else ""
-        self._say(Step(program.name, where, time.monotonic() - started))
+        self._monitors.append(asyncio.create_task(self._monitor(child)))
+        state = f"on {program.address}" if program.address else ""
+        self._print_line(Step(program.name, state, time.monotonic() - started))
 
     async def prepare(self, server: Program | None, task: Program | None = None) -> None:
-        """Start a server, and then run what prepares it; an outside server is there already.
+        """Start a server and then run the task that prepares it.
+
+        Args:
+            server: The server. None: an external server, which is running already.
+            task: A program that exits by itself. None: no preparation is needed.
 
         Raises:
-            LocalServerError: one of them failed.
+            LocalServerError: One of the programs failed.
         """
         if server:
             await self.start(server)
@@ -72,80 +77,80 @@ class Supervisor:
             await self.run(task)
 
     async def run(self, program: Program) -> None:
-        """Run a program that ends by itself.
+        """Run a program that exits by itself.
 
         Raises:
-            LocalServerError: it failed.
+            LocalServerError: The program failed.
         """
         started = time.monotonic()
-        await ChildProcess(program).run_to_end()
-        self._say(Step(program.name, seconds=time.monotonic() - started))
+        await ChildProcess(program).run_to_completion()
+        self._print_line(Step(program.name, seconds=time.monotonic() - started))
 
-    async def watch(self) -> None:
-        """Wait for ever.
+    async def wait_for_failure(self) -> None:
+        """Wait until a child fails permanently.
 
         Raises:
-            LocalServerError: a child died again and again.
+            LocalServerError: A child died repeatedly.
         """
-        await self._given_up.wait()
-        if self._fault:
-            raise self._fault
+        await self._has_given_up.wait()
+        if self._error:
+            raise self._error
 
     async def stop(self) -> None:
-        """Stop every child in the reverse order of their start."""
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        """Stop all children in the reverse order of their start."""
+        for monitor in self._monitors:
+            monitor.cancel()
+        await asyncio.gather(*self._monitors, return_exceptions=True)
         for child in reversed(self._children):
             started = time.monotonic()
-            await child.stop(self.hurry)
-            taken = time.monotonic() - started
-            self._say(Step(child.program.name, "stopped", taken, Tone.STOPPED))
+            await child.stop(self.force)
+            seconds = time.monotonic() - started
+            self._print_line(Step(child.program.name, "stopped", seconds, Status.STOPPED))
 
-    async def _watch(self, child: ChildProcess) -> None:
+    async def _monitor(self, child: ChildProcess) -> None:
         name = child.program.name
-        short_lives = 0
-        is_cause_said = False
+        short_runs = 0
+        is_full_disk_reported = False
         while True:
-            await child.exited()
-            lived_seconds = time.monotonic() - child.launched_at
-            is_short = lived_seconds < self._policy.short_life_seconds
-            if is_short and (cause := child.full_disk()):
+            await child.wait()
+            uptime_seconds = time.monotonic() - child.launched_at
+            is_short = uptime_seconds < self._policy.min_uptime_seconds
+            if is_short and (reason := child.full_disk_reason()):
                 delay_seconds = self._policy.full_disk_delay_seconds
-                if not is_cause_said:
+                if not is_full_disk_reported:
                     state = (
-                        f"died ({child.why_it_died()}): {cause}; free some space:"
-                        f" starting it again every {delay_seconds:g} s"
+                        f"died ({child.exit_reason()}): {reason}; free some space:"
+                        f" restarting every {delay_seconds:g} s"
                     )
-                    self._say(Step(name, state, tone=Tone.PROBLEM))
-                is_cause_said = True
+                    self._print_line(Step(name, state, status=Status.PROBLEM))
+                is_full_disk_reported = True
                 await asyncio.sleep(delay_seconds)
-                await self._start_again(child)
+                await self._restart(child)
                 continue
-            is_cause_said = is_cause_said and is_short
-            short_lives = short_lives + 1 if is_short else 1
-            if short_lives >= self._policy.short_lives:
-                self._give_up(child, short_lives)
+            is_full_disk_reported = is_full_disk_reported and is_short
+            short_runs = short_runs + 1 if is_short else 1
+            if short_runs >= self._policy.max_short_runs:
+                self._give_up(child, short_runs)
                 return
-            delay_seconds = self._policy.delay_seconds(short_lives)
-            state = f"died ({child.why_it_died()}); starting it again in {delay_seconds:g} s"
-            self._say(Step(name, state, tone=Tone.PROBLEM))
+            delay_seconds = self._policy.delay_seconds(short_runs)
+            state = f"died ({child.exit_reason()}); restarting in {delay_seconds:g} s"
+            self._print_line(Step(name, state, status=Status.PROBLEM))
             await asyncio.sleep(delay_seconds)
-            await self._start_again(child)
+            await self._restart(child)
 
-    async def _start_again(self, child: ChildProcess) -> None:
+    async def _restart(self, child: ChildProcess) -> None:
         started = time.monotonic()
-        # A death before it is ready counts like every other; a child that waits for another one
-        # (the API for the database) is left to wait.
+        # An exit before the child is ready counts like any other. There is no timeout, because the
+        # child may wait for another one, such as the API for the database.
         with contextlib.suppress(LocalServerError):
-            await child.start(patience_seconds=float("inf"))
-            self._say(Step(child.program.name, "is back", time.monotonic() - started))
+            await child.start(timeout_seconds=float("inf"))
+            self._print_line(Step(child.program.name, "restarted", time.monotonic() - started))
 
-    def _give_up(self, child: ChildProcess, deaths: int) -> None:
-        self._fault = LocalServerError(
-            child.report(
-                f"died {deaths} times in a row, each within {self._policy.short_life_seconds:g} s "
-                f"of its start (last: {child.why_it_died()})"
+    def _give_up(self, child: ChildProcess, short_runs: int) -> None:
+        self._error = LocalServerError(
+            child.error_message(
+                f"died {short_runs} times in a row, each within "
+                f"{self._policy.min_uptime_seconds:g} s of its start (last: {child.exit_reason()})"
             )
         )
-        self._given_up.set()
+        self._has_given_up.set()

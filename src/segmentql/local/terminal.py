@@ -1,4 +1,4 @@
-"""What `segmentql up` prints: plain lines, or aligned and coloured ones on a terminal."""
+"""The output of `segmentql up`: plain lines, or aligned and coloured lines on a terminal."""
 
 import contextlib
 import sys
@@ -14,8 +14,8 @@ from segmentql.settings import wants_no_colour
 STATE_WIDTH = 22
 
 
-class Tone(Enum):
-    """How a line is coloured on a terminal."""
+class Status(Enum):
+    """The status that a line reports, with its colour on a terminal."""
 
     STARTED = "green"
     STOPPED = "bright_black"
@@ -24,20 +24,20 @@ class Tone(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """One line about a program or a task: its state, and how long it took to reach it."""
+    """A line about a program: its new state, and how many seconds the transition took."""
 
     name: str
     state: str = ""
     seconds: float | None = None
-    tone: Tone = Tone.STARTED
+    status: Status = Status.STARTED
 
     def __str__(self) -> str:
         line = f"{self.name} {self.state}".strip()
         return line if self.seconds is None else f"{line}, {self.seconds:.1f} s"
 
     def styled(self) -> str:
-        """The line for a terminal: columns, the name in a colour."""
-        line = click.style(self.name.ljust(PROGRAM_WIDTH), fg=self.tone.value)
+        """Return the line for a terminal, in columns and with a coloured name."""
+        line = click.style(self.name.ljust(PROGRAM_WIDTH), fg=self.status.value)
         if self.seconds is None:
             return line + self.state
         return f"{line}{self.state:<{STATE_WIDTH}} {self.seconds:5.1f} s"
@@ -45,39 +45,40 @@ class Step:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a user needs once everything runs."""
+    """The addresses and the example that the user needs once everything runs."""
 
     seconds: float
+    """The duration of the start."""
     addresses: tuple[tuple[str, str], ...]
-    """Titles, such as "GraphiQL", with what they stand for."""
+    """Pairs of a title, such as "GraphiQL", and an address or path."""
     example: str
-    """A request to try first."""
+    """A first request for the user to try."""
 
     def __str__(self) -> str:
         return self._text(f"ready after {self.seconds:.1f} s")
 
     def styled(self) -> str:
-        """The lines for a terminal: the first words in bold."""
+        """Return the lines for a terminal, with a bold heading."""
         return self._text(click.style(f"ready after {self.seconds:.1f} s", fg="green", bold=True))
 
-    def _text(self, ready: str) -> str:
+    def _text(self, heading: str) -> str:
         lines = [f"{title + ':':<{PROGRAM_WIDTH}}{value}" for title, value in self.addresses]
-        return "\n".join([f"{ready}; Ctrl-C stops everything", "", *lines, "", self.example])
+        return "\n".join([f"{heading}; Ctrl-C stops everything", "", *lines, "", self.example])
 
 
 class Terminal:
-    """Prints lines to a stream, which may be a terminal, a pipe or a file."""
+    """A writer of lines to a stream, which may be a terminal, a pipe or a file."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._is_terminal = self._stream.isatty()
 
-    def say(self, line: str | Step | Summary) -> None:
-        """Print a line. A terminal that was closed does not keep `up` from stopping its servers."""
+    def print_line(self, line: str | Step | Summary) -> None:
+        """Print a line. Errors are ignored, so that `up` stops its servers on a closed terminal."""
         text = line.styled() if self._is_terminal and not isinstance(line, str) else str(line)
         text = printable(text)
         with contextlib.suppress(OSError):
-            # Without a decision, click prints colours on a terminal only.
+            # With None, click prints colours only on a terminal.
             click.echo(text, file=self._stream, color=False if wants_no_colour() else None)
 
 

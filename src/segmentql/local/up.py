@@ -1,4 +1,4 @@
-"""Runs what `segmentql up` starts, in order, until it is stopped."""
+"""Runs the plan of `segmentql up` until a stop signal."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from segmentql.local.accounts import server_account
 from segmentql.local.concurrency import run_concurrently
 from segmentql.local.data_dir import DataFolder, open_data_folder
 from segmentql.local.locks import lock
-from segmentql.local.log_files import keep_short
+from segmentql.local.log_files import rotate_logs
 from segmentql.local.plan import Commands, Options, Plan, make_plan
 from segmentql.local.ports import ServerPorts, is_free
 from segmentql.local.process import ChildProcess
@@ -26,66 +26,75 @@ from segmentql.settings import check_env_file
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-Say = Callable[[str | Step | Summary], None]
+PrintLine = Callable[[str | Step | Summary], None]
 
 
-async def run_up(data_dir: Path, options: Options, *, say: Say, commands: Commands) -> None:
-    """Run everything until SIGTERM, SIGINT or SIGHUP; a second one hurries the stop.
+async def run_up(
+    data_dir: Path, options: Options, *, print_line: PrintLine, commands: Commands
+) -> None:
+    """Run everything until SIGTERM, SIGINT or SIGHUP. A second signal forces the stop.
 
     Raises:
-        LocalServerError: something did not start, or did not stay up.
-        SettingsError: the settings of the service are wrong.
+        LocalServerError: A program did not start or did not keep running.
+        SettingsError: The settings of the service are wrong.
     """
     started = time.monotonic()
-    check_env_file()  # before the data folder is made
-    data = open_data_folder(data_dir, server_account(), say)
-    with _full_disk_explained(data), lock(data):
+    check_env_file()  # before the data folder is created
+    data = open_data_folder(data_dir, server_account(), print_line)
+    with _full_disk_errors_translated(data), lock(data):
         ports = ServerPorts(data.path / "ports.json")
         plan = make_plan(data, ports, options, commands)
-        # The programs that a killed run left may use the kept ports, so they are stopped first.
+        # Orphans of a killed run may use the stored ports, so they are stopped first.
         for program in plan.programs:
             await ChildProcess(program).stop_orphans()
-        remove_sockets(data.run)
-        if replaced := ports.replace_taken():
+        remove_sockets(data.run_folder)
+        if replacements := ports.replace_used():
             plan = make_plan(data, ports, options, commands)
-        for each in replaced:
-            text = f"port {each.taken} is used by another program: {each.server} takes {each.port}"
-            say(text)
+        for replacement in replacements:
+            print_line(
+                f"port {replacement.used_port} is used by another program:"
+                f" {replacement.server} uses {replacement.new_port}"
+            )
         if not is_free(plan.host, plan.port):
             raise LocalServerError(f"port {plan.port} is in use: choose another with --port")
         ports.save()
-        shutil.rmtree(data.metrics, ignore_errors=True)
-        data.metrics.mkdir()
+        shutil.rmtree(data.metrics_folder, ignore_errors=True)
+        data.metrics_folder.mkdir()
 
-        supervisor = Supervisor(say)
-        short_logs = asyncio.create_task(keep_short(data.logs))
-        with _stop_signals(supervisor, say) as stop, published_settings(data, plan.settings):
+        supervisor = Supervisor(print_line)
+        rotation = asyncio.create_task(rotate_logs(data.logs_folder))
+        with (
+            _stop_signal_handlers(supervisor, print_line) as stop,
+            published_settings(data, plan.settings),
+        ):
             try:
-                await _unless(stop, _start_and_watch(plan, supervisor, say, started))
+                await _run_until(stop, _start_and_wait(plan, supervisor, print_line, started))
             finally:
                 await supervisor.stop()
-                short_logs.cancel()
-                await asyncio.gather(short_logs, return_exceptions=True)
-        say(f"all stopped; the data stay in {data.path}")
+                rotation.cancel()
+                await asyncio.gather(rotation, return_exceptions=True)
+        print_line(f"all stopped; the data stay in {data.path}")
 
 
 @contextlib.contextmanager
-def _full_disk_explained(data: DataFolder) -> Iterator[None]:
+def _full_disk_errors_translated(data: DataFolder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in disk.ERRORS:
+        if error.errno not in disk.FULL_DISK_ERRORS:
             raise
-        raise LocalServerError(disk.explained(error, data.path)) from error
+        raise LocalServerError(disk.describe_os_error(error, data.path)) from error
 
 
-async def _start_and_watch(plan: Plan, supervisor: Supervisor, say: Say, started: float) -> None:
-    # Neither the API nor the worker needs the store to start.
+async def _start_and_wait(
+    plan: Plan, supervisor: Supervisor, print_line: PrintLine, started: float
+) -> None:
+    # The API and the worker start without the object store.
     await run_concurrently(
         _start_service(plan, supervisor), supervisor.prepare(plan.store, plan.bucket)
     )
-    say(Summary(time.monotonic() - started, plan.addresses, plan.example))
-    await supervisor.watch()
+    print_line(Summary(time.monotonic() - started, plan.addresses, plan.example))
+    await supervisor.wait_for_failure()
 
 
 async def _start_service(plan: Plan, supervisor: Supervisor) -> None:
@@ -101,17 +110,17 @@ async def _prepare_database(plan: Plan, supervisor: Supervisor) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals(supervisor: Supervisor, say: Say) -> Iterator[asyncio.Event]:
-    """An event that a stop signal sets; the next signal takes the patience out of the stop."""
+def _stop_signal_handlers(supervisor: Supervisor, print_line: PrintLine) -> Iterator[asyncio.Event]:
+    """Yield an event that the first stop signal sets. The next signal forces the stop."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
     def on_signal() -> None:
         if stop.is_set():
-            supervisor.hurry.set()
+            supervisor.force.set()
         else:
             stop.set()
-            say("stopping; once more to hurry")
+            print_line("stopping; press Ctrl-C again to force it")
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
@@ -122,14 +131,14 @@ def _stop_signals(supervisor: Supervisor, say: Say) -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do the work until it ends or fails, or cancel it when `stop` is set."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+async def _run_until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Run a coroutine until it returns or raises, or cancel it when `stop` is set."""
+    work_task, stop_task = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await asyncio.wait({work_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+        if work_task.done():
+            work_task.result()
     finally:
-        for task in (working, stopping):
+        for task in (work_task, stop_task):
             task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        await asyncio.gather(work_task, stop_task, return_exceptions=True)

@@ -1,5 +1,6 @@
-"""Memberships: who is in which segment, how that changes by hand, and how it ends by itself.
+"""Memberships: which user is in which segment.
 
-`service.py` changes and reads them, `ends.py` is all about how a membership ends without anybody
-asking: its TTL, or the deletion of its segment.
+- `service.py`: manual changes, and reads.
+- `expiry.py`: the ends of memberships by TTL and by the deletion of a segment.
+- `actors.py`: the background jobs that record those ends.
 """

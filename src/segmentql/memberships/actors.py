@@ -1,17 +1,21 @@
-"""Jobs of memberships, and how the scheduler finds what their messages lost."""
+"""The actors of memberships, and the periodic check that finds work whose message was lost."""
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, RECORD_SEGMENT_LEAVES, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.memberships import expiry
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 
 
 async def expire_due_memberships(database: Database) -> None:
+    """Record the leaves of all expired memberships."""
     while await database.transaction(expiry.expire_due) == expiry.BATCH_ROWS:
         pass
 
 
 async def record_segment_leaves(database: Database, segment_id: int) -> None:
+    """Record the leaves of all members of a deleted segment."""
     while await database.transaction(
         lambda session: expiry.record_segment_leaves(session, segment_id)
     ):
@@ -19,15 +23,15 @@ async def record_segment_leaves(database: Database, segment_id: int) -> None:
 
 
 async def find_due(database: Database) -> list[Message]:
-    """What must be sent so that every membership that has ended gets recorded."""
+    """Return the messages for all memberships whose leave is due and not recorded."""
     async with database.read() as session:
         messages = [Message(EXPIRE_DUE_MEMBERSHIPS)] if await expiry.any_due(session) else []
         segment_ids = await expiry.segments_with_unrecorded_leaves(session)
-    return messages + [Message(RECORD_SEGMENT_LEAVES, (number,)) for number in segment_ids]
+    return messages + [Message(RECORD_SEGMENT_LEAVES, (segment_id,)) for segment_id in segment_ids]
 
 
 async def seconds_to_next(database: Database) -> float | None:
-    """Return how soon the next membership ends by its TTL."""
+    """Return the time until the next membership expires."""
     async with database.read() as session:
         return await expiry.seconds_to_next(session)
 

@@ -1,108 +1,108 @@
-"""GraphQL of memberships."""
+"""GraphQL types and mutations of memberships."""
 
-import enum
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import strawberry
+from strawberry import Parent
 
-from segmentql import errors, validators
+from segmentql import validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import cost
-from segmentql.graphql.types.errors import InputValidator, MutationError, mutation_errors
+from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.errors import MutationError
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
-from segmentql.history.api import Cause
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.memberships import service
+from segmentql.memberships.records import MembershipRecord, OnExisting
 from segmentql.segments.api import Segment
+from segmentql.segments.records import SegmentRecord
+from segmentql.tables import Cause
 from segmentql.users.api import User
+from segmentql.users.records import UserRecord
+
+describe_enum(
+    OnExisting,
+    "The effect of adding a user who is already an active member.",
+    {
+        OnExisting.EXTEND: "The membership ends at the later of the two ends. No end is latest.",
+        OnExisting.REPLACE: "The membership gets the new end.",
+        OnExisting.KEEP: "The membership does not change.",
+    },
+)
 
 
-@strawberry.type(description="One user in one segment, from a join on.")
+def _membership_id(membership: Parent[MembershipRecord]) -> strawberry.ID:
+    return strawberry.ID(f"mem_{membership.membership_id}")
+
+
+@strawberry.type(description="One user in one segment, from a join until the membership ends.")
 class Membership:
     id: strawberry.ID = strawberry.field(
-        description="Opaque; whoever joins again has another membership."
+        resolver=_membership_id, description="Opaque id. Rejoining creates a new membership."
     )
-    segment: Segment = strawberry.field(description="The segment.")
+
+    segment: SegmentRecord = strawberry.field(graphql_type=Segment, description="The segment.")
     joined_at: datetime = strawberry.field(description="When the user joined.")
     updated_at: datetime = strawberry.field(
-        description="When the membership was changed last: its end, or its cause."
+        description="When the end or the cause of the membership was last changed."
     )
     expires_at: datetime | None = strawberry.field(
-        description="When it ends by itself; null: not by itself."
+        description="When the membership ends by its TTL. Null if it has none."
     )
-    cause: Cause = strawberry.field(description="Why the user is in: MANUAL or ROLLOUT.")
+    cause: Cause = strawberry.field(description="Why the user joined: MANUAL or ROLLOUT.")
     actor: str | None = strawberry.field(
-        description="Who put the user in, where somebody is known to have."
+        description="The name of the API key that added the user, if known."
     )
-    row: strawberry.Private[Any]
-
-    @classmethod
-    def from_row(cls, row: Any, segment: Segment | None = None) -> "Membership":
-        """Make one of a row that has its segment and user, too; the segment may be made already."""
-        return cls(
-            id=strawberry.ID(f"mem_{row.membership_id}"),
-            segment=segment or Segment.from_row(row),
-            joined_at=row.joined_at,
-            updated_at=row.updated_at,
-            expires_at=row.expires_at,
-            cause=Cause(row.cause),
-            actor=row.actor,
-            row=row,
-        )
-
-    @strawberry.field(description="The user.")
-    def user(self) -> User:
-        return User.from_row(self.row)
+    user: UserRecord = strawberry.field(graphql_type=User, description="The user.")
 
 
-@strawberry.enum(description="What adding does where the user is an active member already.")
-class OnExisting(enum.Enum):
-    EXTEND = strawberry.enum_value(
-        "EXTEND", description="The later of the two ends; no end beats any."
-    )
-    REPLACE = strawberry.enum_value("REPLACE", description="The end as asked now.")
-    KEEP = strawberry.enum_value("KEEP", description="Nothing changes.")
-
-
-@strawberry.input(description="Which segments to put a user into and to take the user out of.")
+@strawberry.input(description="Input of `updateUserSegments`.")
 class UpdateUserSegmentsInput:
     user_id: strawberry.ID = strawberry.field(
-        description="The caller's number; stored on the way where it is not yet."
+        description="The user's id. If the user is not stored, the mutation stores the user."
     )
     add: list[str] | None = strawberry.field(
         default_factory=list,
-        description="Slugs of segments to put the user into. With `remove` 100 at most.",
+        description="Slugs of the segments to add the user to. `add` and `remove` together have at"
+        " most 100 slugs.",
     )
     remove: list[str] | None = strawberry.field(
         default_factory=list,
-        description="Slugs of segments to take the user out of; their rollouts will leave this"
-        " user out.",
+        description="Slugs of the segments to remove the user from. Their rollouts exclude the"
+        " user from then on.",
     )
     ttl_seconds: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Ends every membership of `add` so long from now: 1 to 315360000.",
+        description="Seconds until the memberships of `add` end: 1 to 315360000.",
     )
     expires_at: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Ends every membership of `add` then; instead of `ttlSeconds`.",
+        description="When the memberships of `add` end. Use it instead of `ttlSeconds`.",
     )
     on_existing: OnExisting | None = strawberry.field(
         default=OnExisting.EXTEND,
-        description="What adding does where the user is an active member already.",
+        description="The effect of adding a user who is already an active member.",
     )
 
 
-@strawberry.type(description="What `updateUserSegments` did.")
+@strawberry.type(description="Result of `updateUserSegments`.")
 class UpdateUserSegmentsPayload:
-    user: User | None = strawberry.field(description="The user; null when refused.")
-    segments_added: int = strawberry.field(description="Joins.")
-    segments_removed: int = strawberry.field(description="Leaves by hand.")
+    user: UserRecord | None = strawberry.field(
+        default=None,
+        graphql_type=User | None,
+        description="The user. Null if the mutation was rejected.",
+    )
+    segments_added: int = strawberry.field(default=0, description="Number of joins.")
+    segments_removed: int = strawberry.field(default=0, description="Number of leaves.")
     segments_extended: int = strawberry.field(
-        description="Memberships that stayed and whose end was changed."
+        default=0, description="Number of memberships that stayed and whose end changed."
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
@@ -110,7 +110,7 @@ class UpdateUserSegmentsPayload:
 class MembershipMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Put a user into segments and take the user out of others, all or nothing."
+        description="Add a user to segments and remove the user from others, all or nothing."
         " Needs EDITOR.",
     )
     async def update_user_segments(
@@ -118,65 +118,61 @@ class MembershipMutations:
         info: Info,
         input: UpdateUserSegmentsInput,  # noqa: A002
     ) -> UpdateUserSegmentsPayload | None:
-        try:
-            check = InputValidator()
-            user_id = check.value(validators.user_id, input.user_id, "userId")
-            add, remove = input.add or [], input.remove or []
-            _check_slugs(check, add, remove)
-            ttl = check.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
-            expires_at = input.expires_at or None
-            if ttl is not None and expires_at is not None:
-                check.refuse("`ttlSeconds` is given too", "at most one of the two", "expiresAt")
-            on_existing = input.on_existing or OnExisting.EXTEND
-            check.done()
-            changed = await info.context.database.transaction(
-                lambda session: service.update_user_segments(
-                    session,
-                    user_id=user_id,
-                    add=add,
-                    remove=remove,
-                    ttl=ttl,
-                    expires_at=expires_at,
-                    on_existing=service.OnExisting[on_existing.name],
-                    actor=info.context.actor,
-                )
+        validator = InputValidator()
+        user_id = validator.value(validators.user_id, input.user_id, "userId")
+        add, remove = input.add or [], input.remove or []
+        _validate_slugs(validator, add, remove)
+        ttl = validator.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
+        expires_at = input.expires_at or None
+        if ttl is not None and expires_at is not None:
+            validator.add_error(
+                "both `ttlSeconds` and `expiresAt` are set",
+                "at most one of `ttlSeconds` and `expiresAt`",
+                "expiresAt",
             )
-        except errors.MutationRejected as refused:
-            return UpdateUserSegmentsPayload(
-                user=None,
-                segments_added=0,
-                segments_removed=0,
-                segments_extended=0,
-                errors=mutation_errors(refused),
-            )
-        return UpdateUserSegmentsPayload(
-            user=User.from_row(changed.user),
-            segments_added=changed.added,
-            segments_removed=changed.removed,
-            segments_extended=changed.extended,
-            errors=[],
+        return await run_mutation(
+            info,
+            UpdateUserSegmentsPayload,
+            validator,
+            lambda session: service.update_user_segments(
+                session,
+                user_id=user_id,
+                add=add,
+                remove=remove,
+                ttl=ttl,
+                expires_at=expires_at,
+                on_existing=input.on_existing or OnExisting.EXTEND,
+                actor=info.context.actor,
+            ),
+            lambda update: UpdateUserSegmentsPayload(
+                user=update.user,
+                segments_added=update.added,
+                segments_removed=update.removed,
+                segments_extended=update.extended,
+            ),
         )
 
 
-def _check_slugs(check: InputValidator, add: Sequence[str], remove: Sequence[str]) -> None:
-    """Each slug well formed, named once in both lists together, and not too many of them."""
+def _validate_slugs(validator: InputValidator, add: Sequence[str], remove: Sequence[str]) -> None:
+    """Validate the form, the uniqueness and the number of the slugs of both lists."""
     total = len(add) + len(remove)
     if total > validators.MAX_SLUGS_PER_CHANGE:
         longer = "add" if len(add) >= len(remove) else "remove"
-        check.refuse(
+        validator.add_error(
             f"{total} slugs in `add` and `remove`",
             f"at most {validators.MAX_SLUGS_PER_CHANGE} slugs together",
             longer,
         )
         return
-    seen: dict[str, str] = {}
+    first_paths: dict[str, str] = {}
     for field, slugs in (("add", add), ("remove", remove)):
         for position, slug in enumerate(slugs):
-            check.value(validators.slug, slug, field, str(position))
-            before = seen.setdefault(slug, f"{field}.{position}")
-            if before != f"{field}.{position}":
-                check.refuse(
-                    f"{slug} is named by {before} already",
+            validator.value(validators.slug, slug, field, str(position))
+            path = f"{field}.{position}"
+            first_path = first_paths.setdefault(slug, path)
+            if first_path != path:
+                validator.add_error(
+                    f"{slug} is already in {first_path}",
                     "each slug once, in `add` or in `remove`",
                     field,
                     str(position),

@@ -1,23 +1,24 @@
-"""How memberships end by themselves: by their TTL, or with their segment.
+"""The ends of memberships by TTL and by the deletion of their segment.
 
-Nobody waits for this. An end is true for every read from its very moment on, by the clock
-(`service.ACTIVE`), and `history` shows the leave at once; what is done here only records it.
-So each function may run twice, late, at once with others, or for nothing: it ends what is due
-when it runs, and a message from before a re-join finds nothing due.
+Every read hides a membership from the moment of its end on, by PostgreSQL's clock
+(`service.ACTIVE`), and `history` shows the leave at once. This module only records the leaves. So
+each function may run twice, late, concurrently or without need: it records what is due when it
+runs. A message that was sent before a rejoin finds nothing due.
 """
 
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.memberships.records import UnrecordedLeaves
 
 BATCH_ROWS: Final = 5000
-"""Leaves recorded in one transaction: some 0.1 s, so that nobody waits long for its locks."""
+"""The maximum number of leaves in one transaction, about 0.1 s, so that locks are short."""
 
-# now() is when the statement began, so what is due by it is due by the trigger's clock as well.
-# SKIP LOCKED: what another worker is ending is theirs, and so are the ends of a user who is being
-# changed: that change may be dated before an end that comes while it is written.
+# now() is the time when the statement began, so whatever is due by it is due by the trigger's clock
+# as well. SKIP LOCKED skips memberships that another worker is ending, and users who are being
+# changed, because that change may have an earlier time than an end that comes while it is written.
 _EXPIRE_DUE = text("""
 WITH due AS (
     SELECT m.user_id, m.segment_id
@@ -34,7 +35,7 @@ WITH due AS (
 SELECT count(*) FROM ended
 """)
 
-# One worker at a time on one segment: several would only wait for each other.
+# One worker at a time works on a segment, because several would only wait for each other.
 _LOCK_SEGMENT = text("""
 SELECT id FROM segments
 WHERE id = :segment_id AND deleted_at IS NOT NULL AND leaves_recorded_at IS NULL
@@ -55,7 +56,7 @@ WITH due AS (
 SELECT count(*) FROM ended
 """)
 
-_FORGET_EXCLUSIONS = text("""
+_DELETE_EXCLUSIONS = text("""
 DELETE FROM exclusions WHERE (user_id, segment_id) IN (
     SELECT user_id, segment_id FROM exclusions
     WHERE segment_id = :segment_id
@@ -95,7 +96,7 @@ SELECT
 
 
 async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
-    """Record the leaves of up to `rows` memberships that have run out; how many it were."""
+    """Record the leaves of up to `rows` expired memberships; return their number."""
     ended: int = (await session.execute(_EXPIRE_DUE, {"rows": rows})).scalar_one()
     return ended
 
@@ -103,9 +104,9 @@ async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
 async def record_segment_leaves(
     session: WriteSession, segment_id: int, *, rows: int = BATCH_ROWS
 ) -> bool:
-    """Record up to `rows` leaves of a deleted segment; whether there may be more to do.
+    """Record up to `rows` leaves of a deleted segment; return whether there may be more.
 
-    Does nothing to a segment that is not deleted, or that another worker is at.
+    This does nothing if the segment is not deleted or another worker is working on it.
     """
     values = {"segment_id": segment_id, "rows": rows}
     if not (await session.execute(_LOCK_SEGMENT, values)).one_or_none():
@@ -113,32 +114,30 @@ async def record_segment_leaves(
     ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
     if ended:
         return True
-    forgotten: Any = await session.execute(_FORGET_EXCLUSIONS, values)
-    if forgotten.rowcount:
+    deleted: Any = await session.execute(_DELETE_EXCLUSIONS, values)
+    if deleted.rowcount:
         return True
     await session.execute(_MARK_RECORDED, {"segment_id": segment_id})
     return False
 
 
 async def any_due(session: ReadSession) -> bool:
-    """Whether some membership has run out and is not recorded yet."""
+    """Return whether a membership has expired and its leave is not recorded."""
     return bool((await session.execute(_ANY_DUE)).scalar_one())
 
 
 async def seconds_to_next(session: ReadSession) -> float | None:
-    """Return how soon the next membership runs out; None if no membership has a TTL."""
+    """Return the time until the next membership expires; None if no membership has a TTL."""
     seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
     return seconds
 
 
 async def segments_with_unrecorded_leaves(session: ReadSession) -> list[int]:
-    """The numbers of deleted segments, 100 at most, whose leaves are not all recorded yet."""
+    """Return the ids of up to 100 deleted segments that have unrecorded leaves."""
     return list((await session.execute(_SEGMENTS_WITH_UNRECORDED_LEAVES)).scalars())
 
 
-async def unrecorded(session: ReadSession) -> Row[Any]:
-    """Count what has ended but is not recorded, as `by_ttl` and `by_segment`.
-
-    `oldest_seconds`: for how long the first of it has been so.
-    """
-    return (await session.execute(_UNRECORDED)).one()
+async def unrecorded(session: ReadSession) -> UnrecordedLeaves:
+    """Count the leaves that are not yet recorded."""
+    row = (await session.execute(_UNRECORDED)).one()
+    return UnrecordedLeaves(row.by_ttl, row.by_segment, float(row.oldest_seconds))

@@ -1,92 +1,60 @@
 """Batched reads of memberships."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Row
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.memberships import service
-from segmentql.memberships.service import MembersPage
-
-if TYPE_CHECKING:
-    from segmentql.memberships.api import Membership
-    from segmentql.segments.api import Segment
-    from segmentql.users.api import User
+from segmentql.memberships.records import MembershipRecord, MembersPage
+from segmentql.segments.records import SegmentRecord
+from segmentql.users.records import UserRecord
 
 
-class ActiveByUser(Loader[int, "list[Membership]"]):
-    """A user's active memberships with their segments, by slug."""
+class ActiveByUser(Loader[int, list[MembershipRecord]]):
+    """A user's active memberships, by slug."""
 
-    # An object a row is made of them, and a statement's are made in one turn of the event loop:
-    # where there are many, others have their turn before the next.
+    # Each row becomes a record, and all rows of a statement are converted in one step of the event
+    # loop. Small batches let other requests run in between.
     max_keys = 50
     max_concurrent_batches = 1
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
-    ) -> "Mapping[int, list[Membership]]":
-        from segmentql.memberships.api import Membership  # noqa: PLC0415 - it has users, they this
-        from segmentql.segments.api import Segment  # noqa: PLC0415 - it has members, from here
+    ) -> Mapping[int, list[MembershipRecord]]:
+        return await service.memberships_by_user(session, keys)
 
-        segments: dict[int, Segment] = {}  # made once each: there are far fewer than memberships
-        memberships: dict[int, list[Membership]] = {}
-        for row in await service.active_by_users(session, keys):
-            segment = segments.get(row.segment_id)
-            if segment is None:
-                segment = segments[row.segment_id] = Segment.from_row(row)
-            memberships.setdefault(row.user_id, []).append(Membership.from_row(row, segment))
-        return memberships
-
-    def on_missing(self, key: int) -> "list[Membership]":
+    def on_missing(self, key: int) -> list[MembershipRecord]:
         return []
 
 
-class SegmentsByUser(Loader[int, "list[Segment]"]):
-    """The segments that a user is in now, by slug: the question asked on every request."""
+class SegmentsByUser(Loader[int, list[SegmentRecord]]):
+    """The segments that a user is in, by slug. Services query this on every request they serve."""
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
-    ) -> "Mapping[int, list[Segment]]":
-        return _segments_by_user(await service.active_segments(session, keys))
+    ) -> Mapping[int, list[SegmentRecord]]:
+        return await service.segments_by_user(session, keys)
 
-    def on_missing(self, key: int) -> "list[Segment]":
+    def on_missing(self, key: int) -> list[SegmentRecord]:
         return []
 
 
-class UserWithSegments(Loader[int, "User | None"]):
-    """A user by number, with the segments it is in read along; None where not stored."""
+class UserWithSegments(Loader[int, UserRecord | None]):
+    """A user by id with the segments that the user is in; None if the user is not stored."""
 
     subsumes = SegmentsByUser
 
-    async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> "Mapping[int, User]":
-        from segmentql.users.api import User  # noqa: PLC0415 - as above
-
-        users, rows = await service.users_with_segments(session, keys)
-        segments = _segments_by_user(rows)
-        return {
-            user_id: User.of(user_id, created_at, segments.get(user_id, []))
-            for user_id, created_at in users
-        }
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> Mapping[int, UserRecord]:
+        return await service.users_with_segments(session, keys)
 
     def on_missing(self, key: int) -> None:
         return None
 
 
-def _segments_by_user(rows: Sequence[Row[Any]]) -> "dict[int, list[Segment]]":
-    from segmentql.segments.api import Segment  # noqa: PLC0415 - as above
-
-    segments: dict[int, list[Segment]] = {}
-    for row in rows:
-        segment = Segment.from_row(row)  # made once each
-        for user_id in row.user_ids:
-            segments.setdefault(user_id, []).append(segment)
-    return segments
-
-
 class IsIn(Loader[tuple[int, str], bool]):
-    """Whether a user is an active member of the segment that bears a slug now."""
+    """Whether a user is an active member of the existing segment with a slug."""
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
@@ -98,7 +66,7 @@ class IsIn(Loader[tuple[int, str], bool]):
 
 
 class IsExcluded(Loader[tuple[int, str], bool]):
-    """Whether a user was taken out by hand of the segment that bears a slug now."""
+    """Whether a user was removed manually from the existing segment with a slug."""
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
@@ -110,9 +78,9 @@ class IsExcluded(Loader[tuple[int, str], bool]):
 
 
 class MemberCount(Loader[int, int]):
-    """How many active members a segment has, by its number."""
+    """The number of active members of a segment, by segment id."""
 
-    max_keys = 20  # each may take long, and a time-out is everybody's who shares the statement
+    max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
 
     async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
         return await service.member_counts(session, keys)
@@ -121,18 +89,15 @@ class MemberCount(Loader[int, int]):
         return 0
 
 
-class Members(Loader[MembersPage, "list[Membership]"]):
-    """A page of a segment's active members with their users, by user number."""
+class Members(Loader[MembersPage, list[MembershipRecord]]):
+    """A page of a segment's active members, by user id."""
 
     max_keys = 100
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[MembersPage]
-    ) -> "Mapping[MembersPage, list[Membership]]":
-        from segmentql.memberships.api import Membership  # noqa: PLC0415 - as above
+    ) -> Mapping[MembersPage, list[MembershipRecord]]:
+        return await service.member_pages(session, keys)
 
-        found = await service.member_pages(session, keys)
-        return {key: [Membership.from_row(row) for row in rows] for key, rows in found.items()}
-
-    def on_missing(self, key: MembersPage) -> "list[Membership]":
+    def on_missing(self, key: MembersPage) -> list[MembershipRecord]:
         return []

@@ -1,44 +1,47 @@
-"""Rules and SQL of memberships: changed by hand, and read."""
+"""Rules and SQL of memberships: manual changes, and reads."""
 
-import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import EXPIRE_DUE_MEMBERSHIPS, MAX_DELAY_SECONDS, Message
+from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
-from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.records import (
+    MembershipRecord,
+    MembersPage,
+    OnExisting,
+    UserSegmentsUpdate,
+)
+from segmentql.segments.records import SegmentRecord
+from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.users.records import UserRecord
+from segmentql.users.service import user_record
 from segmentql.validators import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
 
+NOT_EXPIRED: Final = "(m.expires_at IS NULL OR m.expires_at > now())"
+"""SQL condition: the TTL of the membership `m` has not ended, by the database's clock."""
 
-class OnExisting(enum.StrEnum):
-    """What adding does to a membership that is active already."""
-
-    EXTEND = "EXTEND"
-    REPLACE = "REPLACE"
-    KEEP = "KEEP"
-
-
-ACTIVE: Final = "s.deleted_at IS NULL AND (m.expires_at IS NULL OR m.expires_at > now())"
-"""When the membership `m` of the segment `s` is active: rule 1, by the database's clock."""
+ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
+"""SQL condition: the membership `m` of the segment `s` is active."""
 
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
 u.created_at AS user_created_at
 """
-"""What the GraphQL type is made of, in statements that read memberships as `m`, users as `u`."""
+"""The columns of `membership_record`, for statements that read memberships as `m`, users as `u`."""
 
-# Locks in one order everywhere: segments by number, then users by number. The segments' locks
-# let others add too, but nobody delete; the user's makes all changes of one user wait for each
-# other. ON CONFLICT ... WHERE false changes nothing but locks what is there. What is named here is
-# not the rollouts' business where the user is new (the trigger on users).
+# All transactions lock in one order: segments by id, then users by id. The segments' locks allow
+# other transactions to add members, but not to delete the segment. The user's lock serializes all
+# changes of one user. ON CONFLICT ... WHERE false changes nothing and locks the existing row. If
+# the user is new, the trigger on `users` leaves the segments in `segmentql.by_hand` to this
+# transaction and enrolls the user in the other rollouts.
 _LOCK = text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
@@ -74,18 +77,18 @@ CASE WHEN {_EXPIRED} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.exp
 
 _WRITE = text(f"""
 WITH {CHANGE_OF_USER},
-taken_out AS (
+removed AS (
     DELETE FROM memberships m USING change
     WHERE m.user_id = :user_id AND m.segment_id = ANY(:remove_ids)
     RETURNING m.expires_at IS NULL OR m.expires_at > change.at AS was_active
-), barred AS (
+), excluded_now AS (
     INSERT INTO exclusions (user_id, segment_id, excluded_at)
     SELECT :user_id, segment_id, change.at
     FROM change, unnest(CAST(:remove_ids AS bigint[])) AS segment_id
     ON CONFLICT DO NOTHING
 ), admitted AS (
     DELETE FROM exclusions WHERE user_id = :user_id AND segment_id = ANY(:add_ids)
-), put_in AS (
+), added AS (
     INSERT INTO memberships AS m
         (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor)
     SELECT :user_id, segment_id, change.at, change.at,
@@ -93,8 +96,8 @@ taken_out AS (
         'MANUAL', :actor
     FROM change, unnest(CAST(:add_ids AS bigint[])) AS segment_id
     ON CONFLICT (user_id, segment_id) DO UPDATE SET
-        -- What had run out is a new membership, which the trigger sees by its id: it records
-        -- both the leave at the old end and the join.
+        -- An expired membership becomes a new one with a new id. The trigger then records both the
+        -- leave at the old end and the join.
         id = CASE WHEN {_EXPIRED} THEN excluded.id ELSE m.id END,
         joined_at = CASE WHEN {_EXPIRED}
             THEN greatest(excluded.joined_at, m.expires_at + interval '1 microsecond')
@@ -109,10 +112,10 @@ taken_out AS (
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
 )
 SELECT u.id AS user_id, u.created_at AS user_created_at,
-    (SELECT count(*) FROM put_in WHERE joined) AS added,
-    (SELECT count(*) FROM taken_out WHERE was_active) AS removed,
-    (SELECT count(*) FROM put_in WHERE NOT joined AND end_moved) AS extended,
-    (SELECT extract(epoch FROM min(expires_at) - min(change.at)) FROM put_in, change) AS next_end
+    (SELECT count(*) FROM added WHERE joined) AS added,
+    (SELECT count(*) FROM removed WHERE was_active) AS removed,
+    (SELECT count(*) FROM added WHERE NOT joined AND end_moved) AS extended,
+    (SELECT extract(epoch FROM min(expires_at) - min(change.at)) FROM added, change) AS next_end
 FROM users u WHERE u.id = :user_id
 """)
 
@@ -125,7 +128,7 @@ WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
 ORDER BY m.user_id, s.slug
 """)
 
-# By segment, not by user: many users are in few segments, and each segment is sent once.
+# Grouped by segment, because many users are in few segments. So each segment is sent once.
 _BY_SEGMENT: Final = f"""
 FROM memberships m JOIN segments s ON s.id = m.segment_id
 WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
@@ -136,8 +139,8 @@ _ACTIVE_SEGMENTS = text(f"""
 SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids {_BY_SEGMENT} ORDER BY s.slug
 """)
 
-# Before them one row, of no segment, with those users who are stored: so that users and their
-# segments are one round trip.
+# The first row has no segment and lists the stored users, so that one round trip reads the users
+# and their segments.
 _USERS_WITH_SEGMENTS = text(f"""
 SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at
 FROM users u LEFT JOIN segments s ON false
@@ -150,16 +153,16 @@ ORDER BY slug NULLS FIRST
 
 _IN = text(f"""
 SELECT m.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS asked (user_id, slug)
-JOIN segments s ON s.slug = asked.slug AND s.deleted_at IS NULL
-JOIN memberships m ON m.user_id = asked.user_id AND m.segment_id = s.id AND {ACTIVE}
+FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
+JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
 """)
 
 _EXCLUDED = text("""
 SELECT e.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS asked (user_id, slug)
-JOIN segments s ON s.slug = asked.slug AND s.deleted_at IS NULL
-JOIN exclusions e ON e.user_id = asked.user_id AND e.segment_id = s.id
+FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
+JOIN exclusions e ON e.user_id = requested.user_id AND e.segment_id = s.id
 """)
 
 _COUNT = text(f"""
@@ -170,32 +173,38 @@ FROM segments s WHERE s.id = ANY(:segment_ids)
 """)
 
 _MEMBERS = text(f"""
-SELECT asked.number, member.*
+SELECT requested.number, member.*
 FROM unnest(
     CAST(:segment_ids AS bigint[]), CAST(:afters AS bigint[]), CAST(:rows AS int[])
-) WITH ORDINALITY AS asked (segment_id, after, rows, number)
+) WITH ORDINALITY AS requested (segment_id, after, rows, number)
 CROSS JOIN LATERAL (
     SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS},
-        row_number() OVER (ORDER BY m.user_id) AS place
+        row_number() OVER (ORDER BY m.user_id) AS position
     FROM memberships m
     JOIN segments s ON s.id = m.segment_id
     JOIN users u ON u.id = m.user_id
-    WHERE m.segment_id = asked.segment_id AND m.user_id > asked.after AND {ACTIVE}
-    ORDER BY m.user_id LIMIT {MAX_PAGE_ROWS + 1}  -- a constant, for the planner's sake
+    WHERE m.segment_id = requested.segment_id AND m.user_id > requested.after AND {ACTIVE}
+    ORDER BY m.user_id LIMIT {MAX_PAGE_ROWS + 1}  -- a constant, so that the planner can estimate
 ) AS member
-WHERE member.place <= asked.rows
-ORDER BY asked.number, member.user_id
+WHERE member.position <= requested.rows
+ORDER BY requested.number, member.user_id
 """)
 
 
-@dataclass(frozen=True)
-class Changed:
-    """What `update_user_segments` did."""
-
-    user: Row[Any]
-    added: int
-    removed: int
-    extended: int
+def membership_record(
+    row: Row[Any], *, user: UserRecord, segment: SegmentRecord
+) -> MembershipRecord:
+    """Build the record from a row with `MEMBERSHIP_COLUMNS`."""
+    return MembershipRecord(
+        membership_id=row.membership_id,
+        user=user,
+        segment=segment,
+        joined_at=row.joined_at,
+        updated_at=row.updated_at,
+        expires_at=row.expires_at,
+        cause=Cause(row.cause),
+        actor=row.actor,
+    )
 
 
 async def update_user_segments(
@@ -208,24 +217,33 @@ async def update_user_segments(
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
     actor: str | None = None,
-) -> Changed:
-    """Put a user into segments and take it out of others, all or nothing, in two round trips.
+) -> UserSegmentsUpdate:
+    """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
-    The user is stored on the way. `add` and `remove` are slugs without repeats and with none in
-    common; `ttl` or `expires_at` (at most one) ends every membership of `add`. Removing also
-    excludes from the segments' rollouts, adding ends that.
+    If the user is not stored, this stores the user. Removing a user also excludes the user from
+    the segment's rollouts; adding the user again ends the exclusion.
+
+    Args:
+        session: The session.
+        user_id: The user's id.
+        add: Slugs of segments; no slug occurs twice in `add` and `remove` together.
+        remove: Slugs of segments.
+        ttl: The time until the memberships of `add` end. Set at most one of `ttl` and `expires_at`.
+        expires_at: When the memberships of `add` end.
+        on_existing: The effect of adding a user who is already an active member.
+        actor: The name of the caller's API key.
 
     Raises:
-        Refused: a slug that no segment bears, or an end out of range.
+        MutationRejected: a segment does not exist, or the end is out of range.
     """
     slugs = [*add, *remove]
     locked = (
         await session.execute(_LOCK, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id})
     ).all()
-    segment_ids = {row.slug: row.id for row in locked}
-    _refuse_unknown(add, remove, segment_ids.keys())
+    segment_ids: dict[str, int] = {row.slug: row.id for row in locked}
+    _reject_unknown_slugs(add, remove, segment_ids.keys())
     if expires_at is not None:
-        _refuse_out_of_range(expires_at - locked[0].locked_at)
+        _reject_out_of_range(expires_at - locked[0].locked_at)
     try:
         written = (
             await session.execute(
@@ -234,7 +252,7 @@ async def update_user_segments(
                     "user_id": user_id,
                     "cause": Cause.MANUAL,
                     "actor": actor,
-                    # In one order everywhere, as every lock.
+                    # Sorted, because rows are locked in the order of ids.
                     "add_ids": sorted(segment_ids[slug] for slug in add),
                     "remove_ids": sorted(segment_ids[slug] for slug in remove),
                     "ttl": ttl,
@@ -245,26 +263,30 @@ async def update_user_segments(
         ).one()
     except IntegrityError as error:
         if "ck_memberships_expires_after_join" in str(error.orig):
-            _refuse_out_of_range(timedelta(0))  # it came to pass between the two statements
+            _reject_out_of_range(timedelta(0))  # The end passed between the two statements.
         raise
     if written.next_end is not None and written.next_end <= MAX_DELAY_SECONDS:
         session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(written.next_end)))
-    return Changed(written, written.added, written.removed, written.extended)
+    return UserSegmentsUpdate(
+        user_record(written), written.added, written.removed, written.extended
+    )
 
 
-def _refuse_unknown(add: Sequence[str], remove: Sequence[str], known: Any) -> None:
+def _reject_unknown_slugs(
+    add: Sequence[str], remove: Sequence[str], known_slugs: Collection[str]
+) -> None:
     unknown = [
         (slug, (field, str(position)))
         for field, slugs in (("add", add), ("remove", remove))
         for position, slug in enumerate(slugs)
-        if slug not in known
+        if slug not in known_slugs
     ]
     if unknown:
         _, first_path = unknown[0]
         raise MutationRejected(SegmentNotFound(first_path, tuple(slug for slug, _ in unknown)))
 
 
-def _refuse_out_of_range(remaining: timedelta) -> None:
+def _reject_out_of_range(remaining: timedelta) -> None:
     if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
         raise MutationRejected(
             InvalidInput(
@@ -273,43 +295,73 @@ def _refuse_out_of_range(remaining: timedelta) -> None:
         )
 
 
-async def active_by_users(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Read the active memberships of users with their segments; those of each user by slug."""
-    return (await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)})).all()
+async def memberships_by_user(
+    session: ReadSession, user_ids: Sequence[int]
+) -> dict[int, list[MembershipRecord]]:
+    """Return the active memberships of each user by slug; users without one are absent."""
+    segments: dict[int, SegmentRecord] = {}  # There are far fewer segments than memberships.
+    users: dict[int, UserRecord] = {}
+    memberships: dict[int, list[MembershipRecord]] = {}
+    for row in await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)}):
+        segment = segments.get(row.segment_id)
+        if segment is None:
+            segment = segments[row.segment_id] = segment_record(row)
+        user = users.get(row.user_id)
+        if user is None:
+            user = users[row.user_id] = user_record(row)
+        memberships.setdefault(row.user_id, []).append(
+            membership_record(row, user=user, segment=segment)
+        )
+    return memberships
 
 
-async def active_segments(session: ReadSession, user_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Read which segments users are in: a row for each segment, by slug, with `user_ids`."""
-    return (await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)})).all()
+async def segments_by_user(
+    session: ReadSession, user_ids: Sequence[int]
+) -> dict[int, list[SegmentRecord]]:
+    """Return the segments that each user is in, by slug; users in no segment are absent."""
+    return _segments_by_user(await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)}))
 
 
 async def users_with_segments(
     session: ReadSession, user_ids: Sequence[int]
-) -> tuple[Sequence[tuple[int, datetime]], Sequence[Row[Any]]]:
-    """Read which of the users are stored, and since when; and the rows of `active_segments`."""
+) -> dict[int, UserRecord]:
+    """Return the stored users with the segments that they are in, by slug."""
     rows = (await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})).all()
     if not rows:
-        return (), ()
-    stored, *segments = rows
-    return list(zip(stored.user_ids, stored.users_created_at, strict=True)), segments
+        return {}
+    stored, *segment_rows = rows
+    segments = _segments_by_user(segment_rows)
+    return {
+        user_id: UserRecord(user_id, created_at, segments.get(user_id, []))
+        for user_id, created_at in zip(stored.user_ids, stored.users_created_at, strict=True)
+    }
+
+
+def _segments_by_user(rows: Iterable[Row[Any]]) -> dict[int, list[SegmentRecord]]:
+    segments: dict[int, list[SegmentRecord]] = {}
+    for row in rows:
+        segment = segment_record(row)
+        for user_id in row.user_ids:
+            segments.setdefault(user_id, []).append(segment)
+    return segments
 
 
 async def active_pairs(
     session: ReadSession, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    """Of (user, slug) pairs, those where the user is an active member."""
+    """Return the (user id, slug) pairs whose user is an active member of the segment."""
     return await _pairs(session, _IN, pairs)
 
 
 async def excluded_pairs(
     session: ReadSession, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    """Of (user, slug) pairs, those where the user is excluded by hand."""
+    """Return the (user id, slug) pairs whose user is excluded from the segment's rollouts."""
     return await _pairs(session, _EXCLUDED, pairs)
 
 
 async def _pairs(
-    session: ReadSession, statement: Any, pairs: Sequence[tuple[int, str]]
+    session: ReadSession, statement: TextClause, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
     user_ids, slugs = zip(*pairs, strict=True)
     rows = await session.execute(statement, {"user_ids": list(user_ids), "slugs": list(slugs)})
@@ -317,30 +369,23 @@ async def _pairs(
 
 
 async def member_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, int]:
-    """Count active members, exactly: it costs an index scan over all of them."""
+    """Return the exact number of active members of each segment. It scans an index range."""
     rows = await session.execute(_COUNT, {"segment_ids": list(segment_ids)})
     return {row.segment_id: row.members for row in rows}
 
 
-@dataclass(frozen=True)
-class MembersPage:
-    """Which page of a segment's members: up to `rows` of them above user number `after`."""
-
-    segment_id: int
-    after: int
-    rows: int
-
-
 async def member_pages(
     session: ReadSession, pages: Sequence[MembersPage]
-) -> dict[MembersPage, list[Row[Any]]]:
-    """Read pages of active members with their users, by user number; empty pages: absent."""
+) -> dict[MembersPage, list[MembershipRecord]]:
+    """Return pages of active members by user id; empty pages are absent."""
     values = {
         "segment_ids": [page.segment_id for page in pages],
         "afters": [page.after for page in pages],
         "rows": [page.rows for page in pages],
     }
-    found: dict[MembersPage, list[Row[Any]]] = {}
+    members: dict[MembersPage, list[MembershipRecord]] = {}
     for row in await session.execute(_MEMBERS, values):
-        found.setdefault(pages[row.number - 1], []).append(row)
-    return found
+        members.setdefault(pages[row.number - 1], []).append(
+            membership_record(row, user=user_record(row), segment=segment_record(row))
+        )
+    return members

@@ -1,5 +1,7 @@
-"""Reports: a month of history as CSV, made by a worker, kept in the store, fetched by a link.
+"""Reports: a month of history as a CSV file in the object store, with an expiring link.
 
-`scope.py` says what is in the file, `service.py` is what people ask for and read, `making.py`
-is the work: from the database through the worker's hands into the store, a part at a time.
+- `service.py`: requests for reports, and reads.
+- `csv_export.py`: the rows of a report as CSV.
+- `generation.py`: the attempts of workers to make a report.
+- `actors.py`: the background jobs that make reports and remove old ones.
 """

@@ -1,27 +1,29 @@
-"""Jobs of reports, and how the scheduler finds what their messages lost."""
+"""The actors of reports, and the periodic checks that find work whose message was lost."""
 
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
-from segmentql.errors import StoreFailed, StoreRefused, TimedOut, Unavailable
+from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 from segmentql.reports import generation
 from segmentql.reports.csv_export import Csv
+from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
-FAULT: Final = "a fault of ours; the worker's log has it"
-TOO_SLOW: Final = f"it took longer than {generation.COPY_SECONDS} seconds"
-DATABASE_AWAY: Final = "the database went away"
+INTERNAL_ERROR: Final = "an internal error; see the worker's log"
+TOO_SLOW: Final = f"the query took longer than {generation.COPY_SECONDS} seconds"
+DATABASE_UNAVAILABLE: Final = "the database became unavailable"
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What the work on reports needs."""
+    """The dependencies of the actors of reports."""
 
     database: Database
     storage: Storage
@@ -29,26 +31,30 @@ class ReportContext:
 
 
 async def make_report(report_context: ReportContext, report_id: int) -> None:
-    attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, report_id)
-    )
+    """Make one attempt to write a report's file."""
+    database, storage = report_context.database, report_context.storage
+    attempt = await database.transaction(lambda session: generation.claim(session, report_id))
     if attempt is None:
         return
     try:
-        if attempt.abandoned_key:  # by a worker that died, perhaps in the middle of it
-            await report_context.storage.abandon(attempt.abandoned_key)
+        if attempt.abandoned_key:  # A worker died, perhaps during the upload.
+            await storage.abandon(attempt.abandoned_key)
         await _make_with_heartbeat(report_context, attempt)
-    except BaseException as error:  # a try that is cancelled has failed as well
-        reason, refused = _reason(error), isinstance(error, StoreRefused)
-        await report_context.database.transaction(
-            lambda session: generation.fail(session, attempt, reason=reason, refused=refused)
+    except BaseException as error:  # A cancelled attempt has failed as well.
+        reason, rejected = _reason(error), isinstance(error, StoreRejected)
+        has_failed = await database.transaction(
+            lambda session: generation.fail(
+                session, attempt, reason=reason, rejected_by_store=rejected
+            )
         )
-        if reason == FAULT:
+        if has_failed:
+            metrics.REPORTS.labels("failed").inc()
+        if reason == INTERNAL_ERROR:
             raise
 
 
 async def _make_with_heartbeat(report_context: ReportContext, attempt: generation.Attempt) -> None:
-    """Make the file, and say every few seconds that its worker lives."""
+    """Write the file, and extend the attempt's lease meanwhile."""
     tasks = {
         asyncio.create_task(_write_file(report_context, attempt)),
         asyncio.create_task(_send_heartbeats(report_context, attempt)),
@@ -64,35 +70,33 @@ async def _make_with_heartbeat(report_context: ReportContext, attempt: generatio
 
 
 async def _write_file(report_context: ReportContext, attempt: generation.Attempt) -> None:
-    # The session is held while the store takes the file: the one exception to the rule that
-    # nobody awaits others with a session open. What may take long is on a connection of its own.
-    of_one = attempt.scope.user_id is not None
-    reading = (
-        report_context.database.read()
-        if of_one
-        else report_context.database.long_read(seconds=generation.COPY_SECONDS)
-    )
+    # This holds the session while it waits for the store, which is the only exception to the rule
+    # that no session is held meanwhile. A query that may take long has its own connection.
+    database, storage = report_context.database, report_context.storage
+    is_short = attempt.scope.user_id is not None
+    reading = database.read() if is_short else database.long_read(seconds=generation.COPY_SECONDS)
     async with reading as session:
         csv = Csv(session, attempt.scope)
         async with aclosing(csv.chunks()) as chunks:
-            size_bytes = await report_context.storage.upload(
-                attempt.object_key, chunks, content_type=CONTENT_TYPE
-            )
-    known = await report_context.database.transaction(
+            size_bytes = await storage.upload(attempt.object_key, chunks, content_type=CONTENT_TYPE)
+    seconds = await database.transaction(
         lambda session: generation.finish(
             session, attempt, row_count=csv.rows, size_bytes=size_bytes
         )
     )
-    if not known:
-        await report_context.storage.abandon(attempt.object_key)
+    if seconds is None:
+        await storage.abandon(attempt.object_key)
+        return
+    metrics.REPORTS.labels("ready").inc()
+    metrics.REPORT_DURATION_SECONDS.observe(seconds)
 
 
 async def _send_heartbeats(report_context: ReportContext, attempt: generation.Attempt) -> None:
-    """End when the report is another's by now."""
-    is_ours = True
-    while is_ours:
+    """Extend the lease at each interval; return when the attempt has lost the report."""
+    has_report = True
+    while has_report:
         await asyncio.sleep(generation.HEARTBEAT_SECONDS)
-        is_ours = await report_context.database.transaction(
+        has_report = await report_context.database.transaction(
             lambda session: generation.heartbeat(session, attempt)
         )
 
@@ -102,41 +106,43 @@ def _reason(error: BaseException) -> str:
         return error.reason
     if isinstance(error, TimedOut):
         return TOO_SLOW
-    return DATABASE_AWAY if isinstance(error, Unavailable) else FAULT
+    return DATABASE_UNAVAILABLE if isinstance(error, Unavailable) else INTERNAL_ERROR
 
 
 async def remove_old_reports(report_context: ReportContext) -> None:
-    while await _removed_some(report_context):
+    """Remove reports that are older than the retention, and unfinished uploads."""
+    while await _remove_batch(report_context):
         pass
     await report_context.storage.abort_stale_uploads(older_than_seconds=2 * generation.COPY_SECONDS)
 
 
-async def _removed_some(report_context: ReportContext) -> bool:
+async def _remove_batch(report_context: ReportContext) -> bool:
+    """Remove a batch of old reports; return whether there may be more."""
     async with report_context.database.read() as session:
         old = await generation.old_reports(session, days=report_context.retention_days)
-    # The objects first: what is forgotten cannot be removed any more.
-    await report_context.storage.delete([row.object_key for row in old if row.object_key])
+    # The objects are deleted first, because their keys are only in the rows.
+    await report_context.storage.delete([file.object_key for file in old if file.object_key])
     await report_context.database.transaction(
-        lambda session: generation.remove_reports(session, [row.report_id for row in old])
+        lambda session: generation.remove_reports(session, [file.report_id for file in old])
     )
     return bool(old)
 
 
 async def find_due(database: Database) -> list[Message]:
-    """What must be sent so that every report is made."""
+    """Return the messages for all reports whose next attempt is overdue."""
     async with database.read() as session:
         due = await generation.due_reports(session)
     return [Message(MAKE_REPORT, (report_id,)) for report_id in due]
 
 
 async def seconds_to_next(database: Database) -> float | None:
-    """Return how soon a report needs another try, or its worker counts as dead."""
+    """Return the time until the next attempt of a report is due."""
     async with database.read() as session:
         return await generation.seconds_to_next(session)
 
 
 async def schedule_cleanup(database: Database) -> list[Message]:
-    """Have old reports removed; the job looks whether there are any."""
+    """Return the message for the removal of old reports."""
     return [Message(REMOVE_OLD_REPORTS)]
 
 

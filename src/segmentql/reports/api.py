@@ -1,109 +1,104 @@
-"""GraphQL of reports."""
+"""GraphQL types, queries and mutations of reports."""
 
 import asyncio
 import contextlib
-import enum
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import strawberry
+from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Context, Info
-from segmentql.graphql.cost.query_cost import cost
-from segmentql.graphql.types.errors import (
-    InputValidator,
-    MutationError,
-    argument_value,
-    mutation_errors,
-    optional_argument,
-)
+from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.errors import MutationError
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
 from segmentql.reports import service
-from segmentql.reports.csv_export import ReportScope
 from segmentql.reports.loaders import ReportById, ReportFinished
-from segmentql.tables import Role
+from segmentql.reports.records import ReportRecord, ReportScope
+from segmentql.tables import ReportStatus, Role
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
+from segmentql.users.records import UserRecord
+
+describe_enum(
+    ReportStatus,
+    "The status of a report.",
+    {
+        ReportStatus.QUEUED: "The report waits for a worker.",
+        ReportStatus.RUNNING: "A worker is making the report.",
+        ReportStatus.READY: "The file can be downloaded.",
+        ReportStatus.FAILED: "The report could not be made; see `failure`.",
+    },
+)
 
 
-@strawberry.enum(description="How far a report is.")
-class ReportStatus(enum.Enum):
-    QUEUED = strawberry.enum_value("QUEUED", description="A worker will make it.")
-    RUNNING = strawberry.enum_value("RUNNING", description="A worker is making it.")
-    READY = strawberry.enum_value("READY", description="It can be downloaded.")
-    FAILED = strawberry.enum_value("FAILED", description="It could not be made; see `failure`.")
+def _report_id(report: Parent[ReportRecord]) -> strawberry.ID:
+    return strawberry.ID(f"rep_{report.report_id}")
 
 
 @strawberry.type(
-    description="A month of joins and leaves as a CSV file, kept for a while and then removed."
+    description="A month of joins and leaves as a CSV file. Reports are removed after a retention"
+    " period."
 )
 class Report:
-    id: strawberry.ID = strawberry.field(description="Opaque.")
+    id: strawberry.ID = strawberry.field(resolver=_report_id, description="Opaque id.")
+
     user_id: strawberry.ID | None = strawberry.field(
-        description="The number of the user whose history it is; null: all users'."
+        description="The id of the user whose history the report has. Null for all users."
     )
     year: int = strawberry.field(description="The year, in UTC.")
     month: int = strawberry.field(description="The month, 1 to 12.")
-    status: ReportStatus = strawberry.field(description="How far it is.")
+    status: ReportStatus = strawberry.field(description="The status of the report.")
     row_count: BigInt | None = strawberry.field(
-        description="Joins and leaves in the file; null until READY."
+        description="Number of joins and leaves in the file. Null until the report is READY."
     )
     size_bytes: BigInt | None = strawberry.field(
-        description="The file's size in bytes; null until READY."
+        description="Size of the file in bytes. Null until the report is READY."
     )
-    created_at: datetime = strawberry.field(description="When it was asked for.")
-    finished_at: datetime | None = strawberry.field(description="When it became READY or FAILED.")
-    failure: str | None = strawberry.field(description="Why it failed; null unless it did.")
-    file_name: str = strawberry.field(description="What the downloaded file is called.")
-    number: strawberry.Private[int]
-    user_number: strawberry.Private[int | None]
-    object_key: strawberry.Private[str | None]
+    created_at: datetime = strawberry.field(description="When the report was requested.")
+    finished_at: datetime | None = strawberry.field(
+        description="When the report became READY or FAILED."
+    )
+    failure: str | None = strawberry.field(
+        description="Why the report failed. Null unless the status is FAILED."
+    )
 
-    @classmethod
-    def from_row(cls, row: Any) -> "Report":
-        return cls(
-            id=strawberry.ID(f"rep_{row.report_id}"),
-            user_id=None if row.user_id is None else strawberry.ID(str(row.user_id)),
-            year=row.year,
-            month=row.month,
-            status=ReportStatus(row.status),
-            row_count=row.row_count,
-            size_bytes=row.size_bytes,
-            created_at=row.report_created_at,
-            finished_at=row.finished_at,
-            failure=row.failure,
-            file_name=ReportScope(row.year, row.month, row.user_id).file_name,
-            number=row.report_id,
-            user_number=row.user_id,
-            object_key=row.object_key,
-        )
-
-    @strawberry.field(description="The user, where it is one's and the user is stored now.")
-    async def user(self, info: Info) -> User | None:
-        if self.user_number is None:
-            return None
-        return await info.context.loader(UserById).load(self.user_number)
+    file_name: str = strawberry.field(description="The name of the downloaded file.")
 
     @strawberry.field(
-        description="A link to the file, signed anew at each read; whoever has it can download"
-        " until it expires. Null until READY.",
+        description="The user. Null for all users, or if the user is not stored.",
+        graphql_type=User | None,
+    )
+    @staticmethod
+    def user(report: Parent[ReportRecord], info: Info) -> Awaitable[UserRecord | None] | None:
+        user_id = report.user_id
+        return None if user_id is None else info.context.loader(UserById).load(user_id)
+
+    @strawberry.field(
+        description="A link to the file, newly signed at each read. Anyone with the link can"
+        " download the file until the link expires. Null until the report is READY.",
         metadata=cost(5),
     )
+    @staticmethod
     async def download_url(
-        self,
+        report: Parent[ReportRecord],
         info: Info,
         expires_in_seconds: Annotated[
             int | None,
-            strawberry.argument(description="How long the link works: 1 to 604800 seconds."),
+            strawberry.argument(description="Seconds until the link expires: 1 to 604800."),
         ] = 900,
     ) -> str | None:
         seconds = argument_value(
@@ -111,34 +106,36 @@ class Report:
             validators.DEFAULT_LINK_SECONDS if expires_in_seconds is None else expires_in_seconds,
             "expiresInSeconds",
         )
-        if self.status is not ReportStatus.READY or self.object_key is None:
+        if report.status is not ReportStatus.READY or report.object_key is None:
             return None
         return await info.context.storage.download_url(
-            self.object_key, seconds=seconds, file_name=self.file_name
+            report.object_key, seconds=seconds, file_name=report.file_name
         )
 
 
 @strawberry.type
 class ReportQueries:
     @strawberry.field(
-        description="One report; null where there is none, or it is not kept any more, or it is on"
-        " all users and you are not ADMIN."
+        description="One report. Null if it does not exist or was removed, and for a report on all"
+        " users unless the caller is ADMIN.",
+        graphql_type=Report | None,
     )
     async def report(
         self,
         info: Info,
-        id: Annotated[  # noqa: A002 - the argument's name in the contract
+        id: Annotated[  # noqa: A002 - the name of the GraphQL argument
             strawberry.ID, strawberry.argument(description="The report's id.")
         ],
-    ) -> Report | None:
-        number = argument_value(validators.report_id, id, "id")
-        report = await info.context.loader(ReportById).load(number)
-        # Here and not in the loader, whose answers others share.
-        is_hidden = report is not None and not _may_see(info, report.user_number)
+    ) -> ReportRecord | None:
+        report_id = argument_value(validators.report_id, id, "id")
+        report = await info.context.loader(ReportById).load(report_id)
+        # The check is not in the loader, because requests of other callers share its results.
+        is_hidden = report is not None and not _may_read(info, report.user_id)
         return None if is_hidden else report
 
     @strawberry.field(
-        description="The reports that are kept, newest first; those on all users for ADMIN alone."
+        description="The stored reports, newest first. Reports on all users are only for ADMIN.",
+        graphql_type=Connection[Report] | None,
     )
     async def reports(
         self,
@@ -146,52 +143,58 @@ class ReportQueries:
         first: First = 20,
         after: After = strawberry.UNSET,
         user_id: Annotated[
-            strawberry.ID | None, strawberry.argument(description="Only this user's.")
+            strawberry.ID | None,
+            strawberry.argument(description="Return only reports on this user."),
         ] = strawberry.UNSET,
-    ) -> Connection[Report] | None:
-        number = optional_argument(validators.user_id, user_id, "userId")
+    ) -> Connection[ReportRecord]:
+        known_user_id = optional_argument(validators.user_id, user_id, "userId")
         page = parse_page_arguments(
-            "reports", (is_number,), first, after, filters=(number,), default=20
+            "reports", (is_row_id,), first, after, filters=(known_user_id,), default=20
         )
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
-        rows = await info.context.read(
+        reports = await info.context.read(
             lambda session: service.report_page(
                 session,
                 before=before,
-                user_id=number,
-                all_users_too=_may_see(info, None),
+                user_id=known_user_id,
+                with_all_users=_may_read(info, None),
                 rows=page.first + 1,
             )
         )
-        return page.page(rows, Report.from_row, lambda row: (row.report_id,))
+        return page.page(reports, lambda report: (report.report_id,))
 
 
-def _may_see(info: Info, user_number: int | None) -> bool:
-    """Whether the caller may know of a report on that user, or with None on all users."""
-    return user_number is not None or info.context.principal.has_role(Role.ADMIN)
+def _may_read(info: Info, user_id: int | None) -> bool:
+    """Return whether the caller may read reports on this user, or if None on all users."""
+    return user_id is not None or info.context.principal.has_role(Role.ADMIN)
 
 
-@strawberry.input(description="Which month of whose history to report.")
+@strawberry.input(description="Input of `createReport`.")
 class CreateReportInput:
     user_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Whose; null or absent: all users'."
+        default=strawberry.UNSET,
+        description="The user's id. If null or omitted, the report is on all users.",
     )
-    year: int = strawberry.field(description="2000 to 9999, in UTC.")
-    month: int = strawberry.field(description="1 to 12; not in the future.")
+    year: int = strawberry.field(description="The year in UTC, 2000 to 9999.")
+    month: int = strawberry.field(description="The month, 1 to 12. It must not be in the future.")
     wait_seconds: int | None = strawberry.field(
         default=5,
-        description="Answer when the report is ready, or after so long: 0 to 60. It is made in any"
-        " case.",
+        description="The maximum time to wait until the report is finished: 0 to 60 seconds. The"
+        " report is made in any case.",
     )
 
 
-@strawberry.type(description="What `createReport` did.")
+@strawberry.type(description="Result of `createReport`.")
 class CreateReportPayload:
-    report: Report | None = strawberry.field(
-        description="The report, ready or as far as it is; null when refused."
+    report: ReportRecord | None = strawberry.field(
+        default=None,
+        graphql_type=Report | None,
+        description="The report, which may be unfinished. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
@@ -199,8 +202,8 @@ class CreateReportPayload:
 class ReportMutations:
     @strawberry.mutation(
         permission_classes=[NeedsReader],
-        description="Ask for a month of joins and leaves as CSV; a worker makes the file."
-        " Needs READER for one user's, ADMIN for all users'.",
+        description="Request a month of joins and leaves as CSV. A worker makes the file. Needs"
+        " READER for a report on one user and ADMIN for a report on all users.",
     )
     async def create_report(
         self,
@@ -209,48 +212,49 @@ class ReportMutations:
     ) -> CreateReportPayload | None:
         if input.user_id in (None, strawberry.UNSET):
             require(info, Role.ADMIN, "a report on all users")
-        try:
-            check = InputValidator()
-            user_id = check.optional(validators.user_id, input.user_id, "userId", absent=None)
-            year = check.value(validators.year, input.year, "year")
-            month = check.value(validators.month, input.month, "month")
-            wait = input.wait_seconds
-            wait_seconds = check.value(
-                validators.wait_seconds,
-                validators.DEFAULT_WAIT_SECONDS if wait is None else wait,
-                "waitSeconds",
+        validator = InputValidator()
+        user_id = validator.optional(validators.user_id, input.user_id, "userId", absent=None)
+        year = validator.value(validators.year, input.year, "year")
+        month = validator.value(validators.month, input.month, "month")
+        wait = input.wait_seconds
+        wait_seconds = validator.value(
+            validators.wait_seconds,
+            validators.DEFAULT_WAIT_SECONDS if wait is None else wait,
+            "waitSeconds",
+        )
+        scope = ReportScope(year, month, user_id)
+        async with info.context.background.enter():
+            payload = await run_mutation(
+                info,
+                CreateReportPayload,
+                validator,
+                lambda session: service.create_report(session, scope, actor=info.context.actor),
+                lambda report: CreateReportPayload(report=report),
             )
-            check.done()
-            async with info.context.background.enter():
-                row = await info.context.database.transaction(
-                    lambda session: service.create_report(
-                        session, user_id=user_id, year=year, month=month, actor=info.context.actor
-                    )
-                )
-        except errors.MutationRejected as refused:
-            return CreateReportPayload(report=None, errors=mutation_errors(refused))
-        report = await _finished(info.context, Report.from_row(row), wait_seconds)
-        return CreateReportPayload(report=report, errors=[])
+        if payload.report:
+            payload.report = await _wait_until_finished(info.context, payload.report, wait_seconds)
+        return payload
 
 
-async def _finished(context: Context, report: Report, wait_seconds: int) -> Report:
-    """The report when it is finished, or as far as it is when the wait is over or we must end."""
+async def _wait_until_finished(
+    context: Context, report: ReportRecord, wait_seconds: int
+) -> ReportRecord:
+    """Return the finished report, or its current state when the time ends or the process stops."""
     if not wait_seconds:
         return report
-    finished: asyncio.Future[Any] = context.loader(ReportFinished).subscribe(report.number)
+    finished = context.loader(ReportFinished).subscribe(report.report_id)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
-        with context.waiting():
+        with context.pause_deadline():
             await asyncio.wait(
-                {finished, stopping}, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
+                (finished, stopping), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )
         if finished.done():
-            ready: Report = finished.result()
-            return ready
+            return finished.result()
     finally:
         finished.cancel()
         stopping.cancel()
-    # What cannot be read now was asked for all the same, and is told as it was then.
+    # If the report cannot be read now, it was requested nevertheless.
     with contextlib.suppress(errors.Unavailable, errors.TimedOut):
-        report = await context.loader(ReportById).load(report.number) or report
+        report = await context.loader(ReportById).load(report.report_id) or report
     return report

@@ -1,25 +1,26 @@
-"""What is in a report: the entries of history of a month, as CSV.
+"""The rows of a report: the entries of history of a month, as CSV.
 
-PostgreSQL writes the CSV itself. Columns `user_id,segment_slug,operation,executed_at`; operations
-`I` for a join, `D` for a leave; moments in UTC, truncated to the second. Ordered by moment, user,
-leaves before joins, slug. One statement, so that a file is one state of the database.
+PostgreSQL writes the CSV. The columns are `user_id,segment_slug,operation,executed_at`. The
+operation is `I` for a join and `D` for a leave. Times are in UTC, truncated to the second. The rows
+are sorted by time, user, operation (leaves first) and slug. One statement reads them, so a file
+shows one state of the database.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from segmentql.adapters.database import ReadSession, copy_csv
 from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED
+from segmentql.reports.records import ReportScope
 
 CHUNKS_AHEAD: Final = 40
-"""Chunks of some 64 KiB that the database may be ahead of whoever takes them: it goes on while
-a part is on its way to the store."""
+"""The maximum number of unread chunks of about 64 KiB. While a part is sent to the store, the
+database writes further chunks."""
 
-# What workers have not recorded yet is part of it. The month's bounds prune the partitions; the
-# user, where one is asked for, is a condition of its own, so that an index on users serves it.
+# The report includes leaves that are not recorded yet. The bounds of the month prune the
+# partitions. The user is a separate condition, so that PostgreSQL uses an index on users.
 _ENTRIES: Final = """
 SELECT h.at, h.user_id, h.operation, s.slug
 FROM history h JOIN segments s ON s.id = h.segment_id
@@ -27,7 +28,7 @@ WHERE h.at >= $1 AND h.at < $2 {and_user_of_h}
 UNION ALL
 SELECT m.expires_at, m.user_id, CAST('LEFT' AS operation), s.slug
 FROM memberships m JOIN segments s ON s.id = m.segment_id
-WHERE m.expires_at >= $1 AND m.expires_at < $2 AND {ran_out} {and_user_of_m}
+WHERE m.expires_at >= $1 AND m.expires_at < $2 AND {expired} {and_user_of_m}
 UNION ALL
 SELECT s.deleted_at, m.user_id, CAST('LEFT' AS operation), s.slug
 FROM segments s JOIN memberships m ON m.segment_id = s.id
@@ -43,76 +44,29 @@ ORDER BY at, user_id, entry.operation, slug
 """
 
 
-@dataclass(frozen=True)
-class ReportScope:
-    """A month (of UTC) of one user, or of all."""
-
-    year: int
-    month: int
-    user_id: int | None
-
-    @property
-    def file_name(self) -> str:
-        whose = "all" if self.user_id is None else str(self.user_id)
-        return f"segments-{whose}-{self.year:04}-{self.month:02}.csv"
-
-    def statement(self) -> tuple[str, tuple[object, ...]]:
-        """The SELECT that the CSV is made of, and its arguments, as asyncpg takes them."""
-        entries, arguments = self._entries()
-        return _CSV.format(entries=entries), arguments
-
-    async def count(self, session: ReadSession) -> int:
-        """How many rows there would be now; it costs what counting them costs."""
-        entries, arguments = self._entries()
-        connection = await session.connection()
-        counted = await connection.exec_driver_sql(
-            f"SELECT count(*) FROM ({entries}) AS entry",
-            arguments,
-        )
-        return int(counted.scalar_one())
-
-    def _entries(self) -> tuple[str, tuple[object, ...]]:
-        start = datetime(self.year, self.month, 1, tzinfo=UTC)
-        last = (self.year, self.month) == (9999, 12)
-        end = (
-            datetime.max.replace(tzinfo=UTC)
-            if last
-            else datetime(self.year + self.month // 12, self.month % 12 + 1, 1, tzinfo=UTC)
-        )
-        of_one = self.user_id is not None
-        entries = _ENTRIES.format(
-            ran_out=EXPIRED,
-            ended_with_segment=ENDED_WITH_SEGMENT,
-            and_user_of_h="AND h.user_id = $3" if of_one else "",
-            and_user_of_m="AND m.user_id = $3" if of_one else "",
-        )
-        return entries, (start, end, self.user_id) if of_one else (start, end)
-
-
 class Csv:
-    """A report's bytes, read once; then `rows` says how many rows there were."""
+    """The CSV of a report, which can be read once."""
 
     def __init__(
         self, session: ReadSession, scope: ReportScope, *, chunks_ahead: int = CHUNKS_AHEAD
     ) -> None:
         self._session = session
-        self._contents = scope
+        self._scope = scope
         self._chunks_ahead = chunks_ahead
         self.rows = 0
+        """The number of rows, after all chunks are read."""
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The bytes in pieces; the database is never more than `chunks_ahead` ahead of the reader.
-
-        To be closed by who does not read to the end: that stops the database.
-        """
+        """Yield the CSV in chunks. Close the generator to stop the query before its end."""
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(self._chunks_ahead)
-        statement, arguments = self._contents.statement()
+        statement, arguments = csv_statement(self._scope)
 
         async def copy() -> None:
             try:
                 self.rows = await copy_csv(self._session, statement, arguments, chunks.put)
             except BaseException:
-                while not chunks.empty():  # of no use any more, and nobody may be left to take it
+                # Makes room for the end marker, because the reader may have stopped.
+                while not chunks.empty():
                     chunks.get_nowait()
                 raise
             finally:
@@ -126,3 +80,38 @@ class Csv:
         finally:
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)
+
+
+async def count_rows(session: ReadSession, scope: ReportScope) -> int:
+    """Return the number of rows that the report has now. It counts them, which may be slow."""
+    entries, arguments = _entries(scope)
+    connection = await session.connection()
+    counted = await connection.exec_driver_sql(
+        f"SELECT count(*) FROM ({entries}) AS entry",
+        arguments,
+    )
+    return int(counted.scalar_one())
+
+
+def csv_statement(scope: ReportScope) -> tuple[str, tuple[object, ...]]:
+    """Return the query of a report's CSV and its arguments, in asyncpg's form."""
+    entries, arguments = _entries(scope)
+    return _CSV.format(entries=entries), arguments
+
+
+def _entries(scope: ReportScope) -> tuple[str, tuple[object, ...]]:
+    start = datetime(scope.year, scope.month, 1, tzinfo=UTC)
+    is_last_month = (scope.year, scope.month) == (9999, 12)
+    end = (
+        datetime.max.replace(tzinfo=UTC)
+        if is_last_month
+        else datetime(scope.year + scope.month // 12, scope.month % 12 + 1, 1, tzinfo=UTC)
+    )
+    of_one_user = scope.user_id is not None
+    entries = _ENTRIES.format(
+        expired=EXPIRED,
+        ended_with_segment=ENDED_WITH_SEGMENT,
+        and_user_of_h="AND h.user_id = $3" if of_one_user else "",
+        and_user_of_m="AND m.user_id = $3" if of_one_user else "",
+    )
+    return entries, (start, end, scope.user_id) if of_one_user else (start, end)

@@ -8,14 +8,14 @@ publishes its key.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
-from segmentql import metrics
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAKE_REPORT, Message
-from segmentql.reports.csv_export import ReportScope
+from segmentql.adapters.jobs import Message
+from segmentql.reports.jobs import MAKE_REPORT
+from segmentql.reports.records import ReportScope, StoredFile
 
 MAX_ATTEMPTS: Final = 8
 MAX_STORE_REJECTIONS: Final = 5
@@ -103,21 +103,21 @@ ORDER BY id LIMIT {REMOVE_ROWS}
 _REMOVE = text("DELETE FROM reports WHERE id = ANY(:report_ids)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at making a report, which has it until another takes it."""
+    """One attempt to make a report. It has the report until its lease ends."""
 
     report_id: int
     number: int
+    """The number of the attempt, from 1."""
     object_key: str
     abandoned_key: str | None
-    """What a worker that died may have left in the store."""
-
+    """The key of an object that a worker may have left in the store when it died."""
     scope: ReportScope
 
 
 async def claim(session: WriteSession, report_id: int) -> Attempt | None:
-    """Take a report for one try; None if there is nothing to do, or another worker is at it."""
+    """Claim a report for an attempt; return None if it is not due or another attempt has it."""
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
         reason = f"the worker died in each of {MAX_ATTEMPTS} attempts"
@@ -128,64 +128,75 @@ async def claim(session: WriteSession, report_id: int) -> Attempt | None:
 
 
 async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
-    """Say that the worker lives; whether the report is still this try's."""
+    """Extend the lease of an attempt; return whether the attempt still has the report."""
     values = {"report_id": attempt.report_id, "number": attempt.number}
     return (await session.execute(_HEARTBEAT, values)).one_or_none() is not None
 
 
 async def finish(
     session: WriteSession, attempt: Attempt, *, row_count: int, size_bytes: int
-) -> bool:
-    """Make the file known; whether the report was still this try's."""
+) -> float | None:
+    """Publish the file of an attempt if the attempt still has the report.
+
+    Returns:
+        The seconds from the request to now; None if the attempt has lost the report.
+    """
     values = {"report_id": attempt.report_id, "number": attempt.number}
     finished = await session.execute(
         _FINISH, {**values, "row_count": row_count, "size_bytes": size_bytes}
     )
     row = finished.one_or_none()
-    if row is None:
-        return False
-    metrics.REPORTS.labels("ready").inc()
-    metrics.REPORT_SECONDS.observe(float(row.seconds))
-    return True
+    return None if row is None else float(row.seconds)
 
 
 async def fail(
-    session: WriteSession, attempt: Attempt, *, reason: str, refused: bool = False
-) -> None:
-    """Note that a try failed: there is another one, or that was the last."""
+    session: WriteSession, attempt: Attempt, *, reason: str, rejected_by_store: bool = False
+) -> bool:
+    """Record that an attempt failed, and enqueue the next one unless it was the last.
+
+    Args:
+        session: The session.
+        attempt: The attempt.
+        reason: The failure that clients see if it was the last attempt.
+        rejected_by_store: Whether the store rejected the request. Then there are fewer attempts.
+
+    Returns:
+        Whether the report failed permanently.
+    """
     seconds = min(RETRY_SECONDS * 2 ** (attempt.number - 1), MAX_RETRY_SECONDS)
     values = {
         "report_id": attempt.report_id,
         "number": attempt.number,
-        "allowed": MAX_STORE_REJECTIONS if refused else MAX_ATTEMPTS,
+        "allowed": MAX_STORE_REJECTIONS if rejected_by_store else MAX_ATTEMPTS,
         "seconds": seconds,
         "reason": reason,
     }
     row = (await session.execute(_FAIL, values)).one_or_none()
     if row is None:
-        return
+        return False
     if row.status == "QUEUED":
         session.after_commit(Message(MAKE_REPORT, (attempt.report_id,), delay_seconds=seconds))
-    else:
-        metrics.REPORTS.labels("failed").inc()
+        return False
+    return True
 
 
 async def due_reports(session: ReadSession) -> list[int]:
-    """Reports, 100 at most, that wait for a try which no message seems to bring."""
+    """Return the ids of up to 100 reports whose next attempt is overdue."""
     return list((await session.execute(_DUE)).scalars())
 
 
 async def seconds_to_next(session: ReadSession) -> float | None:
-    """Return how soon an unfinished report is due; None if every report is finished."""
+    """Return the time until an unfinished report is due; None if every report is finished."""
     seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
     return seconds
 
 
-async def old_reports(session: ReadSession, *, days: int) -> list[Row[Any]]:
-    """Reports that are older than they are kept, `REMOVE_ROWS` at most."""
-    return list((await session.execute(_OLD, {"days": days})).all())
+async def old_reports(session: ReadSession, *, days: int) -> list[StoredFile]:
+    """Return up to `REMOVE_ROWS` reports that are older than `days` days."""
+    rows = await session.execute(_OLD, {"days": days})
+    return [StoredFile(row.report_id, row.object_key) for row in rows]
 
 
 async def remove_reports(session: WriteSession, report_ids: list[int]) -> None:
-    """Forget reports whose objects are gone."""
+    """Delete reports whose objects are deleted."""
     await session.execute(_REMOVE, {"report_ids": report_ids})

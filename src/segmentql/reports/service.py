@@ -1,33 +1,34 @@
-"""What people ask of reports, and read of them."""
+"""Requests for reports, and reads."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAKE_REPORT, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
+from segmentql.reports.jobs import MAKE_REPORT
+from segmentql.reports.records import ReportRecord, ReportScope, ReportStats
 from segmentql.tables import ReportStatus
 
 REPORT_COLUMNS: Final = """
 r.id AS report_id, r.user_id, r.year, r.month, r.status, r.row_count, r.size_bytes,
 r.created_at AS report_created_at, r.finished_at, r.failure, r.object_key
 """
-"""What the GraphQL type is made of, in every statement that reads reports as `r`."""
+"""The columns of `_report_record`, for statements that read reports as `r`."""
 
-MAX_RACES: Final = 3
-"""Tries to ask for what was not there a moment ago."""
+MAX_ATTEMPTS: Final = 3
+"""The number of attempts if the month begins, or the user is stored, at the same moment."""
 
-# Whoever was stored once has a history, which outlives the user.
+# A deleted user still has a history.
 _IS_KNOWN: Final = """(
     EXISTS (SELECT FROM users WHERE id = :user_id)
     OR EXISTS (SELECT FROM deleted_users WHERE id = :user_id))
 """
 _KNOWN_USER = text(f"SELECT {_IS_KNOWN}")
 
-_THIS_MONTH = text("""
+_CURRENT_MONTH = text("""
 SELECT CAST(extract(year FROM moment) AS integer) AS year,
     CAST(extract(month FROM moment) AS integer) AS month
 FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment) AS now
@@ -65,82 +66,98 @@ FROM reports GROUP BY status
 """)
 
 
-async def reject_unknown(
-    session: ReadSession | WriteSession, *, user_id: int | None, year: int, month: int
-) -> None:
-    """Refuse what there can be no report of.
+def _report_record(row: Row[Any]) -> ReportRecord:
+    return ReportRecord(
+        report_id=row.report_id,
+        scope=ReportScope(row.year, row.month, row.user_id),
+        status=ReportStatus(row.status),
+        row_count=row.row_count,
+        size_bytes=row.size_bytes,
+        created_at=row.report_created_at,
+        finished_at=row.finished_at,
+        failure=row.failure,
+        object_key=row.object_key,
+    )
+
+
+async def reject_unknown(session: ReadSession | WriteSession, scope: ReportScope) -> None:
+    """Reject the scope of a report that cannot have entries.
 
     Raises:
-        Refused: a month in the future, or a user who was never stored.
+        MutationRejected: the month is in the future, or the user was never stored.
     """
-    now = (await session.execute(_THIS_MONTH)).one()
-    if (year, month) > (now.year, now.month):
-        field = "year" if year > now.year else "month"
-        allowed = f"up to {now.year:04}-{now.month:02}, the month that it is now in UTC"
+    current = (await session.execute(_CURRENT_MONTH)).one()
+    if (scope.year, scope.month) > (current.year, current.month):
+        field = "year" if scope.year > current.year else "month"
         raise MutationRejected(
-            InvalidInput((field,), f"{year:04}-{month:02} is in the future", allowed)
+            InvalidInput(
+                (field,),
+                f"{scope.year:04}-{scope.month:02} is in the future",
+                f"a month up to {current.year:04}-{current.month:02}, the current one in UTC",
+            )
         )
-    if user_id is not None:
-        known = await session.execute(_KNOWN_USER, {"user_id": user_id})
+    if scope.user_id is not None:
+        known = await session.execute(_KNOWN_USER, {"user_id": scope.user_id})
         if not known.scalar_one():
-            raise MutationRejected(UserNotFound(("userId",), user_id))
+            raise MutationRejected(UserNotFound(("userId",), scope.user_id))
 
 
 async def create_report(
-    session: WriteSession, *, user_id: int | None, year: int, month: int, actor: str | None
-) -> Row[Any]:
-    """Ask for a report of a month of a user, or of all users; a worker makes it.
+    session: WriteSession, scope: ReportScope, *, actor: str | None
+) -> ReportRecord:
+    """Request a report, which a worker makes.
 
     Raises:
-        Refused: a month in the future, or a user who was never stored.
+        MutationRejected: the month is in the future, or the user was never stored.
     """
-    values = {"user_id": user_id, "year": year, "month": month, "actor": actor}
-    for _ in range(MAX_RACES):
-        report = (await session.execute(_CREATE, values)).one_or_none()
-        if report:
-            session.after_commit(Message(MAKE_REPORT, (report.report_id,)))
-            return report
-        await reject_unknown(session, user_id=user_id, year=year, month=month)
-    raise AssertionError("what was missing is there when looked for, again and again")
+    values = {
+        "user_id": scope.user_id,
+        "year": scope.year,
+        "month": scope.month,
+        "actor": actor,
+    }
+    for _ in range(MAX_ATTEMPTS):
+        row = (await session.execute(_CREATE, values)).one_or_none()
+        if row:
+            session.after_commit(Message(MAKE_REPORT, (row.report_id,)))
+            return _report_record(row)
+        await reject_unknown(session, scope)
+    raise AssertionError("the statement and the check disagreed at every attempt")
 
 
-async def reports_by_id(session: ReadSession, report_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """Read reports; those that are not kept any more: absent."""
+async def reports_by_id(session: ReadSession, report_ids: Sequence[int]) -> dict[int, ReportRecord]:
+    """Return the reports with these ids; unknown and removed reports are absent."""
     rows = await session.execute(_BY_IDS, {"report_ids": list(report_ids)})
-    return {row.report_id: row for row in rows}
+    return {row.report_id: _report_record(row) for row in rows}
 
 
 async def report_page(
-    session: ReadSession, *, before: int, user_id: int | None, all_users_too: bool, rows: int
-) -> Sequence[Row[Any]]:
-    """Read reports, the newest first, those made before report number `before`.
+    session: ReadSession, *, before: int, user_id: int | None, with_all_users: bool, rows: int
+) -> list[ReportRecord]:
+    """Return reports, newest first.
 
-    `user_id` is whose; without it everybody's, and with `all_users_too` those on all users.
+    Args:
+        session: The session.
+        before: The report id below which the page begins.
+        user_id: If set, the page has only reports on this user.
+        with_all_users: Whether the page has reports on all users. Ignored if `user_id` is set.
+        rows: The maximum number of reports.
     """
     values = {"before": before, "user_id": user_id, "rows": rows}
     if user_id is not None:
         statement = _PAGE_OF_USER
     else:
-        statement = _PAGE if all_users_too else _PAGE_OF_SINGLE_USERS
-    return (await session.execute(statement, values)).all()
+        statement = _PAGE if with_all_users else _PAGE_OF_SINGLE_USERS
+    return [_report_record(row) for row in await session.execute(statement, values)]
 
 
-@dataclass(frozen=True)
-class ReportStats:
-    """The reports that are kept."""
-
-    numbers: Mapping[ReportStatus, int]
-    """By status, of each."""
-    oldest_waiting_seconds: float
-    """For how long the oldest that is not over has been asked for; 0 where all are."""
-
-
-async def count_by_status(session: ReadSession) -> ReportStats:
+async def read_stats(session: ReadSession) -> ReportStats:
+    """Return numbers of stored reports."""
     found = {ReportStatus(row.status): row for row in await session.execute(_STATS)}
     waiting = [
         float(row.oldest_seconds)
         for status, row in found.items()
         if status in {ReportStatus.QUEUED, ReportStatus.RUNNING}
     ]
-    numbers = {status: found[status].number if status in found else 0 for status in ReportStatus}
-    return ReportStats(numbers, max([0.0, *waiting]))
+    counts = {status: found[status].number if status in found else 0 for status in ReportStatus}
+    return ReportStats(counts, max([0.0, *waiting]))

@@ -4,10 +4,11 @@ import time
 from typing import Final
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Actor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.rollouts import passes
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 
 MAX_RUN_SECONDS: Final = 5
 """How long one job works before it enqueues its continuation."""

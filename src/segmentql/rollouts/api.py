@@ -1,68 +1,57 @@
 """GraphQL types and mutations of rollouts."""
 
-import enum
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import strawberry
+from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import SCAN, cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-    mutation_errors,
-)
+from segmentql.graphql.cost.field_cost import SCAN, cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
-from segmentql.rollouts.loaders import RolloutCounts
+from segmentql.rollouts.loaders import RolloutCountsBySegment
 from segmentql.rollouts.plan import Plan, Stage
+from segmentql.rollouts.records import RolloutRecord, RolloutStatus, StageRecord, StageStatus
 from segmentql.segments.api import Segment
+from segmentql.segments.records import SegmentRecord
 
 EITHER_PERCENT_OR_STAGES: Final = "either `percent` or `stages`"
 
-
-@strawberry.enum(description="The status of a rollout, computed from its schedule and the clock.")
-class RolloutStatus(enum.Enum):
-    SCHEDULED = strawberry.enum_value("SCHEDULED", description="The first stage has not started.")
-    RUNNING = strawberry.enum_value(
-        "RUNNING", description="Workers are adding or removing members."
-    )
-    WAITING = strawberry.enum_value(
-        "WAITING", description="A stage is done, and the next one has not started."
-    )
-    PAUSED = strawberry.enum_value(
-        "PAUSED", description="The rollout is paused; it can be resumed."
-    )
-    COMPLETED = strawberry.enum_value(
-        "COMPLETED", description="The last stage is done, or `expiresAt` has passed."
-    )
-    WITHDRAWING = strawberry.enum_value(
-        "WITHDRAWING",
-        description="The rollout is cancelled, and workers are removing the members that it added.",
-    )
-    CANCELLED = strawberry.enum_value(
-        "CANCELLED", description="The rollout was stopped permanently."
-    )
-    FAILED = strawberry.enum_value(
-        "FAILED", description="Repeated attempts failed; see `failure`. It can be resumed."
-    )
-
-
-@strawberry.enum(description="The status of a stage.")
-class StageStatus(enum.Enum):
-    PENDING = strawberry.enum_value("PENDING", description="The stage has not started.")
-    ACTIVE = strawberry.enum_value("ACTIVE", description="The stage has started and is not done.")
-    DONE = strawberry.enum_value("DONE", description="Workers have completed the stage.")
-    SKIPPED = strawberry.enum_value(
-        "SKIPPED",
-        description="The stage was not completed before the next one started or the rollout ended.",
-    )
+describe_enum(
+    RolloutStatus,
+    "The status of a rollout, computed from its schedule and the clock.",
+    {
+        RolloutStatus.SCHEDULED: "The first stage has not started.",
+        RolloutStatus.RUNNING: "Workers are adding or removing members.",
+        RolloutStatus.WAITING: "A stage is done, and the next one has not started.",
+        RolloutStatus.PAUSED: "The rollout is paused; it can be resumed.",
+        RolloutStatus.COMPLETED: "The last stage is done, or `expiresAt` has passed.",
+        RolloutStatus.WITHDRAWING: "The rollout is cancelled, and workers are removing the members"
+        " that it added.",
+        RolloutStatus.CANCELLED: "The rollout was stopped permanently.",
+        RolloutStatus.FAILED: "Repeated attempts failed; see `failure`. It can be resumed.",
+    },
+)
+describe_enum(
+    StageStatus,
+    "The status of a stage.",
+    {
+        StageStatus.PENDING: "The stage has not started.",
+        StageStatus.ACTIVE: "The stage has started and is not done.",
+        StageStatus.DONE: "Workers have completed the stage.",
+        StageStatus.SKIPPED: "The stage was not completed before the next one started or the"
+        " rollout ended.",
+    },
+)
 
 
 @strawberry.type(
@@ -74,12 +63,18 @@ class RolloutStage:
     status: StageStatus = strawberry.field(description="The status of the stage.")
 
 
+def _rollout_id(rollout: Parent[RolloutRecord]) -> strawberry.ID:
+    return strawberry.ID(f"rol_{rollout.segment_id}")
+
+
 @strawberry.type(description="A plan that puts a percent of all users into a segment, in stages.")
 class Rollout:
     id: strawberry.ID = strawberry.field(
-        description="Opaque id. A segment has at most one rollout."
+        resolver=_rollout_id, description="Opaque id. A segment has at most one rollout."
     )
+
     status: RolloutStatus = strawberry.field(description="The status of the rollout.")
+
     percent: float = strawberry.field(
         description="The percent in force: that of the current stage. 0 before the first stage and"
         " when the rollout is withdrawn."
@@ -91,11 +86,14 @@ class Rollout:
     expires_at: datetime | None = strawberry.field(
         description="When the memberships that the rollout adds end. After that, no user joins."
     )
-    stages: list[RolloutStage] = strawberry.field(description="The stages in order of time.")
-    users_total: int = strawberry.field(
+
+    stages: list[StageRecord] = strawberry.field(
+        graphql_type=list[RolloutStage], description="The stages in order of time."
+    )
+    users_total: BigInt = strawberry.field(
         description="Number of users that the current pass processes. 0 before they are counted."
     )
-    users_seen: int = strawberry.field(
+    users_seen: BigInt = strawberry.field(
         description="Number of users that the current pass has processed."
     )
     progress: float = strawberry.field(description="Progress of the current pass, 0 to 1.")
@@ -108,60 +106,25 @@ class Rollout:
     failure: str | None = strawberry.field(
         description="Why the rollout failed. Null unless the status is FAILED."
     )
-    segment_id: strawberry.Private[int]
-
-    @classmethod
-    def from_row(cls, row: Any) -> "Rollout":
-        return cls(
-            id=strawberry.ID(f"rol_{row.segment_id}"),
-            status=RolloutStatus(row.status),
-            percent=float(row.percent),
-            enroll_new_users=row.enroll_new_users,
-            expires_at=row.expires_at,
-            stages=_build_stages(row),
-            users_total=row.users_total,
-            users_seen=row.users_seen,
-            progress=row.progress,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-            failure=row.failure,
-            segment_id=row.segment_id,
-        )
 
     @strawberry.field(
         description="Exact number of active members that the rollout added. It counts them, which"
         " may be slow.",
         metadata=cost(SCAN),
     )
-    async def enrolled(self, info: Info) -> int:
-        return int((await info.context.loader(RolloutCounts).load(self.segment_id)).enrolled)
+    @staticmethod
+    async def enrolled(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
+        counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
+        return BigInt(counts.enrolled)
 
     @strawberry.field(
         description="Number of users who were removed manually and are excluded from the rollout.",
         metadata=cost(SCAN),
     )
-    async def excluded(self, info: Info) -> int:
-        return int((await info.context.loader(RolloutCounts).load(self.segment_id)).excluded)
-
-
-def _build_stages(row: Any) -> list[RolloutStage]:
-    stages = zip(row.percents, row.start_times, row.done_times, strict=True)
-    return [
-        RolloutStage(
-            percent=float(percent),
-            starts_at=start,
-            status=StageStatus.DONE if done else _unfinished_stage_status(row, number),
-        )
-        for number, (percent, start, done) in enumerate(stages, start=1)
-    ]
-
-
-def _unfinished_stage_status(row: Any, number: int) -> StageStatus:
-    """Return the status of the stage with this number (from 1), which is not done."""
-    ended = row.status in {"CANCELLED", "COMPLETED"} or row.withdrawn
-    if ended or number < row.current:
-        return StageStatus.SKIPPED
-    return StageStatus.ACTIVE if number == row.current else StageStatus.PENDING
+    @staticmethod
+    async def excluded(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
+        counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
+        return BigInt(counts.excluded)
 
 
 @strawberry.type(description="The segment has no rollout.")
@@ -175,21 +138,21 @@ class RolloutStateConflict(MutationError):
 
 
 @as_mutation_error.register
-def _(refusal: errors.RolloutNotFound) -> MutationError:
+def _(reason: errors.RolloutNotFound) -> MutationError:
     return RolloutNotFound(
         code=ErrorCode.ROLLOUT_NOT_FOUND,
-        message=f'The segment "{refusal.slug}" has no rollout.',
-        path=list(refusal.path),
+        message=f'The segment "{reason.slug}" has no rollout.',
+        path=list(reason.path),
     )
 
 
 @as_mutation_error.register
-def _(refusal: errors.RolloutStateConflict) -> MutationError:
+def _(reason: errors.RolloutStateConflict) -> MutationError:
     return RolloutStateConflict(
         code=ErrorCode.ROLLOUT_STATE_CONFLICT,
-        message=f"The rollout's status {refusal.status} does not allow this change.",
-        path=list(refusal.path),
-        status=RolloutStatus(refusal.status),
+        message=f"The rollout's status {reason.status} does not allow this change.",
+        path=list(reason.path),
+        status=RolloutStatus(reason.status),
     )
 
 
@@ -233,19 +196,24 @@ class RolloutInput:
         " stage starts. It also applies to memberships that an earlier plan added.",
     )
 
-    def to_plan(self, check: InputValidator) -> Plan:
-        """Validate and decode the argument `rollout`. Do not use the plan if `check` has errors."""
+    def to_plan(self, validator: InputValidator) -> Plan:
+        """Validate and decode the argument `rollout`.
+
+        If the validator has found an error, the plan is not valid.
+        """
         stages: list[Stage] = []
         if _is_set(self.percent) and _is_set(self.stages):
-            check.refuse(
+            validator.add_error(
                 "both `percent` and `stages` are set", EITHER_PERCENT_OR_STAGES, "rollout", "stages"
             )
         elif _is_set(self.percent):
-            stages = [Stage(check.value(validators.percent, self.percent, "rollout", "percent"))]
+            stages = [
+                Stage(validator.value(validators.percent, self.percent, "rollout", "percent"))
+            ]
         elif _is_set(self.stages):
-            stages = _decode_stages(check, self.stages or [])
+            stages = _decode_stages(validator, self.stages or [])
         else:
-            check.refuse(
+            validator.add_error(
                 "neither `percent` nor `stages` is set", EITHER_PERCENT_OR_STAGES, "rollout"
             )
         return Plan(
@@ -259,35 +227,35 @@ def _is_set(value: object) -> bool:
     return value is not None and value is not strawberry.UNSET
 
 
-def _decode_stages(check: InputValidator, stages: Sequence[RolloutStageInput]) -> list[Stage]:
+def _decode_stages(validator: InputValidator, stages: Sequence[RolloutStageInput]) -> list[Stage]:
     if not 1 <= len(stages) <= validators.MAX_STAGES:
-        check.refuse(
+        validator.add_error(
             f"{len(stages)} stages", f"1 to {validators.MAX_STAGES} stages", "rollout", "stages"
         )
         return []
-    return [_decode_stage(check, stage, position) for position, stage in enumerate(stages)]
+    return [_decode_stage(validator, stage, position) for position, stage in enumerate(stages)]
 
 
-def _decode_stage(check: InputValidator, stage: RolloutStageInput, position: int) -> Stage:
+def _decode_stage(validator: InputValidator, stage: RolloutStageInput, position: int) -> Stage:
     path = ("rollout", "stages", str(position))
     if _is_set(stage.starts_at) and _is_set(stage.after_seconds):
-        check.refuse(
+        validator.add_error(
             "both `startsAt` and `afterSeconds` are set",
             "at most one of `startsAt` and `afterSeconds`",
             *path,
             "afterSeconds",
         )
     elif position > 0 and not _is_set(stage.starts_at) and not _is_set(stage.after_seconds):
-        check.refuse(
+        validator.add_error(
             "the stage is not the first and has no start time",
             "`startsAt` or `afterSeconds`",
             *path,
         )
     return Stage(
-        percent=check.value(validators.percent, stage.percent, *path, "percent"),
+        percent=validator.value(validators.percent, stage.percent, *path, "percent"),
         starts_at=stage.starts_at or None,
-        after=check.optional(
-            validators.after, stage.after_seconds, *path, "afterSeconds", absent=None
+        after=validator.optional(
+            validators.stage_delay, stage.after_seconds, *path, "afterSeconds", absent=None
         ),
     )
 
@@ -300,7 +268,7 @@ class SetRolloutInput:
     )
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="If set, the change is rejected unless the segment has this version.",
+        description="If set, the mutation is rejected unless the segment has this version.",
     )
 
 
@@ -323,77 +291,64 @@ class CancelRolloutInput:
     )
 
 
-@strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload:
-    segment: Segment | None = strawberry.field(
-        description="The segment. Null if the change was rejected."
+@strawberry.type
+class RolloutPayload:
+    """The fields of the payloads of all mutations of rollouts."""
+
+    segment: SegmentRecord | None = strawberry.field(
+        default=None,
+        graphql_type=Segment | None,
+        description="The segment. Null if the mutation was rejected.",
     )
-    rollout: Rollout | None = strawberry.field(
-        description="The rollout. Null if the change was rejected."
+    rollout: RolloutRecord | None = strawberry.field(
+        default=None,
+        graphql_type=Rollout | None,
+        description="The rollout. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
+
+
+@strawberry.type(description="Result of `setRollout`.")
+class SetRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `pauseRollout`.")
-class PauseRolloutPayload:
-    segment: Segment | None = strawberry.field(
-        description="The segment. Null if the change was rejected."
-    )
-    rollout: Rollout | None = strawberry.field(
-        description="The rollout. Null if the change was rejected."
-    )
-    errors: list[MutationError] = strawberry.field(
-        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
-    )
+class PauseRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `resumeRollout`.")
-class ResumeRolloutPayload:
-    segment: Segment | None = strawberry.field(
-        description="The segment. Null if the change was rejected."
-    )
-    rollout: Rollout | None = strawberry.field(
-        description="The rollout. Null if the change was rejected."
-    )
-    errors: list[MutationError] = strawberry.field(
-        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
-    )
+class ResumeRolloutPayload(RolloutPayload):
+    pass
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload:
-    segment: Segment | None = strawberry.field(
-        description="The segment. Null if the change was rejected."
-    )
-    rollout: Rollout | None = strawberry.field(
-        description="The rollout. Null if the change was rejected."
-    )
-    errors: list[MutationError] = strawberry.field(
-        description="Why the change was rejected. Empty if it succeeded.", metadata=cost(size=1)
-    )
+class CancelRolloutPayload(RolloutPayload):
+    pass
 
 
-ChangedRows: TypeAlias = Awaitable[tuple[Any, Any]]
-"""The rows of a segment and of its rollout after a change."""
-
-P = TypeVar("P", SetRolloutPayload, PauseRolloutPayload, ResumeRolloutPayload, CancelRolloutPayload)
+P = TypeVar("P", bound=RolloutPayload)
 
 
 async def _run_mutation(
     info: Info,
     payload: type[P],
-    check: InputValidator,
-    change: Callable[[WriteSession], ChangedRows],
+    validator: InputValidator,
+    work: Callable[[WriteSession], Awaitable[tuple[SegmentRecord, RolloutRecord]]],
 ) -> P:
-    """Run `change` in a transaction if the input is valid; return the payload."""
-    try:
-        check.done()
-        segment, rollout = await info.context.database.transaction(change)
-    except errors.MutationRejected as refused:
-        return payload(segment=None, rollout=None, errors=mutation_errors(refused))
-    return payload(segment=Segment.from_row(segment), rollout=Rollout.from_row(rollout), errors=[])
+    """Run a mutation whose payload has a segment and its rollout."""
+    return await run_mutation(
+        info,
+        payload,
+        validator,
+        work,
+        lambda result: payload(segment=result[0], rollout=result[1]),
+    )
 
 
 @strawberry.type
@@ -408,16 +363,16 @@ class RolloutMutations:
         info: Info,
         input: SetRolloutInput,  # noqa: A002
     ) -> SetRolloutPayload | None:
-        check = InputValidator()
-        slug = check.value(validators.slug, input.slug, "slug")
-        plan = input.rollout.to_plan(check)
-        version = check.optional(
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
+        plan = input.rollout.to_plan(validator)
+        version = validator.optional(
             validators.version, input.expected_version, "expectedVersion", absent=None
         )
         return await _run_mutation(
             info,
             SetRolloutPayload,
-            check,
+            validator,
             lambda session: service.set_rollout(
                 session,
                 slug=slug,
@@ -437,12 +392,12 @@ class RolloutMutations:
         info: Info,
         input: PauseRolloutInput,  # noqa: A002
     ) -> PauseRolloutPayload | None:
-        check = InputValidator()
-        slug = check.value(validators.slug, input.slug, "slug")
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             PauseRolloutPayload,
-            check,
+            validator,
             lambda session: service.pause_rollout(session, slug=slug),
         )
 
@@ -455,12 +410,12 @@ class RolloutMutations:
         info: Info,
         input: ResumeRolloutInput,  # noqa: A002
     ) -> ResumeRolloutPayload | None:
-        check = InputValidator()
-        slug = check.value(validators.slug, input.slug, "slug")
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             ResumeRolloutPayload,
-            check,
+            validator,
             lambda session: service.resume_rollout(session, slug=slug),
         )
 
@@ -474,12 +429,12 @@ class RolloutMutations:
         info: Info,
         input: CancelRolloutInput,  # noqa: A002
     ) -> CancelRolloutPayload | None:
-        check = InputValidator()
-        slug = check.value(validators.slug, input.slug, "slug")
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
         return await _run_mutation(
             info,
             CancelRolloutPayload,
-            check,
+            validator,
             lambda session: service.cancel_rollout(
                 session, slug=slug, withdraw=bool(input.withdraw)
             ),

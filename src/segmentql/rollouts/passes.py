@@ -15,15 +15,16 @@ of an earlier pass number is discarded.
 import asyncio
 import enum
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE, Message
+from segmentql.adapters.jobs import Message
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
+from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import BOUND_QUERY
 from segmentql.rollouts.service import (
     FROM_ROLLOUTS,
@@ -31,6 +32,7 @@ from segmentql.rollouts.service import (
     WORK_DUE,
     enqueue_expiry,
     enqueue_stage_starts,
+    rollout_record,
 )
 from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import PassPhase, RolloutState
@@ -296,7 +298,8 @@ async def advance(session: WriteSession, segment_id: int) -> PendingSample | Ste
     """
     if (await session.execute(_CLAIM, {"segment_id": segment_id})).one_or_none() is None:
         return StepOutcome.NO_WORK
-    rollout = (await session.execute(_READ_ROLLOUT, {"segment_id": segment_id})).one()
+    row = (await session.execute(_READ_ROLLOUT, {"segment_id": segment_id})).one()
+    rollout = rollout_record(row)
     if not rollout.work_due:
         _reschedule_if_early(session, rollout)
         return StepOutcome.NO_WORK
@@ -309,7 +312,7 @@ async def advance(session: WriteSession, segment_id: int) -> PendingSample | Ste
     return await _work_chunk(session, rollout)
 
 
-def _reschedule_if_early(session: WriteSession, rollout: Row[Any]) -> None:
+def _reschedule_if_early(session: WriteSession, rollout: RolloutRecord) -> None:
     """Send the message again if it arrived just before the next stage starts.
 
     The clock of Redis or of a worker may be ahead of the database's clock.
@@ -323,13 +326,12 @@ def _reschedule_if_early(session: WriteSession, rollout: Row[Any]) -> None:
             )
 
 
-async def _begin_pass(session: WriteSession, rollout: Row[Any]) -> PendingSample:
+async def _begin_pass(session: WriteSession, rollout: RolloutRecord) -> PendingSample:
     withdraws = rollout.state == RolloutState.WITHDRAWING
-    stage: int = rollout.current
+    stage = rollout.current
     percent = Decimal(0) if withdraws or stage == 0 else rollout.percents[stage - 1]
     # New users may have joined at the percents of the skipped stages.
-    skipped: Sequence[Decimal] = rollout.percents[max(rollout.stage, 0) : max(stage - 1, 0)]
-    max_percent: Decimal = max([rollout.max_percent, *skipped])
+    max_percent = rollout.highest_percent(up_to_stage=stage - 1)
     pass_number: int = (
         await session.execute(
             _BEGIN_PASS,
@@ -393,7 +395,7 @@ async def enqueue_continuation(session: WriteSession, segment_id: int) -> None:
     session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
 
 
-async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> StepOutcome:
+async def _work_chunk(session: WriteSession, rollout: RolloutRecord) -> StepOutcome:
     parameters = {
         "segment_id": rollout.segment_id,
         "cursor_user_id": rollout.cursor_user_id,
@@ -436,7 +438,7 @@ async def _work_chunk(session: WriteSession, rollout: Row[Any]) -> StepOutcome:
     return StepOutcome.MORE_WORK
 
 
-async def _finish_pass(session: WriteSession, rollout: Row[Any]) -> None:
+async def _finish_pass(session: WriteSession, rollout: RolloutRecord) -> None:
     withdraws = rollout.state == RolloutState.WITHDRAWING
     await session.execute(
         _FINISH_PASS,

@@ -38,7 +38,8 @@ def schedule(plan: Plan, now: datetime) -> list[datetime]:
     """Return when each stage starts, if the plan is set `now`.
 
     Raises:
-        Refused: a stage is out of order or out of range, or the expiry is not after the last stage.
+        MutationRejected: a stage is out of order or out of range, or the expiry is not after the
+            last stage.
     """
     reasons: list[InvalidInput] = []
     start_times: list[datetime] = []

@@ -13,16 +13,15 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import (
-    ADVANCE_ROLLOUT,
-    EXPIRE_DUE_MEMBERSHIPS,
-    MAX_DELAY_SECONDS,
-    START_ROLLOUT_STAGE,
-    Message,
-)
+from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.service import ACTIVE
+from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.plan import Plan, schedule
+from segmentql.rollouts.records import RolloutCounts, RolloutRecord, RolloutStatus
 from segmentql.segments import service as segments
+from segmentql.segments.records import SegmentRecord
 from segmentql.tables import PassPhase, RolloutState
 
 _WITHDRAWN: Final = """
@@ -77,17 +76,11 @@ CASE WHEN r.stage <> schedule.current OR r.phase NOT IN ('WORKING', 'DONE') THEN
      ELSE coalesce(r.users_seen / nullif(CAST(r.users_total AS double precision), 0), 0)
      END AS progress
 """
-"""The columns that the GraphQL type and the workers read, for statements with `FROM_ROLLOUTS`."""
+"""The columns of `rollout_record`, for statements with `FROM_ROLLOUTS`."""
 
 _READ_ROLLOUTS = text(f"""
 SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = ANY(:segment_ids)
 """)
-
-STATUSES: Final = (
-    *("SCHEDULED", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "WITHDRAWING", "CANCELLED"),
-    "FAILED",
-)
-"""All values of `status`."""
 
 _COUNT_BY_STATUS = text(f"""
 SELECT status, count(*) AS rollout_count
@@ -102,11 +95,10 @@ WHERE status IN ('RUNNING', 'WITHDRAWING')
 ORDER BY started_at DESC NULLS LAST, segment_id DESC LIMIT :limit
 """)
 
-_COUNT_USERS = text("""
+_COUNT_USERS = text(f"""
 SELECT requested.segment_id, (
     SELECT count(*) FROM memberships m JOIN segments s ON s.id = m.segment_id
-    WHERE m.segment_id = requested.segment_id AND m.cause = 'ROLLOUT' AND s.deleted_at IS NULL
-      AND (m.expires_at IS NULL OR m.expires_at > now())
+    WHERE m.segment_id = requested.segment_id AND m.cause = 'ROLLOUT' AND {ACTIVE}
 ) AS enrolled, (
     SELECT count(*) FROM exclusions e JOIN segments s ON s.id = e.segment_id
     WHERE e.segment_id = requested.segment_id AND s.deleted_at IS NULL
@@ -195,6 +187,50 @@ WHERE segment_id = :segment_id
 """)
 
 
+def rollout_record(row: Row[Any]) -> RolloutRecord:
+    """Build the record from a row with `ROLLOUT_COLUMNS`."""
+    columns = dict(row._mapping)
+    columns["state"] = RolloutState(row.state)
+    columns["phase"] = PassPhase(row.phase)
+    columns["status"] = RolloutStatus(row.status)
+    return RolloutRecord(**columns)
+
+
+async def create_segment(
+    session: WriteSession,
+    *,
+    slug: str,
+    name: str | None,
+    description: str | None,
+    plan: Plan | None,
+    actor: str | None,
+) -> SegmentRecord:
+    """Create a segment, and start its rollout if `plan` is set.
+
+    Raises:
+        MutationRejected: another segment has the slug, or the plan's times are invalid.
+    """
+    segment = await segments.create_segment(session, slug=slug, name=name, description=description)
+    if plan:
+        await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
+    return segment
+
+
+async def delete_segment(
+    session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
+) -> int:
+    """Delete a segment and cancel its rollout, if any; return the segment's id.
+
+    Raises:
+        MutationRejected: the segment does not exist or has another version.
+    """
+    segment_id = await segments.delete_segment(
+        session, slug=slug, expected_version=expected_version, actor=actor
+    )
+    await session.execute(_STOP_ROLLOUT, {"segment_id": segment_id})
+    return segment_id
+
+
 async def set_rollout(
     session: WriteSession,
     *,
@@ -202,14 +238,15 @@ async def set_rollout(
     plan: Plan,
     expected_version: int | None,
     actor: str | None,
-) -> tuple[Row[Any], Row[Any]]:
+) -> tuple[SegmentRecord, RolloutRecord]:
     """Replace a segment's plan, whatever the status of the previous one.
 
     Returns:
-        The rows of the segment and of the rollout.
+        The segment and the rollout.
 
     Raises:
-        Refused: the segment does not exist or has another version, or the plan's times are invalid.
+        MutationRejected: the segment does not exist or has another version, or the plan's times
+            are invalid.
     """
     segment = await segments.lock_segment(session, slug=slug, expected_version=expected_version)
     rollout = await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
@@ -218,16 +255,16 @@ async def set_rollout(
 
 async def start_rollout(
     session: WriteSession, *, segment_id: int, plan: Plan, actor: str | None
-) -> Row[Any]:
+) -> RolloutRecord:
     """Set the plan of a segment that this transaction has created or locked.
 
     Raises:
-        Refused: the plan's times are invalid.
+        MutationRejected: the plan's times are invalid.
     """
     previous = await _lock_rollout(session, segment_id)
     now: datetime = (await session.execute(_READ_CLOCK)).scalar_one()
     start_times = schedule(plan, now)
-    max_percent = _max_percent(previous) if previous else Decimal(0)
+    max_percent = previous.highest_percent(up_to_stage=previous.current) if previous else Decimal(0)
     # Before the first stage, the only possible work is to remove members of the previous plan.
     has_work = start_times[0] <= now or max_percent > 0
     await session.execute(_DELETE_STAGES, {"segment_id": segment_id})
@@ -254,11 +291,12 @@ async def start_rollout(
     return await _enqueue_due_jobs(session, segment_id)
 
 
-async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], Row[Any]]:
+async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[SegmentRecord, RolloutRecord]:
     """Pause a rollout: stop the pass after its current chunk, and freeze the schedule.
 
     Raises:
-        Refused: the segment or rollout does not exist, or its status does not allow a pause.
+        MutationRejected: the segment or rollout does not exist, or its status does not allow a
+            pause.
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.status not in {"SCHEDULED", "RUNNING", "WAITING"}:
@@ -267,11 +305,13 @@ async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], 
     return segment, await _read_rollout(session, segment.segment_id)
 
 
-async def resume_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any], Row[Any]]:
+async def resume_rollout(
+    session: WriteSession, *, slug: str
+) -> tuple[SegmentRecord, RolloutRecord]:
     """Continue a rollout that is paused or has failed.
 
     Raises:
-        Refused: the segment or rollout does not exist, or is neither paused nor failed.
+        MutationRejected: the segment or rollout does not exist, or is neither paused nor failed.
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state not in {RolloutState.PAUSED, RolloutState.FAILED}:
@@ -282,41 +322,30 @@ async def resume_rollout(session: WriteSession, *, slug: str) -> tuple[Row[Any],
 
 async def cancel_rollout(
     session: WriteSession, *, slug: str, withdraw: bool
-) -> tuple[Row[Any], Row[Any]]:
+) -> tuple[SegmentRecord, RolloutRecord]:
     """Stop a rollout permanently.
 
     Args:
         withdraw: Whether to remove the members that the rollout added; otherwise they stay.
 
     Raises:
-        Refused: the segment or rollout does not exist, or is already cancelled or withdrawing.
+        MutationRejected: the segment or rollout does not exist, or the rollout is already
+            cancelled or withdrawing.
     """
     segment, rollout = await _lock_segment_and_rollout(session, slug)
     if rollout.state in {RolloutState.CANCELLED, RolloutState.WITHDRAWING}:
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
+    max_percent = rollout.highest_percent(up_to_stage=rollout.current)
     await session.execute(
         _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
-        {"segment_id": segment.segment_id, "max_percent": _max_percent(rollout)},
+        {"segment_id": segment.segment_id, "max_percent": max_percent},
     )
     return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
 
-async def stop_rollout(session: WriteSession, segment_id: int) -> None:
-    """Cancel the rollout, if any, of a segment that this transaction deletes."""
-    await session.execute(_STOP_ROLLOUT, {"segment_id": segment_id})
-
-
-def _max_percent(rollout: Row[Any]) -> Decimal:
-    """Return the highest percent by which a member may have joined.
-
-    New users join at the percent in force even if no pass for that stage has begun.
-    """
-    without_pass = rollout.percents[max(rollout.stage, 0) : rollout.current]
-    max_percent: Decimal = max([rollout.max_percent, *without_pass])
-    return max_percent
-
-
-async def _lock_segment_and_rollout(session: WriteSession, slug: str) -> tuple[Row[Any], Row[Any]]:
+async def _lock_segment_and_rollout(
+    session: WriteSession, slug: str
+) -> tuple[SegmentRecord, RolloutRecord]:
     segment = await segments.lock_segment(session, slug=slug)
     rollout = await _lock_rollout(session, segment.segment_id)
     if rollout is None:
@@ -324,19 +353,20 @@ async def _lock_segment_and_rollout(session: WriteSession, slug: str) -> tuple[R
     return segment, rollout
 
 
-async def _lock_rollout(session: WriteSession, segment_id: int) -> Row[Any] | None:
+async def _lock_rollout(session: WriteSession, segment_id: int) -> RolloutRecord | None:
     # Two statements, because a statement's snapshot is older than the lock that it waits for.
     if (await session.execute(_LOCK_ROLLOUT, {"segment_id": segment_id})).one_or_none() is None:
         return None
     return await _read_rollout(session, segment_id)
 
 
-async def _read_rollout(session: WriteSession, segment_id: int) -> Row[Any]:
-    return (await session.execute(_READ_ROLLOUTS, {"segment_ids": [segment_id]})).one()
+async def _read_rollout(session: WriteSession, segment_id: int) -> RolloutRecord:
+    rows = await session.execute(_READ_ROLLOUTS, {"segment_ids": [segment_id]})
+    return rollout_record(rows.one())
 
 
-async def _enqueue_due_jobs(session: WriteSession, segment_id: int) -> Row[Any]:
-    """Enqueue the jobs that are due now or within a minute; return the rollout's row."""
+async def _enqueue_due_jobs(session: WriteSession, segment_id: int) -> RolloutRecord:
+    """Enqueue the jobs that are due now or within a minute; return the rollout."""
     rollout = await _read_rollout(session, segment_id)
     if rollout.work_due:
         session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
@@ -346,7 +376,7 @@ async def _enqueue_due_jobs(session: WriteSession, segment_id: int) -> Row[Any]:
     return rollout
 
 
-def enqueue_stage_starts(session: WriteSession, rollout: Row[Any]) -> None:
+def enqueue_stage_starts(session: WriteSession, rollout: RolloutRecord) -> None:
     """Enqueue a delayed message for each stage that starts within `MAX_DELAY_SECONDS`."""
     for start in rollout.start_times[rollout.current :]:
         delay = (start - rollout.read_at).total_seconds()
@@ -356,7 +386,7 @@ def enqueue_stage_starts(session: WriteSession, rollout: Row[Any]) -> None:
             )
 
 
-def enqueue_expiry(session: WriteSession, rollout: Row[Any]) -> None:
+def enqueue_expiry(session: WriteSession, rollout: RolloutRecord) -> None:
     """Enqueue a delayed message for the expiry if it is within `MAX_DELAY_SECONDS`."""
     if rollout.expires_at is None:
         return
@@ -367,22 +397,24 @@ def enqueue_expiry(session: WriteSession, rollout: Row[Any]) -> None:
 
 async def rollouts_by_segment(
     session: ReadSession, segment_ids: Sequence[int]
-) -> dict[int, Row[Any]]:
+) -> dict[int, RolloutRecord]:
     """Return the rollout of each segment; segments without a rollout are absent."""
     rows = await session.execute(_READ_ROLLOUTS, {"segment_ids": list(segment_ids)})
-    return {row.segment_id: row for row in rows}
+    return {row.segment_id: rollout_record(row) for row in rows}
 
 
-async def rollout_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """Return the exact `enrolled` and `excluded` counts. Each costs an index scan."""
+async def rollout_counts(
+    session: ReadSession, segment_ids: Sequence[int]
+) -> dict[int, RolloutCounts]:
+    """Return exact numbers of users. Each costs an index scan."""
     rows = await session.execute(_COUNT_USERS, {"segment_ids": list(segment_ids)})
-    return {row.segment_id: row for row in rows}
+    return {row.segment_id: RolloutCounts(row.enrolled, row.excluded) for row in rows}
 
 
 async def count_by_status(session: ReadSession) -> dict[str, int]:
-    """Return the number of rollouts by status, for all `STATUSES`, without deleted segments."""
+    """Return the number of rollouts by status, for each status, without deleted segments."""
     rows = await session.execute(_COUNT_BY_STATUS)
-    return {**dict.fromkeys(STATUSES, 0), **{row.status: row.rollout_count for row in rows}}
+    return {**dict.fromkeys(RolloutStatus, 0), **{row.status: row.rollout_count for row in rows}}
 
 
 async def read_pass_progress(session: ReadSession, *, limit: int) -> dict[str, float]:

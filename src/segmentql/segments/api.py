@@ -1,264 +1,299 @@
-"""GraphQL of segments."""
+"""GraphQL types, queries and mutations of segments."""
 
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
+from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.query_cost import SCAN, cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    InputValidator,
-    MutationError,
-    as_mutation_error,
-    mutation_errors,
-    optional_argument,
-)
+from segmentql.graphql.cost.field_cost import SCAN, cost
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     is_slug,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import InputValidator, optional_argument
 from segmentql.memberships.loaders import MemberCount, Members
-from segmentql.memberships.service import MembersPage
+from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts import service as rollouts
 from segmentql.rollouts.loaders import RolloutBySegment
+from segmentql.rollouts.records import RolloutRecord
 from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
+from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import UNSET
 
 if TYPE_CHECKING:
-    from segmentql.adapters.database import WriteSession
     from segmentql.memberships.api import Membership
     from segmentql.rollouts.api import Rollout, RolloutInput
 
 
+def segment_global_id(segment_id: int) -> str:
+    """Return the opaque id by which clients know a segment."""
+    return f"seg_{segment_id}"
+
+
+def _segment_id(segment: Parent[SegmentRecord]) -> strawberry.ID:
+    return strawberry.ID(segment_global_id(segment.segment_id))
+
+
 @strawberry.type(description="A named set of users.")
 class Segment:
-    id: strawberry.ID = strawberry.field(description="Opaque, and never another segment's.")
+    id: strawberry.ID = strawberry.field(
+        resolver=_segment_id, description="Opaque id. It is never reused."
+    )
+
     slug: str = strawberry.field(
-        description="The name that programs use. It never changes; after a deletion another segment"
-        " may bear it."
+        description="The name that programs use. It never changes. After the segment is deleted,"
+        " another segment may get the slug."
     )
     name: str | None = strawberry.field(description="The name for people.")
     description: str | None = strawberry.field(
-        description="What the segment is for.",
+        description="The purpose of the segment.",
         metadata=cost(characters=validators.MAX_DESCRIPTION_LENGTH),
     )
-    created_at: datetime = strawberry.field(description="When the segment was made.")
+    created_at: datetime = strawberry.field(description="When the segment was created.")
     updated_at: datetime = strawberry.field(
-        description="When name, description or plan changed last."
+        description="When the name, the description or the rollout was last changed."
     )
     deleted_at: datetime | None = strawberry.field(
-        description="When the segment was deleted, which ended all its memberships."
+        description="When the segment was deleted. Its memberships ended then."
     )
     version: int = strawberry.field(
-        description="Counts the changes of name, description and plan, from 1."
+        description="The number of changes of name, description and rollout, from 1."
     )
-    number: strawberry.Private[int]
-
-    @classmethod
-    def from_row(cls, row: Any) -> "Segment":
-        return cls(
-            id=strawberry.ID(f"seg_{row.segment_id}"),
-            slug=row.slug,
-            name=row.name,
-            description=row.description,
-            created_at=row.segment_created_at,
-            updated_at=row.segment_updated_at,
-            deleted_at=row.deleted_at,
-            version=row.version,
-            number=row.segment_id,
-        )
 
     @strawberry.field(
-        description="How many active members, exactly; it costs what counting them costs.",
-        graphql_type=int,
+        description="Exact number of active members. It counts them, which may be slow.",
+        graphql_type=BigInt,
         metadata=cost(SCAN),
     )
-    def member_count(self, info: Info) -> Awaitable[int]:
-        return info.context.loader(MemberCount).load(self.number)
+    @staticmethod
+    def member_count(segment: Parent[SegmentRecord], info: Info) -> Awaitable[int]:
+        return info.context.loader(MemberCount).load(segment.segment_id)
 
     @strawberry.field(
-        description="The plan that a percent of all users is in; null where there is none.",
+        description="The rollout, which puts a percent of all users into the segment. Null if the"
+        " segment has none.",
         graphql_type=Annotated["Rollout", strawberry.lazy("segmentql.rollouts.api")] | None,
     )
-    def rollout(self, info: Info) -> "Awaitable[Rollout | None]":
-        return info.context.loader(RolloutBySegment).load(self.number)
+    @staticmethod
+    def rollout(segment: Parent[SegmentRecord], info: Info) -> Awaitable[RolloutRecord | None]:
+        return info.context.loader(RolloutBySegment).load(segment.segment_id)
 
-    @strawberry.field(description="The active members, by user number.")
+    @strawberry.field(
+        description="The active members by user id.",
+        graphql_type=Connection[
+            Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]
+        ],
+    )
+    @staticmethod
     async def members(
-        self,
+        segment: Parent[SegmentRecord],
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
-    ) -> Connection[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]]:
-        page = parse_page_arguments("members", (is_number,), first, after, filters=(self.number,))
+    ) -> Connection[MembershipRecord]:
+        page = parse_page_arguments(
+            "members", (is_row_id,), first, after, filters=(segment.segment_id,)
+        )
         last = int(page.after[0]) if page.after else 0
         members = await info.context.loader(Members).load(
-            MembersPage(self.number, after=last, rows=page.first + 1)
+            MembersPage(segment.segment_id, after=last, rows=page.first + 1)
         )
-        return page.page(members, lambda member: member, lambda member: (member.row.user_id,))
+        return page.page(members, lambda member: (member.user.user_id,))
 
 
-@strawberry.type(description="No segment bears these slugs now.")
+@strawberry.type(description="No existing segment has these slugs.")
 class SegmentNotFound(MutationError):
     slugs: list[str] = strawberry.field(
-        description="The slugs that none bears.",
+        description="The slugs that no existing segment has.",
         metadata=cost(characters=validators.MAX_SLUGS_PER_CHANGE * validators.MAX_SLUG_LENGTH),
     )
 
 
-@strawberry.type(description="Another segment bears the slug.")
+@strawberry.type(description="Another segment has the slug.")
 class SegmentAlreadyExists(MutationError):
-    segment: Segment = strawberry.field(description="The segment that bears it.")
+    segment: SegmentRecord = strawberry.field(
+        graphql_type=Segment, description="The segment that has the slug."
+    )
 
 
-@strawberry.type(description="The segment was changed since the version you expected.")
+@strawberry.type(description="The segment does not have the expected version.")
 class VersionConflict(MutationError):
-    current: Segment = strawberry.field(description="The segment as it is now.")
+    current: SegmentRecord = strawberry.field(
+        graphql_type=Segment, description="The current state of the segment."
+    )
 
 
 @as_mutation_error.register
-def _(refusal: errors.SegmentNotFound) -> MutationError:
+def _(reason: errors.SegmentNotFound) -> MutationError:
+    slugs = ", ".join(f'"{slug}"' for slug in reason.slugs)
     return SegmentNotFound(
         code=ErrorCode.SEGMENT_NOT_FOUND,
-        message=f"No segment bears: {', '.join(refusal.slugs)}.",
-        path=list(refusal.path),
-        slugs=list(refusal.slugs),
+        message=f"No segment has the slug {slugs}."
+        if len(reason.slugs) == 1
+        else f"No segment has any of the slugs {slugs}.",
+        path=list(reason.path),
+        slugs=list(reason.slugs),
     )
 
 
 @as_mutation_error.register
-def _(refusal: errors.SegmentAlreadyExists) -> MutationError:
+def _(reason: errors.SegmentAlreadyExists) -> MutationError:
     return SegmentAlreadyExists(
         code=ErrorCode.SEGMENT_ALREADY_EXISTS,
-        message=f"A segment bears {refusal.segment.slug} already.",
-        path=list(refusal.path),
-        segment=Segment.from_row(refusal.segment),
+        message=f'A segment with the slug "{reason.segment.slug}" already exists.',
+        path=list(reason.path),
+        segment=reason.segment,
     )
 
 
 @as_mutation_error.register
-def _(refusal: errors.VersionConflict) -> MutationError:
+def _(reason: errors.VersionConflict) -> MutationError:
     return VersionConflict(
         code=ErrorCode.VERSION_CONFLICT,
-        message=f"The segment is at version {refusal.current.version},"
-        f" not {refusal.expected_version}.",
-        path=list(refusal.path),
-        current=Segment.from_row(refusal.current),
+        message=f"The segment has version {reason.current.version},"
+        f" but expectedVersion is {reason.expected_version}.",
+        path=list(reason.path),
+        current=reason.current,
     )
 
 
 @strawberry.type
 class SegmentQueries:
     @strawberry.field(
-        description="The segment that bears a slug now; null where none does.",
+        description="The existing segment with a slug. Null if there is none.",
         graphql_type=Segment | None,
     )
     def segment(
         self,
         info: Info,
         slug: Annotated[str, strawberry.argument(description="The segment's slug.")],
-    ) -> Awaitable[Segment | None] | None:
+    ) -> Awaitable[SegmentRecord | None] | None:
         return info.context.loader(SegmentBySlug).load(slug) if validators.is_slug(slug) else None
 
-    @strawberry.field(description="The segments there are, by slug in order of code points.")
+    @strawberry.field(
+        description="The existing segments in code point order of their slugs.",
+        graphql_type=Connection[Segment] | None,
+    )
     async def segments(
         self,
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
         prefix: Annotated[
-            str | None, strawberry.argument(description="Only slugs that begin with this.")
+            str | None,
+            strawberry.argument(description="Return only slugs that begin with this text."),
         ] = strawberry.UNSET,
-    ) -> Connection[Segment] | None:
-        beginning = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
-        page = parse_page_arguments("segments", (is_slug,), first, after, filters=(beginning,))
+    ) -> Connection[SegmentRecord]:
+        known_prefix = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
+        page = parse_page_arguments("segments", (is_slug,), first, after, filters=(known_prefix,))
         last = str(page.after[0]) if page.after else ""
-        rows = await info.context.read(
+        segments = await info.context.read(
             lambda session: service.segment_page(
-                session, after=last, prefix=beginning, rows=page.first + 1
+                session, after=last, prefix=known_prefix, rows=page.first + 1
             )
         )
-        return page.page(rows, Segment.from_row, lambda row: (row.slug,))
+        return page.page(segments, lambda segment: (segment.slug,))
 
 
-@strawberry.input(description="The segment to make.")
+@strawberry.input(description="Input of `createSegment`.")
 class CreateSegmentInput:
     slug: str = strawberry.field(
-        description="1 to 255 of A-Z a-z 0-9 _ . -, starting with a letter or a digit."
+        description="1 to 255 characters: letters A-Z and a-z, digits, `_`, `.` and `-`. The first"
+        " is a letter or a digit."
     )
     name: str | None = strawberry.field(
         default=strawberry.UNSET, description="The name for people: 1 to 255 characters."
     )
     description: str | None = strawberry.field(
-        default=strawberry.UNSET, description="What it is for: up to 4096 characters."
+        default=strawberry.UNSET,
+        description="The purpose of the segment: up to 4096 characters.",
     )
     rollout: Annotated["RolloutInput", strawberry.lazy("segmentql.rollouts.api")] | None = (
         strawberry.field(
             default=strawberry.UNSET,
-            description="A plan that a percent of all users is in; it begins at once.",
+            description="A rollout, which puts a percent of all users into the segment.",
         )
     )
 
 
-@strawberry.type(description="What `createSegment` did.")
+@strawberry.type(description="Result of `createSegment`.")
 class CreateSegmentPayload:
-    segment: Segment | None = strawberry.field(description="The segment; null when refused.")
+    segment: SegmentRecord | None = strawberry.field(
+        default=None,
+        graphql_type=Segment | None,
+        description="The segment. Null if the mutation was rejected.",
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
-@strawberry.input(description="What to change. An absent field stays, null clears it.")
+@strawberry.input(
+    description="Input of `updateSegment`. An absent field is not changed; null clears a field."
+)
 class UpdateSegmentInput:
-    slug: str = strawberry.field(description="Which segment.")
+    slug: str = strawberry.field(description="The slug of the segment.")
     name: str | None = strawberry.field(
         default=strawberry.UNSET, description="The name for people: 1 to 255 characters."
     )
     description: str | None = strawberry.field(
-        default=strawberry.UNSET, description="What it is for: up to 4096 characters."
+        default=strawberry.UNSET,
+        description="The purpose of the segment: up to 4096 characters.",
     )
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Refuse unless the segment is at this version.",
+        description="If set, the mutation is rejected unless the segment has this version.",
     )
 
 
-@strawberry.type(description="What `updateSegment` did.")
+@strawberry.type(description="Result of `updateSegment`.")
 class UpdateSegmentPayload:
-    segment: Segment | None = strawberry.field(
-        description="The segment as it is now; null when refused."
+    segment: SegmentRecord | None = strawberry.field(
+        default=None,
+        graphql_type=Segment | None,
+        description="The updated segment. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
-@strawberry.input(description="Which segment to delete.")
+@strawberry.input(description="Input of `deleteSegment`.")
 class DeleteSegmentInput:
-    slug: str = strawberry.field(description="Which segment.")
+    slug: str = strawberry.field(description="The slug of the segment.")
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Refuse unless the segment is at this version.",
+        description="If set, the mutation is rejected unless the segment has this version.",
     )
 
 
-@strawberry.type(description="What `deleteSegment` did.")
+@strawberry.type(description="Result of `deleteSegment`.")
 class DeleteSegmentPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
-        description="The segment's id; null when refused."
+        default=None,
+        description="The id of the deleted segment. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
@@ -266,100 +301,86 @@ class DeleteSegmentPayload:
 class SegmentMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Make a segment. Needs EDITOR.",
+        description="Create a segment. Needs EDITOR.",
     )
     async def create_segment(
         self,
         info: Info,
         input: CreateSegmentInput,  # noqa: A002
     ) -> CreateSegmentPayload | None:
-        try:
-            check = InputValidator()
-            slug = check.value(validators.slug, input.slug, "slug")
-            name = check.optional(validators.name, input.name, "name", absent=None)
-            description = check.optional(
-                validators.description, input.description, "description", absent=None
-            )
-            plan = input.rollout.to_plan(check) if input.rollout else None
-            check.done()
-
-            async def create(session: "WriteSession") -> Any:
-                made = await service.create_segment(
-                    session, slug=slug, name=name, description=description
-                )
-                if plan:
-                    await rollouts.start_rollout(
-                        session,
-                        segment_id=made.segment_id,
-                        plan=plan,
-                        actor=info.context.actor,
-                    )
-                return made
-
-            row = await info.context.database.transaction(create)
-        except errors.MutationRejected as refused:
-            return CreateSegmentPayload(segment=None, errors=mutation_errors(refused))
-        return CreateSegmentPayload(segment=Segment.from_row(row), errors=[])
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
+        name = validator.optional(validators.name, input.name, "name", absent=None)
+        description = validator.optional(
+            validators.description, input.description, "description", absent=None
+        )
+        plan = input.rollout.to_plan(validator) if input.rollout else None
+        return await run_mutation(
+            info,
+            CreateSegmentPayload,
+            validator,
+            lambda session: rollouts.create_segment(
+                session,
+                slug=slug,
+                name=name,
+                description=description,
+                plan=plan,
+                actor=info.context.actor,
+            ),
+            lambda segment: CreateSegmentPayload(segment=segment),
+        )
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Change what a segment is called. Needs EDITOR.",
+        description="Change the name or the description of a segment. Needs EDITOR.",
     )
     async def update_segment(
         self,
         info: Info,
         input: UpdateSegmentInput,  # noqa: A002
     ) -> UpdateSegmentPayload | None:
-        try:
-            check = InputValidator()
-            slug = check.value(validators.slug, input.slug, "slug")
-            name = check.optional(validators.name, input.name, "name", absent=UNSET)
-            description = check.optional(
-                validators.description, input.description, "description", absent=UNSET
-            )
-            version = check.optional(
-                validators.version, input.expected_version, "expectedVersion", absent=None
-            )
-            check.done()
-            row = await info.context.database.transaction(
-                lambda session: service.update_segment(
-                    session,
-                    slug=slug,
-                    name=name,
-                    description=description,
-                    expected_version=version,
-                )
-            )
-        except errors.MutationRejected as refused:
-            return UpdateSegmentPayload(segment=None, errors=mutation_errors(refused))
-        return UpdateSegmentPayload(segment=Segment.from_row(row), errors=[])
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
+        name = validator.optional(validators.name, input.name, "name", absent=UNSET)
+        description = validator.optional(
+            validators.description, input.description, "description", absent=UNSET
+        )
+        version = validator.optional(
+            validators.version, input.expected_version, "expectedVersion", absent=None
+        )
+        return await run_mutation(
+            info,
+            UpdateSegmentPayload,
+            validator,
+            lambda session: service.update_segment(
+                session, slug=slug, name=name, description=description, expected_version=version
+            ),
+            lambda segment: UpdateSegmentPayload(segment=segment),
+        )
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Delete a segment: its memberships end at once for every read, its slug is"
-        " free, its history stays. Workers record the leaves. Needs ADMIN.",
+        description="Delete a segment. Its memberships end at once for every read, its slug can be"
+        " reused, and its history stays. Workers record the leaves. Needs ADMIN.",
     )
     async def delete_segment(
         self,
         info: Info,
         input: DeleteSegmentInput,  # noqa: A002
     ) -> DeleteSegmentPayload | None:
-        try:
-            check = InputValidator()
-            slug = check.value(validators.slug, input.slug, "slug")
-            version = check.optional(
-                validators.version, input.expected_version, "expectedVersion", absent=None
-            )
-            check.done()
-
-            async def delete(session: "WriteSession") -> int:
-                number = await service.delete_segment(
-                    session, slug=slug, expected_version=version, actor=info.context.actor
-                )
-                await rollouts.stop_rollout(session, number)
-                return number
-
-            number = await info.context.database.transaction(delete)
-        except errors.MutationRejected as refused:
-            return DeleteSegmentPayload(deleted_id=None, errors=mutation_errors(refused))
-        return DeleteSegmentPayload(deleted_id=strawberry.ID(f"seg_{number}"), errors=[])
+        validator = InputValidator()
+        slug = validator.value(validators.slug, input.slug, "slug")
+        version = validator.optional(
+            validators.version, input.expected_version, "expectedVersion", absent=None
+        )
+        return await run_mutation(
+            info,
+            DeleteSegmentPayload,
+            validator,
+            lambda session: rollouts.delete_segment(
+                session, slug=slug, expected_version=version, actor=info.context.actor
+            ),
+            lambda segment_id: DeleteSegmentPayload(
+                deleted_id=strawberry.ID(segment_global_id(segment_id))
+            ),
+        )

@@ -3,25 +3,27 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import RECORD_SEGMENT_LEAVES, Message
+from segmentql.adapters.jobs import Message
 from segmentql.errors import (
     MutationRejected,
     SegmentAlreadyExists,
     SegmentNotFound,
     VersionConflict,
 )
+from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
+from segmentql.segments.records import SegmentRecord
 
-MAX_RACES: Final = 10
-"""Tries of a statement that lost against another client making or deleting the same segment."""
+MAX_ATTEMPTS: Final = 10
+"""The number of attempts if other clients create or delete the same segment concurrently."""
 
 SEGMENT_COLUMNS: Final = """
 s.id AS segment_id, s.slug, s.name, s.description, s.version,
 s.created_at AS segment_created_at, s.updated_at AS segment_updated_at, s.deleted_at
 """
-"""What the GraphQL type is made of, in every statement that reads segments as `s`."""
+"""The columns of `segment_record`, for statements that read segments as `s`."""
 
 _BY_SLUGS = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
@@ -34,7 +36,7 @@ WHERE s.deleted_at IS NULL AND s.slug > :after
 ORDER BY s.slug LIMIT :rows
 """)
 
-_EXISTING = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
+_COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
 
 _CREATE = text(f"""
 INSERT INTO segments AS s (slug, name, description, created_at, updated_at)
@@ -44,18 +46,18 @@ ON CONFLICT (slug) WHERE deleted_at IS NULL DO NOTHING
 RETURNING {SEGMENT_COLUMNS}
 """)
 
-# A lock that lets memberships be added meanwhile ...
+# Memberships can be added while this lock is held.
 _LOCK_TO_UPDATE = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s
 WHERE s.slug = :slug AND s.deleted_at IS NULL FOR NO KEY UPDATE
 """)
 
-# ... and one that does not: whoever adds holds the segment FOR KEY SHARE until it is committed.
-# Row locks let those who share overtake one who waits for them all, so that a busy segment could
-# not be deleted. An advisory lock is a fair queue: both ask for it before the row.
+# A transaction that adds members locks the segment FOR KEY SHARE until it commits. New share locks
+# can overtake a waiting exclusive row lock, so a busy segment could not be deleted. An advisory
+# lock is a fair queue: both kinds of transaction take it before the row lock.
 SEGMENT_LOCK_CLASS: Final = 7001
 SEGMENT_LOCK: Final = f"{SEGMENT_LOCK_CLASS}, CAST(id % 2147483647 AS integer)"
-"""The two numbers of the advisory lock of a segment's `id`; two segments may share one."""
+"""The two integers of a segment's advisory lock. Two segments may share a lock."""
 
 _LOCK_TO_DELETE = text(f"""
 WITH named AS MATERIALIZED (
@@ -83,7 +85,7 @@ WHERE s.id = :segment_id
 RETURNING {SEGMENT_COLUMNS}
 """)
 
-# Later than every join and leave of its members, even if the clock was set back.
+# `deleted_at` is later than every join and leave of a member, even if the clock was set back.
 _DELETE = text("""
 UPDATE segments
 SET deleted_by = :actor, deleted_at = greatest(clock_timestamp(), (
@@ -95,29 +97,45 @@ WHERE id = :segment_id
 
 
 class Unset:
-    """The type of `UNSET`: a field that a change leaves as it is."""
+    """The type of `UNSET`, which stands for a field that a mutation does not change."""
 
 
 UNSET: Final = Unset()
 
 
+def segment_record(row: Row[Any]) -> SegmentRecord:
+    """Build the record from a row with `SEGMENT_COLUMNS`."""
+    return SegmentRecord(
+        segment_id=row.segment_id,
+        slug=row.slug,
+        name=row.name,
+        description=row.description,
+        created_at=row.segment_created_at,
+        updated_at=row.segment_updated_at,
+        deleted_at=row.deleted_at,
+        version=row.version,
+    )
+
+
 async def create_segment(
     session: WriteSession, *, slug: str, name: str | None, description: str | None
-) -> Row[Any]:
-    """Make a segment with nobody in it.
+) -> SegmentRecord:
+    """Create a segment without members.
 
     Raises:
-        Refused: another segment bears the slug.
+        MutationRejected: another segment has the slug.
     """
     values = {"slug": slug, "name": name, "description": description}
-    for _ in range(MAX_RACES):
-        made = (await session.execute(_CREATE, values)).one_or_none()
-        if made:
-            return made
-        there = (await session.execute(_BY_SLUGS, {"slugs": [slug]})).one_or_none()
-        if there:
-            raise MutationRejected(SegmentAlreadyExists(("slug",), segment=there))
-    raise AssertionError("a segment was made and deleted again and again")
+    for _ in range(MAX_ATTEMPTS):
+        created = (await session.execute(_CREATE, values)).one_or_none()
+        if created:
+            return segment_record(created)
+        existing = (await session.execute(_BY_SLUGS, {"slugs": [slug]})).one_or_none()
+        if existing:
+            raise MutationRejected(
+                SegmentAlreadyExists(("slug",), segment=segment_record(existing))
+            )
+    raise AssertionError("other clients created and deleted the segment at every attempt")
 
 
 async def update_segment(
@@ -127,91 +145,101 @@ async def update_segment(
     name: str | Unset | None,
     description: str | Unset | None,
     expected_version: int | None,
-) -> Row[Any]:
-    """Change what a segment is called; what is already so moves neither version nor time.
+) -> SegmentRecord:
+    """Change the name or the description of a segment.
+
+    If the values do not differ from the stored ones, the version and `updated_at` stay.
 
     Raises:
-        Refused: no such segment, or it is not at the expected version.
+        MutationRejected: the segment does not exist or has another version.
     """
     segment = await lock_segment(session, slug=slug, expected_version=expected_version)
     new_name = segment.name if isinstance(name, Unset) else name
     new_description = segment.description if isinstance(description, Unset) else description
     if (new_name, new_description) == (segment.name, segment.description):
         return segment
-    return (
-        await session.execute(
-            _UPDATE,
-            {
-                "segment_id": segment.segment_id,
-                "name": new_name,
-                "description": new_description,
-            },
-        )
-    ).one()
+    updated = await session.execute(
+        _UPDATE,
+        {"segment_id": segment.segment_id, "name": new_name, "description": new_description},
+    )
+    return segment_record(updated.one())
 
 
 async def lock_segment(
     session: WriteSession, *, slug: str, expected_version: int | None = None
-) -> Row[Any]:
-    """Lock a segment for a change of it; its members may come and go meanwhile.
+) -> SegmentRecord:
+    """Lock a segment for an update. Other transactions can add and remove members meanwhile.
 
     Raises:
-        Refused: no such segment, or it is not at the expected version.
+        MutationRejected: the segment does not exist or has another version.
     """
-    return await _locked(session, _LOCK_TO_UPDATE, slug, expected_version)
+    return await _lock(session, _LOCK_TO_UPDATE, slug, expected_version)
 
 
-async def bump_version(session: WriteSession, segment_id: int) -> Row[Any]:
-    """Give a locked segment its next version, for its plan has changed."""
-    return (await session.execute(_BUMP_VERSION, {"segment_id": segment_id})).one()
+async def bump_version(session: WriteSession, segment_id: int) -> SegmentRecord:
+    """Increment the version of a locked segment whose rollout has changed."""
+    bumped = await session.execute(_BUMP_VERSION, {"segment_id": segment_id})
+    return segment_record(bumped.one())
 
 
 async def delete_segment(
     session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
 ) -> int:
-    """Delete a segment, whatever its size; workers record the leaves. Returns its number.
+    """Delete a segment in constant time; workers record the leaves of its members later.
+
+    Returns:
+        The segment's id.
 
     Raises:
-        Refused: no such segment, or it is not at the expected version.
+        MutationRejected: the segment does not exist or has another version.
     """
-    segment = await _locked(session, _LOCK_TO_DELETE, slug, expected_version)
-    segment_id: int = segment.segment_id
-    await session.execute(_DELETE, {"segment_id": segment_id, "actor": actor})
-    session.after_commit(Message(RECORD_SEGMENT_LEAVES, (segment_id,)))
-    return segment_id
+    segment = await _lock(session, _LOCK_TO_DELETE, slug, expected_version)
+    await session.execute(_DELETE, {"segment_id": segment.segment_id, "actor": actor})
+    session.after_commit(Message(RECORD_SEGMENT_LEAVES, (segment.segment_id,)))
+    return segment.segment_id
 
 
-async def _locked(
-    session: WriteSession, lock: Any, slug: str, expected_version: int | None
-) -> Row[Any]:
-    row: Row[Any] | None = (await session.execute(lock, {"slug": slug})).one_or_none()
+async def _lock(
+    session: WriteSession, statement: TextClause, slug: str, expected_version: int | None
+) -> SegmentRecord:
+    row = (await session.execute(statement, {"slug": slug})).one_or_none()
     if row is None:
         raise MutationRejected(SegmentNotFound(("slug",), (slug,)))
-    if expected_version is not None and row.version != expected_version:
-        raise MutationRejected(VersionConflict(("expectedVersion",), expected_version, current=row))
-    return row
+    segment = segment_record(row)
+    if expected_version is not None and segment.version != expected_version:
+        raise MutationRejected(
+            VersionConflict(("expectedVersion",), expected_version, current=segment)
+        )
+    return segment
 
 
-async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[str, Row[Any]]:
-    """Read the segments that bear these slugs now."""
+async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[str, SegmentRecord]:
+    """Return the existing segments with these slugs."""
     rows = await session.execute(_BY_SLUGS, {"slugs": list(slugs)})
-    return {row.slug: row for row in rows}
+    return {row.slug: segment_record(row) for row in rows}
 
 
 async def segment_page(
     session: ReadSession, *, after: str, prefix: str, rows: int
-) -> Sequence[Row[Any]]:
-    """Read segments by slug (by code point), those after `after` that begin with `prefix`."""
+) -> list[SegmentRecord]:
+    """Return existing segments in code point order of their slugs.
+
+    Args:
+        session: The session.
+        after: The slug that the page follows; "" for the first page.
+        prefix: The prefix that all slugs of the page have; "" for all segments.
+        rows: The maximum number of segments.
+    """
     values = {
         "after": after,
         "prefix": prefix,
-        # Slugs are ASCII, so this sorts after all that begin with the prefix: an index range.
+        # Slugs are ASCII, so this sorts after all slugs with the prefix: an index range.
         "prefix_end": prefix + "\x7f",
         "rows": rows,
     }
-    return (await session.execute(_PAGE, values)).all()
+    return [segment_record(row) for row in await session.execute(_PAGE, values)]
 
 
 async def count(session: ReadSession) -> int:
-    """How many segments there are now."""
-    return int((await session.execute(_EXISTING)).scalar_one())
+    """Return the number of existing segments."""
+    return int((await session.execute(_COUNT)).scalar_one())

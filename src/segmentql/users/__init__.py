@@ -1,1 +1,1 @@
-"""Users: whom the callers' numbers stand for."""
+"""Users, which callers identify by their own numbers."""

@@ -1,33 +1,34 @@
-"""GraphQL of users."""
+"""GraphQL types, queries and mutations of users."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
+from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info, selects_field
-from segmentql.graphql.cost.query_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
+from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import (
     ErrorCode,
-    InputValidator,
     MutationError,
-    argument_value,
     as_mutation_error,
     limit_exceeded,
-    mutation_errors,
 )
+from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
     First,
-    is_number,
+    is_row_id,
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.validation import InputValidator, argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
+from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.loaders import (
     ActiveByUser,
     IsExcluded,
@@ -35,122 +36,118 @@ from segmentql.memberships.loaders import (
     SegmentsByUser,
     UserWithSegments,
 )
+from segmentql.memberships.records import MembershipRecord
 from segmentql.segments.api import Segment
+from segmentql.segments.records import SegmentRecord
 from segmentql.users import service
 from segmentql.users.loaders import UserById
+from segmentql.users.records import UserRecord
 
 if TYPE_CHECKING:
     from segmentql.history.api import HistoryEntry
     from segmentql.memberships.api import Membership
 
 
-@strawberry.type(description="A user who is stored now: a number that the caller owns.")
+@strawberry.type(description="A stored user. The caller assigns the id.")
 class User:
-    id: strawberry.ID = strawberry.field(description="The caller's number for this user.")
+    user_id: strawberry.ID = strawberry.field(name="id", description="The user's id.")
     created_at: datetime = strawberry.field(description="When the user was stored.")
-    number: strawberry.Private[int]
-    known_segments: strawberry.Private[list[Segment] | None] = None
-    """The segments this user is in, where they were read along; None: to be read."""
 
-    @classmethod
-    def of(
-        cls, number: int, created_at: datetime, known_segments: list[Segment] | None = None
-    ) -> "User":
-        return cls(
-            id=strawberry.ID(str(number)),
-            created_at=created_at,
-            number=number,
-            known_segments=known_segments,
-        )
-
-    @classmethod
-    def from_row(cls, row: Any) -> "User":
-        return cls.of(row.user_id, row.user_created_at)
-
-    # These give the loader's future as it is: an `async def` would cost a task a user.
+    # These resolvers return the loader's future. An `async def` would need a task for each user.
 
     @strawberry.field(
-        description="The segments this user is in, by slug.",
+        description="The segments that the user is in, by slug.",
         graphql_type=list[Segment],
         metadata=cost(if_given={"asOf": HISTORY_REPLAY}),
     )
+    @staticmethod
     def segments(
-        self,
+        user: Parent[UserRecord],
         info: Info,
         as_of: Annotated[
             datetime | None,
-            strawberry.argument(description="A past moment; without it, now."),
+            strawberry.argument(description="A time in the past. If omitted, now."),
         ] = strawberry.UNSET,
-    ) -> Awaitable[list[Segment]] | list[Segment]:
+    ) -> Awaitable[Sequence[SegmentRecord]] | Sequence[SegmentRecord]:
         if as_of:
-            return info.context.loader(SegmentsAsOf).load((self.number, as_of))
-        if self.known_segments is not None:
-            return self.known_segments
-        return info.context.loader(SegmentsByUser).load(self.number)
+            return info.context.loader(SegmentsAsOf).load((user.user_id, as_of))
+        if user.segments is not None:
+            return user.segments
+        return info.context.loader(SegmentsByUser).load(user.user_id)
 
     @strawberry.field(
-        description="This user's active memberships, by slug.",
+        description="The active memberships of the user, by slug.",
         graphql_type=list[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]],
     )
-    def memberships(self, info: Info) -> Awaitable[list["Membership"]]:
-        return info.context.loader(ActiveByUser).load(self.number)
+    @staticmethod
+    def memberships(user: Parent[UserRecord], info: Info) -> Awaitable[list[MembershipRecord]]:
+        return info.context.loader(ActiveByUser).load(user.user_id)
 
     @strawberry.field(
-        description="Whether this user is in the segment that bears the slug; false where none"
-        " does.",
+        description="Whether the user is in the segment with this slug. False if there is no such"
+        " segment.",
         graphql_type=bool,
         metadata=cost(1),
     )
+    @staticmethod
     def is_in(
-        self,
+        user: Parent[UserRecord],
         info: Info,
-        slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
-    ) -> Awaitable[bool] | bool:
-        return validators.is_slug(slug) and info.context.loader(IsIn).load((self.number, slug))
-
-    @strawberry.field(
-        description="Whether this user was taken out of the segment by hand, so that its rollouts"
-        " leave this user out.",
-        graphql_type=bool,
-        metadata=cost(1),
-    )
-    def is_excluded(
-        self,
-        info: Info,
-        slug: Annotated[str, strawberry.argument(description="A segment's slug.")],
+        slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
     ) -> Awaitable[bool] | bool:
         if not validators.is_slug(slug):
             return False
-        return info.context.loader(IsExcluded).load((self.number, slug))
+        return info.context.loader(IsIn).load((user.user_id, slug))
 
     @strawberry.field(
-        description="This user's joins and leaves, newest first.", metadata=cost(HISTORY_SCAN)
+        description="Whether the user was removed from the segment manually. The rollouts of the"
+        " segment then exclude the user.",
+        graphql_type=bool,
+        metadata=cost(1),
     )
+    @staticmethod
+    def is_excluded(
+        user: Parent[UserRecord],
+        info: Info,
+        slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
+    ) -> Awaitable[bool] | bool:
+        if not validators.is_slug(slug):
+            return False
+        return info.context.loader(IsExcluded).load((user.user_id, slug))
+
+    @strawberry.field(
+        description="The joins and leaves of the user, newest first.",
+        graphql_type=Connection[
+            Annotated["HistoryEntry", strawberry.lazy("segmentql.history.api")]
+        ],
+        metadata=cost(HISTORY_SCAN),
+    )
+    @staticmethod
     async def history(
-        self,
+        user: Parent[UserRecord],
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
         from_: Annotated[
             datetime | None,
-            strawberry.argument(name="from", description="The earliest moment, inclusive."),
+            strawberry.argument(name="from", description="The earliest time, inclusive."),
         ] = strawberry.UNSET,
         to: Annotated[
             datetime | None,
-            strawberry.argument(description="The latest moment, exclusive."),
+            strawberry.argument(description="The latest time, exclusive."),
         ] = strawberry.UNSET,
         slug: Annotated[
             str | None,
-            strawberry.argument(description="Only segments that bore this slug."),
+            strawberry.argument(description="Return only entries of segments with this slug."),
         ] = strawberry.UNSET,
-    ) -> Connection[Annotated["HistoryEntry", strawberry.lazy("segmentql.history.api")]]:
+    ) -> Connection[HistoryEntryRecord]:
         return await history_connection(
             info.context,
             first=first,
             after=after,
             since=from_,
             until=to,
-            user_id=self.number,
+            user_id=user.user_id,
             slug=slug,
         )
 
@@ -160,50 +157,52 @@ class UserNotFound(MutationError):
     pass
 
 
-@strawberry.type(description="The user is stored already.")
+@strawberry.type(description="The user is already stored.")
 class UserAlreadyExists(MutationError):
-    user: User = strawberry.field(description="The user as stored.")
+    user: UserRecord = strawberry.field(graphql_type=User, description="The stored user.")
 
 
 @as_mutation_error.register
-def _(refusal: errors.UserNotFound) -> MutationError:
+def _(reason: errors.UserNotFound) -> MutationError:
     return UserNotFound(
         code=ErrorCode.USER_NOT_FOUND,
-        message=f"User {refusal.user_id} is not stored.",
-        path=list(refusal.path),
+        message=f"User {reason.user_id} is not stored.",
+        path=list(reason.path),
     )
 
 
 @as_mutation_error.register
-def _(refusal: errors.UserAlreadyExists) -> MutationError:
+def _(reason: errors.UserAlreadyExists) -> MutationError:
     return UserAlreadyExists(
         code=ErrorCode.USER_ALREADY_EXISTS,
-        message=f"User {refusal.user.user_id} is stored already.",
-        path=list(refusal.path),
-        user=User.from_row(refusal.user),
+        message=f"User {reason.user.user_id} is already stored.",
+        path=list(reason.path),
+        user=reason.user,
     )
 
 
-def _loader(info: Info) -> Loader[int, User | None]:
-    """Reads the users that a field answers with, along with their segments if these are asked."""
+def _user_loader(info: Info) -> Loader[int, UserRecord | None]:
+    """Return the loader of users, which also reads their segments if the query selects them."""
     return info.context.loader(UserWithSegments if selects_field(info, "segments") else UserById)
 
 
 @strawberry.type
 class UserQueries:
-    @strawberry.field(description="One user; null where not stored now.", graphql_type=User | None)
+    @strawberry.field(
+        description="One user. Null if the user is not stored.", graphql_type=User | None
+    )
     def user(
         self,
         info: Info,
-        id: Annotated[  # noqa: A002 - the argument's name in the contract
-            strawberry.ID, strawberry.argument(description="The caller's number for the user.")
+        id: Annotated[  # noqa: A002 - the name of the GraphQL argument
+            strawberry.ID, strawberry.argument(description="The user's id.")
         ],
-    ) -> Awaitable[User | None]:
-        return _loader(info).load(argument_value(validators.user_id, id, "id"))
+    ) -> Awaitable[UserRecord | None]:
+        return _user_loader(info).load(argument_value(validators.user_id, id, "id"))
 
     @strawberry.field(
-        description="Many users at once, in the order asked and with repeats; null where not"
-        " stored.",
+        description="Many users, in the order of `ids` and with repeats. Null for each user that"
+        " is not stored.",
         graphql_type=list[User | None] | None,
         metadata=cost(size_of="ids"),
     )
@@ -212,61 +211,69 @@ class UserQueries:
         info: Info,
         ids: Annotated[
             list[strawberry.ID],
-            strawberry.argument(description="The callers' numbers: at most 1000."),
+            strawberry.argument(description="The ids of the users, at most 1000."),
         ],
-    ) -> Awaitable[list[User | None]]:
+    ) -> Awaitable[list[UserRecord | None]]:
         if len(ids) > validators.MAX_USERS_BY_ID:
             raise limit_exceeded("ids", limit=validators.MAX_USERS_BY_ID, value=len(ids))
-        numbers = [
+        user_ids = [
             argument_value(validators.user_id, id_, f"ids.{position}")
             for position, id_ in enumerate(ids)
         ]
-        return _loader(info).load_many(numbers)
+        return _user_loader(info).load_many(user_ids)
 
-    @strawberry.field(description="All users, by number.")
+    @strawberry.field(description="All stored users, by id.", graphql_type=Connection[User] | None)
     async def users(
         self,
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
-    ) -> Connection[User] | None:
-        page = parse_page_arguments("users", (is_number,), first, after)
+    ) -> Connection[UserRecord]:
+        page = parse_page_arguments("users", (is_row_id,), first, after)
         last = int(page.after[0]) if page.after else 0
-        rows = await info.context.read(
+        users = await info.context.read(
             lambda session: service.user_page(session, after=last, rows=page.first + 1)
         )
-        return page.page(rows, User.from_row, lambda row: (row.user_id,))
+        return page.page(users, lambda user: (user.user_id,))
 
 
-@strawberry.input(description="Which user to store.")
+@strawberry.input(description="Input of `createUser`.")
 class CreateUserInput:
     id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The caller's number; without it the lowest above the last pick that was"
-        " never stored.",
+        description="The user's id. If omitted, the next unused id is allocated.",
     )
 
 
-@strawberry.type(description="What `createUser` did.")
+@strawberry.type(description="Result of `createUser`.")
 class CreateUserPayload:
-    user: User | None = strawberry.field(description="The user; null when refused.")
+    user: UserRecord | None = strawberry.field(
+        default=None,
+        graphql_type=User | None,
+        description="The user. Null if the mutation was rejected.",
+    )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
-@strawberry.input(description="Which user to delete.")
+@strawberry.input(description="Input of `deleteUser`.")
 class DeleteUserInput:
-    id: strawberry.ID = strawberry.field(description="The caller's number.")
+    id: strawberry.ID = strawberry.field(description="The user's id.")
 
 
-@strawberry.type(description="What `deleteUser` did.")
+@strawberry.type(description="Result of `deleteUser`.")
 class DeleteUserPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
-        description="The user's number; null when refused."
+        default=None,
+        description="The id of the deleted user. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
-        description="Why it was refused.", metadata=cost(size=1)
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
     )
 
 
@@ -274,33 +281,40 @@ class DeleteUserPayload:
 class UserMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Store a user who is in no segment yet. Needs EDITOR.",
+        description="Store a user. The user is in no segment yet, except those whose rollouts"
+        " enroll new users. Needs EDITOR.",
     )
-    async def create_user(self, info: Info, input: CreateUserInput) -> CreateUserPayload | None:  # noqa: A002
-        try:
-            check = InputValidator()
-            number = check.optional(validators.user_id, input.id, "id", absent=None)
-            check.done()
-            row = await info.context.database.transaction(
-                lambda session: service.create_user(session, number)
-            )
-        except errors.MutationRejected as refused:
-            return CreateUserPayload(user=None, errors=mutation_errors(refused))
-        return CreateUserPayload(user=User.from_row(row), errors=[])
+    async def create_user(
+        self,
+        info: Info,
+        input: CreateUserInput,  # noqa: A002
+    ) -> CreateUserPayload | None:
+        validator = InputValidator()
+        user_id = validator.optional(validators.user_id, input.id, "id", absent=None)
+        return await run_mutation(
+            info,
+            CreateUserPayload,
+            validator,
+            lambda session: service.create_user(session, user_id),
+            lambda user: CreateUserPayload(user=user),
+        )
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Delete a user: memberships end, history stays, exclusions are forgotten."
-        " Needs ADMIN.",
+        description="Delete a user. The memberships end, the exclusions are deleted and the history"
+        " stays. Needs ADMIN.",
     )
-    async def delete_user(self, info: Info, input: DeleteUserInput) -> DeleteUserPayload | None:  # noqa: A002
-        try:
-            check = InputValidator()
-            number = check.value(validators.user_id, input.id, "id")
-            check.done()
-            await info.context.database.transaction(
-                lambda session: service.delete_user(session, number, actor=info.context.actor)
-            )
-        except errors.MutationRejected as refused:
-            return DeleteUserPayload(deleted_id=None, errors=mutation_errors(refused))
-        return DeleteUserPayload(deleted_id=strawberry.ID(str(number)), errors=[])
+    async def delete_user(
+        self,
+        info: Info,
+        input: DeleteUserInput,  # noqa: A002
+    ) -> DeleteUserPayload | None:
+        validator = InputValidator()
+        user_id = validator.value(validators.user_id, input.id, "id")
+        return await run_mutation(
+            info,
+            DeleteUserPayload,
+            validator,
+            lambda session: service.delete_user(session, user_id, actor=info.context.actor),
+            lambda _: DeleteUserPayload(deleted_id=strawberry.ID(str(user_id))),
+        )

@@ -9,10 +9,11 @@ from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.users.records import UserRecord
 from segmentql.validators import MAX_USER_ID
 
-MAX_RACES: Final = 10
-"""Tries of a statement that lost against another client storing or deleting the same user."""
+MAX_ATTEMPTS: Final = 10
+"""The number of attempts if other clients store or delete the same user concurrently."""
 
 _STORE = text("""
 INSERT INTO users (id, created_at) VALUES (:user_id, clock_timestamp())
@@ -31,12 +32,12 @@ FROM users WHERE id > :after ORDER BY id LIMIT :rows
 
 _LOCK_ID_ALLOCATOR = text("SELECT user_id FROM id_allocator FOR UPDATE")
 
-# The lowest number above the last pick that was never stored. Numbers stored one after another
-# are skipped a thousand at a time by index ranges, so that a gap close by is found at once and one
-# beyond millions in a second or so; the planner would rather sort all users.
+# Returns the lowest id above the last allocated one that was never stored. The query skips ids
+# that are stored without a gap by index ranges of a thousand. So it finds a near gap at once, and a
+# gap behind millions of ids in about a second. Without the ranges the planner sorts all users.
 _ALLOCATE_ID = text(f"""
 WITH RECURSIVE stored AS (
-    SELECT CAST(:id_allocator AS bigint) AS up_to
+    SELECT CAST(:last_id AS bigint) AS up_to
     UNION ALL
     SELECT up_to + 1000 FROM stored
     WHERE up_to <= {MAX_USER_ID - 1000} AND 1000 = (
@@ -53,25 +54,26 @@ WITH RECURSIVE stored AS (
     WHERE number > up_to
       AND NOT EXISTS (SELECT FROM users u WHERE u.id = number)
       AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = number)
-), picked AS (
+), allocated AS (
     INSERT INTO users (id, created_at)
     SELECT id, clock_timestamp() FROM free WHERE id IS NOT NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), moved AS (
-    UPDATE id_allocator SET user_id = picked.id FROM picked
+    UPDATE id_allocator SET user_id = allocated.id FROM allocated
 )
-SELECT picked.id AS user_id, picked.created_at AS user_created_at, free.id IS NULL AS none_left
-FROM free LEFT JOIN picked ON true
+SELECT allocated.id AS user_id, allocated.created_at AS user_created_at,
+    free.id IS NULL AS none_left
+FROM free LEFT JOIN allocated ON true
 """)
 
 _LOCK_TO_DELETE = text("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 
 _DELETE = text(f"""
 WITH {CHANGE_OF_USER},
-left_all AS (DELETE FROM memberships m USING change WHERE m.user_id = :user_id),
+ended AS (DELETE FROM memberships m USING change WHERE m.user_id = :user_id),
 admitted AS (DELETE FROM exclusions WHERE user_id = :user_id),
-remembered AS (
+kept AS (
     INSERT INTO deleted_users (id, deleted_at) SELECT :user_id, at FROM change
     ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at
 )
@@ -79,42 +81,52 @@ DELETE FROM users WHERE id = :user_id
 """)
 
 
-async def create_user(session: WriteSession, user_id: int | None) -> Row[Any]:
-    """Store a user; without a number, under the lowest above the last pick never stored.
+def user_record(row: Row[Any]) -> UserRecord:
+    """Build the record from a row with `user_id` and `user_created_at`."""
+    return UserRecord(row.user_id, row.user_created_at)
+
+
+async def create_user(session: WriteSession, user_id: int | None) -> UserRecord:
+    """Store a user.
+
+    Args:
+        session: The session.
+        user_id: The user's id. None allocates the lowest id above the last allocated one that was
+            never stored.
 
     Raises:
-        Refused: the number is stored already, or no number is left to pick.
+        MutationRejected: the id is already stored, or no id is left to allocate.
     """
     if user_id is None:
         return await _allocate_id(session)
-    for _ in range(MAX_RACES):
+    for _ in range(MAX_ATTEMPTS):
         stored = (await session.execute(_STORE, {"user_id": user_id})).one_or_none()
         if stored:
-            return stored
-        there = (await session.execute(_BY_IDS, {"user_ids": [user_id]})).one_or_none()
-        if there:
-            raise MutationRejected(UserAlreadyExists(("id",), user=there))
-    raise AssertionError("a user was stored and deleted again and again")
+            return user_record(stored)
+        existing = (await session.execute(_BY_IDS, {"user_ids": [user_id]})).one_or_none()
+        if existing:
+            raise MutationRejected(UserAlreadyExists(("id",), user=user_record(existing)))
+    raise AssertionError("other clients stored and deleted the user at every attempt")
 
 
-async def _allocate_id(session: WriteSession) -> Row[Any]:
-    id_allocator = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
-    for _ in range(MAX_RACES):
-        row = (await session.execute(_ALLOCATE_ID, {"id_allocator": id_allocator})).one()
+async def _allocate_id(session: WriteSession) -> UserRecord:
+    last_id = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
+    for _ in range(MAX_ATTEMPTS):
+        row = (await session.execute(_ALLOCATE_ID, {"last_id": last_id})).one()
         if row.none_left:
             raise MutationRejected(
-                InvalidInput(("id",), "no number is left to pick", "a number of yours")
+                InvalidInput(("id",), "no id is left to allocate", "an id that is not stored")
             )
         if row.user_id is not None:
-            return row
-    raise AssertionError("every number picked was stored by another at the same moment")
+            return user_record(row)
+    raise AssertionError("other clients stored the allocated id at every attempt")
 
 
 async def delete_user(session: WriteSession, user_id: int, *, actor: str | None) -> None:
-    """Delete a user: memberships end now, history stays, exclusions are forgotten.
+    """Delete a user. The memberships end, the exclusions are deleted and the history stays.
 
     Raises:
-        Refused: the user is not stored.
+        MutationRejected: the user is not stored.
     """
     if not (await session.execute(_LOCK_TO_DELETE, {"user_id": user_id})).one_or_none():
         raise MutationRejected(UserNotFound(("id",), user_id))
@@ -123,12 +135,13 @@ async def delete_user(session: WriteSession, user_id: int, *, actor: str | None)
     )
 
 
-async def users_by_id(session: ReadSession, user_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """Read the users that are stored now."""
+async def users_by_id(session: ReadSession, user_ids: Sequence[int]) -> dict[int, UserRecord]:
+    """Return the users that are stored."""
     rows = await session.execute(_BY_IDS, {"user_ids": list(user_ids)})
-    return {row.user_id: row for row in rows}
+    return {row.user_id: user_record(row) for row in rows}
 
 
-async def user_page(session: ReadSession, *, after: int, rows: int) -> Sequence[Row[Any]]:
-    """Read users by number, those above `after`."""
-    return (await session.execute(_PAGE, {"after": after, "rows": rows})).all()
+async def user_page(session: ReadSession, *, after: int, rows: int) -> list[UserRecord]:
+    """Return up to `rows` users with ids above `after`, by id."""
+    page = await session.execute(_PAGE, {"after": after, "rows": rows})
+    return [user_record(row) for row in page]

@@ -1,1 +1,1 @@
-"""Limits: the size of a document, the cost and the time of an operation, and fair scheduling."""
+"""Limits: the size of a document, the cost and the time of an operation, and scheduling."""

@@ -1,4 +1,4 @@
-"""Amounts of a cost: numbers, or functions of an operation's variables."""
+"""Cost expressions: integers, or functions of an operation's variables."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ Variables: TypeAlias = Mapping[str, Any]
 
 
 class EvaluationContext(dict[int, int]):
-    """One evaluation: the variables, and what fragments came to, each counted once."""
+    """The context of one evaluation: the variables, and the value of each memoized expression."""
 
     def __init__(self, variables: Variables) -> None:
         super().__init__()
@@ -17,31 +17,38 @@ class EvaluationContext(dict[int, int]):
 CostExpression: TypeAlias = int | Callable[[EvaluationContext], int]
 
 
-def value_of(amount: CostExpression, context: EvaluationContext) -> int:
-    return amount if isinstance(amount, int) else amount(context)
+def evaluate(expression: CostExpression, context: EvaluationContext) -> int:
+    """Return the value of an expression."""
+    return expression if isinstance(expression, int) else expression(context)
 
 
 def add(left: CostExpression, right: CostExpression) -> CostExpression:
+    """Return the sum of two expressions, as an integer if both are integers."""
     if isinstance(left, int) and isinstance(right, int):
         return left + right
-    return lambda context: value_of(left, context) + value_of(right, context)
+    if left == 0:
+        return right
+    if right == 0:
+        return left
+    return lambda context: evaluate(left, context) + evaluate(right, context)
 
 
-def times(left: CostExpression, right: CostExpression) -> CostExpression:
+def multiply(left: CostExpression, right: CostExpression) -> CostExpression:
+    """Return the product of two expressions, as an integer if both are integers."""
     if isinstance(left, int) and isinstance(right, int):
         return left * right
-    return lambda context: value_of(left, context) * value_of(right, context)
+    return lambda context: evaluate(left, context) * evaluate(right, context)
 
 
-def memoized(amount: CostExpression) -> CostExpression:
-    """The same, evaluated once however often a fragment is spread."""
-    if isinstance(amount, int):
-        return amount
+def memoized(expression: CostExpression) -> CostExpression:
+    """Return an expression that is computed once per evaluation, for fragments of many spreads."""
+    if isinstance(expression, int):
+        return expression
 
-    def evaluate(context: EvaluationContext) -> int:
-        key = id(evaluate)
+    def evaluate_once(context: EvaluationContext) -> int:
+        key = id(evaluate_once)
         if key not in context:
-            context[key] = amount(context)
+            context[key] = expression(context)
         return context[key]
 
-    return evaluate
+    return evaluate_once

@@ -1,25 +1,18 @@
-"""How much an operation may cost, estimated before it is executed.
+"""The cost of an operation, which is estimated before the operation is executed.
 
 An object costs 1, and so does each object of a list. A list multiplies the cost of its selection by
-its size: the `first` of a page, the number of ids in the argument, or a guess if the size is
-unknown. Plain attributes cost nothing, except long texts. A field that costs more than its object
-declares that:
-
-    member_count: int = strawberry.field(metadata=cost(SCAN), ...)
-    description: str | None = strawberry.field(metadata=cost(characters=4096), ...)
+its size: the `first` of a page, the number of ids in the argument, or `DEFAULT_LIST_SIZE`. Plain
+attributes are free, except long texts. Other costs are declared by the fields (`field_cost.py`).
 
 A size that cannot be read from the request counts as the largest size that the field allows.
 
-Compiled once an operation: a number where no variable matters, else a function of the variables.
-After GitHub's and Shopify's rate limits of GraphQL.
+The cost is compiled once per operation: an integer, or a function of the variables.
+
+Source: the GraphQL rate limits of GitHub and Shopify.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
-
-from strawberry.types.field import StrawberryField
 
 from graphql import (
     DocumentNode,
@@ -38,45 +31,30 @@ from graphql import (
     NullValueNode,
     OperationDefinitionNode,
     OperationType,
-    SelectionSetNode,
     ValueNode,
     VariableNode,
     get_named_type,
     is_composite_type,
     value_from_ast_untyped,
 )
-from segmentql import validators
 from segmentql.graphql.cost.cost_expressions import (
     CostExpression,
     EvaluationContext,
     Variables,
     add,
     memoized,
-    times,
+    multiply,
 )
+from segmentql.graphql.cost.field_cost import FieldCost, declared_cost
+from segmentql.graphql.selections import FieldCounter, Fragments, SelectionWalker, fragments_of
 
 MUTATION_COST: Final = 10
-"""What a field of a mutation costs beside its payload."""
+"""The cost of a mutation's root field, in addition to its payload."""
 
 DEFAULT_LIST_SIZE: Final = 5
-"""Of a list whose size nothing says."""
+"""The assumed size of a list if nothing declares it."""
 
-SCAN: Final = 100
-"""The weight of a field whose statement reads every row of a segment, for instance to count them.
-
-An index-only scan of 100,000 rows takes about as long as reading 100 objects does."""
-
-HISTORY_SCAN: Final = 3
-"""The weight of a field whose statement may read all that one user or segment has of history, some
-thousand rows, for a page of it."""
-
-HISTORY_REPLAY: Final = 10
-"""The weight of a field that reads all of a user's history up to a moment and sorts it."""
-
-CHARACTERS_PER_COST: Final = 4096
-"""A text that may have this many characters costs as much as an object."""
-
-INTROSPECTION: Final = {
+INTROSPECTION_LIST_SIZES: Final = {
     "types": 100,
     "fields": 6,
     "args": 2,
@@ -86,147 +64,87 @@ INTROSPECTION: Final = {
     "possibleTypes": 1,
     "directives": 5,
 }
-"""Sizes of lists of the schema, by field, as ours has them on average."""
+"""The average sizes of the introspection lists of this schema, by field."""
 
 MAX_COST: Final = 2**53
-"""No cost is told as more: JSON's numbers are not exact beyond."""
-
-_KEY: Final = "segmentql.cost"
-
-
-@dataclasses.dataclass(frozen=True)
-class FieldCost:
-    """What a field costs beyond what its type says."""
-
-    weight: int = 0
-    """Added for each object that has the field."""
-    size: int | None = None
-    """Of the list; None: `first`, or a guess."""
-    size_of: str | None = None
-    """The argument, a list, that is as long as the answer."""
-    max_first: int = validators.MAX_PAGE_ROWS
-    """The largest `first` that the field accepts."""
-    if_given: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """What is added where an argument is given, by the argument's name."""
-
-
-def cost(
-    weight: int = 0,
-    *,
-    size: int | None = None,
-    size_of: str | None = None,
-    max_first: int = validators.MAX_PAGE_ROWS,
-    characters: int = 0,
-    if_given: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """Return a field's `metadata`, which declares its cost.
-
-    Args:
-        weight: added for each object that has the field.
-        size: of the field's list, if it is known.
-        size_of: the name of the list argument that has as many items as the field's list.
-        max_first: the largest `first` that the field accepts.
-        characters: the most that the field's text, or all texts of its list, may have.
-        if_given: what an argument adds to `weight` if it is given, by the argument's name.
-    """
-    total = weight + characters // CHARACTERS_PER_COST
-    return {_KEY: FieldCost(total, size, size_of, max_first, if_given or {})}
+"""The maximum cost. Larger integers are not exact in the JSON of every client."""
 
 
 class Cost:
-    """What one operation costs."""
+    """The cost of one operation."""
 
-    def __init__(self, amount: CostExpression, defaults: Variables) -> None:
-        self._amount = amount
+    def __init__(self, expression: CostExpression, defaults: Variables) -> None:
+        self._expression = expression
         self._defaults = defaults
 
     def of(self, variables: Variables) -> int:
-        """The estimate for these variables, `MAX_COST` at most."""
-        if isinstance(self._amount, int):
-            return min(self._amount, MAX_COST)
-        return min(self._amount(EvaluationContext({**self._defaults, **variables})), MAX_COST)
+        """Return the estimate for the variables, at most `MAX_COST`."""
+        if isinstance(self._expression, int):
+            return min(self._expression, MAX_COST)
+        context = EvaluationContext({**self._defaults, **variables})
+        return min(self._expression(context), MAX_COST)
 
 
 def estimate(
     schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode
 ) -> Cost:
-    """Compile the cost of a validated operation."""
+    """Compile the cost of an operation of a validated document."""
     root = schema.get_root_type(operation.operation)
-    if root is None:  # graphql-core says so
+    if root is None:  # graphql-core reports the error
         return Cost(0, {})
-    estimator = _Estimator(schema, document)
-    own, _ = estimator.selected(root, operation.selection_set)
+    fragments = fragments_of(document)
+    expression, _ = _Estimator(schema, fragments).walk(operation.selection_set, root)
     if operation.operation is OperationType.MUTATION:
-        own = add(own, MUTATION_COST * estimator.count_roots(operation.selection_set))
+        root_fields = FieldCounter(fragments).walk(operation.selection_set, None)
+        expression = add(expression, MUTATION_COST * root_fields)
     defaults = {
         definition.variable.name.value: value_from_ast_untyped(definition.default_value)
         for definition in operation.variable_definitions or ()
         if definition.default_value
     }
-    return Cost(own, defaults)
+    return Cost(expression, defaults)
 
 
-_Selected: TypeAlias = tuple[CostExpression, CostExpression]
-"""What a selection costs, and what of it is to be paid for each row of the page it is of."""
+_SelectionCost: TypeAlias = tuple[CostExpression, CostExpression]
+"""The cost of a selection: a fixed part, and a part for each row of the page it selects from."""
 
 
-class _Estimator:
-    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+class _Estimator(SelectionWalker[Any, _SelectionCost]):
+    """A walk that compiles the cost of a selection. Its scope is the type that has the fields."""
+
+    empty = (0, 0)
+
+    def __init__(self, schema: GraphQLSchema, fragments: Fragments) -> None:
+        super().__init__(fragments)
         self._schema = schema
         self._page_types = _page_types(schema)
-        self._fragments = {
-            node.name.value: node
-            for node in document.definitions
-            if isinstance(node, FragmentDefinitionNode)
-        }
-        self._known: dict[str, _Selected] = {}
 
-    def selected(self, parent: Any, selection_set: SelectionSetNode | None) -> _Selected:
-        own: CostExpression = 0
-        a_row: CostExpression = 0
-        is_page = parent in self._page_types
-        for node in selection_set.selections if selection_set else ():
-            if isinstance(node, FieldNode):
-                field = self._definition(parent, node.name.value)
-                if field is None:
-                    continue
-                if is_page and _has_unknown_size(field):  # the page multiplies it
-                    a_row = add(a_row, self._object(field, node))
-                else:
-                    own = add(own, self._field(field, node))
-                continue
-            of_own, of_row = self._fragment(parent, node)
-            own, a_row = add(own, of_own), add(a_row, of_row)
-        return own, a_row
+    def field(self, node: FieldNode, scope: Any) -> _SelectionCost:
+        field = self._definition(scope, node.name.value)
+        if field is None:
+            return self.empty
+        if scope in self._page_types and _is_sized_by_page(field):
+            return 0, self._object_cost(field, node)
+        return self._field_cost(field, node), 0
 
-    def count_roots(self, selection_set: SelectionSetNode) -> int:
-        """The fields of a mutation, through fragments; limits keep them few."""
-        count = 0
-        for node in selection_set.selections:
-            if isinstance(node, FieldNode):
-                count += 1
-            elif isinstance(node, InlineFragmentNode):
-                count += self.count_roots(node.selection_set)
-            elif isinstance(node, FragmentSpreadNode):
-                count += self.count_roots(self._fragments[node.name.value].selection_set)
-        return count
+    def combine(self, total: _SelectionCost, value: _SelectionCost) -> _SelectionCost:
+        return add(total[0], value[0]), add(total[1], value[1])
 
-    def _fragment(self, parent: Any, node: Any) -> _Selected:
-        if isinstance(node, InlineFragmentNode):
-            condition = node.type_condition
-            kind = self._schema.get_type(condition.name.value) if condition else parent
-            return self.selected(kind, node.selection_set)
-        name = node.name.value
-        if name not in self._known:
-            fragment = self._fragments[name]
-            kind = self._schema.get_type(fragment.type_condition.name.value)
-            own, a_row = self.selected(kind, fragment.selection_set)
-            self._known[name] = memoized(own), memoized(a_row)
-        return self._known[name]
+    def enter(
+        self,
+        node: FragmentSpreadNode | InlineFragmentNode,
+        fragment: FragmentDefinitionNode | InlineFragmentNode,
+        scope: Any,
+    ) -> Any:
+        condition = fragment.type_condition
+        return self._schema.get_type(condition.name.value) if condition else scope
 
-    def _field(self, field: GraphQLField, node: FieldNode) -> CostExpression:
-        """What a field costs, for one object that has it."""
-        declared = _declared(field)
+    def reusable(self, value: _SelectionCost) -> _SelectionCost:
+        return memoized(value[0]), memoized(value[1])
+
+    def _field_cost(self, field: GraphQLField, node: FieldNode) -> CostExpression:
+        """Return the cost of a field of one object."""
+        declared = declared_cost(field)
         weight = declared.weight + sum(
             added
             for name, added in declared.if_given.items()
@@ -237,31 +155,24 @@ class _Estimator:
         if "first" in field.args:
             rows = _page_size(field, node, declared)
             if _is_list(field.type):
-                return add(weight, times(rows, self._object(field, node)))
-            own, a_row = self.selected(get_named_type(field.type), node.selection_set)
-            return add(weight + 1, add(own, times(rows, a_row)))
-        each = self._object(field, node)
+                return add(weight, multiply(rows, self._object_cost(field, node)))
+            fixed, per_row = self.walk(node.selection_set, get_named_type(field.type))
+            return add(weight + 1, add(fixed, multiply(rows, per_row)))
+        object_cost = self._object_cost(field, node)
         if not _is_list(field.type):
-            return add(weight, each)
-        return add(weight, times(_list_size(field, node, declared), each))
+            return add(weight, object_cost)
+        return add(weight, multiply(_list_size(field, node, declared), object_cost))
 
-    def _object(self, field: GraphQLField, node: FieldNode) -> CostExpression:
-        """What one object costs that a field returns."""
-        own, a_row = self.selected(get_named_type(field.type), node.selection_set)
-        return add(1, add(own, a_row))
+    def _object_cost(self, field: GraphQLField, node: FieldNode) -> CostExpression:
+        """Return the cost of one object that a field returns."""
+        fixed, per_row = self.walk(node.selection_set, get_named_type(field.type))
+        return add(1, add(fixed, per_row))
 
     def _definition(self, parent: Any, name: str) -> GraphQLField | None:
         if name in {"__schema", "__type"}:
             return self._schema.get_field(parent, name)
         has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
         return parent.fields.get(name) if has_fields else None
-
-
-def _declared(field: GraphQLField) -> FieldCost:
-    definition = field.extensions.get("strawberry-definition")
-    metadata = definition.metadata if isinstance(definition, StrawberryField) else {}
-    found: FieldCost = (metadata or {}).get(_KEY, FieldCost())
-    return found
 
 
 def _is_list(kind: Any) -> bool:
@@ -272,7 +183,7 @@ def _is_list(kind: Any) -> bool:
 
 @lru_cache(maxsize=8)
 def _page_types(schema: GraphQLSchema) -> frozenset[Any]:
-    """The types of pages: `first` of the field that returns one sizes the lists of the page."""
+    """Return the types of pages, whose lists have the size of the page."""
     return frozenset(
         get_named_type(field.type)
         for kind in schema.type_map.values()
@@ -282,9 +193,9 @@ def _page_types(schema: GraphQLSchema) -> frozenset[Any]:
     )
 
 
-def _has_unknown_size(field: GraphQLField) -> bool:
-    """Whether a field of a page is a list of objects whose size only the page knows."""
-    declared = _declared(field)
+def _is_sized_by_page(field: GraphQLField) -> bool:
+    """Return whether a field of a page is a list of objects with the size of the page."""
+    declared = declared_cost(field)
     return (
         _is_list(field.type)
         and is_composite_type(get_named_type(field.type))
@@ -295,47 +206,49 @@ def _has_unknown_size(field: GraphQLField) -> bool:
 
 
 def _page_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
-    most = declared.max_first
-    default = _rows(field.args["first"].default_value, most, most)
-    given = _argument(node, "first")
-    if isinstance(given, VariableNode):
-        name = given.name.value
-        return lambda context: _rows(context.variables.get(name), default, most)
-    if isinstance(given, IntValueNode):
-        return _rows(int(given.value), default, most)
-    return default if given is None or isinstance(given, NullValueNode) else most
+    maximum = declared.max_first
+    default = _rows(field.args["first"].default_value, maximum, maximum)
+    value = _argument(node, "first")
+    if isinstance(value, VariableNode):
+        name = value.name.value
+        return lambda context: _rows(context.variables.get(name), default, maximum)
+    if isinstance(value, IntValueNode):
+        return _rows(int(value.value), default, maximum)
+    return default if value is None or isinstance(value, NullValueNode) else maximum
 
 
-def _rows(given: object, default: int, most: int) -> int:
-    """The size of a page, for a `first` as the client sent it.
+def _rows(value: object, default: int, maximum: int) -> int:
+    """Return the size of a page for a `first` as the client sent it.
 
-    GraphQL's Int accepts whole floats. A value out of range, or of another type, is rejected later
-    with a better message than one about the cost.
+    GraphQL's Int accepts whole floats. A value that is out of range or of another type is rejected
+    later, with a better message than one about the cost.
     """
-    if given is None:
+    if value is None:
         return default
-    if isinstance(given, bool) or not isinstance(given, int | float) or given != given // 1:
-        return most
-    return min(max(int(given), 0), most)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return maximum
+    return min(max(int(value), 0), maximum)
 
 
 def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     if declared.size_of:
-        given = _argument(node, declared.size_of)
-        if isinstance(given, ListValueNode):
-            return len(given.values)
-        if isinstance(given, VariableNode):
-            name = given.name.value
+        value = _argument(node, declared.size_of)
+        if isinstance(value, ListValueNode):
+            return len(value.values)
+        if isinstance(value, VariableNode):
+            name = value.name.value
             return lambda context: _length(context.variables.get(name))
         return 1
     if declared.size is not None:
         return declared.size
-    is_ours = "strawberry-definition" in field.extensions
-    return DEFAULT_LIST_SIZE if is_ours else INTROSPECTION.get(node.name.value, 1)
+    is_introspection = "strawberry-definition" not in field.extensions
+    return (
+        INTROSPECTION_LIST_SIZES.get(node.name.value, 1) if is_introspection else DEFAULT_LIST_SIZE
+    )
 
 
-def _length(given: object) -> int:
-    return len(given) if isinstance(given, list) else 1
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 1
 
 
 def _argument(node: FieldNode, name: str) -> ValueNode | None:

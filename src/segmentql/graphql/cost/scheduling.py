@@ -1,6 +1,6 @@
-"""Taking turns: work that takes long gives the event loop back again and again.
+"""Scheduling: long work yields to the event loop, so that small requests stay fast.
 
-So what is read by the thousand is not felt by those who ask for one, and takes longer itself.
+Bulk reads take longer, and reads of a single user are not delayed by them.
 """
 
 import asyncio
@@ -10,46 +10,48 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 TIME_SLICE_SECONDS: Final = 0.004
-"""How long one request's work goes on before others have a turn."""
+"""How long one request's work runs before it yields to the event loop."""
 
 THROTTLE_FACTOR: Final = 2
-"""How many times as long as its turn it rests then, where others have something to do."""
+"""The pause after a time slice while the event loop is busy, as a multiple of the slice."""
 
 BUSY_SECONDS: Final = 0.0005
-"""They have when the event loop takes so long to come back."""
-
+"""The event loop is busy if one turn of it takes longer than this."""
 
 BACKGROUND_CONCURRENCY: Final = 2
+"""The maximum number of concurrent blocks of a `BackgroundLimiter`."""
 
 
 async def yield_to_event_loop() -> None:
-    """Give the event loop a turn, and time to spare where it is busy."""
-    began = time.perf_counter()
+    """Yield to the event loop for one turn; if the loop is busy, also pause."""
+    started = time.perf_counter()
     await asyncio.sleep(0)
-    if time.perf_counter() - began > BUSY_SECONDS:
+    if time.perf_counter() - started > BUSY_SECONDS:
         await asyncio.sleep(THROTTLE_FACTOR * TIME_SLICE_SECONDS)
 
 
 class MutationGate:
-    """Lets through one in a turn of the event loop, in the order in which they came.
+    """A gate that starts one mutation per turn of the event loop, in the order of arrival.
 
-    A hundred changes that arrive at once would otherwise all begin before anything else has a turn:
-    they keep the event loop for 20 ms.
+    Without it, a hundred mutations that arrive at once would all start in the same turn and block
+    the event loop for 20 ms.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def enter(self) -> None:
+        """Wait until the next mutation may start."""
         async with self._lock:
             await asyncio.sleep(0)
 
 
 class BackgroundLimiter:
-    """What the process does a few at a time, with rests where it is busy: nobody waits for it yet.
+    """A limiter of work whose result no client waits for yet, such as the creation of reports.
 
-    A hundred reports asked for at once would otherwise keep the event loop for a quarter of a
-    second.
+    It runs `BACKGROUND_CONCURRENCY` blocks at a time and pauses after each if the event loop is
+    busy. Without it, a hundred reports that are requested at once would block the event loop for
+    250 ms.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class BackgroundLimiter:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
+        """Run the block when there is capacity."""
         async with self._semaphore:
             yield
             await yield_to_event_loop()

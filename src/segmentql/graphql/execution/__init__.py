@@ -1,1 +1,1 @@
-"""Execution: documents are parsed and compiled once, and operations run from their plan."""
+"""Execution: documents are parsed and compiled once, and plans execute their operations."""

@@ -1,8 +1,9 @@
-"""Makes plans: every field of a document becomes a closure.
+"""The compiler of plans: it turns every field of an operation into a closure.
 
-It knows whether the field is a plain attribute or a resolver, how its value is written, and what is
-below it. Introspection, two changes in one operation, and fields asked for twice under different
-conditions have no plan: graphql-core executes them. Nor have interfaces, but for an empty list.
+A closure knows whether the field is an attribute or a resolver, how its value is serialized, and
+the closures of its sub-selections. graphql-core executes what has no plan: introspection, several
+mutations in one operation, fields that are selected twice under different conditions, and fields of
+interfaces. A list of an interface has a plan that works only if the list is empty.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ from graphql import (
     SelectionNode,
     SelectionSetNode,
     VariableNode,
+    get_named_type,
 )
-from graphql import get_named_type as named_type
 from segmentql.graphql.execution.field_writers import (
     Conditions,
     attribute,
@@ -69,84 +70,107 @@ from segmentql.graphql.execution.response_size import (
     SCALAR_BYTES,
     TEXT_BYTES,
 )
+from segmentql.graphql.selections import Fragments, SelectionWalker, fragments_of
 from segmentql.graphql.types.scalars import ID
 
 MAX_FIELDS: Final = 1000
-"""Of one plan: fragments in fragments can make a small document a huge query, and a plan is made of
-all of it before anything is known to be there."""
+"""The maximum number of fields in a plan. Nested fragments can make a small document a huge query,
+and a plan is compiled for all fields before it is known which objects exist."""
 
 CollectedFields: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
-"""The fields of an object by their names in the response."""
+"""The fields of an object by their names in the response, with their conditions."""
 
 
 def compile_operation(
     schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode
 ) -> Plan | None:
-    """Compile a validated operation; None where graphql-core must execute it."""
+    """Compile an operation of a validated document.
+
+    Returns:
+        The plan, or None if graphql-core must execute the operation.
+    """
     compiler = _Compiler(document)
     try:
         if operation.directives:
             raise NotCompilable
-        asked = [operation.selection_set]
+        selection_sets = [operation.selection_set]
         if operation.operation is OperationType.QUERY and schema.query_type:
-            return QueryPlan(schema, operation, compiler.query(schema.query_type, asked))
+            writers = compiler.query(schema.query_type, selection_sets)
+            return QueryPlan(schema, operation, writers)
         if operation.operation is OperationType.MUTATION and schema.mutation_type:
-            return MutationPlan(
-                schema, operation, compiler.mutation_field(schema.mutation_type, asked)
-            )
+            field = compiler.mutation_field(schema.mutation_type, selection_sets)
+            return MutationPlan(schema, operation, field)
     except NotCompilable:
         pass
     return None
 
 
+class _FieldCollector(SelectionWalker[Conditions, None]):
+    """A walk that collects the fields of an object. Its scope is the conditions of the selection.
+
+    Source: the algorithm CollectFields of the GraphQL specification.
+    """
+
+    empty = None
+
+    def __init__(self, fragments: Fragments, parent: GraphQLObjectType) -> None:
+        super().__init__(fragments)
+        self._parent = parent
+        self._fragment_conditions: dict[str, Conditions] = {}
+        self.fields: CollectedFields = {}
+
+    def field(self, node: FieldNode, scope: Conditions) -> None:
+        conditions = _with_conditions_of(node, scope)
+        key = (node.alias or node.name).value
+        nodes, conditions_before = self.fields.setdefault(key, ([], conditions))
+        if conditions_before != conditions:
+            raise NotCompilable
+        nodes.append(node)
+
+    def combine(self, total: None, value: None) -> None:
+        return None
+
+    def enter(
+        self,
+        node: FragmentSpreadNode | InlineFragmentNode,
+        fragment: FragmentDefinitionNode | InlineFragmentNode,
+        scope: Conditions,
+    ) -> Conditions:
+        conditions = _with_conditions_of(node, scope)
+        if isinstance(fragment, FragmentDefinitionNode):
+            name = fragment.name.value
+            if self._fragment_conditions.setdefault(name, conditions) != conditions:
+                raise NotCompilable
+            if fragment.directives:
+                raise NotCompilable
+        type_condition = fragment.type_condition
+        if type_condition and type_condition.name.value != self._parent.name:
+            raise NotCompilable
+        return conditions
+
+
 class _Compiler:
+    """A compiler of the operations of one document."""
+
     def __init__(self, document: DocumentNode) -> None:
         self._fields_left = MAX_FIELDS
-        self._fragments = {
-            node.name.value: node
-            for node in document.definitions
-            if isinstance(node, FragmentDefinitionNode)
-        }
+        self._fragments = fragments_of(document)
 
     def query(
-        self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
+        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
     ) -> Sequence[FieldWriter]:
-        """What fills the response's data."""
-        field_writers, size = self.fields(parent, sets)
-        return [count_bytes(field_writers[0], size), *field_writers[1:]] if field_writers else []
-
-    def fields(
-        self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
-    ) -> tuple[Sequence[FieldWriter], int]:
-        """What fills the dict of an object of type `parent`, in the response's order.
-
-        Also the bytes of the object as far as they do not depend on its values, which the caller
-        counts.
-        """
-        grouped = self._collect_fields(parent, sets)
-        self._fields_left -= len(grouped)
-        if self._fields_left < 0:
-            raise NotCompilable
-        field_writers = []
-        total = OBJECT_BYTES
-        for key, (nodes, conditions) in grouped.items():
-            fill, size = self._compile_field(parent, key, nodes)
-            size += FIELD_BYTES + len(key)
-            if conditions:
-                fill = if_conditions(conditions, count_bytes(fill, size))
-            else:
-                total += size
-            field_writers.append(fill)
-        return field_writers, total
+        """Return the writers of the fields of a query."""
+        writers, size = self._compile_fields(parent, selection_sets)
+        return [count_bytes(writers[0], size), *writers[1:]] if writers else []
 
     def mutation_field(
-        self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
+        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
     ) -> MutationField:
-        """The one field that is asked of a mutation."""
-        grouped = self._collect_fields(parent, sets)
-        if len(grouped) != 1:
+        """Return the root field of a mutation, which must have only one."""
+        collected = self._collect_fields(parent, selection_sets)
+        if len(collected) != 1:
             raise NotCompilable
-        ((key, (nodes, conditions)),) = grouped.items()
+        ((key, (nodes, conditions)),) = collected.items()
         field, definition = _lookup_field(parent, nodes[0])
         resolver = definition.base_resolver
         if conditions or not resolver or not resolver.is_async or not resolver.info_parameter:
@@ -157,7 +181,7 @@ class _Compiler:
             permissions=[permission() for permission in definition.permission_classes],
             arguments=arguments_of(field, nodes[0]),
             resolve=resolver.wrapped_func,  # type: ignore[arg-type]
-            fill=self._compile_payload(key, field, nodes),
+            write_payload=self._compile_payload(key, field, nodes),
         )
 
     def _compile_payload(
@@ -167,110 +191,101 @@ class _Compiler:
         return count_bytes(from_source(key, serialize), FIELD_BYTES + len(key) + size)
 
     def _collect_fields(
-        self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]
+        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
     ) -> CollectedFields:
-        grouped: CollectedFields = {}
-        spread: dict[str, Conditions] = {}
-        for selection_set in sets:
-            self._collect(parent, selection_set, grouped, spread, frozenset())
-        return grouped
+        collector = _FieldCollector(self._fragments, parent)
+        for selection_set in selection_sets:
+            collector.walk(selection_set, frozenset())
+        return collector.fields
 
-    def _collect(
-        self,
-        parent: GraphQLObjectType,
-        selection_set: SelectionSetNode,
-        grouped: CollectedFields,
-        spread: dict[str, Conditions],
-        around: Conditions,
-    ) -> None:
-        for node in selection_set.selections:
-            conditions = around | _conditions(node) if node.directives else around
-            if isinstance(node, FieldNode):
-                key = (node.alias or node.name).value
-                nodes, before = grouped.setdefault(key, ([], conditions))
-                if before != conditions:
-                    raise NotCompilable
-                nodes.append(node)
-                continue
-            if isinstance(node, FragmentSpreadNode):
-                name = node.name.value
-                if name in spread:
-                    if spread[name] != conditions:
-                        raise NotCompilable
-                    continue  # its fields are here already
-                spread[name] = conditions
-                fragment: FragmentDefinitionNode | InlineFragmentNode = self._fragments[name]
-                if fragment.directives:
-                    raise NotCompilable
-            elif isinstance(node, InlineFragmentNode):
-                fragment = node
+    def _compile_fields(
+        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
+    ) -> tuple[Sequence[FieldWriter], int]:
+        """Compile the fields of an object.
+
+        Returns:
+            The writers of the fields, in the order of the response, and the bytes of the object
+            that do not depend on its values. The caller must count these bytes.
+        """
+        collected = self._collect_fields(parent, selection_sets)
+        self._fields_left -= len(collected)
+        if self._fields_left < 0:
+            raise NotCompilable
+        writers = []
+        total = OBJECT_BYTES
+        for key, (nodes, conditions) in collected.items():
+            write, size = self._compile_field(parent, key, nodes)
+            size += FIELD_BYTES + len(key)
+            if conditions:
+                write = if_conditions(conditions, count_bytes(write, size))
             else:
-                raise NotCompilable
-            condition = fragment.type_condition
-            if condition and condition.name.value != parent.name:
-                raise NotCompilable
-            self._collect(parent, fragment.selection_set, grouped, spread, conditions)
+                total += size
+            writers.append(write)
+        return writers, total
 
     def _compile_field(
         self, parent: GraphQLObjectType, key: str, nodes: Sequence[FieldNode]
     ) -> tuple[FieldWriter, int]:
         node = nodes[0]
-        name = node.name.value
-        if name == "__typename":
+        if node.name.value == "__typename":
             return constant(key, parent.name), TEXT_BYTES + len(parent.name)
         field, definition = _lookup_field(parent, node)
-        sets = _sub_selections(nodes)
-        serialize, size = self._compile_serializer(field.type, sets)
+        selection_sets = _sub_selections(nodes)
+        serialize, size = self._compile_serializer(field.type, selection_sets)
         if definition.base_resolver is None:
-            of_kind = text_attribute if is_text(field.type) else attribute
-            return of_kind(key, definition.python_name, serialize), size
+            make_writer = text_attribute if is_text(field.type) else attribute
+            return make_writer(key, definition.python_name, serialize), size
         arguments = arguments_of(field, node)
-        selected_fields = self._selected_fields(field.type, sets)
+        selected_fields = self._selected_fields(field.type, selection_sets)
         return resolved(key, definition, arguments, serialize, selected_fields), size
 
     def _selected_fields(
-        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+        self, return_type: GraphQLOutputType, selection_sets: Sequence[SelectionSetNode]
     ) -> frozenset[str]:
-        parent = named_type(kind)
+        """Return the names of the selected fields that have no arguments."""
+        parent = get_named_type(return_type)
         if not isinstance(parent, GraphQLObjectType):
             return frozenset()
-        asked = self._collect_fields(parent, sets).values()
-        return frozenset(nodes[0].name.value for nodes, _ in asked if not nodes[0].arguments)
+        collected = self._collect_fields(parent, selection_sets).values()
+        return frozenset(nodes[0].name.value for nodes, _ in collected if not nodes[0].arguments)
 
     def _compile_serializer(
-        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+        self, return_type: GraphQLOutputType, selection_sets: Sequence[SelectionSetNode]
     ) -> tuple[ValueSerializer, int]:
-        """How a value is written, and the bytes that any value has, which the caller counts."""
-        if isinstance(kind, GraphQLNonNull):
-            return self._compile_non_null_serializer(kind.of_type, sets)
-        serialize, size = self._compile_non_null_serializer(kind, sets)
+        """Return the serializer of a type, and the bytes of its shortest value.
+
+        The caller must count these bytes.
+        """
+        if isinstance(return_type, GraphQLNonNull):
+            return self._compile_non_null_serializer(return_type.of_type, selection_sets)
+        serialize, size = self._compile_non_null_serializer(return_type, selection_sets)
         return nullable(serialize, size - NULL_BYTES), min(size, NULL_BYTES)
 
     def _compile_non_null_serializer(
-        self, kind: GraphQLOutputType, sets: Sequence[SelectionSetNode]
+        self, return_type: GraphQLOutputType, selection_sets: Sequence[SelectionSetNode]
     ) -> tuple[ValueSerializer, int]:
-        """How a value that must not be null is written; each of these refuses None."""
-        if isinstance(kind, GraphQLList):
-            if isinstance(named_type(kind), GraphQLInterfaceType):
+        """Do what `_compile_serializer` does, with a serializer that rejects None."""
+        if isinstance(return_type, GraphQLList):
+            if isinstance(get_named_type(return_type), GraphQLInterfaceType):
                 return empty_list, LIST_BYTES
-            item, item_size = self._compile_serializer(kind.of_type, sets)
+            item, item_size = self._compile_serializer(return_type.of_type, selection_sets)
             return list_of(item, item_size + 1), LIST_BYTES
-        if isinstance(kind, GraphQLObjectType) and kind.is_type_of is None:
-            field_writers, size = self.fields(kind, sets)
-            return object_of(field_writers), size
-        if kind in {GraphQLString, ID}:
-            return text(kind), TEXT_BYTES
-        if isinstance(kind, GraphQLEnumType):
-            return leaf(kind), TEXT_BYTES + min(map(len, kind.values))
-        if isinstance(kind, GraphQLScalarType):
-            return leaf(kind), SCALAR_BYTES.get(kind.name, 1)
+        if isinstance(return_type, GraphQLObjectType) and return_type.is_type_of is None:
+            writers, size = self._compile_fields(return_type, selection_sets)
+            return object_of(writers), size
+        if return_type in {GraphQLString, ID}:
+            return text(return_type), TEXT_BYTES
+        if isinstance(return_type, GraphQLEnumType):
+            return leaf(return_type), TEXT_BYTES + min(map(len, return_type.values))
+        if isinstance(return_type, GraphQLScalarType):
+            return leaf(return_type), SCALAR_BYTES.get(return_type.name, 1)
         raise NotCompilable
 
 
 def _lookup_field(
     parent: GraphQLObjectType, node: FieldNode
 ) -> tuple[GraphQLField, StrawberryField]:
-    """A field as graphql-core has it and as Strawberry has."""
+    """Return the definition of a field in graphql-core and in Strawberry."""
     field = parent.fields.get(node.name.value)
     definition = field.extensions.get(DEFINITION) if field else None
     if field is None or not isinstance(definition, StrawberryField):
@@ -279,22 +294,27 @@ def _lookup_field(
 
 
 def _sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
-    """What is asked for below a field, wherever it is named."""
+    """Return the selection sets of all nodes of one field."""
     return [node.selection_set for node in nodes if node.selection_set]
 
 
+def _with_conditions_of(node: SelectionNode, scope: Conditions) -> Conditions:
+    return scope | _conditions(node) if node.directives else scope
+
+
 def _conditions(node: SelectionNode) -> Conditions:
-    found: set[tuple[bool, str | bool]] = set()
+    """Return the conditions of a node's `@include` and `@skip` directives."""
+    conditions: set[tuple[bool, str | bool]] = set()
     for directive in node.directives or ():
-        wanted = {"include": True, "skip": False}.get(directive.name.value)
+        required = {"include": True, "skip": False}.get(directive.name.value)
         arguments = directive.arguments or ()
-        if wanted is None or len(arguments) != 1:
+        if required is None or len(arguments) != 1:
             raise NotCompilable
-        given = arguments[0].value
-        if isinstance(given, BooleanValueNode):
-            found.add((wanted, given.value))
-        elif isinstance(given, VariableNode):
-            found.add((wanted, given.name.value))
+        value = arguments[0].value
+        if isinstance(value, BooleanValueNode):
+            conditions.add((required, value.value))
+        elif isinstance(value, VariableNode):
+            conditions.add((required, value.name.value))
         else:
             raise NotCompilable
-    return frozenset(found)
+    return frozenset(conditions)

@@ -1,6 +1,6 @@
-"""Documents: parsed, checked, validated and compiled once, and remembered.
+"""The cache of documents, which are parsed, checked, validated and compiled once.
 
-A large one is prepared on a thread of its own, so that it does not keep others from the event loop.
+Large documents are prepared in a thread, so that they do not block the event loop.
 """
 
 import asyncio
@@ -32,46 +32,52 @@ from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.plans import Plan
 
 MAX_DOCUMENTS: Final = 500
-"""Documents remembered; those least lately used go first."""
+"""The maximum number of cached documents. The least recently used documents are evicted first."""
 
 MAX_CACHED_DOCUMENT_CHARACTERS: Final = 20_000
-"""Of one document."""
+"""The maximum length of a cached document, in characters. Longer documents are not cached."""
 
 MAX_CACHED_CHARACTERS: Final = 500_000
-"""Characters of all documents; as syntax trees they take some hundred times as many bytes."""
+"""The maximum length of all cached documents together, in characters.
+
+A syntax tree takes about a hundred bytes per character."""
 
 MAX_INVALID_DOCUMENTS: Final = 50
-"""Refused documents remembered, apart from the others, which they must not push out."""
+"""The maximum number of cached invalid documents. They have their own cache, so that they cannot
+evict valid documents."""
 
 MAX_ERRORS: Final = 8
-"""Told of one document, and then that there are more: an answer must not outgrow its question."""
+"""The maximum number of validation errors in a response, which must not outgrow its request."""
 
 OFFLOAD_THRESHOLD_CHARACTERS: Final = 1_000
-"""Documents longer than this are prepared on a thread: some milliseconds' work."""
+"""The length above which documents are prepared in a thread. Preparing one takes milliseconds."""
 
+THROTTLE_FACTOR: Final = 3
+"""The thread's pause after each document, as a multiple of its processing time."""
 
 RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
-"""GraphQL's own and Strawberry's."""
+"""The validation rules of the GraphQL specification and of Strawberry."""
 
 SUGGESTION: Final = re.compile(r" Did you mean [^?]*\?$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaExposure:
-    """What a client may learn of the schema by asking; each is a setting."""
+    """What clients may learn about the schema from the server. Each field is a setting."""
 
     introspection: bool = True
+    """Whether clients may introspect the schema."""
     suggestions: bool = True
-    """Whether errors name what exists: "Did you mean ...?"."""
+    """Whether errors suggest names of the schema, as in "Did you mean ...?"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is remembered of an operation."""
+    """An operation of a cached document."""
 
     node: OperationDefinitionNode
     plan: Plan | None
-    """None where graphql-core executes it."""
+    """The plan; None if graphql-core executes the operation."""
     cost: Cost
 
     @property
@@ -81,44 +87,48 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class PreparedDocument:
-    """What is remembered of a document: itself with its operations, or why it is refused."""
+    """A cached document: its operations if it is valid, or its errors."""
 
     document: DocumentNode | None
+    """The syntax tree; None if the document is invalid."""
     errors: Sequence[GraphQLError] = ()
     operations: Mapping[str | None, Operation] = field(default_factory=dict)
-    """By name; where there is one alone, also by None."""
-
-
-THROTTLE_FACTOR: Final = 3
-"""How many times as long as it worked the thread rests before the next document."""
+    """The operations by name. If there is only one, it also has the key None."""
 
 
 class LruDocumentCache:
-    """Documents that were prepared, by their text; not too many, nor of too many characters."""
+    """A least recently used cache of prepared documents, by their text.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Their number and their characters are limited.
+    """
+
+    def __init__(self, max_documents: int) -> None:
+        self._max_documents = max_documents
         self._documents: OrderedDict[str, PreparedDocument] = OrderedDict()
         self._characters = 0
 
     def get(self, query: str) -> PreparedDocument | None:
+        """Return a document and mark it as used; None if it is not cached."""
         prepared = self._documents.get(query)
         if prepared is not None:
             self._documents.move_to_end(query)
         return prepared
 
     def put(self, query: str, prepared: PreparedDocument) -> None:
+        """Cache a document if it is not too long, and evict others beyond the limits."""
         if len(query) > MAX_CACHED_DOCUMENT_CHARACTERS or query in self._documents:
             return
         self._documents[query] = prepared
         self._characters += len(query)
-        while len(self._documents) > self._most or self._characters > MAX_CACHED_CHARACTERS:
-            gone, _ = self._documents.popitem(last=False)
-            self._characters -= len(gone)
+        while (
+            len(self._documents) > self._max_documents or self._characters > MAX_CACHED_CHARACTERS
+        ):
+            evicted, _ = self._documents.popitem(last=False)
+            self._characters -= len(evicted)
 
 
 class DocumentCache:
-    """The documents of one schema; without `plans` all is left to graphql-core."""
+    """The documents of one schema."""
 
     def __init__(
         self,
@@ -128,6 +138,14 @@ class DocumentCache:
         *,
         plans: bool,
     ) -> None:
+        """Create the cache.
+
+        Args:
+            schema: The schema.
+            limits: The limits of each document.
+            schema_exposure: What clients may learn about the schema.
+            plans: Whether operations are compiled to plans.
+        """
         self._schema = schema
         self._rules = (
             RULES if schema_exposure.introspection else (*RULES, NoSchemaIntrospectionCustomRule)
@@ -136,26 +154,26 @@ class DocumentCache:
         self._limits = limits
         self._plans = plans
         self._valid = LruDocumentCache(MAX_DOCUMENTS)
-        self._refused = LruDocumentCache(MAX_INVALID_DOCUMENTS)
+        self._invalid = LruDocumentCache(MAX_INVALID_DOCUMENTS)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="documents")
         self._busy_seconds = 0.0
         self._in_progress: dict[str, asyncio.Future[PreparedDocument]] = {}
 
     def close(self) -> None:
-        """End the thread; nothing is to be asked any more."""
+        """Stop the thread. `prepare` must not be called any more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, query: str) -> PreparedDocument:
-        """What there is to know of a document, or why it is refused."""
-        prepared = self._valid.get(query) or self._refused.get(query)
+        """Return a document from the cache, or prepare and cache it."""
+        prepared = self._valid.get(query) or self._invalid.get(query)
         if prepared is not None:
             return prepared
         if len(query) <= OFFLOAD_THRESHOLD_CHARACTERS:
             prepared = self._prepare_document(query)
         else:
             prepared = await self._prepare_in_thread(query)
-        remembered = self._valid if prepared.document else self._refused
-        remembered.put(query, prepared)
+        cache = self._valid if prepared.document else self._invalid
+        cache.put(query, prepared)
         return prepared
 
     async def _prepare_in_thread(self, query: str) -> PreparedDocument:
@@ -166,18 +184,18 @@ class DocumentCache:
             self._thread.submit(self._throttle)
             self._in_progress[query] = in_progress
             in_progress.add_done_callback(lambda _: self._in_progress.pop(query))
-        return await asyncio.shield(in_progress)  # another may wait for it as well
+        return await asyncio.shield(in_progress)  # another request may wait for it as well
 
     def _prepare_and_time(self, query: str) -> PreparedDocument:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             return self._prepare_document(query)
         finally:
-            self._busy_seconds = time.perf_counter() - began
+            self._busy_seconds = time.perf_counter() - started
 
     def _throttle(self) -> None:
-        # The thread takes turns with the event loop, by the interpreter's lock. Whoever sends
-        # large documents without end has a share of the time, not half of it.
+        # The thread shares the interpreter's lock with the event loop. The pause keeps a client
+        # that sends large documents without end from taking half of the CPU time.
         time.sleep(THROTTLE_FACTOR * self._busy_seconds)
 
     def _prepare_document(self, query: str) -> PreparedDocument:
@@ -185,18 +203,19 @@ class DocumentCache:
             document = parse_within_limits(query, self._limits)
         except GraphQLError as error:
             return PreparedDocument(None, [error])
-        found = validate(
+        validation_errors = validate(
             self._schema,
             document,
             self._rules,
             max_errors=MAX_ERRORS,
             hide_suggestions=self._hide_suggestions,
         )
-        if found:
-            if self._hide_suggestions:  # one of graphql-core's rules does not know of it
-                for wrong in found:
-                    wrong.message = SUGGESTION.sub("", wrong.message)
-            return PreparedDocument(None, [name_argument(error, document, None) for error in found])
+        if validation_errors:
+            if self._hide_suggestions:  # one rule of graphql-core ignores hide_suggestions
+                for invalid in validation_errors:
+                    invalid.message = SUGGESTION.sub("", invalid.message)
+            errors = [name_argument(invalid, document, None) for invalid in validation_errors]
+            return PreparedDocument(None, errors)
         operations = {
             node.name.value if node.name else None: Operation(
                 node,

@@ -1,4 +1,4 @@
-"""Finds the argument that an error of graphql-core is about, so that clients are told by name."""
+"""The location of errors of graphql-core: the name of the invalid argument, for the client."""
 
 import re
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from graphql import (
     VariableNode,
 )
 
-# graphql-core says where in a variable's value only in words:
+# graphql-core gives the place in a variable's value only in the message:
 # Variable '$input' has invalid value at .add[0]: ...
 _IN_VARIABLE: Final = re.compile(r"Variable '\$(\w+)' has invalid value(?: at \.?([^:\s]+))?:")
 
-# GraphQL's own scalars say what they refuse, not what they take.
-_REFUSED_BY_SCALAR: Final = re.compile(
+# Messages of the built-in scalars say what is wrong, but not what is allowed.
+_SCALAR_ERROR: Final = re.compile(
     r"(?:^|: )(?:Expected an? ?value of non-null type '|Expected value of non-null type ')?"
     r"(Int|ID|String|Boolean)(?: cannot represent|!')"
 )
@@ -30,17 +30,29 @@ ALLOWED: Final = {
     "String": "a string",
     "Boolean": "true or false",
 }
+"""The allowed values of the built-in scalars."""
 
 
 def name_argument(
     error: GraphQLError, document: DocumentNode, operation: OperationDefinitionNode | None
 ) -> GraphQLError:
-    """Add `extensions.argument`, a dotted path like `input.expiresAt`, where one is at fault."""
-    argument = _of_variable(error, operation or document) or _of_literal(error, document)
+    """Return the error with `extensions.argument` if an argument is invalid.
+
+    Args:
+        error: The error of graphql-core.
+        document: The document.
+        operation: The executed operation; None if the document is invalid.
+
+    Returns:
+        An error with the dotted path of the argument, such as `input.expiresAt`, and for a built-in
+        scalar also with `extensions.allowed`. Other errors are returned unchanged.
+    """
+    argument = _argument_of_variable(error, operation or document)
+    argument = argument or _argument_of_literal(error, document)
     if argument is None:
         return error
-    refused = _REFUSED_BY_SCALAR.search(error.message)
-    allowed = {"allowed": ALLOWED[refused[1]]} if refused else {}
+    scalar = _SCALAR_ERROR.search(error.message)
+    allowed = {"allowed": ALLOWED[scalar[1]]} if scalar else {}
     return GraphQLError(
         error.message,
         nodes=error.nodes,
@@ -50,18 +62,18 @@ def name_argument(
     )
 
 
-def _of_variable(error: GraphQLError, within: Node) -> str | None:
-    found = _IN_VARIABLE.match(error.message)
-    if not found:
+def _argument_of_variable(error: GraphQLError, root: Node) -> str | None:
+    match = _IN_VARIABLE.match(error.message)
+    if not match:
         return None
-    name, inside = found.groups()
-    for path, value in _values(within, ()):
+    name, path_in_value = match.groups()
+    for path, value in _values(root, ()):
         if isinstance(value, VariableNode) and value.name.value == name:
-            return ".".join([*path, *re.findall(r"\w+", inside or "")])
+            return ".".join([*path, *re.findall(r"\w+", path_in_value or "")])
     return None
 
 
-def _of_literal(error: GraphQLError, document: DocumentNode) -> str | None:
+def _argument_of_literal(error: GraphQLError, document: DocumentNode) -> str | None:
     node = error.nodes[0] if error.nodes else None
     if not isinstance(node, ValueNode):
         return None
@@ -72,7 +84,7 @@ def _of_literal(error: GraphQLError, document: DocumentNode) -> str | None:
 
 
 def _values(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
-    """Every value below a node, with the names of the argument and fields that lead to it."""
+    """Yield every value below a node with its path: the names of the argument and input fields."""
     if isinstance(node, ArgumentNode):
         path = (node.name.value,)
     elif isinstance(node, ObjectFieldNode):
@@ -81,6 +93,6 @@ def _values(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
         yield path, node
     for key in node.keys:
         child = getattr(node, key, None)
-        for each in child if isinstance(child, list | tuple) else (child,):
-            if isinstance(each, Node):
-                yield from _values(each, path)
+        for item in child if isinstance(child, list | tuple) else (child,):
+            if isinstance(item, Node):
+                yield from _values(item, path)

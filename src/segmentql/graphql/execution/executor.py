@@ -1,16 +1,17 @@
-"""Executes a GraphQL request: by its plan, or else by graphql-core.
+"""The executor of GraphQL requests: by a plan, or else by graphql-core.
 
-A costly query waits for others that are, and changes begin one by one, so that small reads
-overtake them.
+Expensive queries run one at a time and one mutation starts per turn of the event loop, so that
+small reads overtake them.
 
-Strawberry's own `Schema.execute` builds its extensions anew at each request; this keeps what it
-does for a schema without extensions, and remembers documents (`documents.py`). See
+Strawberry's `Schema.execute` creates its extensions again for each request. This module does what
+it does for a schema without extensions, and caches documents (`document_cache.py`). See
 `docs/decisions/0003-own-http-view.md`.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
-    execute,
 )
+from graphql import execute as execute_by_core
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
@@ -46,21 +47,25 @@ from segmentql.graphql.types.errors import (
 from segmentql.logs import RequestLog
 
 EXPENSIVE_QUERY_COST: Final = 2_000
-"""Queries that cost more wait for each other ..."""
+"""The cost above which a query is expensive."""
 
 EXPENSIVE_QUERY_CONCURRENCY: Final = 1
-"""... so that so many are executed at a time."""
+"""The maximum number of concurrent expensive queries."""
 
 MAX_OPERATION_NAMES: Final = 200
-"""Operation names that metrics tell apart; clients choose them, so they must not grow freely."""
+"""The maximum number of operation names in metrics. Clients choose the names, so they need a limit.
+"""
 
 MAX_NAME_CHARACTERS: Final = 100
+"""The maximum length of an operation name in metrics."""
+
 MAX_COERCION_ERRORS: Final = 20
+"""The maximum number of errors about the variables in a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sent, in its place but not yet looked at."""
+    """A GraphQL request whose document and variables are not yet validated."""
 
     query: str
     variables: Mapping[str, Any] | None = None
@@ -69,20 +74,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResponse:
-    """What a client gets; `executed` is false where the document itself was refused."""
+    """The response to a GraphQL request."""
 
     body: dict[str, Any]
     executed: bool
+    """Whether the operation was executed; False if the request was rejected."""
     size: int = 0
-    """Bytes of the body, at least."""
+    """A lower bound of the body's size in bytes."""
 
 
 class MethodNotAllowed(Exception):
-    """A GET asked for something other than a query."""
+    """The operation is not a query, but only queries are allowed."""
 
 
 class GraphQLExecutor:
-    """A schema, ready to be asked; without `plans` by graphql-core alone, to compare with."""
+    """An executor of the requests to one schema."""
 
     def __init__(
         self,
@@ -93,6 +99,15 @@ class GraphQLExecutor:
         plans: bool = True,
         log: RequestLog | None = None,
     ) -> None:
+        """Create the executor.
+
+        Args:
+            schema: The schema.
+            limits: The limits of each request.
+            schema_exposure: What clients may learn about the schema.
+            plans: Whether to use plans. Tests compare the executor with and without them.
+            log: The log of requests.
+        """
         self._limits = limits
         self._schema = schema
         self._core: GraphQLSchema = schema._schema
@@ -105,20 +120,20 @@ class GraphQLExecutor:
         self._counters: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def close(self) -> None:
-        """End the thread; nothing is to be asked any more."""
+        """Stop the thread of documents. `execute` must not be called any more."""
         self._documents.close()
 
-    async def answer(
+    async def execute(
         self, request: Request, context: Context, *, queries_only: bool
     ) -> ExecutionResponse:
-        """Execute one request; the answer tells every failure but one of the method.
+        """Execute a request, count it and log it. The response reports all errors of the request.
 
         Raises:
-            MethodNotAllowed: `queries_only` is set and the operation is none.
+            MethodNotAllowed: `queries_only` is set, and the operation is not a query.
         """
         started = time.perf_counter()
         context.response_bytes = context.remaining_bytes = self._limits.response_bytes
-        outcome = "refused"
+        outcome = "rejected"
         name = "invalid"
         cost: int | None = None
         rejected_mutations: list[FailureCause] = []
@@ -129,15 +144,15 @@ class GraphQLExecutor:
             if prepared.document is None:
                 return self._reject(prepared.errors, context)
             operation = prepared.operations.get(request.operation_name)
-            if operation is None:  # graphql-core says why
-                result = await self._execute(prepared.document, request, context)
+            if operation is None:  # graphql-core reports the error
+                result = await self._execute_by_core(prepared.document, request, context)
                 return self._reject(result.errors or [], context)
             name = self._operation_label(operation.node)
             if not operation.is_query:
                 if queries_only:
-                    is_logged = False  # the view does
+                    is_logged = False  # the view logs it
                     raise MethodNotAllowed
-                context.primary = context.changes = True
+                context.primary = context.is_mutation = True
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
@@ -145,22 +160,18 @@ class GraphQLExecutor:
                 return self._reject([error], context)
             if not operation.is_query:
                 await self._mutation_gate.enter()
-            # A change may wait for a minute (`waitSeconds`), and must not keep the others so long.
-            if cost > EXPENSIVE_QUERY_COST and operation.is_query:
-                async with self._expensive_queries:
-                    answer = await self._execute_operation(
-                        prepared.document, operation, request, context
-                    )
-            else:
-                answer = await self._execute_operation(
+            # An expensive mutation does not wait here: it may run for a minute (`waitSeconds`).
+            is_expensive = operation.is_query and cost > EXPENSIVE_QUERY_COST
+            async with self._expensive_queries if is_expensive else nullcontext():
+                response = await self._execute_operation(
                     prepared.document, operation, request, context
                 )
-            if answer.executed:
-                outcome = "failed" if "errors" in answer.body else "done"
-                answer.body["extensions"] = {
+            if response.executed:
+                outcome = "failed" if "errors" in response.body else "done"
+                response.body["extensions"] = {
                     "cost": {"estimated": cost, "allowed": self._limits.cost}
                 }
-            return answer
+            return response
         except asyncio.CancelledError:
             outcome = "cancelled"
             context.cause = _cause_of_cancellation(context)
@@ -185,21 +196,20 @@ class GraphQLExecutor:
 
     def _count(self, name: str, outcome: str, seconds: float) -> None:
         counters = self._counters.get((name, outcome))
-        if (
-            counters is None
-        ):  # looking them up costs more than counting; `_operation_label` keeps them few
+        if counters is None:
+            # Cached because the look-up by label takes longer than the counting.
             counters = self._counters[name, outcome] = (
                 metrics.REQUESTS.labels(name, outcome),
-                metrics.REQUEST_SECONDS.labels(name),
+                metrics.REQUEST_DURATION_SECONDS.labels(name),
             )
         counters[0].inc()
         counters[1].observe(seconds)
 
     def _check_cost(self, operation: Operation, request: Request) -> int:
-        """The operation's cost.
+        """Return the cost of an operation.
 
         Raises:
-            GraphQLError: it, or a list in the variables, is beyond its limit.
+            GraphQLError: The cost, or a list in the variables, exceeds its limit (LIMIT_EXCEEDED).
         """
         variables = request.variables or {}
         check_variables(variables, self._limits)
@@ -211,7 +221,7 @@ class GraphQLExecutor:
     async def _execute_operation(
         self, document: DocumentNode, operation: Operation, request: Request, context: Context
     ) -> ExecutionResponse:
-        outcome: MutationResult | None = None
+        mutation_result: MutationResult | None = None
         if operation.plan is not None:
             try:
                 data = await operation.plan.run(context, request.variables or {})
@@ -220,34 +230,42 @@ class GraphQLExecutor:
                 )
             except ResponseTooLarge as error:
                 return self._too_large(error, context)
-            except PlanFallback as failed:
-                outcome = failed.outcome
-                if isinstance(failed.__cause__, Unavailable | TimedOut):
-                    # graphql-core is to tell it, not to wait for it once more.
-                    context.fault = failed.__cause__
-        context.remaining_bytes = context.response_bytes  # it is built from its beginning again
-        result = await self._execute(document, request, context, outcome)
-        for found in result.errors or ():
-            if isinstance(found, ResponseTooLarge):
-                return self._too_large(found, context)
-        if result.data is None and not any(error.path for error in result.errors or ()):
+            except PlanFallback as fallback:
+                mutation_result = fallback.mutation_result
+                if isinstance(fallback.__cause__, Unavailable | TimedOut):
+                    # graphql-core reports this error; it does not wait for it a second time.
+                    context.database_error = fallback.__cause__
+        context.remaining_bytes = context.response_bytes  # graphql-core builds the whole response
+        result = await self._execute_by_core(document, request, context, mutation_result)
+        errors = result.errors or ()
+        for core_error in errors:
+            if isinstance(core_error, ResponseTooLarge):
+                return self._too_large(core_error, context)
+        if result.data is None and not any(core_error.path for core_error in errors):
             return self._reject(
-                [name_argument(error, document, operation.node) for error in result.errors or ()],
+                [name_argument(core_error, document, operation.node) for core_error in errors],
                 context,
             )
         return ExecutionResponse(
             self._body(result, context), executed=True, size=_counted_bytes(context)
         )
 
-    async def _execute(
+    async def _execute_by_core(
         self,
         document: DocumentNode,
         request: Request,
         context: Context,
-        outcome: MutationResult | None = None,
+        mutation_result: MutationResult | None = None,
     ) -> ExecutionResult:
-        """Execute by graphql-core; with the `outcome` of its change, where that was made."""
-        result = execute(
+        """Execute an operation by graphql-core.
+
+        Args:
+            document: The document.
+            request: The request, which names the operation.
+            context: The context of the request.
+            mutation_result: The result of the mutation, if a plan has already called its resolver.
+        """
+        result = execute_by_core(
             self._core,
             document,
             context_value=context,
@@ -257,15 +275,16 @@ class GraphQLExecutor:
             hide_suggestions=not self._schema_exposure.suggestions,
             executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            middleware=[outcome] if outcome else None,
+            middleware=[mutation_result] if mutation_result else None,
         )
         return result if isinstance(result, ExecutionResult) else await result
 
     def _operation_label(self, operation: OperationDefinitionNode) -> str:
+        """Return the operation's label in metrics and logs: its name, or else its first field."""
         if operation.name:
             name = operation.name.value
-        else:  # the first field says as much as a name would
-            first = next(iter(operation.selection_set.selections), None)  # `{ }` has none
+        else:
+            first = next(iter(operation.selection_set.selections), None)  # `{ }` parses
             name = first.name.value if isinstance(first, FieldNode) else "anonymous"
         if name in self._names:
             return name
@@ -282,7 +301,7 @@ class GraphQLExecutor:
 
     @staticmethod
     def _too_large(error: ResponseTooLarge, context: Context) -> ExecutionResponse:
-        formatted = format_response_too_large(error, changes=context.changes)
+        formatted = format_response_too_large(error, is_mutation=context.is_mutation)
         context.cause = FailureCause(Code.LIMIT_EXCEEDED, formatted["message"])
         return ExecutionResponse({"data": None, "errors": [formatted]}, executed=True)
 
@@ -297,16 +316,16 @@ class GraphQLExecutor:
 
 
 def _cause_of_cancellation(context: Context) -> FailureCause:
-    if context.deadline and context.deadline.has_passed:
+    if context.deadline and context.deadline.has_expired:
         limit = "SEGMENTQL_REQUEST_TIMEOUT_SECONDS"
         return FailureCause(Code.TIMEOUT, f"the request took longer than {limit}")
-    return FailureCause("CANCELLED", "the server stops, or the client has gone")
+    return FailureCause("CANCELLED", "the server is shutting down, or the client has disconnected")
 
 
 def _format_errors(
     errors: Sequence[GraphQLError], context: Context, *, executed: bool
 ) -> list[dict[str, Any]]:
-    """Return the errors as the client gets them, and note their cause for the log line."""
+    """Return the errors as the client gets them; note their cause for the log line."""
     formatted = format_errors(errors, executed=executed, request_id=context.request_id)
     if errors:
         context.cause = cause_of(errors, [error["extensions"]["code"] for error in formatted])
@@ -314,5 +333,5 @@ def _format_errors(
 
 
 def _counted_bytes(context: Context) -> int:
-    """The bytes that were counted of a response."""
+    """Return the counted bytes of the response."""
     return context.response_bytes - context.remaining_bytes

@@ -1,6 +1,7 @@
-"""What a plan is made of: closures that fill an object's fields and write values.
+"""The closures of a plan: field writers, which write fields of an object, and value serializers.
 
-Each counts the bytes of the response that depend on the value; `compiler.py` knows the others.
+Each closure counts the bytes of the response that depend on its value. `compiler.py` adds the bytes
+that every value has.
 """
 
 import asyncio
@@ -28,69 +29,75 @@ from segmentql.graphql.execution.plans import (
 from segmentql.graphql.types.scalars import ID
 
 Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
-"""What `@include` and `@skip` ask of a field: what must be true or false, a variable or a value."""
+"""The conditions of `@include` and `@skip`: pairs of the required value and a variable or value."""
 
 
-def if_conditions(conditions: Conditions, fill: FieldWriter) -> FieldWriter:
-    """Fill where all of the conditions are met."""
+def if_conditions(conditions: Conditions, write: FieldWriter) -> FieldWriter:
+    """Return a writer that writes the field only if all conditions are met."""
     if not conditions:
-        return fill
+        return write
 
-    def fill_if(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
-        for wanted, given in conditions:
-            value = given if isinstance(given, bool) else run.variables.coerced[given]
+    def write_if(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
+        for required, operand in conditions:
+            value = operand if isinstance(operand, bool) else state.variables.coerced[operand]
             if value is None:
                 raise PlanFallback
-            if value is not wanted:
+            if value is not required:
                 return
-        fill(source, into, run)
+        write(source, into, state)
 
-    return fill_if
+    return write_if
 
 
-def count_bytes(fill: FieldWriter, size: int) -> FieldWriter:
-    """Fill, and count the bytes that the value has in any case."""
+def count_bytes(write: FieldWriter, size: int) -> FieldWriter:
+    """Return a writer that also counts `size` bytes, which every value of the field has."""
 
-    def fill_counted(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
-        run.remaining_bytes -= size
-        fill(source, into, run)
+    def write_counted(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
+        state.remaining_bytes -= size
+        write(source, into, state)
 
-    return fill_counted
+    return write_counted
 
 
 def constant(key: str, value: object) -> FieldWriter:
-    def fill(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
+    """Return a writer of a constant."""
+
+    def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = value
 
-    return fill
+    return write
 
 
 def from_source(key: str, serialize: ValueSerializer) -> FieldWriter:
-    def fill(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
-        into[key] = serialize(source, run)
+    """Return a writer of the source itself."""
 
-    return fill
+    def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
+        into[key] = serialize(source, state)
+
+    return write
 
 
 def attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
-    def fill(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
-        into[key] = serialize(getattr(source, name), run)
+    """Return a writer of an attribute of the source."""
 
-    return fill
+    def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
+        into[key] = serialize(getattr(source, name), state)
+
+    return write
 
 
 def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
-    """As `attribute` does, without a call for a string: most values are some."""
+    """Return a writer of a text attribute. It copies strings inline: most values are strings."""
 
-    def fill(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
+    def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         value = getattr(source, name)
         if type(value) is str:
-            run.remaining_bytes -= len(value)
+            state.remaining_bytes -= len(value)
             into[key] = value
         else:
-            into[key] = serialize(value, run)
+            into[key] = serialize(value, state)
 
-    return fill
+    return write
 
 
 def resolved(
@@ -100,93 +107,111 @@ def resolved(
     serialize: ValueSerializer,
     selected_fields: frozenset[str],
 ) -> FieldWriter:
+    """Return a writer of the result of a resolver.
+
+    Args:
+        key: The field's name in the response.
+        definition: The field, with its resolver.
+        arguments: The function that returns the resolver's arguments.
+        serialize: The serializer of the result.
+        selected_fields: The selected fields of the result that have no arguments.
+    """
     resolver = definition.base_resolver
     if resolver is None or definition.extensions or definition.permission_classes:
         raise NotCompilable
     function: Callable[..., Any] = resolver.wrapped_func  # type: ignore[assignment]
     wants_info = resolver.info_parameter is not None
 
-    def fill(source: Any, into: dict[str, Any], run: ExecutionState) -> None:
-        given = arguments(run.variables)
+    def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
+        values = arguments(state.variables)
         value = (
-            function(source, info=run.info(selected_fields), **given)
+            function(source, info=state.info(selected_fields), **values)
             if wants_info
-            else function(source, **given)
+            else function(source, **values)
         )
         if isinstance(value, Awaitable):
-            into[key] = None  # keeps the field's place
-            run.pending.append(PendingField(asyncio.ensure_future(value), into, key, serialize))
+            into[key] = None  # keeps the order of the fields
+            state.pending.append(PendingField(asyncio.ensure_future(value), into, key, serialize))
         else:
-            into[key] = serialize(value, run)
+            into[key] = serialize(value, state)
 
-    return fill
+    return write
 
 
-def empty_list(value: Any, run: ExecutionState) -> list[Any]:
-    """A list of an interface, where it is empty: a change's errors, most of the time."""
+def empty_list(value: Any, state: ExecutionState) -> list[Any]:
+    """Serialize a list of an interface if it is empty, as most mutations' `errors` are."""
     if value != []:
         raise PlanFallback
     return []
 
 
-def nullable(serialize: ValueSerializer, beyond_null: int) -> ValueSerializer:
-    if beyond_null <= 0:
-        return lambda value, run: None if value is None else serialize(value, run)
+def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
+    """Return a serializer that accepts None; `extra_bytes` counts the other values' extra bytes."""
+    if extra_bytes <= 0:
+        return lambda value, state: None if value is None else serialize(value, state)
 
-    def write_nullable(value: Any, run: ExecutionState) -> Any:
+    def write_nullable(value: Any, state: ExecutionState) -> Any:
         if value is None:
             return None
-        run.remaining_bytes -= beyond_null
-        return serialize(value, run)
+        state.remaining_bytes -= extra_bytes
+        return serialize(value, state)
 
     return write_nullable
 
 
 def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
-    def write_list(value: Any, run: ExecutionState) -> list[Any]:
+    """Return a serializer of a list, which counts `item_size` bytes for each item."""
+
+    def write_list(value: Any, state: ExecutionState) -> list[Any]:
         if type(value) is not list:
             raise PlanFallback
-        run.remaining_bytes -= item_size * len(value)
-        run.check_remaining_bytes()
-        return [serialize(item, run) for item in value]
+        state.remaining_bytes -= item_size * len(value)
+        state.check_remaining_bytes()
+        return [serialize(item, state) for item in value]
 
     return write_list
 
 
-def object_of(fields: Sequence[FieldWriter]) -> ValueSerializer:
-    def write_object(value: Any, run: ExecutionState) -> dict[str, Any]:
+def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
+    """Return a serializer of an object, whose fields the writers write."""
+
+    def write_object(value: Any, state: ExecutionState) -> dict[str, Any]:
         if value is None:
             raise PlanFallback
         into: dict[str, Any] = {}
-        for fill in fields:
-            fill(value, into, run)
+        for write in writers:
+            write(value, into, state)
         return into
 
     return write_object
 
 
-def is_text(kind: GraphQLOutputType) -> bool:
-    return (kind.of_type if isinstance(kind, GraphQLNonNull) else kind) in {
+def is_text(return_type: GraphQLOutputType) -> bool:
+    """Return whether a type is String or ID, nullable or not."""
+    return (return_type.of_type if isinstance(return_type, GraphQLNonNull) else return_type) in {
         GraphQLString,
         ID,
     }
 
 
-def text(kind: GraphQLScalarType) -> ValueSerializer:
-    def write_text(value: Any, run: ExecutionState) -> Any:
-        text = value if type(value) is str else _serialize_leaf(kind, value)
-        run.remaining_bytes -= len(text)
+def text(return_type: GraphQLScalarType) -> ValueSerializer:
+    """Return a serializer of String or ID."""
+
+    def write_text(value: Any, state: ExecutionState) -> Any:
+        text = value if type(value) is str else _serialize_leaf(return_type, value)
+        state.remaining_bytes -= len(text)
         return text
 
     return write_text
 
 
-def leaf(kind: GraphQLScalarType | GraphQLEnumType) -> ValueSerializer:
-    return lambda value, run: _serialize_leaf(kind, value)
+def leaf(return_type: GraphQLScalarType | GraphQLEnumType) -> ValueSerializer:
+    """Return a serializer of another scalar or of an enum."""
+    return lambda value, state: _serialize_leaf(return_type, value)
 
 
-def _serialize_leaf(kind: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
-    written = kind.coerce_output_value(value)
-    if written is None or written is Undefined:
+def _serialize_leaf(return_type: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
+    output = return_type.coerce_output_value(value)
+    if output is None or output is Undefined:
         raise PlanFallback
-    return written
+    return output

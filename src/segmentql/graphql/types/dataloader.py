@@ -1,8 +1,8 @@
-"""Loaders: what all requests in flight ask for in one turn of the event loop is one statement.
+"""Loaders: one SQL statement reads the keys that all requests need in one turn of the event loop.
 
-A loader lives as long as the process and is shared by every request, which is safe because an
-answer does not depend on who asks. It keeps no answers: a key joins only a statement that has not
-been sent yet, so whoever asks after a commit sees it.
+A loader lives as long as the process, and all requests share it. That is safe because its values
+do not depend on the caller. It caches no values: a key joins only a statement that has not been
+sent yet, so a load that begins after a commit sees the commit.
 """
 
 import asyncio
@@ -15,41 +15,41 @@ from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import SegmentQLError, TimedOut
 from segmentql.graphql.cost.scheduling import yield_to_event_loop
-from segmentql.graphql.types.polling import Poller, fail
+from segmentql.graphql.types.polling import Poller, fail_all
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class _BatchFuture(asyncio.Future[list[V]]):
-    """The answers to many keys, when the last of them has come."""
+    """A future of the values of many keys. It is done when the last value is set."""
 
     def __init__(self, size: int, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._values: list[V] = [None] * size  # type: ignore[list-item]
         self._missing = size
 
-    def set_value(self, number: int, answer: V) -> None:
-        self._values[number] = answer
+    def set_value(self, index: int, value: V) -> None:
+        self._values[index] = value
         self._missing -= 1
         if self._missing == 0:
             self.set_result(self._values)
 
 
 class _BatchSlot(Generic[V]):
-    """One key's among many; to whoever answers it is as good as a future, and costs no callback."""
+    """One key of a `_BatchFuture`. It has the interface of a future but no callbacks."""
 
-    __slots__ = ("_number", "batch_future")
+    __slots__ = ("_index", "batch_future")
 
-    def __init__(self, batch_future: _BatchFuture[V], number: int) -> None:
+    def __init__(self, batch_future: _BatchFuture[V], index: int) -> None:
         self.batch_future = batch_future
-        self._number = number
+        self._index = index
 
     def done(self) -> bool:
         return self.batch_future.done()
 
-    def set_result(self, answer: V) -> None:
-        self.batch_future.set_value(self._number, answer)
+    def set_result(self, value: V) -> None:
+        self.batch_future.set_value(self._index, value)
 
     def set_exception(self, error: Exception) -> None:
         self.batch_future.set_exception(error)
@@ -59,16 +59,16 @@ _Waiter: TypeAlias = asyncio.Future[V] | _BatchSlot[V]
 
 
 class Loader(ABC, Generic[K, V]):
-    """Answers keys in batches; a subclass says how one batch is read."""
+    """A batched read of values by key. A subclass implements the read of one batch."""
 
     max_keys: ClassVar[int] = 1000
-    """Keys in one statement."""
+    """The maximum number of keys in one statement."""
 
     max_concurrent_batches: ClassVar[int] = 4
-    """Statements at a time; further keys wait and make a larger batch."""
+    """The maximum number of concurrent statements. Further keys wait and join a larger batch."""
 
     subsumes: ClassVar["type[Loader[Any, Any]] | None"] = None
-    """Whose statement is a part of this one's: where this times out, that one would as well."""
+    """The loader whose statement is a part of this one's, and so would time out as well."""
 
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database
@@ -80,17 +80,22 @@ class Loader(ABC, Generic[K, V]):
 
     @abstractmethod
     async def load_batch(self, session: ReadSession, keys: Sequence[K]) -> Mapping[K, V]:
-        """Read one batch, in one statement; `keys` are distinct.
+        """Read one batch in one statement.
 
-        A key may be left out: then `on_missing` is its answer.
+        Args:
+            session: The session of the read.
+            keys: The keys, without repeats; at most `max_keys`.
+
+        Returns:
+            The values by key. `on_missing` returns the value of a key that is not in it.
         """
 
     @abstractmethod
     def on_missing(self, key: K) -> V:
-        """Answer (or raise) for a key that `load_batch` left out."""
+        """Return the value of a key that `load_batch` did not return, or raise its error."""
 
     def load(self, key: K) -> asyncio.Future[V]:
-        """Ask for one key's answer; cancelling the future takes this wish back."""
+        """Return a future of one key's value. Cancelling the future withdraws the request."""
         loop = self._loop or self._running_loop()
         future: asyncio.Future[V] = loop.create_future()
         self._waiting.setdefault(key, []).append(future)
@@ -98,26 +103,27 @@ class Loader(ABC, Generic[K, V]):
         return future
 
     def load_many(self, keys: Sequence[K]) -> asyncio.Future[list[V]]:
-        """Ask for the answers to keys, in their order and with repeats.
+        """Return a future of the values of keys, in the order of the keys and with repeats.
 
-        The first that fails is raised. It does what `load` of each does, at half the cost.
+        The future raises the first error of any key. This has the effect of calling `load` for
+        each key and takes half the time.
         """
         loop = self._loop or self._running_loop()
         batch_future: _BatchFuture[V] = _BatchFuture(len(keys), loop=loop)
         if not keys:
             batch_future.set_result([])
-        for number, key in enumerate(keys):
-            self._waiting.setdefault(key, []).append(_BatchSlot(batch_future, number))
+        for index, key in enumerate(keys):
+            self._waiting.setdefault(key, []).append(_BatchSlot(batch_future, index))
         self._schedule_dispatch(loop)
         return batch_future
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        # Asked for once: that costs more than all the rest.
+        # Looked up once, because the look-up takes longer than the rest of `load`.
         self._loop = asyncio.get_running_loop()
         return self._loop
 
     def _schedule_dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that in the loop's next turn a batch is made of what waits by then."""
+        """Schedule a batch of the waiting keys for the loop's next turn, if there is capacity."""
         if (
             self._waiting
             and not self._dispatch_is_scheduled
@@ -125,7 +131,7 @@ class Loader(ABC, Generic[K, V]):
         ):
             self._dispatch_is_scheduled = True
             self._batches_in_flight += 1
-            loop.create_task(self._dispatch()).add_done_callback(self._dispatched)
+            loop.create_task(self._dispatch()).add_done_callback(self._on_dispatched)
 
     async def _dispatch(self) -> None:
         self._dispatch_is_scheduled = False
@@ -135,7 +141,7 @@ class Loader(ABC, Generic[K, V]):
             if waiters:
                 batch[key] = waiters
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this is one
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._schedule_dispatch(task.get_loop())
         if batch:
             _cancel_when_abandoned(task, batch)
@@ -143,24 +149,25 @@ class Loader(ABC, Generic[K, V]):
         if len(batch) == self.max_keys:
             await yield_to_event_loop()
 
-    def _dispatched(self, task: asyncio.Task[None]) -> None:
+    def _on_dispatched(self, task: asyncio.Task[None]) -> None:
         self._batches_in_flight -= 1
         self._schedule_dispatch(task.get_loop())
 
     async def _resolve_batch(self, batch: Mapping[K, Sequence[_Waiter[V]]]) -> None:
         metrics.BATCH_KEYS.labels(type(self).__name__).observe(len(batch))
         try:
-            found = await self._database.read_one(
+            values = await self._database.read_one(
                 lambda session: self.load_batch(session, list(batch)), primary=self._primary
             )
-        except Exception as error:  # noqa: BLE001 - told to everybody who waits
-            # What is wrong with one key must not fail the others: halve until it is alone. But a
-            # database that is away is away for all, and after a time-out nobody has time left.
+        except Exception as error:  # noqa: BLE001 - raised by the futures of all waiters
+            # An error of one key must not fail the others, so split the batch until that key is
+            # alone. An unavailable database fails all keys, and after a time-out no time is left
+            # for further statements.
             if isinstance(error, TimedOut):
                 error.source = self
             if len(batch) == 1 or isinstance(error, SegmentQLError):
                 for waiters in batch.values():
-                    fail(waiters, error)
+                    fail_all(waiters, error)
                 return
             keys = list(batch)
             for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
@@ -168,9 +175,9 @@ class Loader(ABC, Generic[K, V]):
             return
         for key, waiters in batch.items():
             try:
-                value = found[key] if key in found else self.on_missing(key)
-            except Exception as error:  # noqa: BLE001 - told to those who asked for this key
-                fail(waiters, error)
+                value = values[key] if key in values else self.on_missing(key)
+            except Exception as error:  # noqa: BLE001 - raised by this key's futures
+                fail_all(waiters, error)
                 continue
             for waiter in waiters:
                 if not waiter.done():
@@ -180,6 +187,7 @@ class Loader(ABC, Generic[K, V]):
 def _cancel_when_abandoned(
     task: asyncio.Task[None], batch: Mapping[K, Sequence[_Waiter[V]]]
 ) -> None:
+    """Cancel a batch's task when all futures that wait for the batch are cancelled."""
     futures: set[asyncio.Future[Any]] = {
         waiter.batch_future if isinstance(waiter, _BatchSlot) else waiter
         for waiters in batch.values()
@@ -187,7 +195,7 @@ def _cancel_when_abandoned(
     }
     waiting = len(futures)
 
-    def given_up(future: asyncio.Future[Any]) -> None:
+    def on_done(future: asyncio.Future[Any]) -> None:
         nonlocal waiting
         if future.cancelled():
             waiting -= 1
@@ -195,22 +203,23 @@ def _cancel_when_abandoned(
                 task.cancel()
 
     for future in futures:
-        future.add_done_callback(given_up)
+        future.add_done_callback(on_done)
 
 
 L = TypeVar("L", bound=Loader | Poller)  # type: ignore[type-arg]
 
 
 class LoaderRegistry:
-    """The process' loaders and watchers of one database, each made when first asked for."""
+    """The loaders and pollers of one process and one database. Each is created at its first use."""
 
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database
         self._primary = primary
         self._loaders: dict[type, object] = {}
 
-    def get(self, kind: type[L]) -> L:
-        loader = self._loaders.get(kind)
+    def get(self, loader_type: type[L]) -> L:
+        """Return the loader or poller of a type; create it if there is none yet."""
+        loader = self._loaders.get(loader_type)
         if loader is None:
-            loader = self._loaders[kind] = kind(self._database, primary=self._primary)
+            loader = self._loaders[loader_type] = loader_type(self._database, primary=self._primary)
         return loader  # type: ignore[return-value]

@@ -1,4 +1,7 @@
-"""Why a request was rejected or failed, for its log line: no value, no document, no secret."""
+"""The cause of a rejected or failed request, for its log line.
+
+A cause never has a value of the client, a document or a secret.
+"""
 
 import re
 from asyncio import CancelledError
@@ -11,10 +14,13 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from segmentql.errors import TimedOut, Unavailable
 
 MAX_CHARACTERS: Final = 200
-MAX_ARGUMENT_CHARACTERS: Final = 50
+"""The maximum length of a reason."""
 
-FAULTS: Final = {"UNAVAILABLE", "TIMEOUT", "INTERNAL"}
-"""The codes of what is no mistake of the client."""
+MAX_ARGUMENT_CHARACTERS: Final = 50
+"""The maximum length of an argument's name in a reason."""
+
+FAULT_CODES: Final = {"UNAVAILABLE", "TIMEOUT", "INTERNAL"}
+"""The codes of errors that the client does not cause."""
 
 _CREDENTIALS: Final = (
     (re.compile(r"://\S*@"), "://***@"),
@@ -24,44 +30,46 @@ _CREDENTIALS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FailureCause:
-    """Why a request was rejected or failed."""
+    """The cause of a rejected or failed request."""
 
     code: str
+    """The `extensions.code` of the most severe error."""
     reason: str
+    """The reason of the most severe error, for operators."""
     count: int = 1
-    """The number of errors of the request; `code` and `reason` are those of the gravest one."""
+    """The number of errors of the request."""
 
     @property
     def is_fault(self) -> bool:
-        """Whether the service, not the client, has to do something about it."""
-        return self.code in FAULTS
+        """Whether the server, not the client, caused the failure."""
+        return self.code in FAULT_CODES
 
     @property
     def fields(self) -> dict[str, object]:
         """The fields of the log line."""
-        more = {"errors": self.count} if self.count > 1 else {}
-        return {"code": self.code, "reason": self.reason, **more}
+        count = {"errors": self.count} if self.count > 1 else {}
+        return {"code": self.code, "reason": self.reason, **count}
 
 
 REJECTED_MUTATIONS: ContextVar[list[FailureCause] | None] = ContextVar(
-    "rejected_changes", default=None
+    "rejected_mutations", default=None
 )
-"""Collects why changes of the current request were rejected; None: nothing collects them."""
+"""The causes of the current request's rejected mutations; None if they are not collected."""
 
 
-def describe_fault(fault: BaseException) -> str:
-    """Return the type and the text of the exception that an exception was raised from."""
-    root = fault
+def describe_error(error: BaseException) -> str:
+    """Return the type and the text of an exception's first cause, without credentials."""
+    root = error
     while root.__cause__ is not None and not isinstance(root.__cause__, CancelledError):
         root = root.__cause__
     text = " ".join(str(root).split())
     for pattern, replacement in _CREDENTIALS:
         text = pattern.sub(replacement, text)
-    return shorten(f"{type(root).__name__}: {text}" if text else type(root).__name__)
+    return truncate(f"{type(root).__name__}: {text}" if text else type(root).__name__)
 
 
-def shorten(text: str) -> str:
-    """Cut a text to what a log line may have of it."""
+def truncate(text: str) -> str:
+    """Return a text with at most `MAX_CHARACTERS` characters and an ellipsis."""
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
 
 
@@ -70,10 +78,10 @@ def cause_of(errors: Sequence[GraphQLError], codes: Sequence[str]) -> FailureCau
 
     Args:
         errors: The errors of the request, at least one.
-        codes: The `extensions.code` that the client gets for each of them.
+        codes: The `extensions.code` of each error.
     """
     error, code = next(
-        ((error, code) for error, code in zip(errors, codes, strict=True) if code in FAULTS),
+        ((error, code) for error, code in zip(errors, codes, strict=True) if code in FAULT_CODES),
         (errors[0], codes[0]),
     )
     return FailureCause(code, _reason(error), len(errors))
@@ -82,15 +90,17 @@ def cause_of(errors: Sequence[GraphQLError], codes: Sequence[str]) -> FailureCau
 def _reason(error: GraphQLError) -> str:
     original = error.original_error
     if isinstance(original, Unavailable | TimedOut):
-        return describe_fault(original)
+        return describe_error(original)
     if original is not None and not isinstance(original, GraphQLError):
-        return type(original).__name__  # its text may hold a value; the traceback is logged apart
+        return type(
+            original
+        ).__name__  # its text may have a value; the traceback is logged separately
     extensions = error.extensions or {}
     if "limit" in extensions or "needed" in extensions:
-        return shorten(error.message)  # of our own words, names and numbers
+        return truncate(error.message)  # it has only our words, names and numbers
     if isinstance(error, GraphQLSyntaxError):
-        places = [f"{place.line}:{place.column}" for place in error.locations or ()]
-        return f"syntax error at {', '.join(places)}"
+        locations = [f"{location.line}:{location.column}" for location in error.locations or ()]
+        return f"syntax error at {', '.join(locations)}"
     argument = str(extensions.get("argument", ""))
     if argument and len(argument) <= MAX_ARGUMENT_CHARACTERS:
         return f"the argument {argument} is not valid"

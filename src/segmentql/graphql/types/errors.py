@@ -1,14 +1,14 @@
-"""How failures are told to a client.
+"""Errors in the GraphQL API: their codes, their types, and how they are formatted for clients.
 
-A refused change is data: `errors` of the payload, one type a reason (`MutationError`). What is
-wrong with the request, or with a query's argument, is a GraphQL error with `extensions.code`. A
-fault of ours is masked, logged with the request's id, and counted.
+A rejected mutation is data: the payload's `errors` has one `MutationError` for each reason. An
+invalid request or an invalid argument of a query is a GraphQL error with `extensions.code`. An
+internal error is masked, logged with the id of the request, and counted.
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import strawberry
 import structlog
@@ -19,12 +19,10 @@ from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCaus
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
-A = TypeVar("A")
 
 
 class Code(enum.StrEnum):
-    """Values of `extensions.code`."""
+    """The values of `extensions.code`."""
 
     BAD_REQUEST = "BAD_REQUEST"
     UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -36,134 +34,101 @@ class Code(enum.StrEnum):
     INTERNAL = "INTERNAL"
 
 
-@strawberry.enum(description="What kind of reason it was that refused a change.")
+@strawberry.enum(description="The reason why a mutation was rejected.")
 class ErrorCode(enum.Enum):
     INVALID_INPUT = strawberry.enum_value(
-        "INVALID_INPUT", description="A value of the input breaks its rule."
+        "INVALID_INPUT", description="A value of the input is invalid."
     )
     SEGMENT_NOT_FOUND = strawberry.enum_value(
-        "SEGMENT_NOT_FOUND", description="No segment bears this slug now."
+        "SEGMENT_NOT_FOUND", description="No segment has this slug."
     )
     SEGMENT_ALREADY_EXISTS = strawberry.enum_value(
-        "SEGMENT_ALREADY_EXISTS", description="Another segment bears this slug."
+        "SEGMENT_ALREADY_EXISTS", description="Another segment has this slug."
     )
-    USER_NOT_FOUND = strawberry.enum_value("USER_NOT_FOUND", description="The user is not stored.")
+    USER_NOT_FOUND = strawberry.enum_value("USER_NOT_FOUND", description="No user has this id.")
     USER_ALREADY_EXISTS = strawberry.enum_value(
-        "USER_ALREADY_EXISTS", description="The user is stored already."
+        "USER_ALREADY_EXISTS", description="A user with this id already exists."
     )
     VERSION_CONFLICT = strawberry.enum_value(
-        "VERSION_CONFLICT", description="The segment was changed since the version you expected."
+        "VERSION_CONFLICT", description="The segment's version is not the expected version."
     )
     ROLLOUT_NOT_FOUND = strawberry.enum_value(
         "ROLLOUT_NOT_FOUND", description="The segment has no rollout."
     )
     ROLLOUT_STATE_CONFLICT = strawberry.enum_value(
-        "ROLLOUT_STATE_CONFLICT", description="The rollout's status does not allow this."
+        "ROLLOUT_STATE_CONFLICT", description="The rollout's status does not allow this action."
     )
     API_KEY_NOT_FOUND = strawberry.enum_value(
-        "API_KEY_NOT_FOUND", description="No key has this id."
+        "API_KEY_NOT_FOUND", description="No API key has this id."
     )
 
 
-@strawberry.interface(description="Why a change was refused. Nothing was changed.")
+@strawberry.interface(description="A reason why a mutation was rejected. Nothing was changed.")
 class MutationError:
-    code: ErrorCode = strawberry.field(description="The kind of reason, for programs.")
-    message: str = strawberry.field(description="What was wrong, for people.")
+    code: ErrorCode = strawberry.field(description="The reason, for programs.")
+    message: str = strawberry.field(description="The reason, for people.")
     path: list[str] = strawberry.field(
-        description="Where in the input; positions in lists are decimal strings."
+        description="The path of the value in the input. List positions are decimal strings."
     )
 
 
-@strawberry.type(description="A value of the input breaks its rule.")
+@strawberry.type(description="A value of the input is invalid.")
 class InvalidInput(MutationError):
-    allowed: str = strawberry.field(description="What would be right.")
+    allowed: str = strawberry.field(description="A description of the allowed values.")
 
 
 @singledispatch
-def as_mutation_error(refusal: errors.RejectionReason) -> MutationError:
-    """Tell one reason as its GraphQL type; each feature registers its own reasons."""
-    raise NotImplementedError(type(refusal).__name__)
+def as_mutation_error(reason: errors.RejectionReason) -> MutationError:
+    """Return a reason as its GraphQL type. Each feature registers its own reasons."""
+    raise NotImplementedError(type(reason).__name__)
 
 
 @as_mutation_error.register
-def _(refusal: errors.InvalidInput) -> MutationError:
+def _(reason: errors.InvalidInput) -> MutationError:
     return InvalidInput(
         code=ErrorCode.INVALID_INPUT,
-        message=f"{'.'.join(refusal.path)}: {refusal.problem}; allowed: {refusal.allowed}",
-        path=list(refusal.path),
-        allowed=refusal.allowed,
+        message=f"{'.'.join(reason.path)}: {reason.problem}; allowed: {reason.allowed}",
+        path=list(reason.path),
+        allowed=reason.allowed,
     )
 
 
 def mutation_errors(rejected: errors.MutationRejected) -> list[MutationError]:
-    """Return what a payload says of a rejected change, and note it for the request's log line."""
-    found = [as_mutation_error(refusal) for refusal in rejected.reasons]
+    """Return the `errors` of a rejected mutation's payload; note them for the log line."""
+    payload_errors = [as_mutation_error(reason) for reason in rejected.reasons]
     causes = REJECTED_MUTATIONS.get()
-    if causes is not None and found:
-        reason = f"{type(found[0]).__name__}: {'.'.join(found[0].path)}"
-        causes.append(FailureCause(str(found[0].code.name), reason, len(found)))
-    return found
-
-
-class InputValidator:
-    """Decodes the fields of one mutation's input and refuses them together.
-
-    check = InputCheck()
-    slug = check.value(values.slug, input.slug, "slug")
-    check.done()
-    """
-
-    def __init__(self) -> None:
-        self._refusals: list[errors.RejectionReason] = []
-
-    def value(self, rule: Callable[[Any], T], given: Any, *path: str) -> T:
-        """Apply a rule of `values`; after a refusal the answer is not to be used."""
-        try:
-            return rule(given)
-        except errors.BadValue as bad:
-            self.refuse(bad.problem, bad.allowed, *path)
-            return given  # type: ignore[no-any-return]
-
-    def optional(self, rule: Callable[[Any], T], given: Any, *path: str, absent: A) -> T | A | None:
-        """Apply a rule to a field that may be absent (then `absent`) or null (then None)."""
-        if given is strawberry.UNSET:
-            return absent
-        return None if given is None else self.value(rule, given, *path)
-
-    def refuse(self, problem: str, allowed: str, *path: str) -> None:
-        self._refusals.append(errors.InvalidInput(path, problem, allowed))
-
-    def done(self) -> None:
-        """Raise `MutationRejected` with everything that was wrong, if anything was."""
-        if self._refusals:
-            raise errors.MutationRejected(*self._refusals)
+    if causes is not None and payload_errors:
+        first = payload_errors[0]
+        reason = f"{type(first).__name__}: {'.'.join(first.path)}"
+        causes.append(FailureCause(str(first.code.name), reason, len(payload_errors)))
+    return payload_errors
 
 
 MAX_ECHO_CHARACTERS: Final = 40
-"""How much of a value an error message repeats."""
+"""The number of characters of a client's value that an error message repeats."""
 
 MAX_MESSAGE_CHARACTERS: Final = 1000
-"""Of one error message. Messages of graphql-core repeat what the client sent."""
+"""The maximum length of an error message. Messages of graphql-core repeat values of the client."""
 
 
-def shortened(text: str) -> str:
-    """Return a value for an error message: its beginning and its length if it is long."""
+def shorten_value(text: str) -> str:
+    """Return a value for an error message: if it is long, only its beginning and its length."""
     if len(text) <= MAX_ECHO_CHARACTERS:
         return text
     return f"{text[:MAX_ECHO_CHARACTERS]}... ({len(text)} characters)"
 
 
-def bounded_message(message: str) -> str:
-    """Return an error message without its middle if it is long."""
+def shorten_message(message: str) -> str:
+    """Return an error message, without its middle if it is long."""
     if len(message) <= MAX_MESSAGE_CHARACTERS:
         return message
     half = MAX_MESSAGE_CHARACTERS // 2
-    left_out = len(message) - 2 * half
-    return f"{message[:half]}... ({left_out} characters left out) ...{message[-half:]}"
+    omitted = len(message) - 2 * half
+    return f"{message[:half]}... ({omitted} characters omitted) ...{message[-half:]}"
 
 
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
-    """Say that an argument of a query breaks its rule."""
+    """Return the error of an invalid argument of a query."""
     return GraphQLError(
         f"{argument}: {problem}; allowed: {allowed}",
         extensions={"code": Code.BAD_REQUEST, "argument": argument, "allowed": allowed},
@@ -171,9 +136,9 @@ def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
 
 
 def limit_exceeded(argument: str, *, limit: int, value: int) -> GraphQLError:
-    """Say that something is larger than the service takes."""
+    """Return the error of an argument, or of another quantity, that exceeds its limit."""
     return GraphQLError(
-        f"{argument}: {value} is more than {limit}",
+        f"{argument}: {value} exceeds the limit of {limit}",
         extensions={
             "code": Code.LIMIT_EXCEEDED,
             "argument": argument,
@@ -183,115 +148,102 @@ def limit_exceeded(argument: str, *, limit: int, value: int) -> GraphQLError:
     )
 
 
-def forbidden(what: str, *, needed: Role, held: Role) -> GraphQLError:
-    """Say that the caller's role does not allow something."""
+def forbidden(action: str, *, needed: Role, held: Role) -> GraphQLError:
+    """Return the error of an action that the caller's role does not allow."""
     return GraphQLError(
-        f"{what} needs the role {needed}; yours is {held}",
+        f"{action} requires the role {needed}, but the API key has the role {held}.",
         extensions={"code": Code.FORBIDDEN, "needed": needed, "role": held},
     )
 
 
-def argument_value(rule: Callable[[Any], T], given: Any, argument: str) -> T:
-    """Apply a rule of `values` to a query's argument.
-
-    Raises:
-        GraphQLError: with code BAD_REQUEST.
-    """
-    try:
-        return rule(given)
-    except errors.BadValue as bad:
-        raise bad_request(argument, bad.problem, bad.allowed) from None
-
-
-def optional_argument(rule: Callable[[Any], T], given: Any, argument: str) -> T | None:
-    """Apply a rule of `values` to a query's argument; None if it is absent or null.
-
-    An empty string is a value like any other: the rule decides on it.
-
-    Raises:
-        GraphQLError: with code BAD_REQUEST.
-    """
-    if given is None or given is strawberry.UNSET:
-        return None
-    return argument_value(rule, given, argument)
-
-
 def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dict[str, Any]:
-    """Write one GraphQL error as clients see it; `executed` is false for a refused document."""
+    """Return a GraphQL error as the client gets it, count it, and log it if it is internal.
+
+    Args:
+        error: The error.
+        executed: Whether the operation was executed; False if the document was rejected.
+        request_id: The id of the request, for internal errors.
+    """
     formatted: dict[str, Any] = dict(error.formatted)
     cause = error.original_error
     if isinstance(cause, errors.OutcomeUnknown):
         formatted["message"] = (
-            "The database was lost while the change was being committed:"
-            " it was made whole or not at all. Read to see which."
+            "The connection to the database was lost during the commit:"
+            " the mutation was applied completely or not at all. Read the data to find out."
         )
         extensions: dict[str, Any] = {"code": Code.UNAVAILABLE, "outcomeUnknown": True}
     elif isinstance(cause, errors.Unavailable):
-        formatted["message"] = f"The database is not available now; {_effect_message(error)}."
+        formatted["message"] = f"The database is unavailable; {_effect_message(error)}."
         extensions = {"code": Code.UNAVAILABLE}
     elif isinstance(cause, errors.TimedOut):
-        formatted["message"] = f"The database took too long; {_effect_message(error)}."
+        formatted["message"] = f"The database query timed out; {_effect_message(error)}."
         extensions = {"code": Code.TIMEOUT}
     elif not executed or "code" in (error.extensions or {}):
         extensions = {"code": Code.BAD_REQUEST, **(error.extensions or {})}
     else:
         log.error("request_failed", request_id=request_id, path=error.path, exc_info=cause or error)
-        formatted["message"] = "Something went wrong on our side."
+        formatted["message"] = "An internal error occurred."
         extensions = {"code": Code.INTERNAL, "requestId": request_id}
-    formatted["message"] = bounded_message(formatted["message"])
+    formatted["message"] = shorten_message(formatted["message"])
     formatted["extensions"] = extensions
     metrics.ERRORS.labels(extensions["code"]).inc()
     return formatted
 
 
 def _effect_message(error: GraphQLError) -> str:
-    # Below a mutation's own field the change is committed, and only reading it back failed.
-    return "this was not read" if len(error.path or ()) > 1 else "nothing was changed"
+    # Below a root field of a mutation the change is committed, and only reading its result failed.
+    return "the field was not read" if len(error.path or ()) > 1 else "nothing was changed"
 
 
-def format_fault(fault: Exception, *, request_id: str) -> dict[str, Any]:
-    """Write a fault that came to pass outside any field."""
-    error = GraphQLError(str(fault), original_error=fault)
-    return format_error(error, executed=True, request_id=request_id)
+def format_internal_error(error: Exception, *, request_id: str) -> dict[str, Any]:
+    """Return an exception that was raised outside the execution as the client gets it."""
+    return format_error(
+        GraphQLError(str(error), original_error=error), executed=True, request_id=request_id
+    )
 
 
-def format_timeout(seconds: float, *, changes: bool) -> dict[str, Any]:
-    """Write that an operation was ended because it took too long."""
+def format_timeout(seconds: float, *, is_mutation: bool) -> dict[str, Any]:
+    """Return the error of an operation that was cancelled at its time limit of `seconds`."""
     metrics.ERRORS.labels(Code.TIMEOUT).inc()
-    told = f"The operation took longer than {seconds:g} s and was ended"
+    message = f"The operation took longer than {seconds:g} s and was cancelled."
     extensions: dict[str, Any] = {"code": Code.TIMEOUT, "limit": seconds}
-    if changes:
-        told += ": each of its changes was made whole or not at all. Read to see which"
-        extensions["outcomeUnknown"] = True
-    return {"message": f"{told}.", "extensions": extensions}
-
-
-def format_response_too_large(error: GraphQLError, *, changes: bool) -> dict[str, Any]:
-    """Format the error of a response that is larger than the service sends."""
-    metrics.ERRORS.labels(Code.LIMIT_EXCEEDED).inc()
-    message = error.message
-    extensions: dict[str, Any] = dict(error.extensions or {})
-    if changes:
+    if is_mutation:
         message += (
-            " The mutation was executed up to and including the field that made the response too"
-            " large, and its changes are kept. Read to see them."
+            " Each of its changes was applied completely or not at all. Read the data to find out."
         )
         extensions["outcomeUnknown"] = True
     return {"message": message, "extensions": extensions}
 
 
-def format_unsent_response(*, changes: bool) -> dict[str, Any]:
-    """Format the error of a large response for which clients that do not read leave no room."""
+def format_response_too_large(error: GraphQLError, *, is_mutation: bool) -> dict[str, Any]:
+    """Return the error of a response that exceeds its limit as the client gets it."""
+    metrics.ERRORS.labels(Code.LIMIT_EXCEEDED).inc()
+    message = error.message
+    extensions: dict[str, Any] = dict(error.extensions or {})
+    if is_mutation:
+        message += (
+            " The mutation was executed up to and including the field that made the response too"
+            " large, and its changes are committed. Read the data to see them."
+        )
+        extensions["outcomeUnknown"] = True
+    return {"message": message, "extensions": extensions}
+
+
+def format_unsent_response(*, is_mutation: bool) -> dict[str, Any]:
+    """Return the error of a large response that is dropped because too many are unread."""
     metrics.ERRORS.labels(Code.UNAVAILABLE).inc()
-    message = "Too many large responses wait for clients that do not read them."
+    message = "Too many large responses are waiting for clients that do not read them."
     extensions: dict[str, Any] = {"code": Code.UNAVAILABLE}
-    if changes:
-        message += " The mutation was executed. Read to see what it changed."
+    if is_mutation:
+        message += " The mutation was executed. Read the data to see its changes."
         extensions["outcomeUnknown"] = True
     return {"message": message, "extensions": extensions}
 
 
 def format_errors(
-    found: Sequence[GraphQLError], *, executed: bool, request_id: str
+    graphql_errors: Sequence[GraphQLError], *, executed: bool, request_id: str
 ) -> list[dict[str, Any]]:
-    return [format_error(error, executed=executed, request_id=request_id) for error in found]
+    """Return GraphQL errors as the client gets them; see `format_error`."""
+    return [
+        format_error(error, executed=executed, request_id=request_id) for error in graphql_errors
+    ]

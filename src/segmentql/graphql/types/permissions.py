@@ -1,9 +1,10 @@
-"""What a field needs its caller to be; a query's field without one is for every role.
+"""Permissions by role: the role that a field requires.
 
     @strawberry.mutation(permission_classes=[NeedsEditor], description="... Needs EDITOR.")
 
-Every mutation has one; `tests/keys/test_permissions.py` holds that, and that its description says
-so. A refusal is an error of that field alone: its neighbours still run.
+Every mutation has a permission and names it in its description;
+`tests/keys/test_permissions.py` checks both. A field of a query without permission is for every
+role. A missing permission is an error of its field only: the other fields are executed.
 """
 
 from typing import Any, ClassVar
@@ -16,19 +17,24 @@ from segmentql.graphql.types.errors import forbidden
 from segmentql.tables import Role
 
 
-def require(info: strawberry.Info[Context, Any], role: Role, what: str | None = None) -> None:
-    """Refuse a caller whose role is below that one; `what` is it that needs it, else the field.
+def require(info: strawberry.Info[Context, Any], role: Role, action: str | None = None) -> None:
+    """Check that the caller has a role, or one above it.
+
+    Args:
+        info: The resolver's info.
+        role: The required role.
+        action: The action in the error message; by default, the name of the field.
 
     Raises:
-        GraphQLError: with code FORBIDDEN.
+        GraphQLError: The caller does not have the role (FORBIDDEN).
     """
     principal = info.context.principal
     if not principal.has_role(role):
-        raise forbidden(what or info.field_name, needed=role, held=principal.role)
+        raise forbidden(action or info.field_name, needed=role, held=principal.role)
 
 
 class Needs(BasePermission):
-    """A permission by role; the subclasses say which."""
+    """A permission that requires a role. Each subclass sets the role."""
 
     role: ClassVar[Role]
 

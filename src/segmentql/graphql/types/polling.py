@@ -1,6 +1,7 @@
-"""Watchers: whoever waits for something shares each look at the database with all who wait.
+"""Polling: one SQL statement per interval checks the keys that all requests wait for.
 
-Like a loader it lives as long as the process. It looks only while somebody waits.
+A poller lives as long as the process, and all requests share it. It polls only while at least one
+request waits.
 """
 
 import asyncio
@@ -22,18 +23,18 @@ class _Waiter(Protocol):
     def set_exception(self, error: Exception, /) -> None: ...
 
 
-def fail(waiting: Sequence[_Waiter], error: Exception) -> None:
-    """Tell a fault to all who still wait."""
-    for one in waiting:
-        if not one.done():
-            one.set_exception(error)
+def fail_all(waiters: Sequence[_Waiter], error: Exception) -> None:
+    """Set an exception on all waiters that are not done."""
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)
 
 
 class Poller(ABC, Generic[K, V]):
-    """Answers each key once it has an answer; a subclass says how one look is read."""
+    """A source of values that do not exist yet. A subclass implements one poll of the database."""
 
     poll_interval_seconds: ClassVar[float] = 0.03
-    """The pause between two looks: how late an answer may be, and what waiting costs."""
+    """The pause between two polls, and so the maximum delay of a value, in seconds."""
 
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database
@@ -43,10 +44,10 @@ class Poller(ABC, Generic[K, V]):
 
     @abstractmethod
     async def poll(self, session: ReadSession, keys: Sequence[K]) -> Mapping[K, V]:
-        """The answers that there are by now, in one statement; `keys` are distinct."""
+        """Return the values that exist now, by key, in one statement; `keys` have no repeats."""
 
     def subscribe(self, key: K) -> asyncio.Future[V]:
-        """The answer to come; cancelling the future ends the wait."""
+        """Return a future of a key's value. Cancelling the future ends the wait."""
         future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
         if self._task is None:
@@ -58,12 +59,12 @@ class Poller(ABC, Generic[K, V]):
             while self._waiting:
                 await asyncio.sleep(self.poll_interval_seconds)
                 self._drop_cancelled()
-                # What cannot be read now can be at a later look; whoever waits knows how long.
+                # A later poll may succeed. The subscriber has its own time limit.
                 with contextlib.suppress(Unavailable, TimedOut):
                     await self._poll_once()
-        except Exception as fault:  # noqa: BLE001 - told to everybody who waits
+        except Exception as error:  # noqa: BLE001 - raised by the futures of all waiters
             for futures in self._waiting.values():
-                fail(futures, fault)
+                fail_all(futures, error)
             self._waiting.clear()
         finally:
             self._task = None
@@ -78,10 +79,10 @@ class Poller(ABC, Generic[K, V]):
         keys = list(self._waiting)
         if not keys:
             return
-        found = await self._database.read_one(
+        values = await self._database.read_one(
             lambda session: self.poll(session, keys), primary=self._primary
         )
-        for key, answer in found.items():
+        for key, value in values.items():
             for future in self._waiting.pop(key):
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_result(value)

@@ -1,4 +1,4 @@
-"""Custom scalars: how they are read, written and described."""
+"""The scalars DateTime and BigInt, and a stricter ID."""
 
 import re
 from collections.abc import Mapping
@@ -30,19 +30,21 @@ _DATE_TIME: Final = re.compile(
 
 
 def parse_date_time(value: object, node: ValueNode | None = None) -> datetime:
-    """Read RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339#section-5.6) into a moment in UTC.
+    """Parse a date and time of RFC 3339 and return it in UTC.
 
-    An offset is required; digits of a second beyond the sixth are dropped.
+    The offset is required. Digits of a second beyond the sixth are dropped.
 
     Raises:
-        GraphQLError: with code BAD_REQUEST.
+        GraphQLError: The value is invalid (BAD_REQUEST).
+
+    Source: https://www.rfc-editor.org/rfc/rfc3339#section-5.6
     """
     if isinstance(value, str) and _DATE_TIME.fullmatch(value):
         text = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
         try:
             return datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
-            pass  # no such day or hour; or outside years 1 to 9999 once in UTC
+            pass  # the day or hour does not exist, or the year in UTC is not 1 to 9999
     raise GraphQLError(
         f"{str(value)[:40]!r} is not a DateTime.",
         nodes=node,
@@ -51,27 +53,27 @@ def parse_date_time(value: object, node: ValueNode | None = None) -> datetime:
 
 
 def parse_date_time_literal(node: ValueNode, _variables: object = None) -> datetime:
-    """Read a literal of a document as `parse_date_time` reads a variable."""
+    """Parse a literal of a document like `parse_date_time` parses a variable."""
     return parse_date_time(
         node.value if isinstance(node, StringValueNode) else print_ast(node), node
     )
 
 
-def serialize_date_time(moment: datetime) -> str:
-    """Write a moment in UTC with six digits of a second and `Z`."""
-    if moment.tzinfo is not UTC:  # what comes from the database is
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+def serialize_date_time(timestamp: datetime) -> str:
+    """Return a timestamp in UTC with six digits of a second and `Z`."""
+    if timestamp.tzinfo is not UTC:  # timestamps of the database are in UTC
+        timestamp = timestamp.astimezone(UTC)
+    return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def _id_of_json(value: object) -> str:
-    """Read an id that a variable holds: a string or an integer.
+def _parse_id(value: object) -> str:
+    """Return the id in a variable, which must be a string or an integer.
 
-    graphql-core also takes floats without a fraction, but a float does not hold every id:
+    graphql-core also accepts floats without a fraction, but a float cannot represent every id:
     1234567890123456789.0 is 1234567890123456768.
 
     Raises:
-        GraphQLError: for anything else.
+        GraphQLError: The value is neither a string nor an integer.
     """
     if isinstance(value, str):
         return value
@@ -82,39 +84,40 @@ def _id_of_json(value: object) -> str:
 
 class _IdType(GraphQLScalarType):
     reserved_types: Mapping[str, GraphQLNamedType] = {}
-    """graphql-core reserves the name for its own type."""
+    """The reserved names: none, because graphql-core reserves `ID` for its own type."""
 
 
 ID: Final = _IdType(
     GraphQLID.name,
     description=GraphQLID.description,
     coerce_output_value=GraphQLID.coerce_output_value,
-    coerce_input_value=_id_of_json,
+    coerce_input_value=_parse_id,
     coerce_input_literal=GraphQLID.coerce_input_literal,
     value_to_literal=GraphQLID.value_to_literal,
 )
-"""GraphQL's own ID, except that numbers with a fraction or an exponent are rejected, as the
-specification wants it (https://spec.graphql.org/draft/#sec-ID.Input-Coercion)."""
+"""The scalar ID. It rejects numbers with a fraction or an exponent, as the specification requires.
+
+Source: https://spec.graphql.org/draft/#sec-ID.Input-Coercion"""
 
 BigInt = NewType("BigInt", int)
-"""A whole number that may be larger than GraphQL's Int."""
+"""An integer that may be larger than GraphQL's Int."""
 
-LARGEST_EXACT: Final = 2**53
-"""Beyond it, the numbers of JSON are not exact everywhere."""
+MAX_EXACT_INTEGER: Final = 2**53
+"""The largest BigInt. Larger integers are not exact in the JSON of every client."""
 
 
 def parse_big_int(value: object, node: ValueNode | None = None) -> int:
-    """Read a whole number.
+    """Return the integer in a variable or literal.
 
     Raises:
-        GraphQLError: with code BAD_REQUEST.
+        GraphQLError: The value is invalid (BAD_REQUEST).
     """
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_EXACT:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_EXACT_INTEGER:
         return value
     raise GraphQLError(
         f"{str(value)[:40]!r} is not a BigInt.",
         nodes=node,
-        extensions={"code": Code.BAD_REQUEST, "allowed": f"a whole number up to {LARGEST_EXACT}"},
+        extensions={"code": Code.BAD_REQUEST, "allowed": f"an integer up to {MAX_EXACT_INTEGER}"},
     )
 
 
@@ -125,15 +128,15 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         specified_by_url=ID.specified_by_url,
         serialize=ID.coerce_output_value,
         parse_value=ID.coerce_input_value,
-        parse_literal=None,  # the implementation has it
+        parse_literal=None,  # `implementation` has it
         implementation=ID,
         origin=ID,
     ),
     datetime: strawberry.scalar(
         name="DateTime",
         description=(
-            "A moment as RFC 3339 writes it. Answers are in UTC with six digits of a second and"
-            ' "Z"; inputs need an offset.'
+            "A timestamp in the format of RFC 3339. Outputs are in UTC, with six digits of a second"
+            ' and "Z". Inputs need an offset.'
         ),
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
         serialize=serialize_date_time,
@@ -142,7 +145,7 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
     ),
     BigInt: strawberry.scalar(
         name="BigInt",
-        description="A whole number up to 2^53, as a JSON number.",
+        description="An integer up to 2^53, as a JSON number.",
         serialize=int,
         parse_value=parse_big_int,
     ),

@@ -1,4 +1,4 @@
-"""History tells its writer how many joins and leaves it took, for the metrics."""
+"""Report the number of recorded joins and leaves to the writer, for the metrics."""
 
 from alembic import op
 
@@ -7,8 +7,9 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# A DEBUG message reaches whoever asked for them (`client_min_messages`), in the same round trip as
-# what was written, and no log of a server as it is set up. `segmentql.adapters.recorded` reads it.
+# A connection with `client_min_messages = debug1` gets the message in the same round trip as the
+# write. The log of a server with default settings does not have it.
+# `segmentql.adapters.history_counters` reads it.
 CREATE = (
     """
 CREATE FUNCTION tell_of_history() RETURNS trigger

@@ -1,0 +1,37 @@
+"""Parameter types of commands, which use the validators of the API."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import click
+
+from segmentql.errors import BadValue
+
+T = TypeVar("T")
+
+
+class Validated(click.ParamType[T], Generic[T]):
+    """A parameter that a validator checks and converts."""
+
+    def __init__(self, name: str, validator: Callable[[str], T]) -> None:
+        """Create the type.
+
+        Args:
+            name: The placeholder of the value in the help, such as `ID`.
+            validator: Converts the text, and raises BadValue if it is not valid.
+        """
+        self.name = name
+        self._validator = validator
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> T:
+        if not isinstance(value, str):  # click converts a default twice
+            return value  # type: ignore[no-any-return]
+        try:
+            return self._validator(value)
+        except BadValue as error:
+            self.fail(error_text(error), param, ctx)
+
+
+def error_text(error: BadValue) -> str:
+    """Return the message for an invalid value."""
+    return f"{error.problem}; allowed: {error.allowed}"

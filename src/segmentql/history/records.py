@@ -1,0 +1,67 @@
+"""Records of history."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from segmentql.segments.records import SegmentRecord
+from segmentql.tables import Cause, Operation
+
+BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
+END: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The sort key of an entry. History is sorted by it, newest first.
+
+    Leaves sort before joins. So if history is read from the oldest entry, a join comes before a
+    leave of the same time.
+    """
+
+    at: datetime
+    user_id: int
+    operation: str
+    slug: str
+    membership_id: int
+
+
+NEWEST: Final = Position(END, 2**63 - 1, Operation.JOINED, "\x7f", 2**63 - 1)
+"""A position before the newest possible entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntryRecord:
+    """A join or a leave. It is the same entry before and after a worker records it."""
+
+    membership_id: int
+    user_id: int
+    segment: SegmentRecord
+    operation: Operation
+    at: datetime
+    recorded_at: datetime | None
+    """None for a leave that has happened and is not yet recorded."""
+    cause: Cause
+    actor: str | None
+
+    @property
+    def position(self) -> Position:
+        """The sort key of this entry."""
+        return Position(
+            self.at, self.user_id, self.operation, self.segment.slug, self.membership_id
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of history: up to `rows` entries that follow `after` and match the filters."""
+
+    rows: int
+    after: Position = NEWEST
+    since: datetime = BEGINNING
+    """The earliest time, inclusive."""
+    until: datetime = END
+    """The latest time, exclusive."""
+    user_id: int | None = None
+    slug: str | None = None
+    """The slug of the entries' segments. Deleted segments with this slug count as well."""

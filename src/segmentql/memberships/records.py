@@ -1,0 +1,64 @@
+"""Records of memberships, and of what changes them."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from segmentql.segments.records import SegmentRecord
+from segmentql.tables import Cause
+from segmentql.users.records import UserRecord
+
+
+class OnExisting(enum.StrEnum):
+    """The effect of adding a user who is already an active member."""
+
+    EXTEND = "EXTEND"
+    REPLACE = "REPLACE"
+    KEEP = "KEEP"
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRecord:
+    """One user in one segment, from a join until the membership ends."""
+
+    membership_id: int
+    user: UserRecord
+    segment: SegmentRecord
+    joined_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    cause: Cause
+    actor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MembersPage:
+    """A page of a segment's members: up to `rows` members with user ids above `after`."""
+
+    segment_id: int
+    after: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserSegmentsUpdate:
+    """The result of `update_user_segments`."""
+
+    user: UserRecord
+    added: int
+    """The number of joins."""
+    removed: int
+    """The number of leaves."""
+    extended: int
+    """The number of memberships that stayed and whose end changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnrecordedLeaves:
+    """The number of memberships that have ended and whose leave is not yet recorded."""
+
+    by_ttl: int
+    by_segment: int
+    """Those that ended because their segment was deleted."""
+    oldest_seconds: float
+    """The time since the oldest of them ended; 0 if there is none."""
