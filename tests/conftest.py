@@ -56,9 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[LocalServers]:
-    """Run PostgreSQL, Redis and the object store for the test run, and delete their data at its
-    end.
-    """
+    """Run PostgreSQL, Redis and the object store, and delete their data at the end."""
     with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
         folder = Path(name)
         # the servers that root starts run under another account, which must enter the folder
@@ -72,9 +70,7 @@ async def servers() -> AsyncIterator[LocalServers]:
 
 @pytest.fixture(scope="session")
 async def template(servers: LocalServers) -> str:
-    """Return the name of a migrated database without connections, as the template of other
-    databases.
-    """
+    """Return the name of a migrated database without connections, for use as a template."""
     settings = servers.settings("segmentql")
     await asyncio.to_thread(migrations.upgrade, settings)
     return "segmentql"
@@ -193,9 +189,7 @@ RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subproc
 
 @pytest.fixture
 async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
-    """Return a function that starts `segmentql worker` as a process of its own on this run's
-    servers.
-    """
+    """Return a function that starts `segmentql worker` on this run's servers."""
     numbers = itertools.count(1)
 
     @asynccontextmanager

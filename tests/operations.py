@@ -98,9 +98,7 @@ async def update_user_segments(api: Api, user_id: int, **fields: Any) -> Any:
 
 
 def change_counts(payload: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return the numbers of segments added, removed and extended of an `updateUserSegments`
-    payload.
-    """
+    """Return the numbers of added, removed and extended segments of a payload."""
     return (
         payload["segmentsAdded"],
         payload["segmentsRemoved"],

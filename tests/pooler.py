@@ -18,9 +18,7 @@ from segmentql.local.process import ChildProcess
 from segmentql.local.program import Program
 
 SERVER_CONNECTIONS = 2
-"""The pool size: smaller than any test's number of clients, so that transactions share
-connections.
-"""
+"""The pool size, which is smaller than any test's number of clients."""
 
 
 @asynccontextmanager

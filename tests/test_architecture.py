@@ -1,4 +1,4 @@
-"""Who may import whom, and other rules of the house that a reader of one file cannot see."""
+"""Modules follow the import rules, and other rules of the architecture that span several files."""
 
 import ast
 import re
@@ -14,9 +14,9 @@ from segmentql.settings import child_environment
 
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
 FEATURES = ("keys", "segments", "users", "history", "memberships", "rollouts", "reports")
-"""From left to right: a feature may know those to its left, and no other."""
+"""The features in order: a feature may import those to its left only."""
 
-LAYERS = {  # what a module of each layer may import of ours, besides its own layer
+LAYERS = {  # the layers that a module of each layer may import, besides its own
     "leaf": set[str](),
     "adapters": {"leaf"},
     "kit": {"leaf", "adapters"},
@@ -36,7 +36,7 @@ LAYERS = {  # what a module of each layer may import of ours, besides its own la
 @dataclass(frozen=True)
 class Module:
     name: str
-    """Dotted, without `segmentql.`."""
+    """The dotted name without `segmentql.`."""
     path: Path
 
     @property
@@ -80,7 +80,7 @@ ALL = {module.name: module for module in modules()}
 
 
 def imports(module: Module) -> Iterator[str]:
-    """Every absolute name that a module imports, wherever in the file."""
+    """Yield every absolute name that a module imports in any place of the file."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -92,7 +92,7 @@ def imports(module: Module) -> Iterator[str]:
                 yield name if name.removeprefix("segmentql.") in ALL else node.module
 
 
-def ours(module: Module) -> Iterator[Module]:
+def internal_imports(module: Module) -> Iterator[Module]:
     for name in imports(module):
         target = ALL.get(name.removeprefix("segmentql."))
         if name.startswith("segmentql") and target:
@@ -100,12 +100,12 @@ def ours(module: Module) -> Iterator[Module]:
 
 
 @pytest.mark.parametrize("module", ALL.values(), ids=ALL)
-def test_imports_go_down_the_layers(module: Module) -> None:
+def test_imports_follow_the_layers(module: Module) -> None:
     allowed = LAYERS[module.layer] | {module.layer}
     type_hints = _type_hint_imports(module)
     assert {
         target.name: target.layer
-        for target in ours(module)
+        for target in internal_imports(module)
         if target.layer not in allowed and target.name not in type_hints
     } == {}
 
@@ -113,10 +113,10 @@ def test_imports_go_down_the_layers(module: Module) -> None:
 @pytest.mark.parametrize("module", [m for m in ALL.values() if m.feature], ids=lambda m: m.name)
 def test_features_import_only_features_to_their_left(module: Module) -> None:
     """An api and its loaders may use any service or loader, and import API types for type hints."""
-    left = FEATURES[: FEATURES.index(module.feature or "")]
+    allowed_features = FEATURES[: FEATURES.index(module.feature or "")]
     back_edges = []
-    for target in ours(module):
-        if target.feature in {None, module.feature, *left}:
+    for target in internal_imports(module):
+        if target.feature in {None, module.feature, *allowed_features}:
             continue
         if module.layer in {"api", "loaders"} and target.layer in {"service", "loaders"}:
             continue
@@ -182,18 +182,20 @@ def _imported_names(module: Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("library", "where"),
+    ("library", "allowed"),
     [
         ("strawberry", {"kit", "api", "schema", "app"}),
         ("graphql", {"kit", "api", "schema", "app"}),
     ],
 )
-def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
-    assert _importers(library, but_layers=where) == []
+def test_graphql_libraries_are_imported_by_the_api_layer_only(
+    library: str, allowed: set[str]
+) -> None:
+    assert _importers(library, but_layers=allowed) == []
 
 
 @pytest.mark.parametrize(
-    ("library", "where"),
+    ("library", "allowed"),
     [
         ("dramatiq", {"worker", "adapters.broker", "adapters.jobs"}),
         (
@@ -223,11 +225,11 @@ def test_graphql_words_stay_at_the_edge(library: str, where: set[str]) -> None:
         ("click", {m for m in ALL if m.startswith(("cli", "local"))}),
     ],
 )
-def test_a_library_is_known_in_one_place(library: str, where: set[str]) -> None:
-    assert [name for name in _importers(library) if name not in where] == []
+def test_library_is_imported_in_one_place(library: str, allowed: set[str]) -> None:
+    assert [name for name in _importers(library) if name not in allowed] == []
 
 
-def test_api_and_actors_know_no_sql() -> None:
+def test_api_and_actors_contain_no_sql() -> None:
     offenders = [m for m in _importers("sqlalchemy") if ALL[m].layer in {"api", "actors"}]
     assert offenders == []
 
@@ -242,8 +244,8 @@ def _importers(library: str, *, but_layers: set[str] = frozenset()) -> list[str]
 
 
 def uses(pattern: str, *, but: tuple[str, ...] = ()) -> list[str]:
-    found = re.compile(pattern)
-    return [m.name for m in ALL.values() if m.name not in but and found.search(m.path.read_text())]
+    regex = re.compile(pattern)
+    return [m.name for m in ALL.values() if m.name not in but and regex.search(m.path.read_text())]
 
 
 def test_only_the_settings_read_the_environment() -> None:
@@ -254,27 +256,27 @@ def test_only_the_database_adapter_commits() -> None:
     assert uses(r"\.commit\(\)|\.begin\(\)", but=("adapters.database",)) == []
 
 
-def test_python_asks_no_wall_clock() -> None:
-    # But for the doctor, who compares it with the servers' and decides nothing by it.
+def test_python_reads_no_wall_clock() -> None:
+    # The exception is doctor, which compares the clock with the servers' and decides nothing by it.
     clocks = r"datetime\.now|datetime\.utcnow|time\.time\(|date\.today"
     assert uses(clocks, but=("doctor.database", "doctor.servers")) == []
 
 
-def test_no_page_is_read_by_offset() -> None:
-    # OFFSET 0 skips nothing: it keeps PostgreSQL from asking the clock once a column.
+def test_no_query_uses_offset() -> None:
+    # OFFSET 0 skips no row: it keeps PostgreSQL from reading the clock once per column.
     assert uses(r"(?i)\boffset\s+(?!0\b)[:\d{]") == []
 
 
-def test_no_code_asks_whether_it_is_tested() -> None:
+def test_no_code_checks_for_tests() -> None:
     assert uses(r"(?i)if .*\btesting\b|PYTEST") == []
 
 
-def test_no_module_is_named_for_nothing() -> None:
-    nothing = {"utils", "helpers", "common", "base", "misc"}
-    assert [name for name in ALL if name.split(".")[-1] in nothing] == []
+def test_no_module_has_a_meaningless_name() -> None:
+    meaningless_names = {"utils", "helpers", "common", "base", "misc"}
+    assert [name for name in ALL if name.split(".")[-1] in meaningless_names] == []
 
 
-def test_migrations_import_nothing_of_ours() -> None:
+def test_migrations_import_no_module_of_segmentql() -> None:
     versions = Path(__file__).parents[1] / "alembic" / "versions"
     assert [p.name for p in versions.glob("*.py") if "segmentql." in _imports_of(p)] == []
 
@@ -286,7 +288,7 @@ def _imports_of(path: Path) -> str:
 
 
 def test_importing_a_module_has_no_effect(tmp_path: Path) -> None:
-    """Every module, in a process that knows no setting, in an empty folder."""
+    """Import every module in a process without settings, in an empty folder."""
     names = ", ".join(f"segmentql.{name}" for name in ALL if name not in {"", "__main__"})
     check = f"""
 import socket, threading
@@ -301,5 +303,5 @@ assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_every_feature_has_its_things_in_the_same_places(feature: str) -> None:
+def test_every_feature_has_the_same_modules(feature: str) -> None:
     assert {f"{feature}.api", f"{feature}.service", f"{feature}.loaders"} <= set(ALL)

@@ -149,9 +149,9 @@ def test_a_table_without_targets_has_no_verdict() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
 def test_cpu_time_includes_descendants_except_other_roots() -> None:
-    build_script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen(
-        [sys.executable, "-c", build_script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()

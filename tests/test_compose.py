@@ -1,4 +1,4 @@
-"""compose.yaml, as far as it can be looked at without Docker: by its schema, and word for word."""
+"""compose.yaml is valid as far as that can be tested without Docker."""
 
 import asyncio
 import os
@@ -33,30 +33,30 @@ WRITE_ENV = ROOT / "compose" / "write_env.py"
 IMAGE_ENTRY = ["segmentql"]
 OUR_SERVICES = ("migrate", "first-key", "api", "worker")
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<rest>:[-?][^}]*)\}")
-"""As compose has them: `${NAME:-default}` or `${NAME:?message}`."""
+"""Compose's variables: `${NAME:-default}` or `${NAME:?message}`."""
 
 COMPOSE: Mapping[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: Mapping[str, Any] = COMPOSE["services"]
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What `make compose` writes into `.env`."""
+def dotenv(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Return the variables that `make compose` writes into `.env`."""
     file = tmp_path_factory.mktemp("compose") / ".env"
     subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
     lines = file.read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def interpolated(text: str, variables: Mapping[str, str]) -> str:
-    """A text as compose reads it.
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
+    """Replace variables as Compose does.
 
     Raises:
-        LookupError: a variable without a default is not set; with the message.
+        LookupError: A variable without a default is not set.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name, rest = found["name"], found["rest"]
+    def value(variables_found: re.Match[str]) -> str:
+        name, rest = variables_found["name"], variables_found["rest"]
         if name in variables:
             return variables[name]
         if rest.startswith(":?"):
@@ -67,11 +67,11 @@ def interpolated(text: str, variables: Mapping[str, str]) -> str:
 
 
 def environment_of(service: str, variables: Mapping[str, str]) -> dict[str, str]:
-    given = SERVICES[service]["environment"]
-    return {name: interpolated(str(text), variables) for name, text in given.items()}
+    environment = SERVICES[service]["environment"]
+    return {name: interpolate(str(text), variables) for name, text in environment.items()}
 
 
-def test_it_keeps_composes_schema() -> None:
+def test_file_conforms_to_the_compose_schema() -> None:
     checked = subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
@@ -84,70 +84,70 @@ def test_it_keeps_composes_schema() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_every_variable_is_written_once_or_has_a_default(written: Mapping[str, str]) -> None:
-    found = list(VARIABLE.finditer(FILE.read_text()))
-    assert len(found) == FILE.read_text().count("${")
-    needed = {one["name"] for one in found if one["rest"].startswith(":?")}
-    assert needed == written.keys()
+def test_every_variable_is_in_dotenv_or_has_a_default(dotenv: Mapping[str, str]) -> None:
+    variables_found = list(VARIABLE.finditer(FILE.read_text()))
+    assert len(variables_found) == FILE.read_text().count("${")
+    needed = {item["name"] for item in variables_found if item["rest"].startswith(":?")}
+    assert needed == dotenv.keys()
 
 
-def test_without_the_file_it_stops_and_names_it() -> None:
+def test_missing_dotenv_is_named_in_the_error() -> None:
     with pytest.raises(LookupError, match=r"^\w+ is not set; `make compose` writes it into \.env$"):
-        interpolated(FILE.read_text(), {})
+        interpolate(FILE.read_text(), {})
 
 
-def test_the_file_is_private_random_and_never_overwritten(
-    tmp_path: Path, written: Mapping[str, str]
+def test_dotenv_is_private_random_and_never_overwritten(
+    tmp_path: Path, dotenv: Mapping[str, str]
 ) -> None:
     file = tmp_path / ".env"
     for _ in range(2):
         subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if line[0] != "#")
-    assert lines.keys() == written.keys()
-    assert set(lines.values()).isdisjoint(written.values())
+    assert lines.keys() == dotenv.keys()
+    assert set(lines.values()).isdisjoint(dotenv.values())
     file.write_text("MINE=1\n")
     subprocess.run([sys.executable, str(WRITE_ENV), str(file)], check=True, capture_output=True)
     assert file.read_text() == "MINE=1\n"
-    key_token(written["FIRST_KEY"])
+    key_token(dotenv["FIRST_KEY"])
 
 
-def test_the_file_changes_no_setting_of_segmentql_up(written: Mapping[str, str]) -> None:
-    assert [name for name in written if name.startswith(PREFIX)] == []
+def test_dotenv_changes_no_setting_of_segmentql_up(dotenv: Mapping[str, str]) -> None:
+    assert [name for name in dotenv if name.startswith(PREFIX)] == []
 
 
 @pytest.mark.parametrize("service", OUR_SERVICES)
-def test_our_services_have_settings_that_are_right(
-    service: str, written: Mapping[str, str], tmp_path: Path
+def test_settings_of_our_services_are_valid(
+    service: str, dotenv: Mapping[str, str], tmp_path: Path
 ) -> None:
-    given = environment_of(service, written)
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    assert given.keys() <= known
-    said = subprocess.run(
+    environment = environment_of(service, dotenv)
+    setting_names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert environment.keys() <= setting_names
+    loaded = subprocess.run(
         [
             *(sys.executable, "-c"),
             "from segmentql.settings import load_settings; load_settings(with_store=True)",
         ],
-        env=child_environment(given),
+        env=child_environment(environment),
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert said.returncode == 0, said.stderr
+    assert loaded.returncode == 0, loaded.stderr
 
 
-def test_addresses_name_services_their_ports_and_the_roles(written: Mapping[str, str]) -> None:
-    migrate, api = environment_of("migrate", written), environment_of("api", written)
+def test_urls_name_services_ports_and_roles(dotenv: Mapping[str, str]) -> None:
+    migrate, api = environment_of("migrate", dotenv), environment_of("api", dotenv)
     database = "postgresql://{}:{}@postgres:5432/segmentql"
     owner_password, password = (
-        written[f"POSTGRES_{role}_PASSWORD"] for role in ("OWNER", "SERVICE")
+        dotenv[f"POSTGRES_{role}_PASSWORD"] for role in ("OWNER", "SERVICE")
     )
     assert migrate["SEGMENTQL_MIGRATION_DATABASE_URL"] == database.format(
         OWNER_ROLE, owner_password
     )
     assert api["SEGMENTQL_DATABASE_URL"] == database.format(SERVICE_ROLE, password)
-    assert api["SEGMENTQL_REDIS_URL"] == f"redis://:{written['REDIS_PASSWORD']}@redis:6379/0"
+    assert api["SEGMENTQL_REDIS_URL"] == f"redis://:{dotenv['REDIS_PASSWORD']}@redis:6379/0"
     assert api["SEGMENTQL_S3_ENDPOINT_URL"] == "http://minio:9000"
     assert "SEGMENTQL_MIGRATION_DATABASE_URL" not in api
     assert "SEGMENTQL_FIRST_KEY" not in api
@@ -155,13 +155,13 @@ def test_addresses_name_services_their_ports_and_the_roles(written: Mapping[str,
     for role in (OWNER_ROLE, SERVICE_ROLE):
         assert f"CREATE ROLE {role} LOGIN" in roles
     variables = set(re.findall(r"\\getenv \w+ (\w+)", roles))
-    assert variables <= environment_of("postgres", written).keys()
-    set_up = environment_of("minio-setup", written)
+    assert variables <= environment_of("postgres", dotenv).keys()
+    set_up = environment_of("minio-setup", dotenv)
     assert {name: set_up[name] for name in set_up if name in api} == {
         name: api[name] for name in api if name in set_up
     }
-    asked = set(re.findall(r"\$\{(\w+):\?\}", (ROOT / "minio/set-up.sh").read_text()))
-    assert asked <= set_up.keys()
+    variables = set(re.findall(r"\$\{(\w+):\?\}", (ROOT / "minio/set-up.sh").read_text()))
+    assert variables <= set_up.keys()
 
 
 def _command(service: str) -> list[str]:
@@ -170,7 +170,7 @@ def _command(service: str) -> list[str]:
 
 
 @pytest.mark.parametrize("service", OUR_SERVICES)
-def test_our_commands_exist_with_their_options(service: str) -> None:
+def test_commands_and_their_options_exist(service: str) -> None:
     command: click.Command = cli.main
     words = _command(service)
     while isinstance(command, click.Group):
@@ -178,7 +178,7 @@ def test_our_commands_exist_with_their_options(service: str) -> None:
     command.make_parser(click.Context(command)).parse_args(words)
 
 
-def test_the_image_is_the_dockerfiles() -> None:
+def test_image_is_built_by_the_dockerfile() -> None:
     text = (ROOT / "Dockerfile").read_text()
     declared = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
     for service in OUR_SERVICES:
@@ -211,7 +211,7 @@ def test_volumes_are_declared_and_paths_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_what_commands_name_inside_containers_is_mounted_there() -> None:
+def test_paths_in_commands_are_mounted() -> None:
     prometheus = next(word for word in _command("prometheus") if "config.file" in word)
     file = prometheus.partition("=")[2]
     source = next(s for name, s, t in _mounts() if name == "prometheus" and file.startswith(t))
@@ -223,14 +223,14 @@ def test_what_commands_name_inside_containers_is_mounted_there() -> None:
     assert (ROOT / script.lstrip("/")).exists()
 
 
-def test_ports_are_open_to_this_machine_alone_and_differ() -> None:
+def test_ports_are_distinct_and_bound_to_loopback() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
-    outside = [interpolated(port, {}).split(":")[1] for port in ports]
+    outside = [interpolate(port, {}).split(":")[1] for port in ports]
     assert len(set(outside)) == len(outside) == 4
 
 
-def test_everything_is_limited_restarted_looked_after_and_given_time() -> None:
+def test_services_have_limits_restarts_and_health_checks() -> None:
     for name, service in SERVICES.items():
         assert service["deploy"]["resources"]["limits"]["memory"], name
         assert service["restart"] in {"unless-stopped", "on-failure:5"}, name
@@ -243,34 +243,34 @@ def test_everything_is_limited_restarted_looked_after_and_given_time() -> None:
     assert int(SERVICES["api"]["stop_grace_period"].rstrip("s")) > GRACE_SECONDS
 
 
-def test_who_is_waited_for_exists_and_can_be() -> None:
+def test_dependencies_exist_and_fit_their_condition() -> None:
     for name, service in SERVICES.items():
-        for other, how in service.get("depends_on", {}).items():
-            awaited = SERVICES[other]
+        for dependency, how in service.get("depends_on", {}).items():
+            awaited = SERVICES[dependency]
             ends = awaited["restart"] == "on-failure:5"
             expected = "service_completed_successfully" if ends else "service_healthy"
-            assert how["condition"] == expected, (name, other)
-            assert ends or "test" in awaited["healthcheck"], (name, other)
+            assert how["condition"] == expected, (name, dependency)
+            assert ends or "test" in awaited["healthcheck"], (name, dependency)
 
 
-def test_health_checks_ask_the_ports_that_are_served(written: Mapping[str, str]) -> None:
+def test_health_checks_use_the_served_ports(dotenv: Mapping[str, str]) -> None:
     api, worker = SERVICES["api"], SERVICES["worker"]
     assert "127.0.0.1:8080/readyz" in str(api["healthcheck"]["test"])
     assert _command("api")[_command("api").index("--port") + 1] == "8080"
-    port = environment_of("worker", written)["SEGMENTQL_WORKER_PORT"]
+    port = environment_of("worker", dotenv)["SEGMENTQL_WORKER_PORT"]
     assert f"127.0.0.1:{port}/healthz" in str(worker["healthcheck"]["test"])
     scraped = (ROOT / "monitoring/prometheus/prometheus.yml").read_text()
     for target in ("api:8080", f"worker:{port}"):
         assert target in scraped
     for secret in COMPOSE["secrets"]:
         assert f"/run/secrets/{secret}" in scraped
-    assert {one["environment"] for one in COMPOSE["secrets"].values()} <= written.keys()
+    assert {item["environment"] for item in COMPOSE["secrets"].values()} <= dotenv.keys()
 
 
-async def test_the_first_start_of_postgres_makes_the_roles_and_the_database(
+async def test_first_start_of_postgres_creates_roles_and_database(
     servers: LocalServers, tmp_path: Path
 ) -> None:
-    """The script of the empty volume, on a server whose roles of these names are there already."""
+    """The script of an empty volume runs on a server that has roles of these names."""
     text = (ROOT / "compose/postgres/roles.sh").read_text()
     script = tmp_path / "roles.sh"
     script.write_text(text.replace("segmentql", "compose"))
@@ -284,7 +284,7 @@ async def test_the_first_start_of_postgres_makes_the_roles_and_the_database(
             {
                 "PATH": f"{programs}:{os.environ['PATH']}",
                 "POSTGRES_USER": str(superuser.username),
-                **{f"POSTGRES_{role.upper()}_PASSWORD": said for role, said in passwords.items()},
+                **{f"POSTGRES_{role.upper()}_PASSWORD": value for role, value in passwords.items()},
                 "PGHOST": str(superuser.host),
                 "PGPORT": str(superuser.port),
                 "PGPASSWORD": str(superuser.password),

@@ -1,4 +1,4 @@
-"""Database URLs: libpq's parameters are translated, and every other one is rejected by name."""
+"""libpq's parameters in a database URL are translated, and every other one is rejected by name."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def problems(url: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "checked"),
+    ("url", "checked"),
     [
         ("postgres://u:p@h/d", PLAIN),
         ("postgresql+asyncpg://u:p@h:5432/d", "postgresql+asyncpg://u:p@h:5432/d"),
@@ -42,12 +42,12 @@ def problems(url: str) -> list[str]:
         ),
     ],
 )
-def test_checked_url_is_one_that_sqlalchemy_takes(given: str, checked: str) -> None:
+def test_checked_url_is_accepted_by_sqlalchemy(url: str, checked: str) -> None:
     if not checked:
-        assert problems(given) == ["must be like postgresql://user:password@host:5432/name"]
+        assert problems(url) == ["must be like postgresql://user:password@host:5432/name"]
         return
-    assert check_database_url(given) == checked
-    assert check_database_url(checked) == checked  # a child process gets the checked one
+    assert check_database_url(url) == checked
+    assert check_database_url(checked) == checked  # a child process gets the checked URL
 
 
 def test_password_with_special_characters_survives() -> None:
@@ -57,13 +57,13 @@ def test_password_with_special_characters_survives() -> None:
     assert check_database_url(checked) == checked
 
 
-def test_unknown_and_wrong_parameters_are_named_all_at_once_without_the_password() -> None:
+def test_all_invalid_parameters_are_named_without_the_password() -> None:
     url = (
         "postgresql://u:topsecret@h/d?options=-csearch_path%3Dx&ssl=true&sslmode=on"
         "&connect_timeout=0&target_session_attrs=any&target_session_attrs=any&keepalives"
     )
-    found = problems(url)
-    assert [problem.split(",")[0].split(" must")[0] for problem in found] == [
+    problems_found = problems(url)
+    assert [problem.split(",")[0].split(" must")[0] for problem in problems_found] == [
         'the parameter "options" is not supported',
         'the parameter "ssl" is not supported',
         'the parameter "target_session_attrs"',
@@ -71,10 +71,10 @@ def test_unknown_and_wrong_parameters_are_named_all_at_once_without_the_password
         "sslmode",
         "connect_timeout",
     ]
-    assert "topsecret" not in str(found)
+    assert "topsecret" not in str(problems_found)
 
 
-def test_channel_binding_that_asyncpg_cannot_do_is_rejected_with_the_alternative() -> None:
+def test_unsupported_channel_binding_is_rejected_with_advice() -> None:
     with pytest.raises(ValueError, match="asyncpg has no channel binding: use sslmode=verify-full"):
         check_database_url(f"{BASE}?channel_binding=require")
 
@@ -97,16 +97,16 @@ def test_parameter_that_cannot_work_is_rejected(
     query: str, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # without ~/.postgresql/root.crt
-    (found,) = problems(f"{BASE}?{query}")
-    assert found.startswith(problem)
+    (problems_found,) = problems(f"{BASE}?{query}")
+    assert problems_found.startswith(problem)
 
 
 def test_file_without_a_certificate_is_rejected_by_name(tmp_path: Path) -> None:
     file = tmp_path / "empty.crt"
     file.write_text("nothing")
     for name in ("sslrootcert", "sslcert"):
-        (found,) = problems(f"{BASE}?{name}={file}")
-        assert found.startswith(f'{name}: "{file}" does not contain a certificate')
+        (problems_found,) = problems(f"{BASE}?{name}={file}")
+        assert problems_found.startswith(f'{name}: "{file}" does not contain a certificate')
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_file_without_a_certificate_is_rejected_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_address_that_cannot_work_is_rejected(url: str, problem: str) -> None:
-    assert any(found.startswith(problem) for found in problems(url))
+    assert any(problems_found.startswith(problem) for problems_found in problems(url))
 
 
 def test_parameters_become_arguments_of_the_driver() -> None:

@@ -28,7 +28,7 @@ FOLDERS = "alembic|bench|compose|docs|explorer|minio|monitoring|src|tests"
 PATHS = re.compile(
     rf"`((?:{FOLDERS})/[\w./-]*|[\w/-]+/[\w-]+\.(?:py|sh)|[\w-]+\.(?:graphql|lock|md|toml|yaml))`"
 )
-"""A path in a page: below one of the folders, a module of the package, or a file of the root."""
+"""A path in a document: below one of the folders, a module, or a file of the root."""
 
 MAX_IMAGE_BYTES = 200_000
 
@@ -42,7 +42,7 @@ def _defaults() -> dict[str, str]:
     }
 
 
-def test_every_setting_is_in_the_example_with_its_default() -> None:
+def test_every_setting_is_in_env_example_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
     assert dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)) == _defaults()
 
@@ -54,7 +54,7 @@ def test_every_setting_is_in_the_configuration_page_with_its_default() -> None:
     assert len(rows) == len(_defaults())
 
 
-def test_settings_in_the_page_of_limits_exist_with_their_default() -> None:
+def test_settings_in_the_limits_page_exist_with_their_default() -> None:
     text = (DOCS / "limits.md").read_text()
     rows = re.findall(r"^\| .* \| ([\d,]+)(?: s)? \| `(\w+)` \|$", text, re.MULTILINE)
     assert "SEGMENTQL_MAX_COST" in dict(rows).values()
@@ -76,7 +76,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_in_the_page_of_commands(command: str) -> None:
+def test_every_command_is_in_the_commands_page(command: str) -> None:
     assert f"| `segmentql {command}" in (DOCS / "commands.md").read_text()
 
 
@@ -84,12 +84,12 @@ def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Co
     yield name, command
     if isinstance(command, click.Group):
         for part in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), part)
-            assert found
-            yield from _commands(f"{name} {part}", found)
+            subcommand = command.get_command(click.Context(command), part)
+            assert subcommand
+            yield from _commands(f"{name} {part}", subcommand)
 
 
-def test_every_option_of_every_command_has_a_sentence_in_its_help() -> None:
+def test_every_option_has_a_help_sentence() -> None:
     helps = {
         f"{name} {option.name}": option.help or ""
         for name, command in _commands("segmentql", main)
@@ -109,7 +109,7 @@ def test_every_dependency_is_explained() -> None:
     assert [name for name in sorted(names) if name not in text] == []
 
 
-def test_every_verb_of_the_makefile_explains_itself() -> None:
+def test_every_makefile_target_is_explained() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony
@@ -118,21 +118,21 @@ def test_every_verb_of_the_makefile_explains_itself() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_between_documents_lead_somewhere(page: str) -> None:
+def test_links_between_documents_work(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 BUILT = {"src/segmentql/static/explorer/"}
-"""Paths that the build of the page makes; a clone does not have them."""
+"""Paths that the build of the page creates; a clone does not have them."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_paths_in_documents_exist(page: str) -> None:
     names = {n for n in PATHS.findall((ROOT / page).read_text()) if "NNNN" not in n} - BUILT
-    places = (ROOT, (ROOT / page).parent, ROOT / "src" / "segmentql")
-    missing = [name for name in names if not any((place / name).exists() for place in places)]
+    folders = (ROOT, (ROOT / page).parent, ROOT / "src" / "segmentql")
+    missing = [name for name in names if not any((parent / name).exists() for parent in folders)]
     assert missing == []
 
 

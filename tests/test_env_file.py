@@ -1,4 +1,4 @@
-"""`.env` and the names of settings: what is wrong is named with its file and line."""
+"""Errors in `.env` and in names of settings are reported with file and line."""
 
 import os
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where `.env` is; the environment has no settings."""
+    """Return the path of `.env`; the environment has no settings."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("SEGMENTQL_")]:
         monkeypatch.delenv(name)
@@ -42,26 +42,26 @@ def test_utf8_is_read_with_and_without_a_byte_order_mark(env: Path, encoding: st
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf16_is_refused(env: Path, encoding: str) -> None:
+def test_utf16_is_rejected(env: Path, encoding: str) -> None:
     env.write_text(COMPLETE, encoding=encoding)
     assert problems() == [".env is in UTF-16, but must be in UTF-8"]
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_latin1_is_refused_with_its_line(env: Path, mark: bytes) -> None:
+def test_latin1_is_rejected_with_its_line(env: Path, mark: bytes) -> None:
     env.write_bytes(mark + COMPLETE.encode() + b"# Gr\xf6\xdfe\n")
     assert problems() == [
         ".env, line 3: the byte 0xf6 is not valid UTF-8",
     ]
 
 
-def test_a_folder_named_env_is_refused(env: Path) -> None:
+def test_folder_named_env_is_rejected(env: Path) -> None:
     env.mkdir()
     assert problems() == [".env is a folder, but must be a file with lines NAME=value"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_may_not_be_read_is_refused(env: Path) -> None:
+def test_unreadable_file_is_rejected(env: Path) -> None:
     env.write_text(COMPLETE)
     env.chmod(0)
     assert problems() == [".env cannot be read: Permission denied"]
@@ -76,7 +76,7 @@ def test_a_file_that_may_not_be_read_is_refused(env: Path) -> None:
         ("SEGMENTQL_XYZZY", ".env.example lists all settings"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(
+def test_unknown_name_is_rejected_with_a_suggestion(
     env: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
     env.write_text(f"# one\n\n{COMPLETE}\n  {name}=1\n")
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(
     assert problems() == [f"in the environment: {name} is not a setting; {hint}"]
 
 
-def test_every_problem_is_named_at_once(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_at_once(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env.write_text("SEGMENTQL_PROT=1\nSEGMENTQL_PORT=0\nSEGMENTQL_PORT=x\nSEGMENTQL_HOST=::1\n")
     monkeypatch.setenv("SEGMENTQL_SCHEDULER", "perhaps")
     assert sorted(problem.split(",")[0] for problem in problems()) == [
@@ -100,12 +100,12 @@ def test_every_problem_is_named_at_once(env: Path, monkeypatch: pytest.MonkeyPat
     assert port.endswith(" (.env, line 3)")
 
 
-def test_a_line_of_ours_that_is_no_setting_is_refused(env: Path) -> None:
+def test_prefixed_line_without_a_setting_is_rejected(env: Path) -> None:
     env.write_text(f"{COMPLETE}ANOTHER PROGRAM'S = line\nSEGMENTQL_PORT 8080 = 1\n")
     assert problems() == [".env, line 4: must have the form NAME=value"]
 
 
-def test_other_names_are_left_alone(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_names_are_ignored(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env.write_text(f"{COMPLETE}POSTGRES_PASSWORD=x\nexport PATH_TO=y\n")
     neighbours = {
         "SEGMENTQL_SERVICE_HOST": "10.0.0.1",
@@ -121,7 +121,9 @@ def test_other_names_are_left_alone(env: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().port == 8080
 
 
-def test_every_name_in_the_repository_is_known(monkeypatch: pytest.MonkeyPatch, env: Path) -> None:
+def test_every_setting_name_in_the_repository_exists(
+    monkeypatch: pytest.MonkeyPatch, env: Path
+) -> None:
     env.write_text(COMPLETE)
     assert CHILD_VARIABLE in OTHER_VARIABLES
     files = [ROOT / name for name in ("compose.yaml", "Dockerfile", ".env.example")]
@@ -134,7 +136,7 @@ def test_every_name_in_the_repository_is_known(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "doctor", "migrate", "up"])
-def test_a_command_ends_with_the_problem(env: Path, command: str) -> None:
+def test_command_exits_with_the_problem(env: Path, command: str) -> None:
     env.write_text(COMPLETE, encoding="utf-16")
     result = CliRunner().invoke(main, [command])
     assert (result.exit_code, result.exception) == (1, result.exception)

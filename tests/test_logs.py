@@ -1,4 +1,4 @@
-"""What is logged: a line of JSON for each request and each job, and nothing that is secret."""
+"""Each request and each job is one line of JSON in the log, without secrets."""
 
 import os
 import subprocess
@@ -34,18 +34,18 @@ mutation {
 
 
 def lines(text: bytes) -> list[dict[str, Any]]:
-    """Every line, each of which must be an object that says what, how grave, and when in UTC."""
-    told = [orjson.loads(line) for line in text.splitlines()]
-    for line in told:
+    """Parse the log lines, each of which must have an event, a level and a UTC timestamp."""
+    entries = [orjson.loads(line) for line in text.splitlines()]
+    for line in entries:
         assert isinstance(line["event"], str)
         assert line["level"] in {"debug", "info", "warning", "error", "critical"}
         assert datetime.fromisoformat(line["timestamp"]).utcoffset() is not None
         assert line["timestamp"].endswith("Z")
-    return told
+    return entries
 
 
-class Logged:
-    """An application that asks for keys, a caller's key, and what was written meanwhile."""
+class LoggedApp:
+    """An application with required keys, an API key, and the captured log."""
 
     def __init__(self, api: Api, key: Key, written: pytest.CaptureFixture[bytes]) -> None:
         self.api = api
@@ -65,7 +65,7 @@ class Logged:
         )
 
     def raw(self) -> bytes:
-        """What was written since this was asked last."""
+        """Return the output since the last call."""
         return self._written.readouterr().err
 
     def lines(self) -> list[dict[str, Any]]:
@@ -75,17 +75,17 @@ class Logged:
 @pytest.fixture
 async def logged(
     settings: Settings, database: Database, capsysbinary: pytest.CaptureFixture[bytes]
-) -> AsyncIterator[Logged]:
+) -> AsyncIterator[LoggedApp]:
     async with serving(_logging(settings)) as api:
-        yield Logged(api, await make_key(database, "ADMIN", "ada"), capsysbinary)
+        yield LoggedApp(api, await make_key(database, "ADMIN", "ada"), capsysbinary)
 
 
 def _logging(settings: Settings, **changes: str) -> Settings:
     return settings.model_copy(update={"auth": "required", "log_format": "json", **changes})
 
 
-async def test_a_request_is_one_line(logged: Logged) -> None:
-    answer = await logged.send("r-1", USER, id="7")
+async def test_request_is_one_line(logged: LoggedApp) -> None:
+    response = await logged.send("r-1", USER, id="7")
     (line,) = logged.lines()
     assert isinstance(line.pop("timestamp"), str)
     assert 0 < line.pop("duration_ms") < 60_000
@@ -96,7 +96,7 @@ async def test_a_request_is_one_line(logged: Logged) -> None:
         "request_id": "r-1",
         "operation": "Which",
         "outcome": "done",
-        "cost": answer.json()["extensions"]["cost"]["estimated"],
+        "cost": response.json()["extensions"]["cost"]["estimated"],
         "key": "ada",
     }
 
@@ -109,15 +109,15 @@ async def test_a_request_is_one_line(logged: Logged) -> None:
         ("{ user(", "invalid", "rejected"),
     ],
 )
-async def test_how_it_ended_is_told(
-    logged: Logged, query: str, operation: str, outcome: str
+async def test_outcome_of_a_request_is_logged(
+    logged: LoggedApp, query: str, operation: str, outcome: str
 ) -> None:
     await logged.send("r-1", query)
     (line,) = logged.lines()
     assert (line["operation"], line["outcome"], line["key"]) == (operation, outcome, "ada")
 
 
-async def test_what_is_not_looked_at_is_told_by_its_status(logged: Logged) -> None:
+async def test_request_rejected_by_http_is_logged_with_its_status(logged: LoggedApp) -> None:
     await logged.send("r-1", USER, token="nonsense", id="7")
     (line,) = logged.lines()
     assert isinstance(line.pop("timestamp"), str)
@@ -132,7 +132,7 @@ async def test_what_is_not_looked_at_is_told_by_its_status(logged: Logged) -> No
     }
 
 
-async def test_no_secret_no_value_and_no_document_is_written(logged: Logged) -> None:
+async def test_secrets_values_and_documents_are_not_logged(logged: LoggedApp) -> None:
     wrong = logged.key.with_wrong_secret
     await logged.send("r-1", USER, id="7654321")
     await logged.send("r-2", "{ user(id: 7654321) { id nothing } }")
@@ -143,8 +143,8 @@ async def test_no_secret_no_value_and_no_document_is_written(logged: Logged) -> 
         assert secret.encode() not in text
 
 
-async def test_a_log_that_nobody_reads_fails_no_request(
-    logged: Logged, monkeypatch: pytest.MonkeyPatch
+async def test_unread_log_fails_no_request(
+    logged: LoggedApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -157,7 +157,7 @@ async def test_a_log_that_nobody_reads_fails_no_request(
 
 
 @pytest.mark.parametrize("changes", [{"log_requests": "off"}, {"log_level": "warning"}])
-async def test_requests_are_logged_only_where_that_is_wanted(
+async def test_request_log_can_be_disabled(
     settings: Settings,
     database: Database,
     capsysbinary: pytest.CaptureFixture[bytes],
@@ -165,17 +165,17 @@ async def test_requests_are_logged_only_where_that_is_wanted(
 ) -> None:
     key = await make_key(database, "READER")
     async with serving(_logging(settings, **changes)) as api:
-        quiet = Logged(api, key, capsysbinary)
-        assert (await quiet.send("r-1", USER, id="7")).status_code == 200
-        assert quiet.raw() == b""
+        unlogged = LoggedApp(api, key, capsysbinary)
+        assert (await unlogged.send("r-1", USER, id="7")).status_code == 200
+        assert unlogged.raw() == b""
 
 
-async def test_a_job_bears_the_id_of_the_request_that_asked_for_it(
+async def test_job_has_the_id_of_its_request(
     api: Api, run_worker: RunWorker, tmp_path: Path
 ) -> None:
     await make_segments(api, "beta")
 
-    async def told() -> list[dict[str, Any]]:
+    async def entries() -> list[dict[str, Any]]:
         return [
             line
             for line in lines((tmp_path / "worker-1.log").read_bytes())
@@ -183,41 +183,43 @@ async def test_a_job_bears_the_id_of_the_request_that_asked_for_it(
         ]
 
     async with run_worker(SEGMENTQL_SCHEDULER="off"):
-        await _ask(api, BRIEFLY_IN, "r-7")
-        await until(told)
-    (line,) = await told()
+        await _send_with_id(api, BRIEFLY_IN, "r-7")
+        await until(entries)
+    (line,) = await entries()
     assert (line["event"], line["level"], line["args"]) == ("job_done", "info", [])
     assert 0 <= line["duration_ms"] < 60_000
 
 
-async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
+async def test_failed_job_is_logged_with_its_own_request_id(
     api: Api, sql: Sql, run_worker: RunWorker, tmp_path: Path
 ) -> None:
     await make_segments(api, "beta", "ttl")
 
-    def ended(event: str, job: str) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
-        async def lines_of_it() -> list[dict[str, Any]]:
-            found = lines((tmp_path / "worker-1.log").read_bytes())
-            return [line for line in found if (line["event"], line.get("job")) == (event, job)]
+    def job_events(event: str, job: str) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
+        async def matching_lines() -> list[dict[str, Any]]:
+            entries = lines((tmp_path / "worker-1.log").read_bytes())
+            return [line for line in entries if (line["event"], line.get("job")) == (event, job)]
 
-        return lines_of_it
+        return matching_lines
 
-    failed, done = (ended(event, "record_segment_leaves") for event in ("job_failed", "job_done"))
-    found_by_scheduler = ended("job_done", "expire_due_memberships")
+    failed, completed = (
+        job_events(event, "record_segment_leaves") for event in ("job_failed", "job_done")
+    )
+    scheduler_jobs = job_events("job_done", "expire_due_memberships")
     async with run_worker(SEGMENTQL_WORKER_THREADS="1"):
         await sql.execute("ALTER TABLE exclusions RENAME TO lost")
         try:
-            await _ask(api, DELETE_BETA, "r-8")
+            await _send_with_id(api, DELETE_BETA, "r-8")
             await until(failed)
         finally:
             await sql.execute("ALTER TABLE lost RENAME TO exclusions")
-        await until(done)
+        await until(completed)
         await insert_membership(sql, 1, "ttl", joined_at=NOON, expires_at=NOON + HOUR)
-        await until(found_by_scheduler)
+        await until(scheduler_jobs)
     line = (await failed())[0]
     assert (line["level"], line["reason"], line["args"]) == ("warning", "ProgrammingError", [1])
     assert (await failed())[0].get("request_id") == "r-8"
-    assert "request_id" not in (await found_by_scheduler())[0]
+    assert "request_id" not in (await scheduler_jobs())[0]
     tracebacks = [
         line
         for line in lines((tmp_path / "worker-1.log").read_bytes())
@@ -227,7 +229,7 @@ async def test_a_job_that_fails_says_so_and_lends_its_id_to_no_other(
 
 
 @pytest.mark.slow
-def test_a_traceback_on_a_terminal_shows_no_variables() -> None:
+def test_traceback_on_a_terminal_shows_no_variables() -> None:
     """They may hold keys; `rich`, which is installed here, would show them."""
     program = """
 import structlog
@@ -241,16 +243,14 @@ try:
 except ValueError:
     structlog.get_logger().exception("failed")
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr
-    assert b"ValueError" in told
-    assert b"hush" not in told
+    stderr = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr
+    assert b"ValueError" in stderr
+    assert b"hush" not in stderr
 
 
 @pytest.mark.parametrize(("setting", "printed"), [("off", b""), ("on", b"API error: failed\n")])
-def test_errors_are_printed_on_standard_output_where_that_is_wanted(
-    setting: str, printed: bytes
-) -> None:
-    # A process of its own: `configure` changes the logging of the whole process.
+def test_errors_can_be_printed_on_standard_output(setting: str, printed: bytes) -> None:
+    # It is a separate process, because `configure` changes the logging of the whole process.
     program = """
 import logging, sys, structlog
 from segmentql import logs
@@ -264,31 +264,33 @@ logs.configure(
 structlog.get_logger().warning("slow")
 structlog.get_logger().error("failed")
 """
-    done = subprocess.run([sys.executable, "-c", program, setting], capture_output=True, check=True)
-    assert done.stdout == printed
-    assert [line["event"] for line in lines(done.stderr)] == ["slow", "failed"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, setting], capture_output=True, check=True
+    )
+    assert result.stdout == printed
+    assert [line["event"] for line in lines(result.stderr)] == ["slow", "failed"]
 
 
-async def test_a_workers_log_has_neither_links_nor_secrets(
+async def test_worker_log_has_no_links_or_secrets(
     api: Api, settings: Settings, storage: Storage, run_worker: RunWorker, tmp_path: Path
 ) -> None:
     async with run_worker(SEGMENTQL_LOG_LEVEL="debug"):
         await create_user(api, id="7")
-        payload = (await _ask(api, REPORT, "r-9"))["createReport"]
+        payload = (await _send_with_id(api, REPORT, "r-9"))["createReport"]
     assert payload["report"]["status"] == "READY"
     text = (tmp_path / "worker-1.log").read_bytes()
-    made = [line for line in lines(text) if line.get("job") == "make_report"]
-    assert {line.get("request_id") for line in made} == {"r-9"}
+    report_lines = [line for line in lines(text) if line.get("job") == "make_report"]
+    assert {line.get("request_id") for line in report_lines} == {"r-9"}
     assert b"X-Amz-Signature" not in text
     for secret in (settings.s3_secret_key, settings.database_url, settings.redis_url):
         assert secret is not None
         assert secret.encode() not in text
 
 
-async def _ask(api: Api, query: str, request_id: str) -> Any:
-    answer = await api.http.post(
+async def _send_with_id(api: Api, query: str, request_id: str) -> Any:
+    response = await api.http.post(
         "/graphql", json={"query": query}, headers={"x-request-id": request_id}
     )
-    body = answer.json()
+    body = response.json()
     assert "errors" not in body, body
     return body["data"]

@@ -1,4 +1,4 @@
-"""Migrations: there and back, several at once, behind a lock; and what they leave behind."""
+"""Migrations run up and down, concurrently and behind locks, and create the expected catalogue."""
 
 import asyncio
 import sys
@@ -59,7 +59,7 @@ CATALOGUE = {
 
 
 async def catalogue(sql: Sql) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that the migrations made, in comparable words."""
+    """Return the objects that the migrations created, in a comparable form."""
     return {
         kind: [tuple(row) for row in await sql.fetch(statement)]
         for kind, statement in CATALOGUE.items()
@@ -76,14 +76,14 @@ async def downgrade(settings: Settings, revision: str = "base") -> None:
 
 @pytest.fixture
 async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
-    """The settings of a service whose database is there and empty."""
+    """Yield the settings of a service with an empty database."""
     async with blank_database(servers) as settings:
         yield settings
 
 
 @pytest.fixture
 async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
-    """A superuser's connection to that database."""
+    """Connect to that database as a superuser."""
     connection = await asyncpg.connect(
         with_database(servers.superuser_url, blank.database_url.rsplit("/")[-1])
     )
@@ -91,14 +91,12 @@ async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
     await connection.close()
 
 
-async def test_down_to_nothing_and_up_again_leaves_the_same_catalogue(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_downgrade_and_upgrade_restore_the_catalogue(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     first = await catalogue(inside)
     assert {row[0] for row in first["relations"]} >= {"users", "history", "history_default"}
     await downgrade(blank)
-    left = await inside.fetch(
+    remaining_objects = await inside.fetch(
         """
         SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
             AND relkind IN ('r', 'p', 'S', 'v')
@@ -107,12 +105,12 @@ async def test_down_to_nothing_and_up_again_leaves_the_same_catalogue(
             WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
         """
     )
-    assert [row[0] for row in left] == ["alembic_version"]
+    assert [row[0] for row in remaining_objects] == ["alembic_version"]
     await upgrade(blank)
     assert await catalogue(inside) == first
 
 
-async def test_running_again_changes_nothing(blank: Settings, inside: Sql) -> None:
+async def test_upgrade_is_idempotent(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     first = await catalogue(inside)
     stamped = await inside.fetch("SELECT xmin, version_num FROM alembic_version")
@@ -121,24 +119,21 @@ async def test_running_again_changes_nothing(blank: Settings, inside: Sql) -> No
     assert await inside.fetch("SELECT xmin, version_num FROM alembic_version") == stamped
 
 
-async def test_running_again_takes_back_rights_that_somebody_gave(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_upgrade_revokes_extra_privileges(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     first = await catalogue(inside)
     await inside.execute("GRANT INSERT, UPDATE, TRUNCATE ON history TO segmentql_service")
     await upgrade(blank)
     rights = "SELECT has_table_privilege('segmentql_service', 'history', $1)"
     assert [
-        await inside.fetchval(rights, right) for right in ("SELECT", "INSERT", "UPDATE", "TRUNCATE")
+        await inside.fetchval(rights, privilege)
+        for privilege in ("SELECT", "INSERT", "UPDATE", "TRUNCATE")
     ] == [True, False, False, False]
     assert await catalogue(inside) == first
 
 
 @pytest.mark.slow
-async def test_several_processes_that_migrate_at_once_all_succeed(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_concurrent_migrations_succeed(blank: Settings, inside: Sql) -> None:
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -150,17 +145,15 @@ async def test_several_processes_that_migrate_at_once_all_succeed(
         )
         for _ in range(4)
     ]
-    said = [(await process.communicate())[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0, 0], said
+    outputs = [(await process.communicate())[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], outputs
     assert [row[0] for row in await inside.fetch("SELECT version_num FROM alembic_version")] == [
         newest_revision()
     ]
 
 
 @pytest.mark.e2e  # for the five seconds that it takes
-async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing_itself(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_migration_behind_a_lock_fails_without_a_change(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     await downgrade(blank, "0002")
     at_0002 = await catalogue(inside)
@@ -171,16 +164,14 @@ async def test_a_migration_that_meets_a_lock_gives_up_and_changes_nothing_itself
             async with asyncio.timeout(20):
                 await downgrade(blank)
         assert sqlstate(raised.value) == "55P03"
-        # It is not in the queue any more, where all that come after would wait behind it.
+        # It is no longer in the lock queue, so later statements do not wait behind it.
         assert await inside.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
-    # Those before it needed no such lock, and have each been committed.
+    # The migrations before it needed no such lock, and are each committed.
     assert await catalogue(inside) == at_0002
     await downgrade(blank)
 
 
-async def test_users_stored_before_arrivals_were_counted_came_before_all_others(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_existing_users_get_the_lowest_insert_seq(blank: Settings, inside: Sql) -> None:
     await asyncio.to_thread(migrations.upgrade, blank, "0001")
     await inside.execute("INSERT INTO users VALUES (8, now()), (9, now())")
     await upgrade(blank)
@@ -195,12 +186,12 @@ async def test_users_stored_before_arrivals_were_counted_came_before_all_others(
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
     engine = create_async_engine(settings.owner_database_url, poolclass=pool.NullPool)
     async with engine.connect() as connection:
-        found = await connection.run_sync(look)
+        differences = await connection.run_sync(look)
     await engine.dispose()
-    return found
+    return differences
 
 
-async def test_the_tables_in_python_are_those_of_the_migrations(blank: Settings) -> None:
+async def test_tables_in_python_match_the_migrations(blank: Settings) -> None:
     await upgrade(blank)
 
     def compare(connection: Connection) -> Any:
@@ -219,9 +210,7 @@ async def test_the_tables_in_python_are_those_of_the_migrations(blank: Settings)
     assert await inspected(blank, compare) == []
 
 
-async def test_the_checks_in_python_are_those_of_the_migrations(
-    blank: Settings, inside: Sql
-) -> None:
+async def test_checks_in_python_match_the_migrations(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     named_in_python = {
         str(constraint.name)
@@ -242,7 +231,7 @@ async def test_the_checks_in_python_are_those_of_the_migrations(
     assert named_in_python == named_in_database
 
 
-async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
+async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     rows = await inside.fetch(
         """
@@ -272,7 +261,7 @@ async def test_triggers_are_these(blank: Settings, inside: Sql) -> None:
     }
 
 
-async def test_every_month_of_history_refuses_truncate_and_some_are_made_ahead(
+async def test_history_partitions_reject_truncate_and_exist_ahead(
     blank: Settings, inside: Sql
 ) -> None:
     await upgrade(blank)
@@ -285,7 +274,7 @@ async def test_every_month_of_history_refuses_truncate_and_some_are_made_ahead(
         """
     )
     assert {tuple(row["triggers"]) for row in months} == {("refuse_truncate",)}
-    ahead = await inside.fetch(
+    months_ahead = await inside.fetch(
         """
         SELECT to_char(month, '"history_"YYYY_MM') FROM generate_series(
             date_trunc('month', (now() AT TIME ZONE 'UTC')),
@@ -293,10 +282,10 @@ async def test_every_month_of_history_refuses_truncate_and_some_are_made_ahead(
         ) AS month
         """
     )
-    assert {row[0] for row in ahead} < {row["name"] for row in months}
+    assert {row[0] for row in months_ahead} < {row["name"] for row in months}
 
 
-async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
+async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
     await upgrade(blank)
     rows = await inside.fetch(
         """
@@ -308,14 +297,15 @@ async def test_functions_are_these(blank: Settings, inside: Sql) -> None:
     )
     public = ["search_path=pg_catalog, public, pg_temp"]
     owner = "segmentql_owner"
-    # Name, runs as its owner, its settings, its owner, the service may call it, anybody may.
+    # The columns: name, security definer, settings, owner, executable by the service, and by
+    # PUBLIC.
     assert [tuple(row) for row in rows] == [
         ("enroll_new_users()", True, public, owner, False, False),
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
         ("record_memberships()", True, public, owner, False, False),
         ("refuse_truncate()", False, ["search_path=pg_catalog, pg_temp"], owner, True, True),
         ("report_history_counts()", False, public, owner, True, True),
-        # Read in others' names: by the trigger, and by the service on its own tables.
+        # They read with the owner's rights: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
     ]

@@ -1,6 +1,6 @@
-"""MinIO's set-up for compose, as far as it can be looked at without MinIO.
+"""MinIO's set-up for compose works as far as that can be tested without MinIO.
 
-A stand-in for `mc` writes down what it is asked: nothing else of the script is replaced.
+A stand-in for `mc` records its arguments; every other part of the script is real.
 """
 
 import ast
@@ -33,8 +33,12 @@ ACTIONS = {
     "put_object": "s3:PutObject",
     "upload_part": "s3:PutObject",
 }
-OF_THE_BUCKET_ITSELF = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
-OF_THE_SET_UP = {"s3:CreateBucket", "s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"}
+BUCKET_OPERATIONS = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
+SETUP_OPERATIONS = {
+    "s3:CreateBucket",
+    "s3:GetLifecycleConfiguration",
+    "s3:PutLifecycleConfiguration",
+}
 
 SETTINGS = {
     "SEGMENTQL_S3_ENDPOINT_URL": "http://minio:9000",
@@ -47,7 +51,7 @@ SETTINGS = {
 
 
 class Mc:
-    """What the stand-in was asked: its arguments, and what was piped to it."""
+    """The recorded calls of the stand-in: its arguments and its standard input."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,11 +76,11 @@ class Mc:
             check=False,
         )
 
-    def was_asked(self) -> bool:
+    def recorded_calls(self) -> bool:
         return self._log.exists()
 
     def calls(self) -> dict[str, str]:
-        """What was piped, by the arguments."""
+        """Return the standard input of each call, by its arguments."""
         parts = self._log.read_text().split("CALL ")[1:]
         return dict(part.split("\n", 1) for part in parts)
 
@@ -86,8 +90,8 @@ def mc(tmp_path: Path) -> Mc:
     return Mc(tmp_path)
 
 
-def asked_of_the_store() -> set[str]:
-    """The names of S3's calls in our code: methods of a client, and what a link is signed for."""
+def used_operations() -> set[str]:
+    """Return the S3 operations in our code: methods of a client, and signed operations."""
     names = set()
     for path in ADAPTERS.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -100,8 +104,8 @@ def asked_of_the_store() -> set[str]:
     return names - {"close"}
 
 
-def test_the_policy_allows_what_the_service_asks_and_nothing_else(mc: Mc) -> None:
-    assert asked_of_the_store() == set(ACTIONS)
+def test_policy_allows_exactly_the_used_operations(mc: Mc) -> None:
+    assert used_operations() == set(ACTIONS)
     assert mc.run_script().returncode == 0
     policy = json.loads(
         mc.calls()["--quiet admin policy create store segmentql-reports /dev/stdin"]
@@ -111,14 +115,14 @@ def test_the_policy_allows_what_the_service_asks_and_nothing_else(mc: Mc) -> Non
         assert statement["Effect"] == "Allow"
         (resource,) = statement["Resource"]
         allowed.setdefault(resource, set()).update(statement["Action"])
-    needed = set(ACTIONS.values()) - OF_THE_SET_UP
+    needed = set(ACTIONS.values()) - SETUP_OPERATIONS
     assert allowed == {
-        "arn:aws:s3:::some-reports": OF_THE_BUCKET_ITSELF,
-        "arn:aws:s3:::some-reports/*": needed - OF_THE_BUCKET_ITSELF,
+        "arn:aws:s3:::some-reports": BUCKET_OPERATIONS,
+        "arn:aws:s3:::some-reports/*": needed - BUCKET_OPERATIONS,
     }
 
 
-def test_files_expire_a_day_after_the_scheduler_deletes_them(mc: Mc) -> None:
+def test_files_expire_a_day_after_their_deletion_by_the_scheduler(mc: Mc) -> None:
     for days, changes in ((31, {}), (8, {"SEGMENTQL_REPORT_RETENTION_DAYS": "7"})):
         assert mc.run_script(**changes).returncode == 0
         lifecycle: Any = json.loads(mc.calls()["--quiet ilm import store/some-reports"])
@@ -131,16 +135,20 @@ def test_files_expire_a_day_after_the_scheduler_deletes_them(mc: Mc) -> None:
         }
 
 
-def test_keys_go_through_pipes_whatever_is_in_them(mc: Mc) -> None:
-    done = mc.run_script()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "bucket some-reports is ready\n", "")
+def test_keys_of_any_text_are_passed_through_pipes(mc: Mc) -> None:
+    result = mc.run_script()
+    assert (result.returncode, result.stdout, result.stderr) == (
+        0,
+        "bucket some-reports is ready\n",
+        "",
+    )
     calls = mc.calls()
     assert calls["--quiet alias set store http://minio:9000"] == "the-root\nsecret 'root\n"
     assert calls["--quiet admin user add store"] == 'the-user\nsecret "$(word)" \\1\n'
     assert not any("secret" in arguments for arguments in calls)
 
 
-def test_a_second_time_attaches_nothing_twice(mc: Mc) -> None:
+def test_second_run_attaches_no_policy_again(mc: Mc) -> None:
     attach = "--quiet admin policy attach store segmentql-reports --user the-user"
     assert mc.run_script().returncode == 0
     assert attach in mc.calls()
@@ -151,8 +159,8 @@ def test_a_second_time_attaches_nothing_twice(mc: Mc) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_without_a_setting_nothing_is_asked(mc: Mc, name: str) -> None:
-    done = mc.run_script(**{name: ""})
-    assert done.returncode != 0
-    assert (done.stdout, mc.was_asked()) == ("", False)
-    assert name in done.stderr
+def test_missing_setting_stops_before_any_call(mc: Mc, name: str) -> None:
+    result = mc.run_script(**{name: ""})
+    assert result.returncode != 0
+    assert (result.stdout, mc.recorded_calls()) == ("", False)
+    assert name in result.stderr

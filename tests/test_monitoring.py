@@ -1,4 +1,4 @@
-"""Alerts and dashboards read metrics that there are, by labels that they have."""
+"""Alerts and dashboards read existing metrics and labels."""
 
 import importlib.util
 import json
@@ -25,17 +25,17 @@ OF_EVERY_SERIES = {"job", "instance"}
 
 
 def _labels() -> dict[str, set[str]]:
-    """The labels of every metric, by its name as it is exposed."""
-    found = dict(BY_PROMETHEUS)
+    """Return the labels of every metric, by its exposed name."""
+    labels_by_name = dict(BY_PROMETHEUS)
     for value in vars(metrics).values():
         if isinstance(value, metrics.ScrapedGauge):
-            found[value.name] = set(value.labels)
+            labels_by_name[value.name] = set(value.labels)
         elif isinstance(value, Counter | Gauge | Histogram):
             (described,) = value.describe()
             ending = "_total" if isinstance(value, Counter) else ""
             of_buckets = {"le"} if isinstance(value, Histogram) else set()
-            found[described.name + ending] = {*value._labelnames, *of_buckets}
-    return found
+            labels_by_name[described.name + ending] = {*value._labelnames, *of_buckets}
+    return labels_by_name
 
 
 def _build() -> ModuleType:
@@ -43,7 +43,7 @@ def _build() -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it there
+    sys.modules[spec.name] = module  # dataclasses look the module up there
     spec.loader.exec_module(module)
     return module
 
@@ -60,39 +60,42 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{name}: {panel.title}", query
 
 
-@pytest.mark.parametrize(("where", "expression"), list(expressions()))
-def test_what_is_read_exists(where: str, expression: str) -> None:
-    known = _labels()
+@pytest.mark.parametrize(("source", "expression"), list(expressions()))
+def test_metrics_and_labels_in_expressions_exist(source: str, expression: str) -> None:
+    labels_by_metric = _labels()
     names, labels = reads(expression)
-    assert names, where
-    assert names <= known.keys()
-    assert labels <= OF_EVERY_SERIES.union(*(known[name] for name in names))
+    assert names, source
+    assert names <= labels_by_metric.keys()
+    assert labels <= OF_EVERY_SERIES.union(*(labels_by_metric[name] for name in names))
 
 
-def test_every_metric_of_ours_is_in_a_dashboard() -> None:
-    shown = {
-        name for where, expression in expressions() if ":" in where for name in reads(expression)[0]
+def test_every_metric_is_in_a_dashboard() -> None:
+    metrics_in_panels = {
+        name
+        for source, expression in expressions()
+        if ":" in source
+        for name in reads(expression)[0]
     }
-    assert shown == _labels().keys() - BY_PROMETHEUS.keys()
+    assert metrics_in_panels == _labels().keys() - BY_PROMETHEUS.keys()
 
 
 @pytest.mark.parametrize("name", BUILD.DASHBOARDS)
-def test_a_dashboard_is_as_it_is_built(name: str) -> None:
+def test_dashboard_file_matches_its_builder(name: str) -> None:
     text = (MONITORING / f"grafana/dashboards/{name}.json").read_text()
     assert text == BUILD.render(name), "run: python monitoring/grafana/build.py"
-    made = json.loads(text)
-    ids = [panel["id"] for panel in made["panels"]]
-    titles = [panel["title"] for panel in made["panels"]]
+    dashboard = json.loads(text)
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    titles = [panel["title"] for panel in dashboard["panels"]]
     assert (len(set(ids)), len(set(titles))) == (len(ids), len(titles))
 
 
-def test_no_dashboard_is_there_that_is_not_built() -> None:
+def test_every_dashboard_file_has_a_builder() -> None:
     there = {file.stem for file in (MONITORING / "grafana/dashboards").iterdir()}
     assert there == BUILD.DASHBOARDS.keys()
     assert len({title for title, _ in BUILD.DASHBOARDS.values()}) == len(there)
 
 
-def test_dashboards_ask_the_data_source_that_is_provisioned() -> None:
+def test_dashboards_use_the_provisioned_data_source() -> None:
     file = MONITORING / "grafana/provisioning/datasources/prometheus.yml"
     (source,) = yaml.safe_load(file.read_text())["datasources"]
     assert {"type": source["type"], "uid": source["uid"]} == BUILD.SOURCE
@@ -105,7 +108,7 @@ def test_dashboards_ask_the_data_source_that_is_provisioned() -> None:
     assert provider["options"]["path"] in mounted
 
 
-def test_every_alert_says_what_to_do_and_is_tested() -> None:
+def test_every_alert_has_a_runbook_and_a_test() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)
     runbook = (MONITORING / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""`schema.graphql` is what the code serves, and every part of it is explained."""
+"""`schema.graphql` is the schema of the code, and every part of it has a description."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from segmentql.schema import make_schema
 PRINTED = Path(__file__).parents[1] / "schema.graphql"
 
 
-def test_the_printed_schema_is_the_codes_own() -> None:
+def test_printed_schema_matches_the_code() -> None:
     assert PRINTED.read_text() == make_schema().as_str() + "\n", "run `make schema`"
 
 
@@ -39,12 +39,12 @@ def _described() -> Iterator[tuple[str, str | None]]:
                 yield f"{name}.{value_name}", value.description
 
 
-def test_every_type_field_argument_and_value_is_described() -> None:
-    assert [where for where, description in _described() if not description] == []
+def test_every_schema_element_has_a_description() -> None:
+    assert [name for name, description in _described() if not description] == []
 
 
-def test_top_level_fields_and_payloads_are_nullable() -> None:
-    """So that one fault does not void its neighbours, nor hide what they committed."""
+def test_root_fields_and_payload_fields_are_nullable() -> None:
+    """Then one fault nulls no sibling, and hides no result of a mutation."""
     schema = build_schema(PRINTED.read_text())
     assert schema.query_type
     assert schema.mutation_type
@@ -52,7 +52,7 @@ def test_top_level_fields_and_payloads_are_nullable() -> None:
     assert [name for name, field in roots.items() if isinstance(field.type, GraphQLNonNull)] == []
 
 
-def test_every_payload_tells_its_errors() -> None:
+def test_every_payload_has_errors() -> None:
     schema = build_schema(PRINTED.read_text())
     assert schema.mutation_type
     for field in schema.mutation_type.fields.values():

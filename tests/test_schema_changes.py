@@ -1,4 +1,4 @@
-"""What breaks clients of a released schema is named, unless the release said when it would go."""
+"""Breaking changes of a released schema are reported, unless their deprecation date has passed."""
 
 import re
 from datetime import date
@@ -25,15 +25,15 @@ enum Colour { RED GREEN @deprecated(reason: "2026-05-01") BLUE }
 interface Reason { code: Int }
 type NotFound implements Reason { code: Int }
 """
-GONE = "2026-05-01"
-STAYS = {
+AFTER_REMOVAL = "2026-05-01"
+REQUIRED_PARTS = {
     "name: String, ": "Field User.name was removed.",
     "BLUE ": "Enum value Colour.BLUE was removed.",
     "id: ID!, old": "Argument Query.user(id:) was removed.",
     'undated: Int @deprecated(reason: "Use user.")': "Field Query.undated was removed.",
     "type NotFound implements Reason { code: Int }": "NotFound was removed.",
 }
-GOES = {
+DEPRECATED_PARTS = {
     'old: Int @deprecated(reason: "Gone from 2026-05-01.")': [
         "Argument Query.user(old:) was removed."
     ],
@@ -58,36 +58,36 @@ def broken(now: str, on: str | None) -> list[str]:
     return breaking_changes(RELEASED, now, on=date.fromisoformat(on) if on else None)
 
 
-def test_nothing_is_broken_by_the_same_schema_or_by_more() -> None:
-    more = RELEASED.replace("name: String,", "name: String, more(of: Int): Int,")
-    for now in (RELEASED, more):
-        for on in (None, GONE):
+def test_same_or_extended_schema_breaks_nothing() -> None:
+    extended = RELEASED.replace("name: String,", "name: String, more(of: Int): Int,")
+    for now in (RELEASED, extended):
+        for on in (None, AFTER_REMOVAL):
             assert broken(now, on) == []
 
 
-@pytest.mark.parametrize("part", STAYS)
-def test_what_goes_without_a_date_is_named(part: str) -> None:
+@pytest.mark.parametrize("part", REQUIRED_PARTS)
+def test_removed_part_without_a_date_is_reported(part: str) -> None:
     for on in (None, "2099-01-01"):
-        assert broken(without(part), on) == [STAYS[part]]
+        assert broken(without(part), on) == [REQUIRED_PARTS[part]]
 
 
-@pytest.mark.parametrize("part", GOES)
-def test_what_was_deprecated_may_go_from_its_date(part: str) -> None:
-    assert broken(without(part), None) == GOES[part]
-    assert broken(without(part), "2026-04-30") == GOES[part]
-    assert broken(without(part), GONE) == []
+@pytest.mark.parametrize("part", DEPRECATED_PARTS)
+def test_deprecated_part_may_be_removed_from_its_date(part: str) -> None:
+    assert broken(without(part), None) == DEPRECATED_PARTS[part]
+    assert broken(without(part), "2026-04-30") == DEPRECATED_PARTS[part]
+    assert broken(without(part), AFTER_REMOVAL) == []
 
 
-def test_a_new_type_of_a_field_and_a_new_required_argument_are_named() -> None:
-    assert broken(RELEASED.replace("name: String", "name: Int"), GONE) == [
+def test_changed_type_and_new_required_argument_are_reported() -> None:
+    assert broken(RELEASED.replace("name: String", "name: Int"), AFTER_REMOVAL) == [
         "Field User.name changed type from String to Int."
     ]
-    assert broken(RELEASED.replace("name: String", "name(a: Int!): String"), GONE) == [
+    assert broken(RELEASED.replace("name: String", "name(a: Int!): String"), AFTER_REMOVAL) == [
         "A required argument User.name(a:) was added."
     ]
 
 
-def test_the_command_names_what_is_broken_and_fails(tmp_path: Path) -> None:
+def test_command_reports_breaking_changes_and_fails(tmp_path: Path) -> None:
     same = CliRunner().invoke(main, ["schema", "--compare", str(CURRENT), "--on", "2026-11-25"])
     assert (same.exit_code, same.output) == (0, f"no breaking changes since {CURRENT}\n")
     schema = build_schema(CURRENT.read_text())

@@ -1,4 +1,4 @@
-"""Settings: read once, wrong ones told all at once, secrets kept out of sight."""
+"""Settings are read once, all errors are reported at once, and secrets are hidden."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ STORE = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder without `.env`, and an environment without settings."""
+def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Use a folder without `.env`, and an environment without settings."""
     monkeypatch.chdir(tmp_path)
     for name in (*COMPLETE, *STORE):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_names_all_that_is_missing_or_wrong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_missing_and_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGMENTQL_REDIS_URL", "http://redis")
     monkeypatch.setenv("SEGMENTQL_PORT", "0")
     monkeypatch.setenv("SEGMENTQL_SCHEDULER", "perhaps")
@@ -45,7 +45,7 @@ def test_names_all_that_is_missing_or_wrong_at_once(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "bucket", "doctor", "migrate", "seed"])
-def test_a_command_without_settings_ends_with_the_names_of_those_it_needs(command: str) -> None:
+def test_command_without_settings_names_the_required_ones(command: str) -> None:
     result = CliRunner().invoke(main, [command])
     assert result.exit_code == 1
     missing = {line.split()[0] for line in result.output.splitlines() if "is not set" in line}
@@ -53,7 +53,7 @@ def test_a_command_without_settings_ends_with_the_names_of_those_it_needs(comman
 
 
 @pytest.mark.parametrize("command", ["doctor", "seed", "bucket", "keys list", "rollout watch A"])
-def test_command_that_finds_nothing_running_names_the_data_folder(command: str) -> None:
+def test_command_without_a_running_service_names_the_folder(command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), "--data-dir", "elsewhere"])
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == (
@@ -61,7 +61,7 @@ def test_command_that_finds_nothing_running_names_the_data_folder(command: str) 
     )
 
 
-def test_the_environment_wins_over_the_file(
+def test_environment_takes_precedence_over_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     lines = [f"{name}={value}" for name, value in COMPLETE.items()]
@@ -72,7 +72,7 @@ def test_the_environment_wins_over_the_file(
     assert load_settings(port=3333).port == 3333
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in COMPLETE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SEGMENTQL_MIGRATION_DATABASE_URL", "")
@@ -82,7 +82,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("spelling", "expected"),
     [
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         (
@@ -92,12 +92,12 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
     ],
 )
-def test_a_database_is_named_in_any_of_its_spellings(
-    monkeypatch: pytest.MonkeyPatch, given: str, taken: str
+def test_every_spelling_of_a_database_url_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, spelling: str, expected: str
 ) -> None:
     monkeypatch.setenv("SEGMENTQL_REDIS_URL", COMPLETE["SEGMENTQL_REDIS_URL"])
-    monkeypatch.setenv("SEGMENTQL_DATABASE_URL", given)
-    assert load_settings().database_url == taken
+    monkeypatch.setenv("SEGMENTQL_DATABASE_URL", spelling)
+    assert load_settings().database_url == expected
 
 
 def test_every_wrong_database_url_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_every_wrong_database_url_is_named_at_once(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("url", ["mysql://u:p@h/d", "postgresql://u:p@h", "not a url", "sqlite://"])
-def test_another_kind_of_database_is_refused_without_its_password(
+def test_other_database_is_rejected_without_its_password(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("SEGMENTQL_REDIS_URL", COMPLETE["SEGMENTQL_REDIS_URL"])
@@ -124,7 +124,7 @@ def test_another_kind_of_database_is_refused_without_its_password(
     assert url not in str(raised.value)
 
 
-def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**COMPLETE, **STORE}.items():
         monkeypatch.setenv(name, value)
     for settings in (load_settings(), load_settings(with_store=True)):
@@ -132,7 +132,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "secret" not in repr(settings.store).replace("secret_key", "")
 
 
-def test_the_store_is_where_its_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_settings_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**COMPLETE, **STORE}.items():
         monkeypatch.setenv(name, value)
     store = load_settings(with_store=True).store
@@ -147,7 +147,7 @@ def test_the_store_is_where_its_settings_say(monkeypatch: pytest.MonkeyPatch) ->
     assert store.public_endpoint_url == "https://[2001:db8::1]:444"
 
 
-def test_who_asks_for_a_store_that_is_not_set_is_told_what_is_missing(
+def test_missing_store_settings_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {**COMPLETE, "SEGMENTQL_S3_ACCESS_KEY": "key"}.items():
@@ -183,11 +183,11 @@ def test_who_asks_for_a_store_that_is_not_set_is_told_what_is_missing(
         ("REPORT_RETENTION_DAYS", "1.5"),
     ],
 )
-def test_what_no_store_could_be_is_refused(
+def test_invalid_store_settings_are_rejected(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    for variable, right in {**COMPLETE, **STORE}.items():
-        monkeypatch.setenv(variable, right)
+    for variable, valid in {**COMPLETE, **STORE}.items():
+        monkeypatch.setenv(variable, valid)
     monkeypatch.setenv(f"SEGMENTQL_{name}", value)
     for with_store in (True, False):
         with pytest.raises(SettingsError) as raised:
@@ -197,12 +197,12 @@ def test_what_no_store_could_be_is_refused(
         assert "word" not in problem
 
 
-def test_origins_are_told_apart_by_commas_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_origins_are_separated_by_commas_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in COMPLETE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", "https://a.example, http://localhost:3000")
     assert load_settings().cors_origins == ("https://a.example", "http://localhost:3000")
-    for wrong in (
+    for mistake in (
         "*",
         "null",
         "a.example",
@@ -215,8 +215,8 @@ def test_origins_are_told_apart_by_commas_and_checked(monkeypatch: pytest.Monkey
         "ftp://a.example",
         "https://",
     ):
-        monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", f"https://a.example,{wrong}")
+        monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", f"https://a.example,{mistake}")
         with pytest.raises(SettingsError) as raised:
             load_settings()
         (problem,) = raised.value.problems
-        assert problem.startswith("SEGMENTQL_CORS_ORIGINS: an origin must be like"), wrong
+        assert problem.startswith("SEGMENTQL_CORS_ORIGINS: an origin must be like"), mistake

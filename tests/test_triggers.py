@@ -1,4 +1,4 @@
-"""The triggers that write history, and who may do what, at the level of SQL."""
+"""Triggers write history and protect it, and the roles have the least privileges."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from tests.timeline import (
 
 @pytest.fixture
 async def service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
-    """A connection of the service's role to the database that `sql` emptied."""
+    """Connect as the service's role to the database that `sql` emptied."""
     connection = await asyncpg.connect(with_database(servers.service_url, "run"))
     yield connection
     await connection.close()
@@ -35,7 +35,7 @@ async def service(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncI
 
 @pytest.fixture
 async def owner(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncIterator[Sql]:
-    """A connection of the role that owns the tables."""
+    """Connect as the role that owns the tables."""
     connection = await asyncpg.connect(with_database(servers.owner_url, "run"))
     yield connection
     await connection.close()
@@ -48,13 +48,11 @@ VALUES ($1, $2, $3, $3, $4, $5, $6) RETURNING id
 AT = datetime(2026, 3, 4, 5, 6, 7, 890123, UTC)
 
 
-async def remembered(sql: Sql, user_id: int) -> list[tuple[datetime, str, str, str | None]]:
+async def entries_of(sql: Sql, user_id: int) -> list[tuple[datetime, str, str, str | None]]:
     return [(e.at, e.operation, e.cause, e.actor) for e in await history_entries(sql, user_id)]
 
 
-async def test_an_insert_records_a_join_with_the_rows_moment_cause_and_actor(
-    sql: Sql, service: Sql
-) -> None:
+async def test_insert_records_a_join_with_the_values_of_the_row(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     await make_users(sql, 7)
     before = await database_now(sql)
@@ -65,9 +63,7 @@ async def test_an_insert_records_a_join_with_the_rows_moment_cause_and_actor(
     assert before < await sql.fetchval("SELECT recorded_at FROM history") < await database_now(sql)
 
 
-async def test_an_update_of_the_end_the_cause_or_the_actor_records_nothing(
-    sql: Sql, service: Sql
-) -> None:
+async def test_update_of_end_cause_or_actor_records_no_entry(sql: Sql, service: Sql) -> None:
     membership = await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=HOUR)
     joined = await history_entries(sql)
     await service.execute(
@@ -81,9 +77,7 @@ async def test_an_update_of_the_end_the_cause_or_the_actor_records_nothing(
     assert await sql.fetchval("SELECT id FROM memberships") == membership["id"]
 
 
-async def test_a_delete_records_a_leave_with_the_moment_cause_and_actor_that_were_set(
-    sql: Sql, service: Sql
-) -> None:
+async def test_delete_records_a_leave_with_the_session_settings(sql: Sql, service: Sql) -> None:
     membership = await add_membership(sql, 7, await make_segment(sql, "A"))
     left_at = membership["joined_at"] + HOUR
     async with service.transaction():
@@ -96,24 +90,24 @@ async def test_a_delete_records_a_leave_with_the_moment_cause_and_actor_that_wer
             left_at.isoformat(),
         )
         await service.execute("DELETE FROM memberships")
-    assert await remembered(sql, 7) == [
+    assert await entries_of(sql, 7) == [
         (membership["joined_at"], "JOINED", "MANUAL", None),
         (left_at, "LEFT", "USER_DELETED", "ada"),
     ]
 
 
-async def test_a_delete_without_settings_is_by_hand_by_nobody_now(sql: Sql, service: Sql) -> None:
+async def test_delete_without_settings_is_manual_without_an_actor(sql: Sql, service: Sql) -> None:
     await add_membership(sql, 7, await make_segment(sql, "A"))
     before = await database_now(sql)
     await service.execute("DELETE FROM memberships")
     after = await database_now(sql)
-    left = await sql.fetchrow("SELECT * FROM history WHERE operation = 'LEFT'")
-    assert left is not None
-    assert before < left["at"] < after
-    assert (left["cause"], left["actor"], left["recorded_at"]) == ("MANUAL", None, left["at"])
+    leave = await sql.fetchrow("SELECT * FROM history WHERE operation = 'LEFT'")
+    assert leave is not None
+    assert before < leave["at"] < after
+    assert (leave["cause"], leave["actor"], leave["recorded_at"]) == ("MANUAL", None, leave["at"])
 
 
-async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, service: Sql) -> None:
+async def test_settings_end_with_their_transaction(sql: Sql, service: Sql) -> None:
     await add_membership(sql, 7, await make_segment(sql, "A"))
     async with service.transaction():
         await service.execute(
@@ -125,12 +119,12 @@ async def test_what_one_transaction_set_is_not_there_in_the_next(sql: Sql, servi
         )
     before = await database_now(sql)
     await service.execute("DELETE FROM memberships")
-    left_at, operation, cause, actor = (await remembered(sql, 7))[-1]
+    left_at, operation, cause, actor = (await entries_of(sql, 7))[-1]
     assert (operation, cause, actor) == ("LEFT", "MANUAL", None)
     assert left_at > before
 
 
-async def test_a_leave_is_never_dated_at_its_join_or_before(sql: Sql, service: Sql) -> None:
+async def test_leave_is_always_dated_after_its_join(sql: Sql, service: Sql) -> None:
     membership = await add_membership(sql, 7, await make_segment(sql, "A"))
     async with service.transaction():
         await service.execute(
@@ -138,7 +132,7 @@ async def test_a_leave_is_never_dated_at_its_join_or_before(sql: Sql, service: S
             (membership["joined_at"] - HOUR).isoformat(),
         )
         await service.execute("DELETE FROM memberships")
-    assert [(at, operation) for at, operation, *_ in await remembered(sql, 7)] == [
+    assert [(at, operation) for at, operation, *_ in await entries_of(sql, 7)] == [
         (membership["joined_at"], "JOINED"),
         (membership["joined_at"] + MICROSECOND, "LEFT"),
     ]
@@ -214,7 +208,7 @@ async def _common_table(service: Sql, segment_id: int) -> None:
 
 
 @pytest.mark.parametrize("put_in", [_values, _copy, _merge, _on_conflict, _common_table])
-async def test_every_row_of_every_kind_of_insert_is_recorded_once(
+async def test_every_kind_of_insert_records_each_row_once(
     sql: Sql, service: Sql, put_in: Callable[[Sql, int], Awaitable[None]]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -228,7 +222,7 @@ async def test_every_row_of_every_kind_of_insert_is_recorded_once(
 
 
 @pytest.mark.parametrize("put_in", [_merge, _on_conflict])
-async def test_what_was_there_already_is_changed_without_a_record(
+async def test_change_of_an_existing_row_records_no_entry(
     sql: Sql, service: Sql, put_in: Callable[[Sql, int], Awaitable[None]]
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -242,15 +236,15 @@ async def test_what_was_there_already_is_changed_without_a_record(
     ]
 
 
-async def test_one_delete_records_every_leave_by_its_own_end(sql: Sql, service: Sql) -> None:
-    alive, gone = await make_segment(sql, "A"), await make_segment(sql, "B")
+async def test_delete_of_many_rows_dates_each_leave_separately(sql: Sql, service: Sql) -> None:
+    alive, deleted = await make_segment(sql, "A"), await make_segment(sql, "B")
     endless = await add_membership(sql, 1, alive)
     ran_out = await add_membership(sql, 2, alive, ends_in=-HOUR)
-    of_gone = await add_membership(sql, 3, gone)
-    out_before_gone = await add_membership(sql, 4, gone, ends_in=-HOUR)
-    gone_before_out = await add_membership(sql, 5, gone, ends_in=-SECOND)
-    gone_before_its_end = await add_membership(sql, 6, gone, ends_in=HOUR)
-    deleted_at = await mark_deleted(sql, gone, ago=timedelta(minutes=1), by="ada")
+    of_gone = await add_membership(sql, 3, deleted)
+    out_before_gone = await add_membership(sql, 4, deleted, ends_in=-HOUR)
+    gone_before_out = await add_membership(sql, 5, deleted, ends_in=-SECOND)
+    gone_before_its_end = await add_membership(sql, 6, deleted, ends_in=HOUR)
+    deleted_at = await mark_deleted(sql, deleted, ago=timedelta(minutes=1), by="ada")
     left_at = await database_now(sql)
     async with service.transaction():
         await service.execute(
@@ -277,16 +271,14 @@ async def test_one_delete_records_every_leave_by_its_own_end(sql: Sql, service: 
     }
 
 
-async def test_a_statement_that_changes_no_row_records_nothing(sql: Sql, service: Sql) -> None:
+async def test_statement_without_changed_rows_records_no_entry(sql: Sql, service: Sql) -> None:
     await make_segment(sql, "A")
     await service.execute("DELETE FROM memberships")
     await service.execute("UPDATE memberships SET actor = 'ada'")
     assert await history_entries(sql) == []
 
 
-async def test_a_rejoin_of_what_ran_out_records_the_leave_at_its_end_and_the_join(
-    sql: Sql, service: Sql
-) -> None:
+async def test_rejoin_after_expiry_records_the_leave_and_the_join(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     old = await add_membership(sql, 7, segment_id, ends_in=-HOUR)
     rejoined_at = old["expires_at"] + timedelta(minutes=1)
@@ -324,7 +316,7 @@ REJOIN = f"{NEW_ID}, joined_at = clock_timestamp(), updated_at = clock_timestamp
         ),
     ],
 )
-async def test_an_update_that_history_could_not_tell_is_refused(
+async def test_update_that_history_cannot_record_is_rejected(
     sql: Sql, service: Sql, ends_in: timedelta | None, change: str
 ) -> None:
     await add_membership(sql, 7, await make_segment(sql, "A"), ends_in=ends_in)
@@ -337,7 +329,7 @@ async def test_an_update_that_history_could_not_tell_is_refused(
 
 
 @pytest.mark.parametrize("column", ["user_id", "segment_id"])
-async def test_not_even_the_owner_can_move_a_membership_to_another_user_or_segment(
+async def test_owner_cannot_change_user_or_segment_of_a_membership(
     sql: Sql, owner: Sql, column: str
 ) -> None:
     await make_segment(sql, "A")
@@ -351,9 +343,7 @@ async def test_not_even_the_owner_can_move_a_membership_to_another_user_or_segme
     assert await sql.fetchval("SELECT (user_id, segment_id) FROM memberships") == (7, 1)
 
 
-async def test_a_large_change_takes_no_time_after_a_small_one_made_the_plan(
-    sql: Sql, service: Sql
-) -> None:
+async def test_large_change_is_fast_with_the_plan_of_a_small_one(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     await add_members(sql, segment_id, 20_000)
     await service.execute("SET statement_timeout = '10s'")
@@ -382,7 +372,7 @@ async def test_a_large_change_takes_no_time_after_a_small_one_made_the_plan(
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: Sql) -> None:
+async def test_one_invalid_row_rejects_the_whole_update(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     await add_membership(sql, 1, segment_id)
     await add_membership(sql, 2, segment_id, ends_in=-HOUR)
@@ -405,7 +395,9 @@ async def test_one_bad_row_of_many_refuses_the_whole_update(sql: Sql, service: S
         "TRUNCATE segments CASCADE",
     ],
 )
-async def test_truncate_is_refused_even_to_the_owner(sql: Sql, owner: Sql, statement: str) -> None:
+async def test_truncate_is_rejected_even_for_the_owner(
+    sql: Sql, owner: Sql, statement: str
+) -> None:
     await add_membership(sql, 7, await make_segment(sql, "A"))
     for connection in (owner, sql):
         with pytest.raises(
@@ -416,7 +408,7 @@ async def test_truncate_is_refused_even_to_the_owner(sql: Sql, owner: Sql, state
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 1
 
 
-async def test_truncate_of_any_partition_is_refused(sql: Sql, owner: Sql) -> None:
+async def test_truncate_of_a_partition_is_rejected(sql: Sql, owner: Sql) -> None:
     await sql.execute("SELECT make_history_partitions('2031-05-01', 1)")
     partitions = [
         row["name"]
@@ -474,7 +466,7 @@ ROW = "(1, now(), 1, 'JOINED', 1, 'MANUAL', NULL, now())"
         "UPDATE alembic_version SET version_num = '0'",
     ],
 )
-async def test_the_services_role_is_refused(sql: Sql, service: Sql, statement: str) -> None:
+async def test_service_role_is_denied(sql: Sql, service: Sql, statement: str) -> None:
     await add_membership(sql, 7, await make_segment(sql, "A"))
     before = await sql.fetch("SELECT * FROM history")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -482,9 +474,7 @@ async def test_the_services_role_is_refused(sql: Sql, service: Sql, statement: s
     assert await sql.fetch("SELECT * FROM history") == before
 
 
-async def test_the_services_role_cannot_write_a_month_of_history_made_after_the_grants(
-    sql: Sql, service: Sql
-) -> None:
+async def test_service_role_cannot_write_a_new_partition_directly(sql: Sql, service: Sql) -> None:
     await service.fetchval("SELECT make_history_partitions('2031-06-01', 1)")
     for statement in (
         "INSERT INTO history_2031_06 VALUES "
@@ -498,7 +488,7 @@ async def test_the_services_role_cannot_write_a_month_of_history_made_after_the_
             await service.execute(statement)
 
 
-async def test_the_services_role_owns_nothing_and_has_no_power(sql: Sql) -> None:
+async def test_service_role_owns_no_object_and_has_no_attribute(sql: Sql) -> None:
     assert (
         await sql.fetch(
             """
@@ -519,9 +509,7 @@ async def test_the_services_role_owns_nothing_and_has_no_power(sql: Sql) -> None
     assert await sql.fetch("SELECT FROM pg_auth_members WHERE member = $1", role["oid"]) == []
 
 
-async def test_the_triggers_write_the_real_history_whatever_the_session_calls_history(
-    sql: Sql, service: Sql
-) -> None:
+async def test_triggers_ignore_a_temporary_history_table(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     await make_users(sql, 7)
     await service.execute(
@@ -554,9 +542,7 @@ async def test_the_triggers_write_the_real_history_whatever_the_session_calls_hi
     assert (await history_entries(sql, 7))[1].at > AT
 
 
-async def test_partitions_are_made_in_public_whatever_the_sessions_search_path(
-    sql: Sql, service: Sql
-) -> None:
+async def test_partitions_are_created_in_public_for_any_search_path(sql: Sql, service: Sql) -> None:
     await service.execute("CREATE TEMP TABLE history_default (LIKE public.history)")
     await service.execute("CREATE TEMP TABLE history_2031_07 (LIKE public.history)")
     await service.execute("SET search_path = pg_temp, public")
@@ -564,15 +550,13 @@ async def test_partitions_are_made_in_public_whatever_the_sessions_search_path(
     assert await sql.fetchval("SELECT to_regclass('public.history_2031_07') IS NOT NULL")
 
 
-async def test_partitions_are_made_once(service: Sql) -> None:
+async def test_partitions_are_created_once(service: Sql) -> None:
     assert await service.fetchval("SELECT make_history_partitions('2032-11-17', 4)") == 4
     assert await service.fetchval("SELECT make_history_partitions('2032-11-01', 4)") == 0
     assert await service.fetchval("SELECT make_history_partitions('2033-02-28', 2)") == 1
 
 
-async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
-    sql: Sql, service: Sql
-) -> None:
+async def test_new_partition_takes_its_rows_from_the_default_one(sql: Sql, service: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     moments = {
         1: datetime(2034, 3, 31, 23, 59, 59, 999999, UTC),
@@ -584,10 +568,10 @@ async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
     for user_id, at in moments.items():
         await service.fetchval(JOIN, user_id, segment_id, at, None, "MANUAL", None)
     before = await history_entries(sql)
-    where = "SELECT user_id, tableoid::regclass::text FROM history ORDER BY user_id"
-    assert {row[1] for row in await sql.fetch(where)} == {"history_default"}
+    statement = "SELECT user_id, tableoid::regclass::text FROM history ORDER BY user_id"
+    assert {row[1] for row in await sql.fetch(statement)} == {"history_default"}
     assert await service.fetchval("SELECT make_history_partitions('2034-04-30', 1)") == 1
-    assert [tuple(row) for row in await sql.fetch(where)] == [
+    assert [tuple(row) for row in await sql.fetch(statement)] == [
         (1, "history_default"),
         (2, "history_2034_04"),
         (3, "history_2034_04"),
@@ -606,7 +590,7 @@ async def test_making_a_month_moves_its_rows_out_of_the_default_partition(
         ("Asia/Kolkata", "German", 2045),
     ],
 )
-async def test_a_month_of_history_is_utcs_whatever_the_sessions_time_zone(
+async def test_partition_bounds_are_utc_for_any_time_zone(
     sql: Sql, service: Sql, timezone: str, datestyle: str, year: int
 ) -> None:
     await service.execute(f"SET timezone = '{timezone}'; SET datestyle = '{datestyle}'")
@@ -622,6 +606,6 @@ async def test_a_month_of_history_is_utcs_whatever_the_sessions_time_zone(
 
 
 @pytest.mark.parametrize("months", [0, -1, 1201])
-async def test_a_senseless_number_of_months_is_refused(service: Sql, months: int) -> None:
+async def test_invalid_number_of_months_is_rejected(service: Sql, months: int) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="months must be 1 to 1200"):
         await service.execute("SELECT make_history_partitions('2035-01-01', $1)", months)

@@ -1,4 +1,4 @@
-"""Rules for values that come from outside."""
+"""Validators check values of callers."""
 
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ from segmentql.errors import BadValue
 
 
 @pytest.mark.parametrize(
-    ("computed", "meant"),
+    ("computed", "expected"),
     [
         (0.1 + 0.2, "0.300"),
         (100.0 - 0.1 * 3 + 0.3, "100.000"),
@@ -26,29 +26,27 @@ from segmentql.errors import BadValue
         (7, "7.000"),
     ],
 )
-def test_a_percent_is_rounded_to_the_thousandth_that_floats_missed(
-    computed: float, meant: str
-) -> None:
-    assert str(validators.percent(computed)) == meant
+def test_float_percent_is_rounded_to_a_thousandth(computed: float, expected: str) -> None:
+    assert str(validators.percent(computed)) == expected
 
 
 @pytest.mark.parametrize(
     "percent",
     [33.333000001, 33.332999999, 33.3335, 1e-9, -1e-9, 100.000000001, -1, 100.001, 1e308],
 )
-def test_a_percent_that_is_a_billionth_off_is_refused(percent: float) -> None:
-    with pytest.raises(BadValue) as refused:
+def test_percent_that_is_a_billionth_off_is_rejected(percent: float) -> None:
+    with pytest.raises(BadValue) as raised:
         validators.percent(percent)
-    assert refused.value.allowed == validators.PERCENT_ALLOWED
+    assert raised.value.allowed == validators.PERCENT_ALLOWED
 
 
 @given(thousandths=st.integers(0, 100_000), parts=st.integers(1, 20))
-def test_a_percent_computed_of_parts_is_the_one_that_is_meant(thousandths: int, parts: int) -> None:
+def test_percent_computed_as_a_sum_is_exact(thousandths: int, parts: int) -> None:
     computed = sum([thousandths / 1000 / parts] * parts)
     assert validators.percent(computed) == Decimal(thousandths) / 1000
 
 
 @pytest.mark.parametrize("percent", [float("nan"), float("inf"), float("-inf")])
-def test_a_percent_is_a_number(percent: float) -> None:
+def test_percent_must_be_a_finite_number(percent: float) -> None:
     with pytest.raises(BadValue):
         validators.percent(percent)

@@ -166,7 +166,7 @@ async def history_inconsistencies(sql: Sql) -> dict[str, list[asyncpg.Record]]:
             SELECT membership_id, operation, count(*) FROM history
             GROUP BY membership_id, operation HAVING count(*) > 1
         """,
-        "somebody joined a deleted segment, or left it later than its deletion": """
+        "a user joined a deleted segment, or left it later than its deletion": """
             SELECT h.*, s.deleted_at FROM history h JOIN segments s ON s.id = h.segment_id
             WHERE h.at > s.deleted_at OR h.at = s.deleted_at AND h.operation = 'JOINED'
         """,

@@ -131,10 +131,10 @@ async def _server(folder: Path) -> AsyncIterator[TlsPostgres]:
 
 def programs() -> Path:
     """Return the folder of a PostgreSQL built with TLS; the one from PyPI has none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
+    program_paths = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not program_paths:
         pytest.skip("no PostgreSQL with TLS in /usr/lib/postgresql: apt-get install postgresql")
-    return found[-1].parent
+    return program_paths[-1].parent
 
 
 async def _answers(url: str) -> bool:

@@ -69,9 +69,7 @@ class Client:
             return b""
 
     async def is_open(self) -> bool:
-        """Return whether the server has neither closed the connection nor sent data for a short
-        time.
-        """
+        """Return whether the connection is open and the server sends nothing for a short time."""
         try:
             async with asyncio.timeout(0.05):
                 await self.reader.read(1)

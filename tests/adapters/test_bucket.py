@@ -133,8 +133,9 @@ async def test_store_with_partial_lifecycle_support_is_accepted(
 
 @asynccontextmanager
 async def other_store(ping: list[tuple[int, str]]) -> AsyncIterator[str]:
-    """Serve a store that has every bucket and gives `ping` one response after the other to
-    lifecycle requests.
+    """Serve a store that has every bucket.
+
+    It gives `ping` one response after the other to lifecycle requests.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

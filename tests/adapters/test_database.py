@@ -205,8 +205,8 @@ async def test_no_message_is_sent_if_the_commit_fails(
         session.after_commit(ONE)
         await store(session, 7)
 
-    refuse = "RAISE 'not this one' USING ERRCODE = 'check_violation'"
-    async with at_commit(sql, refuse):
+    reject_insert = "RAISE 'not this one' USING ERRCODE = 'check_violation'"
+    async with at_commit(sql, reject_insert):
         with pytest.raises(IntegrityError, match="not this one"):
             await database.transaction(work)
     assert (sent, await stored(sql)) == ([], [])

@@ -57,9 +57,7 @@ async def test_file_replaces_the_one_of_the_same_key(storage: Storage, key: str)
 async def test_file_has_its_content_type_and_parts_are_binary(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    """A store without the content type of a part compresses it, at a tenth of the cost of a
-    report.
-    """
+    """A store compresses parts without a content type, at a tenth of the cost of a report."""
     sent: list[str | bytes] = []
 
     def record(request: AWSPreparedRequest, **_event: object) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.rollout_watch_process import PeriodicCheck, Poller
+from tests.cli.rollout_watch_process import RunWatch, WatchProcess
 from tests.conftest import environment
 
 
 @pytest.fixture
-def watch(settings: Settings, tmp_path: Path) -> PeriodicCheck:
+def watch(settings: Settings, tmp_path: Path) -> RunWatch:
     """Return a context manager that runs `segmentql rollout watch`."""
 
     @asynccontextmanager
-    async def run_watch(slug: str, **changes: str) -> AsyncIterator[Poller]:
+    async def run_watch(slug: str, **changes: str) -> AsyncIterator[WatchProcess]:
         output, errors = tmp_path / "output", tmp_path / "errors"
         # Background jobs ignore SIGINT, and their child processes would inherit that.
         previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,7 +33,7 @@ def watch(settings: Settings, tmp_path: Path) -> PeriodicCheck:
             )
         signal.signal(signal.SIGINT, previous)
         try:
-            yield Poller(process, output, errors)
+            yield WatchProcess(process, output, errors)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -17,7 +17,7 @@ WHERE application_name = 'segmentql rollout watch' AND query_start > $1 AND stat
 """
 
 
-class Poller:
+class WatchProcess:
     """A running `segmentql rollout watch`, whose output goes to files."""
 
     def __init__(self, process: asyncio.subprocess.Process, output: Path, errors: Path) -> None:
@@ -56,7 +56,7 @@ class Poller:
             await until(functools.partial(sql.fetchval, READS_SINCE, now))
 
 
-PeriodicCheck: TypeAlias = Callable[..., AbstractAsyncContextManager[Poller]]
+RunWatch: TypeAlias = Callable[..., AbstractAsyncContextManager[WatchProcess]]
 
 
 async def create_rollout(api: Api, **rollout: object) -> None:

@@ -1,4 +1,4 @@
-"""`segmentql bucket`: creates the bucket, is repeatable, and logs no secret."""
+"""`segmentql bucket` creates the bucket, is idempotent, and logs no secret."""
 
 import asyncio
 import sys
@@ -37,8 +37,8 @@ async def test_bucket_is_created_and_the_command_is_repeatable(
     storage = Storage(with_bucket)
     await storage.check()
     await storage.close()
-    found = await s3.get_bucket_lifecycle_configuration(Bucket="made-by-command")
-    assert [rule["Expiration"]["Days"] for rule in found["Rules"]] == [6]
+    configuration = await s3.get_bucket_lifecycle_configuration(Bucket="made-by-command")
+    assert [rule["Expiration"]["Days"] for rule in configuration["Rules"]] == [6]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ async def test_bucket_is_created_and_the_command_is_repeatable(
 async def test_failure_prints_its_reason(
     settings: Settings, s3: "S3Client", variable: str, value: str, reason: str
 ) -> None:
-    status, said = await bucket(settings, **{f"SEGMENTQL_S3_{variable}": value})
-    assert (status, said) == (1, f"Error: bucket segmentql-reports: {reason}\n")
+    status, output = await bucket(settings, **{f"SEGMENTQL_S3_{variable}": value})
+    assert (status, output) == (1, f"Error: bucket segmentql-reports: {reason}\n")
 
 
 async def test_no_secret_is_logged_at_any_level(settings: Settings, s3: "S3Client") -> None:
     with_bucket = settings.model_copy(update={"s3_bucket": "created-with-debug-logs"})
-    status, said = await bucket(with_bucket, SEGMENTQL_LOG_LEVEL="debug")
+    status, output = await bucket(with_bucket, SEGMENTQL_LOG_LEVEL="debug")
     assert status == 0
     for secret in (settings.store.access_key, settings.store.secret_key, "AWS4", "Signature"):
-        assert secret not in said
+        assert secret not in output

@@ -1,4 +1,4 @@
-"""`segmentql doctor`: reports problems and fixes, and never a password."""
+"""`segmentql doctor` reports problems and fixes, and never a password."""
 
 import asyncio
 
@@ -69,39 +69,41 @@ async def test_database_without_tables_needs_migrations(servers: LocalServers) -
     assert findings["migrations"].remedy == "run `segmentql migrate`"
 
 
-@pytest.mark.parametrize("what", ["database", "redis"])
+@pytest.mark.parametrize("check", ["database", "redis"])
 async def test_wrong_password_is_reported_without_the_password(
-    settings: Settings, sql: Sql, what: str
+    settings: Settings, sql: Sql, check: str
 ) -> None:
-    url = make_url(getattr(settings, f"{what}_url")).set(password="not-the-password")
-    changed = settings.model_copy(update={f"{what}_url": url.render_as_string(hide_password=False)})
+    url = make_url(getattr(settings, f"{check}_url")).set(password="not-the-password")
+    changed = settings.model_copy(
+        update={f"{check}_url": url.render_as_string(hide_password=False)}
+    )
     findings = await examined(changed)
-    with_database = findings["Redis" if what == "redis" else "database"]
+    with_database = findings["Redis" if check == "redis" else "database"]
     assert with_database.verdict is Verdict.FAILED
     assert with_database.remedy
-    told = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
-    assert "not-the-password" not in told
+    text = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
+    assert "not-the-password" not in text
     secret = make_url(settings.database_url).password
     assert isinstance(secret, str)
-    assert secret not in told
+    assert secret not in text
 
 
 async def test_redis_password_problem_is_reported_with_a_fix(settings: Settings, sql: Sql) -> None:
     redis = make_url(settings.redis_url)
     without = f"redis://{redis.host}:{redis.port}/0"
-    wrong = redis.set(password="wrong").render_as_string(hide_password=False)
-    for url, saw in ((without, "it needs a password"), (wrong, "it rejects the password")):
-        found = (await examined(settings.model_copy(update={"redis_url": url})))["Redis"]
-        assert found.verdict is Verdict.FAILED
-        assert found.observation.endswith(f": {saw}")
-        assert found.remedy == (
+    wrong_url = redis.set(password="wrong").render_as_string(hide_password=False)
+    for url, saw in ((without, "it needs a password"), (wrong_url, "it rejects the password")):
+        finding = (await examined(settings.model_copy(update={"redis_url": url})))["Redis"]
+        assert finding.verdict is Verdict.FAILED
+        assert finding.observation.endswith(f": {saw}")
+        assert finding.remedy == (
             "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0 with the password of Redis"
         )
 
 
 async def test_replica_is_checked(settings: Settings, sql: Sql) -> None:
-    away = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
-    for url, verdict in ((settings.database_url, Verdict.OK), (away, Verdict.FAILED)):
+    unreachable = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
+    for url, verdict in ((settings.database_url, Verdict.OK), (unreachable, Verdict.FAILED)):
         changed = settings.model_copy(update={"database_read_url": url})
         assert (await examined(changed))["replica"].verdict is verdict
 
@@ -138,9 +140,9 @@ async def test_unusable_store_is_reported_with_a_fix(
     assert store.verdict is Verdict.FAILED
     assert saw in store.observation
     assert store.remedy.startswith(do)
-    told = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
-    assert settings.store.access_key not in told
-    assert settings.store.secret_key not in told
+    text = " ".join(f"{f.observation} {f.remedy}" for f in findings.values())
+    assert settings.store.access_key not in text
+    assert settings.store.secret_key not in text
 
 
 async def test_wrong_clock_of_the_store_is_a_warning(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The help of every command: complete lines in lists, and the documented exit codes."""
+"""The help of every command has complete lines in lists, and the documented exit codes."""
 
 import re
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
 ALL = list(commands(main))
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(main, words, terminal_width=80)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, terminal_width=80)
 
 
 @pytest.mark.parametrize("group", [(), ("keys",), ("rollout",)])
@@ -37,14 +37,14 @@ def test_command_lists_truncate_no_line(group: tuple[str, ...]) -> None:
 
 
 def test_every_command_has_exit_codes() -> None:
-    assert {" ".join(words) for words in ALL} == set(EXIT_CODES)
+    assert {" ".join(arguments) for arguments in ALL} == set(EXIT_CODES)
 
 
-@pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_help_ends_with_the_exit_codes(words: tuple[str, ...]) -> None:
-    shown = run(*words, "--help").output.partition("Exit codes:\n")[2].splitlines()
-    codes = EXIT_CODES[" ".join(words)]
-    assert [line.split(maxsplit=1) for line in shown] == [
+@pytest.mark.parametrize("arguments", ALL, ids=" ".join)
+def test_help_ends_with_the_exit_codes(arguments: tuple[str, ...]) -> None:
+    exit_code_lines = run(*arguments, "--help").output.partition("Exit codes:\n")[2].splitlines()
+    codes = EXIT_CODES[" ".join(arguments)]
+    assert [line.split(maxsplit=1) for line in exit_code_lines] == [
         [str(code), meaning] for code, meaning in codes.items()
     ]
 
@@ -58,6 +58,6 @@ def test_exit_codes_are_those_of_the_docs() -> None:
     ]
 
 
-@pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_wrong_command_line_exits_with_2(words: tuple[str, ...]) -> None:
-    assert run(*words, "--no-such-option").exit_code == 2
+@pytest.mark.parametrize("arguments", ALL, ids=" ".join)
+def test_wrong_command_line_exits_with_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments, "--no-such-option").exit_code == 2

@@ -1,4 +1,7 @@
-"""Commands whose standard output loses its reader end quietly, as `git log | head` does."""
+"""A command whose standard output loses its reader ends without an error, as `git log
+
+head` does.
+"""
 
 import asyncio
 import os
@@ -17,10 +20,10 @@ from tests.conftest import PATIENCE_SECONDS, Api, environment
 from tests.operations import create_segment
 
 
-async def ended_without_reader(
+async def run_without_reader(
     settings: Settings, folder: Path, arguments: Sequence[str]
 ) -> tuple[int | None, str]:
-    """The exit status and the complaint of a command that nobody reads."""
+    """Return the exit status and the error output of a command whose output has no reader."""
     read, write = os.pipe()
     os.close(read)
     try:
@@ -33,8 +36,8 @@ async def ended_without_reader(
         )
     finally:
         os.close(write)
-    _, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    return process.returncode, complaint.decode()
+    _, error_output = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    return process.returncode, error_output.decode()
 
 
 @pytest.mark.parametrize(
@@ -43,26 +46,26 @@ async def ended_without_reader(
     ids=" ".join,
 )
 @pytest.mark.slow
-async def test_a_command_without_a_reader_ends_as_sigpipe_does(
+async def test_command_without_a_reader_ends_by_sigpipe(
     settings: Settings, database: Database, tmp_path: Path, arguments: list[str]
 ) -> None:
-    # Over a second: each starts an interpreter.
+    # It takes over a second, because each command starts an interpreter.
     await database.transaction(
         lambda session: create_key(session, name="a key", role=Role.READER, actor=None)
     )
-    assert await ended_without_reader(settings, tmp_path, arguments) == (-signal.SIGPIPE, "")
+    assert await run_without_reader(settings, tmp_path, arguments) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.slow
-async def test_watching_a_rollout_without_a_reader_ends_as_sigpipe_does(
+async def test_rollout_watch_without_a_reader_ends_by_sigpipe(
     settings: Settings, api: Api, tmp_path: Path
 ) -> None:
     await create_segment(api, slug="A", rollout={"percent": 50})
     watch = ["rollout", "watch", "A"]
-    assert await ended_without_reader(settings, tmp_path, watch) == (-signal.SIGPIPE, "")
+    assert await run_without_reader(settings, tmp_path, watch) == (-signal.SIGPIPE, "")
 
 
-async def test_a_connection_that_breaks_is_no_reader_that_went_away(
+async def test_broken_connection_is_not_a_missing_reader(
     settings: Settings, tmp_path: Path
 ) -> None:
     script = (
@@ -79,5 +82,5 @@ async def test_a_connection_that_breaks_is_no_reader_that_went_away(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    assert (process.returncode, complaint) == (1, b"Error: a connection broke: Broken pipe\n")
+    _, error_output = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    assert (process.returncode, error_output) == (1, b"Error: a connection broke: Broken pipe\n")

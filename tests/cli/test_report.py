@@ -1,4 +1,4 @@
-"""`segmentql report`: a month as a file, whole or not at all."""
+"""`segmentql report` writes the file of a month in full or not at all."""
 
 import asyncio
 import os
@@ -36,13 +36,13 @@ Start: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Start:
-    """Starts `segmentql report` in an empty folder."""
+    """Return a function that starts `segmentql report` in an empty folder."""
 
     @asynccontextmanager
     async def running(
         *arguments: str, stdout: int | IO[bytes] = asyncio.subprocess.PIPE, **changes: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        # Where tests run in the background they ignore Ctrl-C, and what they start would too.
+        # If tests run in the background, they and their children ignore Ctrl-C.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "segmentql", "report", *arguments),
@@ -62,8 +62,8 @@ def start(settings: Settings, tmp_path: Path) -> Start:
     return running
 
 
-async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, str]:
-    """Its exit status and what it wrote, once it has ended."""
+async def wait_for_exit(process: asyncio.subprocess.Process) -> tuple[int, bytes, str]:
+    """Wait until the process ends; return its exit status and its output."""
     stdout, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode is not None
     return process.returncode, stdout, stderr.decode()
@@ -71,7 +71,7 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, str]:
 
 @pytest.fixture
 async def history(api: Api, sql: Sql) -> None:
-    """Users 1 to 9 were in `a` for a day of March 2024."""
+    """Store memberships of users 1 to 9 in `a` for a day of March 2024."""
     await make_segments(api, "a")
     for user_id in range(1, 10):
         await sql.execute("INSERT INTO users VALUES ($1, $2)", user_id, MARCH)
@@ -82,7 +82,7 @@ async def history(api: Api, sql: Sql) -> None:
 
 @pytest.fixture
 async def long_history(sql: Sql, history: None) -> None:
-    """100,000 joins more, 3 MB: far more than pipes and sockets take in."""
+    """Store 100,000 more joins, 3 MB: far more than the buffers of pipes and sockets."""
     await sql.execute(
         """
         INSERT INTO history
@@ -93,25 +93,25 @@ async def long_history(sql: Sql, history: None) -> None:
     )
 
 
-async def test_a_month_of_all_users_is_written_as_reports_have_it(
+async def test_month_of_all_users_equals_the_report(
     start: Start, history: None, long_history: None, database: Database, tmp_path: Path
 ) -> None:
     async with database.long_read(seconds=30) as session:
         chunks = Csv(session, ReportScope(2024, 3, None)).chunks()
         expected = b"".join([chunk async for chunk in chunks])
     async with start("--month", "2024-03", "-o", "march.csv") as process:
-        assert await ended(process) == (0, b"", "100018 rows in march.csv\n")
+        assert await wait_for_exit(process) == (0, b"", "100018 rows in march.csv\n")
     assert (tmp_path / "march.csv").read_bytes() == expected
     assert os.listdir(tmp_path) == ["march.csv"]
 
 
-async def test_a_users_month_is_named_for_both_unless_told_otherwise(
+async def test_file_is_named_by_user_and_month_by_default(
     start: Start, history: None, tmp_path: Path
 ) -> None:
     async with start("--month", "2024-03", "--user", "7") as process:
-        assert await ended(process) == (0, b"", "2 rows in segments-7-2024-03.csv\n")
+        assert await wait_for_exit(process) == (0, b"", "2 rows in segments-7-2024-03.csv\n")
     async with start("--month", "2024-02") as process:
-        assert await ended(process) == (0, b"", "0 rows in segments-all-2024-02.csv\n")
+        assert await wait_for_exit(process) == (0, b"", "0 rows in segments-all-2024-02.csv\n")
     assert (tmp_path / "segments-7-2024-03.csv").read_bytes() == CSV
     assert (
         tmp_path / "segments-all-2024-02.csv"
@@ -119,33 +119,33 @@ async def test_a_users_month_is_named_for_both_unless_told_otherwise(
     assert len(os.listdir(tmp_path)) == 2
 
 
-async def test_a_dash_is_standard_output_which_has_the_bytes_alone(
+async def test_dash_writes_only_the_bytes_to_standard_output(
     start: Start, history: None, tmp_path: Path
 ) -> None:
     async with start("--month", "2024-03", "--user", "7", "-o", "-") as process:
-        assert await ended(process) == (0, CSV, "")
+        assert await wait_for_exit(process) == (0, CSV, "")
     assert os.listdir(tmp_path) == []
 
 
-async def test_what_is_no_regular_file_is_written_to_and_not_replaced(
+async def test_special_file_is_written_to_and_not_replaced(
     start: Start, history: None, tmp_path: Path
 ) -> None:
-    """Such as /dev/null, which root could replace."""
+    """An example is /dev/null, which root could replace."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     async with start("--month", "2024-03", "--user", "7", "-o", "pipe") as process:
         assert await asyncio.to_thread(pipe.read_bytes) == CSV
-        assert await ended(process) == (0, b"", "2 rows in pipe\n")
+        assert await wait_for_exit(process) == (0, b"", "2 rows in pipe\n")
     assert pipe.is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-async def test_a_link_stays_one_and_the_file_behind_it_is_written(
+async def test_symbolic_link_is_followed_and_kept(
     start: Start, history: None, tmp_path: Path
 ) -> None:
     (tmp_path / "link.csv").symlink_to("behind.csv")
     async with start("--month", "2024-03", "--user", "7", "-o", "link.csv") as process:
-        assert await ended(process) == (0, b"", "2 rows in link.csv\n")
+        assert await wait_for_exit(process) == (0, b"", "2 rows in link.csv\n")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "behind.csv").read_bytes() == CSV
 
@@ -155,7 +155,7 @@ BAD_USAGE = 2
 
 @pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (["--user", "7"], BAD_USAGE, "Missing option '--month'"),
         (
@@ -185,25 +185,25 @@ BAD_USAGE = 2
         (["--month", "2024-03", "--user", ""], BAD_USAGE, "allowed: a decimal number"),
     ],
 )
-async def test_what_cannot_be_is_told_and_nothing_is_written(
-    start: Start, tmp_path: Path, arguments: list[str], status: int, told: str
+async def test_invalid_arguments_are_reported_and_nothing_is_written(
+    start: Start, tmp_path: Path, arguments: list[str], status: int, message: str
 ) -> None:
-    kept = tmp_path / "kept.csv"
-    kept.write_text("kept")
+    existing_file = tmp_path / "kept.csv"
+    existing_file.write_text("kept")
     async with start(*arguments) as process:
-        exit_status, output, complaint = await ended(process)
+        exit_status, output, error_output = await wait_for_exit(process)
     assert (exit_status, output) == (status, b"")
-    assert told in complaint
-    assert "Traceback" not in complaint
+    assert message in error_output
+    assert "Traceback" not in error_output
     assert os.listdir(tmp_path) == ["kept.csv"]
-    assert kept.read_text() == "kept"
+    assert existing_file.read_text() == "kept"
 
 
-async def test_the_next_month_is_refused(start: Start, sql: Sql, tmp_path: Path) -> None:
+async def test_future_month_is_rejected(start: Start, sql: Sql, tmp_path: Path) -> None:
     now = await sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
     following = now.replace(day=1) + timedelta(days=32)
     async with start("--month", f"{following:%Y-%m}") as process:
-        assert await ended(process) == (
+        assert await wait_for_exit(process) == (
             1,
             b"",
             f"Error: {following:%Y-%m} is in the future; "
@@ -212,12 +212,12 @@ async def test_the_next_month_is_refused(start: Start, sql: Sql, tmp_path: Path)
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_database_that_is_away_is_told_with_what_to_do(
+async def test_unreachable_database_is_reported_with_advice(
     start: Start, sql: Sql, tmp_path: Path
 ) -> None:
-    away = "postgresql://segmentql:secret@127.0.0.1:1/segmentql"
-    async with start("--month", "2024-03", SEGMENTQL_DATABASE_URL=away) as process:
-        assert await ended(process) == (
+    unreachable = "postgresql://segmentql:secret@127.0.0.1:1/segmentql"
+    async with start("--month", "2024-03", SEGMENTQL_DATABASE_URL=unreachable) as process:
+        assert await wait_for_exit(process) == (
             1,
             b"",
             "Error: the database does not respond in time; run `segmentql doctor` for details\n",
@@ -226,12 +226,12 @@ async def test_a_database_that_is_away_is_told_with_what_to_do(
 
 
 @asynccontextmanager
-async def in_the_middle(
+async def running_report(
     start: Start, sql: Sql, folder: Path
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """A report under way into march.csv, and where what it has written is read from."""
-    # The name that it writes under until the file is whole: as a pipe it is a file that takes no
-    # more until somebody reads.
+    """Yield a running report into march.csv, and the descriptor that reads what it has written."""
+    # The report writes to this name until the file is complete. A pipe stands for a file that
+    # accepts no more data until it is read.
     os.mkfifo(folder / "march.csv.part")
     async with start("--month", "2024-03", "-o", "march.csv") as process:
         reader = await asyncio.to_thread(os.open, folder / "march.csv.part", os.O_RDONLY)
@@ -244,15 +244,15 @@ def read_to_end(reader: int) -> None:
         file.read()
 
 
-async def test_a_database_that_goes_away_in_the_middle_leaves_no_file(
+async def test_database_lost_during_the_report_leaves_no_file(
     start: Start, long_history: None, sql: Sql, tmp_path: Path
 ) -> None:
-    async with in_the_middle(start, sql, tmp_path) as (process, reader):
+    async with running_report(start, sql, tmp_path) as (process, reader):
         await sql.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'COPY%'"
         )
         await asyncio.to_thread(read_to_end, reader)
-        assert await ended(process) == (
+        assert await wait_for_exit(process) == (
             1,
             b"",
             "Error: the database does not respond in time; run `segmentql doctor` for details\n",
@@ -263,17 +263,15 @@ async def test_a_database_that_goes_away_in_the_middle_leaves_no_file(
 async def test_ctrl_c_leaves_no_file(
     start: Start, long_history: None, sql: Sql, tmp_path: Path
 ) -> None:
-    async with in_the_middle(start, sql, tmp_path) as (process, reader):
+    async with running_report(start, sql, tmp_path) as (process, reader):
         process.send_signal(signal.SIGINT)
         await asyncio.to_thread(read_to_end, reader)
-        status, _, complaint = await ended(process)
-    assert (status, complaint.strip()) == (1, "Aborted!")
+        status, _, error_output = await wait_for_exit(process)
+    assert (status, error_output.strip()) == (1, "Aborted!")
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(
-    start: Start, long_history: None
-) -> None:
+async def test_lost_reader_ends_the_command_by_sigpipe(start: Start, long_history: None) -> None:
     read, write = os.pipe()
 
     async def is_full() -> bool:
@@ -284,11 +282,11 @@ async def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(
             # The writer waits for its reader, and the database for the writer.
             await until(is_full)
             os.close(read)
-            status, _, complaint = await ended(process)
-    assert (status, complaint) == (-signal.SIGPIPE, "")
+            status, _, error_output = await wait_for_exit(process)
+    assert (status, error_output) == (-signal.SIGPIPE, "")
 
 
-async def test_a_named_pipe_whose_reader_goes_away_ends_the_command_likewise(
+async def test_lost_reader_of_a_named_pipe_ends_the_command(
     start: Start, long_history: None, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -296,16 +294,16 @@ async def test_a_named_pipe_whose_reader_goes_away_ends_the_command_likewise(
         reader = await asyncio.to_thread(os.open, tmp_path / "pipe", os.O_RDONLY)
         await asyncio.to_thread(os.read, reader, 10)
         os.close(reader)
-        status, _, complaint = await ended(process)
-    assert (status, complaint) == (-signal.SIGPIPE, "")
+        status, _, error_output = await wait_for_exit(process)
+    assert (status, error_output) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has /dev/full")
 @pytest.mark.parametrize("target", ["-", "/dev/full"])
-async def test_a_full_disk_is_told(start: Start, history: None, target: str) -> None:
+async def test_full_disk_is_reported(start: Start, history: None, target: str) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     async with start("--month", "2024-03", "-o", target, stdout=full) as process:
-        status, _, complaint = await ended(process)
+        status, _, error_output = await wait_for_exit(process)
     os.close(full)
     expected = f"Error: cannot write {target}: No space left on device\n"
-    assert (status, complaint) == (1, expected)
+    assert (status, error_output) == (1, expected)

@@ -42,10 +42,10 @@ async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
     await connection.close()
 
 
-async def run(settings: Settings, folder: Path, *words: str) -> tuple[int | None, str]:
+async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:
     """Run a command; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", *words),
+        *(sys.executable, "-m", "segmentql", *arguments),
         cwd=folder,
         env=environment(settings),
         stdout=asyncio.subprocess.PIPE,
@@ -73,15 +73,15 @@ async def test_newer_database_is_rejected_and_unchanged(
 ) -> None:
     await asyncio.to_thread(migrations.upgrade, blank)
     await set_revision(inside, "9999")
-    for words in (("migrate",), ("serve", "--port", "1"), ("worker",)):
-        code, said = await run(blank, tmp_path, *words)
+    for arguments in (("migrate",), ("serve", "--port", "1"), ("worker",)):
+        code, output = await run(blank, tmp_path, *arguments)
         assert code == 1
-        assert said.splitlines()[-1] == f"Error: {TOO_NEW}; update SegmentQL"
-        assert "Traceback" not in said
+        assert output.splitlines()[-1] == f"Error: {TOO_NEW}; update SegmentQL"
+        assert "Traceback" not in output
     assert await inside.fetchval("SELECT version_num FROM alembic_version") == "9999"
-    found = await migrations_finding(blank)
-    assert (found.verdict, found.remedy) == (Verdict.FAILED, "update SegmentQL")
-    assert f"the database is {found.observation}" == TOO_NEW
+    finding = await migrations_finding(blank)
+    assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "update SegmentQL")
+    assert f"the database is {finding.observation}" == TOO_NEW
 
 
 async def test_older_database_is_rejected_with_the_command_to_run(
@@ -89,33 +89,33 @@ async def test_older_database_is_rejected_with_the_command_to_run(
 ) -> None:
     await asyncio.to_thread(migrations.upgrade, blank, "0001")
     await inside.execute("GRANT SELECT ON alembic_version TO segmentql_service")
-    for words in (("serve", "--port", "1"), ("worker",)):
-        code, said = await run(blank, tmp_path, *words)
+    for arguments in (("serve", "--port", "1"), ("worker",)):
+        code, output = await run(blank, tmp_path, *arguments)
         assert code == 1
-        assert said.splitlines()[-1] == f"Error: {TOO_OLD}; run `segmentql migrate`"
-    found = await migrations_finding(blank)
-    assert (found.verdict, found.remedy) == (Verdict.FAILED, "run `segmentql migrate`")
+        assert output.splitlines()[-1] == f"Error: {TOO_OLD}; run `segmentql migrate`"
+    finding = await migrations_finding(blank)
+    assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "run `segmentql migrate`")
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
 async def test_database_without_tables_is_rejected(
     blank: Settings, tmp_path: Path, command: str
 ) -> None:
-    code, said = await run(blank, tmp_path, command)
+    code, output = await run(blank, tmp_path, command)
     assert code == 1
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert "never migrated" in last
     assert last.endswith("run `segmentql migrate`")
 
 
 @pytest.mark.parametrize(
-    "words", ["seed", "keys list", "report --month 2024-01", "rollout watch A"]
+    "arguments", ["seed", "keys list", "report --month 2024-01", "rollout watch A"]
 )
 async def test_command_on_a_database_without_tables_suggests_doctor(
-    blank: Settings, tmp_path: Path, words: str
+    blank: Settings, tmp_path: Path, arguments: str
 ) -> None:
-    code, said = await run(blank, tmp_path, *words.split())
-    assert (code, said) == (
+    code, output = await run(blank, tmp_path, *arguments.split())
+    assert (code, output) == (
         1,
         "Error: the database's tables do not match this version;"
         " run `segmentql doctor` for details\n",
@@ -125,29 +125,31 @@ async def test_command_on_a_database_without_tables_suggests_doctor(
 async def test_unreachable_database_does_not_prevent_the_start(
     blank: Settings, tmp_path: Path
 ) -> None:
-    away = blank.model_copy(update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"})
+    unreachable = blank.model_copy(
+        update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"}
+    )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", "worker"),
         cwd=tmp_path,
-        env=environment(away),
+        env=environment(unreachable),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr
-    said = b""
+    output = b""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while b"worker_started" not in said:
-            said += await process.stderr.readline()
-    assert b"database_away_at_start" in said
-    assert b"127.0.0.1:1/d" in said
-    assert b"secret@" not in said
+        while b"worker_started" not in output:
+            output += await process.stderr.readline()
+    assert b"database_away_at_start" in output
+    assert b"127.0.0.1:1/d" in output
+    assert b"secret@" not in output
     process.terminate()
     await process.communicate()
 
 
 async def test_migrate_rejects_an_unknown_revision(blank: Settings, tmp_path: Path) -> None:
-    code, said = await run(blank, tmp_path, "migrate", "--to", "nonsense")
+    code, output = await run(blank, tmp_path, "migrate", "--to", "nonsense")
     assert code == 2
-    assert f"must be head, or one of 0001, 0002, {', '.join(known_revisions()[2:])}" in said
+    assert f"must be head, or one of 0001, 0002, {', '.join(known_revisions()[2:])}" in output
 
 
 async def test_migrate_rejects_a_transaction_pooler(blank: Settings, tmp_path: Path) -> None:
@@ -158,9 +160,9 @@ async def test_migrate_rejects_a_transaction_pooler(blank: Settings, tmp_path: P
         env=environment(pooled, SEGMENTQL_DATABASE_POOLER="transaction"),
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 1
-    assert b"set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself" in said
+    assert b"set SEGMENTQL_MIGRATION_DATABASE_URL to PostgreSQL itself" in output
 
 
 def test_known_revisions_equal_those_of_alembic() -> None:

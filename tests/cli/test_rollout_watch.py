@@ -1,10 +1,10 @@
-"""`segmentql rollout watch`: prints changes of a rollout until it ends."""
+"""`segmentql rollout watch` prints the changes of a rollout until it ends."""
 
 import signal
 
 import pytest
 
-from tests.cli.rollout_watch_process import PeriodicCheck, create_rollout, set_progress
+from tests.cli.rollout_watch_process import RunWatch, create_rollout, set_progress
 from tests.conftest import Api, RunWorker, Sql
 from tests.operations import create_segment, delete_segment
 from tests.rollouts.graphql_client import (
@@ -27,7 +27,7 @@ async def next_start_time(sql: Sql) -> str:
 
 
 async def test_prints_each_stage_and_exits_with_0_when_completed(
-    watch: PeriodicCheck, api: Api, sql: Sql, run_worker: RunWorker
+    watch: RunWatch, api: Api, sql: Sql, run_worker: RunWorker
 ) -> None:
     await store_users(sql, 200)
     await create_rollout(api, **HALF_THEN_ALL)
@@ -49,9 +49,7 @@ async def test_prints_each_stage_and_exits_with_0_when_completed(
     assert watcher.errors == ""
 
 
-async def test_prints_each_10_percent_of_progress_once(
-    watch: PeriodicCheck, api: Api, sql: Sql
-) -> None:
+async def test_prints_each_10_percent_of_progress_once(watch: RunWatch, api: Api, sql: Sql) -> None:
     await create_rollout(api, percent=33.333)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -69,7 +67,7 @@ async def test_prints_each_10_percent_of_progress_once(
 
 
 async def test_waits_while_scheduled_or_paused_and_prints_each_once(
-    watch: PeriodicCheck, api: Api, sql: Sql
+    watch: RunWatch, api: Api, sql: Sql
 ) -> None:
     await create_rollout(api, stages=[{"percent": 10, "afterSeconds": 3600}])
     scheduled = await next_start_time(sql)
@@ -95,7 +93,7 @@ async def test_waits_while_scheduled_or_paused_and_prints_each_once(
     assert watcher.errors == ""
 
 
-async def test_prints_a_new_plan_and_continues(watch: PeriodicCheck, api: Api, sql: Sql) -> None:
+async def test_prints_a_new_plan_and_continues(watch: RunWatch, api: Api, sql: Sql) -> None:
     await create_rollout(api, percent=10)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -107,9 +105,7 @@ async def test_prints_a_new_plan_and_continues(watch: PeriodicCheck, api: Api, s
     ]
 
 
-async def test_prints_the_failure_and_exits_with_1(
-    watch: PeriodicCheck, api: Api, sql: Sql
-) -> None:
+async def test_prints_the_failure_and_exits_with_1(watch: RunWatch, api: Api, sql: Sql) -> None:
     await create_rollout(api, percent=10)
     async with watch("A") as watcher:
         await watcher.wait_for_lines(1)
@@ -119,7 +115,7 @@ async def test_prints_the_failure_and_exits_with_1(
 
 
 async def test_waits_until_a_withdrawal_is_complete(
-    watch: PeriodicCheck, api: Api, sql: Sql, run_worker: RunWorker
+    watch: RunWatch, api: Api, sql: Sql, run_worker: RunWorker
 ) -> None:
     await store_users(sql, 200)
     await create_rollout(api, percent=50)
@@ -136,9 +132,7 @@ async def test_waits_until_a_withdrawal_is_complete(
     ]
 
 
-async def test_prints_the_expiry_of_an_expired_rollout(
-    watch: PeriodicCheck, api: Api, sql: Sql
-) -> None:
+async def test_prints_the_expiry_of_an_expired_rollout(watch: RunWatch, api: Api, sql: Sql) -> None:
     await create_rollout(api, percent=10)
     await sql.execute("UPDATE rollouts SET phase = 'DONE', stage = 1, expires_at = '2024-01-31Z'")
     async with watch("A") as watcher:
@@ -147,7 +141,7 @@ async def test_prints_the_expiry_of_an_expired_rollout(
 
 
 async def test_ends_when_the_segment_is_deleted_and_its_slug_reused(
-    watch: PeriodicCheck, api: Api, sql: Sql
+    watch: RunWatch, api: Api, sql: Sql
 ) -> None:
     await create_rollout(api, percent=10)
     await set_progress(sql, 50, 100)
@@ -168,7 +162,7 @@ async def test_ends_when_the_segment_is_deleted_and_its_slug_reused(
     ],
 )
 async def test_missing_rollout_is_an_error_with_exit_code_2(
-    watch: PeriodicCheck, api: Api, slug: str, message: str
+    watch: RunWatch, api: Api, slug: str, message: str
 ) -> None:
     await create_segment(api, slug="PLAIN")
     async with watch(slug) as watcher:

@@ -1,11 +1,11 @@
-"""`segmentql rollout watch` while the database is unreachable."""
+"""`segmentql rollout watch` continues while the database is unreachable."""
 
 import functools
 
 import pytest
 
 from segmentql.settings import Settings
-from tests.cli.rollout_watch_process import PeriodicCheck, create_rollout, set_progress
+from tests.cli.rollout_watch_process import RunWatch, create_rollout, set_progress
 from tests.conftest import Api, Sql, until
 from tests.network_cut import NetworkLink
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # each test starts a process of the command and s
 
 
 async def test_continues_after_the_database_was_unreachable(
-    settings: Settings, watch: PeriodicCheck, api: Api, sql: Sql
+    settings: Settings, watch: RunWatch, api: Api, sql: Sql
 ) -> None:
     await create_rollout(api, percent=10)
     async with (
@@ -34,7 +34,7 @@ async def test_continues_after_the_database_was_unreachable(
     ]
 
 
-async def test_unreachable_database_at_start_exits_with_1(watch: PeriodicCheck, api: Api) -> None:
+async def test_unreachable_database_at_start_exits_with_1(watch: RunWatch, api: Api) -> None:
     nowhere = "postgresql+asyncpg://user:password@127.0.0.1:1/database"
     async with watch("A", SEGMENTQL_DATABASE_URL=nowhere) as watcher:
         assert await watcher.wait_for_exit() == 1

@@ -1,4 +1,4 @@
-"""`segmentql rollout watch` on a terminal."""
+"""`segmentql rollout watch` shows a progress bar on a terminal."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, paus
 pytestmark = pytest.mark.slow  # the test starts a process of the command
 
 
-def rendered_lines(written: str) -> list[str]:
+def rendered_lines(output: str) -> list[str]:
     """Return the lines that a terminal shows after this output."""
     lines = [""]
     column = 0
-    for letter in written:
+    for letter in output:
         if letter == "\n":
             lines.append("")
             column = 0
@@ -46,13 +46,13 @@ async def test_terminal_shows_a_progress_bar_below_the_lines(
         stdout=terminal,
         stderr=terminal,
     )
-    written = ""
+    output = ""
 
     async def shows(lines: int, last: str) -> bool:
-        nonlocal written
+        nonlocal output
         with contextlib.suppress(BlockingIOError):
-            written += os.read(controller, 65536).decode()
-        screen = rendered_lines(written)
+            output += os.read(controller, 65536).decode()
+        screen = rendered_lines(output)
         return (len(screen), screen[-1]) == (lines, last)
 
     bar = "[" + "#" * 14 + "-" * 16 + "] 47 %  47 of 100 users processed, 0 enrolled"
@@ -72,7 +72,7 @@ async def test_terminal_shows_a_progress_bar_below_the_lines(
         await process.wait()
         os.close(terminal)
         os.close(controller)
-    running, paused, *rest = rendered_lines(written)
+    running, paused, *rest = rendered_lines(output)
     assert running[9:] == "RUNNING: 10 % of users, 0 enrolled"
     assert paused[9:] == "PAUSED: 10 % of users, 0 enrolled"
     assert [rest[0], rest[1][9:], *rest[2:]] == [

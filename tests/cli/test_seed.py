@@ -1,4 +1,4 @@
-"""`segmentql seed`: plausible, repeatable data of a year that leave existing data unchanged."""
+"""`segmentql seed` stores plausible data of a year, repeatably, and changes no existing data."""
 
 from click.testing import CliRunner
 

@@ -28,7 +28,7 @@ async def test_sigterm_ends_serve_with_0(
         stderr=asyncio.subprocess.PIPE,
     )
 
-    async def answers() -> bool:
+    async def responds() -> bool:
         async with httpx.AsyncClient() as client:
             try:
                 return (await client.get(f"http://127.0.0.1:{port}/healthz")).is_success
@@ -36,12 +36,12 @@ async def test_sigterm_ends_serve_with_0(
                 return False
 
     try:
-        await until(answers)
+        await until(responds)
     finally:
         process.terminate()
-        _, said = await process.communicate()
-    assert process.returncode == 0, said.decode()
-    assert b"Traceback" not in said
+        _, log_output = await process.communicate()
+    assert process.returncode == 0, log_output.decode()
+    assert b"Traceback" not in log_output
 
 
 async def test_sigterm_ends_worker_with_0(run_worker: RunWorker) -> None:

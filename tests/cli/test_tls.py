@@ -1,4 +1,4 @@
-"""Commands and the service's database over TLS, with a client certificate."""
+"""Commands and the service connect to the database over TLS with a client certificate."""
 
 import asyncio
 import sys
@@ -60,35 +60,42 @@ async def test_commands_connect_with_verified_certificates(
     server: TlsPostgres, tmp_path: Path
 ) -> None:
     verified = {"sslmode": "verify-full", "sslrootcert": server.file("ca.crt")}
-    more = {"channel_binding": "prefer", "connect_timeout": "10", "application_name": "shop"}
-    urls = server.service_url(**verified, **more), server.url(server.owner_login, **verified)
+    extra_parameters = {
+        "channel_binding": "prefer",
+        "connect_timeout": "10",
+        "application_name": "shop",
+    }
+    urls = (
+        server.service_url(**verified, **extra_parameters),
+        server.url(server.owner_login, **verified),
+    )
     address = f"localhost:{server.port}/segmentql"
-    _, said = await run(tmp_path, "doctor", *urls)
-    assert f"ok       database: {address}\n" in said
-    assert f"ok       owner's database: {address}\n" in said
-    _, said = await run(tmp_path, "serve", *urls)
-    assert "the database is at no revision, because it was never migrated" in said
-    code, said = await run(tmp_path, "migrate --to 0001", *urls)
-    assert (code, "Running upgrade  -> 0001" in said) == (0, True)
+    _, output = await run(tmp_path, "doctor", *urls)
+    assert f"ok       database: {address}\n" in output
+    assert f"ok       owner's database: {address}\n" in output
+    _, output = await run(tmp_path, "serve", *urls)
+    assert "the database is at no revision, because it was never migrated" in output
+    code, output = await run(tmp_path, "migrate --to 0001", *urls)
+    assert (code, "Running upgrade  -> 0001" in output) == (0, True)
 
 
 @pytest.mark.parametrize("command", ["doctor", "migrate", "serve", "worker"])
 async def test_untrusted_certificate_is_one_line_with_the_reason(
     server: TlsPostgres, tmp_path: Path, command: str
 ) -> None:
-    other = {"sslmode": "verify-full", "sslrootcert": server.file("other-ca.crt")}
-    urls = server.service_url(**other), server.url(server.owner_login, **other)
-    code, said = await run(tmp_path, command, *urls)
+    other_authority = {"sslmode": "verify-full", "sslrootcert": server.file("other-ca.crt")}
+    urls = server.service_url(**other_authority), server.url(server.owner_login, **other_authority)
+    code, output = await run(tmp_path, command, *urls)
     assert code == 1
     reason = (
         f"localhost:{server.port}/segmentql: the server's certificate is not trusted:"
         " self-signed certificate in certificate chain\n"
     )
     if command == "doctor":
-        assert f"failed   database: {reason}" in said
-        assert f"failed   owner's database: {reason}" in said
+        assert f"failed   database: {reason}" in output
+        assert f"failed   owner's database: {reason}" in output
     else:
-        assert said.endswith(f"Error: cannot connect to {reason}")
+        assert output.endswith(f"Error: cannot connect to {reason}")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +109,10 @@ async def test_service_does_not_start_if_the_server_rejects_it(
     server: TlsPostgres, tmp_path: Path, parameters: dict[str, str], reason: str
 ) -> None:
     url = server.url(server.service_login, **parameters)
-    code, said = await run(tmp_path, "serve", url, "")
+    code, output = await run(tmp_path, "serve", url, "")
     assert code == 1
-    assert f"Error: cannot connect to localhost:{server.port}/segmentql: {reason}" in said
-    assert server.service_login.partition(":")[2] not in said
+    assert f"Error: cannot connect to localhost:{server.port}/segmentql: {reason}" in output
+    assert server.service_login.partition(":")[2] not in output
 
 
 async def connection(session: ReadSession) -> tuple[bool, str]:
@@ -119,7 +126,7 @@ async def connection(session: ReadSession) -> tuple[bool, str]:
 
 
 @pytest.mark.parametrize(
-    ("host", "parameters", "seen"),
+    ("host", "parameters", "expected"),
     [
         ("localhost", {"sslmode": "verify-full", "application_name": "shop"}, (True, "shop")),
         ("127.0.0.1", {"sslmode": "verify-full"}, None),  # the certificate is for localhost
@@ -135,7 +142,7 @@ async def test_service_connects_like_libpq(
     server: TlsPostgres,
     host: str,
     parameters: dict[str, str],
-    seen: tuple[bool, str] | None,
+    expected: tuple[bool, str] | None,
 ) -> None:
     root = {"sslrootcert": server.file("ca.crt")} if "verify" in str(parameters) else {}
     database = Database(
@@ -148,11 +155,11 @@ async def test_service_connects_like_libpq(
         publish=lambda _: None,
     )
     try:
-        if seen is None:
+        if expected is None:
             with pytest.raises(Unavailable):
                 await database.read_one(connection)
         else:
-            assert await database.read_one(connection) == seen
-        assert await database.ping() == (seen is not None)
+            assert await database.read_one(connection) == expected
+        assert await database.ping() == (expected is not None)
     finally:
         await database.dispose()

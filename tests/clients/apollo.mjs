@@ -1,7 +1,7 @@
-// Apollo Client, with its normalised cache as it comes.
+// Apollo Client with its default normalised cache.
 import { readFileSync } from 'node:fs';
 import { ApolloClient, CombinedGraphQLErrors, HttpLink, InMemoryCache, gql } from '@apollo/client';
-import { tell } from './story.mjs';
+import { runStory } from './story.mjs';
 
 const [url, token, year, month] = process.argv.slice(2);
 const { definitions } = gql(readFileSync(new URL('story.graphql', import.meta.url), 'utf8'));
@@ -16,7 +16,7 @@ const client = new ApolloClient({
   cache: new InMemoryCache(),
 });
 
-async function ask(name, variables) {
+async function execute(name, variables) {
   const document = operations[name];
   try {
     const { data, error } = name.endsWith('Mutation')
@@ -30,7 +30,7 @@ async function ask(name, variables) {
   }
 }
 
-const seen = await tell(ask, { year: Number(year), month: Number(month) });
-// Every object has an id of its own, so that the cache keeps each apart.
-seen.cached = Object.keys(client.cache.extract()).filter((key) => /^(User|Segment):/.test(key));
-console.log(JSON.stringify(seen));
+const results = await runStory(execute, { year: Number(year), month: Number(month) });
+// Every object has its own id, so that the cache stores each separately.
+results.cached = Object.keys(client.cache.extract()).filter((key) => /^(User|Segment):/.test(key));
+console.log(JSON.stringify(results));

@@ -1,4 +1,4 @@
-// Every audit of graphql-http against a server: prints [{id, name, status, reason}] as JSON.
+// Runs every graphql-http audit against a server and prints [{id, name, status, reason}] as JSON.
 import { serverAudits } from 'graphql-http';
 
 const [url] = process.argv.slice(2);

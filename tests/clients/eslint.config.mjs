@@ -1,5 +1,5 @@
-// graphql-eslint's recommended rules and Relay's over schema.graphql; a reason for each that is
-// not kept, or is kept otherwise.
+// The recommended rules of graphql-eslint and those of Relay for schema.graphql, with a reason for
+// each exception.
 import plugin from '@graphql-eslint/eslint-plugin';
 
 export default [
@@ -14,8 +14,8 @@ export default [
         'error',
         {
           exceptions: {
-            // Parts of an answer, not things: clients need not keep them apart. A stage has no life
-            // without its rollout; the viewer is the key, whose id is `keyId`.
+            // Types that are parts of an object: clients need no separate cache entries. A stage exists
+            // only with its rollout; the viewer is the key, whose id is `keyId`.
             suffixes: ['Connection', 'Edge', 'Payload'],
             types: [
               ...['PageInfo', 'RolloutStage', 'Viewer', 'InvalidInput', 'SegmentNotFound'],
@@ -29,14 +29,14 @@ export default [
         'error',
         {
           withEdgeSuffix: true,
-          // There is no `node(id:)`: each thing is asked for by what callers know it by (a number,
-          // a slug), and Relay does without `Node`.
+          // There is no `node(id:)`: callers query objects by what they know (a number,
+          // a slug), and Relay works without `Node`.
           shouldImplementNode: false,
-          // `nodes` beside `edges` saves a level, and lists that cannot grow are plain lists.
+          // `nodes` beside `edges` saves a level, and lists of a bounded length are plain lists.
           listTypeCanWrapOnlyEdgeType: false,
         },
       ],
-      // Pages go forward alone: the keyset has one order, which is documented at each list.
+      // Pages go forward only: the keyset has one order, which is documented at each list.
       '@graphql-eslint/relay-arguments': ['error', { includeBoth: false }],
     },
   },

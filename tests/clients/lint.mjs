@@ -1,4 +1,4 @@
-// Lints the schema of the file named: prints [{rule, line, message}] as JSON.
+// Lints the schema in a file and prints [{rule, line, message}] as JSON.
 import { readFileSync } from 'node:fs';
 import { ESLint } from 'eslint';
 

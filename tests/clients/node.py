@@ -18,9 +18,7 @@ PATIENCE_SECONDS = 120
 
 
 async def run_node(*arguments: str, folder: Path = HERE) -> str:
-    """Return the output of a script of this folder; fail with its output if it exits with an
-    error.
-    """
+    """Return the output of a script of this folder, and fail if it exits with an error."""
     npm, environment = await asyncio.to_thread(_installed)
     # If npm is a script that Node runs, that Node comes first; otherwise the one on PATH.
     node = npm[0] if len(npm) > 1 else shutil.which("node") or "node"

@@ -1,8 +1,8 @@
-// Relay's runtime on what Relay's compiler made of the story and of schema.graphql. The folder of
-// what it made is the first argument.
+// Runs the operations in Relay with the output of its compiler for schema.graphql. The first
+// argument is the folder of that output.
 import { pathToFileURL } from 'node:url';
 import runtime from 'relay-runtime';
-import { tell } from './story.mjs';
+import { runStory } from './story.mjs';
 
 const { Environment, Network, RecordSource, Store, commitMutation, fetchQuery } = runtime;
 const [made, url, token, year, month] = process.argv.slice(2);
@@ -23,7 +23,7 @@ const environment = new Environment({
   store: new Store(new RecordSource()),
 });
 
-async function ask(name, variables) {
+async function execute(name, variables) {
   const { default: operation } = await import(pathToFileURL(`${made}/${name}.graphql.js`));
   try {
     const data = name.endsWith('Mutation')
@@ -45,10 +45,10 @@ async function ask(name, variables) {
   }
 }
 
-const seen = await tell(ask, { year: Number(year), month: Number(month) });
-// A connection that Relay pages through by itself: its fragment says only where.
+const results = await runStory(execute, { year: Number(year), month: Number(month) });
+// Relay requests the pages of this connection itself; the fragment only names the connection.
 const { default: pages } = await import(pathToFileURL(`${made}/storyPagesQuery.graphql.js`));
 await fetchQuery(environment, pages, { first: 1 }).toPromise();
 const connection = 'client:root:__story_segments_connection';
-seen.page = environment.getStore().getSource().get(connection)?.edges.__refs.length;
-console.log(JSON.stringify(seen));
+results.page = environment.getStore().getSource().get(connection)?.edges.__refs.length;
+console.log(JSON.stringify(results));

@@ -1,6 +1,4 @@
-"""A client of the chaos test that changes and reads at random and compares each response with its
-model.
-"""
+"""A client of the chaos test that compares each response to random operations with its model."""
 
 import asyncio
 import random
@@ -25,9 +23,7 @@ HOT = [slug(number) for number in range(1, 7)]
 FIRST = SIZES.users + 1
 
 ANSWER_SECONDS = 60
-"""The maximum response time: the sum of all limits (a wait for a connection, a statement, one
-retry).
-"""
+"""The maximum response time: a wait for a connection, a statement, and one retry."""
 RECOVERY_SECONDS = 90
 
 USER = f"""
@@ -68,9 +64,7 @@ class OutcomeCounts:
 
 
 class Client:
-    """Changes and reads its own users one operation at a time, and some users that all clients
-    change.
-    """
+    """Changes and reads its own users one by one, and some users that all clients change."""
 
     def __init__(
         self, http: httpx.AsyncClient, users: list[ModelUser], counts: OutcomeCounts

@@ -21,8 +21,9 @@ from tests.e2e.up import nothing_runs
 
 @pytest.fixture
 async def home() -> AsyncIterator[Path]:
-    """Yield a folder for `segmentql up` that every account may enter; at the end no process may
-    run in it.
+    """Yield a folder for `segmentql up` that every account may enter.
+
+    At the end no process may run in it.
     """
     folder = Path(tempfile.mkdtemp(prefix="segmentql-test-"))
     folder.chmod(0o755)
@@ -44,7 +45,8 @@ RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
-    """Return a function that starts `segmentql serve` on a free port with empty tables;
+    """Return a function that starts `segmentql serve` on a free port with empty tables.
+
     `open_files` is the limit of `ulimit -n`.
     """
 

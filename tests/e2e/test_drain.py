@@ -32,7 +32,7 @@ async def test_running_request_is_answered_before_the_server_ends(serve: Serving
             await until(lambda: sql.fetchval(WAITING))
             serve.process.terminate()
 
-            async def refuses_others() -> bool:
+            async def rejects_new_connections() -> bool:
                 try:
                     async with httpx.AsyncClient() as other:
                         await other.get(f"{serve.address}/healthz")
@@ -40,7 +40,7 @@ async def test_running_request_is_answered_before_the_server_ends(serve: Serving
                     return True
                 return False
 
-            await until(refuses_others)
+            await until(rejects_new_connections)
             assert not asking.done()
         # The lock ends with its transaction.
         answer = await asking

@@ -1,5 +1,6 @@
-"""With a full disk, the service still reads, `up` prints the cause, and the service recovers by
-itself.
+"""With a full disk, the service still reads, and `up` prints the cause.
+
+The service recovers by itself when the disk has space again.
 """
 
 import os

@@ -70,9 +70,7 @@ def buildah(*arguments: str) -> str:
 
 
 def make_base() -> None:
-    """Make a base of Debian with Python and this machine's certificates, which package registries
-    require.
-    """
+    """Make a base of Debian, Python and this machine's certificates, for package registries."""
     if buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         return
     tree = CACHE / "rootfs"

@@ -99,9 +99,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def prometheus(folder: Path, targets: dict[str, int]) -> AsyncIterator[Prometheus]:
-    """Run Prometheus with the repository's configuration; targets, token and interval are the
-    test's.
-    """
+    """Run Prometheus with our configuration, except the targets, the token and the interval."""
     configuration = yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text())
     shutil.copy(MONITORING / "prometheus/alerts.yml", folder)
     (folder / "token").write_text(TOKEN)
@@ -173,9 +171,7 @@ class Events:
         )
 
     async def exceed_rate_limit(self) -> None:
-        """Exceed the rate limit of one key; the limit is low here, because a busy machine slows
-        the client.
-        """
+        """Exceed the rate limit of one key, which is low here because a busy machine is slow."""
 
         async def one_is_rejected() -> bool:
             query = "query Burst { __typename }"

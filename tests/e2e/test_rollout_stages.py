@@ -102,10 +102,10 @@ async def test_worker_catches_up_with_missed_stages(
 
 async def assert_history_is_correct(api: Api, sql: Sql, users: range, start: datetime) -> None:
     """Assert that the final members and every past moment agree with history."""
-    everybody = range(1, LATER.stop)
+    all_users = range(1, LATER.stop)
     a, b, c = 1, 2, 3
-    at_last = {a: expected_sample(a, everybody, 50), b: expected_sample(b, everybody, 50)}
-    at_last[c] = expected_sample(c, everybody, 25)
+    at_last = {a: expected_sample(a, all_users, 50), b: expected_sample(b, all_users, 50)}
+    at_last[c] = expected_sample(c, all_users, 25)
     at_first = {
         a: expected_sample(a, users, 10),
         b: expected_sample(b, users, 10),
@@ -128,7 +128,7 @@ async def assert_history_is_correct(api: Api, sql: Sql, users: range, start: dat
         assert await members_at(sql, segment_id, start + 24 * SECOND) == (
             at_first[segment_id] | met[segment_id]
         )
-    second_stage = expected_sample(b, everybody, 20)
+    second_stage = expected_sample(b, all_users, 20)
     third = parse_timestamp((await read_rollout(api, "B"))["stages"][2]["startsAt"])
     assert await members_at(sql, b, third) == second_stage | met[b]
     member = min(second_stage - at_first[b])

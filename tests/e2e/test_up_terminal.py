@@ -1,6 +1,4 @@
-"""`segmentql up` prints status lines, keeps its ports and data, and `segmentql reset` deletes
-them.
-"""
+"""`segmentql up` prints status lines and keeps its ports and data until `segmentql reset`."""
 
 import asyncio
 import json
@@ -34,8 +32,8 @@ OWN_LINE = re.compile(
 )
 
 
-def addresses(said: str) -> dict[str, str]:
-    return dict(re.findall(r"^(PostgreSQL|Redis|object store) on (\S+),", said, re.MULTILINE))
+def addresses(output: str) -> dict[str, str]:
+    return dict(re.findall(r"^(PostgreSQL|Redis|object store) on (\S+),", output, re.MULTILINE))
 
 
 def sockets(up: Up) -> list[Path]:
@@ -153,13 +151,13 @@ async def test_demo_data_exist_at_the_start_and_reset_deletes_all(home: Path) ->
         assert count > 100
         leftover_sockets = sockets(up)
 
-        status, said = await command(home, "reset", "--data-dir", "data")
+        status, output = await command(home, "reset", "--data-dir", "data")
         assert (status, up.process.poll()) == (1, None)
-        assert "--yes" in said
+        assert "--yes" in output
 
-        status, said = await command(home, "reset", "--data-dir", "data", "--yes")
-        assert status == 0, said
-        assert f"stopped `segmentql up` (pid {up.process.pid})" in said
+        status, output = await command(home, "reset", "--data-dir", "data", "--yes")
+        assert status == 0, output
+        assert f"stopped `segmentql up` (pid {up.process.pid})" in output
         assert await up.wait_for_exit() == 0
         assert not up.data.exists()
         assert processes_of(home) == []

@@ -118,9 +118,7 @@ class _ValueReplacer(Visitor):
         return replace(node, value=value) if value else None
 
     def leave_field(self, node: FieldNode, *_: Any) -> Node | None:
-        """Set `waitSeconds` to zero, because no report is generated here and each would be waited
-        for.
-        """
+        """Set `waitSeconds` to zero, because no report is generated here."""
         if node.name.value != "createReport":
             return None
         return replace(

@@ -33,7 +33,7 @@ class EffectMonitor:
         self._client = client
         self._sql = sql
         self.sent = 0
-        self.refused = 0
+        self.rejected = 0
         self.executed = 0
         self.changes = 0
         self._rows: Any = None
@@ -46,7 +46,8 @@ class EffectMonitor:
     async def send(self, sent: HttpRequest) -> Answer | None:
         """Send a request and return its response if it is one of GraphQL.
 
-        Raises: Harm: the request had a forbidden effect; it is in the corpus now.
+        Raises:
+            Harm: The request had a forbidden effect; it is in the corpus now.
         """
         if self._rows is None:
             self._rows = await stored_rows(self._sql)
@@ -58,22 +59,22 @@ class EffectMonitor:
             answer = self._check(response)
             before, self._rows = self._rows, await stored_rows(self._sql)
             if is_rejected(response.status_code, answer):
-                self.refused += 1
+                self.rejected += 1
                 if self._rows != before:
-                    raise Harm(f"refused, and yet rows were changed: {response.text[:500]}")
+                    raise Harm(f"rejected, but rows were changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
         except httpx.LocalProtocolError:
             return None  # the client itself does not send such a request
         except (Harm, httpx.HTTPError) as harm:
             self._save(sent)
-            raise Harm(f"{harm!r}\nnow in {self._kept}: mend it and commit that file") from harm
+            raise Harm(
+                f"{harm!r}\nnow in {self._kept}: fix the fault and commit that file"
+            ) from harm
         return answer
 
     def _save(self, sent: HttpRequest) -> None:
-        """Store only this request in the corpus, because it caused the harm and not those before
-        it.
-        """
+        """Store only this request in the corpus, because those before it did no harm."""
         if self._kept:
             self._kept.unlink(missing_ok=True)
         self._kept = save(sent)
@@ -93,7 +94,7 @@ class EffectMonitor:
                 raise Harm(f"{codes - CODES}: {errors}")
         for error in errors:
             if any(word in error["message"] for word in ("Traceback", "sqlalchemy", "asyncpg")):
-                raise Harm(f"a fault tells of itself: {error}")
+                raise Harm(f"a fault shows its cause: {error}")
         return answer
 
 

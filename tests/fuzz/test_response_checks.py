@@ -44,14 +44,14 @@ async def test_rejected_request_that_changes_a_row_is_harm(
 ) -> None:
     await monitor.send(REFUSED)
     await sql.execute("INSERT INTO users VALUES (77, '2024-01-01Z')")
-    with pytest.raises(Harm, match="refused, and yet rows were changed"):
+    with pytest.raises(Harm, match="rejected, but rows were changed"):
         await monitor.send(REFUSED)
 
 
 async def test_query_that_changes_a_row_is_harm(monitor: EffectMonitor, sql: Sql) -> None:
     await monitor.send(SEGMENT)
     await sql.execute("INSERT INTO users VALUES (77, '2024-01-01Z')")
-    with pytest.raises(Harm, match="refused, and yet rows were changed"):
+    with pytest.raises(Harm, match="rejected, but rows were changed"):
         await monitor.send(SEGMENT)
 
 
@@ -60,9 +60,9 @@ async def test_mutation_changes_rows_or_returns_errors(monitor: EffectMonitor) -
         'mutation { createSegment(input: {slug: "NEW"}) { refusals: errors { __typename } } }'
     )
     await monitor.send(create)
-    assert (monitor.changes, monitor.refused) == (1, 0)
+    assert (monitor.changes, monitor.rejected) == (1, 0)
     await monitor.send(create)
-    assert (monitor.changes, monitor.refused) == (1, 1)
+    assert (monitor.changes, monitor.rejected) == (1, 1)
 
 
 async def test_only_the_harmful_request_is_stored(

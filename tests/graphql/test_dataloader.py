@@ -1,6 +1,4 @@
-"""Loaders batch the keys of one event loop turn into one statement, and keys do not affect each
-other.
-"""
+"""Loaders batch the keys of one event loop turn, and keys do not affect each other."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

@@ -65,10 +65,10 @@ async def test_result_is_utc_with_microseconds_and_z(api: Api, sql: Sql) -> None
 async def test_argument_accepts_any_offset(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await insert_membership(sql, 7, "A", joined_at=NOON)
-    for text, found in FROM_NOON_ON:
+    for text, entry_count in FROM_NOON_ON:
         in_variable = await api(HISTORY, **{"from": text})
         in_literal = await api(f'{{ history(from: "{text}") {{ nodes {{ at }} }} }}')
-        assert len(in_variable["history"]["nodes"]) == found, text
+        assert len(in_variable["history"]["nodes"]) == entry_count, text
         assert in_literal == in_variable
 
 

@@ -93,8 +93,10 @@ async def test_waiting_for_a_report_does_not_count_toward_the_deadline(
 ) -> None:
     await create_user(short_deadline_api, id="1")
     began = time.monotonic()
-    made = await create_report(short_deadline_api, userId="1", year=2024, month=1, waitSeconds=4)
-    assert (made["report"]["status"], made["errors"]) == ("QUEUED", [])
+    stored_report = await create_report(
+        short_deadline_api, userId="1", year=2024, month=1, waitSeconds=4
+    )
+    assert (stored_report["report"]["status"], stored_report["errors"]) == ("QUEUED", [])
     assert time.monotonic() - began > 3.9
 
 
@@ -137,9 +139,9 @@ async def test_request_above_the_concurrency_limit_is_rejected_at_once(
     end = asyncio.Event()
     slow = [asyncio.create_task(slow_body(short_deadline_api, end=end)) for _ in range(3)]
     await asyncio.sleep(0)
-    refused = await short_deadline_api.http.post("/graphql", json={"query": "{ __typename }"})
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert refused.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE", "limit": 3}
+    rejected = await short_deadline_api.http.post("/graphql", json={"query": "{ __typename }"})
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "1")
+    assert rejected.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE", "limit": 3}
     end.set()
     assert [status for status, _, _ in await asyncio.gather(*slow)] == [200, 200, 200]
     assert await short_deadline_api("{ __typename }") == {"__typename": "Query"}

@@ -1,5 +1,6 @@
-"""Faults are masked, carry the request's id and are counted; `/metrics` and the probes survive
-them.
+"""Faults are masked and counted and carry the request's id.
+
+`/metrics` and the probes respond despite faults.
 """
 
 import re

@@ -19,8 +19,9 @@ PYTHON_MESSAGE = "integer string conversion"
 
 
 def with_name(name: str) -> dict[str, str]:
-    """Return a document for each kind of name, valid with a short one, except for fields and
-    arguments.
+    """Return a document for each kind of name.
+
+    It is valid with a short name, except for fields and arguments.
     """
     return {
         "alias": f"{{ {name}: __typename }}",

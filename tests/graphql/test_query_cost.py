@@ -197,11 +197,11 @@ async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -
         queries.append(body)
 
     collect()
-    seen = 0
+    checked = 0
     for query in queries:
         body = (await api.http.post("/graphql", json={"query": query})).json()
         if "extensions" in body and body["data"]:
-            found = count_objects(body["data"]) - 1
-            assert found <= body["extensions"]["cost"]["estimated"], query
-            seen = max(seen, found)
-    assert seen > 10, "the random queries found nothing"
+            object_count = count_objects(body["data"]) - 1
+            assert object_count <= body["extensions"]["cost"]["estimated"], query
+            checked = max(checked, object_count)
+    assert checked > 10, "the random queries found nothing"

@@ -19,8 +19,9 @@ from tests.conftest import Api, Sql
 from tests.rollouts.graphql_client import set_rollout
 
 ROWS_PER_COST = 1000
-"""The rows that are scanned but not returned for a cost of 1: an index-only scan of so many takes
-about as long as an object.
+"""The rows that are scanned but not returned for a cost of 1.
+
+An index-only scan of so many rows takes about as long as an object.
 """
 
 SMALL, LARGE = 100, 1200
@@ -143,10 +144,10 @@ def _scanned(plan: Mapping[str, Any]) -> float:
     """Return the rows that the scans of a plan read, including those that they removed."""
     rows = sum(map(_scanned, plan.get("Plans", ())))
     if "Scan" in plan["Node Type"] and "Relation Name" in plan:
-        read = plan["Actual Rows"] + sum(
+        rows_read = plan["Actual Rows"] + sum(
             plan.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck")
         )
-        rows += read * plan["Actual Loops"]
+        rows += rows_read * plan["Actual Loops"]
     return rows
 
 
@@ -157,9 +158,7 @@ def _objects(value: Any) -> int:
 
 
 async def _measured(api: Api, sql: Sql, query: str) -> tuple[int, float]:
-    """Return the estimated cost of a query, and the number of rows that it read but did not
-    return.
-    """
+    """Return the estimated cost of a query, and the number of rows read but not returned."""
     with _captured() as statements:
         body = (await api.http.post("/graphql", json={"query": query})).json()
     assert "errors" not in body, (query, body)

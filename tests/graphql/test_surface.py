@@ -1,6 +1,7 @@
 """The attacks of graphql-cop, and more, fail under the settings for production.
-https://github.com/dolevf/graphql-cop; `SECURITY.md` names the settings. Each request has an
-ADMIN key, because one without a key is rejected before anything is read.
+
+https://github.com/dolevf/graphql-cop; `SECURITY.md` names the settings. Each request has an ADMIN
+key, because one without a key is rejected before anything is read.
 """
 
 from collections.abc import AsyncIterator

@@ -52,9 +52,7 @@ class Server:
         return {line["level"] for line in self.lines()}
 
     def has_connection(self, client: socket.socket) -> bool:
-        """Return whether a socket of a process is connected to the client's, without reading from
-        it.
-        """
+        """Return whether a socket of a process is connected to the client's."""
         port = client.getsockname()[1]
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return any(

@@ -54,9 +54,7 @@ async def replayed(api: Api) -> list[tuple[datetime, set[str]]]:
 
 
 async def assert_as_of_matches_history(api: Api) -> int:
-    """Compare `asOf` with the replay at each entry's moment and just before it, and return the
-    number of comparisons.
-    """
+    """Compare `asOf` with the replay at each entry and just before it; return the comparisons."""
     before: set[str] = set()
     states = await replayed(api)
     for at, inside in states:

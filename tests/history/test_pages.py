@@ -58,10 +58,10 @@ async def all_pages(api: Api, first: int, **arguments: Any) -> list[Any]:
     ids: list[Any] = []
     after = None
     while True:
-        found = await page(api, first=first, after=after, **arguments)
-        ids += [node["id"] for node in found["nodes"]]
-        after = found["pageInfo"]["endCursor"]
-        if not found["pageInfo"]["hasNextPage"]:
+        full_page = await page(api, first=first, after=after, **arguments)
+        ids += [node["id"] for node in full_page["nodes"]]
+        after = full_page["pageInfo"]["endCursor"]
+        if not full_page["pageInfo"]["hasNextPage"]:
             return ids
 
 
@@ -106,16 +106,16 @@ async def test_every_entry_has_a_usable_cursor(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     for user_id in range(1, 6):
         await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=NOON + HOUR)
-    found = await page(api)
-    assert found["pageInfo"] == {
+    full_page = await page(api)
+    assert full_page["pageInfo"] == {
         "hasNextPage": False,
         "hasPreviousPage": False,
-        "startCursor": found["edges"][0]["cursor"],
-        "endCursor": found["edges"][9]["cursor"],
+        "startCursor": full_page["edges"][0]["cursor"],
+        "endCursor": full_page["edges"][9]["cursor"],
     }
-    for position, edge in enumerate(found["edges"]):
+    for position, edge in enumerate(full_page["edges"]):
         rest = await page(api, after=edge["cursor"])
-        assert rest["nodes"] == found["nodes"][position + 1 :]
+        assert rest["nodes"] == full_page["nodes"][position + 1 :]
         assert rest["pageInfo"]["hasPreviousPage"] is True
 
 
@@ -157,14 +157,14 @@ async def test_from_and_to_filter_unrecorded_leaves(api: Api, sql: Sql) -> None:
     await insert_membership(sql, 1, "A", joined_at=NOON, expires_at=NOON + HOUR)
     await insert_membership(sql, 1, "GONE", joined_at=NOON)
     await delete_segment_at(sql, "GONE", NOON + HOUR)
-    for since, until, found in (
+    for since, until, full_page in (
         (NOON + HOUR, NOON + 2 * HOUR, 2),
         (NOON + HOUR + MICROSECOND, NOON + 2 * HOUR, 0),
         (NOON + MICROSECOND, NOON + HOUR, 0),
         (NOON + MICROSECOND, NOON + HOUR + MICROSECOND, 2),
     ):
         filters = {"from": since.isoformat(), "to": until.isoformat()}
-        assert len((await page(api, **filters))["nodes"]) == found
+        assert len((await page(api, **filters))["nodes"]) == full_page
 
 
 async def test_from_after_to_is_rejected(api: Api) -> None:
@@ -184,8 +184,8 @@ async def test_slug_matches_every_segment_that_had_it(api: Api) -> None:
     await delete_segment(api, "A")
     await make_segments(api, "A")
     await update_user_segments(api, 1, add=["A"])
-    found = (await page(api, slug="A"))["nodes"]
-    assert [(e["operation"], e["segment"]["slug"]) for e in found] == [
+    full_page = (await page(api, slug="A"))["nodes"]
+    assert [(e["operation"], e["segment"]["slug"]) for e in full_page] == [
         ("JOINED", "A"),
         ("LEFT", "A"),
         ("JOINED", "A"),

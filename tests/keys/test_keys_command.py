@@ -23,8 +23,9 @@ RunKeys: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @pytest.fixture
 def keys(auth_settings: Settings, sql: Sql, tmp_path: Path) -> RunKeys:
-    """Return a function that runs `segmentql keys` in an empty folder and returns its status,
-    output and errors.
+    """Return a function that runs `segmentql keys` in an empty folder.
+
+    The function returns the exit status, the output and the errors.
     """
 
     async def run(*arguments: str, **changes: str) -> tuple[int, str, str]:

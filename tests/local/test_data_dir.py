@@ -135,9 +135,7 @@ def test_opening_a_folder_is_idempotent(open_folder: Path) -> None:
 def test_programs_out_of_reach_of_the_account_are_copied(
     open_folder: Path, account: Account | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test uses a virtual environment below a closed home; an ordinary user's servers need no
-    copy.
-    """
+    """The programs are below a closed home; an ordinary user's servers need no copy."""
     packages = open_folder / "home" / "packages"
     packages.mkdir(parents=True)
     original = find_postgres_bin(None).parent
@@ -162,14 +160,14 @@ def test_programs_out_of_reach_of_the_account_are_copied(
     monkeypatch.syspath_prepend(str(packages))
     monkeypatch.setenv("PATH", f"{packages}:{os.defpath}")
 
-    found = (
+    programs_found = (
         find_postgres_bin(account) / "postgres",
         find_redis(account),
         find_weed(account),
     )
 
     expected_folder = packages if account is None else open_folder / "shared"
-    assert all(program.is_relative_to(expected_folder) for program in found)
-    assert all(script_succeeds(account, '"$1" --version', program) for program in found)
+    assert all(program.is_relative_to(expected_folder) for program in programs_found)
+    assert all(script_succeeds(account, '"$1" --version', program) for program in programs_found)
     assert mode(open_folder / "home") == 0o700
     assert [part.name for part in (open_folder / "shared").glob(".*")] == []

@@ -57,9 +57,7 @@ def test_too_long_path_is_rejected_at_once(open_folder: Path, account: Account |
 
 
 async def assert_data_are_kept_below(folder: Path, open_folder: Path) -> None:
-    """Start the servers twice, and assert that the data are kept and no file is outside the
-    folder.
-    """
+    """Start the servers twice, and assert that they keep the data and no file is outside."""
     for turn in range(2):
         async with local_servers(folder, postgres_settings={"fsync": "off"}) as servers:
             assert servers.folder == folder

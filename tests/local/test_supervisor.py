@@ -112,7 +112,7 @@ async def test_dead_child_is_restarted_and_the_reason_printed(
     assert messages[1] == "child died (signal SIGKILL); restarting in 0.01 s"
 
 
-@pytest.mark.skipif(not ON_LINUX, reason="only Linux tells of an exit without polling")
+@pytest.mark.skipif(not ON_LINUX, reason="only Linux reports an exit without polling")
 async def test_running_child_is_not_polled(
     tmp_path: Path, supervisor: Supervisor, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,15 +98,15 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
         return await unless_rejected(database.transaction(work), *allowed)
 
     async def changes(dice: random.Random) -> None:
-        made = random_change(dice)
+        created = random_change(dice)
         await change(
             partial(
                 update_user_segments,
-                user_id=int(made["userId"]),
-                add=made["add"],
-                remove=made["remove"],
-                ttl=timedelta(seconds=made["ttlSeconds"]) if "ttlSeconds" in made else None,
-                on_existing=OnExisting(made["onExisting"]),
+                user_id=int(created["userId"]),
+                add=created["add"],
+                remove=created["remove"],
+                ttl=timedelta(seconds=created["ttlSeconds"]) if "ttlSeconds" in created else None,
+                on_existing=OnExisting(created["onExisting"]),
             ),
             SegmentNotFound,
         )
@@ -206,10 +206,10 @@ async def test_concurrent_creations_of_one_slug_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
     create = partial(create_segment, slug="A", name=None, description=None)
-    made = await asyncio.gather(
+    created = await asyncio.gather(
         *(unless_rejected(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
     )
-    assert [row.slug for row in made if row is not None] == ["A"]
+    assert [row.slug for row in created if row is not None] == ["A"]
     assert await sql.fetchval("SELECT count(*) FROM segments") == 1
 
 
@@ -238,8 +238,8 @@ async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
 
     async def waiting(count: int) -> None:
         async def are_waiting() -> bool:
-            found = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            return bool(found >= count)
+            lock_waiters = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(lock_waiters >= count)
 
         await until(are_waiting)
 

@@ -1,6 +1,4 @@
-"""The worker records due leaves: its actors run in this process, and `segmentql worker` as a
-process.
-"""
+"""The worker records due leaves, both in this process and as `segmentql worker`."""
 
 import asyncio
 import os
@@ -39,9 +37,7 @@ from tests.timeline import (
 BY_MESSAGE = 2 * SECOND
 """The maximum delay until a delayed message records an end."""
 BY_SCHEDULER = 5 * SECOND
-"""The maximum delay until the scheduler records an end, if the message was lost or a server was
-down.
-"""
+"""The maximum delay until the scheduler records an end after a lost message or an outage."""
 
 ADD = """
 mutation Add($id: ID!, $slugs: [String!], $ttl: Int) {
@@ -62,9 +58,7 @@ async def is_recorded(sql: Sql) -> bool:
 
 
 async def lateness(sql: Sql) -> timedelta:
-    """Return the time from the end of the only leave until it was recorded, by the database's
-    clock.
-    """
+    """Return the delay from the only leave to its record, by the database's clock."""
     delay: timedelta = await sql.fetchval(
         "SELECT recorded_at - at FROM history WHERE operation = 'LEFT'"
     )
@@ -83,9 +77,7 @@ async def only_expiry(sql: Sql) -> datetime:
 async def drained(
     settings: Settings,
 ) -> AsyncIterator[Callable[[Sequence[Message]], Awaitable[None]]]:
-    """Yield a worker on a stub broker, its publisher, and a function that waits until all jobs are
-    done.
-    """
+    """Yield a worker on a stub broker, its publisher, and a function that awaits all jobs."""
     publisher = JobPublisher(settings.redis_url)
     runtime = Runtime(settings.model_copy(update={"scheduler": "off"}), publisher)
     broker = StubBroker(middleware=[*worker_middleware(), runtime])
@@ -406,9 +398,7 @@ class Clients:
         return {error["extensions"]["code"] for body in bodies for error in body.get("errors", ())}
 
     def accepted(self) -> set[int]:
-        """Return the users whose change was stored; reading it back for the response may have
-        failed.
-        """
+        """Return the users whose change was stored, even if reading it back failed."""
         return {
             user_id
             for user_id, body in self.changes.items()

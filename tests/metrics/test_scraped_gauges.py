@@ -1,6 +1,4 @@
-"""`/metrics` reads gauges from the database, Redis and the store, and omits those of an
-unavailable one.
-"""
+"""`/metrics` reads gauges from the servers, and omits those of an unavailable one."""
 
 import asyncio
 

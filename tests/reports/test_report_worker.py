@@ -160,9 +160,7 @@ async def test_file_of_a_worker_killed_before_its_commit_is_removed(
 
 
 async def expire_lease(sql: Sql) -> None:
-    """Move the rows back by `LEASE_SECONDS`, as if the report's worker had sent no heartbeat
-    since.
-    """
+    """Move the rows back by `LEASE_SECONDS`, as if the worker had sent no heartbeat since."""
     await sql.execute(
         "UPDATE reports SET next_attempt_at = next_attempt_at - make_interval(secs => $1)",
         generation.LEASE_SECONDS,

@@ -42,8 +42,8 @@ OPERATIONS = {
 """Every mutation that accepts or changes a rollout."""
 
 
-async def set_rollout(api: Api, rollout: Mapping[str, Any], slug: str = "A", **given: Any) -> Any:
-    variables = {"slug": slug, "rollout": rollout, **given}
+async def set_rollout(api: Api, rollout: Mapping[str, Any], slug: str = "A", **fields: Any) -> Any:
+    variables = {"slug": slug, "rollout": rollout, **fields}
     return (await api(SET_ROLLOUT, input=variables))["setRollout"]
 
 
@@ -55,8 +55,8 @@ async def resume_rollout(api: Api, slug: str = "A") -> Any:
     return (await api(RESUME_ROLLOUT, input={"slug": slug}))["resumeRollout"]
 
 
-async def cancel_rollout(api: Api, slug: str = "A", **given: Any) -> Any:
-    return (await api(CANCEL_ROLLOUT, input={"slug": slug, **given}))["cancelRollout"]
+async def cancel_rollout(api: Api, slug: str = "A", **fields: Any) -> Any:
+    return (await api(CANCEL_ROLLOUT, input={"slug": slug, **fields}))["cancelRollout"]
 
 
 async def read_segment(api: Api, slug: str = "A") -> Any:
@@ -81,10 +81,12 @@ def summarize(rollout: Mapping[str, Any]) -> tuple[str, float, list[str]]:
     return rollout["status"], rollout["percent"], [of["status"] for of in rollout["stages"]]
 
 
-async def rejection_errors(api: Api, sql: Sql, mutation: str, **given: Any) -> list[dict[str, Any]]:
+async def rejection_errors(
+    api: Api, sql: Sql, mutation: str, **fields: Any
+) -> list[dict[str, Any]]:
     """Return the errors of a mutation that must change nothing and return no data."""
     before = await all_rows(sql)
-    payload = (await api(OPERATIONS[mutation], input=given))[mutation]
+    payload = (await api(OPERATIONS[mutation], input=fields))[mutation]
     assert await all_rows(sql) == before
     assert {field: value for field, value in payload.items() if field != "errors"} == dict.fromkeys(
         ["segment"] if mutation == "createSegment" else ["segment", "rollout"]

@@ -48,7 +48,7 @@ async def set_plan(
     Every stage after the first needs a time.
     """
     plan = Plan(
-        [given if isinstance(given, Stage) else stage(given) for given in stages],
+        [each if isinstance(each, Stage) else stage(each) for each in stages],
         enroll_new_users=enroll_new_users,
         expires_at=expires_at,
     )
@@ -61,11 +61,11 @@ async def set_plan(
 
 
 async def create_enrolling_segment(
-    sql: Sql, database: Database, slug: str, percent: float, **given: Any
+    sql: Sql, database: Database, slug: str, percent: float, **plan_fields: Any
 ) -> int:
     """Create a segment whose pass finished before any user was stored; return its id."""
     segment_id = await make_segment(sql, slug)
-    await set_plan(database, slug, percent, **given)
+    await set_plan(database, slug, percent, **plan_fields)
     await advance_rollout(database, segment_id)
     return segment_id
 

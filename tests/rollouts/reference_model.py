@@ -92,8 +92,10 @@ class Segment:
     rollout: Rollout | None = None
 
     def member(self, user_id: int, now: LogicalTime) -> ModelMembership | None:
-        found = [membership for membership in self.active(now) if membership.user_id == user_id]
-        return found[0] if found else None
+        memberships_of_user = [
+            membership for membership in self.active(now) if membership.user_id == user_id
+        ]
+        return memberships_of_user[0] if memberships_of_user else None
 
     def active(self, now: LogicalTime) -> list[ModelMembership]:
         return [

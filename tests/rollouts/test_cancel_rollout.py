@@ -1,4 +1,4 @@
-"""`cancelRollout`, with and without `withdraw`: its result and its effect."""
+"""`cancelRollout` ends a rollout, with or without `withdraw`."""
 
 import pytest
 
@@ -49,24 +49,24 @@ STATES: list[tuple[CreateState, tuple[str, float, list[str]]]] = [
 """States before the cancellation: status and percent, and the stages after it."""
 
 
-@pytest.mark.parametrize(("create_state", "then"), STATES)
+@pytest.mark.parametrize(("create_state", "expected"), STATES)
 async def test_cancelled_rollout_keeps_members_and_never_continues(
     api: Api,
     sql: Sql,
     database: Database,
     create_state: CreateState,
-    then: tuple[str, float, list[str]],
+    expected: tuple[str, float, list[str]],
 ) -> None:
     await store_users(sql, 40)
     await create_state(api, database)
-    status, percent, stages = then
+    status, percent, stages = expected
     before = await read_segment(api)
     assert summarize(before["rollout"])[:2] == (status, percent)
-    asked = await database_now(sql)
+    called_at = await database_now(sql)
     payload = await cancel_rollout(api)
     rollout = accepted_rollout(payload)
     assert summarize(rollout) == ("CANCELLED", percent, stages)
-    assert asked < parse_timestamp(rollout["finishedAt"]) < await database_now(sql)
+    assert called_at < parse_timestamp(rollout["finishedAt"]) < await database_now(sql)
     same = ("id", "enrolled", "usersTotal", "usersSeen", "progress", "startedAt")
     assert {of: rollout[of] for of in same} == {of: before["rollout"][of] for of in same}
     assert rollout["failure"] is None
@@ -74,9 +74,9 @@ async def test_cancelled_rollout_keeps_members_and_never_continues(
     assert {field: before[field] for field in payload["segment"]} == payload["segment"]
     # No worker changes anything, now or when the next stage would have started.
     for _ in range(2):
-        everything = await all_rows(sql)
+        all_stored = await all_rows(sql)
         await advance_rollout(database, 1)
-        assert await all_rows(sql) == everything
+        assert await all_rows(sql) == all_stored
         assert summarize(await read_rollout(api)) == ("CANCELLED", percent, stages)
         await advance_time(sql, 24 * HOUR)
 
@@ -114,26 +114,26 @@ async def test_deleting_the_segment_starts_no_stage_of_a_paused_rollout(
     assert (rollout.status, rollout.current) == ("CANCELLED", 1)
 
 
-@pytest.mark.parametrize(("create_state", "then"), STATES)
+@pytest.mark.parametrize(("create_state", "expected"), STATES)
 async def test_withdrawing_removes_exactly_the_members_of_the_rollout(
     api: Api,
     sql: Sql,
     database: Database,
     create_state: CreateState,
-    then: tuple[str, float, list[str]],
+    expected: tuple[str, float, list[str]],
 ) -> None:
     users = await store_users(sql, 40)
     await create_state(api, database)
-    _, _, stages = then
+    _, _, stages = expected
     sample = sorted(expected_sample(1, users, 10))
     outside = min(set(users) - set(sample))
     # One user of the sample is added manually, one is removed, and one outside it is added.
-    for user_id, given in (
+    for user_id, change in (
         (sample[0], {"add": ["A"]}),
         (outside, {"add": ["A"]}),
         (sample[1], {"remove": ["A"]}),
     ):
-        await update_user_segments(api, user_id, **given)
+        await update_user_segments(api, user_id, **change)
     before = await read_segment(api)
     payload = await cancel_rollout(api, withdraw=True)
     rollout = accepted_rollout(payload)
@@ -142,20 +142,20 @@ async def test_withdrawing_removes_exactly_the_members_of_the_rollout(
     assert rollout["enrolled"] == before["rollout"]["enrolled"]
     assert {field: before[field] for field in payload["segment"]} == payload["segment"]
     withdrawn = before["rollout"]["enrolled"]
-    asked = await database_now(sql)
+    called_at = await database_now(sql)
     await advance_rollout(database, 1)
     assert await members(sql, 1) == {sample[0]: "MANUAL", outside: "MANUAL"}
-    left = [entry for entry in await history_entries(sql) if entry.operation == "LEFT"]
-    by_hand = [entry for entry in left if entry.cause == "MANUAL"]
+    leaves = [entry for entry in await history_entries(sql) if entry.operation == "LEFT"]
+    by_hand = [entry for entry in leaves if entry.cause == "MANUAL"]
     assert {entry.user_id for entry in by_hand} <= {sample[1]}
-    taken_out = [entry for entry in left if entry.cause == "ROLLOUT"]
-    assert len(taken_out) == withdrawn == len(left) - len(by_hand)
+    taken_out = [entry for entry in leaves if entry.cause == "ROLLOUT"]
+    assert len(taken_out) == withdrawn == len(leaves) - len(by_hand)
     assert {entry.user_id for entry in taken_out} <= set(sample)
-    assert all(entry.at > asked for entry in taken_out)
+    assert all(entry.at > called_at for entry in taken_out)
     after = await read_segment(api)
     assert summarize(after["rollout"]) == ("CANCELLED", 0, stages)
     assert (after["rollout"]["enrolled"], after["rollout"]["excluded"]) == (0, 1)
-    assert asked < parse_timestamp(after["rollout"]["finishedAt"]) < await database_now(sql)
+    assert called_at < parse_timestamp(after["rollout"]["finishedAt"]) < await database_now(sql)
     assert (after["version"], after["updatedAt"]) == (before["version"], before["updatedAt"])
     assert await history_inconsistencies(sql) == {}
 

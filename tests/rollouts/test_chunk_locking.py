@@ -42,28 +42,28 @@ add = partial(update_user_segments, user_id=USER, add=["A"], remove=[])
 remove = partial(update_user_segments, user_id=USER, add=[], remove=["A"])
 
 
-async def during(
+async def run_during_uncommitted(
     sql: Sql,
     database: Database,
     change: Callable[[WriteSession], Awaitable[object]],
     work: Callable[[], Coroutine[Any, Any, Any]],
 ) -> Any:
     """Start `work` while `change` is uncommitted; check that it waits, and return its result."""
-    made, commit = asyncio.Event(), asyncio.Event()
+    change_made, commit = asyncio.Event(), asyncio.Event()
 
-    async def slowly(session: WriteSession) -> None:
+    async def change_and_wait(session: WriteSession) -> None:
         await change(session)
-        made.set()
+        change_made.set()
         await commit.wait()
 
-    async def waits() -> bool:
+    async def is_waiting() -> bool:
         waiting = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(waiting == 1)
 
-    changing = asyncio.create_task(database.transaction(slowly))
-    await made.wait()
+    changing = asyncio.create_task(database.transaction(change_and_wait))
+    await change_made.wait()
     working: asyncio.Task[Any] = asyncio.create_task(work())
-    await until(waits)
+    await until(is_waiting)
     assert not working.done()
     commit.set()
     await changing
@@ -108,7 +108,9 @@ async def test_concurrent_manual_change_wins_over_adding(
         )
     await set_plan(database, "A", 100)
     await begin_pass_with_sample(database, segment_id)
-    done = await during(sql, database, change, lambda: work_chunk(database, segment_id))
+    done = await run_during_uncommitted(
+        sql, database, change, lambda: work_chunk(database, segment_id)
+    )
     assert done is StepOutcome.NO_WORK
     assert await members(sql, segment_id) == after
     assert await excluded(sql, segment_id) == ({USER} if change is remove else set())
@@ -139,7 +141,7 @@ async def test_concurrent_manual_change_wins_over_removing(
     await advance_rollout(database, segment_id)
     await set_plan(database, "A", 0)
     await begin_pass_with_sample(database, segment_id)
-    await during(sql, database, change, lambda: work_chunk(database, segment_id))
+    await run_during_uncommitted(sql, database, change, lambda: work_chunk(database, segment_id))
     assert await members(sql, segment_id) == after
     leaves = [e.cause for e in await history_entries(sql, USER) if e.operation == "LEFT"]
     assert leaves == left_by
@@ -168,11 +170,11 @@ async def test_concurrent_manual_change_wins_over_a_new_expiry(
     now = await database_now(sql)
     await set_plan(database, "A", 100, expires_at=now + 5 * HOUR)
     await begin_pass_with_sample(database, segment_id)
-    await during(sql, database, change, lambda: work_chunk(database, segment_id))
+    await run_during_uncommitted(sql, database, change, lambda: work_chunk(database, segment_id))
     assert await members(sql, segment_id) == {**ALL, USER: cause}
     rows = await sql.fetch("SELECT user_id, expires_at FROM memberships ORDER BY 1")
-    found = [row["expires_at"] and round((row["expires_at"] - now) / HOUR) for row in rows]
-    assert found == [5, hours_left, 5]
+    hours = [row["expires_at"] and round((row["expires_at"] - now) / HOUR) for row in rows]
+    assert hours == [5, hours_left, 5]
     assert await history_inconsistencies(sql) == {}
 
 
@@ -182,15 +184,15 @@ async def test_chunk_does_not_wait_for_users_without_a_change(sql: Sql, database
     await update_manually(database, USER, add=["A"])
     await set_plan(database, "A", 100)
     await begin_pass_with_sample(database, segment_id)
-    made, commit = asyncio.Event(), asyncio.Event()
+    change_made, commit = asyncio.Event(), asyncio.Event()
 
-    async def slowly(session: WriteSession) -> None:
+    async def change_and_wait(session: WriteSession) -> None:
         await add(session, ttl=timedelta(hours=1))
-        made.set()
+        change_made.set()
         await commit.wait()
 
-    changing = asyncio.create_task(database.transaction(slowly))
-    await made.wait()
+    changing = asyncio.create_task(database.transaction(change_and_wait))
+    await change_made.wait()
     assert await work_chunk(database, segment_id) is StepOutcome.NO_WORK
     assert (await read_rollout(database, segment_id)).status == "COMPLETED"
     commit.set()
@@ -206,7 +208,7 @@ async def test_setting_a_plan_waits_for_the_chunk_and_begins_a_new_pass(
     await set_plan(database, "A", 100)
     await begin_pass_with_sample(database, segment_id)
     work = partial(passes.advance, segment_id=segment_id)
-    await during(sql, database, work, lambda: set_plan(database, "A", 0))
+    await run_during_uncommitted(sql, database, work, lambda: set_plan(database, "A", 0))
     assert await members(sql, segment_id) == ALL
     assert (await read_rollout(database, segment_id)).status == "RUNNING"
     await advance_rollout(database, segment_id)
@@ -221,15 +223,15 @@ async def test_worker_does_not_wait_for_another_worker_of_the_rollout(
     await store_users(sql, 3)
     await set_plan(database, "A", 100)
     await begin_pass_with_sample(database, segment_id)
-    made, commit = asyncio.Event(), asyncio.Event()
+    change_made, commit = asyncio.Event(), asyncio.Event()
 
-    async def slowly(session: WriteSession) -> None:
+    async def change_and_wait(session: WriteSession) -> None:
         await passes.advance(session, segment_id)
-        made.set()
+        change_made.set()
         await commit.wait()
 
-    working = asyncio.create_task(database.transaction(slowly))
-    await made.wait()
+    working = asyncio.create_task(database.transaction(change_and_wait))
+    await change_made.wait()
     assert await work_chunk(database, segment_id) is StepOutcome.NO_WORK
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {}  # the first worker has not committed

@@ -1,4 +1,4 @@
-"""Events between two chunks of a pass: another plan, cancellation, crashes, deletions."""
+"""A pass stays correct despite another plan, a cancellation, crashes or deletions."""
 
 import asyncio
 from collections.abc import Iterable
@@ -140,9 +140,9 @@ async def test_plan_set_between_two_chunks_reaches_its_own_percent(
     await assert_exact(sql, segment_id, users, percent)
     # Users of both samples still have their first membership.
     now_in = await membership_ids(sql, segment_id)
-    stayed = first.keys() & sample
-    assert {user_id: now_in[user_id] for user_id in stayed} == {
-        user_id: first[user_id] for user_id in stayed
+    still_members = first.keys() & sample
+    assert {user_id: now_in[user_id] for user_id in still_members} == {
+        user_id: first[user_id] for user_id in still_members
     }
     expected = {
         ("JOINED", "ROLLOUT"): len(first.keys() | sample),
@@ -208,8 +208,8 @@ async def test_withdrawing_between_two_chunks_removes_rollout_members_only(
     await update_manually(database, last, add=["A"])
     await update_manually(database, 2, remove=["A"])
     await cancel(database, "A", withdraw=True)
-    under_way = await read_rollout(database, segment_id)
-    assert (str(under_way.status), under_way.percent) == ("WITHDRAWING", Decimal(0))
+    unfinished = await read_rollout(database, segment_id)
+    assert (str(unfinished.status), unfinished.percent) == ("WITHDRAWING", Decimal(0))
     await advance_rollout(database, segment_id)
     done = await read_rollout(database, segment_id)
     assert (str(done.status), done.percent) == ("CANCELLED", Decimal(0))
@@ -273,11 +273,11 @@ async def test_deleted_users_are_skipped_and_recreated_ones_are_new_users(
     for user_id in users[:40]:
         await database.transaction(partial(delete_user, user_id=user_id, actor=None))
     await store_users(sql, 20)
-    again = {user_id for user_id in users[:20] if joins_on_insert(segment_id, user_id, 50)}
-    assert set(await members(sql, segment_id)) == again
+    rejoining = {user_id for user_id in users[:20] if joins_on_insert(segment_id, user_id, 50)}
+    assert set(await members(sql, segment_id)) == rejoining
     await advance_rollout(database, segment_id)
     # The sample of the 200 users of the pass, without replacements for deleted users.
-    expected = (expected_sample(segment_id, users, 50) & set(users[40:])) | again
+    expected = (expected_sample(segment_id, users, 50) & set(users[40:])) | rejoining
     assert set(await members(sql, segment_id)) == expected
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): len(expected)}
     rollout = await read_rollout(database, segment_id)

@@ -1,4 +1,4 @@
-"""Invalid plans are rejected with all their errors, and nothing is changed."""
+"""Invalid plans are rejected with all their errors and change nothing."""
 
 import json
 from datetime import datetime
@@ -32,23 +32,27 @@ ONE_TO_FIFTY = "1 to 50 stages"
 AFTER_PREVIOUS = "a time after the start of the previous stage"
 AFTER_LAST = "a time after the last stage starts"
 
-Refusals = list[tuple[str, list[str], str]]
+PlanErrors = list[tuple[str, list[str], str]]
 """Code, path and allowed values of each error."""
 
 
-async def refused(api: Api, sql: Sql, rollout: dict[str, Any]) -> Refusals:
+async def plan_errors(api: Api, sql: Sql, rollout: dict[str, Any]) -> PlanErrors:
     """Return the errors of a plan, which are the same for `createSegment` and `setRollout`."""
-    found = []
+    errors_by_mutation = []
     for mutation, slug in (("createSegment", "NEW"), ("setRollout", "A")):
-        told = await rejection_errors(api, sql, mutation, slug=slug, rollout=rollout)
-        assert [error["__typename"] for error in told] == ["InvalidInput"] * len(told)
-        for error in told:
+        returned_errors = await rejection_errors(api, sql, mutation, slug=slug, rollout=rollout)
+        assert [error["__typename"] for error in returned_errors] == ["InvalidInput"] * len(
+            returned_errors
+        )
+        for error in returned_errors:
             assert error["message"].startswith(f"{'.'.join(error['path'])}: ")
             assert error["message"].endswith(f"; allowed: {error['allowed']}")
-        found.append([(error["code"], error["path"], error["allowed"]) for error in told])
-    made, set_later = found
-    assert made == set_later
-    return made
+        errors_by_mutation.append(
+            [(error["code"], error["path"], error["allowed"]) for error in returned_errors]
+        )
+    create_errors, set_errors = errors_by_mutation
+    assert create_errors == set_errors
+    return create_errors
 
 
 def invalid(*path: str, allowed: str) -> tuple[str, list[str], str]:
@@ -59,11 +63,11 @@ def invalid(*path: str, allowed: str) -> tuple[str, list[str], str]:
 async def test_invalid_percent_is_rejected_in_every_field(
     planned: Api, sql: Sql, percent: float
 ) -> None:
-    assert await refused(planned, sql, {"percent": percent}) == [
+    assert await plan_errors(planned, sql, {"percent": percent}) == [
         invalid("percent", allowed=PERCENT_ALLOWED)
     ]
     stages = [{"percent": 1}, {"percent": percent, "afterSeconds": 1}, {"percent": percent}]
-    assert await refused(planned, sql, {"stages": stages}) == [
+    assert await plan_errors(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", "percent", allowed=PERCENT_ALLOWED),
         invalid("stages", "2", allowed=EITHER_TIME),
         invalid("stages", "2", "percent", allowed=PERCENT_ALLOWED),
@@ -130,7 +134,7 @@ async def test_value_that_is_not_a_number_is_a_bad_request(
 async def test_percent_together_with_stages_is_rejected(
     planned: Api, sql: Sql, stages: list[dict[str, Any]]
 ) -> None:
-    assert await refused(planned, sql, {"percent": 50, "stages": stages}) == [
+    assert await plan_errors(planned, sql, {"percent": 50, "stages": stages}) == [
         invalid("stages", allowed=EITHER)
     ]
 
@@ -148,21 +152,21 @@ async def test_percent_together_with_stages_is_rejected(
 async def test_neither_percent_nor_stages_is_rejected(
     planned: Api, sql: Sql, rollout: dict[str, Any]
 ) -> None:
-    assert await refused(planned, sql, rollout) == [invalid(allowed=EITHER)]
+    assert await plan_errors(planned, sql, rollout) == [invalid(allowed=EITHER)]
 
 
 @pytest.mark.parametrize("count", [0, 51, 500])
 async def test_wrong_number_of_stages_is_rejected_before_validating_each(
     planned: Api, sql: Sql, count: int
 ) -> None:
-    assert await refused(planned, sql, {"stages": [{"percent": -1}] * count}) == [
+    assert await plan_errors(planned, sql, {"stages": [{"percent": -1}] * count}) == [
         invalid("stages", allowed=ONE_TO_FIFTY)
     ]
 
 
 async def test_two_times_for_one_stage_are_rejected(planned: Api, sql: Sql) -> None:
     twice = {"percent": 1, "startsAt": "2020-01-01T00:00:00Z", "afterSeconds": 5}
-    assert await refused(planned, sql, {"stages": [twice, twice]}) == [
+    assert await plan_errors(planned, sql, {"stages": [twice, twice]}) == [
         invalid("stages", "0", "afterSeconds", allowed=AT_MOST_ONE),
         invalid("stages", "1", "afterSeconds", allowed=AT_MOST_ONE),
     ]
@@ -174,7 +178,7 @@ async def test_later_stage_without_a_time_is_rejected(planned: Api, sql: Sql) ->
         {"percent": 2},
         {"percent": 3, "startsAt": None, "afterSeconds": None},
     ]
-    assert await refused(planned, sql, {"stages": stages}) == [
+    assert await plan_errors(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", allowed=EITHER_TIME),
         invalid("stages", "2", allowed=EITHER_TIME),
     ]
@@ -183,7 +187,7 @@ async def test_later_stage_without_a_time_is_rejected(planned: Api, sql: Sql) ->
 async def test_after_seconds_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
     for seconds in (-1, MAX_TTL_SECONDS + 1, 2**31 - 1, -(2**31)):
         stages = [{"percent": 1, "afterSeconds": seconds}, {"percent": 2, "afterSeconds": seconds}]
-        assert await refused(planned, sql, {"stages": stages}) == [
+        assert await plan_errors(planned, sql, {"stages": stages}) == [
             invalid("stages", "0", "afterSeconds", allowed=STAGE_DELAY_ALLOWED),
             invalid("stages", "1", "afterSeconds", allowed=STAGE_DELAY_ALLOWED),
         ], seconds
@@ -194,15 +198,15 @@ async def test_stages_out_of_order_are_rejected(planned: Api, sql: Sql) -> None:
     first, second = (now + HOUR).isoformat(), (now + HOUR - MICROSECOND).isoformat()
     for late in (first, second):
         stages = [{"percent": 1, "startsAt": first}, {"percent": 2, "startsAt": late}]
-        assert await refused(planned, sql, {"stages": stages}) == [
+        assert await plan_errors(planned, sql, {"stages": stages}) == [
             invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
         ]
     stages = [{"percent": 1}, {"percent": 2, "afterSeconds": 0}]
-    assert await refused(planned, sql, {"stages": stages}) == [
+    assert await plan_errors(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", "afterSeconds", allowed=AFTER_PREVIOUS)
     ]
     stages = [{"percent": 1}, {"percent": 2, "startsAt": now.isoformat()}]
-    assert await refused(planned, sql, {"stages": stages}) == [
+    assert await plan_errors(planned, sql, {"stages": stages}) == [
         invalid("stages", "1", "startsAt", allowed=AFTER_PREVIOUS)
     ]
 
@@ -212,12 +216,12 @@ async def test_stages_more_than_ten_years_away_are_rejected(planned: Api, sql: S
     span = MAX_TTL_SECONDS * SECOND
     for start in (now + span + HOUR, now - span - HOUR):
         stages = [{"percent": 1, "startsAt": start.isoformat()}]
-        assert await refused(planned, sql, {"stages": stages}) == [
+        assert await plan_errors(planned, sql, {"stages": stages}) == [
             invalid("stages", "0", "startsAt", allowed=ALLOWED_START)
         ]
     # Each delay is in range, but not their sum.
     half = {"percent": 1, "afterSeconds": MAX_TTL_SECONDS // 2 + 1}
-    assert await refused(planned, sql, {"stages": [half, half]}) == [
+    assert await plan_errors(planned, sql, {"stages": [half, half]}) == [
         invalid("stages", "1", "afterSeconds", allowed=ALLOWED_START)
     ]
 
@@ -231,16 +235,20 @@ async def test_expiry_out_of_range_is_rejected(planned: Api, sql: Sql) -> None:
         datetime.min.replace(tzinfo=now.tzinfo),
         datetime.max.replace(tzinfo=now.tzinfo),
     ):
-        told = await refused(planned, sql, {"percent": 50, "expiresAt": end.isoformat()})
-        assert told == [invalid("expiresAt", allowed=TTL_ALLOWED)], end
+        returned_errors = await plan_errors(
+            planned, sql, {"percent": 50, "expiresAt": end.isoformat()}
+        )
+        assert returned_errors == [invalid("expiresAt", allowed=TTL_ALLOWED)], end
 
 
 async def test_expiry_not_after_the_last_stage_is_rejected(planned: Api, sql: Sql) -> None:
     last = await database_now(sql) + 2 * HOUR
     stages = [{"percent": 1}, {"percent": 2, "startsAt": last.isoformat()}]
     for end in (last, last - MICROSECOND, last - HOUR):
-        told = await refused(planned, sql, {"stages": stages, "expiresAt": end.isoformat()})
-        assert told == [invalid("expiresAt", allowed=AFTER_LAST)], end
+        returned_errors = await plan_errors(
+            planned, sql, {"stages": stages, "expiresAt": end.isoformat()}
+        )
+        assert returned_errors == [invalid("expiresAt", allowed=AFTER_LAST)], end
     end = last + MICROSECOND
     accepted_rollout(await set_rollout(planned, {"stages": stages, "expiresAt": end.isoformat()}))
 
@@ -251,8 +259,8 @@ async def test_all_problems_of_a_plan_are_reported_together(planned: Api, sql: S
         {"percent": 100.001},
     ]
     given = {"slug": "A B", "rollout": {"stages": stages}, "expectedVersion": 0}
-    told = await rejection_errors(planned, sql, "setRollout", **given)
-    assert [(error["path"], error["allowed"]) for error in told] == [
+    returned_errors = await rejection_errors(planned, sql, "setRollout", **given)
+    assert [(error["path"], error["allowed"]) for error in returned_errors] == [
         (["slug"], SLUG_ALLOWED),
         (["rollout", "stages", "0", "afterSeconds"], AT_MOST_ONE),
         (["rollout", "stages", "0", "percent"], PERCENT_ALLOWED),

@@ -1,4 +1,4 @@
-"""Messages that changes of rollouts enqueue, and what they leave to the scheduler."""
+"""Changes of rollouts enqueue messages and leave the rest to the scheduler."""
 
 import pytest
 
@@ -136,8 +136,8 @@ async def test_resuming_enqueues_the_messages_dropped_during_the_pause(
     assert advance == Message(ADVANCE_ROLLOUT, (segment_id,))
     assert (start.job, start.args) == (START_ROLLOUT_STAGE, (segment_id,))
     # This read is later than the one from which the delay was computed.
-    left = (rollout.start_times[1] - rollout.read_at).total_seconds()
-    assert left < start.delay_seconds < 30
+    remaining_seconds = (rollout.start_times[1] - rollout.read_at).total_seconds()
+    assert remaining_seconds < start.delay_seconds < 30
 
 
 async def test_resuming_between_stages_enqueues_no_advance(

@@ -1,4 +1,4 @@
-"""New users join in the transaction that stores them, whatever stores them."""
+"""New users join rollouts in the transaction that stores them, in every way of storing."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -49,8 +49,8 @@ async def test_create_user_joins_rollouts_and_returns_them(
     half = await create_enrolling_segment(sql, database, "HALF", 50)
     await make_segment(sql, "NONE")
     for user_id in range(1, 31):
-        given = {"id": str(user_id)} if user_id % 2 else {}
-        user = (await create_user(api, **given))["user"]
+        fields = {"id": str(user_id)} if user_id % 2 else {}
+        user = (await create_user(api, **fields))["user"]
         if user_id % 2:
             assert user["id"] == str(user_id)
         slugs = ["ALL", "HALF"] if joins_on_insert(half, int(user["id"]), 50) else ["ALL"]
@@ -58,8 +58,8 @@ async def test_create_user_joins_rollouts_and_returns_them(
     assert await members(sql, all_in) == dict.fromkeys(range(1, 31), "ROLLOUT")
     assert await members(sql, half) == expected_joins(half, range(1, 31), 50)
     # An existing user is rejected and does not join again.
-    refused = await create_user(api, id="1")
-    assert [error["code"] for error in refused["errors"]] == ["USER_ALREADY_EXISTS"]
+    rejected = await create_user(api, id="1")
+    assert [error["code"] for error in rejected["errors"]] == ["USER_ALREADY_EXISTS"]
     assert await history_counts(sql, all_in) == {("JOINED", "ROLLOUT"): 30}
     assert await history_inconsistencies(sql) == {}
 

@@ -155,8 +155,8 @@ async def test_recreated_user_joins_after_all_of_its_history(sql: Sql, database:
     left = (await history_entries(sql, 1))[-1]
     assert left.at > await database_now(sql)
     await store_users(sql, 2)
-    again = (await history_entries(sql, 1))[-1]
-    assert (again.operation, again.at) == ("JOINED", left.at + MICROSECOND)
+    rejoin = (await history_entries(sql, 1))[-1]
+    assert (rejoin.operation, rejoin.at) == ("JOINED", left.at + MICROSECOND)
     (other,) = await history_entries(sql, 2)
     assert other.at < await database_now(sql)
     assert set(await members(sql, segment_id)) == {1, 2}

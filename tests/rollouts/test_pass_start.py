@@ -1,4 +1,4 @@
-"""The start of a pass: every user is either counted by it or a new user, never both."""
+"""At the start of a pass, every user is either counted by it or a new user, never both."""
 
 import asyncio
 import itertools
@@ -44,21 +44,21 @@ async def third(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
     await connection.close()
 
 
-async def polls(sql: Sql, times: int) -> None:
+async def wait_for_polls(sql: Sql, times: int) -> None:
     """Wait until the pass has polled for in-flight inserts this many times."""
-    seen = set()
+    poll_times = set()
 
-    async def enough() -> bool:
-        asked = await sql.fetchval(
+    async def has_polled() -> bool:
+        poll_time = await sql.fetchval(
             """
             SELECT query_start FROM pg_stat_activity
             WHERE application_name = 'tests long reads' AND query LIKE '%FROM pg_locks%'
             """
         )
-        seen.add(asked)
-        return len(seen - {None}) >= times
+        poll_times.add(poll_time)
+        return len(poll_times - {None}) >= times
 
-    await until(enough)
+    await until(has_polled)
 
 
 async def test_pass_waits_for_inflight_inserts_but_not_for_later_ones(
@@ -71,10 +71,10 @@ async def test_pass_waits_for_inflight_inserts_but_not_for_later_ones(
     await set_plan(database, "A", 100)
     await store_users(sql, 1, first=3)  # committed
     working = asyncio.create_task(advance_rollout(database, segment_id))
-    await polls(sql, 3)
+    await wait_for_polls(sql, 3)
     await after.start()
     await store_users(third, 1, first=4)
-    await polls(sql, 3)
+    await wait_for_polls(sql, 3)
     assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): 1}
     assert not working.done()
     await before.commit()
@@ -93,13 +93,13 @@ async def test_rolled_back_inserts_are_not_counted(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 1)
-    storing = other.transaction()
-    await storing.start()
+    store_in_loop = other.transaction()
+    await store_in_loop.start()
     await store_users(other, 9, first=2)
     await set_plan(database, "A", 50)
     working = asyncio.create_task(advance_rollout(database, segment_id))
-    await polls(sql, 2)
-    await storing.rollback()
+    await wait_for_polls(sql, 2)
+    await store_in_loop.rollback()
     await working
     assert set(await members(sql, segment_id)) == {1}
     assert (await read_rollout(database, segment_id)).users_total == 1
@@ -110,8 +110,8 @@ async def test_long_inflight_insert_leaves_the_pass_to_the_scheduler(
     sql: Sql, database: Database, other: Sql
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    storing = other.transaction()
-    await storing.start()
+    store_in_loop = other.transaction()
+    await store_in_loop.start()
     await store_users(other, 2)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
@@ -121,7 +121,7 @@ async def test_long_inflight_insert_leaves_the_pass_to_the_scheduler(
     assert tuple(waiting) == ("SAMPLING", "ACTIVE", 0)
     async with database.read() as session:
         assert await find_due_rollouts(session) == [segment_id]
-    await storing.commit()
+    await store_in_loop.commit()
     await advance_rollout(database, segment_id)
     assert set(await members(sql, segment_id)) == {1, 2}
 
@@ -135,17 +135,17 @@ async def test_users_stored_during_passes_are_decided_exactly_once(
     numbers = itertools.count(1)
     passes_over = asyncio.Event()
 
-    async def several(session: WriteSession, user_ids: list[int]) -> None:
+    async def create_several(session: WriteSession, user_ids: list[int]) -> None:
         for user_id in user_ids:  # one statement each, so that the transaction takes longer
             await create_user(session, user_id)
 
-    async def storing() -> None:
+    async def store_in_loop() -> None:
         last_round = False
         while not last_round:
             last_round = passes_over.is_set()
             await update_manually(database, next(numbers))
             user_ids = [next(numbers) for _ in range(3)]
-            await database.transaction(partial(several, user_ids=user_ids))
+            await database.transaction(partial(create_several, user_ids=user_ids))
 
     async def work() -> None:
         for _ in range(15):
@@ -153,7 +153,7 @@ async def test_users_stored_during_passes_are_decided_exactly_once(
             await finish_rollout(database, segment_id)
         passes_over.set()
 
-    await asyncio.gather(work(), *(storing() for _ in range(5)))
+    await asyncio.gather(work(), *(store_in_loop() for _ in range(5)))
     users = await stored_users(sql)
     last_insert_seq = await sql.fetchval("SELECT last_insert_seq FROM rollouts")
     earlier = {user_id for user_id, insert_seq in users.items() if insert_seq <= last_insert_seq}

@@ -142,7 +142,7 @@ async def test_manual_members_stay_and_excluded_users_are_not_replaced(
         await update_manually(database, user_id, add=["A"])
     for user_id in (inside[2], inside[3], outside[1]):
         await update_manually(database, user_id, remove=["A"])
-    kept = await membership_ids(sql, segment_id)
+    membership_ids_before = await membership_ids(sql, segment_id)
 
     async def assert_in(of_the_sample: set[int]) -> None:
         assert await members(sql, segment_id) == {
@@ -150,7 +150,7 @@ async def test_manual_members_stay_and_excluded_users_are_not_replaced(
             **dict.fromkeys((inside[0], inside[1], outside[0]), "MANUAL"),
         }
         assert await excluded(sql, segment_id) == {inside[2], inside[3], outside[1]}
-        assert kept.items() <= (await membership_ids(sql, segment_id)).items()
+        assert membership_ids_before.items() <= (await membership_ids(sql, segment_id)).items()
 
     for percent in (50, 10, 0, 50):
         await set_plan(database, "A", percent)
@@ -232,20 +232,20 @@ async def test_expired_member_of_the_sample_rejoins(sql: Sql, database: Database
     await store_users(sql, 2)
     await update_manually(database, 1, add=["A"], ttl=MINUTE)
     await advance_time(sql, HOUR)
-    ran_out = await sql.fetchrow("SELECT * FROM memberships")
-    assert ran_out is not None
+    expired = await sql.fetchrow("SELECT * FROM memberships")
+    assert expired is not None
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     assert await members(sql, segment_id) == {1: "ROLLOUT", 2: "ROLLOUT"}
-    joined, left, again = await history_entries(sql, 1)
+    joined, left, rejoin = await history_entries(sql, 1)
     assert (joined.operation, joined.cause, joined.membership_id) == (
         "JOINED",
         "MANUAL",
-        ran_out["id"],
+        expired["id"],
     )
-    assert (left.at, left.operation, left.cause) == (ran_out["expires_at"], "LEFT", "TTL")
-    assert (again.operation, again.cause) == ("JOINED", "ROLLOUT")
-    assert again.membership_id > ran_out["id"]
+    assert (left.at, left.operation, left.cause) == (expired["expires_at"], "LEFT", "TTL")
+    assert (rejoin.operation, rejoin.cause) == ("JOINED", "ROLLOUT")
+    assert rejoin.membership_id > expired["id"]
     assert await excluded(sql, segment_id) == set()
     assert await history_inconsistencies(sql) == {}
 

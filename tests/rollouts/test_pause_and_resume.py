@@ -1,4 +1,4 @@
-"""`pauseRollout` and `resumeRollout`: their results and effects."""
+"""`pauseRollout` and `resumeRollout` stop and continue a rollout."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,18 +61,18 @@ async def test_paused_rollout_does_not_change_until_it_is_resumed(
     assert before["rollout"]["status"] == status
     payload = await pause_rollout(api)
     assert accepted_rollout(payload) == {**before["rollout"], "status": "PAUSED"}
-    held = await read_segment(api)
-    assert held == {**before, "rollout": {**before["rollout"], "status": "PAUSED"}}
-    assert {field: held[field] for field in payload["segment"]} == payload["segment"]
-    everything = await all_rows(sql)
+    paused_segment = await read_segment(api)
+    assert paused_segment == {**before, "rollout": {**before["rollout"], "status": "PAUSED"}}
+    assert {field: paused_segment[field] for field in payload["segment"]} == payload["segment"]
+    all_stored = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await all_rows(sql) == everything
+    assert await all_rows(sql) == all_stored
     # Without the pause, both stages would have started.
     await advance_time(sql, 24 * HOUR)
-    everything = await all_rows(sql)
+    all_stored = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await all_rows(sql) == everything
-    assert summarize(await read_rollout(api)) == summarize(held["rollout"])
+    assert await all_rows(sql) == all_stored
+    assert summarize(await read_rollout(api)) == summarize(paused_segment["rollout"])
     payload = await resume_rollout(api)
     assert summarize(accepted_rollout(payload)) == summarize(before["rollout"])
     assert payload["rollout"] == await read_rollout(api)
@@ -126,7 +126,7 @@ async def test_delays_of_several_pauses_add_up(api: Api, sql: Sql, database: Dat
 async def test_resumed_pass_continues_at_its_cursor(api: Api, sql: Sql, database: Database) -> None:
     users = await store_users(sql, 40)
     await create_sampled(api, database)
-    begun = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
+    pass_row = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
     accepted_rollout(await pause_rollout(api))
     await advance_time(sql, HOUR)
     await advance_rollout(database, 1)
@@ -134,8 +134,8 @@ async def test_resumed_pass_continues_at_its_cursor(api: Api, sql: Sql, database
     accepted_rollout(await resume_rollout(api))
     await advance_rollout(database, 1)
     assert await members(sql, 1) == by_rollout(expected_sample(1, users, 10))
-    went_on = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
-    assert went_on == begun
+    continued = await sql.fetchrow("SELECT pass_number, bound_hash, bound_user_id FROM rollouts")
+    assert continued == pass_row
     assert await history_inconsistencies(sql) == {}
 
 
@@ -165,9 +165,9 @@ async def test_memberships_of_a_paused_rollout_expire_on_time(
         10,
         ["DONE", "SKIPPED"],
     )
-    everything = await all_rows(sql)
+    all_stored = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await all_rows(sql) == everything
+    assert await all_rows(sql) == all_stored
 
 
 async def test_failed_rollout_shows_the_reason_and_resumes_at_its_cursor(
@@ -178,9 +178,9 @@ async def test_failed_rollout_shows_the_reason_and_resumes_at_its_cursor(
     before = await read_rollout(api)
     await fail_rollout(database)
     assert await read_rollout(api) == {**before, "status": "FAILED", "failure": FAILURE}
-    everything = await all_rows(sql)
+    all_stored = await all_rows(sql)
     await advance_rollout(database, 1)
-    assert await all_rows(sql) == everything
+    assert await all_rows(sql) == all_stored
     assert accepted_rollout(await resume_rollout(api)) == before
     await advance_rollout(database, 1)
     assert summarize(await read_rollout(api)) == ("WAITING", 10, ["DONE", "PENDING"])

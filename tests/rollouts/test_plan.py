@@ -1,4 +1,4 @@
-"""Plans: start times of stages, limits of times, percents and seconds."""
+"""A plan has start times of stages, and limits of times, percents and seconds."""
 
 import math
 from collections.abc import Sequence
@@ -41,11 +41,15 @@ def after(interval: timedelta) -> Stage:
 
 def reasons(*stages: Stage, expires_at: datetime | None = None) -> list[tuple[str, str, str]]:
     """Return the errors of a plan as (path, problem, allowed)."""
-    with pytest.raises(MutationRejected) as refused:
+    with pytest.raises(MutationRejected) as raised:
         schedule(Plan(stages, expires_at=expires_at), NOW)
-    found = [refusal for refusal in refused.value.reasons if isinstance(refusal, InvalidInput)]
-    assert len(found) == len(refused.value.reasons)
-    return [(".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in found]
+    invalid_inputs = [
+        refusal for refusal in raised.value.reasons if isinstance(refusal, InvalidInput)
+    ]
+    assert len(invalid_inputs) == len(raised.value.reasons)
+    return [
+        (".".join(refusal.path), refusal.problem, refusal.allowed) for refusal in invalid_inputs
+    ]
 
 
 # --- When stages start --------------------------------------------------------------------------
@@ -205,7 +209,7 @@ def test_expiry_from_one_second_to_ten_years_is_accepted(end: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "told"),
+    ("interval", "message"),
     [
         (SECOND - MICROSECOND, "0.999999"),
         (timedelta(0), "0.000000"),
@@ -213,9 +217,9 @@ def test_expiry_from_one_second_to_ten_years_is_accepted(end: datetime) -> None:
         (MAX_START_OFFSET + MICROSECOND, "315360000.000001"),
     ],
 )
-def test_expiry_out_of_range_is_rejected(interval: timedelta, told: str) -> None:
+def test_expiry_out_of_range_is_rejected(interval: timedelta, message: str) -> None:
     assert reasons(stage(10), expires_at=NOW + interval) == [
-        ("rollout.expiresAt", f"{told} seconds from now", TTL_ALLOWED)
+        ("rollout.expiresAt", f"{message} seconds from now", TTL_ALLOWED)
     ]
 
 

@@ -36,8 +36,10 @@ ON_A_SEGMENT: dict[str, dict[str, Any]] = {
 async def test_unknown_or_deleted_slug_is_not_found(planned: Api, sql: Sql, mutation: str) -> None:
     await delete_segment(planned, "A")
     for slug in ("A", "a", "NOPE"):
-        told = await rejection_errors(planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation])
-        assert told == [
+        returned_errors = await rejection_errors(
+            planned, sql, mutation, slug=slug, **ON_A_SEGMENT[mutation]
+        )
+        assert returned_errors == [
             {
                 "__typename": "SegmentNotFound",
                 "code": "SEGMENT_NOT_FOUND",
@@ -96,8 +98,10 @@ async def test_change_not_allowed_by_the_status_is_rejected(
     await create_state(api, database)
     assert (await read_rollout(api))["status"] == status
     for mutation in mutations:
-        given = [{"withdraw": False}, {"withdraw": True}] if mutation == "cancelRollout" else [{}]
-        for withdraws in given:
+        argument_sets = (
+            [{"withdraw": False}, {"withdraw": True}] if mutation == "cancelRollout" else [{}]
+        )
+        for withdraws in argument_sets:
             assert await rejection_errors(api, sql, mutation, slug="A", **withdraws) == [
                 {
                     "__typename": "RolloutStateConflict",

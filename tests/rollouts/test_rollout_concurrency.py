@@ -1,4 +1,4 @@
-"""Concurrent workers, changes and inserts: each user is decided exactly once."""
+"""With concurrent workers, changes and inserts, each user is decided exactly once."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ WHERE user_id = :user_id AND expires_at > clock_timestamp() + interval '1 minute
 """Expire a membership with a TTL of an hour."""
 
 
-async def unless_refused(work: Awaitable[object]) -> None:
+async def unless_rejected(work: Awaitable[object]) -> None:
     """Ignore rejections, because another task may have been first."""
     with suppress(MutationRejected):
         await work
@@ -55,39 +55,39 @@ async def unless_refused(work: Awaitable[object]) -> None:
 # --- All kinds of changes ------------------------------------------------------------------------
 
 
-class Crowd:
+class RandomClients:
     """Clients that make all kinds of changes, each with its own seeded random generator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def one(self, number: int, times: int) -> None:
-        dice = random.Random(number)  # noqa: S311
+    async def run_client(self, number: int, times: int) -> None:
+        rng = random.Random(number)  # noqa: S311
         kinds = [
-            *[self._changes] * 12,
-            *[self._runs_out] * 4,
-            *[self._comes] * 4,
-            *[self._goes] * 3,
-            *[self._plans] * 3,
-            *[self._stops] * 2,
+            *[self._update_memberships] * 12,
+            *[self._expire_membership] * 4,
+            *[self._create_user] * 4,
+            *[self._delete_user] * 3,
+            *[self._set_plan] * 3,
+            *[self._change_status] * 2,
         ]
         for _ in range(times):
-            await dice.choice(kinds)(dice)
+            await rng.choice(kinds)(rng)
 
-    async def _changes(self, dice: random.Random) -> None:
-        slugs = dice.sample(SLUGS, dice.randint(1, 3))
-        split = dice.randint(0, len(slugs))
+    async def _update_memberships(self, rng: random.Random) -> None:
+        slugs = rng.sample(SLUGS, rng.randint(1, 3))
+        split = rng.randint(0, len(slugs))
         await update_manually(
             self._database,
-            dice.choice(USERS),
+            rng.choice(USERS),
             add=slugs[:split],
             remove=slugs[split:],
-            ttl=dice.choice([None, timedelta(hours=1)]),
-            on_existing=dice.choice(list(OnExisting)),
+            ttl=rng.choice([None, timedelta(hours=1)]),
+            on_existing=rng.choice(list(OnExisting)),
         )
 
-    async def _runs_out(self, dice: random.Random) -> None:
-        user = {"user_id": dice.choice(USERS)}
+    async def _expire_membership(self, rng: random.Random) -> None:
+        user = {"user_id": rng.choice(USERS)}
 
         async def end_now(session: WriteSession) -> None:
             await session.execute(LOCK_USER, user)
@@ -95,36 +95,36 @@ class Crowd:
 
         await self._database.transaction(end_now)
 
-    async def _comes(self, dice: random.Random) -> None:
-        work = partial(create_user, user_id=dice.choice([None, dice.choice(USERS)]))
-        await unless_refused(self._database.transaction(work))
+    async def _create_user(self, rng: random.Random) -> None:
+        work = partial(create_user, user_id=rng.choice([None, rng.choice(USERS)]))
+        await unless_rejected(self._database.transaction(work))
 
-    async def _goes(self, dice: random.Random) -> None:
-        work = partial(delete_user, user_id=dice.choice(USERS), actor=None)
-        await unless_refused(self._database.transaction(work))
+    async def _delete_user(self, rng: random.Random) -> None:
+        work = partial(delete_user, user_id=rng.choice(USERS), actor=None)
+        await unless_rejected(self._database.transaction(work))
 
-    async def _plans(self, dice: random.Random) -> None:
-        percents = [dice.choice([0, 10, 33.333, 60, 100]) for _ in range(2)]
-        later = stage(percents[1], after=timedelta(milliseconds=dice.randint(1, 300)))
+    async def _set_plan(self, rng: random.Random) -> None:
+        percents = [rng.choice([0, 10, 33.333, 60, 100]) for _ in range(2)]
+        later = stage(percents[1], after=timedelta(milliseconds=rng.randint(1, 300)))
         await set_plan(
             self._database,
-            dice.choice(SLUGS),
+            rng.choice(SLUGS),
             percents[0],
             later,
-            enroll_new_users=dice.random() < 0.8,
+            enroll_new_users=rng.random() < 0.8,
         )
 
-    async def _stops(self, dice: random.Random) -> None:
-        slug = dice.choice(SLUGS)
-        does: Callable[[WriteSession], Awaitable[object]] = dice.choice(
+    async def _change_status(self, rng: random.Random) -> None:
+        slug = rng.choice(SLUGS)
+        action: Callable[[WriteSession], Awaitable[object]] = rng.choice(
             [
                 partial(service.pause_rollout, slug=slug),
                 partial(service.resume_rollout, slug=slug),
                 partial(service.resume_rollout, slug=slug),
-                partial(service.cancel_rollout, slug=slug, withdraw=dice.random() < 0.7),
+                partial(service.cancel_rollout, slug=slug, withdraw=rng.random() < 0.7),
             ]
         )
-        await unless_refused(self._database.transaction(does))
+        await unless_rejected(self._database.transaction(action))
 
 
 async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
@@ -132,17 +132,19 @@ async def test_concurrent_changes_of_all_kinds_keep_history_consistent(
 ) -> None:
     segments = {slug: await make_segment(sql, slug) for slug in SLUGS}
     await store_users(sql, 150)
-    over = asyncio.Event()
+    finished = asyncio.Event()
 
     async def worker(number: int) -> None:
-        dice = random.Random(number)  # noqa: S311
-        while not over.is_set():
-            await advance_rollout(database, dice.choice(list(segments.values())))
+        rng = random.Random(number)  # noqa: S311
+        while not finished.is_set():
+            await advance_rollout(database, rng.choice(list(segments.values())))
             await membership_actors.expire_due_memberships(database)
 
     workers = [asyncio.create_task(worker(number)) for number in range(3)]
-    await asyncio.gather(*(Crowd(database).one(number, times=100) for number in range(7)))
-    over.set()
+    await asyncio.gather(
+        *(RandomClients(database).run_client(number, times=100) for number in range(7))
+    )
+    finished.set()
     await asyncio.gather(*workers)
     assert await history_inconsistencies(sql) == {}
     assert {(entry.operation, entry.cause) for entry in await history_entries(sql)} == {
@@ -174,13 +176,13 @@ async def test_concurrent_workers_and_manual_changes_add_each_user_once(
     users = await store_users(sql, 2 * CHUNK_USERS + 500)
     await set_plan(database, "A", 50)
     sample = expected_sample(segment_id, users, 50)
-    dice = random.Random(1)  # noqa: S311 - reproducible
-    removed, added = set(dice.sample(users, 150)), set(dice.sample(users, 150))
+    rng = random.Random(1)  # noqa: S311 - reproducible
+    removed, added = set(rng.sample(users, 150)), set(rng.sample(users, 150))
     removed -= added
     work = [finish_rollout(database, segment_id) for _ in range(5)]
     hands = [update_manually(database, user_id, remove=["A"]) for user_id in removed]
     hands += [update_manually(database, user_id, add=["A"]) for user_id in added]
-    dice.shuffle(hands)
+    rng.shuffle(hands)
     await asyncio.gather(*work, *hands)
     assert await members(sql, segment_id) == {
         **dict.fromkeys(sample - removed, "ROLLOUT"),
@@ -204,20 +206,20 @@ async def test_deleting_a_segment_stops_its_running_pass(
 ) -> None:
     await store_users(sql, 3000)
     for number in range(8):
-        made = await create_segment(api, slug="A", rollout={"percent": 60})
-        assert made["errors"] == []
-        segment_id = int(made["segment"]["id"].removeprefix("seg_"))
+        creation = await create_segment(api, slug="A", rollout={"percent": 60})
+        assert creation["errors"] == []
+        segment_id = int(creation["segment"]["id"].removeprefix("seg_"))
         if number % 2:
             await begin_pass_with_sample(database, segment_id)
-        dice = random.Random(number)  # noqa: S311 - reproducible
+        rng = random.Random(number)  # noqa: S311 - reproducible
         await asyncio.gather(
             *(advance_rollout(database, segment_id) for _ in range(3)),
             *(
-                unless_refused(update_manually(database, dice.randint(1, 3000), remove=["A"]))
+                unless_rejected(update_manually(database, rng.randint(1, 3000), remove=["A"]))
                 for _ in range(10)
             ),
             *(
-                unless_refused(update_manually(database, 10_000 + number * 10 + n, add=["A"]))
+                unless_rejected(update_manually(database, 10_000 + number * 10 + n, add=["A"]))
                 for n in range(10)
             ),
             delete_segment(api, "A"),

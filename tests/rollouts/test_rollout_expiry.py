@@ -1,4 +1,4 @@
-"""A rollout's `expiresAt`: its memberships end, and no user joins after it."""
+"""Memberships of a rollout end at its `expiresAt`, and no user joins after it."""
 
 from datetime import datetime, timedelta
 
@@ -223,13 +223,13 @@ async def test_manual_add_frees_a_membership_from_the_rollout_expiry(
     assert changed.extended == 0
     await update_manually(database, 3, add=["A"], ttl=MINUTE, on_existing=OnExisting.REPLACE)
     assert await members(sql, segment_id) == dict.fromkeys((1, 2, 3), "MANUAL")
-    found = await ends_of(sql, segment_id)
-    assert (found[1], found[2]) == (None, end)
-    assert found[3] is not None
-    assert found[3] < end
+    ends = await ends_of(sql, segment_id)
+    assert (ends[1], ends[2]) == (None, end)
+    assert ends[3] is not None
+    assert ends[3] < end
     await set_plan(database, "A", 100, expires_at=end + DAY)
     await advance_rollout(database, segment_id)
-    assert await ends_of(sql, segment_id) == found
+    assert await ends_of(sql, segment_id) == ends
 
 
 async def test_finished_pass_enqueues_the_expiry_of_its_members(

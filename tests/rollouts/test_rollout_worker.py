@@ -1,4 +1,4 @@
-"""Rollouts by a real `segmentql worker` process: messages, crashes and outages.
+"""A real `segmentql worker` process runs rollouts despite lost messages, crashes and outages.
 
 To stop a pass at a known point, a test locks a user of its third chunk.
 """
@@ -60,7 +60,7 @@ def redis(settings: Settings) -> Iterator[Redis]:
 
 
 @pytest.fixture(autouse=True)
-async def guarded(sql: Sql, url: str) -> AsyncIterator[None]:
+async def reject_lost_progress(sql: Sql, url: str) -> AsyncIterator[None]:
     """Check that no pass loses progress."""
     async with reject_backward_progress(url):
         yield
@@ -95,7 +95,7 @@ async def only_one_is_unfinished(redis: Redis, job: Job) -> bool:
     return redis.hlen(f"dramatiq:{job.queue}.msgs") == 1
 
 
-async def says(log: Path, text: str) -> bool:
+async def is_logged(log: Path, text: str) -> bool:
     return text in log.read_text()
 
 
@@ -219,7 +219,7 @@ async def test_sigterm_finishes_the_current_job_and_requeues_the_rest(
             await until(partial(worker_is_blocked, sql))
             await create_segment_with_rollout(api, "B", percent=10)
             worker.send_signal(signal.SIGTERM)
-            await until(partial(says, tmp_path / "worker-1.log", "worker_stopping"))
+            await until(partial(is_logged, tmp_path / "worker-1.log", "worker_stopping"))
         assert await worker.wait() == 0
     # The job may or may not have finished the pass: the members match the cursor.
     at = await read_pass(sql, 1)
@@ -252,7 +252,7 @@ async def test_database_outage_does_not_fail_the_rollout(
             await until(partial(worker_is_blocked, sql))
             await servers.postgres.stop()
         try:
-            await until(partial(says, log, "Unavailable"))
+            await until(partial(is_logged, log, "Unavailable"))
         finally:
             await servers.postgres.start()
         fresh = await asyncpg.connect(url)
@@ -288,8 +288,10 @@ async def test_failed_rollout_completes_after_the_cause_is_fixed_and_resumed(
 ) -> None:
     await store_users(sql, len(USERS))
     sample = expected_sample(1, USERS, 10)
-    refused = in_third_chunk(1, 10)
-    await sql.execute(f"ALTER TABLE memberships ADD CONSTRAINT nobody CHECK (user_id <> {refused})")
+    rejected_user = in_third_chunk(1, 10)
+    await sql.execute(
+        f"ALTER TABLE memberships ADD CONSTRAINT nobody CHECK (user_id <> {rejected_user})"
+    )
     try:
         async with run_worker():
             await create_segment_with_rollout(api, "A", percent=10)

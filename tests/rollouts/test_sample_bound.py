@@ -1,4 +1,4 @@
-"""The bound of a sample: the k-th smallest (hash, id), as the database finds it."""
+"""The database finds the bound of a sample: the k-th smallest (hash, id)."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -76,9 +76,12 @@ async def test_bound_is_the_kth_smallest_and_grows_with_the_percent(
     before: set[int] = set()
     for percent in sorted(asked):
         size = sample_size(len(user_ids), percent)
-        found = await sampled(database, segment_id, percent)
-        bound = (found.bound_hash, found.bound_user_id)
-        assert (found.users_total, found.last_insert_seq) == (len(user_ids), len(user_ids))
+        sample_found = await sampled(database, segment_id, percent)
+        bound = (sample_found.bound_hash, sample_found.bound_user_id)
+        assert (sample_found.users_total, sample_found.last_insert_seq) == (
+            len(user_ids),
+            len(user_ids),
+        )
         assert bound == (in_order[size - 1] if size else (-1, 0))
         within = await up_to(sql, segment_id, bound)
         assert len(within) == size
@@ -88,8 +91,8 @@ async def test_bound_is_the_kth_smallest_and_grows_with_the_percent(
 
 async def test_sample_of_33_333_percent_of_100_000_users(sql: Sql, database: Database) -> None:
     user_ids = await store_users(sql, 100_000)
-    found = await sampled(database, 1, Decimal("33.333"))
-    assert found == Sample(100_000, *ranked(1, user_ids)[33_333 - 1], users_total=100_000)
+    sample_found = await sampled(database, 1, Decimal("33.333"))
+    assert sample_found == Sample(100_000, *ranked(1, user_ids)[33_333 - 1], users_total=100_000)
 
 
 async def test_sample_at_0_percent_is_empty_and_counts_only_members(
@@ -109,12 +112,12 @@ async def test_users_stored_later_are_not_in_the_sample(
     asked = {"segment_id": 1, "percent": Decimal(percent)}
     for last_insert_seq, user_ids in ((1000, before), (4000, range(before.start, later.stop))):
         async with database.read() as session:
-            found = (
+            sample_found = (
                 await session.execute(statement, {**asked, "last_insert_seq": last_insert_seq})
             ).one()
         size = sample_size(len(user_ids), Decimal(percent))
         last = ranked(1, user_ids)[size - 1] if size else (-1, 0)
-        assert tuple(found) == (len(user_ids), *last)
+        assert tuple(sample_found) == (len(user_ids), *last)
 
 
 async def test_created_at_does_not_decide_who_is_a_later_user(sql: Sql, database: Database) -> None:
@@ -123,12 +126,12 @@ async def test_created_at_does_not_decide_who_is_a_later_user(sql: Sql, database
     await store_users(sql, 100, first=101)
     await sql.execute("UPDATE users SET created_at = '2001-01-01' WHERE id > 100")
     async with database.read() as session:
-        found = (
+        sample_found = (
             await session.execute(
                 text(BOUND_QUERY), {"segment_id": 1, "percent": Decimal(50), "last_insert_seq": 100}
             )
         ).one()
-    assert tuple(found) == (100, *ranked(1, range(1, 101))[49])
+    assert tuple(sample_found) == (100, *ranked(1, range(1, 101))[49])
 
 
 @pytest.mark.parametrize("tie", TIES)
@@ -147,8 +150,8 @@ async def test_equal_hashes_are_ordered_by_user_id(
         for size in (smaller, smaller + 1, smaller + 2)
     }
     insiders = {
-        size: await up_to(sql, 1, (found.bound_hash, found.bound_user_id))
-        for size, found in cuts.items()
+        size: await up_to(sql, 1, (sample_found.bound_hash, sample_found.bound_user_id))
+        for size, sample_found in cuts.items()
     }
     assert [len(insiders[size]) for size in cuts] == list(cuts)
     assert [insiders[size] & {first, second} for size in cuts] == [set(), {first}, {first, second}]

@@ -1,4 +1,4 @@
-"""The hash of users and the size of samples."""
+"""The hash of users is uniform, and samples have the exact size."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ def bucket(segment_id: int, user_id: int, buckets: int) -> int:
     return rollout_hash_v1(segment_id, user_id) * buckets >> HASH_BITS
 
 
-def chi_square(found: Sequence[int], expected: float) -> float:
-    return sum((count - expected) ** 2 / expected for count in found)
+def chi_square(counted: Sequence[int], expected: float) -> float:
+    return sum((count - expected) ** 2 / expected for count in counted)
 
 
-def assert_by_chance(found: Sequence[int], expected: float, degrees_of_freedom: int) -> None:
+def assert_by_chance(counted: Sequence[int], expected: float, degrees_of_freedom: int) -> None:
     """Check that counts are as uneven as random counts: neither more nor less.
 
     The limits are chi-square's quantiles as Wilson and Hilferty approximate them ("The
@@ -58,7 +58,7 @@ def assert_by_chance(found: Sequence[int], expected: float, degrees_of_freedom: 
         degrees_of_freedom * (1 - spread + NormalDist().inv_cdf(part) * spread**0.5) ** 3
         for part in (RARE, 1 - RARE)
     )
-    assert low < chi_square(found, expected) < high
+    assert low < chi_square(counted, expected) < high
 
 
 # --- The hash -----------------------------------------------------------------------------------
@@ -73,9 +73,9 @@ async def test_python_and_database_return_the_published_hashes(
 
 
 def test_docstring_contains_the_published_hashes() -> None:
-    told = " ".join((rollout_hash_v1.__doc__ or "").split())
+    docstring = " ".join((rollout_hash_v1.__doc__ or "").split())
     for segment_id, user_id, published in VECTORS:
-        assert f"segment {segment_id}, user {user_id}: {published}" in told
+        assert f"segment {segment_id}, user {user_id}: {published}" in docstring
 
 
 @on_one_database
@@ -108,9 +108,9 @@ async def test_python_and_database_hash_equally(sql: Sql, pairs: list[tuple[int,
 )
 def test_hashes_are_uniform_for_any_user_ids(user_ids: range, segment_id: int) -> None:
     assert len(user_ids) == HASHED
-    found = Counter(bucket(segment_id, user_id, BUCKETS) for user_id in user_ids)
+    counted = Counter(bucket(segment_id, user_id, BUCKETS) for user_id in user_ids)
     assert_by_chance(
-        [found[number] for number in range(BUCKETS)], HASHED / BUCKETS, degrees_of_freedom=99
+        [counted[number] for number in range(BUCKETS)], HASHED / BUCKETS, degrees_of_freedom=99
     )
 
 
@@ -118,8 +118,8 @@ def test_hashes_are_uniform_for_any_user_ids(user_ids: range, segment_id: int) -
 @pytest.mark.parametrize("segments", SEGMENTS)
 def test_hashes_of_two_segments_are_independent(segments: tuple[int, int], user_ids: range) -> None:
     one, other = segments
-    found = Counter((bucket(one, user, 10), bucket(other, user, 10)) for user in user_ids)
-    table = [found[row, column] for row in range(10) for column in range(10)]
+    counted = Counter((bucket(one, user, 10), bucket(other, user, 10)) for user in user_ids)
+    table = [counted[row, column] for row in range(10) for column in range(10)]
     # The 100 expected counts are known, not estimated, so there are 99 degrees of freedom.
     assert_by_chance(table, HASHED / 100, degrees_of_freedom=99)
 

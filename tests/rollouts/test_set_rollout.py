@@ -1,4 +1,4 @@
-"""`setRollout`, and `createSegment` with a rollout: their results and stored data."""
+"""`setRollout`, and `createSegment` with a rollout, return and store a plan."""
 
 import asyncio
 from datetime import datetime
@@ -73,11 +73,11 @@ async def test_create_segment_with_a_percent_returns_before_any_join(api: Api, s
     assert (only["percent"], only["status"]) == (33.333, "ACTIVE")
 
 
-@pytest.mark.parametrize("given", [{}, {"rollout": None}])
+@pytest.mark.parametrize("null_fields", [{}, {"rollout": None}])
 async def test_segment_created_without_a_rollout_has_none(
-    api: Api, sql: Sql, given: dict[str, None]
+    api: Api, sql: Sql, null_fields: dict[str, None]
 ) -> None:
-    payload = await create_segment(api, slug="A", **given)
+    payload = await create_segment(api, slug="A", **null_fields)
     assert payload["errors"] == []
     assert await read_rollout(api) is None
     assert await sql.fetchval("SELECT count(*) FROM rollouts") == 0
@@ -116,23 +116,23 @@ async def test_worker_progress_changes_neither_version_nor_updated_at(
 
 async def test_set_rollout_returns_the_rollout_and_bumps_the_version(api: Api, sql: Sql) -> None:
     await store_users(sql, 10)
-    made = (await create_segment(api, slug="A", name="Name"))["segment"]
+    created = (await create_segment(api, slug="A", name="Name"))["segment"]
     payload = await set_rollout(api, {"percent": 12.5})
     rollout = accepted_rollout(payload)
     segment = payload["segment"]
-    assert segment == {**made, "version": 2, "updatedAt": segment["updatedAt"]}
+    assert segment == {**created, "version": 2, "updatedAt": segment["updatedAt"]}
     assert (
         parse_timestamp(segment["updatedAt"])
         > starts_of(rollout)[0]
-        > parse_timestamp(made["updatedAt"])
+        > parse_timestamp(created["updatedAt"])
     )
     assert rollout == {**UNWORKED, "percent": 12.5, "stages": rollout["stages"]}
     assert await read_segment(api) == {**segment, "memberCount": 0, "rollout": rollout}
     # Setting the same percent again starts a new plan.
-    again = await set_rollout(api, {"percent": 12.5})
-    assert again["segment"]["version"] == 3
-    assert again["segment"]["updatedAt"] > segment["updatedAt"]
-    assert starts_of(again["rollout"])[0] > starts_of(rollout)[0]
+    repeated = await set_rollout(api, {"percent": 12.5})
+    assert repeated["segment"]["version"] == 3
+    assert repeated["segment"]["updatedAt"] > segment["updatedAt"]
+    assert starts_of(repeated["rollout"])[0] > starts_of(rollout)[0]
 
 
 async def test_new_plan_replaces_all_fields_of_the_old_one(api: Api, sql: Sql) -> None:
@@ -191,20 +191,20 @@ async def test_plan_may_have_fifty_stages(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "null_fields",
     [
         {"percent": 50, "stages": None, "enrollNewUsers": None, "expiresAt": None},
         {"percent": None, "stages": [{"percent": 50, "startsAt": None, "afterSeconds": None}]},
     ],
 )
-async def test_null_means_omitted(api: Api, given: dict[str, Any]) -> None:
-    await create_segment(api, slug="A", rollout=given)
+async def test_null_means_omitted(api: Api, null_fields: dict[str, Any]) -> None:
+    await create_segment(api, slug="A", rollout=null_fields)
     await make_segments(api, "B")
-    made, set_later = (
+    created, set_later = (
         await read_rollout(api, "A"),
-        accepted_rollout(await set_rollout(api, given, slug="B")),
+        accepted_rollout(await set_rollout(api, null_fields, slug="B")),
     )
-    for number, rollout in enumerate((made, set_later), start=1):
+    for number, rollout in enumerate((created, set_later), start=1):
         assert rollout == {
             **UNWORKED,
             "id": f"rol_{number}",
@@ -243,8 +243,10 @@ async def test_only_one_of_concurrent_plans_with_the_same_version_wins(api: Api)
         *(set_rollout(api, {"percent": number}, expectedVersion=1) for number in range(10))
     )
     (accepted,) = [payload for payload in payloads if not payload["errors"]]
-    refused = [payload["errors"] for payload in payloads if payload["errors"]]
-    assert [[error["code"] for error in errors] for errors in refused] == [["VERSION_CONFLICT"]] * 9
+    conflicts = [payload["errors"] for payload in payloads if payload["errors"]]
+    assert [[error["code"] for error in errors] for errors in conflicts] == [
+        ["VERSION_CONFLICT"]
+    ] * 9
     segment = await read_segment(api)
     assert (segment["version"], segment["rollout"]["percent"]) == (
         2,

@@ -49,16 +49,16 @@ async def test_each_stage_runs_when_it_is_due_and_the_last_completes(
 ) -> None:
     users = await store_users(sql, 40)
     await create_segment(api, slug="A", rollout={"stages": THREE})
-    told = []
+    statuses = []
     for percent in (10, 50, 25):
-        told.append(summarize(await read_rollout(api)))
+        statuses.append(summarize(await read_rollout(api)))
         await advance_rollout(database, 1)
         assert await member_ids(sql) == expected_sample(1, users, percent)
         rollout = await read_rollout(api)
-        told.append(summarize(rollout))
+        statuses.append(summarize(rollout))
         assert (rollout["enrolled"], of_pass(rollout)) == (len(users) * percent / 100, (40, 40, 1))
         await advance_time(sql, HOUR)
-    assert told == [
+    assert statuses == [
         ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"]),
         ("WAITING", 10, ["DONE", "PENDING", "PENDING"]),
         ("RUNNING", 50, ["DONE", "ACTIVE", "PENDING"]),
@@ -119,9 +119,9 @@ async def test_interrupted_stage_is_skipped_and_its_progress_reset(
     await begin_pass(database, 1)
     assert of_pass(await read_rollout(api)) == (0, 0, 0)
     await begin_pass_with_sample(database, 1)
-    under_way = await read_rollout(api)
-    assert summarize(under_way) == ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"])
-    assert of_pass(under_way) == (40, 0, 0)
+    unfinished = await read_rollout(api)
+    assert summarize(unfinished) == ("RUNNING", 10, ["ACTIVE", "PENDING", "PENDING"])
+    assert of_pass(unfinished) == (40, 0, 0)
     await advance_time(sql, HOUR)
     rollout = await read_rollout(api)
     assert summarize(rollout) == ("RUNNING", 50, ["SKIPPED", "ACTIVE", "PENDING"])
@@ -239,28 +239,28 @@ async def test_enrolled_and_excluded_are_current_counts(
     sample = sorted(expected_sample(1, users, 50))
     (outside,) = sorted(set(users) - set(sample))[:1]
 
-    async def counted() -> tuple[int, int, int]:
+    async def counts_of_segment() -> tuple[int, int, int]:
         segment = await read_segment(api)
         rollout = segment["rollout"]
         return segment["memberCount"], rollout["enrolled"], rollout["excluded"]
 
     await create_segment(api, slug="A", rollout={"percent": 50})
     await advance_rollout(database, 1)
-    assert await counted() == (20, 20, 0)
+    assert await counts_of_segment() == (20, 20, 0)
     await update_user_segments(api, sample[0], remove=["A"])
-    assert await counted() == (19, 19, 1)
+    assert await counts_of_segment() == (19, 19, 1)
     await update_user_segments(api, sample[1], add=["A"])
-    assert await counted() == (19, 18, 1)
+    assert await counts_of_segment() == (19, 18, 1)
     await update_user_segments(api, outside, add=["A"])
-    assert await counted() == (20, 18, 1)
+    assert await counts_of_segment() == (20, 18, 1)
     await update_user_segments(api, sample[0], add=["A"])
-    assert await counted() == (21, 18, 0)
+    assert await counts_of_segment() == (21, 18, 0)
     await sql.execute(
         "UPDATE memberships SET expires_at = joined_at + interval '1 microsecond'"
         " WHERE user_id = $1",
         sample[2],
     )
-    assert await counted() == (20, 17, 0)
+    assert await counts_of_segment() == (20, 17, 0)
 
 
 async def test_deleting_the_segment_cancels_its_rollout(

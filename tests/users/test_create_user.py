@@ -59,8 +59,8 @@ async def test_existing_id_is_rejected_with_its_user(api: Api, sql: Sql) -> None
 async def test_concurrent_creations_of_one_id_have_one_winner(api: Api, sql: Sql) -> None:
     payloads = await asyncio.gather(*(create_user(api, id="5") for _ in range(20)))
     assert sum(payload["errors"] == [] for payload in payloads) == 1
-    refused = [payload["errors"][0]["user"]["id"] for payload in payloads if payload["errors"]]
-    assert refused == ["5"] * 19
+    existing_ids = [payload["errors"][0]["user"]["id"] for payload in payloads if payload["errors"]]
+    assert existing_ids == ["5"] * 19
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
