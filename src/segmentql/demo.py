@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.history.service import make_partitions
+from segmentql.history.service import create_partitions
 
 SEED: Final = 2023
 USERS: Final = range(1, 5001)
@@ -101,7 +101,7 @@ async def seed(session: WriteSession) -> SeedCounts:
     """Create the missing demo data."""
     today = (await session.execute(_TODAY)).scalar_one()
     start = today - timedelta(days=DAYS)
-    await make_partitions(session, start.date(), months=DAYS // 28)
+    await create_partitions(session, start.date(), months=DAYS // 28)
     inserted = await session.execute(_INSERT_USERS, {"ids": list(USERS), "at": start})
     users = set(inserted.scalars())
     segment_ids: dict[str, int] = {}

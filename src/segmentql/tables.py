@@ -258,7 +258,8 @@ class RolloutRow(Base):
     """The number of attempts that failed since the last progress."""
 
     max_percent: Mapped[Decimal] = mapped_column(PERCENT)
-    """The highest percent that a member can have joined at. Passes below it remove members."""
+    """The highest percent of a pass by which a current member may have joined. A pass that is not
+    above it removes members."""
 
     pass_number: Mapped[int] = mapped_column(BigInteger)
     """The number of the current pass. A worker stops if its pass is no longer the current one."""

@@ -13,7 +13,7 @@ from segmentql.adapters.database import Database, ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.local import LocalServers, with_database
-from segmentql.reports.csv_export import Csv
+from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.conftest import make_database, serving
@@ -159,7 +159,7 @@ async def test_transactions_have_the_services_time_limits(own_settings: Settings
         assert await database.read_one(limit) == "0"  # no setting remains on the server connection
         async with database.long_read(seconds=30) as session:
             assert await limit(session) == "30s"
-            csv = Csv(session, ReportScope(2024, 3, None))
+            csv = CsvExport(session, ReportScope(2024, 3, None))
             assert [chunk async for chunk in csv.chunks()] == [
                 b"user_id,segment_slug,operation,executed_at\n"
             ]

@@ -14,7 +14,7 @@ from typing import IO, TypeAlias
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.reports.csv_export import Csv
+from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.back_dating import insert_past_membership
@@ -97,7 +97,7 @@ async def test_month_of_all_users_equals_the_report(
     start: Start, history: None, long_history: None, database: Database, tmp_path: Path
 ) -> None:
     async with database.long_read(seconds=30) as session:
-        chunks = Csv(session, ReportScope(2024, 3, None)).chunks()
+        chunks = CsvExport(session, ReportScope(2024, 3, None)).chunks()
         expected = b"".join([chunk async for chunk in chunks])
     async with start("--month", "2024-03", "-o", "march.csv") as process:
         assert await wait_for_exit(process) == (0, b"", "100018 rows in march.csv\n")

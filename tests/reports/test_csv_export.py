@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.reports.csv_export import Csv, count_rows, csv_statement
+from segmentql.reports.csv_export import CsvExport, count_rows, csv_statement
 from segmentql.reports.records import ReportScope
 from tests.back_dating import (
     MICROSECOND,
@@ -29,7 +29,7 @@ HEADER = "user_id,segment_slug,operation,executed_at"
 
 async def csv_of(database: Database, scope: ReportScope) -> bytes:
     async with database.long_read(seconds=30) as session:
-        csv = Csv(session, scope)
+        csv = CsvExport(session, scope)
         csv_bytes = b"".join([chunk async for chunk in csv.chunks()])
         assert csv.rows == csv_bytes.count(b"\n") - 1
         assert csv.rows == await count_rows(session, scope)
@@ -163,7 +163,7 @@ async def test_report_is_a_consistent_snapshot(database: Database, api: Api, sql
     """Its reader is slow, and rows that are written in the meantime are not in the report."""
     await make_segments(api, "b")
     async with database.long_read(seconds=30) as session:
-        csv = Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()
+        csv = CsvExport(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()
         chunks = [await anext(csv)]
         await until(lambda: _is_blocked(sql))
         await insert_past_membership(sql, 7, "b", joined_at=MARCH, left_at=APRIL - MICROSECOND)
@@ -198,7 +198,7 @@ async def _read_slowly(
 ) -> None:
     async with (
         database.long_read(seconds=seconds) as session,
-        aclosing(Csv(session, ReportScope(2024, 3, None)).chunks()) as chunks,
+        aclosing(CsvExport(session, ReportScope(2024, 3, None)).chunks()) as chunks,
     ):
         async for _ in chunks:
             await sql.execute(statement_during_read)
@@ -230,7 +230,7 @@ async def test_error_of_the_reader_is_not_a_database_error(database: Database, s
 async def _read_one_chunk_and_wait(database: Database) -> None:
     async with (
         database.long_read(seconds=30) as session,
-        aclosing(Csv(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
+        aclosing(CsvExport(session, ReportScope(2024, 3, None), chunks_ahead=1).chunks()) as chunks,
     ):
         async for _ in chunks:
             await asyncio.Event().wait()

@@ -196,7 +196,7 @@ async def test_report_fails_if_every_worker_dies(
     api: Api, sql: Sql, report_context: ReportContext
 ) -> None:
     await request_report(api)
-    for _ in range(generation.MAX_ATTEMPTS):
+    for _ in range(generation.MAX_REPORT_ATTEMPTS):
         await report_context.database.transaction(lambda session: generation.claim(session, 1))
         await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)

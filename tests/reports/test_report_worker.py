@@ -219,7 +219,7 @@ async def test_permanent_store_outage_is_the_failure_reason(
             # those before.
             await sql.execute(
                 "UPDATE reports SET attempts = $1 WHERE status = 'QUEUED'",
-                generation.MAX_ATTEMPTS - 1,
+                generation.MAX_REPORT_ATTEMPTS - 1,
             )
             await until(lambda: is_finished(sql))
         finally:

@@ -16,7 +16,7 @@ CONFLICT_CODES: Final = {"40001", "40P01"}
 """Serialization failures and deadlocks, after which a transaction is retried."""
 
 TIMEOUT_CODES: Final = {"55P03", "57014"}
-"""lock_not_available and query_canceled."""
+"""The SQLSTATEs of `lock_not_available` and `query_canceled`."""
 
 UNAVAILABLE_CLASSES: Final = ("08", "28", "3D", "53", "57", "58")
 """Connection exceptions, rejected logins or databases, insufficient resources, operator

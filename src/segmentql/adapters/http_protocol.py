@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on connections, request heads and waiting times.
+"""The HTTP protocol of uvicorn, with limits on connections, request heads and waiting times.
 
 uvicorn limits neither the time nor the size of a request head, nor the number of connections, and
 it appends the trailers of a chunked body to the headers. `LimitedProtocol` adds these limits and

@@ -1,11 +1,11 @@
-"""The command line: one module for each command, imported only when the command runs."""
+"""The command line. Each command has a module, which is imported only when the command runs."""
 
 from importlib import import_module
 from typing import Any
 
 import click
 
-from segmentql.cli.output import quiet_without_reader
+from segmentql.cli.output import handle_closed_stdout
 
 UNDEFINED_OBJECT_SQLSTATES = {"42P01", "42703", "42883"}
 """SQLSTATEs for a table, column or function that does not exist."""
@@ -34,7 +34,7 @@ class LazyGroup(click.Group):
     """
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with quiet_without_reader():  # --help is printed here
+        with handle_closed_stdout():  # --help is printed here
             return super().make_context(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; explain the error if the database is not migrated."""
         try:
-            with quiet_without_reader():
+            with handle_closed_stdout():
                 return super().invoke(ctx)
         except Exception as error:
             # An exception of SQLAlchemy, which is not imported here to keep the start fast.

@@ -18,7 +18,7 @@ from segmentql.settings import Settings
 def bucket(data_dir: Path) -> None:
     """Create the bucket for reports and set its lifecycle.
 
-    It is safe to repeat.
+    It is safe to run the command again.
     """
     settings = settings_or_running(data_dir, with_store=True)
     logs.configure(settings)

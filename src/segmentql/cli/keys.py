@@ -85,7 +85,7 @@ def list_(data_dir: Path) -> None:
 def revoke(key_id: str, data_dir: Path) -> None:
     """Revoke a key permanently.
 
-    The service rejects the key within a second. It is safe to repeat.
+    The service rejects the key within a second. It is safe to run the command again.
     """
     try:
         key = _with_database(
@@ -105,8 +105,8 @@ def revoke(key_id: str, data_dir: Path) -> None:
 def ensure_first(data_dir: Path) -> None:
     """Store SEGMENTQL_FIRST_KEY as an ADMIN key.
 
-    If the key is already stored, even if it is revoked, nothing changes. It is safe to repeat and
-    to run concurrently.
+    If the key is already stored, even if it is revoked, nothing changes. The
+    command is idempotent and may run concurrently.
     """
     settings = settings_or_running(data_dir)
     token = settings.first_key

@@ -42,7 +42,7 @@ class RevisionType(click.ParamType[str]):
 def migrate(revision: str) -> None:
     """Migrate the database's schema to the newest revision.
 
-    It is safe to repeat and to run concurrently.
+    It is safe to run the command again and to run concurrently.
     """
     settings = settings_or_exit()
     logs.configure(settings)

@@ -1,4 +1,4 @@
-"""Standard output whose reader goes away: `segmentql report -o - | head -1`."""
+"""Handling of a closed standard output, as in `segmentql report -o - | head -1`."""
 
 import contextlib
 import os
@@ -14,13 +14,15 @@ SIGPIPE_STATUS: Final = 141
 """The status that a shell shows for a process that SIGPIPE ended: 128 + 13."""
 
 
-class ReaderGone(Exception):
-    """The reader of what a command writes does not want any more of it."""
+class OutputClosed(Exception):
+    """The reader of standard output closed the pipe."""
 
 
 @contextlib.contextmanager
-def quiet_without_reader() -> Iterator[None]:
-    """End the process without a word, as `git log | head` ends, if nobody reads its output.
+def handle_closed_stdout() -> Iterator[None]:
+    """End the process without a message if the reader of its output closed the pipe.
+
+    `git log | head` ends in the same way.
 
     Python ignores SIGPIPE, and must, because a lost connection to a server would end the process
     as well. So the write fails with an error, and the process sends the signal to itself.
@@ -30,16 +32,16 @@ def quiet_without_reader() -> Iterator[None]:
     """
     try:
         yield
-    except ReaderGone:
+    except OutputClosed:
         _end()
     except BrokenPipeError as error:
-        if not _is_stdout_without_reader():  # click would end without a word on any broken pipe
+        if not _is_stdout_without_reader():  # click ends without a message on any broken pipe
             raise click.ClickException(f"a connection broke: {error.strerror}") from error
         _end()
 
 
 def _is_stdout_without_reader() -> bool:
-    """Whether it is standard output that broke, and not a connection."""
+    """Return whether standard output is closed, and not a connection."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -49,10 +51,10 @@ def _is_stdout_without_reader() -> bool:
 
 
 def _end() -> NoReturn:
-    # What is still buffered has no reader, and must not fail once more at the exit.
+    # The buffered output can no longer be written, and must not cause a second error at the exit.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
-    sys.exit(SIGPIPE_STATUS)  # process 1 of a container outlives the signal
+    sys.exit(SIGPIPE_STATUS)  # process 1 of a container ignores the default action of the signal

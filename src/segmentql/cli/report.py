@@ -14,14 +14,14 @@ from segmentql import errors, validators
 from segmentql.adapters.database import Database
 from segmentql.cli.converters import Validated
 from segmentql.cli.exits import exits
-from segmentql.cli.output import ReaderGone
+from segmentql.cli.output import OutputClosed
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
-from segmentql.reports.csv_export import Csv, count_rows
+from segmentql.reports.csv_export import CsvExport, count_rows
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 
-COPY_SECONDS: Final = 3600
+COPY_TIMEOUT_SECONDS: Final = 3600
 STDOUT: Final = "-"
 
 
@@ -84,18 +84,18 @@ async def _report(settings: Settings, scope: ReportScope, target: str) -> int:
     database = Database(settings, name="segmentql report", publish=lambda messages: None)
     try:
         async with database.read() as session:
-            await service.reject_unknown(session, scope)
+            await service.check_scope(session, scope)
         with _open_output(target) as write:
-            async with database.long_read(seconds=COPY_SECONDS) as session:
+            async with database.long_read(seconds=COPY_TIMEOUT_SECONDS) as session:
                 expected = await count_rows(session, scope)
-                csv = Csv(session, scope)
+                csv = CsvExport(session, scope)
                 await _copy(csv, write, expected)
         return csv.rows
     finally:
         await database.dispose()
 
 
-async def _copy(csv: Csv, write: Callable[[bytes], None], expected_rows: int) -> None:
+async def _copy(csv: CsvExport, write: Callable[[bytes], None], expected_rows: int) -> None:
     hidden = not sys.stderr.isatty()
     with click.progressbar(
         length=expected_rows, label="rows", show_pos=True, file=sys.stderr, hidden=hidden
@@ -113,17 +113,17 @@ def _open_output(target: str) -> Iterator[Callable[[bytes], None]]:
     A regular file appears under its name when it is complete.
     """
 
-    def write_error(error: OSError) -> Exception:
+    def to_click_error(error: OSError) -> Exception:
         if isinstance(error, BrokenPipeError):
-            return ReaderGone()
+            return OutputClosed()
         return click.ClickException(f"cannot write {target}: {error.strerror}")
 
     def write(chunk: bytes) -> None:
         try:
             file.write(chunk)
         except OSError as error:
-            # Converted here, because an outer handler takes it for an error of the database.
-            raise write_error(error) from None
+            # Converted here, because an outer handler would treat an OSError as a database error.
+            raise to_click_error(error) from None
 
     path = Path(target).resolve()  # resolves links, so that a link is not replaced
     part = path.with_name(f"{path.name}.part")
@@ -144,4 +144,4 @@ def _open_output(target: str) -> Iterator[Callable[[bytes], None]]:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
     except OSError as error:
-        raise write_error(error) from None
+        raise to_click_error(error) from None

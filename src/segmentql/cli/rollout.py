@@ -28,7 +28,7 @@ MAX_COUNT_TIME_SHARE: Final = 0.1
 """Share of the time that counting members may take; it is slow for huge segments."""
 
 STATEMENT_TIMEOUT_SECONDS: Final = 60
-EXIT_CODES: Final = {"COMPLETED": 0, "CANCELLED": 0, "FAILED": 1}
+EXIT_CODE_BY_STATUS: Final = {"COMPLETED": 0, "CANCELLED": 0, "FAILED": 1}
 INTERRUPTED_EXIT_CODE: Final = 130
 UNFINISHED_STATUSES: Final = {"SCHEDULED", "RUNNING", "WAITING", "PAUSED"}
 """In these statuses, the next stage, if any, can still start."""
@@ -44,7 +44,7 @@ class RolloutNotWatchable(click.ClickException):
 
 @click.group()
 def rollout() -> None:
-    """Show rollouts, which put a percent of all users into a segment."""
+    """Show rollouts, which put a percentage of all users into a segment."""
 
 
 @rollout.command(epilog=exits("rollout watch"))
@@ -65,7 +65,7 @@ def watch(slug: str, data_dir: Path) -> None:
         status = asyncio.run(_watch(settings_or_running(data_dir), slug))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_EXIT_CODE)
-    sys.exit(EXIT_CODES[status])
+    sys.exit(EXIT_CODE_BY_STATUS[status])
 
 
 async def _watch(settings: Settings, slug: str) -> str:
@@ -165,7 +165,7 @@ class RolloutWatcher:
             else:
                 self._report_connection(reachable=True)
                 self._print_changes(rollout)
-                if rollout.status in EXIT_CODES:
+                if rollout.status in EXIT_CODE_BY_STATUS:
                     return rollout.status
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
@@ -196,7 +196,7 @@ class RolloutWatcher:
     def _print_changes(self, rollout: RolloutRecord) -> None:
         tenth = int(rollout.progress * 10)
         enrolled = "" if self._enrolled is None else f", {self._enrolled:,} enrolled"
-        if rollout.status in EXIT_CODES:
+        if rollout.status in EXIT_CODE_BY_STATUS:
             self._output.draw_bar(rollout.progress, _format_progress(rollout) + enrolled)
             self._output.close()
         if _printed_state(rollout) != self._last_printed:
@@ -210,7 +210,7 @@ class RolloutWatcher:
                 f"{rollout.read_at:%H:%M:%S} {tenth * 10} %: {_format_processed_users(rollout)}"
             )
         self._last_tenth = tenth
-        if rollout.status not in EXIT_CODES:
+        if rollout.status not in EXIT_CODE_BY_STATUS:
             self._output.draw_bar(
                 rollout.progress, _format_progress(rollout) + enrolled + _format_countdown(rollout)
             )

@@ -20,7 +20,8 @@ from segmentql.settings import Settings
 def seed(data_dir: Path) -> None:
     """Store demo data: users, segments, a year of history.
 
-    The data are the same every time: 5000 users and five segments. It is safe to repeat.
+    The data are the same every time: 5000 users and five segments. It is safe to run the command
+    again.
     """
     settings = settings_or_running(data_dir)
     try:

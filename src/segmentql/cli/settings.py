@@ -15,7 +15,8 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=".segmentql",
     show_default=True,
-    help="The data folder of a running `segmentql up`. Settings that are not set use its servers.",
+    help="The data folder of a running `segmentql up`, whose servers are used unless settings name"
+    " others.",
 )
 
 

@@ -6,10 +6,10 @@ from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.history import service
 
 
-async def keep_partitions_ahead(database: Database) -> list[Message]:
+async def ensure_future_partitions(database: Database) -> list[Message]:
     """Create the missing partitions. This is rare and fast, so it needs no job."""
-    await database.transaction(service.make_partitions_ahead)
+    await database.transaction(service.create_future_partitions)
     return []
 
 
-PERIODIC_CHECKS = (PeriodicCheck(keep_partitions_ahead, every_seconds=3600),)
+PERIODIC_CHECKS = (PeriodicCheck(ensure_future_partitions, every_seconds=3600),)

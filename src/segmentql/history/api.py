@@ -61,12 +61,12 @@ class HistoryEntry:
     operation: Operation = strawberry.field(description="Whether the user joined or left.")
     at: datetime = strawberry.field(description="When the user joined or left.")
     recorded_at: datetime | None = strawberry.field(
-        description="When the database recorded the entry. Null if a worker is yet to record the"
-        " leave."
+        description="When the database recorded the entry. Null if no worker has recorded the"
+        " leave yet."
     )
     cause: Cause = strawberry.field(description="Why the user joined or left.")
     actor: str | None = strawberry.field(
-        description="The name of the API key that caused it, if known."
+        description="The name of the API key that caused the join or leave, if known."
     )
 
     @strawberry.field(

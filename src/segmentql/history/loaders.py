@@ -21,9 +21,9 @@ from segmentql.graphql.types.pagination import (
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
 from segmentql.history.records import (
-    BEGINNING,
-    END,
-    NEWEST,
+    BEFORE_NEWEST,
+    MAX_TIME,
+    MIN_TIME,
     HistoryEntryRecord,
     HistoryPage,
     Position,
@@ -88,9 +88,9 @@ async def history_connection(
     entries = await context.loader(HistoryPages).load(
         HistoryPage(
             rows=page.first + 1,
-            after=_position(page.after) if page.after else NEWEST,
-            since=since or BEGINNING,
-            until=until or END,
+            after=_position(page.after) if page.after else BEFORE_NEWEST,
+            since=since or MIN_TIME,
+            until=until or MAX_TIME,
             user_id=user_id,
             slug=known_slug,
         )

@@ -7,8 +7,8 @@ from typing import Final
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause, Operation
 
-BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
-END: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+MIN_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
+MAX_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Position:
     membership_id: int
 
 
-NEWEST: Final = Position(END, 2**63 - 1, Operation.JOINED, "\x7f", 2**63 - 1)
+BEFORE_NEWEST: Final = Position(MAX_TIME, 2**63 - 1, Operation.JOINED, "\x7f", 2**63 - 1)
 """A position before the newest possible entry."""
 
 
@@ -40,7 +40,7 @@ class HistoryEntryRecord:
     operation: Operation
     at: datetime
     recorded_at: datetime | None
-    """None for a leave that has happened and is not yet recorded."""
+    """None if no worker has recorded the leave yet."""
     cause: Cause
     actor: str | None
 
@@ -57,10 +57,10 @@ class HistoryPage:
     """A page of history: up to `rows` entries that follow `after` and match the filters."""
 
     rows: int
-    after: Position = NEWEST
-    since: datetime = BEGINNING
+    after: Position = BEFORE_NEWEST
+    since: datetime = MIN_TIME
     """The earliest time, inclusive."""
-    until: datetime = END
+    until: datetime = MAX_TIME
     """The latest time, exclusive."""
     user_id: int | None = None
     slug: str | None = None

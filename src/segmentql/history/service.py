@@ -24,12 +24,12 @@ MONTHS_AHEAD: Final = 3
 # A constant, because the planner estimates a LIMIT from a column as a tenth of the table and sorts.
 _MAX_ROWS: Final = MAX_PAGE_ROWS + 1
 
-# Each source reads at most one page by an index before the sources are combined. The first two
-# columns of the position are also compared separately, so that an index on (at, user_id) can start
-# at the page: a million leaves of a deleted segment have the same time.
 _NEWEST_FIRST: Final = "at DESC, user_id DESC, operation DESC, slug DESC, membership_id DESC"
 
 
+# Each source reads at most one page by an index before the sources are combined. The first two
+# columns of the position are also compared separately, so that an index on (at, user_id) can start
+# at the page: a million leaves of a deleted segment have the same time.
 def _conditions(at: str, user_id: str, operation: str, membership_id: str) -> str:
     return f"""
     {at} >= page.since AND {at} < page.until
@@ -39,8 +39,8 @@ def _conditions(at: str, user_id: str, operation: str, membership_id: str) -> st
     """
 
 
-_BY_USER_OR_MOMENT: Final = "history h JOIN segments s ON s.id = h.segment_id"
-_BY_SEGMENT: Final = f"""
+_FROM_HISTORY: Final = "history h JOIN segments s ON s.id = h.segment_id"
+_FROM_HISTORY_OF_SLUG: Final = f"""
 segments s CROSS JOIN LATERAL (
     SELECT * FROM history h
     WHERE h.segment_id = s.id AND h.at >= page.since AND h.at < page.until
@@ -48,8 +48,9 @@ segments s CROSS JOIN LATERAL (
     ORDER BY h.at DESC, h.user_id DESC LIMIT {_MAX_ROWS} + 1
 ) AS h
 """
-"""Reads each segment with the slug by its index, because few segments have had the same slug. One
-more row than the page, because the first may be `after` itself."""
+"""Reads the entries of each segment with the slug by the index on (segment_id, at, user_id),
+because few segments have had the same slug. It reads one row more than a page, because `<=` also
+returns the entry `after`."""
 
 
 EXPIRED: Final = """
@@ -72,7 +73,7 @@ def _entries(*, of_one_user: bool, of_one_slug: bool) -> str:
     SELECT * FROM (
         (SELECT h.at, h.user_id, h.operation, h.membership_id, h.cause, h.actor, h.recorded_at,
             {SEGMENT_COLUMNS}
-         FROM {_BY_SEGMENT if of_one_slug and not of_one_user else _BY_USER_OR_MOMENT}
+         FROM {_FROM_HISTORY_OF_SLUG if of_one_slug and not of_one_user else _FROM_HISTORY}
          WHERE {_conditions("h.at", "h.user_id", "h.operation", "h.membership_id")}
             {user.format("h")} {slug}
          ORDER BY {_NEWEST_FIRST} LIMIT {_MAX_ROWS})
@@ -130,8 +131,8 @@ _STATEMENTS: Final = {
     for of_one_slug in (False, True)
 }
 
-# For each segment, the last entry before the time, if it is a join whose leave, recorded or not,
-# came later.
+# Selects the last entry of each segment at or before the time, if it is a join and the membership
+# had not ended at that time.
 _SEGMENTS_AS_OF = text(f"""
 SELECT requested.number, requested.at > now() AS in_the_future, past.*
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:ats AS timestamptz[]))
@@ -231,7 +232,7 @@ async def segments_as_of(
     return found
 
 
-async def make_partitions(session: WriteSession, first_month: date, months: int) -> int:
+async def create_partitions(session: WriteSession, first_month: date, months: int) -> int:
     """Create the missing partitions of history for `months` months in UTC.
 
     Rows of these months in the DEFAULT partition are moved to the new partitions.
@@ -243,7 +244,7 @@ async def make_partitions(session: WriteSession, first_month: date, months: int)
     return int((await session.execute(_MAKE_PARTITIONS, values)).scalar_one())
 
 
-async def make_partitions_ahead(session: WriteSession) -> int:
+async def create_future_partitions(session: WriteSession) -> int:
     """Create the missing partitions of the current month and the next `MONTHS_AHEAD` months."""
     values = {"months": 1 + MONTHS_AHEAD}
     return int((await session.execute(_MAKE_PARTITIONS_AHEAD, values)).scalar_one())

@@ -28,9 +28,9 @@ describe_enum(
     Role,
     "The role of an API key. Each role includes the ones before it.",
     {
-        Role.READER: "Queries, and reports on single users.",
-        Role.EDITOR: "All mutations except those that need ADMIN.",
-        Role.ADMIN: "Deletions, reports on all users, and API keys.",
+        Role.READER: "The key may run queries and request reports on single users.",
+        Role.EDITOR: "The key may also create and change data.",
+        Role.ADMIN: "The key may also delete data, request reports on all users, and manage keys.",
     },
 )
 
@@ -58,15 +58,15 @@ class ApiKey:
     role: Role = strawberry.field(description="The role of the key.")
     created_at: datetime = strawberry.field(description="When the key was created.")
     created_by: str | None = strawberry.field(
-        description="The name of the key that created this one. Null if it was created by the"
-        " command line."
+        description="The name of the key that created this one. Null if the command"
+        " line created it, or if authentication was off."
     )
     last_used_at: datetime | None = strawberry.field(
         description="When the key was last used, with a delay of about ten seconds. Null if it was"
         " never used."
     )
     revoked_at: datetime | None = strawberry.field(
-        description="When the key was revoked. Requests with it are rejected from one second later."
+        description="When the key was revoked. Every API process rejects the key within one second."
     )
 
 
@@ -199,9 +199,9 @@ class KeyMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Revoke an API key permanently, which may be your own. Requests with it are"
-        " rejected from one second later. A key that is already revoked does not change. Needs"
-        " ADMIN.",
+        description="Revoke an API key permanently, which may be your own. Every API"
+        " process rejects the key within one second. A key that is already revoked does not change."
+        " Needs ADMIN.",
     )
     async def revoke_api_key(
         self,

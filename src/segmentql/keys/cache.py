@@ -3,7 +3,7 @@
 A background task reads at a short interval which of the cached keys are revoked. An entry is valid
 for `CACHE_TTL_SECONDS` after the start of the last successful read of its key. If the entry has
 expired or the key is not cached, the request reads the key from the database. So a revoked key is
-rejected within a second, even if the task, Redis or the database fails.
+rejected within a second, even if the task or the database fails.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from segmentql.adapters.database import Database
 from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.keys import service
 from segmentql.keys.records import StoredKey
-from segmentql.keys.service import hash_of
+from segmentql.keys.service import hash_secret
 from segmentql.principal import Principal
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ REFRESH_SECONDS: Final = 0.4
 """The interval between the starts of two refreshes."""
 
 CACHE_TTL_SECONDS: Final = 0.9
-"""One second, less the time that a request takes to arrive."""
+"""The time after a read during which a key is trusted: one second, less the time of a request."""
 
 MAX_KEYS: Final = 10_000
 """The maximum number of cached keys. The least recently used keys are evicted first."""
@@ -200,5 +200,5 @@ class ApiKeyCache:
 
 
 def _verify_secret(stored: StoredKey, secret: bytes) -> None:
-    if not hmac.compare_digest(hash_of(secret), stored.secret_hash):
+    if not hmac.compare_digest(hash_secret(secret), stored.secret_hash):
         raise Unauthenticated(AuthenticationFailure.WRONG_SECRET)

@@ -25,7 +25,7 @@ class ApiKeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """What a process needs to authenticate a caller by an API key."""
+    """The data that authenticates an API key."""
 
     principal: Principal
     secret_hash: bytes

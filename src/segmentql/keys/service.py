@@ -17,10 +17,10 @@ from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
 ID_LENGTH: Final = 12
-"""The length of a public id: 62 random bits, so that no two keys get the same id."""
+"""The length of a public id: 62 random bits, so collisions are negligible."""
 
 SECRET_BYTES: Final = 32
-FIRST_NAME: Final = "first"
+FIRST_KEY_NAME: Final = "first"
 """The name of the key in `SEGMENTQL_FIRST_KEY`."""
 
 KEY_COLUMNS: Final = """
@@ -35,7 +35,7 @@ VALUES (:public_id, :name, CAST(:role AS key_role), :secret_hash, clock_timestam
 RETURNING {KEY_COLUMNS}
 """)
 
-_ENSURE = text("""
+_INSERT_FIRST_KEY = text("""
 INSERT INTO api_keys (public_id, name, role, secret_hash, created_at)
 VALUES (:public_id, :name, 'ADMIN', :secret_hash, clock_timestamp())
 ON CONFLICT (public_id) DO NOTHING
@@ -78,7 +78,7 @@ FROM used WHERE k.number = used.number
 """)
 
 
-def hash_of(secret: bytes) -> bytes:
+def hash_secret(secret: bytes) -> bytes:
     """Return the hash of a secret. A fast hash is enough, because a secret has 256 random bits."""
     return hashlib.sha256(secret).digest()
 
@@ -112,7 +112,7 @@ async def create_key(
             "public_id": public_id,
             "name": name,
             "role": role.value,
-            "secret_hash": hash_of(secret.encode()),
+            "secret_hash": hash_secret(secret.encode()),
             "actor": actor,
         },
     )
@@ -128,12 +128,12 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
         Whether this call stored the key.
     """
     public_id, secret = validators.key_token(token)
-    given = {
+    values = {
         "public_id": public_id,
-        "name": FIRST_NAME,
-        "secret_hash": hash_of(secret.encode()),
+        "name": FIRST_KEY_NAME,
+        "secret_hash": hash_secret(secret.encode()),
     }
-    return (await session.execute(_ENSURE, given)).one_or_none() is not None
+    return (await session.execute(_INSERT_FIRST_KEY, values)).one_or_none() is not None
 
 
 async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None) -> ApiKeyRecord:
@@ -142,8 +142,8 @@ async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None
     Raises:
         MutationRejected: the key does not exist.
     """
-    given = {"public_id": public_id, "actor": actor}
-    revoked = (await session.execute(_REVOKE, given)).one_or_none()
+    values = {"public_id": public_id, "actor": actor}
+    revoked = (await session.execute(_REVOKE, values)).one_or_none()
     if revoked:
         return _key_record(revoked)
     existing = (await session.execute(_BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()

@@ -26,8 +26,9 @@ describe_enum(
     OnExisting,
     "The effect of adding a user who is already an active member.",
     {
-        OnExisting.EXTEND: "The membership ends at the later of the two ends. No end is latest.",
-        OnExisting.REPLACE: "The membership gets the new end.",
+        OnExisting.EXTEND: "The membership keeps the later of its current and its new end. If"
+        " either is null, it has no end. The cause becomes MANUAL.",
+        OnExisting.REPLACE: "The membership gets the new end. The cause becomes MANUAL.",
         OnExisting.KEEP: "The membership does not change.",
     },
 )
@@ -51,7 +52,10 @@ class Membership:
     expires_at: datetime | None = strawberry.field(
         description="When the membership ends by its TTL. Null if it has none."
     )
-    cause: Cause = strawberry.field(description="Why the user joined: MANUAL or ROLLOUT.")
+    cause: Cause = strawberry.field(
+        description="MANUAL or ROLLOUT. Adding a member of a rollout with `updateUserSegments`"
+        " changes it to MANUAL, unless `onExisting` is KEEP."
+    )
     actor: str | None = strawberry.field(
         description="The name of the API key that added the user, if known."
     )
@@ -70,8 +74,8 @@ class UpdateUserSegmentsInput:
     )
     remove: list[str] | None = strawberry.field(
         default_factory=list,
-        description="Slugs of the segments to remove the user from. Their rollouts exclude the"
-        " user from then on.",
+        description="Slugs of the segments to remove the user from. The segments' rollouts"
+        " exclude the user from then on.",
     )
     ttl_seconds: int | None = strawberry.field(
         default=strawberry.UNSET,

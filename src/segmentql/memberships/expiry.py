@@ -16,9 +16,9 @@ from segmentql.memberships.records import UnrecordedLeaves
 BATCH_ROWS: Final = 5000
 """The maximum number of leaves in one transaction, about 0.1 s, so that locks are short."""
 
-# now() is the time when the statement began, so whatever is due by it is due by the trigger's clock
-# as well. SKIP LOCKED skips memberships that another worker is ending, and users who are being
-# changed, because that change may have an earlier time than an end that comes while it is written.
+# now() is the start of the transaction, so it is not later than the trigger's clock. SKIP LOCKED
+# skips memberships that another worker is ending. It also skips users that another transaction is
+# changing, because the timestamp of that change may be before the end.
 _EXPIRE_DUE = text("""
 WITH due AS (
     SELECT m.user_id, m.segment_id

@@ -10,7 +10,7 @@ from segmentql.segments.records import SegmentRecord
 from segmentql.users.records import UserRecord
 
 
-class ActiveByUser(Loader[int, list[MembershipRecord]]):
+class MembershipsByUser(Loader[int, list[MembershipRecord]]):
     """A user's active memberships, by slug."""
 
     # Each row becomes a record, and all rows of a statement are converted in one step of the event
@@ -89,7 +89,7 @@ class MemberCount(Loader[int, int]):
         return 0
 
 
-class Members(Loader[MembersPage, list[MembershipRecord]]):
+class MemberPages(Loader[MembersPage, list[MembershipRecord]]):
     """A page of a segment's active members, by user id."""
 
     max_keys = 100

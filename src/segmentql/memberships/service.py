@@ -42,7 +42,7 @@ u.created_at AS user_created_at
 # changes of one user. ON CONFLICT ... WHERE false changes nothing and locks the existing row. If
 # the user is new, the trigger on `users` leaves the segments in `segmentql.by_hand` to this
 # transaction and enrolls the user in the other rollouts.
-_LOCK = text(f"""
+_LOCK_AND_STORE_USER = text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
 ), queued AS MATERIALIZED (
@@ -75,7 +75,7 @@ CASE WHEN {_EXPIRED} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.exp
      ELSE greatest(m.expires_at, excluded.expires_at) END
 """
 
-_WRITE = text(f"""
+_UPDATE_MEMBERSHIPS = text(f"""
 WITH {CHANGE_OF_USER},
 removed AS (
     DELETE FROM memberships m USING change
@@ -151,21 +151,21 @@ SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL {_BY_SEGMENT}
 ORDER BY slug NULLS FIRST
 """)
 
-_IN = text(f"""
+_ACTIVE_PAIRS = text(f"""
 SELECT m.user_id, s.slug
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
 JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
 """)
 
-_EXCLUDED = text("""
+_EXCLUDED_PAIRS = text("""
 SELECT e.user_id, s.slug
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
 JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN exclusions e ON e.user_id = requested.user_id AND e.segment_id = s.id
 """)
 
-_COUNT = text(f"""
+_MEMBER_COUNTS = text(f"""
 SELECT s.id AS segment_id, (
     SELECT count(*) FROM memberships m WHERE m.segment_id = s.id AND {ACTIVE}
 ) AS members
@@ -221,7 +221,7 @@ async def update_user_segments(
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
     If the user is not stored, this stores the user. Removing a user also excludes the user from
-    the segment's rollouts; adding the user again ends the exclusion.
+    the segment's rollout; adding the user again ends the exclusion.
 
     Args:
         session: The session.
@@ -238,16 +238,18 @@ async def update_user_segments(
     """
     slugs = [*add, *remove]
     locked = (
-        await session.execute(_LOCK, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id})
+        await session.execute(
+            _LOCK_AND_STORE_USER, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id}
+        )
     ).all()
     segment_ids: dict[str, int] = {row.slug: row.id for row in locked}
-    _reject_unknown_slugs(add, remove, segment_ids.keys())
+    _check_slugs_exist(add, remove, segment_ids.keys())
     if expires_at is not None:
-        _reject_out_of_range(expires_at - locked[0].locked_at)
+        _check_expiry(expires_at - locked[0].locked_at)
     try:
         written = (
             await session.execute(
-                _WRITE,
+                _UPDATE_MEMBERSHIPS,
                 {
                     "user_id": user_id,
                     "cause": Cause.MANUAL,
@@ -263,7 +265,7 @@ async def update_user_segments(
         ).one()
     except IntegrityError as error:
         if "ck_memberships_expires_after_join" in str(error.orig):
-            _reject_out_of_range(timedelta(0))  # The end passed between the two statements.
+            _check_expiry(timedelta(0))  # The end passed between the two statements.
         raise
     if written.next_end is not None and written.next_end <= MAX_DELAY_SECONDS:
         session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(written.next_end)))
@@ -272,7 +274,7 @@ async def update_user_segments(
     )
 
 
-def _reject_unknown_slugs(
+def _check_slugs_exist(
     add: Sequence[str], remove: Sequence[str], known_slugs: Collection[str]
 ) -> None:
     unknown = [
@@ -286,7 +288,7 @@ def _reject_unknown_slugs(
         raise MutationRejected(SegmentNotFound(first_path, tuple(slug for slug, _ in unknown)))
 
 
-def _reject_out_of_range(remaining: timedelta) -> None:
+def _check_expiry(remaining: timedelta) -> None:
     if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
         raise MutationRejected(
             InvalidInput(
@@ -350,14 +352,14 @@ async def active_pairs(
     session: ReadSession, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
     """Return the (user id, slug) pairs whose user is an active member of the segment."""
-    return await _pairs(session, _IN, pairs)
+    return await _pairs(session, _ACTIVE_PAIRS, pairs)
 
 
 async def excluded_pairs(
     session: ReadSession, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    """Return the (user id, slug) pairs whose user is excluded from the segment's rollouts."""
-    return await _pairs(session, _EXCLUDED, pairs)
+    """Return the (user id, slug) pairs whose user is excluded from the segment's rollout."""
+    return await _pairs(session, _EXCLUDED_PAIRS, pairs)
 
 
 async def _pairs(
@@ -370,7 +372,7 @@ async def _pairs(
 
 async def member_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, int]:
     """Return the exact number of active members of each segment. It scans an index range."""
-    rows = await session.execute(_COUNT, {"segment_ids": list(segment_ids)})
+    rows = await session.execute(_MEMBER_COUNTS, {"segment_ids": list(segment_ids)})
     return {row.segment_id: row.members for row in rows}
 
 

@@ -12,13 +12,13 @@ from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 from segmentql.reports import generation
-from segmentql.reports.csv_export import Csv
+from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
-INTERNAL_ERROR: Final = "an internal error; see the worker's log"
-TOO_SLOW: Final = f"the query took longer than {generation.COPY_SECONDS} seconds"
-DATABASE_UNAVAILABLE: Final = "the database became unavailable"
+INTERNAL_FAILURE: Final = "an internal error; see the worker's log"
+TIMEOUT_FAILURE: Final = f"the query took longer than {generation.COPY_TIMEOUT_SECONDS} seconds"
+DATABASE_FAILURE: Final = "the database became unavailable"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ async def make_report(report_context: ReportContext, report_id: int) -> None:
         )
         if has_failed:
             metrics.REPORTS.labels("failed").inc()
-        if reason == INTERNAL_ERROR:
+        if reason == INTERNAL_FAILURE:
             raise
 
 
@@ -70,13 +70,15 @@ async def _make_with_heartbeat(report_context: ReportContext, attempt: generatio
 
 
 async def _write_file(report_context: ReportContext, attempt: generation.Attempt) -> None:
-    # This holds the session while it waits for the store, which is the only exception to the rule
-    # that no session is held meanwhile. A query that may take long has its own connection.
+    # The session stays open during the upload. This is the only exception to the rule in
+    # `Database.read`. A query that may take long has its own connection.
     database, storage = report_context.database, report_context.storage
     is_short = attempt.scope.user_id is not None
-    reading = database.read() if is_short else database.long_read(seconds=generation.COPY_SECONDS)
+    reading = (
+        database.read() if is_short else database.long_read(seconds=generation.COPY_TIMEOUT_SECONDS)
+    )
     async with reading as session:
-        csv = Csv(session, attempt.scope)
+        csv = CsvExport(session, attempt.scope)
         async with aclosing(csv.chunks()) as chunks:
             size_bytes = await storage.upload(attempt.object_key, chunks, content_type=CONTENT_TYPE)
     seconds = await database.transaction(
@@ -92,11 +94,11 @@ async def _write_file(report_context: ReportContext, attempt: generation.Attempt
 
 
 async def _send_heartbeats(report_context: ReportContext, attempt: generation.Attempt) -> None:
-    """Extend the lease at each interval; return when the attempt has lost the report."""
-    has_report = True
-    while has_report:
+    """Extend the lease at each interval; return when the attempt has lost it."""
+    holds_lease = True
+    while holds_lease:
         await asyncio.sleep(generation.HEARTBEAT_SECONDS)
-        has_report = await report_context.database.transaction(
+        holds_lease = await report_context.database.transaction(
             lambda session: generation.heartbeat(session, attempt)
         )
 
@@ -105,15 +107,17 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, StoreFailed):
         return error.reason
     if isinstance(error, TimedOut):
-        return TOO_SLOW
-    return DATABASE_UNAVAILABLE if isinstance(error, Unavailable) else INTERNAL_ERROR
+        return TIMEOUT_FAILURE
+    return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
 
 
 async def remove_old_reports(report_context: ReportContext) -> None:
     """Remove reports that are older than the retention, and unfinished uploads."""
     while await _remove_batch(report_context):
         pass
-    await report_context.storage.abort_stale_uploads(older_than_seconds=2 * generation.COPY_SECONDS)
+    await report_context.storage.abort_stale_uploads(
+        older_than_seconds=2 * generation.COPY_TIMEOUT_SECONDS
+    )
 
 
 async def _remove_batch(report_context: ReportContext) -> bool:

@@ -26,7 +26,7 @@ from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
 from segmentql.reports import service
-from segmentql.reports.loaders import ReportById, ReportFinished
+from segmentql.reports.loaders import FinishedReport, ReportById
 from segmentql.reports.records import ReportRecord, ReportScope
 from segmentql.tables import ReportStatus, Role
 from segmentql.users.api import User
@@ -57,7 +57,7 @@ class Report:
     id: strawberry.ID = strawberry.field(resolver=_report_id, description="Opaque id.")
 
     user_id: strawberry.ID | None = strawberry.field(
-        description="The id of the user whose history the report has. Null for all users."
+        description="The id of the user whose history the report contains. Null for all users."
     )
     year: int = strawberry.field(description="The year, in UTC.")
     month: int = strawberry.field(description="The month, 1 to 12.")
@@ -134,7 +134,8 @@ class ReportQueries:
         return None if is_hidden else report
 
     @strawberry.field(
-        description="The stored reports, newest first. Reports on all users are only for ADMIN.",
+        description="The stored reports, newest first. Callers without the role ADMIN see"
+        " only reports on single users.",
         graphql_type=Connection[Report] | None,
     )
     async def reports(
@@ -180,7 +181,7 @@ class CreateReportInput:
     wait_seconds: int | None = strawberry.field(
         default=5,
         description="The maximum time to wait until the report is finished: 0 to 60 seconds. The"
-        " report is made in any case.",
+        " worker generates the report even if this wait ends first.",
     )
 
 
@@ -223,6 +224,7 @@ class ReportMutations:
             "waitSeconds",
         )
         scope = ReportScope(year, month, user_id)
+        # Many reports that are requested at once must not block the event loop.
         async with info.context.background.enter():
             payload = await run_mutation(
                 info,
@@ -242,7 +244,7 @@ async def _wait_until_finished(
     """Return the finished report, or its current state when the time ends or the process stops."""
     if not wait_seconds:
         return report
-    finished = context.loader(ReportFinished).subscribe(report.report_id)
+    finished = context.loader(FinishedReport).subscribe(report.report_id)
     stopping = asyncio.create_task(context.stopping.wait())
     try:
         with context.pause_deadline():
@@ -254,7 +256,7 @@ async def _wait_until_finished(
     finally:
         finished.cancel()
         stopping.cancel()
-    # If the report cannot be read now, it was requested nevertheless.
+    # If this read fails, the mutation still succeeds, because the report is stored.
     with contextlib.suppress(errors.Unavailable, errors.TimedOut):
         report = await context.loader(ReportById).load(report.report_id) or report
     return report

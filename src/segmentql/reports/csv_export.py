@@ -44,7 +44,7 @@ ORDER BY at, user_id, entry.operation, slug
 """
 
 
-class Csv:
+class CsvExport:
     """The CSV of a report, which can be read once."""
 
     def __init__(
@@ -72,14 +72,14 @@ class Csv:
             finally:
                 await chunks.put(None)
 
-        copying = asyncio.create_task(copy())
+        copy_task = asyncio.create_task(copy())
         try:
             while (chunk := await chunks.get()) is not None:
                 yield chunk
-            await copying
+            await copy_task
         finally:
-            copying.cancel()
-            await asyncio.gather(copying, return_exceptions=True)
+            copy_task.cancel()
+            await asyncio.gather(copy_task, return_exceptions=True)
 
 
 async def count_rows(session: ReadSession, scope: ReportScope) -> int:

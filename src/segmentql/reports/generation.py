@@ -3,7 +3,7 @@
 The report's row is its outbox. A worker claims a report for one attempt (`claim`), which has a
 number and a lease. While the worker writes the file, it extends the lease every few seconds
 (`heartbeat`). If the worker dies, the lease ends and another worker makes the next attempt. Each
-attempt writes an object with its own random key. Only the attempt that still has the report
+attempt writes an object with its own random key. Only the attempt that holds the lease
 publishes its key.
 """
 
@@ -15,9 +15,9 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.reports.jobs import MAKE_REPORT
-from segmentql.reports.records import ReportScope, StoredFile
+from segmentql.reports.records import OldReport, ReportScope
 
-MAX_ATTEMPTS: Final = 8
+MAX_REPORT_ATTEMPTS: Final = 8
 MAX_STORE_REJECTIONS: Final = 5
 """The number of attempts if the store rejects them, because then a person must change something."""
 
@@ -25,13 +25,14 @@ RETRY_SECONDS: Final = 1
 """The wait before the second attempt. It doubles with each further attempt."""
 
 MAX_RETRY_SECONDS: Final = 15
-"""The longest wait, so that a report survives an outage of the store of about a minute."""
+"""The maximum wait. The waits of 8 attempts add up to 60 s, so a report survives an outage of the
+store of about a minute."""
 
 HEARTBEAT_SECONDS: Final = 3
 LEASE_SECONDS: Final = 12
-"""How long an attempt has its report without a heartbeat."""
+"""The time after the last heartbeat when the lease ends."""
 
-COPY_SECONDS: Final = 1800
+COPY_TIMEOUT_SECONDS: Final = 1800
 """The time limit of the query that reads the rows of one file."""
 
 REMOVE_ROWS: Final = 500
@@ -42,16 +43,16 @@ _CLAIM = text(f"""
 UPDATE reports SET
     status = 'RUNNING', attempts = attempts + 1, next_attempt_at = {_LEASE_END},
     object_key = 'reports/' || gen_random_uuid() || '.csv'
-WHERE id = :report_id AND attempts < {MAX_ATTEMPTS}
+WHERE id = :report_id AND attempts < {MAX_REPORT_ATTEMPTS}
   AND status IN ('QUEUED', 'RUNNING') AND next_attempt_at <= clock_timestamp()
 RETURNING attempts, new.object_key, old.object_key AS abandoned_key, user_id, year, month
 """)
 
 # A worker that died in its last attempt did not report the failure.
-_GIVE_UP = text(f"""
+_FAIL_ABANDONED = text(f"""
 UPDATE reports SET
     status = 'FAILED', finished_at = clock_timestamp(), object_key = NULL, failure = :reason
-WHERE id = :report_id AND attempts >= {MAX_ATTEMPTS} AND status = 'RUNNING'
+WHERE id = :report_id AND attempts >= {MAX_REPORT_ATTEMPTS} AND status = 'RUNNING'
   AND next_attempt_at <= clock_timestamp()
 """)
 
@@ -105,7 +106,7 @@ _REMOVE = text("DELETE FROM reports WHERE id = ANY(:report_ids)")
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to make a report. It has the report until its lease ends."""
+    """One attempt to generate a report. It holds a lease of the report."""
 
     report_id: int
     number: int
@@ -117,18 +118,21 @@ class Attempt:
 
 
 async def claim(session: WriteSession, report_id: int) -> Attempt | None:
-    """Claim a report for an attempt; return None if it is not due or another attempt has it."""
+    """Claim a report for an attempt; return None if it is not due or another attempt holds it.
+
+    If the worker of the last attempt died, the report is marked as FAILED.
+    """
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
-        reason = f"the worker died in each of {MAX_ATTEMPTS} attempts"
-        await session.execute(_GIVE_UP, {"report_id": report_id, "reason": reason})
+        reason = f"the worker died in each of {MAX_REPORT_ATTEMPTS} attempts"
+        await session.execute(_FAIL_ABANDONED, {"report_id": report_id, "reason": reason})
         return None
     scope = ReportScope(row.year, row.month, row.user_id)
     return Attempt(report_id, row.attempts, row.object_key, row.abandoned_key, scope)
 
 
 async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
-    """Extend the lease of an attempt; return whether the attempt still has the report."""
+    """Extend the lease of an attempt; return whether the attempt still holds it."""
     values = {"report_id": attempt.report_id, "number": attempt.number}
     return (await session.execute(_HEARTBEAT, values)).one_or_none() is not None
 
@@ -136,10 +140,10 @@ async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
 async def finish(
     session: WriteSession, attempt: Attempt, *, row_count: int, size_bytes: int
 ) -> float | None:
-    """Publish the file of an attempt if the attempt still has the report.
+    """Publish the file of an attempt if the attempt still holds its lease.
 
     Returns:
-        The seconds from the request to now; None if the attempt has lost the report.
+        The seconds from the request to now; None if the attempt has lost its lease.
     """
     values = {"report_id": attempt.report_id, "number": attempt.number}
     finished = await session.execute(
@@ -167,7 +171,7 @@ async def fail(
     values = {
         "report_id": attempt.report_id,
         "number": attempt.number,
-        "allowed": MAX_STORE_REJECTIONS if rejected_by_store else MAX_ATTEMPTS,
+        "allowed": MAX_STORE_REJECTIONS if rejected_by_store else MAX_REPORT_ATTEMPTS,
         "seconds": seconds,
         "reason": reason,
     }
@@ -191,10 +195,10 @@ async def seconds_to_next(session: ReadSession) -> float | None:
     return seconds
 
 
-async def old_reports(session: ReadSession, *, days: int) -> list[StoredFile]:
+async def old_reports(session: ReadSession, *, days: int) -> list[OldReport]:
     """Return up to `REMOVE_ROWS` reports that are older than `days` days."""
     rows = await session.execute(_OLD, {"days": days})
-    return [StoredFile(row.report_id, row.object_key) for row in rows]
+    return [OldReport(row.report_id, row.object_key) for row in rows]
 
 
 async def remove_reports(session: WriteSession, report_ids: list[int]) -> None:

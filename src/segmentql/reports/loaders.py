@@ -21,7 +21,7 @@ class ReportById(Loader[int, ReportRecord | None]):
         return None
 
 
-class ReportFinished(Poller[int, ReportRecord]):
+class FinishedReport(Poller[int, ReportRecord]):
     """A report by id, when it is READY or FAILED."""
 
     async def poll(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, ReportRecord]:

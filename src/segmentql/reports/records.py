@@ -60,8 +60,8 @@ class ReportRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
-    """The report of a file in the store."""
+class OldReport:
+    """A report past its retention, and the key of its file if it has one."""
 
     report_id: int
     object_key: str | None

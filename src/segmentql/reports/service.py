@@ -18,8 +18,8 @@ r.created_at AS report_created_at, r.finished_at, r.failure, r.object_key
 """
 """The columns of `_report_record`, for statements that read reports as `r`."""
 
-MAX_ATTEMPTS: Final = 3
-"""The number of attempts if the month begins, or the user is stored, at the same moment."""
+MAX_CONFLICT_RETRIES: Final = 3
+"""The number of attempts if the month begins or the user is stored between the two statements."""
 
 # A deleted user still has a history.
 _IS_KNOWN: Final = """(
@@ -80,7 +80,7 @@ def _report_record(row: Row[Any]) -> ReportRecord:
     )
 
 
-async def reject_unknown(session: ReadSession | WriteSession, scope: ReportScope) -> None:
+async def check_scope(session: ReadSession | WriteSession, scope: ReportScope) -> None:
     """Reject the scope of a report that cannot have entries.
 
     Raises:
@@ -116,12 +116,12 @@ async def create_report(
         "month": scope.month,
         "actor": actor,
     }
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_CONFLICT_RETRIES):
         row = (await session.execute(_CREATE, values)).one_or_none()
         if row:
             session.after_commit(Message(MAKE_REPORT, (row.report_id,)))
             return _report_record(row)
-        await reject_unknown(session, scope)
+        await check_scope(session, scope)
     raise AssertionError("the statement and the check disagreed at every attempt")
 
 

@@ -1,4 +1,4 @@
-"""Rollouts: "this percent of all users is in the segment", in stages, carried out by workers.
+"""Rollouts, which put a percentage of all users into a segment, in stages.
 
 - `plan.py`: the stages of a plan, and when they start.
 - `sampling.py`: the sample, the users that a percent selects.
@@ -7,5 +7,5 @@
 - `actors.py`: the background jobs that run passes.
 
 Users who are stored later join in the transaction that stores them. The database trigger
-`enroll_new_users` in `alembic/versions/0002_create_rollouts.py` adds them.
+`users_enroll` in `alembic/versions/0002_create_rollouts.py` adds them.
 """

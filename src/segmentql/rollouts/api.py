@@ -55,7 +55,8 @@ describe_enum(
 
 
 @strawberry.type(
-    description="From a point in time on, this percent of all users is in the segment."
+    description="A stage of a rollout. From `startsAt` on, `percent` % of all users are in the"
+    " segment."
 )
 class RolloutStage:
     percent: float = strawberry.field(description="Percent of all users, 0 to 100.")
@@ -67,7 +68,9 @@ def _rollout_id(rollout: Parent[RolloutRecord]) -> strawberry.ID:
     return strawberry.ID(f"rol_{rollout.segment_id}")
 
 
-@strawberry.type(description="A plan that puts a percent of all users into a segment, in stages.")
+@strawberry.type(
+    description="A plan that puts a percentage of all users into a segment, in stages."
+)
 class Rollout:
     id: strawberry.ID = strawberry.field(
         resolver=_rollout_id, description="Opaque id. A segment has at most one rollout."
@@ -76,12 +79,12 @@ class Rollout:
     status: RolloutStatus = strawberry.field(description="The status of the rollout.")
 
     percent: float = strawberry.field(
-        description="The percent in force: that of the current stage. 0 before the first stage and"
-        " when the rollout is withdrawn."
+        description="The percent in force: that of the current stage. 0 before the first stage,"
+        " when the rollout is withdrawn, and after the segment is deleted."
     )
     enroll_new_users: bool = strawberry.field(
         description="Whether new users join when they are stored, at the percent in force. They"
-        " also join while the rollout is paused."
+        " also join while the rollout is paused or has failed."
     )
     expires_at: datetime | None = strawberry.field(
         description="When the memberships that the rollout adds end. After that, no user joins."
@@ -101,7 +104,8 @@ class Rollout:
         description="When work on the plan began: on the first stage that was not skipped."
     )
     finished_at: datetime | None = strawberry.field(
-        description="When the last stage was done, or the rollout was cancelled."
+        description="When the last stage was done, the rollout was cancelled, or its withdrawal"
+        " ended. Otherwise null."
     )
     failure: str | None = strawberry.field(
         description="Why the rollout failed. Null unless the status is FAILED."
@@ -157,7 +161,8 @@ def _(reason: errors.RolloutStateConflict) -> MutationError:
 
 
 @strawberry.input(
-    description="From a point in time on, this percent of all users is in the segment."
+    description="A stage of a rollout. From `startsAt` on, `percent` % of all users are in the"
+    " segment."
 )
 class RolloutStageInput:
     percent: float = strawberry.field(
@@ -165,8 +170,8 @@ class RolloutStageInput:
     )
     starts_at: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="When the stage starts, which must be after the previous stage. A first stage"
-        " without a time starts now.",
+        description="When the stage starts, which must be after the previous stage. If the first"
+        " stage has neither `startsAt` nor `afterSeconds`, it starts now.",
     )
     after_seconds: int | None = strawberry.field(
         default=strawberry.UNSET,
@@ -355,8 +360,8 @@ async def _run_mutation(
 class RolloutMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
-        description="Put a percent of all users into a segment. The rollout begins now or when its"
-        " first stage starts; workers add and remove the members. Needs EDITOR.",
+        description="Put a percentage of all users into a segment. The rollout begins now or when"
+        " its first stage starts; workers add and remove the members. Needs EDITOR.",
     )
     async def set_rollout(
         self,

@@ -1,9 +1,10 @@
 """The work of a rollout: one pass over all users for each stage, in chunks.
 
 A pass has three kinds of steps. `_begin_pass` stores the stage and the percent. `take_sample` finds
-the bound of the sample (see `sampling.py`). `_work_chunk` then goes through all users in order of
-their ids, one chunk for each transaction. It adds the users of the sample. If the percent is not
-above every percent so far, it also removes the members outside the sample that the rollout added.
+the bound of the sample (see `sampling.py`). `_process_chunk` then goes through all users in order
+of their ids, one chunk for each transaction. It adds the users of the sample. If the percent is not
+above `max_percent`, the highest percent at which a current member may have joined, it also removes
+the members outside the sample that the rollout added.
 
 A chunk commits its changes and its cursor together, under the lock of the rollout's row. So two
 chunks of one rollout never overlap, and after a crash the next worker continues at the cursor.
@@ -95,7 +96,7 @@ SELECT pg_try_advisory_xact_lock(
     {SAMPLING_LOCK_CLASS}, CAST(CAST(:segment_id AS bigint) % 2147483647 AS integer))
 """)
 
-_LAST_ARRIVAL = text("""
+_LAST_INSERT_SEQ = text("""
 SELECT coalesce(pg_sequence_last_value(CAST('users_insert_seq' AS regclass)), 0)
 """)
 
@@ -121,8 +122,6 @@ UPDATE rollouts SET
 WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
 """)
 
-# The changes that the next users need: add, remove, or set another expiry. This locks those users,
-# as every change of memberships does. The next statement sees what was committed before the lock.
 _NEXT_USERS = """
 SELECT id, (rollout_hash_v1(:segment_id, id), id)
     <= (CAST(:bound_hash AS bigint), CAST(:bound_user_id AS bigint)) AS in_sample
@@ -135,6 +134,8 @@ FROM memberships
 WHERE segment_id = :segment_id AND user_id > :cursor_user_id AND cause = 'ROLLOUT'
 ORDER BY user_id LIMIT :rows
 """
+# The changes that the next users need: add, remove, or set another expiry. This locks those users,
+# as every change of memberships does. The next statement sees what was committed before the lock.
 _FIND_CHANGES = """
 WITH scanned AS MATERIALIZED (
     {scan}
@@ -225,7 +226,7 @@ WHERE segment_id = :segment_id
 _FINISH_PASS = text("""
 WITH stage AS (
     UPDATE rollout_stages SET done_at = clock_timestamp()
-    WHERE segment_id = :segment_id AND number = :stage AND :carried_out
+    WHERE segment_id = :segment_id AND number = :stage AND :is_stage_done
 )
 UPDATE rollouts SET
     phase = 'DONE', users_seen = users_total, failures = 0, heartbeat_at = clock_timestamp(),
@@ -289,7 +290,7 @@ class StepOutcome(enum.Enum):
 
 
 async def advance(session: WriteSession, segment_id: int) -> PendingSample | StepOutcome:
-    """Run one step of a rollout, if one is due: begin a pass, or work one chunk.
+    """Run one step of a rollout, if one is due: begin a pass, or process one chunk.
 
     If another worker holds the rollout, do nothing.
 
@@ -309,7 +310,7 @@ async def advance(session: WriteSession, segment_id: int) -> PendingSample | Ste
         return await _begin_pass(session, rollout)
     if rollout.phase == PassPhase.SAMPLING:
         return PendingSample(segment_id, rollout.pass_number, rollout.pass_percent)
-    return await _work_chunk(session, rollout)
+    return await _process_chunk(session, rollout)
 
 
 def _reschedule_if_early(session: WriteSession, rollout: RolloutRecord) -> None:
@@ -363,7 +364,7 @@ async def take_sample(session: ReadSession, pending: PendingSample) -> Sample | 
     if not (await session.execute(_TRY_SAMPLING_LOCK, values)).scalar_one():
         return None
     await session.execute(_DISABLE_PARALLEL_QUERY)
-    last_insert_seq: int = (await session.execute(_LAST_ARRIVAL)).scalar_one()
+    last_insert_seq: int = (await session.execute(_LAST_INSERT_SEQ)).scalar_one()
     if not await _wait_for_inflight_inserts(session):
         return None
     found = (
@@ -395,7 +396,7 @@ async def enqueue_continuation(session: WriteSession, segment_id: int) -> None:
     session.after_commit(Message(ADVANCE_ROLLOUT, (segment_id,)))
 
 
-async def _work_chunk(session: WriteSession, rollout: RolloutRecord) -> StepOutcome:
+async def _process_chunk(session: WriteSession, rollout: RolloutRecord) -> StepOutcome:
     parameters = {
         "segment_id": rollout.segment_id,
         "cursor_user_id": rollout.cursor_user_id,
@@ -445,7 +446,7 @@ async def _finish_pass(session: WriteSession, rollout: RolloutRecord) -> None:
         {
             "segment_id": rollout.segment_id,
             "stage": rollout.stage,
-            "carried_out": not withdraws and not rollout.expired,
+            "is_stage_done": not withdraws and not rollout.expired,
             "last": withdraws or rollout.stage == len(rollout.percents),
         },
     )

@@ -15,7 +15,7 @@ ALLOWED_START: Final = f"at most {MAX_TTL_SECONDS} seconds before or after now"
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a plan: a percent of all users, and when it comes into force.
+    """One step of a plan: a percentage of all users, and when it comes into force.
 
     A stage has either `starts_at` or `after`. The first stage may have neither: it starts now.
     """
@@ -27,7 +27,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """A requested rollout. It has at least one stage, and the stages are in order of time."""
+    """A requested rollout, not yet checked. `schedule` checks the times of the stages."""
 
     stages: Sequence[Stage]
     enroll_new_users: bool = True

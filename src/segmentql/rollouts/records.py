@@ -53,7 +53,7 @@ class RolloutRecord:
     finished_at: datetime | None
     failure: str | None
     max_percent: Decimal
-    """The highest percent of the passes so far by which a member may have joined."""
+    """The highest percent of a pass by which a current member may have joined."""
     pass_number: int
     phase: PassPhase
     stage: int

@@ -75,7 +75,7 @@ LEFT JOIN LATERAL (SELECT * FROM smallest ORDER BY hash DESC, id DESC LIMIT 1) A
 """
 """The statement that counts users and finds the last user of the sample.
 
-Its parameters are `:segment_id`, `:percent` and `:last_insert_seq`; users who arrived later are not
+Its parameters are `:segment_id`, `:percent` and `:last_insert_seq`; users inserted later are not
 counted. Its row is `users_total` and (`bound_hash`, `bound_user_id`), which is (-1, 0) for an empty
 sample. It reads all users twice and sorts about one in 4096. It is one statement, so that it sees
 one snapshot.

@@ -24,6 +24,8 @@ from segmentql.segments import service as segments
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import PassPhase, RolloutState
 
+# A FAILED rollout with `paused_at` failed while it withdrew its members. `max_percent` is 0 after a
+# withdrawal, because no member of the rollout is left.
 _WITHDRAWN: Final = """
 (r.state = 'WITHDRAWING' OR r.state = 'FAILED' AND r.paused_at IS NOT NULL
     OR r.state = 'CANCELLED' AND r.max_percent = 0)
@@ -196,7 +198,7 @@ def rollout_record(row: Row[Any]) -> RolloutRecord:
     return RolloutRecord(**columns)
 
 
-async def create_segment(
+async def create_segment_with_rollout(
     session: WriteSession,
     *,
     slug: str,
@@ -216,7 +218,7 @@ async def create_segment(
     return segment
 
 
-async def delete_segment(
+async def delete_segment_with_rollout(
     session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
 ) -> int:
     """Delete a segment and cancel its rollout, if any; return the segment's id.

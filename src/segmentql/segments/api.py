@@ -23,7 +23,7 @@ from segmentql.graphql.types.pagination import (
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator, optional_argument
-from segmentql.memberships.loaders import MemberCount, Members
+from segmentql.memberships.loaders import MemberCount, MemberPages
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts import service as rollouts
 from segmentql.rollouts.loaders import RolloutBySegment
@@ -47,7 +47,9 @@ def _segment_id(segment: Parent[SegmentRecord]) -> strawberry.ID:
     return strawberry.ID(segment_global_id(segment.segment_id))
 
 
-@strawberry.type(description="A named set of users.")
+@strawberry.type(
+    description="A named set of users. A segment exists until it is deleted; its history stays."
+)
 class Segment:
     id: strawberry.ID = strawberry.field(
         resolver=_segment_id, description="Opaque id. It is never reused."
@@ -64,13 +66,14 @@ class Segment:
     )
     created_at: datetime = strawberry.field(description="When the segment was created.")
     updated_at: datetime = strawberry.field(
-        description="When the name, the description or the rollout was last changed."
+        description="When the name, the description or the rollout's plan was last changed."
     )
     deleted_at: datetime | None = strawberry.field(
         description="When the segment was deleted. Its memberships ended then."
     )
     version: int = strawberry.field(
-        description="The number of changes of name, description and rollout, from 1."
+        description="Starts at 1 and increases by 1 when the name, the description or the rollout's"
+        " plan changes. Pausing, resuming or cancelling the rollout does not change it."
     )
 
     @strawberry.field(
@@ -83,8 +86,8 @@ class Segment:
         return info.context.loader(MemberCount).load(segment.segment_id)
 
     @strawberry.field(
-        description="The rollout, which puts a percent of all users into the segment. Null if the"
-        " segment has none.",
+        description="The rollout, which puts a percentage of all users into the segment. Null if"
+        " the segment has none.",
         graphql_type=Annotated["Rollout", strawberry.lazy("segmentql.rollouts.api")] | None,
     )
     @staticmethod
@@ -92,7 +95,7 @@ class Segment:
         return info.context.loader(RolloutBySegment).load(segment.segment_id)
 
     @strawberry.field(
-        description="The active members by user id.",
+        description="The active memberships, in order of user id.",
         graphql_type=Connection[
             Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]
         ],
@@ -108,13 +111,13 @@ class Segment:
             "members", (is_row_id,), first, after, filters=(segment.segment_id,)
         )
         last = int(page.after[0]) if page.after else 0
-        members = await info.context.loader(Members).load(
+        members = await info.context.loader(MemberPages).load(
             MembersPage(segment.segment_id, after=last, rows=page.first + 1)
         )
         return page.page(members, lambda member: (member.user.user_id,))
 
 
-@strawberry.type(description="No existing segment has these slugs.")
+@strawberry.type(description="At least one slug has no segment that exists.")
 class SegmentNotFound(MutationError):
     slugs: list[str] = strawberry.field(
         description="The slugs that no existing segment has.",
@@ -194,7 +197,9 @@ class SegmentQueries:
         after: After = strawberry.UNSET,
         prefix: Annotated[
             str | None,
-            strawberry.argument(description="Return only slugs that begin with this text."),
+            strawberry.argument(
+                description="Return only segments whose slug begins with this text."
+            ),
         ] = strawberry.UNSET,
     ) -> Connection[SegmentRecord]:
         known_prefix = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
@@ -224,7 +229,7 @@ class CreateSegmentInput:
     rollout: Annotated["RolloutInput", strawberry.lazy("segmentql.rollouts.api")] | None = (
         strawberry.field(
             default=strawberry.UNSET,
-            description="A rollout, which puts a percent of all users into the segment.",
+            description="A rollout, which puts a percentage of all users into the segment.",
         )
     )
 
@@ -319,7 +324,7 @@ class SegmentMutations:
             info,
             CreateSegmentPayload,
             validator,
-            lambda session: rollouts.create_segment(
+            lambda session: rollouts.create_segment_with_rollout(
                 session,
                 slug=slug,
                 name=name,
@@ -377,7 +382,7 @@ class SegmentMutations:
             info,
             DeleteSegmentPayload,
             validator,
-            lambda session: rollouts.delete_segment(
+            lambda session: rollouts.delete_segment_with_rollout(
                 session, slug=slug, expected_version=version, actor=info.context.actor
             ),
             lambda segment_id: DeleteSegmentPayload(

@@ -16,4 +16,5 @@ class SegmentRecord:
     updated_at: datetime
     deleted_at: datetime | None
     version: int
-    """The number of changes of name, description and rollout, from 1."""
+    """Starts at 1 and increases by 1 when the name, the description or the rollout's plan
+    changes."""

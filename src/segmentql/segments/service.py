@@ -16,7 +16,7 @@ from segmentql.errors import (
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.records import SegmentRecord
 
-MAX_ATTEMPTS: Final = 10
+MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients create or delete the same segment concurrently."""
 
 SEGMENT_COLUMNS: Final = """
@@ -126,7 +126,7 @@ async def create_segment(
         MutationRejected: another segment has the slug.
     """
     values = {"slug": slug, "name": name, "description": description}
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_CONFLICT_RETRIES):
         created = (await session.execute(_CREATE, values)).one_or_none()
         if created:
             return segment_record(created)

@@ -1,1 +1,1 @@
-"""Users, which callers identify by their own numbers."""
+"""Users. A client chooses the id of a user, or the service allocates one."""

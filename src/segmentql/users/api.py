@@ -30,9 +30,9 @@ from segmentql.graphql.types.validation import InputValidator, argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.loaders import (
-    ActiveByUser,
     IsExcluded,
     IsIn,
+    MembershipsByUser,
     SegmentsByUser,
     UserWithSegments,
 )
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from segmentql.memberships.api import Membership
 
 
-@strawberry.type(description="A stored user. The caller assigns the id.")
+@strawberry.type(
+    description="A stored user. The client chooses the id, or `createUser` allocates one."
+)
 class User:
     user_id: strawberry.ID = strawberry.field(name="id", description="The user's id.")
     created_at: datetime = strawberry.field(description="When the user was stored.")
@@ -56,7 +58,7 @@ class User:
     # These resolvers return the loader's future. An `async def` would need a task for each user.
 
     @strawberry.field(
-        description="The segments that the user is in, by slug.",
+        description="The segments that the user is in, in order of their slugs.",
         graphql_type=list[Segment],
         metadata=cost(if_given={"asOf": HISTORY_REPLAY}),
     )
@@ -76,12 +78,12 @@ class User:
         return info.context.loader(SegmentsByUser).load(user.user_id)
 
     @strawberry.field(
-        description="The active memberships of the user, by slug.",
+        description="The active memberships of the user, in order of the segments' slugs.",
         graphql_type=list[Annotated["Membership", strawberry.lazy("segmentql.memberships.api")]],
     )
     @staticmethod
     def memberships(user: Parent[UserRecord], info: Info) -> Awaitable[list[MembershipRecord]]:
-        return info.context.loader(ActiveByUser).load(user.user_id)
+        return info.context.loader(MembershipsByUser).load(user.user_id)
 
     @strawberry.field(
         description="Whether the user is in the segment with this slug. False if there is no such"
@@ -100,8 +102,8 @@ class User:
         return info.context.loader(IsIn).load((user.user_id, slug))
 
     @strawberry.field(
-        description="Whether the user was removed from the segment manually. The rollouts of the"
-        " segment then exclude the user.",
+        description="Whether the segment's rollout excludes the user. `updateUserSegments` excludes"
+        " a user that it removes, until it adds the user again.",
         graphql_type=bool,
         metadata=cost(1),
     )
@@ -222,7 +224,9 @@ class UserQueries:
         ]
         return _user_loader(info).load_many(user_ids)
 
-    @strawberry.field(description="All stored users, by id.", graphql_type=Connection[User] | None)
+    @strawberry.field(
+        description="All stored users, in order of their ids.", graphql_type=Connection[User] | None
+    )
     async def users(
         self,
         info: Info,

@@ -12,7 +12,7 @@ from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.users.records import UserRecord
 from segmentql.validators import MAX_USER_ID
 
-MAX_ATTEMPTS: Final = 10
+MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients store or delete the same user concurrently."""
 
 _STORE = text("""
@@ -32,9 +32,9 @@ FROM users WHERE id > :after ORDER BY id LIMIT :rows
 
 _LOCK_ID_ALLOCATOR = text("SELECT user_id FROM id_allocator FOR UPDATE")
 
-# Returns the lowest id above the last allocated one that was never stored. The query skips ids
-# that are stored without a gap by index ranges of a thousand. So it finds a near gap at once, and a
-# gap behind millions of ids in about a second. Without the ranges the planner sorts all users.
+# Returns the lowest id above the last allocated one that was never stored. The query skips ranges
+# of 1000 ids that are all used, so a gap after millions of used ids takes about one second. Without
+# the ranges the planner sorts all users.
 _ALLOCATE_ID = text(f"""
 WITH RECURSIVE stored AS (
     SELECT CAST(:last_id AS bigint) AS up_to
@@ -98,8 +98,8 @@ async def create_user(session: WriteSession, user_id: int | None) -> UserRecord:
         MutationRejected: the id is already stored, or no id is left to allocate.
     """
     if user_id is None:
-        return await _allocate_id(session)
-    for _ in range(MAX_ATTEMPTS):
+        return await _create_user_with_next_id(session)
+    for _ in range(MAX_CONFLICT_RETRIES):
         stored = (await session.execute(_STORE, {"user_id": user_id})).one_or_none()
         if stored:
             return user_record(stored)
@@ -109,9 +109,9 @@ async def create_user(session: WriteSession, user_id: int | None) -> UserRecord:
     raise AssertionError("other clients stored and deleted the user at every attempt")
 
 
-async def _allocate_id(session: WriteSession) -> UserRecord:
+async def _create_user_with_next_id(session: WriteSession) -> UserRecord:
     last_id = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_CONFLICT_RETRIES):
         row = (await session.execute(_ALLOCATE_ID, {"last_id": last_id})).one()
         if row.none_left:
             raise MutationRejected(
