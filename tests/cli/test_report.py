@@ -168,7 +168,7 @@ BAD_USAGE = 2
         (["--month", "1999-12"], BAD_USAGE, "allowed: 2000 to 9999"),
         (["--month", "2024-03", "--user", "x"], BAD_USAGE, "allowed: a decimal number"),
         (["--month", "2024-03", "--user", "0"], BAD_USAGE, "allowed: a decimal number"),
-        (["--month", "9999-12"], 1, "Error: 9999-12 is in the future; allowed: up to 2"),
+        (["--month", "9999-12"], 1, "Error: 9999-12 is in the future; allowed: a month up to 2"),
         (["--month", "2024-03", "--user", "404"], 1, "Error: User 404 was never stored.\n"),
         (
             ["--month", "2024-03", "-o", "nowhere/a.csv"],
