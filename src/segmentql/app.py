@@ -1,4 +1,4 @@
-"""The web application: `create_app(settings)`. Importing this module has no effect."""
+"""The web application: `create_app(settings)`. Importing this module opens nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

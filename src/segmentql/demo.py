@@ -45,7 +45,7 @@ SEGMENTS: Final = (
 
 @dataclass(frozen=True)
 class Stay:
-    """A membership with its start and end. `by_ttl` is whether a TTL or an analyst ended it."""
+    """A membership with its start and end. `by_ttl` is true if a TTL ends it."""
 
     user_id: int
     slug: str

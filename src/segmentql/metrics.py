@@ -20,19 +20,19 @@ REQUESTS = Counter(
 )
 REQUEST_DURATION_SECONDS = Histogram(
     "segmentql_request_duration_seconds",
-    "Time from the last byte of a GraphQL request to its response, by operation name.",
+    "Execution time of a GraphQL request, without its reading and sending, by operation name.",
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 REQUESTS_IN_FLIGHT = Gauge(
     "segmentql_requests_in_flight",
-    "GraphQL requests in progress.",
+    "GraphQL requests that are being executed.",
     multiprocess_mode="livesum",
 )
 ERRORS = Counter("segmentql_errors", "GraphQL errors returned, by extensions.code.", ["code"])
 AUTHENTICATION_FAILURES = Counter(
     "segmentql_authentication_failures",
-    "Requests rejected for an invalid API key, by reason.",
+    "Requests rejected for a missing or invalid API key, by reason.",
     ["reason"],
 )
 REQUESTS_REJECTED = Counter(

@@ -1,8 +1,8 @@
 """The gauges that the API reads from the database, Redis and the object store at each scrape.
 
 Each dependency has a timeout of two seconds at most. If it does not respond, its gauges are absent.
-The cost of a scrape does not grow with the data: large tables are counted up to a limit, above
-which the number is an estimate.
+Users and memberships are counted up to a limit, above which the number is an estimate. Segments,
+rollouts and reports are counted.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The GraphQL schema, composed of all features. This is the only list of features."""
+"""The GraphQL schema, composed of the types of all features."""
 
 from datetime import date
 

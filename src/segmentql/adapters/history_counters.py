@@ -1,8 +1,9 @@
 """Counts the joins and leaves that this process records in history, by cause.
 
-The trigger on `history` reports the number of its entries in a DEBUG message to its connection (see
-migration 0006). So counting needs no statement and includes every cause, such as rollouts and
-deletions. The entries are counted when their transaction commits.
+The trigger on `history` (its function is `report_history_counts()`, see migrations 0006 and 0007)
+reports the number of its entries in a DEBUG message to its connection. So counting needs no
+statement and includes every cause, such as rollouts and deletions. The entries are counted when
+their transaction commits.
 """
 
 import re

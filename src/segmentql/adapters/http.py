@@ -117,7 +117,7 @@ class SingleHeaders:
 
 
 class LogRejections:
-    """Logs each response with a status of 400 or above, with its path."""
+    """Logs the error responses, 400 and above, of the routes other than `/graphql`."""
 
     def __init__(self, app: ASGIApp, log: RequestLog) -> None:
         self._app = app

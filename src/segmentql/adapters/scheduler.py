@@ -30,8 +30,8 @@ TICK_SECONDS: Final = 1.0
 """The interval between runs of a check while it finds work, and after a failure."""
 
 IDLE_SECONDS: Final = 3.0
-"""The maximum interval between runs of a check and between renewals of the lease. If a message is
-lost, its work is found after this time at the latest."""
+"""The default interval between runs of a check, and the maximum interval between renewals of the
+lease. If a message is lost, a check with this interval finds its work after it at the latest."""
 
 GRACE_SECONDS: Final = 0.2
 """How long the scheduler waits after work is due, because a message normally starts it."""

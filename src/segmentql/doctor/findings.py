@@ -32,5 +32,6 @@ def clock_finding(check: str, skew_seconds: float) -> Finding:
         check,
         Verdict.WARNING,
         observation,
-        "run NTP on both machines. Only log timestamps use this machine's clock",
+        "run NTP on both machines. Log timestamps and the signatures of S3"
+        " requests use this machine's clock",
     )

@@ -20,8 +20,8 @@ A request to `/graphql` passes through these files:
    expensive query runs at a time.
 5. `execution/plans.py` runs the plan. Resolvers of the features get the `Context` of `context.py`.
    They check arguments with `types/validation.py`, parse pages with `types/pagination.py`, and load
-   values with a loader. If anything fails, graphql-core executes the operation again and reports
-   the errors.
+   values with a loader. If the plan fails, graphql-core executes the operation again and reports
+   the errors, except if the response is too large.
 6. `types/dataloader.py` collects the keys of all requests in one turn of the event loop. A
    feature's `loaders.py` reads them with one SQL statement. Long work yields to the event loop
    (`cost/scheduling.py`).
@@ -35,10 +35,12 @@ A mutation differs in these steps:
 
 - GET cannot execute it. It always uses the primary database.
 - `MutationGate` of `cost/scheduling.py` starts one mutation per turn of the event loop.
-- Only a mutation with one root field has a plan. If the plan fails after the resolver was called,
-  graphql-core gets the resolver's result (`MutationResult`), so the mutation never runs twice.
-- The resolver checks the role (`types/permissions.py`), validates the whole input
-  (`InputValidator`), and opens one transaction for one call of the feature's service.
+- Among mutations, only those with one root field have a plan. If the plan fails after the resolver
+  was called, graphql-core gets the resolver's result (`MutationResult`), so the mutation never runs
+  twice.
+- The role is checked before the resolver is called (`types/permissions.py`). The resolver validates
+  the whole input (`InputValidator`), and opens one transaction for one call of the feature's
+  service (`types/mutations.py`).
 - A rejected mutation returns the `errors` of its payload (`mutation_errors` in `types/errors.py`).
 - With `waitSeconds`, the resolver waits with a `Poller` (`types/polling.py`), and the deadline is
   paused.

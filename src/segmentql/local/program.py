@@ -33,7 +33,7 @@ class Program:
     after_stop: Callable[[], Awaitable[None]] = _do_nothing
     """The action after a stop. It does not run if SegmentQL itself is killed."""
     ready_timeout_seconds: float = 60
-    """The maximum duration of the first start."""
+    """The time to become ready at the first start. Restarts by the supervisor have no limit."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_seconds: float = 30
     """The time to stop before `force_signal` is sent."""

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Final
 
 CHECKS_PER_TIMEOUT: Final = 20
-"""The number of checks in one time limit. A deadline expires at most a twentieth too late."""
+"""The minimum number of checks in one time limit. A deadline expires at most a twentieth of it too
+late."""
 
 MAX_CHECK_INTERVAL_SECONDS: Final = 0.25
 """The maximum interval between two checks, in seconds."""

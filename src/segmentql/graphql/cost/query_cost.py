@@ -4,7 +4,8 @@ An object costs 1, and so does each object of a list. A list multiplies the cost
 its size: the `first` of a page, the number of ids in the argument, or `DEFAULT_LIST_SIZE`. Plain
 attributes are free, except long texts. Other costs are declared by the fields (`field_cost.py`).
 
-A size that cannot be read from the request counts as the largest size that the field allows.
+A `first` that cannot be read counts as the largest that the field allows. An argument that is not a
+list counts as one item.
 
 The cost is compiled once per operation: an integer, or a function of the variables.
 

@@ -32,13 +32,13 @@ from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.plans import Plan
 
 MAX_DOCUMENTS: Final = 500
-"""The maximum number of cached documents. The least recently used documents are evicted first."""
+"""The maximum number of cached valid documents. The least recently used ones are evicted first."""
 
 MAX_CACHED_DOCUMENT_CHARACTERS: Final = 20_000
 """The maximum length of a cached document, in characters. Longer documents are not cached."""
 
 MAX_CACHED_CHARACTERS: Final = 500_000
-"""The maximum length of all cached documents together, in characters.
+"""The maximum length of all documents in one cache together, in characters.
 
 A syntax tree takes about a hundred bytes per character."""
 

@@ -1,7 +1,7 @@
 """Plans: compiled operations, which execute the common case without graphql-core.
 
-`compiler.py` compiles a plan once per document. Executing it takes a tenth of the time that
-graphql-core takes to walk the document again.
+`compiler.py` compiles a plan once per operation of a document. Executing it takes a tenth of the
+time that graphql-core takes to walk the document again.
 
 A plan has no error handling. Whatever goes wrong (a resolver raises, a non-null field is null, a
 value cannot be serialized) raises `PlanFallback`, and the executor executes the operation again by

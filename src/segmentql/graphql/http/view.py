@@ -1,9 +1,9 @@
 """The view of `/graphql`: GraphQL over HTTP, and the GraphiQL page.
 
-POST requests have a JSON body, and GET requests can only be queries. Requests that an HTML form can
-send are rejected, so that no web page can make a browser execute a mutation. If the client accepts
-`application/graphql-response+json`, an invalid document gets the status 400; if it accepts only
-`application/json`, it gets 200.
+POST requests have a JSON body, and GET requests can only be queries. POST bodies in a content type
+that an HTML form can send are rejected, so that no web page can make a browser execute a mutation.
+A request that is rejected before its execution gets the status 400 if the response has the type
+`application/graphql-response+json`, and 200 if it has the type `application/json`.
 
 Source: https://graphql.github.io/graphql-over-http/draft/
 """
