@@ -6,8 +6,9 @@ GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
+-- A key is set once, and replaced by null when it is erased.
+GRANT UPDATE (key) ON users TO {service};
 -- These columns are never updated, but locking a row requires the UPDATE privilege on a column.
-GRANT UPDATE (created_at) ON users TO {service};
 GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
 GRANT SELECT, UPDATE ON id_allocator TO {service};
@@ -21,11 +22,15 @@ GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
 -- Triggers write these logs.
 GRANT SELECT ON exclusion_log, user_lifetimes TO {service};
+-- A key is replaced by null when it is erased.
+GRANT UPDATE (key) ON user_lifetimes TO {service};
 -- Events are never changed or deleted, passes are never deleted.
 GRANT SELECT, INSERT ON rollout_events TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollout_passes TO {service};
 -- A rollout pass starts with the last value of the sequence.
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
+-- The ids of users that are stored by a key.
+GRANT USAGE ON SEQUENCE user_key_id_seq TO {service};
 -- The settled position of history is at most the last value of the sequence.
 GRANT SELECT ON SEQUENCE history_position_seq TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};

@@ -56,6 +56,22 @@ class InputValidator:
             return absent
         return None if value is None else self.value(rule, value, *path)
 
+    def check_exactly_one(self, first: tuple[str, object], second: tuple[str, object]) -> None:
+        """Add an error unless exactly one of two fields has a value. None counts as no value.
+
+        Args:
+            first: The name and the value of a field of the input.
+            second: The name and the value of the other field.
+        """
+        (first_name, first_value), (second_name, second_value) = first, second
+        allowed = f"exactly one of `{first_name}` and `{second_name}`"
+        if first_value is None and second_value is None:
+            self.add_error(
+                f"neither `{first_name}` nor `{second_name}` is set", allowed, first_name
+            )
+        elif first_value is not None and second_value is not None:
+            self.add_error(f"both `{first_name}` and `{second_name}` are set", allowed, second_name)
+
     def add_error(self, problem: str, allowed: str, *path: str) -> None:
         """Add an error of the field at `path` to the collected errors."""
         self._reasons.append(errors.InvalidInput(path, problem, allowed))
