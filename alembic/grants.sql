@@ -6,9 +6,10 @@ GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
--- A key is set once, and replaced by null when it is erased.
+-- A key is set once.
 GRANT UPDATE (key) ON users TO {service};
 -- These columns are never updated, but locking a row requires the UPDATE privilege on a column.
+GRANT UPDATE (created_at) ON users TO {service};
 GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
 GRANT SELECT, UPDATE ON id_allocator TO {service};

@@ -163,8 +163,11 @@ async def create_user(
         reasons = [
             UserAlreadyExists((field,), user=user)
             for user in existing
-            for field, is_same in (("id", user.user_id == user_id), ("key", user.key == user_key))
-            if is_same
+            for field, value, stored_value in (
+                ("id", user_id, user.user_id),
+                ("key", user_key, user.key),
+            )
+            if value is not None and value == stored_value
         ]
         if reasons:
             raise MutationRejected(*reasons)
