@@ -42,7 +42,9 @@ from tests.rollouts.reference_model import Model, Segment
 from tests.rollouts.test_rollout_properties import command_lists
 from tests.timeline import make_segment
 
-USERS_PER_COMMAND = 3
+USERS_PER_COMMAND = 2
+"""Random users that are explained after each command, besides the user of recent commands."""
+
 BY_ROLLOUT = {ExplanationReason.IN_SAMPLE, ExplanationReason.ENROLLED_WHEN_STORED}
 IN = {ExplanationReason.ADDED_BY_HAND, *BY_ROLLOUT}
 
@@ -66,6 +68,8 @@ class Explanations:
         self._random = random.Random(7)  # noqa: S311 - not for security
         self._asked: list[Asked] = []
         self._steps_passed = 0
+        self._recent: list[int] = []
+        """The users of the last commands that changed one user."""
         self._joined_by: dict[int, ExplanationReason] = {}
         """How each membership of a rollout began, by its id."""
 
@@ -81,7 +85,9 @@ class Explanations:
                 membership_id,
                 ExplanationReason.IN_SAMPLE if by_pass else ExplanationReason.ENROLLED_WHEN_STORED,
             )
-        for user_id in self._random.sample(USERS, USERS_PER_COMMAND):
+        if isinstance(command, UpdateMemberships | CreateUser | DeleteUser):
+            self._recent = [command.user_id, *self._recent][:2]
+        for user_id in {*self._random.sample(USERS, USERS_PER_COMMAND), *self._recent}:
             for slug in SLUGS:
                 await self._explain(user_id, slug)
 
@@ -178,7 +184,7 @@ async def test_explanations_of_a_long_history(sql: Sql, database: Database) -> N
     )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=command_lists())
 @example(
     # A lowering is interrupted by a smaller raise, and new users join during both.

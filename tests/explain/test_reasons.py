@@ -219,6 +219,19 @@ async def test_excluded_from_a_rollout(api: Api, sql: Sql, database: Database) -
     assert reason(await explain(api, INSIDE, as_of=excluded_at)) == (False, "EXCLUDED")
 
 
+async def test_exclusion_ends_with_the_user(api: Api, sql: Sql, database: Database) -> None:
+    await make_segments(api, "A")
+    await update_user_segments(api, 7, remove=["A"])
+    excluded_at = parse_timestamp((await explain(api))["at"])
+    await delete_user(api, 7)
+    await create_user(api, id="7")
+    stored = await explain(api)
+    assert reason(stored) == (False, "NEVER_ADDED")
+    again = await explain(api, as_of=parse_timestamp(stored["at"]))
+    assert {**again, "summary": None} == {**stored, "summary": None}
+    assert reason(await explain(api, as_of=excluded_at)) == (False, "EXCLUDED")
+
+
 async def test_expired(api: Api, sql: Sql, database: Database) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=60)

@@ -70,9 +70,9 @@ def _reason_in(facts: Facts) -> Verdict:
 def was_added_by_pass(facts: Facts) -> bool | None:
     """Return whether a pass added the user, whom a rollout added. None if it is not known.
 
-    A pass adds users that were stored before it took its sample, until it finishes. A user that is
-    enrolled when stored joins in the transaction that stores the user. A pass waits for such
-    transactions before it takes its sample, so they joined before, or are not counted by the pass.
+    A pass adds only users that it counted. A user that is enrolled when stored joins in the
+    transaction that stores the user. A pass waits for such transactions before it takes its
+    sample. So when an enrolled user joins, the latest pass with a sample has not counted the user.
     """
     joined_at, log_began_at = facts.joined_at, facts.rollout_log_began_at
     if joined_at is None or (log_began_at is not None and joined_at < log_began_at):
@@ -80,8 +80,7 @@ def was_added_by_pass(facts: Facts) -> bool | None:
     sampled, lifetime = facts.join_pass, facts.lifetime
     if sampled is None or sampled.last_insert_seq is None or lifetime is None:
         return False
-    is_counted = lifetime.insert_seq <= sampled.last_insert_seq
-    return is_counted and (sampled.finished_at is None or joined_at <= sampled.finished_at)
+    return lifetime.insert_seq <= sampled.last_insert_seq
 
 
 def _reason_not_stored(facts: Facts) -> Verdict:
