@@ -68,7 +68,7 @@ def _reason_in(facts: Facts) -> Verdict:
 
 
 def was_added_by_pass(facts: Facts) -> bool | None:
-    """Return whether a pass added the user, whom a rollout added. None if it is not known.
+    """Return whether a pass of the rollout added the user. None if it is not known.
 
     A pass adds only users that it counted. A user that is enrolled when stored joins in the
     transaction that stores the user. A pass waits for such transactions before it takes its
