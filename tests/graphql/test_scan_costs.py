@@ -35,6 +35,7 @@ PATHS = {
     "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
+    "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """One path to an object of each type that has fields with resolvers."""
@@ -42,7 +43,7 @@ PATHS = {
 NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 """Fields of connections, edges and `PageInfo`, which read nothing."""
 
-REQUIRED = {"id": '"1"', "ids": "[1, 2]", "slug": '"BIG"'}
+REQUIRED = {"id": '"1"', "ids": "[1, 2]", "userId": '"1"', "slug": '"BIG"'}
 REPORT_FIELDS = '"rep_1"'
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
