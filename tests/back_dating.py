@@ -115,7 +115,6 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
         await sql.execute("SET LOCAL session_replication_role = replica")
         for table, columns in {
             "users": ["created_at"],
-            "user_lifetimes": ["created_at", "deleted_at"],
             "deleted_users": ["deleted_at"],
             "segments": ["created_at", "updated_at", "deleted_at", "leaves_recorded_at"],
             "memberships": ["joined_at", "updated_at", "expires_at"],

@@ -50,8 +50,8 @@ async def march(api: Api, sql: Sql) -> None:
         sql, 4, "a", joined_at=MARCH + HOUR, left_at=MARCH + 2 * HOUR, why_left="USER_DELETED"
     )
     await sql.execute(
-        "INSERT INTO user_lifetimes (user_id, created_at, deleted_at, key)"
-        " VALUES (4, $1, $2, 'earlier')",
+        "INSERT INTO user_lifetimes (user_id, insert_seq, created_at, deleted_at, key)"
+        " VALUES (4, 0, $1, $2, 'earlier')",
         MARCH,
         MARCH + 2 * HOUR,
     )

@@ -1,6 +1,7 @@
 """Rules and SQL of users."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -44,6 +45,16 @@ _BY_IDS = text(f"SELECT {USER_COLUMNS} FROM users u WHERE id = ANY(:user_ids)")
 _BY_KEYS = text(f"SELECT {USER_COLUMNS} FROM users u WHERE key = ANY(:user_keys)")
 
 _BY_ID_OR_KEY = text(f"SELECT {USER_COLUMNS} FROM users u WHERE id = :user_id OR key = :user_key")
+
+_ID_BY_KEY_AT = text("""
+SELECT user_id FROM (
+    SELECT id AS user_id, created_at FROM users WHERE key = :user_key
+    UNION ALL
+    SELECT user_id, created_at FROM user_lifetimes WHERE key = :user_key
+) AS lifetime
+WHERE created_at <= coalesce(CAST(:at AS timestamptz), 'infinity')
+ORDER BY created_at DESC LIMIT 1
+""")
 
 _PAGE = text(f"""
 SELECT {USER_COLUMNS} FROM users u WHERE id > :after ORDER BY id LIMIT :rows
@@ -293,6 +304,22 @@ async def users_by_key(session: ReadSession, user_keys: Sequence[str]) -> dict[s
     """Return the users with these keys that are stored."""
     rows = await session.execute(_BY_KEYS, {"user_keys": list(user_keys)})
     return {row.user_key: user_record(row) for row in rows}
+
+
+async def user_id_by_key_at(session: ReadSession, user_key: str, at: datetime | None) -> int | None:
+    """Return the id of the user who had a key at a time, or last before it, deleted or not.
+
+    Args:
+        session: The session.
+        user_key: The key.
+        at: The time; None for now.
+
+    Returns:
+        The id; None if no user had the key, or if it was erased.
+    """
+    found = await session.execute(_ID_BY_KEY_AT, {"user_key": user_key, "at": at})
+    user_id: int | None = found.scalar_one_or_none()
+    return user_id
 
 
 async def user_page(session: ReadSession, *, after: int, rows: int) -> list[UserRecord]:
