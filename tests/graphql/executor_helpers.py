@@ -49,11 +49,17 @@ ARGUMENTS = {
     "after": ["null", '"tampered"'],
     "prefix": ['"A"', '""', "null"],
     "userId": ["1", "null"],
+    "userKey": ['"two"', '"unknown"', "null"],
+    "key": ['"one"', '"unknown"', '""'],
+    "keys": ['["one", "two", "unknown"]', '["two", "two"]', "[]", '[""]'],
     "from": ['"2020-01-01T00:00:00Z"', "null"],
     "to": ['"2040-01-01T00:00:00Z"', "null"],
     "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
 }
+MOSTLY_GIVEN = {("explain", "userId")}
+"""Optional arguments without which the field is mostly rejected."""
+
 CONDITIONS = [
     f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
 ]
@@ -97,7 +103,9 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, cond
     literals = [
         f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
         for argument, kind in definition.args.items()
-        if str(kind.type).endswith("!") or draw(st.integers(0, 3)) == 0
+        if str(kind.type).endswith("!")
+        or (name, argument) in MOSTLY_GIVEN
+        or draw(st.integers(0, 3)) == 0
     ]
     arguments = f"({', '.join(literals)})" if literals else ""
     named_type = get_named_type(definition.type)
