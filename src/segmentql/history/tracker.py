@@ -65,8 +65,8 @@ class SettledPositionTracker:
     async def advance(self) -> HistoryCursor | None:
         """Run one step that starts after the call, and return the newest settled row.
 
-        Calls during a step share the next one. If no transaction is pending, the row includes all changes
-        that were committed before the call.
+        Calls during a step share the next one. If no transaction is pending, the returned row
+        includes all changes that were committed before the call.
 
         Returns:
             The newest settled row that is known. None if none is known since the last restart of
