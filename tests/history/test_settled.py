@@ -18,7 +18,7 @@ from segmentql.history.settled import (
     read_holders,
     read_last_position,
     read_newest_row,
-    settle,
+    wait_for_settled_row,
 )
 from segmentql.local import LocalServers, with_database
 from tests.conftest import Sql, make_database, until
@@ -27,8 +27,7 @@ from tests.timeline import HOUR, add_membership
 
 
 async def settled_position(database: Database, *, seconds: float = 0) -> int | None:
-    async with database.read() as session:
-        cursor = await settle(session, seconds=seconds)
+    cursor = await wait_for_settled_row(database, seconds=seconds)
     return cursor.position if cursor else None
 
 
@@ -47,10 +46,8 @@ async def remaining(
 
 async def test_position_of_an_empty_history_is_zero(database: Database) -> None:
     async with database.read() as session:
-        assert await read_last_position(session) == LastPosition(
-            0, (await read_last_position(session)).incarnation
-        )
-        assert await settle(session, seconds=0) == BEFORE_FIRST_ROW
+        assert (await read_last_position(session)).position == 0
+    assert await wait_for_settled_row(database, seconds=0) == BEFORE_FIRST_ROW
 
 
 async def test_committed_row_is_settled(database: Database, sql: Sql, segment_id: int) -> None:
@@ -232,7 +229,9 @@ async def test_caller_does_not_wait_for_itself(
     async with database.long_read(seconds=5) as session:
         connection = await session.connection()
         await connection.exec_driver_sql("DELETE FROM memberships WHERE user_id = 0")
-        assert await settle(session, seconds=0) is not None
+        last = await read_last_position(session)
+        assert await read_holders(session, last) == frozenset()
+        assert len((await begin(database))[1]) == 1
 
 
 async def test_transaction_id_does_not_order_the_changes_of_a_user(
@@ -261,8 +260,7 @@ async def cursor_state(database: Database, cursor: HistoryCursor) -> CursorState
 
 
 async def newest_cursor(database: Database) -> HistoryCursor:
-    async with database.read() as session:
-        cursor = await settle(session, seconds=0)
+    cursor = await wait_for_settled_row(database, seconds=0)
     assert cursor is not None
     return cursor
 

@@ -20,7 +20,7 @@ from segmentql.history.settled import (
     CursorState,
     HistoryCursor,
     check_cursor,
-    settle,
+    wait_for_settled_row,
 )
 from segmentql.history.tracker import SettledPositionTracker
 from segmentql.local import ChildProcess, LocalServers
@@ -194,14 +194,14 @@ async def test_cursor_of_a_lost_row_is_reset_although_its_position_exists(
     """A row of an asynchronous commit is visible before it is durable."""
     superuser = await server.connect(SUPERUSER)
     await join(superuser, 1, segment_id)
-    kept = await database.read_one(lambda session: settle(session, seconds=0))
+    kept = await wait_for_settled_row(database, seconds=0)
     assert kept is not None
     writer = await server.connect()
     await writer.execute("SET synchronous_commit = off")
     for _ in range(20):
         await join(writer, 2, segment_id)
         await writer.execute("DELETE FROM memberships WHERE user_id = 2")
-    lost = await database.read_one(lambda session: settle(session, seconds=0))
+    lost = await wait_for_settled_row(database, seconds=0)
     assert lost is not None
     assert await state(database, lost) == CursorState.VALID
     await server.crash()

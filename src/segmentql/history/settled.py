@@ -10,11 +10,9 @@ functions in order:
 3. `read_newest_row` then reads the newest row up to that number. The row and all rows before it are
    settled.
 
-`settle` does all of this for one caller with a time limit, and `tracker.py` for all requests of a
-process. Decision 15 has the proof.
-
-The session must be one of the primary, in AUTOCOMMIT or READ COMMITTED, and its transaction must
-not have changed memberships.
+`wait_for_settled_row` does all of this once, with a time limit, and `tracker.py` does it for all
+requests of a process. Decision 16 has the proof. The rows must be read in a later statement, on the
+primary, and not in a REPEATABLE READ transaction that began earlier.
 """
 
 import asyncio
@@ -26,14 +24,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import Unavailable
 
 POLL_SECONDS: Final = 0.03
 """The pause between two reads of the lock holders."""
 
-# A number can be given out again after a crash, see decision 15. The start of the server changes
+# A number can be given out again after a crash, see decision 16. The start of the server changes
 # with each restart. The reset of the statistics changes with each crash, even if the server only
 # restarts its processes. The ids change if the database is created again.
 _INCARNATION: Final = """
@@ -133,7 +131,7 @@ class IncarnationChanged(Exception):
     """
 
 
-async def read_last_position(session: AsyncSession) -> LastPosition:
+async def read_last_position(session: ReadSession) -> LastPosition:
     """Return the last number that the sequence of positions has given out, 0 if none.
 
     Raises:
@@ -146,7 +144,7 @@ async def read_last_position(session: AsyncSession) -> LastPosition:
 
 
 async def read_holders(
-    session: AsyncSession, last: LastPosition, *, among: frozenset[str] | None = None
+    session: ReadSession, last: LastPosition, *, among: frozenset[str] | None = None
 ) -> frozenset[str]:
     """Return the transactions that may still commit rows up to `last`.
 
@@ -162,7 +160,7 @@ async def read_holders(
     return frozenset(row.holders)
 
 
-async def read_newest_row(session: AsyncSession, last: LastPosition) -> HistoryCursor:
+async def read_newest_row(session: ReadSession, last: LastPosition) -> HistoryCursor:
     """Return the cursor of the newest row up to `last`, after all holders have ended.
 
     Raises:
@@ -175,30 +173,38 @@ async def read_newest_row(session: AsyncSession, last: LastPosition) -> HistoryC
     return HistoryCursor.of_row(row.position, row.membership_id, row.operation, row.recorded_at)
 
 
-async def settle(session: AsyncSession, *, seconds: float) -> HistoryCursor | None:
-    """Return the newest row of a settled position that includes all rows committed before the call.
+async def wait_for_settled_row(database: Database, *, seconds: float) -> HistoryCursor | None:
+    """Return a settled row that is not before any row committed before the call.
+
+    While transactions are pending, this holds no connection.
 
     Args:
-        seconds: The maximum time to wait for transactions. The session is in use meanwhile.
+        seconds: The maximum time to wait for transactions.
 
     Returns:
         The cursor, or None if the transactions did not end in time or the server restarted.
+
+    Raises:
+        Unavailable, TimedOut: the database cannot be read.
     """
     deadline = time.monotonic() + seconds
     try:
-        last = await read_last_position(session)
-        holders = await read_holders(session, last)
+        async with database.read() as session:
+            last = await read_last_position(session)
+            holders = await read_holders(session, last)
         while holders:
             if time.monotonic() >= deadline:
                 return None
             await asyncio.sleep(POLL_SECONDS)
-            holders = await read_holders(session, last, among=holders)
-        return await read_newest_row(session, last)
+            async with database.read() as session:
+                holders = await read_holders(session, last, among=holders)
+        async with database.read() as session:
+            return await read_newest_row(session, last)
     except IncarnationChanged:
         return None
 
 
-async def check_cursor(session: AsyncSession, cursor: HistoryCursor) -> CursorState:
+async def check_cursor(session: ReadSession, cursor: HistoryCursor) -> CursorState:
     """Return whether a reader that has stored the cursor can continue after it."""
     if cursor == BEFORE_FIRST_ROW:
         return CursorState.VALID
