@@ -14,22 +14,22 @@ branch_labels = None
 depends_on = None
 
 # Statements that need an exclusive lock run here. While one of them waits for a lock, all later
-# readers and writers of the table wait behind it. So an attempt waits at most 0.1 s for each lock
-# and then gives up all its locks. A migration that holds one lock and waits for another causes no
-# deadlock, because PostgreSQL looks for one only after a second (`deadlock_timeout`).
+# readers and writers of the table wait behind it. So an attempt waits at most 0.3 s for each lock
+# and then gives up all its locks. A writer that holds the one lock and waits for the other can go on
+# then. PostgreSQL looks for a deadlock only after a second (`deadlock_timeout`).
 #
-# SHARE UPDATE EXCLUSIVE conflicts with autovacuum, which PostgreSQL cancels for it, and not with
-# readers and writers. Autovacuum never yields to a wait of 0.1 s.
+# SHARE UPDATE EXCLUSIVE conflicts with autovacuum, which PostgreSQL cancels for a wait of a second,
+# and not with readers and writers.
 IN_EXCLUSIVE_ATTEMPTS = """
 DO $$
 DECLARE
     attempts CONSTANT integer := 60;
     limit_before text := current_setting('lock_timeout');
 BEGIN
-    LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
     FOR attempt IN 1 .. attempts LOOP
         BEGIN
-            SET LOCAL lock_timeout = '100ms';
+            LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', least(100 * attempt, 300)::text, true);
             {statement};
             PERFORM set_config('lock_timeout', limit_before, true);
             RETURN;

@@ -14,7 +14,9 @@ depends_on = None
 # Numbers the entries in order of time, user, and leaves before joins, 20,000 in one transaction.
 # The numbers are below the sequence of migration 0008, which starts at 1,000,000,000,000.
 #
-# The advisory lock is the one of `make_history_partitions`, which moves rows to other partitions.
+# The advisory lock is the one of `make_history_partitions`, which moves rows to other partitions. No
+# transaction has a lock on `history` when it waits for it, because that function then waits for
+# such locks.
 # Nested loops read only the chunk by the primary key; the other joins would read the whole table.
 # The time and the user of the last numbered entry are the start of the next index scan.
 NUMBER_HISTORY = """
@@ -22,11 +24,13 @@ DO $$
 DECLARE
     chunk_rows CONSTANT integer := 20000;
     numbered bigint;
-    last_position bigint := coalesce(
-        (SELECT max(position) FROM history WHERE position < 1000000000000), 0);
+    last_position bigint;
     last_at timestamptz := '-infinity';
     last_user_id bigint := 0;
 BEGIN
+    last_position := coalesce(
+        (SELECT max(position) FROM history WHERE position < 1000000000000), 0);
+    COMMIT;
     LOOP
         SET LOCAL enable_hashjoin = off;
         SET LOCAL enable_mergejoin = off;
