@@ -77,7 +77,8 @@ CREATE SEQUENCE history_position_seq START 1000000000000 CACHE 1 OWNED BY histor
 # MANUAL, without an actor, now. An expired membership left when it expired, whatever the writer
 # sets and however late it comes. So an end is right without a worker.
 #
-# Entries get their positions in order of time, user, and leaves before joins.
+# The entries of one INSERT, UPDATE or DELETE get their positions in order of time, user, and leaves
+# before joins.
 RECORD_MEMBERSHIPS = """
 CREATE OR REPLACE FUNCTION record_memberships() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
