@@ -61,7 +61,8 @@ INSERT INTO rollouts (segment_id, state, enroll_new_users, actor, paused_at, fai
         CASE WHEN state IN ('PAUSED', 'WITHDRAWING', 'CANCELLED') THEN now() END,
         CASE state WHEN 'FAILED' THEN 'broken' END,
         25, number, 'WORKING', 1, 25, false, 10, 20, 30, 40, 50, 45, now()
-    FROM unnest('{{{",".join(STATES)}}}'::rollout_state[]) WITH ORDINALITY AS states (state, number);
+    FROM unnest('{{{",".join(STATES)}}}'::rollout_state[])
+        WITH ORDINALITY AS states (state, number);
 INSERT INTO rollout_stages (segment_id, number, percent, starts_at)
     SELECT 2 + rollout, number, 25 * number, date_trunc('day', now()) + number * interval '1 day'
     FROM generate_series(1, {len(STATES)}) AS rollout, generate_series(1, 2) AS number;
@@ -240,7 +241,8 @@ async def traffic_of_the_previous_version(
             writer = await connect(servers.service_url)
             tasks.create_task(
                 traffic.repeat(
-                    f"writer {user_id}", lambda n, c=writer, u=user_id: write(c, u, n)  # type: ignore[misc]
+                    f"writer {user_id}",
+                    lambda n, c=writer, u=user_id: write(c, u, n),  # type: ignore[misc]
                 )
             )
         readers = {"reader": read, **({"long reader": read_long} if long_reads else {})}
@@ -309,9 +311,7 @@ async def make_partitions(connection: Sql, months: int) -> None:
 
 async def assert_upgraded(sql: Sql) -> None:
     """Check everything that the two migrations promise."""
-    columns = (
-        "user_id, at, segment_id, operation, membership_id, cause, actor, recorded_at"
-    )
+    columns = "user_id, at, segment_id, operation, membership_id, cause, actor, recorded_at"
     lost = f"SELECT {columns} FROM copy.history EXCEPT ALL SELECT {columns} FROM history"
     assert await sql.fetchval(f"SELECT count(*) FROM ({lost}) AS lost") == 0
     # Entries of before 0008 are below the sequence, and the later ones are above.
@@ -469,17 +469,19 @@ async def test_upgrade_of_a_million_entries_survives_a_killed_process(
 ) -> None:
     sql = await connect()
     await make_old_database(blank, sql, rows=1_000_000)
-    async with traffic_of_the_previous_version(servers, connect, long_reads=True) as (traffic, tasks):
+    old_traffic = traffic_of_the_previous_version(servers, connect, long_reads=True)
+    async with old_traffic as (traffic, tasks):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "segmentql", "migrate", env=environment(blank)
         )
 
         async def has_numbered() -> bool:
-            return bool(
-                await sql.fetchval("SELECT EXISTS (SELECT FROM alembic_version WHERE version_num = '0008')")
+            numbered: bool = await sql.fetchval(
+                "SELECT version_num = '0008' FROM alembic_version"
             ) and await sql.fetchval(
                 "SELECT EXISTS (SELECT FROM history WHERE position < $1)", FIRST_NEW_POSITION
             )
+            return numbered
 
         await until(has_numbered, seconds=120)
         process.kill()
@@ -563,20 +565,18 @@ async def test_entry_of_the_previous_trigger_gets_its_position_by_default(
     assert [row["position"] for row in positions] == [FIRST_NEW_POSITION, FIRST_NEW_POSITION + 1]
 
 
-@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize(("end", "operation"), [("COMMIT", "ADMITTED"), ("ROLLBACK", "EXCLUDED")])
 async def test_admission_during_the_migration_follows_its_exclusion(
-    blank: Settings, connect: Connect, is_committed: bool
+    blank: Settings, connect: Connect, end: str, operation: str
 ) -> None:
     sql, admitting = await connect(), await connect()
     await make_old_database(blank, sql, rows=4)
     await upgrade(blank, "0008")
     await admitting.execute("BEGIN; DELETE FROM exclusions WHERE user_id = 5")
     migration = asyncio.create_task(upgrade(blank))
-    await until(
-        lambda: sql.fetchval("SELECT count(*) = $1 FROM exclusion_log", EXCLUDED_USERS - 1)
-    )
-    await admitting.execute("COMMIT" if is_committed else "ROLLBACK")
+    await until(lambda: sql.fetchval("SELECT count(*) = $1 FROM exclusion_log", EXCLUDED_USERS - 1))
+    await admitting.execute(end)
     await migration
     entries = await sql.fetch("SELECT operation::text FROM exclusion_log WHERE user_id = 5")
-    assert [row["operation"] for row in entries] == ["ADMITTED" if is_committed else "EXCLUDED"]
+    assert [row["operation"] for row in entries] == [operation]
     await assert_logs_are_complete(sql)

@@ -15,8 +15,8 @@ depends_on = None
 
 # Statements that need an exclusive lock run here. While one of them waits for a lock, all later
 # readers and writers of the table wait behind it. So an attempt waits at most 0.3 s for each lock
-# and then gives up all its locks. A writer that holds the one lock and waits for the other can go on
-# then. PostgreSQL looks for a deadlock only after a second (`deadlock_timeout`).
+# and then gives up all its locks. A writer that has one lock and waits for another can then go on.
+# PostgreSQL looks for a deadlock only after a second (`deadlock_timeout`).
 #
 # SHARE UPDATE EXCLUSIVE conflicts with autovacuum, which PostgreSQL cancels for a wait of a second,
 # and not with readers and writers.

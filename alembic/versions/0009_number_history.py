@@ -14,9 +14,10 @@ depends_on = None
 # Numbers the entries in order of time, user, and leaves before joins, 20,000 in one transaction.
 # The numbers are below the sequence of migration 0008, which starts at 1,000,000,000,000.
 #
-# The advisory lock is the one of `make_history_partitions`, which moves rows to other partitions. No
-# transaction has a lock on `history` when it waits for it, because that function then waits for
-# such locks.
+# The advisory lock is the one of `make_history_partitions`, which moves rows to other partitions.
+# That function waits for locks on `history`. So no transaction has such a lock when it waits for
+# the advisory lock.
+#
 # Nested loops read only the chunk by the primary key; the other joins would read the whole table.
 # The time and the user of the last numbered entry are the start of the next index scan.
 NUMBER_HISTORY = """
@@ -89,8 +90,8 @@ ORDER BY 1
 MAX_INDEX_ATTEMPTS = 5
 
 # Logs the exclusions that existed before migration 0008, 20,000 in one transaction. The row locks
-# make an admission wait for the entry of its exclusion, so that the entries are in order. A row that
-# is locked is being deleted. If that transaction is rolled back, the next round logs the row.
+# make an admission wait for the entry of its exclusion, so that the entries are in order. A locked
+# row is being deleted. If that transaction is rolled back, the next round logs the row.
 LOG_EXISTING_EXCLUSIONS = """
 DO $$
 DECLARE

@@ -178,9 +178,7 @@ async def test_work_on_a_plan_records_no_event(
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "CANCELLED"])
-async def test_rejected_decision_records_no_event(
-    sql: Sql, ada: KeyClient, status: str
-) -> None:
+async def test_rejected_decision_records_no_event(sql: Sql, ada: KeyClient, status: str) -> None:
     await create_segment(ada, slug="A", rollout={"percent": 10})
     await create_segment(ada, slug="B")
     if status == "CANCELLED":
@@ -213,6 +211,8 @@ async def test_members_of_a_rollout_record_the_key_that_set_the_plan(
         WHERE position > $1 GROUP BY 1, 2, 3, 4 ORDER BY 1
     """
 
+    seen = 0
+
     async def new_entries() -> list[Any]:
         """Return the authors of the entries since the last call, with their number."""
         nonlocal seen
@@ -220,17 +220,22 @@ async def test_members_of_a_rollout_record_the_key_that_set_the_plan(
         seen = await sql.fetchval("SELECT max(position) FROM history")
         return [tuple(row) for row in rows]
 
-    seen = 0
     assert await new_entries() == [("JOINED", "ROLLOUT", *a, 20)]
     enrolled = next(number for number in range(100, 200) if joins_on_insert(1, number, 50))
     await update_user_segments(bob, enrolled)
     assert await new_entries() == [("JOINED", "ROLLOUT", *a, 1)]
-    assert await sql.fetchval(
-        "SELECT (actor, api_key_id) FROM memberships WHERE user_id = $1", enrolled
-    ) == a
-    assert await sql.fetchval(
-        "SELECT (created_by, created_by_api_key_id) FROM users WHERE id = $1", enrolled
-    ) == b
+    assert (
+        await sql.fetchval(
+            "SELECT (actor, api_key_id) FROM memberships WHERE user_id = $1", enrolled
+        )
+        == a
+    )
+    assert (
+        await sql.fetchval(
+            "SELECT (created_by, created_by_api_key_id) FROM users WHERE id = $1", enrolled
+        )
+        == b
+    )
     await delete_user(bob, enrolled)
     assert await new_entries() == [("LEFT", "USER_DELETED", *b, 1)]
     await set_rollout(bob, {"percent": 25})

@@ -78,9 +78,7 @@ async def test_pass_has_its_sample_and_its_times(api: Api, sql: Sql, database: D
         assert row[column] == rollout[column]
 
 
-async def test_bound_of_a_pass_separates_its_sample(
-    api: Api, sql: Sql, database: Database
-) -> None:
+async def test_bound_of_a_pass_separates_its_sample(api: Api, sql: Sql, database: Database) -> None:
     users = await store_users(sql, 200)
     await create_segment(api, slug="A", rollout={"percent": 12.5})
     await advance_rollout(database, 1)
@@ -129,8 +127,9 @@ async def test_each_plan_has_its_own_pass(api: Api, sql: Sql, database: Database
         # A pass of 0 percent goes through the members that the rollout added.
         (1, Decimal(0), True, False, 5, True),
     ]
-    numbers = await sql.fetch("SELECT pass_number FROM rollout_passes ORDER BY started_at")
-    assert numbers == sorted(numbers)
+    rows = await sql.fetch("SELECT pass_number FROM rollout_passes ORDER BY started_at")
+    numbers = [row["pass_number"] for row in rows]
+    assert numbers == sorted(set(numbers))
 
 
 async def test_withdrawal_is_a_pass(api: Api, sql: Sql, database: Database) -> None:
@@ -192,9 +191,7 @@ async def test_pass_continues_in_its_row_after_a_crash(
     assert await sql.fetchval("SELECT started_at FROM rollout_passes") == started_at
 
 
-async def test_pause_and_failure_continue_the_pass(
-    api: Api, sql: Sql, database: Database
-) -> None:
+async def test_pause_and_failure_continue_the_pass(api: Api, sql: Sql, database: Database) -> None:
     await store_users(sql, 20)
     await create_segment(api, slug="A", rollout={"percent": 50})
     await begin_pass_with_sample(database, 1)

@@ -67,9 +67,7 @@ async def test_author_changes_exactly_when_the_version_does(
     )
 
 
-async def test_rejected_changes_keep_the_authors(
-    sql: Sql, ada: KeyClient, bob: KeyClient
-) -> None:
+async def test_rejected_changes_keep_the_authors(sql: Sql, ada: KeyClient, bob: KeyClient) -> None:
     await create_segment(ada, slug="A")
     before = {**await all_rows(sql), "api_keys": []}
     assert (await create_segment(bob, slug="A"))["errors"] != []

@@ -93,7 +93,9 @@ async def test_rejected_deletion_records_no_lifetime(sql: Sql, ada: KeyClient) -
 
 
 async def test_deletion_of_many_users_records_each(sql: Sql) -> None:
-    await sql.execute("INSERT INTO users (id, created_at) SELECT n, now() FROM generate_series(1, 3) n")
+    await sql.execute(
+        "INSERT INTO users (id, created_at) SELECT n, now() FROM generate_series(1, 3) n"
+    )
     await sql.execute("DELETE FROM users WHERE id > 1")
     rows = await sql.fetch(f"SELECT {LIFETIME} FROM user_lifetimes ORDER BY user_id")
     assert [row["user_id"] for row in rows] == [2, 3]
