@@ -410,7 +410,18 @@ async def assert_logs_are_complete(sql: Sql) -> None:
         )
         for state in STATES
     ]
-    assert await sql.fetchval("SELECT count(*) FROM rollout_passes") == 0
+    passes = await sql.fetch(
+        """
+        SELECT pass_number, stage, percent::int, removes_members, is_withdrawal,
+            started_at = sampled_at, last_insert_seq, bound_hash, bound_user_id, users_total,
+            finished_at
+        FROM rollout_passes ORDER BY segment_id
+        """
+    )
+    assert [tuple(row) for row in passes] == [
+        (number, 1, 25, False, state == "WITHDRAWING", True, 10, 20, 30, 50, None)
+        for number, state in enumerate(STATES, start=1)
+    ]
 
 
 async def interrupt_after_one_chunk(settings: Settings, connect: Connect) -> None:
