@@ -19,6 +19,7 @@ TABLES = (
     "rollout_stages",
     "reports",
     "api_keys",
+    "audit_log",
 )
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 """A moment in the past."""

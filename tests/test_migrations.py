@@ -250,6 +250,7 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
     refuse, record = "before truncate statement refuse_truncate O", "record_memberships O"
     log = "record_exclusions O"
     assert {row[0] for row in rows} == {
+        f"audit_log_refuse_truncate on audit_log {refuse}",
         f"history_refuse_truncate on history {refuse}",
         f"history_default_refuse_truncate on history_default {refuse}",
         f"memberships_refuse_truncate on memberships {refuse}",
@@ -314,4 +315,6 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
         # They read with the owner's rights: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
+        ("segment_search_query(text)", False, None, owner, True, True),
+        ("segment_search_vector(text,text)", False, None, owner, True, True),
     ]
