@@ -29,8 +29,9 @@ describe_enum(
     "The role of an API key. Each role includes the ones before it.",
     {
         Role.READER: "The key may run queries and request reports on single users.",
-        Role.EDITOR: "The key may also create and change data.",
-        Role.ADMIN: "The key may also delete data, request reports on all users, and manage keys.",
+        Role.EDITOR: "The key may also create and change data, and read the audit log of segments.",
+        Role.ADMIN: "The key may also delete data, request reports on all users, manage keys, and"
+        " read the whole audit log.",
     },
 )
 
