@@ -27,13 +27,8 @@ def captured_statements() -> Iterator[list[tuple[str, Any]]]:
 
 async def scanned_rows(sql: Sql, statement: str, parameters: Any) -> float:
     """Run a statement, and return the rows that its scans read, including the removed ones."""
-    return _scanned(await explain(sql, statement, parameters))
-
-
-async def explain(sql: Sql, statement: str, parameters: Any) -> Any:
-    """Run a statement, and return the root of its plan."""
     explained = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
-    return json.loads(explained)[0]["Plan"]
+    return _scanned(json.loads(explained)[0]["Plan"])
 
 
 def _scanned(plan: Mapping[str, Any]) -> float:
