@@ -10,8 +10,8 @@ from segmentql.validators import SLUG_ALLOWED
 from tests.audit.clients import AUDIT_LOG, Client, log
 from tests.back_dating import HOUR, NOON
 from tests.conftest import Api, Sql, recorded_statements
-from tests.explain import captured_statements, scanned_rows
 from tests.keys.clients import make_key
+from tests.query_plans import captured_statements, scanned_rows
 
 INSERT = """
 INSERT INTO audit_log (at, action, target, actor, segment_id)

@@ -13,7 +13,7 @@ from graphql import GraphQLObjectType, get_named_type, is_composite_type
 from segmentql.graphql.execution.input_coercion import DEFINITION
 from segmentql.schema import make_schema
 from tests.conftest import Api, Sql
-from tests.explain import captured_statements, scanned_rows
+from tests.query_plans import captured_statements, scanned_rows
 from tests.rollouts.graphql_client import set_rollout
 
 ROWS_PER_COST = 1000

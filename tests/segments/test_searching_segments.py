@@ -7,8 +7,8 @@ import pytest
 
 from segmentql.segments.service import MAX_SEARCH_CANDIDATES
 from tests.conftest import Api, Sql
-from tests.explain import captured_statements, scanned_rows
 from tests.operations import create_segment, delete_segment, make_segments, update_segment
+from tests.query_plans import captured_statements, scanned_rows
 
 SEARCH = """
 query($first: Int, $after: String, $prefix: String, $search: String, $deleted: Boolean) {
