@@ -34,6 +34,7 @@ PATHS = {
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "AuditEntry": "{{ auditLog(first: 1) {{ nodes {{ {0} }} }} }}",
+    "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """One path to an object of each type that has fields with resolvers."""
@@ -41,7 +42,7 @@ PATHS = {
 NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 """Fields of connections, edges and `PageInfo`, which read nothing."""
 
-REQUIRED = {"id": '"1"', "ids": "[1, 2]", "slug": '"BIG"'}
+REQUIRED = {"id": '"1"', "ids": "[1, 2]", "userId": '"1"', "slug": '"BIG"'}
 REPORT_FIELDS = '"rep_1"'
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
