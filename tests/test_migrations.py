@@ -249,7 +249,7 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
     )
     refuse, record = "before truncate statement refuse_truncate O", "record_memberships O"
     log = "record_exclusions O"
-    logs = ("exclusion_log", "user_lifetimes", "rollout_events", "rollout_passes")
+    logs = ("audit_log", "exclusion_log", "user_lifetimes", "rollout_events", "rollout_passes")
     assert {row[0] for row in rows} == {
         *(f"{table}_refuse_truncate on {table} {refuse}" for table in logs),
         f"history_refuse_truncate on history {refuse}",
@@ -316,4 +316,6 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
         # They read with the owner's rights: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
+        ("segment_search_query(text)", False, None, owner, True, True),
+        ("segment_search_vector(text,text)", False, None, owner, True, True),
     ]
