@@ -179,6 +179,12 @@ WORK = (
         "s",
         [gauge("segmentql_memberships_due_oldest_seconds", legend="oldest")],
     ),
+    Panel(
+        "Lag of the settled history",
+        "s",
+        [gauge("segmentql_history_settled_lag_seconds", legend="longest")],
+        "It grows while a transaction that changes memberships is open.",
+    ),
     Panel("Rollouts by status", "short", [gauge("segmentql_rollouts", "status")]),
     Panel(
         "Progress of rollout passes",

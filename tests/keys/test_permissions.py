@@ -47,6 +47,7 @@ CASES = {
     "report": Case("report", Role.READER, "{ id }", '(id: "rep_1")'),
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
     "viewer": Case("viewer", Role.READER, "{ role }"),
+    "auditLog": Case("auditLog", Role.EDITOR, "{ nodes { action } }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),
     "createUser": mutation_case("createUser", Role.EDITOR, "id: 2"),
     "createUser with a key": mutation_case("createUser", Role.EDITOR, 'key: "two"'),
