@@ -387,6 +387,7 @@ def upgrade() -> None:
         execute(statement)
     for statement in (*EXCLUSION_LOG, *USER_LIFETIMES, *ROLLOUT_LOG, *REFUSE_TRUNCATE):
         execute(statement)
+    execute(_make_history_partitions(hides_rows=False))
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(ROLLOUTS_ENROLLING)
     execute(
@@ -399,6 +400,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     execute = op.get_bind().exec_driver_sql
     _lock_tables()
+    execute(_make_history_partitions(hides_rows=True))
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(_of_migration("0002").ENROLL_NEW_USERS[0].replace("held_at", "paused_at"))
     execute(_enroll_new_users())
@@ -433,6 +435,27 @@ def _lock_tables() -> None:
 
 def _of_migration(number: str) -> ModuleType:
     return context.script.get_revision(number).module
+
+
+def _make_history_partitions(*, hides_rows: bool) -> str:
+    """Return the function of migration 0001, as a replacement of itself.
+
+    A reader that waited for the lock on DEFAULT had planned without the new partition, so it did
+    not see the moved rows (`hides_rows`). A reader that waits for `history` plans after the wait.
+    """
+    functions = _of_migration("0001").MAKE_HISTORY_PARTITIONS
+    function = functions[: functions.index("$$;")] + "$$"
+    if not hides_rows:
+        create = "        EXECUTE format('CREATE TABLE"
+        lock = """
+        IF EXISTS (
+            SELECT FROM public.history_default WHERE at >= lower_bound AND at < upper_bound
+        ) THEN
+            LOCK TABLE ONLY public.history IN ACCESS EXCLUSIVE MODE;
+        END IF;
+"""
+        function = function.replace(create, lock[1:] + create)
+    return function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
 
 
 def _enroll_new_users() -> str:
