@@ -183,6 +183,30 @@ async def test_existing_users_get_the_lowest_insert_seq(blank: Settings, inside:
     ]
 
 
+async def test_interrupted_index_build_of_segments_is_repeated(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    first = await catalogue(inside)
+    await asyncio.to_thread(migrations.downgrade, blank, "0011")
+    await inside.execute("INSERT INTO segments VALUES (DEFAULT, 'A', 'b', NULL, 1, now(), now())")
+    await inside.execute(
+        """
+        CREATE FUNCTION segment_search_vector(slug text, name text) RETURNS tsvector
+            LANGUAGE sql IMMUTABLE AS $$ SELECT to_tsvector('simple', name) $$;
+        CREATE INDEX ix_segments_search ON segments (id);
+        UPDATE pg_index SET indisvalid = false
+            WHERE indexrelid = 'ix_segments_search'::regclass;
+        ALTER FUNCTION segment_search_vector(text, text) OWNER TO segmentql_owner;
+        """
+    )
+    await upgrade(blank)
+    assert await catalogue(inside) == first
+    assert await inside.fetchval(
+        "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'segments'::regclass"
+    )
+
+
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
     engine = create_async_engine(settings.owner_database_url, poolclass=pool.NullPool)
     async with engine.connect() as connection:

@@ -569,7 +569,7 @@ class AuditRow(Base):
     target: Mapped[str] = mapped_column(Text)
     """The id by which clients know the changed object."""
 
-    segment_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("segments.id"))
+    segment_id: Mapped[int | None] = mapped_column(BigInteger)
     """The segment of the target. Null for keys and reports."""
 
     before: Mapped[dict[str, object] | None] = mapped_column(JSONB)
