@@ -286,8 +286,8 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
         "history_report_counts on history after insert statement new_rows report_history_counts O",
         "users_enroll on users after insert statement new_rows enroll_new_users O",
         "users_record_delete on users after delete statement old_rows record_user_lifetimes O",
-        f"exclusions_record_insert on exclusions after insert statement new_rows {log}",
-        f"exclusions_record_delete on exclusions after delete statement old_rows {log}",
+        f"exclusions_record_insert on exclusions after insert row {log}",
+        f"exclusions_record_delete on exclusions after delete row {log}",
     }
 
 
