@@ -31,6 +31,8 @@ COSTS = {
     "{ user(id: 1) { id createdAt } }": 1,
     "{ user(id: 1) { segments { slug } } }": 1 + 5,
     '{ user(id: 1) { isIn(slug: "A") } }': 2,
+    '{ user(id: 1) { membership(slug: "A") { id } } }': 1 + 1 + 1,
+    '{ usersById(ids: [1, 2]) { membership(slug: "A") { segment { slug } } } }': 2 * (1 + 1 + 2),
     "{ usersById(ids: [1, 2, 3]) { id } }": 3,
     "{ usersById(ids: 1) { id } }": 1,
     "{ usersById(ids: [1, 2]) { segments { slug } memberships { segment { slug } } } }": 2 * 16,

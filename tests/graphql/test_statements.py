@@ -23,6 +23,10 @@ QUERIES = {
     f'{{ usersById({USERS}) {{ isIn(slug: "S1") }} }}': 2,
     f'{{ usersById({USERS}) {{ a: isIn(slug: "S1") b: isIn(slug: "S2") }} }}': 2,
     f'{{ usersById({USERS}) {{ isExcluded(slug: "S1") }} }}': 2,
+    f"""{{ usersById({USERS}) {{
+        a: membership(slug: "S1") {{ id user {{ id }} segment {{ slug }} }}
+        b: membership(slug: "S2") {{ id }} }} }}""": 2,
+    '{ user(id: 1) { membership(slug: "not a slug") { id } } }': 1,
     f'{{ usersById({USERS}) {{ segments(asOf: "2024-03-01T12:30:00Z") {{ slug }} }} }}': 2,
     f"""{{ usersById({USERS}) {{
         segments {{ slug }}
