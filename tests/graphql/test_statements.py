@@ -39,6 +39,9 @@ QUERIES = {
     }} }}""": 8,
     "{ segments { nodes { slug } } }": 1,
     "{ segments { nodes { memberCount } } }": 2,
+    '{ segments { nodes { memberCount(asOf: "2024-03-01T12:30:00Z") } } }': 2,
+    """{ segments { nodes { memberCounts(
+        from: "2024-03-01T12:00:00Z", to: "2024-03-02T12:00:00Z") { at count } } } }""": 2,
     "{ segments { nodes { rollout { status enrolled excluded stages { percent } } } } }": 3,
     "{ segments { nodes { members { nodes { user { id createdAt } segment { slug } } } } } }": 2,
     "{ segments { nodes { members { nodes { user { segments { slug } } } } } } }": 3,
