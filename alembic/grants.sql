@@ -12,14 +12,22 @@ GRANT UPDATE (excluded_at) ON exclusions TO {service};
 GRANT SELECT, INSERT, UPDATE ON deleted_users TO {service};
 GRANT SELECT, UPDATE ON id_allocator TO {service};
 GRANT SELECT, INSERT ON segments TO {service};
-GRANT UPDATE (name, description, version, updated_at, deleted_at, deleted_by, leaves_recorded_at)
-    ON segments TO {service};
+GRANT UPDATE (name, description, version, updated_at, updated_by, deleted_at, deleted_by,
+    deleted_by_api_key_id, leaves_recorded_at) ON segments TO {service};
 GRANT SELECT, INSERT, DELETE ON memberships TO {service};
-GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor) ON memberships TO {service};
+GRANT UPDATE (id, joined_at, updated_at, expires_at, cause, actor, api_key_id, import_id)
+    ON memberships TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
+-- Triggers write these logs.
+GRANT SELECT ON exclusion_log, user_lifetimes TO {service};
+-- Events are never changed or deleted, passes are never deleted.
+GRANT SELECT, INSERT ON rollout_events TO {service};
+GRANT SELECT, INSERT, UPDATE ON rollout_passes TO {service};
 -- A rollout pass starts with the last value of the sequence.
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
+-- The settled position of history is at most the last value of the sequence.
+GRANT SELECT ON SEQUENCE history_position_seq TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
 -- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};

@@ -248,6 +248,7 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
         """
     )
     refuse, record = "before truncate statement refuse_truncate O", "record_memberships O"
+    log = "record_exclusions O"
     assert {row[0] for row in rows} == {
         f"history_refuse_truncate on history {refuse}",
         f"history_default_refuse_truncate on history_default {refuse}",
@@ -258,6 +259,9 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
         + record,
         "history_report_counts on history after insert statement new_rows report_history_counts O",
         "users_enroll on users after insert statement new_rows enroll_new_users O",
+        "users_record_delete on users after delete statement old_rows record_user_lifetimes O",
+        f"exclusions_record_insert on exclusions after insert statement new_rows {log}",
+        f"exclusions_record_delete on exclusions after delete statement old_rows {log}",
     }
 
 
@@ -302,7 +306,9 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
     assert [tuple(row) for row in rows] == [
         ("enroll_new_users()", True, public, owner, False, False),
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
+        ("record_exclusions()", True, public, owner, False, False),
         ("record_memberships()", True, public, owner, False, False),
+        ("record_user_lifetimes()", True, public, owner, False, False),
         ("refuse_truncate()", False, ["search_path=pg_catalog, pg_temp"], owner, True, True),
         ("report_history_counts()", False, public, owner, True, True),
         # They read with the owner's rights: by the trigger, and by the service on its own tables.

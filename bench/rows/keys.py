@@ -11,6 +11,7 @@ from bench.servers import environment_for
 from bench.table import Row
 from segmentql.adapters.database import Database
 from segmentql.keys import service
+from segmentql.principal import ANONYMOUS
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -44,11 +45,13 @@ async def _reader_key(settings: Settings) -> AsyncIterator[str]:
     database = Database(settings, name="bench", publish=lambda messages: None)
     try:
         row, token = await database.transaction(
-            lambda session: service.create_key(session, name="bench", role=Role.READER, actor=None)
+            lambda session: service.create_key(
+                session, name="bench", role=Role.READER, actor=ANONYMOUS
+            )
         )
         yield token
         await database.transaction(
-            lambda session: service.revoke_key(session, row.public_id, actor=None)
+            lambda session: service.revoke_key(session, row.public_id, actor=ANONYMOUS)
         )
     finally:
         await database.dispose()

@@ -25,5 +25,22 @@ class Principal:
         return _RANKS[self.role] >= _RANKS[role]
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The author of a change, as history and the logs record it."""
+
+    name: str | None = None
+    """The name of the API key. None if authentication is off, and for commands and workers."""
+
+    api_key_id: str | None = None
+    """The public part of the API key."""
+
+    request_id: str | None = None
+    """The id of the request that makes the change."""
+
+
+ANONYMOUS: Final = Actor()
+"""The author of changes that no API key makes."""
+
 ANONYMOUS_ADMIN: Final = Principal(None, None, Role.ADMIN)
 """The principal of every request with `SEGMENTQL_AUTH=off`, which requires a loopback address."""

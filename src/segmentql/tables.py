@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Annotated
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Enum,
@@ -51,6 +52,13 @@ class Cause(enum.StrEnum):
     USER_DELETED = "USER_DELETED"
 
 
+class ExclusionOperation(enum.StrEnum):
+    """The operation of an entry of the exclusion log."""
+
+    EXCLUDED = "EXCLUDED"
+    ADMITTED = "ADMITTED"
+
+
 class RolloutState(enum.StrEnum):
     """The stored state of a rollout. Its progress follows from its schedule and the time."""
 
@@ -68,6 +76,18 @@ class PassPhase(enum.StrEnum):
     SAMPLING = "SAMPLING"
     WORKING = "WORKING"
     DONE = "DONE"
+
+
+class RolloutEvent(enum.StrEnum):
+    """The decision or the failure that an entry of the rollout log records."""
+
+    RECORDED = "RECORDED"
+    """The plan that existed when the log began. It is not known when it was set."""
+    SET = "SET"
+    PAUSED = "PAUSED"
+    RESUMED = "RESUMED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
 
 
 class Role(enum.StrEnum):
@@ -89,7 +109,9 @@ class ReportStatus(enum.StrEnum):
 
 OPERATION = Enum(Operation, name="operation")
 CAUSE = Enum(Cause, name="cause")
+EXCLUSION_OPERATION = Enum(ExclusionOperation, name="exclusion_operation")
 ROLLOUT_STATE = Enum(RolloutState, name="rollout_state")
+ROLLOUT_EVENT = Enum(RolloutEvent, name="rollout_event")
 PASS_PHASE = Enum(PassPhase, name="pass_phase")
 REPORT_STATUS = Enum(ReportStatus, name="report_status")
 KEY_ROLE = Enum(Role, name="key_role")
@@ -118,6 +140,24 @@ class UserRow(Base):
     created_at: Mapped[Timestamp]
     insert_seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     """A sequence number in order of insertion. A rollout pass covers the users up to a number."""
+
+    created_by: Mapped[str | None] = mapped_column(Text)
+    created_by_api_key_id: Mapped[str | None] = mapped_column(Text)
+
+
+class UserLifetimeRow(Base):
+    """The time from the storing of a user to the deletion. A trigger writes it at the deletion."""
+
+    __tablename__ = "user_lifetimes"
+
+    user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    created_at: Mapped[Timestamp]
+    created_by: Mapped[str | None] = mapped_column(Text)
+    created_by_api_key_id: Mapped[str | None] = mapped_column(Text)
+    deleted_at: Mapped[Timestamp]
+    deleted_by: Mapped[str | None] = mapped_column(Text)
+    deleted_by_api_key_id: Mapped[str | None] = mapped_column(Text)
 
 
 class DeletedUserRow(Base):
@@ -175,7 +215,10 @@ class SegmentRow(Base):
     created_at: Mapped[Timestamp]
     updated_at: Mapped[Timestamp]
     deleted_at: Mapped[Timestamp | None]
+    created_by: Mapped[str | None] = mapped_column(Text)
+    updated_by: Mapped[str | None] = mapped_column(Text)
     deleted_by: Mapped[str | None] = mapped_column(Text)
+    deleted_by_api_key_id: Mapped[str | None] = mapped_column(Text)
     leaves_recorded_at: Mapped[Timestamp | None]
 
 
@@ -199,6 +242,12 @@ class MembershipRow(Base):
     expires_at: Mapped[Timestamp | None]
     cause: Mapped[Cause] = mapped_column(CAUSE)
     actor: Mapped[str | None] = mapped_column(Text)
+    """The name of the API key that caused the join."""
+
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    """The public id of that API key."""
+
+    import_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ExclusionRow(Base):
@@ -210,6 +259,27 @@ class ExclusionRow(Base):
     user_id: Mapped[UserId] = mapped_column(ForeignKey("users.id"), primary_key=True)
     segment_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("segments.id"), primary_key=True)
     excluded_at: Mapped[Timestamp]
+    actor: Mapped[str | None] = mapped_column(Text)
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    import_id: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ExclusionLogRow(Base):
+    """An exclusion or an admission of a user. Only triggers write it.
+
+    It has no entry when the user or the segment is deleted, which ends the exclusion.
+    """
+
+    __tablename__ = "exclusion_log"
+
+    user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
+    segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[Timestamp]
+    operation: Mapped[ExclusionOperation] = mapped_column(EXCLUSION_OPERATION)
+    actor: Mapped[str | None] = mapped_column(Text)
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    import_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class RolloutRow(Base):
@@ -245,6 +315,7 @@ class RolloutRow(Base):
     enroll_new_users: Mapped[bool]
     expires_at: Mapped[Timestamp | None]
     actor: Mapped[str | None] = mapped_column(Text)
+    api_key_id: Mapped[str | None] = mapped_column(Text)
     paused_at: Mapped[Timestamp | None]
     """The time of the pause or the cancellation, at which the schedule is frozen.
 
@@ -297,6 +368,64 @@ class RolloutStageRow(Base):
     done_at: Mapped[Timestamp | None]
 
 
+class RolloutEventRow(Base):
+    """A plan that was set, a pause, a resumption, a cancellation or a failure. Never changed.
+
+    The columns from `state` on are the rollout and its plan as they are after the event.
+    """
+
+    __tablename__ = "rollout_events"
+
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segments.id"), primary_key=True, autoincrement=False
+    )
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[Timestamp]
+    event: Mapped[RolloutEvent] = mapped_column(ROLLOUT_EVENT)
+    actor: Mapped[str | None] = mapped_column(Text)
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[RolloutState] = mapped_column(ROLLOUT_STATE)
+    enroll_new_users: Mapped[bool]
+    expires_at: Mapped[Timestamp | None]
+    paused_at: Mapped[Timestamp | None]
+    failure: Mapped[str | None] = mapped_column(Text)
+    percents: Mapped[list[Decimal]] = mapped_column(ARRAY(PERCENT))
+    start_times: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMPTZ))
+
+
+class RolloutPassRow(Base):
+    """A pass of a rollout. The row stays after the pass, which `rollouts` overwrites."""
+
+    __tablename__ = "rollout_passes"
+    __table_args__ = (
+        CheckConstraint(
+            "num_nulls(sampled_at, last_insert_seq, bound_hash, bound_user_id, users_total)"
+            " IN (0, 5)",
+            name="sample_complete",
+        ),
+        CheckConstraint(
+            "finished_at IS NULL OR sampled_at IS NOT NULL", name="finished_after_sampled"
+        ),
+    )
+
+    segment_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segments.id"), primary_key=True, autoincrement=False
+    )
+    pass_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    stage: Mapped[int] = mapped_column(Integer)
+    percent: Mapped[Decimal] = mapped_column(PERCENT)
+    removes_members: Mapped[bool]
+    is_withdrawal: Mapped[bool]
+    started_at: Mapped[Timestamp]
+    sampled_at: Mapped[Timestamp | None]
+    last_insert_seq: Mapped[int | None] = mapped_column(BigInteger)
+    bound_hash: Mapped[int | None] = mapped_column(BigInteger)
+    bound_user_id: Mapped[int | None] = mapped_column(BigInteger)
+    users_total: Mapped[int | None] = mapped_column(BigInteger)
+    finished_at: Mapped[Timestamp | None]
+    """Null if the pass has not finished, or if another pass replaced it."""
+
+
 class HistoryRow(Base):
     """A join or a leave. Only triggers write it. Partitioned by the month of `at` in UTC.
 
@@ -308,6 +437,7 @@ class HistoryRow(Base):
     __table_args__ = (
         Index(None, "at", "user_id"),
         Index(None, "segment_id", "at", "user_id"),
+        Index(None, "position"),  # for readers that follow the changes
         {"postgresql_partition_by": "RANGE (at)"},
     )
 
@@ -319,6 +449,13 @@ class HistoryRow(Base):
     cause: Mapped[Cause] = mapped_column(CAUSE)
     actor: Mapped[str | None] = mapped_column(Text)
     recorded_at: Mapped[Timestamp]
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    import_id: Mapped[int | None] = mapped_column(BigInteger)
+    position: Mapped[int] = mapped_column(BigInteger)
+    """The position in the order of recording, with gaps. The trigger takes it from a sequence.
+
+    It is unique. A constraint cannot say so, because it would need the partition key.
+    """
 
 
 class ReportRow(Base):

@@ -15,7 +15,8 @@ change AS MATERIALIZED (
         at,
         set_config('segmentql.moment', at::text, true),
         set_config('segmentql.cause', {cause}, true),
-        set_config('segmentql.actor', coalesce(CAST(:actor AS text), ''), true)
+        set_config('segmentql.actor', coalesce(CAST(:actor AS text), ''), true),
+        set_config('segmentql.api_key_id', coalesce(CAST(:api_key_id AS text), ''), true)
     FROM (
         -- Later than every history entry of the scope, even if the clock was set back.
         SELECT greatest(clock_timestamp(), (
@@ -30,8 +31,9 @@ change AS MATERIALIZED (
 CHANGE_OF_USER: Final = _change("user_id = :user_id", "CAST(:cause AS text)")
 """A CTE with one row, `change.at`, for a statement that changes memberships of `:user_id`.
 
-Its parameters are `:user_id`, `:cause` and `:actor`. It must be in a separate statement after the
-one that took the locks, because a statement sees only what was committed before it started.
+Its parameters are `:user_id`, `:cause`, `:actor` and `:api_key_id`. It must be in a separate
+statement after the one that took the locks, because a statement sees only what was committed before
+it started.
 """
 
 CHANGE_BY_ROLLOUT: Final = _change("segment_id = :segment_id", "'ROLLOUT'")

@@ -7,6 +7,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
@@ -27,6 +28,6 @@ async def context(database: Database, sql: Sql, settings: Settings) -> Context:
     )
     plan = Plan([Stage(Decimal(50)), Stage(Decimal(60), after=timedelta(days=300))])
     await database.transaction(
-        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=None)
+        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=ANONYMOUS)
     )
     return make_context(database, settings)

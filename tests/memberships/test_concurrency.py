@@ -14,6 +14,7 @@ from segmentql.errors import MutationRejected, SegmentAlreadyExists, SegmentNotF
 from segmentql.memberships import actors, expiry
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
+from segmentql.principal import ANONYMOUS, Actor
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.settings import Settings
 from segmentql.users.service import create_user, delete_user
@@ -114,7 +115,8 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
     async def create_and_delete_segments(dice: random.Random) -> None:
         slug = dice.choice(SLUGS)
         deleted = await change(
-            partial(delete_segment, slug=slug, expected_version=None, actor="ada"), SegmentNotFound
+            partial(delete_segment, slug=slug, expected_version=None, actor=Actor("ada")),
+            SegmentNotFound,
         )
         if deleted is not None and dice.random() < 0.7:
             await actors.record_segment_leaves(database, deleted)
@@ -123,7 +125,9 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
         )
 
     async def delete_users(dice: random.Random) -> None:
-        await change(partial(delete_user, user_id=dice.choice(USERS), actor="bob"), UserNotFound)
+        await change(
+            partial(delete_user, user_id=dice.choice(USERS), actor=Actor("bob")), UserNotFound
+        )
 
     async def expire_and_record(_: random.Random) -> None:
         await actors.expire_due_memberships(database)
@@ -196,7 +200,7 @@ async def test_allocated_ids_are_unique_while_users_are_deleted(
         for _ in range(5):
             row = await database.transaction(partial(create_user, user_id=None))
             picked.append(row.user_id)
-            await database.transaction(partial(delete_user, user_id=row.user_id, actor=None))
+            await database.transaction(partial(delete_user, user_id=row.user_id, actor=ANONYMOUS))
 
     await asyncio.gather(*(create_and_delete() for _ in range(12)))
     assert sorted(picked) == list(range(1, 61))
@@ -217,7 +221,7 @@ async def test_concurrent_deletions_of_one_segment_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    delete = partial(delete_segment, slug="A", expected_version=None, actor=None)
+    delete = partial(delete_segment, slug="A", expected_version=None, actor=ANONYMOUS)
     deleted = await asyncio.gather(
         *(unless_rejected(database.transaction(delete), SegmentNotFound) for _ in range(20))
     )
@@ -247,7 +251,9 @@ async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
     await added.wait()
     deleting = asyncio.create_task(
         database.transaction(
-            lambda session: delete_segment(session, slug="BUSY", expected_version=None, actor=None)
+            lambda session: delete_segment(
+                session, slug="BUSY", expected_version=None, actor=ANONYMOUS
+            )
         )
     )
     await waiting(1)

@@ -15,6 +15,7 @@ from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import OnExisting
+from segmentql.principal import ANONYMOUS, Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
@@ -351,7 +352,9 @@ async def test_deleting_a_segment_and_its_member_keeps_history_in_order(
         # These are the steps of deleteSegment between reading the clock and its commit.
         await other.execute("SELECT FROM segments WHERE id = $1 FOR UPDATE", segment_id)
         deleted_at = await mark_deleted(other, segment_id)
-        task = tasks.create_task(database.transaction(partial(delete_user, user_id=7, actor="ada")))
+        task = tasks.create_task(
+            database.transaction(partial(delete_user, user_id=7, actor=Actor("ada")))
+        )
         await until(partial(_is_waiting_or_done, sql, task))
     left = (await history_entries(sql))[-1]
     assert (left.operation, left.cause, left.at) == ("LEFT", "SEGMENT_DELETED", deleted_at)
@@ -422,7 +425,9 @@ async def test_deleting_a_segment_sends_a_message_to_record_leaves(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    await database.transaction(partial(delete_segment, slug="A", expected_version=None, actor=None))
+    await database.transaction(
+        partial(delete_segment, slug="A", expected_version=None, actor=ANONYMOUS)
+    )
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (segment_id,))]
 
 

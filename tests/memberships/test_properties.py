@@ -22,6 +22,7 @@ from segmentql.history.service import history_pages, segments_as_of
 from segmentql.memberships import actors, service
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
+from segmentql.principal import ANONYMOUS
 from segmentql.segments.service import create_segment, delete_segment
 from segmentql.users.service import delete_user
 from segmentql.validators import MAX_PAGE_ROWS
@@ -201,7 +202,7 @@ class DeleteSegment:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         assert await system.done(
-            delete_segment, slug=self.slug, expected_version=None, actor=None
+            delete_segment, slug=self.slug, expected_version=None, actor=ANONYMOUS
         ) == model.delete_segment(self.slug)
 
 
@@ -211,7 +212,7 @@ class DeleteUser:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         assert await system.done(
-            delete_user, user_id=self.user_id, actor=None
+            delete_user, user_id=self.user_id, actor=ANONYMOUS
         ) == model.delete_user(self.user_id)
 
 

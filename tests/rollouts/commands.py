@@ -11,6 +11,7 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.records import OnExisting
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
@@ -211,7 +212,7 @@ class DeleteUser:
     user_id: int
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(delete_user, user_id=self.user_id, actor=None)
+        work = partial(delete_user, user_id=self.user_id, actor=ANONYMOUS)
         assert await real.accepts(work) == model.delete(self.user_id)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from segmentql.adapters.database import Database
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.memberships.service import update_user_segments
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
@@ -54,7 +55,7 @@ async def set_plan(
     )
     _, rollout = await database.transaction(
         lambda session: service.set_rollout(
-            session, slug=slug, plan=plan, expected_version=None, actor=None
+            session, slug=slug, plan=plan, expected_version=None, actor=ANONYMOUS
         )
     )
     return rollout

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import MAX_FAILURES
@@ -146,7 +147,7 @@ async def test_new_users_join_neither_a_deleted_segment_nor_its_successor(
 async def test_recreated_user_joins_after_all_of_its_history(sql: Sql, database: Database) -> None:
     segment_id = await create_enrolling_segment(sql, database, "A", 100)
     await store_users(sql, 1)
-    await database.transaction(lambda session: delete_user(session, 1, actor=None))
+    await database.transaction(lambda session: delete_user(session, 1, actor=ANONYMOUS))
     # Simulate a clock that was set back.
     ahead = timedelta(minutes=5)
     await sql.execute("SET session_replication_role = replica")

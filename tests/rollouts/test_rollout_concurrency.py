@@ -14,6 +14,7 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.records import OnExisting
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import CHUNK_USERS
@@ -100,7 +101,7 @@ class RandomClients:
         await unless_rejected(self._database.transaction(work))
 
     async def _delete_user(self, rng: random.Random) -> None:
-        work = partial(delete_user, user_id=rng.choice(USERS), actor=None)
+        work = partial(delete_user, user_id=rng.choice(USERS), actor=ANONYMOUS)
         await unless_rejected(self._database.transaction(work))
 
     async def _set_plan(self, rng: random.Random) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.principal import ANONYMOUS
 from segmentql.segments import service
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.back_dating import all_rows
@@ -163,6 +164,8 @@ async def test_workers_get_the_segment_id_after_the_commit(
 ) -> None:
     await make_segments(api, "A")
     number = await database.transaction(
-        lambda session: service.delete_segment(session, slug="A", expected_version=None, actor=None)
+        lambda session: service.delete_segment(
+            session, slug="A", expected_version=None, actor=ANONYMOUS
+        )
     )
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (number,))]

@@ -15,6 +15,7 @@ from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
 from segmentql.keys.records import ApiKeyRecord
+from segmentql.principal import ANONYMOUS
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -57,7 +58,7 @@ def create(name: str, role: str, data_dir: Path) -> None:
     key, token = _with_database(
         settings_or_running(data_dir),
         lambda database: database.transaction(
-            lambda session: service.create_key(session, name=name, role=Role(role), actor=None)
+            lambda session: service.create_key(session, name=name, role=Role(role), actor=ANONYMOUS)
         ),
     )
     click.echo(f"key_{key.public_id}, {key.role}; save this key, it is not shown again:", err=True)
@@ -91,7 +92,7 @@ def revoke(key_id: str, data_dir: Path) -> None:
         key = _with_database(
             settings_or_running(data_dir),
             lambda database: database.transaction(
-                lambda session: service.revoke_key(session, key_id, actor=None)
+                lambda session: service.revoke_key(session, key_id, actor=ANONYMOUS)
             ),
         )
     except errors.MutationRejected:

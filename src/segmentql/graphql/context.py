@@ -16,7 +16,7 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.dataloader import L, LoaderRegistry
 from segmentql.graphql.types.error_causes import FailureCause
-from segmentql.principal import Principal
+from segmentql.principal import Actor, Principal
 
 T = TypeVar("T")
 
@@ -73,9 +73,9 @@ class Context:
         return ResponseTooLarge(self.response_bytes, self.response_bytes - self.remaining_bytes)
 
     @property
-    def actor(self) -> str | None:
-        """The caller's name in the history; None if the server requires no API key."""
-        return self.principal.name
+    def actor(self) -> Actor:
+        """The author of the request's changes."""
+        return Actor(self.principal.name, self.principal.key_id, self.request_id)
 
     def pause_deadline(self) -> AbstractContextManager[None]:
         """Return a context manager that pauses the request's deadline.

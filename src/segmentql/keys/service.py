@@ -12,7 +12,7 @@ from segmentql import validators
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import ApiKeyNotFound, MutationRejected
 from segmentql.keys.records import ApiKeyRecord, StoredKey
-from segmentql.principal import Principal
+from segmentql.principal import Actor, Principal
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -97,7 +97,7 @@ def _key_record(row: Row[Any]) -> ApiKeyRecord:
 
 
 async def create_key(
-    session: WriteSession, *, name: str, role: Role, actor: str | None
+    session: WriteSession, *, name: str, role: Role, actor: Actor
 ) -> tuple[ApiKeyRecord, str]:
     """Create a key.
 
@@ -113,7 +113,7 @@ async def create_key(
             "name": name,
             "role": role.value,
             "secret_hash": hash_secret(secret.encode()),
-            "actor": actor,
+            "actor": actor.name,
         },
     )
     return _key_record(created.one()), f"sgql_{public_id}_{secret}"
@@ -136,13 +136,13 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
     return (await session.execute(_INSERT_FIRST_KEY, values)).one_or_none() is not None
 
 
-async def revoke_key(session: WriteSession, public_id: str, *, actor: str | None) -> ApiKeyRecord:
+async def revoke_key(session: WriteSession, public_id: str, *, actor: Actor) -> ApiKeyRecord:
     """Revoke a key permanently. If the key is already revoked, this does nothing.
 
     Raises:
         MutationRejected: the key does not exist.
     """
-    values = {"public_id": public_id, "actor": actor}
+    values = {"public_id": public_id, "actor": actor.name}
     revoked = (await session.execute(_REVOKE, values)).one_or_none()
     if revoked:
         return _key_record(revoked)

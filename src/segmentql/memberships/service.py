@@ -17,6 +17,7 @@ from segmentql.memberships.records import (
     OnExisting,
     UserSegmentsUpdate,
 )
+from segmentql.principal import ANONYMOUS, Actor
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
 from segmentql.tables import Cause
@@ -52,8 +53,8 @@ WITH named AS MATERIALIZED (
     WHERE s.deleted_at IS NULL
     ORDER BY s.id FOR KEY SHARE OF s
 ), stored AS (
-    INSERT INTO users (id, created_at)
-    SELECT :user_id, clock_timestamp() FROM (
+    INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
+    SELECT :user_id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text) FROM (
         SELECT count(*) AS total,
             set_config('segmentql.by_hand', CAST(coalesce(array_agg(id), '{{}}') AS text), true)
         FROM found
@@ -69,6 +70,7 @@ FROM done LEFT JOIN found ON true
 """)
 
 _EXPIRED: Final = "m.expires_at <= excluded.updated_at"
+_BECOMES_MANUAL: Final = f"({_EXPIRED} OR m.cause <> 'MANUAL')"
 _NEW_END: Final = f"""
 CASE WHEN {_EXPIRED} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.expires_at
      WHEN m.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL
@@ -82,18 +84,18 @@ removed AS (
     WHERE m.user_id = :user_id AND m.segment_id = ANY(:remove_ids)
     RETURNING m.expires_at IS NULL OR m.expires_at > change.at AS was_active
 ), excluded_now AS (
-    INSERT INTO exclusions (user_id, segment_id, excluded_at)
-    SELECT :user_id, segment_id, change.at
+    INSERT INTO exclusions (user_id, segment_id, excluded_at, actor, api_key_id)
+    SELECT :user_id, segment_id, change.at, CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM change, unnest(CAST(:remove_ids AS bigint[])) AS segment_id
     ON CONFLICT DO NOTHING
 ), admitted AS (
     DELETE FROM exclusions WHERE user_id = :user_id AND segment_id = ANY(:add_ids)
 ), added AS (
     INSERT INTO memberships AS m
-        (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor)
+        (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor, api_key_id)
     SELECT :user_id, segment_id, change.at, change.at,
         coalesce(CAST(:expires_at AS timestamptz), change.at + CAST(:ttl AS interval)),
-        'MANUAL', :actor
+        'MANUAL', CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM change, unnest(CAST(:add_ids AS bigint[])) AS segment_id
     ON CONFLICT (user_id, segment_id) DO UPDATE SET
         -- An expired membership becomes a new one with a new id. The trigger then records both the
@@ -105,7 +107,9 @@ removed AS (
         updated_at = excluded.updated_at,
         expires_at = {_NEW_END},
         cause = 'MANUAL',
-        actor = CASE WHEN {_EXPIRED} OR m.cause <> 'MANUAL' THEN excluded.actor ELSE m.actor END
+        actor = CASE WHEN {_BECOMES_MANUAL} THEN excluded.actor ELSE m.actor END,
+        api_key_id = CASE WHEN {_BECOMES_MANUAL} THEN excluded.api_key_id ELSE m.api_key_id END,
+        import_id = CASE WHEN {_BECOMES_MANUAL} THEN excluded.import_id ELSE m.import_id END
     WHERE {_EXPIRED} OR CAST(:on_existing AS text) <> 'KEEP'
         AND (m.cause <> 'MANUAL' OR m.expires_at IS DISTINCT FROM {_NEW_END})
     RETURNING old.id IS DISTINCT FROM new.id AS joined,
@@ -224,7 +228,7 @@ async def update_user_segments(
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-    actor: str | None = None,
+    actor: Actor = ANONYMOUS,
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
@@ -239,7 +243,7 @@ async def update_user_segments(
         ttl: The time until the memberships of `add` end. Set at most one of `ttl` and `expires_at`.
         expires_at: When the memberships of `add` end.
         on_existing: The effect of adding a user who is already an active member.
-        actor: The name of the caller's API key.
+        actor: The author of the change.
 
     Raises:
         MutationRejected: a segment does not exist, or the end is out of range.
@@ -247,7 +251,14 @@ async def update_user_segments(
     slugs = [*add, *remove]
     locked = (
         await session.execute(
-            _LOCK_AND_STORE_USER, {"slugs": slugs, "slug_count": len(slugs), "user_id": user_id}
+            _LOCK_AND_STORE_USER,
+            {
+                "slugs": slugs,
+                "slug_count": len(slugs),
+                "user_id": user_id,
+                "actor": actor.name,
+                "api_key_id": actor.api_key_id,
+            },
         )
     ).all()
     segment_ids: dict[str, int] = {row.slug: row.id for row in locked}
@@ -261,7 +272,8 @@ async def update_user_segments(
                 {
                     "user_id": user_id,
                     "cause": Cause.MANUAL,
-                    "actor": actor,
+                    "actor": actor.name,
+                    "api_key_id": actor.api_key_id,
                     # Sorted, because rows are locked in the order of ids.
                     "add_ids": sorted(segment_ids[slug] for slug in add),
                     "remove_ids": sorted(segment_ids[slug] for slug in remove),

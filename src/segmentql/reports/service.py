@@ -8,6 +8,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
+from segmentql.principal import Actor
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportRecord, ReportScope, ReportStats
 from segmentql.tables import ReportStatus
@@ -102,9 +103,7 @@ async def check_scope(session: ReadSession | WriteSession, scope: ReportScope) -
             raise MutationRejected(UserNotFound(("userId",), scope.user_id))
 
 
-async def create_report(
-    session: WriteSession, scope: ReportScope, *, actor: str | None
-) -> ReportRecord:
+async def create_report(session: WriteSession, scope: ReportScope, *, actor: Actor) -> ReportRecord:
     """Request a report, which a worker makes.
 
     Raises:
@@ -114,7 +113,7 @@ async def create_report(
         "user_id": scope.user_id,
         "year": scope.year,
         "month": scope.month,
-        "actor": actor,
+        "actor": actor.name,
     }
     for _ in range(MAX_CONFLICT_RETRIES):
         row = (await session.execute(_CREATE, values)).one_or_none()

@@ -403,7 +403,7 @@ class RolloutMutations:
             info,
             PauseRolloutPayload,
             validator,
-            lambda session: service.pause_rollout(session, slug=slug),
+            lambda session: service.pause_rollout(session, slug=slug, actor=info.context.actor),
         )
 
     @strawberry.mutation(
@@ -421,7 +421,7 @@ class RolloutMutations:
             info,
             ResumeRolloutPayload,
             validator,
-            lambda session: service.resume_rollout(session, slug=slug),
+            lambda session: service.resume_rollout(session, slug=slug, actor=info.context.actor),
         )
 
     @strawberry.mutation(
@@ -441,6 +441,6 @@ class RolloutMutations:
             CancelRolloutPayload,
             validator,
             lambda session: service.cancel_rollout(
-                session, slug=slug, withdraw=bool(input.withdraw)
+                session, slug=slug, withdraw=bool(input.withdraw), actor=info.context.actor
             ),
         )

@@ -24,6 +24,8 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.principal import ANONYMOUS
+from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import BOUND_QUERY
@@ -36,7 +38,7 @@ from segmentql.rollouts.service import (
     rollout_record,
 )
 from segmentql.segments.service import SEGMENT_LOCK
-from segmentql.tables import PassPhase, RolloutState
+from segmentql.tables import PassPhase, RolloutEvent, RolloutState
 from segmentql.timestamps import CHANGE_BY_ROLLOUT
 
 CHUNK_USERS: Final = 20_000
@@ -77,14 +79,22 @@ FOR NO KEY UPDATE OF r SKIP LOCKED
 
 _READ_ROLLOUT = text(f"SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE r.segment_id = :segment_id")
 
+# `rollouts` has the current pass only. `rollout_passes` has all passes.
 _BEGIN_PASS = text("""
-UPDATE rollouts SET
-    pass_number = pass_number + 1, phase = 'SAMPLING', stage = :stage, percent = :percent,
-    removes_members = :removes_members, max_percent = :max_percent,
-    cursor_user_id = 0, users_total = 0, users_seen = 0,
-    failures = 0, heartbeat_at = clock_timestamp(),
-    started_at = coalesce(started_at, CASE WHEN :stage > 0 THEN clock_timestamp() END)
-WHERE segment_id = :segment_id
+WITH begun AS (
+    UPDATE rollouts SET
+        pass_number = pass_number + 1, phase = 'SAMPLING', stage = :stage, percent = :percent,
+        removes_members = :removes_members, max_percent = :max_percent,
+        cursor_user_id = 0, users_total = 0, users_seen = 0,
+        failures = 0, heartbeat_at = clock_timestamp(),
+        started_at = coalesce(started_at, CASE WHEN :stage > 0 THEN clock_timestamp() END)
+    WHERE segment_id = :segment_id
+    RETURNING segment_id, pass_number, stage, percent, removes_members, state, heartbeat_at
+)
+INSERT INTO rollout_passes
+    (segment_id, pass_number, stage, percent, removes_members, is_withdrawal, started_at)
+SELECT segment_id, pass_number, stage, percent, removes_members, state = 'WITHDRAWING', heartbeat_at
+FROM begun
 RETURNING pass_number
 """)
 
@@ -116,10 +126,19 @@ FROM memberships WHERE segment_id = :segment_id AND cause = 'ROLLOUT'
 """)
 
 _STORE_SAMPLE = text("""
-UPDATE rollouts SET
-    phase = 'WORKING', last_insert_seq = :last_insert_seq, bound_hash = :bound_hash,
-    bound_user_id = :bound_user_id, users_total = :users_total, heartbeat_at = clock_timestamp()
-WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
+WITH sampled AS (
+    UPDATE rollouts SET
+        phase = 'WORKING', last_insert_seq = :last_insert_seq, bound_hash = :bound_hash,
+        bound_user_id = :bound_user_id, users_total = :users_total, heartbeat_at = clock_timestamp()
+    WHERE segment_id = :segment_id AND pass_number = :pass_number AND phase = 'SAMPLING'
+    RETURNING segment_id, pass_number, last_insert_seq, bound_hash, bound_user_id, users_total,
+        heartbeat_at
+)
+UPDATE rollout_passes p SET
+    sampled_at = sampled.heartbeat_at, last_insert_seq = sampled.last_insert_seq,
+    bound_hash = sampled.bound_hash, bound_user_id = sampled.bound_user_id,
+    users_total = sampled.users_total
+FROM sampled WHERE p.segment_id = sampled.segment_id AND p.pass_number = sampled.pass_number
 """)
 
 _NEXT_USERS = """
@@ -196,9 +215,9 @@ removed AS (
       AND m.cause = 'ROLLOUT' AND (m.expires_at IS NULL OR m.expires_at > change.at)
 ), added AS (
     INSERT INTO memberships AS m
-        (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor)
+        (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor, api_key_id)
     SELECT user_id, :segment_id, change.at, change.at, CAST(:expires_at AS timestamptz), 'ROLLOUT',
-        CAST(:actor AS text)
+        CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM change, unnest(CAST(:to_add AS bigint[])) AS requested (user_id)
     WHERE (CAST(:expires_at AS timestamptz) IS NULL OR :expires_at > change.at)
       AND NOT EXISTS (
@@ -210,7 +229,8 @@ removed AS (
         id = excluded.id,
         joined_at = greatest(excluded.joined_at, m.expires_at + interval '1 microsecond'),
         updated_at = excluded.updated_at, expires_at = excluded.expires_at,
-        cause = excluded.cause, actor = excluded.actor
+        cause = excluded.cause, actor = excluded.actor, api_key_id = excluded.api_key_id,
+        import_id = excluded.import_id
     WHERE m.expires_at <= excluded.updated_at
 )
 SELECT 1
@@ -227,13 +247,17 @@ _FINISH_PASS = text("""
 WITH stage AS (
     UPDATE rollout_stages SET done_at = clock_timestamp()
     WHERE segment_id = :segment_id AND number = :stage AND :is_stage_done
+), finished AS (
+    UPDATE rollouts SET
+        phase = 'DONE', users_seen = users_total, failures = 0, heartbeat_at = clock_timestamp(),
+        max_percent = CASE WHEN removes_members THEN percent ELSE max_percent END,
+        state = CASE state WHEN 'WITHDRAWING' THEN 'CANCELLED' ELSE state END,
+        finished_at = CASE WHEN :last THEN clock_timestamp() END
+    WHERE segment_id = :segment_id
+    RETURNING segment_id, pass_number, heartbeat_at
 )
-UPDATE rollouts SET
-    phase = 'DONE', users_seen = users_total, failures = 0, heartbeat_at = clock_timestamp(),
-    max_percent = CASE WHEN removes_members THEN percent ELSE max_percent END,
-    state = CASE state WHEN 'WITHDRAWING' THEN 'CANCELLED' ELSE state END,
-    finished_at = CASE WHEN :last THEN clock_timestamp() END
-WHERE segment_id = :segment_id
+UPDATE rollout_passes p SET finished_at = finished.heartbeat_at
+FROM finished WHERE p.segment_id = finished.segment_id AND p.pass_number = finished.pass_number
 """)
 
 _RECORD_FAILURE = text(f"""
@@ -242,6 +266,7 @@ UPDATE rollouts SET
     state = CASE WHEN failures + 1 >= {MAX_FAILURES} THEN 'FAILED' ELSE state END,
     failure = CASE WHEN failures + 1 >= {MAX_FAILURES} THEN CAST(:reason AS text) END
 WHERE segment_id = :segment_id AND state IN ('ACTIVE', 'WITHDRAWING')
+RETURNING state
 """)
 
 _FIND_DUE = text(f"""
@@ -419,6 +444,7 @@ async def _process_chunk(session: WriteSession, rollout: RolloutRecord) -> StepO
             {
                 "segment_id": rollout.segment_id,
                 "actor": rollout.actor,
+                "api_key_id": rollout.api_key_id,
                 "expires_at": rollout.expires_at,
                 "to_add": changes.to_add or [],
                 "to_remove": changes.to_remove or [],
@@ -457,7 +483,10 @@ async def _finish_pass(session: WriteSession, rollout: RolloutRecord) -> None:
 
 async def record_failure(session: WriteSession, segment_id: int, reason: str) -> None:
     """Count a failed attempt. After `MAX_FAILURES` without progress the rollout is `FAILED`."""
-    await session.execute(_RECORD_FAILURE, {"segment_id": segment_id, "reason": reason})
+    values = {"segment_id": segment_id, "reason": reason}
+    state = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
+    if state == RolloutState.FAILED:
+        await record_event(session, segment_id, RolloutEvent.FAILED, actor=ANONYMOUS)
 
 
 async def find_due_rollouts(session: ReadSession) -> list[int]:

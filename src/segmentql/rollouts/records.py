@@ -49,6 +49,8 @@ class RolloutRecord:
     enroll_new_users: bool
     expires_at: datetime | None
     actor: str | None
+    """The name of the API key that set the plan."""
+    api_key_id: str | None
     started_at: datetime | None
     finished_at: datetime | None
     failure: str | None

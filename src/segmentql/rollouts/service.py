@@ -17,12 +17,14 @@ from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.service import ACTIVE
+from segmentql.principal import ANONYMOUS, Actor
+from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.plan import Plan, schedule
 from segmentql.rollouts.records import RolloutCounts, RolloutRecord, RolloutStatus
 from segmentql.segments import service as segments
 from segmentql.segments.records import SegmentRecord
-from segmentql.tables import PassPhase, RolloutState
+from segmentql.tables import PassPhase, RolloutEvent, RolloutState
 
 # A FAILED rollout with `paused_at` failed while it withdrew its members. `max_percent` is 0 after a
 # withdrawal, because no member of the rollout is left.
@@ -54,8 +56,8 @@ CROSS JOIN LATERAL (
 """
 
 ROLLOUT_COLUMNS: Final = f"""
-r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.started_at, r.finished_at,
-r.failure, r.max_percent, r.pass_number, r.phase, r.stage, r.percent AS pass_percent,
+r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.api_key_id, r.started_at,
+r.finished_at, r.failure, r.max_percent, r.pass_number, r.phase, r.stage, r.percent AS pass_percent,
 r.removes_members, r.last_insert_seq, r.bound_hash, r.bound_user_id, r.cursor_user_id,
 schedule.current, schedule.percents, schedule.start_times, schedule.done_times,
 statement_timestamp() AS read_at, {_EXPIRED} AS expired,
@@ -118,16 +120,18 @@ _DELETE_STAGES = text("DELETE FROM rollout_stages WHERE segment_id = :segment_id
 
 _UPSERT_ROLLOUT = text("""
 INSERT INTO rollouts AS r (
-    segment_id, state, enroll_new_users, expires_at, actor, max_percent, pass_number, phase, stage,
+    segment_id, state, enroll_new_users, expires_at, actor, api_key_id, max_percent, pass_number,
+    phase, stage,
     percent, removes_members, last_insert_seq, bound_hash, bound_user_id, cursor_user_id,
     users_total, users_seen, heartbeat_at
 ) VALUES (
-    :segment_id, 'ACTIVE', :enroll_new_users, :expires_at, :actor, :max_percent, 1,
+    :segment_id, 'ACTIVE', :enroll_new_users, :expires_at, :actor, :api_key_id, :max_percent, 1,
     CAST(:phase AS pass_phase), :stage, 0, false, 0, -1, 0, 0, 0, 0, clock_timestamp()
 )
 ON CONFLICT (segment_id) DO UPDATE SET
     state = excluded.state, enroll_new_users = excluded.enroll_new_users,
-    expires_at = excluded.expires_at, actor = excluded.actor, max_percent = excluded.max_percent,
+    expires_at = excluded.expires_at, actor = excluded.actor, api_key_id = excluded.api_key_id,
+    max_percent = excluded.max_percent,
     pass_number = r.pass_number + 1, phase = excluded.phase, stage = excluded.stage, percent = 0,
     paused_at = NULL, started_at = NULL, finished_at = NULL, failure = NULL, failures = 0,
     users_total = 0, users_seen = 0, heartbeat_at = excluded.heartbeat_at
@@ -205,21 +209,23 @@ async def create_segment_with_rollout(
     name: str | None,
     description: str | None,
     plan: Plan | None,
-    actor: str | None,
+    actor: Actor,
 ) -> SegmentRecord:
     """Create a segment, and start its rollout if `plan` is set.
 
     Raises:
         MutationRejected: another segment has the slug, or the plan's times are invalid.
     """
-    segment = await segments.create_segment(session, slug=slug, name=name, description=description)
+    segment = await segments.create_segment(
+        session, slug=slug, name=name, description=description, actor=actor
+    )
     if plan:
         await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
     return segment
 
 
 async def delete_segment_with_rollout(
-    session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
+    session: WriteSession, *, slug: str, expected_version: int | None, actor: Actor
 ) -> int:
     """Delete a segment and cancel its rollout, if any; return the segment's id.
 
@@ -239,7 +245,7 @@ async def set_rollout(
     slug: str,
     plan: Plan,
     expected_version: int | None,
-    actor: str | None,
+    actor: Actor,
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Replace a segment's plan, whatever the status of the previous one.
 
@@ -252,11 +258,11 @@ async def set_rollout(
     """
     segment = await segments.lock_segment(session, slug=slug, expected_version=expected_version)
     rollout = await start_rollout(session, segment_id=segment.segment_id, plan=plan, actor=actor)
-    return await segments.bump_version(session, segment.segment_id), rollout
+    return await segments.bump_version(session, segment.segment_id, actor=actor), rollout
 
 
 async def start_rollout(
-    session: WriteSession, *, segment_id: int, plan: Plan, actor: str | None
+    session: WriteSession, *, segment_id: int, plan: Plan, actor: Actor
 ) -> RolloutRecord:
     """Set the plan of a segment that this transaction has created or locked.
 
@@ -276,7 +282,8 @@ async def start_rollout(
             "segment_id": segment_id,
             "enroll_new_users": plan.enroll_new_users,
             "expires_at": plan.expires_at,
-            "actor": actor,
+            "actor": actor.name,
+            "api_key_id": actor.api_key_id,
             "max_percent": max_percent,
             "phase": PassPhase.DUE if has_work else PassPhase.DONE,
             "stage": -1 if has_work else 0,
@@ -290,10 +297,13 @@ async def start_rollout(
             "start_times": start_times,
         },
     )
+    await record_event(session, segment_id, RolloutEvent.SET, actor=actor)
     return await _enqueue_due_jobs(session, segment_id)
 
 
-async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[SegmentRecord, RolloutRecord]:
+async def pause_rollout(
+    session: WriteSession, *, slug: str, actor: Actor = ANONYMOUS
+) -> tuple[SegmentRecord, RolloutRecord]:
     """Pause a rollout: stop the pass after its current chunk, and freeze the schedule.
 
     Raises:
@@ -304,11 +314,12 @@ async def pause_rollout(session: WriteSession, *, slug: str) -> tuple[SegmentRec
     if rollout.status not in {"SCHEDULED", "RUNNING", "WAITING"}:
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_PAUSE_ROLLOUT, {"segment_id": segment.segment_id})
+    await record_event(session, segment.segment_id, RolloutEvent.PAUSED, actor=actor)
     return segment, await _read_rollout(session, segment.segment_id)
 
 
 async def resume_rollout(
-    session: WriteSession, *, slug: str
+    session: WriteSession, *, slug: str, actor: Actor = ANONYMOUS
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Continue a rollout that is paused or has failed.
 
@@ -319,11 +330,12 @@ async def resume_rollout(
     if rollout.state not in {RolloutState.PAUSED, RolloutState.FAILED}:
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_RESUME_ROLLOUT, {"segment_id": segment.segment_id})
+    await record_event(session, segment.segment_id, RolloutEvent.RESUMED, actor=actor)
     return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
 
 async def cancel_rollout(
-    session: WriteSession, *, slug: str, withdraw: bool
+    session: WriteSession, *, slug: str, withdraw: bool, actor: Actor = ANONYMOUS
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Stop a rollout permanently.
 
@@ -342,6 +354,7 @@ async def cancel_rollout(
         _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
         {"segment_id": segment.segment_id, "max_percent": max_percent},
     )
+    await record_event(session, segment.segment_id, RolloutEvent.CANCELLED, actor=actor)
     return segment, await _enqueue_due_jobs(session, segment.segment_id)
 
 

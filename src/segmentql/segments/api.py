@@ -422,7 +422,12 @@ class SegmentMutations:
             UpdateSegmentPayload,
             validator,
             lambda session: service.update_segment(
-                session, slug=slug, name=name, description=description, expected_version=version
+                session,
+                slug=slug,
+                name=name,
+                description=description,
+                expected_version=version,
+                actor=info.context.actor,
             ),
             lambda segment: UpdateSegmentPayload(segment=segment),
         )

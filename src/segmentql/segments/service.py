@@ -13,6 +13,7 @@ from segmentql.errors import (
     SegmentNotFound,
     VersionConflict,
 )
+from segmentql.principal import ANONYMOUS, Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.records import SegmentRecord
 
@@ -39,8 +40,10 @@ ORDER BY s.slug LIMIT :rows
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
 
 _CREATE = text(f"""
-INSERT INTO segments AS s (slug, name, description, created_at, updated_at)
-SELECT :slug, CAST(:name AS text), CAST(:description AS text), at, at
+INSERT INTO segments AS s
+    (slug, name, description, created_at, created_by, updated_at, updated_by)
+SELECT :slug, CAST(:name AS text), CAST(:description AS text), at, CAST(:actor AS text), at,
+    CAST(:actor AS text)
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 ON CONFLICT (slug) WHERE deleted_at IS NULL DO NOTHING
 RETURNING {SEGMENT_COLUMNS}
@@ -71,7 +74,7 @@ WHERE s.deleted_at IS NULL FOR UPDATE OF s
 
 _UPDATE = text(f"""
 UPDATE segments s
-SET name = :name, description = :description, version = s.version + 1,
+SET name = :name, description = :description, version = s.version + 1, updated_by = :actor,
     updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')
 WHERE s.id = :segment_id
 RETURNING {SEGMENT_COLUMNS}
@@ -79,7 +82,7 @@ RETURNING {SEGMENT_COLUMNS}
 
 _BUMP_VERSION = text(f"""
 UPDATE segments s
-SET version = s.version + 1,
+SET version = s.version + 1, updated_by = :actor,
     updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')
 WHERE s.id = :segment_id
 RETURNING {SEGMENT_COLUMNS}
@@ -88,10 +91,11 @@ RETURNING {SEGMENT_COLUMNS}
 # `deleted_at` is later than every join and leave of a member, even if the clock was set back.
 _DELETE = text("""
 UPDATE segments
-SET deleted_by = :actor, deleted_at = greatest(clock_timestamp(), (
-    SELECT max(at) + interval '1 microsecond'
-    FROM history WHERE segment_id = :segment_id AND at >= now()
-))
+SET deleted_by = :actor, deleted_by_api_key_id = :api_key_id,
+    deleted_at = greatest(clock_timestamp(), (
+        SELECT max(at) + interval '1 microsecond'
+        FROM history WHERE segment_id = :segment_id AND at >= now()
+    ))
 WHERE id = :segment_id
 """)
 
@@ -118,14 +122,19 @@ def segment_record(row: Row[Any]) -> SegmentRecord:
 
 
 async def create_segment(
-    session: WriteSession, *, slug: str, name: str | None, description: str | None
+    session: WriteSession,
+    *,
+    slug: str,
+    name: str | None,
+    description: str | None,
+    actor: Actor = ANONYMOUS,
 ) -> SegmentRecord:
     """Create a segment without members.
 
     Raises:
         MutationRejected: another segment has the slug.
     """
-    values = {"slug": slug, "name": name, "description": description}
+    values = {"slug": slug, "name": name, "description": description, "actor": actor.name}
     for _ in range(MAX_CONFLICT_RETRIES):
         created = (await session.execute(_CREATE, values)).one_or_none()
         if created:
@@ -145,6 +154,7 @@ async def update_segment(
     name: str | Unset | None,
     description: str | Unset | None,
     expected_version: int | None,
+    actor: Actor,
 ) -> SegmentRecord:
     """Change the name or the description of a segment.
 
@@ -160,7 +170,12 @@ async def update_segment(
         return segment
     updated = await session.execute(
         _UPDATE,
-        {"segment_id": segment.segment_id, "name": new_name, "description": new_description},
+        {
+            "segment_id": segment.segment_id,
+            "name": new_name,
+            "description": new_description,
+            "actor": actor.name,
+        },
     )
     return segment_record(updated.one())
 
@@ -176,14 +191,14 @@ async def lock_segment(
     return await _lock(session, _LOCK_TO_UPDATE, slug, expected_version)
 
 
-async def bump_version(session: WriteSession, segment_id: int) -> SegmentRecord:
+async def bump_version(session: WriteSession, segment_id: int, *, actor: Actor) -> SegmentRecord:
     """Increment the version of a locked segment whose rollout has changed."""
-    bumped = await session.execute(_BUMP_VERSION, {"segment_id": segment_id})
+    bumped = await session.execute(_BUMP_VERSION, {"segment_id": segment_id, "actor": actor.name})
     return segment_record(bumped.one())
 
 
 async def delete_segment(
-    session: WriteSession, *, slug: str, expected_version: int | None, actor: str | None
+    session: WriteSession, *, slug: str, expected_version: int | None, actor: Actor
 ) -> int:
     """Delete a segment in constant time; workers record the leaves of its members later.
 
@@ -194,7 +209,14 @@ async def delete_segment(
         MutationRejected: the segment does not exist or has another version.
     """
     segment = await _lock(session, _LOCK_TO_DELETE, slug, expected_version)
-    await session.execute(_DELETE, {"segment_id": segment.segment_id, "actor": actor})
+    await session.execute(
+        _DELETE,
+        {
+            "segment_id": segment.segment_id,
+            "actor": actor.name,
+            "api_key_id": actor.api_key_id,
+        },
+    )
     session.after_commit(Message(RECORD_SEGMENT_LEAVES, (segment.segment_id,)))
     return segment.segment_id
 

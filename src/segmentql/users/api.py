@@ -316,7 +316,7 @@ class UserMutations:
             info,
             CreateUserPayload,
             validator,
-            lambda session: service.create_user(session, user_id),
+            lambda session: service.create_user(session, user_id, actor=info.context.actor),
             lambda user: CreateUserPayload(user=user),
         )
 

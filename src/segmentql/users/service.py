@@ -7,6 +7,7 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
+from segmentql.principal import ANONYMOUS, Actor
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.users.records import UserRecord
@@ -16,7 +17,8 @@ MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients store or delete the same user concurrently."""
 
 _STORE = text("""
-INSERT INTO users (id, created_at) VALUES (:user_id, clock_timestamp())
+INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
+VALUES (:user_id, clock_timestamp(), :actor, :api_key_id)
 ON CONFLICT (id) DO NOTHING
 RETURNING id AS user_id, created_at AS user_created_at
 """)
@@ -55,8 +57,9 @@ WITH RECURSIVE stored AS (
       AND NOT EXISTS (SELECT FROM users u WHERE u.id = number)
       AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = number)
 ), allocated AS (
-    INSERT INTO users (id, created_at)
-    SELECT id, clock_timestamp() FROM free WHERE id IS NOT NULL
+    INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
+    SELECT id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text)
+    FROM free WHERE id IS NOT NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), moved AS (
@@ -86,21 +89,25 @@ def user_record(row: Row[Any]) -> UserRecord:
     return UserRecord(row.user_id, row.user_created_at)
 
 
-async def create_user(session: WriteSession, user_id: int | None) -> UserRecord:
+async def create_user(
+    session: WriteSession, user_id: int | None, *, actor: Actor = ANONYMOUS
+) -> UserRecord:
     """Store a user.
 
     Args:
         session: The session.
         user_id: The user's id. None allocates the lowest id above the last allocated one that was
             never stored.
+        actor: The author of the change.
 
     Raises:
         MutationRejected: the id is already stored, or no id is left to allocate.
     """
     if user_id is None:
-        return await _create_user_with_next_id(session)
+        return await _create_user_with_next_id(session, actor)
+    values = {"user_id": user_id, "actor": actor.name, "api_key_id": actor.api_key_id}
     for _ in range(MAX_CONFLICT_RETRIES):
-        stored = (await session.execute(_STORE, {"user_id": user_id})).one_or_none()
+        stored = (await session.execute(_STORE, values)).one_or_none()
         if stored:
             return user_record(stored)
         existing = (await session.execute(_BY_IDS, {"user_ids": [user_id]})).one_or_none()
@@ -109,10 +116,11 @@ async def create_user(session: WriteSession, user_id: int | None) -> UserRecord:
     raise AssertionError("other clients stored and deleted the user at every attempt")
 
 
-async def _create_user_with_next_id(session: WriteSession) -> UserRecord:
+async def _create_user_with_next_id(session: WriteSession, actor: Actor) -> UserRecord:
     last_id = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
+    values = {"last_id": last_id, "actor": actor.name, "api_key_id": actor.api_key_id}
     for _ in range(MAX_CONFLICT_RETRIES):
-        row = (await session.execute(_ALLOCATE_ID, {"last_id": last_id})).one()
+        row = (await session.execute(_ALLOCATE_ID, values)).one()
         if row.none_left:
             raise MutationRejected(
                 InvalidInput(("id",), "no id is left to allocate", "an id that is not stored")
@@ -122,7 +130,7 @@ async def _create_user_with_next_id(session: WriteSession) -> UserRecord:
     raise AssertionError("other clients stored the allocated id at every attempt")
 
 
-async def delete_user(session: WriteSession, user_id: int, *, actor: str | None) -> None:
+async def delete_user(session: WriteSession, user_id: int, *, actor: Actor) -> None:
     """Delete a user. The memberships end, the exclusions are deleted and the history stays.
 
     Raises:
@@ -131,7 +139,13 @@ async def delete_user(session: WriteSession, user_id: int, *, actor: str | None)
     if not (await session.execute(_LOCK_TO_DELETE, {"user_id": user_id})).one_or_none():
         raise MutationRejected(UserNotFound(("id",), user_id))
     await session.execute(
-        _DELETE, {"user_id": user_id, "cause": Cause.USER_DELETED, "actor": actor}
+        _DELETE,
+        {
+            "user_id": user_id,
+            "cause": Cause.USER_DELETED,
+            "actor": actor.name,
+            "api_key_id": actor.api_key_id,
+        },
     )
 
 
