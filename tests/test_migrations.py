@@ -54,7 +54,10 @@ CATALOGUE = {
         FROM pg_type LEFT JOIN pg_enum ON enumtypid = pg_type.oid
         WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' GROUP BY 1, 2, 3 ORDER BY 1
     """,
-    "rows": "SELECT 'id_allocator', user_id FROM id_allocator",
+    "rows": """
+        SELECT 'id_allocator', user_id FROM id_allocator
+        UNION ALL SELECT 'member_count_rollup', position FROM member_count_rollup
+    """,
 }
 
 

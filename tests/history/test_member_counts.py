@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
-from segmentql.history.member_counts import member_counts
+from segmentql.history.actors import roll_up_member_counts
+from segmentql.history.member_counts import member_counts, roll_up
 from segmentql.history.records import MemberCountSeries
 from segmentql.history.service import segments_as_of
 from segmentql.memberships import expiry
@@ -164,9 +166,7 @@ async def test_deleted_segment_has_members_until_its_deletion(
 
     await assert_counts()
     for rows in (2, 100):
-        await database.transaction(
-            lambda session, rows=rows: expiry.record_segment_leaves(session, 1, rows=rows)
-        )
+        await database.transaction(partial(expiry.record_segment_leaves, segment_id=1, rows=rows))
         await assert_counts()
 
 
@@ -351,15 +351,21 @@ async def assert_counts_match_the_users(database: Database, points: int) -> None
     histories=timelines(),
     deletion=st.integers(1, TICKS) | st.none(),
     points=st.integers(1, 12),
+    rolled_up=st.integers(0, 40),
 )
 async def test_counts_equal_the_users_whose_segments_as_of_have_the_segment(
     sql: Sql,
     database: Database,
+    *,
     histories: list[Timeline],
     deletion: int | None,
     points: int,
+    rolled_up: int,
 ) -> None:
-    """Segment B is deleted at the tick `deletion`. Its leaves are not recorded at first."""
+    """Segment B is deleted at the tick `deletion`. Its leaves are not recorded at first.
+
+    The first `rolled_up` entries of history are rolled up, and later all of them.
+    """
     await empty_tables(sql)
     await sql.execute(
         "INSERT INTO segments (slug, created_at, updated_at) SELECT unnest($1::text[]), $2, $2",
@@ -371,7 +377,13 @@ async def test_counts_equal_the_users_whose_segments_as_of_have_the_segment(
         await insert(sql, timeline, until=(deletion if is_deleted else None) or TICKS + 1)
     if deletion is not None:
         await delete_segment_at(sql, "B", moment(deletion))
+    settled = await sql.fetchval(
+        "SELECT coalesce(least(min(position) + $1 - 1, max(position)), 0) FROM history", rolled_up
+    )
+    await database.transaction(partial(roll_up, settled=settled))
     await assert_counts_match_the_users(database, points)
-    await database.transaction(lambda session: expiry.expire_due(session, rows=1))
-    await database.transaction(lambda session: expiry.record_segment_leaves(session, 2, rows=1))
+    await database.transaction(partial(expiry.expire_due, rows=1))
+    await database.transaction(partial(expiry.record_segment_leaves, segment_id=2, rows=1))
+    await assert_counts_match_the_users(database, points)
+    await roll_up_member_counts(database)
     await assert_counts_match_the_users(database, points)
