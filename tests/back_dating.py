@@ -126,4 +126,5 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
             await sql.execute(f"UPDATE {table} SET {moved}", interval)
         # The moved history is rolled up again.
         await sql.execute("DELETE FROM member_count_hours")
+        await sql.execute("DELETE FROM member_count_seconds")
         await sql.execute("UPDATE member_count_rollup SET position = 0")

@@ -1,4 +1,4 @@
-"""Sums of the joins and leaves of each segment and hour, for counts of members in the past."""
+"""Sums of the joins and leaves of segments by hour or second, for counts of members in the past."""
 
 from alembic import op
 
@@ -16,7 +16,17 @@ CREATE TABLE member_count_hours (
     hour timestamptz NOT NULL,
     joins bigint NOT NULL,
     leaves bigint NOT NULL,
+    has_seconds boolean NOT NULL,
     CONSTRAINT pk_member_count_hours PRIMARY KEY (segment_id, hour)
+)
+""",
+    """
+CREATE TABLE member_count_seconds (
+    segment_id bigint NOT NULL,
+    second timestamptz NOT NULL,
+    joins bigint NOT NULL,
+    leaves bigint NOT NULL,
+    CONSTRAINT pk_member_count_seconds PRIMARY KEY (segment_id, second)
 )
 """,
     """
@@ -32,8 +42,8 @@ CREATE TABLE member_count_rollup (
 # A dropped partition of history takes joins with it. Their memberships are still active, or their
 # leaves are in later partitions. These joins count from the beginning of time.
 COUNT_MISSING_JOINS = """
-INSERT INTO member_count_hours (segment_id, hour, joins, leaves)
-SELECT segment_id, '-infinity', count(*), 0
+INSERT INTO member_count_hours (segment_id, hour, joins, leaves, has_seconds)
+SELECT segment_id, '-infinity', count(*), 0, false
 FROM (
     SELECT segment_id, id FROM memberships
     UNION ALL
@@ -51,4 +61,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("DROP TABLE member_count_rollup, member_count_hours")
+    op.get_bind().exec_driver_sql(
+        "DROP TABLE member_count_rollup, member_count_seconds, member_count_hours"
+    )

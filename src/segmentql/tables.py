@@ -473,10 +473,23 @@ class MemberCountHourRow(Base):
 
     joins: Mapped[int] = mapped_column(BigInteger)
     leaves: Mapped[int] = mapped_column(BigInteger)
+    has_seconds: Mapped[bool]
+    """Whether `member_count_seconds` has the hour as well, because it has many joins or leaves."""
+
+
+class MemberCountSecondRow(Base):
+    """The number of joins and leaves of a segment in a second of an hour that has many."""
+
+    __tablename__ = "member_count_seconds"
+
+    segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    second: Mapped[Timestamp] = mapped_column(primary_key=True)
+    joins: Mapped[int] = mapped_column(BigInteger)
+    leaves: Mapped[int] = mapped_column(BigInteger)
 
 
 class MemberCountRollupRow(Base):
-    """The position of history up to which `member_count_hours` includes it. The only row."""
+    """The position of history up to which the sums of member counts include it. The only row."""
 
     __tablename__ = "member_count_rollup"
     __table_args__ = (CheckConstraint("only", name="only_row"),)

@@ -19,10 +19,18 @@ MINUTE = timedelta(minutes=1)
 
 
 async def sums(sql: Sql) -> list[tuple[int, int, int, int]]:
-    """Return the sums as (segment id, hours after noon, joins, leaves)."""
+    """Return the sums of hours as (segment id, hours after noon, joins, leaves)."""
     return [
         (row["segment_id"], (row["hour"] - NOON) // HOUR, row["joins"], row["leaves"])
         for row in await sql.fetch("SELECT * FROM member_count_hours ORDER BY segment_id, hour")
+    ]
+
+
+async def sums_of_seconds(sql: Sql) -> list[tuple[int, timedelta, int, int]]:
+    """Return the sums of seconds as (segment id, time after noon, joins, leaves)."""
+    return [
+        (row["segment_id"], row["second"] - NOON, row["joins"], row["leaves"])
+        for row in await sql.fetch("SELECT * FROM member_count_seconds ORDER BY segment_id, second")
     ]
 
 
@@ -112,6 +120,32 @@ async def test_counts_at_full_hours_survive_a_dropped_partition(
     await sql.execute("SET session_replication_role = DEFAULT")
     found = await series(api, NOON + HOUR, NOON + 4 * HOUR, points=4)
     assert counts(found) == [2, 2, 1, 1]
+
+
+async def test_hour_with_many_entries_has_the_sums_of_its_seconds(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    await insert_three_memberships(api, sql)
+    limit = partial(roll_up, max_entries_of_hour=3)
+    settled = await settled_position(database)
+    assert settled is not None
+    await database.transaction(partial(limit, settled=settled))
+    assert await sums_of_seconds(sql) == []
+    second = timedelta(seconds=1)
+    for user_id in (3, 4):
+        left_at = NOON + MINUTE + user_id * second
+        await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=left_at)
+        settled = await settled_position(database)
+        assert settled is not None
+        # The first one exceeds the limit, the second one is added to the sums that exist then.
+        await database.transaction(partial(limit, settled=settled))
+        assert await sums(sql) == [(1, 0, user_id, user_id - 1), *ALL_SUMS[1:]]
+        assert await sums_of_seconds(sql) == [
+            (1, timedelta(0), user_id - 1, 0),
+            (1, MINUTE, 1, 0),
+            *((1, MINUTE + leaver * second, 0, 1) for leaver in range(3, user_id + 1)),
+            (1, 59 * MINUTE, 0, 1),
+        ]
 
 
 # --- The settled position -------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
-from segmentql.history.actors import roll_up_member_counts
 from segmentql.history.member_counts import member_counts, roll_up
 from segmentql.history.records import MemberCountSeries
 from segmentql.history.service import segments_as_of
@@ -259,21 +258,26 @@ async def test_number_of_points_has_a_minimum_and_a_maximum(api: Api) -> None:
 
 # --- Random timelines -----------------------------------------------------------------------------
 
-TICK = timedelta(minutes=20)
-"""The distance of possible events, so that some are at full hours and several are in an hour."""
+MOMENTS = [
+    NOON + timedelta(seconds=seconds)
+    for seconds in (
+        *(-1800, 0, 0.4, 1, 1.5, 1200, 1200.5, 2400, 3599.999999),
+        *(3600, 3600.3, 3601, 5400, 7200, 10800, 14400),
+    )
+]
+"""Possible times of joins and leaves: several in an hour, several in a second, and full hours."""
 
-TICKS = 14
 SLUGS = ("A", "B")
 USERS = range(1, 5)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The joins and leaves of one user and segment, in turn, as distinct ticks."""
+    """The joins and leaves of one user and segment, in turn, at distinct moments."""
 
     user_id: int
     slug: str
-    ticks: tuple[int, ...]
+    moments: tuple[datetime, ...]
     expires: bool
     """Whether the last leave is the unrecorded end of a TTL; otherwise it is recorded."""
 
@@ -283,53 +287,45 @@ def timelines() -> st.SearchStrategy[list[Timeline]]:
         Timeline,
         st.sampled_from(USERS),
         st.sampled_from(SLUGS),
-        st.sets(st.integers(0, TICKS), max_size=6).map(lambda ticks: tuple(sorted(ticks))),
+        st.sets(st.sampled_from(MOMENTS), max_size=6).map(lambda found: tuple(sorted(found))),
         st.booleans(),
     )
     return st.lists(one, max_size=8, unique_by=lambda timeline: (timeline.user_id, timeline.slug))
 
 
-def moment(tick: int) -> datetime:
-    return NOON + tick * TICK
-
-
-async def insert(sql: Sql, timeline: Timeline, *, until: int) -> None:
-    """Store the joins and leaves before the tick `until`."""
-    ticks = [tick for tick in timeline.ticks if tick < until]
-    while len(ticks) > (2 if timeline.expires else 1):
-        joined, left, *ticks = ticks
+async def insert(sql: Sql, timeline: Timeline, *, until: datetime | None) -> None:
+    """Store the joins and leaves before `until`."""
+    moments = [at for at in timeline.moments if until is None or at < until]
+    while len(moments) > (2 if timeline.expires else 1):
+        joined_at, left_at, *moments = moments
         await insert_past_membership(
-            sql,
-            timeline.user_id,
-            timeline.slug,
-            joined_at=moment(joined),
-            left_at=moment(left),
+            sql, timeline.user_id, timeline.slug, joined_at=joined_at, left_at=left_at
         )
-    if ticks:
-        joined, *ends = ticks
+    if moments:
+        joined_at, *ends = moments
         await insert_membership(
             sql,
             timeline.user_id,
             timeline.slug,
-            joined_at=moment(joined),
-            expires_at=moment(ends[0]) if ends else None,
+            joined_at=joined_at,
+            expires_at=ends[0] if ends else None,
         )
 
 
 async def assert_counts_match_the_users(database: Database, points: int) -> None:
-    """Compare counts at all ticks, and next to them, with the segments of all users."""
-    moments = {
-        moment(tick) + offset
-        for tick in range(-1, TICKS + 2)
-        for offset in (-MICROSECOND, timedelta(0), MICROSECOND)
-    }
+    """Compare counts at and before all moments, and between them, with the users' segments."""
+    moments = {at - offset for at in MOMENTS for offset in (timedelta(0), MICROSECOND)}
     requested = [
         MemberCountSeries(segment_id, at, at, points=1) for segment_id in (1, 2) for at in moments
     ]
     requested += [
-        MemberCountSeries(segment_id, moment(since), moment(TICKS), points=points)
+        MemberCountSeries(segment_id, since, until, points=points)
         for segment_id in (1, 2)
-        for since in (-1, 4)
+        for since, until in (
+            (MOMENTS[0] - HOUR, MOMENTS[-1] + HOUR),
+            (MOMENTS[2], MOMENTS[-2]),
+            (MOMENTS[1], MOMENTS[4]),
+        )
     ]
     async with database.read() as session:
         found = await member_counts(session, requested)
@@ -349,20 +345,22 @@ async def assert_counts_match_the_users(database: Database, points: int) -> None
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     histories=timelines(),
-    deletion=st.integers(1, TICKS) | st.none(),
+    deletion=st.sampled_from(MOMENTS) | st.none(),
     points=st.integers(1, 12),
     rolled_up=st.integers(0, 40),
+    max_entries_of_hour=st.integers(0, 4),
 )
 async def test_counts_equal_the_users_whose_segments_as_of_have_the_segment(
     sql: Sql,
     database: Database,
     *,
     histories: list[Timeline],
-    deletion: int | None,
+    deletion: datetime | None,
     points: int,
     rolled_up: int,
+    max_entries_of_hour: int,
 ) -> None:
-    """Segment B is deleted at the tick `deletion`. Its leaves are not recorded at first.
+    """Segment B is deleted at `deletion`. Its leaves are not recorded at first.
 
     The first `rolled_up` entries of history are rolled up, and later all of them.
     """
@@ -373,17 +371,18 @@ async def test_counts_equal_the_users_whose_segments_as_of_have_the_segment(
         NOON,
     )
     for timeline in histories:
-        is_deleted = timeline.slug == "B" and deletion is not None
-        await insert(sql, timeline, until=(deletion if is_deleted else None) or TICKS + 1)
+        await insert(sql, timeline, until=deletion if timeline.slug == "B" else None)
     if deletion is not None:
-        await delete_segment_at(sql, "B", moment(deletion))
+        await delete_segment_at(sql, "B", deletion)
     settled = await sql.fetchval(
         "SELECT coalesce(least(min(position) + $1 - 1, max(position)), 0) FROM history", rolled_up
     )
-    await database.transaction(partial(roll_up, settled=settled))
+    roll_up_settled = partial(roll_up, max_entries_of_hour=max_entries_of_hour)
+    await database.transaction(partial(roll_up_settled, settled=settled))
     await assert_counts_match_the_users(database, points)
     await database.transaction(partial(expiry.expire_due, rows=1))
     await database.transaction(partial(expiry.record_segment_leaves, segment_id=2, rows=1))
     await assert_counts_match_the_users(database, points)
-    await roll_up_member_counts(database)
+    settled = await sql.fetchval("SELECT coalesce(max(position), 0) FROM history")
+    await database.transaction(partial(roll_up_settled, settled=settled))
     await assert_counts_match_the_users(database, points)
