@@ -121,6 +121,10 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
             "history": ["at", "recorded_at"],
             "rollouts": ["expires_at", "paused_at", "started_at", "finished_at", "heartbeat_at"],
             "rollout_stages": ["starts_at", "done_at"],
+            "exclusion_log": ["at"],
+            "user_lifetimes": ["created_at", "deleted_at"],
+            "rollout_events": ["at", "expires_at", "paused_at"],
+            "rollout_passes": ["started_at", "sampled_at", "finished_at"],
         }.items():
             moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
             await sql.execute(f"UPDATE {table} SET {moved}", interval)
@@ -128,3 +132,11 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
         await sql.execute("DELETE FROM member_count_hours")
         await sql.execute("DELETE FROM member_count_seconds")
         await sql.execute("UPDATE member_count_rollup SET position = 0")
+        await sql.execute(
+            """
+            UPDATE rollout_events SET start_times = ARRAY(
+                SELECT start - $1::interval
+                FROM unnest(start_times) WITH ORDINALITY AS starts (start, number) ORDER BY number)
+            """,
+            interval,
+        )

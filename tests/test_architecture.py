@@ -13,7 +13,16 @@ import pytest
 from segmentql.settings import child_environment
 
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
-FEATURES = ("keys", "segments", "users", "history", "memberships", "rollouts", "reports")
+FEATURES = (
+    "keys",
+    "segments",
+    "users",
+    "history",
+    "memberships",
+    "rollouts",
+    "reports",
+    "explain",
+)
 """The features in order: a feature may import those to its left only."""
 
 LAYERS = {  # the layers that a module of each layer may import, besides its own

@@ -197,6 +197,7 @@ USER_LIFETIMES = (
 CREATE TABLE user_lifetimes (
     user_id bigint NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,
+    insert_seq bigint NOT NULL,
     created_at timestamptz NOT NULL,
     created_by text,
     created_by_api_key_id text,
@@ -211,9 +212,9 @@ CREATE FUNCTION record_user_lifetimes() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
 BEGIN
-    INSERT INTO user_lifetimes (user_id, created_at, created_by, created_by_api_key_id,
-        deleted_at, deleted_by, deleted_by_api_key_id)
-    SELECT id, created_at, created_by, created_by_api_key_id,
+    INSERT INTO user_lifetimes (user_id, insert_seq, created_at, created_by,
+        created_by_api_key_id, deleted_at, deleted_by, deleted_by_api_key_id)
+    SELECT id, insert_seq, created_at, created_by, created_by_api_key_id,
         coalesce(nullif(current_setting('segmentql.moment', true), '')::timestamptz,
             clock_timestamp()),
         nullif(current_setting('segmentql.actor', true), ''),
@@ -286,6 +287,28 @@ CREATE TABLE rollout_passes (
     CONSTRAINT ck_rollout_passes_finished_after_sampled CHECK (
         finished_at IS NULL OR sampled_at IS NOT NULL)
 )
+""",
+    # The passes that `rollouts` still has. They began when their stage did, or soon after.
+    """
+INSERT INTO rollout_passes (segment_id, pass_number, stage, percent, removes_members,
+    is_withdrawal, started_at, sampled_at, last_insert_seq, bound_hash, bound_user_id,
+    users_total, finished_at)
+SELECT p.segment_id, pass_number, stage, percent, removes_members, is_withdrawal, started,
+    CASE WHEN has_sample THEN started END, CASE WHEN has_sample THEN last_insert_seq END,
+    CASE WHEN has_sample THEN bound_hash END, CASE WHEN has_sample THEN bound_user_id END,
+    CASE WHEN has_sample THEN users_total END, finished
+FROM (
+    SELECT r.segment_id, r.pass_number, r.stage, r.percent, r.removes_members,
+        r.phase IN ('WORKING', 'DONE') AS has_sample,
+        r.last_insert_seq, r.bound_hash, r.bound_user_id, r.users_total,
+        r.state = 'WITHDRAWING' OR r.state = 'FAILED' AND r.paused_at IS NOT NULL
+            OR r.state = 'CANCELLED' AND r.max_percent = 0 AS is_withdrawal,
+        least(coalesce(s.done_at, r.heartbeat_at), greatest(s.starts_at, r.started_at)) AS started,
+        CASE WHEN r.phase = 'DONE' THEN coalesce(s.done_at, r.heartbeat_at) END AS finished
+    FROM rollouts r
+    LEFT JOIN rollout_stages s ON s.segment_id = r.segment_id AND s.number = r.stage
+    WHERE r.phase <> 'DUE' AND r.stage > 0
+) AS p
 """,
 )
 

@@ -152,6 +152,7 @@ class UserLifetimeRow(Base):
 
     user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    insert_seq: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[Timestamp]
     created_by: Mapped[str | None] = mapped_column(Text)
     created_by_api_key_id: Mapped[str | None] = mapped_column(Text)

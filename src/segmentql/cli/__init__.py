@@ -20,6 +20,7 @@ COMMANDS = (
     "seed",
     "report",
     "rollout",
+    "explain",
     "keys",
     "doctor",
     "schema",

@@ -29,6 +29,7 @@ EXIT_CODES: Final[Mapping[str, Mapping[int, str]]] = {
         2: "The rollout does not exist, or the command line is invalid.",
         130: "Ctrl-C ended the command.",
     },
+    "explain": COMMON,
     "keys create": COMMON,
     "keys list": COMMON,
     "keys revoke": COMMON,

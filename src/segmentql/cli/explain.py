@@ -1,0 +1,74 @@
+"""`segmentql explain`: why a user is or is not in a segment, read directly from the database."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from segmentql import validators
+from segmentql.adapters.database import Database
+from segmentql.cli.converters import Validated
+from segmentql.cli.exits import exits
+from segmentql.cli.settings import data_dir_option, settings_or_running
+from segmentql.errors import BadValue, TimedOut, Unavailable
+from segmentql.explain import service
+from segmentql.explain.records import ExplanationRecord
+from segmentql.settings import Settings
+
+
+def _past_time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise BadValue(
+            f'"{text}" is not a time with an offset', "a time such as 2026-11-03T10:15:00Z"
+        )
+    return at
+
+
+@click.command(epilog=exits("explain"))
+@click.argument("user", type=Validated("USER", validators.user_id))
+@click.argument("slug", type=Validated("SLUG", validators.slug))
+@click.option(
+    "--as-of",
+    type=Validated("TIME", _past_time),
+    help="Explain the state at this time in the past, in RFC 3339 format. If omitted, now.",
+)
+@data_dir_option
+def explain(user: int, slug: str, as_of: datetime | None, data_dir: Path) -> None:
+    """Explain why a user is or is not in a segment.
+
+    USER is the user's id. The command prints the reason, a summary, and the checks in order. Times
+    are in UTC.
+    """
+    explanation = asyncio.run(_explain(settings_or_running(data_dir), user, slug, as_of))
+    if explanation is None:
+        raise click.UsageError("--as-of is in the future.")
+    is_or_was = "was" if as_of else "is"
+    membership = "in" if explanation.is_in else "not in"
+    click.echo(f'User {user} {is_or_was} {membership} "{slug}": {explanation.reason}')
+    click.echo(explanation.summary)
+    click.echo()
+    width = max(len(step.check) for step in explanation.steps)
+    for step in explanation.steps:
+        answer = "yes" if step.passed else "no"
+        click.echo(f"{answer:<3}  {step.check:<{width}}  {step.detail}")
+
+
+async def _explain(
+    settings: Settings, user_id: int, slug: str, as_of: datetime | None
+) -> ExplanationRecord | None:
+    database = Database(settings, name="segmentql explain", publish=lambda messages: None)
+    try:
+        return await database.read_one(
+            lambda session: service.explain(session, user_id=user_id, slug=slug, as_of=as_of)
+        )
+    except (Unavailable, TimedOut):
+        raise click.ClickException(
+            "The database does not respond. Run `segmentql doctor` for details."
+        ) from None
+    finally:
+        await database.dispose()

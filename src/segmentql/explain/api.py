@@ -1,0 +1,171 @@
+"""GraphQL types and the query of explanations."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from strawberry import Parent
+
+from segmentql import validators
+from segmentql.explain.loaders import load_explanation
+from segmentql.explain.records import (
+    ExplanationReason,
+    ExplanationRecord,
+)
+from segmentql.explain.records import ExplanationStep as StepRecord
+from segmentql.explain.records import RolloutPosition as PositionRecord
+from segmentql.graphql.context import Info
+from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.validation import argument_value
+from segmentql.history.api import HistoryEntry
+from segmentql.history.records import HistoryEntryRecord
+from segmentql.memberships.api import Membership
+from segmentql.memberships.records import MembershipRecord
+from segmentql.segments.api import Segment
+from segmentql.segments.records import SegmentRecord
+
+MAX_STEPS = 8
+"""The number of checks of the longest explanation."""
+
+describe_enum(
+    ExplanationReason,
+    "Why a user is or is not in a segment. The first reason that applies is returned.",
+    {
+        ExplanationReason.ADDED_BY_HAND: "In: a mutation added the user.",
+        ExplanationReason.IMPORTED: "In: an import added the user.",
+        ExplanationReason.IN_SAMPLE: "In: a pass of the rollout added the user, because the user"
+        " is in its sample.",
+        ExplanationReason.ENROLLED_WHEN_STORED: "In: the rollout added the user when the user was"
+        " stored.",
+        ExplanationReason.NO_SUCH_SEGMENT: "Not in: no segment has had the slug.",
+        ExplanationReason.SEGMENT_DELETED: "Not in: the segment is deleted.",
+        ExplanationReason.USER_NOT_STORED: "Not in: the user is not stored.",
+        ExplanationReason.NEVER_ADDED: "Not in: nothing has added the user, and there is no"
+        " rollout.",
+        ExplanationReason.REMOVED_BY_HAND: "Not in: a mutation removed the user.",
+        ExplanationReason.EXCLUDED: "Not in: the rollout skips the user, because a mutation removed"
+        " the user.",
+        ExplanationReason.EXPIRED: "Not in: the TTL of the membership ended.",
+        ExplanationReason.ABOVE_BOUND: "Not in: the user is not in the rollout's sample.",
+        ExplanationReason.STAGE_NOT_STARTED: "Not in: the first stage of the rollout has not"
+        " started.",
+        ExplanationReason.PASS_NOT_FINISHED: "Not in: the rollout has not added the user yet.",
+        ExplanationReason.NEW_USERS_NOT_ENROLLED: "Not in: the user was stored after the rollout"
+        " had selected its users, and the rollout does not enroll new users.",
+        ExplanationReason.REMOVED_BY_ROLLOUT: "Not in: the rollout removed the user, because its"
+        " percent was lowered or it was withdrawn.",
+        ExplanationReason.ROLLOUT_EXPIRED: "Not in: the memberships of the rollout have ended.",
+        ExplanationReason.ROLLOUT_PAUSED: "Not in: the rollout was paused before it added the"
+        " user.",
+        ExplanationReason.ROLLOUT_STOPPED: "Not in: the rollout was cancelled or failed before it"
+        " added the user.",
+        ExplanationReason.LEFT_WITH_USER: "Not in: the membership ended when the user was deleted.",
+    },
+)
+
+
+@strawberry.type(description="The position of a user in the order that a rollout selects by.")
+class RolloutPosition:
+    hash: int = strawberry.field(
+        graphql_type=BigInt, description="The user's hash for this segment: 0 to 2^48 - 1."
+    )
+    hash_percent: float = strawberry.field(
+        description="The hash as a percentage of the range of hashes."
+    )
+    bound_hash: int | None = strawberry.field(
+        graphql_type=BigInt | None,
+        description="The largest hash of the sample. Null if the pass of the stage in force has"
+        " no sample yet.",
+    )
+    in_sample: bool = strawberry.field(
+        description="Whether the user is in the sample. A user that was stored after the pass"
+        " began is in it if the rollout enrolls new users and the hash is low enough."
+    )
+    percent: float = strawberry.field(description="The percent in force.")
+    pass_finished_at: datetime | None = strawberry.field(
+        description="When the pass of the stage in force finished. Null if it has not."
+    )
+
+
+@strawberry.type(description="A check that led to the reason.")
+class ExplanationStep:
+    check: str = strawberry.field(description="What was checked.")
+    passed: bool = strawberry.field(description="Whether it is so.")
+    detail: str = strawberry.field(description="What was found, in a sentence.")
+
+
+@strawberry.type(description="Why a user is or is not in a segment.")
+class Explanation:
+    is_in: bool = strawberry.field(description="Whether the user is in the segment.")
+    reason: ExplanationReason = strawberry.field(description="The reason.")
+    summary: str = strawberry.field(
+        description="The reason in one or two sentences, with its time and its API key."
+    )
+    at: datetime = strawberry.field(
+        description="The time that the explanation is about: `asOf`, or else the database's time."
+    )
+    segment: SegmentRecord | None = strawberry.field(
+        graphql_type=Segment | None,
+        description="The segment, which may be deleted. Null if no segment has had the slug.",
+    )
+    since: datetime | None = strawberry.field(
+        description="When the user came into this state. Null if it is not known."
+    )
+    until: datetime | None = strawberry.field(
+        description="When this state ends: the end of the membership, or the start of the first"
+        " stage. Null if it is not known."
+    )
+    actor: str | None = strawberry.field(
+        description="The name of the API key that caused it, if known."
+    )
+    membership: MembershipRecord | None = strawberry.field(
+        graphql_type=Membership | None,
+        description="The membership as it is now. Null if the user is not in the segment, or if"
+        " `asOf` is in the past and the membership has ended since.",
+    )
+    last_entry: HistoryEntryRecord | None = strawberry.field(
+        graphql_type=HistoryEntry | None,
+        description="The last join or leave of the user at this segment.",
+    )
+    rollout: PositionRecord | None = strawberry.field(
+        graphql_type=RolloutPosition | None,
+        description="The user's position in the rollout. Null if the user is not stored, if the"
+        " segment had no rollout, or if the rollout's plan at this time is not known.",
+    )
+
+    @strawberry.field(
+        description="The checks in order, until the one that decided.",
+        graphql_type=list[ExplanationStep],
+        metadata=cost(size=MAX_STEPS),
+    )
+    @staticmethod
+    def steps(explanation: Parent[ExplanationRecord]) -> list[StepRecord]:
+        return list(explanation.steps)
+
+
+@strawberry.type
+class ExplanationQueries:
+    @strawberry.field(
+        description="Why a user is or is not in the segment with a slug, now or at a time in the"
+        " past.",
+        graphql_type=Explanation | None,
+        metadata=cost(HISTORY_REPLAY),
+    )
+    async def explain(
+        self,
+        info: Info,
+        user_id: Annotated[strawberry.ID, strawberry.argument(description="The user's id.")],
+        slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
+        as_of: Annotated[
+            datetime | None,
+            strawberry.argument(description="A time in the past. If omitted, now."),
+        ] = strawberry.UNSET,
+    ) -> ExplanationRecord:
+        return await load_explanation(
+            info.context,
+            user_id=argument_value(validators.user_id, user_id, "userId"),
+            slug=argument_value(validators.slug, slug, "slug"),
+            as_of=as_of or None,
+        )

@@ -1,0 +1,24 @@
+"""Reads of explanations. They are not batched, because people ask for one at a time."""
+
+from datetime import datetime
+
+from segmentql.explain import service
+from segmentql.explain.records import ExplanationRecord
+from segmentql.graphql.context import Context
+from segmentql.graphql.types.errors import bad_request
+
+
+async def load_explanation(
+    context: Context, *, user_id: int, slug: str, as_of: datetime | None
+) -> ExplanationRecord:
+    """Read an explanation.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
+    """
+    explanation = await context.read(
+        lambda session: service.explain(session, user_id=user_id, slug=slug, as_of=as_of)
+    )
+    if explanation is None:
+        raise bad_request("asOf", "the time is in the future", "a time in the past")
+    return explanation

@@ -1,0 +1,181 @@
+"""The reason of an explanation: the first match of the table in `docs/explain.md`.
+
+The functions are pure: they see only the facts, which were read in one snapshot.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from segmentql.explain.records import ExplanationReason, Facts
+from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.history.records import HistoryEntryRecord
+from segmentql.tables import Cause, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The reason, and what belongs to it."""
+
+    reason: ExplanationReason
+    since: datetime | None = None
+    until: datetime | None = None
+    actor: str | None = None
+
+
+def find_reason(facts: Facts) -> Verdict:
+    """Return why the user is or is not in the segment."""
+    if facts.is_in:
+        return _reason_in(facts)
+    segment = facts.segment
+    if segment is None:
+        return Verdict(ExplanationReason.NO_SUCH_SEGMENT)
+    if segment.deleted_at is not None and segment.deleted_at <= facts.at:
+        return Verdict(
+            ExplanationReason.SEGMENT_DELETED,
+            since=segment.deleted_at,
+            actor=facts.segment_deleted_by,
+        )
+    if not facts.is_stored:
+        return _reason_not_stored(facts)
+    return _reason_out(facts)
+
+
+def _reason_in(facts: Facts) -> Verdict:
+    joined, membership = facts.joined, facts.membership
+    is_current = membership is not None and (
+        not facts.is_past or joined is None or membership.updated_at <= facts.at
+    )
+    # The cause of a membership can change from ROLLOUT to MANUAL, which history does not record.
+    source = membership if membership is not None and is_current else joined
+    assert source is not None  # noqa: S101 - the join or the membership says that the user is in
+    if source.cause == Cause.ROLLOUT:
+        by_pass = was_added_by_pass(facts)
+        reason = (
+            ExplanationReason.ENROLLED_WHEN_STORED
+            if by_pass is False
+            else ExplanationReason.IN_SAMPLE
+        )
+    elif facts.is_imported:
+        reason = ExplanationReason.IMPORTED
+    else:
+        reason = ExplanationReason.ADDED_BY_HAND
+    return Verdict(
+        reason,
+        since=facts.joined_at,
+        until=membership.expires_at if membership else None,
+        actor=source.actor,
+    )
+
+
+def was_added_by_pass(facts: Facts) -> bool | None:
+    """Return whether a pass of the rollout added the user. None if it is not known.
+
+    A pass adds only users that it counted. A user that is enrolled when stored joins in the
+    transaction that stores the user. A pass waits for such transactions before it takes its
+    sample. So when an enrolled user joins, the latest pass with a sample has not counted the user.
+    """
+    joined_at, log_began_at = facts.joined_at, facts.rollout_log_began_at
+    if joined_at is None or (log_began_at is not None and joined_at < log_began_at):
+        return None
+    sampled, lifetime = facts.join_pass, facts.lifetime
+    if sampled is None or sampled.last_insert_seq is None or lifetime is None:
+        return False
+    return lifetime.insert_seq <= sampled.last_insert_seq
+
+
+def _reason_not_stored(facts: Facts) -> Verdict:
+    entry, deleted_at = facts.entry, facts.user_deleted_at
+    if (
+        entry is not None
+        and entry.cause == Cause.USER_DELETED
+        and deleted_at is not None
+        and entry.at >= deleted_at
+    ):
+        return Verdict(ExplanationReason.LEFT_WITH_USER, since=entry.at, actor=entry.actor)
+    return Verdict(ExplanationReason.USER_NOT_STORED, since=deleted_at)
+
+
+def _reason_out(facts: Facts) -> Verdict:
+    rollout, leave = rollout_view(facts), _leave(facts)
+    if leave is not None and not (rollout and rollout.has_decided_after(leave.at)):
+        return _reason_of_leave(facts, leave, rollout)
+    if facts.exclusion is not None:
+        return Verdict(
+            ExplanationReason.EXCLUDED, since=facts.exclusion.at, actor=facts.exclusion.actor
+        )
+    if rollout is None:
+        entry = facts.entry
+        if entry is not None and entry.cause == Cause.USER_DELETED:
+            return Verdict(ExplanationReason.LEFT_WITH_USER, since=entry.at, actor=entry.actor)
+        return Verdict(ExplanationReason.NEVER_ADDED)
+    return _reason_of_rollout(facts, rollout)
+
+
+def _leave(facts: Facts) -> HistoryEntryRecord | None:
+    """Return the last leave, unless the user was deleted and stored again since."""
+    entry, lifetime = facts.entry, facts.lifetime
+    if entry is None or entry.operation != Operation.LEFT:
+        return None
+    return entry if lifetime is None or entry.at >= lifetime.created_at else None
+
+
+def _reason_of_leave(
+    facts: Facts, leave: HistoryEntryRecord, rollout: RolloutView | None
+) -> Verdict:
+    if leave.cause == Cause.TTL:
+        with_rollout = (
+            rollout is not None
+            and rollout.plan.expires_at == leave.at
+            and facts.joined is not None
+            and facts.joined.cause == Cause.ROLLOUT
+        )
+        reason = ExplanationReason.ROLLOUT_EXPIRED if with_rollout else ExplanationReason.EXPIRED
+    elif leave.cause == Cause.ROLLOUT:
+        reason = ExplanationReason.REMOVED_BY_ROLLOUT
+    elif leave.cause == Cause.USER_DELETED:
+        reason = ExplanationReason.LEFT_WITH_USER
+    else:
+        reason = ExplanationReason.REMOVED_BY_HAND
+    return Verdict(reason, since=leave.at, actor=leave.actor)
+
+
+def _reason_of_rollout(facts: Facts, rollout: RolloutView) -> Verdict:
+    """Return why the rollout has not added the user, who is stored and not excluded."""
+    plan, stage_pass = rollout.plan, rollout.stage_pass
+    if rollout.is_stopped:
+        return Verdict(
+            ExplanationReason.ROLLOUT_STOPPED, since=plan.changed_at, actor=plan.changed_by
+        )
+    if rollout.has_expired:
+        return Verdict(ExplanationReason.ROLLOUT_EXPIRED, since=plan.expires_at, actor=plan.set_by)
+    if rollout.stage == 0:
+        if rollout.is_paused:
+            return Verdict(
+                ExplanationReason.ROLLOUT_PAUSED, since=plan.changed_at, actor=plan.changed_by
+            )
+        return Verdict(
+            ExplanationReason.STAGE_NOT_STARTED,
+            since=plan.changed_at,
+            until=plan.start_times[0],
+            actor=plan.set_by,
+        )
+    if stage_pass is not None and rollout.has_sample:
+        if rollout.is_new_user and not plan.enroll_new_users:
+            return Verdict(
+                ExplanationReason.NEW_USERS_NOT_ENROLLED,
+                since=facts.lifetime.created_at if facts.lifetime else None,
+                actor=plan.set_by,
+            )
+        if not rollout.in_sample:
+            return Verdict(
+                ExplanationReason.ABOVE_BOUND, since=stage_pass.sampled_at, actor=plan.set_by
+            )
+    if rollout.is_paused:
+        return Verdict(
+            ExplanationReason.ROLLOUT_PAUSED, since=plan.changed_at, actor=plan.changed_by
+        )
+    return Verdict(
+        ExplanationReason.PASS_NOT_FINISHED,
+        since=stage_pass.started_at if stage_pass else plan.start_times[rollout.stage - 1],
+        actor=plan.set_by,
+    )

@@ -1,0 +1,245 @@
+"""The sentences of an explanation: a summary that support can send on, and the steps."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from segmentql.explain.reasons import Verdict, was_added_by_pass
+from segmentql.explain.records import ExplanationReason, ExplanationStep, Facts
+from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.tables import RolloutState
+
+
+def format_time(at: datetime) -> str:
+    """Return a time to the second, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _on(at: datetime | None) -> str:
+    return f" on {format_time(at)}" if at else ""
+
+
+def _by(actor: str | None) -> str:
+    return f' by the key "{actor}"' if actor else ""
+
+
+def _set_by(actor: str | None) -> str:
+    return f', which the key "{actor}" set' if actor else ""
+
+
+def _percent(percent: Decimal) -> str:
+    return f"{percent.normalize():f} %"
+
+
+def summary(facts: Facts, verdict: Verdict) -> str:
+    """Return one or two sentences that state the reason."""
+    since, actor, reason = verdict.since, verdict.actor, verdict.reason
+    slug, user = f'"{facts.slug}"', f"User {facts.user_id}"
+    rollout = rollout_view(facts)
+    if facts.is_in:
+        end = f"; the membership ends{_on(verdict.until)}" if verdict.until else ""
+        return f"{_summary_in(facts, verdict)}{end}."
+    match reason:
+        case ExplanationReason.NO_SUCH_SEGMENT:
+            return f"No segment {'had' if facts.is_past else 'has'} the slug {slug}."
+        case ExplanationReason.SEGMENT_DELETED:
+            return f"The segment {slug} was deleted{_on(since)}{_by(actor)}."
+        case ExplanationReason.USER_NOT_STORED:
+            stored = f"{user} {'was' if facts.is_past else 'is'} not stored"
+            return f"{stored}, because the user was deleted{_on(since)}." if since else f"{stored}."
+        case ExplanationReason.LEFT_WITH_USER:
+            return f"{user} left when the user was deleted{_on(since)}{_by(actor)}."
+        case ExplanationReason.REMOVED_BY_HAND:
+            return f"Removed by hand{_on(since)}{_by(actor)}."
+        case ExplanationReason.EXCLUDED:
+            return (
+                f"Excluded from the rollout, because the user was removed by hand{_on(since)}"
+                f"{_by(actor)}."
+            )
+        case ExplanationReason.EXPIRED:
+            return f"The membership ended by its TTL{_on(since)}."
+        case ExplanationReason.REMOVED_BY_ROLLOUT:
+            return f"Removed by the rollout{_on(since)}, because {_why_removed(rollout)}."
+        case ExplanationReason.NEVER_ADDED:
+            if facts.rollout_log_began_at and rollout is None:
+                return (
+                    f"{user} had not been added to {slug}. The plan of the rollout is not known"
+                    f" before {format_time(facts.rollout_log_began_at)}."
+                )
+            had = "had never been" if facts.is_past else "has never been"
+            return f"{user} {had} added to {slug}, and the segment has no rollout."
+        case _:
+            assert rollout is not None  # noqa: S101 - all other reasons are about a rollout
+            return _summary_of_rollout(facts, verdict, rollout)
+
+
+def _summary_in(facts: Facts, verdict: Verdict) -> str:
+    since, actor = verdict.since, verdict.actor
+    match verdict.reason:
+        case ExplanationReason.ADDED_BY_HAND:
+            return f"Added by hand{_on(since)}{_by(actor)}"
+        case ExplanationReason.IMPORTED:
+            return f"Added by an import{_on(since)}{_by(actor)}"
+        case ExplanationReason.ENROLLED_WHEN_STORED:
+            return f"Added by the rollout when the user was stored{_on(since)}{_set_by(actor)}"
+        case _:
+            added = "Added by the rollout"
+            if was_added_by_pass(facts) is None or facts.join_pass is None:
+                return f"{added}{_on(since)}{_set_by(actor)}; the pass is not known"
+            return f"{added} at {_percent(facts.join_pass.percent)}{_on(since)}{_set_by(actor)}"
+
+
+def _why_removed(rollout: RolloutView | None) -> str:
+    if rollout is None or rollout.is_withdrawn or rollout.latest_pass is None:
+        return "the rollout was withdrawn"
+    return f"its percent is now {_percent(rollout.latest_pass.percent)}"
+
+
+def _summary_of_rollout(facts: Facts, verdict: Verdict, rollout: RolloutView) -> str:
+    since, actor, plan = verdict.since, verdict.actor, rollout.plan
+    percent = _percent(rollout.percent)
+    match verdict.reason:
+        case ExplanationReason.ROLLOUT_STOPPED:
+            if plan.state == RolloutState.FAILED:
+                return f"The rollout failed{_on(since)} before it added the user: {plan.failure}"
+            return f"The rollout was cancelled{_on(since)}{_by(actor)} before it added the user."
+        case ExplanationReason.ROLLOUT_EXPIRED:
+            return f"The memberships of the rollout{_set_by(actor)} ended{_on(since)}."
+        case ExplanationReason.STAGE_NOT_STARTED:
+            return f"The first stage of the rollout{_set_by(actor)} starts{_on(verdict.until)}."
+        case ExplanationReason.ROLLOUT_PAUSED:
+            return f"The rollout was paused{_on(since)}{_by(actor)} before it added the user."
+        case ExplanationReason.NEW_USERS_NOT_ENROLLED:
+            return (
+                f"The user was stored{_on(since)}, after the rollout{_set_by(actor)} had selected"
+                " its users, and the rollout does not enroll new users."
+            )
+        case ExplanationReason.ABOVE_BOUND:
+            return (
+                f"Not in the sample of the rollout at {percent}{_set_by(actor)}: the user's hash is"
+                f" at {rollout.hash_percent:.3f} % of the range."
+            )
+        case _:
+            return f"The rollout at {percent}{_set_by(actor)} has not added the user yet."
+
+
+def _passed(check: str, detail: str) -> ExplanationStep:
+    return ExplanationStep(check, passed=True, detail=detail)
+
+
+def _failed(check: str, detail: str) -> ExplanationStep:
+    return ExplanationStep(check, passed=False, detail=detail)
+
+
+def steps(facts: Facts) -> list[ExplanationStep]:
+    """Return the checks in the order of the table, until the first that decides."""
+    return list(_steps(facts))
+
+
+def _steps(facts: Facts) -> Iterator[ExplanationStep]:
+    segment = facts.segment
+    if segment is None:
+        yield _failed("segment exists", f'No segment has the slug "{facts.slug}".')
+        return
+    if segment.deleted_at is not None and segment.deleted_at <= facts.at:
+        detail = f"It was deleted{_on(segment.deleted_at)}{_by(facts.segment_deleted_by)}."
+        yield _failed("segment exists", detail)
+        return
+    yield _passed("segment exists", f"It was created{_on(segment.created_at)}.")
+    yield _stored_step(facts)
+    if not facts.is_stored:
+        return
+    yield _member_step(facts)
+    if facts.is_in:
+        return
+    exclusion = facts.exclusion
+    if exclusion is not None:
+        detail = f"The user was removed by hand{_on(exclusion.at)}{_by(exclusion.actor)}."
+        yield _failed("user is not excluded", detail)
+        return
+    yield _passed("user is not excluded", "There is no exclusion.")
+    yield from _rollout_steps(facts)
+
+
+def _stored_step(facts: Facts) -> ExplanationStep:
+    if facts.lifetime is not None:
+        detail = f"The user was stored{_on(facts.lifetime.created_at)}."
+        return _passed("user is stored", detail)
+    if facts.user_deleted_later_at is not None:
+        detail = (
+            f"The user was deleted later,{_on(facts.user_deleted_later_at)}. It is not known when"
+            " the user was stored."
+        )
+        return _passed("user is stored", detail)
+    if facts.user_deleted_at is not None:
+        detail = f"The user was deleted{_on(facts.user_deleted_at)}."
+        return _failed("user is stored", detail)
+    return _failed("user is stored", "The user was never stored.")
+
+
+def _member_step(facts: Facts) -> ExplanationStep:
+    entry = facts.entry
+    if facts.is_in:
+        return _passed("user is a member", f"The user joined{_on(facts.joined_at)}.")
+    if entry is None:
+        return _failed("user is a member", "The user has never joined.")
+    detail = f"The user left{_on(entry.at)}{_by(entry.actor)}, with the cause {entry.cause}."
+    return _failed("user is a member", detail)
+
+
+def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
+    rollout = rollout_view(facts)
+    if rollout is None:
+        unknown = facts.rollout_log_began_at
+        detail = (
+            f"Its plan is not known before {format_time(unknown)}."
+            if unknown
+            else "The segment has no rollout."
+        )
+        yield _failed("rollout is active", detail)
+        return
+    plan = rollout.plan
+    is_active = not rollout.is_stopped and not rollout.has_expired
+    if plan.set_at is not None:
+        set_ = f"Its plan was set{_on(plan.set_at)}{_by(plan.set_by)}."
+    else:
+        set_ = "It is not known when its plan was set."
+    detail = f"{set_} Its state is {plan.state}"
+    expiry = f", and its memberships end{_on(plan.expires_at)}" if plan.expires_at else ""
+    yield ExplanationStep("rollout is active", is_active, f"{detail}{expiry}.")
+    if not is_active:
+        return
+    if rollout.stage == 0:
+        detail = f"The first stage starts{_on(plan.start_times[0])}."
+        yield _failed("stage has started", detail)
+        return
+    start = plan.start_times[rollout.stage - 1]
+    detail = f"Stage {rollout.stage} at {_percent(rollout.percent)} started{_on(start)}."
+    yield _passed("stage has started", detail)
+    yield _sample_step(rollout)
+    stage_pass = rollout.stage_pass
+    if stage_pass is None:
+        yield _failed("pass has finished", "The pass has not begun.")
+    elif stage_pass.finished_at is None:
+        detail = f"The pass began{_on(stage_pass.started_at)}."
+        yield _failed("pass has finished", detail)
+    else:
+        detail = f"The pass finished{_on(stage_pass.finished_at)}."
+        yield _passed("pass has finished", detail)
+
+
+def _sample_step(rollout: RolloutView) -> ExplanationStep:
+    stage_pass = rollout.stage_pass
+    hash_text = f"The user's hash is {rollout.user_hash}"
+    if stage_pass is None or stage_pass.bound_hash is None:
+        detail = f"{hash_text}. The pass has no sample yet."
+    elif not rollout.is_new_user:
+        detail = f"{hash_text}. The largest hash of the sample is {stage_pass.bound_hash}."
+    elif rollout.plan.enroll_new_users:
+        detail = (
+            f"{hash_text}, at {rollout.hash_percent:.3f} % of the range. New users join below"
+            f" {_percent(rollout.percent)}."
+        )
+    else:
+        detail = "The user was stored after the pass had begun. New users do not join."
+    return ExplanationStep("user is in the sample", passed=rollout.in_sample, detail=detail)

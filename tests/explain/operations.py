@@ -1,0 +1,30 @@
+"""The `explain` query, as clients send it."""
+
+from datetime import datetime
+from typing import Any
+
+from tests.conftest import Api
+
+EXPLANATION = """
+isIn reason summary at since until actor
+segment { slug deletedAt }
+membership { id cause }
+lastEntry { id operation cause actor at }
+rollout { hash hashPercent boundHash inSample percent passFinishedAt }
+steps { check passed detail }
+"""
+EXPLAIN = f"""
+query($userId: ID!, $slug: String!, $asOf: DateTime) {{
+  explain(userId: $userId, slug: $slug, asOf: $asOf) {{ {EXPLANATION} }}
+}}
+"""
+
+
+async def explain(
+    api: Api, user_id: int = 7, slug: str = "A", as_of: datetime | None = None
+) -> Any:
+    """Return the explanation of a user and a segment."""
+    variables: dict[str, Any] = {"userId": str(user_id), "slug": slug}
+    if as_of is not None:
+        variables["asOf"] = as_of.isoformat()
+    return (await api(EXPLAIN, **variables))["explain"]
