@@ -21,6 +21,7 @@ from segmentql.settings import Settings
 from segmentql.tables import Base
 from tests.conftest import Sql, environment
 from tests.databases import blank_database
+from tests.timeline import HOUR, add_membership, make_segment
 
 CATALOGUE = {
     "relations": """
@@ -184,6 +185,26 @@ async def test_existing_users_get_the_lowest_insert_seq(blank: Settings, inside:
         (9, 0),
         (7, 1),
     ]
+
+
+async def test_joins_of_dropped_partitions_are_in_the_sums_of_member_counts(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    await downgrade(blank, "0012-1")
+    for slug in ("A", "B"):
+        segment_id = await make_segment(inside, slug)
+        for user_id in (1, 2, 3):
+            await add_membership(inside, user_id, segment_id, joined_ago=3 * HOUR)
+    await inside.execute("DELETE FROM memberships WHERE user_id = 1 AND segment_id = 1")
+    await inside.execute("SET session_replication_role = replica")
+    await inside.execute("DELETE FROM history WHERE operation = 'JOINED' AND segment_id = 1")
+    await inside.execute("SET session_replication_role = DEFAULT")
+    await upgrade(blank)
+    rows = await inside.fetch(
+        "SELECT segment_id, hour::text, joins, leaves, has_seconds FROM member_count_hours"
+    )
+    assert [tuple(row) for row in rows] == [(1, "-infinity", 3, 0, False)]
 
 
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:

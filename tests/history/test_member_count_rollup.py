@@ -60,6 +60,7 @@ async def test_sums_have_the_joins_and_leaves_of_each_segment_and_hour(
 async def test_chunks_add_each_entry_once(api: Api, sql: Sql, database: Database) -> None:
     await insert_three_memberships(api, sql)
     settled = await settled_position(database)
+    assert settled is not None
     assert settled == await sql.fetchval("SELECT max(position) FROM history")
     more = [await database.transaction(partial(roll_up, settled=settled, rows=4)) for _ in range(3)]
     assert more == [True, False, False]
