@@ -13,10 +13,14 @@ TABLES = (
     "id_allocator",
     "segments",
     "memberships",
+    "user_lifetimes",
     "exclusions",
+    "exclusion_log",
     "history",
     "rollouts",
     "rollout_stages",
+    "rollout_events",
+    "rollout_passes",
     "reports",
     "api_keys",
 )
@@ -117,12 +121,12 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
             "deleted_users": ["deleted_at"],
             "segments": ["created_at", "updated_at", "deleted_at", "leaves_recorded_at"],
             "memberships": ["joined_at", "updated_at", "expires_at"],
+            "user_lifetimes": ["created_at", "deleted_at"],
             "exclusions": ["excluded_at"],
+            "exclusion_log": ["at"],
             "history": ["at", "recorded_at"],
             "rollouts": ["expires_at", "paused_at", "started_at", "finished_at", "heartbeat_at"],
             "rollout_stages": ["starts_at", "done_at"],
-            "exclusion_log": ["at"],
-            "user_lifetimes": ["created_at", "deleted_at"],
             "rollout_events": ["at", "expires_at", "paused_at"],
             "rollout_passes": ["started_at", "sampled_at", "finished_at"],
         }.items():
@@ -135,8 +139,9 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
         await sql.execute(
             """
             UPDATE rollout_events SET start_times = ARRAY(
-                SELECT start - $1::interval
-                FROM unnest(start_times) WITH ORDINALITY AS starts (start, number) ORDER BY number)
+                SELECT start_time - $1::interval
+                FROM unnest(start_times) WITH ORDINALITY AS stage (start_time, number)
+                ORDER BY number)
             """,
             interval,
         )

@@ -393,6 +393,10 @@ async def test_one_invalid_row_rejects_the_whole_update(sql: Sql, service: Sql) 
         "TRUNCATE users, memberships, exclusions",
         "TRUNCATE users CASCADE",
         "TRUNCATE segments CASCADE",
+        "TRUNCATE exclusion_log",
+        "TRUNCATE user_lifetimes",
+        "TRUNCATE rollout_events",
+        "TRUNCATE rollout_passes",
     ],
 )
 async def test_truncate_is_rejected_even_for_the_owner(
@@ -426,6 +430,7 @@ async def test_truncate_of_a_partition_is_rejected(sql: Sql, owner: Sql) -> None
 
 
 ROW = "(1, now(), 1, 'JOINED', 1, 'MANUAL', NULL, now())"
+LOG_ENTRY = "(user_id, segment_id, at, operation) VALUES (1, 1, now(), 'EXCLUDED')"
 
 
 @pytest.mark.parametrize(
@@ -439,6 +444,26 @@ ROW = "(1, now(), 1, 'JOINED', 1, 'MANUAL', NULL, now())"
         f"INSERT INTO history_default VALUES {ROW}",
         "UPDATE history_default SET actor = 'somebody else'",
         "DELETE FROM history_default",
+        "SELECT nextval('history_position_seq')",
+        "SELECT setval('history_position_seq', 1)",
+        f"INSERT INTO exclusion_log {LOG_ENTRY}",
+        "UPDATE exclusion_log SET actor = 'somebody else'",
+        "DELETE FROM exclusion_log",
+        "TRUNCATE exclusion_log",
+        "INSERT INTO user_lifetimes (user_id, created_at, deleted_at) VALUES (1, now(), now())",
+        "UPDATE user_lifetimes SET deleted_by = 'somebody else'",
+        "DELETE FROM user_lifetimes",
+        "TRUNCATE user_lifetimes",
+        "UPDATE rollout_events SET actor = 'somebody else'",
+        "DELETE FROM rollout_events",
+        "TRUNCATE rollout_events",
+        "DELETE FROM rollout_passes",
+        "TRUNCATE rollout_passes",
+        "UPDATE users SET created_by = 'somebody else'",
+        "UPDATE exclusions SET actor = 'somebody else'",
+        "UPDATE segments SET created_by = 'somebody else'",
+        "ALTER TABLE exclusions DISABLE TRIGGER exclusions_record_delete",
+        "DROP TRIGGER users_record_delete ON users",
         "TRUNCATE memberships",
         "ALTER TABLE history DETACH PARTITION history_default",
         "DROP TABLE history_default",

@@ -153,6 +153,15 @@ async def history_inconsistencies(sql: Sql) -> dict[str, list[asyncpg.Record]]:
                OR operation = coalesce(operation_before, 'LEFT')
                OR operation = 'LEFT' AND membership_id <> membership_before
         """,
+        "positions repeat, or contradict the time per user and segment": """
+            SELECT * FROM (
+                SELECT user_id, segment_id, at, operation, position,
+                    lag(at) OVER (PARTITION BY user_id, segment_id ORDER BY position) AS at_before,
+                    count(*) OVER (PARTITION BY position) AS repetitions
+                FROM history
+            ) AS entry
+            WHERE at <= at_before OR repetitions > 1
+        """,
         "the last entry says in, and there is no membership, or the reverse": """
             SELECT user_id, segment_id, last.*, m.* FROM (
                 SELECT DISTINCT ON (user_id, segment_id)

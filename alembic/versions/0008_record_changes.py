@@ -13,6 +13,40 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+# Statements that need an exclusive lock run here. While one of them waits for a lock, all later
+# readers and writers of the table wait behind it. So an attempt waits at most 0.3 s for each lock
+# and then gives up all its locks. A writer that has one lock and waits for another can then go on.
+# PostgreSQL looks for a deadlock only after a second (`deadlock_timeout`).
+#
+# SHARE UPDATE EXCLUSIVE conflicts with autovacuum, which PostgreSQL cancels for a wait of a second,
+# and not with readers and writers.
+IN_EXCLUSIVE_ATTEMPTS = """
+DO $$
+DECLARE
+    attempts CONSTANT integer := 60;
+    limit_before text := current_setting('lock_timeout');
+BEGIN
+    FOR attempt IN 1 .. attempts LOOP
+        BEGIN
+            LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', least(100 * attempt, 300)::text, true);
+            {statement};
+            PERFORM set_config('lock_timeout', limit_before, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = attempts THEN
+                RAISE;
+            END IF;
+        END;
+        PERFORM pg_sleep(0.5);
+    END LOOP;
+END
+$$
+"""
+
+# Every table that this migration changes or that its triggers read.
+LOCKED_TABLES = "segments, users, memberships, exclusions, rollouts, rollout_stages, history"
+
 COLUMNS = (
     "ALTER TABLE memberships ADD api_key_id text, ADD import_id bigint",
     """
@@ -25,8 +59,8 @@ ALTER TABLE segments
 )
 
 # The lock on `history` precedes `nextval`, because both are in one INSERT. Readers of positions
-# depend on this order. The default is for the writers that waited for the lock on `history` while
-# this migration held it: they still run the previous version of the trigger's function.
+# depend on this order. The default is for entries that the owner inserts without the trigger, or
+# with its previous version. Writers that waited for this migration run the new version.
 #
 # The sequence starts above every position of migration 0009. CACHE 1 makes a session take its
 # numbers when it needs them, so that a position that was taken later is higher.
@@ -43,7 +77,8 @@ CREATE SEQUENCE history_position_seq START 1000000000000 CACHE 1 OWNED BY histor
 # MANUAL, without an actor, now. An expired membership left when it expired, whatever the writer
 # sets and however late it comes. So an end is right without a worker.
 #
-# Entries get their positions in order of time, user, and leaves before joins.
+# The entries of one INSERT, UPDATE or DELETE get their positions in order of time, user, and leaves
+# before joins.
 RECORD_MEMBERSHIPS = """
 CREATE OR REPLACE FUNCTION record_memberships() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -312,6 +347,15 @@ FROM (
 """,
 )
 
+# As for `history`, DELETE is the only way, and only the owner has the privilege.
+REFUSE_TRUNCATE = tuple(
+    f"""
+CREATE TRIGGER {table}_refuse_truncate BEFORE TRUNCATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate()
+"""
+    for table in ("exclusion_log", "user_lifetimes", "rollout_events", "rollout_passes")
+)
+
 ROLLOUTS_ENROLLING = """
 CREATE FUNCTION rollouts_enrolling(moment timestamptz)
 RETURNS TABLE (
@@ -338,9 +382,10 @@ END
 
 def upgrade() -> None:
     execute = op.get_bind().exec_driver_sql
+    _lock_tables()
     for statement in (*COLUMNS, *HISTORY, RECORD_MEMBERSHIPS):
         execute(statement)
-    for statement in (*EXCLUSION_LOG, *USER_LIFETIMES, *ROLLOUT_LOG):
+    for statement in (*EXCLUSION_LOG, *USER_LIFETIMES, *ROLLOUT_LOG, *REFUSE_TRUNCATE):
         execute(statement)
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(ROLLOUTS_ENROLLING)
@@ -353,6 +398,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     execute = op.get_bind().exec_driver_sql
+    _lock_tables()
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(_of_migration("0002").ENROLL_NEW_USERS[0].replace("held_at", "paused_at"))
     execute(_enroll_new_users())
@@ -375,6 +421,14 @@ def downgrade() -> None:
     execute("ALTER TABLE users DROP created_by, DROP created_by_api_key_id")
     execute("ALTER TABLE segments DROP created_by, DROP updated_by, DROP deleted_by_api_key_id")
     execute("ALTER TABLE memberships DROP api_key_id, DROP import_id")
+
+
+def _lock_tables() -> None:
+    op.get_bind().exec_driver_sql(
+        IN_EXCLUSIVE_ATTEMPTS.format(
+            tables=LOCKED_TABLES, statement=f"LOCK TABLE {LOCKED_TABLES} IN ACCESS EXCLUSIVE MODE"
+        )
+    )
 
 
 def _of_migration(number: str) -> ModuleType:

@@ -108,6 +108,11 @@ ACTOR_DURATION_SECONDS = Histogram(
 )
 JOINS = Counter("segmentql_joins", "Joins recorded in history, by cause.", ["cause"])
 LEAVES = Counter("segmentql_leaves", "Leaves recorded in history, by cause.", ["cause"])
+HISTORY_SETTLED_LAG_SECONDS = Gauge(
+    "segmentql_history_settled_lag_seconds",
+    "Time since a process that follows history has read all changes, or 0 if it follows none.",
+    multiprocess_mode="livemax",
+)
 REPORTS = Counter("segmentql_reports", "Reports finished, by outcome.", ["outcome"])
 REPORT_DURATION_SECONDS = Histogram(
     "segmentql_report_duration_seconds",

@@ -9,6 +9,7 @@ from tests.graphql.executor_helpers import CORE
 REQUIRED: Final = {
     "id": '"1"',
     "ids": '["1"]',
+    "userId": '"1"',
     "slug": '"A"',
     "Query.report.id": '"rep_1"',
     "year": "2024",

@@ -35,6 +35,7 @@ PATHS = {
     "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
+    "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """One path to an object of each type that has fields with resolvers."""
@@ -45,6 +46,7 @@ NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 REQUIRED = {
     "id": '"1"',
     "ids": "[1, 2]",
+    "userId": '"1"',
     "slug": '"BIG"',
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',

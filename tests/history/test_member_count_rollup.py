@@ -9,7 +9,6 @@ from segmentql.adapters.jobs import Message
 from segmentql.history.actors import find_new_history, roll_up_member_counts
 from segmentql.history.jobs import ROLL_UP_MEMBER_COUNTS
 from segmentql.history.member_counts import roll_up
-from segmentql.history.settled import settled_position
 from tests.back_dating import HOUR, NOON, insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, recorded_statements, until
 from tests.history.test_member_counts import count, counts, series
@@ -24,6 +23,12 @@ async def sums(sql: Sql) -> list[tuple[int, int, int, int]]:
         (row["segment_id"], (row["hour"] - NOON) // HOUR, row["joins"], row["leaves"])
         for row in await sql.fetch("SELECT * FROM member_count_hours ORDER BY segment_id, hour")
     ]
+
+
+async def last_position(sql: Sql) -> int:
+    """Return the highest position in history. It is settled, because nothing writes now."""
+    position: int = await sql.fetchval("SELECT max(position) FROM history")
+    return position
 
 
 async def sums_of_seconds(sql: Sql) -> list[tuple[int, timedelta, int, int]]:
@@ -59,9 +64,7 @@ async def test_sums_have_the_joins_and_leaves_of_each_segment_and_hour(
 
 async def test_chunks_add_each_entry_once(api: Api, sql: Sql, database: Database) -> None:
     await insert_three_memberships(api, sql)
-    settled = await settled_position(database)
-    assert settled is not None
-    assert settled == await sql.fetchval("SELECT max(position) FROM history")
+    settled = await last_position(sql)
     more = [await database.transaction(partial(roll_up, settled=settled, rows=4)) for _ in range(3)]
     assert more == [True, False, False]
     assert await sums(sql) == ALL_SUMS
@@ -128,16 +131,14 @@ async def test_hour_with_many_entries_has_the_sums_of_its_seconds(
 ) -> None:
     await insert_three_memberships(api, sql)
     limit = partial(roll_up, max_entries_of_hour=3)
-    settled = await settled_position(database)
-    assert settled is not None
+    settled = await last_position(sql)
     await database.transaction(partial(limit, settled=settled))
     assert await sums_of_seconds(sql) == []
     second = timedelta(seconds=1)
     for user_id in (3, 4):
         left_at = NOON + MINUTE + user_id * second
         await insert_past_membership(sql, user_id, "A", joined_at=NOON, left_at=left_at)
-        settled = await settled_position(database)
-        assert settled is not None
+        settled = await last_position(sql)
         # The first one exceeds the limit, the second one is added to the sums that exist then.
         await database.transaction(partial(limit, settled=settled))
         assert await sums(sql) == [(1, 0, user_id, user_id - 1), *ALL_SUMS[1:]]
@@ -149,16 +150,12 @@ async def test_hour_with_many_entries_has_the_sums_of_its_seconds(
         ]
 
 
-# --- The settled position -------------------------------------------------------------------------
-
-
-async def test_settled_position_waits_for_transactions_that_write_history(
+async def test_roll_up_waits_for_transactions_that_write_history(
     api: Api, sql: Sql, database: Database
 ) -> None:
     await make_segments(api, "A")
     async with sql.transaction():
         await insert_membership(sql, 1, "A", joined_at=NOON)
-        uncommitted = await sql.fetchval("SELECT max(position) FROM history")
         await update_user_segments(api, 2, add=["A"])
         with recorded_statements() as statements:
             rolling_up = asyncio.create_task(roll_up_member_counts(database))
@@ -170,28 +167,7 @@ async def test_settled_position_waits_for_transactions_that_write_history(
         assert not rolling_up.done()
         assert await sums(sql) == []
     await rolling_up
-    settled = await settled_position(database)
-    assert settled is not None
-    assert settled > uncommitted
     assert await sql.fetchval("SELECT sum(joins)::int FROM member_count_hours") == 2
-
-
-async def test_settled_position_ignores_transactions_that_only_read(
-    api: Api, sql: Sql, database: Database
-) -> None:
-    await insert_three_memberships(api, sql)
-    async with sql.transaction():
-        last = await sql.fetchval("SELECT max(position) FROM history")
-        assert await settled_position(database) == last
-
-
-async def test_settled_position_without_history_is_below_every_position(
-    sql: Sql, database: Database
-) -> None:
-    first = await sql.fetchval(
-        "SELECT start_value FROM pg_sequences WHERE sequencename = 'history_position_seq'"
-    )
-    assert await settled_position(database) == first - 1
 
 
 async def test_rolled_back_entries_count_nothing(api: Api, sql: Sql, database: Database) -> None:

@@ -10,7 +10,7 @@ from segmentql.keys import service
 from segmentql.principal import ANONYMOUS
 from segmentql.tables import Role
 from tests.back_dating import all_rows
-from tests.conftest import Api, Sql
+from tests.conftest import Api, Sql, without_cost
 
 UNKNOWN = "sgql_aaaaaaaaaaaa_" + "0" * 64
 CREATE_KEY = """
@@ -47,6 +47,23 @@ class Key:
     def with_wrong_secret(self) -> str:
         replacement = "0" if self.token[-1] != "0" else "1"
         return self.token[:-1] + replacement
+
+
+class KeyClient(Api):
+    """An HTTP client of the application that sends an API key."""
+
+    def __init__(self, api: Api, key: Key) -> None:
+        super().__init__(api.http)
+        self.key = key
+
+    async def body(self, query: str, **variables: Any) -> Any:
+        response = await send_query(self, bearer(self.key.token), query, **variables)
+        return without_cost(response.json())
+
+
+async def make_client(api: Api, database: Database, name: str) -> KeyClient:
+    """Create an API key with the role ADMIN, and return a client that sends it."""
+    return KeyClient(api, await make_key(database, "ADMIN", name))
 
 
 async def make_key(database: Database, role: str, name: str = "ada") -> Key:

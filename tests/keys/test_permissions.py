@@ -41,6 +41,7 @@ CASES = {
     "segment": Case("segment", Role.READER, "{ memberCount }", '(slug: "A")'),
     "segments": Case("segments", Role.READER, "{ nodes { slug } }"),
     "history": Case("history", Role.READER, "{ nodes { operation } }"),
+    "explain": Case("explain", Role.READER, "{ reason }", '(userId: 1, slug: "A")'),
     "report": Case("report", Role.READER, "{ id }", '(id: "rep_1")'),
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
     "viewer": Case("viewer", Role.READER, "{ role }"),

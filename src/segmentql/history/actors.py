@@ -1,11 +1,16 @@
 """The actor and the periodic checks of history: member counts, and partitions ahead of time."""
 
+from typing import Final
+
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.history import member_counts, service
 from segmentql.history.jobs import ROLL_UP_MEMBER_COUNTS
-from segmentql.history.settled import settled_position
+from segmentql.history.settled import settle
+
+SETTLE_SECONDS: Final = 30
+"""How long the roll-up waits for the transactions that are writing history."""
 
 
 async def roll_up_member_counts(database: Database) -> None:
@@ -13,10 +18,13 @@ async def roll_up_member_counts(database: Database) -> None:
 
     While a long transaction writes history, nothing is added. Counts are exact all the same.
     """
-    settled = await settled_position(database)
+    async with database.long_read(seconds=SETTLE_SECONDS) as session:
+        settled = await settle(session, seconds=SETTLE_SECONDS)
     if settled is None:
         return
-    while await database.transaction(lambda session: member_counts.roll_up(session, settled)):
+    while await database.transaction(
+        lambda session: member_counts.roll_up(session, settled.position)
+    ):
         pass
 
 

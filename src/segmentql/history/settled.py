@@ -1,49 +1,215 @@
-"""The settled position of history.
+"""The settled position of history: up to it, no row can appear any more.
 
-Entries take their positions in order, but their transactions commit in any order. So an entry with
-a lower position may appear after one with a higher position. A position is settled when every entry
-up to it is visible or will never be.
+Each row of history has a position from a sequence. Transactions commit in another order than they
+take positions, so the newest row is not the end of what a reader may read. A reader calls these
+functions in order:
+
+1. `read_last_position` reads the last number of the sequence.
+2. `read_holders` then reads the transactions that hold the lock for inserts into `history`. Only
+   these may still commit rows up to that number. It is called again until they all have ended.
+3. `read_newest_row` then reads the newest row up to that number. The row and all rows before it are
+   settled.
+
+`settle` does all of this for one caller with a time limit, and `tracker.py` for all requests of a
+process. Decision 15 has the proof.
+
+The session must be one of the primary, in AUTOCOMMIT or READ COMMITTED, and its transaction must
+not have changed memberships.
 """
 
 import asyncio
+import enum
+import hashlib
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from segmentql.adapters.database import Database
+from segmentql.errors import Unavailable
 
-WAIT_SECONDS: Final = 30
-"""How long `settled_position` waits for the transactions that are writing history."""
+POLL_SECONDS: Final = 0.03
+"""The pause between two reads of the lock holders."""
 
-POLL_INTERVAL_SECONDS: Final = 0.05
+# A number can be given out again after a crash, see decision 15. The start of the server changes
+# with each restart. The reset of the statistics changes with each crash, even if the server only
+# restarts its processes. The ids change if the database is created again.
+_INCARNATION: Final = """
+concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+    (SELECT extract(epoch FROM stats_reset) FROM pg_stat_checkpointer),
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    CAST(CAST('history_position_seq' AS regclass) AS oid)) AS incarnation
+"""
 
-_LAST_POSITION = text("""
-SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM history_position_seq
+# pg_sequence_last_value() would return NULL, not an error, to a role without the privilege.
+_LAST_POSITION: Final = text(f"""
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position,
+    pg_is_in_recovery() AS is_standby, {_INCARNATION}
+FROM history_position_seq
 """)
 
-# The statement that takes a position has locked `history` before. The lock lasts until the end of
-# the transaction. A prepared transaction has no pid.
-_INFLIGHT_WRITES = text("""
-SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND relation = CAST('history' AS regclass) AND granted
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND mode = 'RowExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()
+# An INSERT locks the table before it takes a position, and the lock is released after the commit is
+# visible. A prepared transaction has no pid. It always counts, because the documentation does not
+# say which virtual transaction it has, and a restart changes it.
+_HOLDERS: Final = text(f"""
+SELECT {_INCARNATION}, ARRAY(
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = CAST('history' AS regclass)
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+      AND (CAST(:holders AS text[]) IS NULL OR virtualtransaction = ANY(:holders) OR pid IS NULL)
+) AS holders
+""")
+
+_NEWEST_ROW: Final = text(f"""
+SELECT {_INCARNATION}, newest.*
+FROM (SELECT 1) AS one LEFT JOIN LATERAL (
+    SELECT position, membership_id, operation, recorded_at FROM history
+    WHERE position <= :position ORDER BY position DESC LIMIT 1
+) AS newest ON true
+""")
+
+_ROWS_AT: Final = text("""
+SELECT position, membership_id, operation, recorded_at FROM history WHERE position = :position
+""")
+
+_IS_OLDER_THAN_ALL: Final = text("""
+SELECT EXISTS (SELECT FROM history)
+    AND NOT EXISTS (SELECT FROM history WHERE position < :position)
 """)
 
 
-async def settled_position(database: Database) -> int | None:
-    """Return a settled position that is not below any entry visible at the call.
+@dataclass(frozen=True, slots=True)
+class HistoryCursor:
+    """A place in the order of recording: after the row that it names.
 
-    It waits for the transactions that are writing history now. It returns None if one of them does
-    not end within `WAIT_SECONDS`.
+    It names a row, and not a number of the sequence, because a crash can lose numbers that no
+    transaction committed. The next transactions then take them again.
     """
-    async with database.read() as session:
-        position: int = (await session.execute(_LAST_POSITION)).scalar_one()
-        inflight = set((await session.execute(_INFLIGHT_WRITES)).scalars())
-    deadline = time.monotonic() + WAIT_SECONDS
-    while inflight and time.monotonic() < deadline:
-        await asyncio.sleep(POLL_INTERVAL_SECONDS)
-        async with database.read() as session:
-            inflight &= set((await session.execute(_INFLIGHT_WRITES)).scalars())
-    return None if inflight else position
+
+    position: int
+    """The position of the row, or 0 before the first row."""
+
+    fingerprint: str
+    """Distinguishes the row from another row that has its position after a restore."""
+
+    @classmethod
+    def of_row(
+        cls, position: int, membership_id: int, operation: str, recorded_at: datetime
+    ) -> "HistoryCursor":
+        """Return the cursor of a row. No update of history changes these columns."""
+        row = f"{membership_id} {operation} {recorded_at.astimezone(UTC).isoformat()}"
+        return cls(position, hashlib.blake2b(row.encode(), digest_size=8).hexdigest())
+
+
+BEFORE_FIRST_ROW: Final = HistoryCursor(0, "")
+
+
+class CursorState(enum.Enum):
+    """Whether a reader can continue at a cursor."""
+
+    VALID = "VALID"
+    EXPIRED = "EXPIRED"
+    """The row is missing, and every stored row is newer: its partition was dropped."""
+
+    RESET = "RESET"
+    """The row is missing or differs: the database has lost history that the reader has read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastPosition:
+    """The last number of the sequence at a time, in one incarnation of the database."""
+
+    position: int
+    incarnation: str
+
+
+class IncarnationChanged(Exception):
+    """The server has restarted, or the database was created again, since `LastPosition` was read.
+
+    Other transactions may have the same numbers and the same virtual transactions now.
+    """
+
+
+async def read_last_position(session: AsyncSession) -> LastPosition:
+    """Return the last number that the sequence of positions has given out, 0 if none.
+
+    Raises:
+        Unavailable: the server is a standby, which does not know the locks of the primary.
+    """
+    row = (await session.execute(_LAST_POSITION)).one()
+    if row.is_standby:
+        raise Unavailable
+    return LastPosition(row.position, row.incarnation)
+
+
+async def read_holders(
+    session: AsyncSession, last: LastPosition, *, among: frozenset[str] | None = None
+) -> frozenset[str]:
+    """Return the transactions that may still commit rows up to `last`.
+
+    Args:
+        among: The result of the previous call for the same `last`; None at the first call.
+
+    Raises:
+        IncarnationChanged: `last` has no meaning any more.
+    """
+    holders = None if among is None else sorted(among)
+    row = (await session.execute(_HOLDERS, {"holders": holders})).one()
+    _check_incarnation(row.incarnation, last)
+    return frozenset(row.holders)
+
+
+async def read_newest_row(session: AsyncSession, last: LastPosition) -> HistoryCursor:
+    """Return the cursor of the newest row up to `last`, after all holders have ended.
+
+    Raises:
+        IncarnationChanged: `last` has no meaning any more.
+    """
+    row = (await session.execute(_NEWEST_ROW, {"position": last.position})).one()
+    _check_incarnation(row.incarnation, last)
+    if row.position is None:
+        return BEFORE_FIRST_ROW
+    return HistoryCursor.of_row(row.position, row.membership_id, row.operation, row.recorded_at)
+
+
+async def settle(session: AsyncSession, *, seconds: float) -> HistoryCursor | None:
+    """Return the newest row of a settled position that includes all rows committed before the call.
+
+    Args:
+        seconds: The maximum time to wait for transactions. The session is in use meanwhile.
+
+    Returns:
+        The cursor, or None if the transactions did not end in time or the server restarted.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        last = await read_last_position(session)
+        holders = await read_holders(session, last)
+        while holders:
+            if time.monotonic() >= deadline:
+                return None
+            await asyncio.sleep(POLL_SECONDS)
+            holders = await read_holders(session, last, among=holders)
+        return await read_newest_row(session, last)
+    except IncarnationChanged:
+        return None
+
+
+async def check_cursor(session: AsyncSession, cursor: HistoryCursor) -> CursorState:
+    """Return whether a reader that has stored the cursor can continue after it."""
+    if cursor == BEFORE_FIRST_ROW:
+        return CursorState.VALID
+    rows = (await session.execute(_ROWS_AT, {"position": cursor.position})).all()
+    if [HistoryCursor.of_row(*row) for row in rows] == [cursor]:
+        return CursorState.VALID
+    if not rows and await session.scalar(_IS_OLDER_THAN_ALL, {"position": cursor.position}):
+        return CursorState.EXPIRED
+    return CursorState.RESET
+
+
+def _check_incarnation(incarnation: str, last: LastPosition) -> None:
+    if incarnation != last.incarnation:
+        raise IncarnationChanged

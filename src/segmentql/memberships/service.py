@@ -115,9 +115,10 @@ removed AS (
     RETURNING old.id IS DISTINCT FROM new.id AS joined,
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
 )
+-- PostgreSQL runs the subqueries in this order, so leaves get lower positions than joins.
 SELECT u.id AS user_id, u.created_at AS user_created_at,
-    (SELECT count(*) FROM added WHERE joined) AS added,
     (SELECT count(*) FROM removed WHERE was_active) AS removed,
+    (SELECT count(*) FROM added WHERE joined) AS added,
     (SELECT count(*) FROM added WHERE NOT joined AND end_moved) AS extended,
     (SELECT extract(epoch FROM min(expires_at) - min(change.at)) FROM added, change) AS next_end
 FROM users u WHERE u.id = :user_id
