@@ -31,6 +31,9 @@ GRANT SELECT, INSERT (actor, api_key_id, request_id, action, target, segment_id,
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 -- The settled position of history is at most the last value of the sequence.
 GRANT SELECT ON SEQUENCE history_position_seq TO {service};
+-- Workers roll up history. The only row of member_count_rollup has its position.
+GRANT SELECT, INSERT, UPDATE ON member_count_hours, member_count_seconds TO {service};
+GRANT SELECT, UPDATE ON member_count_rollup TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
 -- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};

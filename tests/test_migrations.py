@@ -21,6 +21,7 @@ from segmentql.settings import Settings
 from segmentql.tables import Base
 from tests.conftest import Sql, environment
 from tests.databases import blank_database
+from tests.timeline import HOUR, add_membership, make_segment
 
 CATALOGUE = {
     "relations": """
@@ -54,7 +55,10 @@ CATALOGUE = {
         FROM pg_type LEFT JOIN pg_enum ON enumtypid = pg_type.oid
         WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' GROUP BY 1, 2, 3 ORDER BY 1
     """,
-    "rows": "SELECT 'id_allocator', user_id FROM id_allocator",
+    "rows": """
+        SELECT 'id_allocator', user_id FROM id_allocator
+        UNION ALL SELECT 'member_count_rollup', position FROM member_count_rollup
+    """,
 }
 
 
@@ -205,6 +209,26 @@ async def test_interrupted_index_build_of_segments_is_repeated(
     assert await inside.fetchval(
         "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'segments'::regclass"
     )
+
+
+async def test_joins_of_dropped_partitions_are_in_the_sums_of_member_counts(
+    blank: Settings, inside: Sql
+) -> None:
+    await upgrade(blank)
+    await downgrade(blank, "0012")
+    for slug in ("A", "B"):
+        segment_id = await make_segment(inside, slug)
+        for user_id in (1, 2, 3):
+            await add_membership(inside, user_id, segment_id, joined_ago=3 * HOUR)
+    await inside.execute("DELETE FROM memberships WHERE user_id = 1 AND segment_id = 1")
+    await inside.execute("SET session_replication_role = replica")
+    await inside.execute("DELETE FROM history WHERE operation = 'JOINED' AND segment_id = 1")
+    await inside.execute("SET session_replication_role = DEFAULT")
+    await upgrade(blank)
+    rows = await inside.fetch(
+        "SELECT segment_id, hour::text, joins, leaves, has_seconds FROM member_count_hours"
+    )
+    assert [tuple(row) for row in rows] == [(1, "-infinity", 3, 0, False)]
 
 
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
