@@ -6,6 +6,8 @@ GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON history, history_default, alembic_version TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
+-- A key is set once.
+GRANT UPDATE (key) ON users TO {service};
 -- These columns are never updated, but locking a row requires the UPDATE privilege on a column.
 GRANT UPDATE (created_at) ON users TO {service};
 GRANT UPDATE (excluded_at) ON exclusions TO {service};
@@ -21,6 +23,8 @@ GRANT SELECT, INSERT, UPDATE ON rollouts TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollout_stages TO {service};
 -- Triggers write these logs.
 GRANT SELECT ON exclusion_log, user_lifetimes TO {service};
+-- A key is replaced by null when it is erased.
+GRANT UPDATE (key) ON user_lifetimes TO {service};
 -- Events are never changed or deleted, passes are never deleted.
 GRANT SELECT, INSERT ON rollout_events TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollout_passes TO {service};
@@ -29,6 +33,8 @@ GRANT SELECT, INSERT (actor, api_key_id, request_id, action, target, segment_id,
     ON audit_log TO {service};
 -- A rollout pass starts with the last value of the sequence.
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
+-- The ids of users that are stored by a key.
+GRANT USAGE ON SEQUENCE user_key_id_seq TO {service};
 -- The settled position of history is at most the last value of the sequence.
 GRANT SELECT ON SEQUENCE history_position_seq TO {service};
 -- Workers roll up history. The only row of member_count_rollup has its position.

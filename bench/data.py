@@ -4,6 +4,7 @@ The data set is the same in every run. Memberships are computed from the ids alo
 client can check responses without a query.
 """
 
+import hashlib
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,15 @@ class Sizes:
 
 def slug(segment_id: int) -> str:
     return f"s{segment_id}"
+
+
+def user_key(user_id: int) -> str:
+    """Return the key of a user: 32 hexadecimal digits in no order, like a random UUID."""
+    return hashlib.md5(str(user_id).encode(), usedforsecurity=False).hexdigest()
+
+
+SET_USER_KEYS: Final = "UPDATE users SET key = md5(id::text)"
+"""Sets `user_key` of every user. The generated users have no keys."""
 
 
 async def generate(

@@ -1,14 +1,17 @@
 """The GraphQL requests of the load client, and the checks of their responses."""
 
+import itertools
 import json
 import random
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
-from bench.data import Sizes, slug
+from bench.data import Sizes, slug, user_key
 
 USER: Final = "query($id: ID!){user(id:$id){segments{slug}}}"
 USERS: Final = "query($ids: [ID!]!){usersById(ids:$ids){segments{slug}}}"
+USER_BY_KEY: Final = "query($key: String!){userByKey(key:$key){segments{slug}}}"
+USERS_BY_KEY: Final = "query($keys: [String!]!){usersByKey(keys:$keys){segments{slug}}}"
 UPDATE_SEGMENTS: Final = """
 mutation($input: UpdateUserSegmentsInput!) {
   updateUserSegments(input: $input) { segmentsAdded segmentsRemoved errors { code } }
@@ -131,6 +134,34 @@ class ManyUsers(GraphQLRequest):
         )
 
 
+class OneUserByKey(GraphQLRequest):
+    """A query for the segments of a random user, by the user's key."""
+
+    _before, _after = _post(USER_BY_KEY, {"key": "@"}).split(b"@")
+
+    def next_body(self) -> tuple[bytes, int]:
+        user_id = self.random_user_id()
+        return b"%b%b%b" % (self._before, user_key(user_id).encode(), self._after), user_id
+
+    def find_error(self, subject: int, response: Any) -> str | None:
+        slugs = _segment_slugs(response["data"]["userByKey"])
+        return _difference(self.expected_slugs(subject), slugs)
+
+
+class ManyUsersByKey(GraphQLRequest):
+    """A query for the segments of 100 random users, by their keys."""
+
+    def next_body(self) -> tuple[bytes, list[int]]:
+        user_ids = [self.random_user_id() for _ in range(BATCH_USERS)]
+        return _post(USERS_BY_KEY, {"keys": list(map(user_key, user_ids))}), user_ids
+
+    def find_error(self, subject: list[int], response: Any) -> str | None:
+        users = response["data"]["usersByKey"]
+        return _difference(
+            [self.expected_slugs(user_id) for user_id in subject], list(map(_segment_slugs, users))
+        )
+
+
 class UpdateSegments(GraphQLRequest):
     """A mutation that adds a user to two segments and removes the user from two, once per user."""
 
@@ -176,6 +207,36 @@ class ShortTtl(UpdateSegments):
         return _difference(expected, response["data"]["updateUserSegments"])
 
 
+class NewUser(UpdateSegments):
+    """A mutation that stores a new user, by id, and adds the user to a segment."""
+
+    def __init__(
+        self, sizes: Sizes, generator: random.Random, shard: tuple[int, int] = (0, 1)
+    ) -> None:
+        super().__init__(sizes, generator, shard)
+        shard_index, shards = shard
+        self._new_user_ids = itertools.count(sizes.users + 1 + shard_index, shards)
+
+    def next_body(self) -> tuple[bytes, int]:
+        user_id = next(self._new_user_ids)
+        return _post(UPDATE_SEGMENTS, {"input": self._change(user_id)}), user_id
+
+    def _change(self, user_id: int) -> dict[str, Any]:
+        return {"userId": str(user_id), "add": [slug(self.sizes.segment_at(user_id, 0))]}
+
+    def find_error(self, subject: int, response: Any) -> str | None:
+        expected = {"segmentsAdded": 1, "segmentsRemoved": 0, "errors": []}
+        return _difference(expected, response["data"]["updateUserSegments"])
+
+
+class NewUserByKey(NewUser):
+    """A mutation that stores a new user, by key, and adds the user to a segment."""
+
+    def _change(self, user_id: int) -> dict[str, Any]:
+        key = user_key(user_id)
+        return {"userKey": key, "add": [slug(self.sizes.segment_at(user_id, 0))]}
+
+
 ADDED_INDEXES: Final = (-1, -2)
 REMOVED_INDEXES: Final = (0, 1)
 """The indexes of the segments that an update adds and removes; see `Sizes.segment_at`."""
@@ -219,8 +280,12 @@ REQUEST_TYPES: Final[dict[str, type[GraphQLRequest]]] = {
         OneUser,
         OneUserInRollouts,
         ManyUsers,
+        OneUserByKey,
+        ManyUsersByKey,
         UpdateSegments,
         ShortTtl,
+        NewUser,
+        NewUserByKey,
         ReferenceOneUser,
         ReferenceManyUsers,
         PostGraphileOneUser,

@@ -9,6 +9,7 @@ from tests.conftest import Sql
 
 TABLES = (
     "users",
+    "user_lifetimes",
     "deleted_users",
     "id_allocator",
     "segments",

@@ -21,6 +21,38 @@ BAD_USER_IDS = (
     "1" * 5000,
 )
 
+BAD_USER_KEYS = (
+    "",
+    "a" * 256,
+    "\N{GRINNING FACE}" * 256,
+    "a\nb",
+    "\t",
+    "a\0",
+    "\x1f",
+    "\x7f",
+    "\x80",
+    "a\N{NEXT LINE}",
+    "\x9f",
+)
+
+GOOD_USER_KEYS = (
+    "a",
+    " ",
+    "7",
+    "a" * 255,
+    "\N{GRINNING FACE}" * 255,
+    "'; DROP TABLE users; --",
+    'a "quoted", key',
+    "\\",
+    "%_",
+    "NULL",
+    "\xa0",
+    "\N{LINE SEPARATOR}",  # not a control character: its category is Zl
+    "alice@example.com",
+    "5f0c3c1e-6b7a-4c55-9f0e-0d9b2a6f1c11",
+)
+"""Keys that differ from each other."""
+
 BAD_SLUGS = (
     "",
     " ",

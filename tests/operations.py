@@ -12,7 +12,7 @@ errors {
   ... on InvalidInput { allowed }
   ... on SegmentNotFound { slugs }
   ... on SegmentAlreadyExists { segment { id slug name version } }
-  ... on UserAlreadyExists { user { id createdAt } }
+  ... on UserAlreadyExists { user { id createdAt key } }
   ... on VersionConflict { current { id slug name version } }
 }
 """
@@ -21,7 +21,7 @@ UPDATE_USER_SEGMENTS = f"""
 mutation Update($input: UpdateUserSegmentsInput!) {{
   updateUserSegments(input: $input) {{
     user {{
-      id
+      id key
       segments {{ slug }}
       memberships {{ id joinedAt updatedAt expiresAt cause segment {{ slug }} }}
     }}
@@ -33,7 +33,13 @@ mutation Update($input: UpdateUserSegmentsInput!) {{
 
 CREATE_USER = f"""
 mutation Create($input: CreateUserInput!) {{
-  createUser(input: $input) {{ user {{ id createdAt segments {{ slug }} }} {ERRORS} }}
+  createUser(input: $input) {{ user {{ id key createdAt segments {{ slug }} }} {ERRORS} }}
+}}
+"""
+
+UPDATE_USER = f"""
+mutation Update($input: UpdateUserInput!) {{
+  updateUser(input: $input) {{ user {{ id key createdAt }} {ERRORS} }}
 }}
 """
 
@@ -87,13 +93,20 @@ async def create_user(api: Api, **fields: Any) -> Any:
     return (await api(CREATE_USER, input=fields))["createUser"]
 
 
-async def delete_user(api: Api, user_id: int) -> Any:
-    return (await api(DELETE_USER, input={"id": str(user_id)}))["deleteUser"]
+async def set_user_key(api: Api, user_id: int, key: str) -> Any:
+    return (await api(UPDATE_USER, input={"id": str(user_id), "key": key}))["updateUser"]
 
 
-async def update_user_segments(api: Api, user_id: int, **fields: Any) -> Any:
-    """Send `updateUserSegments` and return its payload."""
-    variables = {"userId": str(user_id), **fields}
+async def delete_user(api: Api, user: int | str, **fields: Any) -> Any:
+    """Delete a user by id, which is an integer, or by key, which is a string."""
+    named = {"key": user} if isinstance(user, str) else {"id": str(user)}
+    return (await api(DELETE_USER, input={**named, **fields}))["deleteUser"]
+
+
+async def update_user_segments(api: Api, user: int | str, **fields: Any) -> Any:
+    """Send `updateUserSegments` for a user by id or by key, and return its payload."""
+    named = {"userKey": user} if isinstance(user, str) else {"userId": str(user)}
+    variables = {**named, **fields}
     return (await api(UPDATE_USER_SEGMENTS, input=variables))["updateUserSegments"]
 
 

@@ -3,7 +3,8 @@
 from typing import Final
 
 SAMPLE_DATA: Final = """
-    INSERT INTO users SELECT id, '2024-01-01Z' FROM generate_series(1, 3) AS id;
+    INSERT INTO users (id, created_at, key)
+    VALUES (1, '2024-01-01Z', 'one'), (2, '2024-01-01Z', 'two'), (3, '2024-01-01Z', NULL);
     INSERT INTO segments (slug, name, created_at, updated_at)
     SELECT slug, 'Segment ' || slug, '2024-01-01Z', '2024-01-01Z'
     FROM unnest(ARRAY['A', 'B', 'GONE']) AS slug;
@@ -16,4 +17,5 @@ SAMPLE_DATA: Final = """
     INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
 """
-"""Three users, memberships that are active, expired or in a deleted segment, and a report."""
+"""Three users, two of them with keys, memberships that are active, expired or in a deleted segment,
+and a report."""

@@ -231,6 +231,23 @@ async def test_joins_of_dropped_partitions_are_in_the_sums_of_member_counts(
     assert [tuple(row) for row in rows] == [(1, "-infinity", 3, 0, False)]
 
 
+async def test_interrupted_migration_of_user_keys_continues(blank: Settings, inside: Sql) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank, "0010")
+    expected = await catalogue(inside)
+    for interruption in (
+        "SELECT",  # after the last statement
+        "DROP INDEX uq_users_key",
+        # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'uq_users_key'::regclass",
+        "DROP INDEX ix_user_lifetimes_key; ALTER TABLE users DROP CONSTRAINT ck_users_key_form",
+    ):
+        await inside.execute(interruption)
+        await inside.execute("UPDATE alembic_version SET version_num = '0009'")
+        await asyncio.to_thread(migrations.upgrade, blank, "0010")
+        assert await catalogue(inside) == expected
+        assert await inside.fetchval("SELECT bool_and(indisvalid) FROM pg_index")
+
+
 async def inspected(settings: Settings, look: Callable[[Connection], Any]) -> Any:
     engine = create_async_engine(settings.owner_database_url, poolclass=pool.NullPool)
     async with engine.connect() as connection:
@@ -356,6 +373,7 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
     assert [tuple(row) for row in rows] == [
         ("enroll_new_users()", True, public, owner, False, False),
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
+        ("next_id_for_key()", False, public, owner, True, True),
         ("record_exclusions()", True, public, owner, False, False),
         ("record_memberships()", True, public, owner, False, False),
         ("record_user_lifetimes()", True, public, owner, False, False),

@@ -18,6 +18,7 @@ from bench.rows import (
     rollout_chaos,
     rollouts,
     ttl_expiry,
+    user_keys,
     writes,
 )
 from bench.table import Row
@@ -30,6 +31,7 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "growth": growth.measure,
     "keys": keys.measure,
     "hostile": hostile.measure,
+    "user-keys": user_keys.measure,
     "writes": writes.measure,
     "ttl-expiry": ttl_expiry.measure,
     "rollouts": rollouts.measure,

@@ -89,7 +89,8 @@ class SegmentAlreadyExists(RejectionReason):
 
 @dataclass(frozen=True)
 class UserNotFound(RejectionReason):
-    user_id: int
+    user_id: int | None
+    """The id; None if the client named the user by a key."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SLUG_TEXT = Text(collation="C")
+USER_KEY_TEXT = Text(collation="C")
 TIMESTAMPTZ = TIMESTAMP(timezone=True)
 
 Timestamp = Annotated[datetime, mapped_column(TIMESTAMPTZ)]
@@ -134,7 +135,14 @@ class UserRow(Base):
     """A stored user."""
 
     __tablename__ = "users"
-    __table_args__ = (CheckConstraint("id > 0", name="id_positive"),)
+    __table_args__ = (
+        CheckConstraint("id > 0", name="id_positive"),
+        CheckConstraint(
+            "length(key) BETWEEN 1 AND 255 AND key !~ '[\\u0001-\\u001f\\u007f-\\u009f]'",
+            name="key_form",
+        ),
+        Index("uq_users_key", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    )
 
     id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
     created_at: Mapped[Timestamp]
@@ -143,12 +151,18 @@ class UserRow(Base):
 
     created_by: Mapped[str | None] = mapped_column(Text)
     created_by_api_key_id: Mapped[str | None] = mapped_column(Text)
+    key: Mapped[str | None] = mapped_column(USER_KEY_TEXT)
+    """The client's own name of the user. It is compared byte by byte and set at most once."""
 
 
 class UserLifetimeRow(Base):
     """The time from the storing of a user to the deletion. A trigger writes it at the deletion."""
 
     __tablename__ = "user_lifetimes"
+    __table_args__ = (
+        # for the deletion of a key
+        Index(None, "key", postgresql_where=text("key IS NOT NULL")),
+    )
 
     user_id: Mapped[UserId] = mapped_column(primary_key=True, autoincrement=False)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -159,6 +173,8 @@ class UserLifetimeRow(Base):
     deleted_at: Mapped[Timestamp]
     deleted_by: Mapped[str | None] = mapped_column(Text)
     deleted_by_api_key_id: Mapped[str | None] = mapped_column(Text)
+    key: Mapped[str | None] = mapped_column(USER_KEY_TEXT)
+    """The key that the user had. Null if it had none, or if the key was erased."""
 
 
 class DeletedUserRow(Base):
@@ -542,6 +558,11 @@ class ReportRow(Base):
     """The time of the next attempt. While a worker makes the report, the end of its lease."""
 
     actor: Mapped[str | None] = mapped_column(Text)
+    with_keys: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether the file has the users' keys."""
+
+    remade_at: Mapped[Timestamp | None]
+    """The time when a key was erased and this report started again. Null if it never did."""
 
 
 class ApiKeyRow(Base):

@@ -13,6 +13,7 @@ from segmentql.errors import BadValue
 
 MAX_USER_ID: Final = 2**63 - 1
 MAX_SLUG_LENGTH: Final = 255
+MAX_USER_KEY_LENGTH: Final = 255
 MAX_NAME_LENGTH: Final = 255
 MAX_DESCRIPTION_LENGTH: Final = 4096
 MAX_TTL_SECONDS: Final = 315_360_000
@@ -23,6 +24,7 @@ MAX_PAGE_ROWS: Final = 100
 MAX_USERS_BY_ID: Final = 1000
 MAX_COUNT_POINTS: Final = 500
 DEFAULT_COUNT_POINTS: Final = 100
+MAX_USERS_BY_KEY: Final = 1000
 
 MAX_WAIT_SECONDS: Final = 60
 DEFAULT_WAIT_SECONDS: Final = 5
@@ -35,6 +37,9 @@ PERCENT_DECIMALS: Final = 3
 PERCENT_TOLERANCE: Final = Decimal("1e-9")
 
 USER_ID_ALLOWED: Final = f"a decimal number from 1 to {MAX_USER_ID}, without sign or leading zeros"
+USER_KEY_ALLOWED: Final = (
+    f"1 to {MAX_USER_KEY_LENGTH} characters, without control characters and unpaired surrogates"
+)
 SLUG_ALLOWED: Final = (
     f"1 to {MAX_SLUG_LENGTH} characters of A-Z a-z 0-9 _ . -, starting with a letter or a digit"
 )
@@ -46,6 +51,9 @@ STAGE_DELAY_ALLOWED: Final = (
 VERSION_ALLOWED: Final = "a whole number of at least 1"
 
 _USER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_NOT_IN_USER_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""The control characters (the Unicode category Cc) and the surrogates."""
+
 _KEY_ID = re.compile(r"(?:key_)?([a-z0-9]{12})", re.ASCII)
 _KEY_TOKEN = re.compile(r"sgql_([a-z0-9]{12})_([0-9a-f]{64})", re.ASCII)
 _REPORT_ID = re.compile(r"rep_([1-9][0-9]{0,18})", re.ASCII)
@@ -57,6 +65,18 @@ def user_id(text: str) -> int:
     if _USER_ID.fullmatch(text) and (number := int(text)) <= MAX_USER_ID:
         return number
     raise BadValue(f"{_quoted(text)} is not a user id", USER_ID_ALLOWED)
+
+
+def user_key(text: str) -> str:
+    """Return a valid key of a user. Keys are compared byte by byte."""
+    # The messages do not quote the key, because it may be an e-mail address.
+    if not 1 <= len(text) <= MAX_USER_KEY_LENGTH:
+        raise BadValue(f"the key has {len(text)} characters", USER_KEY_ALLOWED)
+    if _NOT_IN_USER_KEY.search(text):
+        raise BadValue(
+            "the key contains a control character or an unpaired surrogate", USER_KEY_ALLOWED
+        )
+    return text
 
 
 def slug(text: str) -> str:

@@ -232,7 +232,7 @@ async def test_requested_reports_leave_one_entry_each(ada: Client, sql: Sql) -> 
             "ada",
             "req-2",
             None,
-            {"userId": None, "year": 2024, "month": 4},
+            {"userId": None, "year": 2024, "month": 4, "withKeys": False},
         ),
         (
             "report.requested",
@@ -240,7 +240,7 @@ async def test_requested_reports_leave_one_entry_each(ada: Client, sql: Sql) -> 
             "ada",
             "req-1",
             None,
-            {"userId": "3", "year": 2024, "month": 3},
+            {"userId": "3", "year": 2024, "month": 3, "withKeys": False},
         ),
     ]
     assert_documented(entries)

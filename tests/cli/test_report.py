@@ -93,6 +93,18 @@ async def long_history(sql: Sql, history: None) -> None:
     )
 
 
+async def test_with_keys_adds_a_fifth_column(start: Start, history: None, sql: Sql) -> None:
+    await sql.execute("UPDATE users SET key = 'a, b' WHERE id = 7")
+    month = ("--month", "2024-03", "--user", "7", "--output", "-")
+    async with start(*month, "--with-keys") as process:
+        status, stdout, _ = await wait_for_exit(process)
+    first, *rows = CSV.split(b"\n")[:-1]
+    expected = [first + b",user_key", *(row + b',"a, b"' for row in rows)]
+    assert (status, stdout) == (0, b"\n".join(expected) + b"\n")
+    async with start(*month) as process:
+        assert (await wait_for_exit(process))[1] == CSV
+
+
 async def test_month_of_all_users_equals_the_report(
     start: Start, history: None, long_history: None, database: Database, tmp_path: Path
 ) -> None:

@@ -43,6 +43,8 @@ SCHEMA: Final = Path(__file__).parents[2] / "schema.graphql"
 KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "id": ("1", "2", "3", "99", "9223372036854775807", "rep_1", "key_aaaaaaaaaaaa"),
     "userId": ("1", "2", "3", "99", "9223372036854775807", "9223372036854775808"),
+    "key": ("one", "two", "unknown", "k" * 255, "k" * 256, "\x7f"),
+    "userKey": ("one", "two", "new", "\n"),
     "slug": ("A", "B", "GONE", "NEW", "UNKNOWN", "A" * 255, "A" * 256),
     "prefix": ("A", "", "\x00"),
     "search": ("a", "'\\", "\x00", "%", "\U0010ffff", "a" * 256),
@@ -69,7 +71,7 @@ ERRORS_SELECTION: Final = FieldNode(
     name=NameNode(value="errors"),
     selection_set=SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),)),
 )
-LISTS: Final = {"add": "slug", "remove": "slug", "ids": "id"}
+LISTS: Final = {"add": "slug", "remove": "slug", "ids": "id", "keys": "key"}
 
 MOMENTS: Final = st.one_of(
     st.datetimes().map(lambda moment: moment.isoformat() + "Z"),

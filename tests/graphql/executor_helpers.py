@@ -52,12 +52,18 @@ ARGUMENTS = {
     "includeDeleted": ["true", "false", "null"],
     "actor": ['"ada"', '""', "null"],
     "userId": ["1", "null"],
+    "userKey": ['"two"', '"unknown"', "null"],
+    "key": ['"one"', '"unknown"', '""'],
+    "keys": ['["one", "two", "unknown"]', '["two", "two"]', "[]", '[""]'],
     "from": ['"2020-01-01T00:00:00Z"', "null"],
     "to": ['"2040-01-01T00:00:00Z"', '"2024-06-01T00:00:00Z"', "null"],
     "points": ["1", "3", "null", "0"],
     "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
 }
+MOSTLY_GIVEN = {("explain", "userId")}
+"""Optional arguments without which the field is mostly rejected."""
+
 CONDITIONS = [
     f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
 ]
@@ -101,7 +107,8 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, cond
     literals = []
     for argument, kind in definition.args.items():
         required = str(kind.type).endswith("!")
-        if required or draw(st.integers(0, 3)) == 0:
+        mostly = (name, argument) in MOSTLY_GIVEN
+        if required or mostly or draw(st.integers(0, 3)) == 0:
             values = [value for value in ARGUMENTS[argument] if value != "null" or not required]
             literals.append(f"{argument}: {draw(st.sampled_from(values))}")
     arguments = f"({', '.join(literals)})" if literals else ""

@@ -10,6 +10,8 @@ REQUIRED: Final = {
     "id": '"1"',
     "ids": '["1"]',
     "userId": '"1"',
+    "key": '"one"',
+    "keys": '["one"]',
     "slug": '"A"',
     "Query.report.id": '"rep_1"',
     "year": "2024",

@@ -60,6 +60,22 @@ async def test_thousand_longest_ids_are_accepted(api: Api, sql: Sql) -> None:
     assert [user["id"] for user in data["usersById"]] == LONGEST_IDS
 
 
+@pytest.mark.parametrize("character", ["k", "\N{GRINNING FACE}"], ids=["ASCII", "four bytes"])
+async def test_thousand_longest_keys_are_accepted(api: Api, sql: Sql, character: str) -> None:
+    keys = [
+        f"{n:03}".ljust(validators.MAX_USER_KEY_LENGTH, character)
+        for n in range(validators.MAX_USERS_BY_KEY)
+    ]
+    await sql.executemany(
+        "INSERT INTO users (id, key, created_at) VALUES ($1, $2, now())", list(enumerate(keys, 1))
+    )
+    query = f"query($keys: [String!]!) {{ usersByKey(keys: $keys) {{ {USER_FIELDS} key }} }}"
+    data = await api(query, keys=keys)
+    assert [user["key"] for user in data["usersByKey"]] == keys
+    data = await api(f"{{ usersByKey(keys: {quoted(keys)}) {{ id }} }}")
+    assert [user["id"] for user in data["usersByKey"]] == [str(n) for n in range(1, 1001)]
+
+
 async def test_hundred_longest_slugs_are_accepted(api: Api) -> None:
     await make_segments(api, *LONGEST_SLUGS)
     change = f"""user {{ id segments {{ {SEGMENT_FIELDS} }} }}

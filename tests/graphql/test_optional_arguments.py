@@ -60,7 +60,10 @@ class Argument:
 
 
 def optional_text_arguments() -> list[Argument]:
-    """Return each optional argument of type String or ID; only lists have some."""
+    """Return each optional argument of type String or ID that is a filter or a cursor of a list.
+
+    Of `userId` and `userKey` exactly one is required.
+    """
     return [
         Argument(
             place=f"{parent.name}.{name}.{argument}",
@@ -71,7 +74,7 @@ def optional_text_arguments() -> list[Argument]:
         for parent, path in object_type_paths()
         for name, field in parent.fields.items()
         for argument, definition in field.args.items()
-        if str(definition.type) in {"String", "ID"}
+        if str(definition.type) in {"String", "ID"} and "userKey" not in field.args
     ]
 
 

@@ -38,6 +38,35 @@ async def test_reads_use_the_replica_unless_the_primary_is_requested(lagging: Ap
     }
 
 
+async def test_reads_by_key_use_the_replica_unless_the_primary_is_requested(lagging: Api) -> None:
+    await lagging('mutation { createUser(input: {id: 1, key: "a"}) { user { id } } }')
+    for selection in ("{ key }", "{ key segments { slug } }"):
+        query = (
+            f'{{ userByKey(key: "a") {selection} usersByKey(keys: ["a"]) {selection} '
+            f"history {{ nodes {{ userKey }} }} }}"
+        )
+        body = {"query": query}
+        lagging_response = await lagging.http.post("/graphql", json=body)
+        assert without_cost(lagging_response.json())["data"] == {
+            "userByKey": None,
+            "usersByKey": [None],
+            "history": {"nodes": []},
+        }
+        primary_response = await lagging.http.post(
+            "/graphql", json=body, headers={"SegmentQL-Read": "primary"}
+        )
+        assert primary_response.json()["data"]["userByKey"]["key"] == "a"
+        assert primary_response.json()["data"]["usersByKey"][0]["key"] == "a"
+
+
+async def test_change_by_a_key_that_the_replica_lacks_finds_the_user(lagging: Api) -> None:
+    await lagging('mutation { createUser(input: {id: 1, key: "a"}) { user { id } } }')
+    data = await lagging(
+        'mutation { updateUserSegments(input: {userKey: "a"}) { user { id segments { slug } } } }'
+    )
+    assert data["updateUserSegments"]["user"] == {"id": "1", "segments": []}
+
+
 async def test_mutation_payload_is_read_from_the_primary(lagging: Api) -> None:
     await lagging('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
     data = await lagging(

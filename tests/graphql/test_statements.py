@@ -8,6 +8,7 @@ from tests.operations import make_segments, update_user_segments
 from tests.rollouts.graphql_client import set_rollout
 
 USERS = "ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99]"
+KEYS = 'keys: ["k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9", "k10", "k99"]'
 QUERIES = {
     "{ users { nodes { id createdAt } edges { cursor } } }": 1,
     "{ users { nodes { segments { slug } } } }": 2,
@@ -37,6 +38,10 @@ QUERIES = {
         isExcluded(slug: "S1")
         history(first: 5) {{ nodes {{ at user {{ id }} segment {{ slug }} }} }}
     }} }}""": 8,
+    '{ userByKey(key: "k1") { key segments { slug } } }': 1,
+    f"{{ usersByKey({KEYS}) {{ id }} }}": 1,
+    f"{{ usersByKey({KEYS}) {{ segments {{ slug }} }} }}": 1,
+    f"{{ usersByKey({KEYS}) {{ segments {{ slug memberCount }} }} }}": 2,
     "{ segments { nodes { slug } } }": 1,
     "{ segments { nodes { memberCount } } }": 2,
     '{ segments { nodes { memberCount(asOf: "2024-03-01T12:30:00Z") } } }': 2,
@@ -47,6 +52,8 @@ QUERIES = {
     "{ segments { nodes { members { nodes { user { segments { slug } } } } } } }": 3,
     '{ segment(slug: "S1") { memberCount members { nodes { user { id } } } } }': 3,
     "{ history { nodes { userId operation segment { slug } } } }": 1,
+    "{ history { nodes { userId userKey } } }": 2,
+    "{ users { nodes { history { nodes { id userKey } } } } }": 3,
     "{ history { nodes { user { id } segment { memberCount } } } }": 3,
     '{ history { nodes { user { segments { slug } isIn(slug: "S2") } } } }': 4,
     "{ reports { nodes { status user { id } } } }": 2,
@@ -72,6 +79,8 @@ async def store_users(api: Api, sql: Sql, *, users: int, segments: int) -> None:
     for user_id in range(1, users + 1):
         await update_user_segments(api, user_id, add=slugs)
         await insert_membership(sql, user_id, "RAN_OUT", joined_at=NOON, expires_at=NOON + HOUR)
+
+    await sql.execute("UPDATE users SET key = 'k' || id")
 
 
 async def count_statements(api: Api, query: str) -> int:

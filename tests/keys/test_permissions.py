@@ -37,6 +37,8 @@ def mutation_case(field: str, needs: Role, arguments: str) -> Case:
 CASES = {
     "user": Case("user", Role.READER, "{ id segments { slug } }", "(id: 1)"),
     "usersById": Case("usersById", Role.READER, "{ id }", "(ids: [1])"),
+    "userByKey": Case("userByKey", Role.READER, "{ id segments { slug } }", '(key: "one")'),
+    "usersByKey": Case("usersByKey", Role.READER, "{ id }", '(keys: ["one"])'),
     "users": Case("users", Role.READER, "{ nodes { id } }"),
     "segment": Case("segment", Role.READER, "{ memberCount }", '(slug: "A")'),
     "segments": Case("segments", Role.READER, "{ nodes { slug } }"),
@@ -48,11 +50,17 @@ CASES = {
     "auditLog": Case("auditLog", Role.EDITOR, "{ nodes { action } }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),
     "createUser": mutation_case("createUser", Role.EDITOR, "id: 2"),
+    "createUser with a key": mutation_case("createUser", Role.EDITOR, 'key: "two"'),
+    "updateUser": mutation_case("updateUser", Role.EDITOR, 'id: 9, key: "nine"'),
     "deleteUser": mutation_case("deleteUser", Role.ADMIN, "id: 1"),
+    "deleteUser by key": mutation_case("deleteUser", Role.ADMIN, 'key: "one", eraseKey: true'),
     "createSegment": mutation_case("createSegment", Role.EDITOR, 'slug: "NEW"'),
     "updateSegment": mutation_case("updateSegment", Role.EDITOR, 'slug: "A", name: "A"'),
     "deleteSegment": mutation_case("deleteSegment", Role.ADMIN, 'slug: "A"'),
     "updateUserSegments": mutation_case("updateUserSegments", Role.EDITOR, 'userId: 1, add: ["A"]'),
+    "updateUserSegments by key": mutation_case(
+        "updateUserSegments", Role.EDITOR, 'userKey: "one", add: ["A"]'
+    ),
     "setRollout": mutation_case(
         "setRollout", Role.EDITOR, 'slug: "A", rollout: {stages: [{percent: 50}]}'
     ),
@@ -73,7 +81,7 @@ CASES = {
 }
 
 FIXTURE_ROWS = """
-INSERT INTO users (id, created_at) VALUES (1, now());
+INSERT INTO users (id, created_at, key) VALUES (1, now(), 'one'), (9, now(), NULL);
 INSERT INTO segments (slug, created_at, updated_at)
     VALUES ('A', now(), now()), ('ROLLED', now(), now()), ('PAUSED', now(), now());
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)

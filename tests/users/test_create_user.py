@@ -50,7 +50,7 @@ async def test_existing_id_is_rejected_with_its_user(api: Api, sql: Sql) -> None
             "code": "USER_ALREADY_EXISTS",
             "message": "User 5 is already stored.",
             "path": ["id"],
-            "user": {"id": "5", "createdAt": first["user"]["createdAt"]},
+            "user": {"id": "5", "createdAt": first["user"]["createdAt"], "key": None},
         }
     ]
     assert await all_rows(sql) == before

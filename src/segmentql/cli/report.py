@@ -50,13 +50,20 @@ def parse_month(text: str) -> tuple[int, int]:
     type=click.Path(dir_okay=False, allow_dash=True),
     help="The file to write; - is standard output.  [default: segments-<user or all>-<month>.csv]",
 )
+@click.option("--with-keys", is_flag=True, help="Add a fifth column with the users' keys.")
 @data_dir_option
-def report(month: tuple[int, int], user: int | None, output: str | None, data_dir: Path) -> None:
+def report(
+    month: tuple[int, int],
+    user: int | None,
+    output: str | None,
+    with_keys: bool,  # noqa: FBT001 - click passes options by name
+    data_dir: Path,
+) -> None:
     """Write a month of joins and leaves as CSV.
 
     The file appears when it is complete. No worker and no store are needed.
     """
-    scope = ReportScope(*month, user)
+    scope = ReportScope(*month, user, with_keys)
     if output == "":
         raise click.BadParameter("the name of the file is empty", param_hint="'-o' / '--output'")
     target = scope.file_name if output is None else output

@@ -18,7 +18,11 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
-from segmentql.graphql.types.validation import argument_value
+from segmentql.graphql.types.validation import (
+    argument_value,
+    check_exactly_one_argument,
+    optional_argument,
+)
 from segmentql.history.api import HistoryEntry
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.api import Membership
@@ -156,16 +160,31 @@ class ExplanationQueries:
     async def explain(
         self,
         info: Info,
-        user_id: Annotated[strawberry.ID, strawberry.argument(description="The user's id.")],
+        *,
+        user_id: Annotated[
+            strawberry.ID | None,
+            strawberry.argument(description="The user's id. Use either `userId` or `userKey`."),
+        ] = strawberry.UNSET,
+        user_key: Annotated[
+            str | None,
+            strawberry.argument(
+                description="The key that the user had at the time, or last before it. The user"
+                " may be deleted."
+            ),
+        ] = strawberry.UNSET,
         slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
         as_of: Annotated[
             datetime | None,
             strawberry.argument(description="A time in the past. If omitted, now."),
         ] = strawberry.UNSET,
     ) -> ExplanationRecord:
+        known_user_id = optional_argument(validators.user_id, user_id, "userId")
+        known_user_key = optional_argument(validators.user_key, user_key, "userKey")
+        check_exactly_one_argument(("userId", known_user_id), ("userKey", known_user_key))
         return await load_explanation(
             info.context,
-            user_id=argument_value(validators.user_id, user_id, "userId"),
+            user_id=known_user_id,
+            user_key=known_user_key,
             slug=argument_value(validators.slug, slug, "slug"),
             as_of=as_of or None,
         )

@@ -9,7 +9,12 @@ from segmentql.graphql.types.errors import bad_request
 
 
 async def load_explanation(
-    context: Context, *, user_id: int, slug: str, as_of: datetime | None
+    context: Context,
+    *,
+    user_id: int | None,
+    user_key: str | None,
+    slug: str,
+    as_of: datetime | None,
 ) -> ExplanationRecord:
     """Read an explanation.
 
@@ -17,7 +22,9 @@ async def load_explanation(
         GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
     """
     explanation = await context.read(
-        lambda session: service.explain(session, user_id=user_id, slug=slug, as_of=as_of)
+        lambda session: service.explain(
+            session, user_id=user_id, user_key=user_key, slug=slug, as_of=as_of
+        )
     )
     if explanation is None:
         raise bad_request("asOf", "the time is in the future", "a time in the past")

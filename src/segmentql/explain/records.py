@@ -94,7 +94,8 @@ class Pass:
 class Facts:
     """What is recorded about a user and a segment at one time, read in one snapshot."""
 
-    user_id: int
+    user_id: int | None
+    """None if the caller named the user by a key that no user had."""
     slug: str
     at: datetime
     is_past: bool

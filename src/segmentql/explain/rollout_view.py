@@ -123,7 +123,7 @@ class RolloutView:
 
 def rollout_view(facts: Facts) -> RolloutView | None:
     """Return the rollout seen from the user; None if there is none or its plan is not known."""
-    if facts.plan is None or facts.hash is None:
+    if facts.plan is None or facts.hash is None or facts.user_id is None:
         return None
     return RolloutView(
         plan=facts.plan,

@@ -34,7 +34,8 @@ def _percent(percent: Decimal) -> str:
 def summary(facts: Facts, verdict: Verdict) -> str:
     """Return one or two sentences that state the reason."""
     since, actor, reason = verdict.since, verdict.actor, verdict.reason
-    slug, user = f'"{facts.slug}"', f"User {facts.user_id}"
+    slug = f'"{facts.slug}"'
+    user = "The user" if facts.user_id is None else f"User {facts.user_id}"
     rollout = rollout_view(facts)
     if facts.is_in:
         end = f"; the membership ends{_on(verdict.until)}" if verdict.until else ""
@@ -174,6 +175,8 @@ def _stored_step(facts: Facts) -> ExplanationStep:
     if facts.user_deleted_at is not None:
         detail = f"The user was deleted{_on(facts.user_deleted_at)}."
         return _failed("user is stored", detail)
+    if facts.user_id is None:
+        return _failed("user is stored", "No user is known to have had the key.")
     return _failed("user is stored", "The user was never stored.")
 
 

@@ -23,6 +23,7 @@ from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation, RolloutState
 from segmentql.users.records import UserRecord
+from segmentql.users.service import user_id_by_key_at
 
 _PASS_COLUMNS: Final = (
     "stage",
@@ -55,10 +56,10 @@ WITH moment AS MATERIALIZED (
     WHERE s.slug = :slug AND s.created_at <= moment.bound
     ORDER BY s.id DESC LIMIT 1
 ), lifetime AS MATERIALIZED (
-    SELECT created_at, insert_seq FROM users, moment
+    SELECT created_at, key, insert_seq FROM users, moment
     WHERE id = :user_id AND created_at <= moment.bound
     UNION ALL
-    SELECT created_at, insert_seq FROM user_lifetimes, moment
+    SELECT created_at, key, insert_seq FROM user_lifetimes, moment
     WHERE user_id = :user_id AND created_at <= moment.bound AND deleted_at > moment.at
         AND moment.is_past
     LIMIT 1
@@ -117,7 +118,7 @@ WITH moment AS MATERIALIZED (
 SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     {SEGMENT_COLUMNS}, s.deleted_by AS segment_deleted_by,
     rollout_hash_v1(s.id, :user_id) AS hash,
-    lifetime.created_at AS user_created_at, lifetime.insert_seq,
+    lifetime.created_at AS user_created_at, lifetime.key AS user_key, lifetime.insert_seq,
     deletion.before AS user_deleted_at, deletion.later AS user_deleted_later_at,
     entry.membership_id AS entry_membership_id, entry.operation AS entry_operation,
     entry.at AS entry_at, entry.recorded_at AS entry_recorded_at, entry.cause AS entry_cause,
@@ -152,19 +153,27 @@ LEFT JOIN join_pass ON true
 
 
 async def explain(
-    session: ReadSession, *, user_id: int, slug: str, as_of: datetime | None = None
+    session: ReadSession,
+    *,
+    user_id: int | None = None,
+    user_key: str | None = None,
+    slug: str,
+    as_of: datetime | None = None,
 ) -> ExplanationRecord | None:
     """Explain why a user is or is not in the segment with a slug.
 
     Args:
         session: The session.
-        user_id: The user's id. The user may be stored or not.
+        user_id: The user's id. The user may be stored or not. Set either `user_id` or `user_key`.
+        user_key: The key that the user had at the time, or last before it.
         slug: The slug. It may have had several segments, or none.
         as_of: A time in the past; None for now.
 
     Returns:
         The explanation, or None if `as_of` is in the future.
     """
+    if user_key is not None:
+        user_id = await user_id_by_key_at(session, user_key, as_of)
     values = {"user_id": user_id, "slug": slug, "as_of": as_of}
     row = (await session.execute(_READ_FACTS, values)).one()
     return None if row.in_the_future else explain_facts(_facts(row, user_id, slug))
@@ -190,7 +199,7 @@ def explain_facts(facts: Facts) -> ExplanationRecord:
     )
 
 
-def _facts(row: Row[Any], user_id: int, slug: str) -> Facts:
+def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
     segment = segment_record(row) if row.segment_id is not None else None
     lifetime = (
         Lifetime(row.user_created_at, row.insert_seq) if row.user_created_at is not None else None
@@ -201,7 +210,7 @@ def _facts(row: Row[Any], user_id: int, slug: str) -> Facts:
     else:
         is_in = row.member_id is not None and not has_ended
     entry = _entry(row, "entry", user_id, segment)
-    if row.member_id is not None and has_ended and segment is not None:
+    if row.member_id is not None and has_ended and segment is not None and user_id is not None:
         entry = _unrecorded_leave(row, user_id, segment)
     return Facts(
         user_id=user_id,
@@ -228,10 +237,10 @@ def _facts(row: Row[Any], user_id: int, slug: str) -> Facts:
 
 
 def _entry(
-    row: Row[Any], name: str, user_id: int, segment: SegmentRecord | None
+    row: Row[Any], name: str, user_id: int | None, segment: SegmentRecord | None
 ) -> HistoryEntryRecord | None:
     columns = row._mapping
-    if segment is None or columns[f"{name}_membership_id"] is None:
+    if segment is None or user_id is None or columns[f"{name}_membership_id"] is None:
         return None
     return HistoryEntryRecord(
         membership_id=columns[f"{name}_membership_id"],
@@ -261,13 +270,13 @@ def _unrecorded_leave(row: Row[Any], user_id: int, segment: SegmentRecord) -> Hi
 
 
 def _membership(
-    row: Row[Any], user_id: int, segment: SegmentRecord | None
+    row: Row[Any], user_id: int | None, segment: SegmentRecord | None
 ) -> MembershipRecord | None:
-    if row.member_id is None or segment is None:
+    if row.member_id is None or segment is None or user_id is None:
         return None
     return MembershipRecord(
         membership_id=row.member_id,
-        user=UserRecord(user_id, row.user_created_at),
+        user=UserRecord(user_id, row.user_created_at, row.user_key),
         segment=segment,
         joined_at=row.member_joined_at,
         updated_at=row.member_updated_at,

@@ -13,7 +13,7 @@ from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.pagination import After, Connection, First
 from segmentql.graphql.types.validation import optional_argument
-from segmentql.history.loaders import history_connection
+from segmentql.history.loaders import UserKeyAt, history_connection
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
@@ -75,6 +75,17 @@ class HistoryEntry:
     @staticmethod
     def user(entry: Parent[HistoryEntryRecord], info: Info) -> Awaitable[UserRecord | None]:
         return info.context.loader(UserById).load(entry.user_id)
+
+    @strawberry.field(
+        description="The key that the user had at that time, who may be deleted. Null if the user"
+        " had none, or if it was erased. If the user was deleted and stored again, the users of"
+        " the two times have their own keys.",
+        graphql_type=str | None,
+        metadata=cost(1),
+    )
+    @staticmethod
+    def user_key(entry: Parent[HistoryEntryRecord], info: Info) -> Awaitable[str | None]:
+        return info.context.loader(UserKeyAt).load((entry.user_id, entry.at))
 
 
 @strawberry.type

@@ -106,6 +106,18 @@ class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
         raise bad_request("to", "the time is in the future", "a time in the past")
 
 
+class UserKeyAt(Loader[tuple[int, datetime], str | None]):
+    """The key that a user had in the lifetime to which the time of a history entry belongs."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
+    ) -> Mapping[tuple[int, datetime], str | None]:
+        return await service.user_keys_at(session, keys)
+
+    def on_missing(self, key: tuple[int, datetime]) -> None:
+        return None
+
+
 async def history_connection(
     context: Context,
     *,

@@ -155,6 +155,31 @@ LEFT JOIN LATERAL (
 ORDER BY requested.number, past.slug
 """)
 
+
+def user_key_at(user_id: str, at: str) -> str:
+    """Return the SQL expression of the key of a user in the lifetime to which a time belongs.
+
+    Args:
+        user_id: The SQL expression of the user's id.
+        at: The SQL expression of the time, for instance of a history entry.
+    """
+    return f"""(
+    SELECT lifetime.key FROM (
+        SELECT key, created_at, deleted_at FROM user_lifetimes WHERE user_id = {user_id}
+        UNION ALL
+        SELECT key, created_at, 'infinity' FROM users WHERE id = {user_id}
+    ) AS lifetime
+    WHERE {at} BETWEEN lifetime.created_at AND lifetime.deleted_at
+    ORDER BY lifetime.deleted_at LIMIT 1
+    )"""
+
+
+_USER_KEYS = text(f"""
+SELECT requested.number, {user_key_at("requested.user_id", "requested.at")} AS user_key
+FROM unnest(CAST(:user_ids AS bigint[]), CAST(:ats AS timestamptz[]))
+    WITH ORDINALITY AS requested (user_id, at, number)
+""")
+
 _MAKE_PARTITIONS = text("SELECT make_history_partitions(CAST(:first AS date), :months)")
 _MAKE_PARTITIONS_AHEAD = text(
     "SELECT make_history_partitions(CAST(now() AT TIME ZONE 'UTC' AS date), :months)"
@@ -230,6 +255,26 @@ async def segments_as_of(
             if row.slug is not None:
                 segments.append(segment_record(row))
     return found
+
+
+async def user_keys_at(
+    session: ReadSession, moments: Sequence[tuple[int, datetime]]
+) -> dict[tuple[int, datetime], str | None]:
+    """Return the keys that users had in the lifetimes to which times belong.
+
+    Args:
+        session: The session.
+        moments: Pairs of a user id and the time of a history entry of the user.
+
+    Returns:
+        The keys; None if the user had no key, or if it was erased.
+    """
+    values = {
+        "user_ids": [user_id for user_id, _ in moments],
+        "ats": [at for _, at in moments],
+    }
+    rows = await session.execute(_USER_KEYS, values)
+    return {moments[row.number - 1]: row.user_key for row in rows}
 
 
 async def create_partitions(session: WriteSession, first_month: date, months: int) -> int:

@@ -64,8 +64,15 @@ class Membership:
 
 @strawberry.input(description="Input of `updateUserSegments`.")
 class UpdateUserSegmentsInput:
-    user_id: strawberry.ID = strawberry.field(
-        description="The user's id. If the user is not stored, the mutation stores the user."
+    user_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The user's id. If the user is not stored, the mutation stores the user. Use"
+        " either `userId` or `userKey`.",
+    )
+    user_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The user's key: 1 to 255 characters without control characters. If no stored"
+        " user has the key, the mutation stores a user with the key and a new id.",
     )
     add: list[str] | None = strawberry.field(
         default_factory=list,
@@ -123,7 +130,9 @@ class MembershipMutations:
         input: UpdateUserSegmentsInput,  # noqa: A002
     ) -> UpdateUserSegmentsPayload | None:
         validator = InputValidator()
-        user_id = validator.value(validators.user_id, input.user_id, "userId")
+        user_id = validator.optional(validators.user_id, input.user_id, "userId", absent=None)
+        user_key = validator.optional(validators.user_key, input.user_key, "userKey", absent=None)
+        validator.check_exactly_one(("userId", user_id), ("userKey", user_key))
         add, remove = input.add or [], input.remove or []
         _validate_slugs(validator, add, remove)
         ttl = validator.optional(validators.ttl, input.ttl_seconds, "ttlSeconds", absent=None)
@@ -141,6 +150,7 @@ class MembershipMutations:
             lambda session: service.update_user_segments(
                 session,
                 user_id=user_id,
+                user_key=user_key,
                 add=add,
                 remove=remove,
                 ttl=ttl,

@@ -65,6 +65,20 @@ class MembershipBySlug(Loader[tuple[int, str], MembershipRecord | None]):
         return None
 
 
+class UserWithSegmentsByKey(Loader[str, UserRecord | None]):
+    """A user by key with the segments that the user is in; None if no stored user has the key."""
+
+    subsumes = SegmentsByUser
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[str]
+    ) -> Mapping[str, UserRecord]:
+        return await service.users_with_segments_by_key(session, keys)
+
+    def on_missing(self, key: str) -> None:
+        return None
+
+
 class IsIn(Loader[tuple[int, str], bool]):
     """Whether a user is an active member of the existing segment with a slug."""
 

@@ -1,6 +1,6 @@
 """Rules and SQL of memberships: manual changes, and reads."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +23,12 @@ from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_re
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.users.records import UserRecord
-from segmentql.users.service import user_record
+from segmentql.users.service import (
+    MAX_CONFLICT_RETRIES,
+    USER_COLUMNS,
+    USER_KEY_LOCK,
+    user_record,
+)
 from segmentql.validators import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
 
 NOT_EXPIRED: Final = "(m.expires_at IS NULL OR m.expires_at > now())"
@@ -34,16 +39,24 @@ ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
 
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
-u.created_at AS user_created_at
+u.created_at AS user_created_at, u.key AS user_key
 """
 """The columns of `membership_record`, for statements that read memberships as `m`, users as `u`."""
 
-# All transactions lock in one order: segments by id, then users by id. The segments' locks allow
-# other transactions to add members, but not to delete the segment. The user's lock serializes all
-# changes of one user. ON CONFLICT ... WHERE false changes nothing and locks the existing row. If
-# the user is new, the trigger on `users` leaves the segments in `segmentql.by_hand` to this
-# transaction and enrolls the user in the other rollouts.
-_LOCK_AND_STORE_USER = text(f"""
+
+# All transactions lock in one order: segments by id, then the keys of users, then users by id. The
+# segments' locks allow other transactions to add members, but not to delete the segment. The user's
+# lock serializes all changes of one user. If the user is new, the trigger on `users` leaves the
+# segments in `segmentql.by_hand` to this transaction and enrolls the user in the other rollouts.
+def _lock_and_store_user(stored_user: str) -> TextClause:
+    """Return the statement that locks the segments, and that locks or stores the user.
+
+    Args:
+        stored_user: CTEs of which the last one, `stored_user`, has the user's id as `user_id` if
+            the user was locked or stored. They read `ready`, which has one row if every slug is
+            known.
+    """
+    return text(f"""
 WITH named AS MATERIALIZED (
     SELECT id FROM segments WHERE slug = ANY(:slugs) AND deleted_at IS NULL ORDER BY id
 ), queued AS MATERIALIZED (
@@ -52,21 +65,50 @@ WITH named AS MATERIALIZED (
     SELECT s.id, s.slug FROM segments s JOIN queued USING (id)
     WHERE s.deleted_at IS NULL
     ORDER BY s.id FOR KEY SHARE OF s
-), stored AS (
-    INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
-    SELECT :user_id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text) FROM (
+), ready AS MATERIALIZED (
+    SELECT FROM (
         SELECT count(*) AS total,
             set_config('segmentql.by_hand', CAST(coalesce(array_agg(id), '{{}}') AS text), true)
         FROM found
     ) AS named_segments
     WHERE total = :slug_count
+), {stored_user}, done AS (
+    SELECT max(user_id) AS user_id FROM stored_user
+)
+SELECT found.id, found.slug, done.user_id, clock_timestamp() AS locked_at
+FROM done LEFT JOIN found ON true
+""")
+
+
+# ON CONFLICT ... WHERE false changes nothing and locks the existing row.
+_LOCK_AND_STORE_USER_BY_ID = _lock_and_store_user("""
+inserted AS (
+    INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
+    SELECT :user_id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text) FROM ready
     ON CONFLICT (id) DO UPDATE SET created_at = users.created_at WHERE false
     RETURNING id
-), done AS (
-    SELECT count(*) FROM stored
+), stored_user AS (
+    SELECT CAST(:user_id AS bigint) AS user_id FROM (SELECT count(*) FROM inserted) AS inserted
 )
-SELECT found.id, found.slug, clock_timestamp() AS locked_at
-FROM done LEFT JOIN found ON true
+""")
+
+# The joins with `ready` and `key_lock` keep the order of the locks.
+_LOCK_AND_STORE_USER_BY_KEY = _lock_and_store_user(f"""
+key_lock AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared({USER_KEY_LOCK}) FROM ready
+), existing AS MATERIALIZED (
+    SELECT u.id FROM key_lock CROSS JOIN users u WHERE u.key = :user_key
+    FOR NO KEY UPDATE OF u
+), inserted AS (
+    INSERT INTO users (id, key, created_at, created_by, created_by_api_key_id)
+    SELECT next_id_for_key(), CAST(:user_key AS text), clock_timestamp(), CAST(:actor AS text),
+        CAST(:api_key_id AS text)
+    FROM key_lock LEFT JOIN existing ON true WHERE existing.id IS NULL
+    ON CONFLICT DO NOTHING
+    RETURNING id
+), stored_user AS (
+    SELECT id AS user_id FROM existing UNION ALL SELECT id FROM inserted
+)
 """)
 
 _EXPIRED: Final = "m.expires_at <= excluded.updated_at"
@@ -116,7 +158,7 @@ removed AS (
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
 )
 -- PostgreSQL runs the subqueries in this order, so leaves get lower positions than joins.
-SELECT u.id AS user_id, u.created_at AS user_created_at,
+SELECT {USER_COLUMNS},
     (SELECT count(*) FROM removed WHERE was_active) AS removed,
     (SELECT count(*) FROM added WHERE joined) AS added,
     (SELECT count(*) FROM added WHERE NOT joined AND end_moved) AS extended,
@@ -146,13 +188,25 @@ SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids {_BY_SEGMENT} ORDER B
 
 # The first row has no segment and lists the stored users, so that one round trip reads the users
 # and their segments.
-_USERS_WITH_SEGMENTS = text(f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at
-FROM users u LEFT JOIN segments s ON false
-WHERE u.id = ANY(:user_ids)
+_STORED_USERS: Final = f"""
+SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at,
+    array_agg(u.key) AS user_keys
+FROM {{users}} u LEFT JOIN segments s ON false
+WHERE {{condition}}
 GROUP BY s.id
 UNION ALL
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL {_BY_SEGMENT}
+SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL, NULL
+"""
+
+_USERS_WITH_SEGMENTS = text(f"""
+{_STORED_USERS.format(users="users", condition="u.id = ANY(:user_ids)")} {_BY_SEGMENT}
+ORDER BY slug NULLS FIRST
+""")
+
+_USERS_WITH_SEGMENTS_BY_KEY = text(f"""
+WITH found AS MATERIALIZED (SELECT id, created_at, key FROM users WHERE key = ANY(:user_keys))
+{_STORED_USERS.format(users="found", condition="true")}
+{_BY_SEGMENT.replace(":user_ids", "ARRAY(SELECT id FROM found)")}
 ORDER BY slug NULLS FIRST
 """)
 
@@ -223,7 +277,8 @@ def membership_record(
 async def update_user_segments(
     session: WriteSession,
     *,
-    user_id: int,
+    user_id: int | None = None,
+    user_key: str | None = None,
     add: Sequence[str],
     remove: Sequence[str],
     ttl: timedelta | None = None,
@@ -233,12 +288,14 @@ async def update_user_segments(
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
-    If the user is not stored, this stores the user. Removing a user also excludes the user from
+    If the user is not stored, this stores the user. If other clients store the same new key at the
+    same time, it takes one more round trip. Removing a user also excludes the user from
     the segment's rollout; adding the user again ends the exclusion.
 
     Args:
         session: The session.
-        user_id: The user's id.
+        user_id: The user's id. Set either `user_id` or `user_key`.
+        user_key: The user's key. A new user gets an id from a sequence.
         add: Slugs of segments; no slug occurs twice in `add` and `remove` together.
         remove: Slugs of segments.
         ttl: The time until the memberships of `add` end. Set at most one of `ttl` and `expires_at`.
@@ -250,20 +307,22 @@ async def update_user_segments(
         MutationRejected: a segment does not exist, or the end is out of range.
     """
     slugs = [*add, *remove]
-    locked = (
-        await session.execute(
-            _LOCK_AND_STORE_USER,
-            {
-                "slugs": slugs,
-                "slug_count": len(slugs),
-                "user_id": user_id,
-                "actor": actor.name,
-                "api_key_id": actor.api_key_id,
-            },
-        )
-    ).all()
-    segment_ids: dict[str, int] = {row.slug: row.id for row in locked}
-    _check_slugs_exist(add, remove, segment_ids.keys())
+    named = {"user_key": user_key} if user_id is None else {"user_id": user_id}
+    lock_and_store = _LOCK_AND_STORE_USER_BY_KEY if user_id is None else _LOCK_AND_STORE_USER_BY_ID
+    author = {"actor": actor.name, "api_key_id": actor.api_key_id}
+    for _ in range(MAX_CONFLICT_RETRIES):
+        locked = (
+            await session.execute(
+                lock_and_store, {"slugs": slugs, "slug_count": len(slugs), **named, **author}
+            )
+        ).all()
+        segment_ids: dict[str, int] = {row.slug: row.id for row in locked}
+        _check_slugs_exist(add, remove, segment_ids.keys())
+        stored_id = locked[0].user_id
+        if stored_id is not None:
+            break
+    else:
+        raise AssertionError("other clients stored and deleted the user at every attempt")
     if expires_at is not None:
         _check_expiry(expires_at - locked[0].locked_at)
     try:
@@ -271,10 +330,9 @@ async def update_user_segments(
             await session.execute(
                 _UPDATE_MEMBERSHIPS,
                 {
-                    "user_id": user_id,
+                    "user_id": stored_id,
                     "cause": Cause.MANUAL,
-                    "actor": actor.name,
-                    "api_key_id": actor.api_key_id,
+                    **author,
                     # Sorted, because rows are locked in the order of ids.
                     "add_ids": sorted(segment_ids[slug] for slug in add),
                     "remove_ids": sorted(segment_ids[slug] for slug in remove),
@@ -349,15 +407,28 @@ async def users_with_segments(
     session: ReadSession, user_ids: Sequence[int]
 ) -> dict[int, UserRecord]:
     """Return the stored users with the segments that they are in, by slug."""
-    rows = (await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})).all()
+    rows = await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})
+    return {user.user_id: user for user in _users_with_segments(rows.all())}
+
+
+async def users_with_segments_by_key(
+    session: ReadSession, user_keys: Sequence[str]
+) -> dict[str, UserRecord]:
+    """Return the stored users with these keys with the segments that they are in, by slug."""
+    rows = await session.execute(_USERS_WITH_SEGMENTS_BY_KEY, {"user_keys": list(user_keys)})
+    return {user.key: user for user in _users_with_segments(rows.all()) if user.key is not None}
+
+
+def _users_with_segments(rows: Sequence[Row[Any]]) -> Iterator[UserRecord]:
+    """Yield the users in rows of which the first one lists the users."""
     if not rows:
-        return {}
+        return
     stored, *segment_rows = rows
     segments = _segments_by_user(segment_rows)
-    return {
-        user_id: UserRecord(user_id, created_at, segments.get(user_id, []))
-        for user_id, created_at in zip(stored.user_ids, stored.users_created_at, strict=True)
-    }
+    for user_id, created_at, key in zip(
+        stored.user_ids, stored.users_created_at, stored.user_keys, strict=True
+    ):
+        yield UserRecord(user_id, created_at, key, segments.get(user_id, []))
 
 
 def _segments_by_user(rows: Iterable[Row[Any]]) -> dict[int, list[SegmentRecord]]:

@@ -61,6 +61,9 @@ class Report:
     )
     year: int = strawberry.field(description="The year, in UTC.")
     month: int = strawberry.field(description="The month, 1 to 12.")
+    with_keys: bool = strawberry.field(
+        description="Whether the file has a fifth column with the users' keys."
+    )
     status: ReportStatus = strawberry.field(description="The status of the report.")
     row_count: BigInt | None = strawberry.field(
         description="Number of joins and leaves in the file. Null until the report is READY."
@@ -178,6 +181,12 @@ class CreateReportInput:
     )
     year: int = strawberry.field(description="The year in UTC, 2000 to 9999.")
     month: int = strawberry.field(description="The month, 1 to 12. It must not be in the future.")
+    with_keys: bool | None = strawberry.field(
+        default=False,
+        description="Whether the file has a fifth column, `user_key`: the key that the user had at"
+        " that time, or nothing. If `deleteUser` erases one of the keys, the file is deleted and"
+        " made again.",
+    )
     wait_seconds: int | None = strawberry.field(
         default=5,
         description="The maximum time to wait until the report is finished: 0 to 60 seconds. The"
@@ -223,7 +232,7 @@ class ReportMutations:
             validators.DEFAULT_WAIT_SECONDS if wait is None else wait,
             "waitSeconds",
         )
-        scope = ReportScope(year, month, user_id)
+        scope = ReportScope(year, month, user_id, input.with_keys or False)
         # Many reports that are requested at once must not block the event loop.
         async with info.context.background.enter():
             payload = await run_mutation(

@@ -1,7 +1,8 @@
 """The rows of a report: the entries of history of a month, as CSV.
 
 PostgreSQL writes the CSV. The columns are `user_id,segment_slug,operation,executed_at`. The
-operation is `I` for a join and `D` for a leave. Times are in UTC, truncated to the second. The rows
+operation is `I` for a join and `D` for a leave. A report with keys has a fifth column, `user_key`,
+which is empty if the user had no key. Times are in UTC, truncated to the second. The rows
 are sorted by time, user, operation (leaves first) and slug. One statement reads them, so a file
 shows one state of the database.
 """
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from segmentql.adapters.database import ReadSession, copy_csv
-from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED
+from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED, user_key_at
 from segmentql.reports.records import ReportScope
 
 CHUNKS_AHEAD: Final = 40
@@ -38,7 +39,7 @@ WHERE s.deleted_at >= $1 AND s.deleted_at < $2 AND {ended_with_segment} {and_use
 _CSV: Final = """
 SELECT user_id, slug AS segment_slug,
     CASE operation WHEN 'JOINED' THEN 'I' ELSE 'D' END AS operation,
-    to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS executed_at
+    to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS executed_at{and_key}
 FROM ({entries}) AS entry
 ORDER BY at, user_id, entry.operation, slug
 """
@@ -96,7 +97,8 @@ async def count_rows(session: ReadSession, scope: ReportScope) -> int:
 def csv_statement(scope: ReportScope) -> tuple[str, tuple[object, ...]]:
     """Return the query of a report's CSV and its arguments, in asyncpg's form."""
     entries, arguments = _entries(scope)
-    return _CSV.format(entries=entries), arguments
+    key = f", {user_key_at('entry.user_id', 'entry.at')} AS user_key"
+    return _CSV.format(entries=entries, and_key=key if scope.with_keys else ""), arguments
 
 
 def _entries(scope: ReportScope) -> tuple[str, tuple[object, ...]]:

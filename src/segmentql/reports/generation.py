@@ -3,10 +3,14 @@
 The report's row is its outbox. A worker claims a report for one attempt (`claim`), which has a
 number and a lease. While the worker writes the file, it extends the lease every few seconds
 (`heartbeat`). If the worker dies, the lease ends and another worker makes the next attempt. Each
-attempt writes an object with its own random key. Only the attempt that holds the lease
-publishes its key.
+attempt writes an object with its own random key, which identifies the attempt. Only the attempt
+that holds the lease publishes its key.
+
+If the key of a user is erased, reports with keys start again (`remake_reports_with_keys`). A
+running attempt loses its lease, and the next attempt deletes the file of the one before it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,13 +43,37 @@ REMOVE_ROWS: Final = 500
 
 _LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 
+# A claim waits for a transaction that erases keys, so that the attempt reads no erased key: the
+# attempt starts either before the transaction marks the reports, or after its commit.
+_KEY_ERASURE_LOCK: Final = 7003
+_LOCK_TO_CLAIM = text(f"SELECT pg_advisory_xact_lock_shared({_KEY_ERASURE_LOCK}, 0)")
+_LOCK_TO_REMAKE = text(f"SELECT pg_advisory_xact_lock({_KEY_ERASURE_LOCK}, 0)")
+
+# The object key stays, so that the next attempt deletes the object. All leaves of a deleted user
+# are recorded in history.
+_REMAKE = text("""
+UPDATE reports r SET
+    status = 'QUEUED', attempts = 0, next_attempt_at = clock_timestamp(),
+    remade_at = clock_timestamp(), finished_at = NULL, row_count = NULL, size_bytes = NULL
+FROM (SELECT CAST(:user_ids AS bigint[]) AS user_ids) AS erased
+WHERE r.with_keys AND r.status <> 'FAILED' AND (
+    r.user_id = ANY(erased.user_ids)
+    OR r.user_id IS NULL AND EXISTS (
+        SELECT FROM history h
+        WHERE h.user_id = ANY(erased.user_ids)
+          AND h.at >= make_date(r.year, r.month, 1) AT TIME ZONE 'UTC'
+          AND h.at < (make_date(r.year, r.month, 1) + interval '1 month') AT TIME ZONE 'UTC'))
+RETURNING r.id
+""")
+
 _CLAIM = text(f"""
 UPDATE reports SET
     status = 'RUNNING', attempts = attempts + 1, next_attempt_at = {_LEASE_END},
     object_key = 'reports/' || gen_random_uuid() || '.csv'
 WHERE id = :report_id AND attempts < {MAX_REPORT_ATTEMPTS}
   AND status IN ('QUEUED', 'RUNNING') AND next_attempt_at <= clock_timestamp()
-RETURNING attempts, new.object_key, old.object_key AS abandoned_key, user_id, year, month
+RETURNING attempts, new.object_key, old.object_key AS abandoned_key, user_id, year, month,
+    with_keys
 """)
 
 # A worker that died in its last attempt did not report the failure.
@@ -58,7 +86,7 @@ WHERE id = :report_id AND attempts >= {MAX_REPORT_ATTEMPTS} AND status = 'RUNNIN
 
 _HEARTBEAT = text(f"""
 UPDATE reports SET next_attempt_at = {_LEASE_END}
-WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
+WHERE id = :report_id AND object_key = :object_key AND status = 'RUNNING'
 RETURNING id
 """)
 
@@ -66,8 +94,8 @@ _FINISH = text("""
 UPDATE reports SET
     status = 'READY', row_count = :row_count, size_bytes = :size_bytes,
     finished_at = clock_timestamp()
-WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
-RETURNING extract(epoch FROM finished_at - created_at) AS seconds
+WHERE id = :report_id AND object_key = :object_key AND status = 'RUNNING'
+RETURNING extract(epoch FROM finished_at - coalesce(remade_at, created_at)) AS seconds
 """)
 
 _FAIL = text("""
@@ -77,7 +105,7 @@ UPDATE reports SET
     finished_at = CASE WHEN attempts < :allowed THEN NULL ELSE clock_timestamp() END,
     next_attempt_at = clock_timestamp() + make_interval(secs => :seconds),
     object_key = NULL
-WHERE id = :report_id AND attempts = :number AND status = 'RUNNING'
+WHERE id = :report_id AND object_key = :object_key AND status = 'RUNNING'
 RETURNING status
 """)
 
@@ -122,18 +150,19 @@ async def claim(session: WriteSession, report_id: int) -> Attempt | None:
 
     If the worker of the last attempt died, the report is marked as FAILED.
     """
+    await session.execute(_LOCK_TO_CLAIM)
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
         reason = f"the worker died in each of {MAX_REPORT_ATTEMPTS} attempts"
         await session.execute(_FAIL_ABANDONED, {"report_id": report_id, "reason": reason})
         return None
-    scope = ReportScope(row.year, row.month, row.user_id)
+    scope = ReportScope(row.year, row.month, row.user_id, row.with_keys)
     return Attempt(report_id, row.attempts, row.object_key, row.abandoned_key, scope)
 
 
 async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
     """Extend the lease of an attempt; return whether the attempt still holds it."""
-    values = {"report_id": attempt.report_id, "number": attempt.number}
+    values = {"report_id": attempt.report_id, "object_key": attempt.object_key}
     return (await session.execute(_HEARTBEAT, values)).one_or_none() is not None
 
 
@@ -143,9 +172,10 @@ async def finish(
     """Publish the file of an attempt if the attempt still holds its lease.
 
     Returns:
-        The seconds from the request to now; None if the attempt has lost its lease.
+        The seconds from the request, or from the erasure of a key for which the report is made
+        again, to now; None if the attempt has lost its lease.
     """
-    values = {"report_id": attempt.report_id, "number": attempt.number}
+    values = {"report_id": attempt.report_id, "object_key": attempt.object_key}
     finished = await session.execute(
         _FINISH, {**values, "row_count": row_count, "size_bytes": size_bytes}
     )
@@ -170,7 +200,7 @@ async def fail(
     seconds = min(RETRY_SECONDS * 2 ** (attempt.number - 1), MAX_RETRY_SECONDS)
     values = {
         "report_id": attempt.report_id,
-        "number": attempt.number,
+        "object_key": attempt.object_key,
         "allowed": MAX_STORE_REJECTIONS if rejected_by_store else MAX_REPORT_ATTEMPTS,
         "seconds": seconds,
         "reason": reason,
@@ -182,6 +212,18 @@ async def fail(
         session.after_commit(Message(MAKE_REPORT, (attempt.report_id,), delay_seconds=seconds))
         return False
     return True
+
+
+async def remake_reports_with_keys(session: WriteSession, user_ids: Sequence[int]) -> None:
+    """Make reports again whose files may have an erased key.
+
+    Args:
+        session: The session of the transaction that erased the key.
+        user_ids: The ids of the users that had the key.
+    """
+    await session.execute(_LOCK_TO_REMAKE)
+    for report_id in (await session.execute(_REMAKE, {"user_ids": list(user_ids)})).scalars():
+        session.after_commit(Message(MAKE_REPORT, (report_id,)))
 
 
 async def due_reports(session: ReadSession) -> list[int]:

@@ -15,6 +15,8 @@ class ReportScope:
     month: int
     user_id: int | None
     """None for all users."""
+    with_keys: bool = False
+    """Whether the file also has the users' keys."""
 
     @property
     def file_name(self) -> str:
@@ -57,6 +59,11 @@ class ReportRecord:
     def user_id(self) -> int | None:
         """The id of the user; None for all users."""
         return self.scope.user_id
+
+    @property
+    def with_keys(self) -> bool:
+        """Whether the file also has the users' keys."""
+        return self.scope.with_keys
 
     @property
     def file_name(self) -> str:

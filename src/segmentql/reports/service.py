@@ -16,7 +16,7 @@ from segmentql.reports.records import ReportRecord, ReportScope, ReportStats
 from segmentql.tables import ReportStatus
 
 REPORT_COLUMNS: Final = """
-r.id AS report_id, r.user_id, r.year, r.month, r.status, r.row_count, r.size_bytes,
+r.id AS report_id, r.user_id, r.year, r.month, r.with_keys, r.status, r.row_count, r.size_bytes,
 r.created_at AS report_created_at, r.finished_at, r.failure, r.object_key
 """
 """The columns of `_report_record`, for statements that read reports as `r`."""
@@ -38,8 +38,9 @@ FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment) AS now
 """)
 
 _CREATE = text(f"""
-INSERT INTO reports AS r (user_id, year, month, status, created_at, next_attempt_at, actor)
-SELECT CAST(:user_id AS bigint), :year, :month, 'QUEUED', at, at, CAST(:actor AS text)
+INSERT INTO reports AS r
+    (user_id, year, month, with_keys, status, created_at, next_attempt_at, actor)
+SELECT CAST(:user_id AS bigint), :year, :month, :with_keys, 'QUEUED', at, at, CAST(:actor AS text)
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE make_date(:year, :month, 1) <= at AT TIME ZONE 'UTC'
   AND (CAST(:user_id AS bigint) IS NULL OR {_IS_KNOWN})
@@ -64,7 +65,8 @@ WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
 
 
 _STATS = text("""
-SELECT status, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_seconds
+SELECT status, count(*) AS number,
+    extract(epoch FROM now() - min(coalesce(remade_at, created_at))) AS oldest_seconds
 FROM reports GROUP BY status
 """)
 
@@ -72,7 +74,7 @@ FROM reports GROUP BY status
 def _report_record(row: Row[Any]) -> ReportRecord:
     return ReportRecord(
         report_id=row.report_id,
-        scope=ReportScope(row.year, row.month, row.user_id),
+        scope=ReportScope(row.year, row.month, row.user_id, row.with_keys),
         status=ReportStatus(row.status),
         row_count=row.row_count,
         size_bytes=row.size_bytes,
@@ -115,6 +117,7 @@ async def create_report(session: WriteSession, scope: ReportScope, *, actor: Act
         "user_id": scope.user_id,
         "year": scope.year,
         "month": scope.month,
+        "with_keys": scope.with_keys,
         "actor": actor.name,
     }
     for _ in range(MAX_CONFLICT_RETRIES):
@@ -130,6 +133,7 @@ async def create_report(session: WriteSession, scope: ReportScope, *, actor: Act
                     "userId": None if scope.user_id is None else str(scope.user_id),
                     "year": scope.year,
                     "month": scope.month,
+                    "withKeys": scope.with_keys,
                 },
             )
             session.after_commit(Message(MAKE_REPORT, (row.report_id,)))

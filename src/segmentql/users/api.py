@@ -8,6 +8,7 @@ import strawberry
 from strawberry import Parent
 
 from segmentql import errors, validators
+from segmentql.adapters.database import WriteSession
 from segmentql.graphql.context import Info, selects_field
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
@@ -36,13 +37,15 @@ from segmentql.memberships.loaders import (
     MembershipsByUser,
     SegmentsByUser,
     UserWithSegments,
+    UserWithSegmentsByKey,
 )
 from segmentql.memberships.records import MembershipRecord
+from segmentql.reports.generation import remake_reports_with_keys
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
 from segmentql.users import service
-from segmentql.users.loaders import UserById
-from segmentql.users.records import UserRecord
+from segmentql.users.loaders import UserById, UserByKey
+from segmentql.users.records import UserDeletion, UserRecord
 
 if TYPE_CHECKING:
     from segmentql.history.api import HistoryEntry
@@ -50,10 +53,15 @@ if TYPE_CHECKING:
 
 
 @strawberry.type(
-    description="A stored user. The client chooses the id, or `createUser` allocates one."
+    description="A stored user. The client chooses the id, or a mutation allocates one. The user"
+    " may also have a key, which the client chooses."
 )
 class User:
     user_id: strawberry.ID = strawberry.field(name="id", description="The user's id.")
+    key: str | None = strawberry.field(
+        description="The client's own name of the user, such as a UUID or an account name. Null if"
+        " the user has none."
+    )
     created_at: datetime = strawberry.field(description="When the user was stored.")
 
     # These resolvers return the loader's future. An `async def` would need a task for each user.
@@ -185,7 +193,9 @@ class UserAlreadyExists(MutationError):
 def _(reason: errors.UserNotFound) -> MutationError:
     return UserNotFound(
         code=ErrorCode.USER_NOT_FOUND,
-        message=f"User {reason.user_id} is not stored.",
+        message="No stored user has this key."
+        if reason.user_id is None
+        else f"User {reason.user_id} is not stored.",
         path=list(reason.path),
     )
 
@@ -194,7 +204,9 @@ def _(reason: errors.UserNotFound) -> MutationError:
 def _(reason: errors.UserAlreadyExists) -> MutationError:
     return UserAlreadyExists(
         code=ErrorCode.USER_ALREADY_EXISTS,
-        message=f"User {reason.user.user_id} is already stored.",
+        message=f"User {reason.user.user_id} already has this key."
+        if reason.path == ("key",)
+        else f"User {reason.user.user_id} is already stored.",
         path=list(reason.path),
         user=reason.user,
     )
@@ -203,6 +215,13 @@ def _(reason: errors.UserAlreadyExists) -> MutationError:
 def _user_loader(info: Info) -> Loader[int, UserRecord | None]:
     """Return the loader of users, which also reads their segments if the query selects them."""
     return info.context.loader(UserWithSegments if selects_field(info, "segments") else UserById)
+
+
+def _user_by_key_loader(info: Info) -> Loader[str, UserRecord | None]:
+    """Return the same loader for users by key."""
+    return info.context.loader(
+        UserWithSegmentsByKey if selects_field(info, "segments") else UserByKey
+    )
 
 
 @strawberry.type
@@ -218,6 +237,41 @@ class UserQueries:
         ],
     ) -> Awaitable[UserRecord | None]:
         return _user_loader(info).load(argument_value(validators.user_id, id, "id"))
+
+    @strawberry.field(
+        description="One user. Null if no stored user has the key.", graphql_type=User | None
+    )
+    def user_by_key(
+        self,
+        info: Info,
+        key: Annotated[
+            str,
+            strawberry.argument(description="The user's key. It is compared byte by byte."),
+        ],
+    ) -> Awaitable[UserRecord | None]:
+        return _user_by_key_loader(info).load(argument_value(validators.user_key, key, "key"))
+
+    @strawberry.field(
+        description="Many users, in the order of `keys` and with repeats. Null for each key that no"
+        " stored user has.",
+        graphql_type=list[User | None] | None,
+        metadata=cost(size_of="keys"),
+    )
+    def users_by_key(
+        self,
+        info: Info,
+        keys: Annotated[
+            list[str],
+            strawberry.argument(description="The keys of the users, at most 1000."),
+        ],
+    ) -> Awaitable[list[UserRecord | None]]:
+        if len(keys) > validators.MAX_USERS_BY_KEY:
+            raise limit_exceeded("keys", limit=validators.MAX_USERS_BY_KEY, value=len(keys))
+        user_keys = [
+            argument_value(validators.user_key, key, f"keys.{position}")
+            for position, key in enumerate(keys)
+        ]
+        return _user_by_key_loader(info).load_many(user_keys)
 
     @strawberry.field(
         description="Many users, in the order of `ids` and with repeats. Null for each user that"
@@ -262,7 +316,13 @@ class UserQueries:
 class CreateUserInput:
     id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The user's id. If omitted, the next unused id is allocated.",
+        description="The user's id. If omitted, the next unused id is allocated; a user with a key"
+        " gets an id of at least 100000000000000.",
+    )
+    key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The user's key: 1 to 255 characters without control characters. The mutation"
+        " is rejected if a stored user has the key.",
     )
 
 
@@ -280,9 +340,42 @@ class CreateUserPayload:
     )
 
 
+@strawberry.input(description="Input of `updateUser`.")
+class UpdateUserInput:
+    id: strawberry.ID = strawberry.field(description="The user's id.")
+    key: str = strawberry.field(
+        description="The key: 1 to 255 characters without control characters. It is set once: the"
+        " mutation is rejected if the user has another key, or if another user has the key. If"
+        " the user already has the key, the mutation succeeds and changes nothing."
+    )
+
+
+@strawberry.type(description="Result of `updateUser`.")
+class UpdateUserPayload:
+    user: UserRecord | None = strawberry.field(
+        default=None,
+        graphql_type=User | None,
+        description="The user. Null if the mutation was rejected.",
+    )
+    errors: list[MutationError] = strawberry.field(
+        default_factory=list,
+        description="Why the mutation was rejected. Empty if it succeeded.",
+        metadata=cost(size=1),
+    )
+
+
 @strawberry.input(description="Input of `deleteUser`.")
 class DeleteUserInput:
-    id: strawberry.ID = strawberry.field(description="The user's id.")
+    id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="The user's id. Use either `id` or `key`."
+    )
+    key: str | None = strawberry.field(default=strawberry.UNSET, description="The user's key.")
+    erase_key: bool | None = strawberry.field(
+        default=False,
+        description="Whether to erase the user's key: every key that a user with this id had"
+        " becomes null in the history of all deleted users, and reports with keys are made again."
+        " The user may have been deleted earlier.",
+    )
 
 
 @strawberry.type(description="Result of `deleteUser`.")
@@ -312,18 +405,42 @@ class UserMutations:
     ) -> CreateUserPayload | None:
         validator = InputValidator()
         user_id = validator.optional(validators.user_id, input.id, "id", absent=None)
+        user_key = validator.optional(validators.user_key, input.key, "key", absent=None)
         return await run_mutation(
             info,
             CreateUserPayload,
             validator,
-            lambda session: service.create_user(session, user_id, actor=info.context.actor),
+            lambda session: service.create_user(
+                session, user_id, user_key=user_key, actor=info.context.actor
+            ),
             lambda user: CreateUserPayload(user=user),
+        )
+
+    @strawberry.mutation(
+        permission_classes=[NeedsEditor],
+        description="Set the key of a stored user that has none. A key is never changed. Needs"
+        " EDITOR.",
+    )
+    async def update_user(
+        self,
+        info: Info,
+        input: UpdateUserInput,  # noqa: A002
+    ) -> UpdateUserPayload | None:
+        validator = InputValidator()
+        user_id = validator.value(validators.user_id, input.id, "id")
+        user_key = validator.value(validators.user_key, input.key, "key")
+        return await run_mutation(
+            info,
+            UpdateUserPayload,
+            validator,
+            lambda session: service.set_user_key(session, user_id, user_key),
+            lambda user: UpdateUserPayload(user=user),
         )
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
         description="Delete a user. The memberships end, the exclusions are deleted and the history"
-        " stays. Needs ADMIN.",
+        " stays, with the user's key unless `eraseKey` is true. Needs ADMIN.",
     )
     async def delete_user(
         self,
@@ -331,11 +448,26 @@ class UserMutations:
         input: DeleteUserInput,  # noqa: A002
     ) -> DeleteUserPayload | None:
         validator = InputValidator()
-        user_id = validator.value(validators.user_id, input.id, "id")
+        user_id = validator.optional(validators.user_id, input.id, "id", absent=None)
+        user_key = validator.optional(validators.user_key, input.key, "key", absent=None)
+        validator.check_exactly_one(("id", user_id), ("key", user_key))
+
+        async def delete(session: WriteSession) -> UserDeletion:
+            deletion = await service.delete_user(
+                session,
+                user_id,
+                user_key=user_key,
+                erase_key=input.erase_key or False,
+                actor=info.context.actor,
+            )
+            if deletion.users_with_erased_key:
+                await remake_reports_with_keys(session, deletion.users_with_erased_key)
+            return deletion
+
         return await run_mutation(
             info,
             DeleteUserPayload,
             validator,
-            lambda session: service.delete_user(session, user_id, actor=info.context.actor),
-            lambda _: DeleteUserPayload(deleted_id=strawberry.ID(str(user_id))),
+            delete,
+            lambda deletion: DeleteUserPayload(deleted_id=strawberry.ID(str(deletion.user_id))),
         )

@@ -18,3 +18,15 @@ class UserById(Loader[int, UserRecord | None]):
 
     def on_missing(self, key: int) -> None:
         return None
+
+
+class UserByKey(Loader[str, UserRecord | None]):
+    """A user by key; None if no stored user has the key."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[str]
+    ) -> Mapping[str, UserRecord]:
+        return await service.users_by_key(session, keys)
+
+    def on_missing(self, key: str) -> None:
+        return None

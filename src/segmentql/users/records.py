@@ -13,5 +13,16 @@ class UserRecord:
 
     user_id: int
     created_at: datetime
+    key: str | None
+    """The client's own name of the user; None if the user has none."""
     segments: Sequence[SegmentRecord] | None = None
     """The segments that the user is in, by slug. None if the query did not read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserDeletion:
+    """The result of `delete_user`."""
+
+    user_id: int
+    users_with_erased_key: Sequence[int] = ()
+    """The ids of the users of whose history a key was erased."""

@@ -56,6 +56,18 @@ class InputValidator:
             return absent
         return None if value is None else self.value(rule, value, *path)
 
+    def check_exactly_one(self, first: tuple[str, object], second: tuple[str, object]) -> None:
+        """Add an error unless exactly one of two fields has a value. None counts as no value.
+
+        Args:
+            first: The name and the value of a field of the input.
+            second: The name and the value of the other field.
+        """
+        error = _exactly_one_error(first, second)
+        if error:
+            field, problem, allowed = error
+            self.add_error(problem, allowed, field)
+
     def add_error(self, problem: str, allowed: str, *path: str) -> None:
         """Add an error of the field at `path` to the collected errors."""
         self._reasons.append(errors.InvalidInput(path, problem, allowed))
@@ -64,6 +76,30 @@ class InputValidator:
         """Raise `MutationRejected` with all collected errors if there are any."""
         if self._reasons:
             raise errors.MutationRejected(*self._reasons)
+
+
+def _exactly_one_error(
+    first: tuple[str, object], second: tuple[str, object]
+) -> tuple[str, str, str] | None:
+    """Return a field, the problem and the allowed values unless exactly one field has a value."""
+    (first_name, first_value), (second_name, second_value) = first, second
+    allowed = f"exactly one of `{first_name}` and `{second_name}`"
+    if first_value is None and second_value is None:
+        return first_name, f"neither `{first_name}` nor `{second_name}` is set", allowed
+    if first_value is not None and second_value is not None:
+        return second_name, f"both `{first_name}` and `{second_name}` are set", allowed
+    return None
+
+
+def check_exactly_one_argument(first: tuple[str, object], second: tuple[str, object]) -> None:
+    """Check that exactly one of two arguments of a query has a value. None counts as no value.
+
+    Raises:
+        GraphQLError: Both or neither have one; the code is BAD_REQUEST.
+    """
+    error = _exactly_one_error(first, second)
+    if error:
+        raise bad_request(*error)
 
 
 def argument_value(rule: Callable[[Any], T], value: Any, argument: str) -> T:
