@@ -24,6 +24,9 @@ GRANT SELECT ON exclusion_log, user_lifetimes TO {service};
 -- Events are never changed or deleted, passes are never deleted.
 GRANT SELECT, INSERT ON rollout_events TO {service};
 GRANT SELECT, INSERT, UPDATE ON rollout_passes TO {service};
+-- Entries are never changed or deleted, and the database sets their ids and times.
+GRANT SELECT, INSERT (actor, api_key_id, request_id, action, target, segment_id, before, after)
+    ON audit_log TO {service};
 -- A rollout pass starts with the last value of the sequence.
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 -- The settled position of history is at most the last value of the sequence.

@@ -23,6 +23,7 @@ TABLES = (
     "rollout_passes",
     "reports",
     "api_keys",
+    "audit_log",
 )
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 """A moment in the past."""

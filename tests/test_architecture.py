@@ -14,6 +14,7 @@ from segmentql.settings import child_environment
 
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
 FEATURES = (
+    "audit",
     "keys",
     "segments",
     "users",

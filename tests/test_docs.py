@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
 from segmentql import metrics
+from segmentql.audit.records import AuditAction
 from segmentql.cli import COMMANDS, main
 from segmentql.settings import Settings
 
@@ -73,6 +74,11 @@ def test_every_metric_is_documented_and_no_other() -> None:
     } | {value.name for value in vars(metrics).values() if isinstance(value, metrics.ScrapedGauge)}
     documented = set(re.findall(r"^\| `(\w+)`", (DOCS / "metrics.md").read_text(), re.M))
     assert documented == exposed
+
+
+def test_every_audit_action_is_documented_and_no_other() -> None:
+    text = (DOCS / "audit-log.md").read_text()
+    assert re.findall(r"^\| `(\w+\.\w+)` \|", text, re.MULTILINE) == [*AuditAction]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

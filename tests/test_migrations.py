@@ -191,7 +191,7 @@ async def test_joins_of_dropped_partitions_are_in_the_sums_of_member_counts(
     blank: Settings, inside: Sql
 ) -> None:
     await upgrade(blank)
-    await downgrade(blank, "0012-1")
+    await downgrade(blank, "0013-1")
     for slug in ("A", "B"):
         segment_id = await make_segment(inside, slug)
         for user_id in (1, 2, 3):
@@ -273,7 +273,7 @@ async def test_triggers_are_as_expected(blank: Settings, inside: Sql) -> None:
     )
     refuse, record = "before truncate statement refuse_truncate O", "record_memberships O"
     log = "record_exclusions O"
-    logs = ("exclusion_log", "user_lifetimes", "rollout_events", "rollout_passes")
+    logs = ("audit_log", "exclusion_log", "user_lifetimes", "rollout_events", "rollout_passes")
     assert {row[0] for row in rows} == {
         *(f"{table}_refuse_truncate on {table} {refuse}" for table in logs),
         f"history_refuse_truncate on history {refuse}",
@@ -340,4 +340,6 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
         # They read with the owner's rights: by the trigger, and by the service on its own tables.
         ("rollout_hash_v1(bigint,bigint)", False, None, owner, True, True),
         ("rollouts_enrolling(timestamp with time zone)", False, None, owner, True, True),
+        ("segment_search_query(text)", False, None, owner, True, True),
+        ("segment_search_vector(text,text)", False, None, owner, True, True),
     ]

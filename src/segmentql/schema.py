@@ -5,6 +5,7 @@ from datetime import date
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from segmentql.audit.api import AuditQueries
 from segmentql.explain.api import ExplanationQueries
 from segmentql.graphql.breaking_changes import breaking_changes
 from segmentql.graphql.types.errors import InvalidInput
@@ -26,7 +27,13 @@ from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, 
 
 @strawberry.type(description="The queries.")
 class Query(
-    UserQueries, SegmentQueries, HistoryQueries, ReportQueries, ExplanationQueries, KeyQueries
+    UserQueries,
+    SegmentQueries,
+    HistoryQueries,
+    ReportQueries,
+    ExplanationQueries,
+    KeyQueries,
+    AuditQueries,
 ):
     pass
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SLUG_TEXT = Text(collation="C")
@@ -200,7 +200,14 @@ class SegmentRow(Base):
             unique=True,
             postgresql_where=text("deleted_at IS NULL"),
         ),
-        Index(None, "slug"),  # for history by slug, which includes deleted segments
+        # For history by slug and for `segments(includeDeleted: true)`.
+        Index(None, "slug", "id"),
+        Index(  # for `segments(search:)`
+            "ix_segments_search",
+            text("segment_search_vector(slug, name)"),
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+        ),
         Index(  # deleted segments with unrecorded leaves
             "ix_segments_unrecorded",
             "id",
@@ -562,6 +569,51 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[Timestamp | None]
     revoked_by: Mapped[str | None] = mapped_column(Text)
     last_used_at: Mapped[Timestamp | None]
+
+
+class AuditRow(Base):
+    """A change of a segment, a rollout or a key, or a request for a report. Never changed."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        CheckConstraint("jsonb_typeof(before) = 'object'", name="before_object"),
+        CheckConstraint("jsonb_typeof(after) = 'object'", name="after_object"),
+        # For `auditLog`: all entries, and those of an actor or a segment.
+        Index(None, "at", "id"),
+        Index(None, "actor", "at", "id"),
+        Index(None, "segment_id", "at", "id"),
+        # For the role EDITOR, which sees only the entries of segments.
+        Index(
+            "ix_audit_log_of_segments",
+            "at",
+            "id",
+            postgresql_where=text("segment_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_audit_log_actor_of_segments",
+            "actor",
+            "at",
+            "id",
+            postgresql_where=text("segment_id IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[Timestamp] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str | None] = mapped_column(Text)
+    """The name of the API key. Null for commands and workers."""
+
+    api_key_id: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    target: Mapped[str] = mapped_column(Text)
+    """The id by which clients know the changed object."""
+
+    segment_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("segments.id"))
+    """The segment of the target. Null for keys and reports."""
+
+    before: Mapped[dict[str, object] | None] = mapped_column(JSONB)
+    after: Mapped[dict[str, object] | None] = mapped_column(JSONB)
 
 
 class LeaseRow(Base):

@@ -86,6 +86,11 @@ def description(text: str) -> str:
     return _check_text("description", text, min_length=0, max_length=MAX_DESCRIPTION_LENGTH)
 
 
+def search(text: str) -> str:
+    """Return a valid text to search for. The empty string is contained in every text."""
+    return _check_text("search text", text, min_length=0, max_length=MAX_NAME_LENGTH)
+
+
 def ttl(seconds: int) -> timedelta:
     """Return the time to live of a membership, 1 to `MAX_TTL_SECONDS` seconds."""
     if 1 <= seconds <= MAX_TTL_SECONDS:

@@ -19,6 +19,13 @@ LISTS = {
     "users": "users({arguments}) {page}",
     "segments": "segments({arguments}) {page}",
     "segments by prefix": 'segments({arguments}, prefix: "A") {page}',
+    "segments by search": 'segments({arguments}, search: "a") {page}',
+    "segments by another search": 'segments({arguments}, search: "A") {page}',
+    "segments by prefix and search": 'segments({arguments}, prefix: "A", search: "a") {page}',
+    "segments with deleted ones": "segments({arguments}, includeDeleted: true) {page}",
+    "segments with deleted ones by search": (
+        'segments({arguments}, includeDeleted: true, search: "a") {page}'
+    ),
     "history": "history({arguments}) {page}",
     "history of a user": "history({arguments}, userId: 2) {page}",
     "history of a slug": 'history({arguments}, slug: "A") {page}',
@@ -34,6 +41,11 @@ LISTS = {
     "reports of a user": "reports({arguments}, userId: 1) {page}",
     "reports of another user": "reports({arguments}, userId: 2) {page}",
     "keys": "apiKeys({arguments}) {page}",
+    "audit log": "auditLog({arguments}) {page}",
+    "audit log of a slug": 'auditLog({arguments}, slug: "A") {page}',
+    "audit log of an actor": 'auditLog({arguments}, actor: "A") {page}',
+    "audit log from a moment": f"auditLog({{arguments}}, {MARCH}) {{page}}",
+    "audit log to a moment": f"auditLog({{arguments}}, {FAR}) {{page}}",
 }
 """Every connection with and without filters; no two entries are the same list."""
 
@@ -41,6 +53,15 @@ SAME = {
     "segments": [
         "segments({arguments}, prefix: null) {page}",
         'segments({arguments}, prefix: "") {page}',
+        'segments({arguments}, search: "") {page}',
+        "segments({arguments}, search: null, includeDeleted: null) {page}",
+        "segments({arguments}, includeDeleted: false) {page}",
+    ],
+    "audit log": [
+        "auditLog({arguments}, slug: null, actor: null, from: null, to: null) {page}",
+    ],
+    "audit log from a moment": [
+        'auditLog({arguments}, from: "2024-03-01T03:00:00.000+03:00") {page}',
     ],
     "history of a user": [
         'history(userId: "2", {arguments}) {page}',
@@ -55,11 +76,19 @@ SAME = {
 }
 """Equivalent requests for the same list."""
 
-ONE_OF_EACH_SHAPE = ("users", "segments", "history", "members", "user's history")
+ONE_OF_EACH_SHAPE = (
+    "users",
+    "segments",
+    "segments with deleted ones",
+    "history",
+    "members",
+    "user's history",
+    "audit log",
+)
 """One list of each shape, for tests that would take too long with all lists."""
 
 NO_FILTERS = (None, None, None, None)
-"""The filters of history: user, slug, `from` and `to`."""
+"""The filters of history (user, slug) and of the audit log (slug, actor), and `from` and `to`."""
 
 PAGE = "{ nodes { id } edges { cursor } pageInfo { hasNextPage } }"
 
@@ -95,6 +124,8 @@ async def three_of_each(api: Api, sql: Sql) -> None:
         INSERT INTO api_keys (public_id, secret_hash, name, role, created_at)
         SELECT 'aaaaaaaaaaa' || n, sha256(n::text::bytea), 'key', 'READER', '2024-01-01Z'
         FROM generate_series(1, 3) AS n;
+        INSERT INTO audit_log (action, target, actor, segment_id)
+        SELECT 'segment.updated', 'seg_1', 'A', 1 FROM generate_series(1, 3) AS n;
         """
     )
 
@@ -118,7 +149,8 @@ async def test_first_limits_the_page_and_null_means_fifty(api: Api) -> None:
 
 FILTERS_BY_FIELD = {
     "Query.users": set(),
-    "Query.segments": {"prefix"},
+    "Query.segments": {"prefix", "search", "includeDeleted"},
+    "Query.auditLog": {"slug", "actor", "from", "to"},
     "Query.history": {"userId", "slug", "from", "to"},
     "Query.reports": {"userId"},
     "Query.apiKeys": set(),
@@ -240,7 +272,13 @@ async def test_equivalent_request_accepts_the_cursor(api: Api, name: str) -> Non
 
 
 async def test_cursor_is_short(api: Api) -> None:
-    for name, most in {"users": 16, "members": 16, "segments": 16, "history": 64}.items():
+    for name, most in {
+        "users": 16,
+        "members": 16,
+        "segments": 16,
+        "history": 64,
+        "audit log": 40,
+    }.items():
         for cursor in await cursors(api, name):
             assert len(cursor) <= most, name
 
@@ -258,9 +296,19 @@ FORGED: tuple[tuple[str, tuple[object, ...], object], ...] = (
     ("users", (), None),
     ("users", (), {"id": 1}),
     ("members", (1,), [2**63]),
-    ("segments", ("",), [1]),
-    ("segments", ("",), ["A\0"]),
-    ("segments", ("",), ["not a slug"]),
+    ("segments", ("", ""), [1]),
+    ("segments", ("", ""), ["A", 1]),
+    ("segments", ("", ""), ["A\0"]),
+    ("segments", ("", ""), ["not a slug"]),
+    ("segments with deleted ones", ("", ""), ["A"]),
+    ("segments with deleted ones", ("", ""), ["A", 0]),
+    ("segments with deleted ones", ("", ""), ["A", "1"]),
+    ("segments with deleted ones", ("", ""), ["A\0", 1]),
+    ("audit log", NO_FILTERS, [0]),
+    ("audit log", NO_FILTERS, [0, 0]),
+    ("audit log", NO_FILTERS, [0, 2**63]),
+    ("audit log", NO_FILTERS, [2**62, 1]),
+    ("audit log", NO_FILTERS, ["0", 1]),
     ("history", NO_FILTERS, [2**62, 1, "JOINED", "A", 1]),
     ("history", NO_FILTERS, [-(2**62), 1, "JOINED", "A", 1]),
     ("history", NO_FILTERS, [0, 2**63, "JOINED", "A", 1]),
@@ -285,8 +333,15 @@ def forged(kind: str, filters: tuple[object, ...], key: object) -> str:
 async def test_forged_cursor_is_rejected_without_a_fault(api: Api) -> None:
     data = await api(query("users"), after=forged("users", (), [1]))
     assert [node["id"] for node in page(data)["nodes"]] == ["2", "3"]
-    data = await api(query("segments"), after=forged("segments", ("",), ["A"]))
+    data = await api(query("segments"), after=forged("segments", ("", ""), ["A"]))
     assert len(page(data)["nodes"]) == 2
+    data = await api(
+        query("segments with deleted ones"),
+        after=forged("segments with deleted ones", ("", ""), ["A", 1]),
+    )
+    assert len(page(data)["nodes"]) == 2
+    data = await api(query("audit log"), after=forged("audit log", NO_FILTERS, [0, 1]))
+    assert page(data)["nodes"] == []
     data = await api(
         query("history"), after=forged("history", NO_FILTERS, [0, 1, "JOINED", "A", 1])
     )

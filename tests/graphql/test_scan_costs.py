@@ -4,18 +4,16 @@ The fields are found by a walk through the schema. Each query runs with little d
 and each of its statements runs again under EXPLAIN (ANALYZE).
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, event
 from strawberry.types.field import StrawberryField
 
 from graphql import GraphQLObjectType, get_named_type, is_composite_type
 from segmentql.graphql.execution.input_coercion import DEFINITION
 from segmentql.schema import make_schema
 from tests.conftest import Api, Sql
+from tests.query_plans import captured_statements, scanned_rows
 from tests.rollouts.graphql_client import set_rollout
 
 ROWS_PER_COST = 1000
@@ -35,6 +33,7 @@ PATHS = {
     "Membership": '{{ segment(slug: "BIG") {{ members(first: 1) {{ nodes {{ {0} }} }} }} }}',
     "HistoryEntry": "{{ history(first: 1) {{ nodes {{ {0} }} }} }}",
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
+    "AuditEntry": "{{ auditLog(first: 1) {{ nodes {{ {0} }} }} }}",
     "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
@@ -56,6 +55,9 @@ OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
     "userId": ["1", "99999999"],
     "prefix": ['"S"', '"UNKNOWN"'],
+    "search": ['"s"', '"S77"', '"UNKNOWN"'],
+    "includeDeleted": ["true"],
+    "actor": ['"ada"', '"UNKNOWN"'],
     "from": ['"2030-01-01T00:00:00Z"'],
     "to": ['"2020-01-01T00:00:00Z"'],
     "asOf": ['"A_MOMENT_AGO"'],
@@ -122,6 +124,10 @@ SELECT n, s.id, '2024-02-01Z'
 FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug = 'BIG';
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
 SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series({start}, {end}) AS n;
+INSERT INTO audit_log (action, target, actor, segment_id)
+SELECT 'segment.updated', 'seg_' || s.id, actor, s.id
+FROM generate_series({start}, {end}) AS n CROSS JOIN segments s
+CROSS JOIN (VALUES ('ada'), (NULL)) AS actors (actor) WHERE s.slug IN ('BIG', 'LEFT');
 SET session_replication_role = replica;
 INSERT INTO history (membership_id, user_id, segment_id, operation, at, cause, recorded_at)
 SELECT 1000000 + n, 1, s.id, operation,
@@ -134,32 +140,6 @@ SET session_replication_role = DEFAULT;
 """
 
 
-@contextmanager
-def _captured() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements that are sent in the block, with their parameters."""
-    results: list[tuple[str, Any]] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        results.append((statement, parameters))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield results
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
-def _scanned(plan: Mapping[str, Any]) -> float:
-    """Return the rows that the scans of a plan read, including those that they removed."""
-    rows = sum(map(_scanned, plan.get("Plans", ())))
-    if "Scan" in plan["Node Type"] and "Relation Name" in plan:
-        rows_read = plan["Actual Rows"] + sum(
-            plan.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck")
-        )
-        rows += rows_read * plan["Actual Loops"]
-    return rows
-
-
 def _objects(value: Any) -> int:
     if isinstance(value, dict):
         return 1 + sum(map(_objects, value.values()))
@@ -168,13 +148,12 @@ def _objects(value: Any) -> int:
 
 async def _measured(api: Api, sql: Sql, query: str) -> tuple[int, float]:
     """Return the estimated cost of a query, and the number of rows read but not returned."""
-    with _captured() as statements:
+    with captured_statements() as statements:
         body = (await api.http.post("/graphql", json={"query": query})).json()
     assert "errors" not in body, (query, body)
     rows = 0.0
     for statement, parameters in statements:
-        explained = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
-        rows += _scanned(json.loads(explained)[0]["Plan"])
+        rows += await scanned_rows(sql, statement, parameters)
     return body["extensions"]["cost"]["estimated"], rows - _objects(body["data"])
 
 

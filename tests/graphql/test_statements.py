@@ -50,6 +50,9 @@ QUERIES = {
     "{ history { nodes { user { id } segment { memberCount } } } }": 3,
     '{ history { nodes { user { segments { slug } isIn(slug: "S2") } } } }': 4,
     "{ reports { nodes { status user { id } } } }": 2,
+    '{ segments(search: "s1", includeDeleted: true) { nodes { slug memberCount } } }': 2,
+    "{ auditLog { nodes { at action target before after } edges { cursor } } }": 1,
+    '{ a: auditLog(slug: "S1") { nodes { at } } b: auditLog(slug: "S2") { nodes { id } } }': 1,
 }
 
 

@@ -10,7 +10,7 @@ from segmentql.adapters.database import Database
 from segmentql.memberships import expiry
 from segmentql.principal import ANONYMOUS
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.segments.service import delete_segment
+from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.users.service import delete_user
 from tests.conftest import Sql
 from tests.rollouts.helpers import cancel, set_plan, store_users

@@ -45,6 +45,7 @@ CASES = {
     "report": Case("report", Role.READER, "{ id }", '(id: "rep_1")'),
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
     "viewer": Case("viewer", Role.READER, "{ role }"),
+    "auditLog": Case("auditLog", Role.EDITOR, "{ nodes { action } }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),
     "createUser": mutation_case("createUser", Role.EDITOR, "id: 2"),
     "deleteUser": mutation_case("deleteUser", Role.ADMIN, "id: 1"),

@@ -15,7 +15,8 @@ from segmentql.memberships import actors, expiry
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS, Actor
-from segmentql.segments.service import create_segment, delete_segment
+from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
+from segmentql.segments.service import create_segment
 from segmentql.settings import Settings
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Api, Sql, serving, until

@@ -16,8 +16,8 @@ from segmentql.memberships import actors, expiry, service
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import OnExisting
 from segmentql.principal import ANONYMOUS, Actor
+from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from segmentql.segments.service import delete_segment
 from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql, until
 from tests.timeline import (

@@ -23,7 +23,8 @@ from segmentql.memberships import actors, service
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS
-from segmentql.segments.service import create_segment, delete_segment
+from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
+from segmentql.segments.service import create_segment
 from segmentql.users.service import delete_user
 from segmentql.validators import MAX_PAGE_ROWS
 from tests.back_dating import advance_time

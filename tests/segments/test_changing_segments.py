@@ -181,9 +181,9 @@ async def test_changing_an_unknown_slug_is_rejected(api: Api, sql: Sql, times: i
     assert await all_rows(sql) == before
 
 
-async def test_create_takes_one_statement_and_update_two(api: Api) -> None:
+async def test_create_takes_two_statements_and_update_three(api: Api) -> None:
     with recorded_statements() as created:
         await create_segment(api, slug="A")
     with recorded_statements() as changed:
         await update_segment(api, slug="A", name="New")
-    assert (len(created), len(changed)) == (1, 2)
+    assert (len(created), len(changed)) == (2, 3)  # each with its audit entry

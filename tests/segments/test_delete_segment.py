@@ -5,7 +5,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.principal import ANONYMOUS
-from segmentql.segments import service
+from segmentql.rollouts.service import delete_segment_with_rollout
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, recorded_statements
@@ -146,7 +146,7 @@ async def test_deletion_checks_the_expected_version(api: Api, sql: Sql) -> None:
     assert (await delete_segment(api, "A", expectedVersion=2))["deletedId"] == created["id"]
 
 
-async def test_deletion_takes_three_statements_for_any_number_of_members(api: Api) -> None:
+async def test_deletion_takes_four_statements_for_any_number_of_members(api: Api) -> None:
     await make_segments(api, "FEW", "MANY")
     await update_user_segments(api, 1, add=["FEW"])
     for user_id in range(1, 11):
@@ -156,7 +156,7 @@ async def test_deletion_takes_three_statements_for_any_number_of_members(api: Ap
         with recorded_statements() as statements:
             await delete_segment(api, slug)
         numbers.append(len(statements))
-    assert numbers == [3, 3]  # the segment's row, and its rollout if it has one
+    assert numbers == [4, 4]  # two locks, the deletion, and the audit entry
 
 
 async def test_workers_get_the_segment_id_after_the_commit(
@@ -164,7 +164,7 @@ async def test_workers_get_the_segment_id_after_the_commit(
 ) -> None:
     await make_segments(api, "A")
     number = await database.transaction(
-        lambda session: service.delete_segment(
+        lambda session: delete_segment_with_rollout(
             session, slug="A", expected_version=None, actor=ANONYMOUS
         )
     )

@@ -21,7 +21,7 @@ from segmentql.graphql.types.pagination import (
 from segmentql.graphql.types.permissions import NeedsAdmin
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
-from segmentql.keys.records import ApiKeyRecord
+from segmentql.keys.records import ApiKeyRecord, key_global_id
 from segmentql.tables import Role
 
 describe_enum(
@@ -29,19 +29,15 @@ describe_enum(
     "The role of an API key. Each role includes the ones before it.",
     {
         Role.READER: "The key may run queries and request reports on single users.",
-        Role.EDITOR: "The key may also create and change data.",
-        Role.ADMIN: "The key may also delete data, request reports on all users, and manage keys.",
+        Role.EDITOR: "The key may also create and change data, and read the audit log of segments.",
+        Role.ADMIN: "The key may also delete data, request reports on all users, manage keys, and"
+        " read the whole audit log.",
     },
 )
 
 
-def key_global_id(public_id: str) -> str:
-    """Return the id by which clients know a key."""
-    return f"key_{public_id}"
-
-
 def _key_id(key: Parent[ApiKeyRecord]) -> strawberry.ID:
-    return strawberry.ID(key_global_id(key.public_id))
+    return strawberry.ID(key.global_id)
 
 
 @strawberry.type(description="An API key. Only a hash of its secret is stored.")

@@ -7,6 +7,11 @@ from segmentql.principal import Principal
 from segmentql.tables import Role
 
 
+def key_global_id(public_id: str) -> str:
+    """Return the id by which clients know a key."""
+    return f"key_{public_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKeyRecord:
     """An API key without its secret. A revoked key is kept."""
@@ -21,6 +26,11 @@ class ApiKeyRecord:
     created_by: str | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+
+    @property
+    def global_id(self) -> str:
+        """The id by which clients know the key."""
+        return key_global_id(self.public_id)
 
 
 @dataclass(frozen=True, slots=True)

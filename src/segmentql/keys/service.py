@@ -10,9 +10,11 @@ from sqlalchemy import Row, text
 
 from segmentql import validators
 from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.audit import service as audit
+from segmentql.audit.records import AuditAction, AuditState
 from segmentql.errors import ApiKeyNotFound, MutationRejected
 from segmentql.keys.records import ApiKeyRecord, StoredKey
-from segmentql.principal import Actor, Principal
+from segmentql.principal import ANONYMOUS, Actor, Principal
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -35,11 +37,11 @@ VALUES (:public_id, :name, CAST(:role AS key_role), :secret_hash, clock_timestam
 RETURNING {KEY_COLUMNS}
 """)
 
-_INSERT_FIRST_KEY = text("""
-INSERT INTO api_keys (public_id, name, role, secret_hash, created_at)
+_INSERT_FIRST_KEY = text(f"""
+INSERT INTO api_keys AS k (public_id, name, role, secret_hash, created_at)
 VALUES (:public_id, :name, 'ADMIN', :secret_hash, clock_timestamp())
 ON CONFLICT (public_id) DO NOTHING
-RETURNING number
+RETURNING {KEY_COLUMNS}
 """)
 
 _REVOKE = text(f"""
@@ -116,7 +118,23 @@ async def create_key(
             "actor": actor.name,
         },
     )
-    return _key_record(created.one()), f"sgql_{public_id}_{secret}"
+    key = _key_record(created.one())
+    await _record_creation(session, key, actor=actor)
+    return key, f"sgql_{public_id}_{secret}"
+
+
+async def _record_creation(session: WriteSession, key: ApiKeyRecord, *, actor: Actor) -> None:
+    await audit.record(
+        session,
+        actor=actor,
+        action=AuditAction.KEY_CREATED,
+        target=key.global_id,
+        after=_audit_state(key),
+    )
+
+
+def _audit_state(key: ApiKeyRecord) -> AuditState:
+    return {"name": key.name, "role": key.role}
 
 
 async def ensure_first_key(session: WriteSession, token: str) -> bool:
@@ -133,7 +151,11 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
         "name": FIRST_KEY_NAME,
         "secret_hash": hash_secret(secret.encode()),
     }
-    return (await session.execute(_INSERT_FIRST_KEY, values)).one_or_none() is not None
+    inserted = (await session.execute(_INSERT_FIRST_KEY, values)).one_or_none()
+    if inserted is None:
+        return False
+    await _record_creation(session, _key_record(inserted), actor=ANONYMOUS)
+    return True
 
 
 async def revoke_key(session: WriteSession, public_id: str, *, actor: Actor) -> ApiKeyRecord:
@@ -145,7 +167,15 @@ async def revoke_key(session: WriteSession, public_id: str, *, actor: Actor) -> 
     values = {"public_id": public_id, "actor": actor.name}
     revoked = (await session.execute(_REVOKE, values)).one_or_none()
     if revoked:
-        return _key_record(revoked)
+        key = _key_record(revoked)
+        await audit.record(
+            session,
+            actor=actor,
+            action=AuditAction.KEY_REVOKED,
+            target=key.global_id,
+            before=_audit_state(key),
+        )
+        return key
     existing = (await session.execute(_BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
     if existing is None:
         raise MutationRejected(ApiKeyNotFound(("id",), public_id))

@@ -46,7 +46,7 @@ describe_enum(
 
 
 def _report_id(report: Parent[ReportRecord]) -> strawberry.ID:
-    return strawberry.ID(f"rep_{report.report_id}")
+    return strawberry.ID(report.global_id)
 
 
 @strawberry.type(

@@ -39,6 +39,11 @@ class ReportRecord:
     """The key of the file in the store."""
 
     @property
+    def global_id(self) -> str:
+        """The opaque id by which clients know the report."""
+        return f"rep_{self.report_id}"
+
+    @property
     def year(self) -> int:
         """The year, in UTC."""
         return self.scope.year

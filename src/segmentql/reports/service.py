@@ -7,6 +7,8 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.audit import service as audit
+from segmentql.audit.records import AuditAction
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
 from segmentql.principal import Actor
 from segmentql.reports.jobs import MAKE_REPORT
@@ -118,8 +120,20 @@ async def create_report(session: WriteSession, scope: ReportScope, *, actor: Act
     for _ in range(MAX_CONFLICT_RETRIES):
         row = (await session.execute(_CREATE, values)).one_or_none()
         if row:
+            report = _report_record(row)
+            await audit.record(
+                session,
+                actor=actor,
+                action=AuditAction.REPORT_REQUESTED,
+                target=report.global_id,
+                after={
+                    "userId": None if scope.user_id is None else str(scope.user_id),
+                    "year": scope.year,
+                    "month": scope.month,
+                },
+            )
             session.after_commit(Message(MAKE_REPORT, (row.report_id,)))
-            return _report_record(row)
+            return report
         await check_scope(session, scope)
     raise AssertionError("the statement and the check disagreed at every attempt")
 

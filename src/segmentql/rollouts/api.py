@@ -65,7 +65,7 @@ class RolloutStage:
 
 
 def _rollout_id(rollout: Parent[RolloutRecord]) -> strawberry.ID:
-    return strawberry.ID(f"rol_{rollout.segment_id}")
+    return strawberry.ID(rollout.global_id)
 
 
 @strawberry.type(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from segmentql.audit.records import AuditState
 from segmentql.tables import PassPhase, RolloutState
 
 
@@ -45,6 +46,8 @@ class RolloutRecord:
     """A rollout: its decisions, the progress of its current pass, and its computed status."""
 
     segment_id: int
+    slug: str
+    """The slug of the segment."""
     state: RolloutState
     enroll_new_users: bool
     expires_at: datetime | None
@@ -83,6 +86,26 @@ class RolloutRecord:
     users_seen: int
     progress: float
     """The progress of the current pass, 0 to 1."""
+
+    @property
+    def global_id(self) -> str:
+        """The opaque id by which clients know the rollout."""
+        return f"rol_{self.segment_id}"
+
+    @property
+    def audit_state(self) -> AuditState:
+        """The state for the audit log."""
+        return {
+            "slug": self.slug,
+            "status": self.status,
+            "enrollNewUsers": self.enroll_new_users,
+            "expiresAt": self.expires_at,
+            "stages": [
+                {"percent": percent, "startsAt": starts_at}
+                for percent, starts_at in zip(self.percents, self.start_times, strict=True)
+            ],
+            "failure": self.failure,
+        }
 
     @property
     def stages(self) -> list[StageRecord]:

@@ -14,6 +14,8 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
+from segmentql.audit import service as audit
+from segmentql.audit.records import AuditAction
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.service import ACTIVE
@@ -56,10 +58,10 @@ CROSS JOIN LATERAL (
 """
 
 ROLLOUT_COLUMNS: Final = f"""
-r.segment_id, r.state, r.enroll_new_users, r.expires_at, r.actor, r.api_key_id, r.started_at,
-r.finished_at, r.failure, r.max_percent, r.pass_number, r.phase, r.stage, r.percent AS pass_percent,
-r.removes_members, r.last_insert_seq, r.bound_hash, r.bound_user_id, r.cursor_user_id,
-schedule.current, schedule.percents, schedule.start_times, schedule.done_times,
+r.segment_id, s.slug, r.state, r.enroll_new_users, r.expires_at, r.actor, r.api_key_id,
+r.started_at, r.finished_at, r.failure, r.max_percent, r.pass_number, r.phase, r.stage,
+r.percent AS pass_percent, r.removes_members, r.last_insert_seq, r.bound_hash, r.bound_user_id,
+r.cursor_user_id, schedule.current, schedule.percents, schedule.start_times, schedule.done_times,
 statement_timestamp() AS read_at, {_EXPIRED} AS expired,
 {WORK_DUE} AS work_due,
 CASE WHEN s.deleted_at IS NOT NULL THEN 'CANCELLED'
@@ -94,7 +96,7 @@ GROUP BY status
 
 _READ_PASS_PROGRESS = text(f"""
 SELECT slug, progress
-FROM (SELECT s.slug, {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
+FROM (SELECT {ROLLOUT_COLUMNS} {FROM_ROLLOUTS} WHERE s.deleted_at IS NULL) AS rollouts
 WHERE status IN ('RUNNING', 'WITHDRAWING')
 ORDER BY started_at DESC NULLS LAST, segment_id DESC LIMIT :limit
 """)
@@ -232,11 +234,16 @@ async def delete_segment_with_rollout(
     Raises:
         MutationRejected: the segment does not exist or has another version.
     """
-    segment_id = await segments.delete_segment(
-        session, slug=slug, expected_version=expected_version, actor=actor
+    segment = await segments.lock_segment_to_delete(
+        session, slug=slug, expected_version=expected_version
     )
-    await session.execute(_STOP_ROLLOUT, {"segment_id": segment_id})
-    return segment_id
+    rollout = await lock_rollout(session, segment.segment_id)
+    await segments.delete_segment(
+        session, segment, rollout=rollout.audit_state if rollout else None, actor=actor
+    )
+    if rollout:
+        await session.execute(_STOP_ROLLOUT, {"segment_id": segment.segment_id})
+    return segment.segment_id
 
 
 async def set_rollout(
@@ -269,7 +276,7 @@ async def start_rollout(
     Raises:
         MutationRejected: the plan's times are invalid.
     """
-    previous = await _lock_rollout(session, segment_id)
+    previous = await lock_rollout(session, segment_id)
     now: datetime = (await session.execute(_READ_CLOCK)).scalar_one()
     start_times = schedule(plan, now)
     max_percent = previous.highest_percent(up_to_stage=previous.current) if previous else Decimal(0)
@@ -298,7 +305,9 @@ async def start_rollout(
         },
     )
     await record_event(session, segment_id, RolloutEvent.SET, actor=actor)
-    return await _enqueue_due_jobs(session, segment_id)
+    rollout = await _enqueue_due_jobs(session, segment_id)
+    await record_change(session, AuditAction.ROLLOUT_SET, previous, rollout, actor=actor)
+    return rollout
 
 
 async def pause_rollout(
@@ -315,7 +324,9 @@ async def pause_rollout(
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_PAUSE_ROLLOUT, {"segment_id": segment.segment_id})
     await record_event(session, segment.segment_id, RolloutEvent.PAUSED, actor=actor)
-    return segment, await _read_rollout(session, segment.segment_id)
+    paused = await _read_rollout(session, segment.segment_id)
+    await record_change(session, AuditAction.ROLLOUT_PAUSED, rollout, paused, actor=actor)
+    return segment, paused
 
 
 async def resume_rollout(
@@ -331,7 +342,9 @@ async def resume_rollout(
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_RESUME_ROLLOUT, {"segment_id": segment.segment_id})
     await record_event(session, segment.segment_id, RolloutEvent.RESUMED, actor=actor)
-    return segment, await _enqueue_due_jobs(session, segment.segment_id)
+    resumed = await _enqueue_due_jobs(session, segment.segment_id)
+    await record_change(session, AuditAction.ROLLOUT_RESUMED, rollout, resumed, actor=actor)
+    return segment, resumed
 
 
 async def cancel_rollout(
@@ -355,24 +368,47 @@ async def cancel_rollout(
         {"segment_id": segment.segment_id, "max_percent": max_percent},
     )
     await record_event(session, segment.segment_id, RolloutEvent.CANCELLED, actor=actor)
-    return segment, await _enqueue_due_jobs(session, segment.segment_id)
+    cancelled = await _enqueue_due_jobs(session, segment.segment_id)
+    await record_change(session, AuditAction.ROLLOUT_CANCELLED, rollout, cancelled, actor=actor)
+    return segment, cancelled
 
 
 async def _lock_segment_and_rollout(
     session: WriteSession, slug: str
 ) -> tuple[SegmentRecord, RolloutRecord]:
     segment = await segments.lock_segment(session, slug=slug)
-    rollout = await _lock_rollout(session, segment.segment_id)
+    rollout = await lock_rollout(session, segment.segment_id)
     if rollout is None:
         raise MutationRejected(RolloutNotFound(("slug",), slug))
     return segment, rollout
 
 
-async def _lock_rollout(session: WriteSession, segment_id: int) -> RolloutRecord | None:
+async def lock_rollout(session: WriteSession, segment_id: int) -> RolloutRecord | None:
+    """Lock a segment's rollout for an update, and return it; None if the segment has none."""
     # Two statements, because a statement's snapshot is older than the lock that it waits for.
     if (await session.execute(_LOCK_ROLLOUT, {"segment_id": segment_id})).one_or_none() is None:
         return None
     return await _read_rollout(session, segment_id)
+
+
+async def record_change(
+    session: WriteSession,
+    action: AuditAction,
+    before: RolloutRecord | None,
+    after: RolloutRecord,
+    *,
+    actor: Actor,
+) -> None:
+    """Write the change of a locked rollout into the audit log."""
+    await audit.record(
+        session,
+        actor=actor,
+        action=action,
+        target=after.global_id,
+        segment_id=after.segment_id,
+        before=before.audit_state if before else None,
+        after=after.audit_state,
+    )
 
 
 async def _read_rollout(session: WriteSession, segment_id: int) -> RolloutRecord:

@@ -37,7 +37,7 @@ from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
-from segmentql.segments.records import SegmentRecord
+from segmentql.segments.records import SegmentPage, SegmentRecord, segment_global_id
 from segmentql.segments.service import UNSET
 
 if TYPE_CHECKING:
@@ -53,13 +53,8 @@ class MemberCountPoint:
     )
 
 
-def segment_global_id(segment_id: int) -> str:
-    """Return the opaque id by which clients know a segment."""
-    return f"seg_{segment_id}"
-
-
 def _segment_id(segment: Parent[SegmentRecord]) -> strawberry.ID:
-    return strawberry.ID(segment_global_id(segment.segment_id))
+    return strawberry.ID(segment.global_id)
 
 
 @strawberry.type(
@@ -251,8 +246,10 @@ class SegmentQueries:
         return info.context.loader(SegmentBySlug).load(slug) if validators.is_slug(slug) else None
 
     @strawberry.field(
-        description="The existing segments in code point order of their slugs.",
+        description="The existing segments in code point order of their slugs. Deleted segments are"
+        " listed only if `includeDeleted` is true.",
         graphql_type=Connection[Segment] | None,
+        metadata=cost(if_given={"search": SCAN}),
     )
     async def segments(
         self,
@@ -265,16 +262,49 @@ class SegmentQueries:
                 description="Return only segments whose slug begins with this text."
             ),
         ] = strawberry.UNSET,
+        search: Annotated[
+            str | None,
+            strawberry.argument(
+                description="Return only segments whose slug or name contains this text, in any"
+                " case: up to 255 characters."
+            ),
+        ] = strawberry.UNSET,
+        include_deleted: Annotated[  # noqa: FBT002 - the default of the GraphQL argument
+            bool | None,
+            strawberry.argument(
+                description="Whether to return deleted segments, too. Several of them may have the"
+                " same slug; they are ordered by their age."
+            ),
+        ] = False,
     ) -> Connection[SegmentRecord]:
         known_prefix = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
-        page = parse_page_arguments("segments", (is_slug,), first, after, filters=(known_prefix,))
-        last = str(page.after[0]) if page.after else ""
+        known_search = optional_argument(validators.search, search, "search") or ""
+        with_deleted = bool(include_deleted)
+        page = parse_page_arguments(
+            "segments with deleted ones" if with_deleted else "segments",
+            (is_slug, is_row_id) if with_deleted else (is_slug,),
+            first,
+            after,
+            filters=(known_prefix, known_search),
+        )
+        last_slug, last_id = (*(page.after or ("",)), 0)[:2]
         segments = await info.context.read(
             lambda session: service.segment_page(
-                session, after=last, prefix=known_prefix, rows=page.first + 1
+                session,
+                SegmentPage(
+                    rows=page.first + 1,
+                    after_slug=str(last_slug),
+                    after_id=int(last_id),
+                    prefix=known_prefix,
+                    search=known_search,
+                    with_deleted=with_deleted,
+                ),
             )
         )
-        return page.page(segments, lambda segment: (segment.slug,))
+        return page.page(
+            segments,
+            lambda segment: (segment.slug, segment.segment_id) if with_deleted else (segment.slug,),
+        )
 
 
 @strawberry.input(description="Input of `createSegment`.")

@@ -7,6 +7,8 @@ from sqlalchemy import Row, TextClause, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.audit import service as audit
+from segmentql.audit.records import AuditAction, AuditState
 from segmentql.errors import (
     MutationRejected,
     SegmentAlreadyExists,
@@ -15,7 +17,7 @@ from segmentql.errors import (
 )
 from segmentql.principal import ANONYMOUS, Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from segmentql.segments.records import SegmentRecord
+from segmentql.segments.records import SegmentPage, SegmentRecord
 
 MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients create or delete the same segment concurrently."""
@@ -30,12 +32,65 @@ _BY_SLUGS = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
 """)
 
-_PAGE = text(f"""
-SELECT {SEGMENT_COLUMNS} FROM segments s
-WHERE s.deleted_at IS NULL AND s.slug > :after
-  AND s.slug >= :prefix AND s.slug < :prefix_end
-ORDER BY s.slug LIMIT :rows
-""")
+MAX_SEARCH_CANDIDATES: Final = 2000
+"""The number of segments up to which a search reads all candidates of the index and sorts them.
+
+If there are more, the search reads the segments in the order of the list instead. As every fiftieth
+segment of 100,000 is a candidate, it soon finds a page."""
+
+_FOLDED_SEARCH: Final = "(SELECT casefold(CAST(:search AS text) COLLATE pg_unicode_fast))"
+
+
+def _page(*, with_deleted: bool, with_search: bool) -> str:
+    """Return the query of a page of segments. `SegmentPage` describes its parameters."""
+    order = "slug, segment_id" if with_deleted else "slug"
+    live = "" if with_deleted else "AND s.deleted_at IS NULL"
+
+    def conditions(segment_id: str) -> str:
+        after = (
+            f"(s.slug, {segment_id}) > (:after_slug, :after_id)"
+            if with_deleted
+            else "s.slug > :after_slug"
+        )
+        found = "true"
+        if with_search:
+            found = " OR ".join(
+                f"strpos(casefold(s.{column} COLLATE pg_unicode_fast), {_FOLDED_SEARCH}) > 0"
+                for column in ("slug", "name")
+            )
+        return f"{after} AND s.slug >= :prefix AND s.slug < :prefix_end AND ({found})"
+
+    in_order = f"""
+    SELECT {SEGMENT_COLUMNS} FROM segments s WHERE {conditions("s.id")} {live}
+    {{condition}} ORDER BY {order} LIMIT :rows
+    """
+    if not with_search:
+        return in_order.format(condition="")
+    # The planner cannot know the number of candidates, because it may plan the statement without
+    # the parameters.
+    candidate_count = "(SELECT count(*) FROM candidates)"
+    return f"""
+    WITH candidates AS MATERIALIZED (
+        SELECT {SEGMENT_COLUMNS} FROM segments s
+        WHERE segment_search_vector(s.slug, s.name) @@ segment_search_query(:search) {live}
+        LIMIT {MAX_SEARCH_CANDIDATES} + 1
+    )
+    SELECT * FROM (
+        (SELECT * FROM candidates s
+         WHERE {candidate_count} <= {MAX_SEARCH_CANDIDATES} AND {conditions("s.segment_id")}
+         ORDER BY {order} LIMIT :rows)
+        UNION ALL
+        ({in_order.format(condition=f"AND {candidate_count} > {MAX_SEARCH_CANDIDATES}")})
+    ) AS page
+    ORDER BY {order} LIMIT :rows
+    """
+
+
+_PAGES: Final = {
+    (with_deleted, with_search): text(_page(with_deleted=with_deleted, with_search=with_search))
+    for with_deleted in (False, True)
+    for with_search in (False, True)
+}
 
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
 
@@ -138,7 +193,16 @@ async def create_segment(
     for _ in range(MAX_CONFLICT_RETRIES):
         created = (await session.execute(_CREATE, values)).one_or_none()
         if created:
-            return segment_record(created)
+            segment = segment_record(created)
+            await audit.record(
+                session,
+                actor=actor,
+                action=AuditAction.SEGMENT_CREATED,
+                target=segment.global_id,
+                segment_id=segment.segment_id,
+                after=_audit_state(segment),
+            )
+            return segment
         existing = (await session.execute(_BY_SLUGS, {"slugs": [slug]})).one_or_none()
         if existing:
             raise MutationRejected(
@@ -177,7 +241,26 @@ async def update_segment(
             "actor": actor.name,
         },
     )
-    return segment_record(updated.one())
+    updated_segment = segment_record(updated.one())
+    await audit.record(
+        session,
+        actor=actor,
+        action=AuditAction.SEGMENT_UPDATED,
+        target=segment.global_id,
+        segment_id=segment.segment_id,
+        before=_audit_state(segment),
+        after=_audit_state(updated_segment),
+    )
+    return updated_segment
+
+
+def _audit_state(segment: SegmentRecord) -> AuditState:
+    return {
+        "slug": segment.slug,
+        "name": segment.name,
+        "description": segment.description,
+        "version": segment.version,
+    }
 
 
 async def lock_segment(
@@ -197,18 +280,28 @@ async def bump_version(session: WriteSession, segment_id: int, *, actor: Actor) 
     return segment_record(bumped.one())
 
 
-async def delete_segment(
-    session: WriteSession, *, slug: str, expected_version: int | None, actor: Actor
-) -> int:
-    """Delete a segment in constant time; workers record the leaves of its members later.
-
-    Returns:
-        The segment's id.
+async def lock_segment_to_delete(
+    session: WriteSession, *, slug: str, expected_version: int | None
+) -> SegmentRecord:
+    """Lock a segment exclusively: no other transaction can change it or its members meanwhile.
 
     Raises:
         MutationRejected: the segment does not exist or has another version.
     """
-    segment = await _lock(session, _LOCK_TO_DELETE, slug, expected_version)
+    return await _lock(session, _LOCK_TO_DELETE, slug, expected_version)
+
+
+async def delete_segment(
+    session: WriteSession, segment: SegmentRecord, *, rollout: AuditState | None, actor: Actor
+) -> None:
+    """Delete a segment in constant time; workers record the leaves of its members later.
+
+    Args:
+        session: The session.
+        segment: The segment, locked by `lock_segment_to_delete`.
+        rollout: The state of its rollout, for the audit log.
+        actor: The author of the deletion.
+    """
     await session.execute(
         _DELETE,
         {
@@ -217,8 +310,15 @@ async def delete_segment(
             "api_key_id": actor.api_key_id,
         },
     )
+    await audit.record(
+        session,
+        actor=actor,
+        action=AuditAction.SEGMENT_DELETED,
+        target=segment.global_id,
+        segment_id=segment.segment_id,
+        before={**_audit_state(segment), "rollout": rollout},
+    )
     session.after_commit(Message(RECORD_SEGMENT_LEAVES, (segment.segment_id,)))
-    return segment.segment_id
 
 
 async def _lock(
@@ -241,25 +341,21 @@ async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[s
     return {row.slug: segment_record(row) for row in rows}
 
 
-async def segment_page(
-    session: ReadSession, *, after: str, prefix: str, rows: int
-) -> list[SegmentRecord]:
-    """Return existing segments in code point order of their slugs.
-
-    Args:
-        session: The session.
-        after: The slug that the page follows; "" for the first page.
-        prefix: The prefix that all slugs of the page have; "" for all segments.
-        rows: The maximum number of segments.
-    """
-    values = {
-        "after": after,
-        "prefix": prefix,
+async def segment_page(session: ReadSession, page: SegmentPage) -> list[SegmentRecord]:
+    """Return a page of segments, in code point order of their slugs, then by id."""
+    values: dict[str, str | int] = {
+        "after_slug": page.after_slug,
+        "prefix": page.prefix,
         # Slugs are ASCII, so this sorts after all slugs with the prefix: an index range.
-        "prefix_end": prefix + "\x7f",
-        "rows": rows,
+        "prefix_end": page.prefix + "\x7f",
+        "rows": page.rows,
     }
-    return [segment_record(row) for row in await session.execute(_PAGE, values)]
+    if page.with_deleted:
+        values["after_id"] = page.after_id
+    if page.search:
+        values["search"] = page.search
+    statement = _PAGES[page.with_deleted, bool(page.search)]
+    return [segment_record(row) for row in await session.execute(statement, values)]
 
 
 async def count(session: ReadSession) -> int:
