@@ -60,11 +60,11 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
                 "to": until.isoformat(),
                 "points": POINTS,
             }
+            roll_up_seconds = await _roll_up(settings)
             async with (
                 servers.run_api(bench.servers, settings, "bench-api") as api,
                 graphql_client(api.port) as client,
             ):
-                roll_up_seconds = await _roll_up(settings)
                 seconds, counts = await _fastest(client, variables)
             for at, count in list(counts.items())[:: POINTS // 4]:
                 started = time.monotonic()
