@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import strawberry
 from hypothesis import given
+from hypothesis import settings as profile
 
 from graphql import GraphQLObjectType, GraphQLSchema, OperationDefinitionNode, parse
 from segmentql.graphql.cost.field_cost import cost as declare_cost
@@ -208,6 +209,7 @@ async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -
     root = CORE.query_type
     assert isinstance(root, GraphQLObjectType)
 
+    @profile(max_examples=100)
     @given(selections(root, 6))
     def collect(body: str) -> None:
         queries.append(body)
