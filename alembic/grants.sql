@@ -37,6 +37,9 @@ GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 GRANT USAGE ON SEQUENCE user_key_id_seq TO {service};
 -- The settled position of history is at most the last value of the sequence.
 GRANT SELECT ON SEQUENCE history_position_seq TO {service};
+-- Workers roll up history. The only row of member_count_rollup has its position.
+GRANT SELECT, INSERT, UPDATE ON member_count_hours, member_count_seconds TO {service};
+GRANT SELECT, UPDATE ON member_count_rollup TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO {service};
 -- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};

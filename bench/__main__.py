@@ -86,6 +86,7 @@ def run(
                 rollout=ROLLOUT,
                 rollout_small=ROLLOUT_SMALL,
                 report_rows=1_000_000,
+                member_count_rows=10_000_000,
                 slices=3,
                 slice_seconds=4,
                 warm_up_seconds=0.5,

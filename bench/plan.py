@@ -24,6 +24,8 @@ class Plan:
     """The data set of the rollout with which the worker's peak memory is compared."""
     report_rows: int
     """The number of rows of a report."""
+    member_count_rows: int
+    """The number of rows of history of the segment whose members are counted."""
     slices: int
     """The number of measurements per candidate."""
     slice_seconds: float
@@ -52,6 +54,7 @@ SMOKE: Final = Plan(
     rollout=Sizes(users=2_000, memberships=4_000, segments=20),
     rollout_small=Sizes(users=200, memberships=400, segments=20),
     report_rows=1_000,
+    member_count_rows=3_000,
     slices=1,
     # The number of requests ends a slice, so that slow machines complete it too.
     slice_seconds=20,

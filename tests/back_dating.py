@@ -134,6 +134,10 @@ async def advance_time(sql: Sql, interval: timedelta) -> None:
         }.items():
             moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
             await sql.execute(f"UPDATE {table} SET {moved}", interval)
+        # The moved history is rolled up again.
+        await sql.execute("DELETE FROM member_count_hours")
+        await sql.execute("DELETE FROM member_count_seconds")
+        await sql.execute("UPDATE member_count_rollup SET position = 0")
         await sql.execute(
             """
             UPDATE rollout_events SET start_times = ARRAY(

@@ -30,7 +30,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
-from segmentql.tables import Base, IdAllocatorRow
+from segmentql.tables import Base, IdAllocatorRow, MemberCountRollupRow
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -308,8 +308,9 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
     await inside.close()
 
 
-TABLES = tuple(sorted(set(Base.metadata.tables) - {IdAllocatorRow.__tablename__}))
-"""Every table, except the one whose only row stays."""
+ONE_ROW_TABLES = {IdAllocatorRow.__tablename__, MemberCountRollupRow.__tablename__}
+TABLES = tuple(sorted(set(Base.metadata.tables) - ONE_ROW_TABLES))
+"""Every table, except those whose only row stays."""
 
 DELETE_LIMIT_BYTES = 2 * 1024 * 1024
 """The size up to which deleting the rows is faster than truncating the tables."""
@@ -349,6 +350,7 @@ async def empty_tables(sql: Sql) -> None:
         SET session_replication_role = replica;
         {";".join(statements)};
         UPDATE id_allocator SET user_id = 0 WHERE user_id <> 0;
+        UPDATE member_count_rollup SET position = 0 WHERE position <> 0;
         SET session_replication_role = DEFAULT;
         """
     )

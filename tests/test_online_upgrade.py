@@ -264,14 +264,10 @@ async def _all_counted(traffic: Traffic, number: int) -> bool:
 
 @asynccontextmanager
 async def traffic_of_the_new_version(
-    servers: LocalServers, settings: Settings, traffic: Traffic, tasks: asyncio.TaskGroup
+    settings: Settings, traffic: Traffic, tasks: asyncio.TaskGroup
 ) -> AsyncIterator[None]:
-    """Let writers with the statements of this version work too.
-
-    They have the owner's role, because the service's role gets its privileges after the migrations.
-    """
-    owner_settings = settings.model_copy(update={"database_url": settings.owner_database_url})
-    database = Database(owner_settings, name="new version", publish=lambda _: None)
+    """Let writers of this version work too, which start after the upgrade."""
+    database = Database(settings, name="new version", publish=lambda _: None)
 
     async def write(user_id: int, number: int) -> None:
         slugs = ("S1", "S2") if number % 2 else ("S2", "S1")
@@ -462,12 +458,11 @@ async def test_upgrade_keeps_every_row_while_clients_continue(
     await make_old_database(blank, sql, rows=2 * CHUNK_ROWS + 5000)
     async with traffic_of_the_previous_version(servers, connect) as (traffic, tasks):
         await interrupt_after_one_chunk(blank, connect)
-        async with traffic_of_the_new_version(servers, blank, traffic, tasks):
+        partitions = tasks.create_task(make_partitions(await connect(servers.service_url), 2))
+        await upgrade(blank)
+        await partitions
+        async with traffic_of_the_new_version(blank, traffic, tasks):
             await traffic.have_worked(2)
-            partitions = tasks.create_task(make_partitions(await connect(servers.service_url), 2))
-            await upgrade(blank)
-            await traffic.have_worked(2)
-            await partitions
             traffic.stopped.set()
     await assert_upgraded(sql)
     await sql.execute("SELECT make_history_partitions('2031-05-01', 1)")
@@ -498,11 +493,11 @@ async def test_upgrade_of_a_million_entries_survives_a_killed_process(
         process.kill()
         await process.wait()
         assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0008"
-        async with traffic_of_the_new_version(servers, blank, traffic, tasks):
-            partitions = tasks.create_task(make_partitions(await connect(servers.service_url), 3))
-            await upgrade(blank)
+        partitions = tasks.create_task(make_partitions(await connect(servers.service_url), 3))
+        await upgrade(blank)
+        await partitions
+        async with traffic_of_the_new_version(blank, traffic, tasks):
             await traffic.have_worked(10)
-            await partitions
             traffic.stopped.set()
     await assert_upgraded(sql)
 

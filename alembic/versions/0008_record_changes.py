@@ -85,21 +85,22 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     recorded timestamptz := clock_timestamp();
-    set_moment timestamptz := nullif(current_setting('segmentql.moment', true), '')::timestamptz;
-    moment timestamptz := coalesce(set_moment, recorded);
-    set_cause cause := coalesce(nullif(current_setting('segmentql.cause', true), ''), 'MANUAL');
-    set_actor text := nullif(current_setting('segmentql.actor', true), '');
-    set_key_id text := nullif(current_setting('segmentql.api_key_id', true), '');
-    set_import_id bigint := nullif(current_setting('segmentql.import_id', true), '')::bigint;
+    moment timestamptz;
+    set_cause cause;
+    set_actor text;
+    set_key_id text;
+    set_import_id bigint;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO history (at, user_id, segment_id, operation, membership_id, cause, actor,
             api_key_id, import_id, recorded_at, position)
         SELECT joined_at, user_id, segment_id, 'JOINED', id, cause, actor, api_key_id, import_id,
-            recorded, nextval('history_position_seq')
-        FROM (SELECT * FROM new_rows ORDER BY joined_at, user_id) AS entry;
+            recorded, nextval('history_position_seq')  -- evaluated after the sort
+        FROM new_rows ORDER BY joined_at, user_id;
 
     ELSIF TG_OP = 'UPDATE' THEN
+        moment := coalesce(
+            nullif(current_setting('segmentql.moment', true), '')::timestamptz, recorded);
         -- A row with a new id is a rejoin after the old membership expired. A FULL JOIN is never a
         -- nested loop, because the cached plan of a small change is also used for large ones.
         IF EXISTS (
@@ -135,7 +136,12 @@ BEGIN
         PERFORM FROM segments WHERE id IN (SELECT segment_id FROM old_rows)
         ORDER BY id FOR KEY SHARE;
         recorded := clock_timestamp();
-        moment := coalesce(set_moment, recorded);
+        moment := coalesce(
+            nullif(current_setting('segmentql.moment', true), '')::timestamptz, recorded);
+        set_cause := coalesce(nullif(current_setting('segmentql.cause', true), ''), 'MANUAL');
+        set_actor := nullif(current_setting('segmentql.actor', true), '');
+        set_key_id := nullif(current_setting('segmentql.api_key_id', true), '');
+        set_import_id := nullif(current_setting('segmentql.import_id', true), '')::bigint;
         INSERT INTO history (at, user_id, segment_id, operation, membership_id, cause, actor,
             api_key_id, import_id, recorded_at, position)
         SELECT at, user_id, segment_id, 'LEFT', id, cause, actor, api_key_id, import_id,
@@ -170,6 +176,9 @@ $$
 
 # The current exclusions are in `exclusions`. The log has every exclusion and every admission by
 # hand. It has no entry when a user or a segment is deleted, which ends the exclusions.
+#
+# The triggers are for each row, because every change of a user by hand executes an INSERT and a
+# DELETE on `exclusions`, most of them without a row. A trigger for each statement would run anyway.
 EXCLUSION_LOG = (
     "CREATE TYPE exclusion_operation AS ENUM ('EXCLUDED', 'ADMITTED')",
     """
@@ -193,21 +202,19 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO exclusion_log
             (user_id, segment_id, at, operation, actor, api_key_id, import_id)
-        SELECT user_id, segment_id, excluded_at, 'EXCLUDED', actor, api_key_id, import_id
-        FROM new_rows ORDER BY user_id, segment_id;
+        VALUES (new.user_id, new.segment_id, new.excluded_at, 'EXCLUDED', new.actor,
+            new.api_key_id, new.import_id);
     ELSIF current_setting('segmentql.cause', true) IS DISTINCT FROM 'USER_DELETED' THEN
         INSERT INTO exclusion_log
             (user_id, segment_id, at, operation, actor, api_key_id, import_id)
-        SELECT o.user_id, o.segment_id,
+        SELECT old.user_id, old.segment_id,
             coalesce(nullif(current_setting('segmentql.moment', true), '')::timestamptz,
                 clock_timestamp()),
             'ADMITTED',
             nullif(current_setting('segmentql.actor', true), ''),
             nullif(current_setting('segmentql.api_key_id', true), ''),
             nullif(current_setting('segmentql.import_id', true), '')::bigint
-        FROM old_rows o JOIN segments s ON s.id = o.segment_id
-        WHERE s.deleted_at IS NULL
-        ORDER BY o.user_id, o.segment_id;
+        FROM segments s WHERE s.id = old.segment_id AND s.deleted_at IS NULL;
     END IF;
     RETURN NULL;
 END
@@ -216,13 +223,11 @@ $$
     "REVOKE ALL ON FUNCTION record_exclusions() FROM PUBLIC",
     """
 CREATE TRIGGER exclusions_record_insert AFTER INSERT ON exclusions
-    REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION record_exclusions()
+    FOR EACH ROW EXECUTE FUNCTION record_exclusions()
 """,
     """
 CREATE TRIGGER exclusions_record_delete AFTER DELETE ON exclusions
-    REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION record_exclusions()
+    FOR EACH ROW EXECUTE FUNCTION record_exclusions()
 """,
 )
 
@@ -387,6 +392,7 @@ def upgrade() -> None:
         execute(statement)
     for statement in (*EXCLUSION_LOG, *USER_LIFETIMES, *ROLLOUT_LOG, *REFUSE_TRUNCATE):
         execute(statement)
+    execute(_make_history_partitions(hides_rows=False))
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(ROLLOUTS_ENROLLING)
     execute(
@@ -399,6 +405,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     execute = op.get_bind().exec_driver_sql
     _lock_tables()
+    execute(_make_history_partitions(hides_rows=True))
     execute("DROP FUNCTION rollouts_enrolling(timestamptz)")
     execute(_of_migration("0002").ENROLL_NEW_USERS[0].replace("held_at", "paused_at"))
     execute(_enroll_new_users())
@@ -433,6 +440,27 @@ def _lock_tables() -> None:
 
 def _of_migration(number: str) -> ModuleType:
     return context.script.get_revision(number).module
+
+
+def _make_history_partitions(*, hides_rows: bool) -> str:
+    """Return the function of migration 0001, as a replacement of itself.
+
+    A reader that waited for the lock on DEFAULT had planned without the new partition, so it did
+    not see the moved rows (`hides_rows`). A reader that waits for `history` plans after the wait.
+    """
+    functions = _of_migration("0001").MAKE_HISTORY_PARTITIONS
+    function = functions[: functions.index("$$;")] + "$$"
+    if not hides_rows:
+        create = "        EXECUTE format('CREATE TABLE"
+        lock = """
+        IF EXISTS (
+            SELECT FROM public.history_default WHERE at >= lower_bound AND at < upper_bound
+        ) THEN
+            LOCK TABLE ONLY public.history IN ACCESS EXCLUSIVE MODE;
+        END IF;
+"""
+        function = function.replace(create, lock[1:] + create)
+    return function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
 
 
 def _enroll_new_users() -> str:

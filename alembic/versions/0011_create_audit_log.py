@@ -7,6 +7,8 @@ down_revision = "0010"
 branch_labels = None
 depends_on = None
 
+# There are no foreign keys, as in history, so this migration waits for no lock.
+#
 # The time has a default, and the service's role may not insert a value into the column. So the time
 # of an entry is always the time at which the database stored it.
 TABLE = """
@@ -18,7 +20,7 @@ CREATE TABLE audit_log (
     request_id text,
     action text NOT NULL,
     target text NOT NULL,
-    segment_id bigint CONSTRAINT fk_audit_log_segment_id REFERENCES segments,
+    segment_id bigint,
     before jsonb,
     after jsonb,
     CONSTRAINT pk_audit_log PRIMARY KEY (id),

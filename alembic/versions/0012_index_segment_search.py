@@ -52,31 +52,27 @@ REPLACED = "ix_segments_slug"
 
 
 def upgrade() -> None:
+    execute = op.get_bind().exec_driver_sql
     for function in FUNCTIONS:
-        op.get_bind().exec_driver_sql(function)
-    _create_concurrently(INDEXES)
-    _drop_concurrently(REPLACED)
+        execute(function)
+    _change_indexes(create=INDEXES, drop=[REPLACED])
 
 
 def downgrade() -> None:
-    _create_concurrently({REPLACED: "btree (slug)"})
-    _drop_concurrently(*INDEXES)
-    op.get_bind().exec_driver_sql("DROP FUNCTION segment_search_vector(text, text)")
-    op.get_bind().exec_driver_sql("DROP FUNCTION segment_search_query(text)")
+    _change_indexes(create={REPLACED: "btree (slug)"}, drop=list(INDEXES))
+    execute = op.get_bind().exec_driver_sql
+    execute("DROP FUNCTION segment_search_vector(text, text)")
+    execute("DROP FUNCTION segment_search_query(text)")
 
 
-def _create_concurrently(indexes: dict[str, str]) -> None:
+def _change_indexes(*, create: dict[str, str], drop: list[str]) -> None:
     with op.get_context().autocommit_block():
         execute = op.get_bind().exec_driver_sql
         limit = execute("SHOW lock_timeout").scalar_one()
         execute("SET lock_timeout = 0")  # it waits for older transactions, and blocks none
-        for name, definition in indexes.items():
+        for name, definition in create.items():
             execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # of an interrupted migration
             execute(f"CREATE INDEX CONCURRENTLY {name} ON segments USING {definition}")
+        for name in drop:
+            execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         execute(f"SET lock_timeout = '{limit}'")  # for the next migration
-
-
-def _drop_concurrently(*names: str) -> None:
-    with op.get_context().autocommit_block():
-        for name in names:
-            op.get_bind().exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -12,6 +12,7 @@ from bench.rows import (
     hostile,
     idle,
     keys,
+    member_counts,
     reads,
     reports,
     rollout_chaos,
@@ -35,6 +36,7 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "ttl-expiry": ttl_expiry.measure,
     "rollouts": rollouts.measure,
     "reports": reports.measure,
+    "member-counts": member_counts.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
 """The measurements by their name for `--only`, in the order of the run.

@@ -18,6 +18,7 @@ from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
+from segmentql.history import jobs as history_jobs
 from segmentql.memberships import expiry
 from segmentql.memberships import jobs as membership_jobs
 from segmentql.metrics import ScrapedGauge
@@ -44,6 +45,7 @@ _JOBS: Final = (
     *membership_jobs.JOBS,
     *rollout_jobs.JOBS,
     *report_jobs.JOBS,
+    *history_jobs.JOBS,
 )
 QUEUES: Final = tuple(sorted({job.queue for job in _JOBS}))
 

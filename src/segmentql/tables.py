@@ -482,6 +482,46 @@ class HistoryRow(Base):
     """
 
 
+class MemberCountHourRow(Base):
+    """The number of joins and leaves of a segment in an hour, without those after the roll-up.
+
+    The hour `-infinity` has the joins of partitions of history that were dropped before the table
+    existed.
+    """
+
+    __tablename__ = "member_count_hours"
+
+    segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    hour: Mapped[Timestamp] = mapped_column(primary_key=True)
+    """The start of the hour, in UTC."""
+
+    joins: Mapped[int] = mapped_column(BigInteger)
+    leaves: Mapped[int] = mapped_column(BigInteger)
+    has_seconds: Mapped[bool]
+    """Whether `member_count_seconds` has the hour as well, because it has many joins or leaves."""
+
+
+class MemberCountSecondRow(Base):
+    """The number of joins and leaves of a segment in a second of an hour that has many."""
+
+    __tablename__ = "member_count_seconds"
+
+    segment_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    second: Mapped[Timestamp] = mapped_column(primary_key=True)
+    joins: Mapped[int] = mapped_column(BigInteger)
+    leaves: Mapped[int] = mapped_column(BigInteger)
+
+
+class MemberCountRollupRow(Base):
+    """The position of history up to which the sums of member counts include it. The only row."""
+
+    __tablename__ = "member_count_rollup"
+    __table_args__ = (CheckConstraint("only", name="only_row"),)
+
+    only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    position: Mapped[int] = mapped_column(BigInteger)
+
+
 class ReportRow(Base):
     """A report: a month of history as a file. No foreign key, because users can be deleted."""
 
@@ -590,7 +630,7 @@ class AuditRow(Base):
     target: Mapped[str] = mapped_column(Text)
     """The id by which clients know the changed object."""
 
-    segment_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("segments.id"))
+    segment_id: Mapped[int | None] = mapped_column(BigInteger)
     """The segment of the target. Null for keys and reports."""
 
     before: Mapped[dict[str, object] | None] = mapped_column(JSONB)

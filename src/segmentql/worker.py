@@ -30,7 +30,11 @@ from segmentql.worker_http import WorkerHttp
 
 log = structlog.get_logger(__name__)
 
-ACTORS: Final[tuple[Actor, ...]] = (*membership_actors.ACTORS, *rollout_actors.ACTORS)
+ACTORS: Final[tuple[Actor, ...]] = (
+    *membership_actors.ACTORS,
+    *rollout_actors.ACTORS,
+    *history_actors.ACTORS,
+)
 REPORT_ACTORS: Final = report_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 

@@ -58,6 +58,7 @@ KNOWN: Final[dict[str, tuple[str, ...]]] = {
 }
 NUMBERS: Final[dict[str, tuple[str, ...]]] = {
     "first": ("1", "100", "101", "0", "-1"),
+    "points": ("1", "500", "501", "0"),
     "year": ("2024", "2025", "1999", "10000"),
     "month": ("1", "12", "13", "0"),
     "ttlSeconds": ("1", "315360000", "315360001"),

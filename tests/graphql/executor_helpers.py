@@ -56,7 +56,8 @@ ARGUMENTS = {
     "key": ['"one"', '"unknown"', '""'],
     "keys": ['["one", "two", "unknown"]', '["two", "two"]', "[]", '[""]'],
     "from": ['"2020-01-01T00:00:00Z"', "null"],
-    "to": ['"2040-01-01T00:00:00Z"', "null"],
+    "to": ['"2040-01-01T00:00:00Z"', '"2024-06-01T00:00:00Z"', "null"],
+    "points": ["1", "3", "null", "0"],
     "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],
 }
@@ -103,13 +104,13 @@ def selections(draw: st.DrawFn, parent: GraphQLObjectType, depth: int) -> str:
 
 @st.composite
 def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, condition: str) -> str:
-    literals = [
-        f"{argument}: {draw(st.sampled_from(ARGUMENTS[argument]))}"
-        for argument, kind in definition.args.items()
-        if str(kind.type).endswith("!")
-        or (name, argument) in MOSTLY_GIVEN
-        or draw(st.integers(0, 3)) == 0
-    ]
+    literals = []
+    for argument, kind in definition.args.items():
+        required = str(kind.type).endswith("!")
+        mostly = (name, argument) in MOSTLY_GIVEN
+        if required or mostly or draw(st.integers(0, 3)) == 0:
+            values = [value for value in ARGUMENTS[argument] if value != "null" or not required]
+            literals.append(f"{argument}: {draw(st.sampled_from(values))}")
     arguments = f"({', '.join(literals)})" if literals else ""
     named_type = get_named_type(definition.type)
     if isinstance(named_type, GraphQLInterfaceType):

@@ -16,6 +16,8 @@ REQUIRED: Final = {
     "Query.report.id": '"rep_1"',
     "year": "2024",
     "month": "2",
+    "from": '"2024-01-01T00:00:00Z"',
+    "to": '"2024-06-01T00:00:00Z"',
 }
 """Values of required arguments and input fields, by their path or by their name."""
 

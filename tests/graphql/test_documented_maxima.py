@@ -148,6 +148,17 @@ async def test_nested_pages_of_a_hundred_are_accepted(api: Api) -> None:
     await api("{ segments(first: 100) { nodes { members(first: 100) { nodes { joinedAt } } } } }")
 
 
+async def test_most_points_of_member_counts_are_accepted(api: Api) -> None:
+    await make_segments(api, "A")
+    query = """query($points: Int) { segment(slug: "A") { memberCounts(
+      from: "0001-01-01T00:00:00Z", to: "2024-01-01T00:00:00Z", points: $points
+    ) { at count } } }"""
+    data = await api(query, points=validators.MAX_COUNT_POINTS)
+    assert len(data["segment"]["memberCounts"]) == validators.MAX_COUNT_POINTS
+    fields = 'memberCounts(from: "2024-01-01T00:00:00Z", to: "2024-01-02T00:00:00Z") { count }'
+    await api(f"{{ segments(first: 100) {{ nodes {{ {fields} }} }} }}")
+
+
 async def test_full_introspection_query_is_accepted(api: Api) -> None:
     await api(
         get_introspection_query(

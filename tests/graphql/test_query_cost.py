@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import strawberry
 from hypothesis import given
+from hypothesis import settings as profile
 
 from graphql import GraphQLObjectType, GraphQLSchema, OperationDefinitionNode, parse
 from segmentql.graphql.cost.field_cost import cost as declare_cost
@@ -26,15 +27,24 @@ def cost(query: str, schema: GraphQLSchema = CORE, **variables: Any) -> int:
     return estimate(schema, document, operation).of(variables)
 
 
+TIMES = 'from: "2024-01-01T00:00:00Z", to: "2024-02-01T00:00:00Z"'
 COSTS = {
     "{ __typename }": 0,
     "{ user(id: 1) { id createdAt } }": 1,
     "{ user(id: 1) { segments { slug } } }": 1 + 5,
     '{ user(id: 1) { isIn(slug: "A") } }': 2,
+    '{ user(id: 1) { membership(slug: "A") { id } } }': 1 + 1 + 1,
+    '{ usersById(ids: [1, 2]) { membership(slug: "A") { segment { slug } } } }': 2 * (1 + 1 + 2),
     "{ usersById(ids: [1, 2, 3]) { id } }": 3,
     "{ usersById(ids: 1) { id } }": 1,
     "{ usersById(ids: [1, 2]) { segments { slug } memberships { segment { slug } } } }": 2 * 16,
     '{ segment(slug: "A") { memberCount } }': 1 + 100,
+    '{ segment(slug: "A") { memberCount(asOf: null) } }': 1 + 100,
+    '{ segment(slug: "A") { memberCount(asOf: "2024-01-01T00:00:00Z") } }': 1 + 100 + 40,
+    f'{{ segment(slug: "A") {{ memberCounts({TIMES}) {{ at count }} }} }}': 1 + 140 + 100,
+    f'{{ segment(slug: "A") {{ memberCounts({TIMES}, points: 7) {{ count }} }} }}': 1 + 140 + 7,
+    f'{{ segment(slug: "A") {{ memberCounts({TIMES}, points: null) {{ at }} }} }}': 1 + 140 + 100,
+    f'{{ segment(slug: "A") {{ memberCounts({TIMES}, points: 501) {{ at }} }} }}': 1 + 140 + 500,
     "{ users { pageInfo { hasNextPage } } }": 1 + 1,
     "{ users { nodes { id } } }": 1 + 50,
     "{ users(first: 3) { nodes { id } } }": 1 + 3,
@@ -67,6 +77,13 @@ def test_page_sizes_are_read_from_variables_and_their_defaults() -> None:
     assert [cost(page), cost(page, n=3), cost(page, n=None)] == [8, 4, 51]
     many = "query($ids: [ID!]!) { usersById(ids: $ids) { segments { slug } } }"
     assert [cost(many, ids=[1] * 10), cost(many, ids="1"), cost(many)] == [60, 6, 6]
+
+
+def test_number_of_points_is_read_from_variables() -> None:
+    field = f"memberCounts({TIMES}, points: $n) {{ at }}"
+    query = f'query($n: Int) {{ segment(slug: "A") {{ {field} }} }}'
+    sizes: list[Any] = [3, 500, 501, None, "x"]
+    assert [cost(query, n=size) - 1 - 140 for size in sizes] == [3, 500, 500, 100, 500]
 
 
 @pytest.mark.parametrize("size", [100, 100.0])
@@ -192,6 +209,7 @@ async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -
     root = CORE.query_type
     assert isinstance(root, GraphQLObjectType)
 
+    @profile(max_examples=100)
     @given(selections(root, 6))
     def collect(body: str) -> None:
         queries.append(body)

@@ -71,6 +71,9 @@ async def test_mutation_payload_is_read_from_the_primary(lagging: Api) -> None:
     await lagging('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
     data = await lagging(
         'mutation { updateUserSegments(input: {userId: 1, add: ["A"]})'
-        " { user { segments { slug memberCount } } } }"
+        ' { user { segments { slug memberCount } membership(slug: "A") { segment { slug } } } } }'
     )
-    assert data["updateUserSegments"]["user"]["segments"] == [{"slug": "A", "memberCount": 1}]
+    assert data["updateUserSegments"]["user"] == {
+        "segments": [{"slug": "A", "memberCount": 1}],
+        "membership": {"segment": {"slug": "A"}},
+    }

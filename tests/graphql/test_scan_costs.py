@@ -42,7 +42,14 @@ PATHS = {
 NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 """Fields of connections, edges and `PageInfo`, which read nothing."""
 
-REQUIRED = {"id": '"1"', "ids": "[1, 2]", "userId": '"1"', "slug": '"BIG"'}
+REQUIRED = {
+    "id": '"1"',
+    "ids": "[1, 2]",
+    "userId": '"1"',
+    "slug": '"BIG"',
+    "from": '"2024-01-01T00:00:00Z"',
+    "to": '"A_MOMENT_AGO"',
+}
 REPORT_FIELDS = '"rep_1"'
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
@@ -54,6 +61,7 @@ OPTIONAL = {
     "from": ['"2030-01-01T00:00:00Z"'],
     "to": ['"2020-01-01T00:00:00Z"'],
     "asOf": ['"A_MOMENT_AGO"'],
+    "points": ["500"],
     "first": [],
     "after": [],
     "expiresInSeconds": [],

@@ -24,6 +24,10 @@ QUERIES = {
     f'{{ usersById({USERS}) {{ isIn(slug: "S1") }} }}': 2,
     f'{{ usersById({USERS}) {{ a: isIn(slug: "S1") b: isIn(slug: "S2") }} }}': 2,
     f'{{ usersById({USERS}) {{ isExcluded(slug: "S1") }} }}': 2,
+    f"""{{ usersById({USERS}) {{
+        a: membership(slug: "S1") {{ id user {{ id }} segment {{ slug }} }}
+        b: membership(slug: "S2") {{ id }} }} }}""": 2,
+    '{ user(id: 1) { membership(slug: "not a slug") { id } } }': 1,
     f'{{ usersById({USERS}) {{ segments(asOf: "2024-03-01T12:30:00Z") {{ slug }} }} }}': 2,
     f"""{{ usersById({USERS}) {{
         segments {{ slug }}
@@ -40,6 +44,9 @@ QUERIES = {
     f"{{ usersByKey({KEYS}) {{ segments {{ slug memberCount }} }} }}": 2,
     "{ segments { nodes { slug } } }": 1,
     "{ segments { nodes { memberCount } } }": 2,
+    '{ segments { nodes { memberCount(asOf: "2024-03-01T12:30:00Z") } } }': 2,
+    """{ segments { nodes { memberCounts(
+        from: "2024-03-01T12:00:00Z", to: "2024-03-02T12:00:00Z") { at count } } } }""": 2,
     "{ segments { nodes { rollout { status enrolled excluded stages { percent } } } } }": 3,
     "{ segments { nodes { members { nodes { user { id createdAt } segment { slug } } } } } }": 2,
     "{ segments { nodes { members { nodes { user { segments { slug } } } } } } }": 3,

@@ -164,6 +164,24 @@ async def test_first_key_comes_from_a_setting_and_is_stored_once(
     }
 
 
+async def test_changes_of_keys_leave_audit_entries_without_an_actor(
+    keys: RunKeys, sql: Sql
+) -> None:
+    _, _, errors = await keys("create", "--name", "Ada", "--role", "editor")
+    key_id = errors.split(",")[0]
+    for _ in range(2):  # only the first time changes something
+        await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST)
+        await keys("revoke", key_id)
+    rows = await sql.fetch(
+        "SELECT action, target, actor, api_key_id, request_id FROM audit_log ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("key.created", key_id, None, None, None),
+        ("key.created", "key_firstfirst12", None, None, None),
+        ("key.revoked", key_id, None, None, None),
+    ]
+
+
 async def test_malformed_first_key_is_named_but_not_quoted(keys: RunKeys, sql: Sql) -> None:
     status, output, errors = await keys("ensure-first", SEGMENTQL_FIRST_KEY=FIRST[:-1] + "G")
     assert (status, output) == (1, "")

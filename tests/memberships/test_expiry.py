@@ -437,6 +437,7 @@ READ = """
 query($asOf: DateTime) {
   user(id: 7) {
     segments { slug } past: segments(asOf: $asOf) { slug } memberships { id } isIn(slug: "A")
+    membership(slug: "A") { id }
     history { nodes { id operation at recordedAt cause actor segment { slug deletedAt } } }
   }
   segment(slug: "A") { memberCount members { nodes { user { id } } } }
@@ -451,7 +452,8 @@ def alternative_documents(moment: datetime) -> str:
 
 def is_in_no_segment(body: Any) -> bool:
     user = body["user"]
-    return (user["segments"], user["memberships"], user["isIn"]) == ([], [], False)
+    state = (user["segments"], user["memberships"], user["isIn"], user["membership"])
+    return state == ([], [], False, None)
 
 
 async def test_expired_membership_is_hidden_before_the_worker_runs(

@@ -78,7 +78,7 @@ async def test_removing_a_segment_without_membership_is_no_error(api: Api, sql: 
     payload = await update_user_segments(api, 7, remove=["A"])
     assert payload["errors"] == []
     assert change_counts(payload) == (0, 0, 0)
-    assert payload["user"] == {"id": "7", "segments": [], "memberships": []}
+    assert payload["user"] == {"id": "7", "key": None, "segments": [], "memberships": []}
     assert await sql.fetchval("SELECT count(*) FROM history") == 0
 
 

@@ -27,7 +27,8 @@ async def test_deletion_returns_the_id_and_hides_memberships_at_once(api: Api) -
     await update_user_segments(api, 7, add=["A", "B"])
     assert await delete_segment(api, "A") == {"deletedId": created["id"], "errors": []}
     data = await api(
-        """{ user(id: 7) { segments { slug } memberships { segment { slug } } isIn(slug: "A") }
+        """{ user(id: 7) { segments { slug } memberships { segment { slug } } isIn(slug: "A")
+          membership(slug: "A") { id } }
         segment(slug: "A") { id } segments { nodes { slug } } }"""
     )
     assert data == {
@@ -35,6 +36,7 @@ async def test_deletion_returns_the_id_and_hides_memberships_at_once(api: Api) -
             "segments": [{"slug": "B"}],
             "memberships": [{"segment": {"slug": "B"}}],
             "isIn": False,
+            "membership": None,
         },
         "segment": None,
         "segments": {"nodes": [{"slug": "B"}]},
@@ -72,11 +74,12 @@ async def test_segment_created_later_with_the_slug_is_a_new_one(api: Api) -> Non
     assert (new["name"], new["version"]) == (None, 1)
     data = await api(
         """{ segment(slug: "A") { id memberCount }
-        usersById(ids: [7, 8]) { isIn(slug: "A") isExcluded(slug: "A") }
+        usersById(ids: [7, 8]) { isIn(slug: "A") isExcluded(slug: "A")
+          membership(slug: "A") { id } }
         history(slug: "A") { nodes { operation segment { id } } } }"""
     )
     assert data["segment"] == {"id": new["id"], "memberCount": 0}
-    assert data["usersById"] == [{"isIn": False, "isExcluded": False}] * 2
+    assert data["usersById"] == [{"isIn": False, "isExcluded": False, "membership": None}] * 2
     assert data["history"]["nodes"] == [
         {"operation": "LEFT", "segment": {"id": old["id"]}},
         {"operation": "JOINED", "segment": {"id": old["id"]}},

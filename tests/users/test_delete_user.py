@@ -79,6 +79,7 @@ async def test_recreated_user_has_the_old_history_without_exclusions(api: Api, s
     recreated = (
         await api(
             """{ user(id: 7) { createdAt segments { slug } isIn(slug: "A") isExcluded(slug: "B")
+            membership(slug: "A") { id }
             history { nodes { operation } } } }"""
         )
     )["user"]
@@ -87,6 +88,7 @@ async def test_recreated_user_has_the_old_history_without_exclusions(api: Api, s
     assert recreated == {
         "segments": [],
         "isIn": False,
+        "membership": None,
         "isExcluded": False,
         "history": {"nodes": [{"operation": "LEFT"}, {"operation": "JOINED"}]},
     }

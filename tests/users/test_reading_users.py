@@ -178,14 +178,39 @@ async def test_is_in_is_false_for_an_unknown_slug(api: Api) -> None:
     assert data["user"] == {"a": True, "b": False, "none": False, "case": False, "excluded": False}
 
 
+async def test_membership_is_the_active_one_in_the_segment_with_the_slug(
+    api: Api, sql: Sql
+) -> None:
+    await make_segments(api, "A", "B", "EXPIRED")
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
+    await update_user_segments(api, 8, add=["A", "B"])
+    await insert_membership(sql, 7, "EXPIRED", expires_at=NOON + HOUR)
+    fields = "id joinedAt updatedAt expiresAt cause actor segment { slug } user { id createdAt }"
+    data = await api(
+        f"""{{ usersById(ids: [7, 8]) {{ memberships {{ {fields} }}
+        a: membership(slug: "A") {{ {fields} }} b: membership(slug: "B") {{ {fields} }}
+        expired: membership(slug: "EXPIRED") {{ id }} none: membership(slug: "NONE") {{ id }}
+        case: membership(slug: "a") {{ id }} }} }}"""
+    )
+    absent = {"expired": None, "none": None, "case": None}
+    (one,), (first, second) = (user.pop("memberships") for user in data["usersById"])
+    assert one["expiresAt"] is not None
+    assert (one["user"]["id"], first["user"]["id"], second["segment"]["slug"]) == ("7", "8", "B")
+    assert data["usersById"] == [
+        {"a": one, "b": None, **absent},
+        {"a": first, "b": second, **absent},
+    ]
+
+
 async def test_invalid_slug_in_is_in_counts_as_unknown(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"])
     query = """query($slug: String!) {
-      segment(slug: $slug) { id } user(id: 7) { id isIn(slug: $slug) isExcluded(slug: $slug) }
+      segment(slug: $slug) { id } user(id: 7) {
+        id isIn(slug: $slug) isExcluded(slug: $slug) membership(slug: $slug) { id } }
     }"""
     for slug in (*BAD_SLUGS, "UNKNOWN"):
         assert await api(query, slug=slug) == {
             "segment": None,
-            "user": {"id": "7", "isIn": False, "isExcluded": False},
+            "user": {"id": "7", "isIn": False, "isExcluded": False, "membership": None},
         }, ascii(slug)

@@ -27,7 +27,7 @@ from segmentql.graphql.types.validation import optional_argument
 from segmentql.tables import Role
 
 STATE_CHARACTERS: Final = 2 * validators.MAX_DESCRIPTION_LENGTH
-"""A typical maximum of `before` and `after`: a description, a name and a rollout of 50 stages."""
+"""About the length of a state with the longest description and a rollout of 50 stages."""
 
 
 def _entry_id(entry: Parent[AuditEntryRecord]) -> strawberry.ID:

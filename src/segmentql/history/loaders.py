@@ -20,12 +20,15 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
+from segmentql.history.member_counts import member_counts
 from segmentql.history.records import (
     BEFORE_NEWEST,
     MAX_TIME,
     MIN_TIME,
     HistoryEntryRecord,
     HistoryPage,
+    MemberCountRecord,
+    MemberCountSeries,
     Position,
 )
 from segmentql.segments.records import SegmentRecord
@@ -62,6 +65,45 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[SegmentRecord]]):
 
     def on_missing(self, key: tuple[int, datetime]) -> list[SegmentRecord]:
         raise bad_request("asOf", "the time is in the future", "a time in the past")
+
+
+class MemberCountAsOf(Loader[tuple[int, datetime], int]):
+    """The number of members of a segment, by segment id, at a time in the past.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
+    """
+
+    max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
+    ) -> Mapping[tuple[int, datetime], int]:
+        series = {MemberCountSeries(segment_id, at, at, points=1) for segment_id, at in keys}
+        counts = await member_counts(session, list(series))
+        return {(key.segment_id, key.until): point.count for key, (point,) in counts.items()}
+
+    def on_missing(self, key: tuple[int, datetime]) -> int:
+        raise bad_request("asOf", "the time is in the future", "a time in the past")
+
+
+class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
+    """The number of members of a segment at each point of a series.
+
+    Raises:
+        GraphQLError: with code BAD_REQUEST, if the series ends in the future of the database's
+            clock.
+    """
+
+    max_keys = 20  # Each series may take long, and a timeout fails all keys of the statement.
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[MemberCountSeries]
+    ) -> Mapping[MemberCountSeries, list[MemberCountRecord]]:
+        return await member_counts(session, keys)
+
+    def on_missing(self, key: MemberCountSeries) -> list[MemberCountRecord]:
+        raise bad_request("to", "the time is in the future", "a time in the past")
 
 
 class UserKeyAt(Loader[tuple[int, datetime], str | None]):

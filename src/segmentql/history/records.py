@@ -65,3 +65,34 @@ class HistoryPage:
     user_id: int | None = None
     slug: str | None = None
     """The slug of the entries' segments. Deleted segments with this slug count as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCountSeries:
+    """Points in time at which the members of a segment are counted, at equal distances.
+
+    The first point is `since` and the last one is `until`. A single point is `until`. Points
+    between two microseconds are rounded down.
+    """
+
+    segment_id: int
+    since: datetime
+    until: datetime
+    points: int
+    """The number of points, 1 or more."""
+
+    @property
+    def times(self) -> list[datetime]:
+        """The points, in ascending order."""
+        if self.points == 1:
+            return [self.until]
+        span = self.until - self.since
+        return [self.since + span * index // (self.points - 1) for index in range(self.points)]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCountRecord:
+    """The number of members of a segment at a point in time."""
+
+    at: datetime
+    count: int

@@ -53,6 +53,18 @@ class UserWithSegments(Loader[int, UserRecord | None]):
         return None
 
 
+class MembershipBySlug(Loader[tuple[int, str], MembershipRecord | None]):
+    """A user's active membership in the existing segment with a slug; None if there is none."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[tuple[int, str]]
+    ) -> Mapping[tuple[int, str], MembershipRecord]:
+        return await service.memberships_by_slug(session, keys)
+
+    def on_missing(self, key: tuple[int, str]) -> None:
+        return None
+
+
 class UserWithSegmentsByKey(Loader[str, UserRecord | None]):
     """A user by key with the segments that the user is in; None if no stored user has the key."""
 

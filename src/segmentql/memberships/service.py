@@ -217,6 +217,14 @@ JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
 """)
 
+_ACTIVE_MEMBERSHIPS = text(f"""
+SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS}
+FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
+JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
+JOIN users u ON u.id = m.user_id
+""")
+
 _EXCLUDED_PAIRS = text("""
 SELECT e.user_id, s.slug
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
@@ -449,9 +457,25 @@ async def excluded_pairs(
 async def _pairs(
     session: ReadSession, statement: TextClause, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    user_ids, slugs = zip(*pairs, strict=True)
-    rows = await session.execute(statement, {"user_ids": list(user_ids), "slugs": list(slugs)})
+    rows = await session.execute(statement, _pair_parameters(pairs))
     return {(row.user_id, row.slug) for row in rows}
+
+
+def _pair_parameters(pairs: Sequence[tuple[int, str]]) -> dict[str, list[Any]]:
+    user_ids, slugs = zip(*pairs, strict=True)
+    return {"user_ids": list(user_ids), "slugs": list(slugs)}
+
+
+async def memberships_by_slug(
+    session: ReadSession, pairs: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], MembershipRecord]:
+    """Return the active membership of each (user id, slug) pair; pairs without one are absent."""
+    memberships: dict[tuple[int, str], MembershipRecord] = {}
+    for row in await session.execute(_ACTIVE_MEMBERSHIPS, _pair_parameters(pairs)):
+        memberships[row.user_id, row.slug] = membership_record(
+            row, user=user_record(row), segment=segment_record(row)
+        )
+    return memberships
 
 
 async def member_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, int]:

@@ -9,8 +9,13 @@ from strawberry import Parent
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.field_cost import SCAN, cost
-from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
+from segmentql.graphql.cost.field_cost import SCAN, SEGMENT_REPLAY, cost
+from segmentql.graphql.types.errors import (
+    ErrorCode,
+    MutationError,
+    as_mutation_error,
+    bad_request,
+)
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
@@ -22,7 +27,9 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
-from segmentql.graphql.types.validation import InputValidator, optional_argument
+from segmentql.graphql.types.validation import InputValidator, optional_argument, size_argument
+from segmentql.history.loaders import MemberCountAsOf, MemberCounts
+from segmentql.history.records import MemberCountRecord, MemberCountSeries
 from segmentql.memberships.loaders import MemberCount, MemberPages
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts import service as rollouts
@@ -36,6 +43,14 @@ from segmentql.segments.service import UNSET
 if TYPE_CHECKING:
     from segmentql.memberships.api import Membership
     from segmentql.rollouts.api import Rollout, RolloutInput
+
+
+@strawberry.type(description="The number of members of a segment at a point in time.")
+class MemberCountPoint:
+    at: datetime = strawberry.field(description="The point in time.")
+    count: BigInt = strawberry.field(
+        description="Exact number of members: the users whose `segments(asOf:)` has the segment."
+    )
 
 
 def _segment_id(segment: Parent[SegmentRecord]) -> strawberry.ID:
@@ -72,13 +87,62 @@ class Segment:
     )
 
     @strawberry.field(
-        description="Exact number of active members. It counts them, which may be slow.",
+        description="Exact number of members, now or at a past time. It counts them, which may be"
+        " slow.",
         graphql_type=BigInt,
-        metadata=cost(SCAN),
+        metadata=cost(SCAN, if_given={"asOf": SEGMENT_REPLAY}),
     )
     @staticmethod
-    def member_count(segment: Parent[SegmentRecord], info: Info) -> Awaitable[int]:
+    def member_count(
+        segment: Parent[SegmentRecord],
+        info: Info,
+        as_of: Annotated[
+            datetime | None,
+            strawberry.argument(description="A time in the past. If omitted, now."),
+        ] = strawberry.UNSET,
+    ) -> Awaitable[int]:
+        if as_of:
+            return info.context.loader(MemberCountAsOf).load((segment.segment_id, as_of))
         return info.context.loader(MemberCount).load(segment.segment_id)
+
+    @strawberry.field(
+        description="Exact numbers of members at points in the past, for a plot. The points are at"
+        " equal distances; the first is `from` and the last is `to`. A single point is `to`.",
+        graphql_type=list[MemberCountPoint],
+        metadata=cost(
+            SCAN + SEGMENT_REPLAY,
+            size_argument="points",
+            max_first=validators.MAX_COUNT_POINTS,
+        ),
+    )
+    @staticmethod
+    def member_counts(
+        segment: Parent[SegmentRecord],
+        info: Info,
+        from_: Annotated[
+            datetime,
+            strawberry.argument(name="from", description="The time of the first point."),
+        ],
+        to: Annotated[
+            datetime,
+            strawberry.argument(
+                description="The time of the last point: a time in the past, not before `from`."
+            ),
+        ],
+        points: Annotated[
+            int | None, strawberry.argument(description="The number of points: 1 to 500.")
+        ] = validators.DEFAULT_COUNT_POINTS,
+    ) -> Awaitable[list[MemberCountRecord]]:
+        size = size_argument(
+            points,
+            "points",
+            default=validators.DEFAULT_COUNT_POINTS,
+            maximum=validators.MAX_COUNT_POINTS,
+        )
+        if from_ > to:
+            raise bad_request("from", "`from` is after `to`", "a time that is not after `to`")
+        series = MemberCountSeries(segment.segment_id, since=from_, until=to, points=size)
+        return info.context.loader(MemberCounts).load(series)
 
     @strawberry.field(
         description="The rollout, which puts a percentage of all users into the segment. Null if"

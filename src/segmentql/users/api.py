@@ -33,6 +33,7 @@ from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.loaders import (
     IsExcluded,
     IsIn,
+    MembershipBySlug,
     MembershipsByUser,
     SegmentsByUser,
     UserWithSegments,
@@ -92,6 +93,22 @@ class User:
     @staticmethod
     def memberships(user: Parent[UserRecord], info: Info) -> Awaitable[list[MembershipRecord]]:
         return info.context.loader(MembershipsByUser).load(user.user_id)
+
+    @strawberry.field(
+        description="The active membership of the user in the segment with this slug. Null if the"
+        " user is not a member now, or if there is no such segment.",
+        graphql_type=Annotated["Membership", strawberry.lazy("segmentql.memberships.api")] | None,
+        metadata=cost(1),
+    )
+    @staticmethod
+    def membership(
+        user: Parent[UserRecord],
+        info: Info,
+        slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
+    ) -> Awaitable[MembershipRecord | None] | None:
+        if not validators.is_slug(slug):
+            return None
+        return info.context.loader(MembershipBySlug).load((user.user_id, slug))
 
     @strawberry.field(
         description="Whether the user is in the segment with this slug. False if there is no such"

@@ -23,7 +23,7 @@ USER_COLUMNS: Final = "u.id AS user_id, u.created_at AS user_created_at, u.key A
 # A transaction that stores a new key takes the lock shared, and one that sets the key of a stored
 # user takes it exclusively. So an UPDATE never violates the unique index on keys. The error would
 # write the key into PostgreSQL's log.
-USER_KEY_LOCK: Final = "7002, hashtext(:user_key)"
+USER_KEY_LOCK: Final = "7003, hashtext(:user_key)"
 """The two integers of the advisory lock of a user's key. Two keys may share a lock.
 
 Transactions take it after the locks of segments and before those of users.

@@ -27,6 +27,11 @@ thousand rows, for one page."""
 HISTORY_REPLAY: Final = 10
 """The weight of a field that reads and sorts a user's whole history up to a point in time."""
 
+SEGMENT_REPLAY: Final = 40
+"""The weight of a field that counts the joins and leaves of a segment up to points in time.
+
+PostgreSQL reads sums of whole hours, and the rows of those hours that a point divides."""
+
 CHARACTERS_PER_COST: Final = 4096
 """The number of characters of a text that cost as much as an object."""
 
@@ -40,11 +45,13 @@ class FieldCost:
     weight: int = 0
     """The cost that each object with the field adds."""
     size: int | None = None
-    """The size of the field's list; None: the size is `first`, or an estimate."""
+    """The size of the field's list; None: the size is an argument, or an estimate."""
     size_of: str | None = None
     """The name of the list argument that has as many items as the field's list."""
+    size_argument: str = "first"
+    """The name of the integer argument that is the size of the field's list or page."""
     max_first: int = validators.MAX_PAGE_ROWS
-    """The largest `first` that the field accepts."""
+    """The largest value of that argument that the field accepts."""
     if_given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """The cost that an argument adds to `weight` if the client gives it, by its name."""
 
@@ -54,6 +61,7 @@ def cost(
     *,
     size: int | None = None,
     size_of: str | None = None,
+    size_argument: str = "first",
     max_first: int = validators.MAX_PAGE_ROWS,
     characters: int = 0,
     if_given: Mapping[str, int] | None = None,
@@ -64,12 +72,15 @@ def cost(
         weight: The cost that each object with the field adds.
         size: The size of the field's list, if it is known.
         size_of: The name of the list argument that has as many items as the field's list.
-        max_first: The largest `first` that the field accepts.
+        size_argument: The name of the integer argument that is the size of the field's list.
+        max_first: The largest value of that argument that the field accepts.
         characters: The maximum length of the field's text, or of all texts of its list together.
         if_given: The cost that an argument adds to `weight` if the client gives it, by its name.
     """
     total = weight + characters // CHARACTERS_PER_COST
-    return {_METADATA_KEY: FieldCost(total, size, size_of, max_first, if_given or {})}
+    return {
+        _METADATA_KEY: FieldCost(total, size, size_of, size_argument, max_first, if_given or {})
+    }
 
 
 def declared_cost(field: GraphQLField) -> FieldCost:

@@ -4,8 +4,8 @@ An object costs 1, and so does each object of a list. A list multiplies the cost
 its size: the `first` of a page, the number of ids in the argument, or `DEFAULT_LIST_SIZE`. Plain
 attributes are free, except long texts. Other costs are declared by the fields (`field_cost.py`).
 
-A `first` that cannot be read counts as the largest that the field allows. An argument that is not a
-list counts as one item.
+A `first`, or another size, that cannot be read counts as the largest that the field allows. An
+argument that is not a list counts as one item.
 
 The cost is compiled once per operation: an integer, or a function of the variables.
 
@@ -153,7 +153,7 @@ class _Estimator(SelectionWalker[Any, _SelectionCost]):
         )
         if not is_composite_type(get_named_type(field.type)):
             return weight
-        if "first" in field.args:
+        if declared.size_argument in field.args:
             rows = _page_size(field, node, declared)
             if _is_list(field.type):
                 return add(weight, multiply(rows, self._object_cost(field, node)))
@@ -202,14 +202,14 @@ def _is_sized_by_page(field: GraphQLField) -> bool:
         and is_composite_type(get_named_type(field.type))
         and declared.size is None
         and declared.size_of is None
-        and "first" not in field.args
+        and declared.size_argument not in field.args
     )
 
 
 def _page_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     maximum = declared.max_first
-    default = _rows(field.args["first"].default_value, maximum, maximum)
-    value = _argument(node, "first")
+    default = _rows(field.args[declared.size_argument].default_value, maximum, maximum)
+    value = _argument(node, declared.size_argument)
     if isinstance(value, VariableNode):
         name = value.name.value
         return lambda context: _rows(context.variables.get(name), default, maximum)
@@ -219,7 +219,7 @@ def _page_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> Cos
 
 
 def _rows(value: object, default: int, maximum: int) -> int:
-    """Return the size of a page for a `first` as the client sent it.
+    """Return the size of a page, or of a list, for an argument as the client sent it.
 
     GraphQL's Int accepts whole floats. A value that is out of range or of another type is rejected
     later, with a better message than one about the cost.

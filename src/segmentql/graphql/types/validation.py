@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import strawberry
 
 from segmentql import errors
-from segmentql.graphql.types.errors import bad_request
+from segmentql.graphql.types.errors import bad_request, limit_exceeded
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -125,3 +125,17 @@ def optional_argument(rule: Callable[[Any], T], value: Any, argument: str) -> T 
     if value is None or value is strawberry.UNSET:
         return None
     return argument_value(rule, value, argument)
+
+
+def size_argument(value: int | None, argument: str, *, default: int, maximum: int) -> int:
+    """Return the size of a list that a query's argument sets; null means the default.
+
+    Raises:
+        GraphQLError: The size is less than 1 (BAD_REQUEST) or exceeds the maximum (LIMIT_EXCEEDED).
+    """
+    size = default if value is None else value
+    if size < 1:
+        raise bad_request(argument, f"{size} is less than 1", f"1 to {maximum}")
+    if size > maximum:
+        raise limit_exceeded(argument, limit=maximum, value=size)
+    return size
