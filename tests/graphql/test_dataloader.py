@@ -344,5 +344,5 @@ async def test_concurrent_requests_share_one_statement(api: Api, sql: Sql) -> No
             await until(all_under_way)
         results = await asyncio.gather(*requests)
     assert results == [{"user": {"id": str(number)}} for number in range(1, 11)]
-    reads = [statement for statement in statements if "FROM users WHERE id = ANY" in statement]
+    reads = [statement for statement in statements if "FROM users u WHERE id = ANY" in statement]
     assert len(reads) == Loader.max_concurrent_batches + 1
