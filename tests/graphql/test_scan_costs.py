@@ -45,7 +45,8 @@ NO_READS = {"edges", "pageInfo", "cursor", "startCursor", "endCursor"}
 REQUIRED = {
     "id": '"1"',
     "ids": "[1, 2]",
-    "userId": '"1"',
+    "key": '"key1"',
+    "keys": '["key1", "key2"]',
     "slug": '"BIG"',
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',
@@ -89,13 +90,21 @@ def _queries() -> Iterator[str]:
                 for argument, declared in field.args.items()
                 if str(declared.type).endswith("!") or (name, argument) == NAMED_USER
             ]
+            optional_arguments = dict(field.args)
+            if name == "explain":  # needs one of two optional arguments
+                required.append("userId: 1")
+                del optional_arguments["userId"], optional_arguments["userKey"]
             selected = ""
             if is_composite_type(get_named_type(field.type)):
                 selected = (
                     " { nodes { __typename } }" if "first" in field.args else " { __typename }"
                 )
             smallest = ["first: 1"] if "first" in field.args else []
-            for optional in [[], smallest, *([*smallest, one] for one in _optional(field.args))]:
+            for optional in [
+                [],
+                smallest,
+                *([*smallest, one] for one in _optional(optional_arguments)),
+            ]:
                 literals = ", ".join([*required, *optional])
                 arguments = f"({literals})" if literals else ""
                 yield PATHS[kind.name].format(f"{name}{arguments}{selected}")
@@ -121,7 +130,8 @@ VALUES ('BIG', '2024-01-01Z', '2024-01-01Z', NULL),
 # BIG has as many members and excluded users as there are users, and LEFT had. User 1 joined and
 # left every other segment, each time at a different moment.
 GROWING = """
-INSERT INTO users SELECT n, '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
+INSERT INTO users (id, created_at, key)
+SELECT n, '2024-01-01Z', 'key' || n FROM generate_series({start}, {end}) AS n;
 INSERT INTO segments (slug, created_at, updated_at)
 SELECT 'S' || n, '2024-01-01Z', '2024-01-01Z' FROM generate_series({start}, {end}) AS n;
 INSERT INTO memberships (user_id, segment_id, joined_at, updated_at, cause)

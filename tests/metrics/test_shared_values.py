@@ -109,7 +109,7 @@ def test_disk_that_fills_up_later_does_not_end_the_process(kind: str, settings: 
     assert COUNTED in others_view
 
 
-@pytest.mark.parametrize(("file_bytes", "files"), [(INITIAL_BYTES - 1, 0), (INITIAL_BYTES, 3)])
+@pytest.mark.parametrize(("file_bytes", "files"), [(INITIAL_BYTES - 1, 0), (INITIAL_BYTES, 4)])
 def test_values_without_room_stay_in_memory(
     settings: Settings, tmp_path: Path, file_bytes: int, files: int
 ) -> None:
