@@ -50,12 +50,7 @@ REQUIRED = {
     "slug": '"BIG"',
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',
-    "key": '"one"',
-    "keys": '["one"]',
 }
-NAMED_USER = ("explain", "userId")
-"""The field that needs either `userId` or `userKey`, and the argument that the queries give."""
-
 REPORT_FIELDS = '"rep_1"'
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
@@ -88,7 +83,7 @@ def _queries() -> Iterator[str]:
             required = [
                 f"{argument}: {REPORT_FIELDS if name == 'report' else REQUIRED[argument]}"
                 for argument, declared in field.args.items()
-                if str(declared.type).endswith("!") or (name, argument) == NAMED_USER
+                if str(declared.type).endswith("!")
             ]
             optional_arguments = dict(field.args)
             if name == "explain":  # needs one of two optional arguments
@@ -112,10 +107,7 @@ def _queries() -> Iterator[str]:
 
 def _optional(arguments: Mapping[str, Any]) -> Iterator[str]:
     for name, declared in arguments.items():
-        # Of `userId` and `userKey` exactly one is given, and the former is in `NAMED_USER`.
-        if not str(declared.type).endswith("!") and not (
-            name in {"userId", "userKey"} and "userKey" in arguments
-        ):
+        if not str(declared.type).endswith("!"):
             yield from (f"{name}: {value}" for value in OPTIONAL[name])
 
 
