@@ -239,16 +239,17 @@ async def _has_started(log: Path) -> bool:
 
 
 @contextmanager
-def recorded_statements() -> Iterator[list[str]]:
+def recorded_statements(*, with_key_cache: bool = False) -> Iterator[list[str]]:
     """Collect every SQL statement that SQLAlchemy sends in the block.
 
     The application of `session_auth_api` writes the uses of API keys and checks the keys in the
-    background. These statements are left out.
+    background. These statements are left out, except `with_key_cache`.
     """
     statements: list[str] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "SET last_used_at" not in statement and "AS known (public_id)" not in statement:
+        is_of_key_cache = "SET last_used_at" in statement or "AS known (public_id)" in statement
+        if with_key_cache or not is_of_key_cache:
             statements.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)

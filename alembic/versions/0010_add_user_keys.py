@@ -62,7 +62,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         execute = op.get_bind().exec_driver_sql
         for statement in COLUMNS:
-            execute(statement)
+            _execute_exclusively(statement)
         execute(NEXT_ID_FOR_KEY)
         execute(_record_user_lifetimes(with_key=True))
         limit = execute("SHOW lock_timeout").scalar_one()
@@ -71,6 +71,16 @@ def upgrade() -> None:
             execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # of an interrupted migration
             execute(f"CREATE {definition}")
         execute(f"SET lock_timeout = '{limit}'")  # for the next migration
+
+
+def _execute_exclusively(statement: str) -> None:
+    """Execute a statement without a long wait for its lock, which would block other clients."""
+    if not statement.lstrip().startswith("ALTER TABLE"):
+        op.get_bind().exec_driver_sql(statement)
+        return
+    attempts: str = context.script.get_revision("0008").module.IN_EXCLUSIVE_ATTEMPTS
+    table = statement.split()[2]
+    op.get_bind().exec_driver_sql(attempts.format(tables=table, statement=statement))
 
 
 def downgrade() -> None:

@@ -185,6 +185,26 @@ async def test_left_with_the_user(api: Api) -> None:
     assert reason(await explain(api, slug="B")) == (False, "NEVER_ADDED")
 
 
+async def test_user_was_not_stored_before_a_lifetime_that_ended(api: Api) -> None:
+    await make_segments(api, "A")
+    before = parse_timestamp((await explain(api))["at"])
+    await create_user(api, id="7")
+    assert reason(await explain(api, as_of=before)) == (False, "USER_NOT_STORED")
+    await delete_user(api, 7)
+    assert reason(await explain(api, as_of=before)) == (False, "USER_NOT_STORED")
+
+
+async def test_user_who_was_removed_in_an_earlier_lifetime(api: Api) -> None:
+    await make_segments(api, "A")
+    await update_user_segments(api, 7, add=["A"])
+    await update_user_segments(api, 7, remove=["A"])
+    await delete_user(api, 7)
+    await create_user(api, id="7")
+    found = await explain(api)
+    assert reason(found) == (False, "NEVER_ADDED")
+    assert found["summary"].startswith('User 7 has not been added to "A" since the user was stored')
+
+
 async def test_never_added(api: Api) -> None:
     await make_segments(api, "A")
     await create_user(api, id="7")

@@ -49,6 +49,19 @@ async def test_stored_user_is_explained_by_key_as_by_id(api: Api) -> None:
     assert (await api(query))["explain"]["membership"]["user"] == {"id": "7", "key": "a"}
 
 
+async def test_key_that_was_set_later_is_the_key_of_the_stored_user(api: Api) -> None:
+    await make_segments(api, "A")
+    await update_user_segments(api, 8, add=["A"])
+    await create_user(api, id="7", key="a")
+    await delete_user(api, 7)
+    await api(
+        'mutation { updateUser(input: {id: 8, key: "a"}) { errors { message } user { id } } }'
+    )
+    found = await explain_key(api, "a")
+    assert (found["isIn"], found["reason"]) == (True, "ADDED_BY_HAND")
+    assert found == await explain_id(api, 8)
+
+
 async def test_key_of_several_users_is_the_user_of_that_time(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await create_user(api, id="7", key="a")

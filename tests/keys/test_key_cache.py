@@ -53,7 +53,7 @@ class CountingKeyCache:
 def requests_own_statements() -> Iterator[list[str]]:
     """Collect statements without those of background tasks; read the list after the exit."""
     own: list[str] = []
-    with recorded_statements() as statements:
+    with recorded_statements(with_key_cache=True) as statements:
         yield own
     own += [s for s in statements if "unnest" not in s and "SET last_used_at" not in s]
 
@@ -98,7 +98,7 @@ async def test_refreshes_keep_a_key_cached_without_lookups(database: Database) -
     key = await make_key(database, "READER", "ada")
     counting = CountingKeyCache(database)
     async with counting.cache.running():
-        with recorded_statements() as statements:
+        with recorded_statements(with_key_cache=True) as statements:
 
             async def was_refreshed_often() -> bool:
                 assert await counting.name(key.token) == "ada"

@@ -1,7 +1,7 @@
 """`segmentql explain`: why a user is or is not in a segment, read directly from the database."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -20,13 +20,11 @@ from segmentql.settings import Settings
 def _past_time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise BadValue(
-            f'"{text}" is not a time with an offset', "a time such as 2026-11-03T10:15:00Z"
-        )
-    return at
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise BadValue(f'"{text}" is not a time with an offset', "a time such as 2026-11-03T10:15:00Z")
 
 
 @click.command(epilog=exits("explain"))

@@ -46,8 +46,8 @@ describe_enum(
         ExplanationReason.NO_SUCH_SEGMENT: "Not in: no segment has had the slug.",
         ExplanationReason.SEGMENT_DELETED: "Not in: the segment is deleted.",
         ExplanationReason.USER_NOT_STORED: "Not in: the user is not stored.",
-        ExplanationReason.NEVER_ADDED: "Not in: nothing has added the user, and there is no"
-        " rollout.",
+        ExplanationReason.NEVER_ADDED: "Not in: nothing has added the user since the user was"
+        " stored, and there is no rollout.",
         ExplanationReason.REMOVED_BY_HAND: "Not in: a mutation removed the user.",
         ExplanationReason.EXCLUDED: "Not in: the rollout skips the user, because a mutation removed"
         " the user.",

@@ -67,11 +67,18 @@ def summary(facts: Facts, verdict: Verdict) -> str:
                     f"{user} had not been added to {slug}. The plan of the rollout is not known"
                     f" before {format_time(facts.rollout_log_began_at)}."
                 )
-            had = "had never been" if facts.is_past else "has never been"
-            return f"{user} {had} added to {slug}, and the segment has no rollout."
+            return f"{_never_added(facts)}, and the segment has no rollout."
         case _:
             assert rollout is not None  # noqa: S101 - all other reasons are about a rollout
             return _summary_of_rollout(facts, verdict, rollout)
+
+
+def _never_added(facts: Facts) -> str:
+    has = f"User {facts.user_id} {'had' if facts.is_past else 'has'}"
+    if facts.entry is None or facts.lifetime is None:
+        return f'{has} never been added to "{facts.slug}"'
+    stored_on = _on(facts.lifetime.created_at)
+    return f'{has} not been added to "{facts.slug}" since the user was stored{stored_on}'
 
 
 def _summary_in(facts: Facts, verdict: Verdict) -> str:

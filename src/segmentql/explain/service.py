@@ -64,12 +64,17 @@ WITH moment AS MATERIALIZED (
         AND moment.is_past
     LIMIT 1
 ), deletion AS MATERIALIZED (
+    -- A lifetime says when the user was stored. Deletions before migration 0008 have none.
     SELECT max(deleted_at) FILTER (WHERE deleted_at <= moment.bound) AS before,
-        max(deleted_at) FILTER (WHERE deleted_at > moment.bound) AS later
+        max(deleted_at) FILTER (WHERE deleted_at > moment.bound AND NOT has_lifetime) AS later
     FROM (
-        SELECT deleted_at FROM deleted_users WHERE id = :user_id
+        SELECT deleted_at, EXISTS (
+            SELECT FROM user_lifetimes l
+            WHERE l.user_id = d.id AND l.deleted_at = d.deleted_at
+        ) AS has_lifetime
+        FROM deleted_users d WHERE id = :user_id
         UNION ALL
-        SELECT deleted_at FROM user_lifetimes WHERE user_id = :user_id
+        SELECT deleted_at, true FROM user_lifetimes WHERE user_id = :user_id
     ) AS deletions, moment
 ), entry AS MATERIALIZED (
     SELECT h.* FROM history h, segment, moment

@@ -45,7 +45,7 @@ _LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
 
 # A claim waits for a transaction that erases keys, so that the attempt reads no erased key: the
 # attempt starts either before the transaction marks the reports, or after its commit.
-_KEY_ERASURE_LOCK: Final = 7003
+_KEY_ERASURE_LOCK: Final = 7004
 _LOCK_TO_CLAIM = text(f"SELECT pg_advisory_xact_lock_shared({_KEY_ERASURE_LOCK}, 0)")
 _LOCK_TO_REMAKE = text(f"SELECT pg_advisory_xact_lock({_KEY_ERASURE_LOCK}, 0)")
 
