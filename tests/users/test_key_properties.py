@@ -192,7 +192,7 @@ async def reasons_of(database: Database, work: Any) -> list[type]:
 
 
 async def read_new_id(sql: Sql, model: Model) -> None:
-    """Read the id of the user whom the last step stored by key; it was never used before."""
+    """Read the id of the user that the last step stored by key. The id was never used before."""
     used_ids = {lifetime.user_id for lifetime in model.lifetimes}
     for lifetime in model.lifetimes:
         if lifetime.user_id == UNKNOWN_ID:
