@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -168,15 +167,17 @@ def run(settings: Settings, listening: socket.socket | None) -> None:
     Args:
         listening: the socket of `/healthz` and `/metrics`, see `worker_http`, if any.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # The main thread waits for the blocked signals. A handler could miss one: Python runs handlers
+    # between bytecodes, so a signal just before a thread blocks on a lock waits for the next one.
+    # Other threads inherit the mask.
+    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     lower_priority()
     publisher = JobPublisher(settings.redis_url)
     worker = make_worker(settings, publisher, listening)
     worker.start()
     log.info("worker_started", threads=settings.worker_threads, scheduler=settings.scheduler)
-    stop.wait()
+    signal.sigwait(stop_signals)
     log.info("worker_stopping")
     worker.stop(timeout=STOP_SECONDS * 1000)
     publisher.close()

@@ -143,7 +143,7 @@ async def test_unreachable_database_does_not_prevent_the_start(
     assert b"127.0.0.1:1/d" in output
     assert b"secret@" not in output
     process.terminate()
-    await process.communicate()
+    await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
 
 
 async def test_migrate_rejects_an_unknown_revision(blank: Settings, tmp_path: Path) -> None:
