@@ -403,7 +403,7 @@ async def test_long_reads_use_separate_limits_and_connections(sql: Sql, settings
 
     async def has_connections(number: int) -> bool:
         connections = await sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests long reads'"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests long'"
         )
         return bool(connections == number)
 

@@ -52,7 +52,7 @@ async def wait_for_polls(sql: Sql, times: int) -> None:
         poll_time = await sql.fetchval(
             """
             SELECT query_start FROM pg_stat_activity
-            WHERE application_name = 'tests long reads' AND query LIKE '%FROM pg_locks%'
+            WHERE application_name = 'tests long' AND query LIKE '%FROM pg_locks%'
             """
         )
         poll_times.add(poll_time)

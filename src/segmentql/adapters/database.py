@@ -80,8 +80,8 @@ class Database:
             if settings.database_read_url
             else self._primary
         )
-        self._long_read_engines: dict[float, AsyncEngine] = {}
-        """The engines of long reads, by their statement timeout. There are only a few timeouts."""
+        self._long_engines: dict[float, AsyncEngine] = {}
+        """The engines of long transactions, by their statement timeout. There are only a few timeouts."""
         self._publish = publish
         size = settings.database_pool_size
         self._write_slots = asyncio.Semaphore(max(1, size - math.ceil(READ_POOL_SHARE * size)))
@@ -110,16 +110,16 @@ class Database:
         """
         with translate_database_errors():
             async with ReadSession(
-                self._long_read_engine(seconds), expire_on_commit=False, autoflush=False
+                self._long_engine(seconds), expire_on_commit=False, autoflush=False
             ) as session:
                 yield session
 
-    def _long_read_engine(self, seconds: float) -> AsyncEngine:
-        engine = self._long_read_engines.get(seconds)
+    def _long_engine(self, seconds: float) -> AsyncEngine:
+        engine = self._long_engines.get(seconds)
         if engine is None:  # kept, because the first connection of an engine needs extra queries
             settings = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
-            engine = self._long_read_engines[seconds] = service_engine(
-                settings.database_url, settings, f"{self._name} long reads", is_pooled=False
+            engine = self._long_engines[seconds] = service_engine(
+                settings.database_url, settings, f"{self._name} long", is_pooled=False
             )
         return engine
 
@@ -140,10 +140,17 @@ class Database:
         async with self.read(primary=primary) as session:
             return await work(session)
 
-    async def transaction(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
+    async def transaction(
+        self, work: Callable[[WriteSession], Awaitable[T]], *, seconds: float | None = None
+    ) -> T:
         """Run `work` in a transaction; commit it, or roll it back if `work` raises.
 
         `work` can run several times, so it must have no effects except through its session.
+
+        Args:
+            work: The work.
+            seconds: The timeout of each statement of a long transaction, which gets a connection
+                outside the pool. None for the service's timeout.
 
         Raises:
             Unavailable: the database cannot be used. Nothing was changed.
@@ -154,7 +161,7 @@ class Database:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with translate_database_errors():
-                    async with self._write_slot(), WriteSession(self._primary) as session:
+                    async with self._write_session(seconds) as session:
                         result = await work(session)
                         await self._commit(session)
                 self._publish(session.outbox)
@@ -173,6 +180,15 @@ class Database:
                 metrics.TRANSACTION_RETRIES.inc()
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
         raise AssertionError
+
+    @asynccontextmanager
+    async def _write_session(self, seconds: float | None) -> AsyncIterator[WriteSession]:
+        if seconds is not None:
+            async with WriteSession(self._long_engine(seconds)) as session:
+                yield session
+            return
+        async with self._write_slot(), WriteSession(self._primary) as session:
+            yield session
 
     @asynccontextmanager
     async def _write_slot(self) -> AsyncIterator[None]:
@@ -197,7 +213,7 @@ class Database:
         await self._primary.dispose()
         if self.has_replica:
             await self._replica.dispose()
-        for engine in self._long_read_engines.values():
+        for engine in self._long_engines.values():
             await engine.dispose()
 
     async def ping(self) -> bool:
@@ -260,22 +276,59 @@ async def copy_csv(
         Unavailable: the connection was lost.
         TimedOut: the statement exceeded the session's timeout.
     """
-    connection = await session.connection()
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None  # noqa: S101 - the line above connected it
+    driver = await _driver_connection(session)
     try:
         status: str = await driver.copy_from_query(
             statement, *arguments, output=write, format="csv", header=True
         )
     except BaseException as error:
-        is_lost = driver.is_closed()
-        # A rollback during a COPY fails, and its error would hide this one.
-        driver.terminate()
-        await session.invalidate()
-        code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-        if code in TIMEOUT_CODES or isinstance(error, TimeoutError):
-            raise TimedOut from error
-        if is_lost or (code or "").startswith(UNAVAILABLE_CLASSES):
-            raise Unavailable from error
+        await _end_copy(session, driver, error)
         raise
     return int(status.rpartition(" ")[2])
+
+
+async def copy_records(
+    session: WriteSession,
+    table: str,
+    columns: Sequence[str],
+    records: Sequence[tuple[object, ...]],
+) -> None:
+    """Insert rows by COPY, in the session's transaction.
+
+    The session must have executed a statement before, which begins the transaction. After an error,
+    the session cannot be used any more.
+
+    Raises:
+        Unavailable: the connection was lost.
+        TimedOut: the statement exceeded the session's timeout.
+    """
+    driver = await _driver_connection(session)
+    try:
+        await driver.copy_records_to_table(table, columns=columns, records=records)
+    except BaseException as error:
+        await _end_copy(session, driver, error)
+        raise
+
+
+async def _driver_connection(session: AsyncSession) -> asyncpg.Connection:
+    connection = await session.connection()
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None  # noqa: S101 - the lines above connected it
+    return driver
+
+
+async def _end_copy(
+    session: AsyncSession, driver: asyncpg.Connection, error: BaseException
+) -> None:
+    """Close the connection of a COPY that failed, and raise the error's translation if it has one.
+
+    A rollback during a COPY fails, and its error would hide this one.
+    """
+    is_lost = driver.is_closed()
+    driver.terminate()
+    await session.invalidate()
+    code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    if code in TIMEOUT_CODES or isinstance(error, TimeoutError):
+        raise TimedOut from error
+    if is_lost or (code or "").startswith(UNAVAILABLE_CLASSES):
+        raise Unavailable from error

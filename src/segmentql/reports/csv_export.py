@@ -7,18 +7,13 @@ are sorted by time, user, operation (leaves first) and slug. One statement reads
 shows one state of the database.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Final
 
-from segmentql.adapters.database import ReadSession, copy_csv
+from segmentql.adapters.csv_stream import CHUNKS_AHEAD, CsvStream
+from segmentql.adapters.database import ReadSession
 from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED, user_key_at
 from segmentql.reports.records import ReportScope
-
-CHUNKS_AHEAD: Final = 40
-"""The maximum number of unread chunks of about 64 KiB. While a part is sent to the store, the
-database writes further chunks."""
 
 # The report includes leaves that are not recorded yet. The bounds of the month prune the
 # partitions. The user is a separate condition, so that PostgreSQL uses an index on users.
@@ -45,42 +40,14 @@ ORDER BY at, user_id, entry.operation, slug
 """
 
 
-class CsvExport:
+class CsvExport(CsvStream):
     """The CSV of a report, which can be read once."""
 
     def __init__(
         self, session: ReadSession, scope: ReportScope, *, chunks_ahead: int = CHUNKS_AHEAD
     ) -> None:
-        self._session = session
-        self._scope = scope
-        self._chunks_ahead = chunks_ahead
-        self.rows = 0
-        """The number of rows, after all chunks are read."""
-
-    async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the CSV in chunks. Close the generator to stop the query before its end."""
-        chunks: asyncio.Queue[bytes | None] = asyncio.Queue(self._chunks_ahead)
-        statement, arguments = csv_statement(self._scope)
-
-        async def copy() -> None:
-            try:
-                self.rows = await copy_csv(self._session, statement, arguments, chunks.put)
-            except BaseException:
-                # Makes room for the end marker, because the reader may have stopped.
-                while not chunks.empty():
-                    chunks.get_nowait()
-                raise
-            finally:
-                await chunks.put(None)
-
-        copy_task = asyncio.create_task(copy())
-        try:
-            while (chunk := await chunks.get()) is not None:
-                yield chunk
-            await copy_task
-        finally:
-            copy_task.cancel()
-            await asyncio.gather(copy_task, return_exceptions=True)
+        statement, arguments = csv_statement(scope)
+        super().__init__(session, statement, arguments, chunks_ahead=chunks_ahead)
 
 
 async def count_rows(session: ReadSession, scope: ReportScope) -> int:

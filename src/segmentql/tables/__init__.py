@@ -17,6 +17,15 @@ from segmentql.tables.history import (
     MemberCountSecondRow,
     Operation,
 )
+from segmentql.tables.imports import (
+    IMPORT_STATUS,
+    ROW_OUTCOME,
+    ImportFileRow,
+    ImportRow,
+    ImportStatus,
+    ImportUserRow,
+    RowOutcome,
+)
 from segmentql.tables.keys import KEY_ROLE, ApiKeyRow, Role
 from segmentql.tables.leases import LeaseRow
 from segmentql.tables.memberships import (
@@ -46,6 +55,7 @@ from segmentql.tables.users import DeletedUserRow, IdAllocatorRow, UserLifetimeR
 __all__ = [
     "CAUSE",
     "EXCLUSION_OPERATION",
+    "IMPORT_STATUS",
     "KEY_ROLE",
     "OPERATION",
     "PASS_PHASE",
@@ -53,6 +63,7 @@ __all__ = [
     "REPORT_STATUS",
     "ROLLOUT_EVENT",
     "ROLLOUT_STATE",
+    "ROW_OUTCOME",
     "SLUG_TEXT",
     "TIMESTAMPTZ",
     "USER_KEY_TEXT",
@@ -66,6 +77,10 @@ __all__ = [
     "ExclusionRow",
     "HistoryRow",
     "IdAllocatorRow",
+    "ImportFileRow",
+    "ImportRow",
+    "ImportStatus",
+    "ImportUserRow",
     "LeaseRow",
     "MemberCountHourRow",
     "MemberCountRollupRow",
@@ -82,6 +97,7 @@ __all__ = [
     "RolloutRow",
     "RolloutStageRow",
     "RolloutState",
+    "RowOutcome",
     "SegmentRow",
     "Timestamp",
     "UserId",

@@ -1,0 +1,328 @@
+"""Applying an import: one chunk of users for each transaction.
+
+A chunk commits its changes, its outcomes, the counts and the position together, under the lock of
+the import's row. So two chunks of one import never overlap, and after a crash the next worker
+continues with the next chunk. Each outcome is decided anew, because the users, the memberships and
+the exclusions may have changed since the forecast.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import orjson
+from sqlalchemy import text
+
+from segmentql.adapters.database import WriteSession
+from segmentql.adapters.jobs import Message
+from segmentql.imports.jobs import ADVANCE_IMPORT, MAKE_IMPORT_RESULT
+from segmentql.imports.records import ImportMode, ImportRecord, OnUnknownUser
+from segmentql.imports.removals import (
+    PlannedRemoval,
+    Removed,
+    remove_as_planned,
+    remove_without_exclusion,
+)
+from segmentql.imports.service import IMPORT_COLUMNS, import_record
+from segmentql.imports.staging import LEASE_END, MAX_ATTEMPTS
+from segmentql.memberships.list_changes import add_members, remove_members
+from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
+from segmentql.memberships.records import Expiry
+from segmentql.principal import Actor
+from segmentql.tables import ImportStatus, RowOutcome
+
+CHUNK_USERS: Final = 5000
+"""The maximum number of users in one transaction, about 0.1 s, so that locks are short."""
+
+SEGMENT_DELETED: Final = "the segment was deleted"
+
+# Imports of one segment apply one at a time, in the order of `queued_at`. A dry run does not apply.
+_LOCK = text(f"""
+SELECT {IMPORT_COLUMNS}, i.listed_users FROM imports i JOIN segments s ON s.id = i.segment_id
+WHERE i.id = :import_id AND i.status = 'APPLYING' AND NOT EXISTS (
+    SELECT FROM imports earlier
+    WHERE earlier.segment_id = i.segment_id AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
+      AND (earlier.status = 'APPLYING' OR earlier.status IN ('QUEUED', 'VALIDATING')
+        AND NOT CAST(earlier.options ->> 'dry_run' AS boolean)))
+FOR NO KEY UPDATE OF i SKIP LOCKED
+""")
+
+_CHUNK = text("""
+SELECT number, line, user_id, user_key, membership_id, membership_updated_at,
+    CAST(outcome AS text) AS outcome
+FROM import_users
+WHERE import_id = :import_id AND number > :applied AND number <= :last
+ORDER BY number
+""")
+
+_STORE_OUTCOMES = text("""
+UPDATE import_users u SET outcome = CAST(applied.outcome AS row_outcome), user_id = applied.user_id
+FROM unnest(CAST(:numbers AS bigint[]), CAST(:outcomes AS text[]), CAST(:user_ids AS bigint[]))
+    AS applied (number, outcome, user_id)
+WHERE u.import_id = :import_id AND u.number = applied.number
+""")
+
+_STORE_PROGRESS = text(f"""
+UPDATE imports SET
+    applied_users = :applied, counts = CAST(CAST(:counts AS text) AS jsonb), attempts = 0,
+    removed_users = removed_users + :removed,
+    next_attempt_at = {LEASE_END}
+WHERE id = :import_id
+""")
+
+_FINISH = text("""
+UPDATE imports SET
+    status = CAST(:status AS import_status), finished_at = clock_timestamp(),
+    next_attempt_at = NULL, failure = CAST(:failure AS text),
+    removals = CASE WHEN removals IS NOT NULL THEN removed_users END
+WHERE id = :import_id
+""")
+
+_OTHERS = text("""
+SELECT id FROM imports
+WHERE segment_id = :segment_id AND status = 'APPLYING' AND id <> :import_id
+ORDER BY queued_at, id LIMIT 1
+""")
+
+_RECORD_FAILURE = text("""
+UPDATE imports SET
+    attempts = attempts + 1,
+    next_attempt_at = clock_timestamp() + make_interval(secs => least(2 ^ attempts, 15))
+WHERE id = :import_id AND status = 'APPLYING'
+RETURNING attempts
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    """A row of `import_users`."""
+
+    number: int
+    is_listed: bool
+    user_id: int | None
+    user_key: str | None
+    membership_id: int | None
+    membership_updated_at: datetime | None
+    expected: RowOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What a chunk has changed."""
+
+    outcomes: Mapping[int, RowOutcome]
+    """The outcomes by user id. Users that are not stored are absent."""
+    ids_by_key: Mapping[str, int]
+
+
+async def apply_chunk(session: WriteSession, import_id: int) -> bool:
+    """Apply the next users of an import, if it is the import's turn.
+
+    Returns:
+        Whether there may be more users to apply.
+    """
+    row = (await session.execute(_LOCK, {"import_id": import_id})).one_or_none()
+    if row is None:
+        return False
+    record = import_record(row)
+    # Users of the list and planned removals are not in one chunk.
+    bound = row.listed_users if record.applied_users < row.listed_users else record.total_users
+    values = {
+        "import_id": import_id,
+        "applied": record.applied_users,
+        "last": min(record.applied_users + CHUNK_USERS, bound),
+    }
+    users = [
+        _User(
+            user.number,
+            user.line is not None,
+            user.user_id,
+            user.user_key,
+            user.membership_id,
+            user.membership_updated_at,
+            RowOutcome(user.outcome),
+        )
+        for user in await session.execute(_CHUNK, values)
+    ]
+    if not users:
+        await finish(session, record, ImportStatus.COMPLETED)
+        return False
+    applied = await _apply(session, record, users)
+    if applied is None:
+        await finish(session, record, ImportStatus.FAILED, failure=SEGMENT_DELETED)
+        return False
+    await _store(session, record, users, applied)
+    return True
+
+
+async def _apply(
+    session: WriteSession, record: ImportRecord, users: Sequence[_User]
+) -> _Applied | None:
+    """Change the memberships of the users; return None if the segment is deleted."""
+    stores = (
+        record.mode is not ImportMode.REMOVE
+        and record.options.on_unknown_user is OnUnknownUser.STORE
+        and users[0].is_listed
+    )
+    # A user whose key was erased since has neither an id nor a key.
+    ids = [user.user_id for user in users if user.user_id is not None and user.user_key is None]
+    keys = [user.user_key for user in users if user.user_key is not None]
+    segment_id = record.segment.segment_id
+    to_store = {"store_ids": ids, "store_keys": keys} if stores else {}
+    segment = await lock_segment_for_members(session, segment_id, **to_store)
+    if segment is None:
+        return None
+    actor = Actor(record.actor, record.api_key_id)
+    to_find = {} if stores else {"find_ids": ids, "find_keys": keys}
+    locked = await lock_users(session, **to_store, **to_find, actor=actor)
+    stored = [*(ids if stores else locked.found_ids), *locked.ids_by_key.values()]
+    if not users[0].is_listed:
+        outcomes = await _remove_planned(session, record, users, set(stored), actor)
+    elif record.mode is ImportMode.REMOVE:
+        outcomes = await _remove(session, record, stored, actor)
+    else:
+        by_outcome = await add_members(
+            session,
+            segment_id=segment_id,
+            user_ids=stored,
+            expiry=Expiry(record.options.ttl, record.options.expires_at),
+            on_existing=record.options.on_existing,
+            on_excluded=record.options.on_excluded,
+            actor=actor,
+            import_id=record.import_id,
+        )
+        outcomes = _by_user(by_outcome)
+    return _Applied(outcomes, locked.ids_by_key)
+
+
+def _by_user(by_outcome: Mapping[RowOutcome, Sequence[int]]) -> dict[int, RowOutcome]:
+    return {
+        user_id: outcome for outcome, user_ids in by_outcome.items() for user_id in user_ids
+    }
+
+
+async def _remove(
+    session: WriteSession, record: ImportRecord, user_ids: Sequence[int], actor: Actor
+) -> dict[int, RowOutcome]:
+    segment_id, import_id = record.segment.segment_id, record.import_id
+    if record.options.exclude:
+        return _by_user(
+            await remove_members(
+                session,
+                segment_id=segment_id,
+                user_ids=user_ids,
+                actor=actor,
+                import_id=import_id,
+            )
+        )
+    removed = await remove_without_exclusion(
+        session, segment_id=segment_id, user_ids=user_ids, actor=actor, import_id=import_id
+    )
+    return {
+        user_id: _outcome_of_removal(user_id, removed, otherwise=RowOutcome.NOT_IN)
+        for user_id in user_ids
+    }
+
+
+async def _remove_planned(
+    session: WriteSession,
+    record: ImportRecord,
+    users: Sequence[_User],
+    stored: set[int],
+    actor: Actor,
+) -> dict[int, RowOutcome]:
+    planned = [
+        PlannedRemoval(user.user_id, user.membership_id, user.membership_updated_at)
+        for user in users
+        if user.user_id in stored
+        and user.user_id is not None
+        and user.membership_id is not None
+        and user.membership_updated_at is not None
+    ]
+    removed = await remove_as_planned(
+        session,
+        segment_id=record.segment.segment_id,
+        planned=planned,
+        actor=actor,
+        import_id=record.import_id,
+    )
+    return {
+        removal.user_id: _outcome_of_removal(
+            removal.user_id, removed, otherwise=RowOutcome.ALREADY_IN
+        )
+        for removal in planned
+    }
+
+
+def _outcome_of_removal(user_id: int, removed: Removed, *, otherwise: RowOutcome) -> RowOutcome:
+    if user_id in removed.ended:
+        return RowOutcome.LEFT
+    return RowOutcome.ALREADY_IN if user_id in removed.in_sample else otherwise
+
+
+async def _store(
+    session: WriteSession, record: ImportRecord, users: Sequence[_User], applied: _Applied
+) -> None:
+    """Store the outcomes that differ from the forecast, the counts and the position."""
+    counts = Counter(record.count_by_outcome)
+    removed = 0
+    changed: list[tuple[int, RowOutcome, int | None]] = []
+    for user in users:
+        user_id = user.user_id if user.user_key is None else applied.ids_by_key.get(user.user_key)
+        outcome = RowOutcome.UNKNOWN_USER
+        if user_id is not None:
+            outcome = applied.outcomes.get(user_id, RowOutcome.UNKNOWN_USER)
+        removed += outcome is RowOutcome.LEFT
+        if user.is_listed:
+            counts[RowOutcome.NOT_REACHED] -= 1
+            counts[outcome] += 1
+        if outcome is not user.expected or user_id != user.user_id:
+            changed.append((user.number, outcome, user_id))
+    if changed:
+        numbers, outcomes, user_ids = zip(*changed, strict=True)
+        await session.execute(
+            _STORE_OUTCOMES,
+            {
+                "import_id": record.import_id,
+                "numbers": list(numbers),
+                "outcomes": list(outcomes),
+                "user_ids": list(user_ids),
+            },
+        )
+    await session.execute(
+        _STORE_PROGRESS,
+        {
+            "import_id": record.import_id,
+            "applied": users[-1].number,
+            "removed": removed,
+            "counts": orjson.dumps({o: n for o, n in counts.items() if n}).decode(),
+        },
+    )
+
+
+async def finish(
+    session: WriteSession,
+    record: ImportRecord,
+    status: ImportStatus,
+    *,
+    failure: str | None = None,
+) -> None:
+    """End an import, and send the messages for its result and for the segment's next import."""
+    values = {"import_id": record.import_id, "segment_id": record.segment.segment_id}
+    await session.execute(_FINISH, {**values, "status": status, "failure": failure})
+    session.after_commit(Message(MAKE_IMPORT_RESULT, (record.import_id,)))
+    for import_id in (await session.execute(_OTHERS, values)).scalars():
+        session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
+
+
+async def record_failure(session: WriteSession, import_id: int, reason: str) -> None:
+    """Count a failed attempt to apply a chunk. After `MAX_ATTEMPTS` the import is FAILED."""
+    values = {"import_id": import_id}
+    attempts = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
+    if attempts is None or attempts < MAX_ATTEMPTS:
+        return
+    row = (await session.execute(_LOCK, values)).one_or_none()
+    if row is not None:
+        await finish(session, import_record(row), ImportStatus.FAILED, failure=reason)
