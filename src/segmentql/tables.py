@@ -562,7 +562,29 @@ class ReportRow(Base):
     """Whether the file has the users' keys."""
 
     remade_at: Mapped[Timestamp | None]
-    """The time when a key was erased and this report started again. Null if it never did."""
+    """The time of the first erasure of a key since the file was ready. Null if there was none."""
+
+
+class ObjectToDeleteRow(Base):
+    """An object of the store that workers delete, because no row refers to it.
+
+    It is a replaced or removed file, or an upload that no transaction has kept yet.
+    """
+
+    __tablename__ = "objects_to_delete"
+    __table_args__ = (Index(None, "next_attempt_at"),)  # for the scheduler
+
+    object_key: Mapped[str] = mapped_column(Text, primary_key=True)
+    delete_after: Mapped[Timestamp]
+    """The time from which the object should not exist."""
+
+    written_until: Mapped[Timestamp]
+    """The time until which the object may still be written. A deletion before it is repeated."""
+
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """The number of deletions that workers began. From the first on, the object cannot be kept."""
+
+    next_attempt_at: Mapped[Timestamp]
 
 
 class ApiKeyRow(Base):
