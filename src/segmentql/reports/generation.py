@@ -95,26 +95,6 @@ WITH remade AS (
 SELECT id, old_status <> 'QUEUED' AS is_new, object_key FROM remade ORDER BY id
 """)
 
-_CLAIM = text(f"SELECT pg_advisory_xact_lock_shared({_KEY_ERASURE_LOCK}, 0)")
-_LOCK_TO_REMAKE = text(f"SELECT pg_advisory_xact_lock({_KEY_ERASURE_LOCK}, 0)")
-
-# The object key stays, so that the next attempt deletes the object. All leaves of a deleted user
-# are recorded in history.
-_REMAKE = text("""
-UPDATE reports r SET
-    status = 'QUEUED', attempts = 0, next_attempt_at = clock_timestamp(),
-    remade_at = clock_timestamp(), finished_at = NULL, row_count = NULL, size_bytes = NULL
-FROM (SELECT CAST(:user_ids AS bigint[]) AS user_ids) AS erased
-WHERE r.with_keys AND r.status <> 'FAILED' AND (
-    r.user_id = ANY(erased.user_ids)
-    OR r.user_id IS NULL AND EXISTS (
-        SELECT FROM history h
-        WHERE h.user_id = ANY(erased.user_ids)
-          AND h.at >= make_date(r.year, r.month, 1) AT TIME ZONE 'UTC'
-          AND h.at < (make_date(r.year, r.month, 1) + interval '1 month') AT TIME ZONE 'UTC'))
-RETURNING r.id
-""")
-
 _CLAIM = text(f"""
 UPDATE reports SET
     status = 'RUNNING', attempts = attempts + 1, next_attempt_at = {_LEASE_END},
