@@ -172,6 +172,14 @@ REPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
     "segmentql_report_oldest_waiting_seconds",
     "Age of the oldest unfinished report, or 0 if there is none.",
 )
+OBJECTS_OVERDUE: Final = ScrapedGauge(
+    "segmentql_objects_overdue",
+    "Objects that should be deleted from the object store and may still exist.",
+)
+OBJECTS_OVERDUE_OLDEST_SECONDS: Final = ScrapedGauge(
+    "segmentql_objects_overdue_oldest_seconds",
+    "Time since the oldest of these objects should have been deleted, or 0 if there is none.",
+)
 USERS: Final = ScrapedGauge("segmentql_users", "Users stored.")
 SEGMENTS: Final = ScrapedGauge("segmentql_segments", "Existing segments.")
 MEMBERSHIPS: Final = ScrapedGauge("segmentql_memberships", "Memberships stored.")

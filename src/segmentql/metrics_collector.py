@@ -22,6 +22,8 @@ from segmentql.history import jobs as history_jobs
 from segmentql.memberships import expiry
 from segmentql.memberships import jobs as membership_jobs
 from segmentql.metrics import ScrapedGauge
+from segmentql.objects import jobs as object_jobs
+from segmentql.objects import service as objects
 from segmentql.reports import jobs as report_jobs
 from segmentql.reports import service as reports
 from segmentql.rollouts import jobs as rollout_jobs
@@ -45,6 +47,7 @@ _JOBS: Final = (
     *membership_jobs.JOBS,
     *rollout_jobs.JOBS,
     *report_jobs.JOBS,
+    *object_jobs.JOBS,
     *history_jobs.JOBS,
 )
 QUEUES: Final = tuple(sorted({job.queue for job in _JOBS}))
@@ -76,6 +79,7 @@ async def _collect_database(database: Database) -> ScrapedSamples:
                 *await _memberships(session),
                 *await _rollouts(session),
                 *await _reports(session),
+                *await _objects(session),
                 (metrics.USERS, {(): await estimate_row_count(session, "users")}),
                 (metrics.SEGMENTS, {(): await segments.count(session)}),
             ]
@@ -111,6 +115,14 @@ async def _reports(session: ReadSession) -> ScrapedSamples:
     return [
         (metrics.REPORTS_STORED, {(status,): number for status, number in stats.counts.items()}),
         (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): stats.oldest_waiting_seconds}),
+    ]
+
+
+async def _objects(session: ReadSession) -> ScrapedSamples:
+    overdue = await objects.read_overdue(session)
+    return [
+        (metrics.OBJECTS_OVERDUE, {(): overdue.number}),
+        (metrics.OBJECTS_OVERDUE_OLDEST_SECONDS, {(): overdue.oldest_seconds}),
     ]
 
 

@@ -22,6 +22,7 @@ from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
 from segmentql.memberships import actors as membership_actors
+from segmentql.objects import actors as object_actors
 from segmentql.reports import actors as report_actors
 from segmentql.rollouts import actors as rollout_actors
 from segmentql.settings import Settings
@@ -37,10 +38,13 @@ ACTORS: Final[tuple[Actor, ...]] = (
 REPORT_ACTORS: Final = report_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 
+OBJECT_ACTORS: Final = object_actors.ACTORS
+
 PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *membership_actors.PERIODIC_CHECKS,
     *rollout_actors.PERIODIC_CHECKS,
     *report_actors.PERIODIC_CHECKS,
+    *object_actors.PERIODIC_CHECKS,
     *history_actors.PERIODIC_CHECKS,
 )
 
@@ -70,6 +74,7 @@ class Runtime(Middleware):
         self._publisher = publisher
         self._database: Database | None = None
         self._storage: Storage | None = None
+        self._object_context: object_actors.ObjectContext | None = None
         self._opening: asyncio.Task[None] | None = None
         self._scheduler: asyncio.Task[None] | None = None
         self._http: WorkerHttp | None = None
@@ -86,6 +91,11 @@ class Runtime(Middleware):
             self.database(), self._storage, self._settings.report_retention_days
         )
 
+    def object_context(self) -> object_actors.ObjectContext:
+        if self._object_context is None:
+            raise RuntimeError("the worker has not booted")
+        return self._object_context
+
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:
         _run_on_loop(self._start(worker))
 
@@ -97,6 +107,7 @@ class Runtime(Middleware):
             self._settings, name="segmentql worker", publish=self._publisher.publish
         )
         self._storage = Storage(self._settings)
+        self._object_context = object_actors.ObjectContext(self._database, self._storage)
         # In the background: it takes half a second, and otherwise the first report would wait.
         self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":
@@ -142,6 +153,7 @@ def make_worker(
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     register_actors(broker, ACTORS, runtime.database)
     register_actors(broker, REPORT_ACTORS, runtime.report_context)
+    register_actors(broker, OBJECT_ACTORS, runtime.object_context)
     # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(

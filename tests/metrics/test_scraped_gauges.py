@@ -7,7 +7,7 @@ import pytest
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
-from segmentql.worker import ACTORS, REPORT_ACTORS
+from segmentql.worker import ACTORS, OBJECT_ACTORS, REPORT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, suspended, until
 from tests.metrics.samples import samples, samples_of
@@ -116,7 +116,9 @@ async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
 
 
 def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
-    assert sorted({actor.job.queue for actor in (*ACTORS, *REPORT_ACTORS)}) == list(QUEUES)
+    assert sorted({actor.job.queue for actor in (*ACTORS, *REPORT_ACTORS, *OBJECT_ACTORS)}) == list(
+        QUEUES
+    )
 
 
 @pytest.mark.slow

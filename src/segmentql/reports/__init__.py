@@ -3,5 +3,6 @@
 - `service.py`: requests for reports, and reads.
 - `csv_export.py`: the rows of a report as CSV.
 - `generation.py`: the attempts of workers to make a report.
+- `schedule.py`: the reports that are due or old.
 - `actors.py`: the background jobs that make reports and remove old ones.
 """

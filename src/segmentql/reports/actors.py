@@ -11,7 +11,7 @@ from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
-from segmentql.reports import generation
+from segmentql.reports import generation, schedule
 from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 
@@ -32,13 +32,11 @@ class ReportContext:
 
 async def make_report(report_context: ReportContext, report_id: int) -> None:
     """Make one attempt to write a report's file."""
-    database, storage = report_context.database, report_context.storage
+    database = report_context.database
     attempt = await database.transaction(lambda session: generation.claim(session, report_id))
     if attempt is None:
         return
     try:
-        if attempt.abandoned_key:  # A worker died, perhaps during the upload.
-            await storage.abandon(attempt.abandoned_key)
         await _make_with_heartbeat(report_context, attempt)
     except BaseException as error:  # A cancelled attempt has failed as well.
         reason, rejected = _reason(error), isinstance(error, StoreRejected)
@@ -87,7 +85,6 @@ async def _write_file(report_context: ReportContext, attempt: generation.Attempt
         )
     )
     if seconds is None:
-        await storage.abandon(attempt.object_key)
         return
     metrics.REPORTS.labels("ready").inc()
     metrics.REPORT_DURATION_SECONDS.observe(seconds)
@@ -113,36 +110,27 @@ def _reason(error: BaseException) -> str:
 
 async def remove_old_reports(report_context: ReportContext) -> None:
     """Remove reports that are older than the retention, and unfinished uploads."""
-    while await _remove_batch(report_context):
+    database, days = report_context.database, report_context.retention_days
+    while await database.transaction(
+        lambda session: schedule.remove_old_reports(session, days=days)
+    ):
         pass
     await report_context.storage.abort_stale_uploads(
         older_than_seconds=2 * generation.COPY_TIMEOUT_SECONDS
     )
 
 
-async def _remove_batch(report_context: ReportContext) -> bool:
-    """Remove a batch of old reports; return whether there may be more."""
-    async with report_context.database.read() as session:
-        old = await generation.old_reports(session, days=report_context.retention_days)
-    # The objects are deleted first, because their keys are only in the rows.
-    await report_context.storage.delete([file.object_key for file in old if file.object_key])
-    await report_context.database.transaction(
-        lambda session: generation.remove_reports(session, [file.report_id for file in old])
-    )
-    return bool(old)
-
-
 async def find_due(database: Database) -> list[Message]:
     """Return the messages for all reports whose next attempt is overdue."""
     async with database.read() as session:
-        due = await generation.due_reports(session)
+        due = await schedule.due_reports(session)
     return [Message(MAKE_REPORT, (report_id,)) for report_id in due]
 
 
 async def seconds_to_next(database: Database) -> float | None:
     """Return the time until the next attempt of a report is due."""
     async with database.read() as session:
-        return await generation.seconds_to_next(session)
+        return await schedule.seconds_to_next(session)
 
 
 async def schedule_cleanup(database: Database) -> list[Message]:

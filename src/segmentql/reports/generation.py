@@ -1,13 +1,15 @@
-"""Generation of reports by workers, and removal of old ones.
+"""Generation of reports by workers.
 
 The report's row is its outbox. A worker claims a report for one attempt (`claim`), which has a
 number and a lease. While the worker writes the file, it extends the lease every few seconds
 (`heartbeat`). If the worker dies, the lease ends and another worker makes the next attempt. Each
 attempt writes an object with its own random key, which identifies the attempt. Only the attempt
-that holds the lease publishes its key.
+that holds the lease publishes its key. The objects of the other attempts are discarded, see
+`segmentql.objects`.
 
-If the key of a user is erased, reports with keys start again (`remake_reports_with_keys`). A
-running attempt loses its lease, and the next attempt deletes the file of the one before it.
+If the key of a user is erased, reports with keys start again (`remake_reports_with_keys`). The old
+file is discarded at once, and a running attempt loses its lease. Reports start only after a series
+of erasures, so that a large one does not start again at each of them.
 """
 
 from collections.abc import Sequence
@@ -16,10 +18,12 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.errors import StoreUnavailable
+from segmentql.objects import service as objects
 from segmentql.reports.jobs import MAKE_REPORT
-from segmentql.reports.records import OldReport, ReportScope
+from segmentql.reports.records import ReportScope
 
 MAX_REPORT_ATTEMPTS: Final = 8
 MAX_STORE_REJECTIONS: Final = 5
@@ -39,7 +43,17 @@ LEASE_SECONDS: Final = 12
 COPY_TIMEOUT_SECONDS: Final = 1800
 """The time limit of the query that reads the rows of one file."""
 
-REMOVE_ROWS: Final = 500
+MAX_UPLOAD_SECONDS: Final = 2 * MAKE_REPORT.time_limit_seconds
+"""How long an attempt may write its object, also after it lost its lease. The time limit of the job
+ends it, perhaps late."""
+
+REMAKE_DELAY_SECONDS: Final = 10
+"""The time from the last erasure of a key until a report starts again."""
+
+MAX_REMAKE_DELAY_SECONDS: Final = 300
+"""The time from the first erasure since the file was ready, after which a report starts although
+keys are still being erased. Such an attempt may be interrupted. The next one then starts
+`REMAKE_DELAY_SECONDS` later."""
 
 _LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 
@@ -49,21 +63,36 @@ _KEY_ERASURE_LOCK: Final = 7004
 _LOCK_TO_CLAIM = text(f"SELECT pg_advisory_xact_lock_shared({_KEY_ERASURE_LOCK}, 0)")
 _LOCK_TO_REMAKE = text(f"SELECT pg_advisory_xact_lock({_KEY_ERASURE_LOCK}, 0)")
 
-# The object key stays, so that the next attempt deletes the object. All leaves of a deleted user
-# are recorded in history.
-_REMAKE = text("""
-UPDATE reports r SET
-    status = 'QUEUED', attempts = 0, next_attempt_at = clock_timestamp(),
-    remade_at = clock_timestamp(), finished_at = NULL, row_count = NULL, size_bytes = NULL
-FROM (SELECT CAST(:user_ids AS bigint[]) AS user_ids) AS erased
-WHERE r.with_keys AND r.status <> 'FAILED' AND (
-    r.user_id = ANY(erased.user_ids)
-    OR r.user_id IS NULL AND EXISTS (
-        SELECT FROM history h
-        WHERE h.user_id = ANY(erased.user_ids)
-          AND h.at >= make_date(r.year, r.month, 1) AT TIME ZONE 'UTC'
-          AND h.at < (make_date(r.year, r.month, 1) + interval '1 month') AT TIME ZONE 'UTC'))
-RETURNING r.id
+# All leaves of a deleted user are recorded in history. A queued report has read no key yet. If it
+# starts again, it only waits longer.
+_REMAKE = text(f"""
+WITH remade AS (
+    UPDATE reports r SET
+        status = 'QUEUED',
+        attempts = CASE WHEN r.status = 'QUEUED' THEN r.attempts ELSE 0 END,
+        remade_at = CASE WHEN r.status = 'READY' THEN at ELSE coalesce(r.remade_at, at) END,
+        next_attempt_at = CASE WHEN r.status = 'QUEUED'
+            THEN greatest(r.next_attempt_at, least(at + delay, r.remade_at + max_delay))
+            ELSE at + delay END,
+        finished_at = NULL, row_count = NULL, size_bytes = NULL, object_key = NULL
+    FROM (
+        SELECT CAST(:user_ids AS bigint[]) AS user_ids, clock_timestamp() AS at,
+            make_interval(secs => {REMAKE_DELAY_SECONDS}) AS delay,
+            make_interval(secs => {MAX_REMAKE_DELAY_SECONDS}) AS max_delay
+        OFFSET 0
+    ) AS erased
+    WHERE r.with_keys
+      AND (r.status IN ('READY', 'RUNNING') OR r.status = 'QUEUED' AND r.remade_at IS NOT NULL)
+      AND (
+        r.user_id = ANY(erased.user_ids)
+        OR r.user_id IS NULL AND EXISTS (
+            SELECT FROM history h
+            WHERE h.user_id = ANY(erased.user_ids)
+              AND h.at >= make_date(r.year, r.month, 1) AT TIME ZONE 'UTC'
+              AND h.at < (make_date(r.year, r.month, 1) + interval '1 month') AT TIME ZONE 'UTC'))
+    RETURNING r.id, old.status AS old_status, old.object_key
+)
+SELECT id, old_status <> 'QUEUED' AS is_new, object_key FROM remade ORDER BY id
 """)
 
 _CLAIM = text(f"""
@@ -72,7 +101,7 @@ UPDATE reports SET
     object_key = 'reports/' || gen_random_uuid() || '.csv'
 WHERE id = :report_id AND attempts < {MAX_REPORT_ATTEMPTS}
   AND status IN ('QUEUED', 'RUNNING') AND next_attempt_at <= clock_timestamp()
-RETURNING attempts, new.object_key, old.object_key AS abandoned_key, user_id, year, month,
+RETURNING attempts, new.object_key, old.object_key AS old_object_key, user_id, year, month,
     with_keys
 """)
 
@@ -82,6 +111,7 @@ UPDATE reports SET
     status = 'FAILED', finished_at = clock_timestamp(), object_key = NULL, failure = :reason
 WHERE id = :report_id AND attempts >= {MAX_REPORT_ATTEMPTS} AND status = 'RUNNING'
   AND next_attempt_at <= clock_timestamp()
+RETURNING old.object_key
 """)
 
 _HEARTBEAT = text(f"""
@@ -109,27 +139,9 @@ WHERE id = :report_id AND object_key = :object_key AND status = 'RUNNING'
 RETURNING status
 """)
 
-# The job's message should arrive first, so the scheduler waits one second longer.
-_SCHEDULED_AT: Final = "next_attempt_at + interval '1 s'"
-
-_DUE = text(f"""
-SELECT id FROM reports
-WHERE status IN ('QUEUED', 'RUNNING') AND {_SCHEDULED_AT} < statement_timestamp()
-ORDER BY next_attempt_at LIMIT 100
+_IS_PUBLISHED = text("""
+SELECT EXISTS (SELECT FROM reports WHERE id = :report_id AND object_key = :object_key)
 """)
-
-_SECONDS_TO_NEXT = text(f"""
-SELECT CAST(extract(epoch FROM min({_SCHEDULED_AT}) - statement_timestamp()) AS float8)
-FROM reports WHERE status IN ('QUEUED', 'RUNNING')
-""")
-
-_OLD = text(f"""
-SELECT id AS report_id, object_key FROM reports
-WHERE created_at < statement_timestamp() - make_interval(days => :days)
-ORDER BY id LIMIT {REMOVE_ROWS}
-""")
-
-_REMOVE = text("DELETE FROM reports WHERE id = ANY(:report_ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +152,6 @@ class Attempt:
     number: int
     """The number of the attempt, from 1."""
     object_key: str
-    abandoned_key: str | None
-    """The key of an object that a worker may have left in the store when it died."""
     scope: ReportScope
 
 
@@ -154,10 +164,31 @@ async def claim(session: WriteSession, report_id: int) -> Attempt | None:
     row = (await session.execute(_CLAIM, {"report_id": report_id})).one_or_none()
     if row is None:
         reason = f"the worker died in each of {MAX_REPORT_ATTEMPTS} attempts"
-        await session.execute(_FAIL_ABANDONED, {"report_id": report_id, "reason": reason})
+        failed = await session.execute(_FAIL_ABANDONED, {"report_id": report_id, "reason": reason})
+        await discard_objects(session, [failed.scalar_one_or_none()])
         return None
+    # The last attempt may still be alive. If it is not, it left perhaps a part of its file.
+    await discard_objects(session, [row.old_object_key])
+    await objects.begin_upload(session, row.object_key, max_seconds=MAX_UPLOAD_SECONDS)
     scope = ReportScope(row.year, row.month, row.user_id, row.with_keys)
-    return Attempt(report_id, row.attempts, row.object_key, row.abandoned_key, scope)
+    return Attempt(report_id, row.attempts, row.object_key, scope)
+
+
+async def discard_objects(session: WriteSession, object_keys: Sequence[str | None]) -> None:
+    """Discard the objects of attempts, which may still be written. None is ignored."""
+    await objects.discard(
+        session, [key for key in object_keys if key], max_write_seconds=MAX_UPLOAD_SECONDS
+    )
+
+
+async def _discard_unless_published(session: WriteSession, attempt: Attempt) -> None:
+    """Discard the object of an attempt that has lost its lease.
+
+    If the connection was lost during a commit, the attempt may have published it.
+    """
+    values = {"report_id": attempt.report_id, "object_key": attempt.object_key}
+    if not (await session.execute(_IS_PUBLISHED, values)).scalar_one():
+        await discard_objects(session, [attempt.object_key])
 
 
 async def heartbeat(session: WriteSession, attempt: Attempt) -> bool:
@@ -172,21 +203,31 @@ async def finish(
     """Publish the file of an attempt if the attempt still holds its lease.
 
     Returns:
-        The seconds from the request, or from the erasure of a key for which the report is made
-        again, to now; None if the attempt has lost its lease.
+        The seconds from the request, or from the first erasure of a key since the file was ready,
+        to now; None if the attempt has lost its lease. Its object is then discarded.
+
+    Raises:
+        StoreUnavailable: the upload took so much time that its object is being deleted.
     """
     values = {"report_id": attempt.report_id, "object_key": attempt.object_key}
     finished = await session.execute(
         _FINISH, {**values, "row_count": row_count, "size_bytes": size_bytes}
     )
     row = finished.one_or_none()
-    return None if row is None else float(row.seconds)
+    if row is None:
+        await _discard_unless_published(session, attempt)
+        return None
+    if not await objects.keep_upload(session, attempt.object_key):
+        raise StoreUnavailable("the upload took too long")
+    return float(row.seconds)
 
 
 async def fail(
     session: WriteSession, attempt: Attempt, *, reason: str, rejected_by_store: bool = False
 ) -> bool:
     """Record that an attempt failed, and enqueue the next one unless it was the last.
+
+    The object of the attempt is discarded.
 
     Args:
         session: The session.
@@ -207,7 +248,9 @@ async def fail(
     }
     row = (await session.execute(_FAIL, values)).one_or_none()
     if row is None:
+        await _discard_unless_published(session, attempt)
         return False
+    await discard_objects(session, [attempt.object_key])
     if row.status == "QUEUED":
         session.after_commit(Message(MAKE_REPORT, (attempt.report_id,), delay_seconds=seconds))
         return False
@@ -215,34 +258,17 @@ async def fail(
 
 
 async def remake_reports_with_keys(session: WriteSession, user_ids: Sequence[int]) -> None:
-    """Make reports again whose files may have an erased key.
+    """Make reports again whose files may have an erased key, and discard the files.
 
     Args:
         session: The session of the transaction that erased the key.
         user_ids: The ids of the users that had the key.
     """
     await session.execute(_LOCK_TO_REMAKE)
-    for report_id in (await session.execute(_REMAKE, {"user_ids": list(user_ids)})).scalars():
-        session.after_commit(Message(MAKE_REPORT, (report_id,)))
-
-
-async def due_reports(session: ReadSession) -> list[int]:
-    """Return the ids of up to 100 reports whose next attempt is overdue."""
-    return list((await session.execute(_DUE)).scalars())
-
-
-async def seconds_to_next(session: ReadSession) -> float | None:
-    """Return the time until an unfinished report is due; None if every report is finished."""
-    seconds: float | None = (await session.execute(_SECONDS_TO_NEXT)).scalar_one()
-    return seconds
-
-
-async def old_reports(session: ReadSession, *, days: int) -> list[OldReport]:
-    """Return up to `REMOVE_ROWS` reports that are older than `days` days."""
-    rows = await session.execute(_OLD, {"days": days})
-    return [OldReport(row.report_id, row.object_key) for row in rows]
-
-
-async def remove_reports(session: WriteSession, report_ids: list[int]) -> None:
-    """Delete reports whose objects are deleted."""
-    await session.execute(_REMOVE, {"report_ids": report_ids})
+    remade = (await session.execute(_REMAKE, {"user_ids": list(user_ids)})).all()
+    await discard_objects(session, [row.object_key for row in remade])
+    for row in remade:
+        if row.is_new:  # the others have a message, or the scheduler finds them
+            session.after_commit(
+                Message(MAKE_REPORT, (row.id,), delay_seconds=REMAKE_DELAY_SECONDS)
+            )

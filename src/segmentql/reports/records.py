@@ -72,14 +72,6 @@ class ReportRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class OldReport:
-    """A report past its retention, and the key of its file if it has one."""
-
-    report_id: int
-    object_key: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class ReportStats:
     """Numbers of stored reports, for the metrics."""
 

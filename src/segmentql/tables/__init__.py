@@ -35,6 +35,7 @@ from segmentql.tables.memberships import (
     ExclusionRow,
     MembershipRow,
 )
+from segmentql.tables.objects import ObjectToDeleteRow
 from segmentql.tables.reports import REPORT_STATUS, ReportRow, ReportStatus
 from segmentql.tables.rollouts import (
     PASS_PHASE,
@@ -86,6 +87,7 @@ __all__ = [
     "MemberCountRollupRow",
     "MemberCountSecondRow",
     "MembershipRow",
+    "ObjectToDeleteRow",
     "Operation",
     "PassPhase",
     "ReportRow",

@@ -60,4 +60,4 @@ class ReportRow(Base):
     """Whether the file has the users' keys."""
 
     remade_at: Mapped[Timestamp | None]
-    """The time when a key was erased and this report started again. Null if it never did."""
+    """The time of the first erasure of a key since the file was ready. Null if there was none."""
