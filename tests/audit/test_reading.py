@@ -113,7 +113,7 @@ async def test_from_is_inclusive_and_to_is_exclusive(admin: Client) -> None:
         ({"actor": ""}, "actor", "1 to 255 characters, without NUL and unpaired surrogates"),
         ({"actor": "a" * 256}, "actor", "1 to 255 characters, without NUL and unpaired surrogates"),
         ({"actor": "\0"}, "actor", "1 to 255 characters, without NUL and unpaired surrogates"),
-        ({"from": hour(2), "to": hour(1)}, "from", "a time before `to`"),
+        ({"from": hour(2), "to": hour(1)}, "from", "a time that is not after `to`"),
     ],
 )
 async def test_invalid_filter_is_rejected_by_name(

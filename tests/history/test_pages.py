@@ -174,7 +174,7 @@ async def test_from_after_to_is_rejected(api: Api) -> None:
         assert (await api.error(query, **filters))["extensions"] == {
             "code": "BAD_REQUEST",
             "argument": "from",
-            "allowed": "a time before `to`",
+            "allowed": "a time that is not after `to`",
         }
 
 

@@ -122,7 +122,8 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
         if deleted is not None and dice.random() < 0.7:
             await actors.record_segment_leaves(database, deleted)
         await change(
-            partial(create_segment, slug=slug, name=None, description=None), SegmentAlreadyExists
+            partial(create_segment, slug=slug, name=None, description=None, actor=ANONYMOUS),
+            SegmentAlreadyExists,
         )
 
     async def delete_users(dice: random.Random) -> None:
@@ -181,7 +182,10 @@ async def test_concurrent_user_creations_get_distinct_ids(
     sql: Sql, database: Database, number: int | None
 ) -> None:
     rows = await asyncio.gather(
-        *(database.transaction(partial(create_user, user_id=number)) for _ in range(40)),
+        *(
+            database.transaction(partial(create_user, user_id=number, actor=ANONYMOUS))
+            for _ in range(40)
+        ),
         return_exceptions=True,
     )
     stored = [row.user_id for row in rows if not isinstance(row, BaseException)]
@@ -199,7 +203,7 @@ async def test_allocated_ids_are_unique_while_users_are_deleted(
 
     async def create_and_delete() -> None:
         for _ in range(5):
-            row = await database.transaction(partial(create_user, user_id=None))
+            row = await database.transaction(partial(create_user, user_id=None, actor=ANONYMOUS))
             picked.append(row.user_id)
             await database.transaction(partial(delete_user, user_id=row.user_id, actor=ANONYMOUS))
 
@@ -210,7 +214,7 @@ async def test_allocated_ids_are_unique_while_users_are_deleted(
 async def test_concurrent_creations_of_one_slug_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
-    create = partial(create_segment, slug="A", name=None, description=None)
+    create = partial(create_segment, slug="A", name=None, description=None, actor=ANONYMOUS)
     created = await asyncio.gather(
         *(unless_rejected(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
     )

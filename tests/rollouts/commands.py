@@ -95,7 +95,7 @@ class Pause:
     slug: str
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(service.pause_rollout, slug=self.slug)
+        work = partial(service.pause_rollout, slug=self.slug, actor=ANONYMOUS)
         assert await real.accepts(work) == model.segments[self.slug].pause(model.now)
 
 
@@ -104,7 +104,7 @@ class Resume:
     slug: str
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(service.resume_rollout, slug=self.slug)
+        work = partial(service.resume_rollout, slug=self.slug, actor=ANONYMOUS)
         assert await real.accepts(work) == model.segments[self.slug].resume(model.now)
 
 
@@ -114,7 +114,9 @@ class Cancel:
     withdraw: bool
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(service.cancel_rollout, slug=self.slug, withdraw=self.withdraw)
+        work = partial(
+            service.cancel_rollout, slug=self.slug, withdraw=self.withdraw, actor=ANONYMOUS
+        )
         assert await real.accepts(work) == model.segments[self.slug].cancel(
             model.now, withdraw=self.withdraw
         )
@@ -185,7 +187,10 @@ class CreateUser:
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
         is_new = self.user_id not in model.users
         model.store([self.user_id])
-        assert await real.accepts(partial(create_user, user_id=self.user_id)) == is_new
+        assert (
+            await real.accepts(partial(create_user, user_id=self.user_id, actor=ANONYMOUS))
+            == is_new
+        )
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ async def create_enrolling_segment(
 
 async def cancel(database: Database, slug: str, *, withdraw: bool = False) -> None:
     await database.transaction(
-        lambda session: service.cancel_rollout(session, slug=slug, withdraw=withdraw)
+        lambda session: service.cancel_rollout(
+            session, slug=slug, withdraw=withdraw, actor=ANONYMOUS
+        )
     )
 
 

@@ -6,6 +6,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.errors import MutationRejected
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
@@ -17,11 +18,15 @@ from tests.timeline import HOUR, SECOND, database_now, make_segment
 
 
 async def pause(database: Database) -> None:
-    await database.transaction(lambda session: service.pause_rollout(session, slug="A"))
+    await database.transaction(
+        lambda session: service.pause_rollout(session, slug="A", actor=ANONYMOUS)
+    )
 
 
 async def resume(database: Database) -> None:
-    await database.transaction(lambda session: service.resume_rollout(session, slug="A"))
+    await database.transaction(
+        lambda session: service.resume_rollout(session, slug="A", actor=ANONYMOUS)
+    )
 
 
 async def test_setting_a_percent_enqueues_an_advance_message(

@@ -77,10 +77,14 @@ async def test_new_users_join_at_the_percent_in_force_during_a_pause(
 ) -> None:
     segment_id = await create_enrolling_segment(sql, database, "A", 0)
     await set_plan(database, "A", 100, stage(0, after=HOUR))
-    await database.transaction(lambda session: service.pause_rollout(session, slug="A"))
+    await database.transaction(
+        lambda session: service.pause_rollout(session, slug="A", actor=ANONYMOUS)
+    )
     await advance_time(sql, 2 * HOUR)  # the second stage is not due, because the schedule is frozen
     assert len(await joined_now(sql, segment_id)) == 10
-    await database.transaction(lambda session: service.resume_rollout(session, slug="A"))
+    await database.transaction(
+        lambda session: service.resume_rollout(session, slug="A", actor=ANONYMOUS)
+    )
     assert len(await joined_now(sql, segment_id)) == 10
     await advance_time(sql, 2 * HOUR)
     assert await joined_now(sql, segment_id) == set()

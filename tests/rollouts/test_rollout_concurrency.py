@@ -97,7 +97,7 @@ class RandomClients:
         await self._database.transaction(end_now)
 
     async def _create_user(self, rng: random.Random) -> None:
-        work = partial(create_user, user_id=rng.choice([None, rng.choice(USERS)]))
+        work = partial(create_user, user_id=rng.choice([None, rng.choice(USERS)]), actor=ANONYMOUS)
         await unless_rejected(self._database.transaction(work))
 
     async def _delete_user(self, rng: random.Random) -> None:
@@ -119,10 +119,12 @@ class RandomClients:
         slug = rng.choice(SLUGS)
         action: Callable[[WriteSession], Awaitable[object]] = rng.choice(
             [
-                partial(service.pause_rollout, slug=slug),
-                partial(service.resume_rollout, slug=slug),
-                partial(service.resume_rollout, slug=slug),
-                partial(service.cancel_rollout, slug=slug, withdraw=rng.random() < 0.7),
+                partial(service.pause_rollout, slug=slug, actor=ANONYMOUS),
+                partial(service.resume_rollout, slug=slug, actor=ANONYMOUS),
+                partial(service.resume_rollout, slug=slug, actor=ANONYMOUS),
+                partial(
+                    service.cancel_rollout, slug=slug, withdraw=rng.random() < 0.7, actor=ANONYMOUS
+                ),
             ]
         )
         await unless_rejected(self._database.transaction(action))
@@ -238,7 +240,10 @@ async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: D
     await store_users(sql, 100)
     for number in range(5):
         await set_plan(database, "A", 100)
-        comers = [database.transaction(partial(create_user, user_id=None)) for _ in range(20)]
+        comers = [
+            database.transaction(partial(create_user, user_id=None, actor=ANONYMOUS))
+            for _ in range(20)
+        ]
         await asyncio.gather(
             advance_rollout(database, segment_id),
             *comers[:10],

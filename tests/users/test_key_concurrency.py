@@ -69,7 +69,7 @@ async def test_id_that_another_client_stores_meanwhile_is_skipped(
 ) -> None:
     """A client stores the sequence's next id by hand, and commits after the key is stored."""
     works: tuple[Any, ...] = (
-        partial(service.create_user, user_id=None, user_key="a"),
+        partial(service.create_user, user_id=None, user_key="a", actor=ANONYMOUS),
         partial(update_user_segments, user_key="b", add=[], remove=[]),
     )
     for number, work in enumerate(works):
@@ -111,7 +111,7 @@ async def test_key_that_is_stored_while_it_is_set_is_rejected(database: Database
         works = [
             partial(service.set_user_key, user_id=user_id, user_key=key) for user_id in range(1, 9)
         ]
-        works.append(partial(service.create_user, user_id=None, user_key=key))
+        works.append(partial(service.create_user, user_id=None, user_key=key, actor=ANONYMOUS))
         await asyncio.gather(*map(record_outcome, works))
         assert await sql.fetchval("SELECT count(*) FROM users WHERE key = $1", key) == 1
         # Users that got a key in an earlier round have another key.
@@ -140,7 +140,7 @@ async def test_random_changes_by_id_and_key_keep_the_rules(
             works = {
                 "key": partial(update_user_segments, user_key=key, add=add, remove=[]),
                 "id": partial(update_user_segments, user_id=user_id, add=add, remove=[]),
-                "create": partial(service.create_user, user_id=None, user_key=key),
+                "create": partial(service.create_user, user_id=None, user_key=key, actor=ANONYMOUS),
                 "set": partial(service.set_user_key, user_id=user_id, user_key=key),
                 "delete": partial(service.delete_user, user_key=key, actor=ANONYMOUS),
                 "erase": erasure(key),
@@ -168,7 +168,7 @@ async def test_random_changes_by_id_and_key_keep_the_rules(
 async def test_deletion_and_storing_of_a_key_wait_for_each_other(
     database: Database, sql: Sql, first: str
 ) -> None:
-    creation = partial(service.create_user, user_id=None, user_key="a")
+    creation = partial(service.create_user, user_id=None, user_key="a", actor=ANONYMOUS)
     user = await database.transaction(creation)
     works: dict[str, Any] = {
         "delete": partial(service.delete_user, user_key="a", actor=ANONYMOUS),

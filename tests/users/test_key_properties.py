@@ -120,7 +120,9 @@ class Create:
         return model.create(self.user_id, self.key)
 
     def work(self) -> Any:
-        return partial(service.create_user, user_id=self.user_id, user_key=self.key)
+        return partial(
+            service.create_user, user_id=self.user_id, user_key=self.key, actor=ANONYMOUS
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,9 @@ async def keys_of_history(database: Database, user_ids: Sequence[int]) -> dict[i
 async def test_keys_agree_with_the_model(sql: Sql, database: Database, steps: list[Step]) -> None:
     await empty_tables(sql)
     await database.transaction(
-        lambda session: create_segment(session, slug="S", name=None, description=None)
+        lambda session: create_segment(
+            session, slug="S", name=None, description=None, actor=ANONYMOUS
+        )
     )
     model = Model()
     for step in steps:

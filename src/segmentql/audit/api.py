@@ -11,7 +11,6 @@ from segmentql.audit.loaders import AuditPages
 from segmentql.audit.records import AuditEntryRecord, AuditPage, AuditPosition
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
-from segmentql.graphql.types.errors import bad_request
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -23,6 +22,7 @@ from segmentql.graphql.types.pagination import (
     timestamp_sort_key,
 )
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.times import From, To, check_time_range, time_filter
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.tables import Role
 
@@ -52,7 +52,7 @@ class AuditEntry:
     target: str = strawberry.field(description="The id of the segment, rollout, API key or report.")
     before: str | None = strawberry.field(
         description="The state before the change, as a JSON object whose fields depend on `action`."
-        " Null if the target was created.",
+        " Null if the target did not exist before.",
         metadata=cost(characters=STATE_CHARACTERS),
     )
     after: str | None = strawberry.field(
@@ -61,8 +61,9 @@ class AuditEntry:
         metadata=cost(characters=STATE_CHARACTERS),
     )
     request_id: str | None = strawberry.field(
-        description="The id of the request, which the response had in its header `X-Request-Id` and"
-        " which the log has. Null if no request made the change."
+        description="The id of the request that made the change, as in the header `X-Request-Id` of"
+        " its response and in the service's logs. A client may choose the id and use it again. Null"
+        " if a command or a worker made the change."
     )
 
 
@@ -91,46 +92,35 @@ class AuditQueries:
         actor: Annotated[
             str | None,
             strawberry.argument(
-                description="Return only entries of API keys with exactly this name."
+                description="Return only entries whose `actor` is exactly this name of an API key."
+                " Several API keys may have had the same name."
             ),
         ] = strawberry.UNSET,
-        from_: Annotated[
-            datetime | None,
-            strawberry.argument(name="from", description="The earliest time, inclusive."),
-        ] = strawberry.UNSET,
-        to: Annotated[
-            datetime | None,
-            strawberry.argument(description="The latest time, exclusive."),
-        ] = strawberry.UNSET,
+        from_: From = strawberry.UNSET,
+        to: To = strawberry.UNSET,
     ) -> Connection[AuditEntryRecord]:
         known_slug = optional_argument(validators.slug, slug, "slug")
         known_actor = optional_argument(validators.name, actor, "actor")
-        since, until = from_ or None, to or None  # UNSET is false
         page = parse_page_arguments(
             "audit log",
             (is_timestamp_sort_key, is_row_id),
             first,
             after,
-            filters=(known_slug, known_actor, _time_filter(since), _time_filter(until)),
+            filters=(known_slug, known_actor, time_filter(from_), time_filter(to)),
         )
-        if since and until and since > until:
-            raise bad_request("from", "`from` is after `to`", "a time before `to`")
+        check_time_range(from_, to)
         entries = await info.context.loader(AuditPages).load(
             AuditPage(
                 rows=page.first + 1,
                 segments_only=not info.context.principal.has_role(Role.ADMIN),
                 after=_position(*page.after) if page.after else None,
-                since=since,
-                until=until,
+                since=from_ or None,  # UNSET is false
+                until=to or None,
                 actor=known_actor,
                 slug=known_slug,
             )
         )
         return page.page(entries, lambda entry: (timestamp_sort_key(entry.at), entry.entry_id))
-
-
-def _time_filter(bound: datetime | None) -> int | None:
-    return timestamp_sort_key(bound) if bound else None
 
 
 def _position(at: int | str, entry_id: int | str) -> AuditPosition:

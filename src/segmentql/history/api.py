@@ -12,6 +12,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import HISTORY_SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.pagination import After, Connection, First
+from segmentql.graphql.types.times import From, To
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history.loaders import UserKeyAt, history_connection
 from segmentql.history.records import HistoryEntryRecord
@@ -77,9 +78,9 @@ class HistoryEntry:
         return info.context.loader(UserById).load(entry.user_id)
 
     @strawberry.field(
-        description="The key that the user had at that time, who may be deleted. Null if the user"
-        " had none, or if it was erased. If the user was deleted and stored again, the users of"
-        " the two times have their own keys.",
+        description="The user's key, also if it was set after this entry or if the user is deleted."
+        " Null if the user has or had no key, or if the key was erased. If the user was deleted and"
+        " the id was stored again, each entry has the key of its own user.",
         graphql_type=str | None,
         metadata=cost(1),
     )
@@ -112,14 +113,8 @@ class HistoryQueries:
                 description="Return only entries of segments with this slug, deleted ones included."
             ),
         ] = strawberry.UNSET,
-        from_: Annotated[
-            datetime | None,
-            strawberry.argument(name="from", description="The earliest time, inclusive."),
-        ] = strawberry.UNSET,
-        to: Annotated[
-            datetime | None,
-            strawberry.argument(description="The latest time, exclusive."),
-        ] = strawberry.UNSET,
+        from_: From = strawberry.UNSET,
+        to: To = strawberry.UNSET,
     ) -> Connection[HistoryEntryRecord]:
         return await history_connection(
             info.context,

@@ -7,7 +7,6 @@ from segmentql import validators
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.context import Context
 from segmentql.graphql.types.dataloader import Loader
-from segmentql.graphql.types.errors import bad_request
 from segmentql.graphql.types.pagination import (
     Connection,
     SortKey,
@@ -18,6 +17,7 @@ from segmentql.graphql.types.pagination import (
     timestamp_of_sort_key,
     timestamp_sort_key,
 )
+from segmentql.graphql.types.times import check_time_range, future_time, time_filter
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
 from segmentql.history.member_counts import member_counts
@@ -64,7 +64,7 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[SegmentRecord]]):
         return await service.segments_as_of(session, keys)
 
     def on_missing(self, key: tuple[int, datetime]) -> list[SegmentRecord]:
-        raise bad_request("asOf", "the time is in the future", "a time in the past")
+        raise future_time("asOf")
 
 
 class MemberCountAsOf(Loader[tuple[int, datetime], int]):
@@ -84,7 +84,7 @@ class MemberCountAsOf(Loader[tuple[int, datetime], int]):
         return {(key.segment_id, key.until): point.count for key, (point,) in counts.items()}
 
     def on_missing(self, key: tuple[int, datetime]) -> int:
-        raise bad_request("asOf", "the time is in the future", "a time in the past")
+        raise future_time("asOf")
 
 
 class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
@@ -103,7 +103,7 @@ class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
         return await member_counts(session, keys)
 
     def on_missing(self, key: MemberCountSeries) -> list[MemberCountRecord]:
-        raise bad_request("to", "the time is in the future", "a time in the past")
+        raise future_time("to")
 
 
 class UserKeyAt(Loader[tuple[int, datetime], str | None]):
@@ -135,10 +135,9 @@ async def history_connection(
     """
     known_slug = optional_argument(validators.slug, slug, "slug")
     shape = (is_timestamp_sort_key, is_row_id, _is_operation, is_slug, is_row_id)
-    filters = (user_id, known_slug, _filter(since), _filter(until))
+    filters = (user_id, known_slug, time_filter(since), time_filter(until))
     page = parse_page_arguments("history", shape, first, after, filters=filters)
-    if since and until and since > until:
-        raise bad_request("from", "`from` is after `to`", "a time before `to`")
+    check_time_range(since, until)
     entries = await context.loader(HistoryPages).load(
         HistoryPage(
             rows=page.first + 1,
@@ -150,10 +149,6 @@ async def history_connection(
         )
     )
     return page.page(entries, _sort_key)
-
-
-def _filter(bound: datetime | None) -> int | None:
-    return timestamp_sort_key(bound) if bound else None  # UNSET is false
 
 
 def _is_operation(part: int | str) -> bool:

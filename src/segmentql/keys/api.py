@@ -28,10 +28,11 @@ describe_enum(
     Role,
     "The role of an API key. Each role includes the ones before it.",
     {
-        Role.READER: "The key may run queries and request reports on single users.",
-        Role.EDITOR: "The key may also create and change data, and read the audit log of segments.",
-        Role.ADMIN: "The key may also delete data, request reports on all users, manage keys, and"
-        " read the whole audit log.",
+        Role.READER: "The API key may run queries and request reports on single users.",
+        Role.EDITOR: "The API key may also create and change data, and read the audit log of"
+        " segments and rollouts.",
+        Role.ADMIN: "The API key may also delete data, request reports on all users, manage API"
+        " keys, and read the whole audit log.",
     },
 )
 
@@ -45,24 +46,25 @@ class ApiKey:
     id: strawberry.ID = strawberry.field(
         resolver=_key_id,
         description="Opaque id, which is not secret: `key_` and the part between the two `_` of the"
-        " key.",
+        " token.",
     )
 
     name: str = strawberry.field(
-        description="The name, which history shows as `actor`. Several keys may have the same name."
+        description="The name, which history shows as `actor`. Several API keys may have the"
+        " same name."
     )
-    role: Role = strawberry.field(description="The role of the key.")
-    created_at: datetime = strawberry.field(description="When the key was created.")
+    role: Role = strawberry.field(description="The role of the API key.")
+    created_at: datetime = strawberry.field(description="When the API key was created.")
     created_by: str | None = strawberry.field(
-        description="The name of the key that created this one. Null if the command"
-        " line created it, or if authentication was off."
+        description="The name of the API key that created this one. Null if the command line"
+        " created it, or if authentication was off."
     )
     last_used_at: datetime | None = strawberry.field(
-        description="When the key was last used, with a delay of about ten seconds. Null if it was"
-        " never used."
+        description="When the API key was last used, with a delay of about ten seconds. Null if it"
+        " was never used."
     )
     revoked_at: datetime | None = strawberry.field(
-        description="When the key was revoked. Every API process rejects the key within one second."
+        description="When the API key was revoked. Every API process rejects it within one second."
     )
 
 
@@ -84,15 +86,17 @@ def _(reason: errors.ApiKeyNotFound) -> MutationError:
 
 @strawberry.type(description="The API key of the current request.")
 class Viewer:
-    name: str = strawberry.field(description="The key's name, which history shows as `actor`.")
-    role: Role = strawberry.field(description="The role of the key.")
-    key_id: strawberry.ID | None = strawberry.field(description="The id of the key.")
+    name: str = strawberry.field(
+        description="The name of the API key, which history shows as `actor`."
+    )
+    role: Role = strawberry.field(description="The role of the API key.")
+    key_id: strawberry.ID | None = strawberry.field(description="The id of the API key.")
 
 
 @strawberry.type
 class KeyQueries:
     @strawberry.field(
-        description="The API key of the current request. Null if the service does not require keys."
+        description="The API key of the current request. Null if authentication is off."
     )
     def viewer(self, info: Info) -> Viewer | None:
         principal = info.context.principal
@@ -128,7 +132,7 @@ class CreateApiKeyInput:
     name: str = strawberry.field(
         description="The name, which history shows as `actor`: 1 to 255 characters."
     )
-    role: Role = strawberry.field(description="The role of the key.")
+    role: Role = strawberry.field(description="The role of the API key.")
 
 
 @strawberry.type(description="Result of `createApiKey`.")
@@ -136,11 +140,11 @@ class CreateApiKeyPayload:
     api_key: ApiKeyRecord | None = strawberry.field(
         default=None,
         graphql_type=ApiKey | None,
-        description="The key. Null if the mutation was rejected.",
+        description="The API key. Null if the mutation was rejected.",
     )
     token: str | None = strawberry.field(
         default=None,
-        description="The key with its secret, for the header `Authorization: Bearer ...`. It is"
+        description="The API key with its secret, for the header `Authorization: Bearer ...`. It is"
         " shown only once. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
@@ -152,7 +156,7 @@ class CreateApiKeyPayload:
 
 @strawberry.input(description="Input of `revokeApiKey`.")
 class RevokeApiKeyInput:
-    id: strawberry.ID = strawberry.field(description="The id of the key.")
+    id: strawberry.ID = strawberry.field(description="The id of the API key.")
 
 
 @strawberry.type(description="Result of `revokeApiKey`.")
@@ -160,7 +164,7 @@ class RevokeApiKeyPayload:
     api_key: ApiKeyRecord | None = strawberry.field(
         default=None,
         graphql_type=ApiKey | None,
-        description="The revoked key. Null if the mutation was rejected.",
+        description="The revoked API key. Null if the mutation was rejected.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -173,8 +177,8 @@ class RevokeApiKeyPayload:
 class KeyMutations:
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Create an API key. To replace a key, create another one and revoke the old"
-        " one. Needs ADMIN.",
+        description="Create an API key. To replace an API key, create another one and revoke the"
+        " old one. Needs ADMIN.",
     )
     async def create_api_key(
         self,
@@ -195,9 +199,8 @@ class KeyMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsAdmin],
-        description="Revoke an API key permanently, which may be your own. Every API"
-        " process rejects the key within one second. A key that is already revoked does not change."
-        " Needs ADMIN.",
+        description="Revoke an API key permanently, which may be your own. Every API process"
+        " rejects it within one second. If it is already revoked, nothing changes. Needs ADMIN.",
     )
     async def revoke_api_key(
         self,

@@ -1,7 +1,8 @@
-"""The log of rollouts: each plan, pause, resumption, cancellation and failure.
+"""The events of rollouts: each plan, pause, resumption, cancellation and failure.
 
-`rollouts` and `rollout_stages` have only the current plan. The log is for `explain` and support. It
-is append-only: the service's role cannot change or delete an entry.
+`rollouts` and `rollout_stages` have only the current plan. The events are for `explain` and
+support. They are append-only: the service's role cannot change or delete an event. Each event also
+has an entry in the audit log.
 """
 
 from typing import Final
@@ -9,7 +10,10 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
+from segmentql.audit import service as audit
+from segmentql.audit.records import AuditAction
 from segmentql.principal import Actor
+from segmentql.rollouts.records import RolloutRecord
 from segmentql.tables import RolloutEvent
 
 _RECORD_EVENT: Final = text("""
@@ -29,20 +33,49 @@ CROSS JOIN LATERAL (
 WHERE r.segment_id = :segment_id
 """)
 
+_AUDIT_ACTIONS: Final = {
+    RolloutEvent.SET: AuditAction.ROLLOUT_SET,
+    RolloutEvent.PAUSED: AuditAction.ROLLOUT_PAUSED,
+    RolloutEvent.RESUMED: AuditAction.ROLLOUT_RESUMED,
+    RolloutEvent.CANCELLED: AuditAction.ROLLOUT_CANCELLED,
+    RolloutEvent.FAILED: AuditAction.ROLLOUT_FAILED,
+}
+
 
 async def record_event(
-    session: WriteSession, segment_id: int, event: RolloutEvent, *, actor: Actor
+    session: WriteSession,
+    event: RolloutEvent,
+    *,
+    before: RolloutRecord | None,
+    after: RolloutRecord,
+    actor: Actor,
 ) -> None:
-    """Record an event with the rollout as it is now, in the transaction that changed it.
+    """Record an event and its audit entry, in the transaction that changed the rollout.
 
     The transaction holds the lock of the rollout, so the events of one rollout are in order.
+
+    Args:
+        session: The session of the change.
+        event: The event. The rollout is recorded as it is now.
+        before: The rollout before the change; None if the segment had none.
+        after: The rollout after the change.
+        actor: The author of the change.
     """
     await session.execute(
         _RECORD_EVENT,
         {
-            "segment_id": segment_id,
+            "segment_id": after.segment_id,
             "event": event,
             "actor": actor.name,
             "api_key_id": actor.api_key_id,
         },
+    )
+    await audit.record(
+        session,
+        actor=actor,
+        action=_AUDIT_ACTIONS[event],
+        target=after.global_id,
+        segment_id=after.segment_id,
+        before=before.audit_state if before else None,
+        after=after.audit_state,
     )

@@ -24,7 +24,6 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
-from segmentql.audit.records import AuditAction
 from segmentql.principal import ANONYMOUS
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
@@ -37,7 +36,6 @@ from segmentql.rollouts.service import (
     enqueue_expiry,
     enqueue_stage_starts,
     lock_rollout,
-    record_change,
     rollout_record,
 )
 from segmentql.segments.service import SEGMENT_LOCK
@@ -490,14 +488,10 @@ async def record_failure(session: WriteSession, segment_id: int, reason: str) ->
     values = {"segment_id": segment_id, "reason": reason}
     state = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
     if state == RolloutState.FAILED:
-        await record_event(session, segment_id, RolloutEvent.FAILED, actor=ANONYMOUS)
         failed = (await session.execute(_READ_ROLLOUT, {"segment_id": segment_id})).one()
-        await record_change(
-            session,
-            AuditAction.ROLLOUT_FAILED,
-            before,
-            rollout_record(failed),
-            actor=ANONYMOUS,
+        after = rollout_record(failed)
+        await record_event(
+            session, RolloutEvent.FAILED, before=before, after=after, actor=ANONYMOUS
         )
 
 

@@ -14,12 +14,10 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
-from segmentql.audit import service as audit
-from segmentql.audit.records import AuditAction
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.service import ACTIVE
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import Actor
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.plan import Plan, schedule
@@ -304,14 +302,13 @@ async def start_rollout(
             "start_times": start_times,
         },
     )
-    await record_event(session, segment_id, RolloutEvent.SET, actor=actor)
     rollout = await _enqueue_due_jobs(session, segment_id)
-    await record_change(session, AuditAction.ROLLOUT_SET, previous, rollout, actor=actor)
+    await record_event(session, RolloutEvent.SET, before=previous, after=rollout, actor=actor)
     return rollout
 
 
 async def pause_rollout(
-    session: WriteSession, *, slug: str, actor: Actor = ANONYMOUS
+    session: WriteSession, *, slug: str, actor: Actor
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Pause a rollout: stop the pass after its current chunk, and freeze the schedule.
 
@@ -323,14 +320,13 @@ async def pause_rollout(
     if rollout.status not in {"SCHEDULED", "RUNNING", "WAITING"}:
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_PAUSE_ROLLOUT, {"segment_id": segment.segment_id})
-    await record_event(session, segment.segment_id, RolloutEvent.PAUSED, actor=actor)
     paused = await _read_rollout(session, segment.segment_id)
-    await record_change(session, AuditAction.ROLLOUT_PAUSED, rollout, paused, actor=actor)
+    await record_event(session, RolloutEvent.PAUSED, before=rollout, after=paused, actor=actor)
     return segment, paused
 
 
 async def resume_rollout(
-    session: WriteSession, *, slug: str, actor: Actor = ANONYMOUS
+    session: WriteSession, *, slug: str, actor: Actor
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Continue a rollout that is paused or has failed.
 
@@ -341,14 +337,13 @@ async def resume_rollout(
     if rollout.state not in {RolloutState.PAUSED, RolloutState.FAILED}:
         raise MutationRejected(RolloutStateConflict(("slug",), rollout.status))
     await session.execute(_RESUME_ROLLOUT, {"segment_id": segment.segment_id})
-    await record_event(session, segment.segment_id, RolloutEvent.RESUMED, actor=actor)
     resumed = await _enqueue_due_jobs(session, segment.segment_id)
-    await record_change(session, AuditAction.ROLLOUT_RESUMED, rollout, resumed, actor=actor)
+    await record_event(session, RolloutEvent.RESUMED, before=rollout, after=resumed, actor=actor)
     return segment, resumed
 
 
 async def cancel_rollout(
-    session: WriteSession, *, slug: str, withdraw: bool, actor: Actor = ANONYMOUS
+    session: WriteSession, *, slug: str, withdraw: bool, actor: Actor
 ) -> tuple[SegmentRecord, RolloutRecord]:
     """Stop a rollout permanently.
 
@@ -367,9 +362,10 @@ async def cancel_rollout(
         _WITHDRAW_ROLLOUT if withdraw else _CANCEL_ROLLOUT,
         {"segment_id": segment.segment_id, "max_percent": max_percent},
     )
-    await record_event(session, segment.segment_id, RolloutEvent.CANCELLED, actor=actor)
     cancelled = await _enqueue_due_jobs(session, segment.segment_id)
-    await record_change(session, AuditAction.ROLLOUT_CANCELLED, rollout, cancelled, actor=actor)
+    await record_event(
+        session, RolloutEvent.CANCELLED, before=rollout, after=cancelled, actor=actor
+    )
     return segment, cancelled
 
 
@@ -389,26 +385,6 @@ async def lock_rollout(session: WriteSession, segment_id: int) -> RolloutRecord 
     if (await session.execute(_LOCK_ROLLOUT, {"segment_id": segment_id})).one_or_none() is None:
         return None
     return await _read_rollout(session, segment_id)
-
-
-async def record_change(
-    session: WriteSession,
-    action: AuditAction,
-    before: RolloutRecord | None,
-    after: RolloutRecord,
-    *,
-    actor: Actor,
-) -> None:
-    """Write the change of a locked rollout into the audit log."""
-    await audit.record(
-        session,
-        actor=actor,
-        action=action,
-        target=after.global_id,
-        segment_id=after.segment_id,
-        before=before.audit_state if before else None,
-        after=after.audit_state,
-    )
 
 
 async def _read_rollout(session: WriteSession, segment_id: int) -> RolloutRecord:

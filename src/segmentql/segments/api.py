@@ -14,7 +14,6 @@ from segmentql.graphql.types.errors import (
     ErrorCode,
     MutationError,
     as_mutation_error,
-    bad_request,
 )
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
@@ -27,6 +26,7 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.times import AsOf, check_time_range
 from segmentql.graphql.types.validation import InputValidator, optional_argument, size_argument
 from segmentql.history.loaders import MemberCountAsOf, MemberCounts
 from segmentql.history.records import MemberCountRecord, MemberCountSeries
@@ -96,10 +96,7 @@ class Segment:
     def member_count(
         segment: Parent[SegmentRecord],
         info: Info,
-        as_of: Annotated[
-            datetime | None,
-            strawberry.argument(description="A time in the past. If omitted, now."),
-        ] = strawberry.UNSET,
+        as_of: AsOf = strawberry.UNSET,
     ) -> Awaitable[int]:
         if as_of:
             return info.context.loader(MemberCountAsOf).load((segment.segment_id, as_of))
@@ -139,8 +136,7 @@ class Segment:
             default=validators.DEFAULT_COUNT_POINTS,
             maximum=validators.MAX_COUNT_POINTS,
         )
-        if from_ > to:
-            raise bad_request("from", "`from` is after `to`", "a time that is not after `to`")
+        check_time_range(from_, to)
         series = MemberCountSeries(segment.segment_id, since=from_, until=to, points=size)
         return info.context.loader(MemberCounts).load(series)
 
@@ -247,7 +243,8 @@ class SegmentQueries:
 
     @strawberry.field(
         description="The existing segments in code point order of their slugs. Deleted segments are"
-        " listed only if `includeDeleted` is true.",
+        " listed only if `includeDeleted` is true. If `prefix` and `search` are both set, a segment"
+        " must match both.",
         graphql_type=Connection[Segment] | None,
         metadata=cost(if_given={"search": SCAN}),
     )
@@ -259,21 +256,22 @@ class SegmentQueries:
         prefix: Annotated[
             str | None,
             strawberry.argument(
-                description="Return only segments whose slug begins with this text."
+                description="Return only segments whose slug begins with this text, which is"
+                " case-sensitive. An empty text means no filter."
             ),
         ] = strawberry.UNSET,
         search: Annotated[
             str | None,
             strawberry.argument(
-                description="Return only segments whose slug or name contains this text, in any"
-                " case: up to 255 characters."
+                description="Return only segments whose slug or name contains this text, without"
+                " regard to case: up to 255 characters. An empty text means no filter."
             ),
         ] = strawberry.UNSET,
         include_deleted: Annotated[  # noqa: FBT002 - the default of the GraphQL argument
             bool | None,
             strawberry.argument(
-                description="Whether to return deleted segments, too. Several of them may have the"
-                " same slug; they are ordered by their age."
+                description="Whether to return deleted segments, too. Segments with the same slug"
+                " are ordered by their creation, oldest first."
             ),
         ] = False,
     ) -> Connection[SegmentRecord]:

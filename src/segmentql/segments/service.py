@@ -15,7 +15,7 @@ from segmentql.errors import (
     SegmentNotFound,
     VersionConflict,
 )
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.segments.records import SegmentPage, SegmentRecord
 
@@ -182,7 +182,7 @@ async def create_segment(
     slug: str,
     name: str | None,
     description: str | None,
-    actor: Actor = ANONYMOUS,
+    actor: Actor,
 ) -> SegmentRecord:
     """Create a segment without members.
 

@@ -42,10 +42,10 @@ class PassPhase(enum.StrEnum):
 
 
 class RolloutEvent(enum.StrEnum):
-    """The decision or the failure that an entry of the rollout log records."""
+    """What happened to a rollout: a decision or a failure."""
 
     RECORDED = "RECORDED"
-    """The plan that existed when the log began. It is not known when it was set."""
+    """The plan that existed when migration 0008 ran. It is not known when it was set."""
     SET = "SET"
     PAUSED = "PAUSED"
     RESUMED = "RESUMED"

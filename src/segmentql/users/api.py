@@ -27,6 +27,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
+from segmentql.graphql.types.times import AsOf, From, To
 from segmentql.graphql.types.validation import InputValidator, argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.history.records import HistoryEntryRecord
@@ -75,10 +76,7 @@ class User:
     def segments(
         user: Parent[UserRecord],
         info: Info,
-        as_of: Annotated[
-            datetime | None,
-            strawberry.argument(description="A time in the past. If omitted, now."),
-        ] = strawberry.UNSET,
+        as_of: AsOf = strawberry.UNSET,
     ) -> Awaitable[Sequence[SegmentRecord]] | Sequence[SegmentRecord]:
         if as_of:
             return info.context.loader(SegmentsAsOf).load((user.user_id, as_of))
@@ -155,14 +153,8 @@ class User:
         info: Info,
         first: First = 50,
         after: After = strawberry.UNSET,
-        from_: Annotated[
-            datetime | None,
-            strawberry.argument(name="from", description="The earliest time, inclusive."),
-        ] = strawberry.UNSET,
-        to: Annotated[
-            datetime | None,
-            strawberry.argument(description="The latest time, exclusive."),
-        ] = strawberry.UNSET,
+        from_: From = strawberry.UNSET,
+        to: To = strawberry.UNSET,
         slug: Annotated[
             str | None,
             strawberry.argument(description="Return only entries of segments with this slug."),
@@ -179,14 +171,16 @@ class User:
         )
 
 
-@strawberry.type(description="The user is not stored.")
+@strawberry.type(description="No stored user has this id or this key.")
 class UserNotFound(MutationError):
     pass
 
 
-@strawberry.type(description="The user is already stored.")
+@strawberry.type(description="A stored user already has this id or this key.")
 class UserAlreadyExists(MutationError):
-    user: UserRecord = strawberry.field(graphql_type=User, description="The stored user.")
+    user: UserRecord = strawberry.field(
+        graphql_type=User, description="The user that has the id or the key."
+    )
 
 
 @as_mutation_error.register
@@ -316,13 +310,16 @@ class UserQueries:
 class CreateUserInput:
     id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The user's id. If omitted, the next unused id is allocated; a user with a key"
-        " gets an id of at least 100000000000000.",
+        description="The user's id, 1 to 9223372036854775807. The mutation is rejected if a stored"
+        " user has it. If omitted, the user gets an id that no user ever had: with a key, an id of"
+        " at least 100000000000000; without a key, the next unused id after the last one that was"
+        " allocated.",
     )
     key: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="The user's key: 1 to 255 characters without control characters. The mutation"
-        " is rejected if a stored user has the key.",
+        " is rejected if a stored user has the key. If omitted, the user has no key; `updateUser`"
+        " can set one.",
     )
 
 
@@ -369,12 +366,16 @@ class DeleteUserInput:
     id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET, description="The user's id. Use either `id` or `key`."
     )
-    key: str | None = strawberry.field(default=strawberry.UNSET, description="The user's key.")
+    key: str | None = strawberry.field(
+        default=strawberry.UNSET, description="The user's key. Use either `id` or `key`."
+    )
     erase_key: bool | None = strawberry.field(
         default=False,
-        description="Whether to erase the user's key: every key that a user with this id had"
-        " becomes null in the history of all deleted users, and reports with keys are made again."
-        " The user may have been deleted earlier.",
+        description="Whether to erase the user's key as well. It erases every key that a user with"
+        " this id ever had, from the history of all deleted users who had one of them; reports with"
+        " their keys are made again. A stored user with another id keeps the key. If no stored"
+        " user has the `id` or the `key`, it erases the keys of the user who was deleted last with"
+        " it.",
     )
 
 

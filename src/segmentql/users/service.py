@@ -8,7 +8,7 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import Actor
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.users.records import UserDeletion, UserRecord
@@ -150,7 +150,7 @@ async def create_user(
     user_id: int | None,
     *,
     user_key: str | None = None,
-    actor: Actor = ANONYMOUS,
+    actor: Actor,
 ) -> UserRecord:
     """Store a user.
 

@@ -45,9 +45,11 @@ class ErrorCode(enum.Enum):
     SEGMENT_ALREADY_EXISTS = strawberry.enum_value(
         "SEGMENT_ALREADY_EXISTS", description="Another segment has this slug."
     )
-    USER_NOT_FOUND = strawberry.enum_value("USER_NOT_FOUND", description="No user has this id.")
+    USER_NOT_FOUND = strawberry.enum_value(
+        "USER_NOT_FOUND", description="No stored user has this id or this key."
+    )
     USER_ALREADY_EXISTS = strawberry.enum_value(
-        "USER_ALREADY_EXISTS", description="A user with this id already exists."
+        "USER_ALREADY_EXISTS", description="A stored user already has this id or this key."
     )
     VERSION_CONFLICT = strawberry.enum_value(
         "VERSION_CONFLICT", description="The segment's version is not the expected version."
