@@ -20,6 +20,7 @@ SegmentQLError
  +-- TimedOut                 a statement exceeded its time limit
  +-- StoreFailed              an operation of the object store failed
  |    +-- StoreUnavailable    a temporary failure: a retry can succeed
+ |    +-- ObjectMissing       the bucket has no such file
  |    +-- StoreRejected       a permanent failure: an operator must change something
  |         +-- BucketMissing
  +-- SchemaMismatch           this version does not support the database's revision
@@ -174,6 +175,10 @@ class StoreFailed(SegmentQLError):
 
 class StoreUnavailable(StoreFailed):
     """The object store is unreachable, does not respond or failed. A retry can succeed."""
+
+
+class ObjectMissing(StoreFailed):
+    """The bucket has no file with this key."""
 
 
 class StoreRejected(StoreFailed):

@@ -113,6 +113,8 @@ class StoreSettings:
     bucket: str
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
+    cors_origins: tuple[str, ...] = ()
+    """The origins of web pages that may send requests to the bucket."""
 
 
 class Settings(BaseSettings):
@@ -142,6 +144,7 @@ class Settings(BaseSettings):
     )
     s3_access_key: str | None = Field(default=None, repr=False)
     s3_secret_key: str | None = Field(default=None, repr=False)
+    s3_cors_origins: Origins = ()
     report_retention_days: int = Field(default=30, ge=1, le=3650)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
@@ -202,6 +205,7 @@ class Settings(BaseSettings):
             bucket=self.s3_bucket,
             access_key=self.s3_access_key,
             secret_key=self.s3_secret_key,
+            cors_origins=self.s3_cors_origins,
         )
 
 

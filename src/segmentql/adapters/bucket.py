@@ -1,10 +1,13 @@
-"""Checks the bucket, and creates it with its lifecycle rule. Idempotent."""
+"""Checks the bucket, and creates it with its lifecycle and its CORS rule. Idempotent."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from segmentql.adapters.bucket_cors import set_cors
 from segmentql.adapters.s3 import S3, server_clock
 from segmentql.errors import BucketMissing, StoreRejected
 from segmentql.settings import StoreSettings
@@ -15,7 +18,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RULE: Final = "segmentql-reports"
-"""The id of our lifecycle rule. Other rules of the bucket are kept."""
+"""The id of the lifecycle rule for all files. Rules of others in the bucket are kept."""
+
+UPLOADS_RULE: Final = "segmentql-import-uploads"
+FILES_RULE: Final = "segmentql-import-files"
+
+SHORT_LIVED: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
+    {
+        # Clients write here. The link is valid for a day, and the service copies a file when its
+        # import starts. The other two days are for workers that do not run meanwhile.
+        UPLOADS_RULE: ("imports/uploads/", 3),
+        # The copies. A file is read until its import is validated, after which the database has
+        # its rows. A validated import waits for 7 days.
+        FILES_RULE: ("imports/files/", 8),
+    }
+)
+"""The rules with fewer days than `RULE`, as prefix and days, by id. If several rules apply to a
+file, S3 uses the one with the fewest days."""
 
 UNFINISHED_DAYS: Final = 1
 """The age at which the store aborts an unfinished upload."""
@@ -40,7 +59,7 @@ async def check(s3: S3, bucket: str) -> datetime:
 
 
 async def set_up(s3: S3, store: StoreSettings, *, expire_days: int) -> None:
-    """Create the bucket, if it is missing, and its lifecycle rule. New buckets are private.
+    """Create the bucket, if it is missing, and set its rules. New buckets are private.
 
     A store without full support for lifecycles works, too, because the scheduler deletes files.
 
@@ -55,6 +74,7 @@ async def set_up(s3: S3, store: StoreSettings, *, expire_days: int) -> None:
         await _set_lifecycle(s3, store.bucket, expire_days)
     except StoreRejected as rejected:
         log.warning("lifecycle_not_set", reason=rejected.reason)
+    await set_cors(s3, store.bucket, store.cors_origins)
 
 
 async def _create(s3: S3, store: StoreSettings) -> None:
@@ -71,27 +91,38 @@ async def _create(s3: S3, store: StoreSettings) -> None:
 
 
 async def _set_lifecycle(s3: S3, bucket: str, expire_days: int) -> None:
-    expiry: LifecycleRuleOutputTypeDef = {
-        "ID": RULE,
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "Expiration": {"Days": expire_days},
-    }
+    short_lived = [
+        _expiry(rule_id, prefix, min(days, expire_days))
+        for rule_id, (prefix, days) in SHORT_LIVED.items()
+    ]
+    expiry = _expiry(RULE, "", expire_days)
     rule: LifecycleRuleOutputTypeDef = {
         **expiry,
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS},
     }
+    ours = [*short_lived, rule]
     existing = await _rules(s3, bucket)
-    if rule in existing:
+    if all(one in existing for one in ours):
         return
-    others = [other for other in existing if other.get("ID") != RULE]
+    our_ids = {RULE, *SHORT_LIVED}
+    others = [other for other in existing if other.get("ID") not in our_ids]
     try:
-        await _put_rules(s3, bucket, [*others, rule])
+        await _put_rules(s3, bucket, [*others, *ours])
     except StoreRejected:
-        await _put_rules(s3, bucket, [*others, expiry])
+        await _put_rules(s3, bucket, [*others, *short_lived, expiry])
     # Some stores accept a rule and store only a part of it.
-    if rule not in await _rules(s3, bucket):
+    stored = await _rules(s3, bucket)
+    if not all(one in stored for one in ours):
         log.warning("lifecycle_incomplete", bucket=bucket)
+
+
+def _expiry(rule_id: str, prefix: str, days: int) -> "LifecycleRuleOutputTypeDef":
+    return {
+        "ID": rule_id,
+        "Status": "Enabled",
+        "Filter": {"Prefix": prefix},
+        "Expiration": {"Days": days},
+    }
 
 
 async def _rules(s3: S3, bucket: str) -> "list[LifecycleRuleOutputTypeDef]":

@@ -14,7 +14,13 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from segmentql.errors import BucketMissing, StoreFailed, StoreRejected, StoreUnavailable
+from segmentql.errors import (
+    BucketMissing,
+    ObjectMissing,
+    StoreFailed,
+    StoreRejected,
+    StoreUnavailable,
+)
 from segmentql.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -31,6 +37,9 @@ MAX_CONCURRENT_CALLS: Final = 8
 NO_UPLOAD: Final = "NoSuchUpload"
 
 _NO_BUCKET: Final = "NoSuchBucket"
+_NO_OBJECT: Final = "NoSuchKey"
+CUT_SHORT: Final = "the object store ended a file before its end"
+
 _TEMPORARY: Final = {"RequestTimeout", NO_UPLOAD}
 """Errors after which a retry can succeed, although their status is below 500."""
 
@@ -40,6 +49,7 @@ _PERMANENT: Final = {"NotImplemented"}
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _REASONS: Final = {
     _NO_BUCKET: "the object store has no such bucket: run `segmentql bucket`",
+    _NO_OBJECT: "the object store has no such file",
     "InvalidAccessKeyId": "the object store does not know the access key",
     "SignatureDoesNotMatch": "the object store rejects the secret key",
     "AccessDenied": "the object store denies this operation to the access key",
@@ -90,12 +100,13 @@ class S3:
         await self._opened.aclose()
 
     async def call(self, call: Awaitable[T]) -> T:
-        """Await a call of the client; return its response.
+        """Await a call of the client, or a read of a response's body; return its result.
 
         Raises:
             StoreFailed: the call failed.
         """
-        from botocore import exceptions as botocore  # noqa: PLC0415 - imported with the client
+        from aiohttp import ClientPayloadError  # noqa: PLC0415 - imported with the client
+        from botocore import exceptions as botocore  # noqa: PLC0415
         from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
         try:
@@ -107,6 +118,8 @@ class S3:
             raise StoreUnavailable("the object store does not respond in time") from error
         except ResponseParserError as error:
             raise StoreUnavailable("the response is not from an object store") from error
+        except (ClientPayloadError, botocore.IncompleteReadError) as error:
+            raise StoreUnavailable(CUT_SHORT) from error
         except (botocore.HTTPClientError, botocore.ConnectionError) as error:
             raise StoreUnavailable("the object store cannot be reached") from error
 
@@ -181,6 +194,8 @@ def _translate_error(error: "ClientError") -> StoreFailed:
         return StoreUnavailable(f"the object store failed internally ({shown})", code)
     if code == _NO_BUCKET:
         return BucketMissing(_REASONS[code], code)
+    if code == _NO_OBJECT:
+        return ObjectMissing(_REASONS[code], code)
     if not is_s3_code:
         return StoreRejected(f"the response is not from an object store ({shown})", code)
     return StoreRejected(

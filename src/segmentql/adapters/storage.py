@@ -1,15 +1,17 @@
-"""The object store: uploads, download links, deletion, and the checks of `doctor` and probes."""
+"""The object store: files and links to them, and the checks of `doctor` and probes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from segmentql.adapters import bucket
+from segmentql.adapters import bucket, stored_file
 from segmentql.adapters.multipart_upload import Uploader
 from segmentql.adapters.s3 import DEFAULT_TIMEOUTS, S3, StoreTimeouts, run_limited
+from segmentql.adapters.stored_file import UploadLink
 from segmentql.settings import Settings
 
 _SERVER_ERROR: Final = 500
@@ -66,6 +68,64 @@ class Storage:
             },
             ExpiresIn=seconds,
         )
+
+    async def upload_link(
+        self, key: str, *, size_bytes: int, expires_in_seconds: int, content_type: str | None = None
+    ) -> UploadLink:
+        """Return a link with which a client uploads a file. It needs no call to the store.
+
+        The store rejects a file of another size. Until the link expires, the client can upload the
+        file again, which replaces it, also after `delete`. `copy` protects against that.
+
+        Args:
+            key: the key of the file, which is then in a folder of its own, `imports/uploads/`.
+            size_bytes: the exact size of the file, 0 to 5 GiB.
+            expires_in_seconds: the time within which the upload must start, 1 to 604800.
+            content_type: the type that the client must send. If None, it can send any or none.
+        """
+        headers = {"Content-Length": str(size_bytes)}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        return await stored_file.upload_link(
+            self._s3,
+            {"Bucket": self._bucket, "Key": key},
+            headers,
+            expires_in_seconds=expires_in_seconds,
+        )
+
+    async def size(self, key: str) -> int:
+        """Return the size of a file in bytes.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            StoreFailed: the size is unknown.
+        """
+        return await stored_file.file_size(self._s3, self._bucket, key)
+
+    async def copy(self, source_key: str, target_key: str) -> int:
+        """Copy a file of up to 5 GiB within the store; return the size of the copy in bytes.
+
+        A complete file is visible under `target_key`, or none. An existing one is replaced.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            StoreFailed: the copy failed. It may exist nevertheless.
+        """
+        return await stored_file.copy_file(self._s3, self._bucket, source_key, target_key)
+
+    def read(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Open a file for reading: `async with storage.read(key) as chunks`.
+
+        The chunks have `stored_file.CHUNK_BYTES` bytes, except the last one. At most three of them
+        are in memory. The chunks together are the whole file, or the iteration raises.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            StoreUnavailable: the store failed, or the connection broke within the file. A retry
+                must read the file from the start.
+            StoreFailed: the file cannot be read.
+        """
+        return stored_file.open_file(self._s3, self._bucket, key)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete files. Missing files are ignored.
@@ -127,7 +187,7 @@ class Storage:
         return await bucket.check(self._s3, self._bucket)
 
     async def set_up(self) -> None:
-        """Create the bucket and its lifecycle rule. Idempotent.
+        """Create the bucket, and set its lifecycle and its CORS rule. Idempotent.
 
         The lifecycle deletes files a day after the scheduler should have deleted them.
 

@@ -1,4 +1,4 @@
-"""`segmentql bucket`: creates the bucket for reports."""
+"""`segmentql bucket`: creates the bucket."""
 
 import asyncio
 from pathlib import Path
@@ -16,9 +16,10 @@ from segmentql.settings import Settings
 @click.command(epilog=exits("bucket"))
 @data_dir_option
 def bucket(data_dir: Path) -> None:
-    """Create the bucket for reports and set its lifecycle.
+    """Create the bucket and set its lifecycle and its CORS rule.
 
-    It is safe to run the command again.
+    It is safe to run the command again. If the store does not support lifecycles or CORS rules, a
+    warning says so, and the command succeeds.
     """
     settings = settings_or_running(data_dir, with_store=True)
     logs.configure(settings)
