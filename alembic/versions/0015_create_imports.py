@@ -40,6 +40,7 @@ CREATE TABLE imports (
     upload_key text,
     file_key text,
     result_key text,
+    filtered_keys jsonb NOT NULL DEFAULT '{}',
     row_count bigint,
     listed_users bigint NOT NULL DEFAULT 0,
     total_users bigint NOT NULL DEFAULT 0,
@@ -49,7 +50,7 @@ CREATE TABLE imports (
     allowed_removals bigint,
     counts jsonb NOT NULL DEFAULT '{}',
     rejections jsonb NOT NULL DEFAULT '[]',
-    has_staged_rows boolean NOT NULL DEFAULT false,
+    needs_cleanup boolean NOT NULL DEFAULT true,
     CONSTRAINT ck_imports_mode_known CHECK (mode IN ('ADD', 'REMOVE', 'REPLACE')),
     CONSTRAINT ck_imports_finished_when_over CHECK (
         (finished_at IS NOT NULL) = (status IN ('COMPLETED', 'REFUSED', 'FAILED', 'CANCELLED'))),
@@ -66,7 +67,7 @@ CREATE INDEX ix_imports_next_attempt_at ON imports (next_attempt_at)
     WHERE next_attempt_at IS NOT NULL
 """,
     "CREATE INDEX ix_imports_deadline_at ON imports (deadline_at) WHERE deadline_at IS NOT NULL",
-    "CREATE INDEX ix_imports_with_staged_rows ON imports (id) WHERE has_staged_rows AND finished_at IS NOT NULL",
+    "CREATE INDEX ix_imports_to_clean_up ON imports (id) WHERE needs_cleanup AND finished_at IS NOT NULL",
     # The staged rows are logged, because the rows of an unlogged table are gone after a crash.
     """
 CREATE TABLE import_rows (

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
-from segmentql.imports.jobs import ADVANCE_IMPORT, MAKE_IMPORT_RESULT
+from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import ImportMode, ImportRecord, OnUnknownUser
 from segmentql.imports.removals import (
     PlannedRemoval,
@@ -312,7 +312,7 @@ async def finish(
     """End an import, and send the messages for its result and for the segment's next import."""
     values = {"import_id": record.import_id, "segment_id": record.segment.segment_id}
     await session.execute(_FINISH, {**values, "status": status, "failure": failure})
-    session.after_commit(Message(MAKE_IMPORT_RESULT, (record.import_id,)))
+    session.after_commit(Message(FINISH_IMPORT, (record.import_id,)))
     for import_id in (await session.execute(_OTHERS, values)).scalars():
         session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
 

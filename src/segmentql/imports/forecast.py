@@ -15,10 +15,11 @@ from sqlalchemy import TextClause, text
 from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.imports.file_format import Identity
-from segmentql.imports.jobs import ADVANCE_IMPORT, MAKE_IMPORT_RESULT
+from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import REJECTED, ImportMode, ImportRecord
 from segmentql.imports.staging import Attempt, extend_lease
 from segmentql.memberships.service import NOT_EXPIRED
+from segmentql.objects import service as objects
 from segmentql.rollouts.finished_sample import IN_FINISHED_SAMPLE, read_finished_sample
 from segmentql.tables import ImportStatus, RowOutcome
 
@@ -151,7 +152,7 @@ _STORE = text(f"""
 UPDATE imports SET
     status = CAST(:status AS import_status), failure = CAST(:failure AS text),
     row_count = :row_count, listed_users = :listed_users, total_users = :total_users,
-    applied_users = 0, attempts = 0, removals = :removals, counts = CAST(:counts AS jsonb),
+    applied_users = 0, attempts = 0, file_key = NULL, removals = :removals, counts = CAST(:counts AS jsonb),
     rejections = CAST(:rejections AS jsonb),
     finished_at = CASE WHEN :status = 'REFUSED' THEN clock_timestamp() END,
     next_attempt_at = CASE WHEN :status = 'APPLYING' THEN clock_timestamp() END,
@@ -312,8 +313,10 @@ async def _store(
             "rejections": orjson.dumps(rejections).decode(),
         },
     )
+    if record.file_key:
+        await objects.discard(session, [record.file_key])
     if status is ImportStatus.REFUSED:
-        session.after_commit(Message(MAKE_IMPORT_RESULT, (record.import_id,)))
+        session.after_commit(Message(FINISH_IMPORT, (record.import_id,)))
     elif status is ImportStatus.APPLYING:
         session.after_commit(Message(ADVANCE_IMPORT, (record.import_id,)))
     return status

@@ -4,14 +4,17 @@ from typing import Final
 
 from segmentql.adapters.jobs import Job
 
-ADVANCE_IMPORT: Final = Job("advance_import", queue="imports", time_limit_seconds=3600, max_retries=0)
+ADVANCE_IMPORT: Final = Job(
+    "advance_import", queue="imports", time_limit_seconds=3600, max_retries=0
+)
 """Dramatiq does not retry it: the import's row counts the attempts and schedules the next one."""
 
-MAKE_IMPORT_RESULT: Final = Job(
-    "make_import_result", queue="reports", time_limit_seconds=2400, max_retries=3
+FINISH_IMPORT: Final = Job("finish_import", queue="reports", time_limit_seconds=2400, max_retries=3)
+FILTER_IMPORT_RESULT: Final = Job(
+    "filter_import_result", queue="reports", time_limit_seconds=2400, max_retries=3
 )
-REMOVE_OLD_IMPORTS: Final = Job(
-    "remove_old_imports", queue="cleanup", time_limit_seconds=600, max_retries=3
+CLEAN_UP_IMPORTS: Final = Job(
+    "clean_up_imports", queue="cleanup", time_limit_seconds=600, max_retries=3
 )
 
-JOBS: Final = (ADVANCE_IMPORT, MAKE_IMPORT_RESULT, REMOVE_OLD_IMPORTS)
+JOBS: Final = (ADVANCE_IMPORT, FINISH_IMPORT, FILTER_IMPORT_RESULT, CLEAN_UP_IMPORTS)

@@ -110,6 +110,7 @@ class ImportRecord:
     upload_key: str | None
     file_key: str | None
     result_key: str | None
+    filtered_keys: Mapping[str, str]
     rows: int | None
     """The number of rows of the list; None until it is read."""
     total_users: int

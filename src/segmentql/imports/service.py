@@ -20,7 +20,7 @@ from segmentql.errors import (
     MutationRejected,
     SegmentNotFound,
 )
-from segmentql.imports.jobs import ADVANCE_IMPORT, MAKE_IMPORT_RESULT
+from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import (
     FINISHED,
     ImportMode,
@@ -36,6 +36,7 @@ from segmentql.imports.stored_options import (
     source_from_json,
     source_to_json,
 )
+from segmentql.objects import service as objects
 from segmentql.principal import Actor
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
@@ -58,7 +59,7 @@ FINAL_BEFORE_APPLYING: Final = frozenset(
 IMPORT_COLUMNS: Final = f"""
 i.id AS import_id, i.status, i.mode, i.options, i.source, i.actor, i.api_key_id,
 i.created_at AS import_created_at, i.finished_at, i.deadline_at, i.failure, i.upload_key,
-i.file_key, i.result_key, i.row_count, i.total_users, i.applied_users, i.removals,
+i.file_key, i.result_key, i.filtered_keys, i.row_count, i.total_users, i.applied_users, i.removals,
 i.allowed_removals, i.counts, i.rejections, {SEGMENT_COLUMNS}
 """
 """The columns of `import_record`, for statements that read imports as `i`, segments as `s`."""
@@ -88,10 +89,10 @@ RETURNING id
 
 _START = text("""
 UPDATE imports SET
-    status = 'QUEUED', file_key = :file_key, deadline_at = NULL, queued_at = clock_timestamp(),
+    status = 'QUEUED', file_key = :file_key, upload_key = NULL, deadline_at = NULL, queued_at = clock_timestamp(),
     next_attempt_at = clock_timestamp()
 WHERE id = :import_id AND status = 'AWAITING_UPLOAD' AND deadline_at > clock_timestamp()
-RETURNING id
+RETURNING old.upload_key
 """)
 
 _LOCK = text(f"""
@@ -160,6 +161,7 @@ def import_record(row: Row[Any]) -> ImportRecord:
         upload_key=row.upload_key,
         file_key=row.file_key,
         result_key=row.result_key,
+        filtered_keys=_from_json(row.filtered_keys),
         rows=row.row_count,
         total_users=row.total_users,
         applied_users=row.applied_users,
@@ -266,14 +268,17 @@ async def start_import(
 ) -> ImportRecord:
     """Queue an import whose upload was copied to `file_key`.
 
+    The link of the upload is valid for some time, so its object is deleted again after that time.
+
     Raises:
         MutationRejected: the import does not exist, or it does not wait for its upload.
     """
     values = {"import_id": import_id, "file_key": file_key}
-    started = (await session.execute(_START, values)).one_or_none()
+    upload_key = (await session.execute(_START, values)).scalar_one_or_none()
     record = await _locked(session, import_id)
-    if started is None:
+    if upload_key is None or not await objects.keep_upload(session, file_key):
         raise MutationRejected(ImportStateConflict(("id",), status=record.status))
+    await objects.discard(session, [upload_key], max_write_seconds=UPLOAD_HOURS * 3600)
     await _record(session, record, AuditAction.IMPORT_STARTED, actor, after=record)
     session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
     return record
@@ -324,7 +329,7 @@ async def cancel_import(
     await session.execute(_CANCEL, {"import_id": import_id, "reason": reason, "counts": counts})
     after = await _locked(session, import_id)
     await _record(session, after, AuditAction.IMPORT_CANCELLED, actor, before=before, after=after)
-    session.after_commit(Message(MAKE_IMPORT_RESULT, (import_id,)))
+    session.after_commit(Message(FINISH_IMPORT, (import_id,)))
     return after
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession, copy_records
 from segmentql.adapters.jobs import Message
-from segmentql.imports.jobs import ADVANCE_IMPORT, MAKE_IMPORT_RESULT
+from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.parsing import Row
 
 MAX_ATTEMPTS: Final = 8
@@ -44,7 +44,7 @@ LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 _CLAIM = text(f"""
 UPDATE imports SET
     status = 'VALIDATING', attempts = attempts + 1, next_attempt_at = {LEASE_END},
-    has_staged_rows = true, row_count = NULL, counts = '{{}}', rejections = '[]'
+    row_count = NULL, counts = '{{}}', rejections = '[]'
 WHERE id = :import_id AND status IN ('QUEUED', 'VALIDATING') AND attempts < {MAX_ATTEMPTS}
   AND next_attempt_at <= clock_timestamp()
 RETURNING attempts
@@ -86,8 +86,6 @@ DELETE FROM {table} WHERE import_id = :import_id AND {column} <= (
 """)
     for table, column in (("import_rows", "line"), ("import_users", "number"))
 )
-
-_MARK_DELETED = text("UPDATE imports SET has_staged_rows = false WHERE id = :import_id")
 
 _ROW_COLUMNS: Final = ("import_id", "line", "value", "user_id", "user_key", "outcome", "detail")
 
@@ -168,7 +166,7 @@ async def claim(session: WriteSession, import_id: int) -> Attempt | None:
     if number is not None:
         return Attempt(import_id, number)
     if (await session.execute(_FAIL_ABANDONED, values)).one_or_none():
-        session.after_commit(Message(MAKE_IMPORT_RESULT, (import_id,)))
+        session.after_commit(Message(FINISH_IMPORT, (import_id,)))
     return None
 
 
@@ -203,7 +201,7 @@ async def fail(
     if status == "QUEUED":
         session.after_commit(Message(ADVANCE_IMPORT, (attempt.import_id,), delay_seconds=seconds))
     elif status == "FAILED":
-        session.after_commit(Message(MAKE_IMPORT_RESULT, (attempt.import_id,)))
+        session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
     return status == "FAILED"
 
 
@@ -276,11 +274,6 @@ async def delete_staged_rows(session: WriteSession, import_id: int) -> bool:
         result = await session.execute(statement, {"import_id": import_id})
         deleted = max(deleted, result.rowcount)  # type: ignore[attr-defined]
     return deleted >= DELETE_ROWS
-
-
-async def mark_deleted(session: WriteSession, import_id: int) -> None:
-    """Record that an import has no staged rows any more."""
-    await session.execute(_MARK_DELETED, {"import_id": import_id})
 
 
 async def due_imports(session: ReadSession) -> list[int]:

@@ -72,9 +72,9 @@ class ImportRow(Base):
         Index(None, "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
         Index(None, "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
         Index(
-            "ix_imports_with_staged_rows",
+            "ix_imports_to_clean_up",
             "id",
-            postgresql_where=text("has_staged_rows AND finished_at IS NOT NULL"),
+            postgresql_where=text("needs_cleanup AND finished_at IS NOT NULL"),
         ),
     )
 
@@ -116,6 +116,9 @@ class ImportRow(Base):
     result_key: Mapped[str | None] = mapped_column(Text)
     """The key of the file with the outcome of each row."""
 
+    filtered_keys: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+    """The keys of the files with some outcomes, see `imports/result.py`."""
+
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     listed_users: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     """The number of different users in the list: the rows of `import_users` with these numbers."""
@@ -139,8 +142,9 @@ class ImportRow(Base):
     rejections: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"))
     """The first rejected rows."""
 
-    has_staged_rows: Mapped[bool] = mapped_column(server_default=text("false"))
-    """Whether `import_rows` and `import_users` may have rows of this import."""
+    needs_cleanup: Mapped[bool] = mapped_column(server_default=text("true"))
+    """Whether the import may have staged rows or uploaded files. They are removed, and the result
+    is made, when the import is finished."""
 
 
 class ImportFileRow(Base):
