@@ -18,7 +18,7 @@ from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
-from segmentql.memberships.service import ACTIVE
+from segmentql.memberships.reads import ACTIVE
 from segmentql.principal import ANONYMOUS, Actor
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
