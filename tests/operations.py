@@ -128,3 +128,27 @@ def parse_timestamp(text: str) -> datetime:
     assert text.endswith("Z")
     assert len(text) == len("2026-01-31T12:00:00.000000Z")
     return datetime.fromisoformat(text)
+
+
+UPDATE_SEGMENT_MEMBERS = f"""
+mutation Update($input: UpdateSegmentMembersInput!) {{
+  updateSegmentMembers(input: $input) {{
+    segment {{ id slug }} counts {{ outcome count }} {ERRORS}
+  }}
+}}
+"""
+
+
+async def update_segment_members(api: Api, slug: str, **fields: Any) -> Any:
+    """Send `updateSegmentMembers` and return its payload. Ids may be integers."""
+    variables = {"slug": slug, **fields}
+    for name in ("add", "remove"):
+        if variables.get(name):
+            variables[name] = [str(user_id) for user_id in variables[name]]
+    return (await api(UPDATE_SEGMENT_MEMBERS, input=variables))["updateSegmentMembers"]
+
+
+def outcome_counts(payload: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts of an accepted `updateSegmentMembers` by outcome."""
+    assert payload["errors"] == []
+    return {entry["outcome"]: entry["count"] for entry in payload["counts"]}

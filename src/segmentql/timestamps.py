@@ -8,7 +8,7 @@ and the actor from the settings that these expressions set.
 from typing import Final
 
 
-def _change(scope: str, cause: str) -> str:
+def _change(scope: str, cause: str, *, settings: str = "") -> str:
     return f"""
 change AS MATERIALIZED (
     SELECT
@@ -16,7 +16,7 @@ change AS MATERIALIZED (
         set_config('segmentql.moment', at::text, true),
         set_config('segmentql.cause', {cause}, true),
         set_config('segmentql.actor', coalesce(CAST(:actor AS text), ''), true),
-        set_config('segmentql.api_key_id', coalesce(CAST(:api_key_id AS text), ''), true)
+        set_config('segmentql.api_key_id', coalesce(CAST(:api_key_id AS text), ''), true){settings}
     FROM (
         -- Later than every history entry of the scope, even if the clock was set back.
         SELECT greatest(clock_timestamp(), (
@@ -38,3 +38,15 @@ it started.
 
 CHANGE_BY_ROLLOUT: Final = _change("segment_id = :segment_id", "'ROLLOUT'")
 """The same CTE for a statement that changes memberships of `:segment_id` by its rollout."""
+
+CHANGE_OF_USERS: Final = _change(
+    "user_id = ANY(CAST(:user_ids AS bigint[]))",
+    "'MANUAL'",
+    settings=""",
+        set_config('segmentql.import_id', coalesce(CAST(CAST(:import_id AS bigint) AS text), ''),
+            true)""",
+)
+"""The same CTE for a statement that changes memberships of all `:user_ids` by hand or by an import.
+
+Its parameters are `:user_ids`, `:actor`, `:api_key_id` and `:import_id`.
+"""

@@ -17,7 +17,7 @@ from segmentql.adapters.database import Database
 from segmentql.explain.records import ExplanationReason, ExplanationRecord
 from segmentql.explain.service import explain
 from segmentql.history.service import segments_as_of
-from segmentql.memberships.service import active_pairs
+from segmentql.memberships.reads import active_pairs
 from tests.conftest import Sql, empty_tables
 from tests.rollouts.commands import (
     SLUGS,

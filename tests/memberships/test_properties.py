@@ -19,7 +19,7 @@ from segmentql.adapters.database import Database
 from segmentql.errors import MutationRejected
 from segmentql.history.records import HistoryPage
 from segmentql.history.service import history_pages, segments_as_of
-from segmentql.memberships import actors, service
+from segmentql.memberships import actors, reads
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS
@@ -287,9 +287,9 @@ async def assert_same_now(model: Model, system: SystemUnderTest) -> None:
     """Assert that every read of the current state agrees with the model."""
     now = await database_now(system.sql)
     async with system.database.read() as session:
-        found = await service.memberships_by_user(session, USERS)
-        counts = await service.member_counts(session, list(model.slugs.values()))
-        excluded = await service.excluded_pairs(
+        found = await reads.memberships_by_user(session, USERS)
+        counts = await reads.member_counts(session, list(model.slugs.values()))
+        excluded = await reads.excluded_pairs(
             session, [(user_id, slug) for user_id in USERS for slug in SLUGS]
         )
     for user_id in USERS:

@@ -15,7 +15,8 @@ from segmentql.adapters.database import Database
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.history.records import HistoryPage
 from segmentql.history.service import history_pages, user_keys_at
-from segmentql.memberships.service import update_user_segments, users_with_segments_by_key
+from segmentql.memberships.reads import users_with_segments_by_key
+from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS
 from segmentql.segments.service import create_segment
 from segmentql.users import service

@@ -1,7 +1,7 @@
 """The ends of memberships by TTL and by the deletion of their segment.
 
 Every read hides a membership from the moment of its end on, by PostgreSQL's clock
-(`service.ACTIVE`), and `history` shows the leave at once. This module only records the leaves. So
+(`reads.ACTIVE`), and `history` shows the leave at once. This module only records the leaves. So
 each function may run twice, late, concurrently or without need: it records what is due when it
 runs. A message that was sent before a rejoin finds nothing due.
 """

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.types.dataloader import Loader
-from segmentql.memberships import service
+from segmentql.memberships import reads
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.segments.records import SegmentRecord
 from segmentql.users.records import UserRecord
@@ -21,7 +21,7 @@ class MembershipsByUser(Loader[int, list[MembershipRecord]]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, list[MembershipRecord]]:
-        return await service.memberships_by_user(session, keys)
+        return await reads.memberships_by_user(session, keys)
 
     def on_missing(self, key: int) -> list[MembershipRecord]:
         return []
@@ -33,7 +33,7 @@ class SegmentsByUser(Loader[int, list[SegmentRecord]]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, list[SegmentRecord]]:
-        return await service.segments_by_user(session, keys)
+        return await reads.segments_by_user(session, keys)
 
     def on_missing(self, key: int) -> list[SegmentRecord]:
         return []
@@ -47,7 +47,7 @@ class UserWithSegments(Loader[int, UserRecord | None]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, UserRecord]:
-        return await service.users_with_segments(session, keys)
+        return await reads.users_with_segments(session, keys)
 
     def on_missing(self, key: int) -> None:
         return None
@@ -59,7 +59,7 @@ class MembershipBySlug(Loader[tuple[int, str], MembershipRecord | None]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], MembershipRecord]:
-        return await service.memberships_by_slug(session, keys)
+        return await reads.memberships_by_slug(session, keys)
 
     def on_missing(self, key: tuple[int, str]) -> None:
         return None
@@ -73,7 +73,7 @@ class UserWithSegmentsByKey(Loader[str, UserRecord | None]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[str]
     ) -> Mapping[str, UserRecord]:
-        return await service.users_with_segments_by_key(session, keys)
+        return await reads.users_with_segments_by_key(session, keys)
 
     def on_missing(self, key: str) -> None:
         return None
@@ -85,7 +85,7 @@ class IsIn(Loader[tuple[int, str], bool]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
-        return dict.fromkeys(await service.active_pairs(session, keys), True)
+        return dict.fromkeys(await reads.active_pairs(session, keys), True)
 
     def on_missing(self, key: tuple[int, str]) -> bool:
         return False
@@ -97,7 +97,7 @@ class IsExcluded(Loader[tuple[int, str], bool]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, str]]
     ) -> Mapping[tuple[int, str], bool]:
-        return dict.fromkeys(await service.excluded_pairs(session, keys), True)
+        return dict.fromkeys(await reads.excluded_pairs(session, keys), True)
 
     def on_missing(self, key: tuple[int, str]) -> bool:
         return False
@@ -109,7 +109,7 @@ class MemberCount(Loader[int, int]):
     max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
 
     async def load_batch(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, int]:
-        return await service.member_counts(session, keys)
+        return await reads.member_counts(session, keys)
 
     def on_missing(self, key: int) -> int:
         return 0
@@ -123,7 +123,7 @@ class MemberPages(Loader[MembersPage, list[MembershipRecord]]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[MembersPage]
     ) -> Mapping[MembersPage, list[MembershipRecord]]:
-        return await service.member_pages(session, keys)
+        return await reads.member_pages(session, keys)
 
     def on_missing(self, key: MembersPage) -> list[MembershipRecord]:
         return []

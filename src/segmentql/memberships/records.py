@@ -1,8 +1,10 @@
 """Records of memberships, and of what changes them."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause
@@ -15,6 +17,51 @@ class OnExisting(enum.StrEnum):
     EXTEND = "EXTEND"
     REPLACE = "REPLACE"
     KEEP = "KEEP"
+
+
+class OnExcluded(enum.StrEnum):
+    """The effect of adding a user whom the segment's rollout excludes."""
+
+    SKIP = "SKIP"
+    ADMIT = "ADMIT"
+
+
+class RowOutcome(enum.StrEnum):
+    """The outcome of one row of a list of users."""
+
+    HEADER = "HEADER"
+    BLANK = "BLANK"
+    JOINED = "JOINED"
+    END_CHANGED = "END_CHANGED"
+    ALREADY_IN = "ALREADY_IN"
+    LEFT = "LEFT"
+    NOT_IN = "NOT_IN"
+    DUPLICATE = "DUPLICATE"
+    EXCLUDED = "EXCLUDED"
+    UNKNOWN_USER = "UNKNOWN_USER"
+    MALFORMED = "MALFORMED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    NOT_REACHED = "NOT_REACHED"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """The number of rows with an outcome."""
+
+    outcome: RowOutcome
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """The requested end of memberships. At most one field is set; if none is, they have no end."""
+
+    ttl: timedelta | None = None
+    """The time from the join, or for active members from the change, to the end."""
+    expires_at: datetime | None = None
+
+
+NO_EXPIRY: Final = Expiry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +98,25 @@ class UserSegmentsUpdate:
     """The number of leaves."""
     extended: int
     """The number of memberships that stayed and whose end changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLists:
+    """The users to add to a segment and to remove from it, each list in the client's order."""
+
+    add: Sequence[int] = ()
+    remove: Sequence[int] = ()
+    add_keys: Sequence[str] = ()
+    remove_keys: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMembersUpdate:
+    """The result of `update_segment_members`."""
+
+    segment: SegmentRecord
+    counts: list[OutcomeCount]
+    """The counts above 0, in the order of `RowOutcome`. They sum to the number of rows."""
 
 
 @dataclass(frozen=True, slots=True)

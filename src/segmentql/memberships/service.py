@@ -1,53 +1,37 @@
-"""Rules and SQL of memberships: manual changes, and reads."""
+"""Rules and SQL of the manual changes of one user's memberships."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 
-from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
-from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
-from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
-from segmentql.memberships.records import (
-    MembershipRecord,
-    MembersPage,
-    OnExisting,
-    UserSegmentsUpdate,
-)
+from segmentql.adapters.database import WriteSession
+from segmentql.errors import MutationRejected, SegmentNotFound
+from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.principal import ANONYMOUS, Actor
-from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
+from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
-from segmentql.users.records import UserRecord
 from segmentql.users.service import (
     MAX_CONFLICT_RETRIES,
     USER_COLUMNS,
     USER_KEY_LOCK,
     user_record,
 )
-from segmentql.validators import MAX_PAGE_ROWS, MAX_TTL_SECONDS, TTL_ALLOWED
-
-NOT_EXPIRED: Final = "(m.expires_at IS NULL OR m.expires_at > now())"
-"""SQL condition: the TTL of the membership `m` has not ended, by the database's clock."""
-
-ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
-"""SQL condition: the membership `m` of the segment `s` is active."""
-
-MEMBERSHIP_COLUMNS: Final = """
-m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
-u.created_at AS user_created_at, u.key AS user_key
-"""
-"""The columns of `membership_record`, for statements that read memberships as `m`, users as `u`."""
 
 
-# All transactions lock in one order: segments by id, then the keys of users, then users by id. The
-# segments' locks allow other transactions to add members, but not to delete the segment. The user's
-# lock serializes all changes of one user. If the user is new, the trigger on `users` leaves the
-# segments in `segmentql.by_hand` to this transaction and enrolls the user in the other rollouts.
+# A transaction locks segments by id, then the keys of users, then users by id. The segments' locks
+# allow other transactions to add members, but not to delete the segment. The user's lock serializes
+# all changes of one user.
+#
+# If the user is new, the trigger on `users` leaves the segments in `segmentql.by_hand` to this
+# transaction and enrolls the user in the other rollouts. It locks their segments after the user, so
+# the order has an exception. Two transactions that store the same user and the deletion of a
+# segment that enrolls users can therefore form a deadlock. PostgreSQL cancels one of them after a
+# second, and `Database.transaction` retries it. To lock those segments first, every change of a
+# stored user would have to read the rollouts.
 def _lock_and_store_user(stored_user: str) -> TextClause:
     """Return the statement that locks the segments, and that locks or stores the user.
 
@@ -111,14 +95,6 @@ key_lock AS MATERIALIZED (
 )
 """)
 
-_EXPIRED: Final = "m.expires_at <= excluded.updated_at"
-_BECOMES_MANUAL: Final = f"({_EXPIRED} OR m.cause <> 'MANUAL')"
-_NEW_END: Final = f"""
-CASE WHEN {_EXPIRED} OR CAST(:on_existing AS text) = 'REPLACE' THEN excluded.expires_at
-     WHEN m.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL
-     ELSE greatest(m.expires_at, excluded.expires_at) END
-"""
-
 _UPDATE_MEMBERSHIPS = text(f"""
 WITH {CHANGE_OF_USER},
 removed AS (
@@ -139,21 +115,7 @@ removed AS (
         coalesce(CAST(:expires_at AS timestamptz), change.at + CAST(:ttl AS interval)),
         'MANUAL', CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM change, unnest(CAST(:add_ids AS bigint[])) AS segment_id
-    ON CONFLICT (user_id, segment_id) DO UPDATE SET
-        -- An expired membership becomes a new one with a new id. The trigger then records both the
-        -- leave at the old end and the join.
-        id = CASE WHEN {_EXPIRED} THEN excluded.id ELSE m.id END,
-        joined_at = CASE WHEN {_EXPIRED}
-            THEN greatest(excluded.joined_at, m.expires_at + interval '1 microsecond')
-            ELSE m.joined_at END,
-        updated_at = excluded.updated_at,
-        expires_at = {_NEW_END},
-        cause = 'MANUAL',
-        actor = CASE WHEN {_BECOMES_MANUAL} THEN excluded.actor ELSE m.actor END,
-        api_key_id = CASE WHEN {_BECOMES_MANUAL} THEN excluded.api_key_id ELSE m.api_key_id END,
-        import_id = CASE WHEN {_BECOMES_MANUAL} THEN excluded.import_id ELSE m.import_id END
-    WHERE {_EXPIRED} OR CAST(:on_existing AS text) <> 'KEEP'
-        AND (m.cause <> 'MANUAL' OR m.expires_at IS DISTINCT FROM {_NEW_END})
+    {ON_EXISTING_MEMBERSHIP}
     RETURNING old.id IS DISTINCT FROM new.id AS joined,
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
 )
@@ -165,113 +127,6 @@ SELECT {USER_COLUMNS},
     (SELECT extract(epoch FROM min(expires_at) - min(change.at)) FROM added, change) AS next_end
 FROM users u WHERE u.id = :user_id
 """)
-
-_ACTIVE_BY_USERS = text(f"""
-SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS}
-FROM memberships m
-JOIN segments s ON s.id = m.segment_id
-JOIN users u ON u.id = m.user_id
-WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
-ORDER BY m.user_id, s.slug
-""")
-
-# Grouped by segment, because many users are in few segments. So each segment is sent once.
-_BY_SEGMENT: Final = f"""
-FROM memberships m JOIN segments s ON s.id = m.segment_id
-WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
-GROUP BY s.id
-"""
-
-_ACTIVE_SEGMENTS = text(f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids {_BY_SEGMENT} ORDER BY s.slug
-""")
-
-# The first row has no segment and lists the stored users, so that one round trip reads the users
-# and their segments.
-_STORED_USERS: Final = f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at,
-    array_agg(u.key) AS user_keys
-FROM {{users}} u LEFT JOIN segments s ON false
-WHERE {{condition}}
-GROUP BY s.id
-UNION ALL
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL, NULL
-"""
-
-_USERS_WITH_SEGMENTS = text(f"""
-{_STORED_USERS.format(users="users", condition="u.id = ANY(:user_ids)")} {_BY_SEGMENT}
-ORDER BY slug NULLS FIRST
-""")
-
-_USERS_WITH_SEGMENTS_BY_KEY = text(f"""
-WITH found AS MATERIALIZED (SELECT id, created_at, key FROM users WHERE key = ANY(:user_keys))
-{_STORED_USERS.format(users="found", condition="true")}
-{_BY_SEGMENT.replace(":user_ids", "ARRAY(SELECT id FROM found)")}
-ORDER BY slug NULLS FIRST
-""")
-
-_ACTIVE_PAIRS = text(f"""
-SELECT m.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
-JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
-JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
-""")
-
-_ACTIVE_MEMBERSHIPS = text(f"""
-SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS}
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
-JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
-JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
-JOIN users u ON u.id = m.user_id
-""")
-
-_EXCLUDED_PAIRS = text("""
-SELECT e.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
-JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
-JOIN exclusions e ON e.user_id = requested.user_id AND e.segment_id = s.id
-""")
-
-_MEMBER_COUNTS = text(f"""
-SELECT s.id AS segment_id, (
-    SELECT count(*) FROM memberships m WHERE m.segment_id = s.id AND {ACTIVE}
-) AS members
-FROM segments s WHERE s.id = ANY(:segment_ids)
-""")
-
-_MEMBERS = text(f"""
-SELECT requested.number, member.*
-FROM unnest(
-    CAST(:segment_ids AS bigint[]), CAST(:afters AS bigint[]), CAST(:rows AS int[])
-) WITH ORDINALITY AS requested (segment_id, after, rows, number)
-CROSS JOIN LATERAL (
-    SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS},
-        row_number() OVER (ORDER BY m.user_id) AS position
-    FROM memberships m
-    JOIN segments s ON s.id = m.segment_id
-    JOIN users u ON u.id = m.user_id
-    WHERE m.segment_id = requested.segment_id AND m.user_id > requested.after AND {ACTIVE}
-    ORDER BY m.user_id LIMIT {MAX_PAGE_ROWS + 1}  -- a constant, so that the planner can estimate
-) AS member
-WHERE member.position <= requested.rows
-ORDER BY requested.number, member.user_id
-""")
-
-
-def membership_record(
-    row: Row[Any], *, user: UserRecord, segment: SegmentRecord
-) -> MembershipRecord:
-    """Build the record from a row with `MEMBERSHIP_COLUMNS`."""
-    return MembershipRecord(
-        membership_id=row.membership_id,
-        user=user,
-        segment=segment,
-        joined_at=row.joined_at,
-        updated_at=row.updated_at,
-        expires_at=row.expires_at,
-        cause=Cause(row.cause),
-        actor=row.actor,
-    )
 
 
 async def update_user_segments(
@@ -324,7 +179,7 @@ async def update_user_segments(
     else:
         raise AssertionError("other clients stored and deleted the user at every attempt")
     if expires_at is not None:
-        _check_expiry(expires_at - locked[0].locked_at)
+        check_expiry(expires_at - locked[0].locked_at)
     try:
         written = (
             await session.execute(
@@ -344,10 +199,9 @@ async def update_user_segments(
         ).one()
     except IntegrityError as error:
         if "ck_memberships_expires_after_join" in str(error.orig):
-            _check_expiry(timedelta(0))  # The end passed between the two statements.
+            check_expiry(timedelta(0))  # The end passed between the two statements.
         raise
-    if written.next_end is not None and written.next_end <= MAX_DELAY_SECONDS:
-        session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(written.next_end)))
+    schedule_expiry(session, written.next_end)
     return UserSegmentsUpdate(
         user_record(written), written.added, written.removed, written.extended
     )
@@ -365,137 +219,3 @@ def _check_slugs_exist(
     if unknown:
         _, first_path = unknown[0]
         raise MutationRejected(SegmentNotFound(first_path, tuple(slug for slug, _ in unknown)))
-
-
-def _check_expiry(remaining: timedelta) -> None:
-    if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
-        raise MutationRejected(
-            InvalidInput(
-                ("expiresAt",), f"{remaining.total_seconds():.6f} seconds from now", TTL_ALLOWED
-            )
-        )
-
-
-async def memberships_by_user(
-    session: ReadSession, user_ids: Sequence[int]
-) -> dict[int, list[MembershipRecord]]:
-    """Return the active memberships of each user by slug; users without one are absent."""
-    segments: dict[int, SegmentRecord] = {}  # There are far fewer segments than memberships.
-    users: dict[int, UserRecord] = {}
-    memberships: dict[int, list[MembershipRecord]] = {}
-    for row in await session.execute(_ACTIVE_BY_USERS, {"user_ids": list(user_ids)}):
-        segment = segments.get(row.segment_id)
-        if segment is None:
-            segment = segments[row.segment_id] = segment_record(row)
-        user = users.get(row.user_id)
-        if user is None:
-            user = users[row.user_id] = user_record(row)
-        memberships.setdefault(row.user_id, []).append(
-            membership_record(row, user=user, segment=segment)
-        )
-    return memberships
-
-
-async def segments_by_user(
-    session: ReadSession, user_ids: Sequence[int]
-) -> dict[int, list[SegmentRecord]]:
-    """Return the segments that each user is in, by slug; users in no segment are absent."""
-    return _segments_by_user(await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)}))
-
-
-async def users_with_segments(
-    session: ReadSession, user_ids: Sequence[int]
-) -> dict[int, UserRecord]:
-    """Return the stored users with the segments that they are in, by slug."""
-    rows = await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})
-    return {user.user_id: user for user in _users_with_segments(rows.all())}
-
-
-async def users_with_segments_by_key(
-    session: ReadSession, user_keys: Sequence[str]
-) -> dict[str, UserRecord]:
-    """Return the stored users with these keys with the segments that they are in, by slug."""
-    rows = await session.execute(_USERS_WITH_SEGMENTS_BY_KEY, {"user_keys": list(user_keys)})
-    return {user.key: user for user in _users_with_segments(rows.all()) if user.key is not None}
-
-
-def _users_with_segments(rows: Sequence[Row[Any]]) -> Iterator[UserRecord]:
-    """Yield the users in rows of which the first one lists the users."""
-    if not rows:
-        return
-    stored, *segment_rows = rows
-    segments = _segments_by_user(segment_rows)
-    for user_id, created_at, key in zip(
-        stored.user_ids, stored.users_created_at, stored.user_keys, strict=True
-    ):
-        yield UserRecord(user_id, created_at, key, segments.get(user_id, []))
-
-
-def _segments_by_user(rows: Iterable[Row[Any]]) -> dict[int, list[SegmentRecord]]:
-    segments: dict[int, list[SegmentRecord]] = {}
-    for row in rows:
-        segment = segment_record(row)
-        for user_id in row.user_ids:
-            segments.setdefault(user_id, []).append(segment)
-    return segments
-
-
-async def active_pairs(
-    session: ReadSession, pairs: Sequence[tuple[int, str]]
-) -> set[tuple[int, str]]:
-    """Return the (user id, slug) pairs whose user is an active member of the segment."""
-    return await _pairs(session, _ACTIVE_PAIRS, pairs)
-
-
-async def excluded_pairs(
-    session: ReadSession, pairs: Sequence[tuple[int, str]]
-) -> set[tuple[int, str]]:
-    """Return the (user id, slug) pairs whose user is excluded from the segment's rollout."""
-    return await _pairs(session, _EXCLUDED_PAIRS, pairs)
-
-
-async def _pairs(
-    session: ReadSession, statement: TextClause, pairs: Sequence[tuple[int, str]]
-) -> set[tuple[int, str]]:
-    rows = await session.execute(statement, _pair_parameters(pairs))
-    return {(row.user_id, row.slug) for row in rows}
-
-
-def _pair_parameters(pairs: Sequence[tuple[int, str]]) -> dict[str, list[Any]]:
-    user_ids, slugs = zip(*pairs, strict=True)
-    return {"user_ids": list(user_ids), "slugs": list(slugs)}
-
-
-async def memberships_by_slug(
-    session: ReadSession, pairs: Sequence[tuple[int, str]]
-) -> dict[tuple[int, str], MembershipRecord]:
-    """Return the active membership of each (user id, slug) pair; pairs without one are absent."""
-    memberships: dict[tuple[int, str], MembershipRecord] = {}
-    for row in await session.execute(_ACTIVE_MEMBERSHIPS, _pair_parameters(pairs)):
-        memberships[row.user_id, row.slug] = membership_record(
-            row, user=user_record(row), segment=segment_record(row)
-        )
-    return memberships
-
-
-async def member_counts(session: ReadSession, segment_ids: Sequence[int]) -> dict[int, int]:
-    """Return the exact number of active members of each segment. It scans an index range."""
-    rows = await session.execute(_MEMBER_COUNTS, {"segment_ids": list(segment_ids)})
-    return {row.segment_id: row.members for row in rows}
-
-
-async def member_pages(
-    session: ReadSession, pages: Sequence[MembersPage]
-) -> dict[MembersPage, list[MembershipRecord]]:
-    """Return pages of active members by user id; empty pages are absent."""
-    values = {
-        "segment_ids": [page.segment_id for page in pages],
-        "afters": [page.after for page in pages],
-        "rows": [page.rows for page in pages],
-    }
-    members: dict[MembersPage, list[MembershipRecord]] = {}
-    for row in await session.execute(_MEMBERS, values):
-        members.setdefault(pages[row.number - 1], []).append(
-            membership_record(row, user=user_record(row), segment=segment_record(row))
-        )
-    return members

@@ -16,7 +16,7 @@ from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
-from segmentql.memberships.service import ACTIVE
+from segmentql.memberships.reads import ACTIVE
 from segmentql.principal import Actor
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE

@@ -23,10 +23,19 @@ USER_COLUMNS: Final = "u.id AS user_id, u.created_at AS user_created_at, u.key A
 # A transaction that stores a new key takes the lock shared, and one that sets the key of a stored
 # user takes it exclusively. So an UPDATE never violates the unique index on keys. The error would
 # write the key into PostgreSQL's log.
-USER_KEY_LOCK: Final = "7003, hashtext(:user_key)"
-"""The two integers of the advisory lock of a user's key. Two keys may share a lock.
+USER_KEY_LOCK_CLASS: Final = 7003
 
-Transactions take it after the locks of segments and before those of users.
+
+def user_key_lock_number(key: str) -> str:
+    """Return the SQL of the second integer of a key's advisory lock, 0 to 63."""
+    return f"(hashtext({key}) & 63)"
+
+
+USER_KEY_LOCK: Final = f"{USER_KEY_LOCK_CLASS}, {user_key_lock_number(':user_key')}"
+"""The two integers of the advisory lock of a user's key.
+
+Keys share 64 locks, so that a transaction that stores thousands of keys does not fill PostgreSQL's
+table of locks. Transactions take them after the locks of segments and before those of users.
 """
 
 # Without an id, the user is stored by the key only, and gets an id from a sequence.

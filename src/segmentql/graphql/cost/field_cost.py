@@ -7,7 +7,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from strawberry.types.field import StrawberryField
@@ -54,6 +54,8 @@ class FieldCost:
     """The largest value of that argument that the field accepts."""
     if_given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """The cost that an argument adds to `weight` if the client gives it, by its name."""
+    input_lists: Sequence[str] = ()
+    """The names of lists in the argument `input`. Each of their items adds 1."""
 
 
 def cost(
@@ -65,6 +67,7 @@ def cost(
     max_first: int = validators.MAX_PAGE_ROWS,
     characters: int = 0,
     if_given: Mapping[str, int] | None = None,
+    input_lists: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the `metadata` of a field that declares its cost.
 
@@ -76,10 +79,13 @@ def cost(
         max_first: The largest value of that argument that the field accepts.
         characters: The maximum length of the field's text, or of all texts of its list together.
         if_given: The cost that an argument adds to `weight` if the client gives it, by its name.
+        input_lists: The names of lists in the argument `input`. Each of their items adds 1.
     """
     total = weight + characters // CHARACTERS_PER_COST
     return {
-        _METADATA_KEY: FieldCost(total, size, size_of, size_argument, max_first, if_given or {})
+        _METADATA_KEY: FieldCost(
+            total, size, size_of, size_argument, max_first, if_given or {}, input_lists
+        )
     }
 
 

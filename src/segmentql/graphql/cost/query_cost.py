@@ -30,6 +30,7 @@ from graphql import (
     IntValueNode,
     ListValueNode,
     NullValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
     ValueNode,
@@ -146,11 +147,13 @@ class _Estimator(SelectionWalker[Any, _SelectionCost]):
     def _field_cost(self, field: GraphQLField, node: FieldNode) -> CostExpression:
         """Return the cost of a field of one object."""
         declared = declared_cost(field)
-        weight = declared.weight + sum(
+        weight: CostExpression = declared.weight + sum(
             added
             for name, added in declared.if_given.items()
             if not isinstance(_argument(node, name), NullValueNode | None)
         )
+        for name in declared.input_lists:
+            weight = add(weight, _input_list_size(node, name))
         if not is_composite_type(get_named_type(field.type)):
             return weight
         if declared.size_argument in field.args:
@@ -158,7 +161,7 @@ class _Estimator(SelectionWalker[Any, _SelectionCost]):
             if _is_list(field.type):
                 return add(weight, multiply(rows, self._object_cost(field, node)))
             fixed, per_row = self.walk(node.selection_set, get_named_type(field.type))
-            return add(weight + 1, add(fixed, multiply(rows, per_row)))
+            return add(add(weight, 1), add(fixed, multiply(rows, per_row)))
         object_cost = self._object_cost(field, node)
         if not _is_list(field.type):
             return add(weight, object_cost)
@@ -246,6 +249,31 @@ def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> Cos
     return (
         INTROSPECTION_LIST_SIZES.get(node.name.value, 1) if is_introspection else DEFAULT_LIST_SIZE
     )
+
+
+def _input_list_size(node: FieldNode, name: str) -> CostExpression:
+    """Return the size of a list in the argument `input`."""
+    value = _argument(node, "input")
+    if isinstance(value, VariableNode):
+        variable = value.name.value
+        return lambda context: _optional_length(_item(context.variables.get(variable), name))
+    if not isinstance(value, ObjectValueNode):
+        return 0
+    field = next((field.value for field in value.fields if field.name.value == name), None)
+    if isinstance(field, ListValueNode):
+        return len(field.values)
+    if isinstance(field, VariableNode):
+        list_variable = field.name.value
+        return lambda context: _optional_length(context.variables.get(list_variable))
+    return 0 if isinstance(field, NullValueNode | None) else 1
+
+
+def _item(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _optional_length(value: object) -> int:
+    return 0 if value is None else _length(value)
 
 
 def _length(value: object) -> int:
