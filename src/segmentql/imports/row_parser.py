@@ -14,7 +14,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from segmentql.imports.columns import Layout, blank_row, choose_layout, is_blank, read_first_row
@@ -229,7 +229,7 @@ class RowParser:
 
     def _good_rows(self, numbers: Sequence[int], values: list[str]) -> list[Row] | None:
         """Return the rows of several values, or None if at least one row may be bad."""
-        nothing = repeat(None, len(values))
+        nothing = [None] * len(values)
         if self._format.identity is Identity.KEY:
             if not are_keys(values):
                 return None
@@ -248,17 +248,16 @@ class RowParser:
         is_empty = not value.strip(TRIMMED)
         if is_empty and is_blank(fields):
             return _other_row(line, "", RowOutcome.BLANK)
-        text = layout.delimiter.join(fields)
         if len(fields) <= layout.index:
             return _bad_row(
                 line,
-                text,
+                layout.delimiter.join(fields),
                 f"The row has no column {layout.index + 1}. It has {_fields(len(fields))}.",
             )
         if len(fields) > layout.width and not is_blank(fields[layout.width :]):
             return _bad_row(
                 line,
-                text,
+                layout.delimiter.join(fields),
                 f"The row has {_fields(len(fields))}, but the first row has {layout.width:,}. Put "
                 "a field that contains the delimiter in quotes.",
             )
