@@ -9,7 +9,7 @@ from segmentql.adapters.database import Database
 from segmentql.errors import InvalidInput, MutationRejected
 from segmentql.memberships.list_changes import add_members
 from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
-from segmentql.memberships.records import Expiry, RowOutcome
+from segmentql.memberships.records import Expiry
 from segmentql.validators import (
     MAX_TTL_SECONDS,
     SLUG_ALLOWED,

@@ -181,6 +181,10 @@ class Database:
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
         raise AssertionError
 
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send job messages that no transaction causes."""
+        self._publish(messages)
+
     @asynccontextmanager
     async def _write_session(self, seconds: float | None) -> AsyncIterator[WriteSession]:
         if seconds is not None:

@@ -32,25 +32,6 @@ class Delimiter(enum.StrEnum):
     TAB = "TAB"
 
 
-# TEMPORARY copy: replace it by `segmentql.memberships.records.RowOutcome`.
-class RowOutcome(enum.StrEnum):
-    """What became of a row of a list."""
-
-    HEADER = "HEADER"
-    BLANK = "BLANK"
-    JOINED = "JOINED"
-    END_CHANGED = "END_CHANGED"
-    ALREADY_IN = "ALREADY_IN"
-    LEFT = "LEFT"
-    NOT_IN = "NOT_IN"
-    DUPLICATE = "DUPLICATE"
-    EXCLUDED = "EXCLUDED"
-    UNKNOWN_USER = "UNKNOWN_USER"
-    MALFORMED = "MALFORMED"
-    OUT_OF_RANGE = "OUT_OF_RANGE"
-    NOT_REACHED = "NOT_REACHED"
-
-
 @dataclass(frozen=True, slots=True)
 class ListFormat:
     """The format of a file, as the client describes it."""

@@ -18,7 +18,7 @@ from segmentql.imports.file_format import Identity
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import REJECTED, ImportMode, ImportRecord
 from segmentql.imports.staging import Attempt, extend_lease
-from segmentql.memberships.service import NOT_EXPIRED
+from segmentql.memberships.reads import NOT_EXPIRED
 from segmentql.objects import service as objects
 from segmentql.rollouts.finished_sample import IN_FINISHED_SAMPLE, read_finished_sample
 from segmentql.tables import ImportStatus, RowOutcome

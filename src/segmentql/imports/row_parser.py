@@ -18,8 +18,9 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from segmentql.imports.columns import Layout, blank_row, choose_layout, is_blank, read_first_row
-from segmentql.imports.file_format import FileRefused, Identity, ListFormat, RowOutcome
+from segmentql.imports.file_format import FileRefused, Identity, ListFormat
 from segmentql.imports.user_values import TRIMMED, are_keys, parse_id, parse_ids, parse_key
+from segmentql.tables import RowOutcome
 
 MAX_VALUE_CHARACTERS: Final = 255
 """A longer value of a row is cut to this length."""

@@ -76,6 +76,13 @@ WHERE id = :import_id AND status = 'VALIDATING' AND attempts = :number
 RETURNING status
 """)
 
+_REFUSE = text("""
+UPDATE imports SET
+    status = 'REFUSED', failure = :reason, finished_at = clock_timestamp(), next_attempt_at = NULL
+WHERE id = :import_id AND status = 'VALIDATING' AND attempts = :number
+RETURNING id
+""")
+
 _DELETE_STAGED: Final = tuple(
     text(f"""
 DELETE FROM {table} WHERE import_id = :import_id AND {column} <= (
@@ -203,6 +210,13 @@ async def fail(
     elif status == "FAILED":
         session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
     return status == "FAILED"
+
+
+async def refuse(session: WriteSession, attempt: Attempt, *, reason: str) -> None:
+    """Record that no row of the file can be used."""
+    values = {"import_id": attempt.import_id, "number": attempt.number, "reason": reason}
+    if (await session.execute(_REFUSE, values)).one_or_none():
+        session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
 
 
 async def stage_rows(session: WriteSession, attempt: Attempt, rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from segmentql import validators
 from segmentql.errors import BadValue
-from segmentql.imports.file_format import RowOutcome
+from segmentql.tables import RowOutcome
 from segmentql.validators import MAX_USER_ID, MAX_USER_KEY_LENGTH
 
 TRIMMED: Final = " \t"

@@ -23,12 +23,11 @@ from segmentql.memberships.records import (
     MembershipRecord,
     OnExcluded,
     OnExisting,
-    RowOutcome,
 )
 from segmentql.memberships.records import OutcomeCount as OutcomeCountRecord
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
-from segmentql.tables import Cause
+from segmentql.tables import Cause, RowOutcome
 from segmentql.users.api import User
 from segmentql.users.records import UserRecord
 

@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
-from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting, RowOutcome
+from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
 from segmentql.principal import ANONYMOUS, Actor
+from segmentql.tables import RowOutcome
 from segmentql.timestamps import CHANGE_OF_USERS
 
 _ADD_MEMBERS = text(f"""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from segmentql.segments.records import SegmentRecord
-from segmentql.tables import Cause
+from segmentql.tables import Cause, RowOutcome
 from segmentql.users.records import UserRecord
 
 
@@ -24,24 +24,6 @@ class OnExcluded(enum.StrEnum):
 
     SKIP = "SKIP"
     ADMIT = "ADMIT"
-
-
-class RowOutcome(enum.StrEnum):
-    """The outcome of one row of a list of users."""
-
-    HEADER = "HEADER"
-    BLANK = "BLANK"
-    JOINED = "JOINED"
-    END_CHANGED = "END_CHANGED"
-    ALREADY_IN = "ALREADY_IN"
-    LEFT = "LEFT"
-    NOT_IN = "NOT_IN"
-    DUPLICATE = "DUPLICATE"
-    EXCLUDED = "EXCLUDED"
-    UNKNOWN_USER = "UNKNOWN_USER"
-    MALFORMED = "MALFORMED"
-    OUT_OF_RANGE = "OUT_OF_RANGE"
-    NOT_REACHED = "NOT_REACHED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from segmentql.memberships.records import (
     OnExcluded,
     OnExisting,
     OutcomeCount,
-    RowOutcome,
     SegmentMembersUpdate,
 )
 from segmentql.principal import ANONYMOUS, Actor
+from segmentql.tables import RowOutcome
 
 ONE_LIST = "each user either to add or to remove"
 

@@ -1,0 +1,275 @@
+"""The actors of imports, and the periodic checks that find work whose message was lost."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from segmentql import metrics
+from segmentql.adapters.database import Database
+from segmentql.adapters.jobs import JobActor, Message
+from segmentql.adapters.scheduler import PeriodicCheck
+from segmentql.adapters.storage import Storage
+from segmentql.errors import (
+    MutationRejected,
+    ObjectMissing,
+    StoreFailed,
+    StoreRejected,
+    TimedOut,
+    Unavailable,
+)
+from segmentql.imports import chunks, cleanup, forecast, result, service, staging
+from segmentql.imports.file_format import FileRefused
+from segmentql.imports.jobs import (
+    ADVANCE_IMPORT,
+    CLEAN_UP_IMPORTS,
+    FILTER_IMPORT_RESULT,
+    FINISH_IMPORT,
+)
+from segmentql.imports.reading import stage_list
+from segmentql.objects import service as objects
+
+log = structlog.get_logger(__name__)
+
+MAX_RUN_SECONDS: Final = 5
+"""How long one job applies chunks before it enqueues its continuation."""
+
+CLEANUP_SECONDS: Final = 60
+"""The interval between searches for imports that have waited too long, and for old results."""
+
+CONTENT_TYPE: Final = "text/csv; charset=utf-8"
+INTERNAL_FAILURE: Final = "an internal error; see the worker's log"
+TIMEOUT_FAILURE: Final = "repeated timeouts: the database was too slow, or users were locked"
+DATABASE_FAILURE: Final = "the database became unavailable"
+FILE_MISSING: Final = "the uploaded file is missing in the object store"
+
+
+@dataclass(frozen=True)
+class ImportContext:
+    """The dependencies of the actors of imports."""
+
+    database: Database
+    storage: Storage
+    retention_days: int
+
+
+async def advance_import(context: ImportContext, import_id: int) -> None:
+    """Read the list of an import if that is due, then apply it."""
+    database = context.database
+    attempt = await database.transaction(lambda session: staging.claim(session, import_id))
+    if attempt is not None and not await _read(context, attempt):
+        return
+    await _apply(database, import_id)
+
+
+async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
+    """Make one attempt to read the list; return whether it succeeded."""
+    try:
+        await _read_with_heartbeat(context, attempt)
+    except staging.LeaseLost:
+        return False
+    except FileRefused as error:
+        reason = str(error)
+        await context.database.transaction(
+            lambda session: staging.refuse(session, attempt, reason=reason)
+        )
+        return False
+    except BaseException as error:  # A cancelled attempt has failed as well.
+        reason, rejected = _reason(error), isinstance(error, StoreRejected)
+        await context.database.transaction(
+            lambda session: staging.fail(
+                session, attempt, reason=reason, rejected_by_store=rejected
+            )
+        )
+        if reason == INTERNAL_FAILURE:
+            raise
+        return False
+    return True
+
+
+async def _read_with_heartbeat(context: ImportContext, attempt: staging.Attempt) -> None:
+    """Read the list and make the forecast, and extend the attempt's lease meanwhile."""
+    tasks = {
+        asyncio.create_task(_read_list(context, attempt)),
+        asyncio.create_task(_send_heartbeats(context.database, attempt)),
+    }
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read_list(context: ImportContext, attempt: staging.Attempt) -> None:
+    database, import_id = context.database, attempt.import_id
+    async with database.read() as session:
+        record = (await service.imports_by_id(session, [import_id]))[import_id]
+    started = time.monotonic()
+    await stage_list(database, context.storage, attempt, record)
+    status = await database.transaction(
+        lambda session: forecast.make_forecast(session, attempt, record),
+        seconds=forecast.FORECAST_TIMEOUT_SECONDS,
+    )
+    log.info(
+        "import_read",
+        import_id=record.global_id,
+        status=status,
+        duration_ms=round((time.monotonic() - started) * 1000),
+    )
+
+
+async def _send_heartbeats(database: Database, attempt: staging.Attempt) -> None:
+    """Extend the lease at each interval until it is lost."""
+    while True:
+        await asyncio.sleep(staging.HEARTBEAT_SECONDS)
+        await database.transaction(lambda session: staging.extend_lease(session, attempt))
+
+
+async def _apply(database: Database, import_id: int) -> None:
+    """Apply chunks for up to `MAX_RUN_SECONDS`, then enqueue a message if more are left."""
+    deadline = time.monotonic() + MAX_RUN_SECONDS
+    try:
+        while await database.transaction(lambda session: chunks.apply_chunk(session, import_id)):
+            if time.monotonic() > deadline:
+                database.publish([Message(ADVANCE_IMPORT, (import_id,))])
+                return
+    except Unavailable:
+        raise  # Not a failure of the import: the scheduler finds it when the database is back.
+    except Exception as error:
+        reason = _reason(error)
+        await database.transaction(
+            lambda session: chunks.record_failure(session, import_id, reason)
+        )
+        if reason == INTERNAL_FAILURE:
+            raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ObjectMissing):
+        return FILE_MISSING
+    if isinstance(error, StoreFailed):
+        return error.reason
+    if isinstance(error, MutationRejected):
+        return "; ".join(reason.problem for reason in error.reasons)
+    if isinstance(error, TimedOut):
+        return TIMEOUT_FAILURE
+    return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
+
+
+async def finish_import(context: ImportContext, import_id: int) -> None:
+    """Make the result of a finished import, and delete what the import does not need any more."""
+    database = context.database
+    async with database.read() as session:
+        needs_result = await result.needs_result(session, import_id)
+    if needs_result:
+        async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
+            stream = aclosing(result.result_csv(session, import_id).chunks())
+            object_key = await _upload(context, stream)
+        await database.transaction(
+            lambda session: result.publish_result(session, import_id, object_key)
+        )
+    if not await database.transaction(lambda session: cleanup.is_finished(session, import_id)):
+        return
+    while await database.transaction(
+        lambda session: staging.delete_staged_rows(session, import_id)
+    ):
+        pass
+    await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
+
+
+async def filter_import_result(context: ImportContext, import_id: int, mask: int) -> None:
+    """Make the file with the outcomes of a mask, from the result of an import."""
+    database, storage = context.database, context.storage
+    async with database.read() as session:
+        record = (await service.imports_by_id(session, [import_id])).get(import_id)
+    if record is None or record.result_key is None or str(mask) in record.filtered_keys:
+        return
+    source = storage.read(record.result_key)
+    object_key = await _upload(context, _filtered(source, mask))
+    await database.transaction(
+        lambda session: result.publish_filtered(session, import_id, mask, object_key)
+    )
+
+
+@asynccontextmanager
+async def _filtered(
+    source: AbstractAsyncContextManager[AsyncIterator[bytes]], mask: int
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    async with (
+        source as chunks_of_result,
+        aclosing(result.filter_csv(chunks_of_result, result.masked_outcomes(mask))) as filtered,
+    ):
+        yield filtered
+
+
+async def _upload(
+    context: ImportContext, source: AbstractAsyncContextManager[AsyncIterator[bytes]]
+) -> str:
+    """Upload a result; return its key. The caller stores the key, or the object is deleted."""
+    object_key = f"imports/results/{uuid.uuid4()}.csv"
+    await context.database.transaction(
+        lambda session: objects.begin_upload(
+            session, object_key, max_seconds=2 * result.RESULT_TIMEOUT_SECONDS
+        )
+    )
+    async with source as stream:
+        await context.storage.upload(object_key, stream, content_type=CONTENT_TYPE)
+    return object_key
+
+
+async def clean_up_imports(context: ImportContext) -> None:
+    """Cancel imports that have waited too long, and remove old results."""
+    database, days = context.database, context.retention_days
+    async with database.read() as session:
+        overdue = await cleanup.overdue_imports(session)
+    for import_id in overdue:
+        await database.transaction(
+            lambda session: cleanup.cancel_overdue(session, import_id)  # noqa: B023
+        )
+    while await database.transaction(
+        lambda session: cleanup.remove_old_results(session, days=days)
+    ):
+        pass
+
+
+async def find_due(database: Database) -> list[Message]:
+    """Return the messages for all imports whose work is overdue."""
+    async with database.read() as session:
+        due = await staging.due_imports(session)
+        finished = await cleanup.imports_to_finish(session)
+    return [
+        *(Message(ADVANCE_IMPORT, (import_id,)) for import_id in due),
+        *(Message(FINISH_IMPORT, (import_id,)) for import_id in finished),
+    ]
+
+
+async def seconds_to_next(database: Database) -> float | None:
+    """Return the time until an import has work that is overdue."""
+    async with database.read() as session:
+        return await staging.seconds_to_next(session)
+
+
+async def schedule_cleanup(database: Database) -> list[Message]:
+    """Return the message for the clean-up of imports."""
+    return [Message(CLEAN_UP_IMPORTS)]
+
+
+ACTORS = (
+    JobActor(ADVANCE_IMPORT, advance_import),
+    JobActor(FINISH_IMPORT, finish_import),
+    JobActor(FILTER_IMPORT_RESULT, filter_import_result),
+    JobActor(CLEAN_UP_IMPORTS, clean_up_imports),
+)
+
+PERIODIC_CHECKS = (
+    PeriodicCheck(find_due, seconds_to_next=seconds_to_next),
+    PeriodicCheck(schedule_cleanup, every_seconds=CLEANUP_SECONDS),
+)

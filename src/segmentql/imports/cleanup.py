@@ -1,0 +1,98 @@
+"""The end of imports: their staged rows and uploaded files, the deadlines, and old results."""
+
+from typing import Final
+
+from sqlalchemy import text
+
+from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.errors import MutationRejected
+from segmentql.imports.service import UPLOAD_HOURS, cancel_import
+from segmentql.objects import service as objects
+from segmentql.principal import ANONYMOUS
+
+OVERDUE: Final = "the import waited too long"
+
+REMOVE_ROWS: Final = 500
+
+_IS_FINISHED = text("""
+SELECT EXISTS (
+    SELECT FROM imports WHERE id = :import_id AND finished_at IS NOT NULL AND needs_cleanup
+      AND (row_count IS NULL OR result_key IS NOT NULL))
+""")
+
+_END_CLEANUP = text("""
+UPDATE imports SET needs_cleanup = false, upload_key = NULL, file_key = NULL
+WHERE id = :import_id AND finished_at IS NOT NULL AND needs_cleanup
+RETURNING old.upload_key, old.file_key
+""")
+
+# The job's message should arrive first.
+_TO_FINISH = text("""
+SELECT id FROM imports
+WHERE needs_cleanup AND finished_at < statement_timestamp() - interval '5 s'
+ORDER BY id LIMIT 100
+""")
+
+_OVERDUE = text("""
+SELECT id FROM imports WHERE deadline_at < statement_timestamp() ORDER BY deadline_at LIMIT 1000
+""")
+
+_LOCK_OVERDUE = text("""
+SELECT id FROM imports WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
+""")
+
+_REMOVE_OLD_RESULTS = text(f"""
+WITH old_results AS (
+    SELECT id FROM imports
+    WHERE created_at < statement_timestamp() - make_interval(days => :days)
+      AND result_key IS NOT NULL
+    ORDER BY created_at LIMIT {REMOVE_ROWS} FOR UPDATE
+)
+UPDATE imports i SET result_key = NULL, filtered_keys = '{{}}'
+FROM old_results WHERE i.id = old_results.id
+RETURNING old.result_key, ARRAY(SELECT value FROM jsonb_each_text(old.filtered_keys)) AS filtered
+""")
+
+
+async def is_finished(session: WriteSession, import_id: int) -> bool:
+    """Return whether an import is finished, has its result, and needs its clean-up."""
+    return bool((await session.execute(_IS_FINISHED, {"import_id": import_id})).scalar_one())
+
+
+async def end_cleanup(session: WriteSession, import_id: int) -> None:
+    """Record that an import has no staged rows any more, and discard its uploaded files."""
+    row = (await session.execute(_END_CLEANUP, {"import_id": import_id})).one_or_none()
+    if row is None:
+        return
+    if row.upload_key:  # The caller's link may still be valid.
+        await objects.discard(session, [row.upload_key], max_write_seconds=UPLOAD_HOURS * 3600)
+    if row.file_key:
+        await objects.discard(session, [row.file_key])
+
+
+async def imports_to_finish(session: ReadSession) -> list[int]:
+    """Return the ids of up to 100 imports that ended some time ago and need their clean-up."""
+    return list((await session.execute(_TO_FINISH)).scalars())
+
+
+async def overdue_imports(session: ReadSession) -> list[int]:
+    """Return the ids of imports that have waited too long for an upload or a decision."""
+    return list((await session.execute(_OVERDUE)).scalars())
+
+
+async def cancel_overdue(session: WriteSession, import_id: int) -> None:
+    """Cancel an import that has waited too long, unless something happened meanwhile."""
+    if (await session.execute(_LOCK_OVERDUE, {"import_id": import_id})).one_or_none() is None:
+        return
+    try:
+        await cancel_import(session, import_id, actor=ANONYMOUS, reason=OVERDUE)
+    except MutationRejected:  # It is finished.
+        return
+
+
+async def remove_old_results(session: WriteSession, *, days: int) -> bool:
+    """Discard a batch of results that are older than `days` days; return whether more are left."""
+    rows = (await session.execute(_REMOVE_OLD_RESULTS, {"days": days})).all()
+    keys = [key for row in rows for key in (row.result_key, *row.filtered)]
+    await objects.discard(session, keys)
+    return len(rows) == REMOVE_ROWS

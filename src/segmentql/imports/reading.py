@@ -1,0 +1,105 @@
+"""Reading the uploaded file of an import: from the object store, through the parser, into staging.
+
+The parser runs in a thread, so that it does not block the event loop. While a batch is stored, the
+next one is parsed. No session is held while the store is read.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.storage import Storage
+from segmentql.imports import staging
+from segmentql.imports.file_format import FileRefused
+from segmentql.imports.parsing import Row, read_rows
+from segmentql.imports.records import ImportRecord, SegmentAlgebra, Upload
+
+BATCH_ROWS = 20_000
+"""The number of rows in one transaction, about 0.1 s."""
+
+MEMBERS_TIMEOUT_SECONDS = 1800
+"""The time limit of the statement that computes a list from the members of segments."""
+
+
+async def stage_list(
+    database: Database, storage: Storage, attempt: staging.Attempt, record: ImportRecord
+) -> None:
+    """Read the whole list of an import into the staging tables.
+
+    Raises:
+        FileRefused: the file cannot be used.
+        LeaseLost: another attempt reads the list now, or the import was cancelled.
+        StoreFailed: the file could not be read.
+    """
+    while await database.transaction(
+        lambda session: staging.delete_staged_rows(session, record.import_id)
+    ):
+        pass
+    source = record.source
+    if isinstance(source, SegmentAlgebra):
+        await database.transaction(
+            lambda session: staging.stage_members(
+                session,
+                attempt,
+                any_of=source.any_of,
+                all_of=source.all_of,
+                none_of=source.none_of,
+                as_of=source.as_of,
+            ),
+            seconds=MEMBERS_TIMEOUT_SECONDS,
+        )
+        return
+    assert record.file_key is not None  # noqa: S101 - a queued import of an upload has its copy
+    async with storage.read(record.file_key) as chunks:
+        await _stage_file(database, attempt, record, source, chunks)
+
+
+async def _stage_file(
+    database: Database,
+    attempt: staging.Attempt,
+    record: ImportRecord,
+    upload: Upload,
+    chunks: AsyncIterator[bytes],
+) -> None:
+    digest = hashlib.sha256()
+    pulled = _pull(chunks, asyncio.get_running_loop())
+
+    def hashed() -> Iterator[bytes]:
+        for chunk in pulled:
+            digest.update(chunk)
+            yield chunk
+
+    batches = read_rows(hashed(), record.options.list_format, batch_rows=BATCH_ROWS)
+
+    def next_batch() -> asyncio.Task[list[Row] | None]:
+        return asyncio.create_task(asyncio.to_thread(next, batches, None))
+
+    parsing = next_batch()
+    try:
+        while (batch := await parsing) is not None:
+            parsing = next_batch()
+            await _stage_batch(database, attempt, batch)
+    finally:
+        parsing.cancel()
+    if upload.sha256 is not None and digest.hexdigest() != upload.sha256:
+        raise FileRefused(
+            f"The SHA-256 of the file is {digest.hexdigest()}, not {upload.sha256}. Upload the file"
+            " again."
+        )
+
+
+async def _stage_batch(
+    database: Database, attempt: staging.Attempt, batch: list[Row]
+) -> None:
+    await database.transaction(lambda session: staging.stage_rows(session, attempt, batch))
+
+
+def _pull(chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    """Yield the chunks in another thread than the loop's."""
+
+    async def next_chunk() -> bytes | None:
+        return await anext(chunks, None)
+
+    while (chunk := asyncio.run_coroutine_threadsafe(next_chunk(), loop).result()) is not None:
+        yield chunk
