@@ -14,15 +14,20 @@ from segmentql.history.api import HistoryQueries
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.api import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
-from segmentql.rollouts.api import RolloutMutations, RolloutNotFound, RolloutStateConflict
-from segmentql.segments.api import (
+from segmentql.rollouts.mutations import (
+    RolloutMutations,
+    RolloutNotFound,
+    RolloutStateConflict,
+)
+from segmentql.segments.api import SegmentQueries
+from segmentql.segments.mutations import (
     SegmentAlreadyExists,
     SegmentMutations,
     SegmentNotFound,
-    SegmentQueries,
     VersionConflict,
 )
-from segmentql.users.api import UserAlreadyExists, UserMutations, UserNotFound, UserQueries
+from segmentql.users.api import UserQueries
+from segmentql.users.mutations import UserAlreadyExists, UserMutations, UserNotFound
 
 
 @strawberry.type(description="The queries.")

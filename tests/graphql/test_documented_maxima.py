@@ -13,7 +13,7 @@ from segmentql import validators
 from tests.conftest import Api, Sql
 from tests.operations import make_segments
 
-LONGEST_IDS = [str(validators.MAX_USER_ID - n) for n in range(validators.MAX_USERS_BY_ID)]
+LONGEST_IDS = [str(validators.MAX_USER_ID - n) for n in range(validators.MAX_USERS_PER_QUERY)]
 LONGEST_SLUGS = [
     f"{n:03}".ljust(validators.MAX_SLUG_LENGTH, "S") for n in range(validators.MAX_SLUGS_PER_CHANGE)
 ]
@@ -64,7 +64,7 @@ async def test_thousand_longest_ids_are_accepted(api: Api, sql: Sql) -> None:
 async def test_thousand_longest_keys_are_accepted(api: Api, sql: Sql, character: str) -> None:
     keys = [
         f"{n:03}".ljust(validators.MAX_USER_KEY_LENGTH, character)
-        for n in range(validators.MAX_USERS_BY_KEY)
+        for n in range(validators.MAX_USERS_PER_QUERY)
     ]
     await sql.executemany(
         "INSERT INTO users (id, key, created_at) VALUES ($1, $2, now())", list(enumerate(keys, 1))

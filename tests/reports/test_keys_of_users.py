@@ -17,8 +17,8 @@ from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportScope
 from segmentql.reports.service import read_stats
+from segmentql.reports.user_deletion import delete_user_and_remake_reports
 from segmentql.tables import ReportStatus
-from segmentql.users import service
 from tests.back_dating import HOUR, MICROSECOND, insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, until
 from tests.operations import delete_user, make_segments, set_user_key
@@ -167,8 +167,7 @@ async def test_message_of_a_remade_report_is_sent_after_the_commit(
     )
 
     async def erase(session: Any) -> None:
-        await service.delete_user(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
-        await generation.remake_reports_with_keys(session, [1])
+        await delete_user_and_remake_reports(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
         assert sent == []
 
     await database.transaction(erase)
@@ -209,8 +208,7 @@ async def test_claim_waits_for_a_transaction_that_erases_a_key(
     is_marked, go_on = asyncio.Event(), asyncio.Event()
 
     async def erase(session: Any) -> None:
-        deletion = await service.delete_user(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
-        await generation.remake_reports_with_keys(session, deletion.users_with_erased_key)
+        await delete_user_and_remake_reports(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
         is_marked.set()
         await go_on.wait()
 

@@ -1,24 +1,19 @@
-"""GraphQL types, queries and mutations of users."""
+"""GraphQL types and queries of users."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import strawberry
 from strawberry import Parent
 
-from segmentql import errors, validators
-from segmentql.adapters.database import WriteSession
+from segmentql import validators
 from segmentql.graphql.context import Info, selects_field
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import (
-    ErrorCode,
-    MutationError,
-    as_mutation_error,
     limit_exceeded,
 )
-from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -26,9 +21,8 @@ from segmentql.graphql.types.pagination import (
     is_row_id,
     parse_page_arguments,
 )
-from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.times import AsOf, From, To
-from segmentql.graphql.types.validation import InputValidator, argument_value
+from segmentql.graphql.types.validation import argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.loaders import (
@@ -41,16 +35,17 @@ from segmentql.memberships.loaders import (
     UserWithSegmentsByKey,
 )
 from segmentql.memberships.records import MembershipRecord
-from segmentql.reports.generation import remake_reports_with_keys
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
 from segmentql.users import service
 from segmentql.users.loaders import UserById, UserByKey
-from segmentql.users.records import UserDeletion, UserRecord
+from segmentql.users.records import UserRecord
 
 if TYPE_CHECKING:
     from segmentql.history.api import HistoryEntry
     from segmentql.memberships.api import Membership
+
+T = TypeVar("T")
 
 
 @strawberry.type(
@@ -171,50 +166,37 @@ class User:
         )
 
 
-@strawberry.type(description="No stored user has this id or this key.")
-class UserNotFound(MutationError):
-    pass
+# These loaders also read the segments of the users if the query selects them.
 
 
-@strawberry.type(description="A stored user already has this id or this key.")
-class UserAlreadyExists(MutationError):
-    user: UserRecord = strawberry.field(
-        graphql_type=User, description="The user that has the id or the key."
-    )
-
-
-@as_mutation_error.register
-def _(reason: errors.UserNotFound) -> MutationError:
-    return UserNotFound(
-        code=ErrorCode.USER_NOT_FOUND,
-        message="No stored user has this key."
-        if reason.user_id is None
-        else f"User {reason.user_id} is not stored.",
-        path=list(reason.path),
-    )
-
-
-@as_mutation_error.register
-def _(reason: errors.UserAlreadyExists) -> MutationError:
-    return UserAlreadyExists(
-        code=ErrorCode.USER_ALREADY_EXISTS,
-        message=f"User {reason.user.user_id} already has this key."
-        if reason.path == ("key",)
-        else f"User {reason.user.user_id} is already stored.",
-        path=list(reason.path),
-        user=reason.user,
-    )
-
-
-def _user_loader(info: Info) -> Loader[int, UserRecord | None]:
-    """Return the loader of users, which also reads their segments if the query selects them."""
+def _loader_by_id(info: Info) -> Loader[int, UserRecord | None]:
     return info.context.loader(UserWithSegments if selects_field(info, "segments") else UserById)
 
 
-def _user_by_key_loader(info: Info) -> Loader[str, UserRecord | None]:
-    """Return the same loader for users by key."""
+def _loader_by_key(info: Info) -> Loader[str, UserRecord | None]:
     return info.context.loader(
         UserWithSegmentsByKey if selects_field(info, "segments") else UserByKey
+    )
+
+
+def _load_many(
+    loader: Loader[T, UserRecord | None],
+    rule: Callable[[str], T],
+    values: Sequence[str],
+    argument: str,
+) -> Awaitable[list[UserRecord | None]]:
+    """Load the users with these ids or keys, in their order and with repeats.
+
+    Raises:
+        GraphQLError: there are more than `MAX_USERS_PER_QUERY` values, or a value is invalid.
+    """
+    if len(values) > validators.MAX_USERS_PER_QUERY:
+        raise limit_exceeded(argument, limit=validators.MAX_USERS_PER_QUERY, value=len(values))
+    return loader.load_many(
+        [
+            argument_value(rule, value, f"{argument}.{position}")
+            for position, value in enumerate(values)
+        ]
     )
 
 
@@ -230,7 +212,7 @@ class UserQueries:
             strawberry.ID, strawberry.argument(description="The user's id.")
         ],
     ) -> Awaitable[UserRecord | None]:
-        return _user_loader(info).load(argument_value(validators.user_id, id, "id"))
+        return _loader_by_id(info).load(argument_value(validators.user_id, id, "id"))
 
     @strawberry.field(
         description="One user. Null if no stored user has the key.", graphql_type=User | None
@@ -243,7 +225,7 @@ class UserQueries:
             strawberry.argument(description="The user's key. It is compared byte by byte."),
         ],
     ) -> Awaitable[UserRecord | None]:
-        return _user_by_key_loader(info).load(argument_value(validators.user_key, key, "key"))
+        return _loader_by_key(info).load(argument_value(validators.user_key, key, "key"))
 
     @strawberry.field(
         description="Many users, in the order of `keys` and with repeats. Null for each key that no"
@@ -259,13 +241,7 @@ class UserQueries:
             strawberry.argument(description="The keys of the users, at most 1000."),
         ],
     ) -> Awaitable[list[UserRecord | None]]:
-        if len(keys) > validators.MAX_USERS_BY_KEY:
-            raise limit_exceeded("keys", limit=validators.MAX_USERS_BY_KEY, value=len(keys))
-        user_keys = [
-            argument_value(validators.user_key, key, f"keys.{position}")
-            for position, key in enumerate(keys)
-        ]
-        return _user_by_key_loader(info).load_many(user_keys)
+        return _load_many(_loader_by_key(info), validators.user_key, keys, "keys")
 
     @strawberry.field(
         description="Many users, in the order of `ids` and with repeats. Null for each user that"
@@ -281,13 +257,7 @@ class UserQueries:
             strawberry.argument(description="The ids of the users, at most 1000."),
         ],
     ) -> Awaitable[list[UserRecord | None]]:
-        if len(ids) > validators.MAX_USERS_BY_ID:
-            raise limit_exceeded("ids", limit=validators.MAX_USERS_BY_ID, value=len(ids))
-        user_ids = [
-            argument_value(validators.user_id, id_, f"ids.{position}")
-            for position, id_ in enumerate(ids)
-        ]
-        return _user_loader(info).load_many(user_ids)
+        return _load_many(_loader_by_id(info), validators.user_id, ids, "ids")
 
     @strawberry.field(
         description="All stored users, in order of their ids.", graphql_type=Connection[User] | None
@@ -304,171 +274,3 @@ class UserQueries:
             lambda session: service.user_page(session, after=last, rows=page.first + 1)
         )
         return page.page(users, lambda user: (user.user_id,))
-
-
-@strawberry.input(description="Input of `createUser`.")
-class CreateUserInput:
-    id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="The user's id, 1 to 9223372036854775807. The mutation is rejected if a stored"
-        " user has it. If omitted, the user gets an id that no user ever had: with a key, an id of"
-        " at least 100000000000000; without a key, the next unused id after the last one that was"
-        " allocated.",
-    )
-    key: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="The user's key: 1 to 255 characters without control characters. The mutation"
-        " is rejected if a stored user has the key. If omitted, the user has no key; `updateUser`"
-        " can set one.",
-    )
-
-
-@strawberry.type(description="Result of `createUser`.")
-class CreateUserPayload:
-    user: UserRecord | None = strawberry.field(
-        default=None,
-        graphql_type=User | None,
-        description="The user. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.input(description="Input of `updateUser`.")
-class UpdateUserInput:
-    id: strawberry.ID = strawberry.field(description="The user's id.")
-    key: str = strawberry.field(
-        description="The key: 1 to 255 characters without control characters. It is set once: the"
-        " mutation is rejected if the user has another key, or if another user has the key. If"
-        " the user already has the key, the mutation succeeds and changes nothing."
-    )
-
-
-@strawberry.type(description="Result of `updateUser`.")
-class UpdateUserPayload:
-    user: UserRecord | None = strawberry.field(
-        default=None,
-        graphql_type=User | None,
-        description="The user. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.input(description="Input of `deleteUser`.")
-class DeleteUserInput:
-    id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="The user's id. Use either `id` or `key`."
-    )
-    key: str | None = strawberry.field(
-        default=strawberry.UNSET, description="The user's key. Use either `id` or `key`."
-    )
-    erase_key: bool | None = strawberry.field(
-        default=False,
-        description="Whether to erase the user's key as well. It erases every key that a user with"
-        " this id ever had, from the history of all deleted users who had one of them; reports with"
-        " their keys are made again. A stored user with another id keeps the key. If no stored"
-        " user has the `id` or the `key`, it erases the keys of the user who was deleted last with"
-        " it.",
-    )
-
-
-@strawberry.type(description="Result of `deleteUser`.")
-class DeleteUserPayload:
-    deleted_id: strawberry.ID | None = strawberry.field(
-        default=None,
-        description="The id of the deleted user. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.type
-class UserMutations:
-    @strawberry.mutation(
-        permission_classes=[NeedsEditor],
-        description="Store a user. The user is in no segment yet, except those whose rollouts"
-        " enroll new users. Needs EDITOR.",
-    )
-    async def create_user(
-        self,
-        info: Info,
-        input: CreateUserInput,  # noqa: A002
-    ) -> CreateUserPayload | None:
-        validator = InputValidator()
-        user_id = validator.optional(validators.user_id, input.id, "id", absent=None)
-        user_key = validator.optional(validators.user_key, input.key, "key", absent=None)
-        return await run_mutation(
-            info,
-            CreateUserPayload,
-            validator,
-            lambda session: service.create_user(
-                session, user_id, user_key=user_key, actor=info.context.actor
-            ),
-            lambda user: CreateUserPayload(user=user),
-        )
-
-    @strawberry.mutation(
-        permission_classes=[NeedsEditor],
-        description="Set the key of a stored user that has none. A key is never changed. Needs"
-        " EDITOR.",
-    )
-    async def update_user(
-        self,
-        info: Info,
-        input: UpdateUserInput,  # noqa: A002
-    ) -> UpdateUserPayload | None:
-        validator = InputValidator()
-        user_id = validator.value(validators.user_id, input.id, "id")
-        user_key = validator.value(validators.user_key, input.key, "key")
-        return await run_mutation(
-            info,
-            UpdateUserPayload,
-            validator,
-            lambda session: service.set_user_key(session, user_id, user_key),
-            lambda user: UpdateUserPayload(user=user),
-        )
-
-    @strawberry.mutation(
-        permission_classes=[NeedsAdmin],
-        description="Delete a user. The memberships end, the exclusions are deleted and the history"
-        " stays, with the user's key unless `eraseKey` is true. Needs ADMIN.",
-    )
-    async def delete_user(
-        self,
-        info: Info,
-        input: DeleteUserInput,  # noqa: A002
-    ) -> DeleteUserPayload | None:
-        validator = InputValidator()
-        user_id = validator.optional(validators.user_id, input.id, "id", absent=None)
-        user_key = validator.optional(validators.user_key, input.key, "key", absent=None)
-        validator.check_exactly_one(("id", user_id), ("key", user_key))
-
-        async def delete(session: WriteSession) -> UserDeletion:
-            deletion = await service.delete_user(
-                session,
-                user_id,
-                user_key=user_key,
-                erase_key=input.erase_key or False,
-                actor=info.context.actor,
-            )
-            if deletion.users_with_erased_key:
-                await remake_reports_with_keys(session, deletion.users_with_erased_key)
-            return deletion
-
-        return await run_mutation(
-            info,
-            DeleteUserPayload,
-            validator,
-            delete,
-            lambda deletion: DeleteUserPayload(deleted_id=strawberry.ID(str(deletion.user_id))),
-        )
