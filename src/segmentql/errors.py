@@ -11,6 +11,8 @@ SegmentQLError
  |      +-- VersionConflict
  |      +-- RolloutNotFound
  |      +-- RolloutStateConflict
+ |      +-- ImportNotFound
+ |      +-- ImportStateConflict
  |      +-- ApiKeyNotFound
  +-- Unauthenticated          the request has no valid API key
  +-- BadValue                 a single value is invalid; the caller knows which field it belongs to
@@ -117,6 +119,17 @@ class RolloutNotFound(RejectionReason):
 class RolloutStateConflict(RejectionReason):
     status: str
     """The rollout's current status, which does not allow the mutation."""
+
+
+@dataclass(frozen=True)
+class ImportNotFound(RejectionReason):
+    """No import has the id, or it was removed."""
+
+
+@dataclass(frozen=True)
+class ImportStateConflict(RejectionReason):
+    status: str
+    """The import's current status, which does not allow the mutation."""
 
 
 @dataclass(frozen=True)

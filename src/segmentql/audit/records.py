@@ -28,6 +28,10 @@ class AuditAction(enum.StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     REPORT_REQUESTED = "report.requested"
+    IMPORT_CREATED = "import.created"
+    IMPORT_STARTED = "import.started"
+    IMPORT_APPLIED = "import.applied"
+    IMPORT_CANCELLED = "import.cancelled"
 
 
 @dataclass(frozen=True, slots=True)

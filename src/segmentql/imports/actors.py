@@ -12,10 +12,11 @@ import structlog
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import JobActor, Message
+from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import (
+    InvalidInput,
     MutationRejected,
     ObjectMissing,
     StoreFailed,
@@ -158,7 +159,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, StoreFailed):
         return error.reason
     if isinstance(error, MutationRejected):
-        return "; ".join(reason.problem for reason in error.reasons)
+        problems = [r.problem for r in error.reasons if isinstance(r, InvalidInput)]
+        return "; ".join(problems)
     if isinstance(error, TimedOut):
         return TIMEOUT_FAILURE
     return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
@@ -263,10 +265,10 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    JobActor(ADVANCE_IMPORT, advance_import),
-    JobActor(FINISH_IMPORT, finish_import),
-    JobActor(FILTER_IMPORT_RESULT, filter_import_result),
-    JobActor(CLEAN_UP_IMPORTS, clean_up_imports),
+    Actor(ADVANCE_IMPORT, advance_import),
+    Actor(FINISH_IMPORT, finish_import),
+    Actor(FILTER_IMPORT_RESULT, filter_import_result),
+    Actor(CLEAN_UP_IMPORTS, clean_up_imports),
 )
 
 PERIODIC_CHECKS = (

@@ -175,7 +175,6 @@ async def make_forecast(
     Raises:
         LeaseLost: the attempt does not hold the lease any more.
     """
-    await extend_lease(session, attempt)
     unread = await _unread(session, record)
     await session.execute(_SETTINGS, {"rows": unread})
     identity = record.options.list_format.identity
@@ -186,12 +185,13 @@ async def make_forecast(
             f"{rejected} rows are rejected, and `maxRejected` is {record.options.max_rejected};"
             " nothing was applied"
         )
-        return await _store(session, record, _Forecast(counts, unread), refused=problem)
+        return await _store(session, attempt, record, _Forecast(counts, unread), refused=problem)
     column = "user_id" if identity is Identity.ID else "user_key"
     await session.execute(_MARK_DUPLICATES[column], {"import_id": record.import_id})
     counts = await _row_counts(session, record.import_id)
     forecast = await _list_users(session, record, counts)
-    return await _store(session, record, forecast, held=await _hold_reason(session, record, forecast))
+    held = await _hold_reason(session, record, forecast)
+    return await _store(session, attempt, record, forecast, held=held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +280,7 @@ async def _hold_reason(
 
 async def _store(
     session: WriteSession,
+    attempt: Attempt,
     record: ImportRecord,
     forecast: _Forecast,
     *,
@@ -292,6 +293,8 @@ async def _store(
         status = ImportStatus.VALIDATED
     else:
         status = ImportStatus.APPLYING if held is None else ImportStatus.HELD
+    # Not earlier, because the heartbeats need the lock of the import's row.
+    await extend_lease(session, attempt)
     is_waiting = status in {ImportStatus.VALIDATED, ImportStatus.HELD}
     unread = {RowOutcome.NOT_REACHED: forecast.listed_users}
     counts = {**forecast.counts, **(forecast.expected if is_waiting else unread)}

@@ -267,7 +267,6 @@ async def stage_members(
     Raises:
         LeaseLost: the attempt does not hold the lease any more.
     """
-    await extend_lease(session, attempt)
     values = {
         "import_id": attempt.import_id,
         "all_ids": sorted({*(any_of or ()), *(all_of or ()), *(none_of or ())}),
@@ -279,6 +278,8 @@ async def stage_members(
         await session.execute(_STAGE_MEMBERS_NOW, values)
     else:
         await session.execute(_STAGE_MEMBERS_THEN, {**values, "as_of": as_of})
+    # Not earlier, because the heartbeats need the lock of the import's row.
+    await extend_lease(session, attempt)
 
 
 async def delete_staged_rows(session: WriteSession, import_id: int) -> bool:

@@ -60,6 +60,12 @@ class ErrorCode(enum.Enum):
     ROLLOUT_STATE_CONFLICT = strawberry.enum_value(
         "ROLLOUT_STATE_CONFLICT", description="The rollout's status does not allow this action."
     )
+    IMPORT_NOT_FOUND = strawberry.enum_value(
+        "IMPORT_NOT_FOUND", description="No import has this id."
+    )
+    IMPORT_STATE_CONFLICT = strawberry.enum_value(
+        "IMPORT_STATE_CONFLICT", description="The import's status does not allow this action."
+    )
     API_KEY_NOT_FOUND = strawberry.enum_value(
         "API_KEY_NOT_FOUND", description="No API key has this id."
     )
