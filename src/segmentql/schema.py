@@ -11,6 +11,8 @@ from segmentql.graphql.breaking_changes import breaking_changes
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
+from segmentql.imports.api import ImportQueries
+from segmentql.imports.mutations import ImportMutations, ImportNotFound, ImportStateConflict
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.api import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
@@ -36,6 +38,7 @@ class Query(
     SegmentQueries,
     HistoryQueries,
     ReportQueries,
+    ImportQueries,
     ExplanationQueries,
     KeyQueries,
     AuditQueries,
@@ -52,6 +55,7 @@ class Mutation(
     MembershipMutations,
     RolloutMutations,
     ReportMutations,
+    ImportMutations,
     KeyMutations,
 ):
     pass
@@ -72,6 +76,8 @@ def make_schema() -> strawberry.Schema:
             VersionConflict,
             RolloutNotFound,
             RolloutStateConflict,
+            ImportNotFound,
+            ImportStateConflict,
             ApiKeyNotFound,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),

@@ -23,6 +23,10 @@ MAX_SLUGS_PER_CHANGE: Final = 100
 MAX_USERS_PER_CHANGE: Final = 1000
 MAX_PAGE_ROWS: Final = 100
 MAX_USERS_PER_QUERY: Final = 1000
+MAX_UPLOAD_BYTES: Final = 256 * 1024 * 1024
+MAX_COLUMN_NUMBER: Final = 10_000
+MAX_SLUGS_OF_SOURCE: Final = 100
+MAX_PERCENT: Final = 100
 MAX_COUNT_POINTS: Final = 500
 DEFAULT_COUNT_POINTS: Final = 100
 
@@ -57,6 +61,8 @@ _NOT_IN_USER_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _KEY_ID = re.compile(r"(?:key_)?([a-z0-9]{12})", re.ASCII)
 _KEY_TOKEN = re.compile(r"sgql_([a-z0-9]{12})_([0-9a-f]{64})", re.ASCII)
 _REPORT_ID = re.compile(r"rep_([1-9][0-9]{0,18})", re.ASCII)
+_IMPORT_ID = re.compile(r"imp_([1-9][0-9]{0,18})", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.ASCII)
 
 
@@ -166,6 +172,53 @@ def report_id(text: str) -> int:
     if match and (number := int(match[1])) <= MAX_USER_ID:
         return number
     raise BadValue(f"{_quoted(text)} is not a report id", "the `id` of a report")
+
+
+def import_id(text: str) -> int:
+    """Return the number in an import id, such as 7 for `imp_7`."""
+    match = _IMPORT_ID.fullmatch(text)
+    if match and (number := int(match[1])) <= MAX_USER_ID:
+        return number
+    raise BadValue(f"{_quoted(text)} is not an import id", "the `id` of an import")
+
+
+def upload_bytes(number: int) -> int:
+    """Return the size of an uploaded list, 0 to `MAX_UPLOAD_BYTES`."""
+    return _check_range(number, minimum=0, maximum=MAX_UPLOAD_BYTES, unit=" bytes")
+
+
+def file_name(text: str) -> str:
+    """Return a valid name of an uploaded file."""
+    return _check_text("file name", text, min_length=1, max_length=MAX_NAME_LENGTH)
+
+
+def sha256(text: str) -> str:
+    """Return a SHA-256 as 64 lowercase hexadecimal digits."""
+    if _SHA256.fullmatch(text):
+        return text.lower()
+    raise BadValue("the value is not a SHA-256", "64 hexadecimal digits")
+
+
+def column(text: str) -> str:
+    """Return a valid name of a file's column."""
+    return _check_text("column", text, min_length=1, max_length=MAX_NAME_LENGTH)
+
+
+def column_number(number: int) -> int:
+    """Return the number of a file's column, from 1 to `MAX_COLUMN_NUMBER`."""
+    return _check_range(number, minimum=1, maximum=MAX_COLUMN_NUMBER)
+
+
+def row_count(number: int) -> int:
+    """Return a number of rows or members that a client accepts, 0 or more."""
+    return _check_range(number, minimum=0, maximum=MAX_USER_ID)
+
+
+def removed_percent(number: float) -> float:
+    """Return a percentage of the members of a segment, 0 to 100."""
+    if 0 <= number <= MAX_PERCENT:
+        return number
+    raise BadValue(f"{number} percent is out of range", "0 to 100")
 
 
 def key_id(text: str) -> str:

@@ -107,7 +107,7 @@ class Import:
     @strawberry.field(
         description="The first rejected rows.",
         graphql_type=list[Rejection],
-        metadata=cost(list_size="first"),
+        metadata=cost(max_first=KEPT_REJECTIONS),
     )
     @staticmethod
     def rejections(

@@ -1,7 +1,5 @@
 """GraphQL types, queries and mutations of reports."""
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated
@@ -9,8 +7,8 @@ from typing import Annotated
 import strawberry
 from strawberry import Parent
 
-from segmentql import errors, validators
-from segmentql.graphql.context import Context, Info
+from segmentql import validators
+from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import MutationError
@@ -25,6 +23,7 @@ from segmentql.graphql.types.pagination import (
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
+from segmentql.graphql.types.waiting import wait_until_finished
 from segmentql.reports import service
 from segmentql.reports.loaders import FinishedReport, ReportById
 from segmentql.reports.records import ReportRecord, ReportScope
@@ -243,29 +242,12 @@ class ReportMutations:
                 lambda report: CreateReportPayload(report=report),
             )
         if payload.report:
-            payload.report = await _wait_until_finished(info.context, payload.report, wait_seconds)
-        return payload
-
-
-async def _wait_until_finished(
-    context: Context, report: ReportRecord, wait_seconds: int
-) -> ReportRecord:
-    """Return the finished report, or its current state when the time ends or the process stops."""
-    if not wait_seconds:
-        return report
-    finished = context.loader(FinishedReport).subscribe(report.report_id)
-    stopping = asyncio.create_task(context.stopping.wait())
-    try:
-        with context.pause_deadline():
-            await asyncio.wait(
-                (finished, stopping), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
+            payload.report = await wait_until_finished(
+                info.context,
+                payload.report,
+                payload.report.report_id,
+                finished=FinishedReport,
+                current=ReportById,
+                seconds=wait_seconds,
             )
-        if finished.done():
-            return finished.result()
-    finally:
-        finished.cancel()
-        stopping.cancel()
-    # If this read fails, the mutation still succeeds, because the report is stored.
-    with contextlib.suppress(errors.Unavailable, errors.TimedOut):
-        report = await context.loader(ReportById).load(report.report_id) or report
-    return report
+        return payload

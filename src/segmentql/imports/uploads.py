@@ -1,0 +1,64 @@
+"""Uploads of lists: the link for the client, and the private copy that workers read."""
+
+import uuid
+
+from segmentql.adapters.database import Database
+from segmentql.adapters.storage import Storage
+from segmentql.adapters.stored_file import UploadLink
+from segmentql.errors import ImportStateConflict, InvalidInput, MutationRejected, ObjectMissing
+from segmentql.imports.records import ImportRecord, Upload
+from segmentql.imports.service import UPLOAD_HOURS
+from segmentql.objects import service as objects
+from segmentql.tables import ImportStatus
+
+MAX_COPY_SECONDS = 600
+"""The maximum time from the record of a copy until the import refers to it."""
+
+
+async def upload_link(storage: Storage, record: ImportRecord) -> UploadLink:
+    """Return a link with which the client uploads the list of an import."""
+    assert isinstance(record.source, Upload)  # noqa: S101 - the import awaits its upload
+    assert record.upload_key is not None  # noqa: S101
+    return await storage.upload_link(
+        record.upload_key,
+        size_bytes=record.source.size_bytes,
+        expires_in_seconds=UPLOAD_HOURS * 3600,
+    )
+
+
+async def copy_upload(database: Database, storage: Storage, record: ImportRecord) -> str:
+    """Copy the uploaded file to a key without a link; return the key.
+
+    The client can replace its file until the link expires. So its size is checked after the copy,
+    and the worker checks the hash of the copy.
+
+    Raises:
+        MutationRejected: the import does not wait for its upload, or the file was not uploaded.
+    """
+    if record.status is not ImportStatus.AWAITING_UPLOAD or record.upload_key is None:
+        raise MutationRejected(ImportStateConflict(("id",), status=record.status))
+    assert isinstance(record.source, Upload)  # noqa: S101 - the import awaits its upload
+    expected_bytes = record.source.size_bytes
+    file_key = f"imports/files/{uuid.uuid4()}"
+    await database.transaction(
+        lambda session: objects.begin_upload(session, file_key, max_seconds=MAX_COPY_SECONDS)
+    )
+    try:
+        size_bytes = await storage.copy(record.upload_key, file_key)
+    except ObjectMissing:
+        raise MutationRejected(
+            InvalidInput(
+                ("id",),
+                "the file was not uploaded",
+                f"an import whose file of {expected_bytes} bytes was uploaded as `upload` says",
+            )
+        ) from None
+    if size_bytes != expected_bytes:
+        raise MutationRejected(
+            InvalidInput(
+                ("id",),
+                f"the uploaded file has {size_bytes} bytes, not {expected_bytes}",
+                "an upload of `sizeBytes` bytes",
+            )
+        )
+    return file_key
