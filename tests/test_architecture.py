@@ -23,6 +23,7 @@ FEATURES = (
     "memberships",
     "rollouts",
     "reports",
+    "imports",
     "explain",
 )
 """The features in order: a feature may import those to its left only."""

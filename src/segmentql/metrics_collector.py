@@ -19,6 +19,7 @@ from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
 from segmentql.history import jobs as history_jobs
+from segmentql.imports import jobs as import_jobs
 from segmentql.memberships import expiry
 from segmentql.memberships import jobs as membership_jobs
 from segmentql.metrics import ScrapedGauge
@@ -47,6 +48,7 @@ _JOBS: Final = (
     *membership_jobs.JOBS,
     *rollout_jobs.JOBS,
     *report_jobs.JOBS,
+    *import_jobs.JOBS,
     *object_jobs.JOBS,
     *history_jobs.JOBS,
 )

@@ -21,6 +21,7 @@ from segmentql.adapters.jobs import Actor, JobPublisher, register_actors, worker
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
+from segmentql.imports import actors as import_actors
 from segmentql.memberships import actors as membership_actors
 from segmentql.objects import actors as object_actors
 from segmentql.reports import actors as report_actors
@@ -36,6 +37,7 @@ ACTORS: Final[tuple[Actor, ...]] = (
     *history_actors.ACTORS,
 )
 REPORT_ACTORS: Final = report_actors.ACTORS
+IMPORT_ACTORS: Final = import_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 
 OBJECT_ACTORS: Final = object_actors.ACTORS
@@ -44,6 +46,7 @@ PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *membership_actors.PERIODIC_CHECKS,
     *rollout_actors.PERIODIC_CHECKS,
     *report_actors.PERIODIC_CHECKS,
+    *import_actors.PERIODIC_CHECKS,
     *object_actors.PERIODIC_CHECKS,
     *history_actors.PERIODIC_CHECKS,
 )
@@ -83,6 +86,12 @@ class Runtime(Middleware):
         if self._database is None:
             raise RuntimeError("the worker has not booted")
         return self._database
+
+    def import_context(self) -> import_actors.ImportContext:
+        context = self.report_context()
+        return import_actors.ImportContext(
+            context.database, context.storage, context.retention_days
+        )
 
     def report_context(self) -> report_actors.ReportContext:
         if self._storage is None:
@@ -153,6 +162,7 @@ def make_worker(
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     register_actors(broker, ACTORS, runtime.database)
     register_actors(broker, REPORT_ACTORS, runtime.report_context)
+    register_actors(broker, IMPORT_ACTORS, runtime.import_context)
     register_actors(broker, OBJECT_ACTORS, runtime.object_context)
     # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS

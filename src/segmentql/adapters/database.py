@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import asyncpg
 from sqlalchemy import text
@@ -81,7 +81,7 @@ class Database:
             else self._primary
         )
         self._long_engines: dict[float, AsyncEngine] = {}
-        """The engines of long transactions, by their statement timeout. There are only a few timeouts."""
+        """The engines of long transactions by their statement timeout, of which there are few."""
         self._publish = publish
         size = settings.database_pool_size
         self._write_slots = asyncio.Semaphore(max(1, size - math.ceil(READ_POOL_SHARE * size)))
@@ -314,16 +314,14 @@ async def copy_records(
         raise
 
 
-async def _driver_connection(session: AsyncSession) -> asyncpg.Connection:
+async def _driver_connection(session: AsyncSession) -> Any:
     connection = await session.connection()
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None  # noqa: S101 - the lines above connected it
     return driver
 
 
-async def _end_copy(
-    session: AsyncSession, driver: asyncpg.Connection, error: BaseException
-) -> None:
+async def _end_copy(session: AsyncSession, driver: Any, error: BaseException) -> None:
     """Close the connection of a COPY that failed, and raise the error's translation if it has one.
 
     A rollback during a COPY fails, and its error would hide this one.

@@ -10,7 +10,6 @@ from typing import Final
 
 import structlog
 
-from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck

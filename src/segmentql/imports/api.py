@@ -7,7 +7,6 @@ import strawberry
 from strawberry import Parent
 
 from segmentql import validators
-from segmentql.adapters.jobs import Message
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
@@ -23,7 +22,6 @@ from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
 from segmentql.imports import result, service
 from segmentql.imports.forecast import KEPT_REJECTIONS
-from segmentql.imports.jobs import FILTER_IMPORT_RESULT
 from segmentql.imports.loaders import ImportById
 from segmentql.imports.records import ImportMode, ImportRecord, RejectionRecord
 from segmentql.memberships.api import OutcomeCount
@@ -150,11 +148,12 @@ class Import:
         if record.result_key is None:
             return None
         object_key: str | None = record.result_key
-        mask = result.outcome_mask(outcomes or RowOutcome)
-        if mask != result.outcome_mask(RowOutcome):
+        wanted = frozenset(outcomes or result.ALL_OUTCOMES)
+        mask = result.outcome_mask(wanted)
+        if wanted != result.ALL_OUTCOMES:
             object_key = record.filtered_keys.get(str(mask))
         if object_key is None:
-            info.context.database.publish([Message(FILTER_IMPORT_RESULT, (record.import_id, mask))])
+            result.request_filtered(info.context.database, record.import_id, mask)
             return None
         return await info.context.storage.download_url(
             object_key, seconds=seconds, file_name=f"{record.global_id}.csv"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import orjson
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
@@ -27,6 +26,7 @@ from segmentql.imports.removals import (
 )
 from segmentql.imports.service import IMPORT_COLUMNS, import_record
 from segmentql.imports.staging import LEASE_END, MAX_ATTEMPTS
+from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.list_changes import add_members, remove_members
 from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
 from segmentql.memberships.records import Expiry
@@ -43,7 +43,8 @@ _LOCK = text(f"""
 SELECT {IMPORT_COLUMNS}, i.listed_users FROM imports i JOIN segments s ON s.id = i.segment_id
 WHERE i.id = :import_id AND i.status = 'APPLYING' AND NOT EXISTS (
     SELECT FROM imports earlier
-    WHERE earlier.segment_id = i.segment_id AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
+    WHERE earlier.segment_id = i.segment_id
+      AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
       AND (earlier.status = 'APPLYING' OR earlier.status IN ('QUEUED', 'VALIDATING')
         AND NOT CAST(earlier.options ->> 'dry_run' AS boolean)))
 FOR NO KEY UPDATE OF i SKIP LOCKED
@@ -170,13 +171,22 @@ async def _apply(
     ids = [user.user_id for user in users if user.user_id is not None and user.user_key is None]
     keys = [user.user_key for user in users if user.user_key is not None]
     segment_id = record.segment.segment_id
-    to_store = {"store_ids": ids, "store_keys": keys} if stores else {}
-    segment = await lock_segment_for_members(session, segment_id, **to_store)
+    store_ids, store_keys = (ids, keys) if stores else ([], [])
+    segment = await lock_segment_for_members(
+        session, segment_id, store_ids=store_ids, store_keys=store_keys
+    )
     if segment is None:
         return None
     actor = Actor(record.actor, record.api_key_id)
-    to_find = {} if stores else {"find_ids": ids, "find_keys": keys}
-    locked = await lock_users(session, **to_store, **to_find, actor=actor)
+    find_ids, find_keys = ([], []) if stores else (ids, keys)
+    locked = await lock_users(
+        session,
+        store_ids=store_ids,
+        store_keys=store_keys,
+        find_ids=find_ids,
+        find_keys=find_keys,
+        actor=actor,
+    )
     stored = [*(ids if stores else locked.found_ids), *locked.ids_by_key.values()]
     if not users[0].is_listed:
         outcomes = await _remove_planned(session, record, users, set(stored), actor)
@@ -198,9 +208,7 @@ async def _apply(
 
 
 def _by_user(by_outcome: Mapping[RowOutcome, Sequence[int]]) -> dict[int, RowOutcome]:
-    return {
-        user_id: outcome for outcome, user_ids in by_outcome.items() for user_id in user_ids
-    }
+    return {user_id: outcome for outcome, user_ids in by_outcome.items() for user_id in user_ids}
 
 
 async def _remove(
@@ -297,7 +305,7 @@ async def _store(
             "import_id": record.import_id,
             "applied": users[-1].number,
             "removed": removed,
-            "counts": orjson.dumps({o: n for o, n in counts.items() if n}).decode(),
+            "counts": counts_to_json(counts),
         },
     )
 

@@ -18,6 +18,7 @@ from segmentql.imports.file_format import Identity
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import REJECTED, ImportMode, ImportRecord
 from segmentql.imports.staging import Attempt, extend_lease
+from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.reads import NOT_EXPIRED
 from segmentql.objects import service as objects
 from segmentql.rollouts.finished_sample import IN_FINISHED_SAMPLE, read_finished_sample
@@ -152,8 +153,9 @@ _STORE = text(f"""
 UPDATE imports SET
     status = CAST(:status AS import_status), failure = CAST(:failure AS text),
     row_count = :row_count, listed_users = :listed_users, total_users = :total_users,
-    applied_users = 0, attempts = 0, file_key = NULL, removals = :removals, counts = CAST(:counts AS jsonb),
-    rejections = CAST(:rejections AS jsonb),
+    applied_users = 0, attempts = 0, file_key = NULL, removals = :removals,
+    counts = CAST(CAST(:counts AS text) AS jsonb),
+    rejections = CAST(CAST(:rejections AS text) AS jsonb),
     finished_at = CASE WHEN :status = 'REFUSED' THEN clock_timestamp() END,
     next_attempt_at = CASE WHEN :status = 'APPLYING' THEN clock_timestamp() END,
     deadline_at = CASE WHEN :status IN ('VALIDATED', 'HELD')
@@ -312,7 +314,7 @@ async def _store(
             "listed_users": forecast.listed_users,
             "total_users": forecast.total_users,
             "removals": forecast.removals,
-            "counts": orjson.dumps(counts).decode(),
+            "counts": counts_to_json(counts),
             "rejections": orjson.dumps(rejections).decode(),
         },
     )

@@ -195,7 +195,9 @@ class ImportMutations:
             lambda record: CreateImportPayload(import_=record),
         )
         if payload.import_ and payload.import_.upload_key:
-            payload.upload = _upload(await uploads.upload_link(info.context.storage, payload.import_))
+            payload.upload = _upload(
+                await uploads.upload_link(info.context.storage, payload.import_)
+            )
         return payload
 
     @strawberry.mutation(
@@ -210,11 +212,15 @@ class ImportMutations:
     ) -> StartImportPayload | None:
         validator = InputValidator()
         import_id = validator.value(validators.import_id, input.id, "id")
-        wait_seconds = validator.value(validators.wait_seconds, input.wait_seconds or 0, "waitSeconds")
+        wait_seconds = validator.value(
+            validators.wait_seconds, input.wait_seconds or 0, "waitSeconds"
+        )
         try:
             validator.raise_errors()
             record = await _load(info, import_id)
-            file_key = await uploads.copy_upload(info.context.database, info.context.storage, record)
+            file_key = await uploads.copy_upload(
+                info.context.database, info.context.storage, record
+            )
         except errors.MutationRejected as rejected:
             return StartImportPayload(errors=mutation_errors(rejected))
         payload = await run_mutation(

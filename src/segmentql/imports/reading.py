@@ -12,8 +12,9 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.imports import staging
 from segmentql.imports.file_format import FileRefused
-from segmentql.imports.parsing import Row, read_rows
+from segmentql.imports.parsing import read_rows
 from segmentql.imports.records import ImportRecord, SegmentAlgebra, Upload
+from segmentql.imports.row_parser import Row
 
 BATCH_ROWS = 20_000
 """The number of rows in one transaction, about 0.1 s."""
@@ -89,9 +90,7 @@ async def _stage_file(
         )
 
 
-async def _stage_batch(
-    database: Database, attempt: staging.Attempt, batch: list[Row]
-) -> None:
+async def _stage_batch(database: Database, attempt: staging.Attempt, batch: list[Row]) -> None:
     await database.transaction(lambda session: staging.stage_rows(session, attempt, batch))
 
 

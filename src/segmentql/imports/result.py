@@ -11,7 +11,9 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.csv_stream import CsvStream
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.database import Database, ReadSession, WriteSession
+from segmentql.adapters.jobs import Message
+from segmentql.imports.jobs import FILTER_IMPORT_RESULT
 from segmentql.objects import service as objects
 from segmentql.tables import RowOutcome
 
@@ -56,6 +58,9 @@ RETURNING id
 """)
 
 
+ALL_OUTCOMES: Final = frozenset(RowOutcome)
+
+
 def outcome_mask(outcomes: Collection[RowOutcome]) -> int:
     """Return a set of outcomes as a number, one bit for each in the order of the enum."""
     return sum(1 << index for index, outcome in enumerate(RowOutcome) if outcome in outcomes)
@@ -81,6 +86,11 @@ async def publish_result(session: WriteSession, import_id: int, object_key: str)
     values = {"import_id": import_id, "object_key": object_key}
     if (await session.execute(_PUBLISH, values)).one_or_none():
         await _keep(session, object_key)
+
+
+def request_filtered(database: Database, import_id: int, mask: int) -> None:
+    """Let a worker make the file with the outcomes of a mask. If it exists, nothing happens."""
+    database.publish([Message(FILTER_IMPORT_RESULT, (import_id, mask))])
 
 
 async def publish_filtered(

@@ -30,7 +30,9 @@ from segmentql.imports.records import (
     SegmentAlgebra,
     Upload,
 )
-from segmentql.imports.stored_options import (
+from segmentql.imports.stored_json import (
+    counts_from_json,
+    counts_to_json,
     options_from_json,
     options_to_json,
     source_from_json,
@@ -89,8 +91,8 @@ RETURNING id
 
 _START = text("""
 UPDATE imports SET
-    status = 'QUEUED', file_key = :file_key, upload_key = NULL, deadline_at = NULL, queued_at = clock_timestamp(),
-    next_attempt_at = clock_timestamp()
+    status = 'QUEUED', file_key = :file_key, upload_key = NULL, deadline_at = NULL,
+    queued_at = clock_timestamp(), next_attempt_at = clock_timestamp()
 WHERE id = :import_id AND status = 'AWAITING_UPLOAD' AND deadline_at > clock_timestamp()
 RETURNING old.upload_key
 """)
@@ -167,9 +169,7 @@ def import_record(row: Row[Any]) -> ImportRecord:
         applied_users=row.applied_users,
         removals=row.removals,
         allowed_removals=row.allowed_removals,
-        count_by_outcome={
-            RowOutcome(outcome): count for outcome, count in _from_json(row.counts).items()
-        },
+        count_by_outcome=counts_from_json(_from_json(row.counts)),
         rejected_rows=[
             RejectionRecord(line, value, RowOutcome(outcome), detail)
             for line, value, outcome, detail in _from_json(row.rejections)
@@ -224,9 +224,7 @@ async def create_import(
     return record
 
 
-def _check_times(
-    now: datetime, expires_at: datetime | None, source: Upload | SlugAlgebra
-) -> None:
+def _check_times(now: datetime, expires_at: datetime | None, source: Upload | SlugAlgebra) -> None:
     if expires_at is not None:
         remaining = expires_at - now
         if not timedelta(0) < remaining <= timedelta(seconds=MAX_TTL_SECONDS):
@@ -325,7 +323,7 @@ async def cancel_import(
     if before.status in FINISHED:
         raise MutationRejected(ImportStateConflict(("id",), status=before.status))
     is_applying = before.status is ImportStatus.APPLYING
-    counts = _counts_json(before) if is_applying else unreached_counts(before)
+    counts = counts_to_json(before.count_by_outcome) if is_applying else unreached_counts(before)
     await session.execute(_CANCEL, {"import_id": import_id, "reason": reason, "counts": counts})
     after = await _locked(session, import_id)
     await _record(session, after, AuditAction.IMPORT_CANCELLED, actor, before=before, after=after)
@@ -339,11 +337,7 @@ def unreached_counts(record: ImportRecord) -> str:
     unreached = sum(record.count_by_outcome.values()) - sum(counts.values())
     if unreached:
         counts[RowOutcome.NOT_REACHED] = unreached
-    return orjson.dumps(counts).decode()
-
-
-def _counts_json(record: ImportRecord) -> str:
-    return orjson.dumps(dict(record.count_by_outcome)).decode()
+    return counts_to_json(counts)
 
 
 async def _locked(session: WriteSession, import_id: int) -> ImportRecord:
@@ -373,9 +367,7 @@ async def _record(
     )
 
 
-async def imports_by_id(
-    session: ReadSession, import_ids: Sequence[int]
-) -> dict[int, ImportRecord]:
+async def imports_by_id(session: ReadSession, import_ids: Sequence[int]) -> dict[int, ImportRecord]:
     """Return the imports with these ids; unknown and removed imports are absent."""
     rows = await session.execute(_BY_IDS, {"import_ids": list(import_ids)})
     return {row.import_id: import_record(row) for row in rows}

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession, copy_records
 from segmentql.adapters.jobs import Message
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
-from segmentql.imports.parsing import Row
+from segmentql.imports.row_parser import Row
 
 MAX_ATTEMPTS: Final = 8
 """The number of attempts to read a list, and of attempts to apply one chunk."""

@@ -1,4 +1,4 @@
-"""The options and the source of an import as JSON, in the columns `options` and `source`."""
+"""The values of an import as JSON, in the columns `options`, `source` and `counts`."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from segmentql.imports.records import (
     Upload,
 )
 from segmentql.memberships.records import OnExcluded, OnExisting
+from segmentql.tables import RowOutcome
 
 
 def options_to_json(options: ImportOptions) -> str:
@@ -87,6 +88,16 @@ def source_from_json(values: Mapping[str, Any]) -> Upload | SegmentAlgebra:
     return SegmentAlgebra(
         values["any_of"], values["all_of"], values["none_of"], _time(values["as_of"])
     )
+
+
+def counts_to_json(counts: Mapping[RowOutcome, int]) -> str:
+    """Return numbers of rows by outcome as a JSON object, without zeros."""
+    return orjson.dumps({outcome.value: rows for outcome, rows in counts.items() if rows}).decode()
+
+
+def counts_from_json(values: Mapping[str, int]) -> dict[RowOutcome, int]:
+    """Return the numbers that `counts_to_json` has stored."""
+    return {RowOutcome(outcome): rows for outcome, rows in values.items()}
 
 
 def _time(text: str | None) -> datetime | None:
