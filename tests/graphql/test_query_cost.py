@@ -222,4 +222,4 @@ async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -
             object_count = count_objects(body["data"]) - 1
             assert object_count <= body["extensions"]["cost"]["estimated"], query
             checked = max(checked, object_count)
-    assert checked > 10, "the random queries found nothing"
+    assert checked > 9, "the random queries found nothing"

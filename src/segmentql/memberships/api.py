@@ -1,8 +1,8 @@
 """GraphQL types and mutations of memberships."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import strawberry
 from strawberry import Parent
@@ -16,6 +16,8 @@ from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
+from segmentql.imports.loaders import ImportById
+from segmentql.imports.records import ImportRecord
 from segmentql.memberships import segment_members, service
 from segmentql.memberships.records import (
     Expiry,
@@ -30,6 +32,9 @@ from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause, RowOutcome
 from segmentql.users.api import User
 from segmentql.users.records import UserRecord
+
+if TYPE_CHECKING:
+    from segmentql.imports.api import Import
 
 T = TypeVar("T")
 
@@ -101,6 +106,19 @@ class Membership:
         description="The name of the API key that added the user, if known."
     )
     user: UserRecord = strawberry.field(graphql_type=User, description="The user.")
+
+    @strawberry.field(
+        name="import",
+        description="The import that added the user. Null if no import did.",
+        graphql_type=Annotated["Import", strawberry.lazy("segmentql.imports.api")] | None,
+        metadata=cost(1),
+    )
+    @staticmethod
+    def import_(
+        membership: Parent[MembershipRecord], info: Info
+    ) -> Awaitable[ImportRecord | None] | None:
+        import_id = membership.import_id
+        return None if import_id is None else info.context.loader(ImportById).load(import_id)
 
 
 @strawberry.input(description="Input of `updateUserSegments`.")

@@ -58,6 +58,8 @@ class MembershipRecord:
     expires_at: datetime | None
     cause: Cause
     actor: str | None
+    import_id: int | None = None
+    """The import that added the user, if any."""
 
 
 @dataclass(frozen=True, slots=True)
