@@ -27,6 +27,10 @@ from segmentql.users.service import (
 )
 
 # `segmentql.by_hand`: the trigger on `users` does not enroll new users in this segment.
+#
+# `enable_seqscan`: PostgreSQL caches the plans of the next statements. If a table was empty when one
+# was planned, the plan would scan the table, compare each row with each of thousands of ids, and
+# stay in use while the table grows, until the next ANALYZE.
 _LOCK_SEGMENTS: Final = f"""
 WITH target AS MATERIALIZED (
     SELECT id FROM segments s WHERE {{condition}} AND deleted_at IS NULL
@@ -52,7 +56,9 @@ WITH target AS MATERIALIZED (
     SELECT s.* FROM segments s JOIN queued USING (id) WHERE s.deleted_at IS NULL
     ORDER BY s.id FOR KEY SHARE OF s
 )
-SELECT {SEGMENT_COLUMNS}, set_config('segmentql.by_hand', '{{{{' || s.id || '}}}}', true)
+SELECT {SEGMENT_COLUMNS},
+    set_config('segmentql.by_hand', '{{{{' || s.id || '}}}}', true),
+    set_config('enable_seqscan', 'off', true)
 FROM locked s JOIN target USING (id)
 """
 _LOCK_SEGMENT_BY_ID = text(_LOCK_SEGMENTS.format(condition="s.id = :segment"))
