@@ -30,8 +30,8 @@ from segmentql.users.service import (
 # `segmentql.by_hand`: the trigger on `users` does not enroll new users in this segment.
 #
 # `enable_seqscan`: PostgreSQL caches the plans of the next statements. If a table is empty when one
-# is planned, the plan would scan the table, compare each row with each of thousands of ids, and stay
-# in use while the table grows, until the next ANALYZE.
+# is planned, the plan would scan the table, compare each row with each of thousands of ids, and
+# stay in use while the table grows, until the next ANALYZE.
 _LOCK_SEGMENTS: Final = f"""
 WITH target AS MATERIALIZED (
     SELECT id FROM segments s WHERE {{condition}} AND deleted_at IS NULL
