@@ -64,6 +64,9 @@ CASES = {
     "updateUserSegments by key": mutation_case(
         "updateUserSegments", Role.EDITOR, 'userKey: "one", add: ["A"]'
     ),
+    "updateSegmentMembers": mutation_case(
+        "updateSegmentMembers", Role.EDITOR, 'slug: "A", add: [1], removeKeys: ["two"]'
+    ),
     "setRollout": mutation_case(
         "setRollout", Role.EDITOR, 'slug: "A", rollout: {stages: [{percent: 50}]}'
     ),

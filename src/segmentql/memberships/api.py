@@ -51,7 +51,7 @@ describe_enum(
 
 describe_enum(
     OnExcluded,
-    "The effect of adding a user whom the segment's rollout excludes.",
+    "The effect of adding a user who is excluded from the segment's rollout.",
     {
         OnExcluded.SKIP: "The user stays excluded and does not join.",
         OnExcluded.ADMIT: "The exclusion ends and the user joins.",
@@ -71,7 +71,7 @@ describe_enum(
         RowOutcome.LEFT: "The user left the segment.",
         RowOutcome.NOT_IN: "The user to remove is stored, but was no active member.",
         RowOutcome.DUPLICATE: "An earlier row of the list has the same user.",
-        RowOutcome.EXCLUDED: "The segment's rollout excludes the user, so nothing changed.",
+        RowOutcome.EXCLUDED: "The user is excluded from the segment's rollout, so nothing changed.",
         RowOutcome.UNKNOWN_USER: "The user is not stored, so nothing changed.",
         RowOutcome.MALFORMED: "The value is not an id or a key.",
         RowOutcome.OUT_OF_RANGE: "The id is larger than 9223372036854775807.",
@@ -99,8 +99,8 @@ class Membership:
         description="When the membership ends by its TTL. Null if it has none."
     )
     cause: Cause = strawberry.field(
-        description="MANUAL or ROLLOUT. Adding a member of a rollout with `updateUserSegments`"
-        " changes it to MANUAL, unless `onExisting` is KEEP."
+        description="MANUAL or ROLLOUT. Adding a member of a rollout by hand changes it to MANUAL,"
+        " unless `onExisting` is KEEP."
     )
     actor: str | None = strawberry.field(
         description="The name of the API key that added the user, if known."
@@ -211,7 +211,7 @@ class UpdateSegmentMembersInput:
     )
     on_excluded: OnExcluded | None = strawberry.field(
         default=OnExcluded.ADMIT,
-        description="The effect of adding a user whom the segment's rollout excludes.",
+        description="The effect of adding a user who is excluded from the segment's rollout.",
     )
 
 

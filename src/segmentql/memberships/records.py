@@ -20,7 +20,7 @@ class OnExisting(enum.StrEnum):
 
 
 class OnExcluded(enum.StrEnum):
-    """The effect of adding a user whom the segment's rollout excludes."""
+    """The effect of adding a user who is excluded from the segment's rollout."""
 
     SKIP = "SKIP"
     ADMIT = "ADMIT"
