@@ -187,6 +187,26 @@ async def test_store_without_cors_rules_is_no_problem_without_origins(settings: 
     assert [entry["event"] for entry in logged if "cors" in entry["event"]] == []
 
 
+STORED_CORS = f"""
+<CORSConfiguration><CORSRule>
+<ID>segmentql</ID><AllowedHeader>content-type</AllowedHeader>
+<AllowedMethod>GET</AllowedMethod><AllowedMethod>PUT</AllowedMethod>
+<AllowedOrigin>{ORIGINS[0]}</AllowedOrigin><MaxAgeSeconds>3600</MaxAgeSeconds>
+</CORSRule></CORSConfiguration>
+""".strip()
+
+
+async def test_stored_cors_rule_is_not_written_again(settings: Settings) -> None:
+    """The key may have no permission to write rules. A second request would get no response."""
+    remaining = [(200, STORED_CORS)]
+    with capture_logs() as logged:
+        async with other_store(remaining, "?cors", default=(501, "NotImplemented")) as url:
+            changes = {"s3_endpoint_url": url, "s3_cors_origins": ORIGINS}
+            await set_up(settings.model_copy(update=changes))
+    assert remaining == []
+    assert [entry["event"] for entry in logged if "cors" in entry["event"]] == []
+
+
 @asynccontextmanager
 async def other_store(
     ping: list[tuple[int, str]], request: str = "?lifecycle", *, default: tuple[int, str]
@@ -194,7 +214,7 @@ async def other_store(
     """Serve a store that has every bucket.
 
     It gives `ping` one response after the other to requests of one kind, and to requests for rules
-    of other kinds `default`.
+    of other kinds `default`. A response has a status, and an error code or a body.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -207,6 +227,7 @@ async def other_store(
             is_about_rules = "?cors" in head or "?lifecycle" in head
             status, code = default if is_about_rules else (200, "")
         body = f"<Error><Code>{code}</Code></Error>" if code else "<Result/>"
+        body = code if code.startswith("<") else body
         writer.write(
             f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nConnection: close\r\n"
             f"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: {len(body)}\r\n\r\n"

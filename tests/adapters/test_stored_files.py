@@ -75,14 +75,14 @@ async def test_file_is_read_as_it_is_stored_despite_its_content_encoding(
 
 async def test_reading_needs_little_memory(storage: Storage, key: str) -> None:
     """The consumer is slower than the store, which may not fill a buffer meanwhile."""
-    size_bytes = 32 * MIB
+    size_bytes = 16 * MIB
     await store(storage, key, size_bytes)
     received = 0
     async with storage.read(key) as pieces:
         tracemalloc.start()
         async for piece in pieces:
             received += len(piece)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.002)
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert received == size_bytes
@@ -92,8 +92,8 @@ async def test_reading_needs_little_memory(storage: Storage, key: str) -> None:
 async def test_reading_can_stop_early_and_its_connection_is_closed(
     storage: Storage, key: str
 ) -> None:
-    data = await store(storage, key, 6 * MIB)
-    for _ in range(15):  # more than the connections of a client
+    data = await store(storage, key, 2 * MIB)
+    for _ in range(11):  # more than the connections of a client
         async with storage.read(key) as pieces:
             assert await anext(aiter(pieces)) == data[:CHUNK_BYTES]
     assert b"".join(await read(storage, key)) == data
@@ -222,8 +222,8 @@ async def test_reading_from_a_hanging_store_times_out(
 
 
 async def test_cancelled_reading_frees_its_connection(storage: Storage, key: str) -> None:
-    data = await store(storage, key, 6 * MIB)
-    for _ in range(15):
+    data = await store(storage, key, 2 * MIB)
+    for _ in range(11):  # more than the connections of a client
         started_event = asyncio.Event()
 
         async def read_a_chunk_and_wait(started: asyncio.Event = started_event) -> None:

@@ -117,7 +117,7 @@ async def _chunks(
         chunk = bytearray()
         while len(chunk) < min(CHUNK_BYTES, size_bytes - received):
             piece = await s3.call(read(CHUNK_BYTES - len(chunk)))
-            if not piece:
+            if not piece:  # the HTTP library raises first; without this the loop would not end
                 raise StoreUnavailable(CUT_SHORT)
             chunk += piece
         received += len(chunk)
