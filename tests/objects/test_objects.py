@@ -19,6 +19,7 @@ from segmentql.objects.jobs import DELETE_OBJECTS
 from segmentql.settings import Settings
 from tests.conftest import Sql, suspended, until
 from tests.files import pending_uploads, upload_file
+from tests.objects.queries import pass_time
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -56,19 +57,6 @@ async def rows(sql: Sql) -> list[Any]:
         row["object_key"]
         for row in await sql.fetch("SELECT object_key FROM objects_to_delete ORDER BY 1")
     ]
-
-
-async def pass_time(sql: Sql, seconds: float) -> None:
-    """Move the rows back, as if this time had passed."""
-    await sql.execute(
-        """
-        UPDATE objects_to_delete SET
-            delete_after = delete_after - make_interval(secs => $1),
-            written_until = written_until - make_interval(secs => $1),
-            next_attempt_at = next_attempt_at - make_interval(secs => $1)
-        """,
-        seconds,
-    )
 
 
 async def test_upload_without_a_reference_is_deleted_when_its_time_has_passed(
