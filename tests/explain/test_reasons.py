@@ -93,7 +93,13 @@ async def test_added_by_an_import(api: Api, sql: Sql) -> None:
     found = await explain(api)
     assert reason(found) == (True, "IMPORTED")
     assert found["actor"] == "analytics"
-    assert "Added by an import on " in found["summary"]
+    assert found["summary"].startswith("Added by import imp_42 on ")
+    assert found["summary"].endswith(' by the key "analytics".')
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
+    assert reason(await explain(api)) == (True, "IMPORTED")
+    await update_user_segments(api, 7, remove=["A"])
+    await update_user_segments(api, 7, add=["A"])
+    assert reason(await explain(api)) == (True, "ADDED_BY_HAND")
 
 
 async def test_in_the_sample(api: Api, sql: Sql, database: Database) -> None:
@@ -340,7 +346,7 @@ async def test_removed_by_a_lower_percent(api: Api, sql: Sql, database: Database
     await advance_rollout(database, 1)
     found = await explain(api, INSIDE)
     assert reason(found) == (False, "REMOVED_BY_ROLLOUT")
-    assert found["summary"].endswith("because its percent is now 0 %.")
+    assert found["summary"].endswith("because its percent was lowered to 0 %.")
     before = parse_timestamp(found["since"]) - timedelta(microseconds=1)
     assert reason(await explain(api, INSIDE, as_of=before)) == (True, "IN_SAMPLE")
 
