@@ -13,7 +13,7 @@ from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.sampling import rollout_hash_v1
 from tests.back_dating import advance_time
 from tests.conftest import Api, Sql
-from tests.explain.operations import EXPLAIN, explain
+from tests.explain.operations import EXPLAIN, explain, reason
 from tests.operations import (
     create_segment,
     create_user,
@@ -41,10 +41,6 @@ OUTSIDE = min(set(range(1, USERS + 1)) - set(HALF))
 LOW = min(range(100, 200), key=lambda user_id: rollout_hash_v1(1, user_id))
 """A user who joins at 50 % if stored later."""
 HIGH = max(range(100, 200), key=lambda user_id: rollout_hash_v1(1, user_id))
-
-
-def reason(explanation: Any) -> tuple[bool, str]:
-    return explanation["isIn"], explanation["reason"]
 
 
 async def start_half(api: Api, sql: Sql, database: Database, **rollout: Any) -> None:

@@ -120,8 +120,9 @@ class Facts:
     plan_gap: PlanGap | None
     """None if the plan is known, or if the segment had no rollout."""
     latest_pass: Pass | None
+    """None if no pass has begun, if the next pass is due, or if the latest pass is not known."""
     is_latest_pass_known: bool
-    """Whether `latest_pass` is the latest pass. Otherwise a later one may not be recorded."""
+    """Whether every pass is recorded, or the next pass is due."""
     last_decision_at: datetime | None
     """When a pass last began or took its sample, except passes of withdrawals."""
     join_pass: Pass | None
@@ -203,8 +204,8 @@ def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
         plan_gap=(
             PlanGap(row.plan_unknown_since, row.plan_unknown_until) if row.is_plan_missed else None
         ),
-        latest_pass=_pass(row, "latest_pass"),
-        is_latest_pass_known=not row.is_latest_pass_missed,
+        latest_pass=None if row.is_latest_pass_missed else _pass(row, "latest_pass"),
+        is_latest_pass_known=not row.is_latest_pass_missed or bool(row.is_pass_due),
         last_decision_at=row.decided_at,
         join_pass=_pass(row, "join_pass"),
         is_join_pass_known=joined is not None and not row.is_join_pass_missed,

@@ -118,9 +118,16 @@ WITH moment AS MATERIALIZED (
     SELECT e.* FROM rollout_events e, segment, moment
     WHERE e.segment_id = segment.id AND e.at <= moment.bound ORDER BY e.id DESC LIMIT 1
 ), plan_event AS MATERIALIZED (
-    SELECT CASE e.event WHEN 'SET' THEN e.at END AS at, e.actor FROM rollout_events e, event
-    WHERE e.segment_id = event.segment_id AND e.id <= event.id AND e.event IN ('SET', 'RECORDED')
-    ORDER BY e.id DESC LIMIT 1
+    SELECT CASE last.event WHEN 'SET' THEN last.at END AS at, last.actor
+    FROM event CROSS JOIN LATERAL (
+        SELECT e.* FROM rollout_events e
+        WHERE e.segment_id = event.segment_id AND e.id <= event.id
+            AND e.event IN ('SET', 'RECORDED')
+        ORDER BY e.id DESC LIMIT 1
+    ) AS last
+    -- Otherwise another plan, which was not recorded when it was set, has replaced that plan.
+    WHERE (last.percents, last.enroll_new_users, last.expires_at)
+        IS NOT DISTINCT FROM (event.percents, event.enroll_new_users, event.expires_at)
 ), next_event AS MATERIALIZED (
     SELECT e.* FROM segment JOIN rollout_events e ON e.segment_id = segment.id
     LEFT JOIN event ON true
@@ -206,7 +213,8 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     event.start_times, plan_event.at AS plan_set_at, plan_event.actor AS plan_set_by,
     plan_gap.since AS plan_unknown_since, plan_gap.until AS plan_unknown_until,
     plan_gap.is_missed AS is_plan_missed,
-    later_pass.is_missed AND (moment.is_past OR rollout.phase <> 'DUE') AS is_latest_pass_missed,
+    later_pass.is_missed AS is_latest_pass_missed,
+    rollout.phase = 'DUE' AND NOT moment.is_past AS is_pass_due,
     later_join_pass.is_missed OR joined.at < first_event.at AS is_join_pass_missed,
     decision.at AS decided_at,
     {_pass_columns("latest_pass")}, {_pass_columns("join_pass")}, {_pass_columns("removal_pass")}

@@ -124,6 +124,6 @@ def rollout_view(facts: Facts) -> RolloutView | None:
         user_hash=facts.hash,
         user_id=facts.user_id,
         insert_seq=facts.lifetime.insert_seq if facts.lifetime else None,
-        latest_pass=facts.latest_pass if facts.is_latest_pass_known else None,
+        latest_pass=facts.latest_pass,
         is_pass_known=facts.is_latest_pass_known,
     )
