@@ -17,6 +17,12 @@ from tests.operations import make_segments, update_user_segments
 DAY = timedelta(days=1)
 
 
+async def read_membership(sql: Sql) -> tuple[datetime, datetime]:
+    """Return the start and the end of the only membership."""
+    (row,) = await sql.fetch("SELECT joined_at, expires_at FROM memberships")
+    return row["joined_at"], row["expires_at"]
+
+
 async def check_times(api: Api, times: dict[datetime, bool]) -> list[Any]:
     """Check whether the user was in the segment at each time; return the explanations."""
     explanations = []
@@ -34,7 +40,7 @@ async def test_membership_is_in_from_its_join_until_its_end(
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=60)
     await advance_time(sql, DAY)
-    joined, ends = await sql.fetchrow("SELECT joined_at, expires_at FROM memberships")
+    joined, ends = await read_membership(sql)
     times = {
         joined - MICROSECOND: False,
         joined: True,
@@ -61,7 +67,7 @@ async def test_rejoin_hides_neither_the_old_membership_nor_the_gap(
 ) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=60)
-    joined, ends = await sql.fetchrow("SELECT joined_at, expires_at FROM memberships")
+    joined, ends = await read_membership(sql)
     await advance_time(sql, DAY)
     if records_first:
         await expire_due_memberships(database)
@@ -83,7 +89,7 @@ async def test_rejoin_hides_neither_the_old_membership_nor_the_gap(
 async def test_membership_that_has_not_ended_is_shown_at_a_past_time(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
-    joined, ends = await sql.fetchrow("SELECT joined_at, expires_at FROM memberships")
+    joined, ends = await read_membership(sql)
     found = await explain(api, as_of=joined)
     assert found["membership"]["cause"] == "MANUAL"
     assert datetime.fromisoformat(found["until"]) == ends

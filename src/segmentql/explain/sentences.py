@@ -59,7 +59,7 @@ def summary(facts: Facts, verdict: Verdict) -> str:
             return f"Removed by hand{_on(since)}{_by(actor)}."
         case ExplanationReason.EXCLUDED:
             return (
-                f"Excluded from the rollout, because the user was removed by hand{_on(since)}"
+                f"Excluded from rollouts, because the user was removed by hand{_on(since)}"
                 f"{_by(actor)}."
             )
         case ExplanationReason.EXPIRED:
