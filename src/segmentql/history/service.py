@@ -152,6 +152,11 @@ LEFT JOIN LATERAL (
     WHERE last.operation = 'JOINED'
       AND (m.id IS NULL OR least(m.expires_at, s.deleted_at) IS NULL
            OR least(m.expires_at, s.deleted_at) > requested.at)
+      -- If the clock was set back, two segments of one slug can exist at one time. The one that was
+      -- created last counts, as for `explain`.
+      AND NOT EXISTS (
+          SELECT FROM segments later
+          WHERE later.slug = s.slug AND later.id > s.id AND later.created_at <= requested.at)
 ) AS past ON true
 ORDER BY requested.number, past.slug
 """)
