@@ -27,8 +27,8 @@ from segmentql.memberships.loaders import MemberCount, MemberPages
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.rollouts.records import RolloutRecord
-from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
+from segmentql.segments.pages import segment_page
 from segmentql.segments.records import SegmentPage, SegmentRecord
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class SegmentQueries:
         )
         last_slug, last_id = (*(page.after or ("",)), 0)[:2]
         segments = await info.context.read(
-            lambda session: service.segment_page(
+            lambda session: segment_page(
                 session,
                 SegmentPage(
                     rows=page.first + 1,
