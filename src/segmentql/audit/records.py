@@ -25,8 +25,8 @@ class AuditAction(enum.StrEnum):
     ROLLOUT_RESUMED = "rollout.resumed"
     ROLLOUT_CANCELLED = "rollout.cancelled"
     ROLLOUT_FAILED = "rollout.failed"
-    KEY_CREATED = "key.created"
-    KEY_REVOKED = "key.revoked"
+    API_KEY_CREATED = "api_key.created"
+    API_KEY_REVOKED = "api_key.revoked"
     REPORT_REQUESTED = "report.requested"
 
 

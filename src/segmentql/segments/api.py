@@ -212,10 +212,10 @@ class SegmentQueries:
     ) -> Connection[SegmentRecord]:
         known_prefix = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
         known_search = optional_argument(validators.search, search, "search") or ""
-        with_deleted = bool(include_deleted)
+        includes_deleted = bool(include_deleted)  # null means false
         page = parse_page_arguments(
-            "segments with deleted ones" if with_deleted else "segments",
-            (is_slug, is_row_id) if with_deleted else (is_slug,),
+            "segments with deleted ones" if includes_deleted else "segments",
+            (is_slug, is_row_id) if includes_deleted else (is_slug,),
             first,
             after,
             filters=(known_prefix, known_search),
@@ -230,11 +230,13 @@ class SegmentQueries:
                     after_id=int(last_id),
                     prefix=known_prefix,
                     search=known_search,
-                    with_deleted=with_deleted,
+                    include_deleted=includes_deleted,
                 ),
             )
         )
         return page.page(
             segments,
-            lambda segment: (segment.slug, segment.segment_id) if with_deleted else (segment.slug,),
+            lambda segment: (
+                (segment.slug, segment.segment_id) if includes_deleted else (segment.slug,)
+            ),
         )

@@ -17,15 +17,15 @@ segment of 100,000 is a candidate, it soon finds a page."""
 _FOLDED_SEARCH: Final = "(SELECT casefold(CAST(:search AS text) COLLATE pg_unicode_fast))"
 
 
-def _page(*, with_deleted: bool, with_search: bool) -> str:
+def _page(*, include_deleted: bool, with_search: bool) -> str:
     """Return the query of a page of segments. `SegmentPage` describes its parameters."""
-    order = "slug, segment_id" if with_deleted else "slug"
-    live = "" if with_deleted else "AND s.deleted_at IS NULL"
+    order = "slug, segment_id" if include_deleted else "slug"
+    live = "" if include_deleted else "AND s.deleted_at IS NULL"
 
     def conditions(segment_id: str) -> str:
         after = (
             f"(s.slug, {segment_id}) > (:after_slug, :after_id)"
-            if with_deleted
+            if include_deleted
             else "s.slug > :after_slug"
         )
         found = "true"
@@ -63,8 +63,10 @@ def _page(*, with_deleted: bool, with_search: bool) -> str:
 
 
 _PAGES: Final = {
-    (with_deleted, with_search): text(_page(with_deleted=with_deleted, with_search=with_search))
-    for with_deleted in (False, True)
+    (include_deleted, with_search): text(
+        _page(include_deleted=include_deleted, with_search=with_search)
+    )
+    for include_deleted in (False, True)
     for with_search in (False, True)
 }
 
@@ -78,9 +80,9 @@ async def segment_page(session: ReadSession, page: SegmentPage) -> list[SegmentR
         "prefix_end": page.prefix + "\x7f",
         "rows": page.rows,
     }
-    if page.with_deleted:
+    if page.include_deleted:
         values["after_id"] = page.after_id
     if page.search:
         values["search"] = page.search
-    statement = _PAGES[page.with_deleted, bool(page.search)]
+    statement = _PAGES[page.include_deleted, bool(page.search)]
     return [segment_record(row) for row in await session.execute(statement, values)]
