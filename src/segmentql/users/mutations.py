@@ -13,7 +13,7 @@ from segmentql.graphql.types.errors import (
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator
-from segmentql.reports.user_deletion import delete_user_and_remake_reports
+from segmentql.imports.erasure import delete_user_and_erase_key
 from segmentql.users import service
 from segmentql.users.api import User
 from segmentql.users.records import UserRecord
@@ -204,7 +204,7 @@ class UserMutations:
             info,
             DeleteUserPayload,
             validator,
-            lambda session: delete_user_and_remake_reports(
+            lambda session: delete_user_and_erase_key(
                 session,
                 user_id,
                 user_key=user_key,

@@ -109,7 +109,7 @@ _ERASE_KEYS = text("""
 UPDATE user_lifetimes SET key = NULL WHERE key IN (
     SELECT key FROM user_lifetimes WHERE user_id = :user_id AND key IS NOT NULL
 )
-RETURNING user_id
+RETURNING user_id, old.key
 """)
 
 
@@ -230,8 +230,10 @@ async def delete_user(
         raise MutationRejected(UserNotFound((field,), user_id))
     if not erase_key:
         return UserDeletion(found_id)
-    erased = await session.execute(_ERASE_KEYS, {"user_id": found_id})
-    return UserDeletion(found_id, sorted(set(erased.scalars())))
+    erased = (await session.execute(_ERASE_KEYS, {"user_id": found_id})).all()
+    return UserDeletion(
+        found_id, sorted({row.user_id for row in erased}), sorted({row.key for row in erased})
+    )
 
 
 async def _lock_to_delete(
