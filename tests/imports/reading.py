@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from segmentql.imports.file_format import FileRefused, Identity, ListFormat, RowOutcome
+from segmentql.imports.file_format import FileRefused, Identity, ListFormat
 from segmentql.imports.parsing import read_rows
 from segmentql.imports.row_parser import Row
+from segmentql.tables import RowOutcome
 
 IDS = ListFormat()
 KEYS = ListFormat(identity=Identity.KEY)

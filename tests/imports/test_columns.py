@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat, RowOutcome
+from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat
+from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, KEYS, read, refusal, summary, users
 
 HEADER, BLANK, MALFORMED = RowOutcome.HEADER, RowOutcome.BLANK, RowOutcome.MALFORMED

@@ -18,10 +18,10 @@ from segmentql.imports.file_format import (
     HeaderMode,
     Identity,
     ListFormat,
-    RowOutcome,
 )
 from segmentql.imports.row_parser import Row
 from segmentql.imports.unpacking import BLOCK_BYTES
+from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, KEYS, read
 
 DELIMITERS = {Delimiter.COMMA: ",", Delimiter.SEMICOLON: ";", Delimiter.TAB: "\t"}

@@ -2,9 +2,10 @@
 
 import pytest
 
-from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat, RowOutcome
+from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat
 from segmentql.imports.parsing import read_rows
 from segmentql.imports.row_parser import MAX_ROW_CHARACTERS, MAX_VALUE_CHARACTERS, Row
+from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, KEYS, bad_row, only_row, read, refusal, summary, users
 
 HEADER, BLANK = RowOutcome.HEADER, RowOutcome.BLANK

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from segmentql.imports.file_format import FileRefused, ListFormat, RowOutcome
+from segmentql.imports.file_format import FileRefused, ListFormat
 from segmentql.imports.parsing import read_rows
 from segmentql.imports.unpacking import MAX_GZIP_MEMBERS
+from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, KEYS, read, refusal, summary, users
 
 PACK_AGAIN = "Pack it again with gzip, or upload it unpacked."

@@ -73,9 +73,6 @@ CASES = {
     "pauseRollout": mutation_case("pauseRollout", Role.EDITOR, 'slug: "ROLLED"'),
     "resumeRollout": mutation_case("resumeRollout", Role.EDITOR, 'slug: "PAUSED"'),
     "cancelRollout": mutation_case("cancelRollout", Role.EDITOR, 'slug: "ROLLED"'),
-    "updateSegmentMembers": mutation_case(
-        "updateSegmentMembers", Role.EDITOR, 'slug: "A", add: ["1"]'
-    ),
     "createImport": mutation_case(
         "createImport", Role.EDITOR, 'slug: "A", source: {upload: {sizeBytes: 2}}'
     ),

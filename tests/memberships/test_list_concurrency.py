@@ -15,13 +15,14 @@ from segmentql import metrics
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors
-from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting, RowOutcome
+from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting
 from segmentql.memberships.segment_members import update_segment_members
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.segments.service import create_segment
+from segmentql.tables import RowOutcome
 from segmentql.users.service import create_user, delete_user, set_user_key
 from tests.conftest import Sql, until
 from tests.rollouts.helpers import set_plan, store_users

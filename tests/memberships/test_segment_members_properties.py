@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
-from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting, RowOutcome
+from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting
 from segmentql.memberships.segment_members import update_segment_members
 from segmentql.memberships.service import update_user_segments
+from segmentql.tables import RowOutcome
 from tests.back_dating import NOON, advance_time, insert_membership
 from tests.conftest import Sql, empty_tables
 from tests.timeline import history_inconsistencies, make_segment

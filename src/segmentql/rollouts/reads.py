@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.memberships.service import ACTIVE
+from segmentql.memberships.reads import ACTIVE
 from segmentql.rollouts.records import RolloutCounts, RolloutRecord, RolloutStatus
 from segmentql.tables import PassPhase, RolloutState
 
