@@ -2,7 +2,7 @@
 
 A chunk commits its changes, its outcomes, the counts and the position together, under the lock of
 the import's row. So two chunks of one import never overlap, and after a crash the next worker
-continues with the next chunk. Each outcome is decided anew, because the users, the memberships and
+continues with the next chunk. Each outcome is decided again, because the users, the memberships and
 the exclusions may have changed since the forecast.
 """
 

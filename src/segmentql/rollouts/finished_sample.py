@@ -60,7 +60,7 @@ class FinishedSample:
     bound_hash: int
     bound_user_id: int
     cursor_user_id: int
-    """The last user about whom the pass in progress has decided; 0 if there is none."""
+    """The last user that the pass in progress has processed; 0 if there is none."""
     next_insert_seq: int
     next_bound_hash: int
     next_bound_user_id: int
