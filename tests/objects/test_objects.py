@@ -62,13 +62,13 @@ async def rows(sql: Sql) -> list[Any]:
 async def test_upload_without_a_reference_is_deleted_when_its_time_has_passed(
     object_context: ObjectContext, sql: Sql, key: str
 ) -> None:
-    await begin_upload(object_context, key, max_seconds=60)
+    await begin_upload(object_context, key, max_seconds=3600)
     await upload_file(object_context.storage, key)
-    await pass_time(sql, 59)
+    await pass_time(sql, 3500)
     assert await find_due(object_context.database) == []
     await delete_objects(object_context)
     assert await is_stored(object_context, key)
-    await pass_time(sql, 1)
+    await pass_time(sql, 100)
     assert await find_due(object_context.database) == [Message(DELETE_OBJECTS)]
     await delete_objects(object_context)
     assert not await is_stored(object_context, key)
@@ -137,13 +137,13 @@ async def test_object_of_a_rolled_back_transaction_stays(
 async def test_object_that_is_written_after_its_deletion_is_deleted_again(
     object_context: ObjectContext, sql: Sql, key: str
 ) -> None:
-    await discard(object_context, [key], max_write_seconds=60)
+    await discard(object_context, [key], max_write_seconds=3600)
     await delete_objects(object_context)
     await upload_file(object_context.storage, key)
-    await pass_time(sql, 59)
+    await pass_time(sql, 3500)
     await delete_objects(object_context)
     assert await is_stored(object_context, key)
-    await pass_time(sql, 1)
+    await pass_time(sql, 100)
     await delete_objects(object_context)
     assert not await is_stored(object_context, key)
     assert await rows(sql) == []

@@ -185,7 +185,6 @@ async def test_message_of_a_remade_report_is_sent_after_the_commit(
     await database.transaction(erase)
     delay_seconds = generation.REMAKE_DELAY_SECONDS
     assert sent == [Message(MAKE_REPORT, (1,), delay_seconds=delay_seconds)]
-    await end_delay(sql)
     assert await find_due(database) == []
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '2 s'")
     assert await find_due(database) == [Message(MAKE_REPORT, (1,))]  # if the message was lost
