@@ -112,9 +112,9 @@ async def test_leave_with_an_earlier_lifetime_is_older_than_the_stored_user(
     api: Api, sql: Sql
 ) -> None:
     await make_segments(api, "A")
+    await set_rollout(api, {"percent": 0.001})
     await update_user_segments(api, 7, add=["A"])
     await delete_user(api, 7)
-    await set_rollout(api, {"percent": 0.001})
     await create_user(api, id="7")
     before = await explain(api)
     await sql.execute("UPDATE users SET created_at = created_at - interval '1 hour'")

@@ -60,6 +60,14 @@ async def assert_plan_unknown(api: Api, user_id: int = OUTSIDE, **arguments: obj
     return str(time)
 
 
+async def assert_only_the_time_of_the_plan_is_unknown(api: Api) -> None:
+    """Check that the plan of a paused rollout is known, and that it is not known when it was set."""
+    found = await explain(api, OUTSIDE)
+    assert reason(found) == (False, "ROLLOUT_PAUSED")
+    (step,) = (step for step in found["steps"] if step["check"] == "rollout is active")
+    assert step["detail"].startswith("It is not known when its plan was set.")
+
+
 async def test_rollout_without_a_recorded_plan(api: Api, sql: Sql) -> None:
     await store_users(sql, USERS)
     await create_segment(api, slug="A", rollout={"percent": 50})
@@ -75,10 +83,7 @@ async def test_first_recorded_event_of_a_rollout_is_not_its_plan(api: Api, sql: 
     await forget_events(sql)
     paused_at = await sql.fetchval("SELECT at FROM rollout_events")
     assert await assert_plan_unknown(api, as_of=set_at) == f" before {paused_at:%Y-%m-%d %T} UTC."
-    found = await explain(api, OUTSIDE)
-    assert reason(found) == (False, "ROLLOUT_PAUSED")
-    (step,) = (step for step in found["steps"] if step["check"] == "rollout is active")
-    assert step["detail"].startswith("It is not known when its plan was set.")
+    await assert_only_the_time_of_the_plan_is_unknown(api)
 
 
 async def test_plan_that_replaced_a_recorded_plan(api: Api, sql: Sql, database: Database) -> None:
@@ -101,7 +106,7 @@ async def test_plan_between_two_recorded_events(api: Api, sql: Sql, database: Da
     times = [row["at"] for row in await sql.fetch("SELECT at FROM rollout_events ORDER BY id")]
     between = await assert_plan_unknown(api, as_of=times[1] - MICROSECOND)
     assert between == " after {:%Y-%m-%d %T} UTC and before {:%Y-%m-%d %T} UTC.".format(*times)
-    assert reason(await explain(api, OUTSIDE)) == (False, "ROLLOUT_PAUSED")
+    await assert_only_the_time_of_the_plan_is_unknown(api)
 
 
 async def test_cancellation_that_was_not_recorded(api: Api, sql: Sql, database: Database) -> None:
@@ -189,3 +194,19 @@ async def test_deletion_of_the_segment_hides_no_plan(
     await api('mutation { deleteSegment(input: {slug: "A"}) { errors { message } } }')
     again = await explain(api, OUTSIDE, as_of=parse_timestamp(before["at"]))
     assert {**again, "segment": None} == {**before, "segment": None}
+
+
+async def test_rollout_that_is_older_than_the_log(api: Api, sql: Sql, database: Database) -> None:
+    """Migration 0008 records the plan and the pass that it finds."""
+    await start_half(api, sql, database)
+    at = await sql.fetchval(
+        "UPDATE rollout_events SET event = 'RECORDED', at = clock_timestamp() RETURNING at"
+    )
+    before = await assert_plan_unknown(api, as_of=at - MICROSECOND)
+    assert before == f" before {at:%Y-%m-%d %T} UTC."
+    joined = await explain(api, INSIDE)
+    assert reason(joined) == (True, "IN_SAMPLE")
+    assert joined["summary"].endswith("; the pass is not known.")
+    await create_user(api, id=str(LOW))
+    assert reason(await explain(api, LOW)) == (True, "ENROLLED_WHEN_STORED")
+    assert reason(await explain(api, OUTSIDE)) == (False, "ABOVE_BOUND")
