@@ -270,13 +270,15 @@ def test_thousands_separators_do_not_make_an_id_of_the_first_digits() -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "😀"])
-def test_row_may_have_131072_characters_and_no_more(character: str) -> None:
+@pytest.mark.parametrize("before", [1, 100_000])
+def test_row_may_have_131072_characters_and_no_more(character: str, before: int) -> None:
     def data(length: int) -> bytes:
-        return f"user_id,note\n1,a\n2,{character * (length - 2)}\n3,c\n".encode()
+        text = "1,a\n" * before + f"2,{character * (length - 2)}\n3,c\n"
+        return f"user_id,note\n{text}".encode()
 
-    assert users(data(MAX_ROW_CHARACTERS)) == [1, 2, 3]
+    assert users(data(MAX_ROW_CHARACTERS))[before:] == [2, 3]
     assert refusal(data(MAX_ROW_CHARACTERS + 1)) == (
-        "The row that begins in line 3 has more than 131,072 characters. Perhaps a quote in it is "
+        f"The row that begins in line {before + 2:,} has more than 131,072 characters. Perhaps a quote in it is "
         "not closed, or the file has no line ends. Put one user in each line."
     )
 
