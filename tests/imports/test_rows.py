@@ -278,8 +278,8 @@ def test_row_may_have_131072_characters_and_no_more(character: str, before: int)
 
     assert users(data(MAX_ROW_CHARACTERS))[before:] == [2, 3]
     assert refusal(data(MAX_ROW_CHARACTERS + 1)) == (
-        f"The row that begins in line {before + 2:,} has more than 131,072 characters. Perhaps a quote in it is "
-        "not closed, or the file has no line ends. Put one user in each line."
+        f"The row that begins in line {before + 2:,} has more than 131,072 characters. "
+        "Perhaps a quote in it is not closed, or the file has no line ends. Put one user in each line."
     )
 
 
