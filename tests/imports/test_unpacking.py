@@ -254,7 +254,7 @@ def test_row_of_endless_quoted_lines_is_refused_early() -> None:
     def chunks() -> Iterator[bytes]:
         nonlocal chunks_read
         yield b"user_id,note\n" + b"1,a\n" * 100_000 + b"2"
-        for _ in range(1_000):
+        for _ in range(50):
             chunks_read += 1
             yield b',"x\ny"' * 10_000
 
