@@ -190,7 +190,9 @@ class Create:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         # A rejected insert may leave a gap in the segment ids.
-        done = await system.done(create_segment, slug=self.slug, name=None, description=None)
+        done = await system.done(
+            create_segment, slug=self.slug, name=None, description=None, actor=ANONYMOUS
+        )
         assert done == model.create_segment(self.slug)
         if done:
             model.segments_created = await system.sql.fetchval("SELECT max(id) FROM segments")
