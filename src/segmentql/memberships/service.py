@@ -17,7 +17,7 @@ from segmentql.memberships.records import (
     OnExisting,
     UserSegmentsUpdate,
 )
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
 from segmentql.tables import Cause
@@ -284,7 +284,7 @@ async def update_user_segments(
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
