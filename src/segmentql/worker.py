@@ -17,7 +17,7 @@ from dramatiq.middleware import Middleware
 
 from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, JobPublisher, register_actors, worker_middleware
+from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
 from segmentql.history import actors as history_actors
@@ -31,7 +31,7 @@ from segmentql.worker_http import WorkerHttp
 
 log = structlog.get_logger(__name__)
 
-ACTORS: Final[tuple[Actor, ...]] = (
+ACTORS: Final[tuple[JobActor, ...]] = (
     *membership_actors.ACTORS,
     *rollout_actors.ACTORS,
     *history_actors.ACTORS,

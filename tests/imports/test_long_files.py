@@ -2,9 +2,10 @@
 
 import pytest
 
-from segmentql.imports.file_format import HeaderMode, ListFormat, RowOutcome
+from segmentql.imports.file_format import HeaderMode, ListFormat
 from segmentql.imports.parsing import read_rows
 from segmentql.imports.row_parser import MAX_ROW_CHARACTERS
+from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, read, refusal, users
 
 MALFORMED = RowOutcome.MALFORMED
