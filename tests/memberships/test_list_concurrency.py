@@ -59,7 +59,7 @@ def retries() -> float:
 async def test_overlapping_lists_in_different_orders_never_deadlock(
     sql: Sql, database: Database
 ) -> None:
-    """New and stored users, by id and by key, in one segment. 48 calls take a second."""
+    """New and stored users, by id and by key. The 48 calls take a second or two."""
     await make_segment(sql, "A")
     await set_plan(database, "A", 50)
     before = retries()
