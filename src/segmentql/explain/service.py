@@ -106,11 +106,11 @@ WITH moment AS MATERIALIZED (
     WHERE e.segment_id = segment.id AND e.at <= moment.bound ORDER BY e.id DESC LIMIT 1
 ), plan_event AS MATERIALIZED (
     SELECT CASE e.event WHEN 'SET' THEN e.at END AS at, e.actor FROM rollout_events e, event
-    WHERE e.segment_id = event.segment_id AND e.id <= event.id AND e.event IN ('SET', 'RECORDED')
+    WHERE e.segment_id = event.segment_id AND e.id <= event.id AND e.event IN ('SET', 'BACKFILLED')
     ORDER BY e.id DESC LIMIT 1
 ), first_event AS MATERIALIZED (
     SELECT e.at FROM rollout_events e, segment
-    WHERE e.segment_id = segment.id AND e.event = 'RECORDED'
+    WHERE e.segment_id = segment.id AND e.event = 'BACKFILLED'
 ), latest_pass AS MATERIALIZED (
     SELECT p.* FROM rollout_passes p, segment, moment
     WHERE p.segment_id = segment.id AND p.started_at <= moment.bound
