@@ -51,6 +51,11 @@ apply.
 
 LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 
+_IS_UNREAD = text("""
+SELECT EXISTS (
+    SELECT FROM imports WHERE id = :import_id AND status IN ('QUEUED', 'VALIDATING'))
+""")
+
 _CLAIM = text(f"""
 UPDATE imports SET
     status = 'VALIDATING', attempts = attempts + 1, next_attempt_at = {LEASE_END},
@@ -175,6 +180,11 @@ class Attempt:
 
 class LeaseLost(Exception):
     """Another attempt reads the list now, or the import was cancelled."""
+
+
+async def is_unread(session: ReadSession, import_id: int) -> bool:
+    """Return whether the list of an import is to be read, perhaps by an attempt in progress."""
+    return bool((await session.execute(_IS_UNREAD, {"import_id": import_id})).scalar_one())
 
 
 async def claim(session: WriteSession, import_id: int) -> Attempt | None:
