@@ -18,6 +18,7 @@ from segmentql.adapters.database import ReadSession, WriteSession, copy_records
 from segmentql.adapters.jobs import Message
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.row_parser import Row
+from segmentql.imports.service import record_outcome
 
 MAX_ATTEMPTS: Final = 8
 """The number of attempts to read a list, and of attempts to apply one chunk."""
@@ -197,6 +198,7 @@ async def claim(session: WriteSession, import_id: int) -> Attempt | None:
     if number is not None:
         return Attempt(import_id, number)
     if (await session.execute(_FAIL_ABANDONED, values)).one_or_none():
+        await record_outcome(session, import_id)
         session.after_commit(Message(FINISH_IMPORT, (import_id,)))
     return None
 
@@ -232,6 +234,7 @@ async def fail(
     if status == "QUEUED":
         session.after_commit(Message(ADVANCE_IMPORT, (attempt.import_id,), delay_seconds=seconds))
     elif status == "FAILED":
+        await record_outcome(session, attempt.import_id)
         session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
     return status == "FAILED"
 
@@ -240,6 +243,7 @@ async def refuse(session: WriteSession, attempt: Attempt, *, reason: str) -> Non
     """Record that no row of the file can be used."""
     values = {"import_id": attempt.import_id, "number": attempt.number, "reason": reason}
     if (await session.execute(_REFUSE, values)).one_or_none():
+        await record_outcome(session, attempt.import_id)
         session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
 
 
