@@ -78,6 +78,7 @@ class Runtime(Middleware):
         self._database: Database | None = None
         self._storage: Storage | None = None
         self._object_context: object_actors.ObjectContext | None = None
+        self._import_context: import_actors.ImportContext | None = None
         self._opening: asyncio.Task[None] | None = None
         self._scheduler: asyncio.Task[None] | None = None
         self._http: WorkerHttp | None = None
@@ -88,10 +89,9 @@ class Runtime(Middleware):
         return self._database
 
     def import_context(self) -> import_actors.ImportContext:
-        context = self.report_context()
-        return import_actors.ImportContext(
-            context.database, context.storage, context.retention_days
-        )
+        if self._import_context is None:
+            raise RuntimeError("the worker has not booted")
+        return self._import_context
 
     def report_context(self) -> report_actors.ReportContext:
         if self._storage is None:
@@ -117,6 +117,12 @@ class Runtime(Middleware):
         )
         self._storage = Storage(self._settings)
         self._object_context = object_actors.ObjectContext(self._database, self._storage)
+        self._import_context = import_actors.ImportContext.create(
+            self._database,
+            self._storage,
+            retention_days=self._settings.report_retention_days,
+            worker_threads=self._settings.worker_threads,
+        )
         # In the background: it takes half a second, and otherwise the first report would wait.
         self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":

@@ -61,7 +61,7 @@ async def assert_plan_unknown(api: Api, user_id: int = OUTSIDE, **arguments: obj
 
 
 async def assert_only_the_time_of_the_plan_is_unknown(api: Api) -> None:
-    """Check that a paused rollout's plan is known, except when it was set."""
+    """Check that the plan of a paused rollout is known, but not when it was set."""
     found = await explain(api, OUTSIDE)
     assert reason(found) == (False, "ROLLOUT_PAUSED")
     (step,) = (step for step in found["steps"] if step["check"] == "rollout is active")
