@@ -28,6 +28,7 @@ class AuditAction(enum.StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     REPORT_REQUESTED = "report.requested"
+    EXPORT_REQUESTED = "export.requested"
     IMPORT_CREATED = "import.created"
     IMPORT_STARTED = "import.started"
     IMPORT_APPLIED = "import.applied"
