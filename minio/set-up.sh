@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prepares MinIO for reports: a private bucket whose files expire, and a user with only the permissions
-# that the service needs. Idempotent. It requires `mc` and these environment variables:
+# Prepares MinIO: a private bucket whose files expire, and a user with only the permissions that the
+# service needs. Idempotent. It requires `mc` and these environment variables:
 # SEGMENTQL_S3_ENDPOINT_URL, _S3_BUCKET, _S3_ACCESS_KEY, _S3_SECRET_KEY, MINIO_ROOT_USER and
 # MINIO_ROOT_PASSWORD. SEGMENTQL_REPORT_RETENTION_DAYS is optional (30).
 #
@@ -19,6 +19,11 @@ bucket=$SEGMENTQL_S3_BUCKET
 # A day longer than the scheduler keeps the files, in case it does not delete them.
 expire_days=$((${SEGMENTQL_REPORT_RETENTION_DAYS:-30} + 1))
 
+# Prints the smaller number: least NUMBER NUMBER.
+least() {
+    if [ "$1" -lt "$2" ]; then echo "$1"; else echo "$2"; fi
+}
+
 # Prints a file with a placeholder replaced: replace FILE PLACEHOLDER VALUE.
 replace() {
     while IFS= read -r line; do
@@ -33,7 +38,11 @@ printf '%s\n%s\n' "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" |
     mc --quiet alias set store "$SEGMENTQL_S3_ENDPOINT_URL"
 mc --quiet mb --ignore-existing "store/$bucket"
 mc --quiet anonymous set none "store/$bucket"
-replace "$here/lifecycle.json" '${EXPIRE_DAYS}' "$expire_days" | mc --quiet ilm import "store/$bucket"
+# The days of imports' files are explained in src/segmentql/adapters/bucket.py.
+replace "$here/lifecycle.json" '${EXPIRE_DAYS}' "$expire_days" |
+    replace /dev/stdin '${UPLOADS_EXPIRE_DAYS}' "$(least 3 "$expire_days")" |
+    replace /dev/stdin '${FILES_EXPIRE_DAYS}' "$(least 8 "$expire_days")" |
+    mc --quiet ilm import "store/$bucket"
 
 replace "$here/policy.json" '${SEGMENTQL_S3_BUCKET}' "$bucket" |
     mc --quiet admin policy create store "$name" /dev/stdin

@@ -233,7 +233,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
         ("botocore", {"adapters.s3"}),
         (
             "types_aiobotocore_s3",
-            {"adapters.s3", "adapters.multipart_upload", "adapters.bucket"},
+            {f"adapters.{name}" for name in ("s3", "multipart_upload", "bucket", "bucket_cors")},
         ),
         ("asyncpg", {"local.postgres", "adapters.database", "adapters.database_errors"}),
         ("alembic", {"adapters.migrations"}),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.adapters.bucket import RULE
+from segmentql.adapters.bucket import FILES_RULE, RULE, UPLOADS_RULE
 from segmentql.settings import child_environment
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +22,18 @@ SCRIPT = ROOT / "minio" / "set-up.sh"
 ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "complete_multipart_upload": "s3:PutObject",
+    "copy_object": "s3:PutObject",  # and s3:GetObject for the source
     "create_bucket": "s3:CreateBucket",
     "create_multipart_upload": "s3:PutObject",
+    "delete_bucket_cors": "s3:PutBucketCORS",
     "delete_object": "s3:DeleteObject",
+    "get_bucket_cors": "s3:GetBucketCORS",
     "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
     "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
     "list_objects_v2": "s3:ListBucket",
+    "put_bucket_cors": "s3:PutBucketCORS",
     "put_bucket_lifecycle_configuration": "s3:PutLifecycleConfiguration",
     "put_object": "s3:PutObject",
     "upload_part": "s3:PutObject",
@@ -36,7 +41,9 @@ ACTIONS = {
 BUCKET_OPERATIONS = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
 SETUP_OPERATIONS = {
     "s3:CreateBucket",
+    "s3:GetBucketCORS",
     "s3:GetLifecycleConfiguration",
+    "s3:PutBucketCORS",
     "s3:PutLifecycleConfiguration",
 }
 
@@ -123,16 +130,26 @@ def test_policy_allows_exactly_the_used_operations(mc: Mc) -> None:
 
 
 def test_files_expire_a_day_after_their_deletion_by_the_scheduler(mc: Mc) -> None:
-    for days, changes in ((31, {}), (8, {"SEGMENTQL_REPORT_RETENTION_DAYS": "7"})):
+    for days, changes in (
+        (31, {}),
+        (8, {"SEGMENTQL_REPORT_RETENTION_DAYS": "7"}),
+        (2, {"SEGMENTQL_REPORT_RETENTION_DAYS": "1"}),
+    ):
         assert mc.run_script(**changes).returncode == 0
         lifecycle: Any = json.loads(mc.calls()["--quiet ilm import store/some-reports"])
-        (rule,) = lifecycle["Rules"]
-        assert rule == {
-            "ID": RULE,
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "Expiration": {"Days": days},
-        }
+        assert lifecycle["Rules"] == [
+            {
+                "ID": rule,
+                "Status": "Enabled",
+                "Filter": {"Prefix": prefix},
+                "Expiration": {"Days": expire_days},
+            }
+            for rule, prefix, expire_days in (
+                (UPLOADS_RULE, "imports/uploads/", min(days, 3)),
+                (FILES_RULE, "imports/files/", min(days, 8)),
+                (RULE, "", days),
+            )
+        ]
 
 
 def test_keys_of_any_text_are_passed_through_pipes(mc: Mc) -> None:

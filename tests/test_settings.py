@@ -197,11 +197,15 @@ def test_invalid_store_settings_are_rejected(
         assert "word" not in problem
 
 
-def test_origins_are_separated_by_commas_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["SEGMENTQL_CORS_ORIGINS", "SEGMENTQL_S3_CORS_ORIGINS"])
+def test_origins_are_separated_by_commas_and_checked(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     for name, value in COMPLETE.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", "https://a.example, http://localhost:3000")
-    assert load_settings().cors_origins == ("https://a.example", "http://localhost:3000")
+    monkeypatch.setenv(variable, "https://a.example, http://localhost:3000")
+    field_name = variable.removeprefix("SEGMENTQL_").lower()
+    assert getattr(load_settings(), field_name) == ("https://a.example", "http://localhost:3000")
     for mistake in (
         "*",
         "null",
@@ -215,8 +219,8 @@ def test_origins_are_separated_by_commas_and_checked(monkeypatch: pytest.MonkeyP
         "ftp://a.example",
         "https://",
     ):
-        monkeypatch.setenv("SEGMENTQL_CORS_ORIGINS", f"https://a.example,{mistake}")
+        monkeypatch.setenv(variable, f"https://a.example,{mistake}")
         with pytest.raises(SettingsError) as raised:
             load_settings()
         (problem,) = raised.value.problems
-        assert problem.startswith("SEGMENTQL_CORS_ORIGINS: an origin must be like"), mistake
+        assert problem.startswith(f"{variable}: an origin must be like"), mistake

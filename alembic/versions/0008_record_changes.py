@@ -20,7 +20,7 @@ depends_on = None
 #
 # SHARE UPDATE EXCLUSIVE conflicts with autovacuum, which PostgreSQL cancels for a wait of a second,
 # and not with readers and writers.
-IN_EXCLUSIVE_ATTEMPTS = """
+WITH_LOCK_RETRIES = """
 DO $$
 DECLARE
     attempts CONSTANT integer := 60;
@@ -432,7 +432,7 @@ def downgrade() -> None:
 
 def _lock_tables() -> None:
     op.get_bind().exec_driver_sql(
-        IN_EXCLUSIVE_ATTEMPTS.format(
+        WITH_LOCK_RETRIES.format(
             tables=LOCKED_TABLES, statement=f"LOCK TABLE {LOCKED_TABLES} IN ACCESS EXCLUSIVE MODE"
         )
     )

@@ -150,7 +150,7 @@ def upgrade() -> None:
 
 
 def _execute_exclusively(table: str, statement: str) -> None:
-    attempts: str = context.script.get_revision("0008").module.IN_EXCLUSIVE_ATTEMPTS
+    attempts: str = context.script.get_revision("0008").module.WITH_LOCK_RETRIES
     op.get_bind().exec_driver_sql(attempts.format(tables=table, statement=statement))
 
 

@@ -78,7 +78,7 @@ def _execute_exclusively(statement: str) -> None:
     if not statement.lstrip().startswith("ALTER TABLE"):
         op.get_bind().exec_driver_sql(statement)
         return
-    attempts: str = context.script.get_revision("0008").module.IN_EXCLUSIVE_ATTEMPTS
+    attempts: str = context.script.get_revision("0008").module.WITH_LOCK_RETRIES
     table = statement.split()[2]
     op.get_bind().exec_driver_sql(attempts.format(tables=table, statement=statement))
 

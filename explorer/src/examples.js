@@ -229,4 +229,33 @@ mutation ReportMonth(
       month: now.getUTCMonth() + 1,
     },
   },
+  {
+    query: `
+# 9. Change up to 1000 users of a segment, by id
+#    or by key, all or nothing. Each row of the
+#    lists is counted: a second run returns
+#    ALREADY_IN and NOT_IN.
+mutation ChangeMembers(
+  $add: [ID!]
+  $addKeys: [String!]
+  $remove: [ID!]
+) {
+  updateSegmentMembers(
+    input: {
+      slug: "AVITO_DISCOUNT_30"
+      add: $add
+      addKeys: $addKeys
+      remove: $remove
+    }
+  ) {
+    counts { outcome count }
+    errors { code message path }
+  }
+}`,
+    variables: {
+      add: ["2", "3", "4"],
+      addKeys: ["ada@example.com"],
+      remove: ["1"],
+    },
+  },
 ];

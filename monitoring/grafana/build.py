@@ -207,6 +207,17 @@ WORK = (
             gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
+    Panel(
+        "Objects to delete from the store",
+        "short",
+        [gauge("segmentql_objects_overdue", legend="overdue")],
+        "Files that should be deleted and may still exist, perhaps with an erased key.",
+    ),
+    Panel(
+        "Age of the oldest object to delete",
+        "s",
+        [gauge("segmentql_objects_overdue_oldest_seconds", legend="oldest")],
+    ),
 )
 
 DATA = (

@@ -29,7 +29,7 @@ from segmentql.objects import service as objects
 from segmentql.reports import jobs as report_jobs
 from segmentql.reports import service as reports
 from segmentql.rollouts import jobs as rollout_jobs
-from segmentql.rollouts import service as rollouts
+from segmentql.rollouts import reads as rollouts
 from segmentql.segments import jobs as segment_jobs
 from segmentql.segments import service as segments
 from segmentql.tables import Cause

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
 MIB = 1024 * 1024
-QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.5, attempts=1, call_seconds=2)
+QUICK = StoreTimeouts(connect_seconds=0.5, read_seconds=0.2, attempts=1, call_seconds=2)
 
 
 async def store(storage: Storage, key: str, size_bytes: int) -> bytes:
@@ -31,9 +31,13 @@ async def store(storage: Storage, key: str, size_bytes: int) -> bytes:
     return data
 
 
-async def read(storage: Storage, key: str) -> list[bytes]:
+async def read(storage: Storage, key: str, into: list[bytes] | None = None) -> list[bytes]:
+    """Read a file; return its chunks, which are in `into` also after an error."""
+    received: list[bytes] = [] if into is None else into
     async with storage.read(key) as pieces:
-        return [piece async for piece in pieces]
+        async for piece in pieces:
+            received.append(piece)
+    return received
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 12 * MIB + 7])
@@ -71,14 +75,14 @@ async def test_file_is_read_as_it_is_stored_despite_its_content_encoding(
 
 async def test_reading_needs_little_memory(storage: Storage, key: str) -> None:
     """The consumer is slower than the store, which may not fill a buffer meanwhile."""
-    size_bytes = 32 * MIB
+    size_bytes = 16 * MIB
     await store(storage, key, size_bytes)
     received = 0
     async with storage.read(key) as pieces:
         tracemalloc.start()
         async for piece in pieces:
             received += len(piece)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.002)
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert received == size_bytes
@@ -88,8 +92,8 @@ async def test_reading_needs_little_memory(storage: Storage, key: str) -> None:
 async def test_reading_can_stop_early_and_its_connection_is_closed(
     storage: Storage, key: str
 ) -> None:
-    data = await store(storage, key, 12 * MIB)
-    for _ in range(30):  # more than the connections of a client
+    data = await store(storage, key, 2 * MIB)
+    for _ in range(11):  # more than the connections of a client
         async with storage.read(key) as pieces:
             assert await anext(aiter(pieces)) == data[:CHUNK_BYTES]
     assert b"".join(await read(storage, key)) == data
@@ -108,10 +112,11 @@ async def test_copy_is_independent_of_its_source(storage: Storage, key: str) -> 
     assert await read(storage, target) == [sample_bytes(20)]
 
 
+@pytest.mark.slow  # stores 256 MiB twice
 async def test_copy_of_the_largest_upload_is_quick(
     storage: Storage, s3: "S3Client", settings: Settings, key: str
 ) -> None:
-    """A copy must end before the timeout of a response. This one takes less than a second."""
+    """A copy must end before the timeout of a response."""
     piece = sample_bytes(16 * MIB)
     await storage.upload(key, chunks(piece * 16, 16 * MIB), content_type="text/csv")
     async with asyncio.timeout(10):
@@ -186,15 +191,13 @@ async def test_broken_connection_raises_and_never_ends_the_file(
     settings: Settings, storage: Storage, key: str, how: str, size_bytes: int
 ) -> None:
     data = await store(storage, key, MIB)
-    reason = "does not respond in time" if how == "stall" else ""
-    received = b""
+    reason = {"stall": "does not respond in time", "close": "before its end"}.get(how, "the object")
+    received: list[bytes] = []
     async with cut_after(settings, size_bytes, how) as unreliable:
         with pytest.raises(StoreUnavailable, match=reason):
-            async with unreliable.read(key) as pieces:
-                async for piece in pieces:
-                    received += piece
-    assert len(received) <= size_bytes
-    assert data.startswith(received)
+            await read(unreliable, key, into=received)
+    assert sum(map(len, received)) <= size_bytes
+    assert data.startswith(b"".join(received))
 
 
 @pytest.mark.slow  # waits for the timeout
@@ -208,18 +211,19 @@ async def test_reading_from_a_hanging_store_times_out(
         for call in (read(short_timeout, key), short_timeout.copy(key, f"{key}/copy")):
             with pytest.raises(StoreUnavailable, match="does not respond in time"):
                 await call
-    with pytest.raises(StoreUnavailable, match="does not respond in time"):
-        async with short_timeout.read(key) as pieces:
-            await anext(aiter(pieces))
-            with suspended(servers.store):
-                async for _ in pieces:
-                    pass
+    async with short_timeout.read(key) as pieces:
+        await anext(aiter(pieces))
+        with (
+            suspended(servers.store),
+            pytest.raises(StoreUnavailable, match="does not respond in time"),
+        ):
+            _ = [piece async for piece in pieces]
     await short_timeout.close()
 
 
 async def test_cancelled_reading_frees_its_connection(storage: Storage, key: str) -> None:
-    data = await store(storage, key, 12 * MIB)
-    for _ in range(30):
+    data = await store(storage, key, 2 * MIB)
+    for _ in range(11):  # more than the connections of a client
         started_event = asyncio.Event()
 
         async def read_a_chunk_and_wait(started: asyncio.Event = started_event) -> None:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from botocore.exceptions import ClientError
 
 from segmentql.adapters.storage import Storage
 from segmentql.adapters.stored_file import UploadLink
@@ -33,8 +32,7 @@ async def stored(s3: "S3Client", settings: Settings, key: str) -> bytes | None:
     """Return the content of a file, or None if it does not exist."""
     try:
         response = await s3.get_object(Bucket=settings.s3_bucket, Key=key)
-    except ClientError as error:
-        assert error.response["Error"]["Code"] == "NoSuchKey"
+    except s3.exceptions.NoSuchKey:
         return None
     return await response["Body"].read()
 
@@ -77,16 +75,11 @@ async def test_file_of_undeclared_size_is_rejected(
     assert await stored(s3, settings, key) is None
 
 
-@pytest.mark.parametrize(("sent_bytes", "remaining"), [(SIZE - 1, None), (SIZE + 1, SIZE)])
-async def test_bytes_beyond_the_declared_size_are_not_stored(
-    link: UploadLink,
-    s3: "S3Client",
-    settings: Settings,
-    key: str,
-    sent_bytes: int,
-    remaining: int | None,
+@pytest.mark.parametrize("sent_bytes", [SIZE - 1, SIZE + 1])
+async def test_client_that_declares_the_signed_size_stores_that_size_or_nothing(
+    link: UploadLink, s3: "S3Client", settings: Settings, key: str, sent_bytes: int
 ) -> None:
-    """The client declares the signed size and sends another number of bytes."""
+    """The client sends another number of bytes than its header says."""
     url = urlsplit(link.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     head = (
@@ -99,9 +92,9 @@ async def test_bytes_beyond_the_declared_size_are_not_stored(
     status = (await reader.readline()).split()[1]
     await reader.read()
     writer.close()
-    assert (status == b"200") == (remaining is not None)
-    expected = None if remaining is None else data[:remaining]
-    assert await stored(s3, settings, key) == expected
+    is_complete = sent_bytes >= SIZE
+    assert (status == b"200") == is_complete
+    assert await stored(s3, settings, key) == (data[:SIZE] if is_complete else None)
 
 
 async def test_link_is_for_one_key_one_method_and_one_operation(
@@ -122,7 +115,7 @@ async def test_link_is_for_one_key_one_method_and_one_operation(
         for changes in changed:
             request: dict[str, Any] = {"url": link.url, "method": "PUT", **changes}
             response = await client.request(**request, content=body)
-            assert response.status_code == 403, changes
+            assert response.status_code in {403, 405}, changes
     assert await stored(s3, settings, key) is None
 
 

@@ -200,8 +200,8 @@ async def test_key_changes_leave_entries_without_a_secret(ada: Client, sql: Sql)
     entries = await log(ada)
     state = {"name": "bob", "role": "READER"}
     assert [(*summary(entry), entry["before"], entry["after"]) for entry in entries] == [
-        ("key.revoked", key_id, "ada", "req-2", state, None),
-        ("key.created", key_id, "ada", "req-1", None, state),
+        ("api_key.revoked", key_id, "ada", "req-2", state, None),
+        ("api_key.created", key_id, "ada", "req-1", None, state),
     ]
     assert_documented(entries)
     stored = await sql.fetchval("SELECT string_agg(to_json(a)::text, '') FROM audit_log a")
@@ -216,7 +216,7 @@ async def test_first_key_leaves_one_entry_without_an_actor(
             lambda session: keys.ensure_first_key(session, "sgql_firstfirst12_" + "a" * 64)
         )
     (entry,) = await log(ada)
-    assert summary(entry) == ("key.created", "key_firstfirst12", None, None)
+    assert summary(entry) == ("api_key.created", "key_firstfirst12", None, None)
     assert (entry["before"], entry["after"]) == (None, {"name": "first", "role": "ADMIN"})
 
 

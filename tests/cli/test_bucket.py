@@ -33,12 +33,19 @@ async def test_bucket_is_created_and_the_command_is_repeatable(
 ) -> None:
     with_bucket = settings.model_copy(update={"s3_bucket": "made-by-command"})
     for _ in range(2):
-        assert await bucket(with_bucket, SEGMENTQL_REPORT_RETENTION_DAYS="5") == (0, "")
+        assert await bucket(
+            with_bucket,
+            SEGMENTQL_REPORT_RETENTION_DAYS="5",
+            SEGMENTQL_S3_CORS_ORIGINS="https://a.example, https://b.example",
+        ) == (0, "")
     storage = Storage(with_bucket)
     await storage.check()
     await storage.close()
     configuration = await s3.get_bucket_lifecycle_configuration(Bucket="made-by-command")
-    assert [rule["Expiration"]["Days"] for rule in configuration["Rules"]] == [6]
+    assert [rule["Expiration"]["Days"] for rule in configuration["Rules"]] == [3, 6, 6]
+    assert (await s3.get_bucket_cors(Bucket="made-by-command"))["CORSRules"][0][
+        "AllowedOrigins"
+    ] == ["https://a.example", "https://b.example"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ import pytest
 from redis import Redis
 
 from segmentql.local.orphans import ON_LINUX
-from segmentql.rollouts.passes import CHUNK_USERS, SAMPLING_LOCK_CLASS
+from segmentql.rollouts.chunks import CHUNK_USERS
+from segmentql.rollouts.sampling import SAMPLING_LOCK_CLASS
 from tests.conftest import Api, Sql, until
 from tests.e2e.chaos_client import RECOVERY_SECONDS
 from tests.e2e.test_chaos import LONG_LIFE_SECONDS, superuser_url

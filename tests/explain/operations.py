@@ -7,7 +7,7 @@ from tests.conftest import Api
 
 EXPLANATION = """
 isIn reason summary at since until actor
-segment { slug deletedAt }
+segment { id slug deletedAt }
 membership { id cause }
 lastEntry { id operation cause actor at }
 rollout { hash hashPercent boundHash inSample percent passFinishedAt }
@@ -28,3 +28,16 @@ async def explain(
     if as_of is not None:
         variables["asOf"] = as_of.isoformat()
     return (await api(EXPLAIN, **variables))["explain"]
+
+
+def reason(explanation: Any) -> tuple[bool, str]:
+    """Return whether the user is in the segment, and the reason."""
+    return explanation["isIn"], explanation["reason"]
+
+
+async def segments_as_of(api: Api, user_id: int, at: datetime, field: str = "slug") -> list[str]:
+    """Return a field of each segment of `segments(asOf:)`; empty if the user is not stored."""
+    selection = f"user(id: $id) {{ segments(asOf: $at) {{ {field} }} }}"
+    query = f"query($id: ID!, $at: DateTime) {{ {selection} }}"
+    user = (await api(query, id=str(user_id), at=at.isoformat()))["user"]
+    return [segment[field] for segment in user["segments"]] if user else []

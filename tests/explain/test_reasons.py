@@ -1,5 +1,6 @@
 """Every reason of `explain`, through mutations, worker steps and time."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.sampling import rollout_hash_v1
 from tests.back_dating import advance_time
 from tests.conftest import Api, Sql
-from tests.explain.operations import EXPLAIN, explain
+from tests.explain.operations import EXPLAIN, explain, reason
 from tests.operations import (
     create_segment,
     create_user,
@@ -31,8 +32,10 @@ from tests.rollouts.graphql_client import (
     set_rollout,
 )
 from tests.rollouts.helpers import begin_pass, expected_sample, store_users
+from tests.rollouts.rollout_states import FAILURE, fail_rollout
 
 DAY = timedelta(days=1)
+IN_REASONS = {"ADDED_BY_HAND", "IMPORTED", "IN_SAMPLE", "ENROLLED_WHEN_STORED"}
 USERS = 20
 HALF = sorted(expected_sample(1, range(1, USERS + 1), 50))
 INSIDE = HALF[0]
@@ -41,10 +44,6 @@ OUTSIDE = min(set(range(1, USERS + 1)) - set(HALF))
 LOW = min(range(100, 200), key=lambda user_id: rollout_hash_v1(1, user_id))
 """A user who joins at 50 % if stored later."""
 HIGH = max(range(100, 200), key=lambda user_id: rollout_hash_v1(1, user_id))
-
-
-def reason(explanation: Any) -> tuple[bool, str]:
-    return explanation["isIn"], explanation["reason"]
 
 
 async def start_half(api: Api, sql: Sql, database: Database, **rollout: Any) -> None:
@@ -93,7 +92,13 @@ async def test_added_by_an_import(api: Api, sql: Sql) -> None:
     found = await explain(api)
     assert reason(found) == (True, "IMPORTED")
     assert found["actor"] == "analytics"
-    assert "Added by an import on " in found["summary"]
+    assert found["summary"].startswith("Added by import imp_42 on ")
+    assert found["summary"].endswith(' by the key "analytics".')
+    await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
+    assert reason(await explain(api)) == (True, "IMPORTED")
+    await update_user_segments(api, 7, remove=["A"])
+    await update_user_segments(api, 7, add=["A"])
+    assert reason(await explain(api)) == (True, "ADDED_BY_HAND")
 
 
 async def test_in_the_sample(api: Api, sql: Sql, database: Database) -> None:
@@ -340,7 +345,7 @@ async def test_removed_by_a_lower_percent(api: Api, sql: Sql, database: Database
     await advance_rollout(database, 1)
     found = await explain(api, INSIDE)
     assert reason(found) == (False, "REMOVED_BY_ROLLOUT")
-    assert found["summary"].endswith("because its percent is now 0 %.")
+    assert found["summary"].endswith("because its percent was lowered to 0 %.")
     before = parse_timestamp(found["since"]) - timedelta(microseconds=1)
     assert reason(await explain(api, INSIDE, as_of=before)) == (True, "IN_SAMPLE")
 
@@ -396,6 +401,36 @@ async def test_stopped_before_the_pass(api: Api, sql: Sql) -> None:
     found = await explain(api, INSIDE)
     assert reason(found) == (False, "ROLLOUT_STOPPED")
     assert "The rollout was cancelled on " in found["summary"]
+
+
+async def test_failed_before_the_pass(api: Api, sql: Sql, database: Database) -> None:
+    await store_users(sql, USERS)
+    await create_segment(api, slug="A", rollout={"percent": 50})
+    await fail_rollout(database)
+    found = await explain(api, INSIDE)
+    assert reason(found) == (False, "ROLLOUT_STOPPED")
+    assert found["summary"].endswith(f" before it added the user: {FAILURE}")
+
+
+async def test_left_with_a_user_whose_lifetimes_were_not_recorded(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await update_user_segments(api, 7, add=["A"])
+    await delete_user(api, 7)
+    await create_user(api, id="7")
+    at = parse_timestamp((await explain(api))["at"])
+    await delete_user(api, 7)
+    assert reason(await explain(api, as_of=at)) == (False, "LEFT_WITH_USER")
+    await sql.execute("DELETE FROM user_lifetimes")
+    found = await explain(api, as_of=at)
+    assert reason(found) == (False, "LEFT_WITH_USER")
+    assert found["steps"][1]["detail"].endswith("It is not known when the user was stored.")
+
+
+def test_documented_reasons_are_the_reasons() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (yes|no) \| .* \| `(\w+)` \|$", text, re.MULTILINE)
+    assert {name for _, name in rows} == set(ExplanationReason)
+    assert {name for is_in, name in rows if is_in == "yes"} == IN_REASONS
 
 
 def test_every_reason_has_a_test() -> None:

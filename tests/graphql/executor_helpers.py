@@ -42,7 +42,7 @@ PLAIN_EXECUTOR = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
 
 # Values for each argument: most lead to results, and a few are rejected.
 ARGUMENTS = {
-    "id": ["1", '"2"', '"99"', '"rep_1"', '"nobody"'],
+    "id": ["1", '"2"', '"99"', '"rep_1"', '"imp_1"', '"nobody"'],
     "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
     "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
     "first": ["1", "2", "null", "0"],
@@ -57,6 +57,7 @@ ARGUMENTS = {
     "keys": ['["one", "two", "unknown"]', '["two", "two"]', "[]", '[""]'],
     "from": ['"2020-01-01T00:00:00Z"', "null"],
     "to": ['"2040-01-01T00:00:00Z"', '"2024-06-01T00:00:00Z"', "null"],
+    "outcomes": ["[JOINED]", "[JOINED, LEFT]", "[]", "null"],
     "points": ["1", "3", "null", "0"],
     "expiresInSeconds": ["1", "0", "null"],
     "asOf": ['"2024-06-01T00:00:00Z"', '"2999-01-01T00:00:00Z"', "null"],

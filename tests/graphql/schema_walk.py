@@ -14,6 +14,7 @@ REQUIRED: Final = {
     "keys": '["one"]',
     "slug": '"A"',
     "Query.report.id": '"rep_1"',
+    "Query.import.id": '"imp_1"',
     "year": "2024",
     "month": "2",
     "from": '"2024-01-01T00:00:00Z"',

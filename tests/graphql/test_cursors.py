@@ -12,6 +12,7 @@ from segmentql.graphql.types.pagination import CURSOR_ALLOWED
 from tests.conftest import Api, Sql
 from tests.graphql.schema_walk import object_type_paths
 from tests.operations import make_segments, update_user_segments
+from tests.sample_data import INSERT_IMPORT
 
 MARCH = 'from: "2024-03-01T00:00:00Z"'
 FAR = 'to: "2100-01-01T00:00:00Z"'
@@ -40,6 +41,8 @@ LISTS = {
     "reports": "reports({arguments}) {page}",
     "reports of a user": "reports({arguments}, userId: 1) {page}",
     "reports of another user": "reports({arguments}, userId: 2) {page}",
+    "imports": "imports({arguments}) {page}",
+    "imports of a slug": 'imports({arguments}, slug: "AB") {page}',
     "keys": "apiKeys({arguments}) {page}",
     "audit log": "auditLog({arguments}) {page}",
     "audit log of a slug": 'auditLog({arguments}, slug: "A") {page}',
@@ -128,6 +131,9 @@ async def three_of_each(api: Api, sql: Sql) -> None:
         SELECT 'segment.updated', 'seg_1', 'A', 1 FROM generate_series(1, 3) AS n;
         """
     )
+    for _ in range(3):
+        await sql.execute(INSERT_IMPORT.format(slug="A", status="COMPLETED"))
+        await sql.execute(INSERT_IMPORT.format(slug="AB", status="VALIDATED"))
 
 
 async def cursors(api: Api, name: str) -> list[str]:
@@ -153,6 +159,7 @@ FILTERS_BY_FIELD = {
     "Query.auditLog": {"slug", "actor", "from", "to"},
     "Query.history": {"userId", "slug", "from", "to"},
     "Query.reports": {"userId"},
+    "Query.imports": {"slug"},
     "Query.apiKeys": set(),
     "User.history": {"slug", "from", "to"},
     "Segment.members": set(),

@@ -92,6 +92,33 @@ async def test_hundred_longest_slugs_are_accepted(api: Api) -> None:
     assert data["updateUserSegments"]["segmentsAdded"] == len(LONGEST_SLUGS)
 
 
+@pytest.mark.parametrize("field", ["add", "remove"])
+async def test_thousand_longest_users_of_a_change_are_accepted(api: Api, field: str) -> None:
+    """By id and by key, inline and in variables."""
+    await make_segments(api, LONGEST_SLUGS[0])
+    keys = [
+        f"{n:03}".ljust(validators.MAX_USER_KEY_LENGTH, "\N{GRINNING FACE}")
+        for n in range(validators.MAX_USERS_PER_CHANGE)
+    ]
+    selection = "{ counts { outcome count } errors { code message path } }"
+    for users in (
+        {field: LONGEST_IDS},
+        {f"{field}Keys": keys},
+        {field: LONGEST_IDS[:500], f"{field}Keys": keys[:500]},
+    ):
+        fields = {"slug": LONGEST_SLUGS[0], **users}
+        for data in (
+            await api(f"mutation {{ updateSegmentMembers(input: {inline(fields)}) {selection} }}"),
+            await api(
+                "mutation($input: UpdateSegmentMembersInput!)"
+                f" {{ updateSegmentMembers(input: $input) {selection} }}",
+                input=fields,
+            ),
+        ):
+            (entry,) = data["updateSegmentMembers"]["counts"]
+            assert entry["count"] == validators.MAX_USERS_PER_CHANGE
+
+
 @pytest.mark.parametrize("kind", LONGEST_DESCRIPTIONS)
 async def test_longest_names_and_descriptions_are_accepted(api: Api, kind: str) -> None:
     fields = {

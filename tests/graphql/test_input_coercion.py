@@ -28,6 +28,7 @@ SCALAR_VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "ID": st.one_of(st.integers(-5, 5), st.text(max_size=3)),
     "String": st.text(max_size=3),
     "Int": st.integers(-5, 5),
+    "BigInt": st.integers(-5, 2**53),
     "Float": st.floats(-5, 5),
     "Boolean": st.booleans(),
     "DateTime": st.sampled_from(["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.5+02:00"]),

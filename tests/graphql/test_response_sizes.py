@@ -12,6 +12,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
+from segmentql.graphql.types.errors import format_unsent_response
 from segmentql.settings import Settings
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, serving
@@ -61,7 +62,7 @@ def assert_too_large(answer: ExecutionResponse, *, changes: bool) -> None:
     assert (extensions["code"], extensions["limit"]) == ("LIMIT_EXCEEDED", LIMIT)
     assert LIMIT < extensions["value"] < 3 * LIMIT
     assert error["message"].startswith(f"The response is larger than {LIMIT} bytes.")
-    assert ("its changes are committed" in error["message"]) is changes
+    assert ("perhaps this field. Read the data to see" in error["message"]) is changes
     assert extensions.get("outcomeUnknown", False) is changes
 
 
@@ -197,10 +198,27 @@ async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings,
         assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
         error = await api.error(
             'mutation { updateSegment(input: {slug: "A", name: "New"})'
-            " { segment { name description } } }"
+            " { segment { name description } }"
+            " createUser(input: {id: 5}) { user { id } } }"
         )
-        assert "its changes are committed" in error["message"]
-        assert await api('{ segment(slug: "A") { name } }') == {"segment": {"name": "New"}}
+        assert error["message"].endswith(
+            " All fields of the mutation were executed. Read the data to see its changes."
+        )
+        assert error["extensions"]["outcomeUnknown"] is True
+        assert await api('{ segment(slug: "A") { name } user(id: 5) { id } }') == {
+            "segment": {"name": "New"},
+            "user": {"id": "5"},
+        }
+
+
+@pytest.mark.parametrize("is_mutation", [False, True])
+def test_dropped_response_says_whether_changes_may_exist(*, is_mutation: bool) -> None:
+    error = format_unsent_response(is_mutation=is_mutation)
+    assert error["extensions"] == {
+        "code": "UNAVAILABLE",
+        **({"outcomeUnknown": True} if is_mutation else {}),
+    }
+    assert ("All fields of the mutation were executed." in error["message"]) is is_mutation
 
 
 async def test_long_alias_cannot_multiply_the_response_size(api: Api, sql: Sql) -> None:

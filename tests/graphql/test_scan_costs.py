@@ -15,6 +15,7 @@ from segmentql.schema import make_schema
 from tests.conftest import Api, Sql
 from tests.query_plans import captured_statements, scanned_rows
 from tests.rollouts.graphql_client import set_rollout
+from tests.sample_data import INSERT_IMPORT
 
 ROWS_PER_COST = 1000
 """The rows that are scanned but not returned for a cost of 1.
@@ -35,6 +36,7 @@ PATHS = {
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "AuditEntry": "{{ auditLog(first: 1) {{ nodes {{ {0} }} }} }}",
     "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
+    "Import": "{{ imports(first: 1) {{ nodes {{ {0} }} }} }}",
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
 """One path to an object of each type that has fields with resolvers."""
@@ -51,7 +53,7 @@ REQUIRED = {
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',
 }
-REPORT_FIELDS = '"rep_1"'
+IDS = {"report": '"rep_1"', "import": '"imp_1"'}
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
     "userId": ["1", "99999999"],
@@ -66,6 +68,7 @@ OPTIONAL = {
     "first": [],
     "after": [],
     "expiresInSeconds": [],
+    "outcomes": [],
 }
 
 
@@ -81,7 +84,7 @@ def _queries() -> Iterator[str]:
             if kind.name not in PATHS and name in NO_READS:
                 continue
             required = [
-                f"{argument}: {REPORT_FIELDS if name == 'report' else REQUIRED[argument]}"
+                f"{argument}: {IDS.get(name) or REQUIRED[argument]}"
                 for argument, declared in field.args.items()
                 if str(declared.type).endswith("!")
             ]
@@ -92,7 +95,9 @@ def _queries() -> Iterator[str]:
             selected = ""
             if is_composite_type(get_named_type(field.type)):
                 selected = (
-                    " { nodes { __typename } }" if "first" in field.args else " { __typename }"
+                    " { nodes { __typename } }"
+                    if str(field.type).removesuffix("!").endswith("Connection")
+                    else " { __typename }"
                 )
             smallest = ["first: 1"] if "first" in field.args else []
             for optional in [
@@ -134,6 +139,11 @@ SELECT n, s.id, '2024-02-01Z'
 FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug = 'BIG';
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
 SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series({start}, {end}) AS n;
+INSERT INTO imports (segment_id, status, mode, options, source, created_at, finished_at,
+    row_count, counts, needs_cleanup)
+SELECT i.segment_id, i.status, i.mode, i.options, i.source, i.created_at, i.finished_at,
+    i.row_count, i.counts, i.needs_cleanup
+FROM imports i CROSS JOIN generate_series({start}, {end}) AS n WHERE i.id = 1;
 INSERT INTO audit_log (action, target, actor, segment_id)
 SELECT 'segment.updated', 'seg_' || s.id, actor, s.id
 FROM generate_series({start}, {end}) AS n CROSS JOIN segments s
@@ -178,6 +188,7 @@ async def _measure_all(api: Api, sql: Sql) -> dict[str, tuple[int, float]]:
 async def test_estimated_cost_covers_the_scanned_rows(api: Api, sql: Sql) -> None:
     assert len(QUERIES) > 30
     await sql.execute(SEGMENTS)
+    await sql.execute(INSERT_IMPORT.format(slug="BIG", status="COMPLETED"))
     await sql.execute(GROWING.format(start=1, end=SMALL))
     assert (await set_rollout(api, {"percent": 0}, "BIG"))["errors"] == []
     small = await _measure_all(api, sql)

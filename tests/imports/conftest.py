@@ -1,13 +1,13 @@
 """Tests run the steps of imports in this process, as a worker would, with the real store."""
 
 import pytest
-from tests.conftest import Api
-from tests.imports.lists import Imports
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
 from segmentql.imports.actors import ImportContext
+from tests.conftest import Api
+from tests.imports.lists import Imports
 
 
 @pytest.fixture

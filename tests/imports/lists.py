@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from tests.conftest import Api
-from tests.operations import ERRORS
 
 from segmentql.adapters.jobs import Message
 from segmentql.imports.actors import (
@@ -17,6 +15,8 @@ from segmentql.imports.actors import (
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.result import outcome_mask
 from segmentql.tables import RowOutcome
+from tests.conftest import Api
+from tests.operations import ERRORS
 
 IMPORT = """
 id mode status progress counts { outcome count } rows removals failure actor createdAt finishedAt

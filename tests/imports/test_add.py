@@ -1,6 +1,7 @@
 """An import with the mode ADD adds each user of the list once and accounts for every row."""
 
 import pytest
+
 from tests.conftest import Api, Sql
 from tests.imports.lists import Imports, counts, download
 from tests.operations import create_user, make_segments

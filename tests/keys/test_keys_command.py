@@ -176,9 +176,9 @@ async def test_changes_of_keys_leave_audit_entries_without_an_actor(
         "SELECT action, target, actor, api_key_id, request_id FROM audit_log ORDER BY id"
     )
     assert [tuple(row) for row in rows] == [
-        ("key.created", key_id, None, None, None),
-        ("key.created", "key_firstfirst12", None, None, None),
-        ("key.revoked", key_id, None, None, None),
+        ("api_key.created", key_id, None, None, None),
+        ("api_key.created", "key_firstfirst12", None, None, None),
+        ("api_key.revoked", key_id, None, None, None),
     ]
 
 

@@ -345,7 +345,7 @@ async def test_thousand_users_are_accepted(api: Api, sql: Sql) -> None:
     assert await history_inconsistencies(sql) == {}
 
 
-async def test_change_takes_four_statements_for_any_number_of_users(
+async def test_change_takes_five_statements_for_any_number_of_users(
     api: Api, database: Database
 ) -> None:
     await make_segments(api, "A")
@@ -358,4 +358,4 @@ async def test_change_takes_four_statements_for_any_number_of_users(
             await database.transaction(
                 lambda session, lists=lists: update_members(session, slug="A", lists=lists)  # type: ignore[misc]
             )
-        assert len(statements) == 4
+        assert len(statements) == 5

@@ -100,6 +100,23 @@ async def test_waiting_reports_are_counted(api: Api, sql: Sql) -> None:
     assert 3600 <= all_samples["segmentql_report_oldest_waiting_seconds"] < 3700
 
 
+async def test_overdue_objects_are_counted(api: Api, sql: Sql) -> None:
+    all_samples = await samples(api.http)
+    assert all_samples["segmentql_objects_overdue"] == 0
+    assert all_samples["segmentql_objects_overdue_oldest_seconds"] == 0
+    await sql.execute(
+        """
+        INSERT INTO objects_to_delete (object_key, delete_after, written_until, next_attempt_at)
+        SELECT 'test ' || minutes, at, at, now() + interval '1 hour'
+        FROM (VALUES (60), (1), (-60)) AS ages (minutes),
+            LATERAL (SELECT now() - make_interval(mins => minutes) AS at) AS moment
+        """
+    )
+    all_samples = await samples(api.http)
+    assert all_samples["segmentql_objects_overdue"] == 2
+    assert 3600 <= all_samples["segmentql_objects_overdue_oldest_seconds"] < 3700
+
+
 async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
     await make_segments(api, "soon", "gone")
     await update_user_segments(api, 1, add=["soon"], ttlSeconds=50)

@@ -19,6 +19,7 @@ from segmentql.objects.jobs import DELETE_OBJECTS
 from segmentql.settings import Settings
 from tests.conftest import Sql, suspended, until
 from tests.files import pending_uploads, upload_file
+from tests.objects.queries import pass_time
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -58,29 +59,16 @@ async def rows(sql: Sql) -> list[Any]:
     ]
 
 
-async def pass_time(sql: Sql, seconds: float) -> None:
-    """Move the rows back, as if this time had passed."""
-    await sql.execute(
-        """
-        UPDATE objects_to_delete SET
-            delete_after = delete_after - make_interval(secs => $1),
-            written_until = written_until - make_interval(secs => $1),
-            next_attempt_at = next_attempt_at - make_interval(secs => $1)
-        """,
-        seconds,
-    )
-
-
 async def test_upload_without_a_reference_is_deleted_when_its_time_has_passed(
     object_context: ObjectContext, sql: Sql, key: str
 ) -> None:
-    await begin_upload(object_context, key, max_seconds=60)
+    await begin_upload(object_context, key, max_seconds=3600)
     await upload_file(object_context.storage, key)
-    await pass_time(sql, 59)
+    await pass_time(sql, 3500)
     assert await find_due(object_context.database) == []
     await delete_objects(object_context)
     assert await is_stored(object_context, key)
-    await pass_time(sql, 1)
+    await pass_time(sql, 100)
     assert await find_due(object_context.database) == [Message(DELETE_OBJECTS)]
     await delete_objects(object_context)
     assert not await is_stored(object_context, key)
@@ -149,13 +137,13 @@ async def test_object_of_a_rolled_back_transaction_stays(
 async def test_object_that_is_written_after_its_deletion_is_deleted_again(
     object_context: ObjectContext, sql: Sql, key: str
 ) -> None:
-    await discard(object_context, [key], max_write_seconds=60)
+    await discard(object_context, [key], max_write_seconds=3600)
     await delete_objects(object_context)
     await upload_file(object_context.storage, key)
-    await pass_time(sql, 59)
+    await pass_time(sql, 3500)
     await delete_objects(object_context)
     assert await is_stored(object_context, key)
-    await pass_time(sql, 1)
+    await pass_time(sql, 100)
     await delete_objects(object_context)
     assert not await is_stored(object_context, key)
     assert await rows(sql) == []

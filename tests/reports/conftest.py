@@ -6,6 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.objects.actors import ObjectContext
 from segmentql.reports.actors import ReportContext
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
@@ -27,6 +28,11 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 @pytest.fixture
 async def report_context(database: Database, storage: Storage) -> ReportContext:
     return ReportContext(database, storage, retention_days=30)
+
+
+@pytest.fixture
+async def object_context(database: Database, storage: Storage) -> ObjectContext:
+    return ObjectContext(database, storage)
 
 
 @pytest.fixture

@@ -113,10 +113,14 @@ async def test_other_worker_completes_an_interrupted_upload(
     await expire_lease(sql)
     async with run_worker():
         await until(lambda: is_finished(sql))
+
+        async def is_aborted() -> bool:
+            return await uploads(storage) == []
+
+        await until(is_aborted)
     stored = await row(sql)
     assert (stored["status"], stored["attempts"], stored["row_count"]) == ("READY", 2, ROWS)
     assert await keys(storage) - visible_keys == {stored["object_key"]}
-    assert await uploads(storage) == []
     link = (await report(api, "rep_1"))["downloadUrl"]
     assert len(await downloaded(link)) == stored["size_bytes"]
 
@@ -153,6 +157,11 @@ async def test_file_of_a_worker_killed_before_its_commit_is_removed(
     await expire_lease(sql)
     async with run_worker():
         await until(lambda: is_finished(sql))
+
+        async def is_deleted() -> bool:
+            return leftover not in await keys(storage)
+
+        await until(is_deleted)
     stored = await row(sql)
     assert (stored["status"], stored["attempts"]) == ("READY", 2)
     assert stored["object_key"] != leftover

@@ -12,7 +12,7 @@ from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.records import OnExisting
 from segmentql.principal import ANONYMOUS
-from segmentql.rollouts import passes, service
+from segmentql.rollouts import passes, sampling, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
 from tests.back_dating import advance_time
@@ -137,7 +137,7 @@ class RunStep:
         done = await real.database.transaction(
             lambda session: passes.advance(session, segment.segment_id)
         )
-        if isinstance(done, passes.PendingSample) and done.pass_number == before.pass_number:
+        if isinstance(done, sampling.PendingSample) and done.pass_number == before.pass_number:
             await store_sample(real.database, done, await take_sample(real.database, done))
 
 

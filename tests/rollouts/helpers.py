@@ -9,7 +9,7 @@ from segmentql.adapters.database import Database
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import ANONYMOUS
-from segmentql.rollouts import passes, service
+from segmentql.rollouts import passes, reads, sampling, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.records import RolloutRecord
@@ -152,7 +152,7 @@ async def membership_ids(sql: Sql, segment_id: int) -> dict[int, int]:
 
 async def read_rollout(database: Database, segment_id: int) -> RolloutRecord:
     async with database.read() as session:
-        return (await service.rollouts_by_segment(session, [segment_id]))[segment_id]
+        return (await reads.rollouts_by_segment(session, [segment_id]))[segment_id]
 
 
 async def stored_users(sql: Sql) -> dict[int, int]:
@@ -164,31 +164,31 @@ async def stored_users(sql: Sql) -> dict[int, int]:
 # --- Single steps of a worker --------------------------------------------------------------------
 
 
-async def begin_pass(database: Database, segment_id: int) -> passes.PendingSample:
+async def begin_pass(database: Database, segment_id: int) -> sampling.PendingSample:
     """Begin a pass, or find it begun without a sample."""
     done = await database.transaction(lambda session: passes.advance(session, segment_id))
-    assert isinstance(done, passes.PendingSample)
+    assert isinstance(done, sampling.PendingSample)
     return done
 
 
-async def take_sample(database: Database, sampling: passes.PendingSample) -> passes.Sample:
+async def take_sample(database: Database, pending: sampling.PendingSample) -> sampling.Sample:
     async with database.long_read(seconds=60) as reading:
-        sample = await passes.take_sample(reading, sampling)
+        sample = await sampling.take_sample(reading, pending)
     assert sample is not None
     return sample
 
 
 async def store_sample(
-    database: Database, sampling: passes.PendingSample, sample: passes.Sample
+    database: Database, pending: sampling.PendingSample, sample: sampling.Sample
 ) -> None:
-    await database.transaction(lambda session: passes.store_sample(session, sampling, sample))
+    await database.transaction(lambda session: sampling.store_sample(session, pending, sample))
 
 
-async def begin_pass_with_sample(database: Database, segment_id: int) -> passes.Sample:
+async def begin_pass_with_sample(database: Database, segment_id: int) -> sampling.Sample:
     """Begin a pass and store its sample, so that only its chunks are left."""
-    sampling = await begin_pass(database, segment_id)
-    sample = await take_sample(database, sampling)
-    await store_sample(database, sampling, sample)
+    pending = await begin_pass(database, segment_id)
+    sample = await take_sample(database, pending)
+    await store_sample(database, pending, sample)
     return sample
 
 

@@ -10,9 +10,10 @@ import pytest
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships import actors as membership_actors
 from segmentql.principal import ANONYMOUS
-from segmentql.rollouts import passes
+from segmentql.rollouts import passes, sampling
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS, PendingSample, StepOutcome
+from segmentql.rollouts.chunks import CHUNK_USERS
+from segmentql.rollouts.passes import StepOutcome
 from segmentql.users.service import delete_user
 from tests.conftest import Api, Sql
 from tests.operations import delete_segment
@@ -91,9 +92,9 @@ async def test_crash_in_any_step_leaves_no_effect(sql: Sql, database: Database) 
     async def crash(segment_id: int) -> None:
         async def work(session: WriteSession) -> None:
             done = await passes.advance(session, segment_id)
-            if isinstance(done, PendingSample):
-                sample = passes.Sample(0, 0, 0, 0)
-                await passes.store_sample(session, done, sample)
+            if isinstance(done, sampling.PendingSample):
+                sample = sampling.Sample(0, 0, 0, 0)
+                await sampling.store_sample(session, done, sample)
             raise Crash
 
         before = (
@@ -113,9 +114,9 @@ async def test_crash_in_any_step_leaves_no_effect(sql: Sql, database: Database) 
     users = await store_users(sql, CHUNK_USERS + BEYOND)
     await set_plan(database, "A", 50)
     await crash(segment_id)
-    sampling = await begin_pass(database, segment_id)
+    pending = await begin_pass(database, segment_id)
     await crash(segment_id)
-    await store_sample(database, sampling, await take_sample(database, sampling))
+    await store_sample(database, pending, await take_sample(database, pending))
     await crash(segment_id)
     assert await work_chunk(database, segment_id) is StepOutcome.MORE_WORK
     await crash(segment_id)
@@ -170,13 +171,13 @@ async def test_sample_of_a_replaced_plan_is_discarded(sql: Sql, database: Databa
     segment_id = await make_segment(sql, "A")
     users = await store_users(sql, 100)
     await set_plan(database, "A", 80)
-    sampling = await begin_pass(database, segment_id)
-    sample = await take_sample(database, sampling)
+    pending = await begin_pass(database, segment_id)
+    sample = await take_sample(database, pending)
     await set_plan(database, "A", 30)
-    await store_sample(database, sampling, sample)
+    await store_sample(database, pending, sample)
     other = await begin_pass(database, segment_id)
-    assert other.pass_number > sampling.pass_number
-    await store_sample(database, sampling, sample)
+    assert other.pass_number > pending.pass_number
+    await store_sample(database, pending, sample)
     assert await begin_pass(database, segment_id) == other  # still without a sample
     await advance_rollout(database, segment_id)
     await assert_exact(sql, segment_id, users, 30)

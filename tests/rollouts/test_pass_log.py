@@ -5,7 +5,8 @@ from typing import Any
 
 from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
+from segmentql.rollouts.chunks import CHUNK_USERS
+from segmentql.rollouts.passes import StepOutcome
 from tests.back_dating import advance_time
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment

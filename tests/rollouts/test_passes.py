@@ -8,7 +8,7 @@ from segmentql.adapters.database import Database
 from segmentql.memberships.records import OnExisting
 from segmentql.principal import ANONYMOUS
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.service import rollout_counts
+from segmentql.rollouts.reads import rollout_counts
 from segmentql.users.service import delete_user
 from tests.back_dating import advance_time
 from tests.conftest import Sql

@@ -17,7 +17,7 @@ from segmentql.memberships.records import OnExisting
 from segmentql.principal import ANONYMOUS
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout
-from segmentql.rollouts.passes import CHUNK_USERS
+from segmentql.rollouts.chunks import CHUNK_USERS
 from segmentql.users.service import create_user, delete_user
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment

@@ -10,8 +10,9 @@ from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import OnExisting
 from segmentql.rollouts.actors import advance_rollout
+from segmentql.rollouts.chunks import CHUNK_USERS
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT
-from segmentql.rollouts.passes import CHUNK_USERS, StepOutcome
+from segmentql.rollouts.passes import StepOutcome
 from tests.back_dating import advance_time
 from tests.conftest import Sql
 from tests.rollouts.helpers import (

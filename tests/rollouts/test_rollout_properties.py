@@ -90,6 +90,26 @@ def command_lists() -> st.SearchStrategy[list[Command]]:
     )
 
 
+INTERRUPTED_LOWERING: list[Command] = [
+    InsertUsers(1, 20),
+    SetPlan("A", (("100", 0),)),
+    FinishWork("A"),
+    SetPlan("A", (("10", 0),)),
+    RunStep("A"),
+    RunStep("A"),
+    InsertUsers(21, 5),
+    SetPlan("A", (("50", 0), ("100", 1), ("33.333", 1))),
+    InsertUsers(26, 5),
+    PassTime(2),
+    FinishWork("A"),
+    Cancel("A", withdraw=True),
+    CreateUser(3),
+    DeleteUser(3),
+    FinishWork("A"),
+]
+"""A lowering is interrupted by a smaller raise, and new users join during both."""
+
+
 def seconds_left(end: datetime | None, now: datetime) -> int | None:
     """Return the seconds until an expiry, rounded up to whole steps."""
     if end is None:
@@ -141,26 +161,7 @@ async def assert_same_history(model: Model, real: ServiceUnderTest) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=command_lists())
-@example(
-    # A lowering is interrupted by a smaller raise, and new users join during both.
-    commands=[
-        InsertUsers(1, 20),
-        SetPlan("A", (("100", 0),)),
-        FinishWork("A"),
-        SetPlan("A", (("10", 0),)),
-        RunStep("A"),
-        RunStep("A"),
-        InsertUsers(21, 5),
-        SetPlan("A", (("50", 0), ("100", 1), ("33.333", 1))),
-        InsertUsers(26, 5),
-        PassTime(2),
-        FinishWork("A"),
-        Cancel("A", withdraw=True),
-        CreateUser(3),
-        DeleteUser(3),
-        FinishWork("A"),
-    ]
-)
+@example(commands=INTERRUPTED_LOWERING)
 @pytest.mark.slow
 async def test_service_agrees_with_the_reference_model(
     sql: Sql, database: Database, commands: list[Command]

@@ -14,8 +14,9 @@ from redis import Redis
 
 from segmentql.adapters.jobs import Job, JobPublisher, Message
 from segmentql.local import LocalServers, with_database
+from segmentql.rollouts.chunks import CHUNK_USERS
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
-from segmentql.rollouts.passes import CHUNK_USERS, MAX_FAILURES
+from segmentql.rollouts.passes import MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import parse_timestamp

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database
-from segmentql.rollouts.passes import PendingSample, Sample, take_sample
-from segmentql.rollouts.sampling import BOUND_QUERY, rollout_hash_v1, sample_size
+from segmentql.rollouts.sampling import (
+    BOUND_QUERY,
+    PendingSample,
+    Sample,
+    rollout_hash_v1,
+    sample_size,
+    take_sample,
+)
 from tests.conftest import Sql, empty_tables
 from tests.rollouts.helpers import store_users
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.segments.service import MAX_SEARCH_CANDIDATES
+from segmentql.segments.pages import MAX_SEARCH_CANDIDATES
 from tests.conftest import Api, Sql
 from tests.operations import create_segment, delete_segment, make_segments, update_segment
 from tests.query_plans import captured_statements, scanned_rows

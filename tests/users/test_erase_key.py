@@ -277,5 +277,9 @@ async def test_erasure_restarts_the_reports_that_may_have_the_key(api: Api, sql:
     for row in changed:
         assert (row["status"], row["attempts"], row["finished_at"]) == ("QUEUED", 0, None)
         assert (row["row_count"], row["size_bytes"]) == (None, None)
-        assert row["object_key"] == f"reports/{row['id']}.csv"  # the next attempt deletes it
+        assert row["object_key"] is None
         assert row["remade_at"] > row["created_at"]
+    discarded = await sql.fetch("SELECT object_key FROM objects_to_delete ORDER BY object_key")
+    assert [row["object_key"] for row in discarded] == [
+        f"reports/{row['id']}.csv" for row in changed
+    ]

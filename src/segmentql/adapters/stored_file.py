@@ -4,17 +4,15 @@ A client can replace its file until the link expires, also while the file is rea
 therefore copies the file to a key without a link, and checks and reads only the copy.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from segmentql.adapters.s3 import CUT_SHORT, S3
 from segmentql.errors import ObjectMissing, StoreFailed, StoreUnavailable
-
-if TYPE_CHECKING:
-    from aiobotocore.response import StreamingBody
 
 CHUNK_BYTES: Final = 256 * 1024
 """The size of the chunks of a file that is read. Only the last one may be smaller."""
@@ -47,8 +45,6 @@ async def upload_link(
         expires_in_seconds: the lifetime of the link, 1 to 604800.
     """
     signer = await s3.signer()
-    # The signature has the time in whole seconds.
-    signed_at = datetime.now(UTC).replace(microsecond=0)
     params: dict[str, Any] = {**target, "ContentLength": int(headers["Content-Length"])}
     if "Content-Type" in headers:
         params["ContentType"] = headers["Content-Type"]
@@ -59,8 +55,14 @@ async def upload_link(
         url=url,
         method="PUT",
         headers=headers,
-        expires_at=signed_at + timedelta(seconds=expires_in_seconds),
+        expires_at=_signed_at(url) + timedelta(seconds=expires_in_seconds),
     )
+
+
+def _signed_at(url: str) -> datetime:
+    """Return the time of a signature, from which the store counts the lifetime of a link."""
+    (text,) = parse_qs(urlsplit(url).query)["X-Amz-Date"]
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 async def copy_file(s3: S3, bucket: str, source_key: str, target_key: str) -> int:
@@ -99,11 +101,13 @@ async def open_file(s3: S3, bucket: str, key: str) -> AsyncIterator[AsyncIterato
     async with response["Body"]:
         if "ContentLength" not in response:  # a proxy removed it, so an early end is invisible
             raise StoreUnavailable("the object store does not state the size of a file")
-        yield _chunks(s3, response["Body"], response["ContentLength"])
+        yield _chunks(s3, response["Body"].read, response["ContentLength"])
 
 
-async def _chunks(s3: S3, body: "StreamingBody", size_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the chunks of a body.
+async def _chunks(
+    s3: S3, read: Callable[[int], Awaitable[bytes]], size_bytes: int
+) -> AsyncIterator[bytes]:
+    """Yield the chunks of a body of which `read` returns the next bytes.
 
     Raises:
         StoreUnavailable: the body ended early, or no more bytes arrive in time.
@@ -112,8 +116,8 @@ async def _chunks(s3: S3, body: "StreamingBody", size_bytes: int) -> AsyncIterat
     while received < size_bytes:
         chunk = bytearray()
         while len(chunk) < min(CHUNK_BYTES, size_bytes - received):
-            piece = await s3.call(body.read(CHUNK_BYTES - len(chunk)))
-            if not piece:
+            piece = await s3.call(read(CHUNK_BYTES - len(chunk)))
+            if not piece:  # the HTTP library raises first; without this the loop would not end
                 raise StoreUnavailable(CUT_SHORT)
             chunk += piece
         received += len(chunk)

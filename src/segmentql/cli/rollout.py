@@ -16,7 +16,7 @@ from segmentql.cli.converters import error_text
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import BadValue, TimedOut, Unavailable
-from segmentql.rollouts import service
+from segmentql.rollouts import reads
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import segments_by_slug
@@ -89,7 +89,7 @@ async def _find_segment_id(database: Database, slug: str) -> int:
     async def read(session: ReadSession) -> tuple[SegmentRecord | None, bool]:
         segment = (await segments_by_slug(session, [slug])).get(slug)
         segment_id = segment.segment_id if segment else 0
-        return segment, segment_id in await service.rollouts_by_segment(session, [segment_id])
+        return segment, segment_id in await reads.rollouts_by_segment(session, [segment_id])
 
     try:
         segment, has_rollout = await database.read_one(read)
@@ -170,11 +170,11 @@ class RolloutWatcher:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _read(self, session: ReadSession) -> RolloutRecord:
-        return (await service.rollouts_by_segment(session, [self._segment_id]))[self._segment_id]
+        return (await reads.rollouts_by_segment(session, [self._segment_id]))[self._segment_id]
 
     async def _count(self) -> None:
         async def count(session: ReadSession) -> int:
-            counts = await service.rollout_counts(session, [self._segment_id])
+            counts = await reads.rollout_counts(session, [self._segment_id])
             return counts[self._segment_id].enrolled
 
         started = time.monotonic()

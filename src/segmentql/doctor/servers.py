@@ -88,7 +88,8 @@ async def examine_store(settings: Settings) -> AsyncIterator[Finding]:
             Verdict.FAILED,
             f"{address}: {failed.reason}",
             "check that it runs at this address, SEGMENTQL_S3_ACCESS_KEY and"
-            " SEGMENTQL_S3_SECRET_KEY. Until then, reports fail. Nothing else is affected",
+            " SEGMENTQL_S3_SECRET_KEY. Until then, reports, imports and exports fail. Nothing else"
+            " is affected",
         )
         return
     finally:

@@ -40,22 +40,24 @@ describe_enum(
         ExplanationReason.ADDED_BY_HAND: "In: a mutation added the user.",
         ExplanationReason.IMPORTED: "In: an import added the user.",
         ExplanationReason.IN_SAMPLE: "In: a pass of the rollout added the user, because the user"
-        " is in its sample.",
+        " is in its sample. Also if the rollout added the user, and the pass is not known.",
         ExplanationReason.ENROLLED_WHEN_STORED: "In: the rollout added the user when the user was"
         " stored.",
         ExplanationReason.NO_SUCH_SEGMENT: "Not in: no segment has had the slug.",
         ExplanationReason.SEGMENT_DELETED: "Not in: the segment is deleted.",
-        ExplanationReason.USER_NOT_STORED: "Not in: the user is not stored.",
-        ExplanationReason.NEVER_ADDED: "Not in: nothing has added the user since the user was"
-        " stored, and there is no rollout.",
+        ExplanationReason.USER_NOT_STORED: "Not in: the user is not stored, or no user is known to"
+        " have had the key.",
+        ExplanationReason.NEVER_ADDED: "Not in: nothing is known to have added the user since"
+        " the user was stored, and there is no rollout, or its plan is not known.",
         ExplanationReason.REMOVED_BY_HAND: "Not in: a mutation removed the user.",
-        ExplanationReason.EXCLUDED: "Not in: the rollout skips the user, because a mutation removed"
-        " the user.",
+        ExplanationReason.EXCLUDED: "Not in: a mutation removed the user, so that rollouts skip the"
+        " user. The user may never have been a member, and the segment may have no rollout.",
         ExplanationReason.EXPIRED: "Not in: the TTL of the membership ended.",
         ExplanationReason.ABOVE_BOUND: "Not in: the user is not in the rollout's sample.",
         ExplanationReason.STAGE_NOT_STARTED: "Not in: the first stage of the rollout has not"
         " started.",
-        ExplanationReason.PASS_NOT_FINISHED: "Not in: the rollout has not added the user yet.",
+        ExplanationReason.PASS_NOT_FINISHED: "Not in: the rollout has not added the user yet, or"
+        " its pass is not known.",
         ExplanationReason.NEW_USERS_NOT_ENROLLED: "Not in: the user was stored after the rollout"
         " had selected its users, and the rollout does not enroll new users.",
         ExplanationReason.REMOVED_BY_ROLLOUT: "Not in: the rollout removed the user, because its"
@@ -81,7 +83,7 @@ class RolloutPosition:
     bound_hash: int | None = strawberry.field(
         graphql_type=BigInt | None,
         description="The largest hash of the sample. Null if the pass of the stage in force has"
-        " no sample yet.",
+        " no sample yet, or is not known.",
     )
     in_sample: bool = strawberry.field(
         description="Whether the user is in the sample. A user that was stored after the pass"
@@ -89,14 +91,15 @@ class RolloutPosition:
     )
     percent: float = strawberry.field(description="The percent in force.")
     pass_finished_at: datetime | None = strawberry.field(
-        description="When the pass of the stage in force finished. Null if it has not."
+        description="When the pass of the stage in force finished. Null if it has not, or if it is"
+        " not known."
     )
 
 
 @strawberry.type(description="A check that led to the reason.")
 class ExplanationStep:
     check: str = strawberry.field(description="What was checked.")
-    passed: bool = strawberry.field(description="Whether it is so.")
+    passed: bool = strawberry.field(description="Whether the answer is yes.")
     detail: str = strawberry.field(description="What was found, in a sentence.")
 
 
@@ -131,7 +134,8 @@ class Explanation:
     )
     last_entry: HistoryEntryRecord | None = strawberry.field(
         graphql_type=HistoryEntry | None,
-        description="The last join or leave of the user at this segment.",
+        description="The newest entry of the user in this segment at this time, also of an earlier"
+        " storing of the user.",
     )
     rollout: PositionRecord | None = strawberry.field(
         graphql_type=RolloutPosition | None,
@@ -140,7 +144,8 @@ class Explanation:
     )
 
     @strawberry.field(
-        description="The checks in order, until the one that decided.",
+        description="The checks in order. More checks can follow the one that decided, to show what"
+        " a rollout does with the user.",
         graphql_type=list[ExplanationStep],
         metadata=cost(size=MAX_STEPS),
     )

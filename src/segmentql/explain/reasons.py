@@ -6,7 +6,8 @@ The functions are pure: they see only the facts, which were read in one snapshot
 from dataclasses import dataclass
 from datetime import datetime
 
-from segmentql.explain.records import ExplanationReason, Facts
+from segmentql.explain.facts import Facts
+from segmentql.explain.records import ExplanationReason
 from segmentql.explain.rollout_view import RolloutView, rollout_view
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.tables import Cause, Operation
@@ -20,6 +21,7 @@ class Verdict:
     since: datetime | None = None
     until: datetime | None = None
     actor: str | None = None
+    import_id: int | None = None
 
 
 def find_reason(facts: Facts) -> Verdict:
@@ -45,9 +47,10 @@ def _reason_in(facts: Facts) -> Verdict:
     is_current = membership is not None and (
         not facts.is_past or joined is None or membership.updated_at <= facts.at
     )
-    # The cause of a membership can change from ROLLOUT to MANUAL, which history does not record.
+    # The cause of a membership can change, which history does not record.
     source = membership if membership is not None and is_current else joined
     assert source is not None  # noqa: S101 - the join or the membership says that the user is in
+    import_id = facts.membership_import_id if is_current else facts.join_import_id
     if source.cause == Cause.ROLLOUT:
         by_pass = was_added_by_pass(facts)
         reason = (
@@ -55,7 +58,7 @@ def _reason_in(facts: Facts) -> Verdict:
             if by_pass is False
             else ExplanationReason.IN_SAMPLE
         )
-    elif facts.is_imported:
+    elif import_id is not None:
         reason = ExplanationReason.IMPORTED
     else:
         reason = ExplanationReason.ADDED_BY_HAND
@@ -64,6 +67,7 @@ def _reason_in(facts: Facts) -> Verdict:
         since=facts.joined_at,
         until=membership.expires_at if membership else None,
         actor=source.actor,
+        import_id=import_id,
     )
 
 
@@ -74,11 +78,13 @@ def was_added_by_pass(facts: Facts) -> bool | None:
     transaction that stores the user. A pass waits for such transactions before it takes its
     sample. So when an enrolled user joins, the latest pass with a sample has not counted the user.
     """
-    joined_at, log_began_at = facts.joined_at, facts.rollout_log_began_at
-    if joined_at is None or (log_began_at is not None and joined_at < log_began_at):
+    joined, lifetime = facts.joined, facts.lifetime
+    if joined is None or joined.cause != Cause.ROLLOUT or lifetime is None:
         return None
-    sampled, lifetime = facts.join_pass, facts.lifetime
-    if sampled is None or sampled.last_insert_seq is None or lifetime is None:
+    if not facts.is_join_pass_known:
+        return None
+    sampled = facts.join_pass
+    if sampled is None or sampled.last_insert_seq is None:
         return False
     return lifetime.insert_seq <= sampled.last_insert_seq
 
@@ -97,7 +103,7 @@ def _reason_not_stored(facts: Facts) -> Verdict:
 
 def _reason_out(facts: Facts) -> Verdict:
     rollout, leave = rollout_view(facts), _leave(facts)
-    if leave is not None and not (rollout and rollout.has_decided_after(leave.at)):
+    if leave is not None and not (rollout and _has_decided_after(facts, rollout, leave.at)):
         return _reason_of_leave(facts, leave, rollout)
     if facts.exclusion is not None:
         return Verdict(
@@ -116,7 +122,16 @@ def _leave(facts: Facts) -> HistoryEntryRecord | None:
     entry, lifetime = facts.entry, facts.lifetime
     if entry is None or entry.operation != Operation.LEFT:
         return None
-    return entry if lifetime is None or entry.at >= lifetime.created_at else None
+    if lifetime is None:
+        return entry
+    is_of_lifetime = entry.cause != Cause.USER_DELETED and entry.at >= lifetime.created_at
+    return entry if is_of_lifetime else None
+
+
+def _has_decided_after(facts: Facts, rollout: RolloutView, left_at: datetime) -> bool:
+    """Return whether the plan was set, or a pass began or took its sample, after a leave."""
+    decisions = (rollout.plan.set_at, facts.last_decision_at)
+    return any(at is not None and at > left_at for at in decisions)
 
 
 def _reason_of_leave(
@@ -174,6 +189,8 @@ def _reason_of_rollout(facts: Facts, rollout: RolloutView) -> Verdict:
         return Verdict(
             ExplanationReason.ROLLOUT_PAUSED, since=plan.changed_at, actor=plan.changed_by
         )
+    if not rollout.is_pass_known:
+        return Verdict(ExplanationReason.PASS_NOT_FINISHED, actor=plan.set_by)
     return Verdict(
         ExplanationReason.PASS_NOT_FINISHED,
         since=stage_pass.started_at if stage_pass else plan.start_times[rollout.stage - 1],

@@ -5,7 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from segmentql.explain.records import Facts, Pass, PlanInForce, RolloutPosition
+from segmentql.explain.facts import Facts, Pass, PlanInForce
+from segmentql.explain.records import RolloutPosition
 from segmentql.rollouts.sampling import HASH_BITS
 from segmentql.tables import RolloutState
 
@@ -23,6 +24,9 @@ class RolloutView:
     insert_seq: int | None
     """The user's number in order of insertion. None if it is not known."""
     latest_pass: Pass | None
+    """The latest pass. None if there is none, or if it is not known."""
+    is_pass_known: bool
+    """Whether the latest pass is known. A process of an older version did not record its passes."""
 
     @property
     def stage(self) -> int:
@@ -50,7 +54,7 @@ class RolloutView:
 
     @property
     def stage_pass(self) -> Pass | None:
-        """The pass of the stage in force, or None if it has not begun."""
+        """The pass of the stage in force, or None if it has not begun or is not known."""
         latest = self.latest_pass
         if latest is None or latest.is_withdrawal or latest.stage != self.stage:
             return None
@@ -88,17 +92,6 @@ class RolloutView:
         """The user's hash as a percentage of the range of hashes."""
         return round(self.user_hash / HASH_RANGE * 100, 6)
 
-    def has_decided_after(self, left_at: datetime) -> bool:
-        """Return whether the plan was set, or a pass began or took its sample, after a leave."""
-        latest = self.latest_pass
-        if self.plan.set_at is not None and self.plan.set_at > left_at:
-            return True
-        if latest is None or latest.is_withdrawal:
-            return False
-        return latest.started_at > left_at or (
-            latest.sampled_at is not None and latest.sampled_at > left_at
-        )
-
     @property
     def position(self) -> RolloutPosition:
         """The user's position, for the API."""
@@ -132,4 +125,5 @@ def rollout_view(facts: Facts) -> RolloutView | None:
         user_id=facts.user_id,
         insert_seq=facts.lifetime.insert_seq if facts.lifetime else None,
         latest_pass=facts.latest_pass,
+        is_pass_known=facts.is_latest_pass_known,
     )

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from segmentql.explain.facts import Facts, PlanGap
 from segmentql.explain.reasons import Verdict, was_added_by_pass
-from segmentql.explain.records import ExplanationReason, ExplanationStep, Facts
+from segmentql.explain.records import ExplanationReason, ExplanationStep
 from segmentql.explain.rollout_view import RolloutView, rollout_view
-from segmentql.tables import RolloutState
+from segmentql.tables import Cause, RolloutState
 
 
 def format_time(at: datetime) -> str:
@@ -25,6 +26,10 @@ def _by(actor: str | None) -> str:
 
 def _set_by(actor: str | None) -> str:
     return f', which the key "{actor}" set' if actor else ""
+
+
+def _import_id(import_id: int) -> str:
+    return f"imp_{import_id}"
 
 
 def _percent(percent: Decimal) -> str:
@@ -54,19 +59,16 @@ def summary(facts: Facts, verdict: Verdict) -> str:
             return f"Removed by hand{_on(since)}{_by(actor)}."
         case ExplanationReason.EXCLUDED:
             return (
-                f"Excluded from the rollout, because the user was removed by hand{_on(since)}"
+                f"Excluded from rollouts, because the user was removed by hand{_on(since)}"
                 f"{_by(actor)}."
             )
         case ExplanationReason.EXPIRED:
             return f"The membership ended by its TTL{_on(since)}."
         case ExplanationReason.REMOVED_BY_ROLLOUT:
-            return f"Removed by the rollout{_on(since)}, because {_why_removed(rollout)}."
+            return f"Removed by the rollout{_on(since)}{_why_removed(facts)}."
         case ExplanationReason.NEVER_ADDED:
-            if facts.rollout_log_began_at and rollout is None:
-                return (
-                    f"{user} had not been added to {slug}. The plan of the rollout is not known"
-                    f" before {format_time(facts.rollout_log_began_at)}."
-                )
+            if facts.plan_gap is not None:
+                return f"{_never_added(facts)}. The rollout's {_unknown_plan(facts.plan_gap)}."
             return f"{_never_added(facts)}, and the segment has no rollout."
         case _:
             assert rollout is not None  # noqa: S101 - all other reasons are about a rollout
@@ -81,26 +83,38 @@ def _never_added(facts: Facts) -> str:
     return f'{has} not been added to "{facts.slug}" since the user was stored{stored_on}'
 
 
+def _unknown_plan(gap: PlanGap) -> str:
+    since = f"after {format_time(gap.since)}" if gap.since else ""
+    until = f"before {format_time(gap.until)}" if gap.until else ""
+    return f"plan is not known {' and '.join(filter(None, (since, until)))}".rstrip()
+
+
 def _summary_in(facts: Facts, verdict: Verdict) -> str:
     since, actor = verdict.since, verdict.actor
     match verdict.reason:
         case ExplanationReason.ADDED_BY_HAND:
             return f"Added by hand{_on(since)}{_by(actor)}"
         case ExplanationReason.IMPORTED:
-            return f"Added by an import{_on(since)}{_by(actor)}"
+            assert verdict.import_id is not None  # noqa: S101 - it is the reason
+            return f"Added by import {_import_id(verdict.import_id)}{_on(since)}{_by(actor)}"
         case ExplanationReason.ENROLLED_WHEN_STORED:
             return f"Added by the rollout when the user was stored{_on(since)}{_set_by(actor)}"
         case _:
+            if facts.joined is not None and facts.joined.cause != Cause.ROLLOUT:
+                return f"Added{_on(since)} and kept by the rollout{_set_by(actor)}"
             added = "Added by the rollout"
             if was_added_by_pass(facts) is None or facts.join_pass is None:
                 return f"{added}{_on(since)}{_set_by(actor)}; the pass is not known"
             return f"{added} at {_percent(facts.join_pass.percent)}{_on(since)}{_set_by(actor)}"
 
 
-def _why_removed(rollout: RolloutView | None) -> str:
-    if rollout is None or rollout.is_withdrawn or rollout.latest_pass is None:
-        return "the rollout was withdrawn"
-    return f"its percent is now {_percent(rollout.latest_pass.percent)}"
+def _why_removed(facts: Facts) -> str:
+    removal = facts.removal_pass
+    if removal is None:
+        return "; the pass is not known"
+    if removal.is_withdrawal:
+        return ", because the rollout was withdrawn"
+    return f", because its percent was lowered to {_percent(removal.percent)}"
 
 
 def _summary_of_rollout(facts: Facts, verdict: Verdict, rollout: RolloutView) -> str:
@@ -128,6 +142,11 @@ def _summary_of_rollout(facts: Facts, verdict: Verdict, rollout: RolloutView) ->
                 f" at {rollout.hash_percent:.3f} % of the range."
             )
         case _:
+            if not rollout.is_pass_known:
+                return (
+                    f"The rollout at {percent}{_set_by(actor)} has not added the user. Its pass is"
+                    " not known."
+                )
             return f"The rollout at {percent}{_set_by(actor)} has not added the user yet."
 
 
@@ -200,12 +219,8 @@ def _member_step(facts: Facts) -> ExplanationStep:
 def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
     rollout = rollout_view(facts)
     if rollout is None:
-        unknown = facts.rollout_log_began_at
-        detail = (
-            f"Its plan is not known before {format_time(unknown)}."
-            if unknown
-            else "The segment has no rollout."
-        )
+        gap = facts.plan_gap
+        detail = f"Its {_unknown_plan(gap)}." if gap else "The segment has no rollout."
         yield _failed("rollout is active", detail)
         return
     plan = rollout.plan
@@ -228,7 +243,9 @@ def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
     yield _passed("stage has started", detail)
     yield _sample_step(rollout)
     stage_pass = rollout.stage_pass
-    if stage_pass is None:
+    if not rollout.is_pass_known:
+        yield _failed("pass has finished", "The pass is not known.")
+    elif stage_pass is None:
         yield _failed("pass has finished", "The pass has not begun.")
     elif stage_pass.finished_at is None:
         detail = f"The pass began{_on(stage_pass.started_at)}."
@@ -241,7 +258,9 @@ def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
 def _sample_step(rollout: RolloutView) -> ExplanationStep:
     stage_pass = rollout.stage_pass
     hash_text = f"The user's hash is {rollout.user_hash}"
-    if stage_pass is None or stage_pass.bound_hash is None:
+    if not rollout.is_pass_known:
+        detail = f"{hash_text}. The pass is not known."
+    elif stage_pass is None or stage_pass.bound_hash is None:
         detail = f"{hash_text}. The pass has no sample yet."
     elif not rollout.is_new_user:
         detail = f"{hash_text}. The largest hash of the sample is {stage_pass.bound_hash}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 from strawberry import Parent
@@ -16,12 +16,17 @@ from segmentql.graphql.types.times import From, To
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history.loaders import UserKeyAt, history_connection
 from segmentql.history.records import HistoryEntryRecord
+from segmentql.imports.loaders import ImportById
+from segmentql.imports.records import ImportRecord
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause, Operation
 from segmentql.users.api import User
 from segmentql.users.loaders import UserById
 from segmentql.users.records import UserRecord
+
+if TYPE_CHECKING:
+    from segmentql.imports.api import Import
 
 describe_enum(
     Operation,
@@ -69,6 +74,19 @@ class HistoryEntry:
     actor: str | None = strawberry.field(
         description="The name of the API key that caused the join or leave, if known."
     )
+
+    @strawberry.field(
+        name="import",
+        description="The import that added or removed the user. Null if no import did.",
+        graphql_type=Annotated["Import", strawberry.lazy("segmentql.imports.api")] | None,
+        metadata=cost(1),
+    )
+    @staticmethod
+    def import_(
+        entry: Parent[HistoryEntryRecord], info: Info
+    ) -> Awaitable[ImportRecord | None] | None:
+        import_id = entry.import_id
+        return None if import_id is None else info.context.loader(ImportById).load(import_id)
 
     @strawberry.field(
         description="The user. Null if the user is not stored.", graphql_type=User | None

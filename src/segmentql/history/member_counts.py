@@ -36,7 +36,7 @@ ROLL_UP_INTERVAL_SECONDS: Final = 10
 """The interval of the roll-up. It bounds the tail, which every count reads."""
 
 CHUNK_ROWS: Final = 50_000
-"""The maximum number of entries that one transaction rolls up, about 0.1 s."""
+"""The maximum number of entries that one transaction rolls up, which takes about 0.1 s."""
 
 MAX_ENTRIES_OF_HOUR: Final = 5000
 """The number of a segment's entries in an hour above which the hour also has sums of its seconds.

@@ -43,6 +43,8 @@ class HistoryEntryRecord:
     """None if no worker has recorded the leave yet."""
     cause: Cause
     actor: str | None
+    import_id: int | None = None
+    """The import that made the change, if any."""
 
     @property
     def position(self) -> Position:

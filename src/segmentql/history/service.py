@@ -72,14 +72,15 @@ def _entries(*, of_one_user: bool, of_one_slug: bool) -> str:
     return f"""
     SELECT * FROM (
         (SELECT h.at, h.user_id, h.operation, h.membership_id, h.cause, h.actor, h.recorded_at,
-            {SEGMENT_COLUMNS}
+            h.import_id, {SEGMENT_COLUMNS}
          FROM {_FROM_HISTORY_OF_SLUG if of_one_slug and not of_one_user else _FROM_HISTORY}
          WHERE {_conditions("h.at", "h.user_id", "h.operation", "h.membership_id")}
             {user.format("h")} {slug}
          ORDER BY {_NEWEST_FIRST} LIMIT {_MAX_ROWS})
         UNION ALL
         (SELECT m.expires_at AS at, m.user_id, CAST('LEFT' AS operation) AS operation,
-            m.id AS membership_id, CAST('TTL' AS cause), NULL, NULL, {SEGMENT_COLUMNS}
+            m.id AS membership_id, CAST('TTL' AS cause), NULL, NULL, NULL,
+            {SEGMENT_COLUMNS}
          FROM memberships m JOIN segments s ON s.id = m.segment_id
          WHERE {EXPIRED}
             AND {_conditions("m.expires_at", "m.user_id", "CAST('LEFT' AS operation)", "m.id")}
@@ -88,7 +89,7 @@ def _entries(*, of_one_user: bool, of_one_slug: bool) -> str:
         UNION ALL
         (SELECT s.deleted_at AS at, m.user_id, CAST('LEFT' AS operation) AS operation,
             m.id AS membership_id, CAST('SEGMENT_DELETED' AS cause), s.deleted_by, NULL,
-            {SEGMENT_COLUMNS}
+            NULL, {SEGMENT_COLUMNS}
          FROM segments s
          CROSS JOIN LATERAL (
             SELECT m.id, m.user_id FROM memberships m
@@ -151,6 +152,11 @@ LEFT JOIN LATERAL (
     WHERE last.operation = 'JOINED'
       AND (m.id IS NULL OR least(m.expires_at, s.deleted_at) IS NULL
            OR least(m.expires_at, s.deleted_at) > requested.at)
+      -- If the clock was set back, two segments of one slug can exist at one time. The one that was
+      -- created last counts, as for `explain`.
+      AND NOT EXISTS (
+          SELECT FROM segments later
+          WHERE later.slug = s.slug AND later.id > s.id AND later.created_at <= requested.at)
 ) AS past ON true
 ORDER BY requested.number, past.slug
 """)
@@ -217,6 +223,7 @@ def _entry_record(row: Row[Any]) -> HistoryEntryRecord:
         recorded_at=row.recorded_at,
         cause=Cause(row.cause),
         actor=row.actor,
+        import_id=row.import_id,
     )
 
 

@@ -15,7 +15,6 @@ from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import (
-    InvalidInput,
     MutationRejected,
     ObjectMissing,
     StoreFailed,
@@ -46,6 +45,7 @@ CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 INTERNAL_FAILURE: Final = "an internal error; see the worker's log"
 TIMEOUT_FAILURE: Final = "repeated timeouts: the database was too slow, or users were locked"
 DATABASE_FAILURE: Final = "the database became unavailable"
+END_PASSED: Final = "`expiresAt` passed before all users were added"
 FILE_MISSING: Final = "the uploaded file is missing in the object store"
 
 
@@ -144,9 +144,9 @@ async def _apply(database: Database, import_id: int) -> None:
     except Unavailable:
         raise  # Not a failure of the import: the scheduler finds it when the database is back.
     except Exception as error:
-        reason = _reason(error)
+        reason, is_final = _reason(error), isinstance(error, MutationRejected)
         await database.transaction(
-            lambda session: chunks.record_failure(session, import_id, reason)
+            lambda session: chunks.record_failure(session, import_id, reason, is_final=is_final)
         )
         if reason == INTERNAL_FAILURE:
             raise
@@ -158,8 +158,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, StoreFailed):
         return error.reason
     if isinstance(error, MutationRejected):
-        problems = [r.problem for r in error.reasons if isinstance(r, InvalidInput)]
-        return "; ".join(problems)
+        return END_PASSED
     if isinstance(error, TimedOut):
         return TIMEOUT_FAILURE
     return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
@@ -169,13 +168,13 @@ async def finish_import(context: ImportContext, import_id: int) -> None:
     """Make the result of a finished import, and delete what the import does not need any more."""
     database = context.database
     async with database.read() as session:
-        needs_result = await result.needs_result(session, import_id)
-    if needs_result:
+        version = await result.missing_result(session, import_id)
+    if version is not None:
         async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
             stream = aclosing(result.result_csv(session, import_id).chunks())
             object_key = await _upload(context, stream)
         await database.transaction(
-            lambda session: result.publish_result(session, import_id, object_key)
+            lambda session: result.publish_result(session, import_id, object_key, version=version)
         )
     if not await database.transaction(lambda session: cleanup.is_finished(session, import_id)):
         return
@@ -193,10 +192,12 @@ async def filter_import_result(context: ImportContext, import_id: int, mask: int
         record = (await service.imports_by_id(session, [import_id])).get(import_id)
     if record is None or record.result_key is None or str(mask) in record.filtered_keys:
         return
-    source = storage.read(record.result_key)
-    object_key = await _upload(context, _filtered(source, mask))
+    result_key = record.result_key
+    object_key = await _upload(context, _filtered(storage.read(result_key), mask))
     await database.transaction(
-        lambda session: result.publish_filtered(session, import_id, mask, object_key)
+        lambda session: result.publish_filtered(
+            session, import_id, mask, object_key, result_key=result_key
+        )
     )
 
 

@@ -37,7 +37,7 @@ describe_enum(
         ImportMode.ADD: "The users join the segment.",
         ImportMode.REMOVE: "The users leave the segment.",
         ImportMode.REPLACE: "The list becomes the members by hand: the users of the list join, and"
-        " members by hand who are not in the list leave. Members whom a rollout added stay.",
+        " members by hand who are not in the list leave. Members by a rollout stay.",
     },
 )
 
@@ -98,8 +98,8 @@ class Import:
         " until the list is read, and if the file could not be read."
     )
     removals: BigInt | None = strawberry.field(
-        description="The number of members whom the import removes, and when it is finished, the"
-        " number whom it has removed. Null until the list is read."
+        description="The number of members that the import will remove, and when it is finished,"
+        " the number that it has removed. Null until the list is read."
     )
 
     @strawberry.field(

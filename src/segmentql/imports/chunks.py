@@ -2,7 +2,7 @@
 
 A chunk commits its changes, its outcomes, the counts and the position together, under the lock of
 the import's row. So two chunks of one import never overlap, and after a crash the next worker
-continues with the next chunk. Each outcome is decided anew, because the users, the memberships and
+continues with the next chunk. Each outcome is decided again, because the users, the memberships and
 the exclusions may have changed since the forecast.
 """
 
@@ -25,7 +25,7 @@ from segmentql.imports.removals import (
     remove_without_exclusion,
 )
 from segmentql.imports.service import IMPORT_COLUMNS, import_record
-from segmentql.imports.staging import LEASE_END, MAX_ATTEMPTS
+from segmentql.imports.staging import IS_FIRST, LEASE_END, MAX_ATTEMPTS
 from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.list_changes import add_members, remove_members
 from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
@@ -38,15 +38,9 @@ CHUNK_USERS: Final = 5000
 
 SEGMENT_DELETED: Final = "the segment was deleted"
 
-# Imports of one segment apply one at a time, in the order of `queued_at`. A dry run does not apply.
 _LOCK = text(f"""
 SELECT {IMPORT_COLUMNS}, i.listed_users FROM imports i JOIN segments s ON s.id = i.segment_id
-WHERE i.id = :import_id AND i.status = 'APPLYING' AND NOT EXISTS (
-    SELECT FROM imports earlier
-    WHERE earlier.segment_id = i.segment_id
-      AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
-      AND (earlier.status = 'APPLYING' OR earlier.status IN ('QUEUED', 'VALIDATING')
-        AND NOT CAST(earlier.options ->> 'dry_run' AS boolean)))
+WHERE i.id = :import_id AND i.status = 'APPLYING' AND {IS_FIRST}
 FOR NO KEY UPDATE OF i SKIP LOCKED
 """)
 
@@ -63,6 +57,12 @@ UPDATE import_users u SET outcome = CAST(applied.outcome AS row_outcome), user_i
 FROM unnest(CAST(:numbers AS bigint[]), CAST(:outcomes AS text[]), CAST(:user_ids AS bigint[]))
     AS applied (number, outcome, user_id)
 WHERE u.import_id = :import_id AND u.number = applied.number
+""")
+
+# A key of the list may have been set for a stored member since the plan.
+_KEEP_LISTED = text("""
+UPDATE import_users SET membership_id = NULL
+WHERE import_id = :import_id AND line IS NULL AND user_id = ANY(CAST(:user_ids AS bigint[]))
 """)
 
 _STORE_PROGRESS = text(f"""
@@ -288,6 +288,8 @@ async def _store(
             counts[outcome] += 1
         if outcome is not user.expected or user_id != user.user_id:
             changed.append((user.number, outcome, user_id))
+    if record.mode is ImportMode.REPLACE:
+        await _keep_listed(session, record, users, applied)
     if changed:
         numbers, outcomes, user_ids = zip(*changed, strict=True)
         await session.execute(
@@ -310,6 +312,23 @@ async def _store(
     )
 
 
+async def _keep_listed(
+    session: WriteSession, record: ImportRecord, users: Sequence[_User], applied: _Applied
+) -> None:
+    """Drop the planned removals of members who have a key of the list only since the plan."""
+    user_ids = [
+        user_id
+        for user in users
+        if user.user_key is not None
+        and (user_id := applied.ids_by_key.get(user.user_key)) is not None
+        and user_id != user.user_id
+        and applied.outcomes.get(user_id) is not RowOutcome.JOINED
+    ]
+    if user_ids:
+        values = {"import_id": record.import_id, "user_ids": user_ids}
+        await session.execute(_KEEP_LISTED, values)
+
+
 async def finish(
     session: WriteSession,
     record: ImportRecord,
@@ -325,11 +344,20 @@ async def finish(
         session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
 
 
-async def record_failure(session: WriteSession, import_id: int, reason: str) -> None:
-    """Count a failed attempt to apply a chunk. After `MAX_ATTEMPTS` the import is FAILED."""
+async def record_failure(
+    session: WriteSession, import_id: int, reason: str, *, is_final: bool
+) -> None:
+    """Count a failed attempt to apply a chunk. After `MAX_ATTEMPTS` the import is FAILED.
+
+    Args:
+        session: The session.
+        import_id: The import.
+        reason: The failure that clients see.
+        is_final: Whether further attempts would fail as well.
+    """
     values = {"import_id": import_id}
     attempts = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
-    if attempts is None or attempts < MAX_ATTEMPTS:
+    if attempts is None or (attempts < MAX_ATTEMPTS and not is_final):
         return
     row = (await session.execute(_LOCK, values)).one_or_none()
     if row is not None:

@@ -137,7 +137,7 @@ class CreateImportInput:
     )
     on_excluded: OnExcluded | None = strawberry.field(
         default=OnExcluded.SKIP,
-        description="The effect of adding a user whom the segment's rollout excludes.",
+        description="The effect of adding a user who is excluded from the segment's rollout.",
     )
     on_unknown_user: OnUnknownUser | None = strawberry.field(
         default=OnUnknownUser.STORE,

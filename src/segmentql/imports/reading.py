@@ -33,9 +33,7 @@ async def stage_list(
         LeaseLost: another attempt reads the list now, or the import was cancelled.
         StoreFailed: the file could not be read.
     """
-    while await database.transaction(
-        lambda session: staging.delete_staged_rows(session, record.import_id)
-    ):
+    while await database.transaction(lambda session: staging.start_over(session, attempt)):
         pass
     source = record.source
     if isinstance(source, SegmentAlgebra):
@@ -78,11 +76,12 @@ async def _stage_file(
 
     parsing = next_batch()
     try:
-        while (batch := await parsing) is not None:
+        while (batch := await asyncio.shield(parsing)) is not None:
             parsing = next_batch()
             await _stage_batch(database, attempt, batch)
     finally:
-        parsing.cancel()
+        # The thread reads the file until it has parsed its batch. The file stays open until then.
+        await asyncio.gather(parsing, return_exceptions=True)
     if upload.sha256 is not None and digest.hexdigest() != upload.sha256:
         raise FileRefused(
             f"The SHA-256 of the file is {digest.hexdigest()}, not {upload.sha256}. Upload the file"

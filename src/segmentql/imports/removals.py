@@ -1,6 +1,6 @@
 """Removals of members that respect the finished sample of the segment's rollout.
 
-A member by hand whom the sample holds is not removed. The membership becomes one of the rollout.
+A member by hand who is in the sample is not removed. The membership becomes one of the rollout.
 The segment and the users are locked before.
 """
 
@@ -78,7 +78,7 @@ class PlannedRemoval:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The users whose memberships a statement has ended, and those whom the sample holds."""
+    """The users whose memberships a statement has ended, and those in the sample."""
 
     ended: frozenset[int]
     in_sample: frozenset[int]

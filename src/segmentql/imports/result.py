@@ -37,23 +37,22 @@ WHERE i.id = $1
 ORDER BY r.line
 """
 
-_NEEDS_RESULT = text("""
-SELECT EXISTS (
-    SELECT FROM imports
-    WHERE id = :import_id AND finished_at IS NOT NULL AND row_count IS NOT NULL
-      AND needs_cleanup AND result_key IS NULL)
+_MISSING_RESULT = text("""
+SELECT attempts FROM imports
+WHERE id = :import_id AND finished_at IS NOT NULL AND row_count IS NOT NULL
+  AND needs_cleanup AND result_key IS NULL
 """)
 
 _PUBLISH = text("""
 UPDATE imports SET result_key = :object_key
-WHERE id = :import_id AND needs_cleanup AND result_key IS NULL
+WHERE id = :import_id AND needs_cleanup AND result_key IS NULL AND attempts = :version
 RETURNING id
 """)
 
 _PUBLISH_FILTERED = text("""
 UPDATE imports SET filtered_keys = filtered_keys || jsonb_build_object(
     CAST(:name AS text), CAST(:object_key AS text))
-WHERE id = :import_id AND result_key IS NOT NULL AND NOT filtered_keys ? CAST(:name AS text)
+WHERE id = :import_id AND result_key = :result_key AND NOT filtered_keys ? CAST(:name AS text)
 RETURNING id
 """)
 
@@ -71,9 +70,14 @@ def masked_outcomes(mask: int) -> frozenset[RowOutcome]:
     return frozenset(outcome for index, outcome in enumerate(RowOutcome) if mask & 1 << index)
 
 
-async def needs_result(session: ReadSession, import_id: int) -> bool:
-    """Return whether an import is finished and its result is not made."""
-    return bool((await session.execute(_NEEDS_RESULT, {"import_id": import_id})).scalar_one())
+async def missing_result(session: ReadSession, import_id: int) -> int | None:
+    """Return the version of the staged rows of a finished import if its result is not made.
+
+    Another version begins when a key is erased from the rows.
+    """
+    found = await session.execute(_MISSING_RESULT, {"import_id": import_id})
+    version: int | None = found.scalar_one_or_none()
+    return version
 
 
 def result_csv(session: ReadSession, import_id: int) -> CsvStream:
@@ -81,9 +85,14 @@ def result_csv(session: ReadSession, import_id: int) -> CsvStream:
     return CsvStream(session, _ROWS, (import_id,))
 
 
-async def publish_result(session: WriteSession, import_id: int, object_key: str) -> None:
-    """Store the key of an uploaded result. If the import has one already, the file is deleted."""
-    values = {"import_id": import_id, "object_key": object_key}
+async def publish_result(
+    session: WriteSession, import_id: int, object_key: str, *, version: int
+) -> None:
+    """Store the key of an uploaded result that was made from a version of the staged rows.
+
+    If the import has a result already or its rows have another version now, the file is deleted.
+    """
+    values = {"import_id": import_id, "object_key": object_key, "version": version}
     if (await session.execute(_PUBLISH, values)).one_or_none():
         await _keep(session, object_key)
 
@@ -94,10 +103,18 @@ def request_filtered(database: Database, import_id: int, mask: int) -> None:
 
 
 async def publish_filtered(
-    session: WriteSession, import_id: int, mask: int, object_key: str
+    session: WriteSession, import_id: int, mask: int, object_key: str, *, result_key: str
 ) -> None:
-    """Store the key of an uploaded file with some outcomes."""
-    values = {"import_id": import_id, "name": str(mask), "object_key": object_key}
+    """Store the key of an uploaded file with some outcomes, made from the file `result_key`.
+
+    If the import has another result now, or has this file already, the new one is deleted.
+    """
+    values = {
+        "import_id": import_id,
+        "name": str(mask),
+        "object_key": object_key,
+        "result_key": result_key,
+    }
     if (await session.execute(_PUBLISH_FILTERED, values)).one_or_none():
         await _keep(session, object_key)
 

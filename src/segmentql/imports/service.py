@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -38,11 +38,11 @@ from segmentql.imports.stored_json import (
     source_from_json,
     source_to_json,
 )
+from segmentql.memberships.adding import check_expiry
 from segmentql.objects import service as objects
 from segmentql.principal import Actor
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
-from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
 UPLOAD_HOURS: Final = 24
 """How long an import waits for its upload and `startImport`."""
@@ -109,12 +109,15 @@ UPDATE imports SET
 WHERE id = :import_id
 """)
 
-_HOLD = text("UPDATE imports SET status = 'HELD' WHERE id = :import_id")
+_HOLD = text("""
+UPDATE imports SET status = 'HELD', failure = :reason WHERE id = :import_id
+""")
 
 _CANCEL = text("""
 UPDATE imports SET
     status = 'CANCELLED', finished_at = clock_timestamp(), deadline_at = NULL,
-    next_attempt_at = NULL, failure = :reason, counts = CAST(CAST(:counts AS text) AS jsonb)
+    next_attempt_at = NULL, failure = :reason, counts = CAST(CAST(:counts AS text) AS jsonb),
+    removals = CASE WHEN removals IS NOT NULL THEN removed_users END
 WHERE id = :import_id
 """)
 
@@ -226,11 +229,7 @@ async def create_import(
 
 def _check_times(now: datetime, expires_at: datetime | None, source: Upload | SlugAlgebra) -> None:
     if expires_at is not None:
-        remaining = expires_at - now
-        if not timedelta(0) < remaining <= timedelta(seconds=MAX_TTL_SECONDS):
-            raise MutationRejected(
-                InvalidInput(("expiresAt",), "the end is out of range", TTL_ALLOWED)
-            )
+        check_expiry(expires_at - now)
     if isinstance(source, SlugAlgebra) and source.as_of is not None and source.as_of > now:
         raise MutationRejected(
             InvalidInput(
@@ -297,12 +296,15 @@ async def apply_import(
         raise MutationRejected(ImportStateConflict(("id",), status=before.status))
     removals = before.removals or 0
     if allowed_removals is None:
-        is_allowed = before.failure is None  # the reason to hold it
+        is_allowed = before.status is ImportStatus.VALIDATED and before.failure is None
     else:
         is_allowed = removals <= allowed_removals
     values = {"import_id": import_id, "allowed_removals": allowed_removals}
     if not is_allowed:
-        await session.execute(_HOLD, values)
+        reason = before.failure or (
+            f"the segment would lose {removals} members, and `allowRemovals` is {allowed_removals}"
+        )
+        await session.execute(_HOLD, {"import_id": import_id, "reason": reason})
         return await _locked(session, import_id)
     await session.execute(_APPLY, {**values, "counts": unreached_counts(before)})
     after = await _locked(session, import_id)

@@ -36,8 +36,18 @@ LEASE_SECONDS: Final = 12
 DELETE_ROWS: Final = 20_000
 """The maximum number of staged rows that one transaction deletes."""
 
-MAX_VALUE_LENGTH: Final = 300
-"""The maximum length of a value in the accounts, in characters. The rest is cut off."""
+IS_FIRST: Final = """NOT EXISTS (
+    SELECT FROM imports earlier
+    WHERE earlier.segment_id = i.segment_id
+      AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
+      AND (earlier.status = 'APPLYING' OR earlier.status IN ('QUEUED', 'VALIDATING')
+        AND NOT CAST(earlier.options ->> 'dry_run' AS boolean)))
+"""
+"""SQL condition: it is the turn of the import `i` to be applied.
+
+Imports of one segment are applied one at a time, in the order of `queued_at`. A dry run does not
+apply.
+"""
 
 LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 
@@ -138,15 +148,19 @@ FROM (
 _STAGE_MEMBERS_NOW = text(_stage_members(_MEMBERS_NOW))
 _STAGE_MEMBERS_THEN = text(_stage_members(_MEMBERS_THEN))
 
-_DUE = text("""
-SELECT id FROM imports WHERE next_attempt_at < statement_timestamp() - interval '1 s'
+# An import that waits for another one is not due.
+_DUE = text(f"""
+SELECT id FROM imports i
+WHERE next_attempt_at < statement_timestamp() - interval '1 s'
+  AND (status <> 'APPLYING' OR {IS_FIRST})
 ORDER BY next_attempt_at LIMIT 100
 """)
 
-_SECONDS_TO_NEXT = text("""
+_SECONDS_TO_NEXT = text(f"""
 SELECT CAST(extract(epoch FROM min(next_attempt_at) + interval '1 s' - statement_timestamp())
     AS float8)
-FROM imports WHERE next_attempt_at IS NOT NULL
+FROM imports i
+WHERE next_attempt_at IS NOT NULL AND (status <> 'APPLYING' OR {IS_FIRST})
 """)
 
 
@@ -236,7 +250,7 @@ def _record(import_id: int, row: Row) -> tuple[object, ...]:
     return (
         import_id,
         row.line,
-        None if row.value == identity else row.value[:MAX_VALUE_LENGTH],
+        None if row.value == identity else row.value,
         row.user_id,
         row.user_key,
         row.outcome,
@@ -280,6 +294,16 @@ async def stage_members(
         await session.execute(_STAGE_MEMBERS_THEN, {**values, "as_of": as_of})
     # Not earlier, because the heartbeats need the lock of the import's row.
     await extend_lease(session, attempt)
+
+
+async def start_over(session: WriteSession, attempt: Attempt) -> bool:
+    """Delete rows of the attempts before this one; return whether there may be more.
+
+    Raises:
+        LeaseLost: the attempt does not hold the lease any more.
+    """
+    await extend_lease(session, attempt)
+    return await delete_staged_rows(session, attempt.import_id)
 
 
 async def delete_staged_rows(session: WriteSession, import_id: int) -> bool:

@@ -23,22 +23,23 @@ _MAX_ID_DIGITS: Final = len(str(MAX_USER_ID))
 _POSITIVE_NUMBER: Final = re.compile(r"[1-9][0-9]*")
 _SPREADSHEET: Final = "Format the column as text in the spreadsheet program, and export it again."
 
-_NOT_AN_ID: Final = tuple(
-    (re.compile(pattern), detail)
-    for pattern, detail in (
-        (r"0+", "Zero is not a user id. Ids begin at 1."),
-        (r"0[0-9]+", "A user id has no leading zeros."),
-        (r"-[0-9]+", "A user id is not negative."),
-        (r"\+[0-9]+", "A user id has no sign."),
-        (
-            r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+",
-            f"The number is in scientific notation, which loses digits of the id. {_SPREADSHEET}",
-        ),
-        (r"[0-9]{1,3}([,.' \u00a0\u202f][0-9]{3})+", "A user id has no thousands separators."),
-        (r"[+-]?[0-9]*[.,][0-9]*", "A user id has no decimal point and no decimals."),
-    )
-)
-"""Texts that look like a number, and why they are not user ids. The first match counts."""
+_OTHER_TEXT: Final = f"The text is not a user id: {validators.USER_ID_ALLOWED}."
+
+_NOT_AN_ID: Final = {
+    r"0+": "Zero is not a user id. Ids begin at 1.",
+    r"0[0-9]+": "A user id has no leading zeros.",
+    r"-[0-9]+": "A user id is not negative.",
+    r"\+[0-9]+": "A user id has no sign.",
+    r"[+-]?[0-9]+(?:[.,][0-9]*)?[eE][+-]?[0-9]+": (
+        f"The number is in scientific notation, which loses digits of the id. {_SPREADSHEET}"
+    ),
+    r"[0-9]{1,3}(?:[,.' \u00a0\u202f][0-9]{3})+": "A user id has no thousands separators.",
+    r"[+-]?[0-9]*[.,][0-9]*": "A user id has no decimal point and no decimals.",
+}
+"""Patterns of texts that look like a number, and why they are not ids. The first match counts."""
+
+_NUMBER_LIKE: Final = re.compile("|".join(f"({pattern})" for pattern in _NOT_AN_ID))
+_NUMBER_PROBLEMS: Final = list(_NOT_AN_ID.values())
 
 
 def parse_ids(texts: list[str]) -> list[int] | None:
@@ -61,12 +62,12 @@ def parse_ids(texts: list[str]) -> list[int] | None:
 def parse_id(text: str) -> int | tuple[RowOutcome, str]:
     """Return the id in a text that is not blank, or the outcome and the reason of its row."""
     trimmed = text.strip(TRIMMED)
+    if not _POSITIVE_NUMBER.fullmatch(trimmed):
+        return RowOutcome.MALFORMED, _why_not_an_id(trimmed)
     try:
         return validators.user_id(trimmed)
     except BadValue:
-        if _POSITIVE_NUMBER.fullmatch(trimmed):
-            return RowOutcome.OUT_OF_RANGE, f"The largest user id is {MAX_USER_ID}."
-        return RowOutcome.MALFORMED, _why_not_an_id(trimmed)
+        return RowOutcome.OUT_OF_RANGE, f"The largest user id is {MAX_USER_ID}."
 
 
 def are_keys(texts: Sequence[str]) -> bool:
@@ -98,9 +99,11 @@ def parse_key(text: str) -> str | tuple[RowOutcome, str]:
 def _why_not_an_id(text: str) -> str:
     if len(text) > MAX_ID_TEXT_CHARACTERS:
         return f"The text is too long for a user id: {len(text):,} characters."
-    for pattern, detail in _NOT_AN_ID:
-        if pattern.fullmatch(text):
-            return detail
+    number_like = _NUMBER_LIKE.fullmatch(text)
+    if number_like and number_like.lastindex:
+        return _NUMBER_PROBLEMS[number_like.lastindex - 1]
+    if text.isascii() and text.isprintable():
+        return _OTHER_TEXT
     for character in text:
         category = unicodedata.category(character)
         if category == "Cc":
@@ -109,4 +112,4 @@ def _why_not_an_id(text: str) -> str:
             return f"The text contains the invisible character U+{ord(character):04X}. Remove it."
         if category == "Nd" and not character.isascii():
             return "A user id has the digits 0 to 9 only, not those of other scripts."
-    return f"The text is not a user id: {validators.USER_ID_ALLOWED}."
+    return _OTHER_TEXT

@@ -127,7 +127,7 @@ async def _record_creation(session: WriteSession, key: ApiKeyRecord, *, actor: A
     await audit.record(
         session,
         actor=actor,
-        action=AuditAction.KEY_CREATED,
+        action=AuditAction.API_KEY_CREATED,
         target=key.global_id,
         after=_audit_state(key),
     )
@@ -171,7 +171,7 @@ async def revoke_key(session: WriteSession, public_id: str, *, actor: Actor) -> 
         await audit.record(
             session,
             actor=actor,
-            action=AuditAction.KEY_REVOKED,
+            action=AuditAction.API_KEY_REVOKED,
             target=key.global_id,
             before=_audit_state(key),
         )

@@ -1,8 +1,8 @@
 """GraphQL types and mutations of memberships."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import strawberry
 from strawberry import Parent
@@ -16,6 +16,8 @@ from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
+from segmentql.imports.loaders import ImportById
+from segmentql.imports.records import ImportRecord
 from segmentql.memberships import segment_members, service
 from segmentql.memberships.records import (
     Expiry,
@@ -30,6 +32,9 @@ from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause, RowOutcome
 from segmentql.users.api import User
 from segmentql.users.records import UserRecord
+
+if TYPE_CHECKING:
+    from segmentql.imports.api import Import
 
 T = TypeVar("T")
 
@@ -46,7 +51,7 @@ describe_enum(
 
 describe_enum(
     OnExcluded,
-    "The effect of adding a user whom the segment's rollout excludes.",
+    "The effect of adding a user who is excluded from the segment's rollout.",
     {
         OnExcluded.SKIP: "The user stays excluded and does not join.",
         OnExcluded.ADMIT: "The exclusion ends and the user joins.",
@@ -66,7 +71,7 @@ describe_enum(
         RowOutcome.LEFT: "The user left the segment.",
         RowOutcome.NOT_IN: "The user to remove is stored, but was no active member.",
         RowOutcome.DUPLICATE: "An earlier row of the list has the same user.",
-        RowOutcome.EXCLUDED: "The segment's rollout excludes the user, so nothing changed.",
+        RowOutcome.EXCLUDED: "The user is excluded from the segment's rollout, so nothing changed.",
         RowOutcome.UNKNOWN_USER: "The user is not stored, so nothing changed.",
         RowOutcome.MALFORMED: "The value is not an id or a key.",
         RowOutcome.OUT_OF_RANGE: "The id is larger than 9223372036854775807.",
@@ -94,13 +99,26 @@ class Membership:
         description="When the membership ends by its TTL. Null if it has none."
     )
     cause: Cause = strawberry.field(
-        description="MANUAL or ROLLOUT. Adding a member of a rollout with `updateUserSegments`"
-        " changes it to MANUAL, unless `onExisting` is KEEP."
+        description="MANUAL or ROLLOUT. Adding a member of a rollout by hand changes it to MANUAL,"
+        " unless `onExisting` is KEEP."
     )
     actor: str | None = strawberry.field(
         description="The name of the API key that added the user, if known."
     )
     user: UserRecord = strawberry.field(graphql_type=User, description="The user.")
+
+    @strawberry.field(
+        name="import",
+        description="The import that added the user. Null if no import did.",
+        graphql_type=Annotated["Import", strawberry.lazy("segmentql.imports.api")] | None,
+        metadata=cost(1),
+    )
+    @staticmethod
+    def import_(
+        membership: Parent[MembershipRecord], info: Info
+    ) -> Awaitable[ImportRecord | None] | None:
+        import_id = membership.import_id
+        return None if import_id is None else info.context.loader(ImportById).load(import_id)
 
 
 @strawberry.input(description="Input of `updateUserSegments`.")
@@ -193,7 +211,7 @@ class UpdateSegmentMembersInput:
     )
     on_excluded: OnExcluded | None = strawberry.field(
         default=OnExcluded.ADMIT,
-        description="The effect of adding a user whom the segment's rollout excludes.",
+        description="The effect of adding a user who is excluded from the segment's rollout.",
     )
 
 

@@ -4,12 +4,13 @@ The transaction calls `lock_segment_for_members`, then `lock_users`, then the fu
 `list_changes.py`. It holds its locks until it commits, so it should change at most some thousand
 users.
 
-A transaction locks in this order: segments by id, the keys that it stores, stored users by id, new
-users by id, new users by key. If it may store a user, it also locks the segments whose rollouts
-enroll new users, because the trigger on `users` needs these locks (see `service.py`).
+A transaction locks in this order: segments by id, the keys that it stores, new users by id, new
+users by key, stored users by id. A transaction cannot wait for another's new users while it has
+locked stored ones, which others may need. If it may store a user, it also locks the segments whose
+rollouts enroll new users, because the trigger on `users` needs these locks (see `service.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -27,6 +28,10 @@ from segmentql.users.service import (
 )
 
 # `segmentql.by_hand`: the trigger on `users` does not enroll new users in this segment.
+#
+# `enable_seqscan`: PostgreSQL caches the plans of the next statements. If a table is empty when one
+# is planned, the plan would scan the table, compare each row with each of thousands of ids, and
+# stay in use while the table grows, until the next ANALYZE.
 _LOCK_SEGMENTS: Final = f"""
 WITH target AS MATERIALIZED (
     SELECT id FROM segments s WHERE {{condition}} AND deleted_at IS NULL
@@ -52,63 +57,61 @@ WITH target AS MATERIALIZED (
     SELECT s.* FROM segments s JOIN queued USING (id) WHERE s.deleted_at IS NULL
     ORDER BY s.id FOR KEY SHARE OF s
 )
-SELECT {SEGMENT_COLUMNS}, set_config('segmentql.by_hand', '{{{{' || s.id || '}}}}', true)
+SELECT {SEGMENT_COLUMNS},
+    set_config('segmentql.by_hand', '{{{{' || s.id || '}}}}', true),
+    set_config('enable_seqscan', 'off', true)
 FROM locked s JOIN target USING (id)
 """
 _LOCK_SEGMENT_BY_ID = text(_LOCK_SEGMENTS.format(condition="s.id = :segment"))
 _LOCK_SEGMENT_BY_SLUG = text(_LOCK_SEGMENTS.format(condition="s.slug = :segment"))
 
-# EXCEPT and INTERSECT, because the planner never runs them as nested loops. It cannot estimate the
-# lengths of the arrays.
-_LOCK_USERS = text(f"""
+# EXCEPT, because the planner never runs it as a nested loop. It cannot estimate the lengths of the
+# arrays.
+_STORE_USERS = text(f"""
 WITH found AS MATERIALIZED (
-    SELECT u.id, u.key FROM users u WHERE u.key = ANY(CAST(:user_keys AS text[]))
+    SELECT key FROM users WHERE key = ANY(CAST(:store_keys AS text[]))
+), unknown_keys AS MATERIALIZED (
+    SELECT unnest(CAST(:store_keys AS text[])) COLLATE "C" AS key EXCEPT SELECT key FROM found
 ), key_locks AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared({USER_KEY_LOCK_CLASS}, number) FROM (
-        SELECT DISTINCT {user_key_lock_number("key")} AS number FROM (
-            SELECT unnest(CAST(:store_keys AS text[])) AS key EXCEPT SELECT key FROM found
-        ) AS unknown
-        ORDER BY number
+        SELECT DISTINCT {user_key_lock_number("key")} AS number FROM unknown_keys ORDER BY number
     ) AS numbers
-), existing AS MATERIALIZED (
-    SELECT u.id, u.key FROM users u
-    WHERE u.id = ANY(ARRAY(
-        SELECT unnest(CAST(:user_ids AS bigint[])) UNION SELECT id FROM found
-    ))
-      AND (SELECT count(*) FROM key_locks) >= 0  -- These locks are first.
-    ORDER BY u.id FOR NO KEY UPDATE
 ), inserted AS (
-    -- ON CONFLICT ... WHERE false changes nothing and locks the existing row.
     INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
     SELECT id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM (
-        SELECT unnest(CAST(:store_ids AS bigint[])) AS id EXCEPT SELECT id FROM existing
+        SELECT unnest(CAST(:store_ids AS bigint[])) AS id
+        EXCEPT SELECT id FROM users WHERE id = ANY(CAST(:store_ids AS bigint[]))
         ORDER BY id
     ) AS unknown
-    ON CONFLICT (id) DO UPDATE SET created_at = users.created_at WHERE false
+    WHERE (SELECT count(*) FROM key_locks) >= 0  -- These locks are first.
+    ON CONFLICT DO NOTHING
     RETURNING id
 ), inserted_with_key AS (
     INSERT INTO users (id, key, created_at, created_by, created_by_api_key_id)
     SELECT next_id_for_key(), key, clock_timestamp(), CAST(:actor AS text),
         CAST(:api_key_id AS text)
-    FROM (
-        SELECT unnest(CAST(:store_keys AS text[])) COLLATE "C" AS key
-        EXCEPT SELECT key FROM existing
-        ORDER BY key
-    ) AS unknown
+    FROM (SELECT key FROM unknown_keys ORDER BY key) AS unknown
     WHERE (SELECT count(*) FROM inserted) >= 0  -- The users without a key are first.
     ON CONFLICT DO NOTHING
-    RETURNING id, key
-), by_key AS MATERIALIZED (
-    SELECT id, key FROM found INTERSECT SELECT id, key FROM existing
-    UNION ALL SELECT id, key FROM inserted_with_key
+    RETURNING id
 )
-SELECT
-    ARRAY(
-        SELECT unnest(CAST(:find_ids AS bigint[])) INTERSECT SELECT id FROM existing
-    ) AS found_ids,
-    ARRAY(SELECT id FROM by_key ORDER BY id) AS ids_by_key,
-    ARRAY(SELECT key FROM by_key ORDER BY id) AS user_keys,
+SELECT id FROM inserted_with_key
+""")
+
+# It sees the new users, and those that other transactions stored while `_STORE_USERS` waited.
+_LOCK_USERS = text("""
+WITH existing AS MATERIALIZED (
+    SELECT u.id, u.key FROM users u
+    WHERE u.id = ANY(ARRAY(
+        SELECT unnest(CAST(:user_ids AS bigint[]))
+        UNION SELECT id FROM users WHERE key = ANY(CAST(:user_keys AS text[]))
+    ))
+    ORDER BY u.id FOR NO KEY UPDATE
+)
+SELECT ARRAY(SELECT id FROM existing) AS user_ids,
+    ARRAY(SELECT id FROM existing WHERE key IS NOT NULL) AS ids_by_key,
+    ARRAY(SELECT key FROM existing WHERE key IS NOT NULL) AS user_keys,
     clock_timestamp() AS locked_at
 """)
 
@@ -117,10 +120,10 @@ SELECT
 class LockedUsers:
     """The users that `lock_users` has locked. All users to store are stored."""
 
-    found_ids: frozenset[int]
+    found_ids: Set[int]
     """Those of `find_ids` that were stored before."""
     ids_by_key: Mapping[str, int]
-    """The ids of the users with the keys of `store_keys`, and of `find_keys` if they are stored."""
+    """The ids by key of all locked users with a key, so also of those that were named by id."""
     locked_at: datetime
     """The database's clock after the locks."""
 
@@ -158,11 +161,11 @@ async def lock_users(
     find_keys: Sequence[str] = (),
     actor: Actor = ANONYMOUS,
 ) -> LockedUsers:
-    """Lock users in the order of their ids, and store new users, in one round trip.
+    """Store new users and lock all users in the order of their ids, in two round trips.
 
-    The lists may have repeats. If other clients store or delete users with the same keys at the
-    same time, it takes more round trips. Rollouts that enroll new users add the new users, except
-    the rollout of the segment that `lock_segment_for_members` has locked.
+    The lists may have repeats. If other clients delete users at the same time, it takes more round
+    trips. Rollouts that enroll new users add the new users, except the rollout of the segment that
+    `lock_segment_for_members` has locked.
 
     Args:
         session: The session.
@@ -172,18 +175,17 @@ async def lock_users(
         find_keys: Keys of users to lock if they are stored.
         actor: The author of the change.
     """
-    values = {
-        "user_ids": [*store_ids, *find_ids],
-        "user_keys": [*store_keys, *find_keys],
-        "store_ids": list(store_ids),
-        "find_ids": list(find_ids),
-        "store_keys": list(store_keys),
-        "actor": actor.name,
-        "api_key_id": actor.api_key_id,
-    }
+    author = {"actor": actor.name, "api_key_id": actor.api_key_id}
+    to_store = {"store_ids": list(store_ids), "store_keys": list(store_keys), **author}
+    named = {"user_ids": [*store_ids, *find_ids], "user_keys": [*store_keys, *find_keys]}
+    new_ids: set[int] = set()
     for _ in range(MAX_CONFLICT_RETRIES):
-        row = (await session.execute(_LOCK_USERS, values)).one()
+        if store_ids or store_keys:
+            new_ids.update((await session.execute(_STORE_USERS, to_store)).scalars())
+        row = (await session.execute(_LOCK_USERS, named)).one()
+        locked_ids = set(row.user_ids)
         ids_by_key = dict(zip(row.user_keys, row.ids_by_key, strict=True))
-        if ids_by_key.keys() >= set(store_keys):
-            return LockedUsers(frozenset(row.found_ids), ids_by_key, row.locked_at)
+        if locked_ids.issuperset(store_ids) and ids_by_key.keys() >= set(store_keys):
+            found_ids = locked_ids.intersection(find_ids) - new_ids
+            return LockedUsers(found_ids, ids_by_key, row.locked_at)
     raise AssertionError("other clients stored and deleted a user at every attempt")

@@ -22,7 +22,7 @@ ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
 
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
-u.created_at AS user_created_at, u.key AS user_key
+m.import_id, u.created_at AS user_created_at, u.key AS user_key
 """
 """The columns of `membership_record`, for statements that read memberships as `m`, users as `u`."""
 
@@ -131,6 +131,7 @@ def membership_record(
         expires_at=row.expires_at,
         cause=Cause(row.cause),
         actor=row.actor,
+        import_id=row.import_id,
     )
 
 

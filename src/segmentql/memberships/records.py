@@ -20,7 +20,7 @@ class OnExisting(enum.StrEnum):
 
 
 class OnExcluded(enum.StrEnum):
-    """The effect of adding a user whom the segment's rollout excludes."""
+    """The effect of adding a user who is excluded from the segment's rollout."""
 
     SKIP = "SKIP"
     ADMIT = "ADMIT"
@@ -58,6 +58,8 @@ class MembershipRecord:
     expires_at: datetime | None
     cause: Cause
     actor: str | None
+    import_id: int | None = None
+    """The import that added the user, if any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ async def update_segment_members(
     on_excluded: OnExcluded = OnExcluded.ADMIT,
     actor: Actor = ANONYMOUS,
 ) -> SegmentMembersUpdate:
-    """Add users to a segment and remove others from it, all or nothing, in four round trips.
+    """Add users to a segment and remove others from it, all or nothing, in five round trips.
 
     Users to add who are not stored are stored. Users to remove are also excluded from the
     segment's rollout, if they are stored. The second row of a user in a list is a DUPLICATE.

@@ -53,10 +53,9 @@ async def make_report(report_context: ReportContext, report_id: int) -> None:
 
 async def _make_with_heartbeat(report_context: ReportContext, attempt: generation.Attempt) -> None:
     """Write the file, and extend the attempt's lease meanwhile."""
-    tasks = {
-        asyncio.create_task(_write_file(report_context, attempt)),
-        asyncio.create_task(_send_heartbeats(report_context, attempt)),
-    }
+    writing = asyncio.create_task(_write_file(report_context, attempt))
+    heartbeats = asyncio.create_task(_send_heartbeats(report_context, attempt))
+    tasks = {writing, heartbeats}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -65,6 +64,11 @@ async def _make_with_heartbeat(report_context: ReportContext, attempt: generatio
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    if writing.cancelled():
+        # The attempt has lost its lease, and the store may have completed the upload.
+        await report_context.database.transaction(
+            lambda session: generation.discard_unless_published(session, attempt)
+        )
 
 
 async def _write_file(report_context: ReportContext, attempt: generation.Attempt) -> None:

@@ -181,7 +181,7 @@ async def discard_objects(session: WriteSession, object_keys: Sequence[str | Non
     )
 
 
-async def _discard_unless_published(session: WriteSession, attempt: Attempt) -> None:
+async def discard_unless_published(session: WriteSession, attempt: Attempt) -> None:
     """Discard the object of an attempt that has lost its lease.
 
     If the connection was lost during a commit, the attempt may have published it.
@@ -215,7 +215,7 @@ async def finish(
     )
     row = finished.one_or_none()
     if row is None:
-        await _discard_unless_published(session, attempt)
+        await discard_unless_published(session, attempt)
         return None
     if not await objects.keep_upload(session, attempt.object_key):
         raise StoreUnavailable("the upload took too long")
@@ -248,7 +248,7 @@ async def fail(
     }
     row = (await session.execute(_FAIL, values)).one_or_none()
     if row is None:
-        await _discard_unless_published(session, attempt)
+        await discard_unless_published(session, attempt)
         return False
     await discard_objects(session, [attempt.object_key])
     if row.status == "QUEUED":

@@ -7,7 +7,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Actor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.rollouts import passes
+from segmentql.rollouts import passes, sampling
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 
 MAX_RUN_SECONDS: Final = 5
@@ -41,14 +41,14 @@ async def advance_rollout(database: Database, segment_id: int) -> None:
 async def _run_step(database: Database, segment_id: int) -> bool:
     """Run one step; return whether another step is due."""
     outcome = await database.transaction(lambda session: passes.advance(session, segment_id))
-    if not isinstance(outcome, passes.PendingSample):
+    if not isinstance(outcome, sampling.PendingSample):
         return outcome is passes.StepOutcome.MORE_WORK
     # A read-only transaction of its own: it may take long, and blocks no other transaction.
-    async with database.long_read(seconds=passes.SAMPLE_TIMEOUT_SECONDS) as session:
-        sample = await passes.take_sample(session, outcome)
+    async with database.long_read(seconds=sampling.SAMPLE_TIMEOUT_SECONDS) as session:
+        sample = await sampling.take_sample(session, outcome)
     if sample is None:
         return False
-    await database.transaction(lambda session: passes.store_sample(session, outcome, sample))
+    await database.transaction(lambda session: sampling.store_sample(session, outcome, sample))
     return True
 
 

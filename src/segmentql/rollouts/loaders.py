@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.types.dataloader import Loader
-from segmentql.rollouts import service
+from segmentql.rollouts import reads
 from segmentql.rollouts.records import RolloutCounts, RolloutRecord
 
 
@@ -14,7 +14,7 @@ class RolloutBySegment(Loader[int, RolloutRecord | None]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, RolloutRecord]:
-        return await service.rollouts_by_segment(session, keys)
+        return await reads.rollouts_by_segment(session, keys)
 
     def on_missing(self, key: int) -> None:
         return None
@@ -28,7 +28,7 @@ class RolloutCountsBySegment(Loader[int, RolloutCounts]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, RolloutCounts]:
-        return await service.rollout_counts(session, keys)
+        return await reads.rollout_counts(session, keys)
 
     def on_missing(self, key: int) -> RolloutCounts:
         raise AssertionError(f"segment {key} was not counted")

@@ -27,8 +27,8 @@ from segmentql.memberships.loaders import MemberCount, MemberPages
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.rollouts.records import RolloutRecord
-from segmentql.segments import service
 from segmentql.segments.loaders import SegmentBySlug
+from segmentql.segments.pages import segment_page
 from segmentql.segments.records import SegmentPage, SegmentRecord
 
 if TYPE_CHECKING:
@@ -212,17 +212,17 @@ class SegmentQueries:
     ) -> Connection[SegmentRecord]:
         known_prefix = optional_argument(validators.slug_prefix, prefix, "prefix") or ""
         known_search = optional_argument(validators.search, search, "search") or ""
-        with_deleted = bool(include_deleted)
+        includes_deleted = bool(include_deleted)  # null means false
         page = parse_page_arguments(
-            "segments with deleted ones" if with_deleted else "segments",
-            (is_slug, is_row_id) if with_deleted else (is_slug,),
+            "segments with deleted ones" if includes_deleted else "segments",
+            (is_slug, is_row_id) if includes_deleted else (is_slug,),
             first,
             after,
             filters=(known_prefix, known_search),
         )
         last_slug, last_id = (*(page.after or ("",)), 0)[:2]
         segments = await info.context.read(
-            lambda session: service.segment_page(
+            lambda session: segment_page(
                 session,
                 SegmentPage(
                     rows=page.first + 1,
@@ -230,11 +230,13 @@ class SegmentQueries:
                     after_id=int(last_id),
                     prefix=known_prefix,
                     search=known_search,
-                    with_deleted=with_deleted,
+                    include_deleted=includes_deleted,
                 ),
             )
         )
         return page.page(
             segments,
-            lambda segment: (segment.slug, segment.segment_id) if with_deleted else (segment.slug,),
+            lambda segment: (
+                (segment.slug, segment.segment_id) if includes_deleted else (segment.slug,)
+            ),
         )

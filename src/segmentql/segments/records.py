@@ -43,5 +43,5 @@ class SegmentPage:
     """The prefix of all slugs of the page; "" for no filter."""
     search: str = ""
     """A text that the slug or the name contains, in any case; "" for no filter."""
-    with_deleted: bool = False
+    include_deleted: bool = False
     """Whether the page has deleted segments, too."""

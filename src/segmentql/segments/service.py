@@ -17,7 +17,7 @@ from segmentql.errors import (
 )
 from segmentql.principal import Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from segmentql.segments.records import SegmentPage, SegmentRecord
+from segmentql.segments.records import SegmentRecord
 
 MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients create or delete the same segment concurrently."""
@@ -31,66 +31,6 @@ s.created_at AS segment_created_at, s.updated_at AS segment_updated_at, s.delete
 _BY_SLUGS = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
 """)
-
-MAX_SEARCH_CANDIDATES: Final = 2000
-"""The number of segments up to which a search reads all candidates of the index and sorts them.
-
-If there are more, the search reads the segments in the order of the list instead. As every fiftieth
-segment of 100,000 is a candidate, it soon finds a page."""
-
-_FOLDED_SEARCH: Final = "(SELECT casefold(CAST(:search AS text) COLLATE pg_unicode_fast))"
-
-
-def _page(*, with_deleted: bool, with_search: bool) -> str:
-    """Return the query of a page of segments. `SegmentPage` describes its parameters."""
-    order = "slug, segment_id" if with_deleted else "slug"
-    live = "" if with_deleted else "AND s.deleted_at IS NULL"
-
-    def conditions(segment_id: str) -> str:
-        after = (
-            f"(s.slug, {segment_id}) > (:after_slug, :after_id)"
-            if with_deleted
-            else "s.slug > :after_slug"
-        )
-        found = "true"
-        if with_search:
-            found = " OR ".join(
-                f"strpos(casefold(s.{column} COLLATE pg_unicode_fast), {_FOLDED_SEARCH}) > 0"
-                for column in ("slug", "name")
-            )
-        return f"{after} AND s.slug >= :prefix AND s.slug < :prefix_end AND ({found})"
-
-    in_order = f"""
-    SELECT {SEGMENT_COLUMNS} FROM segments s WHERE {conditions("s.id")} {live}
-    {{condition}} ORDER BY {order} LIMIT :rows
-    """
-    if not with_search:
-        return in_order.format(condition="")
-    # The planner cannot know the number of candidates, because it may plan the statement without
-    # the parameters.
-    candidate_count = "(SELECT count(*) FROM candidates)"
-    return f"""
-    WITH candidates AS MATERIALIZED (
-        SELECT {SEGMENT_COLUMNS} FROM segments s
-        WHERE segment_search_vector(s.slug, s.name) @@ segment_search_query(:search) {live}
-        LIMIT {MAX_SEARCH_CANDIDATES} + 1
-    )
-    SELECT * FROM (
-        (SELECT * FROM candidates s
-         WHERE {candidate_count} <= {MAX_SEARCH_CANDIDATES} AND {conditions("s.segment_id")}
-         ORDER BY {order} LIMIT :rows)
-        UNION ALL
-        ({in_order.format(condition=f"AND {candidate_count} > {MAX_SEARCH_CANDIDATES}")})
-    ) AS page
-    ORDER BY {order} LIMIT :rows
-    """
-
-
-_PAGES: Final = {
-    (with_deleted, with_search): text(_page(with_deleted=with_deleted, with_search=with_search))
-    for with_deleted in (False, True)
-    for with_search in (False, True)
-}
 
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
 
@@ -114,6 +54,7 @@ WHERE s.slug = :slug AND s.deleted_at IS NULL FOR NO KEY UPDATE
 # can overtake a waiting exclusive row lock, so a busy segment could not be deleted. An advisory
 # lock is a fair queue: both kinds of transaction take it before the row lock.
 SEGMENT_LOCK_CLASS: Final = 7001
+
 SEGMENT_LOCK: Final = f"{SEGMENT_LOCK_CLASS}, CAST(id % 2147483647 AS integer)"
 """The two integers of a segment's advisory lock. Two segments may share a lock."""
 
@@ -339,23 +280,6 @@ async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[s
     """Return the existing segments with these slugs."""
     rows = await session.execute(_BY_SLUGS, {"slugs": list(slugs)})
     return {row.slug: segment_record(row) for row in rows}
-
-
-async def segment_page(session: ReadSession, page: SegmentPage) -> list[SegmentRecord]:
-    """Return a page of segments, in code point order of their slugs, then by id."""
-    values: dict[str, str | int] = {
-        "after_slug": page.after_slug,
-        "prefix": page.prefix,
-        # Slugs are ASCII, so this sorts after all slugs with the prefix: an index range.
-        "prefix_end": page.prefix + "\x7f",
-        "rows": page.rows,
-    }
-    if page.with_deleted:
-        values["after_id"] = page.after_id
-    if page.search:
-        values["search"] = page.search
-    statement = _PAGES[page.with_deleted, bool(page.search)]
-    return [segment_record(row) for row in await session.execute(statement, values)]
 
 
 async def count(session: ReadSession) -> int:

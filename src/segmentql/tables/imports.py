@@ -133,7 +133,7 @@ class ImportRow(Base):
     """The planned removals, and when the import was applied, the number of removals."""
 
     removed_users: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """The number of users whom the import has removed so far."""
+    """The number of users that the import has removed so far."""
 
     allowed_removals: Mapped[int | None] = mapped_column(BigInteger)
     counts: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'"))
@@ -171,7 +171,7 @@ class ImportFileRow(Base):
 
 
 class ImportUserRow(Base):
-    """A user whom an import adds or removes."""
+    """A user that an import adds or removes."""
 
     __tablename__ = "import_users"
 

@@ -120,8 +120,8 @@ class User:
         return info.context.loader(IsIn).load((user.user_id, slug))
 
     @strawberry.field(
-        description="Whether the segment's rollout excludes the user. `updateUserSegments` excludes"
-        " a user that it removes, until it adds the user again.",
+        description="Whether the segment's rollout excludes the user. `updateUserSegments` and"
+        " `updateSegmentMembers` exclude a user that they remove, until the user is added again.",
         graphql_type=bool,
         metadata=cost(1),
     )

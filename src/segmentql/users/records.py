@@ -26,3 +26,5 @@ class UserDeletion:
     user_id: int
     users_with_erased_key: Sequence[int] = ()
     """The ids of the users of whose history a key was erased."""
+    erased_keys: Sequence[str] = ()
+    """The keys that were erased."""

@@ -11,8 +11,8 @@ from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, 
 from segmentql.principal import Actor
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.users.id_allocation import create_user_with_next_id
 from segmentql.users.records import UserDeletion, UserRecord
-from segmentql.validators import MAX_USER_ID
 
 MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients store or delete the same user concurrently."""
@@ -83,45 +83,8 @@ _SET_KEY = text(f"""
 UPDATE users u SET key = :user_key WHERE id = :user_id RETURNING {USER_COLUMNS}
 """)
 
-_LOCK_ID_ALLOCATOR = text("SELECT user_id FROM id_allocator FOR UPDATE")
-
-# Returns the lowest id above the last allocated one that was never stored. The query skips ranges
-# of 1000 ids that are all used, so a gap after millions of used ids takes about one second. Without
-# the ranges the planner sorts all users.
-_ALLOCATE_ID = text(f"""
-WITH RECURSIVE stored AS (
-    SELECT CAST(:last_id AS bigint) AS up_to
-    UNION ALL
-    SELECT up_to + 1000 FROM stored
-    WHERE up_to <= {MAX_USER_ID - 1000} AND 1000 = (
-        SELECT count(*) FROM (
-            SELECT id FROM users WHERE id > up_to AND id <= up_to + 1000
-            UNION
-            SELECT id FROM deleted_users WHERE id > up_to AND id <= up_to + 1000
-        ) AS next_thousand
-    )
-), free AS (
-    SELECT min(number) AS id
-    FROM (SELECT max(up_to) AS up_to FROM stored) AS stored,
-        generate_series(up_to, least(up_to, {MAX_USER_ID - 1000}) + 1000) AS number
-    WHERE number > up_to
-      AND NOT EXISTS (SELECT FROM users u WHERE u.id = number)
-      AND NOT EXISTS (SELECT FROM deleted_users d WHERE d.id = number)
-), allocated AS (
-    INSERT INTO users (id, created_at, created_by, created_by_api_key_id)
-    SELECT id, clock_timestamp(), CAST(:actor AS text), CAST(:api_key_id AS text)
-    FROM free WHERE id IS NOT NULL
-    ON CONFLICT (id) DO NOTHING
-    RETURNING id, created_at
-), moved AS (
-    UPDATE id_allocator SET user_id = allocated.id FROM allocated
-)
-SELECT allocated.id AS user_id, allocated.created_at AS user_created_at, NULL AS user_key,
-    free.id IS NULL AS none_left
-FROM free LEFT JOIN allocated ON true
-""")
-
 _LOCK_TO_DELETE_BY_ID = text("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
+
 _LOCK_TO_DELETE_BY_KEY = text("SELECT id FROM users WHERE key = :user_key FOR UPDATE")
 
 _DELETE = text(f"""
@@ -136,6 +99,7 @@ DELETE FROM users WHERE id = :user_id
 """)
 
 _DELETED_BY_ID = text("SELECT id FROM deleted_users WHERE id = :user_id")
+
 _DELETED_BY_KEY = text("""
 SELECT user_id FROM user_lifetimes WHERE key = :user_key ORDER BY deleted_at DESC LIMIT 1
 """)
@@ -145,7 +109,7 @@ _ERASE_KEYS = text("""
 UPDATE user_lifetimes SET key = NULL WHERE key IN (
     SELECT key FROM user_lifetimes WHERE user_id = :user_id AND key IS NOT NULL
 )
-RETURNING user_id
+RETURNING user_id, old.key
 """)
 
 
@@ -175,7 +139,7 @@ async def create_user(
         MutationRejected: the id or the key is already stored, or no id is left to allocate.
     """
     if user_id is None and user_key is None:
-        return await _create_user_with_next_id(session, actor)
+        return await create_user_with_next_id(session, actor=actor)
     named = {"user_id": user_id, "user_key": user_key}
     values = {**named, "actor": actor.name, "api_key_id": actor.api_key_id}
     for _ in range(MAX_CONFLICT_RETRIES):
@@ -195,20 +159,6 @@ async def create_user(
         if reasons:
             raise MutationRejected(*reasons)
     raise AssertionError("other clients stored and deleted the user at every attempt")
-
-
-async def _create_user_with_next_id(session: WriteSession, actor: Actor) -> UserRecord:
-    last_id = (await session.execute(_LOCK_ID_ALLOCATOR)).scalar_one()
-    values = {"last_id": last_id, "actor": actor.name, "api_key_id": actor.api_key_id}
-    for _ in range(MAX_CONFLICT_RETRIES):
-        row = (await session.execute(_ALLOCATE_ID, values)).one()
-        if row.none_left:
-            raise MutationRejected(
-                InvalidInput(("id",), "no id is left to allocate", "an id that is not stored")
-            )
-        if row.user_id is not None:
-            return user_record(row)
-    raise AssertionError("other clients stored the allocated id at every attempt")
 
 
 async def set_user_key(session: WriteSession, user_id: int, user_key: str) -> UserRecord:
@@ -280,8 +230,10 @@ async def delete_user(
         raise MutationRejected(UserNotFound((field,), user_id))
     if not erase_key:
         return UserDeletion(found_id)
-    erased = await session.execute(_ERASE_KEYS, {"user_id": found_id})
-    return UserDeletion(found_id, sorted(set(erased.scalars())))
+    erased = (await session.execute(_ERASE_KEYS, {"user_id": found_id})).all()
+    return UserDeletion(
+        found_id, sorted({row.user_id for row in erased}), sorted({row.key for row in erased})
+    )
 
 
 async def _lock_to_delete(

@@ -261,7 +261,9 @@ class GraphQLExecutor:
 
     @staticmethod
     def _too_large(error: ResponseTooLarge, context: Context) -> ExecutionResponse:
-        formatted = format_response_too_large(error, is_mutation=context.is_mutation)
+        formatted = format_response_too_large(
+            error, is_mutation=context.is_mutation, is_complete=False
+        )
         context.cause = FailureCause(Code.LIMIT_EXCEEDED, formatted["message"])
         return ExecutionResponse({"data": None, "errors": [formatted]}, executed=True)
 

@@ -220,7 +220,9 @@ class GraphQLView:
             error = format_timeout(self._deadlines.seconds, is_mutation=context.is_mutation)
         except ResponseTooLarge as too_large:
             assert context is not None  # noqa: S101 - the request was executed
-            error = format_response_too_large(too_large, is_mutation=context.is_mutation)
+            error = format_response_too_large(
+                too_large, is_mutation=context.is_mutation, is_complete=True
+            )
             self._log_unsendable(scope, error)
         except UnsentResponsesExceeded:
             assert context is not None  # noqa: S101 - the request was executed

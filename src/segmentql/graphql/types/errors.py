@@ -223,15 +223,32 @@ def format_timeout(seconds: float, *, is_mutation: bool) -> dict[str, Any]:
     return {"message": message, "extensions": extensions}
 
 
-def format_response_too_large(error: GraphQLError, *, is_mutation: bool) -> dict[str, Any]:
-    """Return the error of a response that exceeds its limit as the client gets it."""
+_ALL_FIELDS_EXECUTED: Final = (
+    " All fields of the mutation were executed. Read the data to see its changes."
+)
+
+
+def format_response_too_large(
+    error: GraphQLError, *, is_mutation: bool, is_complete: bool
+) -> dict[str, Any]:
+    """Return the error of a response that exceeds its limit as the client gets it.
+
+    Args:
+        error: The error.
+        is_mutation: Whether the operation is a mutation.
+        is_complete: Whether all fields were executed; False if the execution was stopped.
+    """
     metrics.ERRORS.labels(Code.LIMIT_EXCEEDED).inc()
     message = error.message
     extensions: dict[str, Any] = dict(error.extensions or {})
     if is_mutation:
         message += (
-            " The mutation was executed up to and including the field that made the response too"
-            " large, and its changes are committed. Read the data to see them."
+            _ALL_FIELDS_EXECUTED
+            if is_complete
+            # graphql-core may stop at the name of a field, before it executes the field.
+            else " The mutation was stopped at the field that made the response too large. The"
+            " fields before it were executed, and perhaps this field. Read the data to see the"
+            " changes."
         )
         extensions["outcomeUnknown"] = True
     return {"message": message, "extensions": extensions}
@@ -243,7 +260,7 @@ def format_unsent_response(*, is_mutation: bool) -> dict[str, Any]:
     message = "Too many large responses are waiting for clients that do not read them."
     extensions: dict[str, Any] = {"code": Code.UNAVAILABLE}
     if is_mutation:
-        message += " The mutation was executed. Read the data to see its changes."
+        message += _ALL_FIELDS_EXECUTED
         extensions["outcomeUnknown"] = True
     return {"message": message, "extensions": extensions}
 
