@@ -48,6 +48,9 @@ from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor, wait_for_
 SETTLE_SECONDS: Final = 1
 """The maximum time to wait for transactions that are pending."""
 
+EARLIEST_TIME: Final = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)
+"""Earlier than every segment. asyncpg sends the minimum of `datetime` as `-infinity`."""
+
 _SEGMENT_AND_TIME = text("""
 SELECT s.id AS segment_id, coalesce(CAST(:as_of AS timestamptz), now) AS as_of,
     coalesce(CAST(:as_of AS timestamptz) > now, false) AS is_in_the_future
@@ -84,7 +87,7 @@ async def read_start(database: Database, slug: str, as_of: datetime | None) -> E
     """
     settled = await wait_for_settled_row(database, seconds=SETTLE_SECONDS)
     async with database.read() as session:
-        values = {"slug": slug, "as_of": as_of}
+        values = {"slug": slug, "as_of": as_of and max(as_of, EARLIEST_TIME)}
         row = (await session.execute(_SEGMENT_AND_TIME, values)).one()
         if row.segment_id is None:
             raise MutationRejected(SegmentNotFound(("slug",), slugs=(slug,)))
