@@ -100,16 +100,11 @@ async def test_cursor_of_a_past_time_is_before_every_later_row(
     assert await at(NOON + 3 * HOUR) == 3
     # The rows of other segments in the same month do not count, and those of later months do.
     await insert_membership(sql, 3, "b", joined_at=NOON + 4 * HOUR)
-    assert positions.index(await _position(api, NOON + 3 * HOUR)) == 3
-    await insert_membership(sql, 4, "a", joined_at=NOON.replace(month=5))
     positions.append(await sql.fetchval("SELECT position FROM history WHERE user_id = 3"))
     assert await at(NOON + 3 * HOUR) == 4
+    await insert_membership(sql, 4, "b", joined_at=NOON.replace(month=5))
+    assert await at(NOON + 3 * HOUR) == 4
     assert await at(NOON.replace(month=2)) == 0
-
-
-async def _position(api: Api, moment: datetime) -> int:
-    created = (await create_export(api, asOf=moment.isoformat()))["export"]
-    return HistoryCursor.decode(created["cursor"]).position
 
 
 async def test_cursor_is_before_rows_of_pending_transactions(
@@ -168,7 +163,7 @@ async def test_replay_from_the_cursor_gives_the_current_members(
         chosen = random.Random(5)
         moments = [await sql.fetchval("SELECT clock_timestamp()")]
         created = []
-        for _ in range(25):
+        for _ in range(8):
             moments.append(await sql.fetchval("SELECT clock_timestamp()"))
             for as_of in (None, chosen.choice(moments).isoformat()):
                 made = (await create_export(api, asOf=as_of))["export"]
