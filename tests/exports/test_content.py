@@ -2,7 +2,6 @@
 
 import random
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -134,12 +133,17 @@ async def test_slug_names_the_existing_segment(api: Api, sql: Sql, make_file: Ma
     assert user_ids(await make_file(asOf=NOON.isoformat())) == []
 
 
+@pytest.fixture
+async def imports(api: Api, database: Database, storage: Storage, sent: list[Message]) -> Imports:
+    return Imports(api, ImportContext(database, storage, retention_days=30), sent)
+
+
 @pytest.mark.slow  # It makes 30 exports after 150 changes.
 async def test_random_histories_agree_with_the_segments_of_each_user(
     api: Api, sql: Sql, database: Database, make_file: MakeFile
 ) -> None:
     await make_segments(api, "a")
-    chosen = random.Random(7)
+    chosen = random.Random(7)  # noqa: S311
     moments: list[datetime] = []
     for step in range(150):
         await _change(api, sql, database, chosen)
@@ -171,7 +175,7 @@ async def _change(api: Api, sql: Sql, database: Database, chosen: random.Random)
 
 
 async def test_file_can_be_imported_by_id_and_by_key(
-    api: Api, sql: Sql, database: Database, storage: Storage, sent: list[Message], make_file: Any
+    api: Api, sql: Sql, imports: Imports, make_file: MakeFile
 ) -> None:
     await make_segments(api, "b", "a")
     keys = ["plain", "with,comma", 'with "quotes"', "-1", "=1+1", "00123", "\\.", "NULL", " x "]
@@ -181,7 +185,6 @@ async def test_file_can_be_imported_by_id_and_by_key(
     await update_segment_members(api, "b", add=ids)
     file = await make_file("b")
     assert [row["user_key"] for row in rows(file)] == keys
-    imports = Imports(api, ImportContext(database, storage, retention_days=30), sent)
     accounted = {"HEADER": 1, "JOINED": len(ids)}
     for identity in ("ID", "KEY"):
         finished = await imports.run(file.encode(), identity=identity)

@@ -144,7 +144,7 @@ async def test_replay_from_the_cursor_gives_the_current_members(
     done = asyncio.Event()
 
     async def change(seed: int) -> None:
-        chosen = random.Random(seed)
+        chosen = random.Random(seed)  # noqa: S311
         while not done.is_set():
             user_id = chosen.randint(1, 12)
             match chosen.randint(1, 4):
@@ -160,7 +160,7 @@ async def test_replay_from_the_cursor_gives_the_current_members(
                     await database.transaction(expire_due)
 
     async def make_exports() -> list[str]:
-        chosen = random.Random(5)
+        chosen = random.Random(5)  # noqa: S311
         moments = [await sql.fetchval("SELECT clock_timestamp()")]
         created = []
         for _ in range(8):
@@ -172,7 +172,9 @@ async def test_replay_from_the_cursor_gives_the_current_members(
         done.set()
         return created
 
-    *_, created = await asyncio.gather(*(change(seed) for seed in range(4)), make_exports())
+    changes = [asyncio.create_task(change(seed)) for seed in range(4)]
+    created = await make_exports()
+    await asyncio.gather(*changes)
     while await database.transaction(expire_due):
         pass
     current = await members(sql)

@@ -94,15 +94,14 @@ async def test_attempt_starts_after_an_erasure_that_is_not_committed(
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         return bool(await sql.fetchval(waiting))
 
+    making: list[asyncio.Task[None]] = []
+
     async def erase(session: Any) -> None:
-        nonlocal making
         await delete_user_and_files(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
-        making = asyncio.create_task(make_export(export_context, 4))
+        making.append(asyncio.create_task(make_export(export_context, 4)))
         await until(waits)
 
-    making: asyncio.Task[None] | None = None
     await database.transaction(erase)
-    assert making is not None
-    await making
+    await asyncio.gather(*making)
     file = (await download((await export(api, "exp_4"))["downloadUrl"])).text
     assert KEY not in file

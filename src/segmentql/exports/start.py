@@ -23,8 +23,8 @@ The cursor is the newest row that fulfils these rules:
   to it is known. Rows with a later `at` that appear afterwards are after the settled row.
 
 A leave by TTL that is not recorded yet has no row. If it ended by the time of the export, the file
-does not have the user, and the consumer later applies a leave of a user that it does not have. If it
-ended later, the file has the user, and the row will come after the cursor.
+does not have the user, and the consumer later applies a leave of a user that it does not have. If
+it ended later, the file has the user, and the row will come after the cursor.
 
 If transactions are pending for longer than `SETTLE_SECONDS`, the cursor is taken from the position
 up to which workers have summed up history. It was settled when they did so. It is earlier by as
