@@ -24,6 +24,7 @@ FEATURES = (
     "rollouts",
     "reports",
     "imports",
+    "exports",
     "explain",
 )
 """The features in order: a feature may import those to its left only."""

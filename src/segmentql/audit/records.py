@@ -28,6 +28,7 @@ class AuditAction(enum.StrEnum):
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.revoked"
     REPORT_REQUESTED = "report.requested"
+    EXPORT_REQUESTED = "export.requested"
     IMPORT_CREATED = "import.created"
     IMPORT_STARTED = "import.started"
     IMPORT_APPLIED = "import.applied"
