@@ -135,7 +135,8 @@ async def test_slug_names_the_existing_segment(api: Api, sql: Sql, make_file: Ma
 
 @pytest.fixture
 async def imports(api: Api, database: Database, storage: Storage, sent: list[Message]) -> Imports:
-    return Imports(api, ImportContext(database, storage, retention_days=30), sent)
+    context = ImportContext.create(database, storage, retention_days=30, worker_threads=4)
+    return Imports(api, context, sent)
 
 
 @pytest.mark.slow  # It makes 30 exports after 150 changes.

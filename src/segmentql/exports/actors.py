@@ -9,7 +9,7 @@ from typing import Final
 from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.gzip_stream import gzip_chunks
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import CSV_TYPE, GZIP_TYPE, Storage
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
@@ -141,8 +141,8 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    Actor(MAKE_EXPORT, make_export),
-    Actor(REMOVE_OLD_EXPORTS, remove_old_exports),
+    JobActor(MAKE_EXPORT, make_export),
+    JobActor(REMOVE_OLD_EXPORTS, remove_old_exports),
 )
 
 PERIODIC_CHECKS = (
