@@ -72,18 +72,18 @@ async def test_rejected_rows_are_printed_and_give_another_exit_code(
     assert result.code == 3
     lines = result.output.splitlines()
     first = lines.index("Rejected rows:") + 1
-    assert lines[first].startswith("  line 2: ")
-    assert lines[first + 19].startswith("  line 21: ")
+    assert lines[first].startswith("  line 2, 'x': ")
+    assert lines[first + 19].startswith("  line 21, '0': ")
     assert lines[first + 20 :] == ["  and 5 more"]
     assert await sql.fetchval(MEMBERS) == [5]
 
 
 @pytest.mark.usefixtures("import_worker")
 async def test_refused_file_gives_its_reason(import_list: RunImport, sql: Sql) -> None:
-    result = await import_list(b"5\nx\n")
+    result = await import_list(b"5\n\x1b[31m\n")
     assert result.code == 5
     assert "The import imp_1 was refused. Nothing was changed.\n" in result.output
-    assert "line 2: " in result.output
+    assert "  line 2, '\\x1b[31m': " in result.output
     assert result.errors.startswith("Error: ")
     result = await import_list(b"PK\x03\x04rest", "--result", "missing/result.csv")
     assert (result.code, result.output.count("\n")) == (5, 1)

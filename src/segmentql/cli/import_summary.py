@@ -13,6 +13,7 @@ EXIT_CODE_BY_STATUS: Final = {
     "FAILED": 1,
     "CANCELLED": 1,
 }
+MAX_VALUE_CHARACTERS: Final = 40
 REJECTED_EXIT_CODE: Final = 3
 TITLE_BY_STATUS: Final = {
     "COMPLETED": "The import {id} was completed.",
@@ -46,7 +47,9 @@ def print_summary(record: Any, *, err: bool) -> None:
     if rejected:
         click.echo("Rejected rows:", err=err)
         for row in record["rejections"]:
-            click.echo(f"  line {row['line']}: {row['message']}", err=err)
+            # repr() escapes control characters, which could change the terminal.
+            value = repr(row["value"][:MAX_VALUE_CHARACTERS])
+            click.echo(f"  line {row['line']}, {value}: {row['message']}", err=err)
         if rejected > len(record["rejections"]):
             click.echo(f"  and {rejected - len(record['rejections']):,} more", err=err)
 
@@ -55,7 +58,8 @@ def print_advice(record: Any, *, with_result: bool) -> None:
     """Print why the import stopped, and what to do next, to standard error."""
     import_id, status = record["id"], record["status"]
     if record["failure"]:
-        click.echo(f"Error: {record['failure'].rstrip('.')}.", err=True)
+        label = "Held" if status in {"HELD", "VALIDATED"} else "Error"
+        click.echo(f"{label}: {record['failure'].rstrip('.')}.", err=True)
     if status == "HELD" or (status == "VALIDATED" and record["failure"]):
         removals = record["removals"] or 0
         click.echo(
