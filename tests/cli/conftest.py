@@ -94,11 +94,11 @@ async def import_list(address: str, api: Api, tmp_path: Path) -> RunImport:
     """Return a function that imports a list into the segment `a`."""
     await make_segments(api, "a")
 
-    async def run_import(data: bytes, *options: str, **variables: str) -> CommandResult:
+    async def run_import(data: bytes, *options: str) -> CommandResult:
         path = tmp_path / "list.csv"
         path.write_bytes(data)
         return await run_command(
-            "import", str(path), "--segment", "a", *options, SEGMENTQL_URL=address, **variables
+            "import", str(path), "--segment", "a", *options, SEGMENTQL_URL=address
         )
 
     return run_import

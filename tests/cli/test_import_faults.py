@@ -203,7 +203,7 @@ async def test_ctrl_c_cancels_a_started_import(
     signal.signal(signal.SIGINT, before)
 
     async def is_queued() -> bool:
-        return await sql.fetchval(STATUS) == "QUEUED"
+        return bool(await sql.fetchval(STATUS) == "QUEUED")
 
     await until(is_queued)
     process.send_signal(signal.SIGINT)
