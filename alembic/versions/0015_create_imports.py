@@ -67,7 +67,10 @@ CREATE INDEX ix_imports_next_attempt_at ON imports (next_attempt_at)
     WHERE next_attempt_at IS NOT NULL
 """,
     "CREATE INDEX ix_imports_deadline_at ON imports (deadline_at) WHERE deadline_at IS NOT NULL",
-    "CREATE INDEX ix_imports_to_clean_up ON imports (id) WHERE needs_cleanup AND finished_at IS NOT NULL",
+    """
+CREATE INDEX ix_imports_to_clean_up ON imports (id)
+    WHERE needs_cleanup AND finished_at IS NOT NULL
+""",
     # The staged rows are logged, because the rows of an unlogged table are gone after a crash.
     """
 CREATE TABLE import_rows (

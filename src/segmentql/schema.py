@@ -7,6 +7,8 @@ from strawberry.schema.config import StrawberryConfig
 
 from segmentql.audit.api import AuditQueries
 from segmentql.explain.api import ExplanationQueries
+from segmentql.exports.api import ExportQueries
+from segmentql.exports.mutations import ExportMutations
 from segmentql.graphql.breaking_changes import breaking_changes
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
@@ -39,6 +41,7 @@ class Query(
     HistoryQueries,
     ReportQueries,
     ImportQueries,
+    ExportQueries,
     ExplanationQueries,
     KeyQueries,
     AuditQueries,
@@ -56,6 +59,7 @@ class Mutation(
     RolloutMutations,
     ReportMutations,
     ImportMutations,
+    ExportMutations,
     KeyMutations,
 ):
     pass

@@ -129,6 +129,11 @@ async def test_example_tabs_run_in_order_offline(
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_50"),
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_30"),
         ]
+        changed = await run_tab(page, "ChangeMembers")
+        assert changed["updateSegmentMembers"]["counts"] == [
+            {"outcome": "JOINED", "count": 4},
+            {"outcome": "LEFT", "count": 1},
+        ]
     assert {urlsplit(url).netloc for url in requested_urls if url.startswith("http")} == {
         urlsplit(address).netloc
     }

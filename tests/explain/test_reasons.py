@@ -95,10 +95,14 @@ async def test_added_by_an_import(api: Api, sql: Sql) -> None:
     assert found["summary"].startswith("Added by import imp_42 on ")
     assert found["summary"].endswith(' by the key "analytics".')
     await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
-    assert reason(await explain(api)) == (True, "IMPORTED")
+    extended = await explain(api)
+    assert reason(extended) == (True, "IMPORTED")
     await update_user_segments(api, 7, remove=["A"])
     await update_user_segments(api, 7, add=["A"])
     assert reason(await explain(api)) == (True, "ADDED_BY_HAND")
+    past = await explain(api, as_of=parse_timestamp(extended["at"]))
+    assert reason(past) == (True, "IMPORTED")
+    assert past["summary"] == found["summary"]
 
 
 async def test_in_the_sample(api: Api, sql: Sql, database: Database) -> None:

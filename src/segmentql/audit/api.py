@@ -72,8 +72,8 @@ class AuditQueries:
     @strawberry.field(
         permission_classes=[NeedsEditor],
         description="The audit log, newest first: changes of segments, rollouts and API keys, and"
-        " requests for reports. EDITOR sees the entries of segments and rollouts, ADMIN sees all."
-        " Needs EDITOR.",
+        " requests for reports and imports. EDITOR sees the entries of segments, rollouts and"
+        " imports, ADMIN sees all. Needs EDITOR.",
         graphql_type=Connection[AuditEntry] | None,
         metadata=cost(if_given={"slug": HISTORY_SCAN}),
     )
@@ -86,7 +86,7 @@ class AuditQueries:
             str | None,
             strawberry.argument(
                 description="Return only entries of segments with this slug, deleted ones included,"
-                " and of their rollouts."
+                " and of their rollouts and imports."
             ),
         ] = strawberry.UNSET,
         actor: Annotated[

@@ -122,7 +122,7 @@ WITH moment AS MATERIALIZED (
     FROM event CROSS JOIN LATERAL (
         SELECT e.* FROM rollout_events e
         WHERE e.segment_id = event.segment_id AND e.id <= event.id
-            AND e.event IN ('SET', 'RECORDED')
+            AND e.event IN ('SET', 'BACKFILLED')
         ORDER BY e.id DESC LIMIT 1
     ) AS last
     -- Otherwise another plan, which was not recorded when it was set, has replaced that plan.
@@ -134,7 +134,7 @@ WITH moment AS MATERIALIZED (
     WHERE e.id > coalesce(event.id, 0) ORDER BY e.id LIMIT 1
 ), first_event AS MATERIALIZED (
     SELECT e.at FROM rollout_events e, segment
-    WHERE e.segment_id = segment.id AND e.event = 'RECORDED'
+    WHERE e.segment_id = segment.id AND e.event = 'BACKFILLED'
 ), rollout AS MATERIALIZED (
     SELECT r.*, segment.deleted_at,
         ARRAY(SELECT s.percent FROM rollout_stages s

@@ -3,7 +3,7 @@
 from typing import Final
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.history import member_counts, service
 from segmentql.history.jobs import ROLL_UP_MEMBER_COUNTS
@@ -40,7 +40,7 @@ async def ensure_future_partitions(database: Database) -> list[Message]:
     return []
 
 
-ACTORS = (Actor(ROLL_UP_MEMBER_COUNTS, roll_up_member_counts),)
+ACTORS = (JobActor(ROLL_UP_MEMBER_COUNTS, roll_up_member_counts),)
 
 PERIODIC_CHECKS = (
     PeriodicCheck(find_new_history, every_seconds=member_counts.ROLL_UP_INTERVAL_SECONDS),

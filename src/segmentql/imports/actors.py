@@ -6,12 +6,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import (
@@ -31,7 +32,9 @@ from segmentql.imports.jobs import (
     FINISH_IMPORT,
 )
 from segmentql.imports.reading import stage_list
+from segmentql.imports.run_slots import RunSlots
 from segmentql.objects import service as objects
+from segmentql.tables import ImportStatus
 
 log = structlog.get_logger(__name__)
 
@@ -51,20 +54,42 @@ FILE_MISSING: Final = "the uploaded file is missing in the object store"
 
 @dataclass(frozen=True)
 class ImportContext:
-    """The dependencies of the actors of imports."""
+    """The dependencies of the actors of imports. Their runs in one process share it."""
 
     database: Database
     storage: Storage
     retention_days: int
+    reading: RunSlots
+    """The slots of runs that read and check a list. They also limit the memory of the process."""
+    applying: RunSlots
+    """The slots of runs that apply chunks."""
+    finishing: RunSlots
+    """The slots of runs that write a result."""
+
+    @classmethod
+    def create(
+        cls, database: Database, storage: Storage, *, retention_days: int, worker_threads: int
+    ) -> Self:
+        """Return the dependencies of a worker with this number of threads."""
+        slots = [RunSlots(worker_threads, database.publish) for _ in range(3)]
+        return cls(database, storage, retention_days, *slots)
 
 
 async def advance_import(context: ImportContext, import_id: int) -> None:
-    """Read the list of an import if that is due, then apply it."""
-    database = context.database
-    attempt = await database.transaction(lambda session: staging.claim(session, import_id))
-    if attempt is not None and not await _read(context, attempt):
-        return
-    await _apply(database, import_id)
+    """Read the list of an import if that is due, then apply it. Each part needs a free slot."""
+    database, message = context.database, Message(ADVANCE_IMPORT, (import_id,))
+    async with database.read() as session:
+        is_unread = await staging.is_unread(session, import_id)
+    if is_unread:
+        with context.reading.take(message) as has_slot:
+            if not has_slot:
+                return
+            attempt = await database.transaction(lambda session: staging.claim(session, import_id))
+            if attempt is None or not await _read(context, attempt):
+                return
+    with context.applying.take(message) as has_slot:
+        if has_slot:
+            await _apply(database, import_id)
 
 
 async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
@@ -118,11 +143,13 @@ async def _read_list(context: ImportContext, attempt: staging.Attempt) -> None:
         lambda session: forecast.make_forecast(session, attempt, record),
         seconds=forecast.FORECAST_TIMEOUT_SECONDS,
     )
+    seconds = time.monotonic() - started
+    metrics.IMPORT_VALIDATION_SECONDS.observe(seconds)
     log.info(
         "import_read",
         import_id=record.global_id,
         status=status,
-        duration_ms=round((time.monotonic() - started) * 1000),
+        duration_ms=round(seconds * 1000),
     )
 
 
@@ -166,6 +193,12 @@ def _reason(error: BaseException) -> str:
 
 async def finish_import(context: ImportContext, import_id: int) -> None:
     """Make the result of a finished import, and delete what the import does not need any more."""
+    with context.finishing.take(Message(FINISH_IMPORT, (import_id,))) as has_slot:
+        if has_slot:
+            await _finish(context, import_id)
+
+
+async def _finish(context: ImportContext, import_id: int) -> None:
     database = context.database
     async with database.read() as session:
         version = await result.missing_result(session, import_id)
@@ -182,11 +215,29 @@ async def finish_import(context: ImportContext, import_id: int) -> None:
         lambda session: staging.delete_staged_rows(session, import_id)
     ):
         pass
-    await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
+    finished = await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
+    if finished is not None:
+        _count(finished)
+
+
+def _count(finished: cleanup.FinishedImport) -> None:
+    """Count a finished import after the commit of its clean-up, which happens once."""
+    metrics.IMPORTS.labels(finished.status).inc()
+    for outcome, rows in finished.counts.items():
+        metrics.IMPORT_ROWS.labels(outcome).inc(rows)
+    if finished.status is ImportStatus.COMPLETED:
+        metrics.IMPORT_DURATION_SECONDS.observe(finished.seconds)
 
 
 async def filter_import_result(context: ImportContext, import_id: int, mask: int) -> None:
     """Make the file with the outcomes of a mask, from the result of an import."""
+    message = Message(FILTER_IMPORT_RESULT, (import_id, mask))
+    with context.finishing.take(message) as has_slot:
+        if has_slot:
+            await _filter_result(context, import_id, mask)
+
+
+async def _filter_result(context: ImportContext, import_id: int, mask: int) -> None:
     database, storage = context.database, context.storage
     async with database.read() as session:
         record = (await service.imports_by_id(session, [import_id])).get(import_id)
@@ -265,10 +316,10 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    Actor(ADVANCE_IMPORT, advance_import),
-    Actor(FINISH_IMPORT, finish_import),
-    Actor(FILTER_IMPORT_RESULT, filter_import_result),
-    Actor(CLEAN_UP_IMPORTS, clean_up_imports),
+    JobActor(ADVANCE_IMPORT, advance_import),
+    JobActor(FINISH_IMPORT, finish_import),
+    JobActor(FILTER_IMPORT_RESULT, filter_import_result),
+    JobActor(CLEAN_UP_IMPORTS, clean_up_imports),
 )
 
 PERIODIC_CHECKS = (

@@ -24,7 +24,7 @@ from segmentql.imports.removals import (
     remove_as_planned,
     remove_without_exclusion,
 )
-from segmentql.imports.service import IMPORT_COLUMNS, import_record
+from segmentql.imports.service import IMPORT_COLUMNS, import_record, record_outcome
 from segmentql.imports.staging import IS_FIRST, LEASE_END, MAX_ATTEMPTS
 from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.list_changes import add_members, remove_members
@@ -339,6 +339,7 @@ async def finish(
     """End an import, and send the messages for its result and for the segment's next import."""
     values = {"import_id": record.import_id, "segment_id": record.segment.segment_id}
     await session.execute(_FINISH, {**values, "status": status, "failure": failure})
+    await record_outcome(session, record.import_id)
     session.after_commit(Message(FINISH_IMPORT, (record.import_id,)))
     for import_id in (await session.execute(_OTHERS, values)).scalars():
         session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))

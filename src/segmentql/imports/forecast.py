@@ -17,6 +17,7 @@ from segmentql.adapters.jobs import Message
 from segmentql.imports.file_format import Identity
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.records import REJECTED, ImportMode, ImportRecord
+from segmentql.imports.service import record_outcome
 from segmentql.imports.staging import Attempt, extend_lease
 from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.reads import NOT_EXPIRED
@@ -320,6 +321,8 @@ async def _store(
     )
     if record.file_key:
         await objects.discard(session, [record.file_key])
+    if status in {ImportStatus.REFUSED, ImportStatus.HELD}:
+        await record_outcome(session, record.import_id)
     if status is ImportStatus.REFUSED:
         session.after_commit(Message(FINISH_IMPORT, (record.import_id,)))
     elif status is ImportStatus.APPLYING:

@@ -40,7 +40,7 @@ from segmentql.imports.stored_json import (
 )
 from segmentql.memberships.adding import check_expiry
 from segmentql.objects import service as objects
-from segmentql.principal import Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
 
@@ -57,6 +57,13 @@ FINAL_BEFORE_APPLYING: Final = frozenset(
     }
 )
 """The outcomes that are final before the import is applied."""
+
+_OUTCOMES: Final = {
+    ImportStatus.HELD: AuditAction.IMPORT_HELD,
+    ImportStatus.COMPLETED: AuditAction.IMPORT_COMPLETED,
+    ImportStatus.REFUSED: AuditAction.IMPORT_REFUSED,
+    ImportStatus.FAILED: AuditAction.IMPORT_FAILED,
+}
 
 IMPORT_COLUMNS: Final = f"""
 i.id AS import_id, i.status, i.mode, i.options, i.source, i.actor, i.api_key_id,
@@ -305,7 +312,10 @@ async def apply_import(
             f"the segment would lose {removals} members, and `allowRemovals` is {allowed_removals}"
         )
         await session.execute(_HOLD, {"import_id": import_id, "reason": reason})
-        return await _locked(session, import_id)
+        held = await _locked(session, import_id)
+        if before.status is not ImportStatus.HELD:
+            await _record(session, held, AuditAction.IMPORT_HELD, actor, after=held)
+        return held
     await session.execute(_APPLY, {**values, "counts": unreached_counts(before)})
     after = await _locked(session, import_id)
     await _record(session, after, AuditAction.IMPORT_APPLIED, actor, before=before, after=after)
@@ -347,6 +357,12 @@ async def _locked(session: WriteSession, import_id: int) -> ImportRecord:
     if row is None:
         raise MutationRejected(ImportNotFound(("id",)))
     return import_record(row)
+
+
+async def record_outcome(session: WriteSession, import_id: int) -> None:
+    """Record in the audit log that a worker held or ended an import, without an actor."""
+    record = await _locked(session, import_id)
+    await _record(session, record, _OUTCOMES[record.status], NO_ACTOR, after=record)
 
 
 async def _record(

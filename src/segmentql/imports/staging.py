@@ -14,10 +14,12 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession, copy_records
+from segmentql.adapters.copying import copy_records
+from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.row_parser import Row
+from segmentql.imports.service import record_outcome
 
 MAX_ATTEMPTS: Final = 8
 """The number of attempts to read a list, and of attempts to apply one chunk."""
@@ -50,6 +52,11 @@ apply.
 """
 
 LEASE_END: Final = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
+
+_IS_UNREAD = text("""
+SELECT EXISTS (
+    SELECT FROM imports WHERE id = :import_id AND status IN ('QUEUED', 'VALIDATING'))
+""")
 
 _CLAIM = text(f"""
 UPDATE imports SET
@@ -177,6 +184,11 @@ class LeaseLost(Exception):
     """Another attempt reads the list now, or the import was cancelled."""
 
 
+async def is_unread(session: ReadSession, import_id: int) -> bool:
+    """Return whether the list of an import is to be read, perhaps by an attempt in progress."""
+    return bool((await session.execute(_IS_UNREAD, {"import_id": import_id})).scalar_one())
+
+
 async def claim(session: WriteSession, import_id: int) -> Attempt | None:
     """Claim an import for an attempt; return None if it is not due or another attempt holds it.
 
@@ -187,6 +199,7 @@ async def claim(session: WriteSession, import_id: int) -> Attempt | None:
     if number is not None:
         return Attempt(import_id, number)
     if (await session.execute(_FAIL_ABANDONED, values)).one_or_none():
+        await record_outcome(session, import_id)
         session.after_commit(Message(FINISH_IMPORT, (import_id,)))
     return None
 
@@ -222,6 +235,7 @@ async def fail(
     if status == "QUEUED":
         session.after_commit(Message(ADVANCE_IMPORT, (attempt.import_id,), delay_seconds=seconds))
     elif status == "FAILED":
+        await record_outcome(session, attempt.import_id)
         session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
     return status == "FAILED"
 
@@ -230,6 +244,7 @@ async def refuse(session: WriteSession, attempt: Attempt, *, reason: str) -> Non
     """Record that no row of the file can be used."""
     values = {"import_id": attempt.import_id, "number": attempt.number, "reason": reason}
     if (await session.execute(_REFUSE, values)).one_or_none():
+        await record_outcome(session, attempt.import_id)
         session.after_commit(Message(FINISH_IMPORT, (attempt.import_id,)))
 
 

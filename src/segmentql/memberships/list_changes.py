@@ -10,7 +10,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.tables import RowOutcome
 from segmentql.timestamps import CHANGE_OF_USERS
 
@@ -75,7 +75,7 @@ async def add_members(
     expiry: Expiry = NO_EXPIRY,
     on_existing: OnExisting = OnExisting.EXTEND,
     on_excluded: OnExcluded = OnExcluded.ADMIT,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
     import_id: int | None = None,
 ) -> dict[RowOutcome, Sequence[int]]:
     """Add users to a segment, in one round trip.
@@ -127,7 +127,7 @@ async def remove_members(
     segment_id: int,
     user_ids: Sequence[int],
     exclude: bool = True,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
     import_id: int | None = None,
 ) -> dict[RowOutcome, Sequence[int]]:
     """Remove users from a segment, in one round trip.

@@ -10,7 +10,7 @@ from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
@@ -139,7 +139,7 @@ async def update_user_segments(
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
