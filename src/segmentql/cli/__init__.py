@@ -22,6 +22,7 @@ COMMANDS = (
     "rollout",
     "explain",
     "import",
+    "export",
     "keys",
     "doctor",
     "schema",

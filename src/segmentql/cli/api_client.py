@@ -44,6 +44,12 @@ class Rejected(Exception):
         self.codes = [error["code"] for error in errors]
 
 
+class InputRejected(click.ClickException):
+    """The API rejected the values of the command line."""
+
+    exit_code = 2
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect, because it would send the API key to another address."""
 

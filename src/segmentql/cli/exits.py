@@ -39,6 +39,7 @@ EXIT_CODES: Final[Mapping[str, Mapping[int, str]]] = {
         5: "The import was refused. Nothing was applied.",
         130: "Ctrl-C ended the command and cancelled the import.",
     },
+    "export": {**COMMON, 2: "The command line is invalid, or the API rejects a value of it."},
     "keys create": COMMON,
     "keys list": COMMON,
     "keys revoke": COMMON,

@@ -2,24 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
 from segmentql.cli import api_client
-from segmentql.cli.api_client import ApiClient, Rejected, Unavailable
+from segmentql.cli.api_client import ApiClient, InputRejected, Rejected, Unavailable
 from segmentql.cli.list_file import ListFile
 from segmentql.cli.output_file import STDOUT, open_output
+from segmentql.cli.polling import MAX_POLL_SECONDS, poll
 
 FINISHED: Final = frozenset({"COMPLETED", "REFUSED", "FAILED", "CANCELLED"})
 STOPPED: Final = FINISHED | {"VALIDATED", "HELD"}
 """The statuses in which an import waits for nothing but a client."""
-
-MIN_POLL_SECONDS: Final = 0.1
-MAX_POLL_SECONDS: Final = 1.0
-MAX_OUTAGE_SECONDS: Final = 60
-"""How long the command polls an API that does not respond."""
 
 MAX_RESULT_SECONDS: Final = 300
 """How long the command waits until a worker has written the result of a finished import."""
@@ -60,12 +56,6 @@ mutation Cancel($input: CancelImportInput!) {
 _READ: Final = f"query Read($id: ID!) {{ import(id: $id) {{ {_IMPORT} }} }}"
 _READ_RESULT: Final = "query Result($id: ID!) { import(id: $id) { resultUrl } }"
 _STATE_CONFLICT: Final = ["IMPORT_STATE_CONFLICT"]
-
-
-class InputRejected(click.ClickException):
-    """The API rejected the values of the command line."""
-
-    exit_code = 2
 
 
 class ImportRun:
@@ -172,25 +162,7 @@ class ImportRun:
                 bar.render_progress()
                 return record["status"] in STOPPED
 
-            return self._poll(_READ, is_stopped)
-
-    def _poll(self, document: str, is_done: Callable[[Any], bool]) -> Any:
-        """Read the import until it is done; return it."""
-        pause, last_response_at = MIN_POLL_SECONDS, time.monotonic()
-        while True:
-            try:
-                record = self._client.query(document, id=self._id)["import"]
-            except Unavailable:
-                if time.monotonic() - last_response_at > MAX_OUTAGE_SECONDS:
-                    raise
-            else:
-                last_response_at = time.monotonic()
-                if record is None:
-                    raise click.ClickException(f"The import {self._id} was removed.")
-                if is_done(record):
-                    return record
-            time.sleep(pause)
-            pause = min(pause * 1.5, MAX_POLL_SECONDS)
+            return poll(self._client, _READ, self._id, is_stopped)
 
     def write_result(self, record: Any, target: str) -> None:
         """Download the result of an import into a file, when a worker has written it."""
@@ -198,8 +170,11 @@ class ImportRun:
             click.echo(f"{target} is not written, because the import has no result.", err=True)
             return
         give_up_at = time.monotonic() + MAX_RESULT_SECONDS
-        read = self._poll(
-            _READ_RESULT, lambda read: read["resultUrl"] or time.monotonic() > give_up_at
+        read = poll(
+            self._client,
+            _READ_RESULT,
+            self._id,
+            lambda read: read["resultUrl"] or time.monotonic() > give_up_at,
         )
         if not read["resultUrl"]:
             raise click.ClickException(
