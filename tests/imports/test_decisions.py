@@ -212,7 +212,7 @@ async def test_mutations_need_a_status(
     created = await imports.create(b"1\n")
     if status is not ImportStatus.AWAITING_UPLOAD:
         await set_status(sql, status)
-    allowed: dict[str, set[str]] = {
+    allowed: dict[str, set[Any]] = {
         START: {"AWAITING_UPLOAD"},
         APPLY: {"VALIDATED", "HELD"},
         CANCEL: set(ImportStatus) - set(FINISHED),
