@@ -67,15 +67,18 @@ describe_enum(
         RowOutcome.JOINED: "The user joined the segment.",
         RowOutcome.END_CHANGED: "The user was an active member, and the end of the membership"
         " changed.",
-        RowOutcome.ALREADY_IN: "The user was and is an active member with the same end.",
+        RowOutcome.ALREADY_IN: "The user was and stays an active member, and the end did not"
+        " change. Or an import would have removed the user: the rollout kept the user, with the"
+        " rollout's end, or the membership had changed since the import read the members.",
         RowOutcome.LEFT: "The user left the segment.",
-        RowOutcome.NOT_IN: "The user to remove is stored, but was no active member.",
+        RowOutcome.NOT_IN: "The user to remove is stored, but was not an active member.",
         RowOutcome.DUPLICATE: "An earlier row of the list has the same user.",
         RowOutcome.EXCLUDED: "The user is excluded from the segment's rollout, so nothing changed.",
         RowOutcome.UNKNOWN_USER: "The user is not stored, so nothing changed.",
-        RowOutcome.MALFORMED: "The value is not an id or a key.",
+        RowOutcome.MALFORMED: "The row does not have the format of the file, or its value is not"
+        " an id or a key.",
         RowOutcome.OUT_OF_RANGE: "The id is larger than 9223372036854775807.",
-        RowOutcome.NOT_REACHED: "The import ended before this row.",
+        RowOutcome.NOT_REACHED: "The row is not applied yet, or the import ended before it.",
     },
 )
 
