@@ -33,6 +33,8 @@ class Exclusion:
 
     at: datetime
     actor: str | None
+    import_id: int | None
+    """The import that excluded the user, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,11 @@ def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
         membership=(
             _membership(row, user_id, segment) if is_in and not row.member_has_ended else None
         ),
-        exclusion=Exclusion(row.excluded_at, row.excluded_by) if row.excluded_at else None,
+        exclusion=(
+            Exclusion(row.excluded_at, row.excluded_by, row.exclusion_import_id)
+            if row.excluded_at
+            else None
+        ),
         plan=None if row.is_plan_missed else _plan(row),
         plan_gap=(
             PlanGap(row.plan_unknown_since, row.plan_unknown_until) if row.is_plan_missed else None

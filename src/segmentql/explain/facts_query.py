@@ -105,11 +105,12 @@ WITH moment AS MATERIALIZED (
     LEFT JOIN entry ON true
     WHERE m.id = entry.membership_id OR NOT moment.is_past
 ), exclusion AS MATERIALIZED (
-    SELECT e.excluded_at AS at, e.actor FROM exclusions e, segment, moment
+    SELECT e.excluded_at AS at, e.actor, e.import_id FROM exclusions e, segment, moment
     WHERE e.user_id = :user_id AND e.segment_id = segment.id AND NOT moment.is_past
     UNION ALL
-    SELECT last.at, last.actor FROM moment CROSS JOIN lifetime CROSS JOIN LATERAL (
-        SELECT l.at, l.actor, l.operation FROM exclusion_log l, segment
+    SELECT last.at, last.actor, last.import_id
+    FROM moment CROSS JOIN lifetime CROSS JOIN LATERAL (
+        SELECT l.at, l.actor, l.import_id, l.operation FROM exclusion_log l, segment
         WHERE l.user_id = :user_id AND l.segment_id = segment.id AND l.at <= moment.bound
         ORDER BY l.id DESC LIMIT 1
     ) AS last
@@ -208,6 +209,7 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     member.import_id AS member_import_id, member.ends_at AS member_ends_at,
     member.has_ended AS member_has_ended,
     exclusion.at AS excluded_at, exclusion.actor AS excluded_by,
+    exclusion.import_id AS exclusion_import_id,
     event.state, event.at AS event_at, event.actor AS event_actor, event.enroll_new_users,
     event.expires_at AS plan_expires_at, event.paused_at, event.failure, event.percents,
     event.start_times, plan_event.at AS plan_set_at, plan_event.actor AS plan_set_by,

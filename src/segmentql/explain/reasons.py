@@ -106,7 +106,10 @@ def _reason_out(facts: Facts) -> Verdict:
         return _reason_of_leave(facts, leave, rollout)
     if facts.exclusion is not None:
         return Verdict(
-            ExplanationReason.EXCLUDED, since=facts.exclusion.at, actor=facts.exclusion.actor
+            ExplanationReason.EXCLUDED,
+            since=facts.exclusion.at,
+            actor=facts.exclusion.actor,
+            import_id=facts.exclusion.import_id,
         )
     if rollout is None:
         entry = facts.entry
@@ -150,7 +153,7 @@ def _reason_of_leave(
         reason = ExplanationReason.LEFT_WITH_USER
     else:
         reason = ExplanationReason.REMOVED_BY_HAND
-    return Verdict(reason, since=leave.at, actor=leave.actor)
+    return Verdict(reason, since=leave.at, actor=leave.actor, import_id=leave.import_id)
 
 
 def _reason_of_rollout(facts: Facts, rollout: RolloutView) -> Verdict:
