@@ -37,8 +37,8 @@ describe_enum(
         ImportMode.ADD: "The users join the segment.",
         ImportMode.REMOVE: "The users leave the segment.",
         ImportMode.REPLACE: "Afterwards the list has exactly the members by hand. Listed users"
-        " join. Other members by hand leave, except users in the finished sample of the rollout, who"
-        " become its members. Members of the rollout who are not listed stay.",
+        " join. Other members by hand leave, except users in the finished sample of the rollout,"
+        " who become its members. Members of the rollout who are not listed stay.",
     },
 )
 
