@@ -50,6 +50,7 @@ CREATE TABLE imports (
     allowed_removals bigint,
     counts jsonb NOT NULL DEFAULT '{}',
     rejections jsonb NOT NULL DEFAULT '[]',
+    rows_version integer NOT NULL DEFAULT 0,
     needs_cleanup boolean NOT NULL DEFAULT true,
     CONSTRAINT ck_imports_mode_known CHECK (mode IN ('ADD', 'REMOVE', 'REPLACE')),
     CONSTRAINT ck_imports_finished_when_over CHECK (

@@ -20,8 +20,8 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
-from segmentql.imports import result, service
-from segmentql.imports.forecast import KEPT_REJECTIONS
+from segmentql.imports import reads, result
+from segmentql.imports.forecast_query import KEPT_REJECTIONS
 from segmentql.imports.loaders import ImportById
 from segmentql.imports.records import ImportMode, ImportRecord, RejectionRecord
 from segmentql.memberships.api import OutcomeCount
@@ -213,7 +213,7 @@ class ImportQueries:
         )
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         imports = await info.context.read(
-            lambda session: service.import_page(
+            lambda session: reads.import_page(
                 session, before=before, slug=known_slug, rows=page.first + 1
             )
         )

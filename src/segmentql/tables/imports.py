@@ -142,6 +142,9 @@ class ImportRow(Base):
     rejections: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"))
     """The first rejected rows."""
 
+    rows_version: Mapped[int] = mapped_column(server_default=text("0"))
+    """The number of times that keys were erased from the staged rows."""
+
     needs_cleanup: Mapped[bool] = mapped_column(server_default=text("true"))
     """Whether the import may have staged rows or uploaded files. They are removed, and the result
     is made, when the import is finished."""
