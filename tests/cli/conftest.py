@@ -72,7 +72,8 @@ async def import_worker(
     api: Api, database: Database, storage: Storage, sent: list[Message]
 ) -> AsyncIterator[None]:
     """Carry out imports in this process, as a worker does."""
-    imports = Imports(api, ImportContext(database, storage, retention_days=30), sent)
+    context = ImportContext.create(database, storage, retention_days=30, worker_threads=8)
+    imports = Imports(api, context, sent)
 
     async def work() -> None:
         while True:
