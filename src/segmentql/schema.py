@@ -16,13 +16,9 @@ from segmentql.history.api import HistoryQueries
 from segmentql.imports.api import ImportQueries
 from segmentql.imports.mutations import ImportMutations, ImportNotFound, ImportStateConflict
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
-from segmentql.memberships.api import MembershipMutations
+from segmentql.memberships.mutations import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
-from segmentql.rollouts.mutations import (
-    RolloutMutations,
-    RolloutNotFound,
-    RolloutStateConflict,
-)
+from segmentql.rollouts.mutations import RolloutMutations, RolloutNotFound, RolloutStateConflict
 from segmentql.segments.api import SegmentQueries
 from segmentql.segments.mutations import (
     SegmentAlreadyExists,

@@ -72,7 +72,7 @@ async def import_worker(
     api: Api, database: Database, storage: Storage, sent: list[Message]
 ) -> AsyncIterator[None]:
     """Carry out imports in this process, as a worker does."""
-    context = ImportContext.create(database, storage, retention_days=30, worker_threads=8)
+    context = ImportContext.create(database, storage, retention_days=30, worker_threads=4)
     imports = Imports(api, context, sent)
 
     async def work() -> None:

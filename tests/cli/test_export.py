@@ -107,8 +107,8 @@ async def test_faults_are_reported_in_one_line(address: str, tmp_path: Path) -> 
         result = await run_export(address, *arguments)
         assert (result.code, result.output, result.errors.count("\n")) == (code, "", 1)
         assert message in result.errors
-    for arguments in (("a b",), ("a", "-o", ""), ("a", "--as-of", "yesterday")):
-        assert (await run_export(address, *arguments)).code == 2
+    for invalid in (("a b",), ("a", "-o", ""), ("a", "--as-of", "yesterday")):
+        assert (await run_export(address, *invalid)).code == 2
     assert os.listdir(tmp_path) == []
 
 

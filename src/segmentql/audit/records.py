@@ -71,7 +71,7 @@ class AuditPage:
 
     rows: int
     segments_only: bool
-    """Whether the page has only entries of segments, with their rollouts and imports."""
+    """Whether the page has only entries of segments, with their rollouts, imports and exports."""
     after: AuditPosition | None = None
     """The position that the page follows; None for the first page."""
     since: datetime | None = None

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
 from segmentql.principal import NO_ACTOR, Actor
 from segmentql.tables import RowOutcome
@@ -53,7 +54,7 @@ WITH {CHANGE_OF_USERS},
 removed AS (
     DELETE FROM memberships m USING change
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:user_ids AS bigint[]))
-    RETURNING m.user_id, m.expires_at IS NULL OR m.expires_at > change.at AS was_active
+    RETURNING m.user_id, {ACTIVE_AT_CHANGE} AS was_active
 ), excluded_now AS (
     INSERT INTO exclusions (user_id, segment_id, excluded_at, actor, api_key_id, import_id)
     SELECT user_id, :segment_id, change.at, CAST(:actor AS text), CAST(:api_key_id AS text),

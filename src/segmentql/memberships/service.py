@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.service import SEGMENT_LOCK
@@ -100,7 +101,7 @@ WITH {CHANGE_OF_USER},
 removed AS (
     DELETE FROM memberships m USING change
     WHERE m.user_id = :user_id AND m.segment_id = ANY(:remove_ids)
-    RETURNING m.expires_at IS NULL OR m.expires_at > change.at AS was_active
+    RETURNING {ACTIVE_AT_CHANGE} AS was_active
 ), excluded_now AS (
     INSERT INTO exclusions (user_id, segment_id, excluded_at, actor, api_key_id)
     SELECT :user_id, segment_id, change.at, CAST(:actor AS text), CAST(:api_key_id AS text)
