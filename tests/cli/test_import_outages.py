@@ -62,7 +62,8 @@ async def test_long_outage_ends_the_command_and_names_the_import(
 async def test_lost_response_to_the_start_does_not_start_twice(
     import_list: RunImport, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mutate, lost = ApiClient.mutate, []
+    mutate = ApiClient.mutate
+    lost: list[object] = []
 
     def lose_first_response(client: ApiClient, document: str, **fields: object) -> Any:
         payload = mutate(client, document, **fields)
