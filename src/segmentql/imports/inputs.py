@@ -161,7 +161,8 @@ class CreateImportInput:
     )
     allow_empty: bool | None = strawberry.field(
         default=False,
-        description="Whether REPLACE may have a list without users. Otherwise the import is HELD.",
+        description="Whether REPLACE accepts a list without users. If false, such an import is"
+        " HELD.",
     )
     dry_run: bool | None = strawberry.field(
         default=False,
@@ -193,7 +194,11 @@ def read_options(
         )
     if mode is ImportMode.REMOVE and (ttl is not None or expires_at is not None):
         field = "ttlSeconds" if ttl is not None else "expiresAt"
-        validator.add_error("the mode REMOVE adds no user", "no end of memberships", field)
+        validator.add_error(
+            "the mode REMOVE adds no user",
+            "no `ttlSeconds` and no `expiresAt` with the mode REMOVE",
+            field,
+        )
     percent = fields.max_removed_percent
     return ImportOptions(
         list_format=ListFormat(

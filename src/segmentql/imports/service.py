@@ -386,7 +386,7 @@ async def _record(
 
 
 async def imports_by_id(session: ReadSession, import_ids: Sequence[int]) -> dict[int, ImportRecord]:
-    """Return the imports with these ids; unknown and removed imports are absent."""
+    """Return the imports with these ids; unknown ids are absent."""
     rows = await session.execute(_BY_IDS, {"import_ids": list(import_ids)})
     return {row.import_id: import_record(row) for row in rows}
 

@@ -194,7 +194,10 @@ async def claim(session: WriteSession, import_id: int) -> Attempt | None:
 
     An import whose last attempt ended without a result fails.
     """
-    values = {"import_id": import_id, "reason": "the worker died several times"}
+    values = {
+        "import_id": import_id,
+        "reason": f"the worker died in the last of {MAX_ATTEMPTS} attempts",
+    }
     number = (await session.execute(_CLAIM, values)).scalar_one_or_none()
     if number is not None:
         return Attempt(import_id, number)

@@ -67,7 +67,7 @@ class ImportRow(Base):
             name="attempt_while_working",
         ),
         Index(None, "segment_id", "id"),
-        Index(None, "created_at"),  # for the removal of old imports
+        Index(None, "created_at"),  # for the removal of old results
         # For the scheduler.
         Index(None, "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
         Index(None, "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
