@@ -133,6 +133,12 @@ IMPORT_DURATION_SECONDS = Histogram(
     "Time from startImport, or from applyImport, until an import was completed.",
     buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200),
 )
+EXPORTS = Counter("segmentql_exports", "Exports finished, by outcome.", ["outcome"])
+EXPORT_DURATION_SECONDS = Histogram(
+    "segmentql_export_duration_seconds",
+    "Time from the request for an export until it was ready.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 SCHEDULER_LEADER = Gauge(
     "segmentql_scheduler_leader",
     "1 in the worker whose scheduler is the leader.",

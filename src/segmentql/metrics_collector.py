@@ -18,6 +18,7 @@ from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
+from segmentql.exports import jobs as export_jobs
 from segmentql.history import jobs as history_jobs
 from segmentql.imports import jobs as import_jobs
 from segmentql.imports import stats as import_stats
@@ -50,6 +51,7 @@ _JOBS: Final = (
     *rollout_jobs.JOBS,
     *report_jobs.JOBS,
     *import_jobs.JOBS,
+    *export_jobs.JOBS,
     *object_jobs.JOBS,
     *history_jobs.JOBS,
 )

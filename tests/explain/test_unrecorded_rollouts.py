@@ -200,7 +200,7 @@ async def test_rollout_that_is_older_than_the_log(api: Api, sql: Sql, database: 
     """Migration 0008 records the plan and the pass that it finds."""
     await start_half(api, sql, database)
     at = await sql.fetchval(
-        "UPDATE rollout_events SET event = 'RECORDED', at = clock_timestamp() RETURNING at"
+        "UPDATE rollout_events SET event = 'BACKFILLED', at = clock_timestamp() RETURNING at"
     )
     before = await assert_plan_unknown(api, as_of=at - MICROSECOND)
     assert before == f" before {at:%Y-%m-%d %T} UTC."

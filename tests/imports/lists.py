@@ -1,5 +1,6 @@
 """A client of imports: it uploads lists and runs the steps of workers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class Imports:
     async def create(self, data: bytes, **fields: Any) -> Any:
         """Create an import and upload its file; return the import."""
         source = {"upload": {"sizeBytes": len(data)}}
-        payload = await self.send(CREATE, slug="a", source=source, **fields)
+        payload = await self.send(CREATE, **{"slug": "a", "source": source, **fields})
         assert payload["errors"] == []
         response = await put(payload["upload"], data)
         assert response.status_code == 200, response.text
@@ -113,7 +114,11 @@ class Imports:
             await advance_import(self.context, number)
         if any(message.job == FINISH_IMPORT for message in self.sent):
             self.sent[:] = [m for m in self.sent if m.job != FINISH_IMPORT]
-            await finish_import(self.context, number)
+            await self.finish(import_id)
+
+    async def finish(self, import_id: str) -> None:
+        """Make the result of a finished import."""
+        await finish_import(self.context, int(import_id.removeprefix("imp_")))
 
     async def filter(self, import_id: str, outcomes: list[str]) -> str | None:
         """Return a link to the rows with the outcomes, after a worker has made the file."""
@@ -142,3 +147,15 @@ async def download(url: str) -> str:
         response = await client.get(url)
     assert response.status_code == 200, response.text
     return response.text
+
+
+async def lines_of_result(record: Any) -> list[str]:
+    """Return the lines of the result of a finished import, without the header."""
+    header, *lines = (await download(record["resultUrl"])).splitlines()
+    assert header == "line,value,user_id,outcome,detail"
+    return lines
+
+
+def id_list(user_ids: Iterable[int]) -> bytes:
+    """Return a file with one id in each line."""
+    return "".join(f"{user_id}\n" for user_id in user_ids).encode()

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from segmentql.adapters.database import ReadSession, copy_csv
+from segmentql.adapters.copying import copy_csv
+from segmentql.adapters.database import ReadSession
 
 CHUNKS_AHEAD: Final = 40
 """The maximum number of unread chunks of about 64 KiB. While a part is sent to the store, the

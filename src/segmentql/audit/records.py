@@ -28,6 +28,7 @@ class AuditAction(enum.StrEnum):
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.revoked"
     REPORT_REQUESTED = "report.requested"
+    EXPORT_REQUESTED = "export.requested"
     IMPORT_CREATED = "import.created"
     IMPORT_STARTED = "import.started"
     IMPORT_APPLIED = "import.applied"
@@ -70,7 +71,7 @@ class AuditPage:
 
     rows: int
     segments_only: bool
-    """Whether the page has only entries of segments, with their rollouts and imports."""
+    """Whether the page has only entries of segments, with their rollouts, imports and exports."""
     after: AuditPosition | None = None
     """The position that the page follows; None for the first page."""
     since: datetime | None = None

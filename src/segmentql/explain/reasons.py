@@ -50,7 +50,6 @@ def _reason_in(facts: Facts) -> Verdict:
     # The cause of a membership can change, which history does not record.
     source = membership if membership is not None and is_current else joined
     assert source is not None  # noqa: S101 - the join or the membership says that the user is in
-    import_id = facts.membership_import_id if is_current else facts.join_import_id
     if source.cause == Cause.ROLLOUT:
         by_pass = was_added_by_pass(facts)
         reason = (
@@ -58,7 +57,7 @@ def _reason_in(facts: Facts) -> Verdict:
             if by_pass is False
             else ExplanationReason.IN_SAMPLE
         )
-    elif import_id is not None:
+    elif source.import_id is not None:
         reason = ExplanationReason.IMPORTED
     else:
         reason = ExplanationReason.ADDED_BY_HAND
@@ -67,7 +66,7 @@ def _reason_in(facts: Facts) -> Verdict:
         since=facts.joined_at,
         until=membership.expires_at if membership else None,
         actor=source.actor,
-        import_id=import_id,
+        import_id=source.import_id,
     )
 
 
@@ -107,7 +106,10 @@ def _reason_out(facts: Facts) -> Verdict:
         return _reason_of_leave(facts, leave, rollout)
     if facts.exclusion is not None:
         return Verdict(
-            ExplanationReason.EXCLUDED, since=facts.exclusion.at, actor=facts.exclusion.actor
+            ExplanationReason.EXCLUDED,
+            since=facts.exclusion.at,
+            actor=facts.exclusion.actor,
+            import_id=facts.exclusion.import_id,
         )
     if rollout is None:
         entry = facts.entry
@@ -151,7 +153,7 @@ def _reason_of_leave(
         reason = ExplanationReason.LEFT_WITH_USER
     else:
         reason = ExplanationReason.REMOVED_BY_HAND
-    return Verdict(reason, since=leave.at, actor=leave.actor)
+    return Verdict(reason, since=leave.at, actor=leave.actor, import_id=leave.import_id)
 
 
 def _reason_of_rollout(facts: Facts, rollout: RolloutView) -> Verdict:

@@ -8,6 +8,7 @@ from segmentql.explain.facts import Facts, PlanGap
 from segmentql.explain.reasons import Verdict, was_added_by_pass
 from segmentql.explain.records import ExplanationReason, ExplanationStep
 from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.imports.records import import_global_id
 from segmentql.tables import Cause, RolloutState
 
 
@@ -21,15 +22,15 @@ def _on(at: datetime | None) -> str:
 
 
 def _by(actor: str | None) -> str:
-    return f' by the key "{actor}"' if actor else ""
+    return f' by the API key "{actor}"' if actor else ""
 
 
 def _set_by(actor: str | None) -> str:
-    return f', which the key "{actor}" set' if actor else ""
+    return f' (set by the API key "{actor}")' if actor else ""
 
 
-def _import_id(import_id: int) -> str:
-    return f"imp_{import_id}"
+def _by_hand_or_import(import_id: int | None) -> str:
+    return " by hand" if import_id is None else f" by import {import_global_id(import_id)}"
 
 
 def _percent(percent: Decimal) -> str:
@@ -56,11 +57,11 @@ def summary(facts: Facts, verdict: Verdict) -> str:
         case ExplanationReason.LEFT_WITH_USER:
             return f"{user} left when the user was deleted{_on(since)}{_by(actor)}."
         case ExplanationReason.REMOVED_BY_HAND:
-            return f"Removed by hand{_on(since)}{_by(actor)}."
+            return f"Removed{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
         case ExplanationReason.EXCLUDED:
             return (
-                f"Excluded from rollouts, because the user was removed by hand{_on(since)}"
-                f"{_by(actor)}."
+                "Excluded from rollouts, because the user was removed"
+                f"{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
             )
         case ExplanationReason.EXPIRED:
             return f"The membership ended by its TTL{_on(since)}."
@@ -92,20 +93,17 @@ def _unknown_plan(gap: PlanGap) -> str:
 def _summary_in(facts: Facts, verdict: Verdict) -> str:
     since, actor = verdict.since, verdict.actor
     match verdict.reason:
-        case ExplanationReason.ADDED_BY_HAND:
-            return f"Added by hand{_on(since)}{_by(actor)}"
-        case ExplanationReason.IMPORTED:
-            assert verdict.import_id is not None  # noqa: S101 - it is the reason
-            return f"Added by import {_import_id(verdict.import_id)}{_on(since)}{_by(actor)}"
+        case ExplanationReason.ADDED_BY_HAND | ExplanationReason.IMPORTED:
+            return f"Added{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}"
         case ExplanationReason.ENROLLED_WHEN_STORED:
-            return f"Added by the rollout when the user was stored{_on(since)}{_set_by(actor)}"
+            return f"Added by the rollout{_set_by(actor)} when the user was stored{_on(since)}"
         case _:
             if facts.joined is not None and facts.joined.cause != Cause.ROLLOUT:
                 return f"Added{_on(since)} and kept by the rollout{_set_by(actor)}"
             added = "Added by the rollout"
             if was_added_by_pass(facts) is None or facts.join_pass is None:
-                return f"{added}{_on(since)}{_set_by(actor)}; the pass is not known"
-            return f"{added} at {_percent(facts.join_pass.percent)}{_on(since)}{_set_by(actor)}"
+                return f"{added}{_set_by(actor)}{_on(since)}; the pass is not known"
+            return f"{added} at {_percent(facts.join_pass.percent)}{_set_by(actor)}{_on(since)}"
 
 
 def _why_removed(facts: Facts) -> str:
@@ -181,7 +179,8 @@ def _steps(facts: Facts) -> Iterator[ExplanationStep]:
         return
     exclusion = facts.exclusion
     if exclusion is not None:
-        detail = f"The user was removed by hand{_on(exclusion.at)}{_by(exclusion.actor)}."
+        removed = f"The user was removed{_by_hand_or_import(exclusion.import_id)}"
+        detail = f"{removed}{_on(exclusion.at)}{_by(exclusion.actor)}."
         yield _failed("user is not excluded", detail)
         return
     yield _passed("user is not excluded", "There is no exclusion.")

@@ -12,7 +12,7 @@ import structlog
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import (
@@ -316,10 +316,10 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    Actor(ADVANCE_IMPORT, advance_import),
-    Actor(FINISH_IMPORT, finish_import),
-    Actor(FILTER_IMPORT_RESULT, filter_import_result),
-    Actor(CLEAN_UP_IMPORTS, clean_up_imports),
+    JobActor(ADVANCE_IMPORT, advance_import),
+    JobActor(FINISH_IMPORT, finish_import),
+    JobActor(FILTER_IMPORT_RESULT, filter_import_result),
+    JobActor(CLEAN_UP_IMPORTS, clean_up_imports),
 )
 
 PERIODIC_CHECKS = (

@@ -12,7 +12,7 @@ from segmentql.errors import MutationRejected
 from segmentql.imports.service import UPLOAD_HOURS, cancel_import
 from segmentql.imports.stored_json import counts_from_json
 from segmentql.objects import service as objects
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.tables import ImportStatus, RowOutcome
 
 OVERDUE: Final = "the import waited too long"
@@ -107,7 +107,7 @@ async def cancel_overdue(session: WriteSession, import_id: int) -> None:
     if (await session.execute(_LOCK_OVERDUE, {"import_id": import_id})).one_or_none() is None:
         return
     try:
-        await cancel_import(session, import_id, actor=ANONYMOUS, reason=OVERDUE)
+        await cancel_import(session, import_id, actor=NO_ACTOR, reason=OVERDUE)
     except MutationRejected:  # It is finished.
         return
 

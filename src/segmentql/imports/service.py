@@ -40,7 +40,7 @@ from segmentql.imports.stored_json import (
 )
 from segmentql.memberships.adding import check_expiry
 from segmentql.objects import service as objects
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
 
@@ -362,7 +362,7 @@ async def _locked(session: WriteSession, import_id: int) -> ImportRecord:
 async def record_outcome(session: WriteSession, import_id: int) -> None:
     """Record in the audit log that a worker held or ended an import, without an actor."""
     record = await _locked(session, import_id)
-    await _record(session, record, _OUTCOMES[record.status], ANONYMOUS, after=record)
+    await _record(session, record, _OUTCOMES[record.status], NO_ACTOR, after=record)
 
 
 async def _record(

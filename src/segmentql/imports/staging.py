@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession, copy_records
+from segmentql.adapters.copying import copy_records
+from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.row_parser import Row

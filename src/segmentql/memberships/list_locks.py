@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
 from segmentql.users.service import (
@@ -159,7 +159,7 @@ async def lock_users(
     find_ids: Sequence[int] = (),
     store_keys: Sequence[str] = (),
     find_keys: Sequence[str] = (),
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> LockedUsers:
     """Store new users and lock all users in the order of their ids, in two round trips.
 

@@ -17,7 +17,7 @@ from segmentql.memberships.records import (
     OutcomeCount,
     SegmentMembersUpdate,
 )
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.tables import RowOutcome
 
 ONE_LIST = "each user either to add or to remove"
@@ -31,7 +31,7 @@ async def update_segment_members(
     expiry: Expiry = NO_EXPIRY,
     on_existing: OnExisting = OnExisting.EXTEND,
     on_excluded: OnExcluded = OnExcluded.ADMIT,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> SegmentMembersUpdate:
     """Add users to a segment and remove others from it, all or nothing, in five round trips.
 
