@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
@@ -44,12 +44,17 @@ WHERE i.id = :import_id AND i.status = 'APPLYING' AND {IS_NEXT_TO_APPLY}
 FOR NO KEY UPDATE OF i SKIP LOCKED
 """)
 
+# Arrays, because SQLAlchemy takes more time for each row than PostgreSQL.
 _CHUNK = text("""
-SELECT number, line, user_id, user_key, membership_id, membership_updated_at,
-    CAST(outcome AS text) AS outcome
+SELECT coalesce(array_agg(number ORDER BY number), '{}') AS numbers,
+    array_agg(line IS NOT NULL ORDER BY number) AS are_listed,
+    array_agg(user_id ORDER BY number) AS user_ids,
+    array_agg(user_key ORDER BY number) AS user_keys,
+    array_agg(membership_id ORDER BY number) AS membership_ids,
+    array_agg(membership_updated_at ORDER BY number) AS membership_updated_times,
+    array_agg(CAST(outcome AS text) ORDER BY number) AS outcomes
 FROM import_users
 WHERE import_id = :import_id AND number > :applied AND number <= :last
-ORDER BY number
 """)
 
 _STORE_OUTCOMES = text("""
@@ -74,8 +79,10 @@ WHERE id = :import_id
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+_OUTCOMES: Final = {outcome.value: outcome for outcome in RowOutcome}
+
+
+class _User(NamedTuple):
     """A row of `import_users`."""
 
     number: int
@@ -113,18 +120,7 @@ async def apply_chunk(session: WriteSession, import_id: int) -> bool:
         "applied": record.applied_users,
         "last": min(record.applied_users + CHUNK_USERS, bound),
     }
-    users = [
-        _User(
-            user.number,
-            user.line is not None,
-            user.user_id,
-            user.user_key,
-            user.membership_id,
-            user.membership_updated_at,
-            RowOutcome(user.outcome),
-        )
-        for user in await session.execute(_CHUNK, values)
-    ]
+    users = await _users(session, values)
     if not users:
         await finish(session, record, ImportStatus.COMPLETED)
         return False
@@ -134,6 +130,17 @@ async def apply_chunk(session: WriteSession, import_id: int) -> bool:
         return False
     await _store(session, record, users, applied)
     return True
+
+
+async def _users(session: WriteSession, values: Mapping[str, int]) -> list[_User]:
+    row = (await session.execute(_CHUNK, values)).one()
+    if not row.numbers:
+        return []
+    columns = (row.user_ids, row.user_keys, row.membership_ids, row.membership_updated_times)
+    outcomes = [_OUTCOMES[outcome] for outcome in row.outcomes]
+    return [
+        _User(*user) for user in zip(row.numbers, row.are_listed, *columns, outcomes, strict=True)
+    ]
 
 
 async def _apply(
