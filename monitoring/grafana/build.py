@@ -207,6 +207,15 @@ WORK = (
             gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
+    Panel("Finished exports", "ops", [per_second("segmentql_exports_total", "outcome")]),
+    Panel(
+        "Time until an export is ready",
+        "s",
+        [
+            quantile(0.5, "segmentql_export_duration_seconds"),
+            quantile(0.99, "segmentql_export_duration_seconds"),
+        ],
+    ),
     Panel(
         "Unfinished imports",
         "short",

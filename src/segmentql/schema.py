@@ -18,11 +18,7 @@ from segmentql.imports.mutations import ImportMutations, ImportNotFound, ImportS
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.mutations import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
-from segmentql.rollouts.mutations import (
-    RolloutMutations,
-    RolloutNotFound,
-    RolloutStateConflict,
-)
+from segmentql.rollouts.mutations import RolloutMutations, RolloutNotFound, RolloutStateConflict
 from segmentql.segments.api import SegmentQueries
 from segmentql.segments.mutations import (
     SegmentAlreadyExists,

@@ -57,6 +57,7 @@ async def test_members_at_a_past_time(api: Api, sql: Sql, make_file: MakeFile) -
         sql, 12, "a", joined_at=NOON - 2 * HOUR, left_at=NOON - HOUR, why_left="TTL"
     )
     await insert_membership(sql, 12, "a", joined_at=NOON - HOUR / 2)
+    await insert_past_membership(sql, 13, "a", joined_at=NOON + MICROSECOND, left_at=NOON + HOUR)
     assert await make_file(asOf=NOON.isoformat()) == (
         "user_id,user_key,joined_at,expires_at,cause\n"
         '1,"k,1",2024-03-01T11:00:00.000000Z,,MANUAL\n'

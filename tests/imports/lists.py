@@ -114,7 +114,11 @@ class Imports:
             await advance_import(self.context, number)
         if any(message.job == FINISH_IMPORT for message in self.sent):
             self.sent[:] = [m for m in self.sent if m.job != FINISH_IMPORT]
-            await finish_import(self.context, number)
+            await self.finish(import_id)
+
+    async def finish(self, import_id: str) -> None:
+        """Make the result of a finished import."""
+        await finish_import(self.context, int(import_id.removeprefix("imp_")))
 
     async def filter(self, import_id: str, outcomes: list[str]) -> str | None:
         """Return a link to the rows with the outcomes, after a worker has made the file."""

@@ -18,6 +18,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.times import AsOf
 from segmentql.graphql.types.validation import (
     argument_value,
     check_exactly_one_argument,
@@ -182,10 +183,7 @@ class ExplanationQueries:
             ),
         ] = strawberry.UNSET,
         slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
-        as_of: Annotated[
-            datetime | None,
-            strawberry.argument(description="A time in the past. If omitted, now."),
-        ] = strawberry.UNSET,
+        as_of: AsOf = strawberry.UNSET,
     ) -> ExplanationRecord:
         known_user_id = optional_argument(validators.user_id, user_id, "userId")
         known_user_key = optional_argument(validators.user_key, user_key, "userKey")

@@ -26,12 +26,7 @@ from segmentql.rollouts.chunks import process_chunk
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.messages import enqueue_expiry, enqueue_stage_starts
-from segmentql.rollouts.reads import (
-    FROM_ROLLOUTS,
-    WORK_DUE,
-    lock_rollout,
-    read_rollout,
-)
+from segmentql.rollouts.reads import FROM_ROLLOUTS, WORK_DUE, lock_rollout, read_rollout
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import PendingSample
 from segmentql.segments.service import SEGMENT_LOCK

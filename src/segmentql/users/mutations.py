@@ -6,11 +6,7 @@ from segmentql import errors, validators
 from segmentql.exports.user_deletion import delete_user_and_files
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    MutationError,
-    as_mutation_error,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator
