@@ -123,7 +123,7 @@ class LockedUsers:
     found_ids: Set[int]
     """Those of `find_ids` that were stored before."""
     ids_by_key: Mapping[str, int]
-    """The ids by key of all locked users with a key, so also of those that were named by id."""
+    """The ids by key of all locked users with a key, including those that were named by id."""
     locked_at: datetime
     """The database's clock after the locks."""
 

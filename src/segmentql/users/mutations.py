@@ -117,7 +117,8 @@ class DeleteUserInput:
         default=False,
         description="Whether to erase the user's key as well. It erases every key that a user with"
         " this id ever had, from the history of all deleted users who had one of them; reports with"
-        " their keys are made again, and exports that may have their keys become FAILED. A stored"
+        " their keys are made again, results of imports that may have their keys are deleted, and"
+        " exports that may have their keys become FAILED. A stored"
         " user with another id keeps the key. If no stored user has the `id` or the `key`, it"
         " erases the keys of the user who was deleted last with it.",
     )
