@@ -3,7 +3,7 @@
 import strawberry
 
 from segmentql import errors, validators
-from segmentql.exports.user_deletion import delete_user_and_files
+from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
@@ -201,7 +201,7 @@ class UserMutations:
             info,
             DeleteUserPayload,
             validator,
-            lambda session: delete_user_and_files(
+            lambda session: delete_user_everywhere(
                 session,
                 user_id,
                 user_key=user_key,
