@@ -7,7 +7,7 @@ import pytest
 
 from segmentql.exports import generation
 from segmentql.exports.actors import ExportContext, make_export
-from segmentql.exports.user_deletion import delete_user_and_files
+from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.principal import NO_ACTOR
 from tests.conftest import Api, Sql, until
 from tests.exports.queries import create_export, download, export, rows
@@ -97,7 +97,7 @@ async def test_attempt_starts_after_an_erasure_that_is_not_committed(
     making: list[asyncio.Task[None]] = []
 
     async def erase(session: Any) -> None:
-        await delete_user_and_files(session, user_key=KEY, erase_key=True, actor=NO_ACTOR)
+        await delete_user_everywhere(session, user_key=KEY, erase_key=True, actor=NO_ACTOR)
         making.append(asyncio.create_task(make_export(export_context, 4)))
         await until(waits)
 

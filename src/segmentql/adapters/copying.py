@@ -22,12 +22,14 @@ async def copy_csv(
     After an error, the session cannot be used any more.
 
     Args:
-        statement: a SELECT with parameters in asyncpg's form, such as `$1`.
-        write: receives each chunk. The database waits until it returns.
+        session: The session.
+        statement: A SELECT with parameters in asyncpg's form, such as `$1`.
+        arguments: The values of the parameters.
+        write: The function that receives each chunk. The database waits until it returns.
 
     Raises:
-        Unavailable: the connection was lost.
-        TimedOut: the statement exceeded the session's timeout.
+        Unavailable: The connection was lost.
+        TimedOut: The statement exceeded the session's timeout.
     """
     driver = await _driver_connection(session)
     try:
@@ -51,9 +53,15 @@ async def copy_records(
     The session must have executed a statement before, which begins the transaction. After an error,
     the session cannot be used any more.
 
+    Args:
+        session: The session.
+        table: The name of the table, without a schema.
+        columns: The columns of the records.
+        records: One tuple per row, in the order of `columns`.
+
     Raises:
-        Unavailable: the connection was lost.
-        TimedOut: the statement exceeded the session's timeout.
+        Unavailable: The connection was lost.
+        TimedOut: The statement exceeded the session's timeout.
     """
     driver = await _driver_connection(session)
     try:

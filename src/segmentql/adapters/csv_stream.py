@@ -39,7 +39,12 @@ class CsvStream:
         """The number of rows, after all chunks are read."""
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the CSV in chunks. Close the generator to stop the query before its end."""
+        """Yield the CSV in chunks. Close the generator to stop the query before its end.
+
+        Raises:
+            Unavailable: The connection was lost.
+            TimedOut: The query exceeded the session's timeout.
+        """
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(self._chunks_ahead)
 
         async def copy() -> None:

@@ -81,7 +81,7 @@ class Storage:
         """Return a link with which a client uploads a file. It needs no call to the store.
 
         The store rejects a file of another size. Until the link expires, the client can upload the
-        file again, which replaces it, also after `delete`. `copy` protects against that.
+        file again, which replaces it, even after `delete`. `copy` protects against that.
 
         Args:
             key: the key of the file, which is then in a folder of its own, `imports/uploads/`.

@@ -75,7 +75,9 @@ describe_enum(
 )
 
 
-@strawberry.type(description="The position of a user in the order that a rollout selects by.")
+@strawberry.type(
+    description="The position of a user in the order in which a rollout selects users."
+)
 class RolloutPosition:
     hash: int = strawberry.field(
         graphql_type=BigInt, description="The user's hash for this segment: 0 to 2^48 - 1."
@@ -137,8 +139,8 @@ class Explanation:
     )
     last_entry: HistoryEntryRecord | None = strawberry.field(
         graphql_type=HistoryEntry | None,
-        description="The newest entry of the user in this segment at this time, also of an earlier"
-        " storing of the user.",
+        description="The newest entry of the user in this segment at this time, even if the user"
+        " was deleted and stored again since.",
     )
     rollout: PositionRecord | None = strawberry.field(
         graphql_type=RolloutPosition | None,

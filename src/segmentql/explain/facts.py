@@ -20,7 +20,7 @@ from segmentql.users.records import UserRecord
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The storing of a user that is in force at the time of the explanation."""
+    """The period from storing the user to the deletion, with the explanation's time in it."""
 
     created_at: datetime
     insert_seq: int
@@ -58,9 +58,9 @@ class PlanInForce:
 
 @dataclass(frozen=True, slots=True)
 class PlanGap:
-    """The time for which the rollout's plan is not known. The time of the explanation is in it.
+    """The period in which the rollout's plan is not known. It has the explanation's time in it.
 
-    Plans are recorded since migration 0008, but not by processes of the version before it.
+    Plans have been recorded since migration 0008, but not by processes of the version before it.
     """
 
     since: datetime | None
@@ -134,8 +134,8 @@ class Facts:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the user was stored, or may have been: deleted later, and stored nobody knows
-        when, because lifetimes of users were not recorded then."""
+        """Whether the user was stored, or may have been: the user was deleted later, and the time
+        of storing is not recorded."""
         return self.lifetime is not None or self.user_deleted_later_at is not None
 
     @property

@@ -50,8 +50,8 @@ def _is_pass_missed(name: str) -> str:
 
 
 # One statement, so that all facts are of one snapshot. `bound` is the latest time of an event that
-# counts. Without a time in the past every visible event counts, also one that was recorded between
-# now(), the start of the statement, and the snapshot.
+# counts. Without a time in the past every visible event counts, including one that was recorded
+# between now(), the start of the statement, and the snapshot.
 READ_FACTS: Final = text(f"""
 WITH moment AS MATERIALIZED (
     SELECT coalesce(CAST(:as_of AS timestamptz), now()) AS at,

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from segmentql.explain.facts import Facts
 from segmentql.explain.records import ExplanationReason
-from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.explain.rollout_view import RolloutView
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.tables import Cause, Operation
 
@@ -24,8 +24,13 @@ class Verdict:
     import_id: int | None = None
 
 
-def find_reason(facts: Facts) -> Verdict:
-    """Return why the user is or is not in the segment."""
+def find_reason(facts: Facts, rollout: RolloutView | None) -> Verdict:
+    """Return why the user is or is not in the segment.
+
+    Args:
+        facts: The facts.
+        rollout: What `rollout_view` returns for the facts.
+    """
     if facts.is_in:
         return _reason_in(facts)
     segment = facts.segment
@@ -39,7 +44,7 @@ def find_reason(facts: Facts) -> Verdict:
         )
     if not facts.is_stored:
         return _reason_not_stored(facts)
-    return _reason_out(facts)
+    return _reason_out(facts, rollout)
 
 
 def _reason_in(facts: Facts) -> Verdict:
@@ -100,8 +105,8 @@ def _reason_not_stored(facts: Facts) -> Verdict:
     return Verdict(ExplanationReason.USER_NOT_STORED, since=deleted_at)
 
 
-def _reason_out(facts: Facts) -> Verdict:
-    rollout, leave = rollout_view(facts), _leave(facts)
+def _reason_out(facts: Facts, rollout: RolloutView | None) -> Verdict:
+    leave = _leave(facts)
     if leave is not None and not (rollout and _has_decided_after(facts, rollout, leave.at)):
         return _reason_of_leave(facts, leave, rollout)
     if facts.exclusion is not None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from segmentql.explain.facts import Facts, PlanGap
 from segmentql.explain.reasons import Verdict, was_added_by_pass
 from segmentql.explain.records import ExplanationReason, ExplanationStep
-from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.explain.rollout_view import RolloutView
 from segmentql.imports.records import import_global_id
 from segmentql.tables import Cause, RolloutState
 
@@ -37,12 +37,11 @@ def _percent(percent: Decimal) -> str:
     return f"{percent.normalize():f} %"
 
 
-def summary(facts: Facts, verdict: Verdict) -> str:
+def summary(facts: Facts, verdict: Verdict, rollout: RolloutView | None) -> str:
     """Return one or two sentences that state the reason."""
     since, actor, reason = verdict.since, verdict.actor, verdict.reason
     slug = f'"{facts.slug}"'
     user = "The user" if facts.user_id is None else f"User {facts.user_id}"
-    rollout = rollout_view(facts)
     if facts.is_in:
         end = f"; the membership ends{_on(verdict.until)}" if verdict.until else ""
         return f"{_summary_in(facts, verdict)}{end}."
@@ -156,12 +155,12 @@ def _failed(check: str, detail: str) -> ExplanationStep:
     return ExplanationStep(check, passed=False, detail=detail)
 
 
-def steps(facts: Facts) -> list[ExplanationStep]:
+def steps(facts: Facts, rollout: RolloutView | None) -> list[ExplanationStep]:
     """Return the checks in the order of the table, until the first that decides."""
-    return list(_steps(facts))
+    return list(_steps(facts, rollout))
 
 
-def _steps(facts: Facts) -> Iterator[ExplanationStep]:
+def _steps(facts: Facts, rollout: RolloutView | None) -> Iterator[ExplanationStep]:
     segment = facts.segment
     if segment is None:
         yield _failed("segment exists", f'No segment has the slug "{facts.slug}".')
@@ -184,7 +183,7 @@ def _steps(facts: Facts) -> Iterator[ExplanationStep]:
         yield _failed("user is not excluded", detail)
         return
     yield _passed("user is not excluded", "There is no exclusion.")
-    yield from _rollout_steps(facts)
+    yield from _rollout_steps(facts, rollout)
 
 
 def _stored_step(facts: Facts) -> ExplanationStep:
@@ -215,8 +214,7 @@ def _member_step(facts: Facts) -> ExplanationStep:
     return _failed("user is a member", detail)
 
 
-def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
-    rollout = rollout_view(facts)
+def _rollout_steps(facts: Facts, rollout: RolloutView | None) -> Iterator[ExplanationStep]:
     if rollout is None:
         gap = facts.plan_gap
         detail = f"Its {_unknown_plan(gap)}." if gap else "The segment has no rollout."

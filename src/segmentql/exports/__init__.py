@@ -5,6 +5,6 @@
 - `members_csv.py`: the rows of an export as CSV.
 - `generation.py`: the attempts of workers to make an export.
 - `schedule.py`: the exports that are due or old.
-- `user_deletion.py`: what happens to exports when a user's key is erased.
+- `user_deletion.py`: the deletion of a user and the erasure of the key from all files.
 - `actors.py`: the background jobs that make exports and remove old ones.
 """

@@ -33,7 +33,7 @@ from segmentql.imports.stored_json import (
     options_to_json,
     source_to_json,
 )
-from segmentql.memberships.adding import check_expiry
+from segmentql.memberships.expiry import check_expiry
 from segmentql.objects import service as objects
 from segmentql.principal import Actor
 from segmentql.segments.service import SEGMENT_COLUMNS

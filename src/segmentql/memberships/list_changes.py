@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.expiry import check_expiry, schedule_expiry
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
 from segmentql.principal import NO_ACTOR, Actor
@@ -137,8 +138,8 @@ async def remove_members(
         session: The session.
         segment_id: The segment, which is locked.
         user_ids: The ids of the users, without repeats. The users are stored and locked.
-        exclude: Whether the segment's rollout excludes the users from now on, also those who are
-            not members.
+        exclude: Whether the segment's rollout excludes the users from now on, including those who
+            are not members.
         actor: The author of the change.
         import_id: The import that makes the change, if any.
 

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
-from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.expiry import check_expiry, schedule_expiry
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.principal import NO_ACTOR, Actor

@@ -205,8 +205,8 @@ async def delete_user(
         user_id: The user's id. Set either `user_id` or `user_key`.
         user_key: The user's key.
         erase_key: Whether every key that a user with this id ever had is also erased from the
-            history, there also of other deleted users that had it. The user may have been deleted
-            earlier.
+            history, including that of other deleted users that had it. The user may have been
+            deleted earlier.
         actor: The author of the change.
 
     Raises:
