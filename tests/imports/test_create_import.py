@@ -16,9 +16,7 @@ from tests.timeline import database_now
 UPLOAD = {"upload": {"sizeBytes": 2}}
 
 
-async def rejected(
-    imports: Imports, sql: Sql, **fields: Any
-) -> list[tuple[str, list[str]]]:
+async def rejected(imports: Imports, sql: Sql, **fields: Any) -> list[tuple[str, list[str]]]:
     """Send an invalid `createImport`; return its errors as code and path."""
     before = await state(sql)
     payload = await imports.send(CREATE, **{"slug": "a", "source": UPLOAD, **fields})
@@ -88,9 +86,7 @@ async def test_invalid_field_is_rejected_by_name(
     assert await rejected(imports, sql, **fields) == [("INVALID_INPUT", path)]
 
 
-async def test_all_invalid_fields_are_named_at_once(
-    api: Api, imports: Imports, sql: Sql
-) -> None:
+async def test_all_invalid_fields_are_named_at_once(api: Api, imports: Imports, sql: Sql) -> None:
     await make_segments(api, "a")
     errors = await rejected(imports, sql, slug="", ttlSeconds=0, maxRejected=-1)
     assert {tuple(path) for _, path in errors} == {("slug",), ("ttlSeconds",), ("maxRejected",)}
@@ -143,7 +139,9 @@ async def test_largest_values_are_accepted(api: Api, imports: Imports, sql: Sql)
     assert payload["upload"]["method"] == "PUT"
 
 
-async def test_list_that_was_not_uploaded_cannot_be_started(api: Api, imports: Imports, sql: Sql) -> None:
+async def test_list_that_was_not_uploaded_cannot_be_started(
+    api: Api, imports: Imports, sql: Sql
+) -> None:
     await make_segments(api, "a")
     created = await imports.create(b"1\n")
     await sql.execute("UPDATE imports SET upload_key = upload_key || 'x'")

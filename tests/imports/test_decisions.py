@@ -113,9 +113,7 @@ async def test_too_many_removals_are_held(
         )
 
 
-async def test_held_import_needs_a_confirmation_of_its_removals(
-    imports: Imports, sql: Sql
-) -> None:
+async def test_held_import_needs_a_confirmation_of_its_removals(imports: Imports, sql: Sql) -> None:
     segment_id = await make_segment(sql, "a")
     await add_members(sql, segment_id, 100)
     held = await imports.run(id_list(range(31, 101)), mode="REPLACE")
@@ -292,9 +290,7 @@ async def test_imports_that_wait_too_long_are_cancelled(
         waiting = await imports.run(b"", mode="REPLACE", dryRun=status == "VALIDATED")
     assert waiting["status"] == status
     days = 1 if status == "AWAITING_UPLOAD" else 7
-    remaining = await sql.fetchval(
-        "SELECT extract(epoch FROM deadline_at - now()) FROM imports"
-    )
+    remaining = await sql.fetchval("SELECT extract(epoch FROM deadline_at - now()) FROM imports")
     assert 0 <= days * 86400 - remaining < 60
     seconds = days * 86400 + (0 if is_late else -60)
     await sql.execute(
@@ -306,9 +302,12 @@ async def test_imports_that_wait_too_long_are_cancelled(
         assert read["status"] == status
         return
     assert (read["status"], read["failure"]) == ("CANCELLED", "the import waited too long")
-    assert await sql.fetchval(
-        "SELECT count(*) FROM audit_log WHERE action = 'import.cancelled' AND actor IS NULL"
-    ) == 1
+    assert (
+        await sql.fetchval(
+            "SELECT count(*) FROM audit_log WHERE action = 'import.cancelled' AND actor IS NULL"
+        )
+        == 1
+    )
 
 
 async def test_upload_cannot_be_started_after_its_deadline(

@@ -91,9 +91,7 @@ def name_of(user_id: int, identity: str) -> str:
     return str(user_id) if identity == "ID" else f"key {user_id}"
 
 
-async def store(
-    sql: Sql, database: Database, kinds: list[str], percent: int | None
-) -> int:
+async def store(sql: Sql, database: Database, kinds: list[str], percent: int | None) -> int:
     """Store a segment and its members; return the segment's id."""
     segment_id = await make_segment(sql, "a")
     await sql.execute(

@@ -121,9 +121,7 @@ async def test_excluded_users_follow_on_excluded(
     assert set(await members(sql, 1)) == {1, 2} - still_excluded
 
 
-async def test_unknown_users_are_skipped_on_request(
-    api: Api, imports: Imports, sql: Sql
-) -> None:
+async def test_unknown_users_are_skipped_on_request(api: Api, imports: Imports, sql: Sql) -> None:
     await make_segments(api, "a")
     await create_user(api, id="1")
     finished = await imports.run(b"1\n2\n2\n", onUnknownUser="SKIP")
@@ -179,7 +177,9 @@ async def test_removed_users_are_excluded_unless_asked_not_to(
     assert await members(sql, 1) == {}
     assert await excluded(sql, 1) == ({1, 2, 4} if exclude else set())
     assert await sql.fetchval("SELECT count(*) FROM users") == 3
-    left = await sql.fetch("SELECT user_id, cause::text, import_id FROM history WHERE operation = 'LEFT'")
+    left = await sql.fetch(
+        "SELECT user_id, cause::text, import_id FROM history WHERE operation = 'LEFT'"
+    )
     assert ({tuple(row) for row in left} - {(4, "TTL", None)}) == {(1, "MANUAL", 1)}
     assert {row["import_id"] for row in await sql.fetch("SELECT import_id FROM exclusions")} <= {1}
 

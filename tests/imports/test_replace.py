@@ -80,8 +80,7 @@ async def test_members_of_the_rollout_stay_and_sampled_members_return_to_it(
     listed = {1, 2, 3, 29, 30}
     finished = await imports.run(id_list(listed), mode="REPLACE")
     assert await members(sql, segment_id) == {
-        user_id: "MANUAL" if user_id in listed else "ROLLOUT"
-        for user_id in sorted(listed | sample)
+        user_id: "MANUAL" if user_id in listed else "ROLLOUT" for user_id in sorted(listed | sample)
     }
     already = len(listed & (by_hand | sample))
     assert counts(finished) == {

@@ -71,7 +71,9 @@ ALGEBRAS = [
 
 
 @pytest.fixture
-async def random_history(api: Api, sql: Sql) -> dict[str, list[tuple[int, datetime, datetime | None]]]:
+async def random_history(
+    api: Api, sql: Sql
+) -> dict[str, list[tuple[int, datetime, datetime | None]]]:
     """Store past, current and expired memberships; return the stays of each segment."""
     await make_segments(api, *SLUGS)
     now = await database_now(sql)
