@@ -24,9 +24,7 @@ async def store_users(api: Api) -> None:
 
 
 @pytest.mark.parametrize("mode", ["ADD", "REMOVE"])
-async def test_staged_user_becomes_unknown(
-    api: Api, imports: Imports, sql: Sql, mode: str
-) -> None:
+async def test_staged_user_becomes_unknown(api: Api, imports: Imports, sql: Sql, mode: str) -> None:
     await store_users(api)
     validated = await imports.run(LIST, identity="KEY", dryRun=True, mode=mode)
     assert await places_with(sql, KEY) == {

@@ -165,7 +165,8 @@ async def test_result_can_be_read_as_csv_with_each_row_once(
 async def test_long_result_is_filtered_completely(api: Api, imports: Imports, sql: Sql) -> None:
     """Chunks of the file end within rows and within quotes."""
     await make_segments(api, "a")
-    rows = ["\n".join(["é", '"', ","] * 30) if number % 3 else str(number + 1) for number in range(9000)]
+    long = "\n".join(["é", '"', ","] * 30)
+    rows = [long if number % 3 else str(number + 1) for number in range(9000)]
     data = "".join(f"{quoted(row)}\n" for row in rows).encode()
     finished = await imports.run(data, header="ABSENT", maxRejected=9000)
     assert finished["failure"] is None

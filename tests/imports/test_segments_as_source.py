@@ -57,7 +57,7 @@ def algebra(members_of: Mapping[str, set[int]], **lists: Any) -> list[int]:
     return sorted(found)
 
 
-ALGEBRAS = [
+ALGEBRAS: list[dict[str, Any]] = [
     {"anyOf": ["b", "c"]},
     {"allOf": ["b", "c"]},
     {"anyOf": ["b"], "noneOf": ["c"]},
