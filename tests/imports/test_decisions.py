@@ -214,7 +214,7 @@ async def test_mutations_need_a_status(
     allowed: dict[str, set[str]] = {
         START: {"AWAITING_UPLOAD"},
         APPLY: {"VALIDATED", "HELD"},
-        CANCEL: set(ImportStatus) - set(FINISHED),
+        CANCEL: {str(status) for status in ImportStatus} - set(FINISHED),
     }
     for mutation, statuses in allowed.items():
         before = await state(sql)
