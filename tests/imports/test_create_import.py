@@ -155,6 +155,7 @@ async def test_list_that_was_not_uploaded_cannot_be_started(
 
 @pytest.mark.parametrize(("mode", "is_allowed"), [("ADD", True), ("REPLACE", False)])
 async def test_replace_needs_an_admin_at_each_step(
+    *,
     auth_api: Api,
     database: Database,
     sql: Sql,

@@ -89,6 +89,7 @@ async def test_dry_run_changes_nothing_until_it_is_applied(
 )
 @pytest.mark.parametrize("mode", ["REMOVE", "REPLACE"])
 async def test_too_many_removals_are_held(
+    *,
     imports: Imports,
     sql: Sql,
     existing: int,
@@ -210,10 +211,10 @@ async def test_mutations_need_a_status(
     created = await imports.create(b"1\n")
     if status is not ImportStatus.AWAITING_UPLOAD:
         await set_status(sql, status)
-    allowed: dict[str, set[Any]] = {
+    allowed: dict[str, set[str]] = {
         START: {"AWAITING_UPLOAD"},
         APPLY: {"VALIDATED", "HELD"},
-        CANCEL: set(ImportStatus) - set(FINISHED),
+        CANCEL: {str(status) for status in ImportStatus} - set(FINISHED),
     }
     for mutation, statuses in allowed.items():
         before = await state(sql)
@@ -281,7 +282,7 @@ async def test_cancelled_dry_run_reached_no_user(api: Api, imports: Imports, sql
 @pytest.mark.parametrize("status", ["AWAITING_UPLOAD", "VALIDATED", "HELD"])
 @pytest.mark.parametrize("is_late", [True, False])
 async def test_imports_that_wait_too_long_are_cancelled(
-    api: Api, imports: Imports, sql: Sql, status: str, is_late: bool
+    api: Api, imports: Imports, sql: Sql, status: str, *, is_late: bool
 ) -> None:
     await make_segments(api, "a")
     if status == "AWAITING_UPLOAD":

@@ -195,6 +195,7 @@ def small_chunks(users: int) -> Iterator[None]:
     plans=st.tuples(deaths, deaths),
 )
 async def test_lists_have_the_outcomes_of_the_model(
+    *,
     sql: Sql,
     imports: Imports,
     storage: Storage,

@@ -50,6 +50,7 @@ async def ends(sql: Sql) -> dict[int, float | None]:
 )
 @pytest.mark.parametrize("ends_by", ["ttl", "time"])
 async def test_ends_follow_on_existing(
+    *,
     imports: Imports,
     sql: Sql,
     on_existing: str,
@@ -106,6 +107,7 @@ async def test_member_of_a_rollout_becomes_a_member_by_hand(
     [("SKIP", {"EXCLUDED": 1, "JOINED": 1}, {1}), ("ADMIT", {"JOINED": 2}, set())],
 )
 async def test_excluded_users_follow_on_excluded(
+    *,
     api: Api,
     imports: Imports,
     sql: Sql,
@@ -165,7 +167,7 @@ async def test_keys_name_stored_and_new_users(
 
 @pytest.mark.parametrize("exclude", [True, False])
 async def test_removed_users_are_excluded_unless_asked_not_to(
-    api: Api, imports: Imports, sql: Sql, exclude: bool
+    api: Api, imports: Imports, sql: Sql, *, exclude: bool
 ) -> None:
     await make_segments(api, "a")
     await update_user_segments(api, 1, add=["a"])

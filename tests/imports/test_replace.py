@@ -173,7 +173,7 @@ async def test_list_of_keys_keeps_the_members_with_these_keys(
 
 @pytest.mark.parametrize("is_above", [True, False])
 async def test_pass_in_progress_decides_about_the_users_behind_its_cursor(
-    imports: Imports, sql: Sql, database: Database, is_above: bool
+    imports: Imports, sql: Sql, database: Database, *, is_above: bool
 ) -> None:
     """A pass at a lower percent keeps whom it has already kept, and returns to nobody."""
     segment_id = await make_segment(sql, "a")
