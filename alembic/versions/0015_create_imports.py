@@ -50,6 +50,7 @@ CREATE TABLE imports (
     allowed_removals bigint,
     counts jsonb NOT NULL DEFAULT '{}',
     rejections jsonb NOT NULL DEFAULT '[]',
+    has_staged_rows boolean NOT NULL DEFAULT true,
     rows_version integer NOT NULL DEFAULT 0,
     needs_cleanup boolean NOT NULL DEFAULT true,
     CONSTRAINT ck_imports_mode_known CHECK (mode IN ('ADD', 'REMOVE', 'REPLACE')),
@@ -62,7 +63,9 @@ CREATE TABLE imports (
 )
 """,
     "CREATE INDEX ix_imports_segment_id_id ON imports (segment_id, id)",
-    "CREATE INDEX ix_imports_created_at ON imports (created_at)",
+    """
+CREATE INDEX ix_imports_with_result ON imports (finished_at) WHERE result_key IS NOT NULL
+""",
     """
 CREATE INDEX ix_imports_next_attempt_at ON imports (next_attempt_at)
     WHERE next_attempt_at IS NOT NULL

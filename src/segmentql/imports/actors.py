@@ -214,17 +214,18 @@ async def _finish(context: ImportContext, import_id: int) -> None:
         version = await result.missing_result(session, import_id)
     if version is not None:
         async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
-            stream = aclosing(result.result_csv(session, import_id).chunks())
-            object_key = await _upload(context, stream)
+            stream = await result.result_csv(session, import_id)
+            object_key = await _upload(context, aclosing(stream.chunks()))
         await database.transaction(
             lambda session: result.publish_result(session, import_id, object_key, version=version)
         )
-    if not await database.transaction(lambda session: cleanup.is_finished(session, import_id)):
+    if not await database.transaction(lambda session: cleanup.begin_cleanup(session, import_id)):
         return
-    while await database.transaction(
-        lambda session: staging.delete_staged_rows(session, import_id)
-    ):
-        pass
+    last: staging.LastDeleted | None = staging.NOTHING_DELETED
+    while last is not None:
+        last = await database.transaction(
+            lambda session: staging.delete_staged_rows(session, import_id, after=last)  # noqa: B023
+        )
     finished = await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
     if finished is not None:
         _count(finished)

@@ -10,7 +10,7 @@ from segmentql import validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import bad_request
+from segmentql.graphql.types.errors import bad_request, limit_exceeded
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -134,7 +134,10 @@ class Import:
         info: Info,
         outcomes: Annotated[
             list[RowOutcome] | None,
-            strawberry.argument(description="The outcomes of the rows. If omitted, all rows."),
+            strawberry.argument(
+                description="The outcomes of the rows. If omitted, all rows. One import has at most"
+                " 20 such files."
+            ),
         ] = None,
         expires_in_seconds: Annotated[
             int | None,
@@ -151,11 +154,15 @@ class Import:
         if record.result_key is None:
             return None
         object_key: str | None = record.result_key
-        wanted = frozenset(outcomes or result.ALL_OUTCOMES)
+        occurring = {count.outcome for count in record.counts}
+        wanted = occurring.intersection(outcomes or occurring)
         mask = result.outcome_mask(wanted)
-        if wanted != result.ALL_OUTCOMES:
+        if wanted != occurring:
             object_key = record.filtered_keys.get(str(mask))
         if object_key is None:
+            if len(record.filtered_keys) >= result.MAX_FILTERED_FILES:
+                limit = result.MAX_FILTERED_FILES
+                raise limit_exceeded("outcomes", limit=limit, value=limit + 1)
             result.request_filtered(info.context.database, record.import_id, mask)
             return None
         return await info.context.storage.download_url(

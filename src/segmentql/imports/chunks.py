@@ -31,6 +31,7 @@ from segmentql.memberships.list_changes import add_members, remove_members
 from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
 from segmentql.memberships.records import Expiry
 from segmentql.principal import Actor
+from segmentql.rollouts.finished_sample import lock_finished_sample
 from segmentql.tables import ImportStatus, RowOutcome
 
 CHUNK_USERS: Final = 5000
@@ -162,6 +163,8 @@ async def _apply(
     )
     if segment is None:
         return None
+    if not users[0].is_listed or (record.mode is ImportMode.REMOVE and not record.options.exclude):
+        await lock_finished_sample(session, segment_id)
     actor = Actor(record.actor, record.api_key_id)
     find_ids, find_keys = ([], []) if stores else (ids, keys)
     locked = await lock_users(

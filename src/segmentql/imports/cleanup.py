@@ -20,10 +20,12 @@ NOT_APPLIED: Final = f"`applyImport` was not called within {WAIT_DAYS} days"
 
 REMOVE_ROWS: Final = 500
 
-_IS_FINISHED = text("""
-SELECT EXISTS (
-    SELECT FROM imports WHERE id = :import_id AND finished_at IS NOT NULL AND needs_cleanup
-      AND (row_count IS NULL OR result_key IS NOT NULL))
+# From now on no result can be made, because rows are missing.
+_BEGIN_CLEANUP = text("""
+UPDATE imports SET has_staged_rows = false
+WHERE id = :import_id AND finished_at IS NOT NULL AND needs_cleanup
+  AND (row_count IS NULL OR result_key IS NOT NULL OR NOT has_staged_rows)
+RETURNING id
 """)
 
 _END_CLEANUP = text("""
@@ -52,9 +54,9 @@ WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
 _REMOVE_OLD_RESULTS = text(f"""
 WITH old_results AS (
     SELECT id FROM imports
-    WHERE created_at < statement_timestamp() - make_interval(days => :days)
-      AND result_key IS NOT NULL
-    ORDER BY created_at LIMIT {REMOVE_ROWS} FOR UPDATE
+    WHERE finished_at < statement_timestamp() - make_interval(days => :days)
+      AND result_key IS NOT NULL AND NOT needs_cleanup
+    ORDER BY finished_at LIMIT {REMOVE_ROWS} FOR UPDATE
 )
 UPDATE imports i SET result_key = NULL, filtered_keys = '{{}}'
 FROM old_results WHERE i.id = old_results.id
@@ -62,9 +64,13 @@ RETURNING old.result_key, ARRAY(SELECT value FROM jsonb_each_text(old.filtered_k
 """)
 
 
-async def is_finished(session: WriteSession, import_id: int) -> bool:
-    """Return whether an import is finished, has its result, and needs its clean-up."""
-    return bool((await session.execute(_IS_FINISHED, {"import_id": import_id})).scalar_one())
+async def begin_cleanup(session: WriteSession, import_id: int) -> bool:
+    """Return whether an import is finished, has its result if it can have one, and needs cleanup.
+
+    The caller then deletes the staged rows.
+    """
+    found = await session.execute(_BEGIN_CLEANUP, {"import_id": import_id})
+    return found.one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ WHERE r.user_key = ANY(:user_keys) OR EXISTS (
 _ERASE_FROM_IMPORTS = text(f"""
 UPDATE imports i SET
     result_key = NULL, filtered_keys = '{{}}', rows_version = rows_version + 1,
+    failure = CASE WHEN EXISTS (
+        SELECT FROM unnest(CAST(:user_keys AS text[])) AS erased (user_key)
+        WHERE strpos(i.failure, erased.user_key) > 0
+    ) THEN 'The reason was erased with the key of a user.' ELSE failure END,
     rejections = (
         SELECT coalesce(jsonb_agg(CASE
             WHEN EXISTS (
@@ -40,7 +44,8 @@ UPDATE imports i SET
             ) THEN jsonb_set(rejection, '{{1}}', '""') ELSE rejection END ORDER BY number), '[]')
         FROM jsonb_array_elements(i.rejections) WITH ORDINALITY AS listed (rejection, number))
 WHERE {_MAY_HAVE_KEYS}
-  AND (result_key IS NOT NULL OR filtered_keys <> '{{}}' OR rejections <> '[]' OR needs_cleanup)
+  AND (result_key IS NOT NULL OR filtered_keys <> '{{}}' OR rejections <> '[]' OR needs_cleanup
+    OR failure IS NOT NULL)
 RETURNING old.result_key, ARRAY(SELECT value FROM jsonb_each_text(old.filtered_keys)) AS filtered
 """)
 

@@ -27,6 +27,8 @@ from segmentql.tables import ImportStatus, RowOutcome
 FORECAST_TIMEOUT_SECONDS: Final = 1800
 """The time limit of each statement of the forecast."""
 
+ERASED: Final = "The reason was erased with the key of a user."
+
 MIN_MEMBERS: Final = 100
 """The number of members from which on `maxRemovedPercent` applies."""
 
@@ -170,15 +172,18 @@ async def _store(
         status = ImportStatus.VALIDATED
     else:
         status = ImportStatus.APPLYING if held is None else ImportStatus.HELD
-    # Not earlier, because the heartbeats need the lock of the import's row.
-    await extend_lease(session, attempt)
     is_waiting = status in {ImportStatus.VALIDATED, ImportStatus.HELD}
     unread = {RowOutcome.NOT_REACHED: forecast.listed_users}
     counts = {**forecast.counts, **(forecast.expected if is_waiting else unread)}
     rejections = [
-        [row.line, row.value or "", row.outcome, row.detail]
+        [row.line, row.value or "", row.outcome, row.detail or ERASED]
         for row in await session.execute(forecast_query.REJECTIONS, {"import_id": record.import_id})
     ]
+    if record.options.list_format.identity is Identity.KEY:
+        await session.execute(forecast_query.LOCK_ERASURES)
+        await session.execute(forecast_query.DROP_ERASED_KEYS, {"import_id": record.import_id})
+    # Not earlier, because the heartbeats need the lock of the import's row.
+    await extend_lease(session, attempt)
     await session.execute(
         forecast_query.STORE,
         {

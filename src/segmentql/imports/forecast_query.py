@@ -123,6 +123,17 @@ ACTIVE_MEMBERS = text(f"""
 SELECT count(*) FROM memberships m WHERE m.segment_id = :segment_id AND {NOT_EXPIRED}
 """)
 
+# The lock of the erasure of keys, see `reports/generation.py`. An erasure before it is visible to
+# the next statement, and an erasure after it sees the users of the list.
+LOCK_ERASURES = text("SELECT pg_advisory_xact_lock_shared(7004, 0)")
+
+DROP_ERASED_KEYS = text("""
+UPDATE import_users u SET user_key = NULL, user_id = NULL
+FROM import_rows r
+WHERE u.import_id = :import_id AND u.user_key IS NOT NULL
+  AND r.import_id = u.import_id AND r.line = u.line AND r.user_key IS NULL
+""")
+
 COUNT_OPEN_ROWS = text("""
 SELECT count(*) FROM import_rows WHERE import_id = :import_id AND outcome IS NULL
 """)

@@ -9,12 +9,12 @@ ADVANCE_IMPORT: Final = Job(
 )
 """Dramatiq does not retry it: the import's row counts the attempts and schedules the next one."""
 
-FINISH_IMPORT: Final = Job("finish_import", queue="reports", time_limit_seconds=2400, max_retries=3)
+FINISH_IMPORT: Final = Job("finish_import", queue="imports", time_limit_seconds=2400, max_retries=3)
 FILTER_IMPORT_RESULT: Final = Job(
-    "filter_import_result", queue="reports", time_limit_seconds=2400, max_retries=3
+    "filter_import_result", queue="imports", time_limit_seconds=2400, max_retries=3
 )
 CLEAN_UP_IMPORTS: Final = Job(
-    "clean_up_imports", queue="cleanup", time_limit_seconds=600, max_retries=3
+    "clean_up_imports", queue="imports", time_limit_seconds=600, max_retries=3
 )
 
 JOBS: Final = (ADVANCE_IMPORT, FINISH_IMPORT, FILTER_IMPORT_RESULT, CLEAN_UP_IMPORTS)

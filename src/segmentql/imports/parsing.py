@@ -9,12 +9,15 @@ refused.
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from segmentql.imports.file_format import ListFormat, invalid_utf_8, nul_byte
+from segmentql.imports.file_format import FileRefused, ListFormat, invalid_utf_8, nul_byte
 from segmentql.imports.row_parser import MAX_ROW_CHARACTERS, Row, RowParser, row_too_long
 from segmentql.imports.unpacking import read_text_blocks
 
 DEFAULT_MAX_UNPACKED_BYTES: Final = 2**30
 DEFAULT_MAX_RATIO: Final = 200
+MAX_LINES: Final = 50_000_000
+"""The maximum number of lines. A gzip file of 5 MB can have a billion, which would fill disks."""
+
 DEFAULT_BATCH_ROWS: Final = 10_000
 
 _MAX_BYTES_PER_CHARACTER: Final = 4
@@ -78,6 +81,10 @@ def _read_lines(blocks: Iterable[bytes]) -> Iterator[str]:
         if end:
             yield _decode(data[:end], line)
             line += data.count(b"\n")
+        if line > MAX_LINES:
+            raise FileRefused(
+                f"The file has more than {MAX_LINES:,} lines. Split it into several files."
+            )
         if len(rest) > MAX_ROW_CHARACTERS * _MAX_BYTES_PER_CHARACTER + 1:
             raise row_too_long(line)
     if rest:

@@ -19,6 +19,10 @@ from segmentql.imports.row_parser import Row
 BATCH_ROWS = 20_000
 """The number of rows in one transaction, about 0.1 s."""
 
+PULL_SECONDS = 120
+"""How long the parser waits for a chunk. The store's time-outs are shorter, so this is only for an
+event loop that has stopped."""
+
 MEMBERS_TIMEOUT_SECONDS = 1800
 """The time limit of the statement that computes a list from the members of segments."""
 
@@ -33,8 +37,11 @@ async def stage_list(
         LeaseLost: another attempt reads the list now, or the import was cancelled.
         StoreFailed: the file could not be read.
     """
-    while await database.transaction(lambda session: staging.start_over(session, attempt)):
-        pass
+    last: staging.LastDeleted | None = staging.NOTHING_DELETED
+    while last is not None:
+        last = await database.transaction(
+            lambda session: staging.start_over(session, attempt, after=last)  # noqa: B023
+        )
     source = record.source
     if isinstance(source, SegmentAlgebra):
         await database.transaction(
@@ -99,5 +106,8 @@ def _pull(chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iter
     async def next_chunk() -> bytes | None:
         return await anext(chunks, None)
 
-    while (chunk := asyncio.run_coroutine_threadsafe(next_chunk(), loop).result()) is not None:
+    def pull() -> bytes | None:
+        return asyncio.run_coroutine_threadsafe(next_chunk(), loop).result(PULL_SECONDS)
+
+    while (chunk := pull()) is not None:
         yield chunk

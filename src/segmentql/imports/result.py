@@ -37,15 +37,21 @@ WHERE i.id = $1
 ORDER BY r.line
 """
 
+# The statistics may be from before the rows were staged, and a nested loop would take hours.
+_SETTINGS = text("""
+SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true),
+    set_config('max_parallel_workers_per_gather', '0', true)
+""")
+
 _MISSING_RESULT = text("""
 SELECT rows_version FROM imports
 WHERE id = :import_id AND finished_at IS NOT NULL AND row_count IS NOT NULL
-  AND needs_cleanup AND result_key IS NULL
+  AND has_staged_rows AND result_key IS NULL
 """)
 
 _PUBLISH = text("""
 UPDATE imports SET result_key = :object_key
-WHERE id = :import_id AND needs_cleanup AND result_key IS NULL AND rows_version = :version
+WHERE id = :import_id AND has_staged_rows AND result_key IS NULL AND rows_version = :version
 RETURNING id
 """)
 
@@ -57,7 +63,8 @@ RETURNING id
 """)
 
 
-ALL_OUTCOMES: Final = frozenset(RowOutcome)
+MAX_FILTERED_FILES: Final = 20
+"""The maximum number of files with some outcomes that one import has."""
 
 
 def outcome_mask(outcomes: Collection[RowOutcome]) -> int:
@@ -80,8 +87,12 @@ async def missing_result(session: ReadSession, import_id: int) -> int | None:
     return version
 
 
-def result_csv(session: ReadSession, import_id: int) -> CsvStream:
-    """Return the CSV of the result of an import whose rows are staged."""
+async def result_csv(session: ReadSession, import_id: int) -> CsvStream:
+    """Return the CSV of the result of an import whose rows are staged.
+
+    The session is in a transaction of its own.
+    """
+    await session.execute(_SETTINGS)
     return CsvStream(session, _ROWS, (import_id,))
 
 

@@ -8,15 +8,17 @@ from segmentql.adapters.database import ReadSession
 
 IS_NEXT_TO_APPLY: Final = """NOT EXISTS (
     SELECT FROM imports earlier
-    WHERE earlier.segment_id = i.segment_id
-      AND (earlier.queued_at, earlier.id) < (i.queued_at, i.id)
+    WHERE earlier.segment_id = i.segment_id AND earlier.next_attempt_at IS NOT NULL
+      AND (earlier.applied_users = 0, earlier.queued_at, earlier.id)
+        < (i.applied_users = 0, i.queued_at, i.id)
       AND (earlier.status = 'APPLYING' OR earlier.status IN ('QUEUED', 'VALIDATING')
         AND NOT CAST(earlier.options ->> 'dry_run' AS boolean)))
 """
 """SQL condition: it is the turn of the import `i` to be applied.
 
-Imports of one segment are applied one at a time, in the order of `queued_at`. A dry run does not
-apply.
+Imports of one segment are applied one at a time, in the order of `queued_at`. One that has begun is
+first, even if the clock was set back since. A dry run does not apply. The condition on
+`next_attempt_at` follows from the statuses; it is for the index.
 """
 
 # An import that waits for another one is not due.

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from segmentql.errors import (
     SegmentNotFound,
 )
 from segmentql.imports.audit_entries import audit_step
+from segmentql.imports.file_format import ListFormat
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 from segmentql.imports.reads import lock_import
 from segmentql.imports.records import (
@@ -134,6 +135,8 @@ async def create_import(
         raise MutationRejected(SegmentNotFound(("slug",), slugs=(slug,)))
     _check_times(row.read_at, options.expires_at, source)
     is_upload = isinstance(source, Upload)
+    if not is_upload:  # The members of segments are read by their ids.
+        options = replace(options, list_format=ListFormat())
     stored_source = source if isinstance(source, Upload) else await _resolve(session, source)
     import_id: int = (
         await session.execute(

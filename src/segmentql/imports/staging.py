@@ -6,7 +6,7 @@ deletes the rows of the attempts before it.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
@@ -19,13 +19,20 @@ DELETE_ROWS: Final = 20_000
 """The maximum number of staged rows that one transaction deletes."""
 
 
+# A batch begins after the last one, because PostgreSQL reads deleted rows again while an older
+# transaction may still see them.
 _DELETE_STAGED: Final = tuple(
     text(f"""
-DELETE FROM {table} WHERE import_id = :import_id AND {column} <= (
-    SELECT max({column}) FROM (
-        SELECT {column} FROM {table} WHERE import_id = :import_id
+WITH batch AS (
+    SELECT max({column}) AS last FROM (
+        SELECT {column} FROM {table} WHERE import_id = :import_id AND {column} > :after
         ORDER BY {column} LIMIT {DELETE_ROWS}
-    ) AS first)
+    ) AS next_rows
+), deleted AS (
+    DELETE FROM {table} USING batch
+    WHERE import_id = :import_id AND {column} > :after AND {column} <= batch.last
+)
+SELECT last FROM batch
 """)
     for table, column in (("import_rows", "line"), ("import_users", "number"))
 )
@@ -73,6 +80,18 @@ FROM (
 
 _STAGE_MEMBERS_NOW = text(_stage_members(_MEMBERS_NOW))
 _STAGE_MEMBERS_THEN = text(_stage_members(_MEMBERS_THEN))
+
+
+class LastDeleted(NamedTuple):
+    """The last rows that a batch has deleted."""
+
+    line: int
+    """Of `import_rows`."""
+    number: int
+    """Of `import_users`."""
+
+
+NOTHING_DELETED: Final = LastDeleted(0, 0)
 
 
 async def stage_rows(session: WriteSession, attempt: Attempt, rows: Sequence[Row]) -> None:
@@ -138,20 +157,35 @@ async def stage_members(
     await extend_lease(session, attempt)
 
 
-async def start_over(session: WriteSession, attempt: Attempt) -> bool:
-    """Delete rows of the attempts before this one; return whether there may be more.
+async def start_over(
+    session: WriteSession, attempt: Attempt, *, after: LastDeleted
+) -> LastDeleted | None:
+    """Delete rows of the attempts before this one, see `delete_staged_rows`.
 
     Raises:
         LeaseLost: the attempt does not hold the lease any more.
     """
     await extend_lease(session, attempt)
-    return await delete_staged_rows(session, attempt.import_id)
+    return await delete_staged_rows(session, attempt.import_id, after=after)
 
 
-async def delete_staged_rows(session: WriteSession, import_id: int) -> bool:
-    """Delete up to `DELETE_ROWS` staged rows of each kind; return whether there may be more."""
-    deleted = 0
-    for statement in _DELETE_STAGED:
-        result = await session.execute(statement, {"import_id": import_id})
-        deleted = max(deleted, result.rowcount)  # type: ignore[attr-defined]
-    return deleted >= DELETE_ROWS
+async def delete_staged_rows(
+    session: WriteSession, import_id: int, *, after: LastDeleted
+) -> LastDeleted | None:
+    """Delete up to `DELETE_ROWS` staged rows of each kind, in order.
+
+    Args:
+        session: The session.
+        import_id: The import.
+        after: The result of the previous batch, or `NOTHING_DELETED`.
+
+    Returns:
+        The last deleted rows; None if no row is left.
+    """
+    lasts: list[int] = []
+    for statement, position in zip(_DELETE_STAGED, after, strict=True):
+        values = {"import_id": import_id, "after": position}
+        last = (await session.execute(statement, values)).scalar_one()
+        lasts.append(position if last is None else last)
+    deleted = LastDeleted(*lasts)
+    return None if deleted == after else deleted

@@ -27,6 +27,8 @@ IN_FINISHED_SAMPLE: Final = """(
 The statement also has the parameter `:segment_id`.
 """
 
+_LOCK = text("SELECT FROM rollouts WHERE segment_id = :segment_id FOR SHARE")
+
 # The defaults are samples without users: no hash is as small as -1.
 _READ = text("""
 SELECT coalesce(finished.last_insert_seq, 0) AS finished_insert_seq,
@@ -99,6 +101,15 @@ NO_SAMPLE: Final = FinishedSample(
     api_key_id=None,
 )
 """A sample without users."""
+
+
+async def lock_finished_sample(session: WriteSession, segment_id: int) -> None:
+    """Keep the rollout's passes from processing users until the transaction ends.
+
+    A pass does not return to a user that it has processed. A caller that removes users by the
+    sample calls this before it locks the users, in the order of locks of a pass.
+    """
+    await session.execute(_LOCK, {"segment_id": segment_id})
 
 
 async def read_finished_sample(

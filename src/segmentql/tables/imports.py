@@ -67,7 +67,9 @@ class ImportRow(Base):
             name="attempt_while_working",
         ),
         Index(None, "segment_id", "id"),
-        Index(None, "created_at"),  # for the removal of old results
+        Index(  # for the removal of old results
+            "ix_imports_with_result", "finished_at", postgresql_where=text("result_key IS NOT NULL")
+        ),
         # For the scheduler.
         Index(None, "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
         Index(None, "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
@@ -141,6 +143,9 @@ class ImportRow(Base):
 
     rejections: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"))
     """The first rejected rows."""
+
+    has_staged_rows: Mapped[bool] = mapped_column(server_default=text("true"))
+    """Whether no staged row is deleted, so that the result can be made of them."""
 
     rows_version: Mapped[int] = mapped_column(server_default=text("0"))
     """The number of times that keys were erased from the staged rows."""
