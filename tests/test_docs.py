@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from segmentql import metrics
 from segmentql.audit.records import AuditAction
 from segmentql.cli import COMMANDS, main
-from segmentql.settings import Settings
+from segmentql.settings import CLIENT_VARIABLES, Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -40,7 +40,7 @@ def _defaults() -> dict[str, str]:
         if isinstance(field.default, str | int | float)
         else ""
         for name, field in Settings.model_fields.items()
-    }
+    } | CLIENT_VARIABLES
 
 
 def test_every_setting_is_in_env_example_with_its_default() -> None:

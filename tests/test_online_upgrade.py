@@ -396,7 +396,7 @@ async def assert_logs_are_complete(sql: Sql) -> None:
     )
     assert [tuple(row) for row in events] == [
         (
-            "RECORDED",
+            "BACKFILLED",
             state,
             None,
             "broken" if state == "FAILED" else None,

@@ -274,10 +274,10 @@ CREATE TRIGGER users_record_delete AFTER DELETE ON users
 
 # `rollouts` and `rollout_stages` have the current plan and pass, `rollout_events` and
 # `rollout_passes` have all of them. An event has the plan as it is after the event. The event
-# RECORDED has the plan that this migration found; nobody knows when it was set.
+# BACKFILLED has the plan that this migration found; nobody knows when it was set.
 ROLLOUT_LOG = (
     """
-CREATE TYPE rollout_event AS ENUM ('RECORDED', 'SET', 'PAUSED', 'RESUMED', 'CANCELLED', 'FAILED')
+CREATE TYPE rollout_event AS ENUM ('BACKFILLED', 'SET', 'PAUSED', 'RESUMED', 'CANCELLED', 'FAILED')
 """,
     """
 CREATE TABLE rollout_events (
@@ -300,7 +300,7 @@ CREATE TABLE rollout_events (
     """
 INSERT INTO rollout_events (segment_id, at, event, state, enroll_new_users, expires_at,
     paused_at, failure, percents, start_times)
-SELECT segment_id, clock_timestamp(), 'RECORDED', state, enroll_new_users, expires_at,
+SELECT segment_id, clock_timestamp(), 'BACKFILLED', state, enroll_new_users, expires_at,
     paused_at, failure,
     ARRAY(SELECT percent FROM rollout_stages s WHERE s.segment_id = r.segment_id ORDER BY number),
     ARRAY(SELECT starts_at FROM rollout_stages s WHERE s.segment_id = r.segment_id ORDER BY number)

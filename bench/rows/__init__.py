@@ -11,6 +11,7 @@ from bench.rows import (
     growth,
     hostile,
     idle,
+    imports,
     keys,
     member_counts,
     reads,
@@ -36,6 +37,7 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "ttl-expiry": ttl_expiry.measure,
     "rollouts": rollouts.measure,
     "reports": reports.measure,
+    "imports": imports.measure,
     "member-counts": member_counts.measure,
     "rollout-chaos": rollout_chaos.measure,
 }

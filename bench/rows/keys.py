@@ -11,7 +11,7 @@ from bench.servers import environment_for
 from bench.table import Row
 from segmentql.adapters.database import Database
 from segmentql.keys import service
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -46,12 +46,12 @@ async def _reader_key(settings: Settings) -> AsyncIterator[str]:
     try:
         row, token = await database.transaction(
             lambda session: service.create_key(
-                session, name="bench", role=Role.READER, actor=ANONYMOUS
+                session, name="bench", role=Role.READER, actor=NO_ACTOR
             )
         )
         yield token
         await database.transaction(
-            lambda session: service.revoke_key(session, row.public_id, actor=ANONYMOUS)
+            lambda session: service.revoke_key(session, row.public_id, actor=NO_ACTOR)
         )
     finally:
         await database.dispose()

@@ -258,4 +258,107 @@ mutation ChangeMembers(
       remove: ["1"],
     },
   },
+  {
+    query: `
+# 10. Import a list that is computed from other
+#    segments. A dryRun changes nothing. Use the
+#    command \`segmentql import\` or a source with
+#    \`upload\` for a file, see docs/lists.md.
+mutation ImportList($dryRun: Boolean!) {
+  createImport(
+    input: {
+      slug: "AVITO_DISCOUNT_50"
+      source: {
+        segments: {
+          anyOf: ["AVITO_DISCOUNT_30"]
+        }
+      }
+      dryRun: $dryRun
+    }
+  ) {
+    import { id status }
+    errors { code message path }
+  }
+}
+
+# Read the imports, newest first. After a dryRun,
+# the counts are a forecast. resultUrl is a link
+# to a CSV with the outcome of each row.
+query ReadImports {
+  imports(first: 5) {
+    nodes {
+      id
+      status
+      progress
+      rows
+      counts { outcome count }
+      removals
+      rejections { line value message }
+      resultUrl
+      failure
+    }
+  }
+}
+
+# Apply an import after its dry run, or one that
+# is HELD because it would remove many members.
+mutation ApplyImport($import: ID!) {
+  applyImport(
+    input: { id: $import, allowRemovals: 0 }
+  ) {
+    import { id status failure }
+    errors { code message path }
+  }
+}`,
+    variables: { dryRun: true, import: "imp_1" },
+  },
+  {
+    query: `
+# 11. Read why a user is or is not in a segment,
+#    now or, with asOf, at a time in the past.
+query ExplainUser($user: ID!, $slug: String!) {
+  explain(userId: $user, slug: $slug) {
+    isIn
+    reason
+    summary
+    since
+    until
+    steps { check passed detail }
+  }
+}`,
+    variables: { user: "1", slug: "AVITO_DISCOUNT_30" },
+  },
+  {
+    query: `
+# 12. Find a user by the key of your own system.
+#    The tab ChangeMembers has stored this one.
+query FindByKey($key: String!) {
+  userByKey(key: $key) {
+    id
+    key
+    createdAt
+    segments { slug }
+  }
+}`,
+    variables: { key: "ada@example.com" },
+  },
+  {
+    query: `
+# 13. Read who changed segments, rollouts,
+#    imports and API keys, newest first.
+query ReadAuditLog {
+  auditLog(first: 20) {
+    nodes {
+      at
+      actor
+      action
+      target
+      before
+      after
+      requestId
+    }
+    pageInfo { hasNextPage endCursor }
+  }
+}`,
+  },
 ];

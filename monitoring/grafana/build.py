@@ -207,6 +207,52 @@ WORK = (
             gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
+    Panel("Finished exports", "ops", [per_second("segmentql_exports_total", "outcome")]),
+    Panel(
+        "Time until an export is ready",
+        "s",
+        [
+            quantile(0.5, "segmentql_export_duration_seconds"),
+            quantile(0.99, "segmentql_export_duration_seconds"),
+        ],
+    ),
+    Panel(
+        "Unfinished imports",
+        "short",
+        [gauge("segmentql_imports_unfinished", "status")],
+        "AWAITING_UPLOAD, VALIDATED and HELD wait for the client.",
+    ),
+    Panel(
+        "Finished imports",
+        "ops",
+        [per_second("segmentql_imports_total", "status")],
+    ),
+    Panel(
+        "Rows of finished imports",
+        "ops",
+        [per_second("segmentql_import_rows_total", "outcome")],
+    ),
+    Panel(
+        "Time to read and check a list",
+        "s",
+        [
+            quantile(0.5, "segmentql_import_validation_seconds"),
+            quantile(0.99, "segmentql_import_validation_seconds"),
+        ],
+    ),
+    Panel(
+        "Time until an import is completed",
+        "s",
+        [
+            quantile(0.5, "segmentql_import_duration_seconds"),
+            quantile(0.99, "segmentql_import_duration_seconds"),
+        ],
+    ),
+    Panel(
+        "Longest wait of an import for a worker",
+        "s",
+        [gauge("segmentql_import_oldest_waiting_seconds", legend="longest")],
+    ),
     Panel(
         "Objects to delete from the store",
         "short",

@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.history.service import create_partitions
+from segmentql.history.partitions import create_partitions
 
 SEED: Final = 2023
 USERS: Final = range(1, 5001)

@@ -119,6 +119,26 @@ REPORT_DURATION_SECONDS = Histogram(
     "Time from the request for a report until it was ready.",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
+IMPORTS = Counter("segmentql_imports", "Imports finished, by their last status.", ["status"])
+IMPORT_ROWS = Counter(
+    "segmentql_import_rows", "Rows of the lists of finished imports, by outcome.", ["outcome"]
+)
+IMPORT_VALIDATION_SECONDS = Histogram(
+    "segmentql_import_validation_seconds",
+    "Time of a successful attempt to read and check the list of an import.",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)
+IMPORT_DURATION_SECONDS = Histogram(
+    "segmentql_import_duration_seconds",
+    "Time from startImport, or from applyImport, until an import was completed.",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200),
+)
+EXPORTS = Counter("segmentql_exports", "Exports finished, by outcome.", ["outcome"])
+EXPORT_DURATION_SECONDS = Histogram(
+    "segmentql_export_duration_seconds",
+    "Time from the request for an export until it was ready.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 SCHEDULER_LEADER = Gauge(
     "segmentql_scheduler_leader",
     "1 in the worker whose scheduler is the leader.",
@@ -171,6 +191,13 @@ REPORTS_STORED: Final = ScrapedGauge(
 REPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
     "segmentql_report_oldest_waiting_seconds",
     "Age of the oldest unfinished report, or 0 if there is none.",
+)
+IMPORTS_UNFINISHED: Final = ScrapedGauge(
+    "segmentql_imports_unfinished", "Unfinished imports, by status.", ("status",)
+)
+IMPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
+    "segmentql_import_oldest_waiting_seconds",
+    "Longest time that an import has waited for a worker, or 0 if none waits.",
 )
 OBJECTS_OVERDUE: Final = ScrapedGauge(
     "segmentql_objects_overdue",

@@ -2,7 +2,7 @@
 
 Each dependency has a timeout of two seconds at most. If it does not respond, its gauges are absent.
 Users and memberships are counted up to a limit, above which the number is an estimate. Segments,
-rollouts and reports are counted.
+rollouts, reports and unfinished imports are counted.
 """
 
 import asyncio
@@ -18,8 +18,10 @@ from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
 from segmentql.errors import SegmentQLError
+from segmentql.exports import jobs as export_jobs
 from segmentql.history import jobs as history_jobs
 from segmentql.imports import jobs as import_jobs
+from segmentql.imports import stats as import_stats
 from segmentql.memberships import expiry
 from segmentql.memberships import jobs as membership_jobs
 from segmentql.metrics import ScrapedGauge
@@ -49,6 +51,7 @@ _JOBS: Final = (
     *rollout_jobs.JOBS,
     *report_jobs.JOBS,
     *import_jobs.JOBS,
+    *export_jobs.JOBS,
     *object_jobs.JOBS,
     *history_jobs.JOBS,
 )
@@ -81,6 +84,7 @@ async def _collect_database(database: Database) -> ScrapedSamples:
                 *await _memberships(session),
                 *await _rollouts(session),
                 *await _reports(session),
+                *await _imports(session),
                 *await _objects(session),
                 (metrics.USERS, {(): await estimate_row_count(session, "users")}),
                 (metrics.SEGMENTS, {(): await segments.count(session)}),
@@ -117,6 +121,17 @@ async def _reports(session: ReadSession) -> ScrapedSamples:
     return [
         (metrics.REPORTS_STORED, {(status,): number for status, number in stats.counts.items()}),
         (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): stats.oldest_waiting_seconds}),
+    ]
+
+
+async def _imports(session: ReadSession) -> ScrapedSamples:
+    stats = await import_stats.read_stats(session)
+    return [
+        (
+            metrics.IMPORTS_UNFINISHED,
+            {(status,): number for status, number in stats.counts.items()},
+        ),
+        (metrics.IMPORT_OLDEST_WAITING_SECONDS, {(): stats.oldest_waiting_seconds}),
     ]
 
 

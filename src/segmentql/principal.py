@@ -39,8 +39,8 @@ class Actor:
     """The id of the request that makes the change."""
 
 
-ANONYMOUS: Final = Actor()
-"""The author of changes that no API key makes."""
+NO_ACTOR: Final = Actor()
+"""The author of a change that no API key makes: of a command or a worker."""
 
 ANONYMOUS_ADMIN: Final = Principal(None, None, Role.ADMIN)
 """The principal of every request with `SEGMENTQL_AUTH=off`, which requires a loopback address."""

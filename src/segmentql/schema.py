@@ -7,6 +7,8 @@ from strawberry.schema.config import StrawberryConfig
 
 from segmentql.audit.api import AuditQueries
 from segmentql.explain.api import ExplanationQueries
+from segmentql.exports.api import ExportQueries
+from segmentql.exports.mutations import ExportMutations
 from segmentql.graphql.breaking_changes import breaking_changes
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
@@ -14,13 +16,9 @@ from segmentql.history.api import HistoryQueries
 from segmentql.imports.api import ImportQueries
 from segmentql.imports.mutations import ImportMutations, ImportNotFound, ImportStateConflict
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
-from segmentql.memberships.api import MembershipMutations
+from segmentql.memberships.mutations import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries
-from segmentql.rollouts.mutations import (
-    RolloutMutations,
-    RolloutNotFound,
-    RolloutStateConflict,
-)
+from segmentql.rollouts.mutations import RolloutMutations, RolloutNotFound, RolloutStateConflict
 from segmentql.segments.api import SegmentQueries
 from segmentql.segments.mutations import (
     SegmentAlreadyExists,
@@ -39,6 +37,7 @@ class Query(
     HistoryQueries,
     ReportQueries,
     ImportQueries,
+    ExportQueries,
     ExplanationQueries,
     KeyQueries,
     AuditQueries,
@@ -56,6 +55,7 @@ class Mutation(
     RolloutMutations,
     ReportMutations,
     ImportMutations,
+    ExportMutations,
     KeyMutations,
 ):
     pass

@@ -28,6 +28,9 @@ OTHER_VARIABLES = frozenset({f"{PREFIX}CHILD", f"{PREFIX}VERSION"})
 """Variables that are not settings: the mark of `segmentql up` for its child processes, and the
 image tag in compose.yaml."""
 
+CLIENT_VARIABLES = {f"{PREFIX}URL": "http://127.0.0.1:8080", f"{PREFIX}API_KEY": ""}
+"""Settings of the commands that are clients of the API, with their defaults."""
+
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
 """The URL of the owner, who could change history. Only migrations get it."""
@@ -282,7 +285,7 @@ def _variable_names() -> frozenset[str]:
     return frozenset(
         str(info.validation_alias or PREFIX + name.upper())
         for name, info in Settings.model_fields.items()
-    )
+    ) | frozenset(CLIENT_VARIABLES)
 
 
 def _problem(detail: Any, env: EnvFile, overridden: Mapping[str, Any]) -> str:
@@ -311,7 +314,7 @@ def raw_value(name: str) -> str | None:
     Raises:
         SettingsError: `.env` cannot be read.
     """
-    from dotenv import dotenv_values  # noqa: PLC0415 - only `up` needs it
+    from dotenv import dotenv_values  # noqa: PLC0415 - few commands need it
 
     variable = PREFIX + name.upper()
     if value := os.environ.get(variable):

@@ -61,6 +61,7 @@ _NOT_IN_USER_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _KEY_ID = re.compile(r"(?:key_)?([a-z0-9]{12})", re.ASCII)
 _KEY_TOKEN = re.compile(r"sgql_([a-z0-9]{12})_([0-9a-f]{64})", re.ASCII)
 _REPORT_ID = re.compile(r"rep_([1-9][0-9]{0,18})", re.ASCII)
+_EXPORT_ID = re.compile(r"exp_([1-9][0-9]{0,18})", re.ASCII)
 _IMPORT_ID = re.compile(r"imp_([1-9][0-9]{0,18})", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_SLUG_LENGTH - 1}}}", re.ASCII)
@@ -172,6 +173,14 @@ def report_id(text: str) -> int:
     if match and (number := int(match[1])) <= MAX_USER_ID:
         return number
     raise BadValue(f"{_quoted(text)} is not a report id", "the `id` of a report")
+
+
+def export_id(text: str) -> int:
+    """Return the number in an export id, such as 7 for `exp_7`."""
+    match = _EXPORT_ID.fullmatch(text)
+    if match and (number := int(match[1])) <= MAX_USER_ID:
+        return number
+    raise BadValue(f"{_quoted(text)} is not an export id", "the `id` of an export")
 
 
 def import_id(text: str) -> int:

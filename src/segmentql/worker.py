@@ -17,9 +17,10 @@ from dramatiq.middleware import Middleware
 
 from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, JobPublisher, register_actors, worker_middleware
+from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
+from segmentql.exports import actors as export_actors
 from segmentql.history import actors as history_actors
 from segmentql.imports import actors as import_actors
 from segmentql.memberships import actors as membership_actors
@@ -31,13 +32,14 @@ from segmentql.worker_http import WorkerHttp
 
 log = structlog.get_logger(__name__)
 
-ACTORS: Final[tuple[Actor, ...]] = (
+ACTORS: Final[tuple[JobActor, ...]] = (
     *membership_actors.ACTORS,
     *rollout_actors.ACTORS,
     *history_actors.ACTORS,
 )
 REPORT_ACTORS: Final = report_actors.ACTORS
 IMPORT_ACTORS: Final = import_actors.ACTORS
+EXPORT_ACTORS: Final = export_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 
 OBJECT_ACTORS: Final = object_actors.ACTORS
@@ -47,6 +49,7 @@ PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *rollout_actors.PERIODIC_CHECKS,
     *report_actors.PERIODIC_CHECKS,
     *import_actors.PERIODIC_CHECKS,
+    *export_actors.PERIODIC_CHECKS,
     *object_actors.PERIODIC_CHECKS,
     *history_actors.PERIODIC_CHECKS,
 )
@@ -78,6 +81,7 @@ class Runtime(Middleware):
         self._database: Database | None = None
         self._storage: Storage | None = None
         self._object_context: object_actors.ObjectContext | None = None
+        self._import_context: import_actors.ImportContext | None = None
         self._opening: asyncio.Task[None] | None = None
         self._scheduler: asyncio.Task[None] | None = None
         self._http: WorkerHttp | None = None
@@ -88,8 +92,13 @@ class Runtime(Middleware):
         return self._database
 
     def import_context(self) -> import_actors.ImportContext:
+        if self._import_context is None:
+            raise RuntimeError("the worker has not booted")
+        return self._import_context
+
+    def export_context(self) -> export_actors.ExportContext:
         context = self.report_context()
-        return import_actors.ImportContext(
+        return export_actors.ExportContext(
             context.database, context.storage, context.retention_days
         )
 
@@ -117,6 +126,12 @@ class Runtime(Middleware):
         )
         self._storage = Storage(self._settings)
         self._object_context = object_actors.ObjectContext(self._database, self._storage)
+        self._import_context = import_actors.ImportContext.create(
+            self._database,
+            self._storage,
+            retention_days=self._settings.report_retention_days,
+            worker_threads=self._settings.worker_threads,
+        )
         # In the background: it takes half a second, and otherwise the first report would wait.
         self._opening = asyncio.create_task(self._storage.open())
         if self._settings.scheduler == "on":
@@ -163,6 +178,7 @@ def make_worker(
     register_actors(broker, ACTORS, runtime.database)
     register_actors(broker, REPORT_ACTORS, runtime.report_context)
     register_actors(broker, IMPORT_ACTORS, runtime.import_context)
+    register_actors(broker, EXPORT_ACTORS, runtime.export_context)
     register_actors(broker, OBJECT_ACTORS, runtime.object_context)
     # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS

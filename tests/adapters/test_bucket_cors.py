@@ -8,7 +8,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from segmentql.adapters.bucket_cors import RULE
+from segmentql.adapters.bucket_cors import RULE_ID
 from segmentql.adapters.storage import Storage
 from segmentql.settings import Settings
 from tests.conftest import until
@@ -148,7 +148,7 @@ async def test_cors_setup_is_idempotent_and_changes_only_the_own_rule(
     for origins in ([ORIGIN], [ORIGIN], [ORIGIN, OTHER_ORIGIN]):
         await set_up(new_bucket, *origins)
         first, second = await rules(s3, new_bucket)
-        assert (first, second["ID"], second["AllowedOrigins"]) == (OTHERS, RULE, origins)
+        assert (first, second["ID"], second["AllowedOrigins"]) == (OTHERS, RULE_ID, origins)
     await set_up(new_bucket)
     assert await rules(s3, new_bucket) == [OTHERS]
 

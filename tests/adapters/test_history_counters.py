@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships.actors import expire_due_memberships, record_segment_leaves
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.tables import Cause
 from segmentql.users.service import delete_user
@@ -67,7 +67,7 @@ async def test_counters_equal_history_by_operation_and_cause(
     await create_user(api, id="1000")  # a new user joins at once
     await change(1001)  # as above
     await change(7, remove=["all"])
-    await database.transaction(lambda session: delete_user(session, 8, actor=ANONYMOUS))
+    await database.transaction(lambda session: delete_user(session, 8, actor=NO_ACTOR))
 
     took = await in_history(sql) - history
     assert took == {

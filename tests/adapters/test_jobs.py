@@ -17,8 +17,8 @@ from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
 from segmentql.adapters.jobs import (
     CLOSE_SECONDS,
     MAX_UNSENT,
-    Actor,
     Job,
+    JobActor,
     JobPublisher,
     Message,
     register_actors,
@@ -149,7 +149,7 @@ async def test_actor_runs_with_its_context_and_is_retried() -> None:
         "test_jobs", queue="tests", time_limit_seconds=5, max_retries=2, max_backoff_seconds=0.3
     )
     broker = StubBroker(middleware=worker_middleware())
-    register_actors(broker, [Actor(job, work)], lambda: "the context")
+    register_actors(broker, [JobActor(job, work)], lambda: "the context")
     before = runs(job, "done"), runs(job, "failed")
     worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=1)
 

@@ -246,8 +246,24 @@ async def test_requested_reports_leave_one_entry_each(ada: Client, sql: Sql) -> 
     assert_documented(entries)
 
 
+async def test_requested_exports_leave_one_entry_each(ada: Client, sql: Sql) -> None:
+    await ada.change("createSegment", 'slug: "A"')
+    await empty_log(sql)
+    await ada.change(
+        "createExport", 'slug: "A", asOf: "2024-03-01T13:00:00+01:00", gzip: true, waitSeconds: 0'
+    )
+    (entry,) = entries = await log(ada)
+    assert summary(entry) == ("export.requested", "exp_1", "ada", "req-1")
+    assert (entry["before"], entry["after"]) == (
+        None,
+        {"slug": "A", "asOf": "2024-03-01T12:00:00.000000Z", "gzip": True},
+    )
+    assert_documented(entries)
+
+
 async def test_every_action_is_tested_here() -> None:
-    text_of_tests = Path(__file__).read_text()
+    imports = Path(__file__).parents[1] / "imports/test_audit.py"
+    text_of_tests = Path(__file__).read_text() + imports.read_text()
     assert [action for action in AuditAction if f'"{action}"' not in text_of_tests] == []
     assert list(FIELDS) == [*AuditAction]
 
@@ -281,6 +297,8 @@ async def test_rejected_mutations_leave_no_entry(ada: Client, sql: Sql) -> None:
         ("revokeApiKey", 'id: "key_aaaaaaaaaaaa"', "API_KEY_NOT_FOUND"),
         ("createReport", "userId: 1, year: 2024, month: 3", "USER_NOT_FOUND"),
         ("createReport", "year: 9999, month: 12", "INVALID_INPUT"),
+        ("createExport", 'slug: "NONE"', "SEGMENT_NOT_FOUND"),
+        ("createExport", 'slug: "A", asOf: "9999-01-01T00:00:00Z"', "INVALID_INPUT"),
     ):
         await ada.reject(mutation, arguments, code)
     assert await log(ada) == []

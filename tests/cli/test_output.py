@@ -14,7 +14,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.keys.service import create_key
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.settings import Settings
 from segmentql.tables import Role
 from tests.conftest import PATIENCE_SECONDS, Api, environment
@@ -52,7 +52,7 @@ async def test_command_without_a_reader_ends_by_sigpipe(
 ) -> None:
     # It takes over a second, because each command starts an interpreter.
     await database.transaction(
-        lambda session: create_key(session, name="a key", role=Role.READER, actor=ANONYMOUS)
+        lambda session: create_key(session, name="a key", role=Role.READER, actor=NO_ACTOR)
     )
     assert await run_without_reader(settings, tmp_path, arguments) == (-signal.SIGPIPE, "")
 

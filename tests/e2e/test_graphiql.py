@@ -129,6 +129,11 @@ async def test_example_tabs_run_in_order_offline(
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_50"),
             ("JOINED", "MANUAL", "AVITO_DISCOUNT_30"),
         ]
+        changed = await run_tab(page, "ChangeMembers")
+        assert changed["updateSegmentMembers"]["counts"] == [
+            {"outcome": "JOINED", "count": 4},
+            {"outcome": "LEFT", "count": 1},
+        ]
     assert {urlsplit(url).netloc for url in requested_urls if url.startswith("http")} == {
         urlsplit(address).netloc
     }
@@ -218,6 +223,47 @@ async def test_report_tab_returns_a_downloadable_link(
         download = await download_started.value
     assert download.suggested_filename == f"segments-1-{at:%Y-%m}.csv" == report["fileName"]
     assert (await download.path()).read_bytes() == expected.encode()
+
+
+async def test_list_tabs_run_in_order(
+    serve: Serving, browser: Browser, run_worker: RunWorker, sql: Sql
+) -> None:
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    async with run_worker():
+        await page.goto(f"{serve.address}/graphql")
+        await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+        await run_tab(page, "CreateSegments")
+        changed = (await run_tab(page, "ChangeMembers"))["updateSegmentMembers"]
+        assert changed["counts"] == [
+            {"outcome": "JOINED", "count": 4},
+            {"outcome": "UNKNOWN_USER", "count": 1},
+        ]
+        tab = page.locator("button.graphiql-tab-button", has_text="Import").last
+        await tab.click()
+        created = (await run_operation(page, "ImportList"))["createImport"]
+        assert created == {"import": {"id": "imp_1", "status": "QUEUED"}, "errors": []}
+
+        async def is_at(status: str) -> bool:
+            await tab.click()
+            (read,) = (await run_operation(page, "ReadImports"))["imports"]["nodes"]
+            counts = [{"outcome": "JOINED", "count": 4}]
+            return bool((read["status"], read["counts"]) == (status, counts))
+
+        await until(lambda: is_at("VALIDATED"))
+        await tab.click()
+        applied = (await run_operation(page, "ApplyImport"))["applyImport"]
+        assert applied["errors"] == []
+        await until(lambda: is_at("COMPLETED"))
+
+        explained = (await run_tab(page, "ExplainUser"))["explain"]
+        assert (explained["isIn"], explained["reason"]) == (False, "USER_NOT_STORED")
+        found = (await run_tab(page, "FindByKey"))["userByKey"]
+        assert [segment["slug"] for segment in found["segments"]] == [
+            "AVITO_DISCOUNT_30",
+            "AVITO_DISCOUNT_50",
+        ]
+        log = (await run_tab(page, "ReadAuditLog"))["auditLog"]["nodes"]
+        assert len(log) >= 4
 
 
 async def use_key(page: Page, key: str) -> str:

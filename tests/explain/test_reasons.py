@@ -93,12 +93,16 @@ async def test_added_by_an_import(api: Api, sql: Sql) -> None:
     assert reason(found) == (True, "IMPORTED")
     assert found["actor"] == "analytics"
     assert found["summary"].startswith("Added by import imp_42 on ")
-    assert found["summary"].endswith(' by the key "analytics".')
+    assert found["summary"].endswith(' by the API key "analytics".')
     await update_user_segments(api, 7, add=["A"], ttlSeconds=3600)
-    assert reason(await explain(api)) == (True, "IMPORTED")
+    extended = await explain(api)
+    assert reason(extended) == (True, "IMPORTED")
     await update_user_segments(api, 7, remove=["A"])
     await update_user_segments(api, 7, add=["A"])
     assert reason(await explain(api)) == (True, "ADDED_BY_HAND")
+    past = await explain(api, as_of=parse_timestamp(extended["at"]))
+    assert reason(past) == (True, "IMPORTED")
+    assert past["summary"] == found["summary"]
 
 
 async def test_in_the_sample(api: Api, sql: Sql, database: Database) -> None:
@@ -111,6 +115,9 @@ async def test_in_the_sample(api: Api, sql: Sql, database: Database) -> None:
     assert found["rollout"]["boundHash"] == max(rollout_hash_v1(1, user_id) for user_id in HALF)
     assert found["rollout"]["percent"] == 50
     assert found["rollout"]["passFinishedAt"] is not None
+    await sql.execute("UPDATE memberships SET actor = 'ops'")
+    summary = (await explain(api, INSIDE))["summary"]
+    assert summary.startswith('Added by the rollout at 50 % (set by the API key "ops") on ')
 
 
 async def test_enrolled_when_stored(api: Api, sql: Sql, database: Database) -> None:

@@ -61,7 +61,7 @@ async def assert_plan_unknown(api: Api, user_id: int = OUTSIDE, **arguments: obj
 
 
 async def assert_only_the_time_of_the_plan_is_unknown(api: Api) -> None:
-    """Check that the plan of a paused rollout is known, and that it is not known when it was set."""
+    """Check that the plan of a paused rollout is known, but not when it was set."""
     found = await explain(api, OUTSIDE)
     assert reason(found) == (False, "ROLLOUT_PAUSED")
     (step,) = (step for step in found["steps"] if step["check"] == "rollout is active")
@@ -200,7 +200,7 @@ async def test_rollout_that_is_older_than_the_log(api: Api, sql: Sql, database: 
     """Migration 0008 records the plan and the pass that it finds."""
     await start_half(api, sql, database)
     at = await sql.fetchval(
-        "UPDATE rollout_events SET event = 'RECORDED', at = clock_timestamp() RETURNING at"
+        "UPDATE rollout_events SET event = 'BACKFILLED', at = clock_timestamp() RETURNING at"
     )
     before = await assert_plan_unknown(api, as_of=at - MICROSECOND)
     assert before == f" before {at:%Y-%m-%d %T} UTC."

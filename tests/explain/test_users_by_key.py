@@ -80,6 +80,24 @@ async def test_key_of_several_users_is_the_user_of_that_time(api: Api, sql: Sql)
     assert (found["isIn"], found) == (True, await explain_id(api, 7, joined_at))
 
 
+async def test_user_stored_last_has_the_key_if_the_clock_was_set_back(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    for user_id in ("7", "8"):
+        await create_user(api, id=user_id, key="a")
+        await delete_user(api, int(user_id))
+    await sql.execute(
+        """
+        UPDATE user_lifetimes SET created_at = created_at - CASE user_id
+            WHEN 7 THEN interval '1 hour' ELSE interval '2 hours' END
+        """
+    )
+    await sql.execute("UPDATE segments SET created_at = created_at - interval '1 day'")
+    at = await sql.fetchval("SELECT now() - interval '30 minutes'")
+    found = await explain_key(api, "a", at)
+    assert found == await explain_id(api, 8, at)
+    assert found != await explain_id(api, 7, at)
+
+
 async def test_unknown_and_erased_keys_are_not_stored(api: Api) -> None:
     await make_segments(api, "A")
     await update_user_segments(api, "a", add=["A"])

@@ -7,7 +7,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
@@ -28,6 +28,6 @@ async def context(database: Database, sql: Sql, settings: Settings) -> Context:
     )
     plan = Plan([Stage(Decimal(50)), Stage(Decimal(60), after=timedelta(days=300))])
     await database.transaction(
-        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=ANONYMOUS)
+        lambda session: start_rollout(session, segment_id=1, plan=plan, actor=NO_ACTOR)
     )
     return make_context(database, settings)

@@ -42,7 +42,7 @@ PLAIN_EXECUTOR = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
 
 # Values for each argument: most lead to results, and a few are rejected.
 ARGUMENTS = {
-    "id": ["1", '"2"', '"99"', '"rep_1"', '"imp_1"', '"nobody"'],
+    "id": ["1", '"2"', '"99"', '"rep_1"', '"imp_1"', '"exp_1"', '"nobody"'],
     "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
     "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
     "first": ["1", "2", "null", "0"],

@@ -14,6 +14,7 @@ REQUIRED: Final = {
     "keys": '["one"]',
     "slug": '"A"',
     "Query.report.id": '"rep_1"',
+    "Query.export.id": '"exp_1"',
     "Query.import.id": '"imp_1"',
     "year": "2024",
     "month": "2",

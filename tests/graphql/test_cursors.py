@@ -43,6 +43,8 @@ LISTS = {
     "reports of another user": "reports({arguments}, userId: 2) {page}",
     "imports": "imports({arguments}) {page}",
     "imports of a slug": 'imports({arguments}, slug: "AB") {page}',
+    "exports": "exports({arguments}) {page}",
+    "exports of a slug": 'exports({arguments}, slug: "AB") {page}',
     "keys": "apiKeys({arguments}) {page}",
     "audit log": "auditLog({arguments}) {page}",
     "audit log of a slug": 'auditLog({arguments}, slug: "A") {page}',
@@ -124,6 +126,9 @@ async def three_of_each(api: Api, sql: Sql) -> None:
         INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
         SELECT user_id, 2024, month, 'QUEUED', '2025-01-01Z', '2025-01-01Z'
         FROM generate_series(1, 2) AS user_id, generate_series(1, 3) AS month;
+        INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+        SELECT segment_id, 'QUEUED', '2025-01-01Z', 'chg_MDo=', false, '2025-01-01Z', '2025-01-01Z'
+        FROM generate_series(1, 2) AS segment_id, generate_series(1, 3) AS n;
         INSERT INTO api_keys (public_id, secret_hash, name, role, created_at)
         SELECT 'aaaaaaaaaaa' || n, sha256(n::text::bytea), 'key', 'READER', '2024-01-01Z'
         FROM generate_series(1, 3) AS n;
@@ -160,6 +165,7 @@ FILTERS_BY_FIELD = {
     "Query.history": {"userId", "slug", "from", "to"},
     "Query.reports": {"userId"},
     "Query.imports": {"slug"},
+    "Query.exports": {"slug"},
     "Query.apiKeys": set(),
     "User.history": {"slug", "from", "to"},
     "Segment.members": set(),

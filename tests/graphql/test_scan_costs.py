@@ -36,6 +36,7 @@ PATHS = {
     "ApiKey": "{{ apiKeys(first: 1) {{ nodes {{ {0} }} }} }}",
     "AuditEntry": "{{ auditLog(first: 1) {{ nodes {{ {0} }} }} }}",
     "Explanation": '{{ explain(userId: 1, slug: "BIG") {{ {0} }} }}',
+    "Export": "{{ exports(first: 1) {{ nodes {{ {0} }} }} }}",
     "Import": "{{ imports(first: 1) {{ nodes {{ {0} }} }} }}",
     "Report": "{{ reports(first: 1) {{ nodes {{ {0} }} }} }}",
 }
@@ -53,7 +54,7 @@ REQUIRED = {
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',
 }
-IDS = {"report": '"rep_1"', "import": '"imp_1"'}
+IDS = {"report": '"rep_1"', "import": '"imp_1"', "export": '"exp_1"'}
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
     "userId": ["1", "99999999"],
@@ -139,6 +140,9 @@ SELECT n, s.id, '2024-02-01Z'
 FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug = 'BIG';
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
 SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series({start}, {end}) AS n;
+INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+SELECT s.id, 'QUEUED', now(), 'chg_MDo=', false, now(), now()
+FROM generate_series({start}, {end}) AS n CROSS JOIN segments s WHERE s.slug IN ('BIG', 'LEFT');
 INSERT INTO imports (segment_id, status, mode, options, source, created_at, finished_at,
     row_count, counts, needs_cleanup)
 SELECT i.segment_id, i.status, i.mode, i.options, i.source, i.created_at, i.finished_at,

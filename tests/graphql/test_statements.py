@@ -57,6 +57,7 @@ QUERIES = {
     "{ history { nodes { user { id } segment { memberCount } } } }": 3,
     '{ history { nodes { user { segments { slug } isIn(slug: "S2") } } } }': 4,
     "{ reports { nodes { status user { id } } } }": 2,
+    "{ exports { nodes { status fileName segment { memberCount } } } }": 2,
     '{ segments(search: "s1", includeDeleted: true) { nodes { slug memberCount } } }': 2,
     "{ auditLog { nodes { at action target before after } edges { cursor } } }": 1,
     '{ a: auditLog(slug: "S1") { nodes { at } } b: auditLog(slug: "S2") { nodes { id } } }': 1,
@@ -71,6 +72,13 @@ async def store_users(api: Api, sql: Sql, *, users: int, segments: int) -> None:
         """
         INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
         SELECT n, 2024, 3, 'QUEUED', now(), now() FROM generate_series(1, $1) AS n
+        """,
+        users,
+    )
+    await sql.execute(
+        """
+        INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+        SELECT 1, 'QUEUED', now(), 'chg_MDo=', false, now(), now() FROM generate_series(1, $1)
         """,
         users,
     )

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import expiry
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.users.service import delete_user
@@ -90,7 +90,7 @@ async def test_expired_leaves_are_ordered_by_their_ends(sql: Sql, database: Data
 async def test_deleted_user_leaves_all_segments_in_order(sql: Sql, database: Database) -> None:
     for slug, ends_in in (("A", None), ("B", -HOUR), ("C", None), ("D", -HOUR / 2)):
         await add_membership(sql, 1, await make_segment(sql, slug), ends_in=ends_in)
-    await database.transaction(lambda session: delete_user(session, 1, actor=ANONYMOUS))
+    await database.transaction(lambda session: delete_user(session, 1, actor=NO_ACTOR))
     assert [cause for _, operation, cause in await operations(sql) if operation == "LEFT"] == [
         "TTL",
         "TTL",
@@ -106,7 +106,7 @@ async def test_leaves_of_a_deleted_segment_are_ordered_in_each_chunk(
     segment_id = await make_segment(sql, "A")
     await add_members(sql, segment_id, 25)
     await database.transaction(
-        lambda session: delete_segment(session, slug="A", expected_version=None, actor=ANONYMOUS)
+        lambda session: delete_segment(session, slug="A", expected_version=None, actor=NO_ACTOR)
     )
     while await database.transaction(
         lambda session: expiry.record_segment_leaves(session, segment_id, rows=10)

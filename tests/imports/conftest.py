@@ -12,7 +12,7 @@ from tests.imports.lists import Imports
 
 @pytest.fixture
 async def import_context(database: Database, storage: Storage) -> ImportContext:
-    return ImportContext(database, storage, retention_days=30)
+    return ImportContext.create(database, storage, retention_days=30, worker_threads=8)
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def test_delimiter_is_found(delimiter: str, list_format: ListFormat) -> None:
         (b"a,b,c,x;user_id\n2;1\n", IDS, [1]),
         (b"a,b,c,x;vip\n2;1\n", ListFormat(column="vip"), [1]),
         (b"a;b;c,d\n", ListFormat(identity=KEY, column_number=2), ["b"]),
+        (b"user_key\nb;c\nd,e\n", KEYS, ["b;c"]),
         (b"a\nb;c\nd,e\n", KEYS, ["a", "b;c"]),  # one column: the delimiter is a comma
     ],
 )

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from segmentql.adapters.storage import Storage
-from segmentql.imports import actors, staging
+from segmentql.imports import actors, attempts, staging
 from segmentql.imports.actors import advance_import
 from segmentql.imports.reading import stage_list
 from segmentql.imports.row_parser import Row
-from segmentql.imports.service import imports_by_id
+from segmentql.imports.reads import imports_by_id
 from tests.conftest import Api, Sql
 from tests.imports.lists import CANCEL, Imports, counts, id_list
 from tests.operations import make_segments
@@ -18,11 +18,11 @@ from tests.rollouts.helpers import members
 ROWS = [Row(line, str(line), line, None, None, None) for line in (1, 2, 3)]
 
 
-async def claim(imports: Imports, sql: Sql) -> staging.Attempt:
+async def claim(imports: Imports, sql: Sql) -> attempts.Attempt:
     """Claim import 1 after the end of the lease."""
     await sql.execute("UPDATE imports SET next_attempt_at = now()")
     database = imports.context.database
-    attempt = await database.transaction(lambda session: staging.claim(session, 1))
+    attempt = await database.transaction(lambda session: attempts.claim(session, 1))
     assert attempt is not None
     return attempt
 
@@ -38,15 +38,15 @@ async def test_attempt_without_its_lease_neither_stores_nor_deletes_rows(
     await database.transaction(lambda session: staging.stage_rows(session, second, ROWS))
     async with database.read() as session:
         record = (await imports_by_id(session, [1]))[1]
-    with pytest.raises(staging.LeaseLost):
+    with pytest.raises(attempts.LeaseLost):
         await stage_list(database, context.storage, first, record)
-    with pytest.raises(staging.LeaseLost):
+    with pytest.raises(attempts.LeaseLost):
         await database.transaction(lambda session: staging.stage_rows(session, first, ROWS))
     assert await sql.fetchval("SELECT count(*) FROM import_rows") == 3
     assert not await database.transaction(
-        lambda session: staging.fail(session, first, reason="late")
+        lambda session: attempts.fail(session, first, reason="late")
     )
-    await database.transaction(lambda session: staging.refuse(session, first, reason="late"))
+    await database.transaction(lambda session: attempts.refuse(session, first, reason="late"))
     row = await sql.fetchrow("SELECT status::text, attempts, failure FROM imports")
     assert row is not None
     assert tuple(row) == ("VALIDATING", 2, None)
@@ -55,7 +55,7 @@ async def test_attempt_without_its_lease_neither_stores_nor_deletes_rows(
 async def test_import_whose_workers_always_die_fails(api: Api, imports: Imports, sql: Sql) -> None:
     await make_segments(api, "a")
     started = await imports.start(b"1\n")
-    for _ in range(staging.MAX_ATTEMPTS):
+    for _ in range(attempts.MAX_ATTEMPTS):
         await claim(imports, sql)
     await sql.execute("UPDATE imports SET next_attempt_at = now()")
     await imports.work(started["id"])
@@ -70,7 +70,7 @@ async def test_missing_file_fails_the_import_after_all_attempts(
     await make_segments(api, "a")
     started = await imports.start(b"1\n")
     await storage.delete([await sql.fetchval("SELECT file_key FROM imports")])
-    for _ in range(staging.MAX_ATTEMPTS):
+    for _ in range(attempts.MAX_ATTEMPTS):
         assert (await imports.read(started["id"]))["status"] == "QUEUED"
         await sql.execute("UPDATE imports SET next_attempt_at = now()")
         await advance_import(imports.context, 1)
@@ -85,7 +85,7 @@ async def test_missing_file_fails_the_import_after_all_attempts(
 async def test_import_that_is_cancelled_while_it_is_read_stores_nothing(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(staging, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
     await make_segments(api, "a")
     started = await imports.start(id_list(range(1, rows + 1)))
     reading = asyncio.create_task(actors.advance_import(imports.context, 1))
@@ -128,7 +128,7 @@ async def test_reading_can_be_interrupted_and_repeated(
 async def test_heartbeats_keep_the_lease(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
     await make_segments(api, "a")
     await imports.start(b"1\n")
     attempt = await claim(imports, sql)
@@ -137,5 +137,5 @@ async def test_heartbeats_keep_the_lease(
     while not await sql.fetchval("SELECT next_attempt_at > now() + interval '9 s' FROM imports"):
         await asyncio.sleep(0)
     await sql.execute("UPDATE imports SET attempts = attempts + 1")
-    with pytest.raises(staging.LeaseLost):
+    with pytest.raises(attempts.LeaseLost):
         await heartbeats

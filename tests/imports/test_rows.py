@@ -4,7 +4,7 @@ import pytest
 
 from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat
 from segmentql.imports.parsing import read_rows
-from segmentql.imports.row_parser import MAX_ROW_CHARACTERS, MAX_VALUE_CHARACTERS, Row
+from segmentql.imports.row_parser import MAX_VALUE_CHARACTERS, Row
 from segmentql.tables import RowOutcome
 from tests.imports.reading import IDS, KEYS, bad_row, only_row, read, refusal, summary, users
 
@@ -268,46 +268,6 @@ def test_thousands_separators_do_not_make_an_id_of_the_first_digits() -> None:
     rows = read(b"user_id\n1,234,567\n")
     assert rows[1].outcome is MALFORMED
     assert rows[1].value == "1,234,567"
-
-
-@pytest.mark.parametrize("character", ["x", "é", "😀"])
-def test_row_may_have_131072_characters_and_no_more(character: str) -> None:
-    def data(length: int) -> bytes:
-        return f"user_id,note\n1,a\n2,{character * (length - 2)}\n3,c\n".encode()
-
-    assert users(data(MAX_ROW_CHARACTERS)) == [1, 2, 3]
-    assert refusal(data(MAX_ROW_CHARACTERS + 1)) == (
-        "The row that begins in line 3 has more than 131,072 characters. Perhaps a quote in it is "
-        "not closed, or the file has no line ends. Put one user in each line."
-    )
-
-
-def test_row_of_several_lines_may_have_131072_characters_and_no_more() -> None:
-    def data(length: int) -> bytes:
-        lines, rest = divmod(length - 4, 100)
-        return b'user_id,note\n1,"' + (b"x" * 99 + b"\n") * lines + b"x" * rest + b'"\n2,b\n'
-
-    assert users(data(MAX_ROW_CHARACTERS)) == [1, 2]
-    for length in (MAX_ROW_CHARACTERS + 1, 2 * MAX_ROW_CHARACTERS, 10 * MAX_ROW_CHARACTERS):
-        assert "The row that begins in line 2 has more than" in refusal(data(length))
-
-
-def test_batches_are_full_except_the_last() -> None:
-    data = b"\n".join(b"%d" % number for number in range(1, 25_001))
-    batches = list(read_rows([data], IDS, batch_rows=10_000))
-    assert [len(batch) for batch in batches] == [10_000, 10_000, 5_000]
-    assert [row.user_id for batch in batches for row in batch] == [*range(1, 25_001)]
-    assert [len(batch) for batch in read_rows([data], IDS, batch_rows=12_500)] == [12_500] * 2
-    assert [len(batch) for batch in read_rows([b"1\n2\n3"], IDS, batch_rows=1)] == [1, 1, 1]
-
-
-def test_good_and_bad_rows_keep_their_lines_in_a_long_file() -> None:
-    texts = [str(n) if n % 777 else "x" for n in range(1, 60_001)]
-    rows = read("\n".join(texts).encode(), NO_HEADER)
-    assert [row.line for row in rows] == [*range(1, 60_001)]
-    assert [row.value for row in rows] == texts
-    assert all((row.user_id == row.line) == (row.outcome is None) for row in rows)
-    assert sum(row.outcome is MALFORMED for row in rows) == 60_000 // 777
 
 
 def test_byte_order_mark_later_in_the_file_makes_a_row_malformed() -> None:

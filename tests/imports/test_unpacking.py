@@ -249,6 +249,20 @@ def test_memory_of_an_open_quote_is_bounded() -> None:
     assert peak < 30 * 2**20
 
 
+def test_row_of_endless_quoted_lines_is_refused_early() -> None:
+    chunks_read = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal chunks_read
+        yield b"user_id,note\n" + b"1,a\n" * 100_000 + b"2"
+        for _ in range(50):
+            chunks_read += 1
+            yield b',"x\ny"' * 10_000
+
+    assert "The row that begins in line 100,002 has more than 131,072" in refusal(chunks())
+    assert chunks_read < 10
+
+
 def test_memory_of_a_gzip_bomb_is_bounded() -> None:
     compressor = zlib.compressobj(9, wbits=31)
     bomb = b"".join(compressor.compress(b"1," + b"x" * 8_189 + b"\n") for _ in range(2**14))

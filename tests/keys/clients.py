@@ -7,7 +7,7 @@ import httpx
 
 from segmentql.adapters.database import Database
 from segmentql.keys import service
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.tables import Role
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, without_cost
@@ -68,14 +68,14 @@ async def make_client(api: Api, database: Database, name: str) -> KeyClient:
 
 async def make_key(database: Database, role: str, name: str = "ada") -> Key:
     row, token = await database.transaction(
-        lambda session: service.create_key(session, name=name, role=Role(role), actor=ANONYMOUS)
+        lambda session: service.create_key(session, name=name, role=Role(role), actor=NO_ACTOR)
     )
     return Key(row.public_id, token)
 
 
 async def revoke(database: Database, key: Key) -> None:
     await database.transaction(
-        lambda session: service.revoke_key(session, key.public_id, actor=ANONYMOUS)
+        lambda session: service.revoke_key(session, key.public_id, actor=NO_ACTOR)
     )
 
 

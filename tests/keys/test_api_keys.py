@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.keys import service
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from tests.conftest import Api, Sql, until
 from tests.keys.clients import (
     CREATE_KEY,
@@ -246,7 +246,7 @@ async def test_first_key_is_stored_once_and_stays_revoked(database: Database, sq
     assert row
     assert tuple(row) == ("first", "ADMIN", None, None)
     await database.transaction(
-        lambda session: service.revoke_key(session, "firstfirst12", actor=ANONYMOUS)
+        lambda session: service.revoke_key(session, "firstfirst12", actor=NO_ACTOR)
     )
     before = await stored_rows(sql)
     assert await ensure() is False

@@ -49,6 +49,8 @@ CASES = {
     "import": Case("import", Role.READER, "{ id }", '(id: "imp_1")'),
     "imports": Case("imports", Role.READER, "{ nodes { id } }"),
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
+    "export": Case("export", Role.READER, "{ id }", '(id: "exp_1")'),
+    "exports": Case("exports", Role.READER, "{ nodes { id } }"),
     "viewer": Case("viewer", Role.READER, "{ role }"),
     "auditLog": Case("auditLog", Role.EDITOR, "{ nodes { action } }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),
@@ -79,6 +81,7 @@ CASES = {
     "startImport": mutation_case("startImport", Role.EDITOR, 'id: "imp_999"'),
     "applyImport": mutation_case("applyImport", Role.EDITOR, 'id: "imp_1"'),
     "cancelImport": mutation_case("cancelImport", Role.EDITOR, 'id: "imp_2"'),
+    "createExport": mutation_case("createExport", Role.READER, 'slug: "A", waitSeconds: 0'),
     "createReport of a user": mutation_case(
         "createReport", Role.READER, "userId: 1, year: 2024, month: 3, waitSeconds: 0"
     ),
@@ -99,6 +102,8 @@ INSERT INTO segments (slug, created_at, updated_at)
     VALUES ('A', now(), now()), ('ROLLED', now(), now()), ('PAUSED', now(), now());
 INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
     VALUES (1, 2024, 3, 'QUEUED', now(), now());
+INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+    VALUES (1, 'QUEUED', now(), 'chg_MDo=', false, now(), now());
 """
     + 2 * INSERT_IMPORT.format(slug="A", status="VALIDATED")
     + """

@@ -178,6 +178,29 @@ async def test_repeated_deaths_end_the_run_with_the_last_lines(
     ]
 
 
+async def test_long_run_does_not_count_as_a_death_in_a_row(
+    tmp_path: Path, supervisor: Supervisor, messages: list[str]
+) -> None:
+    room = tmp_path / "room"
+    script = f"import os, sys\nif not os.path.exists({str(room)!r}): sys.exit(3)\n{SLEEPS}"
+    child = replace(program(tmp_path, "child", script), is_ready=_always)
+    room.write_text("")
+    await supervisor.start(child)
+    (running,) = supervisor._children
+    running.launched_at -= 60  # longer than any short run
+    room.unlink()
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    with pytest.raises(LocalServerError, match="child died 5 times in a row"):
+        await asyncio.wait_for(supervisor.wait_for_failure(), 30)
+
+    assert [line for line in messages if "died" in line] == [
+        "child died (signal SIGKILL); restarting in 0.01 s",
+        "child died (exit code 3); restarting in 0.01 s",
+        *["child died (exit code 3); restarting in 0.02 s"] * 3,
+    ]
+
+
 async def test_child_on_a_full_disk_is_restarted_until_there_is_space(
     tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:

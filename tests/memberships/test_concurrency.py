@@ -14,7 +14,7 @@ from segmentql.errors import MutationRejected, SegmentAlreadyExists, SegmentNotF
 from segmentql.memberships import actors, expiry
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.segments.service import create_segment
 from segmentql.settings import Settings
@@ -122,7 +122,7 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
         if deleted is not None and dice.random() < 0.7:
             await actors.record_segment_leaves(database, deleted)
         await change(
-            partial(create_segment, slug=slug, name=None, description=None, actor=ANONYMOUS),
+            partial(create_segment, slug=slug, name=None, description=None, actor=NO_ACTOR),
             SegmentAlreadyExists,
         )
 
@@ -183,7 +183,7 @@ async def test_concurrent_user_creations_get_distinct_ids(
 ) -> None:
     rows = await asyncio.gather(
         *(
-            database.transaction(partial(create_user, user_id=number, actor=ANONYMOUS))
+            database.transaction(partial(create_user, user_id=number, actor=NO_ACTOR))
             for _ in range(40)
         ),
         return_exceptions=True,
@@ -203,9 +203,9 @@ async def test_allocated_ids_are_unique_while_users_are_deleted(
 
     async def create_and_delete() -> None:
         for _ in range(5):
-            row = await database.transaction(partial(create_user, user_id=None, actor=ANONYMOUS))
+            row = await database.transaction(partial(create_user, user_id=None, actor=NO_ACTOR))
             picked.append(row.user_id)
-            await database.transaction(partial(delete_user, user_id=row.user_id, actor=ANONYMOUS))
+            await database.transaction(partial(delete_user, user_id=row.user_id, actor=NO_ACTOR))
 
     await asyncio.gather(*(create_and_delete() for _ in range(12)))
     assert sorted(picked) == list(range(1, 61))
@@ -214,7 +214,7 @@ async def test_allocated_ids_are_unique_while_users_are_deleted(
 async def test_concurrent_creations_of_one_slug_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
-    create = partial(create_segment, slug="A", name=None, description=None, actor=ANONYMOUS)
+    create = partial(create_segment, slug="A", name=None, description=None, actor=NO_ACTOR)
     created = await asyncio.gather(
         *(unless_rejected(database.transaction(create), SegmentAlreadyExists) for _ in range(40))
     )
@@ -226,7 +226,7 @@ async def test_concurrent_deletions_of_one_segment_have_one_winner(
     sql: Sql, database: Database
 ) -> None:
     segment_id = await make_segment(sql, "A")
-    delete = partial(delete_segment, slug="A", expected_version=None, actor=ANONYMOUS)
+    delete = partial(delete_segment, slug="A", expected_version=None, actor=NO_ACTOR)
     deleted = await asyncio.gather(
         *(unless_rejected(database.transaction(delete), SegmentNotFound) for _ in range(20))
     )
@@ -257,7 +257,7 @@ async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
     deleting = asyncio.create_task(
         database.transaction(
             lambda session: delete_segment(
-                session, slug="BUSY", expected_version=None, actor=ANONYMOUS
+                session, slug="BUSY", expected_version=None, actor=NO_ACTOR
             )
         )
     )

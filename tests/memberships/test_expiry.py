@@ -15,7 +15,7 @@ from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import OnExisting
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from segmentql.users.service import delete_user
@@ -426,7 +426,7 @@ async def test_deleting_a_segment_sends_a_message_to_record_leaves(
 ) -> None:
     segment_id = await make_segment(sql, "A")
     await database.transaction(
-        partial(delete_segment, slug="A", expected_version=None, actor=ANONYMOUS)
+        partial(delete_segment, slug="A", expected_version=None, actor=NO_ACTOR)
     )
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (segment_id,))]
 

@@ -166,7 +166,10 @@ async def test_users_are_locked_stored_and_found(sql: Sql, database: Database, a
 
 
 async def test_changes_scan_no_whole_table(sql: Sql, database: Database) -> None:
-    """Plans are cached, and a plan for an empty table would be used while the table grows."""
+    """Plans are cached, and a plan for an empty table would be used while the table grows.
+
+    The statistics of other tests may say that `segments` has one page, so it may be scanned.
+    """
     segment_id = await make_segment(sql, "A")
     user_ids = list(range(1, 301))
 
@@ -179,7 +182,10 @@ async def test_changes_scan_no_whole_table(sql: Sql, database: Database) -> None
         await add_members(session, segment_id=segment_id, user_ids=ids)
         await remove_members(session, segment_id=segment_id, user_ids=ids)
         scanned = await session.execute(
-            text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")
+            text("""
+            SELECT relname FROM pg_stat_xact_user_tables
+            WHERE seq_scan > 0 AND relname <> 'segments'
+            """)
         )
         return list(scanned.scalars())
 

@@ -22,7 +22,7 @@ from segmentql.history.service import history_pages, segments_as_of
 from segmentql.memberships import actors, reads
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.service import delete_segment_with_rollout as delete_segment
 from segmentql.segments.service import create_segment
 from segmentql.users.service import delete_user
@@ -190,7 +190,9 @@ class Create:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         # A rejected insert may leave a gap in the segment ids.
-        done = await system.done(create_segment, slug=self.slug, name=None, description=None)
+        done = await system.done(
+            create_segment, slug=self.slug, name=None, description=None, actor=NO_ACTOR
+        )
         assert done == model.create_segment(self.slug)
         if done:
             model.segments_created = await system.sql.fetchval("SELECT max(id) FROM segments")
@@ -203,7 +205,7 @@ class DeleteSegment:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         assert await system.done(
-            delete_segment, slug=self.slug, expected_version=None, actor=ANONYMOUS
+            delete_segment, slug=self.slug, expected_version=None, actor=NO_ACTOR
         ) == model.delete_segment(self.slug)
 
 
@@ -213,7 +215,7 @@ class DeleteUser:
 
     async def run(self, model: Model, system: SystemUnderTest) -> None:
         assert await system.done(
-            delete_user, user_id=self.user_id, actor=ANONYMOUS
+            delete_user, user_id=self.user_id, actor=NO_ACTOR
         ) == model.delete_user(self.user_id)
 
 

@@ -1,4 +1,7 @@
-"""One `updateSegmentMembers` makes the same changes as one `updateUserSegments` for each user."""
+"""One `updateSegmentMembers` makes the same changes as one `updateUserSegments` for each user.
+
+The test takes some seconds, because each example runs up to 30 transactions.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

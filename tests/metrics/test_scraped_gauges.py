@@ -7,7 +7,7 @@ import pytest
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
-from segmentql.worker import ACTORS, OBJECT_ACTORS, REPORT_ACTORS
+from segmentql.worker import ACTORS, IMPORT_ACTORS, OBJECT_ACTORS, REPORT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, suspended, until
 from tests.metrics.samples import samples, samples_of
@@ -100,6 +100,39 @@ async def test_waiting_reports_are_counted(api: Api, sql: Sql) -> None:
     assert 3600 <= all_samples["segmentql_report_oldest_waiting_seconds"] < 3700
 
 
+ADD_IMPORT = """
+INSERT INTO imports (segment_id, status, mode, options, source, created_at, queued_at,
+    next_attempt_at, deadline_at, finished_at)
+SELECT 1, CAST($1::text AS import_status), 'ADD', '{"dry_run": false}', '{}', now(), now(),
+    now() + $2::interval,
+    CASE WHEN $1::text IN ('AWAITING_UPLOAD', 'HELD') THEN now() END,
+    CASE WHEN $1::text = 'COMPLETED' THEN now() END
+"""
+
+
+async def test_unfinished_imports_are_counted(api: Api, sql: Sql) -> None:
+    await make_segments(api, "a")
+    assert (await samples(api.http))["segmentql_import_oldest_waiting_seconds"] == 0
+    minute = HOUR / 60
+    await sql.execute(ADD_IMPORT, "VALIDATING", minute)  # its lease has not ended
+    assert (await samples(api.http))["segmentql_import_oldest_waiting_seconds"] == 0
+    await sql.execute(ADD_IMPORT, "APPLYING", -2 * HOUR)  # the earlier one comes first
+    await sql.execute(ADD_IMPORT, "QUEUED", -HOUR)
+    await sql.execute(ADD_IMPORT, "QUEUED", -minute)
+    for status in ("AWAITING_UPLOAD", "HELD", "COMPLETED"):
+        await sql.execute(ADD_IMPORT, status, None)
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_imports_unfinished") == {
+        'status="AWAITING_UPLOAD"': 1,
+        'status="QUEUED"': 2,
+        'status="VALIDATING"': 1,
+        'status="VALIDATED"': 0,
+        'status="HELD"': 1,
+        'status="APPLYING"': 1,
+    }
+    assert 3600 <= all_samples["segmentql_import_oldest_waiting_seconds"] < 3700
+
+
 async def test_overdue_objects_are_counted(api: Api, sql: Sql) -> None:
     all_samples = await samples(api.http)
     assert all_samples["segmentql_objects_overdue"] == 0
@@ -126,16 +159,15 @@ async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
 
     async def has_lengths() -> bool:
         lengths = samples_of(await samples(api.http), "segmentql_queue_messages")
-        assert len(lengths) == 15
+        assert len(lengths) == 18
         return {queue: length for queue, length in lengths.items() if length} == expected
 
     await until(has_lengths)  # they are sent after the response
 
 
 def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
-    assert sorted({actor.job.queue for actor in (*ACTORS, *REPORT_ACTORS, *OBJECT_ACTORS)}) == list(
-        QUEUES
-    )
+    actors = (*ACTORS, *REPORT_ACTORS, *IMPORT_ACTORS, *OBJECT_ACTORS)
+    assert sorted({actor.job.queue for actor in actors}) == list(QUEUES)
 
 
 @pytest.mark.slow
@@ -148,7 +180,7 @@ async def test_locked_table_does_not_hide_other_gauges(api: Api, sql: Sql) -> No
             all_samples = await samples(api.http)
     assert "segmentql_users" not in all_samples
     assert all_samples['segmentql_dependency_up{dependency="database"}'] == 1
-    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 15
+    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 18
 
 
 @pytest.mark.slow

@@ -211,6 +211,9 @@ async def test_report_fails_if_every_worker_dies(
         "FAILED",
         "the worker died in each of 8 attempts",
     )
+    # The objects of all attempts are deleted.
+    discarded = "SELECT count(*) FROM objects_to_delete WHERE delete_after < now()"
+    assert await sql.fetchval(discarded) == generation.MAX_REPORT_ATTEMPTS
 
 
 async def test_report_with_a_lost_message_is_found(

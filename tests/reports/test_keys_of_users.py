@@ -10,15 +10,15 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.objects.actors import ObjectContext, delete_objects
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.reports import generation
 from segmentql.reports.actors import ReportContext, find_due, make_report
 from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportScope
 from segmentql.reports.service import read_stats
-from segmentql.reports.user_deletion import delete_user_and_remake_reports
 from segmentql.tables import ReportStatus
 from tests.back_dating import HOUR, MICROSECOND, insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, until
@@ -179,7 +179,7 @@ async def test_message_of_a_remade_report_is_sent_after_the_commit(
     )
 
     async def erase(session: Any) -> None:
-        await delete_user_and_remake_reports(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
+        await delete_user_everywhere(session, user_key=KEY, erase_key=True, actor=NO_ACTOR)
         assert sent == []
 
     await database.transaction(erase)
@@ -223,7 +223,7 @@ async def test_claim_waits_for_a_transaction_that_erases_a_key(
     is_marked, go_on = asyncio.Event(), asyncio.Event()
 
     async def erase(session: Any) -> None:
-        await delete_user_and_remake_reports(session, user_key=KEY, erase_key=True, actor=ANONYMOUS)
+        await delete_user_everywhere(session, user_key=KEY, erase_key=True, actor=NO_ACTOR)
         is_marked.set()
         await go_on.wait()
 

@@ -11,7 +11,7 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.records import OnExisting
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes, sampling, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.users.service import create_user, delete_user
@@ -95,7 +95,7 @@ class Pause:
     slug: str
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(service.pause_rollout, slug=self.slug, actor=ANONYMOUS)
+        work = partial(service.pause_rollout, slug=self.slug, actor=NO_ACTOR)
         assert await real.accepts(work) == model.segments[self.slug].pause(model.now)
 
 
@@ -104,7 +104,7 @@ class Resume:
     slug: str
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(service.resume_rollout, slug=self.slug, actor=ANONYMOUS)
+        work = partial(service.resume_rollout, slug=self.slug, actor=NO_ACTOR)
         assert await real.accepts(work) == model.segments[self.slug].resume(model.now)
 
 
@@ -115,7 +115,7 @@ class Cancel:
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
         work = partial(
-            service.cancel_rollout, slug=self.slug, withdraw=self.withdraw, actor=ANONYMOUS
+            service.cancel_rollout, slug=self.slug, withdraw=self.withdraw, actor=NO_ACTOR
         )
         assert await real.accepts(work) == model.segments[self.slug].cancel(
             model.now, withdraw=self.withdraw
@@ -188,8 +188,7 @@ class CreateUser:
         is_new = self.user_id not in model.users
         model.store([self.user_id])
         assert (
-            await real.accepts(partial(create_user, user_id=self.user_id, actor=ANONYMOUS))
-            == is_new
+            await real.accepts(partial(create_user, user_id=self.user_id, actor=NO_ACTOR)) == is_new
         )
 
 
@@ -217,7 +216,7 @@ class DeleteUser:
     user_id: int
 
     async def run(self, model: Model, real: ServiceUnderTest) -> None:
-        work = partial(delete_user, user_id=self.user_id, actor=ANONYMOUS)
+        work = partial(delete_user, user_id=self.user_id, actor=NO_ACTOR)
         assert await real.accepts(work) == model.delete(self.user_id)
 
 

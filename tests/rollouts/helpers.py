@@ -8,7 +8,7 @@ from typing import Any
 from segmentql.adapters.database import Database
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes, reads, sampling, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.plan import Plan, Stage
@@ -55,7 +55,7 @@ async def set_plan(
     )
     _, rollout = await database.transaction(
         lambda session: service.set_rollout(
-            session, slug=slug, plan=plan, expected_version=None, actor=ANONYMOUS
+            session, slug=slug, plan=plan, expected_version=None, actor=NO_ACTOR
         )
     )
     return rollout
@@ -74,7 +74,7 @@ async def create_enrolling_segment(
 async def cancel(database: Database, slug: str, *, withdraw: bool = False) -> None:
     await database.transaction(
         lambda session: service.cancel_rollout(
-            session, slug=slug, withdraw=withdraw, actor=ANONYMOUS
+            session, slug=slug, withdraw=withdraw, actor=NO_ACTOR
         )
     )
 

@@ -11,7 +11,7 @@ import pytest
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import StepOutcome
@@ -79,7 +79,7 @@ async def run_during_uncommitted(
         ("nobody", partial(add, ttl=HOUR), {**ALL, USER: "MANUAL"}),
         (
             "nobody",
-            partial(delete_user, user_id=USER, actor=ANONYMOUS),
+            partial(delete_user, user_id=USER, actor=NO_ACTOR),
             {1: "ROLLOUT", 3: "ROLLOUT"},
         ),
         ("ran out", add, {**ALL, USER: "MANUAL"}),
@@ -126,7 +126,7 @@ async def test_concurrent_manual_change_wins_over_adding(
         (partial(add, ttl=HOUR, on_existing=OnExisting.REPLACE), {USER: "MANUAL"}, []),
         (partial(add, on_existing=OnExisting.KEEP), {}, ["ROLLOUT"]),
         (remove, {}, ["MANUAL"]),
-        (partial(delete_user, user_id=USER, actor=ANONYMOUS), {}, ["USER_DELETED"]),
+        (partial(delete_user, user_id=USER, actor=NO_ACTOR), {}, ["USER_DELETED"]),
     ],
 )
 async def test_concurrent_manual_change_wins_over_removing(

@@ -9,7 +9,7 @@ import pytest
 
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.memberships import actors as membership_actors
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes, sampling
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.chunks import CHUNK_USERS
@@ -273,7 +273,7 @@ async def test_deleted_users_are_skipped_and_recreated_ones_are_new_users(
     await set_plan(database, "A", 50)
     await begin_pass_with_sample(database, segment_id)
     for user_id in users[:40]:
-        await database.transaction(partial(delete_user, user_id=user_id, actor=ANONYMOUS))
+        await database.transaction(partial(delete_user, user_id=user_id, actor=NO_ACTOR))
     await store_users(sql, 20)
     rejoining = {user_id for user_id in users[:20] if joins_on_insert(segment_id, user_id, 50)}
     assert set(await members(sql, segment_id)) == rejoining
@@ -298,7 +298,7 @@ async def test_rejoining_a_recreated_user_has_increasing_timestamps(
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)
     for _ in range(5):
-        await database.transaction(lambda session: delete_user(session, 1, actor=ANONYMOUS))
+        await database.transaction(lambda session: delete_user(session, 1, actor=NO_ACTOR))
         await store_users(sql, 1)
     entries = await history_entries(sql, 1)
     assert [entry.operation for entry in entries] == ["JOINED", "LEFT"] * 5 + ["JOINED"]

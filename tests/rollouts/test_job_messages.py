@@ -6,7 +6,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.errors import MutationRejected
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout, seconds_to_next
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
@@ -19,13 +19,13 @@ from tests.timeline import HOUR, SECOND, database_now, make_segment
 
 async def pause(database: Database) -> None:
     await database.transaction(
-        lambda session: service.pause_rollout(session, slug="A", actor=ANONYMOUS)
+        lambda session: service.pause_rollout(session, slug="A", actor=NO_ACTOR)
     )
 
 
 async def resume(database: Database) -> None:
     await database.transaction(
-        lambda session: service.resume_rollout(session, slug="A", actor=ANONYMOUS)
+        lambda session: service.resume_rollout(session, slug="A", actor=NO_ACTOR)
     )
 
 

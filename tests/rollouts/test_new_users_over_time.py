@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes, service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import MAX_FAILURES
@@ -78,12 +78,12 @@ async def test_new_users_join_at_the_percent_in_force_during_a_pause(
     segment_id = await create_enrolling_segment(sql, database, "A", 0)
     await set_plan(database, "A", 100, stage(0, after=HOUR))
     await database.transaction(
-        lambda session: service.pause_rollout(session, slug="A", actor=ANONYMOUS)
+        lambda session: service.pause_rollout(session, slug="A", actor=NO_ACTOR)
     )
     await advance_time(sql, 2 * HOUR)  # the second stage is not due, because the schedule is frozen
     assert len(await joined_now(sql, segment_id)) == 10
     await database.transaction(
-        lambda session: service.resume_rollout(session, slug="A", actor=ANONYMOUS)
+        lambda session: service.resume_rollout(session, slug="A", actor=NO_ACTOR)
     )
     assert len(await joined_now(sql, segment_id)) == 10
     await advance_time(sql, 2 * HOUR)
@@ -151,7 +151,7 @@ async def test_new_users_join_neither_a_deleted_segment_nor_its_successor(
 async def test_recreated_user_joins_after_all_of_its_history(sql: Sql, database: Database) -> None:
     segment_id = await create_enrolling_segment(sql, database, "A", 100)
     await store_users(sql, 1)
-    await database.transaction(lambda session: delete_user(session, 1, actor=ANONYMOUS))
+    await database.transaction(lambda session: delete_user(session, 1, actor=NO_ACTOR))
     # Simulate a clock that was set back.
     ahead = timedelta(minutes=5)
     await sql.execute("SET session_replication_role = replica")

@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.adapters.database import Database, WriteSession
 from segmentql.local import LocalServers, with_database
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.passes import find_due_rollouts
 from segmentql.users.service import create_user
@@ -138,7 +138,7 @@ async def test_users_stored_during_passes_are_decided_exactly_once(
 
     async def create_several(session: WriteSession, user_ids: list[int]) -> None:
         for user_id in user_ids:  # one statement each, so that the transaction takes longer
-            await create_user(session, user_id, actor=ANONYMOUS)
+            await create_user(session, user_id, actor=NO_ACTOR)
 
     async def store_in_loop() -> None:
         last_round = False

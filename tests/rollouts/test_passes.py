@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.memberships.records import OnExisting
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.reads import rollout_counts
 from segmentql.users.service import delete_user
@@ -265,7 +265,7 @@ async def test_recreated_user_is_not_excluded(sql: Sql, database: Database) -> N
     segment_id = await make_segment(sql, "A")
     await store_users(sql, 3)
     await update_manually(database, 2, remove=["A"])
-    await database.transaction(lambda session: delete_user(session, 2, actor=ANONYMOUS))
+    await database.transaction(lambda session: delete_user(session, 2, actor=NO_ACTOR))
     await store_users(sql, 1, first=2)
     await set_plan(database, "A", 100)
     await advance_rollout(database, segment_id)

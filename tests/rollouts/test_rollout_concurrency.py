@@ -14,7 +14,7 @@ from segmentql.adapters.database import Database, WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.records import OnExisting
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import service
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.rollouts.chunks import CHUNK_USERS
@@ -97,11 +97,11 @@ class RandomClients:
         await self._database.transaction(end_now)
 
     async def _create_user(self, rng: random.Random) -> None:
-        work = partial(create_user, user_id=rng.choice([None, rng.choice(USERS)]), actor=ANONYMOUS)
+        work = partial(create_user, user_id=rng.choice([None, rng.choice(USERS)]), actor=NO_ACTOR)
         await unless_rejected(self._database.transaction(work))
 
     async def _delete_user(self, rng: random.Random) -> None:
-        work = partial(delete_user, user_id=rng.choice(USERS), actor=ANONYMOUS)
+        work = partial(delete_user, user_id=rng.choice(USERS), actor=NO_ACTOR)
         await unless_rejected(self._database.transaction(work))
 
     async def _set_plan(self, rng: random.Random) -> None:
@@ -119,11 +119,11 @@ class RandomClients:
         slug = rng.choice(SLUGS)
         action: Callable[[WriteSession], Awaitable[object]] = rng.choice(
             [
-                partial(service.pause_rollout, slug=slug, actor=ANONYMOUS),
-                partial(service.resume_rollout, slug=slug, actor=ANONYMOUS),
-                partial(service.resume_rollout, slug=slug, actor=ANONYMOUS),
+                partial(service.pause_rollout, slug=slug, actor=NO_ACTOR),
+                partial(service.resume_rollout, slug=slug, actor=NO_ACTOR),
+                partial(service.resume_rollout, slug=slug, actor=NO_ACTOR),
                 partial(
-                    service.cancel_rollout, slug=slug, withdraw=rng.random() < 0.7, actor=ANONYMOUS
+                    service.cancel_rollout, slug=slug, withdraw=rng.random() < 0.7, actor=NO_ACTOR
                 ),
             ]
         )
@@ -241,7 +241,7 @@ async def test_withdrawing_during_inserts_leaves_no_member(sql: Sql, database: D
     for number in range(5):
         await set_plan(database, "A", 100)
         comers = [
-            database.transaction(partial(create_user, user_id=None, actor=ANONYMOUS))
+            database.transaction(partial(create_user, user_id=None, actor=NO_ACTOR))
             for _ in range(20)
         ]
         await asyncio.gather(

@@ -4,7 +4,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.service import delete_segment_with_rollout
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 from tests.back_dating import all_rows
@@ -165,7 +165,7 @@ async def test_workers_get_the_segment_id_after_the_commit(
     await make_segments(api, "A")
     number = await database.transaction(
         lambda session: delete_segment_with_rollout(
-            session, slug="A", expected_version=None, actor=ANONYMOUS
+            session, slug="A", expected_version=None, actor=NO_ACTOR
         )
     )
     assert sent == [Message(RECORD_SEGMENT_LEAVES, (number,))]

@@ -17,7 +17,7 @@ from segmentql.errors import (
     UserNotFound,
 )
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.users import service
 from tests.conftest import Api, Sql, until
 from tests.operations import create_user, make_segments
@@ -69,7 +69,7 @@ async def test_id_that_another_client_stores_meanwhile_is_skipped(
 ) -> None:
     """A client stores the sequence's next id by hand, and commits after the key is stored."""
     works: tuple[Any, ...] = (
-        partial(service.create_user, user_id=None, user_key="a", actor=ANONYMOUS),
+        partial(service.create_user, user_id=None, user_key="a", actor=NO_ACTOR),
         partial(update_user_segments, user_key="b", add=[], remove=[]),
     )
     for number, work in enumerate(works):
@@ -111,7 +111,7 @@ async def test_key_that_is_stored_while_it_is_set_is_rejected(database: Database
         works = [
             partial(service.set_user_key, user_id=user_id, user_key=key) for user_id in range(1, 9)
         ]
-        works.append(partial(service.create_user, user_id=None, user_key=key, actor=ANONYMOUS))
+        works.append(partial(service.create_user, user_id=None, user_key=key, actor=NO_ACTOR))
         await asyncio.gather(*map(record_outcome, works))
         assert await sql.fetchval("SELECT count(*) FROM users WHERE key = $1", key) == 1
         # Users that got a key in an earlier round have another key.
@@ -121,7 +121,7 @@ async def test_key_that_is_stored_while_it_is_set_is_rejected(database: Database
 
 
 def erasure(key: str) -> Any:
-    return partial(service.delete_user, user_key=key, erase_key=True, actor=ANONYMOUS)
+    return partial(service.delete_user, user_key=key, erase_key=True, actor=NO_ACTOR)
 
 
 async def test_random_changes_by_id_and_key_keep_the_rules(
@@ -140,9 +140,9 @@ async def test_random_changes_by_id_and_key_keep_the_rules(
             works = {
                 "key": partial(update_user_segments, user_key=key, add=add, remove=[]),
                 "id": partial(update_user_segments, user_id=user_id, add=add, remove=[]),
-                "create": partial(service.create_user, user_id=None, user_key=key, actor=ANONYMOUS),
+                "create": partial(service.create_user, user_id=None, user_key=key, actor=NO_ACTOR),
                 "set": partial(service.set_user_key, user_id=user_id, user_key=key),
-                "delete": partial(service.delete_user, user_key=key, actor=ANONYMOUS),
+                "delete": partial(service.delete_user, user_key=key, actor=NO_ACTOR),
                 "erase": erasure(key),
             }
             faults.extend(await unexpected_rejections(works[kind]))
@@ -168,10 +168,10 @@ async def test_random_changes_by_id_and_key_keep_the_rules(
 async def test_deletion_and_storing_of_a_key_wait_for_each_other(
     database: Database, sql: Sql, first: str
 ) -> None:
-    creation = partial(service.create_user, user_id=None, user_key="a", actor=ANONYMOUS)
+    creation = partial(service.create_user, user_id=None, user_key="a", actor=NO_ACTOR)
     user = await database.transaction(creation)
     works: dict[str, Any] = {
-        "delete": partial(service.delete_user, user_key="a", actor=ANONYMOUS),
+        "delete": partial(service.delete_user, user_key="a", actor=NO_ACTOR),
         "store": partial(update_user_segments, user_key="a", add=[], remove=[]),
     }
     (second,) = set(works) - {first}

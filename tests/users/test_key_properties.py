@@ -17,7 +17,7 @@ from segmentql.history.records import HistoryPage
 from segmentql.history.service import history_pages, user_keys_at
 from segmentql.memberships.reads import users_with_segments_by_key
 from segmentql.memberships.service import update_user_segments
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.segments.service import create_segment
 from segmentql.users import service
 from segmentql.validators import MAX_PAGE_ROWS
@@ -121,9 +121,7 @@ class Create:
         return model.create(self.user_id, self.key)
 
     def work(self) -> Any:
-        return partial(
-            service.create_user, user_id=self.user_id, user_key=self.key, actor=ANONYMOUS
-        )
+        return partial(service.create_user, user_id=self.user_id, user_key=self.key, actor=NO_ACTOR)
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class Delete:
 
     def work(self) -> Any:
         values = {**named(self.user), "erase_key": self.erase}
-        return partial(service.delete_user, **values, actor=ANONYMOUS)
+        return partial(service.delete_user, **values, actor=NO_ACTOR)
 
 
 Step: TypeAlias = Create | Change | SetKey | Delete
@@ -257,7 +255,7 @@ async def test_keys_agree_with_the_model(sql: Sql, database: Database, steps: li
     await empty_tables(sql)
     await database.transaction(
         lambda session: create_segment(
-            session, slug="S", name=None, description=None, actor=ANONYMOUS
+            session, slug="S", name=None, description=None, actor=NO_ACTOR
         )
     )
     model = Model()

@@ -28,8 +28,8 @@ SHORT_LIVED: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
         # Clients write here. The link is valid for a day, and the service copies a file when its
         # import starts. The other two days are for workers that do not run meanwhile.
         UPLOADS_RULE: ("imports/uploads/", 3),
-        # The copies. A file is read until its import is validated, after which the database has
-        # its rows. A validated import waits for 7 days.
+        # The service's copies, which are deleted when the list is read. The days are for workers
+        # that do not run meanwhile.
         FILES_RULE: ("imports/files/", 8),
     }
 )

@@ -1,4 +1,4 @@
-"""Allows web pages to send uploads to the bucket and to read results from it. Idempotent."""
+"""The bucket's CORS rule, by which web pages upload files and read results."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RULE: Final = "segmentql"
+RULE_ID: Final = "segmentql"
 """The id of our CORS rule. Other rules of the bucket are kept."""
 
 MAX_AGE_SECONDS: Final = 3600
@@ -23,10 +23,16 @@ _NO_CORS: Final = "NoSuchCORSConfiguration"
 
 
 async def set_cors(s3: S3, bucket: str, origins: Sequence[str]) -> None:
-    """Set our CORS rule of the bucket, or delete it if there are no origins.
+    """Set our CORS rule of the bucket, or delete it if there are no origins. This is idempotent.
 
     Not every store has CORS rules for each bucket. Such a store works, too, so the rejection is
     only logged, as an operator may have to allow the origins in the store's configuration.
+
+    Args:
+        s3: The store.
+        bucket: The name of the bucket.
+        origins: Origins such as `https://example.com`, without a path. If it is empty, the rule is
+            deleted.
 
     Raises:
         StoreUnavailable: the store failed.
@@ -40,7 +46,7 @@ async def set_cors(s3: S3, bucket: str, origins: Sequence[str]) -> None:
 
 async def _set_rule(s3: S3, bucket: str, origins: Sequence[str]) -> None:
     existing = await _rules(s3, bucket)
-    others = [rule for rule in existing if rule.get("ID") != RULE]
+    others = [rule for rule in existing if rule.get("ID") != RULE_ID]
     wanted = [*others, *([_rule(origins)] if origins else [])]
     if existing == wanted:
         return
@@ -58,7 +64,7 @@ async def _set_rule(s3: S3, bucket: str, origins: Sequence[str]) -> None:
 
 def _rule(origins: Sequence[str]) -> "CORSRuleOutputTypeDef":
     return {
-        "ID": RULE,
+        "ID": RULE_ID,
         "AllowedHeaders": ["content-type"],
         "AllowedMethods": ["GET", "PUT"],
         "AllowedOrigins": list(origins),

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from segmentql.adapters.database import ReadSession, copy_csv
+from segmentql.adapters.copying import copy_csv
+from segmentql.adapters.database import ReadSession
 
 CHUNKS_AHEAD: Final = 40
 """The maximum number of unread chunks of about 64 KiB. While a part is sent to the store, the
@@ -38,7 +39,12 @@ class CsvStream:
         """The number of rows, after all chunks are read."""
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the CSV in chunks. Close the generator to stop the query before its end."""
+        """Yield the CSV in chunks. Close the generator to stop the query before its end.
+
+        Raises:
+            Unavailable: The connection was lost.
+            TimedOut: The query exceeded the session's timeout.
+        """
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(self._chunks_ahead)
 
         async def copy() -> None:

@@ -10,9 +10,8 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -21,15 +20,13 @@ from segmentql import metrics
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
-    TIMEOUT_CODES,
-    UNAVAILABLE_CLASSES,
     is_unavailable,
     sqlstate,
     translate_database_errors,
 )
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.jobs import Message
-from segmentql.errors import OutcomeUnknown, SegmentQLError, TimedOut, Unavailable, Unresponsive
+from segmentql.errors import OutcomeUnknown, SegmentQLError, Unavailable, Unresponsive
 from segmentql.settings import Settings
 
 T = TypeVar("T")
@@ -260,77 +257,3 @@ async def estimate_row_count(session: ReadSession, table: Literal["users", "memb
     """
     statement = text(_ESTIMATE_ROW_COUNT.format(table=table, limit=EXACT_COUNT_LIMIT))
     return int((await session.execute(statement)).scalar_one())
-
-
-async def copy_csv(
-    session: ReadSession,
-    statement: str,
-    arguments: Sequence[object],
-    write: Callable[[bytes], Awaitable[None]],
-) -> int:
-    """Write the rows of a SELECT as CSV with a header; return their number.
-
-    After an error, the session cannot be used any more.
-
-    Args:
-        statement: a SELECT with parameters in asyncpg's form, such as `$1`.
-        write: receives each chunk. The database waits until it returns.
-
-    Raises:
-        Unavailable: the connection was lost.
-        TimedOut: the statement exceeded the session's timeout.
-    """
-    driver = await _driver_connection(session)
-    try:
-        status: str = await driver.copy_from_query(
-            statement, *arguments, output=write, format="csv", header=True
-        )
-    except BaseException as error:
-        await _end_copy(session, driver, error)
-        raise
-    return int(status.rpartition(" ")[2])
-
-
-async def copy_records(
-    session: WriteSession,
-    table: str,
-    columns: Sequence[str],
-    records: Sequence[tuple[object, ...]],
-) -> None:
-    """Insert rows by COPY, in the session's transaction.
-
-    The session must have executed a statement before, which begins the transaction. After an error,
-    the session cannot be used any more.
-
-    Raises:
-        Unavailable: the connection was lost.
-        TimedOut: the statement exceeded the session's timeout.
-    """
-    driver = await _driver_connection(session)
-    try:
-        await driver.copy_records_to_table(table, columns=columns, records=records)
-    except BaseException as error:
-        await _end_copy(session, driver, error)
-        raise
-
-
-async def _driver_connection(session: AsyncSession) -> Any:
-    connection = await session.connection()
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None  # noqa: S101 - the lines above connected it
-    return driver
-
-
-async def _end_copy(session: AsyncSession, driver: Any, error: BaseException) -> None:
-    """Close the connection of a COPY that failed, and raise the error's translation if it has one.
-
-    A rollback during a COPY fails, and its error would hide this one.
-    """
-    is_lost = driver.is_closed()
-    driver.terminate()
-    await session.invalidate()
-    code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-    if code in TIMEOUT_CODES or isinstance(error, TimeoutError):
-        raise TimedOut from error
-    if is_lost or (code or "").startswith(UNAVAILABLE_CLASSES):
-        raise Unavailable from error

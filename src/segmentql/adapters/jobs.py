@@ -57,7 +57,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Actor:
+class JobActor:
     """The implementation of a job. `work(context, *args)` runs on the worker's event loop."""
 
     job: Job
@@ -191,13 +191,15 @@ def worker_middleware() -> list[Middleware]:
     ]
 
 
-def register_actors(broker: Broker, actors: Sequence[Actor], context: Callable[[], object]) -> None:
+def register_actors(
+    broker: Broker, actors: Sequence[JobActor], context: Callable[[], object]
+) -> None:
     """Register actors with a broker. Each run calls `context()` for its first argument."""
     for actor in actors:
         _register(broker, actor, context)
 
 
-def _register(broker: Broker, actor: Actor, context: Callable[[], object]) -> None:
+def _register(broker: Broker, actor: JobActor, context: Callable[[], object]) -> None:
     async def run(*args: int) -> None:
         await actor.work(context(), *args)
 

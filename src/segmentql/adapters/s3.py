@@ -71,7 +71,7 @@ class StoreTimeouts:
     attempts: int = 3
     """The maximum number of attempts of a call, if the store is unreachable or fails."""
     call_seconds: float = 120
-    """The time of a call with all its attempts, also if the store stops reading the body."""
+    """The time of a call with all its attempts, even if the store stops reading the body."""
 
 
 DEFAULT_TIMEOUTS: Final = StoreTimeouts()

@@ -135,7 +135,7 @@ class Scheduler:
         try:
             remaining_seconds = await self._database.transaction(self._take_lease)
             is_leader = remaining_seconds is None
-        finally:  # also if the database is unavailable
+        finally:  # even if the database is unavailable
             metrics.SCHEDULER_LEADER.set(is_leader)
         if remaining_seconds is not None:
             return _pause(remaining_seconds + MIN_PAUSE_SECONDS)

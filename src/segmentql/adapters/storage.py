@@ -14,6 +14,9 @@ from segmentql.adapters.s3 import DEFAULT_TIMEOUTS, S3, StoreTimeouts, run_limit
 from segmentql.adapters.stored_file import UploadLink
 from segmentql.settings import Settings
 
+CSV_TYPE: Final = "text/csv; charset=utf-8"
+GZIP_TYPE: Final = "application/gzip"
+
 _SERVER_ERROR: Final = 500
 
 
@@ -48,7 +51,9 @@ class Storage:
         """
         return await self._uploader.upload(key, chunks, content_type=content_type)
 
-    async def download_url(self, key: str, *, seconds: int, file_name: str) -> str:
+    async def download_url(
+        self, key: str, *, seconds: int, file_name: str, content_type: str = CSV_TYPE
+    ) -> str:
         """Return a link to a file. It needs no call to the store.
 
         Anyone with the link can download the file, so the link must not be stored or logged.
@@ -56,6 +61,7 @@ class Storage:
         Args:
             seconds: the lifetime of the link, 1 to 604800.
             file_name: the name under which browsers save the file, in ASCII without quotes.
+            content_type: the media type that the store sends with the file.
         """
         signer = await self._s3.signer()
         return await signer.generate_presigned_url(
@@ -64,7 +70,7 @@ class Storage:
                 "Bucket": self._bucket,
                 "Key": key,
                 "ResponseContentDisposition": f'attachment; filename="{file_name}"',
-                "ResponseContentType": "text/csv; charset=utf-8",
+                "ResponseContentType": content_type,
             },
             ExpiresIn=seconds,
         )
@@ -75,7 +81,7 @@ class Storage:
         """Return a link with which a client uploads a file. It needs no call to the store.
 
         The store rejects a file of another size. Until the link expires, the client can upload the
-        file again, which replaces it, also after `delete`. `copy` protects against that.
+        file again, which replaces it, even after `delete`. `copy` protects against that.
 
         Args:
             key: the key of the file, which is then in a folder of its own, `imports/uploads/`.

@@ -1,6 +1,6 @@
 """Files that clients upload through a link: the link, the copy of a file, and its content.
 
-A client can replace its file until the link expires, also while the file is read. The service
+A client can replace its file until the link expires, even while the file is read. The service
 therefore copies the file to a key without a link, and checks and reads only the copy.
 """
 

@@ -35,8 +35,9 @@ def _entry_id(entry: Parent[AuditEntryRecord]) -> strawberry.ID:
 
 
 @strawberry.type(
-    description="A change of a segment, a rollout or an API key, or a request for a report. The"
-    " entry is stored together with the change and never changes."
+    description="A change of a segment, a rollout or an API key, a request for a report or an"
+    " export, or a step of an import. The entry is stored together with the change and never"
+    " changes."
 )
 class AuditEntry:
     id: strawberry.ID = strawberry.field(resolver=_entry_id, description="Opaque id.")
@@ -49,7 +50,9 @@ class AuditEntry:
     action: str = strawberry.field(
         description="The kind of change, such as `segment.updated`. Later versions may add kinds."
     )
-    target: str = strawberry.field(description="The id of the segment, rollout, API key or report.")
+    target: str = strawberry.field(
+        description="The id of the segment, rollout, API key, report, export or import."
+    )
     before: str | None = strawberry.field(
         description="The state before the change, as a JSON object whose fields depend on `action`."
         " Null if the target did not exist before.",
@@ -71,9 +74,9 @@ class AuditEntry:
 class AuditQueries:
     @strawberry.field(
         permission_classes=[NeedsEditor],
-        description="The audit log, newest first: changes of segments, rollouts and API keys, and"
-        " requests for reports. EDITOR sees the entries of segments and rollouts, ADMIN sees all."
-        " Needs EDITOR.",
+        description="The audit log, newest first: changes of segments, rollouts and API keys,"
+        " requests for reports and exports, and steps of imports. EDITOR sees the entries of"
+        " segments, rollouts, imports and exports, ADMIN sees all. Needs EDITOR.",
         graphql_type=Connection[AuditEntry] | None,
         metadata=cost(if_given={"slug": HISTORY_SCAN}),
     )
@@ -86,7 +89,7 @@ class AuditQueries:
             str | None,
             strawberry.argument(
                 description="Return only entries of segments with this slug, deleted ones included,"
-                " and of their rollouts."
+                " and of their rollouts, imports and exports."
             ),
         ] = strawberry.UNSET,
         actor: Annotated[

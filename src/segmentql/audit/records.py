@@ -28,9 +28,14 @@ class AuditAction(enum.StrEnum):
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.revoked"
     REPORT_REQUESTED = "report.requested"
+    EXPORT_REQUESTED = "export.requested"
     IMPORT_CREATED = "import.created"
     IMPORT_STARTED = "import.started"
     IMPORT_APPLIED = "import.applied"
+    IMPORT_HELD = "import.held"
+    IMPORT_COMPLETED = "import.completed"
+    IMPORT_REFUSED = "import.refused"
+    IMPORT_FAILED = "import.failed"
     IMPORT_CANCELLED = "import.cancelled"
 
 
@@ -66,7 +71,7 @@ class AuditPage:
 
     rows: int
     segments_only: bool
-    """Whether the page has only entries of segments and their rollouts."""
+    """Whether the page has only entries of segments, with their rollouts, imports and exports."""
     after: AuditPosition | None = None
     """The position that the page follows; None for the first page."""
     since: datetime | None = None

@@ -21,11 +21,16 @@ COMMANDS = (
     "report",
     "rollout",
     "explain",
+    "import",
+    "export",
     "keys",
     "doctor",
     "schema",
 )
-"""Names of the commands. Each is a function in the module of the same name."""
+"""Names of the commands. Each is a function in the module of the same name, except `MODULES`."""
+
+MODULES = {"import": "import_list"}
+"""The modules and functions of commands whose names are words of Python."""
 
 
 class LazyGroup(click.Group):
@@ -44,8 +49,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"segmentql.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"segmentql.cli.{name}"), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

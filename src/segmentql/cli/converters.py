@@ -1,6 +1,7 @@
 """Parameter types of commands, which use the validators of the API."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import click
@@ -35,3 +36,18 @@ class Validated(click.ParamType[T], Generic[T]):
 def error_text(error: BadValue) -> str:
     """Return the message for an invalid value."""
     return f"{error.problem}; allowed: {error.allowed}"
+
+
+def parse_time(text: str) -> datetime:
+    """Parse a time with an offset; return it in UTC.
+
+    Raises:
+        BadValue: the text is not such a time.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise BadValue(f'"{text}" is not a time with an offset', "a time such as 2026-11-03T10:15:00Z")

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from segmentql import validators
 from segmentql.adapters.database import Database, ReadSession
-from segmentql.cli.converters import Validated, error_text
+from segmentql.cli.converters import Validated, error_text, parse_time
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.errors import BadValue, TimedOut, Unavailable
@@ -18,23 +18,13 @@ from segmentql.explain.records import ExplanationRecord
 from segmentql.settings import Settings
 
 
-def _parse_time(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise BadValue(f'"{text}" is not a time with an offset', "a time such as 2026-11-03T10:15:00Z")
-
-
 @click.command(epilog=exits("explain"))
 @click.argument("user")
 @click.argument("slug", type=Validated("SLUG", validators.slug))
 @click.option("--key", "by_key", is_flag=True, help="USER is the user's key instead of the id.")
 @click.option(
     "--as-of",
-    type=Validated("TIME", _parse_time),
+    type=Validated("TIME", parse_time),
     help="Explain the state at this time in the past, in RFC 3339 format. If omitted, now.",
 )
 @data_dir_option

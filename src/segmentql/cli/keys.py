@@ -15,7 +15,7 @@ from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.keys import service
 from segmentql.keys.records import ApiKeyRecord
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.settings import Settings
 from segmentql.tables import Role
 
@@ -58,7 +58,7 @@ def create(name: str, role: str, data_dir: Path) -> None:
     key, token = _with_database(
         settings_or_running(data_dir),
         lambda database: database.transaction(
-            lambda session: service.create_key(session, name=name, role=Role(role), actor=ANONYMOUS)
+            lambda session: service.create_key(session, name=name, role=Role(role), actor=NO_ACTOR)
         ),
     )
     click.echo(f"key_{key.public_id}, {key.role}; save this key, it is not shown again:", err=True)
@@ -92,7 +92,7 @@ def revoke(key_id: str, data_dir: Path) -> None:
         key = _with_database(
             settings_or_running(data_dir),
             lambda database: database.transaction(
-                lambda session: service.revoke_key(session, key_id, actor=ANONYMOUS)
+                lambda session: service.revoke_key(session, key_id, actor=NO_ACTOR)
             ),
         )
     except errors.MutationRejected:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from segmentql import errors, validators
 from segmentql.adapters.database import Database
 from segmentql.cli.converters import Validated
 from segmentql.cli.exits import exits
-from segmentql.cli.output import OutputClosed
+from segmentql.cli.output_file import STDOUT, open_output
 from segmentql.cli.settings import data_dir_option, settings_or_running
 from segmentql.reports import service
 from segmentql.reports.csv_export import CsvExport, count_rows
@@ -22,7 +22,6 @@ from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 
 COPY_TIMEOUT_SECONDS: Final = 3600
-STDOUT: Final = "-"
 
 
 def parse_month(text: str) -> tuple[int, int]:
@@ -92,7 +91,7 @@ async def _report(settings: Settings, scope: ReportScope, target: str) -> int:
     try:
         async with database.read() as session:
             await service.check_scope(session, scope)
-        with _open_output(target) as write:
+        with open_output(target) as write:
             async with database.long_read(seconds=COPY_TIMEOUT_SECONDS) as session:
                 expected = await count_rows(session, scope)
                 csv = CsvExport(session, scope)
@@ -111,44 +110,3 @@ async def _copy(csv: CsvExport, write: Callable[[bytes], None], expected_rows: i
             async for chunk in chunks:
                 write(chunk)
                 bar.update(chunk.count(b"\n"))
-
-
-@contextlib.contextmanager
-def _open_output(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Open the output, and yield a function that writes to it.
-
-    A regular file appears under its name when it is complete.
-    """
-
-    def to_click_error(error: OSError) -> Exception:
-        if isinstance(error, BrokenPipeError):
-            return OutputClosed()
-        return click.ClickException(f"cannot write {target}: {error.strerror}")
-
-    def write(chunk: bytes) -> None:
-        try:
-            file.write(chunk)
-        except OSError as error:
-            # Converted here, because an outer handler would treat an OSError as a database error.
-            raise to_click_error(error) from None
-
-    path = Path(target).resolve()  # resolves links, so that a link is not replaced
-    part = path.with_name(f"{path.name}.part")
-    try:
-        if target == STDOUT:
-            # Opened again, so that errors of the last write are raised here and not at the exit.
-            with open(sys.stdout.fileno(), "wb", closefd=False) as file:
-                yield write
-        elif path.exists() and not path.is_file():  # a pipe or a device
-            with path.open("wb") as file:
-                yield write
-        else:
-            try:
-                with part.open("wb") as file:
-                    yield write
-                part.replace(path)
-            finally:
-                with contextlib.suppress(OSError):
-                    part.unlink(missing_ok=True)
-    except OSError as error:
-        raise to_click_error(error) from None

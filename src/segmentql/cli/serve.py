@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def make_app() -> ASGIApp:
     logs.configure(settings, program="API")
     app = create_app(settings)
     _connections()
-    _on_sigterm(app.state.stopping.set)
+    _on_stop_signal(app.state.stopping.set)
     # The objects that exist now live as long as the process, so the collector can skip them. It
     # also need not run for every few hundred objects of a large response.
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
@@ -145,15 +146,25 @@ def _connections() -> "ConnectionTable":
     )
 
 
-def _on_sigterm(call: Callable[[], None]) -> None:
-    """Also call this on SIGTERM and SIGINT; uvicorn has installed its own handlers before."""
+def _on_stop_signal(call: Callable[[], None]) -> None:
+    """Also call this on SIGTERM and SIGINT; uvicorn has installed its own handlers before.
+
+    uvicorn stops without waiting for requests at a second SIGINT only. Here a second SIGTERM has
+    the same effect, except in one of several processes: the managing process sends it SIGTERM as
+    well, so that it gets two signals if a terminal or a service manager signals all processes.
+    """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous = signal.getsignal(number)
+    is_only_process = multiprocessing.parent_process() is None
+    is_stopping = False
 
-        def handle(number: int, frame: FrameType | None, previous: Any = previous) -> None:
-            loop.call_soon_threadsafe(call)
-            if callable(previous):
-                previous(number, frame)
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        loop.call_soon_threadsafe(call)
+        previous = uvicorn_handlers[number]
+        if callable(previous):
+            previous(signal.SIGINT if is_stopping and is_only_process else number, frame)
+        is_stopping = True
 
-        signal.signal(number, handle)
+    uvicorn_handlers: dict[int, Any] = {
+        number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)
+    }

@@ -18,6 +18,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.times import AsOf
 from segmentql.graphql.types.validation import (
     argument_value,
     check_exactly_one_argument,
@@ -39,8 +40,9 @@ describe_enum(
     {
         ExplanationReason.ADDED_BY_HAND: "In: a mutation added the user.",
         ExplanationReason.IMPORTED: "In: an import added the user.",
-        ExplanationReason.IN_SAMPLE: "In: a pass of the rollout added the user, because the user"
-        " is in its sample. Also if the rollout added the user, and the pass is not known.",
+        ExplanationReason.IN_SAMPLE: "In: a pass of the rollout added the user, who is in its"
+        " sample. Or an import would have removed the user, and the rollout kept the user. Or the"
+        " rollout added the user, and the pass is not known.",
         ExplanationReason.ENROLLED_WHEN_STORED: "In: the rollout added the user when the user was"
         " stored.",
         ExplanationReason.NO_SUCH_SEGMENT: "Not in: no segment has had the slug.",
@@ -49,9 +51,10 @@ describe_enum(
         " have had the key.",
         ExplanationReason.NEVER_ADDED: "Not in: nothing is known to have added the user since"
         " the user was stored, and there is no rollout, or its plan is not known.",
-        ExplanationReason.REMOVED_BY_HAND: "Not in: a mutation removed the user.",
-        ExplanationReason.EXCLUDED: "Not in: a mutation removed the user, so that rollouts skip the"
-        " user. The user may never have been a member, and the segment may have no rollout.",
+        ExplanationReason.REMOVED_BY_HAND: "Not in: a mutation or an import removed the user.",
+        ExplanationReason.EXCLUDED: "Not in: a mutation or an import removed the user, so"
+        " rollouts skip the user. The user may never have been a member, and the segment may have"
+        " no rollout.",
         ExplanationReason.EXPIRED: "Not in: the TTL of the membership ended.",
         ExplanationReason.ABOVE_BOUND: "Not in: the user is not in the rollout's sample.",
         ExplanationReason.STAGE_NOT_STARTED: "Not in: the first stage of the rollout has not"
@@ -72,7 +75,9 @@ describe_enum(
 )
 
 
-@strawberry.type(description="The position of a user in the order that a rollout selects by.")
+@strawberry.type(
+    description="The position of a user in the order in which a rollout selects users."
+)
 class RolloutPosition:
     hash: int = strawberry.field(
         graphql_type=BigInt, description="The user's hash for this segment: 0 to 2^48 - 1."
@@ -134,8 +139,8 @@ class Explanation:
     )
     last_entry: HistoryEntryRecord | None = strawberry.field(
         graphql_type=HistoryEntry | None,
-        description="The newest entry of the user in this segment at this time, also of an earlier"
-        " storing of the user.",
+        description="The newest entry of the user in this segment at this time, even if the user"
+        " was deleted and stored again since.",
     )
     rollout: PositionRecord | None = strawberry.field(
         graphql_type=RolloutPosition | None,
@@ -178,10 +183,7 @@ class ExplanationQueries:
             ),
         ] = strawberry.UNSET,
         slug: Annotated[str, strawberry.argument(description="The slug of a segment.")],
-        as_of: Annotated[
-            datetime | None,
-            strawberry.argument(description="A time in the past. If omitted, now."),
-        ] = strawberry.UNSET,
+        as_of: AsOf = strawberry.UNSET,
     ) -> ExplanationRecord:
         known_user_id = optional_argument(validators.user_id, user_id, "userId")
         known_user_key = optional_argument(validators.user_key, user_key, "userKey")

@@ -20,7 +20,7 @@ from segmentql.users.records import UserRecord
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The storing of a user that is in force at the time of the explanation."""
+    """The period from storing the user to the deletion, with the explanation's time in it."""
 
     created_at: datetime
     insert_seq: int
@@ -33,6 +33,8 @@ class Exclusion:
 
     at: datetime
     actor: str | None
+    import_id: int | None
+    """The import that excluded the user, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ class PlanInForce:
 
 @dataclass(frozen=True, slots=True)
 class PlanGap:
-    """The time for which the rollout's plan is not known. The time of the explanation is in it.
+    """The period in which the rollout's plan is not known. It has the explanation's time in it.
 
-    Plans are recorded since migration 0008, but not by processes of the version before it.
+    Plans have been recorded since migration 0008, but not by processes of the version before it.
     """
 
     since: datetime | None
@@ -108,12 +110,8 @@ class Facts:
     """The last join or leave of the user at this segment."""
     joined: HistoryEntryRecord | None
     """The join that `entry` ended, or `entry` itself if it is a join."""
-    join_import_id: int | None
-    """The import that the join was part of."""
     membership: MembershipRecord | None
     """The membership, if the user is in the segment and the membership has not ended since."""
-    membership_import_id: int | None
-    """The import that the membership is from, as it is now."""
     exclusion: Exclusion | None
     plan: PlanInForce | None
     """None if the segment had no rollout, or if its plan is not known."""
@@ -136,8 +134,8 @@ class Facts:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the user was stored, or may have been: deleted later, and stored nobody knows
-        when, because lifetimes of users were not recorded then."""
+        """Whether the user was stored, or may have been: the user was deleted later, and the time
+        of storing is not recorded."""
         return self.lifetime is not None or self.user_deleted_later_at is not None
 
     @property
@@ -193,13 +191,15 @@ def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
         is_in=is_in,
         entry=entry,
         joined=joined,
-        join_import_id=row.joined_import_id,
         # Hidden from the end on, because a worker deletes the row at any time after it.
         membership=(
             _membership(row, user_id, segment) if is_in and not row.member_has_ended else None
         ),
-        membership_import_id=row.member_import_id,
-        exclusion=Exclusion(row.excluded_at, row.excluded_by) if row.excluded_at else None,
+        exclusion=(
+            Exclusion(row.excluded_at, row.excluded_by, row.exclusion_import_id)
+            if row.excluded_at
+            else None
+        ),
         plan=None if row.is_plan_missed else _plan(row),
         plan_gap=(
             PlanGap(row.plan_unknown_since, row.plan_unknown_until) if row.is_plan_missed else None
@@ -229,6 +229,7 @@ def _entry(
         recorded_at=columns[f"{name}_recorded_at"],
         cause=Cause(columns[f"{name}_cause"]),
         actor=columns[f"{name}_actor"],
+        import_id=columns[f"{name}_import_id"],
     )
 
 
@@ -261,6 +262,7 @@ def _membership(
         expires_at=row.member_expires_at,
         cause=Cause(row.member_cause),
         actor=row.member_actor,
+        import_id=row.member_import_id,
     )
 
 

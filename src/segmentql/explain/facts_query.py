@@ -50,8 +50,8 @@ def _is_pass_missed(name: str) -> str:
 
 
 # One statement, so that all facts are of one snapshot. `bound` is the latest time of an event that
-# counts. Without a time in the past every visible event counts, also one that was recorded between
-# now(), the start of the statement, and the snapshot.
+# counts. Without a time in the past every visible event counts, including one that was recorded
+# between now(), the start of the statement, and the snapshot.
 READ_FACTS: Final = text(f"""
 WITH moment AS MATERIALIZED (
     SELECT coalesce(CAST(:as_of AS timestamptz), now()) AS at,
@@ -105,11 +105,12 @@ WITH moment AS MATERIALIZED (
     LEFT JOIN entry ON true
     WHERE m.id = entry.membership_id OR NOT moment.is_past
 ), exclusion AS MATERIALIZED (
-    SELECT e.excluded_at AS at, e.actor FROM exclusions e, segment, moment
+    SELECT e.excluded_at AS at, e.actor, e.import_id FROM exclusions e, segment, moment
     WHERE e.user_id = :user_id AND e.segment_id = segment.id AND NOT moment.is_past
     UNION ALL
-    SELECT last.at, last.actor FROM moment CROSS JOIN lifetime CROSS JOIN LATERAL (
-        SELECT l.at, l.actor, l.operation FROM exclusion_log l, segment
+    SELECT last.at, last.actor, last.import_id
+    FROM moment CROSS JOIN lifetime CROSS JOIN LATERAL (
+        SELECT l.at, l.actor, l.import_id, l.operation FROM exclusion_log l, segment
         WHERE l.user_id = :user_id AND l.segment_id = segment.id AND l.at <= moment.bound
         ORDER BY l.id DESC LIMIT 1
     ) AS last
@@ -122,7 +123,7 @@ WITH moment AS MATERIALIZED (
     FROM event CROSS JOIN LATERAL (
         SELECT e.* FROM rollout_events e
         WHERE e.segment_id = event.segment_id AND e.id <= event.id
-            AND e.event IN ('SET', 'RECORDED')
+            AND e.event IN ('SET', 'BACKFILLED')
         ORDER BY e.id DESC LIMIT 1
     ) AS last
     -- Otherwise another plan, which was not recorded when it was set, has replaced that plan.
@@ -134,7 +135,7 @@ WITH moment AS MATERIALIZED (
     WHERE e.id > coalesce(event.id, 0) ORDER BY e.id LIMIT 1
 ), first_event AS MATERIALIZED (
     SELECT e.at FROM rollout_events e, segment
-    WHERE e.segment_id = segment.id AND e.event = 'RECORDED'
+    WHERE e.segment_id = segment.id AND e.event = 'BACKFILLED'
 ), rollout AS MATERIALIZED (
     SELECT r.*, segment.deleted_at,
         ARRAY(SELECT s.percent FROM rollout_stages s
@@ -198,7 +199,7 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     deletion.before AS user_deleted_at, deletion.later AS user_deleted_later_at,
     entry.membership_id AS entry_membership_id, entry.operation AS entry_operation,
     entry.at AS entry_at, entry.recorded_at AS entry_recorded_at, entry.cause AS entry_cause,
-    entry.actor AS entry_actor,
+    entry.actor AS entry_actor, entry.import_id AS entry_import_id,
     joined.membership_id AS joined_membership_id, joined.operation AS joined_operation,
     joined.at AS joined_at, joined.recorded_at AS joined_recorded_at, joined.cause AS joined_cause,
     joined.actor AS joined_actor, joined.import_id AS joined_import_id,
@@ -208,6 +209,7 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     member.import_id AS member_import_id, member.ends_at AS member_ends_at,
     member.has_ended AS member_has_ended,
     exclusion.at AS excluded_at, exclusion.actor AS excluded_by,
+    exclusion.import_id AS exclusion_import_id,
     event.state, event.at AS event_at, event.actor AS event_actor, event.enroll_new_users,
     event.expires_at AS plan_expires_at, event.paused_at, event.failure, event.percents,
     event.start_times, plan_event.at AS plan_set_at, plan_event.actor AS plan_set_by,

@@ -5,7 +5,7 @@ from datetime import datetime
 from segmentql.explain import service
 from segmentql.explain.records import ExplanationRecord
 from segmentql.graphql.context import Context
-from segmentql.graphql.types.errors import bad_request
+from segmentql.graphql.types.times import future_time
 
 
 async def load_explanation(
@@ -27,5 +27,5 @@ async def load_explanation(
         )
     )
     if explanation is None:
-        raise bad_request("asOf", "the time is in the future", "a time in the past")
+        raise future_time("asOf")
     return explanation

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from segmentql.explain.facts import Facts
 from segmentql.explain.records import ExplanationReason
-from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.explain.rollout_view import RolloutView
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.tables import Cause, Operation
 
@@ -24,8 +24,13 @@ class Verdict:
     import_id: int | None = None
 
 
-def find_reason(facts: Facts) -> Verdict:
-    """Return why the user is or is not in the segment."""
+def find_reason(facts: Facts, rollout: RolloutView | None) -> Verdict:
+    """Return why the user is or is not in the segment.
+
+    Args:
+        facts: The facts.
+        rollout: What `rollout_view` returns for the facts.
+    """
     if facts.is_in:
         return _reason_in(facts)
     segment = facts.segment
@@ -39,7 +44,7 @@ def find_reason(facts: Facts) -> Verdict:
         )
     if not facts.is_stored:
         return _reason_not_stored(facts)
-    return _reason_out(facts)
+    return _reason_out(facts, rollout)
 
 
 def _reason_in(facts: Facts) -> Verdict:
@@ -50,7 +55,6 @@ def _reason_in(facts: Facts) -> Verdict:
     # The cause of a membership can change, which history does not record.
     source = membership if membership is not None and is_current else joined
     assert source is not None  # noqa: S101 - the join or the membership says that the user is in
-    import_id = facts.membership_import_id if is_current else facts.join_import_id
     if source.cause == Cause.ROLLOUT:
         by_pass = was_added_by_pass(facts)
         reason = (
@@ -58,7 +62,7 @@ def _reason_in(facts: Facts) -> Verdict:
             if by_pass is False
             else ExplanationReason.IN_SAMPLE
         )
-    elif import_id is not None:
+    elif source.import_id is not None:
         reason = ExplanationReason.IMPORTED
     else:
         reason = ExplanationReason.ADDED_BY_HAND
@@ -67,7 +71,7 @@ def _reason_in(facts: Facts) -> Verdict:
         since=facts.joined_at,
         until=membership.expires_at if membership else None,
         actor=source.actor,
-        import_id=import_id,
+        import_id=source.import_id,
     )
 
 
@@ -101,13 +105,16 @@ def _reason_not_stored(facts: Facts) -> Verdict:
     return Verdict(ExplanationReason.USER_NOT_STORED, since=deleted_at)
 
 
-def _reason_out(facts: Facts) -> Verdict:
-    rollout, leave = rollout_view(facts), _leave(facts)
+def _reason_out(facts: Facts, rollout: RolloutView | None) -> Verdict:
+    leave = _leave(facts)
     if leave is not None and not (rollout and _has_decided_after(facts, rollout, leave.at)):
         return _reason_of_leave(facts, leave, rollout)
     if facts.exclusion is not None:
         return Verdict(
-            ExplanationReason.EXCLUDED, since=facts.exclusion.at, actor=facts.exclusion.actor
+            ExplanationReason.EXCLUDED,
+            since=facts.exclusion.at,
+            actor=facts.exclusion.actor,
+            import_id=facts.exclusion.import_id,
         )
     if rollout is None:
         entry = facts.entry
@@ -151,7 +158,7 @@ def _reason_of_leave(
         reason = ExplanationReason.LEFT_WITH_USER
     else:
         reason = ExplanationReason.REMOVED_BY_HAND
-    return Verdict(reason, since=leave.at, actor=leave.actor)
+    return Verdict(reason, since=leave.at, actor=leave.actor, import_id=leave.import_id)
 
 
 def _reason_of_rollout(facts: Facts, rollout: RolloutView) -> Verdict:

@@ -37,7 +37,7 @@ class ExplanationReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolloutPosition:
-    """The position of a user in the order by which the rollout selects its sample."""
+    """The position of a user in the order in which the rollout selects its sample."""
 
     hash: int
     hash_percent: float

@@ -7,7 +7,8 @@ from decimal import Decimal
 from segmentql.explain.facts import Facts, PlanGap
 from segmentql.explain.reasons import Verdict, was_added_by_pass
 from segmentql.explain.records import ExplanationReason, ExplanationStep
-from segmentql.explain.rollout_view import RolloutView, rollout_view
+from segmentql.explain.rollout_view import RolloutView
+from segmentql.imports.records import import_global_id
 from segmentql.tables import Cause, RolloutState
 
 
@@ -21,27 +22,26 @@ def _on(at: datetime | None) -> str:
 
 
 def _by(actor: str | None) -> str:
-    return f' by the key "{actor}"' if actor else ""
+    return f' by the API key "{actor}"' if actor else ""
 
 
 def _set_by(actor: str | None) -> str:
-    return f', which the key "{actor}" set' if actor else ""
+    return f' (set by the API key "{actor}")' if actor else ""
 
 
-def _import_id(import_id: int) -> str:
-    return f"imp_{import_id}"
+def _by_hand_or_import(import_id: int | None) -> str:
+    return " by hand" if import_id is None else f" by import {import_global_id(import_id)}"
 
 
 def _percent(percent: Decimal) -> str:
     return f"{percent.normalize():f} %"
 
 
-def summary(facts: Facts, verdict: Verdict) -> str:
+def summary(facts: Facts, verdict: Verdict, rollout: RolloutView | None) -> str:
     """Return one or two sentences that state the reason."""
     since, actor, reason = verdict.since, verdict.actor, verdict.reason
     slug = f'"{facts.slug}"'
     user = "The user" if facts.user_id is None else f"User {facts.user_id}"
-    rollout = rollout_view(facts)
     if facts.is_in:
         end = f"; the membership ends{_on(verdict.until)}" if verdict.until else ""
         return f"{_summary_in(facts, verdict)}{end}."
@@ -56,11 +56,11 @@ def summary(facts: Facts, verdict: Verdict) -> str:
         case ExplanationReason.LEFT_WITH_USER:
             return f"{user} left when the user was deleted{_on(since)}{_by(actor)}."
         case ExplanationReason.REMOVED_BY_HAND:
-            return f"Removed by hand{_on(since)}{_by(actor)}."
+            return f"Removed{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
         case ExplanationReason.EXCLUDED:
             return (
-                f"Excluded from rollouts, because the user was removed by hand{_on(since)}"
-                f"{_by(actor)}."
+                "Excluded from rollouts, because the user was removed"
+                f"{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
             )
         case ExplanationReason.EXPIRED:
             return f"The membership ended by its TTL{_on(since)}."
@@ -92,20 +92,17 @@ def _unknown_plan(gap: PlanGap) -> str:
 def _summary_in(facts: Facts, verdict: Verdict) -> str:
     since, actor = verdict.since, verdict.actor
     match verdict.reason:
-        case ExplanationReason.ADDED_BY_HAND:
-            return f"Added by hand{_on(since)}{_by(actor)}"
-        case ExplanationReason.IMPORTED:
-            assert verdict.import_id is not None  # noqa: S101 - it is the reason
-            return f"Added by import {_import_id(verdict.import_id)}{_on(since)}{_by(actor)}"
+        case ExplanationReason.ADDED_BY_HAND | ExplanationReason.IMPORTED:
+            return f"Added{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}"
         case ExplanationReason.ENROLLED_WHEN_STORED:
-            return f"Added by the rollout when the user was stored{_on(since)}{_set_by(actor)}"
+            return f"Added by the rollout{_set_by(actor)} when the user was stored{_on(since)}"
         case _:
             if facts.joined is not None and facts.joined.cause != Cause.ROLLOUT:
                 return f"Added{_on(since)} and kept by the rollout{_set_by(actor)}"
             added = "Added by the rollout"
             if was_added_by_pass(facts) is None or facts.join_pass is None:
-                return f"{added}{_on(since)}{_set_by(actor)}; the pass is not known"
-            return f"{added} at {_percent(facts.join_pass.percent)}{_on(since)}{_set_by(actor)}"
+                return f"{added}{_set_by(actor)}{_on(since)}; the pass is not known"
+            return f"{added} at {_percent(facts.join_pass.percent)}{_set_by(actor)}{_on(since)}"
 
 
 def _why_removed(facts: Facts) -> str:
@@ -158,12 +155,12 @@ def _failed(check: str, detail: str) -> ExplanationStep:
     return ExplanationStep(check, passed=False, detail=detail)
 
 
-def steps(facts: Facts) -> list[ExplanationStep]:
+def steps(facts: Facts, rollout: RolloutView | None) -> list[ExplanationStep]:
     """Return the checks in the order of the table, until the first that decides."""
-    return list(_steps(facts))
+    return list(_steps(facts, rollout))
 
 
-def _steps(facts: Facts) -> Iterator[ExplanationStep]:
+def _steps(facts: Facts, rollout: RolloutView | None) -> Iterator[ExplanationStep]:
     segment = facts.segment
     if segment is None:
         yield _failed("segment exists", f'No segment has the slug "{facts.slug}".')
@@ -181,11 +178,12 @@ def _steps(facts: Facts) -> Iterator[ExplanationStep]:
         return
     exclusion = facts.exclusion
     if exclusion is not None:
-        detail = f"The user was removed by hand{_on(exclusion.at)}{_by(exclusion.actor)}."
+        removed = f"The user was removed{_by_hand_or_import(exclusion.import_id)}"
+        detail = f"{removed}{_on(exclusion.at)}{_by(exclusion.actor)}."
         yield _failed("user is not excluded", detail)
         return
     yield _passed("user is not excluded", "There is no exclusion.")
-    yield from _rollout_steps(facts)
+    yield from _rollout_steps(facts, rollout)
 
 
 def _stored_step(facts: Facts) -> ExplanationStep:
@@ -216,8 +214,7 @@ def _member_step(facts: Facts) -> ExplanationStep:
     return _failed("user is a member", detail)
 
 
-def _rollout_steps(facts: Facts) -> Iterator[ExplanationStep]:
-    rollout = rollout_view(facts)
+def _rollout_steps(facts: Facts, rollout: RolloutView | None) -> Iterator[ExplanationStep]:
     if rollout is None:
         gap = facts.plan_gap
         detail = f"Its {_unknown_plan(gap)}." if gap else "The segment has no rollout."

@@ -39,12 +39,12 @@ async def explain(
 
 def explain_facts(facts: Facts) -> ExplanationRecord:
     """Return the explanation that follows from the facts."""
-    verdict = find_reason(facts)
-    rollout = rollout_view(facts) if facts.is_stored else None
+    rollout = rollout_view(facts)
+    verdict = find_reason(facts, rollout)
     return ExplanationRecord(
         is_in=facts.is_in,
         reason=verdict.reason,
-        summary=summary(facts, verdict),
+        summary=summary(facts, verdict, rollout),
         at=facts.at,
         segment=facts.segment,
         since=verdict.since,
@@ -52,6 +52,6 @@ def explain_facts(facts: Facts) -> ExplanationRecord:
         actor=verdict.actor,
         membership=facts.membership,
         last_entry=facts.entry,
-        rollout=rollout.position if rollout else None,
-        steps=steps(facts),
+        rollout=rollout.position if rollout and facts.is_stored else None,
+        steps=steps(facts, rollout),
     )

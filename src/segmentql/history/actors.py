@@ -3,9 +3,9 @@
 from typing import Final
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
-from segmentql.history import member_counts, service
+from segmentql.history import member_counts, partitions
 from segmentql.history.jobs import ROLL_UP_MEMBER_COUNTS
 from segmentql.history.settled import wait_for_settled_row
 
@@ -36,11 +36,11 @@ async def find_new_history(database: Database) -> list[Message]:
 
 async def ensure_future_partitions(database: Database) -> list[Message]:
     """Create the missing partitions. This is rare and fast, so it needs no job."""
-    await database.transaction(service.create_future_partitions)
+    await database.transaction(partitions.create_future_partitions)
     return []
 
 
-ACTORS = (Actor(ROLL_UP_MEMBER_COUNTS, roll_up_member_counts),)
+ACTORS = (JobActor(ROLL_UP_MEMBER_COUNTS, roll_up_member_counts),)
 
 PERIODIC_CHECKS = (
     PeriodicCheck(find_new_history, every_seconds=member_counts.ROLL_UP_INTERVAL_SECONDS),

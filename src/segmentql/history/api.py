@@ -96,7 +96,7 @@ class HistoryEntry:
         return info.context.loader(UserById).load(entry.user_id)
 
     @strawberry.field(
-        description="The user's key, also if it was set after this entry or if the user is deleted."
+        description="The user's key, even if it was set after this entry or if the user is deleted."
         " Null if the user has or had no key, or if the key was erased. If the user was deleted and"
         " the id was stored again, each entry has the key of its own user.",
         graphql_type=str | None,

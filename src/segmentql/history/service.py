@@ -6,20 +6,17 @@ yet. When a worker records such a leave, the entry keeps its time and its id.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.database import ReadSession
 from segmentql.history.records import HistoryEntryRecord, HistoryPage
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
 from segmentql.validators import MAX_PAGE_ROWS
-
-MONTHS_AHEAD: Final = 3
-"""The number of monthly partitions that exist beyond the current month."""
 
 # A constant, because the planner estimates a LIMIT from a column as a tenth of the table and sorts.
 _MAX_ROWS: Final = MAX_PAGE_ROWS + 1
@@ -186,11 +183,6 @@ FROM unnest(CAST(:user_ids AS bigint[]), CAST(:ats AS timestamptz[]))
     WITH ORDINALITY AS requested (user_id, at, number)
 """)
 
-_MAKE_PARTITIONS = text("SELECT make_history_partitions(CAST(:first AS date), :months)")
-_MAKE_PARTITIONS_AHEAD = text(
-    "SELECT make_history_partitions(CAST(now() AT TIME ZONE 'UTC' AS date), :months)"
-)
-
 
 async def history_pages(
     session: ReadSession, pages: Sequence[HistoryPage]
@@ -282,21 +274,3 @@ async def user_keys_at(
     }
     rows = await session.execute(_USER_KEYS, values)
     return {moments[row.number - 1]: row.user_key for row in rows}
-
-
-async def create_partitions(session: WriteSession, first_month: date, months: int) -> int:
-    """Create the missing partitions of history for `months` months in UTC.
-
-    Rows of these months in the DEFAULT partition are moved to the new partitions.
-
-    Returns:
-        The number of created partitions.
-    """
-    values = {"first": first_month, "months": months}
-    return int((await session.execute(_MAKE_PARTITIONS, values)).scalar_one())
-
-
-async def create_future_partitions(session: WriteSession) -> int:
-    """Create the missing partitions of the current month and the next `MONTHS_AHEAD` months."""
-    values = {"months": 1 + MONTHS_AHEAD}
-    return int((await session.execute(_MAKE_PARTITIONS_AHEAD, values)).scalar_one())

@@ -16,8 +16,11 @@ primary, and not in a REPEATABLE READ transaction that began earlier.
 """
 
 import asyncio
+import base64
+import binascii
 import enum
 import hashlib
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +30,9 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import Unavailable
+
+_ENCODED_PREFIX: Final = "chg_"
+_ENCODED: Final = re.compile(r"([0-9]{1,19}):([0-9a-f]{16})?", re.ASCII)
 
 POLL_SECONDS: Final = 0.03
 """The pause between two reads of the lock holders."""
@@ -100,6 +106,29 @@ class HistoryCursor:
         """Return the cursor of a row. No update of history changes these columns."""
         row = f"{membership_id} {operation} {recorded_at.astimezone(UTC).isoformat()}"
         return cls(position, hashlib.blake2b(row.encode(), digest_size=8).hexdigest())
+
+    @classmethod
+    def decode(cls, text: str) -> "HistoryCursor":
+        """Return the cursor of which `text` is the encoded form.
+
+        Raises:
+            ValueError: `text` is not the encoded form of a cursor.
+        """
+        try:
+            plain = base64.urlsafe_b64decode(text.removeprefix(_ENCODED_PREFIX)).decode("ascii")
+        except (binascii.Error, UnicodeError, ValueError) as error:
+            raise ValueError("not a cursor of changes") from error
+        match = _ENCODED.fullmatch(plain)
+        cursor = cls(int(match[1]), match[2] or "") if match else BEFORE_FIRST_ROW
+        # Only one text is the form of each cursor, so clients can compare texts.
+        if not match or cursor.encode() != text:
+            raise ValueError("not a cursor of changes")
+        return cursor
+
+    def encode(self) -> str:
+        """Return the opaque text by which clients know the cursor."""
+        plain = f"{self.position}:{self.fingerprint}"
+        return _ENCODED_PREFIX + base64.urlsafe_b64encode(plain.encode()).decode()
 
 
 BEFORE_FIRST_ROW: Final = HistoryCursor(0, "")

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
+from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import (
@@ -22,7 +23,17 @@ from segmentql.errors import (
     TimedOut,
     Unavailable,
 )
-from segmentql.imports import chunks, cleanup, forecast, result, service, staging
+from segmentql.imports import (
+    attempts,
+    chunks,
+    cleanup,
+    completion,
+    forecast,
+    reads,
+    result,
+    schedule,
+    staging,
+)
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.jobs import (
     ADVANCE_IMPORT,
@@ -31,7 +42,9 @@ from segmentql.imports.jobs import (
     FINISH_IMPORT,
 )
 from segmentql.imports.reading import stage_list
+from segmentql.imports.run_slots import RunSlots
 from segmentql.objects import service as objects
+from segmentql.tables import ImportStatus
 
 log = structlog.get_logger(__name__)
 
@@ -51,38 +64,60 @@ FILE_MISSING: Final = "the uploaded file is missing in the object store"
 
 @dataclass(frozen=True)
 class ImportContext:
-    """The dependencies of the actors of imports."""
+    """The dependencies of the actors of imports. Their runs in one process share it."""
 
     database: Database
     storage: Storage
     retention_days: int
+    reading: RunSlots
+    """The slots of runs that read and check a list. They also limit the memory of the process."""
+    applying: RunSlots
+    """The slots of runs that apply chunks."""
+    finishing: RunSlots
+    """The slots of runs that write a result."""
+
+    @classmethod
+    def create(
+        cls, database: Database, storage: Storage, *, retention_days: int, worker_threads: int
+    ) -> Self:
+        """Return the dependencies of a worker with this number of threads."""
+        slots = [RunSlots(worker_threads, database.publish) for _ in range(3)]
+        return cls(database, storage, retention_days, *slots)
 
 
 async def advance_import(context: ImportContext, import_id: int) -> None:
-    """Read the list of an import if that is due, then apply it."""
-    database = context.database
-    attempt = await database.transaction(lambda session: staging.claim(session, import_id))
-    if attempt is not None and not await _read(context, attempt):
-        return
-    await _apply(database, import_id)
+    """Read the list of an import if that is due, then apply it. Each part needs a free slot."""
+    database, message = context.database, Message(ADVANCE_IMPORT, (import_id,))
+    async with database.read() as session:
+        is_unread = await attempts.is_unread(session, import_id)
+    if is_unread:
+        with context.reading.take(message) as has_slot:
+            if not has_slot:
+                return
+            attempt = await database.transaction(lambda session: attempts.claim(session, import_id))
+            if attempt is None or not await _read(context, attempt):
+                return
+    with context.applying.take(message) as has_slot:
+        if has_slot:
+            await _apply(database, import_id)
 
 
-async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
+async def _read(context: ImportContext, attempt: attempts.Attempt) -> bool:
     """Make one attempt to read the list; return whether it succeeded."""
     try:
         await _read_with_heartbeat(context, attempt)
-    except staging.LeaseLost:
+    except attempts.LeaseLost:
         return False
     except FileRefused as error:
         reason = str(error)
         await context.database.transaction(
-            lambda session: staging.refuse(session, attempt, reason=reason)
+            lambda session: attempts.refuse(session, attempt, reason=reason)
         )
         return False
     except BaseException as error:  # A cancelled attempt has failed as well.
         reason, rejected = _reason(error), isinstance(error, StoreRejected)
         await context.database.transaction(
-            lambda session: staging.fail(
+            lambda session: attempts.fail(
                 session, attempt, reason=reason, rejected_by_store=rejected
             )
         )
@@ -92,7 +127,7 @@ async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
     return True
 
 
-async def _read_with_heartbeat(context: ImportContext, attempt: staging.Attempt) -> None:
+async def _read_with_heartbeat(context: ImportContext, attempt: attempts.Attempt) -> None:
     """Read the list and make the forecast, and extend the attempt's lease meanwhile."""
     tasks = {
         asyncio.create_task(_read_list(context, attempt)),
@@ -108,29 +143,31 @@ async def _read_with_heartbeat(context: ImportContext, attempt: staging.Attempt)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read_list(context: ImportContext, attempt: staging.Attempt) -> None:
+async def _read_list(context: ImportContext, attempt: attempts.Attempt) -> None:
     database, import_id = context.database, attempt.import_id
     async with database.read() as session:
-        record = (await service.imports_by_id(session, [import_id]))[import_id]
+        record = (await reads.imports_by_id(session, [import_id]))[import_id]
     started = time.monotonic()
     await stage_list(database, context.storage, attempt, record)
     status = await database.transaction(
         lambda session: forecast.make_forecast(session, attempt, record),
         seconds=forecast.FORECAST_TIMEOUT_SECONDS,
     )
+    seconds = time.monotonic() - started
+    metrics.IMPORT_VALIDATION_SECONDS.observe(seconds)
     log.info(
         "import_read",
         import_id=record.global_id,
         status=status,
-        duration_ms=round((time.monotonic() - started) * 1000),
+        duration_ms=round(seconds * 1000),
     )
 
 
-async def _send_heartbeats(database: Database, attempt: staging.Attempt) -> None:
+async def _send_heartbeats(database: Database, attempt: attempts.Attempt) -> None:
     """Extend the lease at each interval until it is lost."""
     while True:
-        await asyncio.sleep(staging.HEARTBEAT_SECONDS)
-        await database.transaction(lambda session: staging.extend_lease(session, attempt))
+        await asyncio.sleep(attempts.HEARTBEAT_SECONDS)
+        await database.transaction(lambda session: attempts.extend_lease(session, attempt))
 
 
 async def _apply(database: Database, import_id: int) -> None:
@@ -146,7 +183,7 @@ async def _apply(database: Database, import_id: int) -> None:
     except Exception as error:
         reason, is_final = _reason(error), isinstance(error, MutationRejected)
         await database.transaction(
-            lambda session: chunks.record_failure(session, import_id, reason, is_final=is_final)
+            lambda session: completion.record_failure(session, import_id, reason, is_final=is_final)
         )
         if reason == INTERNAL_FAILURE:
             raise
@@ -166,6 +203,12 @@ def _reason(error: BaseException) -> str:
 
 async def finish_import(context: ImportContext, import_id: int) -> None:
     """Make the result of a finished import, and delete what the import does not need any more."""
+    with context.finishing.take(Message(FINISH_IMPORT, (import_id,))) as has_slot:
+        if has_slot:
+            await _finish(context, import_id)
+
+
+async def _finish(context: ImportContext, import_id: int) -> None:
     database = context.database
     async with database.read() as session:
         version = await result.missing_result(session, import_id)
@@ -182,14 +225,32 @@ async def finish_import(context: ImportContext, import_id: int) -> None:
         lambda session: staging.delete_staged_rows(session, import_id)
     ):
         pass
-    await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
+    finished = await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
+    if finished is not None:
+        _count(finished)
+
+
+def _count(finished: cleanup.FinishedImport) -> None:
+    """Count a finished import after the commit of its clean-up, which happens once."""
+    metrics.IMPORTS.labels(finished.status).inc()
+    for outcome, rows in finished.counts.items():
+        metrics.IMPORT_ROWS.labels(outcome).inc(rows)
+    if finished.status is ImportStatus.COMPLETED:
+        metrics.IMPORT_DURATION_SECONDS.observe(finished.seconds)
 
 
 async def filter_import_result(context: ImportContext, import_id: int, mask: int) -> None:
     """Make the file with the outcomes of a mask, from the result of an import."""
+    message = Message(FILTER_IMPORT_RESULT, (import_id, mask))
+    with context.finishing.take(message) as has_slot:
+        if has_slot:
+            await _filter_result(context, import_id, mask)
+
+
+async def _filter_result(context: ImportContext, import_id: int, mask: int) -> None:
     database, storage = context.database, context.storage
     async with database.read() as session:
-        record = (await service.imports_by_id(session, [import_id])).get(import_id)
+        record = (await reads.imports_by_id(session, [import_id])).get(import_id)
     if record is None or record.result_key is None or str(mask) in record.filtered_keys:
         return
     result_key = record.result_key
@@ -245,7 +306,7 @@ async def clean_up_imports(context: ImportContext) -> None:
 async def find_due(database: Database) -> list[Message]:
     """Return the messages for all imports whose work is overdue."""
     async with database.read() as session:
-        due = await staging.due_imports(session)
+        due = await schedule.due_imports(session)
         finished = await cleanup.imports_to_finish(session)
     return [
         *(Message(ADVANCE_IMPORT, (import_id,)) for import_id in due),
@@ -256,7 +317,7 @@ async def find_due(database: Database) -> list[Message]:
 async def seconds_to_next(database: Database) -> float | None:
     """Return the time until an import has work that is overdue."""
     async with database.read() as session:
-        return await staging.seconds_to_next(session)
+        return await schedule.seconds_to_next(session)
 
 
 async def schedule_cleanup(database: Database) -> list[Message]:
@@ -265,10 +326,10 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    Actor(ADVANCE_IMPORT, advance_import),
-    Actor(FINISH_IMPORT, finish_import),
-    Actor(FILTER_IMPORT_RESULT, filter_import_result),
-    Actor(CLEAN_UP_IMPORTS, clean_up_imports),
+    JobActor(ADVANCE_IMPORT, advance_import),
+    JobActor(FINISH_IMPORT, finish_import),
+    JobActor(FILTER_IMPORT_RESULT, filter_import_result),
+    JobActor(CLEAN_UP_IMPORTS, clean_up_imports),
 )
 
 PERIODIC_CHECKS = (

@@ -1,16 +1,22 @@
 """The end of imports: their staged rows and uploaded files, the deadlines, and old results."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.errors import MutationRejected
+from segmentql.imports.forecast_query import WAIT_DAYS
 from segmentql.imports.service import UPLOAD_HOURS, cancel_import
+from segmentql.imports.stored_json import counts_from_json
 from segmentql.objects import service as objects
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
+from segmentql.tables import ImportStatus, RowOutcome
 
-OVERDUE: Final = "the import waited too long"
+NOT_STARTED: Final = f"`startImport` was not called within {UPLOAD_HOURS} hours"
+NOT_APPLIED: Final = f"`applyImport` was not called within {WAIT_DAYS} days"
 
 REMOVE_ROWS: Final = 500
 
@@ -23,7 +29,8 @@ SELECT EXISTS (
 _END_CLEANUP = text("""
 UPDATE imports SET needs_cleanup = false, upload_key = NULL, file_key = NULL
 WHERE id = :import_id AND finished_at IS NOT NULL AND needs_cleanup
-RETURNING old.upload_key, old.file_key
+RETURNING old.upload_key, old.file_key, status, CAST(counts AS text) AS counts,
+    CAST(coalesce(extract(epoch FROM finished_at - queued_at), 0) AS float8) AS seconds
 """)
 
 # The job's message should arrive first.
@@ -38,7 +45,8 @@ SELECT id FROM imports WHERE deadline_at < statement_timestamp() ORDER BY deadli
 """)
 
 _LOCK_OVERDUE = text("""
-SELECT id FROM imports WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
+SELECT status FROM imports
+WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
 """)
 
 _REMOVE_OLD_RESULTS = text(f"""
@@ -59,15 +67,31 @@ async def is_finished(session: WriteSession, import_id: int) -> bool:
     return bool((await session.execute(_IS_FINISHED, {"import_id": import_id})).scalar_one())
 
 
-async def end_cleanup(session: WriteSession, import_id: int) -> None:
-    """Record that an import has no staged rows any more, and discard its uploaded files."""
+@dataclass(frozen=True, slots=True)
+class FinishedImport:
+    """What the metrics count of a finished import."""
+
+    status: ImportStatus
+    counts: Mapping[RowOutcome, int]
+    seconds: float
+    """The time from `startImport`, or from `applyImport` if that was called, until the end."""
+
+
+async def end_cleanup(session: WriteSession, import_id: int) -> FinishedImport | None:
+    """Record that an import has no staged rows any more, and discard its uploaded files.
+
+    Returns:
+        The finished import; None if this was recorded before.
+    """
     row = (await session.execute(_END_CLEANUP, {"import_id": import_id})).one_or_none()
     if row is None:
-        return
+        return None
     if row.upload_key:  # The caller's link may still be valid.
         await objects.discard(session, [row.upload_key], max_write_seconds=UPLOAD_HOURS * 3600)
     if row.file_key:
         await objects.discard(session, [row.file_key])
+    counts = counts_from_json(orjson.loads(row.counts))
+    return FinishedImport(ImportStatus(row.status), counts, row.seconds)
 
 
 async def imports_to_finish(session: ReadSession) -> list[int]:
@@ -82,12 +106,11 @@ async def overdue_imports(session: ReadSession) -> list[int]:
 
 async def cancel_overdue(session: WriteSession, import_id: int) -> None:
     """Cancel an import that has waited too long, unless something happened meanwhile."""
-    if (await session.execute(_LOCK_OVERDUE, {"import_id": import_id})).one_or_none() is None:
-        return
-    try:
-        await cancel_import(session, import_id, actor=ANONYMOUS, reason=OVERDUE)
-    except MutationRejected:  # It is finished.
-        return
+    locked = await session.execute(_LOCK_OVERDUE, {"import_id": import_id})
+    status = locked.scalar_one_or_none()
+    if status is not None:
+        reason = NOT_STARTED if status == ImportStatus.AWAITING_UPLOAD else NOT_APPLIED
+        await cancel_import(session, import_id, actor=NO_ACTOR, reason=reason)
 
 
 async def remove_old_results(session: WriteSession, *, days: int) -> bool:

@@ -1,4 +1,4 @@
-"""The deletion of a user, with the erased key removed from the imports that may have it.
+"""The erasure of keys of users from the imports that may have them.
 
 An import that has not read its file yet may store the key again, because the file has it.
 """
@@ -10,9 +10,6 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.objects import service as objects
-from segmentql.principal import Actor
-from segmentql.reports.user_deletion import delete_user_and_remake_reports
-from segmentql.users.records import UserDeletion
 
 # A list of ids can have a key in a row that was rejected, or that was taken for a header.
 _MAY_HAVE_KEYS: Final = """(
@@ -31,11 +28,10 @@ WHERE r.user_key = ANY(:user_keys) OR EXISTS (
     WHERE strpos(r.value, erased.user_key) > 0)
 """)
 
-# The version `attempts` of finished imports rejects a result that is being made of the old rows.
+# A result that is being made of the rows of an earlier version is rejected.
 _ERASE_FROM_IMPORTS = text(f"""
 UPDATE imports i SET
-    result_key = NULL, filtered_keys = '{{}}',
-    attempts = CASE WHEN finished_at IS NULL THEN attempts ELSE attempts + 1 END,
+    result_key = NULL, filtered_keys = '{{}}', rows_version = rows_version + 1,
     rejections = (
         SELECT coalesce(jsonb_agg(CASE
             WHEN EXISTS (
@@ -49,32 +45,15 @@ RETURNING old.result_key, ARRAY(SELECT value FROM jsonb_each_text(old.filtered_k
 """)
 
 
-async def delete_user_and_erase_key(
-    session: WriteSession,
-    user_id: int | None = None,
-    *,
-    user_key: str | None = None,
-    erase_key: bool = False,
-    actor: Actor,
-) -> UserDeletion:
-    """Delete a user, make reports again (see `reports`), and erase the key from imports.
+async def erase_keys(session: WriteSession, user_keys: Sequence[str]) -> None:
+    """Erase keys from the staged lists of imports, and delete the results that may have them.
 
-    The results of imports that may have the key are deleted. A result that is not made yet is made
-    without the key.
+    A result that is not made yet is made without the keys.
 
-    Raises:
-        MutationRejected: the user is not stored. With `erase_key`: the user was never stored, or
-            no user has or had the key.
+    Args:
+        session: The session of the transaction that erased the keys.
+        user_keys: The keys.
     """
-    deletion = await delete_user_and_remake_reports(
-        session, user_id, user_key=user_key, erase_key=erase_key, actor=actor
-    )
-    if deletion.erased_keys:
-        await _erase_keys(session, deletion.erased_keys)
-    return deletion
-
-
-async def _erase_keys(session: WriteSession, user_keys: Sequence[str]) -> None:
     values = {"user_keys": list(user_keys)}
     await session.execute(_ERASE_FROM_USERS, values)
     await session.execute(_ERASE_FROM_ROWS, values)

@@ -156,6 +156,7 @@ class ImportRecord:
             "status": self.status,
             "rows": self.rows,
             "removals": self.removals,
+            "counts": {item.outcome.value: item.count for item in self.counts},
         }
 
 

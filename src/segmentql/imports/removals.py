@@ -7,16 +7,14 @@ The segment and the users are locked before.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import TextClause, text
 
 from segmentql.adapters.database import WriteSession
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.principal import Actor
 from segmentql.rollouts.finished_sample import IN_FINISHED_SAMPLE, read_finished_sample
 from segmentql.timestamps import CHANGE_OF_USERS
-
-_ACTIVE_THEN: Final = "(m.expires_at IS NULL OR m.expires_at > change.at)"
 
 
 def _end_memberships(members: str) -> TextClause:
@@ -51,7 +49,7 @@ _END = _end_memberships(f"""
     SELECT m.user_id, m.cause, {IN_FINISHED_SAMPLE} AS in_sample
     FROM change, memberships m JOIN users u ON u.id = m.user_id
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:user_ids AS bigint[]))
-      AND {_ACTIVE_THEN}
+      AND {ACTIVE_AT_CHANGE}
 """)
 
 # A membership that was changed since the plan is not a row of `member`.
@@ -63,7 +61,7 @@ _END_PLANNED = _end_memberships(f"""
         memberships m JOIN users u ON u.id = m.user_id
     WHERE m.segment_id = :segment_id AND m.user_id = planned.user_id
       AND m.id = planned.membership_id AND m.updated_at = planned.updated_at
-      AND m.cause = 'MANUAL' AND {_ACTIVE_THEN}
+      AND m.cause = 'MANUAL' AND {ACTIVE_AT_CHANGE}
 """)
 
 

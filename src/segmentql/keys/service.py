@@ -14,7 +14,7 @@ from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction, AuditState
 from segmentql.errors import ApiKeyNotFound, MutationRejected
 from segmentql.keys.records import ApiKeyRecord, StoredKey
-from segmentql.principal import ANONYMOUS, Actor, Principal
+from segmentql.principal import NO_ACTOR, Actor, Principal
 from segmentql.tables import Role
 
 ID_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -154,7 +154,7 @@ async def ensure_first_key(session: WriteSession, token: str) -> bool:
     inserted = (await session.execute(_INSERT_FIRST_KEY, values)).one_or_none()
     if inserted is None:
         return False
-    await _record_creation(session, _key_record(inserted), actor=ANONYMOUS)
+    await _record_creation(session, _key_record(inserted), actor=NO_ACTOR)
     return True
 
 

@@ -18,7 +18,7 @@ class RestartPolicy:
 
     A run that ends before `min_uptime_seconds` is short. After `max_short_runs` short runs in a row
     the supervisor gives up, because another restart would not help. A longer run resets the count.
-    The delay doubles with each short run.
+    The delay doubles with each short run after the first.
     """
 
     min_uptime_seconds: float = 10
@@ -29,7 +29,9 @@ class RestartPolicy:
     """The delay before each restart of a child whose disk is full. These restarts are unlimited."""
 
     def delay_seconds(self, short_runs: int) -> float:
-        return min(self.initial_delay_seconds * 2.0 ** (short_runs - 1), self.max_delay_seconds)
+        """Return the delay after a number of short runs in a row, 0 after a longer run."""
+        doublings = max(short_runs - 1, 0)
+        return min(self.initial_delay_seconds * 2.0**doublings, self.max_delay_seconds)
 
 
 class Supervisor:
@@ -128,7 +130,7 @@ class Supervisor:
                 await self._restart(child)
                 continue
             is_full_disk_reported = is_full_disk_reported and is_short
-            short_runs = short_runs + 1 if is_short else 1
+            short_runs = short_runs + 1 if is_short else 0
             if short_runs >= self._policy.max_short_runs:
                 self._give_up(child, short_runs)
                 return

@@ -1,7 +1,7 @@
 """The actors of memberships, and the periodic check that finds work whose message was lost."""
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.memberships import expiry
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
@@ -37,8 +37,8 @@ async def seconds_to_next(database: Database) -> float | None:
 
 
 ACTORS = (
-    Actor(EXPIRE_DUE_MEMBERSHIPS, expire_due_memberships),
-    Actor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
+    JobActor(EXPIRE_DUE_MEMBERSHIPS, expire_due_memberships),
+    JobActor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
 )
 
 PERIODIC_CHECKS = (PeriodicCheck(find_due, seconds_to_next=seconds_to_next),)

@@ -1,14 +1,6 @@
-"""What every change that adds members by hand does: the SQL of `onExisting`, and the ends."""
+"""The SQL of `onExisting`, which all changes that add members by hand share."""
 
-from datetime import timedelta
-from decimal import Decimal
 from typing import Final
-
-from segmentql.adapters.database import WriteSession
-from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
-from segmentql.errors import InvalidInput, MutationRejected
-from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
-from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
 _EXPIRED: Final = "m.expires_at <= excluded.updated_at"
 _BECOMES_MANUAL: Final = f"({_EXPIRED} OR m.cause <> 'MANUAL')"
@@ -39,28 +31,3 @@ ON_EXISTING_MEMBERSHIP: Final = f"""
 
 A returned row was inserted or updated. A membership that stays as it is is not returned.
 """
-
-
-def check_expiry(remaining: timedelta) -> None:
-    """Check the time until the requested end of memberships.
-
-    Raises:
-        MutationRejected: It is less than a second, or more than `MAX_TTL_SECONDS`.
-    """
-    if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
-        raise MutationRejected(
-            InvalidInput(
-                ("expiresAt",), f"{remaining.total_seconds():.6f} seconds from now", TTL_ALLOWED
-            )
-        )
-
-
-def schedule_expiry(session: WriteSession, seconds: Decimal | None) -> None:
-    """Send a message for the earliest new end after the commit.
-
-    Args:
-        session: The session.
-        seconds: The time until that end; None if no membership has a new end.
-    """
-    if seconds is not None and seconds <= MAX_DELAY_SECONDS:
-        session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(seconds)))

@@ -1,17 +1,23 @@
 """The ends of memberships by TTL and by the deletion of their segment.
 
 Every read hides a membership from the moment of its end on, by PostgreSQL's clock
-(`reads.ACTIVE`), and `history` shows the leave at once. This module only records the leaves. So
-each function may run twice, late, concurrently or without need: it records what is due when it
-runs. A message that was sent before a rejoin finds nothing due.
+(`reads.ACTIVE`), and `history` shows the leave at once. Workers only record the leaves. So each
+function that records may run twice, late, concurrently or without need: it records what is due when
+it runs. A message that was sent before a rejoin finds nothing due.
 """
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
+from segmentql.errors import InvalidInput, MutationRejected
+from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import UnrecordedLeaves
+from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
 BATCH_ROWS: Final = 5000
 """The maximum number of leaves in one transaction, about 0.1 s, so that locks are short."""
@@ -93,6 +99,31 @@ SELECT
          WHERE deleted_at IS NOT NULL AND leaves_recorded_at IS NULL)
     ))), 0) AS oldest_seconds
 """)
+
+
+def check_expiry(remaining: timedelta) -> None:
+    """Check the time until the requested end of memberships.
+
+    Raises:
+        MutationRejected: It is less than a second, or more than `MAX_TTL_SECONDS`.
+    """
+    if not timedelta(seconds=1) <= remaining <= timedelta(seconds=MAX_TTL_SECONDS):
+        raise MutationRejected(
+            InvalidInput(
+                ("expiresAt",), f"{remaining.total_seconds():.6f} seconds from now", TTL_ALLOWED
+            )
+        )
+
+
+def schedule_expiry(session: WriteSession, seconds: Decimal | None) -> None:
+    """Send a message for the earliest new end after the commit.
+
+    Args:
+        session: The session.
+        seconds: The time until that end; None if no membership has a new end.
+    """
+    if seconds is not None and seconds <= MAX_DELAY_SECONDS:
+        session.after_commit(Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=float(seconds)))
 
 
 async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:

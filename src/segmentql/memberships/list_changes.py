@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.expiry import check_expiry, schedule_expiry
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.tables import RowOutcome
 from segmentql.timestamps import CHANGE_OF_USERS
 
@@ -53,7 +55,7 @@ WITH {CHANGE_OF_USERS},
 removed AS (
     DELETE FROM memberships m USING change
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:user_ids AS bigint[]))
-    RETURNING m.user_id, m.expires_at IS NULL OR m.expires_at > change.at AS was_active
+    RETURNING m.user_id, {ACTIVE_AT_CHANGE} AS was_active
 ), excluded_now AS (
     INSERT INTO exclusions (user_id, segment_id, excluded_at, actor, api_key_id, import_id)
     SELECT user_id, :segment_id, change.at, CAST(:actor AS text), CAST(:api_key_id AS text),
@@ -75,7 +77,7 @@ async def add_members(
     expiry: Expiry = NO_EXPIRY,
     on_existing: OnExisting = OnExisting.EXTEND,
     on_excluded: OnExcluded = OnExcluded.ADMIT,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
     import_id: int | None = None,
 ) -> dict[RowOutcome, Sequence[int]]:
     """Add users to a segment, in one round trip.
@@ -127,7 +129,7 @@ async def remove_members(
     segment_id: int,
     user_ids: Sequence[int],
     exclude: bool = True,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
     import_id: int | None = None,
 ) -> dict[RowOutcome, Sequence[int]]:
     """Remove users from a segment, in one round trip.
@@ -136,8 +138,8 @@ async def remove_members(
         session: The session.
         segment_id: The segment, which is locked.
         user_ids: The ids of the users, without repeats. The users are stored and locked.
-        exclude: Whether the segment's rollout excludes the users from now on, also those who are
-            not members.
+        exclude: Whether the segment's rollout excludes the users from now on, including those who
+            are not members.
         actor: The author of the change.
         import_id: The import that makes the change, if any.
 

@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
 from segmentql.users.service import (
@@ -123,7 +123,7 @@ class LockedUsers:
     found_ids: Set[int]
     """Those of `find_ids` that were stored before."""
     ids_by_key: Mapping[str, int]
-    """The ids by key of all locked users with a key, so also of those that were named by id."""
+    """The ids by key of all locked users with a key, including those that were named by id."""
     locked_at: datetime
     """The database's clock after the locks."""
 
@@ -159,7 +159,7 @@ async def lock_users(
     find_ids: Sequence[int] = (),
     store_keys: Sequence[str] = (),
     find_keys: Sequence[str] = (),
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> LockedUsers:
     """Store new users and lock all users in the order of their ids, in two round trips.
 
@@ -174,6 +174,13 @@ async def lock_users(
         store_keys: Keys of users to lock. A new user gets an id from a sequence.
         find_keys: Keys of users to lock if they are stored.
         actor: The author of the change.
+
+    Returns:
+        The locked users. Users of `find_ids` and `find_keys` that are not stored are absent.
+
+    Raises:
+        AssertionError: Other clients deleted users to store in each of `MAX_CONFLICT_RETRIES`
+            attempts.
     """
     author = {"actor": actor.name, "api_key_id": actor.api_key_id}
     to_store = {"store_ids": list(store_ids), "store_keys": list(store_keys), **author}

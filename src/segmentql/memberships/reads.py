@@ -20,6 +20,9 @@ NOT_EXPIRED: Final = "(m.expires_at IS NULL OR m.expires_at > now())"
 ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
 """SQL condition: the membership `m` of the segment `s` is active."""
 
+ACTIVE_AT_CHANGE: Final = "(m.expires_at IS NULL OR m.expires_at > change.at)"
+"""SQL condition: the TTL of the membership `m` has not ended at the time of the CTE `change`."""
+
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
 m.import_id, u.created_at AS user_created_at, u.key AS user_key

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
-from segmentql.memberships.adding import check_expiry
+from segmentql.memberships.expiry import check_expiry
 from segmentql.memberships.list_changes import add_members, remove_members
 from segmentql.memberships.list_locks import LockedUsers, lock_segment_for_members, lock_users
 from segmentql.memberships.records import (
@@ -17,7 +17,7 @@ from segmentql.memberships.records import (
     OutcomeCount,
     SegmentMembersUpdate,
 )
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.tables import RowOutcome
 
 ONE_LIST = "each user either to add or to remove"
@@ -31,7 +31,7 @@ async def update_segment_members(
     expiry: Expiry = NO_EXPIRY,
     on_existing: OnExisting = OnExisting.EXTEND,
     on_excluded: OnExcluded = OnExcluded.ADMIT,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> SegmentMembersUpdate:
     """Add users to a segment and remove others from it, all or nothing, in five round trips.
 
@@ -46,6 +46,9 @@ async def update_segment_members(
         on_existing: The effect of adding an active member.
         on_excluded: The effect of adding an excluded user.
         actor: The author of the change.
+
+    Returns:
+        The segment and the counts by outcome, which sum to the number of rows.
 
     Raises:
         MutationRejected: the segment does not exist, the end is out of range, or a user is to add

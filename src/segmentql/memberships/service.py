@@ -8,9 +8,11 @@ from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
-from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP, check_expiry, schedule_expiry
+from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.expiry import check_expiry, schedule_expiry
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
-from segmentql.principal import ANONYMOUS, Actor
+from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
@@ -100,7 +102,7 @@ WITH {CHANGE_OF_USER},
 removed AS (
     DELETE FROM memberships m USING change
     WHERE m.user_id = :user_id AND m.segment_id = ANY(:remove_ids)
-    RETURNING m.expires_at IS NULL OR m.expires_at > change.at AS was_active
+    RETURNING {ACTIVE_AT_CHANGE} AS was_active
 ), excluded_now AS (
     INSERT INTO exclusions (user_id, segment_id, excluded_at, actor, api_key_id)
     SELECT :user_id, segment_id, change.at, CAST(:actor AS text), CAST(:api_key_id AS text)
@@ -139,7 +141,7 @@ async def update_user_segments(
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-    actor: Actor = ANONYMOUS,
+    actor: Actor = NO_ACTOR,
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreUnavailable
@@ -84,6 +84,6 @@ async def find_due(database: Database) -> list[Message]:
     return [Message(DELETE_OBJECTS)] if is_due else []
 
 
-ACTORS = (Actor(DELETE_OBJECTS, delete_objects),)
+ACTORS = (JobActor(DELETE_OBJECTS, delete_objects),)
 
 PERIODIC_CHECKS = (PeriodicCheck(find_due),)

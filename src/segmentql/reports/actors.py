@@ -7,7 +7,7 @@ from typing import Final
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
@@ -143,8 +143,8 @@ async def schedule_cleanup(database: Database) -> list[Message]:
 
 
 ACTORS = (
-    Actor(MAKE_REPORT, make_report),
-    Actor(REMOVE_OLD_REPORTS, remove_old_reports),
+    JobActor(MAKE_REPORT, make_report),
+    JobActor(REMOVE_OLD_REPORTS, remove_old_reports),
 )
 
 PERIODIC_CHECKS = (

@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.jobs import Actor, Message
+from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.rollouts import passes, sampling
@@ -66,8 +66,8 @@ async def seconds_to_next(database: Database) -> float | None:
 
 
 ACTORS = (
-    Actor(ADVANCE_ROLLOUT, advance_rollout),
-    Actor(START_ROLLOUT_STAGE, advance_rollout),
+    JobActor(ADVANCE_ROLLOUT, advance_rollout),
+    JobActor(START_ROLLOUT_STAGE, advance_rollout),
 )
 
 PERIODIC_CHECKS = (PeriodicCheck(find_due, seconds_to_next=seconds_to_next),)

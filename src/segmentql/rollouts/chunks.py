@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
+from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.timestamps import CHANGE_BY_ROLLOUT
 
@@ -90,7 +91,7 @@ removed AS (
         ELSE CAST(:expires_at AS timestamptz) END
     FROM change
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:to_set_expiry AS bigint[]))
-      AND m.cause = 'ROLLOUT' AND (m.expires_at IS NULL OR m.expires_at > change.at)
+      AND m.cause = 'ROLLOUT' AND {ACTIVE_AT_CHANGE}
 ), added AS (
     INSERT INTO memberships AS m
         (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor, api_key_id)

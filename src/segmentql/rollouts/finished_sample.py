@@ -14,28 +14,28 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession
 
 IN_FINISHED_SAMPLE: Final = """(
-    CASE WHEN u.id <= :sample_cursor_user_id
-    THEN u.insert_seq <= :next_insert_seq
+    CASE WHEN u.id <= :current_cursor_user_id
+    THEN u.insert_seq <= :current_insert_seq
         AND (rollout_hash_v1(:segment_id, u.id), u.id)
-            <= (CAST(:next_bound_hash AS bigint), CAST(:next_bound_user_id AS bigint))
-    ELSE u.insert_seq <= :sample_insert_seq
+            <= (CAST(:current_bound_hash AS bigint), CAST(:current_bound_user_id AS bigint))
+    ELSE u.insert_seq <= :finished_insert_seq
         AND (rollout_hash_v1(:segment_id, u.id), u.id)
-            <= (CAST(:sample_bound_hash AS bigint), CAST(:sample_bound_user_id AS bigint)) END)
+            <= (CAST(:finished_bound_hash AS bigint), CAST(:finished_bound_user_id AS bigint)) END)
 """
 """SQL condition: the user `u` is in the sample whose `parameters` the statement has.
 
 The statement also has the parameter `:segment_id`.
 """
 
-# The defaults are samples without users.
+# The defaults are samples without users: no hash is as small as -1.
 _READ = text("""
-SELECT coalesce(finished.last_insert_seq, 0) AS last_insert_seq,
-    coalesce(finished.bound_hash, -1) AS bound_hash,
-    coalesce(finished.bound_user_id, 0) AS bound_user_id,
-    coalesce(working.cursor_user_id, 0) AS cursor_user_id,
-    coalesce(working.last_insert_seq, 0) AS next_insert_seq,
-    coalesce(working.bound_hash, -1) AS next_bound_hash,
-    coalesce(working.bound_user_id, 0) AS next_bound_user_id,
+SELECT coalesce(finished.last_insert_seq, 0) AS finished_insert_seq,
+    coalesce(finished.bound_hash, -1) AS finished_bound_hash,
+    coalesce(finished.bound_user_id, 0) AS finished_bound_user_id,
+    coalesce(current_pass.cursor_user_id, 0) AS current_cursor_user_id,
+    coalesce(current_pass.last_insert_seq, 0) AS current_insert_seq,
+    coalesce(current_pass.bound_hash, -1) AS current_bound_hash,
+    coalesce(current_pass.bound_user_id, 0) AS current_bound_user_id,
     r.expires_at, r.actor, r.api_key_id
 FROM rollouts r
 LEFT JOIN LATERAL (
@@ -43,7 +43,8 @@ LEFT JOIN LATERAL (
     WHERE rollout_passes.segment_id = r.segment_id AND finished_at IS NOT NULL
     ORDER BY pass_number DESC LIMIT 1
 ) AS finished ON NOT finished.is_withdrawal
-LEFT JOIN rollouts working ON working.segment_id = r.segment_id AND working.phase = 'WORKING'
+LEFT JOIN rollouts current_pass
+    ON current_pass.segment_id = r.segment_id AND current_pass.phase = 'WORKING'
 WHERE r.segment_id = :segment_id AND r.state IN ('ACTIVE', 'PAUSED')
   AND (r.expires_at IS NULL OR r.expires_at > clock_timestamp())
 """)
@@ -56,14 +57,16 @@ class FinishedSample:
     The sample of a pass has the users up to its `insert_seq` whose (hash, id) is within the bound.
     """
 
-    last_insert_seq: int
-    bound_hash: int
-    bound_user_id: int
-    cursor_user_id: int
+    finished_insert_seq: int
+    finished_bound_hash: int
+    """-1, which is smaller than every hash, if the sample has no users."""
+    finished_bound_user_id: int
+    current_cursor_user_id: int
     """The last user that the pass in progress has processed; 0 if there is none."""
-    next_insert_seq: int
-    next_bound_hash: int
-    next_bound_user_id: int
+    current_insert_seq: int
+    current_bound_hash: int
+    """-1 if no pass is in progress or it has no sample."""
+    current_bound_user_id: int
     expires_at: datetime | None
     """When the memberships of the rollout end."""
     actor: str | None
@@ -73,17 +76,28 @@ class FinishedSample:
     def parameters(self) -> Mapping[str, Any]:
         """The parameters of `IN_FINISHED_SAMPLE`."""
         return {
-            "sample_insert_seq": self.last_insert_seq,
-            "sample_bound_hash": self.bound_hash,
-            "sample_bound_user_id": self.bound_user_id,
-            "sample_cursor_user_id": self.cursor_user_id,
-            "next_insert_seq": self.next_insert_seq,
-            "next_bound_hash": self.next_bound_hash,
-            "next_bound_user_id": self.next_bound_user_id,
+            "finished_insert_seq": self.finished_insert_seq,
+            "finished_bound_hash": self.finished_bound_hash,
+            "finished_bound_user_id": self.finished_bound_user_id,
+            "current_cursor_user_id": self.current_cursor_user_id,
+            "current_insert_seq": self.current_insert_seq,
+            "current_bound_hash": self.current_bound_hash,
+            "current_bound_user_id": self.current_bound_user_id,
         }
 
 
-NO_SAMPLE: Final = FinishedSample(0, -1, 0, 0, 0, -1, 0, None, None, None)
+NO_SAMPLE: Final = FinishedSample(
+    finished_insert_seq=0,
+    finished_bound_hash=-1,
+    finished_bound_user_id=0,
+    current_cursor_user_id=0,
+    current_insert_seq=0,
+    current_bound_hash=-1,
+    current_bound_user_id=0,
+    expires_at=None,
+    actor=None,
+    api_key_id=None,
+)
 """A sample without users."""
 
 
@@ -96,4 +110,4 @@ async def read_finished_sample(
     sample is empty.
     """
     row = (await session.execute(_READ, {"segment_id": segment_id})).one_or_none()
-    return NO_SAMPLE if row is None else FinishedSample(*row)
+    return NO_SAMPLE if row is None else FinishedSample(**row._mapping)

@@ -21,17 +21,12 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
-from segmentql.principal import ANONYMOUS
+from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.chunks import process_chunk
 from segmentql.rollouts.event_log import record_event
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
 from segmentql.rollouts.messages import enqueue_expiry, enqueue_stage_starts
-from segmentql.rollouts.reads import (
-    FROM_ROLLOUTS,
-    WORK_DUE,
-    lock_rollout,
-    read_rollout,
-)
+from segmentql.rollouts.reads import FROM_ROLLOUTS, WORK_DUE, lock_rollout, read_rollout
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import PendingSample
 from segmentql.segments.service import SEGMENT_LOCK
@@ -221,9 +216,7 @@ async def record_failure(session: WriteSession, segment_id: int, reason: str) ->
     state = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
     if state == RolloutState.FAILED:
         after = await read_rollout(session, segment_id)
-        await record_event(
-            session, RolloutEvent.FAILED, before=before, after=after, actor=ANONYMOUS
-        )
+        await record_event(session, RolloutEvent.FAILED, before=before, after=after, actor=NO_ACTOR)
 
 
 async def find_due_rollouts(session: ReadSession) -> list[int]:

@@ -7,11 +7,7 @@ import strawberry
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    MutationError,
-    as_mutation_error,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator

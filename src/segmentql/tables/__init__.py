@@ -7,6 +7,7 @@ Import the tables from this package. A table that is missing here is missing in 
 
 from segmentql.tables.audit import AuditRow
 from segmentql.tables.columns import SLUG_TEXT, TIMESTAMPTZ, USER_KEY_TEXT, Base, Timestamp, UserId
+from segmentql.tables.exports import ExportRow
 from segmentql.tables.history import (
     CAUSE,
     OPERATION,
@@ -76,6 +77,7 @@ __all__ = [
     "ExclusionLogRow",
     "ExclusionOperation",
     "ExclusionRow",
+    "ExportRow",
     "HistoryRow",
     "IdAllocatorRow",
     "ImportFileRow",

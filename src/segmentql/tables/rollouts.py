@@ -44,7 +44,7 @@ class PassPhase(enum.StrEnum):
 class RolloutEvent(enum.StrEnum):
     """What happened to a rollout: a decision or a failure."""
 
-    RECORDED = "RECORDED"
+    BACKFILLED = "BACKFILLED"
     """The plan that existed when migration 0008 ran. It is not known when it was set."""
     SET = "SET"
     PAUSED = "PAUSED"

@@ -11,9 +11,7 @@ from segmentql import validators
 from segmentql.graphql.context import Info, selects_field
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
-from segmentql.graphql.types.errors import (
-    limit_exceeded,
-)
+from segmentql.graphql.types.errors import limit_exceeded
 from segmentql.graphql.types.pagination import (
     After,
     Connection,

@@ -3,17 +3,13 @@
 import strawberry
 
 from segmentql import errors, validators
+from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    MutationError,
-    as_mutation_error,
-)
+from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator
-from segmentql.imports.erasure import delete_user_and_erase_key
 from segmentql.users import service
 from segmentql.users.api import User
 from segmentql.users.records import UserRecord
@@ -121,9 +117,10 @@ class DeleteUserInput:
         default=False,
         description="Whether to erase the user's key as well. It erases every key that a user with"
         " this id ever had, from the history of all deleted users who had one of them; reports with"
-        " their keys are made again. A stored user with another id keeps the key. If no stored"
-        " user has the `id` or the `key`, it erases the keys of the user who was deleted last with"
-        " it.",
+        " their keys are made again, results of imports that may have their keys are deleted, and"
+        " exports that may have their keys become FAILED. A stored"
+        " user with another id keeps the key. If no stored user has the `id` or the `key`, it"
+        " erases the keys of the user who was deleted last with it.",
     )
 
 
@@ -204,7 +201,7 @@ class UserMutations:
             info,
             DeleteUserPayload,
             validator,
-            lambda session: delete_user_and_erase_key(
+            lambda session: delete_user_everywhere(
                 session,
                 user_id,
                 user_key=user_key,

@@ -57,15 +57,16 @@ _BY_ID_OR_KEY = text(f"SELECT {USER_COLUMNS} FROM users u WHERE id = :user_id OR
 
 _ID_BY_KEY_AT = text("""
 SELECT user_id FROM (
-    SELECT id AS user_id, created_at, CAST('infinity' AS timestamptz) AS deleted_at
+    SELECT id AS user_id, created_at, CAST('infinity' AS timestamptz) AS deleted_at, insert_seq
     FROM users WHERE key = :user_key
     UNION ALL
-    SELECT user_id, created_at, deleted_at FROM user_lifetimes WHERE key = :user_key
+    SELECT user_id, created_at, deleted_at, insert_seq FROM user_lifetimes WHERE key = :user_key
 ) AS lifetime
 WHERE created_at <= coalesce(CAST(:at AS timestamptz), 'infinity')
 -- A user who was stored at the time comes before one who was deleted by then. The key may have been
--- set long after the user was stored.
-ORDER BY deleted_at > coalesce(CAST(:at AS timestamptz), now()) DESC, created_at DESC LIMIT 1
+-- set long after the user was stored. If PostgreSQL's clock was set back, the user who was stored
+-- last counts.
+ORDER BY deleted_at > coalesce(CAST(:at AS timestamptz), now()) DESC, insert_seq DESC LIMIT 1
 """)
 
 _PAGE = text(f"""
@@ -204,8 +205,8 @@ async def delete_user(
         user_id: The user's id. Set either `user_id` or `user_key`.
         user_key: The user's key.
         erase_key: Whether every key that a user with this id ever had is also erased from the
-            history, there also of other deleted users that had it. The user may have been deleted
-            earlier.
+            history, including that of other deleted users that had it. The user may have been
+            deleted earlier.
         actor: The author of the change.
 
     Raises:
