@@ -85,7 +85,7 @@ async def test_missing_file_fails_the_import_after_all_attempts(
 async def test_import_that_is_cancelled_while_it_is_read_stores_nothing(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(staging, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
     await make_segments(api, "a")
     started = await imports.start(id_list(range(1, rows + 1)))
     reading = asyncio.create_task(actors.advance_import(imports.context, 1))
@@ -128,7 +128,7 @@ async def test_reading_can_be_interrupted_and_repeated(
 async def test_heartbeats_keep_the_lease(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
     await make_segments(api, "a")
     await imports.start(b"1\n")
     attempt = await claim(imports, sql)
