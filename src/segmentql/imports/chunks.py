@@ -27,8 +27,8 @@ from segmentql.imports.removals import (
 from segmentql.imports.service import IMPORT_COLUMNS, import_record, record_outcome
 from segmentql.imports.staging import IS_FIRST, LEASE_END, MAX_ATTEMPTS
 from segmentql.imports.stored_json import counts_to_json
-from segmentql.memberships.list_changes import add_members, remove_members
-from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
+from segmentql.memberships.bulk_changes import add_members, remove_members
+from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
 from segmentql.memberships.records import Expiry
 from segmentql.principal import Actor
 from segmentql.tables import ImportStatus, RowOutcome
