@@ -224,3 +224,20 @@ def test_origins_are_separated_by_commas_and_checked(
             load_settings()
         (problem,) = raised.value.problems
         assert problem.startswith(f"{variable}: an origin must be like"), mistake
+
+
+def test_settings_of_clients_are_known_to_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**COMPLETE, "SEGMENTQL_URL": "http://api.example"}.items():
+        monkeypatch.setenv(name, value)
+    Path(".env").write_text("SEGMENTQL_API_KEY=sgql_a\n")
+    load_settings()
+
+
+def test_client_reads_its_settings_from_the_env_file() -> None:
+    Path(".env").write_text("SEGMENTQL_URL=http://127.0.0.1:1/segments\n")
+    Path("list.csv").write_text("1\n")
+    result = CliRunner().invoke(main, ["import", "list.csv", "--segment", "a"])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: http://127.0.0.1:1/segments/graphql does not respond: Connection refused.\n",
+    )

@@ -1,10 +1,10 @@
 """Helpers for tests of commands that are clients of the API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import uvicorn
 from click.testing import CliRunner
@@ -23,7 +23,7 @@ class CommandResult:
     errors: str
 
 
-RunImport: TypeAlias = Callable[..., Awaitable[CommandResult]]
+RunImport: TypeAlias = Callable[..., Coroutine[Any, Any, CommandResult]]
 
 
 @asynccontextmanager

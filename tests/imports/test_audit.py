@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.imports import staging
+from segmentql.imports import attempts
 from segmentql.imports.actors import ImportContext
 from tests.audit.clients import Client, log, summary
 from tests.audit.test_entries import assert_documented
@@ -104,7 +104,7 @@ async def test_failed_import(ada: Client, sql: Sql, imports: Imports) -> None:
     created = await imports.create(b"5\n")
     await imports.send(START, id=created["id"])
     await sql.execute("UPDATE imports SET attempts = $1, status = 'VALIDATING'", 8)
-    assert staging.MAX_ATTEMPTS == 8
+    assert attempts.MAX_ATTEMPTS == 8
     await imports.work(created["id"])
     assert (await imports.read(created["id"]))["status"] == "FAILED"
     assert actions(await entries(ada, sql))[2:] == [("import.failed", None)]

@@ -301,7 +301,10 @@ async def test_imports_that_wait_too_long_are_cancelled(
     if not is_late:
         assert read["status"] == status
         return
-    assert (read["status"], read["failure"]) == ("CANCELLED", "the import waited too long")
+    missed = "`startImport` was not called within 24 hours"
+    if status != "AWAITING_UPLOAD":
+        missed = "`applyImport` was not called within 7 days"
+    assert (read["status"], read["failure"]) == ("CANCELLED", missed)
     assert (
         await sql.fetchval(
             "SELECT count(*) FROM audit_log WHERE action = 'import.cancelled' AND actor IS NULL"

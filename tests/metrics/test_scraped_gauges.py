@@ -180,7 +180,7 @@ async def test_locked_table_does_not_hide_other_gauges(api: Api, sql: Sql) -> No
             all_samples = await samples(api.http)
     assert "segmentql_users" not in all_samples
     assert all_samples['segmentql_dependency_up{dependency="database"}'] == 1
-    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 15
+    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 18
 
 
 @pytest.mark.slow

@@ -62,10 +62,10 @@ def print_advice(record: Any, *, with_result: bool) -> None:
         click.echo(f"{label}: {record['failure'].rstrip('.')}.", err=True)
     if status == "HELD" or (status == "VALIDATED" and record["failure"]):
         removals = record["removals"] or 0
+        again = "again" if status == "HELD" else "without --dry-run and"
         click.echo(
             f"To apply it, call applyImport with the id {import_id} and allowRemovals {removals}"
-            f" within 7 days, or run the command without --dry-run and with --allow-removals"
-            f" {removals}.",
+            f" within 7 days, or run the command {again} with --allow-removals {removals}.",
             err=True,
         )
     elif status == "VALIDATED":

@@ -1,8 +1,12 @@
-"""Imports: lists of users, read from a file into a segment.
+"""Imports: lists of users, from a file or from segments, that change the members of a segment.
 
-- `file_format.py`: what the file is, and the format that the client describes.
-- `unpacking.py`: the bytes of the file, unpacked within limits.
-- `columns.py`: the delimiter, the header and the column of the users.
-- `user_values.py`: which text is a user id or a key, and why not.
-- `parsing.py`: the rows of the file.
+- `service.py`: create, start, apply and cancel. `uploads.py`: the link and the private copy.
+- `attempts.py`, `reading.py`, `staging.py`: an attempt to read a list into the staging tables.
+- `file_format.py`, `unpacking.py`, `columns.py`, `user_values.py`, `row_parser.py`, `parsing.py`:
+  from the bytes of a file to its rows.
+- `forecast.py`: the expected outcomes and the safeguards.
+- `chunks.py`, `removals.py`, `completion.py`: the changes of memberships, and the end.
+- `result.py`, `cleanup.py`: the CSV of a finished import, deadlines, and what is deleted.
+- `erasure.py`: the erasure of a user's key.
+- `schedule.py`, `run_slots.py`, `actors.py`: the background jobs.
 """

@@ -23,7 +23,17 @@ from segmentql.errors import (
     TimedOut,
     Unavailable,
 )
-from segmentql.imports import chunks, cleanup, forecast, result, service, staging
+from segmentql.imports import (
+    attempts,
+    chunks,
+    cleanup,
+    completion,
+    forecast,
+    reads,
+    result,
+    schedule,
+    staging,
+)
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.jobs import (
     ADVANCE_IMPORT,
@@ -79,12 +89,12 @@ async def advance_import(context: ImportContext, import_id: int) -> None:
     """Read the list of an import if that is due, then apply it. Each part needs a free slot."""
     database, message = context.database, Message(ADVANCE_IMPORT, (import_id,))
     async with database.read() as session:
-        is_unread = await staging.is_unread(session, import_id)
+        is_unread = await attempts.is_unread(session, import_id)
     if is_unread:
         with context.reading.take(message) as has_slot:
             if not has_slot:
                 return
-            attempt = await database.transaction(lambda session: staging.claim(session, import_id))
+            attempt = await database.transaction(lambda session: attempts.claim(session, import_id))
             if attempt is None or not await _read(context, attempt):
                 return
     with context.applying.take(message) as has_slot:
@@ -92,22 +102,22 @@ async def advance_import(context: ImportContext, import_id: int) -> None:
             await _apply(database, import_id)
 
 
-async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
+async def _read(context: ImportContext, attempt: attempts.Attempt) -> bool:
     """Make one attempt to read the list; return whether it succeeded."""
     try:
         await _read_with_heartbeat(context, attempt)
-    except staging.LeaseLost:
+    except attempts.LeaseLost:
         return False
     except FileRefused as error:
         reason = str(error)
         await context.database.transaction(
-            lambda session: staging.refuse(session, attempt, reason=reason)
+            lambda session: attempts.refuse(session, attempt, reason=reason)
         )
         return False
     except BaseException as error:  # A cancelled attempt has failed as well.
         reason, rejected = _reason(error), isinstance(error, StoreRejected)
         await context.database.transaction(
-            lambda session: staging.fail(
+            lambda session: attempts.fail(
                 session, attempt, reason=reason, rejected_by_store=rejected
             )
         )
@@ -117,7 +127,7 @@ async def _read(context: ImportContext, attempt: staging.Attempt) -> bool:
     return True
 
 
-async def _read_with_heartbeat(context: ImportContext, attempt: staging.Attempt) -> None:
+async def _read_with_heartbeat(context: ImportContext, attempt: attempts.Attempt) -> None:
     """Read the list and make the forecast, and extend the attempt's lease meanwhile."""
     tasks = {
         asyncio.create_task(_read_list(context, attempt)),
@@ -133,10 +143,10 @@ async def _read_with_heartbeat(context: ImportContext, attempt: staging.Attempt)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read_list(context: ImportContext, attempt: staging.Attempt) -> None:
+async def _read_list(context: ImportContext, attempt: attempts.Attempt) -> None:
     database, import_id = context.database, attempt.import_id
     async with database.read() as session:
-        record = (await service.imports_by_id(session, [import_id]))[import_id]
+        record = (await reads.imports_by_id(session, [import_id]))[import_id]
     started = time.monotonic()
     await stage_list(database, context.storage, attempt, record)
     status = await database.transaction(
@@ -153,11 +163,11 @@ async def _read_list(context: ImportContext, attempt: staging.Attempt) -> None:
     )
 
 
-async def _send_heartbeats(database: Database, attempt: staging.Attempt) -> None:
+async def _send_heartbeats(database: Database, attempt: attempts.Attempt) -> None:
     """Extend the lease at each interval until it is lost."""
     while True:
-        await asyncio.sleep(staging.HEARTBEAT_SECONDS)
-        await database.transaction(lambda session: staging.extend_lease(session, attempt))
+        await asyncio.sleep(attempts.HEARTBEAT_SECONDS)
+        await database.transaction(lambda session: attempts.extend_lease(session, attempt))
 
 
 async def _apply(database: Database, import_id: int) -> None:
@@ -173,7 +183,7 @@ async def _apply(database: Database, import_id: int) -> None:
     except Exception as error:
         reason, is_final = _reason(error), isinstance(error, MutationRejected)
         await database.transaction(
-            lambda session: chunks.record_failure(session, import_id, reason, is_final=is_final)
+            lambda session: completion.record_failure(session, import_id, reason, is_final=is_final)
         )
         if reason == INTERNAL_FAILURE:
             raise
@@ -240,7 +250,7 @@ async def filter_import_result(context: ImportContext, import_id: int, mask: int
 async def _filter_result(context: ImportContext, import_id: int, mask: int) -> None:
     database, storage = context.database, context.storage
     async with database.read() as session:
-        record = (await service.imports_by_id(session, [import_id])).get(import_id)
+        record = (await reads.imports_by_id(session, [import_id])).get(import_id)
     if record is None or record.result_key is None or str(mask) in record.filtered_keys:
         return
     result_key = record.result_key
@@ -296,7 +306,7 @@ async def clean_up_imports(context: ImportContext) -> None:
 async def find_due(database: Database) -> list[Message]:
     """Return the messages for all imports whose work is overdue."""
     async with database.read() as session:
-        due = await staging.due_imports(session)
+        due = await schedule.due_imports(session)
         finished = await cleanup.imports_to_finish(session)
     return [
         *(Message(ADVANCE_IMPORT, (import_id,)) for import_id in due),
@@ -307,7 +317,7 @@ async def find_due(database: Database) -> list[Message]:
 async def seconds_to_next(database: Database) -> float | None:
     """Return the time until an import has work that is overdue."""
     async with database.read() as session:
-        return await staging.seconds_to_next(session)
+        return await schedule.seconds_to_next(session)
 
 
 async def schedule_cleanup(database: Database) -> list[Message]:

@@ -20,8 +20,8 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
-from segmentql.imports import result, service
-from segmentql.imports.forecast import KEPT_REJECTIONS
+from segmentql.imports import reads, result
+from segmentql.imports.forecast_query import KEPT_REJECTIONS
 from segmentql.imports.loaders import ImportById
 from segmentql.imports.records import ImportMode, ImportRecord, RejectionRecord
 from segmentql.memberships.api import OutcomeCount
@@ -36,8 +36,9 @@ describe_enum(
     {
         ImportMode.ADD: "The users join the segment.",
         ImportMode.REMOVE: "The users leave the segment.",
-        ImportMode.REPLACE: "The list becomes the members by hand: the users of the list join, and"
-        " members by hand who are not in the list leave. Members by a rollout stay.",
+        ImportMode.REPLACE: "Afterwards the list has exactly the members by hand. Listed users"
+        " join. Other members by hand leave, except users in the finished sample of the rollout,"
+        " who become its members. Members of the rollout who are not listed stay.",
     },
 )
 
@@ -51,11 +52,11 @@ describe_enum(
         ImportStatus.VALIDATING: "A worker reads the list.",
         ImportStatus.VALIDATED: "The dry run is done. `counts` is a forecast. The import waits for"
         " `applyImport`, for 7 days.",
-        ImportStatus.HELD: "The import would remove too many members; see `failure`. It waits for"
-        " `applyImport` with `allowRemovals`, for 7 days.",
+        ImportStatus.HELD: "The import would remove too many members, or its list is empty; see"
+        " `failure`. It waits for `applyImport` with `allowRemovals`, for 7 days.",
         ImportStatus.APPLYING: "A worker changes memberships, or another import of the segment"
         " does so first.",
-        ImportStatus.COMPLETED: "Every row was applied.",
+        ImportStatus.COMPLETED: "Every row has its final outcome.",
         ImportStatus.REFUSED: "The file was refused, and nothing was applied; see `failure`.",
         ImportStatus.FAILED: "The import could not be completed; see `failure`. What was applied"
         " stays.",
@@ -86,7 +87,8 @@ class Import:
     mode: ImportMode = strawberry.field(description="What the import does with the listed users.")
     status: ImportStatus = strawberry.field(description="The status.")
     progress: float = strawberry.field(
-        description="The share of the users that were applied, 0 to 1."
+        description="The share of the users that are applied, 0 to 1. It is 1 for every finished"
+        " import, including cancelled ones."
     )
     counts: list[OutcomeCountRecord] = strawberry.field(
         graphql_type=list[OutcomeCount],
@@ -121,8 +123,9 @@ class Import:
         description="A link to a CSV with each row of the list and its outcome, newly signed at"
         " each read. Its columns are `line,value,user_id,outcome,detail`. Anyone with the link can"
         " download the file until the link expires. Null until the import is finished and a worker"
-        " has made the file. A file with some outcomes is made when it is read for the first time,"
-        " so read the field again after a second.",
+        " has made the file, after `SEGMENTQL_REPORT_RETENTION_DAYS`, if the list could not be"
+        " read, and if a user's key in the file was erased. With `outcomes`, the first read"
+        " requests the file from a worker and returns null: read the field again after a second.",
         metadata=cost(5),
     )
     @staticmethod
@@ -210,7 +213,7 @@ class ImportQueries:
         )
         before = int(page.after[0]) if page.after else validators.MAX_USER_ID
         imports = await info.context.read(
-            lambda session: service.import_page(
+            lambda session: reads.import_page(
                 session, before=before, slug=known_slug, rows=page.first + 1
             )
         )

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.adapters.jobs import Message
-from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
+from segmentql.imports.attempts import LEASE_END
+from segmentql.imports.completion import finish
+from segmentql.imports.reads import IMPORT_COLUMNS, import_record
 from segmentql.imports.records import ImportMode, ImportRecord, OnUnknownUser
 from segmentql.imports.removals import (
     PlannedRemoval,
@@ -24,8 +25,7 @@ from segmentql.imports.removals import (
     remove_as_planned,
     remove_without_exclusion,
 )
-from segmentql.imports.service import IMPORT_COLUMNS, import_record, record_outcome
-from segmentql.imports.staging import IS_FIRST, LEASE_END, MAX_ATTEMPTS
+from segmentql.imports.schedule import IS_NEXT_TO_APPLY
 from segmentql.imports.stored_json import counts_to_json
 from segmentql.memberships.bulk_changes import add_members, remove_members
 from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
@@ -40,16 +40,21 @@ SEGMENT_DELETED: Final = "the segment was deleted"
 
 _LOCK = text(f"""
 SELECT {IMPORT_COLUMNS}, i.listed_users FROM imports i JOIN segments s ON s.id = i.segment_id
-WHERE i.id = :import_id AND i.status = 'APPLYING' AND {IS_FIRST}
+WHERE i.id = :import_id AND i.status = 'APPLYING' AND {IS_NEXT_TO_APPLY}
 FOR NO KEY UPDATE OF i SKIP LOCKED
 """)
 
+# Arrays, because SQLAlchemy takes more time for each row than PostgreSQL.
 _CHUNK = text("""
-SELECT number, line, user_id, user_key, membership_id, membership_updated_at,
-    CAST(outcome AS text) AS outcome
+SELECT coalesce(array_agg(number ORDER BY number), '{}') AS numbers,
+    array_agg(line IS NOT NULL ORDER BY number) AS are_listed,
+    array_agg(user_id ORDER BY number) AS user_ids,
+    array_agg(user_key ORDER BY number) AS user_keys,
+    array_agg(membership_id ORDER BY number) AS membership_ids,
+    array_agg(membership_updated_at ORDER BY number) AS membership_updated_times,
+    array_agg(CAST(outcome AS text) ORDER BY number) AS outcomes
 FROM import_users
 WHERE import_id = :import_id AND number > :applied AND number <= :last
-ORDER BY number
 """)
 
 _STORE_OUTCOMES = text("""
@@ -73,31 +78,11 @@ UPDATE imports SET
 WHERE id = :import_id
 """)
 
-_FINISH = text("""
-UPDATE imports SET
-    status = CAST(:status AS import_status), finished_at = clock_timestamp(),
-    next_attempt_at = NULL, failure = CAST(:failure AS text),
-    removals = CASE WHEN removals IS NOT NULL THEN removed_users END
-WHERE id = :import_id
-""")
 
-_OTHERS = text("""
-SELECT id FROM imports
-WHERE segment_id = :segment_id AND status = 'APPLYING' AND id <> :import_id
-ORDER BY queued_at, id LIMIT 1
-""")
-
-_RECORD_FAILURE = text("""
-UPDATE imports SET
-    attempts = attempts + 1,
-    next_attempt_at = clock_timestamp() + make_interval(secs => least(2 ^ attempts, 15))
-WHERE id = :import_id AND status = 'APPLYING'
-RETURNING attempts
-""")
+_OUTCOMES: Final = {outcome.value: outcome for outcome in RowOutcome}
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+class _User(NamedTuple):
     """A row of `import_users`."""
 
     number: int
@@ -135,18 +120,7 @@ async def apply_chunk(session: WriteSession, import_id: int) -> bool:
         "applied": record.applied_users,
         "last": min(record.applied_users + CHUNK_USERS, bound),
     }
-    users = [
-        _User(
-            user.number,
-            user.line is not None,
-            user.user_id,
-            user.user_key,
-            user.membership_id,
-            user.membership_updated_at,
-            RowOutcome(user.outcome),
-        )
-        for user in await session.execute(_CHUNK, values)
-    ]
+    users = await _users(session, values)
     if not users:
         await finish(session, record, ImportStatus.COMPLETED)
         return False
@@ -156,6 +130,17 @@ async def apply_chunk(session: WriteSession, import_id: int) -> bool:
         return False
     await _store(session, record, users, applied)
     return True
+
+
+async def _users(session: WriteSession, values: Mapping[str, int]) -> list[_User]:
+    row = (await session.execute(_CHUNK, values)).one()
+    if not row.numbers:
+        return []
+    columns = (row.user_ids, row.user_keys, row.membership_ids, row.membership_updated_times)
+    outcomes = [_OUTCOMES[outcome] for outcome in row.outcomes]
+    return [
+        _User(*user) for user in zip(row.numbers, row.are_listed, *columns, outcomes, strict=True)
+    ]
 
 
 async def _apply(
@@ -327,39 +312,3 @@ async def _keep_listed(
     if user_ids:
         values = {"import_id": record.import_id, "user_ids": user_ids}
         await session.execute(_KEEP_LISTED, values)
-
-
-async def finish(
-    session: WriteSession,
-    record: ImportRecord,
-    status: ImportStatus,
-    *,
-    failure: str | None = None,
-) -> None:
-    """End an import, and send the messages for its result and for the segment's next import."""
-    values = {"import_id": record.import_id, "segment_id": record.segment.segment_id}
-    await session.execute(_FINISH, {**values, "status": status, "failure": failure})
-    await record_outcome(session, record.import_id)
-    session.after_commit(Message(FINISH_IMPORT, (record.import_id,)))
-    for import_id in (await session.execute(_OTHERS, values)).scalars():
-        session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
-
-
-async def record_failure(
-    session: WriteSession, import_id: int, reason: str, *, is_final: bool
-) -> None:
-    """Count a failed attempt to apply a chunk. After `MAX_ATTEMPTS` the import is FAILED.
-
-    Args:
-        session: The session.
-        import_id: The import.
-        reason: The failure that clients see.
-        is_final: Whether further attempts would fail as well.
-    """
-    values = {"import_id": import_id}
-    attempts = (await session.execute(_RECORD_FAILURE, values)).scalar_one_or_none()
-    if attempts is None or (attempts < MAX_ATTEMPTS and not is_final):
-        return
-    row = (await session.execute(_LOCK, values)).one_or_none()
-    if row is not None:
-        await finish(session, import_record(row), ImportStatus.FAILED, failure=reason)

@@ -8,14 +8,15 @@ import orjson
 from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession, WriteSession
-from segmentql.errors import MutationRejected
+from segmentql.imports.forecast_query import WAIT_DAYS
 from segmentql.imports.service import UPLOAD_HOURS, cancel_import
 from segmentql.imports.stored_json import counts_from_json
 from segmentql.objects import service as objects
 from segmentql.principal import NO_ACTOR
 from segmentql.tables import ImportStatus, RowOutcome
 
-OVERDUE: Final = "the import waited too long"
+NOT_STARTED: Final = f"`startImport` was not called within {UPLOAD_HOURS} hours"
+NOT_APPLIED: Final = f"`applyImport` was not called within {WAIT_DAYS} days"
 
 REMOVE_ROWS: Final = 500
 
@@ -44,7 +45,8 @@ SELECT id FROM imports WHERE deadline_at < statement_timestamp() ORDER BY deadli
 """)
 
 _LOCK_OVERDUE = text("""
-SELECT id FROM imports WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
+SELECT status FROM imports
+WHERE id = :import_id AND deadline_at < statement_timestamp() FOR UPDATE
 """)
 
 _REMOVE_OLD_RESULTS = text(f"""
@@ -104,12 +106,11 @@ async def overdue_imports(session: ReadSession) -> list[int]:
 
 async def cancel_overdue(session: WriteSession, import_id: int) -> None:
     """Cancel an import that has waited too long, unless something happened meanwhile."""
-    if (await session.execute(_LOCK_OVERDUE, {"import_id": import_id})).one_or_none() is None:
-        return
-    try:
-        await cancel_import(session, import_id, actor=NO_ACTOR, reason=OVERDUE)
-    except MutationRejected:  # It is finished.
-        return
+    locked = await session.execute(_LOCK_OVERDUE, {"import_id": import_id})
+    status = locked.scalar_one_or_none()
+    if status is not None:
+        reason = NOT_STARTED if status == ImportStatus.AWAITING_UPLOAD else NOT_APPLIED
+        await cancel_import(session, import_id, actor=NO_ACTOR, reason=reason)
 
 
 async def remove_old_results(session: WriteSession, *, days: int) -> bool:

@@ -28,11 +28,10 @@ WHERE r.user_key = ANY(:user_keys) OR EXISTS (
     WHERE strpos(r.value, erased.user_key) > 0)
 """)
 
-# The version `attempts` of finished imports rejects a result that is being made of the old rows.
+# A result that is being made of the rows of an earlier version is rejected.
 _ERASE_FROM_IMPORTS = text(f"""
 UPDATE imports i SET
-    result_key = NULL, filtered_keys = '{{}}',
-    attempts = CASE WHEN finished_at IS NULL THEN attempts ELSE attempts + 1 END,
+    result_key = NULL, filtered_keys = '{{}}', rows_version = rows_version + 1,
     rejections = (
         SELECT coalesce(jsonb_agg(CASE
             WHEN EXISTS (

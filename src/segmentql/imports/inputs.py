@@ -161,7 +161,8 @@ class CreateImportInput:
     )
     allow_empty: bool | None = strawberry.field(
         default=False,
-        description="Whether REPLACE may have a list without users. Otherwise the import is HELD.",
+        description="Whether REPLACE accepts a list without users. If false, such an import is"
+        " HELD.",
     )
     dry_run: bool | None = strawberry.field(
         default=False,
@@ -193,7 +194,11 @@ def read_options(
         )
     if mode is ImportMode.REMOVE and (ttl is not None or expires_at is not None):
         field = "ttlSeconds" if ttl is not None else "expiresAt"
-        validator.add_error("the mode REMOVE adds no user", "no end of memberships", field)
+        validator.add_error(
+            "the mode REMOVE adds no user",
+            "no `ttlSeconds` and no `expiresAt` with the mode REMOVE",
+            field,
+        )
     percent = fields.max_removed_percent
     return ImportOptions(
         list_format=ListFormat(
@@ -265,3 +270,28 @@ def _read_algebra(validator: InputValidator, segments: SegmentAlgebraInput) -> S
 def _check_slugs(validator: InputValidator, slugs: Sequence[str], *path: str) -> None:
     for position, slug in enumerate(slugs):
         validator.value(validators.slug, slug, *path, str(position))
+
+
+@strawberry.input(description="Input of `startImport`.")
+class StartImportInput:
+    id: strawberry.ID = strawberry.field(description="The import's id.")
+    wait_seconds: int | None = strawberry.field(
+        default=0,
+        description="The maximum time to wait until the import is finished, VALIDATED or HELD: 0 to"
+        " 60 seconds.",
+    )
+
+
+@strawberry.input(description="Input of `applyImport`.")
+class ApplyImportInput:
+    id: strawberry.ID = strawberry.field(description="The import's id.")
+    allow_removals: BigInt | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The largest number of removals that you accept. An import that would remove"
+        " more is HELD. A HELD import needs this field.",
+    )
+
+
+@strawberry.input(description="Input of `cancelImport`.")
+class CancelImportInput:
+    id: strawberry.ID = strawberry.field(description="The import's id.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from segmentql.adapters.database import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.polling import Poller
-from segmentql.imports import service
+from segmentql.imports import reads
 from segmentql.imports.records import FINISHED, ImportRecord
 from segmentql.tables import ImportStatus
 
@@ -16,7 +16,7 @@ class ImportById(Loader[int, ImportRecord | None]):
     async def load_batch(
         self, session: ReadSession, keys: Sequence[int]
     ) -> Mapping[int, ImportRecord]:
-        return await service.imports_by_id(session, keys)
+        return await reads.imports_by_id(session, keys)
 
     def on_missing(self, key: int) -> None:
         return None
@@ -27,5 +27,5 @@ class StoppedImport(Poller[int, ImportRecord]):
 
     async def poll(self, session: ReadSession, keys: Sequence[int]) -> Mapping[int, ImportRecord]:
         stopped = {*FINISHED, ImportStatus.VALIDATED, ImportStatus.HELD}
-        imports = await service.imports_by_id(session, keys)
+        imports = await reads.imports_by_id(session, keys)
         return {key: record for key, record in imports.items() if record.status in stopped}

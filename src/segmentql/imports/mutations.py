@@ -16,12 +16,18 @@ from segmentql.graphql.types.errors import (
 )
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor, require
-from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.graphql.types.waiting import wait_until_finished
-from segmentql.imports import service, uploads
+from segmentql.imports import reads, service, uploads
 from segmentql.imports.api import Import
-from segmentql.imports.inputs import CreateImportInput, read_options, read_source
+from segmentql.imports.inputs import (
+    ApplyImportInput,
+    CancelImportInput,
+    CreateImportInput,
+    StartImportInput,
+    read_options,
+    read_source,
+)
 from segmentql.imports.loaders import ImportById, StoppedImport
 from segmentql.imports.records import ImportMode, ImportRecord
 from segmentql.tables import ImportStatus, Role
@@ -96,16 +102,6 @@ class CreateImportPayload:
     )
 
 
-@strawberry.input(description="Input of `startImport`.")
-class StartImportInput:
-    id: strawberry.ID = strawberry.field(description="The import's id.")
-    wait_seconds: int | None = strawberry.field(
-        default=0,
-        description="The maximum time to wait until the import is finished, VALIDATED or HELD: 0 to"
-        " 60 seconds.",
-    )
-
-
 @strawberry.type(description="Result of `startImport`.")
 class StartImportPayload:
     import_: ImportRecord | None = strawberry.field(
@@ -118,16 +114,6 @@ class StartImportPayload:
         default_factory=list,
         description="Why the mutation was rejected. Empty if it succeeded.",
         metadata=cost(size=1),
-    )
-
-
-@strawberry.input(description="Input of `applyImport`.")
-class ApplyImportInput:
-    id: strawberry.ID = strawberry.field(description="The import's id.")
-    allow_removals: BigInt | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="The largest number of removals that you accept. An import that would remove"
-        " more is HELD. A HELD import needs this field.",
     )
 
 
@@ -144,11 +130,6 @@ class ApplyImportPayload:
         description="Why the mutation was rejected. Empty if it succeeded.",
         metadata=cost(size=1),
     )
-
-
-@strawberry.input(description="Input of `cancelImport`.")
-class CancelImportInput:
-    id: strawberry.ID = strawberry.field(description="The import's id.")
 
 
 @strawberry.type(description="Result of `cancelImport`.")
@@ -306,7 +287,7 @@ async def _load(info: Info, import_id: int) -> ImportRecord:
         GraphQLError: the caller needs another role.
     """
     async with info.context.database.read() as session:
-        record = (await service.imports_by_id(session, [import_id])).get(import_id)
+        record = (await reads.imports_by_id(session, [import_id])).get(import_id)
     if record is None:
         raise errors.MutationRejected(errors.ImportNotFound(("id",)))
     _require_role(info, record.mode)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.imports import staging
+from segmentql.imports import attempts, staging
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.parsing import read_rows
 from segmentql.imports.records import ImportRecord, SegmentAlgebra, Upload
@@ -24,7 +24,7 @@ MEMBERS_TIMEOUT_SECONDS = 1800
 
 
 async def stage_list(
-    database: Database, storage: Storage, attempt: staging.Attempt, record: ImportRecord
+    database: Database, storage: Storage, attempt: attempts.Attempt, record: ImportRecord
 ) -> None:
     """Read the whole list of an import into the staging tables.
 
@@ -56,7 +56,7 @@ async def stage_list(
 
 async def _stage_file(
     database: Database,
-    attempt: staging.Attempt,
+    attempt: attempts.Attempt,
     record: ImportRecord,
     upload: Upload,
     chunks: AsyncIterator[bytes],
@@ -89,7 +89,7 @@ async def _stage_file(
         )
 
 
-async def _stage_batch(database: Database, attempt: staging.Attempt, batch: list[Row]) -> None:
+async def _stage_batch(database: Database, attempt: attempts.Attempt, batch: list[Row]) -> None:
     await database.transaction(lambda session: staging.stage_rows(session, attempt, batch))
 
 

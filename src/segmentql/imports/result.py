@@ -38,14 +38,14 @@ ORDER BY r.line
 """
 
 _MISSING_RESULT = text("""
-SELECT attempts FROM imports
+SELECT rows_version FROM imports
 WHERE id = :import_id AND finished_at IS NOT NULL AND row_count IS NOT NULL
   AND needs_cleanup AND result_key IS NULL
 """)
 
 _PUBLISH = text("""
 UPDATE imports SET result_key = :object_key
-WHERE id = :import_id AND needs_cleanup AND result_key IS NULL AND attempts = :version
+WHERE id = :import_id AND needs_cleanup AND result_key IS NULL AND rows_version = :version
 RETURNING id
 """)
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import ReadSession
 from segmentql.imports.records import FINISHED
-from segmentql.imports.staging import IS_FIRST
+from segmentql.imports.schedule import IS_NEXT_TO_APPLY
 from segmentql.tables import ImportStatus
 
 UNFINISHED: Final = tuple(status for status in ImportStatus if status not in FINISHED)
@@ -17,7 +17,7 @@ UNFINISHED: Final = tuple(status for status in ImportStatus if status not in FIN
 _STATS = text(f"""
 SELECT status, count(*) AS number,
     CAST(max(extract(epoch FROM statement_timestamp() - i.next_attempt_at))
-        FILTER (WHERE status <> 'APPLYING' OR {IS_FIRST}) AS float8) AS waiting_seconds
+        FILTER (WHERE status <> 'APPLYING' OR {IS_NEXT_TO_APPLY}) AS float8) AS waiting_seconds
 FROM imports i WHERE next_attempt_at IS NOT NULL GROUP BY status
 UNION ALL
 SELECT status, count(*), NULL FROM imports WHERE deadline_at IS NOT NULL GROUP BY status
