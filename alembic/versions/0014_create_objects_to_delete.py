@@ -13,7 +13,7 @@ TABLE = """
 CREATE TABLE objects_to_delete (
     object_key text NOT NULL,
     delete_after timestamptz NOT NULL,
-    written_until timestamptz NOT NULL,
+    writable_until timestamptz NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL,
     CONSTRAINT pk_objects_to_delete PRIMARY KEY (object_key)

@@ -57,7 +57,9 @@ async def started_uploads(storage: Storage) -> list[str]:
 
 async def delete_due_objects(context: ExportContext, sql: Sql) -> None:
     """Delete the discarded objects, and those whose upload took too long."""
-    await sql.execute("UPDATE objects_to_delete SET next_attempt_at = now(), written_until = now()")
+    await sql.execute(
+        "UPDATE objects_to_delete SET next_attempt_at = now(), writable_until = now()"
+    )
     await delete_objects(ObjectContext(context.database, context.storage))
     assert await sql.fetchval("SELECT count(*) FROM objects_to_delete") == 0
 

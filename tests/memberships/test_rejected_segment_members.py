@@ -7,8 +7,8 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.errors import InvalidInput, MutationRejected
-from segmentql.memberships.list_changes import add_members
-from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
+from segmentql.memberships.bulk_changes import add_members
+from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
 from segmentql.memberships.records import Expiry
 from segmentql.tables import RowOutcome
 from segmentql.validators import (

@@ -139,7 +139,7 @@ async def test_overdue_objects_are_counted(api: Api, sql: Sql) -> None:
     assert all_samples["segmentql_objects_overdue_oldest_seconds"] == 0
     await sql.execute(
         """
-        INSERT INTO objects_to_delete (object_key, delete_after, written_until, next_attempt_at)
+        INSERT INTO objects_to_delete (object_key, delete_after, writable_until, next_attempt_at)
         SELECT 'test ' || minutes, at, at, now() + interval '1 hour'
         FROM (VALUES (60), (1), (-60)) AS ages (minutes),
             LATERAL (SELECT now() - make_interval(mins => minutes) AS at) AS moment

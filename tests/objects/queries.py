@@ -9,7 +9,7 @@ async def pass_time(sql: Sql, seconds: float) -> None:
         """
         UPDATE objects_to_delete SET
             delete_after = delete_after - make_interval(secs => $1),
-            written_until = written_until - make_interval(secs => $1),
+            writable_until = writable_until - make_interval(secs => $1),
             next_attempt_at = next_attempt_at - make_interval(secs => $1)
         """,
         seconds,

@@ -152,8 +152,8 @@ class Storage:
         """
         return await self._uploader.abort_stale(older_than_seconds=older_than_seconds)
 
-    async def abandon(self, key: str) -> None:
-        """Remove everything that a dead process may have left of a file, complete or in parts.
+    async def delete_with_parts(self, key: str) -> None:
+        """Delete a file and its unfinished uploads, which a dead process may have left.
 
         Raises:
             StoreFailed: some of it may remain.

@@ -19,11 +19,26 @@ PASS_COLUMNS: Final = (
 )
 
 
+_ENTRY_COLUMNS: Final = (
+    "membership_id",
+    "operation",
+    "at",
+    "recorded_at",
+    "cause",
+    "actor",
+    "import_id",
+)
+
+
 def _pass_columns(name: str) -> str:
     return ", ".join(f"{name}.{column} AS {name}_{column}" for column in PASS_COLUMNS)
 
 
-def _is_pass_missed(name: str) -> str:
+def _entry_columns(name: str) -> str:
+    return ", ".join(f"{name}.{column} AS {name}_{column}" for column in _ENTRY_COLUMNS)
+
+
+def _is_pass_unknown(name: str) -> str:
     """Return the SQL query of whether a pass between a pass and the next one was not recorded.
 
     Each pass, each plan and each withdrawal has the next number. So a number that has neither a
@@ -37,7 +52,7 @@ def _is_pass_missed(name: str) -> str:
               AND e.at > coalesce({name}.started_at, '-infinity')
               AND e.at <= coalesce(following.started_at, 'infinity')
               AND (e.event = 'SET' OR e.event = 'CANCELLED' AND e.state = 'WITHDRAWING')
-        ) AS is_missed
+        ) AS is_unknown
     FROM rollout
     LEFT JOIN {name} ON true
     LEFT JOIN LATERAL (
@@ -49,20 +64,20 @@ def _is_pass_missed(name: str) -> str:
     """
 
 
-# One statement, so that all facts are of one snapshot. `bound` is the latest time of an event that
-# counts. Without a time in the past every visible event counts, including one that was recorded
-# between now(), the start of the statement, and the snapshot.
+# One statement, so that all facts are of one snapshot. `latest_at` is the latest time of an event
+# that counts. Without a time in the past every visible event counts, including one that was
+# recorded between now(), the start of the statement, and the snapshot.
 READ_FACTS: Final = text(f"""
 WITH moment AS MATERIALIZED (
     SELECT coalesce(CAST(:as_of AS timestamptz), now()) AS at,
-        coalesce(CAST(:as_of AS timestamptz), 'infinity') AS bound,
+        coalesce(CAST(:as_of AS timestamptz), 'infinity') AS latest_at,
         CAST(:as_of AS timestamptz) IS NOT NULL AS is_past,
         coalesce(CAST(:as_of AS timestamptz) > now(), false) AS in_the_future
 ), segment AS MATERIALIZED (
     -- If the clock was set back, two segments of one slug can exist at one time. The one that was
     -- created last counts, as for `segments(asOf:)`.
     SELECT s.* FROM segments s, moment
-    WHERE s.slug = :slug AND s.created_at <= moment.bound
+    WHERE s.slug = :slug AND s.created_at <= moment.latest_at
     ORDER BY s.id DESC LIMIT 1
 ), lifetime AS MATERIALIZED (
     -- If the clock was set back, lifetimes can overlap. The one that was inserted last counts.
@@ -73,12 +88,12 @@ WITH moment AS MATERIALIZED (
         SELECT created_at, key, insert_seq, deleted_at
         FROM user_lifetimes, moment WHERE user_id = :user_id AND moment.is_past
     ) AS lifetimes, moment
-    WHERE created_at <= moment.bound AND deleted_at > moment.at
+    WHERE created_at <= moment.latest_at AND deleted_at > moment.at
     ORDER BY insert_seq DESC LIMIT 1
 ), deletion AS MATERIALIZED (
     -- A lifetime says when the user was stored. Deletions before migration 0008 have none.
-    SELECT max(deleted_at) FILTER (WHERE deleted_at <= moment.bound) AS before,
-        max(deleted_at) FILTER (WHERE deleted_at > moment.bound AND NOT has_lifetime) AS later
+    SELECT max(deleted_at) FILTER (WHERE deleted_at <= moment.latest_at) AS before,
+        max(deleted_at) FILTER (WHERE deleted_at > moment.latest_at AND NOT has_lifetime) AS later
     FROM (
         SELECT deleted_at, EXISTS (
             SELECT FROM user_lifetimes l
@@ -88,22 +103,23 @@ WITH moment AS MATERIALIZED (
         UNION ALL
         SELECT deleted_at, true FROM user_lifetimes WHERE user_id = :user_id
     ) AS deletions, moment
-), entry AS MATERIALIZED (
+), last_entry AS MATERIALIZED (
     SELECT h.* FROM history h, segment, moment
-    WHERE h.user_id = :user_id AND h.segment_id = segment.id AND h.at <= moment.bound
+    WHERE h.user_id = :user_id AND h.segment_id = segment.id AND h.at <= moment.latest_at
     ORDER BY h.at DESC LIMIT 1
-), joined AS MATERIALIZED (
-    SELECT h.* FROM history h, entry
-    WHERE h.user_id = :user_id AND h.segment_id = entry.segment_id
-        AND h.membership_id = entry.membership_id AND h.operation = 'JOINED' AND h.at <= entry.at
+), join_entry AS MATERIALIZED (
+    SELECT h.* FROM history h, last_entry
+    WHERE h.user_id = :user_id AND h.segment_id = last_entry.segment_id
+        AND h.membership_id = last_entry.membership_id AND h.operation = 'JOINED'
+        AND h.at <= last_entry.at
 ), member AS MATERIALIZED (
     -- If old partitions of history were dropped, a current membership has no join.
     SELECT m.*, least(m.expires_at, segment.deleted_at) AS ends_at,
         coalesce(least(m.expires_at, segment.deleted_at) <= now(), false) AS has_ended
     FROM segment CROSS JOIN moment
     JOIN memberships m ON m.user_id = :user_id AND m.segment_id = segment.id
-    LEFT JOIN entry ON true
-    WHERE m.id = entry.membership_id OR NOT moment.is_past
+    LEFT JOIN last_entry ON true
+    WHERE m.id = last_entry.membership_id OR NOT moment.is_past
 ), exclusion AS MATERIALIZED (
     SELECT e.excluded_at AS at, e.actor, e.import_id FROM exclusions e, segment, moment
     WHERE e.user_id = :user_id AND e.segment_id = segment.id AND NOT moment.is_past
@@ -111,13 +127,13 @@ WITH moment AS MATERIALIZED (
     SELECT last.at, last.actor, last.import_id
     FROM moment CROSS JOIN lifetime CROSS JOIN LATERAL (
         SELECT l.at, l.actor, l.import_id, l.operation FROM exclusion_log l, segment
-        WHERE l.user_id = :user_id AND l.segment_id = segment.id AND l.at <= moment.bound
+        WHERE l.user_id = :user_id AND l.segment_id = segment.id AND l.at <= moment.latest_at
         ORDER BY l.id DESC LIMIT 1
     ) AS last
     WHERE moment.is_past AND last.operation = 'EXCLUDED' AND last.at >= lifetime.created_at
 ), event AS MATERIALIZED (
     SELECT e.* FROM rollout_events e, segment, moment
-    WHERE e.segment_id = segment.id AND e.at <= moment.bound ORDER BY e.id DESC LIMIT 1
+    WHERE e.segment_id = segment.id AND e.at <= moment.latest_at ORDER BY e.id DESC LIMIT 1
 ), plan_event AS MATERIALIZED (
     SELECT CASE last.event WHEN 'SET' THEN last.at END AS at, last.actor
     FROM event CROSS JOIN LATERAL (
@@ -145,38 +161,40 @@ WITH moment AS MATERIALIZED (
     FROM segment JOIN rollouts r ON r.segment_id = segment.id
 ), latest_pass AS MATERIALIZED (
     SELECT p.* FROM rollout_passes p, segment, moment
-    WHERE p.segment_id = segment.id AND p.started_at <= moment.bound
+    WHERE p.segment_id = segment.id AND p.started_at <= moment.latest_at
     ORDER BY p.pass_number DESC LIMIT 1
 ), later_pass AS MATERIALIZED (
-{_is_pass_missed("latest_pass")}
+{_is_pass_unknown("latest_pass")}
 ), decision AS MATERIALIZED (
-    SELECT max(CASE WHEN p.sampled_at <= moment.bound THEN p.sampled_at ELSE p.started_at END) AS at
+    SELECT max(
+        CASE WHEN p.sampled_at <= moment.latest_at THEN p.sampled_at ELSE p.started_at END
+    ) AS at
     FROM rollout_passes p, segment, moment
-    WHERE p.segment_id = segment.id AND p.started_at <= moment.bound AND NOT p.is_withdrawal
+    WHERE p.segment_id = segment.id AND p.started_at <= moment.latest_at AND NOT p.is_withdrawal
 ), join_pass AS MATERIALIZED (
-    SELECT p.* FROM rollout_passes p, joined
-    WHERE p.segment_id = joined.segment_id AND p.sampled_at <= joined.at
+    SELECT p.* FROM rollout_passes p, join_entry
+    WHERE p.segment_id = join_entry.segment_id AND p.sampled_at <= join_entry.at
     ORDER BY p.pass_number DESC LIMIT 1
 ), later_join_pass AS MATERIALIZED (
-{_is_pass_missed("join_pass")}
+{_is_pass_unknown("join_pass")}
 ), removal_pass AS MATERIALIZED (
     SELECT * FROM (
-        SELECT p.* FROM rollout_passes p, entry
-        WHERE p.segment_id = entry.segment_id AND p.sampled_at <= entry.at
-          AND entry.operation = 'LEFT' AND entry.cause = 'ROLLOUT'
+        SELECT p.* FROM rollout_passes p, last_entry
+        WHERE p.segment_id = last_entry.segment_id AND p.sampled_at <= last_entry.at
+          AND last_entry.operation = 'LEFT' AND last_entry.cause = 'ROLLOUT'
         ORDER BY p.pass_number DESC LIMIT 1
     ) AS latest
     WHERE removes_members  -- Otherwise a later pass, which was not recorded, removed the user.
-), plan_gap AS MATERIALIZED (
+), unknown_plan AS MATERIALIZED (
     -- The plan is not known if a process of the version before migration 0008 may have changed it:
     -- it then differs from the plan of the next event, or, after the last event, from the rollout.
-    SELECT true AS is_missed, event.at AS since, next_event.at AS until
+    SELECT true AS is_unknown, event.at AS since, next_event.at AS until
     FROM rollout CROSS JOIN later_pass
     LEFT JOIN event ON true
     LEFT JOIN next_event ON true
     WHERE CASE
         WHEN event.id IS NULL
-        THEN next_event.event IS DISTINCT FROM 'SET' OR later_pass.is_missed
+        THEN next_event.event IS DISTINCT FROM 'SET' OR later_pass.is_unknown
         WHEN next_event.id IS NOT NULL
         THEN next_event.event <> 'SET'
             AND (event.percents, event.enroll_new_users, event.expires_at) IS DISTINCT FROM
@@ -197,12 +215,8 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     rollout_hash_v1(s.id, :user_id) AS hash,
     lifetime.created_at AS user_created_at, lifetime.key AS user_key, lifetime.insert_seq,
     deletion.before AS user_deleted_at, deletion.later AS user_deleted_later_at,
-    entry.membership_id AS entry_membership_id, entry.operation AS entry_operation,
-    entry.at AS entry_at, entry.recorded_at AS entry_recorded_at, entry.cause AS entry_cause,
-    entry.actor AS entry_actor, entry.import_id AS entry_import_id,
-    joined.membership_id AS joined_membership_id, joined.operation AS joined_operation,
-    joined.at AS joined_at, joined.recorded_at AS joined_recorded_at, joined.cause AS joined_cause,
-    joined.actor AS joined_actor, joined.import_id AS joined_import_id,
+    {_entry_columns("last_entry")},
+    {_entry_columns("join_entry")},
     member.id AS member_id, member.joined_at AS member_joined_at,
     member.updated_at AS member_updated_at, member.expires_at AS member_expires_at,
     member.cause AS member_cause, member.actor AS member_actor,
@@ -213,24 +227,24 @@ SELECT moment.at AS now, moment.is_past, moment.in_the_future,
     event.state, event.at AS event_at, event.actor AS event_actor, event.enroll_new_users,
     event.expires_at AS plan_expires_at, event.paused_at, event.failure, event.percents,
     event.start_times, plan_event.at AS plan_set_at, plan_event.actor AS plan_set_by,
-    plan_gap.since AS plan_unknown_since, plan_gap.until AS plan_unknown_until,
-    plan_gap.is_missed AS is_plan_missed,
-    later_pass.is_missed AS is_latest_pass_missed,
+    unknown_plan.since AS plan_unknown_since, unknown_plan.until AS plan_unknown_until,
+    unknown_plan.is_unknown AS is_plan_unknown,
+    later_pass.is_unknown AS is_latest_pass_unknown,
     rollout.phase = 'DUE' AND NOT moment.is_past AS is_pass_due,
-    later_join_pass.is_missed OR joined.at < first_event.at AS is_join_pass_missed,
+    later_join_pass.is_unknown OR join_entry.at < first_event.at AS is_join_pass_unknown,
     decision.at AS decided_at,
     {_pass_columns("latest_pass")}, {_pass_columns("join_pass")}, {_pass_columns("removal_pass")}
 FROM moment
 CROSS JOIN deletion
 LEFT JOIN segment s ON true
 LEFT JOIN lifetime ON true
-LEFT JOIN entry ON true
-LEFT JOIN joined ON true
+LEFT JOIN last_entry ON true
+LEFT JOIN join_entry ON true
 LEFT JOIN member ON true
 LEFT JOIN exclusion ON true
 LEFT JOIN event ON true
 LEFT JOIN plan_event ON true
-LEFT JOIN plan_gap ON true
+LEFT JOIN unknown_plan ON true
 LEFT JOIN first_event ON true
 LEFT JOIN rollout ON true
 LEFT JOIN later_pass ON true

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from segmentql.explain.facts import Facts, PlanGap
-from segmentql.explain.reasons import Verdict, was_added_by_pass
+from segmentql.explain.facts import Facts, UnknownPlan
+from segmentql.explain.reasons import ReasonResult, was_added_by_pass
 from segmentql.explain.records import ExplanationReason, ExplanationStep
 from segmentql.explain.rollout_view import RolloutView
 from segmentql.imports.records import import_global_id
@@ -37,14 +37,14 @@ def _percent(percent: Decimal) -> str:
     return f"{percent.normalize():f} %"
 
 
-def summary(facts: Facts, verdict: Verdict, rollout: RolloutView | None) -> str:
+def summary(facts: Facts, result: ReasonResult, rollout: RolloutView | None) -> str:
     """Return one or two sentences that state the reason."""
-    since, actor, reason = verdict.since, verdict.actor, verdict.reason
+    since, actor, reason = result.since, result.actor, result.reason
     slug = f'"{facts.slug}"'
     user = "The user" if facts.user_id is None else f"User {facts.user_id}"
     if facts.is_in:
-        end = f"; the membership ends{_on(verdict.until)}" if verdict.until else ""
-        return f"{_summary_in(facts, verdict)}{end}."
+        end = f"; the membership ends{_on(result.until)}" if result.until else ""
+        return f"{_summary_in(facts, result)}{end}."
     match reason:
         case ExplanationReason.NO_SUCH_SEGMENT:
             return f"No segment {'had' if facts.is_past else 'has'} the slug {slug}."
@@ -56,48 +56,48 @@ def summary(facts: Facts, verdict: Verdict, rollout: RolloutView | None) -> str:
         case ExplanationReason.LEFT_WITH_USER:
             return f"{user} left when the user was deleted{_on(since)}{_by(actor)}."
         case ExplanationReason.REMOVED_BY_HAND:
-            return f"Removed{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
+            return f"Removed{_by_hand_or_import(result.import_id)}{_on(since)}{_by(actor)}."
         case ExplanationReason.EXCLUDED:
             return (
                 "Excluded from rollouts, because the user was removed"
-                f"{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}."
+                f"{_by_hand_or_import(result.import_id)}{_on(since)}{_by(actor)}."
             )
         case ExplanationReason.EXPIRED:
             return f"The membership ended by its TTL{_on(since)}."
         case ExplanationReason.REMOVED_BY_ROLLOUT:
             return f"Removed by the rollout{_on(since)}{_why_removed(facts)}."
         case ExplanationReason.NEVER_ADDED:
-            if facts.plan_gap is not None:
-                return f"{_never_added(facts)}. The rollout's {_unknown_plan(facts.plan_gap)}."
+            if facts.unknown_plan is not None:
+                return f"{_never_added(facts)}. The rollout's {_unknown_plan(facts.unknown_plan)}."
             return f"{_never_added(facts)}, and the segment has no rollout."
         case _:
             assert rollout is not None  # noqa: S101 - all other reasons are about a rollout
-            return _summary_of_rollout(facts, verdict, rollout)
+            return _summary_of_rollout(facts, result, rollout)
 
 
 def _never_added(facts: Facts) -> str:
     has = f"User {facts.user_id} {'had' if facts.is_past else 'has'}"
-    if facts.entry is None or facts.lifetime is None:
+    if facts.last_entry is None or facts.lifetime is None:
         return f'{has} never been added to "{facts.slug}"'
     stored_on = _on(facts.lifetime.created_at)
     return f'{has} not been added to "{facts.slug}" since the user was stored{stored_on}'
 
 
-def _unknown_plan(gap: PlanGap) -> str:
-    since = f"after {format_time(gap.since)}" if gap.since else ""
-    until = f"before {format_time(gap.until)}" if gap.until else ""
+def _unknown_plan(plan: UnknownPlan) -> str:
+    since = f"after {format_time(plan.since)}" if plan.since else ""
+    until = f"before {format_time(plan.until)}" if plan.until else ""
     return f"plan is not known {' and '.join(filter(None, (since, until)))}".rstrip()
 
 
-def _summary_in(facts: Facts, verdict: Verdict) -> str:
-    since, actor = verdict.since, verdict.actor
-    match verdict.reason:
+def _summary_in(facts: Facts, result: ReasonResult) -> str:
+    since, actor = result.since, result.actor
+    match result.reason:
         case ExplanationReason.ADDED_BY_HAND | ExplanationReason.IMPORTED:
-            return f"Added{_by_hand_or_import(verdict.import_id)}{_on(since)}{_by(actor)}"
+            return f"Added{_by_hand_or_import(result.import_id)}{_on(since)}{_by(actor)}"
         case ExplanationReason.ENROLLED_WHEN_STORED:
             return f"Added by the rollout{_set_by(actor)} when the user was stored{_on(since)}"
         case _:
-            if facts.joined is not None and facts.joined.cause != Cause.ROLLOUT:
+            if facts.join_entry is not None and facts.join_entry.cause != Cause.ROLLOUT:
                 return f"Added{_on(since)} and kept by the rollout{_set_by(actor)}"
             added = "Added by the rollout"
             if was_added_by_pass(facts) is None or facts.join_pass is None:
@@ -114,10 +114,10 @@ def _why_removed(facts: Facts) -> str:
     return f", because its percent was lowered to {_percent(removal.percent)}"
 
 
-def _summary_of_rollout(facts: Facts, verdict: Verdict, rollout: RolloutView) -> str:
-    since, actor, plan = verdict.since, verdict.actor, rollout.plan
+def _summary_of_rollout(facts: Facts, result: ReasonResult, rollout: RolloutView) -> str:
+    since, actor, plan = result.since, result.actor, rollout.plan
     percent = _percent(rollout.percent)
-    match verdict.reason:
+    match result.reason:
         case ExplanationReason.ROLLOUT_STOPPED:
             if plan.state == RolloutState.FAILED:
                 return f"The rollout failed{_on(since)} before it added the user: {plan.failure}"
@@ -125,7 +125,7 @@ def _summary_of_rollout(facts: Facts, verdict: Verdict, rollout: RolloutView) ->
         case ExplanationReason.ROLLOUT_EXPIRED:
             return f"The memberships of the rollout{_set_by(actor)} ended{_on(since)}."
         case ExplanationReason.STAGE_NOT_STARTED:
-            return f"The first stage of the rollout{_set_by(actor)} starts{_on(verdict.until)}."
+            return f"The first stage of the rollout{_set_by(actor)} starts{_on(result.until)}."
         case ExplanationReason.ROLLOUT_PAUSED:
             return f"The rollout was paused{_on(since)}{_by(actor)} before it added the user."
         case ExplanationReason.NEW_USERS_NOT_ENROLLED:
@@ -205,7 +205,7 @@ def _stored_step(facts: Facts) -> ExplanationStep:
 
 
 def _member_step(facts: Facts) -> ExplanationStep:
-    entry = facts.entry
+    entry = facts.last_entry
     if facts.is_in:
         return _passed("user is a member", f"The user joined{_on(facts.joined_at)}.")
     if entry is None:
@@ -216,8 +216,10 @@ def _member_step(facts: Facts) -> ExplanationStep:
 
 def _rollout_steps(facts: Facts, rollout: RolloutView | None) -> Iterator[ExplanationStep]:
     if rollout is None:
-        gap = facts.plan_gap
-        detail = f"Its {_unknown_plan(gap)}." if gap else "The segment has no rollout."
+        unknown_plan = facts.unknown_plan
+        detail = (
+            f"Its {_unknown_plan(unknown_plan)}." if unknown_plan else "The segment has no rollout."
+        )
         yield _failed("rollout is active", detail)
         return
     plan = rollout.plan

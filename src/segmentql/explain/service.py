@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from segmentql.adapters.database import ReadSession
-from segmentql.explain.facts import Facts, read_facts
+from segmentql.explain.facts import Facts
+from segmentql.explain.reading import read_facts
 from segmentql.explain.reasons import find_reason
 from segmentql.explain.records import ExplanationRecord
 from segmentql.explain.rollout_view import rollout_view
@@ -40,18 +41,18 @@ async def explain(
 def explain_facts(facts: Facts) -> ExplanationRecord:
     """Return the explanation that follows from the facts."""
     rollout = rollout_view(facts)
-    verdict = find_reason(facts, rollout)
+    result = find_reason(facts, rollout)
     return ExplanationRecord(
         is_in=facts.is_in,
-        reason=verdict.reason,
-        summary=summary(facts, verdict, rollout),
+        reason=result.reason,
+        summary=summary(facts, result, rollout),
         at=facts.at,
         segment=facts.segment,
-        since=verdict.since,
-        until=verdict.until,
-        actor=verdict.actor,
+        since=result.since,
+        until=result.until,
+        actor=result.actor,
         membership=facts.membership,
-        last_entry=facts.entry,
+        last_entry=facts.last_entry,
         rollout=rollout.position if rollout and facts.is_stored else None,
         steps=steps(facts, rollout),
     )

@@ -27,8 +27,8 @@ from segmentql.imports.removals import (
 )
 from segmentql.imports.schedule import IS_NEXT_TO_APPLY
 from segmentql.imports.stored_json import counts_to_json
-from segmentql.memberships.list_changes import add_members, remove_members
-from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
+from segmentql.memberships.bulk_changes import add_members, remove_members
+from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
 from segmentql.memberships.records import Expiry
 from segmentql.principal import Actor
 from segmentql.rollouts.finished_sample import lock_finished_sample

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
+from segmentql.memberships.bulk_changes import add_members, remove_members
+from segmentql.memberships.bulk_locks import LockedUsers, lock_segment_for_members, lock_users
 from segmentql.memberships.expiry import check_expiry
-from segmentql.memberships.list_changes import add_members, remove_members
-from segmentql.memberships.list_locks import LockedUsers, lock_segment_for_members, lock_users
 from segmentql.memberships.records import (
     NO_EXPIRY,
     Expiry,

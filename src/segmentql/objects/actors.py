@@ -73,7 +73,7 @@ async def _delete_batch(object_context: ObjectContext) -> bool:
 async def _delete(storage: Storage, objects: Sequence[ClaimedObject]) -> list[BaseException | None]:
     """Delete objects with their unfinished uploads; return the failure of each, or None."""
     return await asyncio.gather(
-        *(storage.abandon(item.object_key) for item in objects), return_exceptions=True
+        *(storage.delete_with_parts(item.object_key) for item in objects), return_exceptions=True
     )
 
 

@@ -23,7 +23,7 @@ MAX_RETRY_SECONDS: Final = 240
 """The maximum wait: how long after an outage of the store an object is deleted at the latest."""
 
 _BEGIN_UPLOAD = text("""
-INSERT INTO objects_to_delete (object_key, delete_after, written_until, next_attempt_at)
+INSERT INTO objects_to_delete (object_key, delete_after, writable_until, next_attempt_at)
 SELECT :object_key, at, at, at
 FROM (SELECT clock_timestamp() + make_interval(secs => :max_seconds) AS at OFFSET 0) AS moment
 """)
@@ -36,14 +36,14 @@ RETURNING object_key
 
 # The rows are locked in the order of their keys, so that two transactions cannot deadlock.
 _DISCARD = text("""
-INSERT INTO objects_to_delete AS o (object_key, delete_after, written_until, next_attempt_at)
+INSERT INTO objects_to_delete AS o (object_key, delete_after, writable_until, next_attempt_at)
 SELECT object_key, at, at + make_interval(secs => :max_write_seconds), at
 FROM unnest(CAST(:object_keys AS text[])) AS object_key,
     (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 ORDER BY object_key
 ON CONFLICT (object_key) DO UPDATE SET
     delete_after = least(o.delete_after, excluded.delete_after),
-    written_until = greatest(o.written_until, excluded.written_until),
+    writable_until = greatest(o.writable_until, excluded.writable_until),
     next_attempt_at = excluded.next_attempt_at
 """)
 
@@ -63,7 +63,7 @@ UPDATE objects_to_delete o SET
     next_attempt_at = clock_timestamp() + make_interval(
         secs => least({RETRY_SECONDS} * 2 ^ least(o.attempts, 10), {MAX_RETRY_SECONDS}))
 FROM due WHERE o.object_key = due.object_key
-RETURNING o.object_key, o.next_attempt_at, o.written_until <= statement_timestamp() AS is_final
+RETURNING o.object_key, o.next_attempt_at, o.writable_until <= statement_timestamp() AS is_final
 """)
 
 _OF_CLAIM: Final = """
@@ -76,7 +76,7 @@ WHERE o.object_key = claimed.object_key AND o.next_attempt_at = claimed.next_att
 _REMOVE = text(f"DELETE FROM objects_to_delete o {_OF_CLAIM.replace('FROM', 'USING', 1)}")
 
 _DELETE_AGAIN = text(f"""
-UPDATE objects_to_delete o SET delete_after = written_until, next_attempt_at = written_until
+UPDATE objects_to_delete o SET delete_after = writable_until, next_attempt_at = writable_until
 {_OF_CLAIM}
 """)
 

@@ -19,7 +19,7 @@ class ObjectToDeleteRow(Base):
     delete_after: Mapped[Timestamp]
     """The time from which the object should not exist."""
 
-    written_until: Mapped[Timestamp]
+    writable_until: Mapped[Timestamp]
     """The time until which the object may still be written. A deletion before it is repeated."""
 
     attempts: Mapped[int] = mapped_column(server_default=text("0"))

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database, WriteSession
-from segmentql.memberships.list_changes import add_members, remove_members
-from segmentql.memberships.list_locks import lock_segment_for_members, lock_users
+from segmentql.memberships.bulk_changes import add_members, remove_members
+from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
 from segmentql.principal import Actor
 from segmentql.tables import RowOutcome
 from tests.back_dating import HOUR, NOON, insert_membership

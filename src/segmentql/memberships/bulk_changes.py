@@ -1,6 +1,6 @@
 """Changes of many users' memberships in one segment, with one statement each.
 
-The segment and the users are locked before, by the functions of `list_locks.py`.
+The segment and the users are locked before, by the functions of `bulk_locks.py`.
 """
 
 from collections.abc import Sequence

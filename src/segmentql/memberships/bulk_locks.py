@@ -1,7 +1,7 @@
 """The locks of a transaction that changes many users' memberships in one segment.
 
 The transaction calls `lock_segment_for_members`, then `lock_users`, then the functions of
-`list_changes.py`. It holds its locks until it commits, so it should change at most some thousand
+`bulk_changes.py`. It holds its locks until it commits, so it should change at most some thousand
 users.
 
 A transaction locks in this order: segments by id, the keys that it stores, new users by id, new
