@@ -8,8 +8,8 @@ from segmentql.adapters.storage import Storage
 from segmentql.imports import actors, attempts, staging
 from segmentql.imports.actors import advance_import
 from segmentql.imports.reading import stage_list
-from segmentql.imports.row_parser import Row
 from segmentql.imports.reads import imports_by_id
+from segmentql.imports.row_parser import Row
 from tests.conftest import Api, Sql
 from tests.imports.lists import CANCEL, Imports, counts, id_list
 from tests.operations import make_segments
