@@ -60,7 +60,10 @@ async def test_import_whose_workers_always_die_fails(api: Api, imports: Imports,
     await sql.execute("UPDATE imports SET next_attempt_at = now()")
     await imports.work(started["id"])
     failed = await imports.read(started["id"])
-    assert (failed["status"], failed["failure"]) == ("FAILED", "the worker died several times")
+    assert (failed["status"], failed["failure"]) == (
+        "FAILED",
+        "the worker died in the last of 8 attempts",
+    )
     assert (failed["rows"], failed["resultUrl"], counts(failed)) == (None, None, {})
 
 
