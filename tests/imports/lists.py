@@ -129,9 +129,9 @@ class Imports:
         """
         read = await self.api(query, id=import_id, outcomes=outcomes)
         assert read["import"]["resultUrl"] is None
-        await filter_import_result(
-            self.context, int(import_id.removeprefix("imp_")), mask_of(outcomes)
-        )
+        occurring = counts(await self.read(import_id))
+        mask = mask_of([outcome for outcome in outcomes if outcome in occurring])
+        await filter_import_result(self.context, int(import_id.removeprefix("imp_")), mask)
         url: str | None = (await self.api(query, id=import_id, outcomes=outcomes))["import"][
             "resultUrl"
         ]

@@ -78,7 +78,7 @@ async def test_second_upload_does_not_change_a_started_import(
     assert set(await members(sql, 1)) == {1}
     # The link may be used again, so the object is deleted once more at its end.
     assert (await put(payload["upload"], b"3\n")).status_code == 200
-    await sql.execute("UPDATE objects_to_delete SET written_until = now()")
+    await sql.execute("UPDATE objects_to_delete SET writable_until = now()")
     result_key = await sql.fetchval("SELECT result_key FROM imports")
     assert await left_objects(imports, sql, storage) - before == {result_key}
     assert await sql.fetchval("SELECT count(*) FROM objects_to_delete") == 0

@@ -7,7 +7,7 @@ import pytest
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
-from segmentql.worker import ACTORS, IMPORT_ACTORS, OBJECT_ACTORS, REPORT_ACTORS
+from segmentql.worker import ACTORS, EXPORT_ACTORS, IMPORT_ACTORS, OBJECT_ACTORS, REPORT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, suspended, until
 from tests.metrics.samples import samples, samples_of
@@ -159,14 +159,14 @@ async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
 
     async def has_lengths() -> bool:
         lengths = samples_of(await samples(api.http), "segmentql_queue_messages")
-        assert len(lengths) == 18
+        assert len(lengths) == 24
         return {queue: length for queue, length in lengths.items() if length} == expected
 
     await until(has_lengths)  # they are sent after the response
 
 
 def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
-    actors = (*ACTORS, *REPORT_ACTORS, *IMPORT_ACTORS, *OBJECT_ACTORS)
+    actors = (*ACTORS, *REPORT_ACTORS, *IMPORT_ACTORS, *EXPORT_ACTORS, *OBJECT_ACTORS)
     assert sorted({actor.job.queue for actor in actors}) == list(QUEUES)
 
 
@@ -180,7 +180,7 @@ async def test_locked_table_does_not_hide_other_gauges(api: Api, sql: Sql) -> No
             all_samples = await samples(api.http)
     assert "segmentql_users" not in all_samples
     assert all_samples['segmentql_dependency_up{dependency="database"}'] == 1
-    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 18
+    assert len(samples_of(all_samples, "segmentql_queue_messages")) == 24
 
 
 @pytest.mark.slow

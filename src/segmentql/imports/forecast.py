@@ -7,7 +7,7 @@ counts of a dry run. When the import is applied, each outcome is decided again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -46,8 +46,9 @@ async def make_forecast(
     Raises:
         LeaseLost: the attempt does not hold the lease any more.
     """
-    unread = await _count_open_rows(session, record)
-    await session.execute(forecast_query.SETTINGS, {"rows": unread})
+    open_rows = await _count_open_rows(session, record)
+    await session.execute(forecast_query.SETTINGS)
+    await _set_nested_loops(session, "off")
     identity = record.options.list_format.identity
     counts = await _row_counts(session, record.import_id)
     rejected = sum(counts.get(outcome, 0) for outcome in REJECTED)
@@ -56,13 +57,18 @@ async def make_forecast(
             f"{rejected} rows are rejected, and `maxRejected` is {record.options.max_rejected};"
             " nothing was applied"
         )
-        return await _store(session, attempt, record, _Forecast(counts, unread), refused=problem)
+        return await _store(session, attempt, record, _Forecast(counts, open_rows), refused=problem)
     column = "user_id" if identity is Identity.ID else "user_key"
     await session.execute(forecast_query.MARK_DUPLICATES[column], {"import_id": record.import_id})
     counts = await _row_counts(session, record.import_id)
+    await _set_nested_loops(session, "on" if open_rows < forecast_query.MANY_ROWS else "off")
     forecast = await _list_users(session, record, counts)
     held = await _hold_reason(session, record, forecast)
     return await _store(session, attempt, record, forecast, held=held)
+
+
+async def _set_nested_loops(session: WriteSession, value: Literal["on", "off"]) -> None:
+    await session.execute(forecast_query.SET_NESTED_LOOPS, {"value": value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,7 @@ async def _store(
     ]
     if record.options.list_format.identity is Identity.KEY:
         await session.execute(forecast_query.LOCK_ERASURES)
+        await _set_nested_loops(session, "off")
         await session.execute(forecast_query.DROP_ERASED_KEYS, {"import_id": record.import_id})
     # Not earlier, because the heartbeats need the lock of the import's row.
     await extend_lease(session, attempt)

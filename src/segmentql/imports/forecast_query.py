@@ -15,16 +15,17 @@ WAIT_DAYS: Final = 7
 """How long VALIDATED and HELD imports wait for `applyImport`."""
 
 MANY_ROWS: Final = 20_000
-"""The number of rows from which on nested loops are slower than scans of the tables."""
+"""The number of rows from which on reading users by an index is slower than a scan of all users."""
 
-# Disable parallel workers to leave CPU for requests. The statistics of `import_rows` may be from
-# before the rows were staged, so the planner would take a nested loop for a long list.
-SETTINGS = text(f"""
+# Disable parallel workers to leave CPU for requests.
+SETTINGS = text("""
 SELECT set_config('max_parallel_workers_per_gather', '0', true),
-    set_config('work_mem', '64MB', true),
-    set_config('enable_nestloop',
-        CASE WHEN CAST(:rows AS bigint) < {MANY_ROWS} THEN 'on' ELSE 'off' END, true)
+    set_config('work_mem', '64MB', true)
 """)
+
+# The statistics of the staged rows may be from before they were staged. The planner would join them
+# with each other by a nested loop, which reads all rows for each row.
+SET_NESTED_LOOPS = text("SELECT set_config('enable_nestloop', :value, true)")
 
 MARK_DUPLICATES: Final = {
     identity: text(f"""
