@@ -162,6 +162,7 @@ async def test_result_can_be_read_as_csv_with_each_row_once(
     assert await read_csv(read["import"]["resultUrl"]) == rows
 
 
+@pytest.mark.slow
 async def test_long_result_is_filtered_completely(api: Api, imports: Imports, sql: Sql) -> None:
     """Chunks of the file end within rows and within quotes."""
     await make_segments(api, "a")

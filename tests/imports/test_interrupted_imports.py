@@ -84,6 +84,7 @@ async def test_missing_file_fails_the_import_after_all_attempts(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [3, 200_000])
 async def test_import_that_is_cancelled_while_it_is_read_stores_nothing(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch, rows: int
@@ -107,6 +108,7 @@ async def test_import_that_is_cancelled_while_it_is_read_stores_nothing(
         assert await sql.fetchval(f"SELECT count(*) FROM {table}") == 0
 
 
+@pytest.mark.slow
 async def test_reading_can_be_interrupted_and_repeated(
     api: Api, imports: Imports, sql: Sql
 ) -> None:
