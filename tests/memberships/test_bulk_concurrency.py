@@ -115,7 +115,7 @@ async def test_all_kinds_of_changes_keep_history_consistent(sql: Sql, database: 
 
     async def store(dice: random.Random) -> None:
         key = dice.choice(KEYS)
-        await database.transaction(partial(create_user, user_id=None, user_key=key))
+        await database.transaction(partial(create_user, user_id=None, user_key=key, actor=NO_ACTOR))
 
     async def set_key(dice: random.Random) -> None:
         user_id, key = dice.choice(USERS), dice.choice(KEYS)
@@ -137,7 +137,9 @@ async def test_all_kinds_of_changes_keep_history_consistent(sql: Sql, database: 
         deleted = await database.transaction(
             partial(delete_segment, slug=slug, expected_version=None, actor=NO_ACTOR)
         )
-        await database.transaction(partial(create_segment, slug=slug, name=None, description=None))
+        await database.transaction(
+            partial(create_segment, slug=slug, name=None, description=None, actor=NO_ACTOR)
+        )
         await actors.record_segment_leaves(database, deleted)
         segment_ids[slug] = await sql_segment_id(slug)
 
