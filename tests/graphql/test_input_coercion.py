@@ -47,10 +47,12 @@ def not_null(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(values_of(kind.of_type), max_size=3)
     if isinstance(kind, GraphQLEnumType):
         return st.sampled_from(list(kind.values))
-    if isinstance(kind, GraphQLInputObjectType) and kind.is_one_of:
+    if isinstance(kind, GraphQLInputObjectType) and kind.extensions[DEFINITION].is_one_of:
         return st.one_of(
-            st.fixed_dictionaries({name: not_null(field.type)})
-            for name, field in kind.fields.items()
+            [
+                st.fixed_dictionaries({name: not_null(field.type)})
+                for name, field in kind.fields.items()
+            ]
         )
     if isinstance(kind, GraphQLInputObjectType):
         needed = {
