@@ -53,6 +53,7 @@ CREATE TABLE imports (
     has_staged_rows boolean NOT NULL DEFAULT true,
     rows_version integer NOT NULL DEFAULT 0,
     needs_cleanup boolean NOT NULL DEFAULT true,
+    cleanup_after timestamptz,
     CONSTRAINT ck_imports_mode_known CHECK (mode IN ('ADD', 'REMOVE', 'REPLACE')),
     CONSTRAINT ck_imports_finished_when_over CHECK (
         (finished_at IS NOT NULL) = (status IN ('COMPLETED', 'REFUSED', 'FAILED', 'CANCELLED'))),

@@ -3,12 +3,17 @@
 import csv
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
+from segmentql.imports.actors import advance_import, find_due, finish_import
+from segmentql.imports.jobs import FINISH_IMPORT
 from segmentql.objects.actors import ObjectContext, delete_objects
+from segmentql.settings import Settings
 from segmentql.tables import RowOutcome
 from tests.conftest import Api, Sql
 from tests.imports.lists import (
@@ -174,3 +179,22 @@ async def test_long_result_is_filtered_completely(api: Api, imports: Imports, sq
     found = await read_csv(await imports.filter(finished["id"], ["MALFORMED"]))
     assert [row["value"] for row in found] == [row for n, row in enumerate(rows) if n % 3]
     assert len(await lines_of_result(finished)) >= 9000
+
+
+async def test_result_waits_longer_if_the_store_fails_for_longer(
+    api: Api, imports: Imports, sql: Sql, settings: Settings
+) -> None:
+    await make_segments(api, "a")
+    started = await imports.start(b"1\n")
+    await advance_import(imports.context, 1)
+    wrong_store = Storage(settings.model_copy(update={"s3_bucket": "no-such-bucket"}))
+    await finish_import(replace(imports.context, storage=wrong_store), 1)
+    await wrong_store.close()
+    seconds = "SELECT extract(epoch FROM cleanup_after - now())::float FROM imports"
+    assert 4 < await sql.fetchval(seconds) <= 5
+    await sql.execute("UPDATE imports SET finished_at = finished_at - interval '1 minute'")
+    assert Message(FINISH_IMPORT, (1,)) not in await find_due(imports.context.database)
+    await sql.execute("UPDATE imports SET cleanup_after = now() - interval '1 s'")
+    assert Message(FINISH_IMPORT, (1,)) in await find_due(imports.context.database)
+    await finish_import(imports.context, 1)
+    assert (await imports.read(started["id"]))["resultUrl"]

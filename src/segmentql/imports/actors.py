@@ -213,9 +213,14 @@ async def _finish(context: ImportContext, import_id: int) -> None:
     async with database.read() as session:
         version = await result.missing_result(session, import_id)
     if version is not None:
-        async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
-            stream = await result.result_csv(session, import_id)
-            object_key = await _upload(context, aclosing(stream.chunks()))
+        try:
+            async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
+                stream = await result.result_csv(session, import_id)
+                object_key = await _upload(context, aclosing(stream.chunks()))
+        except StoreFailed as error:
+            log.warning("import_result_not_stored", import_id=import_id, reason=error.reason)
+            await database.transaction(lambda session: cleanup.postpone_cleanup(session, import_id))
+            return
         await database.transaction(
             lambda session: result.publish_result(session, import_id, object_key, version=version)
         )

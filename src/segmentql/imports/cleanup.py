@@ -20,6 +20,10 @@ NOT_APPLIED: Final = f"`applyImport` was not called within {WAIT_DAYS} days"
 
 REMOVE_ROWS: Final = 500
 
+MIN_WAIT_SECONDS: Final = 5
+MAX_WAIT_SECONDS: Final = 300
+"""The minimum and the maximum wait after a failed attempt to make a result."""
+
 # From now on no result can be made, because rows are missing.
 _BEGIN_CLEANUP = text("""
 UPDATE imports SET has_staged_rows = false
@@ -39,7 +43,16 @@ RETURNING old.upload_key, old.file_key, status, CAST(counts AS text) AS counts,
 _TO_FINISH = text("""
 SELECT id FROM imports
 WHERE needs_cleanup AND finished_at < statement_timestamp() - interval '5 s'
-ORDER BY id LIMIT 100
+  AND (cleanup_after IS NULL OR cleanup_after < statement_timestamp())
+ORDER BY coalesce(cleanup_after, finished_at) LIMIT 100
+""")
+
+# The wait grows with the time since the import was finished.
+_POSTPONE = text(f"""
+UPDATE imports SET cleanup_after = clock_timestamp() + least(
+    greatest((clock_timestamp() - finished_at) / 2, make_interval(secs => {MIN_WAIT_SECONDS})),
+    make_interval(secs => {MAX_WAIT_SECONDS}))
+WHERE id = :import_id AND needs_cleanup
 """)
 
 _OVERDUE = text("""
@@ -103,6 +116,11 @@ async def end_cleanup(session: WriteSession, import_id: int) -> FinishedImport |
 async def imports_to_finish(session: ReadSession) -> list[int]:
     """Return the ids of up to 100 imports that ended some time ago and need their clean-up."""
     return list((await session.execute(_TO_FINISH)).scalars())
+
+
+async def postpone_cleanup(session: WriteSession, import_id: int) -> None:
+    """Let the scheduler wait before the next attempt, because the object store failed."""
+    await session.execute(_POSTPONE, {"import_id": import_id})
 
 
 async def overdue_imports(session: ReadSession) -> list[int]:

@@ -32,7 +32,7 @@ from segmentql.imports.file_format import Delimiter, FileRefused, HeaderMode, Id
 from segmentql.imports.user_values import TRIMMED
 
 _CHARACTERS: Final = {Delimiter.TAB: "\t", Delimiter.SEMICOLON: ";", Delimiter.COMMA: ","}
-_NAMES: Final = {"\t": "TAB", ";": "SEMICOLON", ",": "COMMA"}
+_DELIMITER_NAMES: Final = {"\t": "TAB", ";": "SEMICOLON", ",": "COMMA"}
 _DEFAULT_COLUMNS: Final = ("user_id", "user_key")
 _NOT_BEFORE_A_NAME: Final = tuple("0123456789+-.,")
 
@@ -103,7 +103,7 @@ def read_first_row(text: str, list_format: ListFormat) -> FirstRow | None:
     column = list_format.column or list_format.default_column
     if list_format.header is not HeaderMode.ABSENT:
         for row in rows:
-            if len(row.fields) > 1 and column in _names(row.fields):
+            if len(row.fields) > 1 and column in _column_names(row.fields):
                 return row
     # Comma comes last, but it is the delimiter if the row has one field.
     widest = max(rows, key=lambda row: len(row.fields), default=None)
@@ -125,7 +125,7 @@ def choose_layout(row: FirstRow, list_format: ListFormat) -> Layout:
     Raises:
         FileRefused: The column is not in the file, or is not named and cannot be guessed.
     """
-    names = _names(row.fields)
+    names = _column_names(row.fields)
     if list_format.column is not None and list_format.header is HeaderMode.ABSENT:
         raise FileRefused(
             "A column is named, but the file has no header. Set `columnNumber` instead of "
@@ -165,9 +165,9 @@ def _is_name(text: str) -> bool:
 
 
 def _index_of(column: str, row: FirstRow) -> int:
-    found = _names(row.fields).count(column)
+    found = _column_names(row.fields).count(column)
     if found == 1:
-        return _names(row.fields).index(column)
+        return _column_names(row.fields).index(column)
     problem = (
         f'The header has no column "{column}". Names of columns are case-sensitive.'
         if found == 0
@@ -176,7 +176,7 @@ def _index_of(column: str, row: FirstRow) -> int:
     raise FileRefused(f"{problem} {_columns_found(row)}")
 
 
-def _names(fields: Sequence[str]) -> list[str]:
+def _column_names(fields: Sequence[str]) -> list[str]:
     return [field.strip(TRIMMED) for field in fields]
 
 
@@ -184,11 +184,11 @@ def _columns_found(row: FirstRow) -> str:
     """Return a sentence that lists the columns."""
     listed = ", ".join(
         f'{number} "{_shortened(name)}"'
-        for number, name in enumerate(_names(row.fields)[:MAX_LISTED_COLUMNS], start=1)
+        for number, name in enumerate(_column_names(row.fields)[:MAX_LISTED_COLUMNS], start=1)
     )
     more = len(row.fields) - MAX_LISTED_COLUMNS
     return (
-        f"The first row, split by {_NAMES[row.delimiter]}, has {len(row.fields):,} "
+        f"The first row, split by {_DELIMITER_NAMES[row.delimiter]}, has {len(row.fields):,} "
         f"{'column' if len(row.fields) == 1 else 'columns'}: {listed}"
         f"{f' and {more:,} more' if more > 0 else ''}."
     )

@@ -10,7 +10,7 @@ from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat
-from segmentql.imports.records import ImportMode, ImportOptions, OnUnknownUser, Upload
+from segmentql.imports.records import ImportMode, ImportOptions, OnUnknownUser, UploadSource
 from segmentql.imports.service import SlugAlgebra
 from segmentql.memberships.records import OnExcluded, OnExisting
 
@@ -225,12 +225,12 @@ def read_options(
     )
 
 
-def read_source(validator: InputValidator, source: ImportSource) -> Upload | SlugAlgebra:
+def read_source(validator: InputValidator, source: ImportSource) -> UploadSource | SlugAlgebra:
     """Decode the source."""
     upload = source.upload
     if upload:
         path = ("source", "upload")
-        return Upload(
+        return UploadSource(
             file_name=validator.optional(
                 validators.file_name, upload.file_name, *path, "fileName", absent=None
             ),

@@ -13,7 +13,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.imports import attempts, staging
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.parsing import read_rows
-from segmentql.imports.records import ImportRecord, SegmentAlgebra, Upload
+from segmentql.imports.records import ImportRecord, SegmentAlgebra, UploadSource
 from segmentql.imports.row_parser import Row
 
 BATCH_ROWS = 20_000
@@ -65,7 +65,7 @@ async def _stage_file(
     database: Database,
     attempt: attempts.Attempt,
     record: ImportRecord,
-    upload: Upload,
+    upload: UploadSource,
     chunks: AsyncIterator[bytes],
 ) -> None:
     digest = hashlib.sha256()

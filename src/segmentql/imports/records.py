@@ -8,7 +8,7 @@ from typing import Final
 
 from segmentql.audit.records import AuditState
 from segmentql.imports.file_format import ListFormat
-from segmentql.memberships.records import OnExcluded, OnExisting
+from segmentql.memberships.records import OnExcluded, OnExisting, OutcomeCount
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import ImportStatus, RowOutcome
 
@@ -46,7 +46,7 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class UploadSource:
     """A file that the caller uploads."""
 
     file_name: str | None
@@ -63,14 +63,6 @@ class SegmentAlgebra:
     all_of: Sequence[int] | None
     none_of: Sequence[int] | None
     as_of: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeCountRecord:
-    """A number of rows with one outcome."""
-
-    outcome: RowOutcome
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ class ImportRecord:
     status: ImportStatus
     mode: ImportMode
     options: ImportOptions
-    source: Upload | SegmentAlgebra
+    source: UploadSource | SegmentAlgebra
     actor: str | None
     api_key_id: str | None
     created_at: datetime
@@ -127,18 +119,13 @@ class ImportRecord:
         return import_global_id(self.import_id)
 
     @property
-    def counts(self) -> list[OutcomeCountRecord]:
+    def counts(self) -> list[OutcomeCount]:
         """The numbers of rows by outcome, without zeros, in the order of the enum."""
         return [
-            OutcomeCountRecord(outcome, count)
+            OutcomeCount(outcome, count)
             for outcome in RowOutcome
             if (count := self.count_by_outcome.get(outcome, 0))
         ]
-
-    @property
-    def rejected(self) -> int:
-        """The number of rejected rows."""
-        return sum(self.count_by_outcome.get(outcome, 0) for outcome in REJECTED)
 
     @property
     def progress(self) -> float:

@@ -27,7 +27,7 @@ from segmentql.imports.records import (
     ImportOptions,
     ImportRecord,
     SegmentAlgebra,
-    Upload,
+    UploadSource,
 )
 from segmentql.imports.stored_json import (
     counts_to_json,
@@ -121,7 +121,7 @@ async def create_import(
     slug: str,
     mode: ImportMode,
     options: ImportOptions,
-    source: Upload | SlugAlgebra,
+    source: UploadSource | SlugAlgebra,
     *,
     actor: Actor,
 ) -> ImportRecord:
@@ -134,10 +134,10 @@ async def create_import(
     if row is None:
         raise MutationRejected(SegmentNotFound(("slug",), slugs=(slug,)))
     _check_times(row.read_at, options.expires_at, source)
-    is_upload = isinstance(source, Upload)
+    is_upload = isinstance(source, UploadSource)
     if not is_upload:  # The members of segments are read by their ids.
         options = replace(options, list_format=ListFormat())
-    stored_source = source if isinstance(source, Upload) else await _resolve(session, source)
+    stored_source = source if isinstance(source, UploadSource) else await _resolve(session, source)
     import_id: int = (
         await session.execute(
             _CREATE,
@@ -160,7 +160,9 @@ async def create_import(
     return record
 
 
-def _check_times(now: datetime, expires_at: datetime | None, source: Upload | SlugAlgebra) -> None:
+def _check_times(
+    now: datetime, expires_at: datetime | None, source: UploadSource | SlugAlgebra
+) -> None:
     if expires_at is not None:
         check_expiry(expires_at - now)
     if isinstance(source, SlugAlgebra) and source.as_of is not None and source.as_of > now:

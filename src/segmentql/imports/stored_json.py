@@ -11,7 +11,7 @@ from segmentql.imports.records import (
     ImportOptions,
     OnUnknownUser,
     SegmentAlgebra,
-    Upload,
+    UploadSource,
 )
 from segmentql.memberships.records import OnExcluded, OnExisting
 from segmentql.tables import RowOutcome
@@ -63,9 +63,9 @@ def options_from_json(values: Mapping[str, Any]) -> ImportOptions:
     )
 
 
-def source_to_json(source: Upload | SegmentAlgebra) -> str:
+def source_to_json(source: UploadSource | SegmentAlgebra) -> str:
     """Return the source as a JSON object."""
-    if isinstance(source, Upload):
+    if isinstance(source, UploadSource):
         values: dict[str, Any] = {
             "file_name": source.file_name,
             "size_bytes": source.size_bytes,
@@ -81,10 +81,10 @@ def source_to_json(source: Upload | SegmentAlgebra) -> str:
     return orjson.dumps(values).decode()
 
 
-def source_from_json(values: Mapping[str, Any]) -> Upload | SegmentAlgebra:
+def source_from_json(values: Mapping[str, Any]) -> UploadSource | SegmentAlgebra:
     """Return the source that `source_to_json` has stored."""
     if "size_bytes" in values:
-        return Upload(values["file_name"], values["size_bytes"], values["sha256"])
+        return UploadSource(values["file_name"], values["size_bytes"], values["sha256"])
     return SegmentAlgebra(
         values["any_of"], values["all_of"], values["none_of"], _time(values["as_of"])
     )

@@ -6,7 +6,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.adapters.stored_file import UploadLink
 from segmentql.errors import ImportStateConflict, InvalidInput, MutationRejected, ObjectMissing
-from segmentql.imports.records import ImportRecord, Upload
+from segmentql.imports.records import ImportRecord, UploadSource
 from segmentql.imports.service import UPLOAD_HOURS
 from segmentql.objects import service as objects
 from segmentql.tables import ImportStatus
@@ -17,7 +17,7 @@ MAX_COPY_SECONDS = 600
 
 async def upload_link(storage: Storage, record: ImportRecord) -> UploadLink:
     """Return a link with which the client uploads the list of an import."""
-    assert isinstance(record.source, Upload)  # noqa: S101 - the import awaits its upload
+    assert isinstance(record.source, UploadSource)  # noqa: S101 - the import awaits its upload
     assert record.upload_key is not None  # noqa: S101
     return await storage.upload_link(
         record.upload_key,
@@ -37,7 +37,7 @@ async def copy_upload(database: Database, storage: Storage, record: ImportRecord
     """
     if record.status is not ImportStatus.AWAITING_UPLOAD or record.upload_key is None:
         raise MutationRejected(ImportStateConflict(("id",), status=record.status))
-    assert isinstance(record.source, Upload)  # noqa: S101 - the import awaits its upload
+    assert isinstance(record.source, UploadSource)  # noqa: S101 - the import awaits its upload
     expected_bytes = record.source.size_bytes
     file_key = f"imports/files/{uuid.uuid4()}"
     await database.transaction(

@@ -21,7 +21,7 @@ from segmentql.tables.history import (
 from segmentql.tables.imports import (
     IMPORT_STATUS,
     ROW_OUTCOME,
-    ImportFileRow,
+    ImportListRow,
     ImportRow,
     ImportStatus,
     ImportUserRow,
@@ -80,7 +80,7 @@ __all__ = [
     "ExportRow",
     "HistoryRow",
     "IdAllocatorRow",
-    "ImportFileRow",
+    "ImportListRow",
     "ImportRow",
     "ImportStatus",
     "ImportUserRow",

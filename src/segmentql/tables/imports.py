@@ -154,8 +154,11 @@ class ImportRow(Base):
     """Whether the import may have staged rows or uploaded files. They are removed, and the result
     is made, when the import is finished."""
 
+    cleanup_after: Mapped[Timestamp | None]
+    """The time of the next attempt to do so. Null before the first one has failed."""
 
-class ImportFileRow(Base):
+
+class ImportListRow(Base):
     """One row of the list of an import. A foreign key would double the time of its COPY."""
 
     __tablename__ = "import_rows"
