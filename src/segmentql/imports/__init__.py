@@ -6,7 +6,8 @@
   from the bytes of a file to its rows.
 - `forecast.py`: the expected outcomes and the safeguards.
 - `chunks.py`, `removals.py`, `completion.py`: the changes of memberships, and the end.
-- `result.py`, `cleanup.py`: the CSV of a finished import, deadlines, and what is deleted.
+- `result.py`, `result_files.py`, `cleanup.py`: the CSV of a finished import, deadlines, and what is
+  deleted.
 - `erasure.py`: the erasure of a user's key.
 - `schedule.py`, `run_slots.py`, `actors.py`: the background jobs.
 """

@@ -2,9 +2,6 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -30,9 +27,8 @@ from segmentql.imports import (
     completion,
     forecast,
     reads,
-    result,
+    result_files,
     schedule,
-    staging,
 )
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.jobs import (
@@ -43,8 +39,6 @@ from segmentql.imports.jobs import (
 )
 from segmentql.imports.reading import stage_list
 from segmentql.imports.run_slots import RunSlots
-from segmentql.objects import service as objects
-from segmentql.tables import ImportStatus
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +48,6 @@ MAX_RUN_SECONDS: Final = 5
 CLEANUP_SECONDS: Final = 60
 """The interval between searches for imports that have waited too long, and for old results."""
 
-CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 INTERNAL_FAILURE: Final = "an internal error; see the worker's log"
 TIMEOUT_FAILURE: Final = "repeated timeouts: the database was too slow, or users were locked"
 DATABASE_FAILURE: Final = "the database became unavailable"
@@ -205,44 +198,7 @@ async def finish_import(context: ImportContext, import_id: int) -> None:
     """Make the result of a finished import, and delete what the import does not need any more."""
     with context.finishing.take(Message(FINISH_IMPORT, (import_id,))) as has_slot:
         if has_slot:
-            await _finish(context, import_id)
-
-
-async def _finish(context: ImportContext, import_id: int) -> None:
-    database = context.database
-    async with database.read() as session:
-        version = await result.missing_result(session, import_id)
-    if version is not None:
-        try:
-            async with database.long_read(seconds=result.RESULT_TIMEOUT_SECONDS) as session:
-                stream = await result.result_csv(session, import_id)
-                object_key = await _upload(context, aclosing(stream.chunks()))
-        except StoreFailed as error:
-            log.warning("import_result_not_stored", import_id=import_id, reason=error.reason)
-            await database.transaction(lambda session: cleanup.postpone_cleanup(session, import_id))
-            return
-        await database.transaction(
-            lambda session: result.publish_result(session, import_id, object_key, version=version)
-        )
-    if not await database.transaction(lambda session: cleanup.begin_cleanup(session, import_id)):
-        return
-    last: staging.LastDeleted | None = staging.NOTHING_DELETED
-    while last is not None:
-        last = await database.transaction(
-            lambda session: staging.delete_staged_rows(session, import_id, after=last)  # noqa: B023
-        )
-    finished = await database.transaction(lambda session: cleanup.end_cleanup(session, import_id))
-    if finished is not None:
-        _count(finished)
-
-
-def _count(finished: cleanup.FinishedImport) -> None:
-    """Count a finished import after the commit of its clean-up, which happens once."""
-    metrics.IMPORTS.labels(finished.status).inc()
-    for outcome, rows in finished.counts.items():
-        metrics.IMPORT_ROWS.labels(outcome).inc(rows)
-    if finished.status is ImportStatus.COMPLETED:
-        metrics.IMPORT_DURATION_SECONDS.observe(finished.seconds)
+            await result_files.finish(context.database, context.storage, import_id)
 
 
 async def filter_import_result(context: ImportContext, import_id: int, mask: int) -> None:
@@ -250,48 +206,7 @@ async def filter_import_result(context: ImportContext, import_id: int, mask: int
     message = Message(FILTER_IMPORT_RESULT, (import_id, mask))
     with context.finishing.take(message) as has_slot:
         if has_slot:
-            await _filter_result(context, import_id, mask)
-
-
-async def _filter_result(context: ImportContext, import_id: int, mask: int) -> None:
-    database, storage = context.database, context.storage
-    async with database.read() as session:
-        record = (await reads.imports_by_id(session, [import_id])).get(import_id)
-    if record is None or record.result_key is None or str(mask) in record.filtered_keys:
-        return
-    result_key = record.result_key
-    object_key = await _upload(context, _filtered(storage.read(result_key), mask))
-    await database.transaction(
-        lambda session: result.publish_filtered(
-            session, import_id, mask, object_key, result_key=result_key
-        )
-    )
-
-
-@asynccontextmanager
-async def _filtered(
-    source: AbstractAsyncContextManager[AsyncIterator[bytes]], mask: int
-) -> AsyncIterator[AsyncIterator[bytes]]:
-    async with (
-        source as chunks_of_result,
-        aclosing(result.filter_csv(chunks_of_result, result.masked_outcomes(mask))) as filtered,
-    ):
-        yield filtered
-
-
-async def _upload(
-    context: ImportContext, source: AbstractAsyncContextManager[AsyncIterator[bytes]]
-) -> str:
-    """Upload a result; return its key. The caller stores the key, or the object is deleted."""
-    object_key = f"imports/results/{uuid.uuid4()}.csv"
-    await context.database.transaction(
-        lambda session: objects.begin_upload(
-            session, object_key, max_seconds=2 * result.RESULT_TIMEOUT_SECONDS
-        )
-    )
-    async with source as stream:
-        await context.storage.upload(object_key, stream, content_type=CONTENT_TYPE)
-    return object_key
+            await result_files.make_filtered(context.database, context.storage, import_id, mask)
 
 
 async def clean_up_imports(context: ImportContext) -> None:

@@ -287,8 +287,9 @@ class ApplyImportInput:
     id: strawberry.ID = strawberry.field(description="The import's id.")
     allow_removals: BigInt | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The largest number of removals that you accept. An import that would remove"
-        " more is HELD. A HELD import needs this field.",
+        description="The largest number of removals that you accept. It is compared with"
+        " `removals`, the forecast. An import that would remove more is HELD. A HELD import needs"
+        " this field.",
     )
 
 
