@@ -84,12 +84,16 @@ async def test_end_of_a_recorded_expiry_stays(
     assert rows(before)[0]["expires_at"] == "2024-03-01T13:00:00.000000Z"
 
 
-async def test_cause_is_that_of_the_join(api: Api, sql: Sql, make_file: MakeFile) -> None:
+async def test_cause_is_that_of_the_time_or_of_the_join(
+    api: Api, sql: Sql, make_file: MakeFile
+) -> None:
     await make_segments(api, "a")
-    await insert_membership(sql, 1, "a", cause="ROLLOUT")
-    await update_user_segments(api, 1, add=["a"])
-    assert await sql.fetchval("SELECT cause FROM memberships") == "MANUAL"
+    await insert_membership(sql, 1, "a", joined_at=NOON - HOUR, cause="ROLLOUT")
     assert [row["cause"] for row in rows(await make_file())] == ["ROLLOUT"]
+    await update_user_segments(api, 1, add=["a"])
+    assert [row["cause"] for row in rows(await make_file())] == ["MANUAL"]
+    then = rows(await make_file(asOf=NOON.isoformat()))
+    assert [row["cause"] for row in then] == ["ROLLOUT"]
 
 
 async def test_changes_after_the_creation_are_not_in_the_file(

@@ -16,7 +16,8 @@ membership in exactly one of the two places. A recent time needs only few rows o
 
 `expires_at` is the end as it is known now: an end that was set later than the time of the export is
 shown as well. It is empty if there is none, or if the membership is not stored any more and did not
-end by its TTL. `cause` is the cause of the join in history.
+end by its TTL. `cause` is the cause of the membership at that time, or if the membership was changed later,
+the cause of the join in history.
 """
 
 from datetime import datetime
@@ -26,11 +27,11 @@ from segmentql.adapters.csv_stream import CsvStream
 from segmentql.adapters.database import ReadSession
 from segmentql.history.service import user_key_at
 
-# A stored membership that was never changed has the cause of its join. For the others, the cause is
-# read by the primary key of history.
+# A membership that was not changed since the time has its cause of then. For the others, the cause
+# of the join is read by the primary key of history.
 _STORED: Final = """
 SELECT m.user_id, u.key AS user_key, m.joined_at, m.expires_at,
-    CASE WHEN m.updated_at = m.joined_at THEN m.cause
+    CASE WHEN m.updated_at <= $2 THEN m.cause
         ELSE coalesce((
             SELECT h.cause FROM history h
             WHERE h.user_id = m.user_id AND h.at = m.joined_at AND h.segment_id = m.segment_id
