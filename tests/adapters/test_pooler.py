@@ -96,7 +96,7 @@ async def test_doctor_advises_a_time_limit_for_reads(
         settings = behind_pooler(own_settings, url)
         findings = await doctor_findings(settings)
         assert findings["database"].verdict is Verdict.OK
-        assert findings["a change"].verdict is Verdict.OK
+        assert findings["a transaction"].verdict is Verdict.OK
         assert findings["pooler"].verdict is Verdict.WARNING
         advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
         assert findings["pooler"].remedy == f"run {advised}"
