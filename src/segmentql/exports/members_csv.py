@@ -16,8 +16,8 @@ membership in exactly one of the two places. A recent time needs only few rows o
 
 `expires_at` is the end as it is known now: an end that was set later than the time of the export is
 shown as well. It is empty if there is none, or if the membership is not stored any more and did not
-end by its TTL. `cause` is the cause of the membership at that time, or if the membership was changed later,
-the cause of the join in history.
+end by its TTL. `cause` is the cause of the membership at that time, or if the membership was
+changed later, the cause of the join in history.
 """
 
 from datetime import datetime
