@@ -110,12 +110,14 @@ class Import:
         metadata=cost(max_first=KEPT_REJECTIONS),
     )
     @staticmethod
-    def rejections(
+    async def rejections(
         record: Parent[ImportRecord],
         first: Annotated[
             int | None, strawberry.argument(description="The number of rows, 1 to 100.")
         ] = 20,
     ) -> list[RejectionRecord]:
+        # Asynchronous, because graphql-core does not await all siblings of a field that raises at
+        # once.
         size = size_argument(first, "first", default=20, maximum=KEPT_REJECTIONS)
         return list(record.rejected_rows[:size])
 
