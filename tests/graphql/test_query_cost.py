@@ -220,6 +220,9 @@ def count_objects(value: Any) -> int:
     return sum(map(count_objects, value)) if isinstance(value, list) else 0
 
 
+# If a field of a random query fails, graphql-core cancels the coroutines of its siblings, and some of
+# them have not started yet. They are collected before the test ends.
+@pytest.mark.filterwarnings("ignore:coroutine 'Executor.* was never awaited:RuntimeWarning")
 async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
     for user_id in (1, 2, 3):
@@ -241,4 +244,5 @@ async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -
             object_count = count_objects(body["data"]) - 1
             assert object_count <= body["extensions"]["cost"]["estimated"], query
             checked = max(checked, object_count)
+    gc.collect()
     assert checked > 9, "the random queries found nothing"

@@ -104,7 +104,7 @@ class Segment:
         ),
     )
     @staticmethod
-    def member_counts(
+    async def member_counts(
         segment: Parent[SegmentRecord],
         info: Info,
         from_: Annotated[
@@ -120,7 +120,7 @@ class Segment:
         points: Annotated[
             int | None, strawberry.argument(description="The number of points: 1 to 500.")
         ] = validators.DEFAULT_COUNT_POINTS,
-    ) -> Awaitable[list[MemberCountRecord]]:
+    ) -> list[MemberCountRecord]:
         size = size_argument(
             points,
             "points",
@@ -129,7 +129,7 @@ class Segment:
         )
         check_time_range(from_, to)
         series = MemberCountSeries(segment.segment_id, since=from_, until=to, points=size)
-        return info.context.loader(MemberCounts).load(series)
+        return await info.context.loader(MemberCounts).load(series)
 
     @strawberry.field(
         description="The rollout, which puts a percentage of all users into the segment. Null if"
