@@ -1,5 +1,6 @@
 """The estimated cost is documented by examples, returned to the client, and never too low."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -220,8 +221,8 @@ def count_objects(value: Any) -> int:
     return sum(map(count_objects, value)) if isinstance(value, list) else 0
 
 
-# If a field of a random query fails, graphql-core cancels the coroutines of its siblings, and some of
-# them have not started yet. They are collected before the test ends.
+# If a field of a random query fails, graphql-core cancels the coroutines of its siblings, and some
+# of them have not started yet. They are collected before the test ends.
 @pytest.mark.filterwarnings("ignore:coroutine 'Executor.* was never awaited:RuntimeWarning")
 async def test_response_has_no_more_objects_than_estimated(api: Api, sql: Sql) -> None:
     await make_segments(api, "A", "B", "C")
