@@ -175,7 +175,7 @@ async def test_list_of_keys_keeps_the_members_with_these_keys(
 async def test_pass_in_progress_decides_about_the_users_behind_its_cursor(
     imports: Imports, sql: Sql, database: Database, *, is_above: bool
 ) -> None:
-    """A pass at a lower percent keeps whom it has already kept, and returns to nobody."""
+    """A pass at a lower percent does not return to a user that it has processed."""
     segment_id = await make_segment(sql, "a")
     users = set(await store_users(sql, 40))
     for user_id in range(1, 21):
@@ -202,7 +202,7 @@ async def test_pass_in_progress_decides_about_the_users_behind_its_cursor(
 async def test_chunks_after_a_pause_of_the_worker_read_the_changes_since(
     api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each chunk decides anew. Here a chunk has one user, and a change comes between two."""
+    """Each chunk decides again. Here a chunk has one user, and a change comes between two."""
     monkeypatch.setattr("segmentql.imports.chunks.CHUNK_USERS", 1)
     monkeypatch.setattr("segmentql.imports.actors.MAX_RUN_SECONDS", -1)
     await make_segments(api, "a")
