@@ -60,7 +60,7 @@ class Module:
         first, *rest = self.name.split(".")
         if first in FEATURES:
             kind = rest[0] if rest else "__init__"
-            if kind in {"inputs", "mutations"}:
+            if kind in {"inputs", "mutations", "payloads"}:
                 return "api"
             return kind if kind in {"api", "loaders", "actors", "jobs"} else "service"
         return {

@@ -104,6 +104,17 @@ CREATE TABLE import_users (
     CONSTRAINT pk_import_users PRIMARY KEY (import_id, number)
 )
 """,
+    # For the erasure of keys. Rows that name a user by id are in none of these indexes.
+    """
+CREATE INDEX ix_import_rows_user_key ON import_rows (user_key) WHERE user_key IS NOT NULL
+""",
+    """
+CREATE INDEX ix_import_rows_other_values ON import_rows (import_id)
+    WHERE user_id IS NULL AND user_key IS NULL AND value <> ''
+""",
+    """
+CREATE INDEX ix_import_users_user_key ON import_users (user_key) WHERE user_key IS NOT NULL
+""",
 )
 
 

@@ -14,7 +14,8 @@ from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
 from segmentql.imports.api import ImportQueries
-from segmentql.imports.mutations import ImportMutations, ImportNotFound, ImportStateConflict
+from segmentql.imports.mutations import ImportMutations
+from segmentql.imports.payloads import ImportNotFound, ImportStateConflict
 from segmentql.keys.api import ApiKeyNotFound, KeyMutations, KeyQueries
 from segmentql.memberships.mutations import MembershipMutations
 from segmentql.reports.api import ReportMutations, ReportQueries

@@ -2,7 +2,10 @@
 
 import pytest
 
+from segmentql.errors import MutationRejected
+from segmentql.imports import service
 from segmentql.imports.actors import advance_import, clean_up_imports
+from segmentql.principal import NO_ACTOR
 from tests.conftest import Api, Sql
 from tests.imports.lists import APPLY, CANCEL, START, Imports, counts, lines_of_result
 from tests.imports.test_decisions import conflict, state, tomorrow
@@ -80,15 +83,50 @@ async def test_imports_that_wait_too_long_are_cancelled(
     )
 
 
-async def test_upload_cannot_be_started_after_its_deadline(
-    api: Api, imports: Imports, sql: Sql
+@pytest.mark.parametrize("status", ["AWAITING_UPLOAD", "VALIDATED", "HELD"])
+async def test_import_is_cancelled_if_it_is_started_or_applied_after_its_deadline(
+    api: Api, imports: Imports, sql: Sql, status: str
 ) -> None:
     await make_segments(api, "a")
-    created = await imports.create(b"1\n")
+    await update_user_segments(api, 7, add=["a"])
+    if status == "AWAITING_UPLOAD":
+        waiting = await imports.create(b"1\n")
+    else:
+        waiting = await imports.run(b"", mode="REPLACE", dryRun=status == "VALIDATED")
+    assert waiting["status"] == status
+    await sql.execute("UPDATE imports SET deadline_at = now() - interval '1 s'")
+    mutation = START if status == "AWAITING_UPLOAD" else APPLY
+    fields = {} if status == "AWAITING_UPLOAD" else {"allowRemovals": 9}
+    payload = await imports.send(mutation, id=waiting["id"], **fields)
+    assert conflict(payload) == ("ImportStateConflict", "IMPORT_STATE_CONFLICT", ["id"])
+    assert payload["errors"][0]["message"] == (
+        "The import's status CANCELLED does not allow this mutation."
+    )
+    await imports.work(waiting["id"])
+    read = await imports.read(waiting["id"])
+    assert (read["status"], read["failure"].partition(" was not called")[1]) == (
+        "CANCELLED",
+        " was not called",
+    )
+    assert set(await members(sql, 1)) == {7}
+
+
+@pytest.mark.parametrize("step", ["start", "apply"])
+async def test_deadline_that_passes_during_the_request_changes_nothing(
+    api: Api, imports: Imports, sql: Sql, step: str
+) -> None:
+    await make_segments(api, "a")
+    await (imports.create(b"1\n") if step == "start" else imports.run(b"1\n", dryRun=True))
     await sql.execute("UPDATE imports SET deadline_at = now() - interval '1 s'")
     before = await state(sql)
-    payload = await imports.send(START, id=created["id"])
-    assert conflict(payload) == ("ImportStateConflict", "IMPORT_STATE_CONFLICT", ["id"])
+    with pytest.raises(MutationRejected):
+        await imports.context.database.transaction(
+            lambda session: (
+                service.start_import(session, 1, "imports/files/x", actor=NO_ACTOR)
+                if step == "start"
+                else service.apply_import(session, 1, allowed_removals=None, actor=NO_ACTOR)
+            )
+        )
     assert await state(sql) == before
 
 

@@ -181,14 +181,21 @@ async def test_segment_that_is_deleted_before_it_is_read_matches_nobody(
     assert found == [[2], [], [2], [1, 2]]
 
 
-async def test_users_who_were_deleted_since_are_unknown_or_stored(
-    api: Api, imports: Imports, sql: Sql
+@pytest.mark.parametrize("on_unknown_user", ["STORE", "SKIP", None])
+async def test_users_who_were_deleted_since_are_stored_again_unless_skipped(
+    api: Api, imports: Imports, sql: Sql, on_unknown_user: str | None
 ) -> None:
+    """`onUnknownUser` means the same for every source, see decision 18."""
     await make_segments(api, "a", "b")
     await update_user_segments(api, 1, add=["b"])
     at = (await database_now(sql)).isoformat()
     await api("mutation { deleteUser(input: {id: 1}) { deletedId } }")
+    fields = {"onUnknownUser": on_unknown_user} if on_unknown_user else {}
     source = {"segments": {"anyOf": ["b"], "asOf": at}}
-    payload = await imports.send(CREATE, slug="a", source=source, onUnknownUser="SKIP")
+    payload = await imports.send(CREATE, slug="a", source=source, **fields)
     await imports.work(payload["import"]["id"])
-    assert counts(await imports.read(payload["import"]["id"])) == {"UNKNOWN_USER": 1}
+    outcome = "UNKNOWN_USER" if on_unknown_user == "SKIP" else "JOINED"
+    assert counts(await imports.read(payload["import"]["id"])) == {outcome: 1}
+    stored = set() if on_unknown_user == "SKIP" else {1}
+    assert set(await members(sql, 1)) == stored
+    assert await sql.fetchval("SELECT count(*) FROM users") == len(stored)

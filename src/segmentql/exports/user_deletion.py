@@ -3,6 +3,7 @@
 from segmentql.adapters.database import WriteSession
 from segmentql.exports.generation import fail_exports_with_keys
 from segmentql.imports.erasure import erase_keys
+from segmentql.imports.locks import lock_erasure_of_keys
 from segmentql.principal import Actor
 from segmentql.reports.generation import remake_reports_with_keys
 from segmentql.users import service as users
@@ -26,6 +27,8 @@ async def delete_user_everywhere(
         MutationRejected: The user is not stored. With `erase_key`: the user was never stored, or
             no user has or had the key.
     """
+    if erase_key:
+        await lock_erasure_of_keys(session)
     deletion = await users.delete_user(
         session, user_id, user_key=user_key, erase_key=erase_key, actor=actor
     )

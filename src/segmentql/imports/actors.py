@@ -174,7 +174,8 @@ async def _apply(database: Database, import_id: int) -> None:
     except Unavailable:
         raise  # Not a failure of the import: the scheduler finds it when the database is back.
     except Exception as error:
-        reason, is_final = _reason(error), isinstance(error, MutationRejected)
+        reason = _reason(error)
+        is_final = isinstance(error, MutationRejected | chunks.TooManyRemovals)
         await database.transaction(
             lambda session: completion.record_failure(session, import_id, reason, is_final=is_final)
         )
@@ -187,6 +188,8 @@ def _reason(error: BaseException) -> str:
         return FILE_MISSING
     if isinstance(error, StoreFailed):
         return error.reason
+    if isinstance(error, chunks.TooManyRemovals):
+        return str(error)
     if isinstance(error, MutationRejected):
         return END_PASSED
     if isinstance(error, TimedOut):

@@ -1,25 +1,15 @@
-"""GraphQL mutations of imports, with their payloads and errors."""
-
-from datetime import datetime
+"""GraphQL mutations of imports."""
 
 import strawberry
 
 from segmentql import errors, validators
-from segmentql.adapters.stored_file import UploadLink
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.field_cost import cost
-from segmentql.graphql.types.errors import (
-    ErrorCode,
-    MutationError,
-    as_mutation_error,
-    mutation_errors,
-)
+from segmentql.graphql.types.errors import mutation_errors
 from segmentql.graphql.types.mutations import run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor, require
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.graphql.types.waiting import wait_until_finished
-from segmentql.imports import reads, service, uploads
-from segmentql.imports.api import Import
+from segmentql.imports import cleanup, reads, service, uploads
 from segmentql.imports.inputs import (
     ApplyImportInput,
     CancelImportInput,
@@ -29,122 +19,15 @@ from segmentql.imports.inputs import (
     read_source,
 )
 from segmentql.imports.loaders import ImportById, StoppedImport
-from segmentql.imports.records import ImportMode, ImportRecord
-from segmentql.tables import ImportStatus, Role
-
-
-@strawberry.type(description="No import has this id.")
-class ImportNotFound(MutationError):
-    pass
-
-
-@strawberry.type(description="The import's status does not allow this mutation.")
-class ImportStateConflict(MutationError):
-    status: ImportStatus = strawberry.field(description="The current status of the import.")
-
-
-@as_mutation_error.register
-def _(reason: errors.ImportNotFound) -> MutationError:
-    return ImportNotFound(
-        code=ErrorCode.IMPORT_NOT_FOUND,
-        message="No import has this id.",
-        path=list(reason.path),
-    )
-
-
-@as_mutation_error.register
-def _(reason: errors.ImportStateConflict) -> MutationError:
-    return ImportStateConflict(
-        code=ErrorCode.IMPORT_STATE_CONFLICT,
-        message=f"The import's status {reason.status} does not allow this mutation.",
-        path=list(reason.path),
-        status=ImportStatus(reason.status),
-    )
-
-
-@strawberry.type(description="A header of an HTTP request.")
-class Header:
-    name: str = strawberry.field(description="The name.")
-    value: str = strawberry.field(description="The value.")
-
-
-@strawberry.type(
-    description="A request that uploads the file, to the object store. Anyone with the URL can"
-    " upload the file until it expires."
+from segmentql.imports.payloads import (
+    ApplyImportPayload,
+    CancelImportPayload,
+    CreateImportPayload,
+    StartImportPayload,
+    upload_of,
 )
-class Upload:
-    url: str = strawberry.field(description="The signed URL.")
-    method: str = strawberry.field(description="The HTTP method.")
-    headers: list[Header] = strawberry.field(
-        description="Headers that the request must have. The store rejects a file of another size.",
-        metadata=cost(size=2),
-    )
-    expires_at: datetime = strawberry.field(description="When the URL expires.")
-
-
-@strawberry.type(description="Result of `createImport`.")
-class CreateImportPayload:
-    import_: ImportRecord | None = strawberry.field(
-        name="import",
-        default=None,
-        graphql_type=Import | None,
-        description="The import. Null if the mutation was rejected.",
-    )
-    upload: Upload | None = strawberry.field(
-        default=None,
-        description="How to upload the file. Null if the list comes from segments, or if the"
-        " mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.type(description="Result of `startImport`.")
-class StartImportPayload:
-    import_: ImportRecord | None = strawberry.field(
-        name="import",
-        default=None,
-        graphql_type=Import | None,
-        description="The import. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.type(description="Result of `applyImport`.")
-class ApplyImportPayload:
-    import_: ImportRecord | None = strawberry.field(
-        name="import",
-        default=None,
-        graphql_type=Import | None,
-        description="The import. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
-
-
-@strawberry.type(description="Result of `cancelImport`.")
-class CancelImportPayload:
-    import_: ImportRecord | None = strawberry.field(
-        name="import",
-        default=None,
-        graphql_type=Import | None,
-        description="The import. Null if the mutation was rejected.",
-    )
-    errors: list[MutationError] = strawberry.field(
-        default_factory=list,
-        description="Why the mutation was rejected. Empty if it succeeded.",
-        metadata=cost(size=1),
-    )
+from segmentql.imports.records import ImportMode, ImportRecord
+from segmentql.tables import Role
 
 
 @strawberry.type
@@ -176,9 +59,8 @@ class ImportMutations:
             lambda record: CreateImportPayload(import_=record),
         )
         if payload.import_ and payload.import_.upload_key:
-            payload.upload = _upload(
-                await uploads.upload_link(info.context.storage, payload.import_)
-            )
+            link = await uploads.upload_link(info.context.storage, payload.import_)
+            payload.upload = upload_of(link)
         return payload
 
     @strawberry.mutation(
@@ -282,22 +164,22 @@ def _require_role(info: Info, mode: ImportMode) -> None:
 async def _load(info: Info, import_id: int) -> ImportRecord:
     """Return an import, and check that the caller may start or apply it.
 
+    An import whose deadline has passed is cancelled, so that the mutation is rejected.
+
     Raises:
-        MutationRejected: the import does not exist.
+        MutationRejected: the import does not exist, or its deadline has passed.
         GraphQLError: the caller needs another role.
     """
-    async with info.context.database.read() as session:
+    database = info.context.database
+    async with database.read() as session:
         record = (await reads.imports_by_id(session, [import_id])).get(import_id)
+        is_overdue = await service.is_overdue(session, import_id)
     if record is None:
         raise errors.MutationRejected(errors.ImportNotFound(("id",)))
     _require_role(info, record.mode)
+    if is_overdue:
+        await database.transaction(lambda session: cleanup.cancel_overdue(session, import_id))
+        async with database.read() as session:
+            record = (await reads.imports_by_id(session, [import_id]))[import_id]
+        raise errors.MutationRejected(errors.ImportStateConflict(("id",), status=record.status))
     return record
-
-
-def _upload(link: UploadLink) -> Upload:
-    return Upload(
-        url=link.url,
-        method=link.method,
-        headers=[Header(name=name, value=value) for name, value in link.headers.items()],
-        expires_at=link.expires_at,
-    )

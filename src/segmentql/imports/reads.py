@@ -20,8 +20,9 @@ from segmentql.tables import ImportStatus, RowOutcome
 IMPORT_COLUMNS: Final = f"""
 i.id AS import_id, i.status, i.mode, i.options, i.source, i.actor, i.api_key_id,
 i.created_at AS import_created_at, i.finished_at, i.deadline_at, i.failure, i.upload_key,
-i.file_key, i.result_key, i.filtered_keys, i.row_count, i.total_users, i.applied_users, i.removals,
-i.allowed_removals, i.counts, i.rejections, {SEGMENT_COLUMNS}
+i.file_key, i.result_key, i.filtered_keys, i.row_count, i.listed_users, i.total_users,
+i.applied_users, i.removals, i.removed_users, i.allowed_removals, i.counts, i.rejections,
+{SEGMENT_COLUMNS}
 """
 """The columns of `import_record`, for statements that read imports as `i`, segments as `s`."""
 
@@ -68,9 +69,11 @@ def import_record(row: Row[Any]) -> ImportRecord:
         result_key=row.result_key,
         filtered_keys=_from_json(row.filtered_keys),
         rows=row.row_count,
+        listed_users=row.listed_users,
         total_users=row.total_users,
         applied_users=row.applied_users,
         removals=row.removals,
+        removed_users=row.removed_users,
         allowed_removals=row.allowed_removals,
         count_by_outcome=counts_from_json(_from_json(row.counts)),
         rejected_rows=[

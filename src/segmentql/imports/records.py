@@ -105,10 +105,17 @@ class ImportRecord:
     filtered_keys: Mapping[str, str]
     rows: int | None
     """The number of rows of the list; None until it is read."""
+    listed_users: int
+    """The number of different users in the list."""
     total_users: int
+    """The number of users to apply: those of the list, then the planned removals."""
     applied_users: int
     removals: int | None
+    """The forecast of the removals; of a finished import, their number."""
+    removed_users: int
+    """The number of members that the import has removed so far."""
     allowed_removals: int | None
+    """The maximum number of removals; None if no client has set it and it is not known yet."""
     count_by_outcome: Mapping[RowOutcome, int]
     rejected_rows: Sequence[RejectionRecord]
     """The first rejected rows."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.audit.records import AuditAction
 from segmentql.errors import (
@@ -84,6 +84,10 @@ WHERE id = :import_id AND status = 'AWAITING_UPLOAD' AND deadline_at > clock_tim
 RETURNING old.upload_key
 """)
 
+
+_IS_OVERDUE = text("""
+SELECT EXISTS (SELECT FROM imports WHERE id = :import_id AND deadline_at <= clock_timestamp())
+""")
 
 _APPLY = text("""
 UPDATE imports SET
@@ -224,10 +228,12 @@ async def apply_import(
     If the removals need a confirmation and exceed `allowed_removals`, the import is or stays HELD.
 
     Raises:
-        MutationRejected: the import does not exist, or it is neither VALIDATED nor HELD.
+        MutationRejected: the import does not exist, it is neither VALIDATED nor HELD, or its
+            deadline has passed.
     """
     before = await lock_import(session, import_id)
-    if before.status not in {ImportStatus.VALIDATED, ImportStatus.HELD}:
+    is_waiting = before.status in {ImportStatus.VALIDATED, ImportStatus.HELD}
+    if not is_waiting or await is_overdue(session, import_id):
         raise MutationRejected(ImportStateConflict(("id",), status=before.status))
     removals = before.removals or 0
     if allowed_removals is None:
@@ -249,6 +255,11 @@ async def apply_import(
     await audit_step(session, after, AuditAction.IMPORT_APPLIED, actor, before=before, after=after)
     session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
     return after
+
+
+async def is_overdue(session: ReadSession | WriteSession, import_id: int) -> bool:
+    """Return whether an import has waited too long for `startImport` or `applyImport`."""
+    return bool((await session.execute(_IS_OVERDUE, {"import_id": import_id})).scalar_one())
 
 
 async def cancel_import(

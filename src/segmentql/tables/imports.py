@@ -162,6 +162,15 @@ class ImportListRow(Base):
     """One row of the list of an import. A foreign key would double the time of its COPY."""
 
     __tablename__ = "import_rows"
+    __table_args__ = (
+        # For the erasure of keys. Rows that name a user by id are in none of these indexes.
+        Index(None, "user_key", postgresql_where=text("user_key IS NOT NULL")),
+        Index(
+            "ix_import_rows_other_values",
+            "import_id",
+            postgresql_where=text("user_id IS NULL AND user_key IS NULL AND value <> ''"),
+        ),
+    )
 
     import_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     line: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -183,6 +192,9 @@ class ImportUserRow(Base):
     """A user that an import adds or removes."""
 
     __tablename__ = "import_users"
+    __table_args__ = (
+        Index(None, "user_key", postgresql_where=text("user_key IS NOT NULL")),  # for erasures
+    )
 
     import_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
