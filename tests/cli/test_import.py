@@ -104,8 +104,8 @@ async def test_dry_run_changes_nothing_and_explains_how_to_apply_it(
         "  all rows      2\n"
     )
     assert result.errors == (
-        "To apply it, call applyImport with the id imp_1 within 7 days, or run the command without"
-        " --dry-run.\n"
+        "To apply it, run segmentql import --apply imp_1 within 7 days, or call applyImport with"
+        " this id.\n"
     )
     assert await sql.fetchval(MEMBERS) is None
 
@@ -133,6 +133,73 @@ async def test_held_import_is_applied_with_enough_removals(
     assert (result.code, await sql.fetchval(MEMBERS)) == (4, [1])
     result = await import_list(b"", "--mode", "replace", "--allow-empty")
     assert (result.code, await sql.fetchval(MEMBERS)) == (0, None)
+
+
+@pytest.mark.usefixtures("import_worker")
+async def test_earlier_dry_run_is_applied(
+    import_list: RunImport, address: str, sql: Sql, tmp_path: Path
+) -> None:
+    assert (await import_list(b"5\n6\n", "--dry-run")).code == 0
+    result_file = tmp_path / "result.csv"
+    apply = ("import", "--apply", "imp_1", "--result", str(result_file))
+    result = await run_command(*apply, SEGMENTQL_URL=address)
+    assert (result.code, result.output) == (
+        0,
+        "The import imp_1 was completed.\n  JOINED        2\n  all rows      2\n",
+    )
+    assert result_file.read_bytes().splitlines()[1:] == [b"1,5,5,JOINED,", b"2,6,6,JOINED,"]
+    assert await sql.fetchval(MEMBERS) == [5, 6]
+    again = await run_command("import", "--apply", "imp_1", SEGMENTQL_URL=address)
+    assert (again.code, again.output, again.errors) == (
+        2,
+        "",
+        "Error: The import's status COMPLETED does not allow this mutation.\n",
+    )
+
+
+@pytest.mark.usefixtures("import_worker")
+async def test_held_import_is_applied_by_its_id(
+    import_list: RunImport, address: str, sql: Sql
+) -> None:
+    await import_list(b"5\n6\n")
+    held = await import_list(b"", "--mode", "replace")
+    assert held.code == 4
+    assert held.errors.endswith(
+        "To apply it, run segmentql import --apply imp_2 --allow-removals 2 within 7 days, or call"
+        " applyImport with this id and allowRemovals 2.\n"
+    )
+    for allowed in ([], ["--allow-removals", "1"]):
+        result = await run_command("import", "--apply", "imp_2", *allowed, SEGMENTQL_URL=address)
+        assert (result.code, result.output) == (4, held.output)
+        assert result.errors == held.errors
+    result = await run_command(
+        "import", "--apply", "imp_2", "--allow-removals", "2", SEGMENTQL_URL=address
+    )
+    assert (result.code, await sql.fetchval(MEMBERS)) == (0, None)
+    assert "2 members were removed." in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--apply", "imp_1"), "Error: No import has this id."),
+        (("--apply", "5"), "is not an import id"),
+        (("--apply", "imp_1", "--segment", "a"), "--apply and --segment exclude each other."),
+        (("--apply", "imp_1", "--mode", "add"), "--apply and --mode exclude each other."),
+        (("--apply", "imp_1", "--dry-run"), "--apply and --dry-run exclude each other."),
+        (("--apply", "imp_1", "-"), "--apply and FILE exclude each other."),
+        (("--segment", "a"), "FILE and --segment are required, except with --apply."),
+        (("-",), "FILE and --segment are required, except with --apply."),
+        ((), "FILE and --segment are required, except with --apply."),
+    ],
+)
+@pytest.mark.usefixtures("api")
+async def test_command_needs_a_list_or_the_id_of_an_import(
+    address: str, arguments: tuple[str, ...], message: str
+) -> None:
+    result = await run_command("import", *arguments, stdin=b"5\n", SEGMENTQL_URL=address)
+    assert (result.code, result.output) == (2, "")
+    assert message in result.errors
 
 
 @pytest.mark.usefixtures("import_worker")

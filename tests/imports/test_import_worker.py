@@ -20,8 +20,6 @@ from tests.timeline import add_members, history_inconsistencies, make_segment
 
 pytestmark = pytest.mark.e2e
 
-ROWS = 100_000
-MEMBERS = 20_000
 WAIT_SECONDS = 120
 
 
@@ -48,8 +46,10 @@ async def fetch(url: str, statement: str) -> object:
         await connection.close()
 
 
+@pytest.mark.parametrize("row_count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 async def test_import_is_exact_although_workers_die_and_servers_restart(
     *,
+    row_count: int,
     settings: Settings,
     servers: LocalServers,
     sql: Sql,
@@ -58,14 +58,17 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
     run_worker: RunWorker,
 ) -> None:
     segment_id = await make_segment(sql, "a")
-    await add_members(sql, segment_id, MEMBERS)
+    member_count, wait_seconds = row_count // 5, WAIT_SECONDS * row_count // 100_000
+    await add_members(sql, segment_id, member_count)
     chooser = random.Random(20)  # noqa: S311
     bad = sorted(BAD_ROWS)
     rows = [
-        chooser.choice(bad) if chooser.random() < 0.1 else str(chooser.randint(1, 90_000))
-        for _ in range(ROWS)
+        chooser.choice(bad)
+        if chooser.random() < 0.1
+        else str(chooser.randint(1, row_count * 9 // 10))
+        for _ in range(row_count)
     ]
-    names = {str(user_id) for user_id in range(1, MEMBERS + 1)}
+    names = {str(user_id) for user_id in range(1, member_count + 1)}
     state = State(set(names), dict.fromkeys(names, ("MANUAL", None)), set())
     expected = run(rows, Options(mode="REPLACE"), state, set())
 
@@ -73,7 +76,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
         "".join(f"{row}\n" for row in rows).encode(),
         mode="REPLACE",
         header="ABSENT",
-        maxRejected=ROWS,
+        maxRejected=row_count,
         maxRemovedPercent=100,
     )
     # The worker dies four times while it reads the list, and six times while it applies it.
@@ -83,7 +86,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
             applied = await fetch(url, "SELECT applied_users FROM imports")
             progress = f"SELECT applied_users > {applied} FROM imports"
         async with run_worker() as worker:
-            await until(partial(fetch, url, progress), seconds=WAIT_SECONDS)
+            await until(partial(fetch, url, progress), seconds=wait_seconds)
             worker.kill()
             await worker.wait()
         if death in {2, 6}:
@@ -96,11 +99,11 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
     assert await fetch(url, "SELECT finished_at IS NULL FROM imports")
     async with run_worker():
         await until(
-            lambda: fetch(url, "SELECT NOT needs_cleanup FROM imports"), seconds=WAIT_SECONDS
+            lambda: fetch(url, "SELECT NOT needs_cleanup FROM imports"), seconds=wait_seconds
         )
     finished = await imports.read(started["id"])
     assert (finished["status"], finished["failure"]) == ("COMPLETED", None)
-    assert finished["rows"] == ROWS
+    assert finished["rows"] == row_count
     assert Counter(counts(finished)) == expected.counts
     assert finished["removals"] == expected.removals
     fresh = await asyncpg.connect(url)
@@ -109,7 +112,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
     assert await fresh.fetchval("SELECT count(*) FROM import_rows") == 0
     await fresh.close()
     lines = (await download(finished["resultUrl"])).splitlines()[1:]
-    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, ROWS + 1))
+    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, row_count + 1))
     assert Counter(line.split(",")[3] for line in lines) == expected.counts
 
 

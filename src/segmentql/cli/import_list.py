@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from segmentql import validators
 from segmentql.cli.api_client import Rejected, Unavailable, open_client, url_option
@@ -19,18 +20,35 @@ MAX_BIG_INT: Final = 2**53
 INTERRUPTED_EXIT_CODE: Final = 130
 
 
+WITH_APPLY: Final = {"applied_id", "allow_removals", "result", "url"}
+"""The parameters that can be used with `--apply`."""
+
+
+def _import_id(text: str) -> str:
+    validators.import_id(text)
+    return text
+
+
 def _choice(*values: str) -> "click.Choice[str]":
     return click.Choice(values, case_sensitive=False)
 
 
 @click.command("import", epilog=exits("import"))
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False
+)
+@click.option(
+    "--apply",
+    "applied_id",
+    metavar="IMPORT",
+    type=Validated("IMPORT", _import_id),
+    help="Instead of FILE: apply an earlier dry run, or a held import, by its id.",
+)
 @click.option(
     "--segment",
     "slug",
     type=Validated("SLUG", validators.slug),
-    required=True,
-    help="The segment that the import changes.",
+    help="The segment that the import changes. Required with FILE.",
 )
 @click.option(
     "--mode",
@@ -131,8 +149,9 @@ def _choice(*values: str) -> "click.Choice[str]":
 @url_option
 def import_list(
     *,
-    file: str,
-    slug: str,
+    file: str | None,
+    applied_id: str | None,
+    slug: str | None,
     mode: str,
     keys: bool,
     column: str | None,
@@ -158,7 +177,11 @@ def import_list(
     FILE has one user in each line, or is a CSV file; - is standard input. It may be packed with
     gzip. The command uploads it through the API at --url with the API key in SEGMENTQL_API_KEY, and
     waits until the import is finished. Ctrl-C cancels the import.
+
+    --apply IMPORT applies an earlier dry run or a held import. Of the other options, it takes only
+    --allow-removals, --result and --url.
     """
+    _check_arguments()
     _check_combinations(
         {
             "--column": column is not None,
@@ -191,10 +214,13 @@ def import_list(
     }
     run = ImportRun(open_client(url))
     try:
-        with open_list(file) as list_file:
-            run.create(list_file, fields)
-            run.upload(list_file)
-        record = run.finish(allow_removals)
+        if file is None:
+            record = run.apply(applied_id or "", allow_removals)
+        else:
+            with open_list(file) as list_file:
+                run.create(list_file, fields)
+                run.upload(list_file)
+            record = run.finish(allow_removals)
         print_summary(record, err=result == STDOUT)
         if result is not None:
             run.write_result(record, result)
@@ -205,6 +231,24 @@ def import_list(
         sys.exit(INTERRUPTED_EXIT_CODE)
     print_advice(record, with_result=result is not None)
     sys.exit(exit_code(record))
+
+
+def _check_arguments() -> None:
+    """Check that the command line has either a file and a segment, or the id of an import."""
+    context = click.get_current_context()
+    given = {
+        name: parameter
+        for parameter in context.command.params
+        if (name := parameter.name or "")
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if "applied_id" in given:
+        for name, parameter in given.items():
+            if name not in WITH_APPLY:
+                other = "FILE" if name == "file" else parameter.opts[0]
+                raise click.UsageError(f"--apply and {other} exclude each other.")
+    elif "file" not in given or "slug" not in given:
+        raise click.UsageError("FILE and --segment are required, except with --apply.")
 
 
 def _check_combinations(is_set: dict[str, bool]) -> None:

@@ -59,10 +59,10 @@ _STATE_CONFLICT: Final = ["IMPORT_STATE_CONFLICT"]
 
 
 class ImportRun:
-    """The steps of an import: create, upload, finish."""
+    """The steps of an import: create, upload and finish, or to apply an earlier dry run."""
 
     def __init__(self, client: ApiClient) -> None:
-        """Prepare an import that does not exist yet."""
+        """Prepare to create an import or to apply an earlier one."""
         self._client = client
         self._id: str | None = None
         self._upload: Mapping[str, Any] = {}
@@ -133,6 +133,23 @@ class ImportRun:
             self._mutate_started(_APPLY, id=self._id, allowRemovals=allowed_removals)
             record = self._wait()
         return record
+
+    def apply(self, import_id: str, allowed_removals: int | None) -> Any:
+        """Apply an import after its dry run or hold, and wait until it stops; return it.
+
+        Args:
+            import_id: The import's id.
+            allowed_removals: The maximum number of removals. None: a HELD import stays HELD.
+
+        Raises:
+            InputRejected: the import does not exist, or is neither VALIDATED nor HELD.
+        """
+        self._id, self._is_started = import_id, True
+        try:
+            self._mutate_started(_APPLY, id=import_id, allowRemovals=allowed_removals)
+        except Rejected as rejected:
+            raise InputRejected(str(rejected)) from None
+        return self._wait()
 
     def _mutate_started(self, document: str, **fields: object) -> None:
         """Send a mutation that changes the status, and repeat it once if there is no response."""

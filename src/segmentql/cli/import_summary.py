@@ -60,18 +60,14 @@ def print_advice(record: Any, *, with_result: bool) -> None:
     if record["failure"]:
         label = "Held" if status in {"HELD", "VALIDATED"} else "Error"
         click.echo(f"{label}: {record['failure'].rstrip('.')}.", err=True)
-    if status == "HELD" or (status == "VALIDATED" and record["failure"]):
-        removals = record["removals"] or 0
-        again = "again" if status == "HELD" else "without --dry-run and"
+    if status in {"HELD", "VALIDATED"}:
+        option, field = "", ""
+        if status == "HELD" or record["failure"]:
+            removals = record["removals"] or 0
+            option, field = f" --allow-removals {removals}", f" and allowRemovals {removals}"
         click.echo(
-            f"To apply it, call applyImport with the id {import_id} and allowRemovals {removals}"
-            f" within 7 days, or run the command {again} with --allow-removals {removals}.",
-            err=True,
-        )
-    elif status == "VALIDATED":
-        click.echo(
-            f"To apply it, call applyImport with the id {import_id} within 7 days, or run the"
-            " command without --dry-run.",
+            f"To apply it, run segmentql import --apply {import_id}{option} within 7 days, or call"
+            f" applyImport with this id{field}.",
             err=True,
         )
     elif record["rows"] is not None and not with_result:
