@@ -58,8 +58,8 @@ describe_enum(
         " does so first.",
         ImportStatus.COMPLETED: "Every row has its final outcome.",
         ImportStatus.REFUSED: "The file was refused, and nothing was applied; see `failure`.",
-        ImportStatus.FAILED: "The import could not be completed; see `failure`. What was applied"
-        " stays.",
+        ImportStatus.FAILED: "The import could not be completed, or stopped before it removed more"
+        " members than allowed; see `failure`. What was applied stays.",
         ImportStatus.CANCELLED: "The import was cancelled. What was applied stays.",
     },
 )

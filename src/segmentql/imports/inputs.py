@@ -83,7 +83,8 @@ class SegmentAlgebraInput:
     )
     as_of: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="A time in the past, at which the members are read. If omitted, now.",
+        description="A time in the past, at which the members are read. If omitted, now. For users"
+        " who were deleted since, see `onUnknownUser`.",
     )
 
 
@@ -141,7 +142,8 @@ class CreateImportInput:
     )
     on_unknown_user: OnUnknownUser | None = strawberry.field(
         default=OnUnknownUser.STORE,
-        description="The effect of adding a user who is not stored.",
+        description="The effect of adding a user who is not stored, also one who was deleted after"
+        " a list was computed from segments, or after its `asOf`.",
     )
     exclude: bool | None = strawberry.field(
         default=True,
@@ -287,9 +289,9 @@ class ApplyImportInput:
     id: strawberry.ID = strawberry.field(description="The import's id.")
     allow_removals: BigInt | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The largest number of removals that you accept. It is compared with"
-        " `removals`, the forecast. An import that would remove more is HELD. A HELD import needs"
-        " this field.",
+        description="The largest number of removals that you accept. If `removals`, the forecast,"
+        " is larger, the import is HELD. If more listed users are members when it is applied, it"
+        " stops as FAILED before it removes more. A HELD import needs this field.",
     )
 
 
