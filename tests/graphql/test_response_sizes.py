@@ -68,7 +68,7 @@ def assert_too_large(answer: ExecutionResponse, *, changes: bool) -> None:
 
 
 def too_large_responses() -> float:
-    return REQUESTS_REJECTED.labels("size")._value.get()
+    return float(REQUESTS_REJECTED.labels("size")._value.get())
 
 
 LARGE = {
