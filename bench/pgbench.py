@@ -20,6 +20,7 @@ from segmentql.adapters.database import Database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import find_postgres_bin
 from segmentql.memberships import service
+from segmentql.principal import NO_ACTOR
 from segmentql.settings import Settings, child_environment
 
 _INDEXES = (*ADDED_INDEXES, *REMOVED_INDEXES)
@@ -54,6 +55,7 @@ async def capture_update_statements(
                 user_id=user_id,
                 add=[slug(sizes.segment_at(user_id, index)) for index in ADDED_INDEXES],
                 remove=[slug(sizes.segment_at(user_id, index)) for index in REMOVED_INDEXES],
+                actor=NO_ACTOR,
             )
         )
     finally:

@@ -15,6 +15,7 @@ from segmentql.settings import child_environment
 SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
 FEATURES = (
     "objects",
+    "csv_files",
     "audit",
     "keys",
     "segments",
@@ -29,7 +30,7 @@ FEATURES = (
 )
 """The features in order: a feature may import those to its left only."""
 
-INTERNAL_FEATURES = {"objects"}
+INTERNAL_FEATURES = {"objects", "csv_files"}
 """The features without a GraphQL API."""
 
 LAYERS = {  # the layers that a module of each layer may import, besides its own

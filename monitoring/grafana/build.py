@@ -207,6 +207,7 @@ WORK = (
             gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
+    Panel("Stored exports", "short", [gauge("segmentql_exports_stored", "status")]),
     Panel("Finished exports", "ops", [per_second("segmentql_exports_total", "outcome")]),
     Panel(
         "Time until an export is ready",
@@ -214,6 +215,7 @@ WORK = (
         [
             quantile(0.5, "segmentql_export_duration_seconds"),
             quantile(0.99, "segmentql_export_duration_seconds"),
+            gauge("segmentql_export_oldest_waiting_seconds", legend="oldest unfinished"),
         ],
     ),
     Panel(

@@ -199,6 +199,13 @@ IMPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
     "segmentql_import_oldest_waiting_seconds",
     "Longest time that an import has waited for a worker, or 0 if none waits.",
 )
+EXPORTS_STORED: Final = ScrapedGauge(
+    "segmentql_exports_stored", "Exports stored, by status.", ("status",)
+)
+EXPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
+    "segmentql_export_oldest_waiting_seconds",
+    "Age of the oldest unfinished export, or 0 if there is none.",
+)
 OBJECTS_OVERDUE: Final = ScrapedGauge(
     "segmentql_objects_overdue",
     "Objects that should be deleted from the object store and may still exist.",

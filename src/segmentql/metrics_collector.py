@@ -2,7 +2,7 @@
 
 Each dependency has a timeout of two seconds at most. If it does not respond, its gauges are absent.
 Users and memberships are counted up to a limit, above which the number is an estimate. Segments,
-rollouts, reports and unfinished imports are counted.
+rollouts, reports, exports and unfinished imports are counted.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ from segmentql.adapters.database import Database, ReadSession, estimate_row_coun
 from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files.stats import read_stats
 from segmentql.errors import SegmentQLError
 from segmentql.exports import jobs as export_jobs
+from segmentql.exports.generation import EXPORT_FILES
 from segmentql.history import jobs as history_jobs
 from segmentql.imports import jobs as import_jobs
 from segmentql.imports import stats as import_stats
@@ -28,7 +30,7 @@ from segmentql.metrics import ScrapedGauge
 from segmentql.objects import jobs as object_jobs
 from segmentql.objects import service as objects
 from segmentql.reports import jobs as report_jobs
-from segmentql.reports import service as reports
+from segmentql.reports.generation import REPORT_FILES
 from segmentql.rollouts import jobs as rollout_jobs
 from segmentql.rollouts import reads as rollouts
 from segmentql.segments import jobs as segment_jobs
@@ -83,7 +85,7 @@ async def _collect_database(database: Database) -> ScrapedSamples:
             return [
                 *await _memberships(session),
                 *await _rollouts(session),
-                *await _reports(session),
+                *await _files(session),
                 *await _imports(session),
                 *await _objects(session),
                 (metrics.USERS, {(): await estimate_row_count(session, "users")}),
@@ -116,11 +118,14 @@ async def _rollouts(session: ReadSession) -> ScrapedSamples:
     ]
 
 
-async def _reports(session: ReadSession) -> ScrapedSamples:
-    stats = await reports.read_stats(session)
+async def _files(session: ReadSession) -> ScrapedSamples:
+    reports = await read_stats(session, REPORT_FILES)
+    exports = await read_stats(session, EXPORT_FILES)
     return [
-        (metrics.REPORTS_STORED, {(status,): number for status, number in stats.counts.items()}),
-        (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): stats.oldest_waiting_seconds}),
+        (metrics.REPORTS_STORED, {(status,): number for status, number in reports.counts.items()}),
+        (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): reports.oldest_waiting_seconds}),
+        (metrics.EXPORTS_STORED, {(status,): number for status, number in exports.counts.items()}),
+        (metrics.EXPORT_OLDEST_WAITING_SECONDS, {(): exports.oldest_waiting_seconds}),
     ]
 
 

@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from segmentql import env_file, validators
-from segmentql.database_url import check_database_url
+from segmentql import env_file
 from segmentql.env_file import EnvFile, read_env_file, unknown_names
-from segmentql.errors import BadValue, SettingsError
+from segmentql.errors import SettingsError
+from segmentql.setting_types import (
+    BEARER_FORM,
+    DatabaseUrl,
+    KeyToken,
+    Origins,
+    RedisUrl,
+    StoreUrl,
+)
 
 PREFIX = "SEGMENTQL_"
-BEARER_FORM = r"^[A-Za-z0-9._~+/-]+=*$"
-"""The form of a bearer token by RFC 6750."""
 
 ENV_FILE = Path(".env")
 SETTING_NAME = re.compile(rf"{PREFIX}(?!TEST_)\w+")
@@ -37,72 +41,6 @@ MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
 
 STORE_REQUIRED = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
 """The settings of the object store without a default. `load_settings` can require them."""
-
-
-def _redis_url(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must be like redis://:password@host:6379/0")
-    return text
-
-
-def _store_url(text: str) -> str:
-    """Return a valid S3 endpoint. It has no bucket and no keys, which are separate settings."""
-    try:
-        url = urlsplit(text)
-        is_valid = (
-            url.scheme in {"http", "https"}
-            and bool(url.hostname)
-            and url.port != 0  # reading it also validates it
-            and url.path in {"", "/"}
-            and not (url.username or url.password or url.query or url.fragment)
-        )
-    except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise ValueError("must be like https://s3.example.com or http://host:9000")
-    return text.rstrip("/")
-
-
-def _origins(value: object) -> object:
-    """Split a string with origins at commas and spaces."""
-    return value.replace(",", " ").split() if isinstance(value, str) else value
-
-
-def _origin(text: str) -> str:
-    """Return a valid origin, in the exact form that browsers send as `Origin`."""
-    try:
-        url = urlsplit(text)
-        port = f":{url.port}" if url.port else ""
-    except ValueError:
-        url, port = urlsplit(""), ""
-    default_port = {"http": ":80", "https": ":443"}.get(url.scheme)
-    if (
-        default_port is None
-        or port == default_port
-        or text != f"{url.scheme}://{url.hostname}{port}"
-    ):
-        raise ValueError(
-            "an origin must be like https://app.example.com or http://localhost:3000,"
-            " in lower case, without a path and without the default port"
-        )
-    return text
-
-
-def _key_token(text: str) -> str:
-    try:
-        validators.key_token(text)
-    except BadValue as bad:
-        raise ValueError(f"{bad.problem}; allowed: {bad.allowed}") from None
-    return text
-
-
-DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-StoreUrl = Annotated[str, AfterValidator(_store_url)]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)
-]
-KeyToken = Annotated[str, AfterValidator(_key_token)]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files.actors import FileContext
 from segmentql.exports import actors as export_actors
 from segmentql.history import actors as history_actors
 from segmentql.imports import actors as import_actors
@@ -37,9 +38,8 @@ ACTORS: Final[tuple[JobActor, ...]] = (
     *rollout_actors.ACTORS,
     *history_actors.ACTORS,
 )
-REPORT_ACTORS: Final = report_actors.ACTORS
+FILE_ACTORS: Final = (*report_actors.ACTORS, *export_actors.ACTORS)
 IMPORT_ACTORS: Final = import_actors.ACTORS
-EXPORT_ACTORS: Final = export_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 
 OBJECT_ACTORS: Final = object_actors.ACTORS
@@ -96,18 +96,10 @@ class Runtime(Middleware):
             raise RuntimeError("the worker has not booted")
         return self._import_context
 
-    def export_context(self) -> export_actors.ExportContext:
-        context = self.report_context()
-        return export_actors.ExportContext(
-            context.database, context.storage, context.retention_days
-        )
-
-    def report_context(self) -> report_actors.ReportContext:
+    def file_context(self) -> FileContext:
         if self._storage is None:
             raise RuntimeError("the worker has not booted")
-        return report_actors.ReportContext(
-            self.database(), self._storage, self._settings.report_retention_days
-        )
+        return FileContext(self.database(), self._storage, self._settings.report_retention_days)
 
     def object_context(self) -> object_actors.ObjectContext:
         if self._object_context is None:
@@ -148,7 +140,7 @@ class Runtime(Middleware):
             await asyncio.wait([self._scheduler])
         if self._opening:
             await asyncio.wait([self._opening])
-        await self.report_context().storage.close()
+        await self.file_context().storage.close()
         await self.database().dispose()
 
 
@@ -176,9 +168,8 @@ def make_worker(
     runtime = Runtime(settings, publisher, listening)
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     register_actors(broker, ACTORS, runtime.database)
-    register_actors(broker, REPORT_ACTORS, runtime.report_context)
+    register_actors(broker, FILE_ACTORS, runtime.file_context)
     register_actors(broker, IMPORT_ACTORS, runtime.import_context)
-    register_actors(broker, EXPORT_ACTORS, runtime.export_context)
     register_actors(broker, OBJECT_ACTORS, runtime.object_context)
     # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS

@@ -52,7 +52,9 @@ async def test_counters_equal_history_by_operation_and_cause(
 
     async def change(user_id: int, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
         await database.transaction(
-            lambda session: update_user_segments(session, user_id=user_id, add=add, remove=remove)
+            lambda session: update_user_segments(
+                session, user_id=user_id, add=add, remove=remove, actor=NO_ACTOR
+            )
         )
 
     await change(1, add=["ttl", "hand"])  # user 1 rejoins: a leave by TTL and two joins by hand
@@ -86,7 +88,7 @@ async def test_rolled_back_entries_are_not_counted(api: Api, database: Database,
     before = counted()
 
     async def fail(session: WriteSession) -> None:
-        await update_user_segments(session, user_id=1, add=["hand"], remove=[])
+        await update_user_segments(session, user_id=1, add=["hand"], remove=[], actor=NO_ACTOR)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -94,7 +96,7 @@ async def test_rolled_back_entries_are_not_counted(api: Api, database: Database,
     # This uses the same connection, because the pool returns the last one first.
     await database.transaction(
         lambda session: update_user_segments(
-            session, user_id=2, add=["hand"], remove=[], ttl=timedelta(hours=1)
+            session, user_id=2, add=["hand"], remove=[], ttl=timedelta(hours=1), actor=NO_ACTOR
         )
     )
     assert counted() - before == {("JOINED", "MANUAL"): 1}

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
 from segmentql.local.ports import free_port
 from tests.cli.api_process import CommandResult, run_command
 from tests.conftest import Api, Sql, until
@@ -29,7 +30,7 @@ HEADER = "user_id,user_key,joined_at,expires_at,cause\n"
 @pytest.fixture
 async def export_worker(api: Api, database: Database, storage: Storage) -> AsyncIterator[None]:
     """Make exports in this process, as a worker does."""
-    context = ExportContext(database, storage, retention_days=30)
+    context = FileContext(database, storage, retention_days=30)
 
     async def work() -> None:
         while True:

@@ -22,6 +22,10 @@ CREATE = '{"query": "mutation { createSegment(input: {slug: \\"kept\\"}) { segme
 READ = '{"query": "{ segment(slug: \\"kept\\") { slug } }"}'
 SEGMENT = {"data": {"segment": {"slug": "kept"}}}
 DATABASE_MEGABYTES = 224  # a new cluster with its first log segments
+CACHE_MEGABYTES = 1
+"""More than the size of the files pg_internal.init. PostgreSQL deletes them before its recovery,
+which then fails because it needs a log segment of 16 MB. Other processes may use their space."""
+
 RECOVERY_SECONDS = 5
 NO_SPACE = "no space left on device"
 
@@ -68,9 +72,10 @@ async def test_service_recovers_when_the_disk_has_space_again(home: Path, kind: 
 
             await until(has_failed_for_long)
             assert up.process.poll() is None
-            assert re.findall(
+            (free,) = re.findall(
                 rf"PostgreSQL died \([^)]+\): {NO_SPACE}: (\S+) MiB free", up.output
-            ) == ["0.0"]
+            )
+            assert float(free) < CACHE_MEGABYTES
             assert (await up.send_operation(READ))["errors"][0]["extensions"][
                 "code"
             ] == "UNAVAILABLE"

@@ -170,13 +170,51 @@ class Events:
             " { report { status } } }"
         )
 
+    async def export_and_import(self) -> None:
+        """Make an export, and an import from a segment."""
+        await self.send(
+            'mutation { createSegment(input: {slug: "copied"}) { segment { id } } }',
+        )
+        await self.send(
+            'mutation { createExport(input: {slug: "hand", waitSeconds: 30})'
+            " { export { status } } }"
+        )
+        created = await self.send(
+            'mutation { createImport(input: {slug: "copied",'
+            ' source: {segments: {anyOf: ["hand"]}}}) { import { id } } }'
+        )
+        import_id = created["data"]["createImport"]["import"]["id"]
+        await self.send(
+            f'mutation {{ startImport(input: {{id: "{import_id}", waitSeconds: 30}})'
+            " { import { status } } }"
+        )
+
+    async def send_malformed_request(self) -> None:
+        """Send bytes that are not HTTP, so that the server closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._up.port)
+        writer.write(b"not HTTP\r\n\r\n")
+        await reader.read()
+        writer.close()
+
     async def exceed_rate_limit(self) -> None:
-        """Exceed the rate limit of one key, which is low here because a busy machine is slow."""
+        """Exceed the rate limit of one key by pipelined requests, which cost the client little."""
+        body = b'{"query": "query Burst { __typename }"}'
+        request = (
+            f"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
 
         async def one_is_rejected() -> bool:
-            query = "query Burst { __typename }"
-            responses = await asyncio.gather(*(self.send(query) for _ in range(400)))
-            return "RATE_LIMITED" in json.dumps(responses)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._up.port)
+            try:
+                writer.write(request * 1000)
+                received = b""
+                while received.count(b"HTTP/1.1 ") < 1000 and b" 429 " not in received:
+                    received += await reader.readexactly(1)
+                    received += await reader.read(65536)
+                return b" 429 " in received
+            finally:
+                writer.close()
 
         await until(one_is_rejected)
 
@@ -229,6 +267,8 @@ class Events:
             self.cause_faults,
             self.suspend_redis,
             self.scraped,
+            self.export_and_import,
+            self.send_malformed_request,
             self.exceed_rate_limit,
         )
         for step in steps:

@@ -112,11 +112,14 @@ async def test_ports_survive_restarts_and_yield_to_other_programs(home: Path) ->
         await second.wait_for_output("ready after")
         assert addresses(second.output) == before
         assert sockets(second) == leftover_sockets
-        # No process gets the chance to clean up.
-        names = ("postgresql", "redis", "store", "worker", "api")
-        for pid in [second.process.pid, *(second.pid_of(name) for name in names)]:
+        # No process gets the chance to clean up. `up` is stopped first, so that it restarts no
+        # process, and killed last, because its death stops the others.
+        pids = [second.pid_of(name) for name in ("postgresql", "redis", "store", "worker", "api")]
+        second.process.send_signal(signal.SIGSTOP)
+        for pid in pids:
             assert pid
             os.kill(pid, signal.SIGKILL)
+        second.process.kill()
         await second.wait_for_exit()
 
     await until(lambda: nothing_runs(home))

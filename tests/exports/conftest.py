@@ -7,7 +7,8 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
 from tests.conftest import Api
 from tests.exports.queries import create_export, download, export, number
 
@@ -15,12 +16,12 @@ MakeFile: TypeAlias = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
-async def export_context(database: Database, storage: Storage) -> ExportContext:
-    return ExportContext(database, storage, retention_days=30)
+async def export_context(database: Database, storage: Storage) -> FileContext:
+    return FileContext(database, storage, retention_days=30)
 
 
 @pytest.fixture
-async def make_file(api: Api, export_context: ExportContext) -> MakeFile:
+async def make_file(api: Api, export_context: FileContext) -> MakeFile:
     """Return a function that makes an export and returns the text of its file."""
 
     async def made(slug: str = "a", **fields: Any) -> str:

@@ -8,7 +8,8 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
 from segmentql.imports.actors import ImportContext
 from segmentql.memberships.expiry import expire_due
 from tests.back_dating import (
@@ -97,7 +98,7 @@ async def test_cause_is_that_of_the_time_or_of_the_join(
 
 
 async def test_changes_after_the_creation_are_not_in_the_file(
-    api: Api, sql: Sql, export_context: ExportContext
+    api: Api, sql: Sql, export_context: FileContext
 ) -> None:
     await make_segments(api, "a")
     await create_user(api, id="1", key="one")
@@ -119,7 +120,7 @@ async def test_changes_after_the_creation_are_not_in_the_file(
 
 
 async def test_segment_that_was_deleted_before_the_time_is_empty(
-    api: Api, sql: Sql, export_context: ExportContext
+    api: Api, sql: Sql, export_context: FileContext
 ) -> None:
     await make_segments(api, "a")
     await insert_membership(sql, 1, "a")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
 from segmentql.history.settled import BEFORE_FIRST_ROW
 from tests.back_dating import NOON, all_rows, insert_membership
 from tests.conftest import Api, RunWorker, Sql
@@ -28,7 +29,7 @@ async def member(api: Api, sql: Sql) -> None:
 
 
 async def test_export_is_queued_and_then_made(
-    api: Api, sql: Sql, member: None, export_context: ExportContext
+    api: Api, sql: Sql, member: None, export_context: FileContext
 ) -> None:
     before = await sql.fetchval("SELECT clock_timestamp()")
     payload = await create_export(api)
@@ -69,7 +70,7 @@ async def test_export_is_queued_and_then_made(
 
 
 async def test_gzip_file_has_the_same_rows(
-    api: Api, sql: Sql, member: None, export_context: ExportContext
+    api: Api, sql: Sql, member: None, export_context: FileContext
 ) -> None:
     await create_export(api, gzip=True)
     await make_export(export_context, 1)
@@ -92,7 +93,7 @@ async def test_one_request_returns_the_link_to_the_file(
     assert (await download(payload["export"]["downloadUrl"])).text == CSV
 
 
-async def test_empty_segment_has_a_header_only(api: Api, export_context: ExportContext) -> None:
+async def test_empty_segment_has_a_header_only(api: Api, export_context: FileContext) -> None:
     await make_segments(api, "a")
     payload = await create_export(api)
     assert payload["export"]["cursor"] == BEFORE_FIRST_ROW.encode()
@@ -145,7 +146,7 @@ async def test_time_in_the_future_is_rejected(api: Api, sql: Sql, member: None) 
 
 @pytest.mark.parametrize("as_of", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999999-12:00"])
 async def test_time_before_every_segment_gives_an_empty_file(
-    api: Api, member: None, export_context: ExportContext, as_of: str
+    api: Api, member: None, export_context: FileContext, as_of: str
 ) -> None:
     payload = await create_export(api, asOf=as_of)
     assert payload["errors"] == []

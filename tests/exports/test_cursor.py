@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.csv_files.actors import FileContext
 from segmentql.exports import start
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.exports.actors import make_export
 from segmentql.history.settled import BEFORE_FIRST_ROW, CursorState, HistoryCursor, check_cursor
 from segmentql.memberships.expiry import expire_due
 from tests.back_dating import HOUR, NOON, insert_membership
@@ -108,7 +109,7 @@ async def test_cursor_of_a_past_time_is_before_every_later_row(
 
 
 async def test_cursor_is_before_rows_of_pending_transactions(
-    api: Api, sql: Sql, export_context: ExportContext, monkeypatch: pytest.MonkeyPatch
+    api: Api, sql: Sql, export_context: FileContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "SETTLE_SECONDS", 0.1)
     await make_segments(api, "a")
@@ -138,7 +139,7 @@ async def test_cursor_is_before_rows_of_pending_transactions(
 
 @pytest.mark.slow  # It changes memberships for some seconds, while exports are made.
 async def test_replay_from_the_cursor_gives_the_current_members(
-    api: Api, sql: Sql, database: Database, export_context: ExportContext
+    api: Api, sql: Sql, database: Database, export_context: FileContext
 ) -> None:
     await make_segments(api, "a")
     done = asyncio.Event()

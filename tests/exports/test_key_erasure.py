@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from segmentql.exports import generation
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files import attempts
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
+from segmentql.exports.generation import EXPORT_FILES
 from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.principal import NO_ACTOR
 from tests.conftest import Api, Sql, until
@@ -18,7 +20,7 @@ KEY = "erase me"
 
 
 @pytest.fixture
-async def exported(api: Api, sql: Sql, export_context: ExportContext) -> Any:
+async def exported(api: Api, sql: Sql, export_context: FileContext) -> Any:
     """Make exports of `a`, which had the user, and of `b`, which did not; return their times."""
     await make_segments(api, "a", "b")
     await create_user(api, id="1", key=KEY)
@@ -35,7 +37,7 @@ async def exported(api: Api, sql: Sql, export_context: ExportContext) -> Any:
 
 
 async def test_files_that_may_have_the_key_are_deleted(
-    api: Api, sql: Sql, exported: Any, export_context: ExportContext
+    api: Api, sql: Sql, exported: Any, export_context: FileContext
 ) -> None:
     keys = [row[0] for row in await sql.fetch("SELECT object_key FROM exports ORDER BY id")]
     assert KEY in (await download((await export(api, "exp_1"))["downloadUrl"])).text
@@ -66,15 +68,15 @@ async def test_deletion_without_erasure_keeps_the_files(api: Api, sql: Sql, expo
 
 
 async def test_running_attempt_loses_its_lease(
-    api: Api, sql: Sql, exported: Any, export_context: ExportContext
+    api: Api, sql: Sql, exported: Any, export_context: FileContext
 ) -> None:
     database = export_context.database
     await create_export(api)
-    attempt = await database.transaction(lambda session: generation.claim(session, 4))
+    attempt = await database.transaction(lambda session: attempts.claim(session, EXPORT_FILES, 4))
     assert attempt is not None
     await delete_user(api, KEY, eraseKey=True)
     finished = await database.transaction(
-        lambda session: generation.finish(session, attempt, row_count=2, size_bytes=9)
+        lambda session: attempts.finish(session, attempt, row_count=2, size_bytes=9)
     )
     assert finished is None
     assert (await export(api, "exp_4"))["status"] == "FAILED"
@@ -85,7 +87,7 @@ async def test_running_attempt_loses_its_lease(
 
 
 async def test_attempt_starts_after_an_erasure_that_is_not_committed(
-    api: Api, sql: Sql, exported: Any, export_context: ExportContext
+    api: Api, sql: Sql, exported: Any, export_context: FileContext
 ) -> None:
     database = export_context.database
     await create_export(api)

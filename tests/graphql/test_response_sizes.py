@@ -13,6 +13,7 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
 from segmentql.graphql.types.errors import format_unsent_response
+from segmentql.metrics import REQUESTS_REJECTED
 from segmentql.settings import Settings
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, serving
@@ -66,6 +67,10 @@ def assert_too_large(answer: ExecutionResponse, *, changes: bool) -> None:
     assert extensions.get("outcomeUnknown", False) is changes
 
 
+def too_large_responses() -> float:
+    return float(REQUESTS_REJECTED.labels("size")._value.get())
+
+
 LARGE = {
     "texts in a list": "{ segments(first: 10) { nodes { description } } }",
     "texts under aliases": '{ segment(slug: "S1") {'
@@ -92,10 +97,12 @@ LARGE = {
 async def test_query_with_a_too_large_response_fails_with_one_error(
     described_segments: Context, executor: str, kind: str
 ) -> None:
+    rejected = too_large_responses()
     answer = await EXECUTORS[executor].execute(
         Request(LARGE[kind]), described_segments, queries_only=True
     )
     assert_too_large(answer, changes=False)
+    assert too_large_responses() == rejected + 1
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -189,6 +196,7 @@ async def test_large_response_is_serialized_in_slices() -> None:
 
 async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings, sql: Sql) -> None:
     """A control character is counted as one character, and JSON writes six."""
+    rejected = too_large_responses()
     async with serving(settings.model_copy(update={"max_response_bytes": LIMIT})) as api:
         await sql.execute(
             "INSERT INTO segments (slug, description, created_at, updated_at)"
@@ -196,6 +204,7 @@ async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings,
         )
         error = await api.error('{ segment(slug: "A") { description } }')
         assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+        assert too_large_responses() == rejected + 1
         error = await api.error(
             'mutation { updateSegment(input: {slug: "A", name: "New"})'
             " { segment { name description } }"

@@ -107,7 +107,13 @@ async def test_all_kinds_of_changes_keep_history_consistent(sql: Sql, database: 
         slugs = dice.sample(SLUGS, 2)
         split = dice.randint(0, 2)
         await database.transaction(
-            partial(update_user_segments, **user, add=slugs[:split], remove=slugs[split:])
+            partial(
+                update_user_segments,
+                **user,
+                add=slugs[:split],
+                remove=slugs[split:],
+                actor=NO_ACTOR,
+            )
         )
 
     async def change_lists(dice: random.Random) -> None:
@@ -193,7 +199,7 @@ async def test_list_waits_for_a_change_of_one_user_and_is_later(
     changed, finish = asyncio.Event(), asyncio.Event()
 
     async def remove_slowly(session: WriteSession) -> None:
-        await update_user_segments(session, user_id=2, add=[], remove=["A"])
+        await update_user_segments(session, user_id=2, add=[], remove=["A"], actor=NO_ACTOR)
         changed.set()
         await finish.wait()
 
@@ -262,7 +268,7 @@ async def test_waiting_deletion_of_an_enrolling_segment_causes_no_deadlock(
     stored, finish = asyncio.Event(), asyncio.Event()
 
     async def add_slowly(session: WriteSession) -> None:
-        await update_user_segments(session, user_id=1, add=["ENROLLS"], remove=[])
+        await update_user_segments(session, user_id=1, add=["ENROLLS"], remove=[], actor=NO_ACTOR)
         stored.set()
         await finish.wait()
 

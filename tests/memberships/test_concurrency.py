@@ -109,6 +109,7 @@ async def test_concurrent_deletions_keep_history_consistent(sql: Sql, database: 
                 remove=created["remove"],
                 ttl=timedelta(seconds=created["ttlSeconds"]) if "ttlSeconds" in created else None,
                 on_existing=OnExisting(created["onExisting"]),
+                actor=NO_ACTOR,
             ),
             SegmentNotFound,
         )
@@ -167,7 +168,7 @@ async def test_changes_of_one_user_are_serialized_and_dated_in_order(
     async def change(number: int) -> None:
         async def work(session: WriteSession) -> int:
             add, remove = (["A"], []) if number % 2 else ([], ["A"])
-            await update_user_segments(session, user_id=7, add=add, remove=remove)
+            await update_user_segments(session, user_id=7, add=add, remove=remove, actor=NO_ACTOR)
             return number
 
         order.append(await database.transaction(work))
@@ -241,7 +242,7 @@ async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
     added, finish = asyncio.Event(), asyncio.Event()
 
     async def change_slowly(session: WriteSession) -> None:
-        await update_user_segments(session, user_id=1, add=["BUSY"], remove=[])
+        await update_user_segments(session, user_id=1, add=["BUSY"], remove=[], actor=NO_ACTOR)
         added.set()
         await finish.wait()
 
@@ -264,7 +265,9 @@ async def test_waiting_deletion_of_a_busy_segment_is_not_overtaken(
     await waiting(1)
     late_change = asyncio.create_task(
         database.transaction(
-            lambda session: update_user_segments(session, user_id=2, add=["BUSY"], remove=[])
+            lambda session: update_user_segments(
+                session, user_id=2, add=["BUSY"], remove=[], actor=NO_ACTOR
+            )
         )
     )
     await waiting(2)

@@ -36,6 +36,9 @@ from tests.timeline import (
 MINUTE = timedelta(minutes=1)
 
 
+update_user_segments = partial(service.update_user_segments, actor=NO_ACTOR)
+
+
 @pytest.fixture
 async def other(servers: LocalServers, sql: Sql) -> AsyncIterator[Sql]:
     """Open another session for conflicting locks."""
@@ -127,7 +130,7 @@ async def test_old_message_does_not_end_a_renewed_membership(
     sql: Sql, database: Database, sent: list[Message]
 ) -> None:
     await make_segment(sql, "A")
-    add = partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
+    add = partial(update_user_segments, user_id=7, add=["A"], remove=[])
     await database.transaction(partial(add, ttl=3 * SECOND))
     assert sent == [Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=3)]
     await database.transaction(partial(add, ttl=HOUR))
@@ -146,7 +149,7 @@ async def test_only_an_end_within_a_minute_sends_a_message(
         await make_segment(sql, slug)
     for slug, ttl in (("A", 61 * SECOND), ("B", 60 * SECOND), ("C", None)):
         await database.transaction(
-            partial(service.update_user_segments, user_id=7, add=[slug], remove=[], ttl=ttl)
+            partial(update_user_segments, user_id=7, add=[slug], remove=[], ttl=ttl)
         )
     assert sent == [Message(EXPIRE_DUE_MEMBERSHIPS, delay_seconds=60)]
 
@@ -155,7 +158,7 @@ async def test_rejoin_records_the_unrecorded_leave_first(sql: Sql, database: Dat
     segment_id = await make_segment(sql, "A")
     old = await add_membership(sql, 7, segment_id, ends_in=-SECOND)
     changed = await database.transaction(
-        partial(service.update_user_segments, user_id=7, add=["A"], remove=[])
+        partial(update_user_segments, user_id=7, add=["A"], remove=[])
     )
     assert (changed.added, changed.extended) == (1, 0)
     await actors.expire_due_memberships(database)
@@ -185,7 +188,7 @@ async def test_expiry_during_a_change_is_recorded_in_order(
     changed_segment, segment_id = await make_segment(sql, "A"), await make_segment(sql, "B")
     await add_membership(sql, 7, changed_segment, ends_in=HOUR)
     membership = await add_membership(sql, 7, segment_id, ends_in=SECOND / 2)
-    add = partial(service.update_user_segments, user_id=7, add=["A", "B"], remove=[])
+    add = partial(update_user_segments, user_id=7, add=["A", "B"], remove=[])
     async with asyncio.TaskGroup() as tasks, other.transaction():
         # The change has read the clock and waits for the first of its two rows ...
         await other.execute(

@@ -180,7 +180,7 @@ class Change:
         given = {"user_id": self.user_id, "add": self.add, "remove": self.remove}
         ttl = None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
         assert await system.done(
-            update_user_segments, **given, ttl=ttl, on_existing=self.on_existing
+            update_user_segments, **given, ttl=ttl, on_existing=self.on_existing, actor=NO_ACTOR
         ) == model.change(self.user_id, self.add, self.remove, self.ttl_seconds, self.on_existing)
 
 

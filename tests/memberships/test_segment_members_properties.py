@@ -16,6 +16,7 @@ from segmentql.adapters.database import Database
 from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting
 from segmentql.memberships.segment_members import update_segment_members
 from segmentql.memberships.service import update_user_segments
+from segmentql.principal import NO_ACTOR
 from segmentql.tables import RowOutcome
 from tests.back_dating import NOON, advance_time, insert_membership
 from tests.conftest import Sql, empty_tables
@@ -147,6 +148,7 @@ async def apply_one_by_one(database: Database, sql: Sql, change: Change) -> dict
                     remove=[] if adds else ["A"],
                     ttl=change.ttl,
                     on_existing=change.on_existing,
+                    actor=NO_ACTOR,
                 )
             )
             if adds:

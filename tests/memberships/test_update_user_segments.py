@@ -4,6 +4,7 @@ from typing import Any
 
 from segmentql.adapters.database import Database
 from segmentql.memberships import service
+from segmentql.principal import NO_ACTOR
 from tests.back_dating import HOUR, NOON, all_rows, insert_membership
 from tests.conftest import Api, Sql, recorded_statements
 from tests.operations import (
@@ -131,7 +132,7 @@ async def test_change_takes_two_statements_for_any_number_of_slugs(
         with recorded_statements() as statements:
             await database.transaction(
                 lambda session, user_id=user_id, add=add: service.update_user_segments(  # type: ignore[misc]
-                    session, user_id=user_id, add=add, remove=[]
+                    session, user_id=user_id, add=add, remove=[], actor=NO_ACTOR
                 )
             )
         assert len(statements) == 2

@@ -7,9 +7,10 @@ import pytest
 from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
-from segmentql.worker import ACTORS, EXPORT_ACTORS, IMPORT_ACTORS, OBJECT_ACTORS, REPORT_ACTORS
+from segmentql.worker import ACTORS, FILE_ACTORS, IMPORT_ACTORS, OBJECT_ACTORS
 from tests.back_dating import HOUR, NOON, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, suspended, until
+from tests.exports.queries import create_export
 from tests.metrics.samples import samples, samples_of
 from tests.operations import create_segment, create_user, make_segments, update_user_segments
 from tests.reports.queries import create_report
@@ -100,6 +101,33 @@ async def test_waiting_reports_are_counted(api: Api, sql: Sql) -> None:
     assert 3600 <= all_samples["segmentql_report_oldest_waiting_seconds"] < 3700
 
 
+async def test_waiting_exports_are_counted(api: Api, sql: Sql) -> None:
+    await make_segments(api, "a")
+    for _ in range(2):
+        await create_export(api)
+    await sql.execute(
+        """
+        UPDATE exports SET
+            created_at = created_at - interval '1 hour',
+            status = CASE id WHEN 1 THEN 'FAILED'::report_status ELSE 'RUNNING' END,
+            failure = CASE id WHEN 1 THEN 'a failure' END,
+            finished_at = CASE id WHEN 1 THEN now() END,
+            next_attempt_at = CASE id WHEN 2 THEN now() END
+        """
+    )
+    await create_export(api)
+    all_samples = await samples(api.http)
+    assert samples_of(all_samples, "segmentql_exports_stored") == {
+        'status="QUEUED"': 1,
+        'status="RUNNING"': 1,
+        'status="READY"': 0,
+        'status="FAILED"': 1,
+    }
+    assert 3600 <= all_samples["segmentql_export_oldest_waiting_seconds"] < 3700
+    await sql.execute("DELETE FROM exports WHERE status <> 'FAILED'")
+    assert (await samples(api.http))["segmentql_export_oldest_waiting_seconds"] == 0
+
+
 ADD_IMPORT = """
 INSERT INTO imports (segment_id, status, mode, options, source, created_at, queued_at,
     next_attempt_at, deadline_at, finished_at)
@@ -166,7 +194,7 @@ async def test_messages_in_redis_are_counted_by_queue(api: Api) -> None:
 
 
 def test_queue_metrics_cover_the_queues_of_all_actors() -> None:
-    actors = (*ACTORS, *REPORT_ACTORS, *IMPORT_ACTORS, *EXPORT_ACTORS, *OBJECT_ACTORS)
+    actors = (*ACTORS, *FILE_ACTORS, *IMPORT_ACTORS, *OBJECT_ACTORS)
     assert sorted({actor.job.queue for actor in actors}) == list(QUEUES)
 
 

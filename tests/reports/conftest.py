@@ -6,8 +6,8 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files.actors import FileContext
 from segmentql.objects.actors import ObjectContext
-from segmentql.reports.actors import ReportContext
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql
 from tests.operations import make_segments
@@ -26,8 +26,8 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 @pytest.fixture
-async def report_context(database: Database, storage: Storage) -> ReportContext:
-    return ReportContext(database, storage, retention_days=30)
+async def report_context(database: Database, storage: Storage) -> FileContext:
+    return FileContext(database, storage, retention_days=30)
 
 
 @pytest.fixture

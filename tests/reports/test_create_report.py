@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from segmentql.reports.actors import ReportContext, make_report
+from segmentql.csv_files.actors import FileContext
+from segmentql.reports.actors import make_report
 from tests.back_dating import all_rows, insert_past_membership
 from tests.conftest import Api, Sql, until
 from tests.operations import create_user, delete_user, make_segments, parse_timestamp
@@ -30,7 +31,7 @@ async def march_membership(api: Api, sql: Sql) -> None:
 
 
 async def test_report_is_queued_and_then_generated(
-    api: Api, march_membership: None, report_context: ReportContext
+    api: Api, march_membership: None, report_context: FileContext
 ) -> None:
     payload = await create_report(api, userId="7", year=2024, month=3)
     queued = payload["report"]
@@ -64,7 +65,7 @@ async def test_report_is_queued_and_then_generated(
 
 
 async def test_link_downloads_the_exact_bytes_as_a_named_file(
-    api: Api, march_membership: None, report_context: ReportContext
+    api: Api, march_membership: None, report_context: FileContext
 ) -> None:
     created = (await create_report(api, userId="7", year=2024, month=3))["report"]
     await make_report(report_context, number(created["id"]))
@@ -80,7 +81,7 @@ async def test_link_downloads_the_exact_bytes_as_a_named_file(
 
 
 async def test_each_read_signs_a_new_link_that_is_not_stored(
-    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
+    api: Api, sql: Sql, march_membership: None, report_context: FileContext
 ) -> None:
     created = (await create_report(api, userId="7", year=2024, month=3))["report"]
     await make_report(report_context, number(created["id"]))
@@ -92,7 +93,7 @@ async def test_each_read_signs_a_new_link_that_is_not_stored(
 
 
 async def test_object_keys_cannot_be_guessed(
-    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
+    api: Api, sql: Sql, march_membership: None, report_context: FileContext
 ) -> None:
     for _ in range(2):
         created = (await create_report(api, userId="7", year=2024, month=3))["report"]
@@ -105,7 +106,7 @@ async def test_object_keys_cannot_be_guessed(
 
 
 async def test_response_waits_until_the_report_is_ready(
-    api: Api, sql: Sql, march_membership: None, report_context: ReportContext
+    api: Api, sql: Sql, march_membership: None, report_context: FileContext
 ) -> None:
     asking = asyncio.create_task(create_report(api, userId="7", year=2024, month=3, waitSeconds=60))
     await until(lambda: sql.fetchval("SELECT count(*) FROM reports"))
@@ -121,7 +122,7 @@ async def test_response_waits_at_most_wait_seconds(api: Api, march_membership: N
 
 
 async def test_report_on_all_users_has_its_own_file_name(
-    api: Api, march_membership: None, report_context: ReportContext
+    api: Api, march_membership: None, report_context: FileContext
 ) -> None:
     created = (await create_report(api, userId=None, year=2024, month=3))["report"]
     assert (created["userId"], created["user"]) == (None, None)
@@ -129,7 +130,7 @@ async def test_report_on_all_users_has_its_own_file_name(
 
 
 async def test_report_on_a_deleted_user_is_possible(
-    api: Api, march_membership: None, report_context: ReportContext
+    api: Api, march_membership: None, report_context: FileContext
 ) -> None:
     await delete_user(api, 7)
     created = (await create_report(api, userId="7", year=2024, month=3))["report"]

@@ -10,12 +10,15 @@ import pytest
 
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files import attempts
+from segmentql.csv_files.actors import FileContext, store_and_publish
 from segmentql.local import LocalServers
 from segmentql.objects.actors import ObjectContext, delete_objects
 from segmentql.objects.jobs import DELETE_OBJECTS
 from segmentql.objects.service import RETRY_SECONDS
 from segmentql.reports import generation
-from segmentql.reports.actors import ReportContext, _write_file, make_report
+from segmentql.reports.actors import make_report, store_file
+from segmentql.reports.generation import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT
 from tests.back_dating import insert_membership
 from tests.conftest import Api, RunWorker, Sql, suspended, until
@@ -68,7 +71,7 @@ async def requested(api: Api, sql: Sql, storage: Storage) -> None:
 
 
 @pytest.fixture
-async def ready(requested: None, report_context: ReportContext) -> None:
+async def ready(requested: None, report_context: FileContext) -> None:
     await make_report(report_context, 1)
 
 
@@ -103,7 +106,7 @@ async def test_key_erased_during_a_store_outage_is_in_no_file_afterwards(
     *,
     ready: None,
 ) -> None:
-    report_context = ReportContext(object_context.database, object_context.storage, 30)
+    report_context = FileContext(object_context.database, object_context.storage, 30)
     assert await users_with(files) == {ALICE, BOB, CAROL}
     await servers.store.kill()
     try:
@@ -127,7 +130,7 @@ async def test_key_erased_during_a_store_outage_is_in_no_file_afterwards(
 async def test_failed_remake_leaves_no_file(
     api: Api,
     sql: Sql,
-    report_context: ReportContext,
+    report_context: FileContext,
     object_context: ObjectContext,
     files: Files,
     *,
@@ -136,7 +139,7 @@ async def test_failed_remake_leaves_no_file(
     settings = report_context.database._settings
     storage = Storage(settings.model_copy(update={"s3_bucket": "no-such-bucket"}))
     await erase(api, ALICE)
-    for _ in range(generation.MAX_STORE_REJECTIONS):
+    for _ in range(attempts.MAX_STORE_REJECTIONS):
         await pass_delay(sql, 60)
         await make_report(replace(report_context, storage=storage), 1)
     await storage.close()
@@ -148,7 +151,7 @@ async def test_failed_remake_leaves_no_file(
 async def test_late_file_with_an_erased_key_is_deleted(
     api: Api,
     sql: Sql,
-    report_context: ReportContext,
+    report_context: FileContext,
     object_context: ObjectContext,
     files: Files,
     *,
@@ -156,7 +159,7 @@ async def test_late_file_with_an_erased_key_is_deleted(
 ) -> None:
     """The attempt read the key before the erasure, and completes its upload after all the rest."""
     database = report_context.database
-    attempt = await database.transaction(lambda session: generation.claim(session, 1))
+    attempt = await database.transaction(lambda session: attempts.claim(session, REPORT_FILES, 1))
     assert attempt is not None
     is_read, is_late = asyncio.Event(), asyncio.Event()
 
@@ -173,7 +176,9 @@ async def test_late_file_with_an_erased_key_is_deleted(
             return await super().upload(key, replayed(), content_type=content_type)
 
     storage = LateStorage(database._settings)
-    writing = asyncio.create_task(_write_file(replace(report_context, storage=storage), attempt))
+    writing = asyncio.create_task(
+        store_and_publish(replace(report_context, storage=storage), attempt, store_file)
+    )
     await is_read.wait()
     await erase(api, ALICE)
     await delete_objects(object_context)
@@ -223,7 +228,7 @@ async def test_old_file_is_deleted_although_the_worker_is_killed_meanwhile(
 
 
 async def test_series_of_erasures_restarts_a_report_once(
-    api: Api, sql: Sql, report_context: ReportContext, files: Files, *, ready: None
+    api: Api, sql: Sql, report_context: FileContext, files: Files, *, ready: None
 ) -> None:
     await erase(api, ALICE)
     await pass_delay(sql, generation.REMAKE_DELAY_SECONDS / 2)
@@ -246,7 +251,7 @@ async def test_series_of_erasures_restarts_a_report_once(
 
 
 async def test_erasures_delay_a_restart_by_at_most_the_maximum(
-    api: Api, sql: Sql, report_context: ReportContext, *, ready: None
+    api: Api, sql: Sql, report_context: FileContext, *, ready: None
 ) -> None:
     await erase(api, ALICE)
     half_delay = generation.REMAKE_DELAY_SECONDS / 2
@@ -261,12 +266,12 @@ async def test_erasures_delay_a_restart_by_at_most_the_maximum(
 
 
 async def test_interrupted_attempt_restarts_after_the_delay(
-    api: Api, sql: Sql, report_context: ReportContext, *, ready: None
+    api: Api, sql: Sql, report_context: FileContext, *, ready: None
 ) -> None:
     await erase(api, ALICE)
     await pass_delay(sql, generation.MAX_REMAKE_DELAY_SECONDS + 60)
     attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, 1)
+        lambda session: attempts.claim(session, REPORT_FILES, 1)
     )
     assert attempt is not None
     await erase(api, BOB)
@@ -280,7 +285,7 @@ async def test_interrupted_attempt_restarts_after_the_delay(
 
 
 async def test_erasure_does_not_delay_a_report_that_was_never_started(
-    api: Api, sql: Sql, report_context: ReportContext, files: Files, *, requested: None
+    api: Api, sql: Sql, report_context: FileContext, files: Files, *, requested: None
 ) -> None:
     await erase(api, ALICE)
     await make_report(report_context, 1)
@@ -289,7 +294,7 @@ async def test_erasure_does_not_delay_a_report_that_was_never_started(
 
 
 async def test_series_of_erasures_sends_one_message(
-    sql: Sql, report_context: ReportContext, sent: list[Message], *, ready: None
+    sql: Sql, report_context: FileContext, sent: list[Message], *, ready: None
 ) -> None:
     sent.clear()
     for user_id in KEYS:
@@ -307,14 +312,14 @@ async def test_series_of_erasures_sends_one_message(
 async def test_attempt_without_lease_discards_its_object_again(
     api: Api,
     sql: Sql,
-    report_context: ReportContext,
+    report_context: FileContext,
     sent: list[Message],
     monkeypatch: pytest.MonkeyPatch,
     *,
     requested: None,
 ) -> None:
     """The store may complete an upload that the loss of the lease cancels."""
-    monkeypatch.setattr(generation, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
     is_uploading = asyncio.Event()
 
     class StuckStorage(Storage):

@@ -9,19 +9,21 @@ import pytest
 
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files import attempts
+from segmentql.csv_files.actors import FileContext, store_and_publish
 from segmentql.errors import StoreRejected, StoreUnavailable
 from segmentql.objects.actors import ObjectContext, delete_objects
-from segmentql.reports import generation
 from segmentql.reports.actors import (
-    ReportContext,
-    _write_file,
     find_due,
     make_report,
     remove_old_reports,
     schedule_cleanup,
     seconds_to_next,
+    store_file,
 )
+from segmentql.reports.generation import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
+from segmentql.reports.records import ReportScope
 from tests.conftest import Api, Sql
 from tests.files import upload_file
 from tests.objects.queries import pass_time
@@ -31,6 +33,13 @@ from tests.reports.queries import create_report, report
 
 async def request_report(api: Api) -> None:
     assert (await create_report(api, year=2024, month=3))["errors"] == []
+
+
+async def claim(context: FileContext) -> attempts.Attempt[ReportScope] | None:
+    """Claim the report 1."""
+    return await context.database.transaction(
+        lambda session: attempts.claim(session, REPORT_FILES, 1)
+    )
 
 
 async def row(sql: Sql) -> Any:
@@ -44,14 +53,14 @@ async def keys(storage: Storage) -> set[str]:
     return {item["Key"] for item in listed.get("Contents", [])}
 
 
-def misconfigured_store(report_context: ReportContext, **changes: Any) -> Storage:
+def misconfigured_store(report_context: FileContext, **changes: Any) -> Storage:
     """Return the store with settings that differ from those of the report context."""
     settings = report_context.database._settings
     return Storage(settings.model_copy(update=changes))
 
 
 async def test_large_report_is_uploaded_in_parts(
-    api: Api, sql: Sql, many_joins: None, report_context: ReportContext
+    api: Api, sql: Sql, many_joins: None, report_context: FileContext
 ) -> None:
     await request_report(api)
     await make_report(report_context, 1)
@@ -78,7 +87,7 @@ async def test_large_report_is_uploaded_in_parts(
 async def test_rejected_upload_is_retried_and_then_reported(
     api: Api,
     sql: Sql,
-    report_context: ReportContext,
+    report_context: FileContext,
     sent: list[Message],
     case: tuple[dict[str, str], str],
 ) -> None:
@@ -86,12 +95,12 @@ async def test_rejected_upload_is_retried_and_then_reported(
     storage = misconfigured_store(report_context, **changes)
     report_context = replace(report_context, storage=storage)
     await request_report(api)
-    for attempts in range(1, generation.MAX_STORE_REJECTIONS):
+    for number in range(1, attempts.MAX_STORE_REJECTIONS):
         await make_report(report_context, 1)
         stored_report = await row(sql)
         assert (stored_report["status"], stored_report["attempts"], stored_report["failure"]) == (
             "QUEUED",
-            attempts,
+            number,
             None,
         )
         # the retry interval has passed
@@ -106,7 +115,7 @@ async def test_rejected_upload_is_retried_and_then_reported(
 
 
 async def test_failed_attempt_is_not_retried_early(
-    api: Api, sql: Sql, report_context: ReportContext
+    api: Api, sql: Sql, report_context: FileContext
 ) -> None:
     storage = misconfigured_store(report_context, s3_bucket="no-such-bucket")
     report_context = replace(report_context, storage=storage)
@@ -118,7 +127,7 @@ async def test_failed_attempt_is_not_retried_early(
 
 
 async def test_cancelled_attempt_leaves_no_data_and_is_repeated(
-    api: Api, sql: Sql, many_joins: None, report_context: ReportContext
+    api: Api, sql: Sql, many_joins: None, report_context: FileContext
 ) -> None:
     await request_report(api)
     before = await keys(report_context.storage)
@@ -146,11 +155,9 @@ async def _has_started_upload(storage: Storage) -> bool:
 async def test_upload_of_a_dead_worker_is_aborted(
     api: Api, sql: Sql, many_joins: None, object_context: ObjectContext
 ) -> None:
-    report_context = ReportContext(object_context.database, object_context.storage, 30)
+    report_context = FileContext(object_context.database, object_context.storage, 30)
     await request_report(api)
-    attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, 1)
-    )
+    attempt = await claim(report_context)
     assert attempt is not None
     client = await report_context.storage._s3.client()
     await client.create_multipart_upload(
@@ -175,35 +182,35 @@ async def test_upload_of_a_dead_worker_is_aborted(
 
 
 async def test_attempt_that_lost_its_lease_publishes_nothing(
-    api: Api, sql: Sql, report_context: ReportContext
+    api: Api, sql: Sql, report_context: FileContext
 ) -> None:
     await request_report(api)
-    first = await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    first = await claim(report_context)
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
-    second = await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    second = await claim(report_context)
     assert first is not None
     assert second is not None
     assert second.number == 2
     late_result = await report_context.database.transaction(
-        lambda session: generation.finish(session, first, row_count=1, size_bytes=1)
+        lambda session: attempts.finish(session, first, row_count=1, size_bytes=1)
     )
     assert late_result is None
     assert not await report_context.database.transaction(
-        lambda session: generation.heartbeat(session, first)
+        lambda session: attempts.heartbeat(session, first)
     )
     await report_context.database.transaction(
-        lambda session: generation.fail(session, first, reason="too late")
+        lambda session: attempts.fail(session, first, reason="too late")
     )
     stored_report = await row(sql)
     assert (stored_report["status"], stored_report["object_key"]) == ("RUNNING", second.object_key)
 
 
 async def test_report_fails_if_every_worker_dies(
-    api: Api, sql: Sql, report_context: ReportContext
+    api: Api, sql: Sql, report_context: FileContext
 ) -> None:
     await request_report(api)
-    for _ in range(generation.MAX_REPORT_ATTEMPTS):
-        await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    for _ in range(attempts.MAX_ATTEMPTS):
+        await claim(report_context)
         await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     failed = await report(api, "rep_1")
@@ -213,11 +220,11 @@ async def test_report_fails_if_every_worker_dies(
     )
     # The objects of all attempts are deleted.
     discarded = "SELECT count(*) FROM objects_to_delete WHERE delete_after < now()"
-    assert await sql.fetchval(discarded) == generation.MAX_REPORT_ATTEMPTS
+    assert await sql.fetchval(discarded) == attempts.MAX_ATTEMPTS
 
 
 async def test_report_with_a_lost_message_is_found(
-    api: Api, sql: Sql, report_context: ReportContext
+    api: Api, sql: Sql, report_context: FileContext
 ) -> None:
     await request_report(api)
     assert await find_due(report_context.database) == []  # its message was sent
@@ -228,24 +235,24 @@ async def test_report_with_a_lost_message_is_found(
 
 
 async def test_scheduler_gets_the_time_of_the_next_due_report(
-    api: Api, sql: Sql, report_context: ReportContext
+    api: Api, sql: Sql, report_context: FileContext
 ) -> None:
     assert await seconds_to_next(report_context.database) is None
     await request_report(api)
     seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
     assert seconds <= 1
-    await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    await claim(report_context)
     seconds = await seconds_to_next(report_context.database)
     assert seconds is not None
-    assert 1 < seconds <= generation.LEASE_SECONDS + 1
+    assert 1 < seconds <= attempts.LEASE_SECONDS + 1
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     assert await seconds_to_next(report_context.database) is None
 
 
 async def test_old_reports_and_files_are_removed(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     for report_id in (1, 2):
         await request_report(api)
@@ -272,7 +279,7 @@ async def test_old_reports_and_files_are_removed(
 
 
 async def test_file_of_a_removed_report_is_deleted_after_a_store_failure(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
     await make_report(report_context, 1)
@@ -291,15 +298,15 @@ async def test_file_of_a_removed_report_is_deleted_after_a_store_failure(
 
 
 async def test_late_file_of_an_attempt_without_lease_is_deleted(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
-    late = await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    late = await claim(report_context)
     assert late is not None
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     await delete_objects(object_context)  # before the upload
-    await _write_file(report_context, late)
+    await store_and_publish(report_context, late, store_file)
     assert late.object_key in await keys(report_context.storage)
     await delete_objects(object_context)
     stored_report = await row(sql)
@@ -310,16 +317,16 @@ async def test_late_file_of_an_attempt_without_lease_is_deleted(
 
 
 async def test_file_of_an_attempt_that_died_after_a_late_upload_is_deleted(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
-    late = await report_context.database.transaction(lambda session: generation.claim(session, 1))
+    late = await claim(report_context)
     assert late is not None
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '1 minute'")
     await make_report(report_context, 1)
     await delete_objects(object_context)  # before the upload
     await upload_file(report_context.storage, late.object_key)
-    await pass_time(sql, generation.MAX_UPLOAD_SECONDS)
+    await pass_time(sql, REPORT_FILES.max_upload_seconds)
     await delete_objects(object_context)
     left = await keys(report_context.storage)
     assert late.object_key not in left
@@ -328,52 +335,46 @@ async def test_file_of_an_attempt_that_died_after_a_late_upload_is_deleted(
 
 
 async def test_file_of_a_worker_that_died_before_the_commit_is_deleted_without_another_attempt(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
-    attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, 1)
-    )
+    attempt = await claim(report_context)
     assert attempt is not None
     await upload_file(report_context.storage, attempt.object_key)
     await sql.execute("DELETE FROM reports")
-    await pass_time(sql, generation.MAX_UPLOAD_SECONDS)
+    await pass_time(sql, REPORT_FILES.max_upload_seconds)
     await delete_objects(object_context)
     assert attempt.object_key not in await keys(report_context.storage)
 
 
 async def test_file_whose_deletion_began_is_not_published(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
-    attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, 1)
-    )
+    attempt = await claim(report_context)
     assert attempt is not None
-    await pass_time(sql, generation.MAX_UPLOAD_SECONDS)
+    await pass_time(sql, REPORT_FILES.max_upload_seconds)
     await delete_objects(object_context)
     with pytest.raises(StoreUnavailable, match="the upload took too long"):
-        await _write_file(report_context, attempt)
+        await store_and_publish(report_context, attempt, store_file)
     assert (await row(sql))["status"] == "RUNNING"
     await report_context.database.transaction(
-        lambda session: generation.fail(session, attempt, reason="the upload took too long")
+        lambda session: attempts.fail(session, attempt, reason="the upload took too long")
     )
     await delete_objects(object_context)
     assert attempt.object_key not in await keys(report_context.storage)
 
 
 async def test_file_stays_if_the_outcome_of_its_publication_was_unknown(
-    api: Api, sql: Sql, report_context: ReportContext, object_context: ObjectContext
+    api: Api, sql: Sql, report_context: FileContext, object_context: ObjectContext
 ) -> None:
     await request_report(api)
-    attempt = await report_context.database.transaction(
-        lambda session: generation.claim(session, 1)
-    )
+    attempt = await claim(report_context)
     assert attempt is not None
-    await _write_file(report_context, attempt)
+    await store_and_publish(report_context, attempt, store_file)
     # The connection was lost after the commit, so the worker records a failure.
     assert not await report_context.database.transaction(
-        lambda session: generation.fail(session, attempt, reason="the database became unavailable")
+        lambda session: attempts.fail(session, attempt, reason="the database became unavailable")
     )
     await delete_objects(object_context)
     assert await sql.fetchval("SELECT count(*) FROM objects_to_delete") == 0

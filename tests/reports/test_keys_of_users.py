@@ -10,15 +10,18 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.csv_files import attempts
+from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.stats import read_stats
 from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.objects.actors import ObjectContext, delete_objects
 from segmentql.principal import NO_ACTOR
 from segmentql.reports import generation
-from segmentql.reports.actors import ReportContext, find_due, make_report
+from segmentql.reports.actors import find_due, make_report
 from segmentql.reports.csv_export import CsvExport
+from segmentql.reports.generation import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportScope
-from segmentql.reports.service import read_stats
 from segmentql.tables import ReportStatus
 from tests.back_dating import HOUR, MICROSECOND, insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, until
@@ -97,13 +100,13 @@ async def end_delay(sql: Sql) -> None:
     )
 
 
-async def download(report_context: ReportContext, sql: Sql, report_id: int) -> str | None:
+async def download(report_context: FileContext, sql: Sql, report_id: int) -> str | None:
     """Return the file of a report; None if the report has none."""
     key = await sql.fetchval("SELECT object_key FROM reports WHERE id = $1", report_id)
     return await download_object(report_context, key)
 
 
-async def download_object(report_context: ReportContext, key: str) -> str | None:
+async def download_object(report_context: FileContext, key: str) -> str | None:
     storage = report_context.storage
     client = await storage._s3.client()
     listed = await client.list_objects_v2(Bucket=storage._bucket, Prefix=key)
@@ -114,7 +117,7 @@ async def download_object(report_context: ReportContext, key: str) -> str | None
 
 
 async def test_with_keys_selects_the_file_that_a_worker_makes(
-    api: Api, sql: Sql, march: None, report_context: ReportContext
+    api: Api, sql: Sql, march: None, report_context: FileContext
 ) -> None:
     query = "query($id: ID!) { report(id: $id) { withKeys rowCount fileName } }"
     files: dict[int, str | None] = {}
@@ -139,7 +142,7 @@ async def test_erasure_replaces_the_file(
     api: Api,
     sql: Sql,
     march: None,
-    report_context: ReportContext,
+    report_context: FileContext,
     object_context: ObjectContext,
 ) -> None:
     await create_report(api, year=2024, month=3, withKeys=True)
@@ -155,7 +158,7 @@ async def test_erasure_replaces_the_file(
         None,
     )
     async with report_context.database.read() as session:
-        stats = await read_stats(session)
+        stats = await read_stats(session, REPORT_FILES)
     # The age counts from the erasure, not from the request.
     assert stats.counts[ReportStatus.QUEUED] == 1
     assert stats.oldest_waiting_seconds < 3600
@@ -191,32 +194,32 @@ async def test_message_of_a_remade_report_is_sent_after_the_commit(
 
 
 async def test_attempt_that_read_an_erased_key_publishes_nothing(
-    api: Api, sql: Sql, march: None, report_context: ReportContext
+    api: Api, sql: Sql, march: None, report_context: FileContext
 ) -> None:
     database = report_context.database
     await create_report(api, year=2024, month=3, withKeys=True)
-    attempt = await database.transaction(lambda session: generation.claim(session, 1))
+    attempt = await database.transaction(lambda session: attempts.claim(session, REPORT_FILES, 1))
     assert attempt is not None
     await delete_user(api, KEY, eraseKey=True)
     await end_delay(sql)
-    second = await database.transaction(lambda session: generation.claim(session, 1))
+    second = await database.transaction(lambda session: attempts.claim(session, REPORT_FILES, 1))
     assert second is not None
     # The attempts are counted from 1 again. Their object keys differ.
     assert second.number == attempt.number
     assert second.object_key != attempt.object_key
-    assert not await database.transaction(lambda session: generation.heartbeat(session, attempt))
+    assert not await database.transaction(lambda session: attempts.heartbeat(session, attempt))
     finished = await database.transaction(
-        lambda session: generation.finish(session, attempt, row_count=1, size_bytes=1)
+        lambda session: attempts.finish(session, attempt, row_count=1, size_bytes=1)
     )
     assert finished is None
-    await database.transaction(lambda session: generation.fail(session, attempt, reason="late"))
+    await database.transaction(lambda session: attempts.fail(session, attempt, reason="late"))
     row = await sql.fetchrow("SELECT status::text, object_key, failure FROM reports")
     assert row is not None
     assert tuple(row) == ("RUNNING", second.object_key, None)
 
 
 async def test_claim_waits_for_a_transaction_that_erases_a_key(
-    api: Api, sql: Sql, march: None, report_context: ReportContext
+    api: Api, sql: Sql, march: None, report_context: FileContext
 ) -> None:
     """A report that is requested and claimed during an erasure does not have the key."""
     database = report_context.database

@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files import attempts
 from segmentql.local import LocalServers, with_database
-from segmentql.reports import generation
 from segmentql.settings import Settings
 from tests.back_dating import insert_past_membership
 from tests.conftest import Api, RunWorker, Sql, until
@@ -172,7 +172,7 @@ async def expire_lease(sql: Sql) -> None:
     """Move the rows back by `LEASE_SECONDS`, as if the worker had sent no heartbeat since."""
     await sql.execute(
         "UPDATE reports SET next_attempt_at = next_attempt_at - make_interval(secs => $1)",
-        generation.LEASE_SECONDS,
+        attempts.LEASE_SECONDS,
     )
 
 
@@ -228,7 +228,7 @@ async def test_permanent_store_outage_is_the_failure_reason(
             # those before.
             await sql.execute(
                 "UPDATE reports SET attempts = $1 WHERE status = 'QUEUED'",
-                generation.MAX_REPORT_ATTEMPTS - 1,
+                attempts.MAX_ATTEMPTS - 1,
             )
             await until(lambda: is_finished(sql))
         finally:

@@ -91,7 +91,13 @@ async def update_manually(
     """Do what `updateUserSegments` does."""
     return await database.transaction(
         lambda session: update_user_segments(
-            session, user_id=user_id, add=add, remove=remove, ttl=ttl, on_existing=on_existing
+            session,
+            user_id=user_id,
+            add=add,
+            remove=remove,
+            ttl=ttl,
+            on_existing=on_existing,
+            actor=NO_ACTOR,
         )
     )
 

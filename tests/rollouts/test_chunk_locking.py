@@ -39,8 +39,8 @@ from tests.timeline import (
 USER = 2
 ALL = {1: "ROLLOUT", 2: "ROLLOUT", 3: "ROLLOUT"}
 
-add = partial(update_user_segments, user_id=USER, add=["A"], remove=[])
-remove = partial(update_user_segments, user_id=USER, add=[], remove=["A"])
+add = partial(update_user_segments, user_id=USER, add=["A"], remove=[], actor=NO_ACTOR)
+remove = partial(update_user_segments, user_id=USER, add=[], remove=["A"], actor=NO_ACTOR)
 
 
 async def run_during_uncommitted(

@@ -70,7 +70,7 @@ async def test_id_that_another_client_stores_meanwhile_is_skipped(
     """A client stores the sequence's next id by hand, and commits after the key is stored."""
     works: tuple[Any, ...] = (
         partial(service.create_user, user_id=None, user_key="a", actor=NO_ACTOR),
-        partial(update_user_segments, user_key="b", add=[], remove=[]),
+        partial(update_user_segments, user_key="b", add=[], remove=[], actor=NO_ACTOR),
     )
     for number, work in enumerate(works):
         next_id = FIRST_ID + 2 * number
@@ -138,8 +138,12 @@ async def test_random_changes_by_id_and_key_keep_the_rules(
             kind = dice.choice(["key", "key", "id", "create", "set", "delete", "erase"])
             add = dice.sample(["A", "B"], dice.randint(0, 2))
             works = {
-                "key": partial(update_user_segments, user_key=key, add=add, remove=[]),
-                "id": partial(update_user_segments, user_id=user_id, add=add, remove=[]),
+                "key": partial(
+                    update_user_segments, actor=NO_ACTOR, user_key=key, add=add, remove=[]
+                ),
+                "id": partial(
+                    update_user_segments, actor=NO_ACTOR, user_id=user_id, add=add, remove=[]
+                ),
                 "create": partial(service.create_user, user_id=None, user_key=key, actor=NO_ACTOR),
                 "set": partial(service.set_user_key, user_id=user_id, user_key=key),
                 "delete": partial(service.delete_user, user_key=key, actor=NO_ACTOR),
@@ -172,7 +176,7 @@ async def test_deletion_and_storing_of_a_key_wait_for_each_other(
     user = await database.transaction(creation)
     works: dict[str, Any] = {
         "delete": partial(service.delete_user, user_key="a", actor=NO_ACTOR),
-        "store": partial(update_user_segments, user_key="a", add=[], remove=[]),
+        "store": partial(update_user_segments, actor=NO_ACTOR, user_key="a", add=[], remove=[]),
     }
     (second,) = set(works) - {first}
     is_held, go_on = asyncio.Event(), asyncio.Event()

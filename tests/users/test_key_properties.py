@@ -134,7 +134,9 @@ class Change:
 
     def work(self) -> Any:
         add, remove = (["S"], []) if self.add else ([], ["S"])
-        return partial(update_user_segments, **named(self.user), add=add, remove=remove)
+        return partial(
+            update_user_segments, **named(self.user), add=add, remove=remove, actor=NO_ACTOR
+        )
 
 
 @dataclass(frozen=True)

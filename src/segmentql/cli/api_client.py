@@ -12,7 +12,8 @@ import click
 import orjson
 
 from segmentql.errors import SettingsError
-from segmentql.settings import BEARER_FORM, CLIENT_VARIABLES, PREFIX, raw_value
+from segmentql.setting_types import BEARER_FORM
+from segmentql.settings import CLIENT_VARIABLES, PREFIX, raw_value
 
 TIMEOUT_SECONDS: Final = 60
 """The maximum time between two bytes of a response."""

@@ -3,8 +3,9 @@
 - `service.py`: requests for exports, and reads.
 - `start.py`: the time and the cursor of a new export.
 - `members_csv.py`: the rows of an export as CSV.
-- `generation.py`: the attempts of workers to make an export.
-- `schedule.py`: the exports that are due or old.
+- `generation.py`: the description of their files, and the erasure of keys from them.
 - `user_deletion.py`: the deletion of a user and the erasure of the key from all files.
 - `actors.py`: the background jobs that make exports and remove old ones.
+
+`segmentql.csv_files` has the attempts, their leases and the schedule.
 """

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from segmentql.history.settled import HistoryCursor
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import ReportStatus
 
@@ -18,8 +19,16 @@ class ExportStart:
     segment_id: int
     slug: str
     as_of: datetime
-    cursor: str
-    """The encoded cursor."""
+    cursor: HistoryCursor
+
+
+@dataclass(frozen=True, slots=True)
+class ExportContent:
+    """The content and the format of the file of an export."""
+
+    segment_id: int
+    as_of: datetime
+    is_gzip: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class ExportRecord:
     as_of: datetime
     """The time at which the members were in the segment."""
     cursor: str
-    """The place in history from which a reader of changes continues."""
+    """The place in history from which a reader of changes continues, as `HistoryCursor.encode`
+    writes it."""
     is_gzip: bool
     row_count: int | None
     size_bytes: int | None

@@ -81,7 +81,7 @@ async def create_export(
     values = {
         "segment_id": start.segment_id,
         "as_of": start.as_of,
-        "cursor": start.cursor,
+        "cursor": start.cursor.encode(),
         "gzip": is_gzip,
         "actor": actor.name,
     }

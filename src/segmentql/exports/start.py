@@ -97,7 +97,7 @@ async def read_start(database: Database, slug: str, as_of: datetime | None) -> E
             )
         position = settled.position if settled else await session.scalar(_SUMMED_UP_POSITION)
         cursor = await _cursor(session, row.segment_id, row.as_of, settled_position=position)
-    return ExportStart(row.segment_id, slug, row.as_of, cursor.encode())
+    return ExportStart(row.segment_id, slug, row.as_of, cursor)
 
 
 async def _cursor(

@@ -12,7 +12,7 @@ from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
 from segmentql.memberships.expiry import check_expiry, schedule_expiry
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
-from segmentql.principal import NO_ACTOR, Actor
+from segmentql.principal import Actor
 from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
@@ -141,7 +141,7 @@ async def update_user_segments(
     ttl: timedelta | None = None,
     expires_at: datetime | None = None,
     on_existing: OnExisting = OnExisting.EXTEND,
-    actor: Actor = NO_ACTOR,
+    actor: Actor,
 ) -> UserSegmentsUpdate:
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 

@@ -182,9 +182,9 @@ class CreateReportInput:
     month: int = strawberry.field(description="The month, 1 to 12. It must not be in the future.")
     with_keys: bool | None = strawberry.field(
         default=False,
-        description="Whether the file has a fifth column, `user_key`: the key that the user had at"
-        " that time, or nothing. If `deleteUser` erases one of the keys, the file is deleted and"
-        " made again.",
+        description="Whether the file has a fifth column, `user_key`: the key that"
+        " `HistoryEntry.userKey` has for the entry, or nothing if it is null. If `deleteUser`"
+        " erases one of the keys, the file is deleted and made again.",
     )
     wait_seconds: int | None = strawberry.field(
         default=5,

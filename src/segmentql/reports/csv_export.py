@@ -2,9 +2,9 @@
 
 PostgreSQL writes the CSV. The columns are `user_id,segment_slug,operation,executed_at`. The
 operation is `I` for a join and `D` for a leave. A report with keys has a fifth column, `user_key`,
-which is empty if the user had no key. Times are in UTC, truncated to the second. The rows
-are sorted by time, user, operation (leaves first) and slug. One statement reads them, so a file
-shows one state of the database.
+with the key that `HistoryEntry.userKey` has for the entry, or nothing if it is null. Times are
+in UTC, truncated to the second. The rows are sorted by time, user, operation (leaves first) and
+slug. One statement reads them, so a file shows one state of the database.
 """
 
 from datetime import UTC, datetime

@@ -1,6 +1,5 @@
 """Records of reports."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,13 +68,3 @@ class ReportRecord:
     def file_name(self) -> str:
         """The name of the CSV file."""
         return self.scope.file_name
-
-
-@dataclass(frozen=True, slots=True)
-class ReportStats:
-    """Numbers of stored reports, for the metrics."""
-
-    counts: Mapping[ReportStatus, int]
-    """The number of reports by status, for each status."""
-    oldest_waiting_seconds: float
-    """The age of the oldest unfinished report; 0 if there is none."""

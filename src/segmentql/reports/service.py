@@ -12,7 +12,7 @@ from segmentql.audit.records import AuditAction
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
 from segmentql.principal import Actor
 from segmentql.reports.jobs import MAKE_REPORT
-from segmentql.reports.records import ReportRecord, ReportScope, ReportStats
+from segmentql.reports.records import ReportRecord, ReportScope
 from segmentql.tables import ReportStatus
 
 REPORT_COLUMNS: Final = """
@@ -61,13 +61,6 @@ WHERE r.user_id IS NOT NULL AND r.id < :before ORDER BY r.id DESC LIMIT :rows
 _PAGE_OF_USER = text(f"""
 SELECT {REPORT_COLUMNS} FROM reports r
 WHERE r.user_id = :user_id AND r.id < :before ORDER BY r.id DESC LIMIT :rows
-""")
-
-
-_STATS = text("""
-SELECT status, count(*) AS number,
-    extract(epoch FROM now() - min(coalesce(remade_at, created_at))) AS oldest_seconds
-FROM reports GROUP BY status
 """)
 
 
@@ -166,15 +159,3 @@ async def report_page(
     else:
         statement = _PAGE if with_all_users else _PAGE_OF_SINGLE_USERS
     return [_report_record(row) for row in await session.execute(statement, values)]
-
-
-async def read_stats(session: ReadSession) -> ReportStats:
-    """Return numbers of stored reports."""
-    found = {ReportStatus(row.status): row for row in await session.execute(_STATS)}
-    waiting = [
-        float(row.oldest_seconds)
-        for status, row in found.items()
-        if status in {ReportStatus.QUEUED, ReportStatus.RUNNING}
-    ]
-    counts = {status: found[status].number if status in found else 0 for status in ReportStatus}
-    return ReportStats(counts, max([0.0, *waiting]))

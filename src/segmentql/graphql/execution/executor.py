@@ -265,6 +265,7 @@ class GraphQLExecutor:
             error, is_mutation=context.is_mutation, is_complete=False
         )
         context.cause = FailureCause(Code.LIMIT_EXCEEDED, formatted["message"])
+        metrics.REQUESTS_REJECTED.labels("size").inc()
         return ExecutionResponse({"data": None, "errors": [formatted]}, executed=True)
 
     @staticmethod

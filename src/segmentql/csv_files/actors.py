@@ -1,0 +1,152 @@
+"""What the actors of reports and exports share: one attempt to make a file, up to its end."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from segmentql.adapters.csv_stream import CsvStream
+from segmentql.adapters.database import Database
+from segmentql.adapters.gzip_stream import gzip_chunks
+from segmentql.adapters.storage import CSV_TYPE, GZIP_TYPE, Storage
+from segmentql.csv_files import attempts
+from segmentql.csv_files.attempts import Attempt
+from segmentql.csv_files.file_kind import ContentT, FileKind
+from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
+
+COPY_TIMEOUT_SECONDS: Final = 1800
+"""The time limit of the query that reads the rows of one file."""
+
+INTERNAL_FAILURE: Final = "an internal error; see the worker's log"
+TIMEOUT_FAILURE: Final = f"the query took longer than {COPY_TIMEOUT_SECONDS} seconds"
+DATABASE_FAILURE: Final = "the database became unavailable"
+
+
+@dataclass(frozen=True)
+class FileContext:
+    """The dependencies of the actors that make and remove files."""
+
+    database: Database
+    storage: Storage
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """The size of a file that an attempt has uploaded."""
+
+    row_count: int
+    size_bytes: int
+
+
+StoreFile: TypeAlias = Callable[[FileContext, Attempt[ContentT]], Awaitable[StoredFile]]
+"""A function that reads the rows of an attempt's file and uploads it."""
+
+
+async def make_file(
+    context: FileContext,
+    kind: FileKind[ContentT],
+    file_id: int,
+    store_file: StoreFile[ContentT],
+) -> None:
+    """Make one attempt to make a file, if it is due."""
+    database = context.database
+    attempt = await database.transaction(lambda session: attempts.claim(session, kind, file_id))
+    if attempt is None:
+        return
+    try:
+        await _store_with_heartbeats(context, attempt, store_file)
+    except BaseException as error:  # A cancelled attempt has failed as well.
+        reason, rejected = _reason(error), isinstance(error, StoreRejected)
+        has_failed = await database.transaction(
+            lambda session: attempts.fail(
+                session, attempt, reason=reason, rejected_by_store=rejected
+            )
+        )
+        if has_failed:
+            kind.outcomes.labels("failed").inc()
+        if reason == INTERNAL_FAILURE:
+            raise
+
+
+async def _store_with_heartbeats(
+    context: FileContext, attempt: Attempt[ContentT], store_file: StoreFile[ContentT]
+) -> None:
+    """Store the file and publish it, and extend the attempt's lease meanwhile."""
+    storing = asyncio.create_task(store_and_publish(context, attempt, store_file))
+    heartbeats = asyncio.create_task(_send_heartbeats(context.database, attempt))
+    tasks = {storing, heartbeats}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if storing.cancelled():
+        # The attempt has lost its lease, and the store may have completed the upload.
+        await context.database.transaction(
+            lambda session: attempts.discard_unless_published(session, attempt)
+        )
+
+
+async def store_and_publish(
+    context: FileContext, attempt: Attempt[ContentT], store_file: StoreFile[ContentT]
+) -> None:
+    """Store the file of an attempt, and publish it if the attempt still holds its lease.
+
+    Raises:
+        StoreFailed, TimedOut, Unavailable: the file could not be stored or published.
+    """
+    stored = await store_file(context, attempt)
+    seconds = await context.database.transaction(
+        lambda session: attempts.finish(
+            session, attempt, row_count=stored.row_count, size_bytes=stored.size_bytes
+        )
+    )
+    if seconds is not None:
+        attempt.kind.outcomes.labels("ready").inc()
+        attempt.kind.durations.observe(seconds)
+
+
+async def upload_csv(
+    storage: Storage, object_key: str, csv: CsvStream, *, is_gzip: bool = False
+) -> StoredFile:
+    """Upload the CSV of a query, whose session stays open meanwhile.
+
+    Raises:
+        StoreFailed: the upload failed.
+        TimedOut, Unavailable: the query failed.
+    """
+    async with aclosing(_file_chunks(csv, is_gzip=is_gzip)) as chunks:
+        size_bytes = await storage.upload(
+            object_key, chunks, content_type=GZIP_TYPE if is_gzip else CSV_TYPE
+        )
+    return StoredFile(csv.rows, size_bytes)
+
+
+async def _file_chunks(csv: CsvStream, *, is_gzip: bool) -> AsyncGenerator[bytes]:
+    """Yield the chunks of the file; close the CSV at the end."""
+    async with aclosing(csv.chunks()) as plain, aclosing(gzip_chunks(plain)) as compressed:
+        async for chunk in compressed if is_gzip else plain:
+            yield chunk
+
+
+async def _send_heartbeats(database: Database, attempt: Attempt[Any]) -> None:
+    """Extend the lease at each interval; return when the attempt has lost it."""
+    holds_lease = True
+    while holds_lease:
+        await asyncio.sleep(attempts.HEARTBEAT_SECONDS)
+        holds_lease = await database.transaction(
+            lambda session: attempts.heartbeat(session, attempt)
+        )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, StoreFailed):
+        return error.reason
+    if isinstance(error, TimedOut):
+        return TIMEOUT_FAILURE
+    return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
