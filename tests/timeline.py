@@ -186,3 +186,26 @@ async def history_inconsistencies(sql: Sql) -> dict[str, list[asyncpg.Record]]:
     }
     inconsistencies = {name: list(await sql.fetch(statement)) for name, statement in checks.items()}
     return {name: rows for name, rows in inconsistencies.items() if rows}
+
+
+async def entries_out_of_order(sql: Sql) -> list[asyncpg.Record]:
+    """Return the entries whose position contradicts the time over all segments of their user.
+
+    At equal times, leaves come before joins. The leaves of deleted segments are excepted. Users
+    with back-dated memberships may have such entries.
+    """
+    return list(
+        await sql.fetch(
+            """
+            SELECT * FROM (
+                SELECT user_id, segment_id, cause, operation, at, position,
+                    lag(operation) OVER w AS operation_before, lag(at) OVER w AS at_before,
+                    lag(cause) OVER w AS cause_before
+                FROM history WHERE cause <> 'SEGMENT_DELETED'
+                WINDOW w AS (PARTITION BY user_id ORDER BY position)
+            ) AS entry
+            WHERE at < at_before
+               OR at = at_before AND operation = 'LEFT' AND operation_before = 'JOINED'
+            """
+        )
+    )

@@ -81,9 +81,9 @@ async def test_changes_of_an_import_record_it(sql: Sql, database: Database) -> N
     columns = "user_id, operation::text"
     assert (await authors(sql, "history", columns, "position"))[3:] == [
         (3, "LEFT", None, None, None),  # expired
-        (3, "JOINED", *BY_IMPORT),
         (1, "JOINED", *BY_IMPORT),
         (2, "JOINED", *BY_IMPORT),
+        (3, "JOINED", *BY_IMPORT),
         (1, "LEFT", *BY_IMPORT),
         (3, "LEFT", *BY_IMPORT),
         (1, "JOINED", *BY_IMPORT),

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.database_errors import TIMEOUT_CODES, UNAVAILABLE_CLASSES
@@ -31,13 +31,14 @@ async def copy_csv(
         Unavailable: The connection was lost.
         TimedOut: The statement exceeded the session's timeout.
     """
-    driver = await _driver_connection(session)
+    connection = await session.connection()
+    driver = await _driver_connection(connection)
     try:
         status: str = await driver.copy_from_query(
             statement, *arguments, output=write, format="csv", header=True
         )
     except BaseException as error:
-        await _end_copy(session, driver, error)
+        await _end_copy(connection, driver, error)
         raise
     return int(status.rpartition(" ")[2])
 
@@ -71,21 +72,20 @@ async def copy_records(
         raise
 
 
-async def _driver_connection(session: AsyncSession) -> Any:
-    connection = await session.connection()
+async def _driver_connection(connection: AsyncConnection) -> Any:
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None  # noqa: S101 - the lines above connected it
     return driver
 
 
-async def _end_copy(session: AsyncSession, driver: Any, error: BaseException) -> None:
+async def _end_copy(connection: AsyncConnection, driver: Any, error: BaseException) -> None:
     """Close the connection of a COPY that failed, and raise the error's translation if it has one.
 
     A rollback during a COPY fails, and its error would hide this one.
     """
     is_lost = driver.is_closed()
     driver.terminate()
-    await session.invalidate()
+    await connection.invalidate()
     code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
     if code in TIMEOUT_CODES or isinstance(error, TimeoutError):
         raise TimedOut from error

@@ -108,13 +108,13 @@ async def _list_users(
     statement = forecast_query.LIST_USERS[
         record.options.list_format.identity, record.mode is ImportMode.REMOVE
     ]
-    listed: int = (await session.execute(statement, values)).rowcount  # type: ignore[attr-defined]
+    listed: int = (await session.execute(statement, values)).rowcount
     planned = 0
     if record.mode is ImportMode.REPLACE:
         result = await session.execute(
             forecast_query.PLAN_REMOVALS, {**values, "listed_users": listed}
         )
-        planned = result.rowcount  # type: ignore[attr-defined]
+        planned = result.rowcount
     expected: dict[RowOutcome, int] = {}
     removals = 0
     for row in await session.execute(

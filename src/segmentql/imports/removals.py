@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import TextClause, text
 
 from segmentql.adapters.database import WriteSession
+from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.principal import Actor
 from segmentql.rollouts.finished_sample import IN_FINISHED_SAMPLE, read_finished_sample
@@ -33,7 +34,8 @@ ended AS (
 ), kept AS (
     UPDATE memberships m SET
         cause = 'ROLLOUT', updated_at = change.at,
-        expires_at = CAST(:rollout_expires_at AS timestamptz),
+        expires_at = CASE WHEN CAST(:rollout_expires_at AS timestamptz) < change.at THEN change.at
+            ELSE CAST(:rollout_expires_at AS timestamptz) END,
         actor = CAST(:rollout_actor AS text), api_key_id = CAST(:rollout_api_key_id AS text),
         import_id = NULL
     FROM member, change
@@ -42,6 +44,7 @@ ended AS (
 )
 SELECT ARRAY(SELECT user_id FROM ended) AS ended,
     ARRAY(SELECT user_id FROM member WHERE in_sample) AS in_sample
+FROM change
 """)
 
 
@@ -100,7 +103,7 @@ async def remove_without_exclusion(
         import_id: The import that makes the change.
     """
     values = await _parameters(session, segment_id, user_ids, actor, import_id)
-    row = (await session.execute(_END, values)).one()
+    row = await change_in_order(session, _END, values, user_ids)
     return Removed(frozenset(row.ended), frozenset(row.in_sample))
 
 
@@ -119,7 +122,7 @@ async def remove_as_planned(
         "membership_ids": [removal.membership_id for removal in planned],
         "updated_times": [removal.updated_at for removal in planned],
     }
-    row = (await session.execute(_END_PLANNED, values)).one()
+    row = await change_in_order(session, _END_PLANNED, values, user_ids)
     return Removed(frozenset(row.ended), frozenset(row.in_sample))
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.expiry import check_expiry, schedule_expiry
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
@@ -65,7 +66,7 @@ removed AS (
     ORDER BY user_id
     ON CONFLICT DO NOTHING
 )
-SELECT ARRAY(SELECT user_id FROM removed WHERE was_active) AS removed
+SELECT ARRAY(SELECT user_id FROM removed WHERE was_active) AS removed FROM change
 """)
 
 
@@ -99,18 +100,14 @@ async def add_members(
     Raises:
         MutationRejected: `expiry.expires_at` has passed.
     """
-    row = (
-        await session.execute(
-            _ADD_MEMBERS,
-            {
-                **_parameters(segment_id, user_ids, actor, import_id),
-                "ttl": expiry.ttl,
-                "expires_at": expiry.expires_at,
-                "on_existing": on_existing,
-                "on_excluded": on_excluded,
-            },
-        )
-    ).one()
+    values = {
+        **_parameters(segment_id, user_ids, actor, import_id),
+        "ttl": expiry.ttl,
+        "expires_at": expiry.expires_at,
+        "on_existing": on_existing,
+        "on_excluded": on_excluded,
+    }
+    row = await change_in_order(session, _ADD_MEMBERS, values, user_ids)
     if expiry.expires_at is not None and expiry.expires_at <= row.at:
         check_expiry(expiry.expires_at - row.at)
     schedule_expiry(session, row.next_end)
@@ -147,7 +144,7 @@ async def remove_members(
         The ids of the users by outcome: LEFT and NOT_IN.
     """
     values = {**_parameters(segment_id, user_ids, actor, import_id), "exclude": exclude}
-    removed = (await session.execute(_REMOVE_MEMBERS, values)).scalar_one()
+    removed = (await change_in_order(session, _REMOVE_MEMBERS, values, user_ids)).removed
     return {
         RowOutcome.LEFT: removed,
         RowOutcome.NOT_IN: list(set(user_ids).difference(removed)),

@@ -6,6 +6,7 @@ function that records may run twice, late, concurrently or without need: it reco
 it runs. A message that was sent before a rejoin finds nothing due.
 """
 
+from collections.abc import Set
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected
+from segmentql.memberships.due_ends import record_due_ends
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.memberships.records import UnrecordedLeaves
 from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
@@ -22,23 +24,14 @@ from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 BATCH_ROWS: Final = 5000
 """The maximum number of leaves in one transaction, about 0.1 s, so that locks are short."""
 
-# now() is the start of the transaction, so it is not later than the trigger's clock. SKIP LOCKED
-# skips memberships that another worker is ending. It also skips users that another transaction is
-# changing, because the timestamp of that change may be before the end.
-_EXPIRE_DUE = text("""
-WITH due AS (
-    SELECT m.user_id, m.segment_id
-    FROM memberships m JOIN users u ON u.id = m.user_id
-    WHERE m.expires_at <= now()
-    ORDER BY m.expires_at, m.user_id LIMIT :rows
-    FOR UPDATE OF m SKIP LOCKED
-    FOR SHARE OF u SKIP LOCKED
-), ended AS (
-    DELETE FROM memberships m USING due
-    WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id
-    RETURNING 1
-)
-SELECT count(*) FROM ended
+# SKIP LOCKED skips users that another transaction is changing: it records their leaves itself. The
+# users are locked in a statement before the one that records leaves. That one then sees every
+# membership of the users, so it never records a leave before an earlier one of the same user.
+_LOCK_USERS_WITH_DUE_ENDS = text("""
+SELECT u.id FROM memberships m JOIN users u ON u.id = m.user_id
+WHERE m.expires_at <= now()
+ORDER BY m.expires_at, m.user_id LIMIT :rows
+FOR NO KEY UPDATE OF u SKIP LOCKED
 """)
 
 # One worker at a time works on a segment, because several would only wait for each other.
@@ -48,12 +41,15 @@ WHERE id = :segment_id AND deleted_at IS NOT NULL AND leaves_recorded_at IS NULL
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
+# A membership that expired before the deletion is not recorded here, but in the order of the user's
+# other leaves by TTL.
 _RECORD_LEAVES = text("""
 WITH due AS (
-    SELECT user_id, segment_id FROM memberships
-    WHERE segment_id = :segment_id
-    ORDER BY user_id LIMIT :rows
-    FOR UPDATE
+    SELECT m.user_id, m.segment_id FROM memberships m
+    WHERE m.segment_id = :segment_id AND (m.expires_at IS NULL
+        OR m.expires_at > (SELECT deleted_at FROM segments WHERE id = :segment_id))
+    ORDER BY m.user_id LIMIT :rows
+    FOR UPDATE OF m
 ), ended AS (
     DELETE FROM memberships m USING due
     WHERE m.user_id = due.user_id AND m.segment_id = due.segment_id
@@ -61,6 +57,15 @@ WITH due AS (
 )
 SELECT count(*) FROM ended
 """)
+
+_LOCK_MEMBERS = text("""
+SELECT u.id FROM memberships m JOIN users u ON u.id = m.user_id
+WHERE m.segment_id = :segment_id
+ORDER BY m.user_id LIMIT :rows
+FOR NO KEY UPDATE OF u SKIP LOCKED
+""")
+
+_HAS_MEMBERS = text("SELECT EXISTS (SELECT FROM memberships WHERE segment_id = :segment_id)")
 
 _DELETE_EXCLUSIONS = text("""
 DELETE FROM exclusions WHERE (user_id, segment_id) IN (
@@ -128,7 +133,14 @@ def schedule_expiry(session: WriteSession, seconds: Decimal | None) -> None:
 
 async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
     """Record the leaves of up to `rows` expired memberships; return their number."""
-    ended: int = (await session.execute(_EXPIRE_DUE, {"rows": rows})).scalar_one()
+    locked = await session.execute(_LOCK_USERS_WITH_DUE_ENDS, {"rows": rows})
+    return await _record_leaves_by_ttl(session, set(locked.scalars()), rows)
+
+
+async def _record_leaves_by_ttl(session: WriteSession, user_ids: Set[int], rows: int) -> int:
+    if not user_ids:
+        return 0
+    ended, _ = await record_due_ends(session, sorted(user_ids), rows=rows)
     return ended
 
 
@@ -137,7 +149,8 @@ async def record_segment_leaves(
 ) -> bool:
     """Record up to `rows` leaves of a deleted segment; return whether there may be more.
 
-    This does nothing if the segment is not deleted or another worker is working on it.
+    This does nothing if the segment is not deleted or another worker is working on it. If other
+    transactions have locked all remaining members, it returns False, and a later call continues.
     """
     values = {"segment_id": segment_id, "rows": rows}
     if not (await session.execute(_LOCK_SEGMENT, values)).one_or_none():
@@ -145,6 +158,11 @@ async def record_segment_leaves(
     ended: int = (await session.execute(_RECORD_LEAVES, values)).scalar_one()
     if ended:
         return True
+    locked = await session.execute(_LOCK_MEMBERS, values)
+    if await _record_leaves_by_ttl(session, set(locked.scalars()), rows):
+        return True
+    if (await session.execute(_HAS_MEMBERS, values)).scalar_one():
+        return False
     deleted: Any = await session.execute(_DELETE_EXCLUSIONS, values)
     if deleted.rowcount:
         return True

@@ -4,17 +4,16 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import TextClause, text
-from sqlalchemy.exc import IntegrityError
 
 from segmentql.adapters.database import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
+from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.expiry import check_expiry, schedule_expiry
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import OnExisting, UserSegmentsUpdate
 from segmentql.principal import Actor
 from segmentql.segments.service import SEGMENT_LOCK
-from segmentql.tables import Cause
 from segmentql.timestamps import CHANGE_OF_USER
 from segmentql.users.service import (
     MAX_CONFLICT_RETRIES,
@@ -109,7 +108,8 @@ removed AS (
     FROM change, unnest(CAST(:remove_ids AS bigint[])) AS segment_id
     ON CONFLICT DO NOTHING
 ), admitted AS (
-    DELETE FROM exclusions WHERE user_id = :user_id AND segment_id = ANY(:add_ids)
+    DELETE FROM exclusions USING change
+    WHERE user_id = :user_id AND segment_id = ANY(:add_ids)
 ), added AS (
     INSERT INTO memberships AS m
         (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor, api_key_id)
@@ -117,17 +117,18 @@ removed AS (
         coalesce(CAST(:expires_at AS timestamptz), change.at + CAST(:ttl AS interval)),
         'MANUAL', CAST(:actor AS text), CAST(:api_key_id AS text)
     FROM change, unnest(CAST(:add_ids AS bigint[])) AS segment_id
+    WHERE CAST(:expires_at AS timestamptz) IS NULL OR :expires_at > change.at
     {ON_EXISTING_MEMBERSHIP}
     RETURNING old.id IS DISTINCT FROM new.id AS joined,
         old.expires_at IS DISTINCT FROM new.expires_at AS end_moved, new.expires_at
 )
 -- PostgreSQL runs the subqueries in this order, so leaves get lower positions than joins.
-SELECT {USER_COLUMNS},
+SELECT {USER_COLUMNS}, change.at,
     (SELECT count(*) FROM removed WHERE was_active) AS removed,
     (SELECT count(*) FROM added WHERE joined) AS added,
     (SELECT count(*) FROM added WHERE NOT joined AND end_moved) AS extended,
-    (SELECT extract(epoch FROM min(expires_at) - min(change.at)) FROM added, change) AS next_end
-FROM users u WHERE u.id = :user_id
+    (SELECT extract(epoch FROM min(added.expires_at) - change.at) FROM added) AS next_end
+FROM change, users u WHERE u.id = :user_id
 """)
 
 
@@ -146,8 +147,9 @@ async def update_user_segments(
     """Add a user to segments and remove the user from others, all or nothing, in two round trips.
 
     If the user is not stored, this stores the user. If other clients store the same new key at the
-    same time, it takes one more round trip. Removing a user also excludes the user from
-    the segment's rollout; adding the user again ends the exclusion.
+    same time, it takes one more round trip. If history lacks an expired membership of the user, it
+    takes two more. Removing a user also excludes the user from the segment's rollout; adding the
+    user again ends the exclusion.
 
     Args:
         session: The session.
@@ -182,27 +184,19 @@ async def update_user_segments(
         raise AssertionError("other clients stored and deleted the user at every attempt")
     if expires_at is not None:
         check_expiry(expires_at - locked[0].locked_at)
-    try:
-        written = (
-            await session.execute(
-                _UPDATE_MEMBERSHIPS,
-                {
-                    "user_id": stored_id,
-                    "cause": Cause.MANUAL,
-                    **author,
-                    # Sorted, because rows are locked in the order of ids.
-                    "add_ids": sorted(segment_ids[slug] for slug in add),
-                    "remove_ids": sorted(segment_ids[slug] for slug in remove),
-                    "ttl": ttl,
-                    "expires_at": expires_at,
-                    "on_existing": on_existing,
-                },
-            )
-        ).one()
-    except IntegrityError as error:
-        if "ck_memberships_expires_after_join" in str(error.orig):
-            check_expiry(timedelta(0))  # The end passed between the two statements.
-        raise
+    values = {
+        "user_id": stored_id,
+        **author,
+        # Sorted, because rows are locked in the order of ids.
+        "add_ids": sorted(segment_ids[slug] for slug in add),
+        "remove_ids": sorted(segment_ids[slug] for slug in remove),
+        "ttl": ttl,
+        "expires_at": expires_at,
+        "on_existing": on_existing,
+    }
+    written = await change_in_order(session, _UPDATE_MEMBERSHIPS, values, [stored_id])
+    if expires_at is not None and expires_at <= written.at:
+        check_expiry(expires_at - written.at)  # The end passed between the two statements.
     schedule_expiry(session, written.next_end)
     return UserSegmentsUpdate(
         user_record(written), written.added, written.removed, written.extended

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
+from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.rollouts.records import RolloutRecord
 from segmentql.timestamps import CHANGE_BY_ROLLOUT
@@ -112,7 +113,7 @@ removed AS (
         import_id = excluded.import_id
     WHERE m.expires_at <= excluded.updated_at
 )
-SELECT 1
+SELECT at FROM change
 """)
 
 _SAVE_PROGRESS = text("""
@@ -145,19 +146,21 @@ async def process_chunk(session: WriteSession, rollout: RolloutRecord) -> bool:
         changes = (await session.execute(_FIND_CHANGES_OF_USERS, {**parameters, **sample})).one()
     else:  # The sample is empty, so that only members can need a change.
         changes = (await session.execute(_FIND_CHANGES_OF_MEMBERS, parameters)).one()
-    if changes.to_add or changes.to_remove or changes.to_set_expiry:
-        await session.execute(
-            _APPLY_CHANGES,
-            {
-                "segment_id": rollout.segment_id,
-                "actor": rollout.actor,
-                "api_key_id": rollout.api_key_id,
-                "expires_at": rollout.expires_at,
-                "to_add": changes.to_add or [],
-                "to_remove": changes.to_remove or [],
-                "to_set_expiry": changes.to_set_expiry or [],
-            },
-        )
+    to_add, to_remove = changes.to_add or [], changes.to_remove or []
+    to_set_expiry = changes.to_set_expiry or []
+    user_ids = [*to_add, *to_remove, *to_set_expiry]
+    if user_ids:
+        values = {
+            "segment_id": rollout.segment_id,
+            "user_ids": user_ids,
+            "actor": rollout.actor,
+            "api_key_id": rollout.api_key_id,
+            "expires_at": rollout.expires_at,
+            "to_add": to_add,
+            "to_remove": to_remove,
+            "to_set_expiry": to_set_expiry,
+        }
+        await change_in_order(session, _APPLY_CHANGES, values, user_ids)
     if changes.seen < CHUNK_USERS:
         return False
     await session.execute(

@@ -9,8 +9,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.principal import Actor
-from segmentql.tables import Cause
-from segmentql.timestamps import CHANGE_OF_USER
+from segmentql.timestamps import DELETION_OF_USER
 from segmentql.users.id_allocation import create_user_with_next_id
 from segmentql.users.records import UserDeletion, UserRecord
 
@@ -89,7 +88,7 @@ _LOCK_TO_DELETE_BY_ID = text("SELECT id FROM users WHERE id = :user_id FOR UPDAT
 _LOCK_TO_DELETE_BY_KEY = text("SELECT id FROM users WHERE key = :user_key FOR UPDATE")
 
 _DELETE = text(f"""
-WITH {CHANGE_OF_USER},
+WITH {DELETION_OF_USER},
 ended AS (DELETE FROM memberships m USING change WHERE m.user_id = :user_id),
 admitted AS (DELETE FROM exclusions WHERE user_id = :user_id),
 kept AS (
@@ -219,7 +218,6 @@ async def delete_user(
             _DELETE,
             {
                 "user_id": found_id,
-                "cause": Cause.USER_DELETED,
                 "actor": actor.name,
                 "api_key_id": actor.api_key_id,
             },
