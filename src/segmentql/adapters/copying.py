@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.database_errors import TIMEOUT_CODES, UNAVAILABLE_CLASSES
@@ -71,14 +70,14 @@ async def copy_records(
         raise
 
 
-async def _driver_connection(session: AsyncSession) -> Any:
+async def _driver_connection(session: ReadSession | WriteSession) -> Any:
     connection = await session.connection()
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None  # noqa: S101 - the lines above connected it
     return driver
 
 
-async def _end_copy(session: AsyncSession, driver: Any, error: BaseException) -> None:
+async def _end_copy(session: ReadSession | WriteSession, driver: Any, error: BaseException) -> None:
     """Close the connection of a COPY that failed, and raise the error's translation if it has one.
 
     A rollback during a COPY fails, and its error would hide this one.
