@@ -72,21 +72,24 @@ class AutocommitConnection:
         self, statement: TextClause, values: Mapping[str, object] | None = None
     ) -> Rows:
         """Execute a statement with named parameters."""
-        compiled = compile_text(statement)
-        return compiled.result(await self.fetch(compiled.sql, *compiled.arguments(values)))
+        return compile_text(statement).result(await self.fetch(statement, values))
 
-    async def fetch(self, sql: str, *arguments: object) -> list[Record]:
-        """Execute a statement with parameters in asyncpg's form, such as `$1`.
+    async def fetch(
+        self, statement: TextClause, values: Mapping[str, object] | None = None
+    ) -> Sequence[Record]:
+        """Execute a statement with named parameters; return its rows as asyncpg does.
 
         Raises:
             DBAPIError, TimeoutError, OSError: The errors that SQLAlchemy raises.
         """
+        compiled = compile_text(statement)
+        sql, arguments = compiled.sql, compiled.arguments(values)
         connection = self._connection or await self._connect()
         event = (connection, None, sql, arguments, None, False)
         connection.dispatch.before_cursor_execute(*event)
         try:
             driver: Any = connection.connection.driver_connection
-            records: list[Record] = await driver.fetch(sql, *arguments)
+            records: Sequence[Record] = await driver.fetch(sql, *arguments)
         except BaseException as error:
             self._connection = None
             try:
@@ -110,6 +113,17 @@ class AutocommitConnection:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def array_parameter(name: str, element_type: str) -> str:
+    """Return the SQL of an array parameter whose length the planner ignores.
+
+    PostgreSQL plans a statement again in each execution if a plan for the values seems cheaper than
+    a generic plan, which is for arrays of 10 elements. For a shorter array it always does, and
+    planning takes longer than the execution. A sub-select hides the length, so that PostgreSQL
+    uses the generic plan from the sixth execution on.
+    """
+    return f"CAST((SELECT CAST(:{name} AS {element_type}[])) AS {element_type}[])"
 
 
 def _raise_as_sqlalchemy(connection: Connection, sql: str, error: BaseException) -> NoReturn:

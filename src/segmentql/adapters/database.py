@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from segmentql import metrics
-from segmentql.adapters.autocommit import AutocommitConnection, Rows
+from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -65,6 +65,14 @@ class ReadSession:
         if self._autocommit is not None and isinstance(statement, TextClause):
             return await self._autocommit.execute(statement, values)
         return await (await self.connection()).execute(statement, values)
+
+    async def fetch(
+        self, statement: TextClause, values: Mapping[str, object] | None = None
+    ) -> Sequence[Record]:
+        """Execute a statement; return its rows, of which only the positions matter."""
+        if self._autocommit is not None:
+            return await self._autocommit.fetch(statement, values)
+        return (await self.execute(statement, values)).all()
 
     async def scalar(
         self, statement: Executable, values: Mapping[str, object] | None = None
