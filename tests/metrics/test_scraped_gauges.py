@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from segmentql.adapters.database import EXACT_COUNT_LIMIT, Database, estimate_row_count
+from segmentql.adapters.database import Database
+from segmentql.adapters.row_estimates import EXACT_COUNT_LIMIT, estimate_row_count
 from segmentql.local import LocalServers
 from segmentql.metrics_collector import DATABASE_TIMEOUT_SECONDS, MAX_SLUGS, QUEUES
 from segmentql.worker import ACTORS, FILE_ACTORS, IMPORT_ACTORS, OBJECT_ACTORS

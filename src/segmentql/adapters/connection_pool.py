@@ -32,6 +32,17 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self._wait.observe(time.perf_counter() - started)
             self._used.set(self.checkedout())
 
+    def connect_if_idle(self) -> PoolProxiedConnection | None:
+        """Return an idle connection, or None if only `connect` in a greenlet can return one."""
+        if not self.checkedin():
+            return None
+        record: Any = self._pool.get_nowait()
+        is_usable = (
+            not record._is_hard_or_soft_invalidated() and not record.driver_connection.is_closed()
+        )
+        self._pool.put_nowait(record)
+        return self.connect() if is_usable else None
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         super()._do_return_conn(record)
         self._used.set(self.checkedout())

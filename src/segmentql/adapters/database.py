@@ -8,15 +8,16 @@ and publishes its job messages after the commit.
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Executable, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from segmentql import metrics
+from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -42,14 +43,63 @@ READ_POOL_SHARE: Final = 0.4
 """The share of the primary's pool that is reserved for reads, so that they do not wait for a burst
 of transactions."""
 
-EXACT_COUNT_LIMIT: Final = 100_000
-"""Counting this many rows takes about 10 ms."""
-
 PROBE_TIMEOUT_SECONDS: Final = 1
 
 
-class ReadSession(AsyncSession):
+class ReadSession:
     """A session for reads. Functions that write require a `WriteSession`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        options = engine.get_execution_options()
+        self._autocommit = (
+            AutocommitConnection(engine.sync_engine)
+            if options.get("isolation_level") == "AUTOCOMMIT"
+            else None
+        )
+        self._connection: AsyncConnection | None = None
+
+    async def execute(
+        self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Rows:
+        """Execute a statement."""
+        if self._autocommit is not None and isinstance(statement, TextClause):
+            return await self._autocommit.execute(statement, values)
+        return await (await self.connection()).execute(statement, values)
+
+    async def fetch(
+        self, statement: TextClause, values: Mapping[str, object] | None = None
+    ) -> Sequence[Record]:
+        """Execute a statement; return its rows, of which only the positions matter."""
+        if self._autocommit is not None:
+            return await self._autocommit.fetch(statement, values)
+        return (await self.execute(statement, values)).all()
+
+    async def scalar(
+        self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Any:
+        """Execute a statement; return the first column of the first row, or None without rows."""
+        return (await self.execute(statement, values)).scalar()
+
+    async def connection(self) -> AsyncConnection:
+        """Return a connection of SQLAlchemy, which the session keeps until its end."""
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        return self._connection
+
+    async def invalidate(self) -> None:
+        """Close the connection instead of returning it to the pool."""
+        if self._connection is not None:
+            await self._connection.invalidate()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._autocommit is not None:
+            self._autocommit.close()
+        if self._connection is not None:
+            await asyncio.shield(self._connection.close())
 
 
 class WriteSession(AsyncConnection):
@@ -116,7 +166,7 @@ class Database:
         """Open a session for a few reads. Callers must not await anything else while it is open."""
         engine = self._primary_reads if primary else self._replica_reads
         with translate_database_errors():
-            async with ReadSession(engine, expire_on_commit=False, autoflush=False) as session:
+            async with ReadSession(engine) as session:
                 yield session
 
     @asynccontextmanager
@@ -127,9 +177,7 @@ class Database:
             seconds: the timeout of each statement.
         """
         with translate_database_errors():
-            async with ReadSession(
-                self._long_engine(seconds), expire_on_commit=False, autoflush=False
-            ) as session:
+            async with ReadSession(self._long_engine(seconds)) as session:
                 yield session
 
     def _long_engine(self, seconds: float) -> AsyncEngine:
@@ -263,24 +311,3 @@ class Database:
     def pool_in_use(self) -> int:
         """Return the number of connections in use of the primary's pool."""
         return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
-
-
-# The planner's estimate: the rows per page at the last ANALYZE, times the current pages.
-_ESTIMATE_ROW_COUNT: Final = """
-SELECT CASE WHEN counted < {limit} THEN counted ELSE greatest(counted, estimated) END
-FROM (
-    SELECT (SELECT count(*) FROM (SELECT FROM {table} LIMIT {limit}) AS first) AS counted,
-        CAST(reltuples / greatest(relpages, 1) * pg_relation_size(oid)
-            / CAST(current_setting('block_size') AS integer) AS bigint) AS estimated
-    FROM pg_class WHERE oid = CAST('{table}' AS regclass)
-) AS counts
-"""
-
-
-async def estimate_row_count(session: ReadSession, table: Literal["users", "memberships"]) -> int:
-    """Return the number of rows of a table.
-
-    The number is exact up to `EXACT_COUNT_LIMIT`, and the planner's estimate above.
-    """
-    statement = text(_ESTIMATE_ROW_COUNT.format(table=table, limit=EXACT_COUNT_LIMIT))
-    return int((await session.execute(statement)).scalar_one())

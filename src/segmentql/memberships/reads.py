@@ -1,14 +1,15 @@
 """Reads of memberships."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
+from segmentql.adapters.autocommit import Record, array_parameter
 from segmentql.adapters.database import ReadSession
 from segmentql.memberships.records import MembershipRecord, MembersPage
-from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.records import SegmentRecord, active_segment
+from segmentql.segments.service import ACTIVE_SEGMENT_COLUMNS, SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause
 from segmentql.users.records import UserRecord
 from segmentql.users.service import user_record
@@ -23,74 +24,84 @@ ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
 ACTIVE_AT_CHANGE: Final = "(m.expires_at IS NULL OR m.expires_at > change.at)"
 """SQL condition: the TTL of the membership `m` has not ended at the time of the CTE `change`."""
 
+SEGMENT_WIDTH: Final = 7
+"""The number of `ACTIVE_SEGMENT_COLUMNS`, which come first in a row."""
+
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
 m.import_id, u.created_at AS user_created_at, u.key AS user_key
 """
 """The columns of `membership_record`, for statements that read memberships as `m`, users as `u`."""
 
+_USER_KEYS: Final = array_parameter("user_keys", "text")
+
+_USER_IDS: Final = array_parameter("user_ids", "bigint")
+
+_REQUESTED_PAIRS: Final = f"""
+unnest({_USER_IDS}, {array_parameter("slugs", "text")}) AS requested (user_id, slug)
+"""
+
 _ACTIVE_BY_USERS = text(f"""
 SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS}
 FROM memberships m
 JOIN segments s ON s.id = m.segment_id
 JOIN users u ON u.id = m.user_id
-WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
+WHERE m.user_id = ANY({_USER_IDS}) AND {ACTIVE}
 ORDER BY m.user_id, s.slug
 """)
 
 # Grouped by segment, because many users are in few segments. So each segment is sent once.
 _BY_SEGMENT: Final = f"""
 FROM memberships m JOIN segments s ON s.id = m.segment_id
-WHERE m.user_id = ANY(:user_ids) AND {ACTIVE}
+WHERE m.user_id = ANY({_USER_IDS}) AND {ACTIVE}
 GROUP BY s.id
 """
 
 _ACTIVE_SEGMENTS = text(f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id) AS user_ids {_BY_SEGMENT} ORDER BY s.slug
+SELECT {ACTIVE_SEGMENT_COLUMNS}, array_agg(m.user_id) {_BY_SEGMENT} ORDER BY s.slug
 """)
 
 # The first row has no segment and lists the stored users, so that one round trip reads the users
 # and their segments.
 _STORED_USERS: Final = f"""
-SELECT {SEGMENT_COLUMNS}, array_agg(u.id) AS user_ids, array_agg(u.created_at) AS users_created_at,
-    array_agg(u.key) AS user_keys
+SELECT {ACTIVE_SEGMENT_COLUMNS}, array_agg(u.id), array_agg(u.created_at), array_agg(u.key)
 FROM {{users}} u LEFT JOIN segments s ON false
 WHERE {{condition}}
 GROUP BY s.id
 UNION ALL
-SELECT {SEGMENT_COLUMNS}, array_agg(m.user_id), NULL, NULL
+SELECT {ACTIVE_SEGMENT_COLUMNS}, array_agg(m.user_id), NULL, NULL
 """
 
 _USERS_WITH_SEGMENTS = text(f"""
-{_STORED_USERS.format(users="users", condition="u.id = ANY(:user_ids)")} {_BY_SEGMENT}
+{_STORED_USERS.format(users="users", condition=f"u.id = ANY({_USER_IDS})")} {_BY_SEGMENT}
 ORDER BY slug NULLS FIRST
 """)
 
 _USERS_WITH_SEGMENTS_BY_KEY = text(f"""
-WITH found AS MATERIALIZED (SELECT id, created_at, key FROM users WHERE key = ANY(:user_keys))
+WITH found AS MATERIALIZED (SELECT id, created_at, key FROM users WHERE key = ANY({_USER_KEYS}))
 {_STORED_USERS.format(users="found", condition="true")}
-{_BY_SEGMENT.replace(":user_ids", "ARRAY(SELECT id FROM found)")}
+{_BY_SEGMENT.replace(_USER_IDS, "ARRAY(SELECT id FROM found)")}
 ORDER BY slug NULLS FIRST
 """)
 
 _ACTIVE_PAIRS = text(f"""
 SELECT m.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+FROM {_REQUESTED_PAIRS}
 JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
 """)
 
 _ACTIVE_MEMBERSHIPS = text(f"""
 SELECT {MEMBERSHIP_COLUMNS}, {SEGMENT_COLUMNS}
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+FROM {_REQUESTED_PAIRS}
 JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN memberships m ON m.user_id = requested.user_id AND m.segment_id = s.id AND {ACTIVE}
 JOIN users u ON u.id = m.user_id
 """)
 
-_EXCLUDED_PAIRS = text("""
+_EXCLUDED_PAIRS = text(f"""
 SELECT e.user_id, s.slug
-FROM unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
+FROM {_REQUESTED_PAIRS}
 JOIN segments s ON s.slug = requested.slug AND s.deleted_at IS NULL
 JOIN exclusions e ON e.user_id = requested.user_id AND e.segment_id = s.id
 """)
@@ -162,44 +173,42 @@ async def segments_by_user(
     session: ReadSession, user_ids: Sequence[int]
 ) -> dict[int, list[SegmentRecord]]:
     """Return the segments that each user is in, by slug; users in no segment are absent."""
-    return _segments_by_user(await session.execute(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)}))
+    segments: dict[int, list[SegmentRecord]] = {}
+    for row in await session.fetch(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)}):
+        segment = active_segment(row[:SEGMENT_WIDTH])
+        for user_id in row[SEGMENT_WIDTH]:
+            segments.setdefault(user_id, []).append(segment)
+    return segments
 
 
 async def users_with_segments(
     session: ReadSession, user_ids: Sequence[int]
 ) -> dict[int, UserRecord]:
     """Return the stored users with the segments that they are in, by slug."""
-    rows = await session.execute(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})
-    return {user.user_id: user for user in _users_with_segments(rows.all())}
+    rows = await session.fetch(_USERS_WITH_SEGMENTS, {"user_ids": list(user_ids)})
+    return {user.user_id: user for user in _users_with_segments(rows)}
 
 
 async def users_with_segments_by_key(
     session: ReadSession, user_keys: Sequence[str]
 ) -> dict[str, UserRecord]:
     """Return the stored users with these keys with the segments that they are in, by slug."""
-    rows = await session.execute(_USERS_WITH_SEGMENTS_BY_KEY, {"user_keys": list(user_keys)})
-    return {user.key: user for user in _users_with_segments(rows.all()) if user.key is not None}
+    rows = await session.fetch(_USERS_WITH_SEGMENTS_BY_KEY, {"user_keys": list(user_keys)})
+    return {user.key: user for user in _users_with_segments(rows) if user.key is not None}
 
 
-def _users_with_segments(rows: Sequence[Row[Any]]) -> Iterator[UserRecord]:
-    """Yield the users in rows of which the first one lists the users."""
+def _users_with_segments(rows: Sequence[Record]) -> Iterable[UserRecord]:
+    """Return the users in rows of which the first one lists the users."""
     if not rows:
-        return
+        return ()
     stored, *segment_rows = rows
-    segments = _segments_by_user(segment_rows)
-    for user_id, created_at, key in zip(
-        stored.user_ids, stored.users_created_at, stored.user_keys, strict=True
-    ):
-        yield UserRecord(user_id, created_at, key, segments.get(user_id, []))
-
-
-def _segments_by_user(rows: Iterable[Row[Any]]) -> dict[int, list[SegmentRecord]]:
-    segments: dict[int, list[SegmentRecord]] = {}
-    for row in rows:
-        segment = segment_record(row)
-        for user_id in row.user_ids:
-            segments.setdefault(user_id, []).append(segment)
-    return segments
+    user_ids = stored[SEGMENT_WIDTH]
+    segments: dict[int, list[SegmentRecord]] = {user_id: [] for user_id in user_ids}
+    for row in segment_rows:
+        segment = active_segment(row[:SEGMENT_WIDTH])
+        for user_id in row[SEGMENT_WIDTH]:
+            segments[user_id].append(segment)
+    return map(UserRecord, user_ids, *stored[SEGMENT_WIDTH + 1 :], segments.values())
 
 
 async def active_pairs(
@@ -219,8 +228,7 @@ async def excluded_pairs(
 async def _pairs(
     session: ReadSession, statement: TextClause, pairs: Sequence[tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    rows = await session.execute(statement, _pair_parameters(pairs))
-    return {(row.user_id, row.slug) for row in rows}
+    return set(map(tuple, await session.fetch(statement, _pair_parameters(pairs))))
 
 
 def _pair_parameters(pairs: Sequence[tuple[int, str]]) -> dict[str, list[Any]]:

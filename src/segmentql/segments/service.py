@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
+from segmentql.adapters.autocommit import array_parameter
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.audit import service as audit
@@ -28,8 +29,16 @@ s.created_at AS segment_created_at, s.updated_at AS segment_updated_at, s.delete
 """
 """The columns of `segment_record`, for statements that read segments as `s`."""
 
+ACTIVE_SEGMENT_COLUMNS: Final = """
+s.id, s.slug, s.name, s.description, s.version,
+date_part('epoch', s.created_at), date_part('epoch', s.updated_at)
+"""
+"""The columns of `active_segment`. asyncpg takes a tenth of the time to decode a number instead of
+a timestamp."""
+
 _BY_SLUGS = text(f"""
-SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
+SELECT {SEGMENT_COLUMNS} FROM segments s
+WHERE s.slug = ANY({array_parameter("slugs", "text")}) AND s.deleted_at IS NULL
 """)
 
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")

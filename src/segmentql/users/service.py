@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
+from segmentql.adapters.autocommit import array_parameter
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.principal import Actor
@@ -48,9 +49,13 @@ ON CONFLICT DO NOTHING
 RETURNING {USER_COLUMNS}
 """)
 
-_BY_IDS = text(f"SELECT {USER_COLUMNS} FROM users u WHERE id = ANY(:user_ids)")
+_BY_IDS = text(
+    f"SELECT {USER_COLUMNS} FROM users u WHERE id = ANY({array_parameter('user_ids', 'bigint')})"
+)
 
-_BY_KEYS = text(f"SELECT {USER_COLUMNS} FROM users u WHERE key = ANY(:user_keys)")
+_BY_KEYS = text(
+    f"SELECT {USER_COLUMNS} FROM users u WHERE key = ANY({array_parameter('user_keys', 'text')})"
+)
 
 _BY_ID_OR_KEY = text(f"SELECT {USER_COLUMNS} FROM users u WHERE id = :user_id OR key = :user_key")
 
@@ -259,14 +264,14 @@ async def _deleted_user_id(
 
 async def users_by_id(session: ReadSession, user_ids: Sequence[int]) -> dict[int, UserRecord]:
     """Return the users that are stored."""
-    rows = await session.execute(_BY_IDS, {"user_ids": list(user_ids)})
-    return {row.user_id: user_record(row) for row in rows}
+    rows = await session.fetch(_BY_IDS, {"user_ids": list(user_ids)})
+    return {user_id: UserRecord(user_id, created_at, key) for user_id, created_at, key in rows}
 
 
 async def users_by_key(session: ReadSession, user_keys: Sequence[str]) -> dict[str, UserRecord]:
     """Return the users with these keys that are stored."""
-    rows = await session.execute(_BY_KEYS, {"user_keys": list(user_keys)})
-    return {row.user_key: user_record(row) for row in rows}
+    rows = await session.fetch(_BY_KEYS, {"user_keys": list(user_keys)})
+    return {key: UserRecord(user_id, created_at, key) for user_id, created_at, key in rows}
 
 
 async def user_id_by_key_at(session: ReadSession, user_key: str, at: datetime | None) -> int | None:
