@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 import orjson
@@ -27,6 +28,11 @@ REQUESTS: Final = "segmentql.requests"
 PROGRAM_WIDTH: Final = 13
 """The width of the first column in the output of `segmentql up` on a terminal."""
 
+
+REQUEST_ID: Final[ContextVar[str]] = ContextVar(
+    structlog.contextvars.STRUCTLOG_KEY_PREFIX + "request_id"
+)
+"""The id of the current request. By its name, structlog adds it to the lines of a request."""
 
 LINES_PER_SECOND: Final = 20
 """The maximum number of lines per second of a throttled log. One more line counts the others."""
