@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> Starlette:
                 )
                 yield
         finally:
+            request_log.flush()
             executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()

@@ -160,6 +160,8 @@ class GraphQLView:
         finally:
             self._in_flight -= 1
             REQUEST_ID.reset(token)
+            if self._log and not self._in_flight:
+                self._log.flush()  # there is no line to wait for
 
     async def _response(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:
         """Return the response to a request, whatever the request raises."""
