@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segmentql import logs, metrics_collector
+from segmentql import buffered_metrics, logs, metrics_collector
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
     SAFE_HEADERS,
@@ -103,6 +103,7 @@ def create_app(settings: Settings) -> Starlette:
                 yield
         finally:
             request_log.flush()
+            buffered_metrics.flush()
             executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()
@@ -265,4 +266,5 @@ async def metrics(request: Request) -> Response:
     if error is not None:
         return error
     scraped = await metrics_collector.collect(state.database, state.queue_stats, state.storage)
+    buffered_metrics.flush()
     return await asyncio.to_thread(metrics_response, state.settings, scraped)

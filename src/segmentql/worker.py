@@ -15,6 +15,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
+from segmentql import buffered_metrics
 from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
@@ -150,6 +151,7 @@ class Runtime(Middleware):
             await asyncio.wait([self._opening])
         await self.report_context().storage.close()
         await self.database().dispose()
+        buffered_metrics.flush()
 
 
 def _is_healthy(worker: dramatiq.worker.Worker) -> bool:
