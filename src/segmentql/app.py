@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segmentql import logs, metrics_collector
+from segmentql import buffered_metrics, logs, metrics_collector
 from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
@@ -52,6 +52,8 @@ KEY_CONNECTIONS: Final = 2
 are separate, so that a full pool does not delay authentication."""
 
 KEY_STATEMENT_TIMEOUT_SECONDS: Final = 3
+
+GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
 
 EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
 
@@ -115,6 +117,8 @@ def create_app(settings: Settings) -> Starlette:
                 )
                 yield
         finally:
+            request_log.flush()
+            buffered_metrics.flush()
             executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()
@@ -136,13 +140,12 @@ def create_app(settings: Settings) -> Starlette:
             Route("/explorer", _redirect("/explorer/")),
             Mount("/explorer", WithHeaders(files, PAGE_HEADERS)),
         ]
-    app = Starlette(
+    app = _Application(
         routes=routes,
         middleware=[
             Middleware(WithHeaders, SAFE_HEADERS),
             Middleware(RequestIds),
             Middleware(SingleHeaders, request_log),
-            Middleware(GraphQLFirst),
             Middleware(LogRejections, request_log),
         ],
         exception_handlers={Exception: internal_error},
@@ -163,8 +166,11 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
-    """Return the view with CORS for the allowed origins, which send API keys and never cookies."""
-    return _LoggedCors(
+    """Return the view with CORS for the allowed origins, which send API keys and never cookies.
+
+    The middleware responds to preflight requests itself, so they need the headers of the others.
+    """
+    cors = _LoggedCors(
         view,
         log=log,
         allow_origins=settings.cors_origins,
@@ -172,6 +178,7 @@ def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIA
         allow_headers=("authorization", "segmentql-read", "x-request-id"),
         expose_headers=("retry-after", "x-request-id"),
     )
+    return WithHeaders(RequestIds(SingleHeaders(cors, log)), SAFE_HEADERS)
 
 
 def _document_limits(settings: Settings) -> DocumentLimits:
@@ -231,17 +238,14 @@ class _BuiltFiles(StaticFiles):
         """Allow a missing folder."""
 
 
-class GraphQLFirst:
-    """Routes `/graphql` before the router, which would take a fifth of a small query's time."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+class _Application(Starlette):
+    """The application. The view handles `/graphql` without Starlette's middleware and router."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in {"/graphql", "/graphql/"}:
-            await scope["app"].state.view(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] in GRAPHQL_PATHS:
+            await self.state.view(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await super().__call__(scope, receive, send)
 
 
 async def internal_error(request: Request, error: Exception) -> Response:
@@ -279,4 +283,5 @@ async def metrics(request: Request) -> Response:
     if error is not None:
         return error
     scraped = await metrics_collector.collect(state.database, state.queue_stats, state.storage)
+    buffered_metrics.flush()
     return await asyncio.to_thread(metrics_response, state.settings, scraped)

@@ -16,17 +16,23 @@ import logging
 import sys
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
-import orjson
 import structlog
 
+from segmentql import log_lines
 from segmentql.settings import Settings, wants_no_colour
 
 REQUESTS: Final = "segmentql.requests"
 PROGRAM_WIDTH: Final = 13
 """The width of the first column in the output of `segmentql up` on a terminal."""
 
+
+REQUEST_ID: Final[ContextVar[str]] = ContextVar(
+    structlog.contextvars.STRUCTLOG_KEY_PREFIX + "request_id"
+)
+"""The id of the current request. By its name, structlog adds it to the lines of a request."""
 
 LINES_PER_SECOND: Final = 20
 """The maximum number of lines per second of a throttled log. One more line counts the others."""
@@ -115,6 +121,12 @@ class RequestLog:
         """Log a request that was not executed."""
         write = self._throttled.warning if is_fault else self._throttled.info
         write("request_refused", reason=reason, **fields)
+        self.flush()
+
+    @staticmethod
+    def flush() -> None:
+        """Write the lines of this turn now. Without a call, they are written at its end."""
+        log_lines.flush()
 
 
 def configure(settings: Settings, *, program: str = "segmentql") -> None:
@@ -143,7 +155,7 @@ def configure(settings: Settings, *, program: str = "segmentql") -> None:
         if is_console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = log_lines.OrderedHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -220,38 +232,15 @@ class ErrorLines(logging.Handler):
 
 
 def request_log(settings: Settings) -> RequestLog:
-    """Return the log of requests. Call `configure` first.
-
-    JSON lines bypass `logging`, so that a line takes a few microseconds, a fifth of the time.
-    """
+    """Return the log of requests. Call `configure` first."""
     log: Log
     if _is_console(settings):
         log = structlog.get_logger(REQUESTS)
     else:
-        level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-        log = structlog.wrap_logger(
-            _StandardError(),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(serializer=orjson.dumps),
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(level),
-            cache_logger_on_first_use=True,
-        ).bind(logger=REQUESTS)
+        log = log_lines.JsonLines(
+            REQUESTS, logging.getLevelNamesMapping()[settings.log_level.upper()]
+        )
     return RequestLog(log, every_request=settings.log_requests == "on")
-
-
-class _StandardError:
-    """Standard error. Write errors are ignored, because they must not fail a request."""
-
-    @staticmethod
-    def info(line: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or a closed stream
-            sys.stderr.buffer.write(line + b"\n")
-            sys.stderr.buffer.flush()
-
-    warning = info
 
 
 def _is_console(settings: Settings) -> bool:

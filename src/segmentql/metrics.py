@@ -1,7 +1,8 @@
 """All metrics. `docs/metrics.md` describes them, and a test compares both.
 
 If several processes share `PROMETHEUS_MULTIPROC_DIR` (a variable of prometheus-client), each writes
-its values to its own file there, and each exposes the values of all processes.
+its values to its own file there, and each exposes the values of all processes. The metrics that
+each query changes are buffered (`buffered_metrics.py`).
 """
 
 from dataclasses import dataclass
@@ -10,21 +11,22 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from segmentql import shared_metrics
+from segmentql.buffered_metrics import BufferedCounter, BufferedGauge, BufferedHistogram
 
 shared_metrics.install()
 
-REQUESTS = Counter(
+REQUESTS = BufferedCounter(
     "segmentql_requests",
     "GraphQL requests completed, by operation name and outcome.",
     ["operation", "outcome"],
 )
-REQUEST_DURATION_SECONDS = Histogram(
+REQUEST_DURATION_SECONDS = BufferedHistogram(
     "segmentql_request_duration_seconds",
     "Execution time of a GraphQL request, without its reading and sending, by operation name.",
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-REQUESTS_IN_FLIGHT = Gauge(
+REQUESTS_IN_FLIGHT = BufferedGauge(
     "segmentql_requests_in_flight",
     "GraphQL requests that are being executed.",
     multiprocess_mode="livesum",
@@ -49,19 +51,19 @@ RATE_LIMITER_OUTAGES = Counter(
     "segmentql_rate_limiter_outages",
     "Redis outages during which each process counted requests for itself.",
 )
-BATCH_KEYS = Histogram(
+BATCH_KEYS = BufferedHistogram(
     "segmentql_batch_keys",
     "Keys in one batch of a loader, by loader.",
     ["loader"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-STATEMENT_DURATION_SECONDS = Histogram(
+STATEMENT_DURATION_SECONDS = BufferedHistogram(
     "segmentql_statement_duration_seconds",
     "Duration of an SQL statement, by the kind of its session (read or write).",
     ["kind"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-POOL_CONNECTIONS_USED = Gauge(
+POOL_CONNECTIONS_USED = BufferedGauge(
     "segmentql_pool_connections_used",
     "Connections to PostgreSQL in use, by pool.",
     ["pool"],
@@ -73,7 +75,7 @@ POOL_CONNECTIONS_LIMIT = Gauge(
     ["pool"],
     multiprocess_mode="livesum",
 )
-POOL_WAIT_SECONDS = Histogram(
+POOL_WAIT_SECONDS = BufferedHistogram(
     "segmentql_pool_wait_seconds",
     "Time that a caller waited for a connection, by pool.",
     ["pool"],

@@ -15,6 +15,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
+from segmentql import buffered_metrics
 from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
@@ -150,6 +151,7 @@ class Runtime(Middleware):
         await self.database().dispose()
         if self._hints:
             self._hints.close()
+        buffered_metrics.flush()
 
 
 def _is_healthy(worker: dramatiq.worker.Worker) -> bool:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from segmentql import logs
+from segmentql import buffered_metrics, logs
 from segmentql.adapters.http import (
     SAFE_HEADERS,
     LogRejections,
@@ -42,6 +42,7 @@ def make_app(settings: Settings, is_healthy: Callable[[], bool]) -> Starlette:
         error = access_error(request, settings)
         if error is not None:
             return error
+        buffered_metrics.flush()
         return await asyncio.to_thread(metrics_response, settings)
 
     log = logs.request_log(settings)

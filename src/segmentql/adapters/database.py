@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Executable, TextClause, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from segmentql import metrics
 from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows

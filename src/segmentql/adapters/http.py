@@ -1,18 +1,19 @@
 """ASGI middleware for request ids, headers and logs, and the reading of request bodies."""
 
+import itertools
+import os
 import re
+import secrets
 import socket
 import struct
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 
 import orjson
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segmentql.logs import RequestLog
+from segmentql.logs import REQUEST_ID, RequestLog
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
@@ -23,6 +24,33 @@ SAFE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
 }
 """The default headers of responses, which are private data and not pages."""
+
+
+class _RequestIdSequence(Iterator[str]):
+    """The request ids of this process: a random prefix and a counter, 32 hexadecimal digits."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again with another prefix."""
+        self._prefix = secrets.token_hex(10)
+        self._numbers = itertools.count()
+
+    def __next__(self) -> str:
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+
+_request_ids: Final = _RequestIdSequence()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_request_ids.restart)
+
+
+def request_id_of(client_id: bytes | None) -> str:
+    """Return the request id of the client's `X-Request-Id` if it is valid, or else a new one."""
+    if client_id and _REQUEST_ID.fullmatch(client_id):
+        return client_id.decode()
+    return next(_request_ids)
 
 
 class RequestIds:
@@ -38,20 +66,26 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client_id = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
-        request_id = client_id.decode() if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
+        request_id = request_id_of(header_value(scope["headers"], b"x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                ]
+                headers = message.get("headers", ())
+                if header_value(headers, b"x-request-id") is None:
+                    message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        token = REQUEST_ID.set(request_id)
+        try:
             await self._app(scope, receive, send_with_id)
+        finally:
+            REQUEST_ID.reset(token)
+
+
+def header_value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """Return the first value of a header, or None."""
+    return next((value for key, value in headers if key == name), None)
 
 
 class WithHeaders:
@@ -76,8 +110,16 @@ SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length")
 """Headers that a request may contain only once. Servers and proxies differ in which of several
 values they use, so that they would interpret a request with more differently."""
 
+REPEATED_HEADER: Final = "The request has more than one {} header."
+
 MAX_PATH_CHARACTERS: Final = 100
 """The maximum length of a path in the log."""
+
+
+def repeated_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the first of `SINGLE_HEADERS` that is repeated, or None."""
+    names = [name for name, _ in headers]
+    return next((name.decode() for name in SINGLE_HEADERS if names.count(name) > 1), None)
 
 
 class SingleHeaders:
@@ -88,17 +130,14 @@ class SingleHeaders:
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            names = [name for name, _ in scope["headers"]]
-            if len(set(names)) < len(names):  # rare, so the cheap check comes first
-                repeated = [name for name in SINGLE_HEADERS if names.count(name) > 1]
-                if repeated:
-                    await self._reject(repeated[0].decode(), scope, send)
-                    return
-        await self._app(scope, receive, send)
+        name = repeated_header(scope["headers"]) if scope["type"] == "http" else None
+        if name:
+            await self._reject(name, scope, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _reject(self, name: str, scope: Scope, send: Send) -> None:
-        message = f"The request has more than one {name} header."
+        message = REPEATED_HEADER.format(name)
         self._log.rejected(
             is_fault=False,
             request_id=scope["state"]["request_id"],

@@ -12,6 +12,7 @@ import contextlib
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
 import orjson
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from segmentql.adapters.http import SAFE_HEADERS
 from segmentql.adapters.http_connections import CloseReason, ConnectionTable
+from segmentql.adapters.http_cycle import RequestCycle
 
 MAX_HEAD_BYTES: Final = 65_536
 """The maximum size of a request head with its URL, and of the trailers of a chunked body."""
@@ -116,9 +118,43 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise _HeadTooLarge
         self._head_bytes = self._trailer_bytes = 0
         self._table.clear_deadline(self)
-        super().on_headers_complete()
+        self._begin_request()
         # uvicorn appends trailers to its list. The application keeps the copy.
         self.headers = self.headers.copy()
+
+    def _begin_request(self) -> None:
+        """Start the application, as uvicorn's `on_headers_complete` does, with a `RequestCycle`."""
+        parser, scope = self.parser, self.scope
+        http_version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        if http_version != "1.1":
+            scope["http_version"] = http_version
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        previous = self.cycle
+        self.cycle = RequestCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # a pipelined request waits for the responses before
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._has_body = True

@@ -81,6 +81,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing reads the client's address or scheme
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
 

@@ -23,8 +23,16 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._active: set[Deadline] = set()
         self._is_checking = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. Kept, because each look-up costs a system call (Python 3.11)."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def new_deadline(self) -> "Deadline":
         """Return a deadline. The task that it limits must enter it."""
@@ -43,10 +51,10 @@ class Deadlines:
 
     def _schedule_check(self) -> None:
         interval = min(self.seconds / CHECKS_PER_TIMEOUT, MAX_CHECK_INTERVAL_SECONDS)
-        asyncio.get_running_loop().call_later(interval, self._check_expired)
+        self.loop.call_later(interval, self._check_expired)
 
     def _check_expired(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         for deadline in [deadline for deadline in self._active if deadline.expires_at <= now]:
             self._active.discard(deadline)
             deadline.expire()
@@ -79,10 +87,11 @@ class Deadline:
         self.has_expired = False
 
     def __enter__(self) -> "Deadline":
-        task = self._task = asyncio.current_task()
+        loop = self._deadlines.loop
+        task = self._task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - a coroutine enters it
         self._cancelling = task.cancelling()
-        self.expires_at = asyncio.get_running_loop().time() + self._deadlines.seconds
+        self.expires_at = loop.time() + self._deadlines.seconds
         self._deadlines.add(self)
         return self
 
@@ -114,7 +123,7 @@ class Deadline:
 
         Several blocks may overlap.
         """
-        clock = asyncio.get_running_loop().time
+        clock = self._deadlines.loop.time
         self._pauses += 1
         if self._pauses == 1:
             self._remaining = self.expires_at - clock()

@@ -4,8 +4,7 @@ Expensive queries run one at a time and one mutation starts per turn of the even
 small reads overtake them.
 
 Strawberry's `Schema.execute` creates its extensions again for each request. This module does what
-it does for a schema without extensions, and caches documents (`document_cache.py`). See
-`docs/decisions/0003-own-http-view.md`.
+it does for a schema without extensions. See `docs/decisions/0003-own-http-view.md`.
 """
 
 import asyncio
@@ -44,11 +43,14 @@ EXPENSIVE_QUERY_COST: Final = 2_000
 
 EXPENSIVE_QUERY_CONCURRENCY: Final = 1
 """The maximum number of concurrent expensive queries."""
+
+NO_WAIT: Final = nullcontext()
+
 MAX_COERCION_ERRORS: Final = 20
 """The maximum number of errors about the variables in a response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, because creating a frozen object takes three times as long
 class Request:
     """A GraphQL request whose document and variables are not yet validated."""
 
@@ -57,7 +59,7 @@ class Request:
     operation_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExecutionResponse:
     """The response to a GraphQL request."""
 
@@ -150,7 +152,7 @@ class GraphQLExecutor:
             is_expensive = operation.is_query and cost > EXPENSIVE_QUERY_COST
             slot = ExpensiveSlot(self._expensive_queries) if is_expensive else None
             context.expensive_slot = slot
-            async with slot or nullcontext():
+            async with slot or NO_WAIT:
                 response = await self._execute_operation(
                     prepared.document, operation, request, context
                 )

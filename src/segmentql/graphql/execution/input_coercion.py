@@ -18,11 +18,14 @@ from graphql import (
     GraphQLInputType,
     GraphQLList,
     GraphQLNonNull,
+    Undefined,
     VariableNode,
     Visitor,
     get_argument_values,
     get_named_type,
+    get_nullable_type,
     is_input_object_type,
+    is_leaf_type,
     visit,
 )
 
@@ -63,11 +66,48 @@ def arguments_of(field: GraphQLField, node: FieldNode) -> Arguments:
     def coerce(variables: VariableValues | None) -> Mapping[str, Any]:
         return _convert(get_argument_values(field, node, variables), converters)
 
+    names = _variables_of_arguments(field, node)
+    if names:
+        return _variable_reader({converters[name][0]: names[name] for name in names}, coerce)
     # Input objects are mutable, so each call of the resolver gets its own.
     if _has_variable(node) or any(map(_is_input_object, field.args.values())):
         return coerce
     constant = coerce(None)
     return lambda variables: constant
+
+
+def _variables_of_arguments(field: GraphQLField, node: FieldNode) -> dict[str, str]:
+    """Return the variables of a field's arguments, if it has only leaves and variables.
+
+    The dict is empty if an argument is a list, an input object or a literal, or has a default
+    value.
+    """
+    names: dict[str, str] = {}
+    given = {argument.name.value: argument.value for argument in node.arguments or ()}
+    for name, argument in field.args.items():
+        value = given.get(name)
+        if isinstance(value, VariableNode) and is_leaf_type(get_nullable_type(argument.type)):
+            names[name] = value.name.value
+        elif value is not None or argument.default or argument.default_value is not Undefined:
+            return {}
+    return names
+
+
+def _variable_reader(names: Mapping[str, str], coerce: Arguments) -> Arguments:
+    """Return a function that reads the arguments from the variables.
+
+    Args:
+        names: The names of the variables, by the Python names of the arguments.
+        coerce: The function for a variable that is null or missing.
+    """
+    items = tuple(names.items())
+
+    def read(variables: VariableValues) -> Mapping[str, Any]:
+        coerced = variables.coerced
+        values = {name: coerced.get(variable) for name, variable in items}
+        return coerce(variables) if None in values.values() else values
+
+    return read
 
 
 def _is_input_object(argument: Any) -> bool:

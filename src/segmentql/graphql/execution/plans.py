@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import strawberry
-from graphql.execution.values import VariableValues, get_variable_values
+from graphql.execution.values import VariableValues
 from strawberry.permission import BasePermission
 
 from graphql import GraphQLSchema, OperationDefinitionNode
@@ -26,6 +26,7 @@ from segmentql.graphql.context import Context, Info
 from segmentql.graphql.cost.scheduling import TIME_SLICE_SECONDS, yield_to_event_loop
 from segmentql.graphql.execution.input_coercion import Arguments
 from segmentql.graphql.execution.response_size import ResponseTooLarge
+from segmentql.graphql.execution.variable_coercion import compile_variables
 
 SLICE_VALUES: Final = 50
 """The number of values that are written before a time slice may end.
@@ -167,8 +168,7 @@ class Plan(ABC):
     """A compiled operation, which can be executed many times."""
 
     def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
-        self._schema = schema
-        self._definitions = operation.variable_definitions or ()
+        self._coerce = compile_variables(schema, operation.variable_definitions or ())
 
     @abstractmethod
     async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +180,8 @@ class Plan(ABC):
         """
 
     def _coerce_variables(self, context: Context, variables: Mapping[str, Any]) -> ExecutionState:
-        coerced = get_variable_values(self._schema, self._definitions, dict(variables))
-        if isinstance(coerced, list):
+        coerced = self._coerce(variables)
+        if coerced is None:
             raise PlanFallback
         return ExecutionState(context, coerced)
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-from starlette.responses import HTMLResponse, Response
+from segmentql.graphql.http.media_types import HTML
+from segmentql.graphql.http.responses import PreparedResponse, encode_headers
 
 PAGE_HEADERS: Final = {
     # The page loads only files of this server. Its workers are files; the editor adds inline
@@ -34,7 +35,7 @@ PAGE_MISSING: Final = """<!doctype html>
 """
 
 
-def graphiql_page(file: Path, *, needs_key: bool) -> Response:
+def graphiql_page(file: Path, *, needs_key: bool) -> PreparedResponse:
     """Return the GraphiQL page, or instructions if it is not built.
 
     Args:
@@ -47,4 +48,6 @@ def graphiql_page(file: Path, *, needs_key: bool) -> Response:
             page = page.replace(AUTH_PLACEHOLDER, AUTH_PLACEHOLDER.replace("off", "required"))
     except FileNotFoundError:
         page = PAGE_MISSING
-    return HTMLResponse(page, headers=PAGE_HEADERS)
+    response = PreparedResponse(page.encode(), 200, HTML)
+    response.headers = encode_headers(PAGE_HEADERS)
+    return response

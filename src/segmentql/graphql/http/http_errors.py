@@ -1,13 +1,11 @@
 """The HTTP errors of `/graphql`: responses to requests that are rejected before execution."""
 
 from collections.abc import Mapping
-from typing import Any, Final
-
-import orjson
-from starlette.responses import Response
+from typing import Final
 
 from segmentql import metrics
 from segmentql.errors import AuthenticationFailure
+from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.graphql.types.error_causes import truncate
 from segmentql.graphql.types.errors import Code
 
@@ -46,20 +44,11 @@ class HttpRequestError(Exception):
         self.extensions = {"code": code, **extensions}
 
 
-def error_response(rejection: HttpRequestError, media_type: str) -> Response:
+def error_response(rejection: HttpRequestError, media_type: str) -> PreparedResponse:
     """Return the response to a rejected request, and count its error."""
     metrics.ERRORS.labels(rejection.extensions["code"]).inc()
     error = {"message": rejection.message, "extensions": rejection.extensions}
-    response = json_response({"errors": [error]}, rejection.status, media_type)
-    response.headers.update(rejection.headers or {})
-    return response
-
-
-def json_response(body: Mapping[str, Any], status: int, media_type: str) -> Response:
-    """Return a response with a JSON body."""
-    return Response(
-        orjson.dumps(body), status_code=status, media_type=f"{media_type}; charset=utf-8"
-    )
+    return json_response({"errors": [error]}, rejection.status, media_type, rejection.headers)
 
 
 def unauthenticated(failure: AuthenticationFailure) -> HttpRequestError:

@@ -10,10 +10,10 @@ JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 HTML: Final = "text/html"
 
-MAX_ACCEPT_CHARACTERS: Final = 2_000
+MAX_ACCEPT_BYTES: Final = 2_000
 """The maximum length of an `Accept` header. A longer one is ignored, because parsing takes time.
 
-Browsers send about 150 characters."""
+Browsers send about 150 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,14 @@ class Accepted:
     """Whether the header names HTML."""
 
 
-def negotiate(accept: str) -> Accepted:
+def negotiate(accept: bytes) -> Accepted:
     """Return the media types that an `Accept` header accepts."""
-    return _negotiate(accept if len(accept) <= MAX_ACCEPT_CHARACTERS else "")
+    return _negotiate(accept if len(accept) <= MAX_ACCEPT_BYTES else b"")
 
 
 @lru_cache(maxsize=256)  # a client sends the same header in every request
-def _negotiate(accept: str) -> Accepted:
+def _negotiate(header: bytes) -> Accepted:
+    accept = header.decode("latin-1")
     ranges = []
     for part in accept.lower().split(","):
         try:

@@ -85,8 +85,8 @@ def _request_of_json(body: Any) -> Request:
     return Request(query, variables, operation_name)
 
 
-def accept_header(headers: Headers, header_lines: Sequence[tuple[bytes, bytes]]) -> str:
+def accept_header(headers: Headers, header_lines: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Return the value of the `Accept` header; several lines are joined into one list."""
     if len(headers) == len(header_lines):  # no header has several lines
-        return headers.get(b"accept", b"").decode("latin-1")
-    return b",".join(value for name, value in header_lines if name == b"accept").decode("latin-1")
+        return headers.get(b"accept", b"")
+    return b",".join(value for name, value in header_lines if name == b"accept")

@@ -6,15 +6,13 @@ unread responses are limited; the next large response beyond the limit is reject
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.http import abort
+from segmentql.adapters.http_cycle import RequestCycle
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.executor import ExecutionResponse
 from segmentql.graphql.execution.response_size import (
@@ -23,7 +21,7 @@ from segmentql.graphql.execution.response_size import (
     ResponseTooLarge,
     serialize_in_slices,
 )
-from segmentql.graphql.http.http_errors import json_response
+from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.logs import RequestLog
 
 UNSENT_RESPONSES: Final = 8
@@ -32,21 +30,6 @@ UNSENT_RESPONSES: Final = 8
 
 class UnsentResponsesExceeded(Exception):
     """Too many bytes wait for clients that do not read their responses."""
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedResponse:
-    """A response that is ready to be sent."""
-
-    head: Response
-    """The status and headers, and also the body if there are no chunks."""
-    chunks: Sequence[bytes] = ()
-    """The body of a large response."""
-
-    @property
-    def size(self) -> int:
-        """The size of the body in bytes."""
-        return sum(map(len, self.chunks)) if self.chunks else len(self.head.body)
 
 
 class ResponseSender:
@@ -76,41 +59,36 @@ class ResponseSender:
             UnsentResponsesExceeded: Too many bytes wait for other clients.
         """
         if response.size <= SLICE_THRESHOLD_BYTES:
-            head = json_response(response.body, status, media_type)
-            if len(head.body) > self._response_bytes:
-                raise ResponseTooLarge(self._response_bytes, len(head.body))
-            return PreparedResponse(head)
+            prepared = json_response(response.body, status, media_type)
+            if len(prepared.body) > self._response_bytes:
+                raise ResponseTooLarge(self._response_bytes, len(prepared.body))
+            return prepared
         async with self._serializing:
             if self._unsent_bytes + response.size > UNSENT_RESPONSES * self._response_bytes:
                 raise UnsentResponsesExceeded
             chunks = await serialize_in_slices(response.body, limit=self._response_bytes)
-        head = Response(
-            status_code=status,
-            media_type=f"{media_type}; charset=utf-8",
-            headers={"content-length": str(sum(map(len, chunks)))},
-        )
-        return PreparedResponse(head, chunks)
+        return PreparedResponse(b"", status, media_type, chunks=chunks)
 
     async def send(
         self, response: PreparedResponse, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Send a response. Close the connection if the client does not read it in time."""
+        request_id: str = scope["state"]["request_id"]
+        if _write_at_once(response, request_id, scope, send):
+            return
         size = response.size
         self._unsent_bytes += size
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
-                if size <= CHUNK_BYTES and not response.chunks:
-                    await response.head(scope, receive, send)
-                else:
-                    await _send_in_chunks(response, send)
+                await _send_in_chunks(response, request_id, send)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
             metrics.REQUESTS_REJECTED.labels("send").inc()
             if self._log:
                 self._log.unread(
-                    request_id=scope["state"]["request_id"],
+                    request_id=request_id,
                     size=size,
                     seconds=self._deadlines.seconds,
                 )
@@ -119,17 +97,39 @@ class ResponseSender:
             self._unsent_bytes -= size
 
 
-async def _send_in_chunks(response: PreparedResponse, send: Send) -> None:
+def _write_at_once(response: PreparedResponse, request_id: str, scope: Scope, send: Send) -> bool:
+    """Write a small response, if the server can do that; return whether it was written."""
+    if (
+        response.chunks
+        or response.headers
+        or len(response.body) > CHUNK_BYTES
+        or scope["method"] == "HEAD"
+    ):
+        return False
+    # `send` is a method of the server's cycle, unless middleware or a test has wrapped it.
+    cycle = getattr(send, "__self__", None)
+    return isinstance(cycle, RequestCycle) and cycle.respond(
+        response.status, response.header_lines(request_id), response.body
+    )
+
+
+async def _send_in_chunks(response: PreparedResponse, request_id: str, send: Send) -> None:
     """Send the head and the body of a response in chunks.
 
     The server accepts a chunk when the client has read most of the chunks before. The empty chunk
     at the end is accepted when less than a chunk of the body is unread.
     """
-    head = response.head
     await send(
-        {"type": "http.response.start", "status": head.status_code, "headers": head.raw_headers}
+        {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": response.all_headers(request_id),
+        }
     )
-    for chunk in response.chunks or [bytes(head.body)]:
+    if response.size <= CHUNK_BYTES and not response.chunks:
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    for chunk in response.chunks or [response.body]:
         for start in range(0, len(chunk), CHUNK_BYTES):
             part = chunk[start : start + CHUNK_BYTES]
             await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -19,6 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
+from segmentql.adapters.http import (
+    REPEATED_HEADER,
+    header_value,
+    repeated_header,
+    request_id_of,
+)
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
@@ -36,7 +42,6 @@ from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
     error_response,
-    json_response,
     method_not_allowed,
     overloaded,
     rate_limited,
@@ -49,11 +54,8 @@ from segmentql.graphql.http.request_parsing import (
     read_request,
     request_of_query_string,
 )
-from segmentql.graphql.http.response_sender import (
-    PreparedResponse,
-    ResponseSender,
-    UnsentResponsesExceeded,
-)
+from segmentql.graphql.http.response_sender import ResponseSender, UnsentResponsesExceeded
+from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
@@ -63,7 +65,7 @@ from segmentql.graphql.types.errors import (
     format_timeout,
     format_unsent_response,
 )
-from segmentql.logs import RequestLog
+from segmentql.logs import REQUEST_ID, RequestLog
 from segmentql.principal import ANONYMOUS_ADMIN, Principal
 
 Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Principal]]
@@ -143,37 +145,46 @@ class GraphQLView:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette's Request would take as much time as a small query.
-        headers = dict(scope["headers"])
-        accepted = negotiate(accept_header(headers, scope["headers"]))
+        # Starlette's Request and middleware would take as much time as a small query.
+        header_lines = scope["headers"]
+        headers = dict(header_lines)
+        state = scope.setdefault("state", {})
+        if "request_id" not in state:
+            state["request_id"] = request_id_of(
+                headers.get(b"x-request-id")
+                if len(headers) == len(header_lines)
+                else header_value(header_lines, b"x-request-id")
+            )
+        token = REQUEST_ID.set(state["request_id"])
         self._in_flight += 1
         try:
-            response = await self._response(scope, headers, receive, accepted)
+            response = await self._response(scope, headers, receive)
             await self._response_sender.send(response, scope, receive, send)
         finally:
             self._in_flight -= 1
+            REQUEST_ID.reset(token)
+            if self._log and not self._in_flight:
+                self._log.flush()  # there is no line to wait for
 
-    async def _response(
-        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
-    ) -> PreparedResponse:
+    async def _response(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:
         """Return the response to a request, whatever the request raises."""
+        accepted = negotiate(accept_header(headers, scope["headers"]))
         media_type = accepted.json or JSON
         try:
             return await self._handle(scope, headers, receive, accepted)
         except HttpRequestError as rejection:
-            response = error_response(rejection, media_type)
             self._log_rejection(
                 scope, rejection.status, rejection.extensions["code"], rejection.reason
             )
+            return error_response(rejection, media_type)
         except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
             error = format_internal_error(fault, request_id=scope["state"]["request_id"])
             # Only authentication raises database errors here; the executor formats its own.
             status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
-            response = json_response({"errors": [error]}, status, media_type)
             if error["extensions"]["code"] != Code.INTERNAL:  # logged with its traceback already
                 reason = describe_error(fault)
                 self._log_rejection(scope, status, error["extensions"]["code"], reason)
-        return PreparedResponse(response)
+            return json_response({"errors": [error]}, status, media_type)
 
     async def _handle(
         self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
@@ -183,6 +194,10 @@ class GraphQLView:
         Raises:
             HttpRequestError: The request is rejected.
         """
+        if len(headers) < len(scope["headers"]):
+            repeated = repeated_header(scope["headers"])
+            if repeated:
+                raise HttpRequestError(400, REPEATED_HEADER.format(repeated))
         if self._in_flight > self._request_limits.requests_in_flight:
             raise overloaded(self._request_limits.requests_in_flight)
         method: str = scope["method"]
@@ -190,9 +205,7 @@ class GraphQLView:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         parameters = QueryParams(scope["query_string"]) if method == "GET" else None
         if parameters is not None and "query" not in parameters and self._page and accepted.html:
-            return PreparedResponse(
-                graphiql_page(self._page, needs_key=self._authenticate is not None)
-            )
+            return graphiql_page(self._page, needs_key=self._authenticate is not None)
         media_type = _json_media_type(accepted)
         principal = await self._authenticate_request(headers)
         context: Context | None = None
@@ -232,7 +245,7 @@ class GraphQLView:
             error = format_unsent_response(is_mutation=context.is_mutation)
             self._log_unsendable(scope, error)
         body: dict[str, Any] = {"data": None, "errors": [error]}
-        return PreparedResponse(json_response(body, 200, media_type))
+        return json_response(body, 200, media_type)
 
     def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
         """Log and count a request that was executed and whose response is not sent."""

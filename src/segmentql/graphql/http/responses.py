@@ -1,0 +1,85 @@
+"""Responses of `/graphql` that are ready to be sent. Their constant headers are built once."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from segmentql.adapters.http import SAFE_HEADERS
+
+HeaderList: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+_SAFE_HEADERS: Final = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+
+
+class PreparedResponse:
+    """A response that is ready to be sent."""
+
+    __slots__ = ("body", "chunks", "headers", "media_type", "status")
+
+    def __init__(
+        self, body: bytes, status: int, media_type: str, *, chunks: Sequence[bytes] = ()
+    ) -> None:
+        """Create a response.
+
+        Args:
+            body: The body, if there are no chunks.
+            status: The HTTP status.
+            media_type: The media type of the body, whose character set is UTF-8.
+            chunks: The body of a large response.
+        """
+        self.body = body
+        self.status = status
+        self.media_type = media_type
+        self.chunks = chunks
+        self.headers: HeaderList = ()
+        """Additional headers, which replace default headers of the same name."""
+
+    @property
+    def size(self) -> int:
+        """The size of the body in bytes."""
+        return sum(map(len, self.chunks)) if self.chunks else len(self.body)
+
+    def all_headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """Return the headers for a request."""
+        given = {name for name, _ in self.headers}
+        return [
+            *self.headers,
+            *(header for header in _default_headers(self.media_type) if header[0] not in given),
+            (b"content-length", str(self.size).encode()),
+            (b"x-request-id", request_id.encode()),
+        ]
+
+    def header_lines(self, request_id: str) -> bytes:
+        """Return the headers for a request as lines. The response must have no `headers`."""
+        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n" % (
+            _default_lines(self.media_type),
+            len(self.body),
+            request_id.encode(),
+        )
+
+
+def json_response(
+    body: Mapping[str, Any], status: int, media_type: str, headers: Mapping[str, str] | None = None
+) -> PreparedResponse:
+    """Return a response with a JSON body."""
+    response = PreparedResponse(orjson.dumps(body), status, media_type)
+    if headers:
+        response.headers = encode_headers(headers)
+    return response
+
+
+def encode_headers(headers: Mapping[str, str]) -> HeaderList:
+    """Return headers as bytes."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+@lru_cache(maxsize=8)
+def _default_headers(media_type: str) -> HeaderList:
+    return [(b"content-type", f"{media_type}; charset=utf-8".encode()), *_SAFE_HEADERS]
+
+
+@lru_cache(maxsize=8)
+def _default_lines(media_type: str) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in _default_headers(media_type))
