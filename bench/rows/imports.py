@@ -18,7 +18,6 @@ from bench.plan import Benchmark
 from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess
 from segmentql.settings import Settings
 
@@ -64,19 +63,13 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
         superuser_connection(bench.servers, clone) as sql,
     ):
         settings = bench.servers.settings(clone)
-        await _set_up_bucket(settings)
+        await servers.set_up_bucket(settings)
         async with servers.run_api(bench.servers, settings, "bench-api") as api:
             async with servers.run_worker(bench.servers, settings) as worker:
                 yield await _compare_with_sql(bench, api, worker, sql)
                 bench.print_line(f"reads at {READS_PER_SECOND} req/s, idle and beside an import")
                 yield await _reads_during_imports(bench, api, worker)
             yield await _memory(bench, settings, api)
-
-
-async def _set_up_bucket(settings: Settings) -> None:
-    storage = Storage(settings)
-    await storage.set_up()
-    await storage.close()
 
 
 def _list_of_ids(users: int) -> bytes:

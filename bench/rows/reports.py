@@ -15,7 +15,6 @@ from bench.load import Load
 from bench.plan import Benchmark
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess, with_database
 from segmentql.local.accounts import server_account
 from segmentql.local.binaries import find_postgres_bin
@@ -62,7 +61,7 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
     bench.print_line(f"reports of {rows:,} rows")
     async with cloned_database(bench.servers, bench.main) as clone:
         settings = bench.servers.settings(clone)
-        await _set_up_bucket(settings)
+        await servers.set_up_bucket(settings)
         async with (
             superuser_connection(bench.servers, clone) as sql,
             servers.run_api(bench.servers, settings, "bench-api") as api,
@@ -77,12 +76,6 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
                 yield await _reads_during_reports(bench, api)
             async for row in _memory(bench, settings, sql, api):
                 yield row
-
-
-async def _set_up_bucket(settings: Settings) -> None:
-    storage = Storage(settings)
-    await storage.set_up()
-    await storage.close()
 
 
 async def _fill(sql: Connection, month: ReportScope, rows: int) -> None:
