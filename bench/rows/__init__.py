@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from bench.plan import Benchmark
 from bench.rows import (
+    exports,
     growth,
     hostile,
     idle,
@@ -38,6 +39,7 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "rollouts": rollouts.measure,
     "reports": reports.measure,
     "imports": imports.measure,
+    "exports": exports.measure,
     "member-counts": member_counts.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
