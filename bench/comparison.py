@@ -70,7 +70,12 @@ async def run_checked_load(load: Load) -> LoadResult:
         WrongResponse: A response is wrong. The message has the first one.
     """
     result = await run_load(load)
-    if result.failed or not result.checked or not result.requests:
+    if not result.failed and not result.requests:
+        raise WrongResponse(
+            f"{load.request}: no response to a request of the measured {load.seconds:g} s; the"
+            " machine may be overloaded"
+        )
+    if result.failed or not result.checked:
         raise WrongResponse(
             f"{load.request}: {result.requests} requests measured, {result.checked} responses"
             f" checked, {result.failed} wrong; the first: {result.first_failure}"

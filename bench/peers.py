@@ -1,6 +1,7 @@
 """Installs the peers that are not Python packages: PostGraphile and the Node.js that runs it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ TIMEOUT_SECONDS = 600
 
 
 def install(print_line: Callable[[str], None]) -> None:
-    """Install the pinned PostGraphile into `bench/npm`, and Node.js into this environment.
+    """Install the pinned PostGraphile into a folder, and Node.js into this environment.
 
     Node.js is installed only if no Node.js on this machine is new enough.
 
@@ -24,9 +25,10 @@ def install(print_line: Callable[[str], None]) -> None:
     """
     node, npm = _ensure_node(print_line)
     print_line(f"npm ci: PostGraphile {postgraphile.PINNED} into {postgraphile.FOLDER} ...")
+    shutil.copytree(postgraphile.SOURCES, postgraphile.FOLDER, dirs_exist_ok=True)
     # npm runs scripts and checks `engines` with the Node that is first on PATH.
     path = f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    _run([*npm, "ci"], {"PATH": path})
+    _run([*npm, "ci"], cwd=postgraphile.FOLDER, environment={"PATH": path})
     found = postgraphile.find_postgraphile()
     if isinstance(found, postgraphile.NotInstalled):
         raise click.ClickException(found.reason)
@@ -43,16 +45,16 @@ def _ensure_node(print_line: Callable[[str], None]) -> tuple[str, list[str]]:
         if attempt == "find":
             print_line(f"no Node {postgraphile.MIN_NODE} with npm: installing {WHEEL} (60 MB) ...")
             pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-            _run([*pip, WHEEL], {})
+            _run([*pip, WHEEL], cwd=Path.cwd(), environment={})
     raise click.ClickException(f"{WHEEL} is installed, but has no Node with npm that runs here")
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> None:
-    """Run a command in `bench/npm`. Its output goes to the terminal."""
+def _run(command: Sequence[str], *, cwd: Path, environment: dict[str, str]) -> None:
+    """Run a command. Its output goes to the terminal."""
     try:
         subprocess.run(  # noqa: S603 - pip or npm with constant arguments
             list(command),
-            cwd=postgraphile.FOLDER,
+            cwd=cwd,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             timeout=TIMEOUT_SECONDS,

@@ -19,12 +19,16 @@ from bench.servers import Server
 from segmentql.local import LocalServers, with_database
 from segmentql.local.ports import free_port
 
-FOLDER: Final = Path(__file__).parent / "npm"
-"""The folder of the package manifest with the pinned version. npm installs into it."""
+SOURCES: Final = Path(__file__).parent / "npm"
+"""The folder of the package manifest with the pinned version, its lock file and its settings."""
 
-PINNED: Final[str] = json.loads((FOLDER / "package.json").read_text())["dependencies"][
+FOLDER: Final = Path(__file__).parents[1] / ".segmentql-bench" / "npm"
+"""The folder into which they are copied and installed."""
+
+PINNED: Final[str] = json.loads((SOURCES / "package.json").read_text())["dependencies"][
     "postgraphile"
 ]
+CONFIGURATION: Final = "postgraphile.config.mjs"
 MIN_NODE: Final = 22
 """The oldest major version of Node.js for PostGraphile 5.1."""
 
@@ -104,7 +108,7 @@ async def postgraphile_server(
             str(peer.home / "node_modules" / "postgraphile" / "dist" / "cli-run.js"),
             *(
                 "--config",
-                str(peer.home / "postgraphile.config.mjs"),
+                str(peer.home / CONFIGURATION),
                 "--host",
                 "127.0.0.1",
                 "--port",

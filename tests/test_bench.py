@@ -20,7 +20,7 @@ from bench.load import LoadResult
 from bench.node import WHEEL
 from bench.peer_queries import CONSTANT_USER_ID, ConstantOneUser
 from bench.pgbench import Statement, build_script
-from bench.postgraphile import FOLDER, PINNED, Installation, NotInstalled, find_postgraphile
+from bench.postgraphile import PINNED, SOURCES, Installation, NotInstalled, find_postgraphile
 from bench.queries import ADDED_INDEXES, REMOVED_INDEXES, ROLLOUT, OneUserInRollouts
 from bench.table import Row, format_table
 
@@ -166,7 +166,7 @@ def test_postgraphile_is_skipped_if_missing_or_of_another_version(tmp_path: Path
 
 
 def test_the_lock_file_pins_the_peers_and_names_no_download_address() -> None:
-    packages = json.loads((FOLDER / "package-lock.json").read_text())["packages"]
+    packages = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
     assert packages["node_modules/postgraphile"]["version"] == PINNED
     assert not [name for name, package in packages.items() if "resolved" in package]
     installed = [package for name, package in packages.items() if name]
@@ -185,6 +185,11 @@ def test_a_value_is_compared_with_the_target() -> None:
     assert Row(name="", ours="", value=1.3, max_value=1.2).is_met is False
     assert Row(name="", ours="", value=1.3).is_met is None
     assert Row(name="", ours="", min_value=4, skip_reason="no peer").is_met is None
+
+
+def test_large_values_are_whole_numbers() -> None:
+    row = Row(name="", ours="", value=23456.7, unit="per second", min_value=20_000)
+    assert row.cells(with_targets=True)[3:5] == ("23,457 per second", ">= 20,000 per second")
 
 
 def test_a_table_without_targets_has_no_verdict() -> None:

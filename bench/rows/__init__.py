@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from bench.plan import Benchmark
 from bench.rows import (
     exports,
+    feed,
     growth,
     hostile,
     idle,
@@ -40,6 +41,7 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "reports": reports.measure,
     "imports": imports.measure,
     "exports": exports.measure,
+    "feed": feed.measure,
     "member-counts": member_counts.measure,
     "rollout-chaos": rollout_chaos.measure,
 }
