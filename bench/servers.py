@@ -6,13 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from bench import cpu
 from segmentql.adapters.storage import Storage
+from segmentql.errors import LocalServerError
 from segmentql.local import ChildProcess, LocalServers, Program
 from segmentql.local.ports import free_port
 from segmentql.local.probes import send_request
 from segmentql.settings import Settings, child_environment
+
+INTERNAL_ERROR: Final = 500
+REPORTED_CHARACTERS: Final = 2000
+"""The length of the part of a log in an error message."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +138,24 @@ async def run_peer(
     port: int,
     environment: Mapping[str, str],
 ) -> AsyncIterator[Server]:
-    """Run a GraphQL server, which is ready when it responds to a query without an internal error.
+    """Run a GraphQL server, which is ready when it responds to a query.
 
-    Otherwise the error of the start has the last lines of its log.
+    Raises:
+        LocalServerError: It did not start, or responds with an internal error. The message has the
+            cause from its log.
     """
+
+    async def is_ready() -> bool:
+        status = await _response_status(port, "POST /graphql", body='{"query":"{__typename}"}')
+        if status >= INTERNAL_ERROR:
+            log = _log_file(servers, name).read_text(errors="replace")
+            raise LocalServerError(
+                f"{name} cannot respond to a query:\n{log[:REPORTED_CHARACTERS]}"
+            )
+        return status > 0
+
     async with _running_process(
-        servers,
-        name,
-        command,
-        child_environment(environment),
-        partial(_is_ready, port, "POST /graphql", body='{"query":"{__typename}"}'),
+        servers, name, command, child_environment(environment), is_ready
     ) as process:
         yield Server(port, process)
 
@@ -176,8 +190,13 @@ def _log_file(servers: LocalServers, name: str) -> Path:
     return servers.folder / "logs" / f"{name}.log"
 
 
-async def _is_ready(port: int, request: str, *, body: str = "") -> bool:
-    """Return whether the server responds with a status other than 5xx.
+async def _is_ready(port: int, request: str) -> bool:
+    """Return whether the server responds with a status other than 5xx."""
+    return 0 < await _response_status(port, request) < INTERNAL_ERROR
+
+
+async def _response_status(port: int, request: str, *, body: str = "") -> int:
+    """Return the status of the response to a request, or 0 if there is no response.
 
     Args:
         port: The port of the server.
@@ -189,7 +208,7 @@ async def _is_ready(port: int, request: str, *, body: str = "") -> bool:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     text = "\r\n".join([*lines, "", body])
     (line,) = await send_request("127.0.0.1", port, text.encode(), lines=1) or [b""]
-    return line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 5")
+    return int(line[9:12]) if line.startswith(b"HTTP/1.1 ") else 0
 
 
 def environment_for(settings: Settings) -> dict[str, str]:
