@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-smoke lint format types schema explorer lock check
+.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema explorer lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ fuzz: $(INSTALLED) ## Send ten thousand valid and invalid requests to a server, 
 bench: $(INSTALLED) ## Compare with peers and print a table of ratios, then run 100 rounds of random kills
 	$(BIN)/python -m bench run $(ARGS)
 	$(BIN)/python -m bench chaos
+
+bench-peers: $(INSTALLED) ## Install PostGraphile for the benchmark, and a Node that it supports
+	$(BIN)/python -m bench peers
 
 bench-smoke: $(INSTALLED) ## Run the whole benchmark at toy size, without targets
 	@$(BIN)/python -m bench run --smoke $(ARGS)

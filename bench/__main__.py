@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from bench import chaos as chaos_rounds
-from bench import startup
+from bench import peers, startup
 from bench.comparison import WrongResponse
 from bench.data import Sizes
 from bench.databases import ensure_database
@@ -99,6 +99,12 @@ def run(
             asyncio.run(_run(plan, only, data_dir, output))
     except (SegmentQLError, WrongResponse, ValueError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command("peers")
+def install_peers() -> None:
+    """Install the pinned PostGraphile, and a Node that it supports."""
+    peers.install(_print_line)
 
 
 @main.command()

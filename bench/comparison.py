@@ -36,14 +36,10 @@ def load_measurement(server: Server, load: Load) -> Measurement:
     async def measure(number: int) -> Mapping[str, float]:
         cpu_before = server.cpu_seconds()
         result = await run_checked_load(dataclasses.replace(load, seed=load.seed + number))
-        values = _numeric_values(result)
         cpu_after = server.cpu_seconds()
-        if cpu_before is not None and cpu_after is not None:
-            # The warm-up costs more CPU time per second, so the estimate is slightly high.
-            measured_fraction = load.seconds / (load.seconds + load.warm_up_seconds)
-            cpu_seconds = (cpu_after - cpu_before) * measured_fraction
-            values["server_cpu_us_per_request"] = 1e6 * cpu_seconds / max(result.requests, 1)
-        return values
+        if cpu_before is None or cpu_after is None:
+            return measured_values(result, None)
+        return measured_values(result, cpu_after - cpu_before)
 
     return measure
 
@@ -74,7 +70,12 @@ async def run_checked_load(load: Load) -> LoadResult:
         WrongResponse: A response is wrong. The message has the first one.
     """
     result = await run_load(load)
-    if result.failed or not result.checked or not result.requests:
+    if not result.failed and not result.requests:
+        raise WrongResponse(
+            f"{load.request}: no response to a request of the measured {load.seconds:g} s; the"
+            " machine may be overloaded"
+        )
+    if result.failed or not result.checked:
         raise WrongResponse(
             f"{load.request}: {result.requests} requests measured, {result.checked} responses"
             f" checked, {result.failed} wrong; the first: {result.first_failure}"
@@ -82,12 +83,21 @@ async def run_checked_load(load: Load) -> LoadResult:
     return result
 
 
-def _numeric_values(result: LoadResult) -> dict[str, float]:
-    return {
+def measured_values(result: LoadResult, cpu_seconds: float | None) -> dict[str, float]:
+    """Return the numbers of a result, and the CPU time of the server per response if it is known.
+
+    Args:
+        result: The result of the load.
+        cpu_seconds: The CPU time of the server during the load, including the warm-up.
+    """
+    values = {
         name: float(value)
         for name, value in dataclasses.asdict(result).items()
         if isinstance(value, int | float)
     }
+    if cpu_seconds is not None:
+        values["server_cpu_us_per_request"] = 1e6 * cpu_seconds / max(result.responses, 1)
+    return values
 
 
 def _medians(slices: Sequence[Mapping[str, float]]) -> dict[str, float]:

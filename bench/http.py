@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
+
 ResponseHandler = Callable[["Connection", int, bytes], None]
 
 
@@ -80,7 +82,7 @@ class GraphQLClient:
         """
         self._response = asyncio.get_running_loop().create_future()
         self.connection.send(json.dumps({"query": query, "variables": variables}).encode())
-        return json.loads(await self._response)["data"]
+        return orjson.loads(await self._response)["data"]
 
     def _on_response(self, _connection: Connection, _status: int, body: bytes) -> None:
         self._response.set_result(body)

@@ -21,7 +21,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message
 
 from bench.data import Sizes
-from bench.queries import REQUEST_TYPES
+from bench.request_types import REQUEST_TYPES
 from segmentql.app import create_app
 from segmentql.settings import Settings, load_settings
 

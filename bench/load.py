@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from bench.data import Sizes
 from bench.http import Connection
-from bench.queries import REQUEST_TYPES
+from bench.request_types import REQUEST_TYPES
 
 DRAIN_TIMEOUT_SECONDS: Final = 10
 """The time to wait for responses after the last request."""
@@ -53,6 +53,8 @@ class LoadResult:
     """The result of a load: the latencies of the measured requests and the number of failures."""
 
     requests: int
+    responses: int
+    """The number of all responses, including those of the warm-up."""
     per_second: float
     p50_ms: float
     p90_ms: float
@@ -222,6 +224,7 @@ class Client:
 
         return LoadResult(
             requests=len(self._latencies),
+            responses=self._response_count,
             per_second=len(self._latencies) / seconds,
             p50_ms=quantile(0.5),
             p90_ms=quantile(0.9),

@@ -18,19 +18,6 @@ mutation($input: UpdateUserSegmentsInput!) {
 }
 """
 
-POSTGRAPHILE_USER: Final = """
-query($id: BigInt!) {
-  userByRowId(rowId: $id) { membershipsByUserId { nodes { segmentBySegmentId { slug } } } }
-}
-"""
-POSTGRAPHILE_USERS: Final = """
-query($ids: [BigInt!]!) {
-  usersById: peerUsersById(ids: $ids) {
-    nodes { rowId membershipsByUserId { nodes { segmentBySegmentId { slug } } } }
-  }
-}
-"""
-
 BATCH_USERS: Final = 100
 
 ROLLOUT: Final = "rollout-"
@@ -80,7 +67,7 @@ class GraphQLRequest(ABC):
         return sorted(map(slug, self.sizes.segment_ids(user_id)))
 
 
-def _post(query: str, variables: Any) -> bytes:
+def post_body(query: str, variables: Any) -> bytes:
     return json.dumps({"query": query, "variables": variables}, separators=(",", ":")).encode()
 
 
@@ -88,7 +75,7 @@ def _segment_slugs(user: Any) -> list[str]:
     return [segment["slug"] for segment in user["segments"]]
 
 
-def _difference(expected: Any, actual: Any) -> str | None:
+def difference(expected: Any, actual: Any) -> str | None:
     return None if actual == expected else f"expected {expected}, found {actual}"
 
 
@@ -96,14 +83,14 @@ class OneUser(GraphQLRequest):
     """A query for the segments of a random user."""
 
     # The body is serialized once, except the user id, so that the client is not the bottleneck.
-    _before, _after = _post(USER, {"id": "@"}).split(b"@")
+    _before, _after = post_body(USER, {"id": "@"}).split(b"@")
 
     def next_body(self) -> tuple[bytes, int]:
         user_id = self.random_user_id()
         return b"%b%d%b" % (self._before, user_id, self._after), user_id
 
     def find_error(self, subject: int, response: Any) -> str | None:
-        return _difference(self.expected_slugs(subject), _segment_slugs(response["data"]["user"]))
+        return difference(self.expected_slugs(subject), _segment_slugs(response["data"]["user"]))
 
 
 class OneUserInRollouts(OneUser):
@@ -115,7 +102,7 @@ class OneUserInRollouts(OneUser):
             for name in _segment_slugs(response["data"]["user"])
             if not name.startswith(ROLLOUT)
         ]
-        return _difference(self.expected_slugs(subject), slugs)
+        return difference(self.expected_slugs(subject), slugs)
 
 
 class ManyUsers(GraphQLRequest):
@@ -125,11 +112,11 @@ class ManyUsers(GraphQLRequest):
 
     def next_body(self) -> tuple[bytes, list[int]]:
         user_ids = [self.random_user_id() for _ in range(BATCH_USERS)]
-        return _post(self.query, {"ids": list(map(str, user_ids))}), user_ids
+        return post_body(self.query, {"ids": list(map(str, user_ids))}), user_ids
 
     def find_error(self, subject: list[int], response: Any) -> str | None:
         users = response["data"]["usersById"]
-        return _difference(
+        return difference(
             [self.expected_slugs(user_id) for user_id in subject], list(map(_segment_slugs, users))
         )
 
@@ -137,7 +124,7 @@ class ManyUsers(GraphQLRequest):
 class OneUserByKey(GraphQLRequest):
     """A query for the segments of a random user, by the user's key."""
 
-    _before, _after = _post(USER_BY_KEY, {"key": "@"}).split(b"@")
+    _before, _after = post_body(USER_BY_KEY, {"key": "@"}).split(b"@")
 
     def next_body(self) -> tuple[bytes, int]:
         user_id = self.random_user_id()
@@ -145,7 +132,7 @@ class OneUserByKey(GraphQLRequest):
 
     def find_error(self, subject: int, response: Any) -> str | None:
         slugs = _segment_slugs(response["data"]["userByKey"])
-        return _difference(self.expected_slugs(subject), slugs)
+        return difference(self.expected_slugs(subject), slugs)
 
 
 class ManyUsersByKey(GraphQLRequest):
@@ -153,11 +140,11 @@ class ManyUsersByKey(GraphQLRequest):
 
     def next_body(self) -> tuple[bytes, list[int]]:
         user_ids = [self.random_user_id() for _ in range(BATCH_USERS)]
-        return _post(USERS_BY_KEY, {"keys": list(map(user_key, user_ids))}), user_ids
+        return post_body(USERS_BY_KEY, {"keys": list(map(user_key, user_ids))}), user_ids
 
     def find_error(self, subject: list[int], response: Any) -> str | None:
         users = response["data"]["usersByKey"]
-        return _difference(
+        return difference(
             [self.expected_slugs(user_id) for user_id in subject], list(map(_segment_slugs, users))
         )
 
@@ -180,14 +167,14 @@ class UpdateSegments(GraphQLRequest):
             "add": [slug(self.sizes.segment_at(user_id, index)) for index in ADDED_INDEXES],
             "remove": [slug(self.sizes.segment_at(user_id, index)) for index in REMOVED_INDEXES],
         }
-        return _post(UPDATE_SEGMENTS, {"input": change}), user_id
+        return post_body(UPDATE_SEGMENTS, {"input": change}), user_id
 
     def has_errors(self, response: bytes) -> bool:
         return b'"errors":[]' not in response or response.count(b'"errors"') != 1
 
     def find_error(self, subject: int, response: Any) -> str | None:
         expected = {"segmentsAdded": 2, "segmentsRemoved": 2, "errors": []}
-        return _difference(expected, response["data"]["updateUserSegments"])
+        return difference(expected, response["data"]["updateUserSegments"])
 
 
 class ShortTtl(UpdateSegments):
@@ -200,11 +187,11 @@ class ShortTtl(UpdateSegments):
             "add": [slug(self.sizes.segment_at(user_id, ADDED_INDEXES[0]))],
             "ttlSeconds": self.random.randint(1, 3),
         }
-        return _post(UPDATE_SEGMENTS, {"input": change}), user_id
+        return post_body(UPDATE_SEGMENTS, {"input": change}), user_id
 
     def find_error(self, subject: int, response: Any) -> str | None:
         expected = {"segmentsAdded": 1, "segmentsRemoved": 0, "errors": []}
-        return _difference(expected, response["data"]["updateUserSegments"])
+        return difference(expected, response["data"]["updateUserSegments"])
 
 
 class NewUser(UpdateSegments):
@@ -219,14 +206,14 @@ class NewUser(UpdateSegments):
 
     def next_body(self) -> tuple[bytes, int]:
         user_id = next(self._new_user_ids)
-        return _post(UPDATE_SEGMENTS, {"input": self._change(user_id)}), user_id
+        return post_body(UPDATE_SEGMENTS, {"input": self._change(user_id)}), user_id
 
     def _change(self, user_id: int) -> dict[str, Any]:
         return {"userId": str(user_id), "add": [slug(self.sizes.segment_at(user_id, 0))]}
 
     def find_error(self, subject: int, response: Any) -> str | None:
         expected = {"segmentsAdded": 1, "segmentsRemoved": 0, "errors": []}
-        return _difference(expected, response["data"]["updateUserSegments"])
+        return difference(expected, response["data"]["updateUserSegments"])
 
 
 class NewUserByKey(NewUser):
@@ -240,55 +227,3 @@ class NewUserByKey(NewUser):
 ADDED_INDEXES: Final = (-1, -2)
 REMOVED_INDEXES: Final = (0, 1)
 """The indexes of the segments that an update adds and removes; see `Sizes.segment_at`."""
-
-
-class ReferenceOneUser(OneUser):
-    path = "/"
-
-
-class ReferenceManyUsers(ManyUsers):
-    path = "/"
-
-
-class PostGraphileOneUser(OneUser):
-    _before, _after = _post(POSTGRAPHILE_USER, {"id": "@"}).split(b"@")
-
-    def find_error(self, subject: int, response: Any) -> str | None:
-        return _difference(
-            self.expected_slugs(subject), _postgraphile_slugs(response["data"]["userByRowId"])
-        )
-
-
-class PostGraphileManyUsers(ManyUsers):
-    query = POSTGRAPHILE_USERS
-
-    def find_error(self, subject: list[int], response: Any) -> str | None:
-        # PostGraphile returns each user once, in no particular order.
-        users = response["data"]["usersById"]["nodes"]
-        slugs = {int(user["rowId"]): _postgraphile_slugs(user) for user in users}
-        return _difference({user_id: self.expected_slugs(user_id) for user_id in subject}, slugs)
-
-
-def _postgraphile_slugs(user: Any) -> list[str]:
-    nodes = user["membershipsByUserId"]["nodes"]
-    return sorted(node["segmentBySegmentId"]["slug"] for node in nodes)
-
-
-REQUEST_TYPES: Final[dict[str, type[GraphQLRequest]]] = {
-    kind.__name__: kind
-    for kind in (
-        OneUser,
-        OneUserInRollouts,
-        ManyUsers,
-        OneUserByKey,
-        ManyUsersByKey,
-        UpdateSegments,
-        ShortTtl,
-        NewUser,
-        NewUserByKey,
-        ReferenceOneUser,
-        ReferenceManyUsers,
-        PostGraphileOneUser,
-        PostGraphileManyUsers,
-    )
-}

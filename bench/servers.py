@@ -1,22 +1,29 @@
 """The measured processes: the API, the worker, and the servers they are compared with."""
 
-import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
+from bench import cpu
+from segmentql.adapters.storage import Storage
+from segmentql.errors import LocalServerError
 from segmentql.local import ChildProcess, LocalServers, Program
 from segmentql.local.ports import free_port
 from segmentql.local.probes import send_request
 from segmentql.settings import Settings, child_environment
 
+INTERNAL_ERROR: Final = 500
+REPORTED_CHARACTERS: Final = 2000
+"""The length of the part of a log in an error message."""
+
 
 @dataclass(frozen=True)
 class Server:
-    """An HTTP server with one process, on 127.0.0.1."""
+    """An HTTP server on 127.0.0.1."""
 
     port: int
     process: ChildProcess
@@ -24,14 +31,12 @@ class Server:
     def cpu_seconds(self) -> float | None:
         """Return the CPU time used so far, or None if the system has no /proc.
 
-        Other load on the machine affects the CPU time less than the elapsed time.
+        The time includes child processes. Other load on the machine affects the CPU time less than
+        the elapsed time.
         """
-        stat = Path(f"/proc/{self.process.pid}/stat")
-        if not stat.exists():
+        if self.process.pid is None or not cpu.is_supported():
             return None
-        # The fields follow the last ")" of the name: see proc_pid_stat(5).
-        fields = stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu.cpu_seconds({"server": self.process.pid})["server"]
 
 
 @asynccontextmanager
@@ -63,6 +68,36 @@ async def run_reference(servers: LocalServers, settings: Settings) -> AsyncItera
 
 
 @asynccontextmanager
+async def run_constant(servers: LocalServers, body: str) -> AsyncIterator[Server]:
+    """Run uvicorn with an application that responds to each request with the same body."""
+    async with _running_limit(servers, ["constant", body], child_environment({})) as server:
+        yield server
+
+
+@asynccontextmanager
+async def run_hand_written(servers: LocalServers, settings: Settings) -> AsyncIterator[Server]:
+    """Run uvicorn with an application that sends one statement to asyncpg per request."""
+    async with _running_limit(servers, ["hand-written"], environment_for(settings)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _running_limit(
+    servers: LocalServers, arguments: Sequence[str], environment: Mapping[str, str]
+) -> AsyncIterator[Server]:
+    """Run `bench.limits`."""
+    port = free_port()
+    async with _running_process(
+        servers,
+        f"bench-{arguments[0]}",
+        [sys.executable, "-m", "bench.limits", str(port), *arguments],
+        environment,
+        partial(_is_ready, port, "GET /"),
+    ) as process:
+        yield Server(port, process)
+
+
+@asynccontextmanager
 async def run_worker(
     servers: LocalServers, settings: Settings, *, scheduler: str = "on"
 ) -> AsyncIterator[ChildProcess]:
@@ -76,6 +111,13 @@ async def run_worker(
     command = [sys.executable, "-m", "segmentql", "worker"]
     async with _running_process(servers, name, command, environment, has_started) as process:
         yield process
+
+
+async def set_up_bucket(settings: Settings) -> None:
+    """Create the bucket for the files of workers, if it is missing."""
+    storage = Storage(settings)
+    await storage.set_up()
+    await storage.close()
 
 
 def peak_memory_mb(process: ChildProcess) -> float | None:
@@ -96,13 +138,24 @@ async def run_peer(
     port: int,
     environment: Mapping[str, str],
 ) -> AsyncIterator[Server]:
-    """Run a peer, which is ready when it responds to HTTP requests."""
+    """Run a GraphQL server, which is ready when it responds to a query.
+
+    Raises:
+        LocalServerError: It did not start, or responds with an internal error. The message has the
+            cause from its log.
+    """
+
+    async def is_ready() -> bool:
+        status = await _response_status(port, "POST /graphql", body='{"query":"{__typename}"}')
+        if status >= INTERNAL_ERROR:
+            log = _log_file(servers, name).read_text(errors="replace")
+            raise LocalServerError(
+                f"{name} cannot respond to a query:\n{log[:REPORTED_CHARACTERS]}"
+            )
+        return status > 0
+
     async with _running_process(
-        servers,
-        name,
-        command,
-        child_environment(environment),
-        partial(_is_ready, port, "GET /"),
+        servers, name, command, child_environment(environment), is_ready
     ) as process:
         yield Server(port, process)
 
@@ -139,9 +192,23 @@ def _log_file(servers: LocalServers, name: str) -> Path:
 
 async def _is_ready(port: int, request: str) -> bool:
     """Return whether the server responds with a status other than 5xx."""
-    text = f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    return 0 < await _response_status(port, request) < INTERNAL_ERROR
+
+
+async def _response_status(port: int, request: str, *, body: str = "") -> int:
+    """Return the status of the response to a request, or 0 if there is no response.
+
+    Args:
+        port: The port of the server.
+        request: The method and the path.
+        body: The body, as JSON.
+    """
+    lines = [f"{request} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    text = "\r\n".join([*lines, "", body])
     (line,) = await send_request("127.0.0.1", port, text.encode(), lines=1) or [b""]
-    return line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 5")
+    return int(line[9:12]) if line.startswith(b"HTTP/1.1 ") else 0
 
 
 def environment_for(settings: Settings) -> dict[str, str]:

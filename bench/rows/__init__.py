@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 
 from bench.plan import Benchmark
 from bench.rows import (
+    exports,
+    feed,
     growth,
     hostile,
     idle,
@@ -38,6 +40,8 @@ ROWS: Final[dict[str, RowMeasurement]] = {
     "rollouts": rollouts.measure,
     "reports": reports.measure,
     "imports": imports.measure,
+    "exports": exports.measure,
+    "feed": feed.measure,
     "member-counts": member_counts.measure,
     "rollout-chaos": rollout_chaos.measure,
 }

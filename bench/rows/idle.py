@@ -1,13 +1,12 @@
 """Measures the CPU time of an idle `segmentql up`, per process and minute."""
 
 import asyncio
-import os
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from bench.cpu import cpu_seconds, is_supported
 from bench.plan import Benchmark
 from bench.startup import running_up
 from bench.table import Row
@@ -31,7 +30,7 @@ MAX_CPU_SECONDS: Final = 1.2
 
 async def measure(bench: Benchmark) -> AsyncIterator[Row]:
     name = f"CPU of an idle `segmentql up` per minute: {', '.join(POLLING_PROCESSES)}"
-    if not Path("/proc/self/stat").exists():
+    if not is_supported():
         yield Row(name=name, ours="", unit="s", skip_reason="no /proc")
         return
     bench.print_line("an idle `segmentql up`")
@@ -61,33 +60,3 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
 
 def _read_pids(run_folder: Path) -> dict[str, int]:
     return {name: int((run_folder / f"{file}.pid").read_text()) for name, file in PID_FILES.items()}
-
-
-def cpu_seconds(roots: Mapping[str, int]) -> dict[str, float]:
-    """Return the CPU time of each process with its descendants, except the trees of other roots.
-
-    Args:
-        roots: The process ids by name.
-    """
-    children: dict[int, list[int]] = defaultdict(list)
-    ticks: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # the process has exited
-            # The fields follow the last ")" of the name: see proc_pid_stat(5).
-            fields = stat.rpartition(")")[2].split()
-            children[int(fields[1])].append(int(entry.name))
-            ticks[int(entry.name)] = sum(map(int, fields[11:15]))  # including exited children
-
-    def total(pid: int, *, exclude: set[int]) -> int:
-        descendants = (
-            total(child, exclude=exclude) for child in children[pid] if child not in exclude
-        )
-        return ticks.get(pid, 0) + sum(descendants)
-
-    pids = set(roots.values())
-    hertz = os.sysconf("SC_CLK_TCK")
-    return {name: total(pid, exclude=pids) / hertz for name, pid in roots.items()}

@@ -14,18 +14,17 @@ from bench.comparison import WrongResponse, compare, load_measurement, with_back
 from bench.databases import Connection, cloned_database, ensure_database, superuser_connection
 from bench.http import graphql_client
 from bench.load import Load
+from bench.memory import SIZE_FACTOR, memory_row
 from bench.plan import Benchmark
 from bench.queries import ROLLOUT
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess
 from segmentql.settings import Settings
 
 READS_PER_SECOND: Final = 300
 TIMEOUT_SECONDS: Final = 600
 POLL_SECONDS: Final = 0.05
-MAX_MEMORY_MB: Final = 150
 
 CREATE_SEGMENT: Final = (
     "mutation($slug: String!) { createSegment(input: {slug: $slug}) { errors { message } } }"
@@ -64,19 +63,13 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
         superuser_connection(bench.servers, clone) as sql,
     ):
         settings = bench.servers.settings(clone)
-        await _set_up_bucket(settings)
+        await servers.set_up_bucket(settings)
         async with servers.run_api(bench.servers, settings, "bench-api") as api:
             async with servers.run_worker(bench.servers, settings) as worker:
                 yield await _compare_with_sql(bench, api, worker, sql)
                 bench.print_line(f"reads at {READS_PER_SECOND} req/s, idle and beside an import")
                 yield await _reads_during_imports(bench, api, worker)
             yield await _memory(bench, settings, api)
-
-
-async def _set_up_bucket(settings: Settings) -> None:
-    storage = Storage(settings)
-    await storage.set_up()
-    await storage.close()
 
 
 def _list_of_ids(users: int) -> bytes:
@@ -205,22 +198,9 @@ async def _reads_during_imports(bench: Benchmark, api: Server, worker: ChildProc
 async def _memory(bench: Benchmark, settings: Settings, api: Server) -> Row:
     """Compare the peak memory of two workers, in all, each of which runs one import."""
     users = bench.plan.rollout.users
-    peaks: list[float] = []
-    for number in (users // 10, users):
+    peaks: list[float | None] = []
+    for number in (users // SIZE_FACTOR, users):
         async with servers.run_worker(bench.servers, settings) as worker:
             await _run_import(api, worker, f"{ROLLOUT}import-memory-{number}", number)
-            peak = servers.peak_memory_mb(worker)
-        if peak is not None:
-            peaks.append(peak)
-    name = f"peak memory of the worker, import of {users:,} ids"
-    if not peaks:
-        return Row(name=name, ours="", max_value=MAX_MEMORY_MB, skip_reason="no /proc")
-    return Row(
-        name=name,
-        ours=f"{peaks[1]:.0f} MB",
-        compared=f"{users // 10:,} ids: {peaks[0]:.0f} MB",
-        value=peaks[1],
-        unit="MB",
-        max_value=MAX_MEMORY_MB,
-        details={"small_mb": peaks[0], "large_mb": peaks[1]},
-    )
+            peaks.append(servers.peak_memory_mb(worker))
+    return memory_row("import", "ids", users, peaks)

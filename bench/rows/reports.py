@@ -5,23 +5,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy.engine import make_url
-
-from bench import servers
+from bench import psql, servers
 from bench.comparison import WrongResponse, compare, load_measurement, with_background_work
 from bench.databases import Connection, cloned_database, superuser_connection
 from bench.http import graphql_client
 from bench.load import Load
+from bench.memory import SIZE_FACTOR, memory_row
 from bench.plan import Benchmark
 from bench.servers import Server
 from bench.table import Row
-from segmentql.adapters.storage import Storage
 from segmentql.local import ChildProcess, with_database
-from segmentql.local.accounts import server_account
-from segmentql.local.binaries import find_postgres_bin
 from segmentql.reports.csv_export import csv_statement
 from segmentql.reports.records import ReportScope
-from segmentql.settings import Settings, child_environment
+from segmentql.settings import Settings
 
 READS_PER_SECOND: Final = 300
 CONCURRENT_REPORTS: Final = 100
@@ -32,7 +28,6 @@ REPEATS: Final = 3
 
 USERS_OF_MONTH: Final = 50_000
 TIMEOUT_SECONDS: Final = 300
-MAX_MEMORY_MB: Final = 150
 MONTH: Final = ReportScope(2020, 1, None)
 LARGE_MONTH: Final = ReportScope(2020, 2, None)
 SMALL_MONTH: Final = ReportScope(2020, 3, None)
@@ -62,13 +57,13 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
     bench.print_line(f"reports of {rows:,} rows")
     async with cloned_database(bench.servers, bench.main) as clone:
         settings = bench.servers.settings(clone)
-        await _set_up_bucket(settings)
+        await servers.set_up_bucket(settings)
         async with (
             superuser_connection(bench.servers, clone) as sql,
             servers.run_api(bench.servers, settings, "bench-api") as api,
         ):
             await _fill(sql, MONTH, rows)
-            await _fill(sql, SMALL_MONTH, rows // 10)
+            await _fill(sql, SMALL_MONTH, rows // SIZE_FACTOR)
             async with servers.run_worker(bench.servers, settings) as worker:
                 yield await _compare_with_psql(bench, clone, api, worker)
                 bench.print_line(
@@ -77,12 +72,6 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
                 yield await _reads_during_reports(bench, api)
             async for row in _memory(bench, settings, sql, api):
                 yield row
-
-
-async def _set_up_bucket(settings: Settings) -> None:
-    storage = Storage(settings)
-    await storage.set_up()
-    await storage.close()
 
 
 async def _fill(sql: Connection, month: ReportScope, rows: int) -> None:
@@ -141,25 +130,10 @@ async def _compare_with_psql(
 
 async def _psql_copy(bench: Benchmark, database: str) -> None:
     statement, arguments = csv_statement(MONTH)
-    for position, argument in enumerate(arguments, start=1):
-        statement = statement.replace(f"${position}", f"'{argument}'")
-    url = make_url(with_database(bench.servers.service_url, database))
     target = bench.folder / "psql-copy.csv"
-    program = find_postgres_bin(server_account()) / "psql"
-    process = await asyncio.create_subprocess_exec(
-        str(program),
-        f"--host={url.host}",
-        f"--port={url.port}",
-        f"--username={url.username}",
-        f"--dbname={url.database}",
-        "--quiet",
-        "--command",
-        f"\\copy ({' '.join(statement.split())}) TO '{target}' WITH (FORMAT csv, HEADER)",
-        env=child_environment({"PGPASSWORD": str(url.password), "PGOPTIONS": "-c jit=off"}),
-    )
     try:
-        if await process.wait() != 0 or target.stat().st_size == 0:
-            raise WrongResponse("psql \\copy failed")
+        url = with_database(bench.servers.service_url, database)
+        await psql.copy_to_file(url, statement, arguments, target)
     finally:
         target.unlink(missing_ok=True)
 
@@ -211,25 +185,11 @@ async def _memory(
     small, large = SMALL_MONTH, MONTH
     rows = bench.plan.report_rows
     if bench.plan.large:
-        small, large, rows = MONTH, LARGE_MONTH, 10 * rows
+        small, large, rows = MONTH, LARGE_MONTH, SIZE_FACTOR * rows
         await _fill(sql, LARGE_MONTH, rows)
-    peaks: list[float] = []
+    peaks: list[float | None] = []
     for month in (small, large):
         async with servers.run_worker(bench.servers, settings) as worker:
             await _create_report(api, month)
-            peak = servers.peak_memory_mb(worker)
-        if peak is not None:
-            peaks.append(peak)
-    name = f"peak memory of the worker, report of {rows:,} rows"
-    if not peaks:
-        yield Row(name=name, ours="", max_value=MAX_MEMORY_MB, skip_reason="no /proc")
-        return
-    yield Row(
-        name=name,
-        ours=f"{peaks[1]:.0f} MB",
-        compared=f"{rows // 10:,} rows: {peaks[0]:.0f} MB",
-        value=peaks[1],
-        unit="MB",
-        max_value=MAX_MEMORY_MB,
-        details={"small_mb": peaks[0], "large_mb": peaks[1]},
-    )
+            peaks.append(servers.peak_memory_mb(worker))
+    yield memory_row("report", "rows", rows, peaks)

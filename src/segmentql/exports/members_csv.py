@@ -67,4 +67,9 @@ ORDER BY user_id
 
 def members_csv(session: ReadSession, segment_id: int, as_of: datetime) -> CsvStream:
     """Return the CSV of the members of a segment at a time, which is not in the future."""
-    return CsvStream(session, _CSV, (segment_id, as_of))
+    return CsvStream(session, *csv_statement(segment_id, as_of))
+
+
+def csv_statement(segment_id: int, as_of: datetime) -> tuple[str, tuple[object, ...]]:
+    """Return the query of an export's CSV and its arguments, in asyncpg's form."""
+    return _CSV, (segment_id, as_of)
