@@ -183,7 +183,7 @@ async def test_point_in_time_recovery(primary: Primary) -> None:
     segment = await primary.sql.fetchval("SELECT pg_walfile_name(pg_switch_wal())")
 
     async def is_archived() -> bool:
-        return (primary.archive / segment).exists()
+        return bool((primary.archive / segment).exists())
 
     await until(is_archived)
     signal = folder / "postgres" / "data" / "recovery.signal"
