@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import logs, metrics_collector
+from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
     SAFE_HEADERS,
@@ -30,6 +31,8 @@ from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
+from segmentql.feed.consumers import ConsumerLimits
+from segmentql.feed.reader import FeedReader
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
@@ -66,7 +69,18 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         publisher = JobPublisher(settings.redis_url)
-        database = Database(settings, name="segmentql api", publish=publisher.publish)
+        hints = ChangeHints(settings.redis_url)
+        database = Database(
+            settings,
+            name="segmentql api",
+            publish=publisher.publish,
+            on_history=hints.publish,
+        )
+        feed = FeedReader(
+            database,
+            ConsumerLimits(settings.max_feed_consumers, settings.max_feed_consumers_per_key),
+            hints,
+        )
         queue_stats = QueueStats(settings.redis_url, seconds=PING_TIMEOUT_SECONDS)
         storage = Storage(settings)
         rate_limiter = RateLimiter(settings.redis_url, per_second=settings.rate_per_second)
@@ -93,6 +107,7 @@ def create_app(settings: Settings) -> Starlette:
                         send_seconds=settings.send_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
+                    features={FeedReader: feed},
                     log=request_log,
                 )
                 app.state.view = (
@@ -104,6 +119,8 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()
+            feed.close()
+            await asyncio.to_thread(hints.close)
             await storage.close()
             await database.dispose()
             publisher.close()

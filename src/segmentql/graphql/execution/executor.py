@@ -18,13 +18,13 @@ from typing import Any, Final
 import strawberry
 from strawberry.execution import optimized_is_awaitable
 
-from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema
+from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationType
 from graphql import execute as execute_by_core
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits, check_variables
-from segmentql.graphql.cost.scheduling import MutationGate
+from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
@@ -44,7 +44,6 @@ EXPENSIVE_QUERY_COST: Final = 2_000
 
 EXPENSIVE_QUERY_CONCURRENCY: Final = 1
 """The maximum number of concurrent expensive queries."""
-
 MAX_COERCION_ERRORS: Final = 20
 """The maximum number of errors about the variables in a response."""
 
@@ -133,6 +132,8 @@ class GraphQLExecutor:
                 result = await self._execute_by_core(prepared.document, request, context)
                 return self._reject(result.errors or [], context)
             name = self._metrics.label(operation.node)
+            if operation.node.operation is OperationType.SUBSCRIPTION:
+                return self._reject([GraphQLError("Use the query `changes` instead.")], context)
             if not operation.is_query:
                 if queries_only:
                     is_logged = False  # the view logs it
@@ -147,7 +148,9 @@ class GraphQLExecutor:
                 await self._mutation_gate.enter()
             # An expensive mutation does not wait here: it may run for a minute (`waitSeconds`).
             is_expensive = operation.is_query and cost > EXPENSIVE_QUERY_COST
-            async with self._expensive_queries if is_expensive else nullcontext():
+            slot = ExpensiveSlot(self._expensive_queries) if is_expensive else None
+            context.expensive_slot = slot
+            async with slot or nullcontext():
                 response = await self._execute_operation(
                     prepared.document, operation, request, context
                 )

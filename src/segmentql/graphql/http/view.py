@@ -100,6 +100,7 @@ class GraphQLView:
         rate_limiter: RateLimiter,
         request_limits: RequestLimits,
         page: Path | None,
+        features: Mapping[type, Any] | None = None,
         log: RequestLog | None = None,
     ) -> None:
         """Create the view.
@@ -113,8 +114,10 @@ class GraphQLView:
             rate_limiter: The rate limiter of API keys.
             request_limits: The limits of requests and responses.
             page: The file of the GraphiQL page; None if the page is disabled.
+            features: The objects that features share among all requests, by their type.
             log: The log of requests.
         """
+        self._features = features or {}
         self._authenticate = authenticate
         self._rate_limiter = rate_limiter
         self._executor = executor
@@ -265,6 +268,7 @@ class GraphQLView:
             storage=self._storage,
             stopping=self._stopping,
             background=self._background,
+            features=self._features,
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,
