@@ -91,6 +91,9 @@ def compile_operation(
         if operation.operation is OperationType.MUTATION and schema.mutation_type:
             field = compiler.mutation_field(schema.mutation_type, selection_sets)
             return MutationPlan(schema, operation, field)
+        if operation.operation is OperationType.SUBSCRIPTION and schema.subscription_type:
+            writer = compiler.event(schema.subscription_type, selection_sets)
+            return QueryPlan(schema, operation, [writer])
     except NotCompilable:
         pass
     return None
@@ -130,6 +133,16 @@ class _Compiler:
             resolve=resolver.wrapped_func,  # type: ignore[arg-type]
             write_payload=self._compile_payload(key, field, nodes),
         )
+
+    def event(
+        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
+    ) -> FieldWriter:
+        """Return the writer of the root field of a subscription, whose value is the event."""
+        ((key, (nodes, conditions)),) = self._collect_fields(parent, selection_sets).items()
+        if conditions:
+            raise NotCompilable
+        field, _ = _lookup_field(parent, nodes[0])
+        return self._compile_payload(key, field, nodes)
 
     def _compile_payload(
         self, key: str, field: GraphQLField, nodes: Sequence[FieldNode]

@@ -7,7 +7,7 @@ import orjson
 from starlette.types import Receive
 
 from segmentql.adapters.http import BodyTooLarge, ClientDisconnected, read_body
-from segmentql.graphql.execution.executor import Request
+from segmentql.graphql.execution.request import Request
 from segmentql.graphql.http.http_errors import HttpRequestError, unsupported_encoding
 from segmentql.graphql.types.errors import Code
 
