@@ -34,12 +34,17 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
-from segmentql.graphql.http.view import GraphQLView, RequestLimits
+from segmentql.graphql.http.request_limits import RequestLimits
+from segmentql.graphql.http.sse import EventStreams
+from segmentql.graphql.http.stream_registry import StreamRegistry
+from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.view import GraphQLView
+from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.schema import make_schema
-from segmentql.settings import Settings
+from segmentql.settings import Settings, is_loopback
 
 PING_TIMEOUT_SECONDS: Final = 0.3
 """The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
@@ -93,8 +98,27 @@ def create_app(settings: Settings) -> Starlette:
                         send_seconds=settings.send_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
+                    checks_host=is_loopback(settings.host),
                     log=request_log,
                 )
+                streams = StreamServices(
+                    executor=executor,
+                    authenticate=view.authenticate_request,
+                    check_host=view.check_host,
+                    new_context=view.new_context,
+                    rate_limiter=rate_limiter,
+                    registry=StreamRegistry(
+                        limit=settings.max_feed_consumers,
+                        limit_per_key=settings.max_feed_consumers_per_key,
+                        stopping=app.state.stopping,
+                        authenticate=keys.authenticate if keys else None,
+                    ),
+                    limits=view.request_limits,
+                    allowed_origins=settings.cors_origins,
+                    log=request_log,
+                )
+                view.event_streams = EventStreams(streams)
+                app.state.websockets = GraphQLWebSockets(streams)
                 app.state.view = (
                     _with_cors(view, settings, request_log) if settings.cors_origins else view
                 )
@@ -152,7 +176,7 @@ def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIA
         log=log,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "segmentql-read", "x-request-id"),
+        allow_headers=("authorization", "last-event-id", "segmentql-read", "x-request-id"),
         expose_headers=("retry-after", "x-request-id"),
     )
 
@@ -223,6 +247,8 @@ class GraphQLFirst:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in {"/graphql", "/graphql/"}:
             await scope["app"].state.view(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] in {"/graphql", "/graphql/"}:
+            await scope["app"].state.websockets(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
