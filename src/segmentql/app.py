@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import logs, metrics_collector
+from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
     SAFE_HEADERS,
@@ -30,16 +31,16 @@ from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
+from segmentql.feed.consumers import ConsumerLimits
+from segmentql.feed.reader import FeedReader
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
 from segmentql.graphql.http.request_limits import RequestLimits
-from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamRegistry
-from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.stream_registry import StreamLimits
+from segmentql.graphql.http.streams import add_streams
 from segmentql.graphql.http.view import GraphQLView
-from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
@@ -71,7 +72,18 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         publisher = JobPublisher(settings.redis_url)
-        database = Database(settings, name="segmentql api", publish=publisher.publish)
+        hints = ChangeHints(settings.redis_url)
+        database = Database(
+            settings,
+            name="segmentql api",
+            publish=publisher.publish,
+            on_history=hints.publish,
+        )
+        feed = FeedReader(
+            database,
+            ConsumerLimits(settings.max_feed_consumers, settings.max_feed_consumers_per_key),
+            hints,
+        )
         queue_stats = QueueStats(settings.redis_url, seconds=PING_TIMEOUT_SECONDS)
         storage = Storage(settings)
         rate_limiter = RateLimiter(settings.redis_url, per_second=settings.rate_per_second)
@@ -99,26 +111,21 @@ def create_app(settings: Settings) -> Starlette:
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
+                    features={FeedReader: feed},
                     log=request_log,
                 )
-                streams = StreamServices(
-                    executor=executor,
-                    authenticate=view.authenticate_request,
-                    check_host=view.check_host,
-                    new_context=view.new_context,
-                    rate_limiter=rate_limiter,
-                    registry=StreamRegistry(
-                        limit=settings.max_feed_consumers,
-                        limit_per_key=settings.max_feed_consumers_per_key,
-                        stopping=app.state.stopping,
-                        authenticate=keys.authenticate if keys else None,
+                app.state.websockets = add_streams(
+                    view,
+                    executor,
+                    rate_limiter,
+                    limits=StreamLimits(
+                        settings.max_feed_consumers, settings.max_feed_consumers_per_key
                     ),
-                    limits=view.request_limits,
+                    stopping=app.state.stopping,
+                    authenticate=keys.authenticate if keys else None,
                     allowed_origins=settings.cors_origins,
                     log=request_log,
                 )
-                view.event_streams = EventStreams(streams)
-                app.state.websockets = GraphQLWebSockets(streams)
                 app.state.view = (
                     _with_cors(view, settings, request_log) if settings.cors_origins else view
                 )
@@ -128,6 +135,8 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()
+            feed.close()
+            await asyncio.to_thread(hints.close)
             await storage.close()
             await database.dispose()
             publisher.close()

@@ -20,6 +20,9 @@ SegmentQLError
  |    +-- Unresponsive        it does not respond, or all connections are in use
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- TimedOut                 a statement exceeded its time limit
+ +-- CursorExpired            the changes after a cursor of the feed are not kept any more
+ +-- FeedReset                the database has lost changes that a reader of the feed has read
+ +-- FeedConsumersExceeded    too many consumers of the feed wait for changes
  +-- StoreFailed              an operation of the object store failed
  |    +-- StoreUnavailable    a temporary failure: a retry can succeed
  |    +-- ObjectMissing       the bucket has no such file
@@ -170,6 +173,27 @@ class TimedOut(SegmentQLError):
 
     source: object = None
     """The loader that ran the statement, if any."""
+
+
+class CursorExpired(SegmentQLError):
+    """The changes after a cursor of the feed are not kept any more. The reader must start again."""
+
+
+class FeedReset(SegmentQLError):
+    """The database has lost changes that a reader of the feed has read: it was restored.
+
+    The reader must start again.
+    """
+
+
+class FeedConsumersExceeded(SegmentQLError):
+    """Too many consumers of the feed wait for changes, in this process or with one API key."""
+
+    def __init__(self, limit: int, *, is_of_key: bool) -> None:
+        super().__init__(limit, is_of_key)
+        self.limit = limit
+        self.is_of_key = is_of_key
+        """Whether the limit is that of one API key. Otherwise it is that of the process."""
 
 
 class StoreFailed(SegmentQLError):

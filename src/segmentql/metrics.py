@@ -125,6 +125,23 @@ HISTORY_SETTLED_LAG_SECONDS = Gauge(
     "Time since a process that follows history has read all changes, or 0 if it follows none.",
     multiprocess_mode="livemax",
 )
+FEED_CONSUMERS = Gauge(
+    "segmentql_feed_consumers",
+    "Consumers of the change feed, by kind: waiting calls of changes, and open streams.",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
+FEED_BATCHES = Counter(
+    "segmentql_feed_batches",
+    "Pages of the change feed read for a consumer, by source: window (shared) or database.",
+    ["source"],
+)
+FEED_ROWS = Counter("segmentql_feed_rows", "Changes delivered to consumers of the change feed.")
+FEED_LAG_POSITIONS = Histogram(
+    "segmentql_feed_lag_positions",
+    "Positions between the end of a page of the change feed and the newest settled change.",
+    buckets=(0, 10, 100, 1000, 10_000, 100_000, 1_000_000),
+)
 REPORTS = Counter("segmentql_reports", "Reports finished, by outcome.", ["outcome"])
 REPORT_DURATION_SECONDS = Histogram(
     "segmentql_report_duration_seconds",

@@ -9,6 +9,7 @@ from segmentql.audit.api import AuditQueries
 from segmentql.explain.api import ExplanationQueries
 from segmentql.exports.api import ExportQueries
 from segmentql.exports.mutations import ExportMutations
+from segmentql.feed.api import FeedQueries, FeedSubscriptions, MembershipEvent
 from segmentql.graphql.breaking_changes import breaking_changes
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
@@ -41,6 +42,7 @@ class Query(
     ExplanationQueries,
     KeyQueries,
     AuditQueries,
+    FeedQueries,
 ):
     pass
 
@@ -61,11 +63,17 @@ class Mutation(
     pass
 
 
+@strawberry.type(description="The subscriptions.")
+class Subscription(FeedSubscriptions):
+    pass
+
+
 def make_schema() -> strawberry.Schema:
     """Return the schema of all features."""
     return strawberry.Schema(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         # Fields return only their interface, so Strawberry does not find these types itself.
         types=[
             InvalidInput,
@@ -79,6 +87,7 @@ def make_schema() -> strawberry.Schema:
             ImportNotFound,
             ImportStateConflict,
             ApiKeyNotFound,
+            MembershipEvent,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )

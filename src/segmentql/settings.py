@@ -172,6 +172,8 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(default=30, gt=0, le=3600)
     send_timeout_seconds: float = Field(default=60, gt=0, le=3600)
     max_requests_in_flight: int = Field(default=1000, ge=1)
+    max_feed_consumers: int = Field(default=500, ge=1)
+    max_feed_consumers_per_key: int = Field(default=200, ge=1)
     max_connections: int = Field(default=1000, ge=10, le=100_000)
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     rate_per_second: int = Field(default=5000, ge=0)

@@ -16,6 +16,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from segmentql.adapters.broker import WaitingBroker
+from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
@@ -79,6 +80,7 @@ class Runtime(Middleware):
         self._listening = listening
         self._publisher = publisher
         self._database: Database | None = None
+        self._hints: ChangeHints | None = None
         self._storage: Storage | None = None
         self._object_context: object_actors.ObjectContext | None = None
         self._import_context: import_actors.ImportContext | None = None
@@ -121,8 +123,12 @@ class Runtime(Middleware):
         _run_on_loop(self._stop())
 
     async def _start(self, worker: dramatiq.worker.Worker) -> None:
+        self._hints = ChangeHints(self._settings.redis_url)
         self._database = Database(
-            self._settings, name="segmentql worker", publish=self._publisher.publish
+            self._settings,
+            name="segmentql worker",
+            publish=self._publisher.publish,
+            on_history=self._hints.publish,
         )
         self._storage = Storage(self._settings)
         self._object_context = object_actors.ObjectContext(self._database, self._storage)
@@ -150,6 +156,8 @@ class Runtime(Middleware):
             await asyncio.wait([self._opening])
         await self.report_context().storage.close()
         await self.database().dispose()
+        if self._hints:
+            self._hints.close()
 
 
 def _is_healthy(worker: dramatiq.worker.Worker) -> bool:

@@ -16,6 +16,8 @@ from graphql import (
 )
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.feed.consumers import ConsumerLimits
+from segmentql.feed.reader import FeedReader
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
@@ -48,6 +50,9 @@ ARGUMENTS = {
     "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
     "first": ["1", "2", "null", "0"],
     "after": ["null", '"tampered"'],
+    "start": ["NOW", "EARLIEST", "null"],
+    "filter": ['{slugs: ["A"]}', "{operations: [LEFT]}", "{userIds: []}", "null"],
+    "waitSeconds": ["0", "null", "61"],
     "prefix": ['"A"', '""', "null"],
     "search": ['"a"', '"SEGMENT"', '""', "null"],
     "includeDeleted": ["true", "false", "null"],
@@ -69,11 +74,19 @@ MOSTLY_GIVEN = {("explain", "userId")}
 CONDITIONS = [
     f" @{name}(if: {value})" for name in ("include", "skip") for value in ("true", "false")
 ]
-INTERFACE_SELECTIONS = [
-    " { __typename code path message }",
-    " { ... on InvalidInput { allowed path } ... on SegmentNotFound { slugs } }",
-    " { code ... on SegmentAlreadyExists { segment { slug memberCount } } }",
-]
+INTERFACE_SELECTIONS = {
+    "MutationError": [
+        " { __typename code path message }",
+        " { ... on InvalidInput { allowed path } ... on SegmentNotFound { slugs } }",
+        " { code ... on SegmentAlreadyExists { segment { slug memberCount } } }",
+    ],
+    "FeedEvent": [
+        " { __typename cursor at }",
+        " { ... on FeedEvent { at ... on MembershipEvent { entry { id user { id } } } } cursor }",
+        " { c: cursor ... on MembershipEvent @include(if: true) { __typename entry { segment {"
+        " slug } } } ... on MembershipEvent @skip(if: true) { d: cursor } }",
+    ],
+}
 MAX_DEPTH = 6
 
 
@@ -116,7 +129,12 @@ def field(draw: st.DrawFn, definition: GraphQLField, name: str, depth: int, cond
     arguments = f"({', '.join(literals)})" if literals else ""
     named_type = get_named_type(definition.type)
     if isinstance(named_type, GraphQLInterfaceType):
-        return name + condition + draw(st.sampled_from(INTERFACE_SELECTIONS))
+        return (
+            name
+            + arguments
+            + condition
+            + draw(st.sampled_from(INTERFACE_SELECTIONS[named_type.name]))
+        )
     if not isinstance(named_type, GraphQLObjectType):
         return name + arguments + condition
     return f"{name}{arguments}{condition} {draw(selections(named_type, depth - 1))}"
@@ -134,6 +152,7 @@ def make_context(database: Database, settings: Settings) -> Context:
         request_id="the-request",
         principal=ANONYMOUS_ADMIN,
         primary=True,
+        features={FeedReader: FeedReader(database, ConsumerLimits(500, 200))},
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,
     )

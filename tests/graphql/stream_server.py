@@ -22,7 +22,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamRegistry
+from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
 from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
@@ -201,10 +201,7 @@ async def serving_streams(
         log=log,
     )
     registry = StreamRegistry(
-        limit=max_streams,
-        limit_per_key=max_streams_per_key,
-        stopping=stopping,
-        authenticate=authenticate,
+        StreamLimits(max_streams, max_streams_per_key), stopping=stopping, authenticate=authenticate
     )
     services = StreamServices(
         executor=executor,

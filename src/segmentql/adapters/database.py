@@ -25,6 +25,7 @@ from segmentql.adapters.database_errors import (
     translate_database_errors,
 )
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
+from segmentql.adapters.history_counters import HistoryCommits
 from segmentql.adapters.jobs import Message
 from segmentql.errors import OutcomeUnknown, SegmentQLError, Unavailable, Unresponsive
 from segmentql.settings import Settings
@@ -67,11 +68,28 @@ class Database:
     """The primary and an optional replica for reads. For use on one event loop."""
 
     def __init__(
-        self, settings: Settings, *, name: str, publish: Callable[[Sequence[Message]], None]
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        publish: Callable[[Sequence[Message]], None],
+        on_history: Callable[[], None] | None = None,
     ) -> None:
+        """Create the pools.
+
+        Args:
+            settings: The settings.
+            name: The name of the connections in PostgreSQL.
+            publish: The function that sends job messages after a commit.
+            on_history: The function to call after a commit that records joins or leaves. It may
+                also be called after a concurrent commit.
+        """
+        self._on_history = on_history
+        self._history_commits = HistoryCommits()
         self._settings = settings
         self._name = name
         self._primary = service_engine(settings.database_url, settings, name)
+        self._history_commits.watch(self._primary.sync_engine)
         self._replica = (
             service_engine(settings.database_read_url, settings, f"{name} reads")
             if settings.database_read_url
@@ -118,6 +136,7 @@ class Database:
             engine = self._long_engines[seconds] = service_engine(
                 settings.database_url, settings, f"{self._name} long", is_pooled=False
             )
+            self._history_commits.watch(engine.sync_engine)
         return engine
 
     async def read_one(
@@ -156,12 +175,15 @@ class Database:
         """
         has_lost_connection = False
         for attempt in range(1, MAX_ATTEMPTS + 1):
+            history_commits = self._history_commits.count
             try:
                 with translate_database_errors():
                     async with self._write_session(seconds) as session:
                         result = await work(session)
                         await self._commit(session)
                 self._publish(session.outbox)
+                if self._on_history and self._history_commits.count != history_commits:
+                    self._on_history()
                 return result
             except (OutcomeUnknown, Unresponsive):
                 raise

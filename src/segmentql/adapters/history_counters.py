@@ -25,6 +25,22 @@ def count_history(engine: Engine) -> None:
     event.listen(engine, "rollback", _on_rollback)
 
 
+class HistoryCommits:
+    """Counts the commits of an engine that record joins or leaves, before they are visible."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def watch(self, engine: Engine) -> None:
+        """Count the commits of an engine, which `count_history` prepares."""
+        # Inserted, because the other listener clears the entries.
+        event.listen(engine, "commit", self._on_commit, insert=True)
+
+    def _on_commit(self, connection: Connection) -> None:
+        if connection.info[_KEY]:
+            self.count += 1
+
+
 def _on_connect(connection: Any, record: Any) -> None:
     entries: list[tuple[str, str, int]] = []
     record.info[_KEY] = entries

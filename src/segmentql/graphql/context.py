@@ -1,10 +1,10 @@
 """The object at `info.context`: what a resolver uses of the process and of the request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
 import strawberry
 
@@ -12,7 +12,7 @@ from segmentql.adapters.database import Database, ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.cost.deadlines import Deadline
-from segmentql.graphql.cost.scheduling import BackgroundLimiter
+from segmentql.graphql.cost.scheduling import BackgroundLimiter, ExpensiveSlot
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.dataloader import L, LoaderRegistry
 from segmentql.graphql.types.error_causes import FailureCause
@@ -39,6 +39,12 @@ class Context:
     principal: Principal
     primary: bool
     """Whether reads must see every commit so far. If False, a replica may serve them."""
+
+    features: Mapping[type, Any] = field(default_factory=dict)
+    """The objects that features share among all requests of the process, by their type."""
+
+    expensive_slot: ExpensiveSlot | None = None
+    """The slot of an expensive query; None if the query is not expensive."""
 
     database_error: Unavailable | TimedOut | None = None
     """The database error of the query's plan. It is raised again without a second attempt."""
@@ -84,6 +90,31 @@ class Context:
         """
         return self.deadline.pause() if self.deadline else nullcontext()
 
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Pause the request's deadline within the block, and let other expensive queries run.
+
+        It is for waits that the client requested, in queries. Several blocks may overlap.
+        """
+        async with self.expensive_slot.pause() if self.expensive_slot else nullcontext():
+            with self.pause_deadline():
+                yield
+
+    def feature(self, kind: type[T]) -> T:
+        """Return the object of a feature that all requests of the process share."""
+        found: T = self.features[kind]
+        return found
+
+    def check_database_error(self) -> None:
+        """Raise the database error of the query's plan, if a read that no loader batches failed.
+
+        Raises:
+            Unavailable, TimedOut: The plan failed with this error.
+        """
+        error = self.database_error
+        if isinstance(error, Unavailable) or (error and error.source is None):
+            raise error
+
     def loader(self, loader_type: type[L]) -> L:
         """Return the process's loader of a type, for the database that the request reads.
 
@@ -108,9 +139,7 @@ class Context:
         Raises:
             Unavailable, TimedOut: The read failed, or such a read failed in the query's plan.
         """
-        error = self.database_error
-        if isinstance(error, Unavailable) or (error and error.source is None):
-            raise error
+        self.check_database_error()
         return await self.database.read_one(work, primary=self.primary)
 
 

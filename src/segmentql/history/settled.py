@@ -40,17 +40,18 @@ POLL_SECONDS: Final = 0.03
 # A number can be given out again after a crash, see decision 16. The start of the server changes
 # with each restart. The reset of the statistics changes with each crash, even if the server only
 # restarts its processes. The ids change if the database is created again.
-_INCARNATION: Final = """
+INCARNATION: Final = """
 concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
     (SELECT extract(epoch FROM stats_reset) FROM pg_stat_checkpointer),
     (SELECT oid FROM pg_database WHERE datname = current_database()),
     CAST(CAST('history_position_seq' AS regclass) AS oid)) AS incarnation
 """
+"""SQL column: a text that differs after the server has restarted or lost its memory."""
 
 # pg_sequence_last_value() would return NULL, not an error, to a role without the privilege.
 _LAST_POSITION: Final = text(f"""
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position,
-    pg_is_in_recovery() AS is_standby, {_INCARNATION}
+    pg_is_in_recovery() AS is_standby, {INCARNATION}
 FROM history_position_seq
 """)
 
@@ -58,7 +59,7 @@ FROM history_position_seq
 # visible. A prepared transaction has no pid. It always counts, because the documentation does not
 # say which virtual transaction it has, and a restart changes it.
 _HOLDERS: Final = text(f"""
-SELECT {_INCARNATION}, ARRAY(
+SELECT {INCARNATION}, ARRAY(
     SELECT virtualtransaction FROM pg_locks
     WHERE locktype = 'relation' AND relation = CAST('history' AS regclass)
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -68,7 +69,7 @@ SELECT {_INCARNATION}, ARRAY(
 """)
 
 _NEWEST_ROW: Final = text(f"""
-SELECT {_INCARNATION}, newest.*
+SELECT {INCARNATION}, newest.*
 FROM (SELECT 1) AS one LEFT JOIN LATERAL (
     SELECT position, membership_id, operation, recorded_at FROM history
     WHERE position <= :position ORDER BY position DESC LIMIT 1

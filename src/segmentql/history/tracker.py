@@ -5,7 +5,8 @@ history up to that number is settled. Later transactions do not delay a candidat
 never replaces it. So the settled position always advances when the oldest transactions end.
 
 A step of the tracker is a few short statements. While transactions are pending, it holds no
-connection. It polls only while at least one caller waits.
+connection. It polls only while at least one caller waits: `settled.POLL_SECONDS` after a step that
+left transactions pending, else `IDLE_POLL_SECONDS`. A hint ends the longer pause.
 """
 
 import asyncio
@@ -22,6 +23,12 @@ from segmentql.history.settled import HistoryCursor, IncarnationChanged, LastPos
 
 TASK_NAME: Final = "settled position of history"
 
+IDLE_POLL_SECONDS: Final = 0.075
+"""The pause after a step that found no pending transaction, unless a hint ends it earlier."""
+
+MIN_PAUSE_SECONDS: Final = 0.01
+"""The shortest pause between two steps, however many hints arrive."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -33,9 +40,15 @@ class _Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
+class SettledHead:
+    """The newest settled row that a process knows."""
+
     last: LastPosition
+    """The number of the sequence up to which history is settled, with its incarnation."""
+
     newest_row: HistoryCursor
+    generation: int
+    """It grows when the tracker starts over. Rows of another generation may not exist any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +63,8 @@ class SettledPositionTracker:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._candidate: _Candidate | None = None
-        self._settled: _Settled | None = None
+        self._settled: SettledHead | None = None
+        self._generation = 0
         self._up_to_date_at = 0.0
         """The monotonic time until which all changes are settled."""
 
@@ -61,6 +75,16 @@ class SettledPositionTracker:
 
         self._waiters: list[_Waiter] = []
         self._task: asyncio.Task[None] | None = None
+        self._hint = asyncio.Event()
+
+    @property
+    def head(self) -> SettledHead | None:
+        """The newest settled row of the last step. None if none is known, as for `advance`."""
+        return self._settled
+
+    def hint(self) -> None:
+        """Poll soon, because history has probably changed."""
+        self._hint.set()
 
     async def advance(self) -> HistoryCursor | None:
         """Run one step that starts after the call, and return the newest settled row.
@@ -105,7 +129,7 @@ class SettledPositionTracker:
             if self._candidate is None:
                 await self._begin_candidate(session)
         except IncarnationChanged:
-            self._forget()
+            self.forget()
 
     async def _begin_candidate(self, session: ReadSession) -> None:
         read_at = time.monotonic()
@@ -116,7 +140,7 @@ class SettledPositionTracker:
                 self._up_to_date_at = read_at
                 return
             if last.incarnation != before.incarnation or last.position < before.position:
-                self._forget()
+                self.forget()
         holders = await settled.read_holders(session, last)
         self._candidate = _Candidate(last, read_at, holders)
         if not holders:
@@ -130,12 +154,13 @@ class SettledPositionTracker:
 
     async def _settle(self, session: ReadSession, candidate: _Candidate) -> None:
         newest_row = await settled.read_newest_row(session, candidate.last)
-        self._settled = _Settled(candidate.last, newest_row)
+        self._settled = SettledHead(candidate.last, newest_row, self._generation)
         self._up_to_date_at = candidate.read_at
         self._candidate = None
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Start over: numbers that were given out may be given out again."""
+        self._generation += 1
         self._candidate = self._settled = None
         for waiter in self._waiters:
             waiter.position = -1
@@ -148,7 +173,7 @@ class SettledPositionTracker:
                     self._notify(await self.advance())
                 lag_seconds = time.monotonic() - self._up_to_date_at
                 metrics.HISTORY_SETTLED_LAG_SECONDS.set(lag_seconds)
-                await asyncio.sleep(settled.POLL_SECONDS)
+                await self._pause()
         except Exception as error:  # noqa: BLE001 - raised by all waiters
             for waiter in self._waiters:
                 if not waiter.future.done():
@@ -156,6 +181,16 @@ class SettledPositionTracker:
         finally:
             self._task = None
             metrics.HISTORY_SETTLED_LAG_SECONDS.set(0)
+
+    async def _pause(self) -> None:
+        if self._candidate is not None:
+            await asyncio.sleep(settled.POLL_SECONDS)
+            return
+        await asyncio.sleep(MIN_PAUSE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_POLL_SECONDS - MIN_PAUSE_SECONDS):
+                await self._hint.wait()
+        self._hint.clear()
 
     def _notify(self, newest_row: HistoryCursor | None) -> None:
         if newest_row is None:

@@ -58,12 +58,22 @@ class Deadlines:
 class Deadline:
     """A context manager that cancels its block at the time limit and then raises TimeoutError."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_task", "expires_at", "has_expired")
+    __slots__ = (
+        "_cancelling",
+        "_deadlines",
+        "_pauses",
+        "_remaining",
+        "_task",
+        "expires_at",
+        "has_expired",
+    )
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
+        self._pauses = 0
+        self._remaining = 0.0
         self.expires_at = 0.0
         """The time at which the deadline expires, in seconds of the event loop's clock."""
         self.has_expired = False
@@ -100,11 +110,18 @@ class Deadline:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Pause the deadline within the block, which must have a time limit of its own."""
+        """Pause the deadline within the block, which must have a time limit of its own.
+
+        Several blocks may overlap.
+        """
         clock = asyncio.get_running_loop().time
-        remaining = self.expires_at - clock()
-        self.expires_at = float("inf")
+        self._pauses += 1
+        if self._pauses == 1:
+            self._remaining = self.expires_at - clock()
+            self.expires_at = float("inf")
         try:
             yield
         finally:
-            self.expires_at = clock() + remaining
+            self._pauses -= 1
+            if self._pauses == 0:
+                self.expires_at = clock() + self._remaining

@@ -63,3 +63,41 @@ class BackgroundLimiter:
         async with self._semaphore:
             yield
             await yield_to_event_loop()
+
+
+class ExpensiveSlot:
+    """The slot of one expensive query, of which only a few run at a time."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._is_held = False
+        self._pauses = 0
+
+    async def __aenter__(self) -> "ExpensiveSlot":
+        await self._acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    @asynccontextmanager
+    async def pause(self) -> AsyncIterator[None]:
+        """Give the slot to other queries within the block. Several blocks may overlap."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._release()
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+        if self._pauses == 0:
+            await self._acquire()
+
+    async def _acquire(self) -> None:
+        await self._slots.acquire()
+        self._is_held = True
+
+    def _release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._slots.release()

@@ -2,14 +2,18 @@
 
 A closure knows whether the field is an attribute or a resolver, how its value is serialized, and
 the closures of its sub-selections. graphql-core executes what has no plan: introspection, several
-mutations in one operation, fields that are selected twice under different conditions, and fields of
-interfaces. A list of an interface has a plan that works only if the list is empty.
+mutations in one operation, and fields that are selected twice under different conditions.
+
+The value of an interface is an instance of one of its Strawberry types, so its class selects the
+closures. An interface with many types, such as that of errors, has no closures: a list of it has a
+plan that works only if the list is empty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from strawberry.permission import PermissionExtension
+from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from graphql import (
@@ -30,7 +34,11 @@ from graphql import (
     SelectionSetNode,
     get_named_type,
 )
-from segmentql.graphql.execution.field_collection import CollectedFields, collect_fields
+from segmentql.graphql.execution.field_collection import (
+    CollectedFields,
+    collect_fields,
+    sub_selections,
+)
 from segmentql.graphql.execution.field_writers import (
     attribute,
     constant,
@@ -38,6 +46,7 @@ from segmentql.graphql.execution.field_writers import (
     empty_list,
     from_source,
     if_conditions,
+    instance_of,
     is_text,
     leaf,
     list_of,
@@ -72,6 +81,10 @@ MAX_FIELDS: Final = 1000
 and a plan is compiled for all fields before it is known which objects exist."""
 
 
+MAX_INTERFACE_TYPES: Final = 4
+"""The maximum number of types of an interface whose fields are compiled, once for each type."""
+
+
 def compile_operation(
     schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode
 ) -> Plan | None:
@@ -80,7 +93,7 @@ def compile_operation(
     Returns:
         The plan, or None if graphql-core must execute the operation.
     """
-    compiler = _Compiler(document)
+    compiler = _Compiler(schema, document)
     try:
         if operation.directives:
             raise NotCompilable
@@ -92,7 +105,7 @@ def compile_operation(
             field = compiler.mutation_field(schema.mutation_type, selection_sets)
             return MutationPlan(schema, operation, field)
         if operation.operation is OperationType.SUBSCRIPTION and schema.subscription_type:
-            writer = compiler.event(schema.subscription_type, selection_sets)
+            writer = compiler.event(schema.subscription_type, operation.selection_set)
             return QueryPlan(schema, operation, [writer])
     except NotCompilable:
         pass
@@ -102,7 +115,8 @@ def compile_operation(
 class _Compiler:
     """A compiler of the operations of one document."""
 
-    def __init__(self, document: DocumentNode) -> None:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self._schema = schema
         self._fields_left = MAX_FIELDS
         self._fragments = fragments_of(document)
 
@@ -134,11 +148,9 @@ class _Compiler:
             write_payload=self._compile_payload(key, field, nodes),
         )
 
-    def event(
-        self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
-    ) -> FieldWriter:
+    def event(self, parent: GraphQLObjectType, selections: SelectionSetNode) -> FieldWriter:
         """Return the writer of the root field of a subscription, whose value is the event."""
-        ((key, (nodes, conditions)),) = self._collect_fields(parent, selection_sets).items()
+        ((key, (nodes, conditions)),) = self._collect_fields(parent, [selections]).items()
         if conditions:
             raise NotCompilable
         field, _ = _lookup_field(parent, nodes[0])
@@ -147,13 +159,13 @@ class _Compiler:
     def _compile_payload(
         self, key: str, field: GraphQLField, nodes: Sequence[FieldNode]
     ) -> FieldWriter:
-        serialize, size = self._compile_serializer(field.type, _sub_selections(nodes))
+        serialize, size = self._compile_serializer(field.type, sub_selections(nodes))
         return count_bytes(from_source(key, serialize), FIELD_BYTES + len(key) + size)
 
     def _collect_fields(
         self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
     ) -> CollectedFields:
-        return collect_fields(self._fragments, parent, selection_sets)
+        return collect_fields(self._schema, self._fragments, parent, selection_sets)
 
     def _compile_fields(
         self, parent: GraphQLObjectType, selection_sets: Sequence[SelectionSetNode]
@@ -187,7 +199,7 @@ class _Compiler:
         if node.name.value == "__typename":
             return constant(key, parent.name), TEXT_BYTES + len(parent.name)
         field, definition = _lookup_field(parent, node)
-        selection_sets = _sub_selections(nodes)
+        selection_sets = sub_selections(nodes)
         serialize, size = self._compile_serializer(field.type, selection_sets)
         if definition.base_resolver is None:
             make_writer = text_attribute if is_text(field.type) else attribute
@@ -223,13 +235,18 @@ class _Compiler:
     ) -> tuple[ValueSerializer, int]:
         """Do what `_compile_serializer` does, with a serializer that rejects None."""
         if isinstance(return_type, GraphQLList):
-            if isinstance(get_named_type(return_type), GraphQLInterfaceType):
+            interface = get_named_type(return_type)
+            if isinstance(interface, GraphQLInterfaceType) and not self._classes_of(interface):
                 return empty_list, LIST_BYTES
             item, item_size = self._compile_serializer(return_type.of_type, selection_sets)
             return list_of(item, item_size + 1), LIST_BYTES
         if isinstance(return_type, GraphQLObjectType) and return_type.is_type_of is None:
             writers, size = self._compile_fields(return_type, selection_sets)
             return object_of(writers), size
+        if isinstance(return_type, GraphQLInterfaceType):
+            classes = self._classes_of(return_type)
+            if classes:
+                return self._compile_interface(classes, selection_sets)
         if return_type in {GraphQLString, ID}:
             return text(return_type), TEXT_BYTES
         if isinstance(return_type, GraphQLEnumType):
@@ -237,6 +254,39 @@ class _Compiler:
         if isinstance(return_type, GraphQLScalarType):
             return leaf(return_type), SCALAR_BYTES.get(return_type.name, 1)
         raise NotCompilable
+
+    def _classes_of(self, interface: GraphQLInterfaceType) -> dict[type, GraphQLObjectType]:
+        """Return the types of an interface by the classes of their values.
+
+        The result is empty if the class of a value does not decide which type it has, or if there
+        are many types.
+        """
+        types = self._schema.get_possible_types(interface)
+        definitions = [kind.extensions.get(DEFINITION) for kind in types]
+        if len(types) > MAX_INTERFACE_TYPES:
+            return {}
+        return {
+            definition.origin: kind
+            for kind, definition in zip(types, definitions, strict=True)
+            if isinstance(definition, StrawberryObjectDefinition)
+        }
+
+    def _compile_interface(
+        self,
+        classes: Mapping[type, GraphQLObjectType],
+        selection_sets: Sequence[SelectionSetNode],
+    ) -> tuple[ValueSerializer, int]:
+        """Compile the fields for each type of an interface."""
+        compiled = {
+            value_class: self._compile_fields(kind, selection_sets)
+            for value_class, kind in classes.items()
+        }
+        shortest = min(size for _, size in compiled.values())
+        serializers = {
+            value_class: (object_of(writers), size - shortest)
+            for value_class, (writers, size) in compiled.items()
+        }
+        return instance_of(serializers), shortest
 
 
 def _lookup_field(
@@ -248,8 +298,3 @@ def _lookup_field(
     if field is None or not isinstance(definition, StrawberryField):
         raise NotCompilable
     return field, definition
-
-
-def _sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
-    """Return the selection sets of all nodes of one field."""
-    return [node.selection_set for node in nodes if node.selection_set]

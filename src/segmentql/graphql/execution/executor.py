@@ -24,7 +24,7 @@ from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits, check_variables
-from segmentql.graphql.cost.scheduling import MutationGate
+from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.failures import (
@@ -148,7 +148,9 @@ class GraphQLExecutor:
                 await self._mutation_gate.enter()
             # An expensive mutation does not wait here: it may run for a minute (`waitSeconds`).
             is_expensive = operation.is_query and cost > EXPENSIVE_QUERY_COST
-            async with self._expensive_queries if is_expensive else nullcontext():
+            slot = ExpensiveSlot(self._expensive_queries) if is_expensive else None
+            context.expensive_slot = slot
+            async with slot or nullcontext():
                 response = await self._execute_operation(
                     prepared.document, operation, request, context
                 )

@@ -4,14 +4,16 @@ Source: the algorithm CollectFields of the GraphQL specification.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from graphql import (
     BooleanValueNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLInterfaceType,
     GraphQLObjectType,
+    GraphQLSchema,
     InlineFragmentNode,
     SelectionNode,
     SelectionSetNode,
@@ -25,7 +27,12 @@ CollectedFields: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
 """The fields of an object by their names in the response, with their conditions."""
 
 
+_NEVER: Final = (True, "")
+"""The condition within a fragment for another type of the interface. No variable has this name."""
+
+
 def collect_fields(
+    schema: GraphQLSchema,
     fragments: Fragments,
     parent: GraphQLObjectType,
     selection_sets: Sequence[SelectionSetNode],
@@ -33,13 +40,17 @@ def collect_fields(
     """Return the fields that selection sets select on an object of type `parent`.
 
     Raises:
-        NotCompilable: A field is selected twice under different conditions, or a fragment is for
-            another type.
+        NotCompilable: A field is selected twice under different conditions.
     """
-    collector = _FieldCollector(fragments, parent)
+    collector = _FieldCollector(schema, fragments, parent)
     for selection_set in selection_sets:
         collector.walk(selection_set, frozenset())
     return collector.fields
+
+
+def sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
+    """Return the selection sets of all nodes of one field."""
+    return [node.selection_set for node in nodes if node.selection_set]
 
 
 class _FieldCollector(SelectionWalker[Conditions, None]):
@@ -47,13 +58,18 @@ class _FieldCollector(SelectionWalker[Conditions, None]):
 
     empty = None
 
-    def __init__(self, fragments: Fragments, parent: GraphQLObjectType) -> None:
+    def __init__(
+        self, schema: GraphQLSchema, fragments: Fragments, parent: GraphQLObjectType
+    ) -> None:
         super().__init__(fragments)
+        self._schema = schema
         self._parent = parent
         self._fragment_conditions: dict[str, Conditions] = {}
         self.fields: CollectedFields = {}
 
     def field(self, node: FieldNode, scope: Conditions) -> None:
+        if _NEVER in scope:
+            return
         conditions = _with_conditions_of(node, scope)
         key = (node.alias or node.name).value
         nodes, conditions_before = self.fields.setdefault(key, ([], conditions))
@@ -77,10 +93,18 @@ class _FieldCollector(SelectionWalker[Conditions, None]):
                 raise NotCompilable
             if fragment.directives:
                 raise NotCompilable
-        type_condition = fragment.type_condition
-        if type_condition and type_condition.name.value != self._parent.name:
-            raise NotCompilable
+        if fragment.type_condition and not self._applies(fragment.type_condition.name.value):
+            return conditions | {_NEVER}
         return conditions
+
+    def _applies(self, type_name: str) -> bool:
+        """Return whether a fragment for a type applies to the object."""
+        if type_name == self._parent.name:
+            return True
+        condition = self._schema.get_type(type_name)
+        return isinstance(condition, GraphQLInterfaceType) and self._schema.is_sub_type(
+            condition, self._parent
+        )
 
 
 def _with_conditions_of(node: SelectionNode, scope: Conditions) -> Conditions:

@@ -5,7 +5,7 @@ that every value has.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from strawberry.types.field import StrawberryField
@@ -184,6 +184,26 @@ def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
         return into
 
     return write_object
+
+
+def instance_of(serializers: Mapping[type, tuple[ValueSerializer, int]]) -> ValueSerializer:
+    """Return a serializer of a value of an interface.
+
+    Args:
+        serializers: The serializers by the class of the value, and the bytes that each adds to the
+            bytes of the interface's shortest value.
+    """
+
+    def write_instance(value: Any, state: ExecutionState) -> dict[str, Any]:
+        found = serializers.get(type(value))
+        if found is None:
+            raise PlanFallback
+        serialize, extra_bytes = found
+        state.remaining_bytes -= extra_bytes
+        written: dict[str, Any] = serialize(value, state)
+        return written
+
+    return write_instance
 
 
 def is_text(return_type: GraphQLOutputType) -> bool:

@@ -156,6 +156,11 @@ class Subscription:
 
 
 def _cursor(payload: Any) -> str | None:
-    """Return the cursor of an event, if its object has one that fits on a line of an SSE stream."""
+    """Return the attribute `cursor` of an event: a text, or an object whose `encode` returns one.
+
+    The text must fit on a line of an SSE stream.
+    """
     cursor = getattr(payload, "cursor", None)
+    if cursor is not None and not isinstance(cursor, str):
+        cursor = cursor.encode()
     return cursor if isinstance(cursor, str) and cursor.isprintable() else None

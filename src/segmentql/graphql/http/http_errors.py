@@ -83,6 +83,11 @@ def method_not_allowed(message: str, allow: str) -> HttpRequestError:
     return HttpRequestError(405, message, headers={"allow": allow})
 
 
+def not_acceptable(allowed: str) -> HttpRequestError:
+    """Return the error for a client that accepts none of the `allowed` media types (406)."""
+    return HttpRequestError(406, f"The Accept header must allow {allowed}.")
+
+
 def mutation_by_get() -> HttpRequestError:
     """Return the error of a mutation that was sent by GET (405)."""
     return method_not_allowed("Use POST for mutations. GET is only for queries.", "POST")

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Final
@@ -39,6 +40,15 @@ class EndReason(StrEnum):
     """The client did not read what it was sent within the time limit."""
     INVALID = "invalid"
     """The client violated the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """The maximum numbers of streams, and of connections with streams, in one process."""
+
+    per_process: int
+    per_key: int
+    """Of one API key."""
 
 
 class StreamLimitExceeded(Exception):
@@ -110,22 +120,19 @@ class StreamRegistry:
 
     def __init__(
         self,
+        limits: StreamLimits,
         *,
-        limit: int,
-        limit_per_key: int,
         stopping: asyncio.Event,
         authenticate: Callable[[bytes | None], Awaitable[Principal]] | None,
     ) -> None:
         """Create the registry.
 
         Args:
-            limit: The maximum number of streams, and of connections with streams, in this process.
-            limit_per_key: The maximum of one API key.
+            limits: The maximum numbers of streams.
             stopping: The event that is set when the process shuts down.
             authenticate: The function that authenticates requests; None if no API key is required.
         """
-        self._limit = limit
-        self._limit_per_key = limit_per_key
+        self._limits = limits
         self._stopping = stopping
         self._authenticate = authenticate
         self._connections: set[StreamConnection] = set()
@@ -190,10 +197,10 @@ class StreamRegistry:
             self._watches = []
 
     def _check(self, key: str | None, in_process: int, of_key: int) -> None:
-        if in_process >= self._limit:
-            raise StreamLimitExceeded(self._limit, is_of_key=False)
-        if key is not None and of_key >= self._limit_per_key:
-            raise StreamLimitExceeded(self._limit_per_key, is_of_key=True)
+        if in_process >= self._limits.per_process:
+            raise StreamLimitExceeded(self._limits.per_process, is_of_key=False)
+        if key is not None and of_key >= self._limits.per_key:
+            raise StreamLimitExceeded(self._limits.per_key, is_of_key=True)
 
     async def _end_all_at_shutdown(self) -> None:
         await self._stopping.wait()

@@ -38,6 +38,7 @@ from segmentql.graphql.http.http_errors import (
     json_response,
     method_not_allowed,
     mutation_by_get,
+    not_acceptable,
     overloaded,
     rate_limited,
     unauthenticated,
@@ -87,6 +88,7 @@ class GraphQLView:
         request_limits: RequestLimits,
         page: Path | None,
         checks_host: bool = False,
+        features: Mapping[type, Any] | None = None,
         log: RequestLog | None = None,
     ) -> None:
         """Create the view.
@@ -101,8 +103,10 @@ class GraphQLView:
             request_limits: The limits of requests and responses.
             page: The file of the GraphiQL page; None if the page is disabled.
             checks_host: Whether the `Host` header must name this machine if no API key is required.
+            features: The objects that features share among all requests, by their type.
             log: The log of requests.
         """
+        self._features = features or {}
         self._authenticate = authenticate
         self._checks_host = checks_host
         self._rate_limiter = rate_limiter
@@ -184,7 +188,9 @@ class GraphQLView:
             return PreparedResponse(
                 graphiql_page(self._page, needs_key=self._authenticate is not None)
             )
-        media_type = _json_media_type(accepted)
+        if accepted.json is None:
+            raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")
+        media_type = accepted.json
         principal = await self.authenticate_request(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
@@ -276,6 +282,7 @@ class GraphQLView:
             storage=self._storage,
             stopping=self._stopping,
             background=self._background,
+            features=self._features,
             primary_loaders=self._primary_loaders,
             replica_loaders=self._replica_loaders,
             request_id=request_id,
@@ -283,17 +290,6 @@ class GraphQLView:
             deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
-
-
-def _json_media_type(accepted: Accepted) -> str:
-    """Return the media type of the response.
-
-    Raises:
-        HttpRequestError: The client accepts no media type of GraphQL responses.
-    """
-    if accepted.json is None:
-        raise HttpRequestError(406, f"The Accept header must allow {GRAPHQL_JSON} or {JSON}.")
-    return accepted.json
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:

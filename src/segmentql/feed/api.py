@@ -1,0 +1,297 @@
+"""GraphQL types, the query and the subscription of the change feed."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
+
+import strawberry
+from strawberry import Parent
+
+from graphql import GraphQLError
+from segmentql import errors, validators
+from segmentql.feed.loaders import read_changes
+from segmentql.feed.reader import FeedReader
+from segmentql.feed.records import (
+    NO_FILTER,
+    ChangeBatchRecord,
+    ChangeFilter,
+    ChangeRecord,
+    FeedStart,
+)
+from segmentql.feed.service import MAX_BATCH_ROWS
+from segmentql.feed.stream import ChangeStream
+from segmentql.graphql.context import Info
+from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.errors import Code, bad_request, limit_exceeded
+from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
+from segmentql.history.api import HistoryEntry
+from segmentql.history.records import HistoryEntryRecord
+from segmentql.history.settled import HistoryCursor
+from segmentql.tables import Operation
+
+T = TypeVar("T")
+
+MAX_FILTER_SLUGS: Final = 100
+MAX_FILTER_USERS: Final = 1000
+DEFAULT_BATCH_ROWS: Final = 100
+FILTER_COST: Final = 10
+"""The cost of a filter, for which a statement may read 10,000 rows."""
+
+CURSOR_ALLOWED: Final = "a cursor of a batch, of an event or of an export"
+
+describe_enum(
+    FeedStart,
+    "The place at which a consumer without a cursor begins.",
+    {
+        FeedStart.NOW: "After the newest change.",
+        FeedStart.EARLIEST: "Before the oldest change that is stored.",
+    },
+)
+
+
+@strawberry.input(
+    description="The changes that a consumer wants. They meet all given fields. A field that is"
+    " null does not restrict, and an empty list is rejected."
+)
+class FeedFilter:
+    slugs: list[str] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The slugs of the segments, at most 100. A slug means every segment that has,"
+        " had or will have it.",
+    )
+    user_ids: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET, description="The ids of the users, at most 1,000."
+    )
+    operations: list[Operation] | None = strawberry.field(
+        default=strawberry.UNSET, description="Only joins, or only leaves."
+    )
+
+
+@strawberry.interface(description="An event of the change feed.")
+class FeedEvent:
+    change: strawberry.Private[ChangeRecord]
+
+    @strawberry.field(
+        description="The place of the event in the feed. Send it as `after` to read what follows."
+    )
+    @staticmethod
+    def cursor(event: Parent["FeedEvent"]) -> str:
+        return event.change.cursor.encode()
+
+    @strawberry.field(description="When the event happened.")
+    @staticmethod
+    def at(event: Parent["FeedEvent"]) -> datetime:
+        return event.change.entry.at
+
+
+@strawberry.type(description="A user joined or left a segment.")
+class MembershipEvent(FeedEvent):
+    @strawberry.field(description="The join or leave.", graphql_type=HistoryEntry)
+    @staticmethod
+    def entry(event: Parent["MembershipEvent"]) -> HistoryEntryRecord:
+        return event.change.entry
+
+
+def _events(batch: Parent[ChangeBatchRecord]) -> list[FeedEvent]:
+    return [MembershipEvent(change=change) for change in batch.changes]
+
+
+def _cursor(batch: Parent[ChangeBatchRecord]) -> str:
+    return batch.cursor.encode()
+
+
+@strawberry.type(
+    description="Events in the order in which they were recorded. For each user that is the order"
+    " of time, except that leaves of a deleted segment come when they are recorded."
+)
+class ChangeBatch:
+    events: list[FeedEvent] = strawberry.field(
+        resolver=_events, description="The events after the requested cursor. May be empty."
+    )
+    cursor: str = strawberry.field(
+        resolver=_cursor,
+        description="The cursor after this batch. Store it, and send it as `after` to continue.",
+    )
+    caught_up: bool = strawberry.field(
+        description="Whether the batch ends at the newest change that may be read. If not, more"
+        " changes follow, or some are being recorded."
+    )
+
+
+After: TypeAlias = Annotated[
+    str | None,
+    strawberry.argument(
+        description="The cursor after which to read: of a batch, an event or an export."
+    ),
+]
+Start: TypeAlias = Annotated[
+    FeedStart | None,
+    strawberry.argument(description="Where to begin if `after` is not given."),
+]
+Filter: TypeAlias = Annotated[
+    FeedFilter | None,
+    strawberry.argument(
+        description="The events to return. The cursor advances also over other events."
+    ),
+]
+
+
+@strawberry.type
+class FeedQueries:
+    @strawberry.field(
+        description="Changes after a cursor, in the order of recording. Without a cursor and with"
+        " the start NOW, the batch is empty and has the cursor of the newest change.",
+        graphql_type=ChangeBatch | None,
+        metadata=cost(max_first=MAX_BATCH_ROWS, if_given={"filter": FILTER_COST}),
+    )
+    async def changes(
+        self,
+        info: Info,
+        after: After = strawberry.UNSET,
+        start: Start = FeedStart.NOW,
+        first: Annotated[
+            int | None,
+            strawberry.argument(description="The maximum number of events, from 1 to 1000."),
+        ] = DEFAULT_BATCH_ROWS,
+        filter: Filter = strawberry.UNSET,  # noqa: A002 - the name of the argument
+        wait_seconds: Annotated[
+            int | None,
+            strawberry.argument(
+                description="How long to wait for the first event, from 0 to 60 seconds."
+            ),
+        ] = 0,
+    ) -> ChangeBatchRecord:
+        cursor = optional_argument(_decode_cursor, after, "after")
+        rows = size_argument(first, "first", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
+        wanted = _filter(filter)
+        seconds = argument_value(validators.wait_seconds, wait_seconds or 0, "waitSeconds")
+        with _feed_errors("waitSeconds"):
+            return await read_changes(
+                info.context,
+                after=cursor,
+                start=start or FeedStart.NOW,
+                rows=rows,
+                wanted=wanted,
+                seconds=seconds,
+            )
+
+
+@strawberry.type
+class FeedSubscriptions:
+    @strawberry.subscription(
+        description="Changes after a cursor, in the order of recording, as they happen. The first"
+        " batch is empty and has the cursor at which the subscription begins.",
+        graphql_type=ChangeBatch,
+        metadata=cost(
+            size_argument="batch", max_first=MAX_BATCH_ROWS, if_given={"filter": FILTER_COST}
+        ),
+    )
+    async def changes(
+        self,
+        info: Info,
+        after: After = strawberry.UNSET,
+        start: Start = FeedStart.NOW,
+        filter: Filter = strawberry.UNSET,  # noqa: A002 - the name of the argument
+        batch: Annotated[
+            int | None,
+            strawberry.argument(
+                description="The maximum number of events in a batch, from 1 to 1000."
+            ),
+        ] = DEFAULT_BATCH_ROWS,
+    ) -> AsyncGenerator[ChangeBatchRecord, None]:
+        cursor = optional_argument(_decode_cursor, after, "after")
+        rows = size_argument(batch, "batch", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
+        wanted = _filter(filter)
+        context = info.context
+        with _feed_errors("subscription"):
+            stream = await ChangeStream.open(
+                context.feature(FeedReader),
+                after=cursor,
+                start=start or FeedStart.NOW,
+                wanted=wanted,
+                rows=rows,
+                key_id=context.principal.key_id,
+                stopping=context.stopping,
+            )
+        return _Batches(stream)  # type: ignore[return-value]  # an asynchronous iterator
+
+
+class _Batches:
+    """The batches of a stream, with errors of GraphQL."""
+
+    def __init__(self, stream: ChangeStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> "_Batches":
+        return self
+
+    async def __anext__(self) -> ChangeBatchRecord:
+        with _feed_errors("subscription"):
+            return await self._stream.__anext__()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@contextmanager
+def _feed_errors(argument: str) -> Iterator[None]:
+    """Turn errors of the feed into GraphQL errors. `argument` names what has too many consumers."""
+    try:
+        yield
+    except errors.CursorExpired:
+        raise GraphQLError(
+            "The changes after this cursor are not kept any more. Load the members again, for"
+            " instance by an export, and continue from its cursor.",
+            extensions={"code": Code.CURSOR_EXPIRED},
+        ) from None
+    except errors.FeedReset:
+        raise GraphQLError(
+            "The database does not have the change that this cursor names, because it was restored"
+            " to an earlier state. Load the members again, for instance by an export, and continue"
+            " from its cursor.",
+            extensions={"code": Code.FEED_RESET},
+        ) from None
+    except errors.FeedConsumersExceeded as exceeded:
+        if exceeded.is_of_key:
+            raise limit_exceeded(argument, limit=exceeded.limit, value=exceeded.limit + 1) from None
+        raise GraphQLError(
+            f"The server process already has {exceeded.limit} consumers that wait for changes.",
+            extensions={"code": Code.UNAVAILABLE, "limit": exceeded.limit},
+        ) from None
+
+
+def _decode_cursor(text: str) -> HistoryCursor:
+    try:
+        return HistoryCursor.decode(text)
+    except ValueError:
+        raise errors.BadValue("this is not a cursor of changes", CURSOR_ALLOWED) from None
+
+
+def _filter(given: FeedFilter | None) -> ChangeFilter:
+    """Return the filter of an argument.
+
+    Raises:
+        GraphQLError: A value is invalid or a list is empty (BAD_REQUEST), or a list is too long
+            (LIMIT_EXCEEDED).
+    """
+    if not given:
+        return NO_FILTER
+    return ChangeFilter(
+        slugs=_values(validators.slug, given.slugs, "filter.slugs", MAX_FILTER_SLUGS),
+        user_ids=_values(validators.user_id, given.user_ids, "filter.userIds", MAX_FILTER_USERS),
+        operations=_values(Operation, given.operations, "filter.operations", len(Operation)),
+    )
+
+
+def _values(
+    rule: Callable[[Any], T], values: list[Any] | None, argument: str, maximum: int
+) -> frozenset[T] | None:
+    if values is None or values is strawberry.UNSET:
+        return None
+    if not values:
+        raise bad_request(argument, "the list is empty", f"1 to {maximum} values, or null")
+    if len(values) > maximum and rule is not Operation:
+        raise limit_exceeded(argument, limit=maximum, value=len(values))
+    return frozenset(argument_value(rule, value, argument) for value in values)
