@@ -186,8 +186,7 @@ async def test_every_process_is_killed(home: Path) -> None:
         for consumer in consumers:
             await consumer.start()
         stop_writing, stop_reading = asyncio.Event(), asyncio.Event()
-        for consumer in consumers:
-            group.create_task(consumer.run(stop_reading))
+        reading = [group.create_task(consumer.run(stop_reading)) for consumer in consumers]
         for number in range(WRITERS):
             group.create_task(writers.run(number, stop_writing))
         killer = Killer(up, counts)
@@ -206,6 +205,7 @@ async def test_every_process_is_killed(home: Path) -> None:
         sql = await asyncpg.connect(superuser_url(up))
         await until(lambda: nothing_is_due(sql))
         stop_reading.set()
+        await asyncio.wait(reading)
         await check(consumers, sql)
         await sql.close()
     assert sum(counts.kills.values()) > 0
@@ -271,8 +271,7 @@ async def test_three_processes_without_redis_and_worker(
         for consumer in consumers:
             await consumer.start()
         stop_writing, stop_reading = asyncio.Event(), asyncio.Event()
-        for consumer in consumers:
-            group.create_task(consumer.run(stop_reading))
+        reading = [group.create_task(consumer.run(stop_reading)) for consumer in consumers]
         for number in range(WRITERS):
             group.create_task(writers.run(number, stop_writing))
         for port, process in zip(ports, processes, strict=True):
@@ -284,5 +283,6 @@ async def test_three_processes_without_redis_and_worker(
         stop_writing.set()
         await until(lambda: nothing_is_due(sql))
         stop_reading.set()
+        await asyncio.wait(reading)
         await check(consumers, sql)
     assert not re.search(r'"level": ?"error"', log.read_text())
