@@ -166,7 +166,7 @@ async def serving(settings: Settings, *, app: Starlette | None = None) -> AsyncI
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://segmentql") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client,
     ):
         yield Api(client)
 

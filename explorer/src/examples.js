@@ -361,4 +361,54 @@ query ReadAuditLog {
   }
 }`,
   },
+  {
+    query: `
+# 14. Watch every join and leave. Run it, then run
+#    AddWithTtl in another tab of the browser. The
+#    first message is empty: its cursor is the
+#    point from which the feed continues.
+subscription WatchChanges($filter: FeedFilter) {
+  changes(filter: $filter) {
+    cursor
+    caughtUp
+    events {
+      at
+      ... on MembershipEvent {
+        entry {
+          operation
+          userId
+          cause
+          segment { slug }
+        }
+      }
+    }
+  }
+}
+
+# Read the changes after a cursor. Without one,
+# \`start: EARLIEST\` begins with the oldest.
+query ReadChanges($after: String) {
+  changes(
+    after: $after
+    start: EARLIEST
+    first: 10
+  ) {
+    cursor
+    caughtUp
+    events {
+      cursor
+      at
+      ... on MembershipEvent {
+        entry {
+          operation
+          userId
+          cause
+          segment { slug }
+        }
+      }
+    }
+  }
+}`,
+    variables: { filter: null, after: null },
+  },
 ];

@@ -4,6 +4,8 @@
 
 import { useGraphiQLActions } from "@graphiql/react";
 import { createGraphiQLFetcher } from "@graphiql/toolkit";
+import { getOperationAST } from "graphql";
+import { createClient } from "graphql-sse";
 import { useEffect, useRef, useState } from "react";
 
 const isRequired =
@@ -13,8 +15,21 @@ const KEY_REQUIRED =
   "An API key is required. Create one with `segmentql keys create --role EDITOR --name NAME`," +
   " or ask an ADMIN for one.";
 
-// The schema has no @defer, @stream or subscription, so each request has one response.
-const sendRequest = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
+// The schema has no @defer and no @stream, so each query and mutation has one response.
+const sendOnce = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
+
+const sendRequest = (params, options) => {
+  const { documentAST } = options; // absent if the page itself sends the request
+  const operation = documentAST && getOperationAST(documentAST, params.operationName);
+  return operation?.operation === "subscription"
+    ? subscribe(params, options.headers)
+    : sendOnce(params, options);
+};
+
+// Returns an async iterator. After a restart of the server the page shows the error. A subscription
+// that starts again by itself would start at the original cursor.
+const subscribe = (params, headers) =>
+  createClient({ url: "/graphql", headers, retryAttempts: 0 }).iterate(params);
 
 const isAuthorization = (name) => name.toLowerCase() === "authorization";
 

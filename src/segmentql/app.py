@@ -37,12 +37,15 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
-from segmentql.graphql.http.view import GraphQLView, RequestLimits
+from segmentql.graphql.http.request_limits import RequestLimits
+from segmentql.graphql.http.stream_registry import StreamLimits
+from segmentql.graphql.http.streams import add_streams
+from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.schema import make_schema
-from segmentql.settings import Settings
+from segmentql.settings import Settings, is_loopback
 
 PING_TIMEOUT_SECONDS: Final = 0.3
 """The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
@@ -109,7 +112,20 @@ def create_app(settings: Settings) -> Starlette:
                         send_seconds=settings.send_timeout_seconds,
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
+                    checks_host=is_loopback(settings.host),
                     features={FeedReader: feed},
+                    log=request_log,
+                )
+                app.state.websockets = add_streams(
+                    view,
+                    executor,
+                    rate_limiter,
+                    limits=StreamLimits(
+                        settings.max_feed_consumers, settings.max_feed_consumers_per_key
+                    ),
+                    stopping=app.state.stopping,
+                    authenticate=keys.authenticate if keys else None,
+                    allowed_origins=settings.cors_origins,
                     log=request_log,
                 )
                 app.state.view = (
@@ -175,7 +191,7 @@ def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIA
         log=log,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "segmentql-read", "x-request-id"),
+        allow_headers=("authorization", "last-event-id", "segmentql-read", "x-request-id"),
         expose_headers=("retry-after", "x-request-id"),
     )
     return WithHeaders(RequestIds(SingleHeaders(cors, log)), SAFE_HEADERS)
@@ -244,6 +260,8 @@ class _Application(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in GRAPHQL_PATHS:
             await self.state.view(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] in GRAPHQL_PATHS:
+            await self.state.websockets(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -47,6 +47,18 @@ CONNECTIONS_CLOSED = Counter(
     "HTTP connections that the server rejected or closed early, by reason.",
     ["reason"],
 )
+STREAMS = Gauge(
+    "segmentql_streams",
+    "Open streams of subscriptions, by transport (sse or websocket).",
+    ["transport"],
+    multiprocess_mode="livesum",
+)
+STREAM_EVENTS = Counter(
+    "segmentql_stream_events", "Events of subscriptions sent, by transport.", ["transport"]
+)
+STREAMS_ENDED = Counter(
+    "segmentql_streams_ended", "Streams of subscriptions that ended, by reason.", ["reason"]
+)
 RATE_LIMITER_OUTAGES = Counter(
     "segmentql_rate_limiter_outages",
     "Redis outages during which each process counted requests for itself.",

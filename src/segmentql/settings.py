@@ -166,7 +166,7 @@ def require_loopback_without_auth(settings: Settings) -> None:
     Raises:
         SettingsError: authentication is off and the address is not a loopback address.
     """
-    if settings.auth == "required" or _is_loopback(settings.host):
+    if settings.auth == "required" or is_loopback(settings.host):
         return
     raise SettingsError(
         [
@@ -177,7 +177,8 @@ def require_loopback_without_auth(settings: Settings) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or an address is a loopback one."""
     try:
         return ip_address(host).is_loopback
     except ValueError:  # a host name

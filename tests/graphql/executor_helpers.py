@@ -21,7 +21,8 @@ from segmentql.feed.reader import FeedReader
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
-from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
+from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor
+from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.principal import ANONYMOUS_ADMIN
 from segmentql.schema import make_schema

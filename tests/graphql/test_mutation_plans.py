@@ -12,8 +12,8 @@ from graphql import GraphQLObjectType, get_named_type, parse
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.compiler import compile_operation
-from segmentql.graphql.execution.executor import Request
 from segmentql.graphql.execution.plans import MutationPlan, PlanFallback
+from segmentql.graphql.execution.request import Request
 from segmentql.principal import Principal
 from segmentql.settings import Settings
 from segmentql.tables import Role

@@ -12,8 +12,8 @@ from graphql import parse
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.compiler import compile_operation
-from segmentql.graphql.execution.executor import Request
 from segmentql.graphql.execution.plans import PlanFallback
+from segmentql.graphql.execution.request import Request
 from segmentql.settings import Settings
 from tests.conftest import Sql, recorded_statements
 from tests.graphql.executor_helpers import (

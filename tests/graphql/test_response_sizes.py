@@ -10,7 +10,8 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits
-from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor, Request
+from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor
+from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
 from segmentql.graphql.types.errors import format_unsent_response
 from segmentql.metrics import REQUESTS_REJECTED

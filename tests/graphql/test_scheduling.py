@@ -24,7 +24,8 @@ from segmentql.graphql.cost.scheduling import (
     MutationGate,
     yield_to_event_loop,
 )
-from segmentql.graphql.execution.executor import GraphQLExecutor, Request
+from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.settings import Settings
 from tests.graphql.executor_helpers import make_context

@@ -7,13 +7,11 @@ import random
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from segmentql.adapters import migrations
 from segmentql.adapters.database import Database
 from segmentql.errors import Unavailable
 from segmentql.history.settled import (
@@ -23,19 +21,10 @@ from segmentql.history.settled import (
     wait_for_settled_row,
 )
 from segmentql.history.tracker import SettledPositionTracker
-from segmentql.local import ChildProcess, LocalServers
-from segmentql.local.accounts import server_account
-from segmentql.local.data_dir import open_data_folder
-from segmentql.local.ports import ServerPorts
-from segmentql.local.postgres import (
-    DATABASE,
-    OWNER_ROLE,
-    SERVICE_ROLE,
-    SUPERUSER,
-    postgres_program,
-    postgres_url,
-)
+from segmentql.local import LocalServers
+from segmentql.local.postgres import DATABASE, SERVICE_ROLE, SUPERUSER
 from tests.conftest import Sql, empty_tables, until
+from tests.history.clusters import migrated_cluster
 from tests.history.writers import (
     RandomWriters,
     SettledReader,
@@ -98,22 +87,8 @@ async def crashing_servers(servers: LocalServers) -> AsyncIterator[LocalServers]
     with tempfile.TemporaryDirectory(prefix="segmentql-crash-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        data = open_data_folder(folder / "data", server_account(), print)
-        port = ServerPorts(None).port("PostgreSQL")
-        process = ChildProcess(postgres_program(data, port, POSTGRES_SETTINGS))
-        running = replace(
-            servers,
-            postgres=process,
-            superuser_url=postgres_url(data, SUPERUSER, port),
-            owner_url=postgres_url(data, OWNER_ROLE, port),
-            service_url=postgres_url(data, SERVICE_ROLE, port),
-        )
-        await process.start()
-        try:
-            await asyncio.to_thread(migrations.upgrade, running.settings(DATABASE))
+        async with migrated_cluster(servers, folder / "data", POSTGRES_SETTINGS) as running:
             yield running
-        finally:
-            await process.kill()
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.view import GraphQLView, RequestLimits
+from segmentql.graphql.http.request_limits import RequestLimits
+from segmentql.graphql.http.view import GraphQLView
 from segmentql.principal import Principal
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
@@ -141,7 +142,9 @@ async def test_page_says_whether_a_key_is_required(database: Database, storage: 
             page=Path(__file__).parents[2] / "explorer" / "index.html",
         )
         transport = httpx.ASGITransport(app=RequestIds(view))
-        async with httpx.AsyncClient(transport=transport, base_url="http://segmentql") as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8080"
+        ) as client:
             page = (await client.get("/graphql", headers={"accept": "text/html"})).text
         assert page.count(f'<meta name="segmentql-auth" content="{auth}" />') == 1
         assert page.count("segmentql-auth") == 1

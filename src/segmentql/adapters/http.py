@@ -66,8 +66,9 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_of(header_value(scope["headers"], b"x-request-id"))
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id: str = scope.setdefault("state", {}).setdefault(
+            "request_id", request_id_of(header_value(scope["headers"], b"x-request-id"))
+        )
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -106,7 +107,7 @@ class WithHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length")
+SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length", b"host")
 """Headers that a request may contain only once. Servers and proxies differ in which of several
 values they use, so that they would interpret a request with more differently."""
 
@@ -189,16 +190,22 @@ async def abort(receive: Receive) -> None:
     has read the written data. uvicorn's `receive` is a method of an object with the transport.
     Other servers, and tests without a server, close the connection later.
     """
+    if reset_connection(receive):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def reset_connection(receive: Receive) -> bool:
+    """Reset the connection of a request or of a WebSocket; return whether the server allows it."""
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
-        return
+        return False
     # Without this option the kernel would keep its buffer until the client reads it.
     transport.get_extra_info("socket").setsockopt(
         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
     )
     transport.abort()
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    return True
 
 
 class BodyTooLarge(Exception):

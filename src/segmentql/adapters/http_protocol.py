@@ -2,9 +2,9 @@
 
 uvicorn limits neither the time nor the size of a request head, nor the number of connections, and
 it appends the trailers of a chunked body to the headers. `LimitedProtocol` adds these limits and
-responds with 400, 408, 431 and 503 in the form of a GraphQL error. WebSocket upgrades and streamed
-responses work as in uvicorn: deadlines apply only while a head or an unread body is incomplete and
-between requests, and never while a response is in progress.
+responds with 400, 408, 431 and 503 in the form of a GraphQL error. Streamed responses work as
+in uvicorn: deadlines apply only while a head or an unread body is incomplete and between requests,
+and never while a response is in progress. `websocket_protocol.py` has upgraded connections.
 """
 
 import asyncio
@@ -179,6 +179,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._table.set_idle(self)
         else:
             self._table.await_input(self)
+
+    def _should_upgrade(self) -> bool:
+        # Another response may be in progress, if the client did not wait for it.
+        return not self.is_responding() and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         self._table.forget(self)

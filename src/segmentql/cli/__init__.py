@@ -23,6 +23,7 @@ COMMANDS = (
     "explain",
     "import",
     "export",
+    "changes",
     "keys",
     "doctor",
     "schema",

@@ -51,6 +51,20 @@ class InputRejected(click.ClickException):
     exit_code = 2
 
 
+class RequestRejected(click.ClickException):
+    """The API rejected a request."""
+
+    def __init__(self, message: str, code: str | None) -> None:
+        """Create the exception from a GraphQL error.
+
+        Args:
+            message: The message for the user.
+            code: `extensions.code` of the error, such as `FORBIDDEN`.
+        """
+        super().__init__(message)
+        self.code = code
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect, because it would send the API key to another address."""
 
@@ -81,7 +95,8 @@ class ApiClient:
 
         Raises:
             Unavailable: the API does not respond, or is overloaded.
-            click.ClickException: the API rejected the request.
+            RequestRejected: the API rejected the request.
+            click.ClickException: the server is not the API.
         """
         body = orjson.dumps({"query": document, "variables": variables})
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
@@ -112,7 +127,7 @@ class ApiClient:
             if code in UNAVAILABLE_CODES:
                 raise Unavailable(error["message"])
             advice = " Set SEGMENTQL_API_KEY." if code == "UNAUTHENTICATED" else ""
-            raise click.ClickException(error["message"] + advice)
+            raise RequestRejected(error["message"] + advice, code)
         return data
 
     def mutate(self, document: str, **fields: object) -> Any:

@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 GRACE_SECONDS: Final = 30
 """How long requests in progress may take after the stop signal."""
 
+PING_SECONDS: Final = 20
+"""The interval of the pings that keep WebSockets open and find lost clients."""
+
 GC_THRESHOLDS: Final = (10_000, 2, 1_000)
 """Thresholds of the garbage collector for its three generations.
 
@@ -75,6 +78,11 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
             "segmentql.cli.serve:make_app",
             factory=True,
             http="segmentql.cli.serve:make_protocol",
+            ws="segmentql.cli.serve:make_websocket_protocol",
+            ws_max_size=settings.max_body_bytes,
+            ws_per_message_deflate=False,  # a small message could expand to a large one
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=settings.send_timeout_seconds,
             host=settings.host,
             port=settings.port,
             workers=workers,
@@ -130,6 +138,15 @@ def make_protocol(**given: Any) -> asyncio.Protocol:
     from segmentql.adapters.http_protocol import LimitedProtocol  # noqa: PLC0415 - see below
 
     return LimitedProtocol(table=_connections(), **given)
+
+
+def make_websocket_protocol(**given: Any) -> asyncio.Protocol:
+    """Create the protocol of one WebSocket; uvicorn calls this in each process."""
+    from segmentql.adapters.websocket_protocol import (  # noqa: PLC0415 - see below
+        LimitedWebSocketProtocol,
+    )
+
+    return LimitedWebSocketProtocol(table=_connections(), **given)
 
 
 @cache

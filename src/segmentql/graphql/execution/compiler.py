@@ -34,7 +34,11 @@ from graphql import (
     SelectionSetNode,
     get_named_type,
 )
-from segmentql.graphql.execution.field_collection import CollectedFields, collect_fields
+from segmentql.graphql.execution.field_collection import (
+    CollectedFields,
+    collect_fields,
+    sub_selections,
+)
 from segmentql.graphql.execution.field_writers import (
     attribute,
     constant,
@@ -100,6 +104,9 @@ def compile_operation(
         if operation.operation is OperationType.MUTATION and schema.mutation_type:
             field = compiler.mutation_field(schema.mutation_type, selection_sets)
             return MutationPlan(schema, operation, field)
+        if operation.operation is OperationType.SUBSCRIPTION and schema.subscription_type:
+            writer = compiler.event(schema.subscription_type, operation.selection_set)
+            return QueryPlan(schema, operation, [writer])
     except NotCompilable:
         pass
     return None
@@ -141,10 +148,18 @@ class _Compiler:
             write_payload=self._compile_payload(key, field, nodes),
         )
 
+    def event(self, parent: GraphQLObjectType, selections: SelectionSetNode) -> FieldWriter:
+        """Return the writer of the root field of a subscription, whose value is the event."""
+        ((key, (nodes, conditions)),) = self._collect_fields(parent, [selections]).items()
+        if conditions:
+            raise NotCompilable
+        field, _ = _lookup_field(parent, nodes[0])
+        return self._compile_payload(key, field, nodes)
+
     def _compile_payload(
         self, key: str, field: GraphQLField, nodes: Sequence[FieldNode]
     ) -> FieldWriter:
-        serialize, size = self._compile_serializer(field.type, _sub_selections(nodes))
+        serialize, size = self._compile_serializer(field.type, sub_selections(nodes))
         return count_bytes(from_source(key, serialize), FIELD_BYTES + len(key) + size)
 
     def _collect_fields(
@@ -184,7 +199,7 @@ class _Compiler:
         if node.name.value == "__typename":
             return constant(key, parent.name), TEXT_BYTES + len(parent.name)
         field, definition = _lookup_field(parent, node)
-        selection_sets = _sub_selections(nodes)
+        selection_sets = sub_selections(nodes)
         serialize, size = self._compile_serializer(field.type, selection_sets)
         if definition.base_resolver is None:
             make_writer = text_attribute if is_text(field.type) else attribute
@@ -283,8 +298,3 @@ def _lookup_field(
     if field is None or not isinstance(definition, StrawberryField):
         raise NotCompilable
     return field, definition
-
-
-def _sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
-    """Return the selection sets of all nodes of one field."""
-    return [node.selection_set for node in nodes if node.selection_set]

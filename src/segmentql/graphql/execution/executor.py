@@ -9,7 +9,7 @@ it does for a schema without extensions. See `docs/decisions/0003-own-http-view.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 import strawberry
 from strawberry.execution import optimized_is_awaitable
 
-from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationType
+from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema
 from graphql import execute as execute_by_core
 from segmentql import metrics
 from segmentql.errors import TimedOut, Unavailable
@@ -26,16 +26,18 @@ from segmentql.graphql.cost.document_limits import DocumentLimits, check_variabl
 from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.failures import (
+    cause_of_cancellation,
+    format_request_errors,
+    subscription_needs_stream,
+)
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
+from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
-from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause, cause_of
-from segmentql.graphql.types.errors import (
-    Code,
-    format_errors,
-    format_response_too_large,
-    limit_exceeded,
-)
+from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
+from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
+from segmentql.graphql.types.errors import Code, format_response_too_large, limit_exceeded
 from segmentql.logs import RequestLog
 
 EXPENSIVE_QUERY_COST: Final = 2_000
@@ -45,18 +47,6 @@ EXPENSIVE_QUERY_CONCURRENCY: Final = 1
 """The maximum number of concurrent expensive queries."""
 
 NO_WAIT: Final = nullcontext()
-
-MAX_COERCION_ERRORS: Final = 20
-"""The maximum number of errors about the variables in a response."""
-
-
-@dataclass(slots=True)  # not frozen, because creating a frozen object takes three times as long
-class Request:
-    """A GraphQL request whose document and variables are not yet validated."""
-
-    query: str
-    variables: Mapping[str, Any] | None = None
-    operation_name: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,6 +94,15 @@ class GraphQLExecutor:
         self._mutation_gate = MutationGate()
         self._log = log
         self._metrics = OperationMetrics()
+        self.subscriptions = SubscriptionExecutor(
+            self._core,
+            self._documents,
+            limits,
+            check_cost=self._check_cost,
+            hide_suggestions=not self._schema_exposure.suggestions,
+            operation_metrics=self._metrics,
+            log=log,
+        )
 
     def close(self) -> None:
         """Stop the thread of documents. `execute` must not be called any more."""
@@ -134,8 +133,8 @@ class GraphQLExecutor:
                 result = await self._execute_by_core(prepared.document, request, context)
                 return self._reject(result.errors or [], context)
             name = self._metrics.label(operation.node)
-            if operation.node.operation is OperationType.SUBSCRIPTION:
-                return self._reject([GraphQLError("Use the query `changes` instead.")], context)
+            if operation.is_subscription:
+                return self._reject([subscription_needs_stream()], context)
             if not operation.is_query:
                 if queries_only:
                     is_logged = False  # the view logs it
@@ -164,7 +163,7 @@ class GraphQLExecutor:
             return response
         except asyncio.CancelledError:
             outcome = "cancelled"
-            context.cause = _cause_of_cancellation(context)
+            context.cause = cause_of_cancellation(context)
             raise
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
@@ -261,7 +260,7 @@ class GraphQLExecutor:
     @staticmethod
     def _reject(errors: Sequence[GraphQLError], context: Context) -> ExecutionResponse:
         return ExecutionResponse(
-            {"errors": _format_errors(errors, context, executed=False)}, executed=False
+            {"errors": format_request_errors(errors, context, executed=False)}, executed=False
         )
 
     @staticmethod
@@ -279,25 +278,8 @@ class GraphQLExecutor:
             return {"data": result.data}
         return {
             "data": result.data,
-            "errors": _format_errors(result.errors, context, executed=True),
+            "errors": format_request_errors(result.errors, context, executed=True),
         }
-
-
-def _cause_of_cancellation(context: Context) -> FailureCause:
-    if context.deadline and context.deadline.has_expired:
-        limit = "SEGMENTQL_REQUEST_TIMEOUT_SECONDS"
-        return FailureCause(Code.TIMEOUT, f"the request took longer than {limit}")
-    return FailureCause("CANCELLED", "the server is shutting down, or the client has disconnected")
-
-
-def _format_errors(
-    errors: Sequence[GraphQLError], context: Context, *, executed: bool
-) -> list[dict[str, Any]]:
-    """Return the errors as the client gets them; note their cause for the log line."""
-    formatted = format_errors(errors, executed=executed, request_id=context.request_id)
-    if errors:
-        context.cause = cause_of(errors, [error["extensions"]["code"] for error in formatted])
-    return formatted
 
 
 def _counted_bytes(context: Context) -> int:

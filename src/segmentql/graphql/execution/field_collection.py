@@ -48,6 +48,11 @@ def collect_fields(
     return collector.fields
 
 
+def sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
+    """Return the selection sets of all nodes of one field."""
+    return [node.selection_set for node in nodes if node.selection_set]
+
+
 class _FieldCollector(SelectionWalker[Conditions, None]):
     """A walk that collects the fields of an object. Its scope is the conditions around them."""
 

@@ -171,8 +171,15 @@ class Plan(ABC):
         self._coerce = compile_variables(schema, operation.variable_definitions or ())
 
     @abstractmethod
-    async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
+    async def run(
+        self, context: Context, variables: Mapping[str, Any], event: object = None
+    ) -> dict[str, Any]:
         """Execute the operation and return the `data` of the response.
+
+        Args:
+            context: The context of the request.
+            variables: The variables of the request.
+            event: The event of a subscription, which is the value of its root field.
 
         Raises:
             PlanFallback: The plan failed; graphql-core must execute the operation.
@@ -187,7 +194,7 @@ class Plan(ABC):
 
 
 class QueryPlan(Plan):
-    """The plan of a query."""
+    """The plan of a query, or of each event of a subscription."""
 
     def __init__(
         self,
@@ -198,10 +205,12 @@ class QueryPlan(Plan):
         super().__init__(schema, operation)
         self._writers = writers
 
-    async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
+    async def run(
+        self, context: Context, variables: Mapping[str, Any], event: object = None
+    ) -> dict[str, Any]:
         state = self._coerce_variables(context, variables)
         try:
-            return await state.write_fields(None, self._writers)
+            return await state.write_fields(event, self._writers)
         except ResponseTooLarge:
             raise
         except Exception as error:
@@ -228,7 +237,9 @@ class MutationPlan(Plan):
         super().__init__(schema, operation)
         self._field = field
 
-    async def run(self, context: Context, variables: Mapping[str, Any]) -> dict[str, Any]:
+    async def run(
+        self, context: Context, variables: Mapping[str, Any], event: object = None
+    ) -> dict[str, Any]:
         state = self._coerce_variables(context, variables)
         field = self._field
         info = state.info(frozenset())

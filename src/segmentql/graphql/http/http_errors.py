@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from segmentql import metrics
-from segmentql.errors import AuthenticationFailure
+from segmentql.errors import AuthenticationFailure, TimedOut, Unavailable
 from segmentql.graphql.http.responses import PreparedResponse, json_response
-from segmentql.graphql.types.error_causes import truncate
+from segmentql.graphql.types.error_causes import describe_error, truncate
 from segmentql.graphql.types.errors import Code
 
 RETRY_SECONDS: Final = 1
@@ -72,6 +72,16 @@ def method_not_allowed(message: str, allow: str) -> HttpRequestError:
     return HttpRequestError(405, message, headers={"allow": allow})
 
 
+def not_acceptable(allowed: str) -> HttpRequestError:
+    """Return the error for a client that accepts none of the `allowed` media types (406)."""
+    return HttpRequestError(406, f"The Accept header must allow {allowed}.")
+
+
+def mutation_by_get() -> HttpRequestError:
+    """Return the error of a mutation that was sent by GET (405)."""
+    return method_not_allowed("Use POST for mutations. GET is only for queries.", "POST")
+
+
 def unsupported_encoding() -> HttpRequestError:
     """Return the error for a compressed body (415)."""
     return HttpRequestError(
@@ -106,6 +116,48 @@ def overloaded(limit: int) -> HttpRequestError:
         Code.UNAVAILABLE,
         headers={"retry-after": str(RETRY_SECONDS), "connection": "close"},  # the body is unread
         limit=limit,
+    )
+
+
+def too_many_streams(limit: int, *, is_of_key: bool) -> HttpRequestError:
+    """Return the error of a stream beyond the limit of its key (429) or of the process (503)."""
+    metrics.REQUESTS_REJECTED.labels("streams").inc()
+    owner = "API key" if is_of_key else "server process"
+    return HttpRequestError(
+        429 if is_of_key else 503,
+        f"The {owner} already has its maximum of {limit} streams.",
+        Code.LIMIT_EXCEEDED if is_of_key else Code.UNAVAILABLE,
+        headers={"retry-after": str(RETRY_SECONDS)},
+        limit=limit,
+    )
+
+
+def too_many_operations(limit: int) -> HttpRequestError:
+    """Return the error of a subscription beyond the limit of its WebSocket."""
+    metrics.REQUESTS_REJECTED.labels("streams").inc()
+    message = f"The WebSocket already has its maximum of {limit} operations."
+    return HttpRequestError(429, message, Code.LIMIT_EXCEEDED, limit=limit)
+
+
+def shutting_down() -> HttpRequestError:
+    """Return the error of a stream that is requested while the process shuts down (503)."""
+    return HttpRequestError(
+        503,
+        "The server process is shutting down.",
+        Code.UNAVAILABLE,
+        headers={"retry-after": str(RETRY_SECONDS), "connection": "close"},
+    )
+
+
+def database_unavailable(error: Unavailable | TimedOut) -> HttpRequestError:
+    """Return the error of a stream whose API key cannot be read from the database (503)."""
+    is_timeout = isinstance(error, TimedOut)
+    return HttpRequestError(
+        503,
+        "The database query timed out." if is_timeout else "The database is unavailable.",
+        Code.TIMEOUT if is_timeout else Code.UNAVAILABLE,
+        headers={"retry-after": str(RETRY_SECONDS)},
+        reason=describe_error(error),
     )
 
 

@@ -9,6 +9,7 @@ import mimeparse
 JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 HTML: Final = "text/html"
+EVENT_STREAM: Final = "text/event-stream"
 
 MAX_ACCEPT_BYTES: Final = 2_000
 """The maximum length of an `Accept` header. A longer one is ignored, because parsing takes time.
@@ -24,6 +25,10 @@ class Accepted:
     """The preferred media type of GraphQL responses; None if the client accepts none."""
     html: bool
     """Whether the header names HTML."""
+    event_stream: bool = False
+    """Whether the header names event streams and does not name a JSON type as well.
+
+    urql names both in the requests of queries, and only event streams in those of subscriptions."""
 
 
 def negotiate(accept: bytes) -> Accepted:
@@ -44,11 +49,16 @@ def _negotiate(header: bytes) -> Accepted:
     if not accept.strip():
         return Accepted(JSON, html=False)
     named = {f"{kind}/{subtype}" for kind, subtype, _ in ranges}
-    json, graphql_json, html = (
-        mimeparse.quality_parsed(name, ranges) for name in (JSON, GRAPHQL_JSON, HTML)
+    json, graphql_json, html, event_stream = (
+        mimeparse.quality_parsed(name, ranges) for name in (JSON, GRAPHQL_JSON, HTML, EVENT_STREAM)
     )
     chosen: str | None = None
     if max(json, graphql_json) > 0:
         prefers_new = graphql_json > json or (graphql_json == json and GRAPHQL_JSON in named)
         chosen = GRAPHQL_JSON if prefers_new else JSON
-    return Accepted(chosen, html=html > 0 and HTML in named)
+    names_json = bool(named & {JSON, GRAPHQL_JSON}) and chosen is not None
+    return Accepted(
+        chosen,
+        html=html > 0 and HTML in named,
+        event_stream=event_stream > 0 and EVENT_STREAM in named and not names_json,
+    )

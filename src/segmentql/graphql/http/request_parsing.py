@@ -7,7 +7,7 @@ import orjson
 from starlette.types import Receive
 
 from segmentql.adapters.http import BodyTooLarge, ClientDisconnected, read_body
-from segmentql.graphql.execution.executor import Request
+from segmentql.graphql.execution.request import Request
 from segmentql.graphql.http.http_errors import HttpRequestError, unsupported_encoding
 from segmentql.graphql.types.errors import Code
 
@@ -30,7 +30,7 @@ async def read_request(headers: Headers, receive: Receive, max_body_bytes: int) 
     content_length = headers.get(b"content-length", b"0")
     try:
         body = await read_body(receive, declared=int(content_length), limit=max_body_bytes)
-        return _request_of_json(orjson.loads(body))
+        return request_of_json(orjson.loads(body))
     except BodyTooLarge as too_large:
         raise HttpRequestError(
             413,
@@ -56,7 +56,7 @@ def request_of_query_string(parameters: Mapping[str, str]) -> Request:
         except orjson.JSONDecodeError as error:
             raise HttpRequestError(400, f"`{name}` is not valid JSON: {error}.") from None
 
-    return _request_of_json(
+    return request_of_json(
         {
             "query": parameters.get("query"),
             "operationName": parameters.get("operationName"),
@@ -66,7 +66,12 @@ def request_of_query_string(parameters: Mapping[str, str]) -> Request:
     )
 
 
-def _request_of_json(body: Any) -> Request:
+def request_of_json(body: Any) -> Request:
+    """Return the GraphQL request in a JSON value.
+
+    Raises:
+        HttpRequestError: The value is not a GraphQL request.
+    """
     if not isinstance(body, dict):
         raise HttpRequestError(400, "The body must be a JSON object with `query`.")
     query = body.get("query")

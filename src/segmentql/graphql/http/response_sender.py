@@ -81,7 +81,7 @@ class ResponseSender:
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
-                await _send_in_chunks(response, request_id, send)
+                await send_in_chunks(response, request_id, send)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
@@ -113,7 +113,7 @@ def _write_at_once(response: PreparedResponse, request_id: str, scope: Scope, se
     )
 
 
-async def _send_in_chunks(response: PreparedResponse, request_id: str, send: Send) -> None:
+async def send_in_chunks(response: PreparedResponse, request_id: str, send: Send) -> None:
     """Send the head and the body of a response in chunks.
 
     The server accepts a chunk when the client has read most of the chunks before. The empty chunk

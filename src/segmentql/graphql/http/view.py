@@ -10,12 +10,11 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from starlette.datastructures import QueryParams
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
@@ -43,11 +42,15 @@ from segmentql.graphql.http.http_errors import (
     body_too_slow,
     error_response,
     method_not_allowed,
+    mutation_by_get,
+    not_acceptable,
     overloaded,
     rate_limited,
     unauthenticated,
 )
 from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
+from segmentql.graphql.http.origins import check_host
+from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import (
     Headers,
     accept_header,
@@ -72,22 +75,6 @@ Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Principal]]
 """A function that returns the principal of an `Authorization` header."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequestLimits:
-    """The limits of HTTP requests and responses. Each is a setting."""
-
-    body_bytes: int
-    """The maximum size of a request's body, in bytes."""
-    requests_in_flight: int
-    """The maximum number of concurrent requests in this process."""
-    request_seconds: float
-    """The time limit of a request, from reading its body to the end of its execution."""
-    response_bytes: int
-    """The maximum size of a response, in bytes."""
-    send_seconds: float
-    """The time limit in which the client must read the response."""
-
-
 class GraphQLView:
     """The ASGI application of `/graphql`. A process has one."""
 
@@ -102,6 +89,7 @@ class GraphQLView:
         rate_limiter: RateLimiter,
         request_limits: RequestLimits,
         page: Path | None,
+        checks_host: bool = False,
         features: Mapping[type, Any] | None = None,
         log: RequestLog | None = None,
     ) -> None:
@@ -116,17 +104,19 @@ class GraphQLView:
             rate_limiter: The rate limiter of API keys.
             request_limits: The limits of requests and responses.
             page: The file of the GraphiQL page; None if the page is disabled.
+            checks_host: Whether the `Host` header must name this machine if no API key is required.
             features: The objects that features share among all requests, by their type.
             log: The log of requests.
         """
         self._features = features or {}
         self._authenticate = authenticate
+        self._checks_host = checks_host
         self._rate_limiter = rate_limiter
         self._executor = executor
         self._database = database
         self._storage = storage
         self._stopping = stopping
-        self._request_limits = request_limits
+        self.request_limits = request_limits
         self._page = page
         self._log = log
         self._deadlines = Deadlines(request_limits.request_seconds)
@@ -137,6 +127,8 @@ class GraphQLView:
         )
         self._background = BackgroundLimiter()
         self._in_flight = 0
+        self.event_streams: ASGIApp | None = None
+        """The application of requests that accept event streams only."""
         self._primary_loaders = LoaderRegistry(database, primary=True)
         self._replica_loaders = (
             LoaderRegistry(database, primary=False)
@@ -148,6 +140,10 @@ class GraphQLView:
         # Starlette's Request and middleware would take as much time as a small query.
         header_lines = scope["headers"]
         headers = dict(header_lines)
+        accepted = negotiate(accept_header(headers, header_lines))
+        if accepted.event_stream and self.event_streams is not None:
+            await self.event_streams(scope, receive, send)
+            return
         state = scope.setdefault("state", {})
         if "request_id" not in state:
             state["request_id"] = request_id_of(
@@ -158,7 +154,7 @@ class GraphQLView:
         token = REQUEST_ID.set(state["request_id"])
         self._in_flight += 1
         try:
-            response = await self._response(scope, headers, receive)
+            response = await self._response(scope, headers, receive, accepted)
             await self._response_sender.send(response, scope, receive, send)
         finally:
             self._in_flight -= 1
@@ -166,9 +162,10 @@ class GraphQLView:
             if self._log and not self._in_flight:
                 self._log.flush()  # there is no line to wait for
 
-    async def _response(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:
+    async def _response(
+        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
+    ) -> PreparedResponse:
         """Return the response to a request, whatever the request raises."""
-        accepted = negotiate(accept_header(headers, scope["headers"]))
         media_type = accepted.json or JSON
         try:
             return await self._handle(scope, headers, receive, accepted)
@@ -198,35 +195,37 @@ class GraphQLView:
             repeated = repeated_header(scope["headers"])
             if repeated:
                 raise HttpRequestError(400, REPEATED_HEADER.format(repeated))
-        if self._in_flight > self._request_limits.requests_in_flight:
-            raise overloaded(self._request_limits.requests_in_flight)
+        if self._in_flight > self.request_limits.requests_in_flight:
+            raise overloaded(self.request_limits.requests_in_flight)
         method: str = scope["method"]
         if method not in {"GET", "POST"}:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         parameters = QueryParams(scope["query_string"]) if method == "GET" else None
         if parameters is not None and "query" not in parameters and self._page and accepted.html:
             return graphiql_page(self._page, needs_key=self._authenticate is not None)
-        media_type = _json_media_type(accepted)
-        principal = await self._authenticate_request(headers)
+        if accepted.json is None:
+            raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")
+        media_type = accepted.json
+        principal = await self.authenticate_request(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
                 request = (
-                    await read_request(headers, receive, self._request_limits.body_bytes)
+                    await read_request(headers, receive, self.request_limits.body_bytes)
                     if parameters is None
                     else request_of_query_string(parameters)
                 )
-                context = self._context(headers, principal, deadline, scope["state"]["request_id"])
+                context = self.new_context(
+                    headers, principal, deadline, scope["state"]["request_id"]
+                )
                 response = await self._executor.execute(
                     request, context, queries_only=method == "GET"
                 )
                 status = _status(response, media_type)
                 return await self._response_sender.prepare(response, status, media_type)
         except MethodNotAllowed:
-            raise method_not_allowed(
-                "Use POST for mutations. GET is only for queries.", "POST"
-            ) from None
+            raise mutation_by_get() from None
         except TimeoutError:
             if not deadline.has_expired:
                 raise
@@ -262,8 +261,15 @@ class GraphQLView:
                 reason=reason,
             )
 
-    async def _authenticate_request(self, headers: Headers) -> Principal:
+    async def authenticate_request(self, headers: Headers) -> Principal:
+        """Return the principal of a request, and take a token of its rate limit.
+
+        Raises:
+            HttpRequestError: The request has no valid API key, or comes from a page of another
+                host, or the key exceeds its rate.
+        """
         if self._authenticate is None:
+            self.check_host(headers)
             return ANONYMOUS_ADMIN
         try:
             principal = await self._authenticate(headers.get(b"authorization"))
@@ -273,9 +279,19 @@ class GraphQLView:
             raise rate_limited(self._rate_limiter.per_second)
         return principal
 
-    def _context(
-        self, headers: Headers, principal: Principal, deadline: Deadline, request_id: str
+    def check_host(self, headers: Headers) -> None:
+        """Check that the `Host` header names this machine, unless an API key is required.
+
+        Raises:
+            HttpRequestError: It names another host.
+        """
+        if self._checks_host and self._authenticate is None:
+            check_host(headers.get(b"host"))
+
+    def new_context(
+        self, headers: Headers, principal: Principal, deadline: Deadline | None, request_id: str
     ) -> Context:
+        """Return the context of a request."""
         return Context(
             database=self._database,
             storage=self._storage,
@@ -289,17 +305,6 @@ class GraphQLView:
             deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
         )
-
-
-def _json_media_type(accepted: Accepted) -> str:
-    """Return the media type of the response.
-
-    Raises:
-        HttpRequestError: The client accepts no media type of GraphQL responses.
-    """
-    if accepted.json is None:
-        raise HttpRequestError(406, f"The Accept header must allow {GRAPHQL_JSON} or {JSON}.")
-    return accepted.json
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:

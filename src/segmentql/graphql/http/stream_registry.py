@@ -1,0 +1,236 @@
+"""The open streams of a process: their limits, and their end when the server must end them.
+
+A stream outlives the checks of its request. So the registry checks its API key again several times
+a second, and ends the streams of a revoked key within a second. When the process shuts down, it
+ends all streams, so that the clients resume at another process.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Final
+
+from segmentql import metrics
+from segmentql.errors import TimedOut, Unauthenticated, Unavailable
+from segmentql.principal import Principal
+
+KEY_CHECK_SECONDS: Final = 0.2
+"""The interval at which the keys of the open streams are checked. Together with the refresh of the
+key cache it must be less than a second."""
+
+
+class EndReason(StrEnum):
+    """The reason why a connection with streams ended, in metrics and logs."""
+
+    DONE = "done"
+    """The source ended, or the client has completed its operations."""
+    FAILED = "failed"
+    """An event failed."""
+    DISCONNECTED = "disconnected"
+    """The client closed the connection."""
+    REVOKED = "revoked"
+    """The API key was revoked."""
+    STOPPING = "stopping"
+    """The process shuts down."""
+    UNREAD = "unread"
+    """The client did not read what it was sent within the time limit."""
+    INVALID = "invalid"
+    """The client violated the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """The maximum numbers of streams, and of connections with streams, in one process."""
+
+    per_process: int
+    per_key: int
+    """Of one API key."""
+
+
+class StreamLimitExceeded(Exception):
+    """The process, or the API key, has its maximum of streams or of connections."""
+
+    def __init__(self, limit: int, *, is_of_key: bool) -> None:
+        owner = "The API key" if is_of_key else "The server process"
+        super().__init__(f"{owner} already has its maximum of {limit} streams.")
+        self.limit = limit
+        self.is_of_key = is_of_key
+
+
+class StreamConnection:
+    """A connection with streams: an SSE response, or a WebSocket. A context manager for its task.
+
+    If the registry ends the connection, its block is cancelled. The context manager then suppresses
+    the cancellation, and `end_reason` has the reason.
+    """
+
+    def __init__(
+        self, registry: "StreamRegistry", principal: Principal, authorization: bytes | None
+    ) -> None:
+        self._registry = registry
+        self.principal = principal
+        self.authorization = authorization
+        self.end_reason: EndReason | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._is_cancelled = False
+
+    def note_end(self, reason: EndReason) -> None:
+        """Note why the block is about to end, unless another reason came first."""
+        if self.end_reason is None:
+            self.end_reason = reason
+
+    def end(self, reason: EndReason) -> None:
+        """Cancel the block of the connection, unless it is ending already."""
+        if self.end_reason is None and self._task is not None:
+            self.end_reason = reason
+            self._is_cancelled = True
+            self._task.cancel()
+
+    def __enter__(self) -> "StreamConnection":
+        task = self._task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine enters it
+        self._cancelling = task.cancelling()
+        self._registry.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        task, self._task = self._task, None
+        self._registry.remove(self)
+        # If the task was also cancelled from outside, it stays cancelled.
+        return (
+            self._is_cancelled
+            and task is not None
+            and task.uncancel() <= self._cancelling
+            and isinstance(error, asyncio.CancelledError)
+        )
+
+
+class StreamRegistry:
+    """The streams of one process, for use on one event loop."""
+
+    def __init__(
+        self,
+        limits: StreamLimits,
+        *,
+        stopping: asyncio.Event,
+        authenticate: Callable[[bytes | None], Awaitable[Principal]] | None,
+    ) -> None:
+        """Create the registry.
+
+        Args:
+            limits: The maximum numbers of streams.
+            stopping: The event that is set when the process shuts down.
+            authenticate: The function that authenticates requests; None if no API key is required.
+        """
+        self._limits = limits
+        self._stopping = stopping
+        self._authenticate = authenticate
+        self._connections: set[StreamConnection] = set()
+        self._streams: Counter[str | None] = Counter()
+        self._watches: list[asyncio.Task[None]] = []
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the process shuts down, so that no stream may be opened."""
+        return self._stopping.is_set()
+
+    def connect(self, principal: Principal, authorization: bytes | None) -> StreamConnection:
+        """Return a new connection, which its task must enter at once.
+
+        Args:
+            principal: The caller.
+            authorization: The `Authorization` header, or its equivalent, to check the key again.
+
+        Raises:
+            StreamLimitExceeded: There are too many connections.
+        """
+        key = principal.key_id
+        of_key = sum(other.principal.key_id == key for other in self._connections)
+        self._check(key, len(self._connections), of_key)
+        return StreamConnection(self, principal, authorization)
+
+    @contextmanager
+    def stream(self, principal: Principal, transport: str) -> Iterator[None]:
+        """Count a stream while the block runs.
+
+        Raises:
+            StreamLimitExceeded: There are too many streams.
+        """
+        key = principal.key_id
+        self._check(key, self._streams.total(), self._streams[key])
+        self._streams[key] += 1
+        metrics.STREAMS.labels(transport).inc()
+        try:
+            yield
+        finally:
+            metrics.STREAMS.labels(transport).dec()
+            self._streams[key] -= 1
+            if not self._streams[key]:
+                del self._streams[key]
+
+    def add(self, connection: StreamConnection) -> None:
+        """Watch a connection."""
+        self._connections.add(connection)
+        if not self._watches:
+            self._watches = [asyncio.create_task(self._end_all_at_shutdown())]
+            if self._authenticate is not None:
+                self._watches.append(
+                    asyncio.create_task(self._check_keys_again(self._authenticate))
+                )
+
+    def remove(self, connection: StreamConnection) -> None:
+        """Stop watching a connection."""
+        self._connections.discard(connection)
+        if not self._connections:
+            for watch in self._watches:
+                watch.cancel()
+            self._watches = []
+
+    def _check(self, key: str | None, in_process: int, of_key: int) -> None:
+        if in_process >= self._limits.per_process:
+            raise StreamLimitExceeded(self._limits.per_process, is_of_key=False)
+        if key is not None and of_key >= self._limits.per_key:
+            raise StreamLimitExceeded(self._limits.per_key, is_of_key=True)
+
+    async def _end_all_at_shutdown(self) -> None:
+        await self._stopping.wait()
+        for connection in list(self._connections):
+            connection.end(EndReason.STOPPING)
+
+    async def _check_keys_again(
+        self, authenticate: Callable[[bytes | None], Awaitable[Principal]]
+    ) -> None:
+        while True:
+            await asyncio.sleep(KEY_CHECK_SECONDS)
+            headers = {connection.authorization for connection in self._connections}
+            is_revoked = await asyncio.gather(
+                *(_is_rejected(authenticate, header) for header in headers)
+            )
+            revoked = {
+                header for header, rejected in zip(headers, is_revoked, strict=True) if rejected
+            }
+            for connection in list(self._connections):
+                if connection.authorization in revoked:
+                    connection.end(EndReason.REVOKED)
+
+
+async def _is_rejected(
+    authenticate: Callable[[bytes | None], Awaitable[Principal]], authorization: bytes | None
+) -> bool:
+    try:
+        await authenticate(authorization)
+    except Unauthenticated:
+        return True
+    except (Unavailable, TimedOut):  # no event can be read either; the key cache logs it
+        return False
+    return False
