@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files.heartbeats import run_with_heartbeats
 from segmentql.imports import actors, attempts, staging
 from segmentql.imports.actors import advance_import
 from segmentql.imports.reading import stage_list
@@ -130,17 +131,29 @@ async def test_reading_can_be_interrupted_and_repeated(
     assert (finished["status"], counts(finished)) == ("COMPLETED", {"JOINED": 100_000})
 
 
-async def test_heartbeats_keep_the_lease(
-    api: Api, imports: Imports, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempts, "HEARTBEAT_SECONDS", 0.01)
+async def test_heartbeats_keep_the_lease(api: Api, imports: Imports, sql: Sql) -> None:
+    is_cancelled = asyncio.Event()
+
+    async def read_forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_cancelled.set()
+
     await make_segments(api, "a")
     await imports.start(b"1\n")
     attempt = await claim(imports, sql)
     await sql.execute("UPDATE imports SET next_attempt_at = now()")
-    heartbeats = asyncio.create_task(actors._send_heartbeats(imports.context.database, attempt))
+    reading = asyncio.create_task(
+        run_with_heartbeats(
+            read_forever(),
+            lambda: actors._extend_lease(imports.context.database, attempt),
+            interval_seconds=0.01,
+        )
+    )
     while not await sql.fetchval("SELECT next_attempt_at > now() + interval '9 s' FROM imports"):
         await asyncio.sleep(0)
     await sql.execute("UPDATE imports SET attempts = attempts + 1")
     with pytest.raises(attempts.LeaseLost):
-        await heartbeats
+        await reading
+    assert is_cancelled.is_set()

@@ -1,10 +1,9 @@
 """What the actors of reports and exports share: one attempt to make a file, up to its end."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from segmentql.adapters.csv_stream import CsvStream
 from segmentql.adapters.database import Database
@@ -13,6 +12,7 @@ from segmentql.adapters.storage import CSV_TYPE, GZIP_TYPE, Storage
 from segmentql.csv_files import attempts
 from segmentql.csv_files.attempts import Attempt
 from segmentql.csv_files.file_kind import ContentT, FileKind
+from segmentql.csv_files.heartbeats import run_with_heartbeats
 from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
 
 COPY_TIMEOUT_SECONDS: Final = 1800
@@ -74,18 +74,12 @@ async def _store_with_heartbeats(
     context: FileContext, attempt: Attempt[ContentT], store_file: StoreFile[ContentT]
 ) -> None:
     """Store the file and publish it, and extend the attempt's lease meanwhile."""
-    storing = asyncio.create_task(store_and_publish(context, attempt, store_file))
-    heartbeats = asyncio.create_task(_send_heartbeats(context.database, attempt))
-    tasks = {storing, heartbeats}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    if storing.cancelled():
+    has_ended = await run_with_heartbeats(
+        store_and_publish(context, attempt, store_file),
+        lambda: context.database.transaction(lambda session: attempts.heartbeat(session, attempt)),
+        interval_seconds=attempts.HEARTBEAT_SECONDS,
+    )
+    if not has_ended:
         # The attempt has lost its lease, and the store may have completed the upload.
         await context.database.transaction(
             lambda session: attempts.discard_unless_published(session, attempt)
@@ -132,16 +126,6 @@ async def _file_chunks(csv: CsvStream, *, is_gzip: bool) -> AsyncGenerator[bytes
     async with aclosing(csv.chunks()) as plain, aclosing(gzip_chunks(plain)) as compressed:
         async for chunk in compressed if is_gzip else plain:
             yield chunk
-
-
-async def _send_heartbeats(database: Database, attempt: Attempt[Any]) -> None:
-    """Extend the lease at each interval; return when the attempt has lost it."""
-    holds_lease = True
-    while holds_lease:
-        await asyncio.sleep(attempts.HEARTBEAT_SECONDS)
-        holds_lease = await database.transaction(
-            lambda session: attempts.heartbeat(session, attempt)
-        )
 
 
 def _reason(error: BaseException) -> str:

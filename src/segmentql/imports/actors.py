@@ -1,9 +1,8 @@
 """The actors of imports, and the periodic checks that find work whose message was lost."""
 
-import asyncio
 import time
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import structlog
 
@@ -12,6 +11,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
 from segmentql.adapters.storage import Storage
+from segmentql.csv_files.heartbeats import run_with_heartbeats
 from segmentql.errors import (
     MutationRejected,
     ObjectMissing,
@@ -122,18 +122,21 @@ async def _read(context: ImportContext, attempt: attempts.Attempt) -> bool:
 
 async def _read_with_heartbeat(context: ImportContext, attempt: attempts.Attempt) -> None:
     """Read the list and make the forecast, and extend the attempt's lease meanwhile."""
-    tasks = {
-        asyncio.create_task(_read_list(context, attempt)),
-        asyncio.create_task(_send_heartbeats(context.database, attempt)),
-    }
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await run_with_heartbeats(
+        _read_list(context, attempt),
+        lambda: _extend_lease(context.database, attempt),
+        interval_seconds=attempts.HEARTBEAT_SECONDS,
+    )
+
+
+async def _extend_lease(database: Database, attempt: attempts.Attempt) -> Literal[True]:
+    """Extend the lease.
+
+    Raises:
+        LeaseLost: the attempt does not hold the lease any more.
+    """
+    await database.transaction(lambda session: attempts.extend_lease(session, attempt))
+    return True
 
 
 async def _read_list(context: ImportContext, attempt: attempts.Attempt) -> None:
@@ -154,13 +157,6 @@ async def _read_list(context: ImportContext, attempt: attempts.Attempt) -> None:
         status=status,
         duration_ms=round(seconds * 1000),
     )
-
-
-async def _send_heartbeats(database: Database, attempt: attempts.Attempt) -> None:
-    """Extend the lease at each interval until it is lost."""
-    while True:
-        await asyncio.sleep(attempts.HEARTBEAT_SECONDS)
-        await database.transaction(lambda session: attempts.extend_lease(session, attempt))
 
 
 async def _apply(database: Database, import_id: int) -> None:

@@ -3,21 +3,18 @@
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Final
 
 import structlog
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.storage import Storage
+from segmentql.adapters.storage import CSV_TYPE, Storage
 from segmentql.errors import StoreFailed
 from segmentql.imports import cleanup, reads, result, staging
 from segmentql.objects import service as objects
 from segmentql.tables import ImportStatus
 
 log = structlog.get_logger(__name__)
-
-CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 
 
 async def finish(database: Database, storage: Storage, import_id: int) -> None:
@@ -94,5 +91,5 @@ async def _upload(
         )
     )
     async with source as stream:
-        await storage.upload(object_key, stream, content_type=CONTENT_TYPE)
+        await storage.upload(object_key, stream, content_type=CSV_TYPE)
     return object_key
