@@ -43,7 +43,7 @@ class Socket:
 
     async def messages_until_end(self) -> list[Any]:
         """Return the messages of an operation, up to `complete` or `error`."""
-        messages = []
+        messages: list[Any] = []
         while not messages or messages[-1]["type"] == "next":
             messages.append(await self.receive())
         return messages
