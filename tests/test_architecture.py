@@ -26,6 +26,7 @@ FEATURES = (
     "imports",
     "exports",
     "explain",
+    "feed",
 )
 """The features in order: a feature may import those to its left only."""
 
@@ -221,6 +222,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
             {
                 *(
                     "adapters.broker",
+                    "adapters.change_hints",
                     "adapters.jobs",
                     "adapters.queue_stats",
                     "adapters.rate_limiter",

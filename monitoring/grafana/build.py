@@ -185,6 +185,29 @@ WORK = (
         [gauge("segmentql_history_settled_lag_seconds", legend="longest")],
         "It grows while a transaction that changes memberships is open.",
     ),
+    Panel(
+        "Consumers of the change feed",
+        "short",
+        [("sum by (kind) (segmentql_feed_consumers)", "{{kind}}")],
+        "Waiting calls of changes, and open subscriptions.",
+    ),
+    Panel(
+        "Pages and changes of the feed",
+        "ops",
+        [
+            per_second("segmentql_feed_batches_total", "source"),
+            ("sum(rate(segmentql_feed_rows_total[$__rate_interval]))", "changes"),
+        ],
+        "window: from memory; database: by a statement of its own.",
+    ),
+    Panel(
+        "Lag of consumers of the feed, in positions",
+        "short",
+        [
+            quantile(0.5, "segmentql_feed_lag_positions"),
+            quantile(0.99, "segmentql_feed_lag_positions"),
+        ],
+    ),
     Panel("Rollouts by status", "short", [gauge("segmentql_rollouts", "status")]),
     Panel(
         "Progress of rollout passes",

@@ -135,7 +135,7 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()
-            feed.close()
+            await feed.close()
             await asyncio.to_thread(hints.close)
             await storage.close()
             await database.dispose()

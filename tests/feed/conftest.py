@@ -23,7 +23,7 @@ async def reader(database: Database) -> AsyncIterator[FeedReader]:
     """Return a reader without hints."""
     opened = FeedReader(database, LIMITS)
     yield opened
-    opened.close()
+    await opened.close()
 
 
 @pytest.fixture

@@ -53,9 +53,8 @@ class Argument:
             else [*self.required_arguments, f"{self.name}: {value}"]
         )
         name = self.place.split(".")[1]
-        field = nested_selection(
-            [*self.path, with_arguments(name, required_arguments)], "nodes { id }"
-        )
+        selected = "events { at }" if name == "changes" else "nodes { id }"
+        field = nested_selection([*self.path, with_arguments(name, required_arguments)], selected)
         return f"query($value: {self.kind}) {{ {field} }}" if declared else f"{{ {field} }}"
 
 

@@ -51,6 +51,7 @@ CASES = {
     "reports": Case("reports", Role.READER, "{ nodes { id } }"),
     "export": Case("export", Role.READER, "{ id }", '(id: "exp_1")'),
     "exports": Case("exports", Role.READER, "{ nodes { id } }"),
+    "changes": Case("changes", Role.READER, "{ cursor events { at } }", "(start: EARLIEST)"),
     "viewer": Case("viewer", Role.READER, "{ role }"),
     "auditLog": Case("auditLog", Role.EDITOR, "{ nodes { action } }"),
     "apiKeys": Case("apiKeys", Role.ADMIN, "{ nodes { id } }"),

@@ -83,6 +83,13 @@ class DueEndRecorder:
             self._task.cancel()
             self._task = None
 
+    async def close(self) -> None:
+        """Stop, and wait until the task has ended."""
+        task = self._task
+        if task is not None:
+            self.stop()
+            await asyncio.wait([task])
+
     @property
     def is_complete(self) -> bool:
         """Whether the last step recorded everything that was due."""

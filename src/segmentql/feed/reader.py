@@ -57,9 +57,11 @@ class FeedReader:
         self._window_lock = asyncio.Lock()
         self.consumers = Consumers(limits, on_first=self._on_first, on_last=self._on_last)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop the background tasks."""
-        self._on_last()
+        if self._hints:
+            self._hints.ignore()
+        await self._due.close()
 
     def _on_first(self) -> None:
         self._due.start()
@@ -122,7 +124,8 @@ class FeedReader:
             try:
                 page = await self._read_page(after, head, wanted, rows)
             except HistoryMoved:
-                self._tracker.forget()
+                if self._tracker.head is head:
+                    self._tracker.forget()
                 await self._validate(after)
                 await self._tracker.advance()
                 continue
