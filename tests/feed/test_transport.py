@@ -9,18 +9,22 @@ import orjson
 import pytest
 import uvicorn
 
-from graphql import parse
+from graphql import OperationDefinitionNode, parse
+from segmentql.adapters.database import Database
 from segmentql.adapters.http_connections import ConnectionTable
 from segmentql.adapters.http_protocol import limited_protocol
 from segmentql.adapters.websocket_protocol import limited_websocket_protocol
 from segmentql.app import create_app
+from segmentql.feed.reader import FeedReader
+from segmentql.feed.records import NO_FILTER
 from segmentql.graphql.execution.compiler import compile_operation
+from segmentql.history.settled import BEFORE_FIRST_ROW
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql
 from tests.feed.queries import BATCH
-from tests.graphql.executor_helpers import CORE
+from tests.graphql.executor_helpers import CORE, make_context
 from tests.graphql.websocket_client import opened
-from tests.timeline import make_segment, make_users
+from tests.timeline import add_membership, make_segment, make_users
 
 SUBSCRIPTION = f"""
 subscription Changes($after: String, $start: FeedStart, $filter: FeedFilter) {{
@@ -100,9 +104,19 @@ async def served(settings: Settings, sql: Sql) -> AsyncIterator[Served]:
     await running
 
 
-def test_events_are_executed_by_a_plan() -> None:
+async def test_batch_is_written_by_a_plan_without_fallback(
+    database: Database, settings: Settings, reader: FeedReader, segment_id: int, sql: Sql
+) -> None:
+    await add_membership(sql, 1, segment_id)
+    batch = await reader.read(BEFORE_FIRST_ROW, wanted=NO_FILTER, rows=10)
     document = parse(SUBSCRIPTION)
-    assert compile_operation(CORE, document, document.definitions[0]) is not None  # type: ignore[arg-type]
+    (operation,) = document.definitions
+    assert isinstance(operation, OperationDefinitionNode)
+    plan = compile_operation(CORE, document, operation)
+    assert plan is not None
+    data = await plan.run(make_context(database, settings), {}, batch)
+    (event,) = data["changes"]["events"]
+    assert event["entry"]["segment"] == {"id": f"seg_{segment_id}", "slug": "A"}
 
 
 async def test_event_stream_resumes_by_its_last_event_id(served: Served) -> None:
