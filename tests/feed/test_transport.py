@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 import orjson
@@ -16,9 +16,9 @@ from segmentql.adapters.http_protocol import limited_protocol
 from segmentql.adapters.websocket_protocol import limited_websocket_protocol
 from segmentql.app import create_app
 from segmentql.feed.reader import FeedReader
-from segmentql.feed.records import NO_FILTER
+from segmentql.feed.records import NO_FILTER, FeedStart
+from segmentql.feed.stream import ChangeStream
 from segmentql.graphql.execution.compiler import compile_operation
-from segmentql.history.settled import BEFORE_FIRST_ROW
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql
 from tests.feed.queries import BATCH
@@ -108,7 +108,18 @@ async def test_batch_is_written_by_a_plan_without_fallback(
     database: Database, settings: Settings, reader: FeedReader, segment_id: int, sql: Sql
 ) -> None:
     await add_membership(sql, 1, segment_id)
-    batch = await reader.read(BEFORE_FIRST_ROW, wanted=NO_FILTER, rows=10)
+    stream = await ChangeStream.open(
+        reader,
+        after=None,
+        start=FeedStart.EARLIEST,
+        wanted=NO_FILTER,
+        rows=10,
+        key_id=None,
+        stopping=asyncio.Event(),
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(stream):
+        await anext(stream)  # it is empty
+        batch = await anext(stream)
     document = parse(SUBSCRIPTION)
     (operation,) = document.definitions
     assert isinstance(operation, OperationDefinitionNode)
