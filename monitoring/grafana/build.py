@@ -85,6 +85,16 @@ SERVICE = (
         "HTTP connections that the server rejected or closed early.",
     ),
     Panel(
+        "Subscriptions",
+        "short",
+        [
+            ("sum by (transport) (segmentql_streams)", "{{transport}} open"),
+            per_second("segmentql_stream_events_total", "transport"),
+            per_second("segmentql_streams_ended_total", "reason"),
+        ],
+        "Open streams, and per second: their events, and the streams that ended, by reason.",
+    ),
+    Panel(
         "SQL statements",
         "ops",
         [per_second(f"{STATEMENTS}_count", "kind")],

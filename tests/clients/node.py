@@ -5,6 +5,8 @@ import hashlib
 import importlib.util
 import json
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,24 @@ async def run_node(*arguments: str, folder: Path = HERE) -> str:
     # If npm is a script that Node runs, that Node comes first; otherwise the one on PATH.
     node = npm[0] if len(npm) > 1 else shutil.which("node") or "node"
     return await _run([node, *arguments], environment, folder)
+
+
+@asynccontextmanager
+async def running_node(
+    *arguments: str, folder: Path = HERE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a script that does not end by itself, with its output in a pipe."""
+    npm, environment = await asyncio.to_thread(_installed)
+    node = npm[0] if len(npm) > 1 else shutil.which("node") or "node"
+    process = await asyncio.create_subprocess_exec(
+        node, *arguments, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def run_json(script: str, *arguments: str) -> Any:

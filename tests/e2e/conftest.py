@@ -45,16 +45,16 @@ RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 async def run_serve(settings: Settings, sql: Sql, tmp_path: Path) -> RunServe:
-    """Return a function that starts `segmentql serve` on a free port with empty tables.
+    """Return a function that starts `segmentql serve` with empty tables.
 
-    `open_files` is the limit of `ulimit -n`.
+    `open_files` is the limit of `ulimit -n`. If `port` is None, a free one is used.
     """
 
     @asynccontextmanager
     async def running(
-        *options: str, open_files: int | None = None, **changes: str
+        *options: str, open_files: int | None = None, port: int | None = None, **changes: str
     ) -> AsyncIterator[Serving]:
-        port = free_port()
+        port = port or free_port()
         limited = ("prlimit", f"--nofile={open_files}") if open_files else ()
         with (tmp_path / "serve.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(

@@ -119,7 +119,7 @@ async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[byt
         "method": "POST",
         "path": "/graphql",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
     }
     await app(scope, receive, send)
     head, body = is_answered

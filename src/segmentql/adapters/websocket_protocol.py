@@ -72,6 +72,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent and message["type"] == "websocket.send":
             raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # otherwise uvicorn logs an error
         self._linger_if_closing()
         if message["type"] == "websocket.send":
             await self.writable.wait()

@@ -123,6 +123,12 @@ class WebSocketOperations:
                 )
                 try:
                     errors = await self._send_events(operation_id, subscription)
+                except ClientNotReading:
+                    self._connection.end(EndReason.UNREAD)
+                    raise
+                except ChannelClosed:
+                    self._connection.end(EndReason.DISCONNECTED)
+                    raise
                 finally:
                     reason = EndReason.FAILED if context.cause else EndReason.DONE
                     record_end(subscription, self._connection.end_reason or reason)
