@@ -24,7 +24,8 @@ _RECORD_DUE_ENDS = text(f"""
 WITH {TIME_OF_LEAVES},
 due AS MATERIALIZED (
     SELECT m.user_id, m.segment_id FROM memberships m, change
-    WHERE m.user_id = ANY(CAST(:user_ids AS bigint[])) AND m.expires_at <= change.at
+    WHERE m.user_id = ANY(ARRAY(SELECT unnest(CAST(:user_ids AS bigint[]))))
+      AND m.expires_at <= change.at
     ORDER BY m.expires_at LIMIT CAST(:rows AS bigint)
     FOR UPDATE OF m SKIP LOCKED
 ), ended AS (
