@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import Executable, Row, text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.timestamps import TIME_OF_LEAVES
@@ -57,7 +57,7 @@ async def record_due_ends(
 
 async def change_in_order(
     session: WriteSession,
-    statement: TextClause,
+    statement: Executable,
     values: Mapping[str, object],
     user_ids: Sequence[int],
 ) -> Row[Any]:
