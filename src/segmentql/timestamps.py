@@ -54,24 +54,26 @@ change AS MATERIALIZED (
 def _ordered_change(users: str, *, settings: str) -> str:
     """Return the CTE `change`, which is empty if an expired membership is not in history yet.
 
-    The leaves of a deleted segment are excepted. The first EXISTS is the cheap one: it reads one
-    entry of an index, and is false while workers record all leaves in time.
+    The leaves of a deleted segment are excepted. The first condition is cheap: it reads one entry
+    of an index, and is false while workers record all leaves in time.
     """
     return _change(
         users,
         settings=settings,
         clock=_CLOCK_OR_TIME_OF_LEAVES,
         condition=f"""
-    WHERE CASE WHEN EXISTS (SELECT FROM memberships WHERE expires_at <= moment.at)
+    WHERE CASE WHEN (SELECT min(expires_at) FROM memberships) <= moment.at
         THEN NOT EXISTS (
             SELECT FROM memberships due JOIN segments ON segments.id = due.segment_id
-            WHERE due.user_id {users} AND due.expires_at <= least(moment.at, segments.deleted_at))
+            WHERE due.user_id {users} AND due.expires_at <= moment.at
+              AND due.expires_at <= coalesce(segments.deleted_at, 'infinity'))
         ELSE true END""",
     )
 
 
 _ONE_USER: Final = "= :user_id"
-_USERS: Final = "= ANY(CAST(:user_ids AS bigint[]))"
+# A subquery, because the planner would take 70 ms to estimate the matches of 20,000 known values.
+_USERS: Final = "= ANY(ARRAY(SELECT unnest(CAST(:user_ids AS bigint[]))))"
 
 CHANGE_OF_USER: Final = _ordered_change(_ONE_USER, settings=_settings("'MANUAL'"))
 """A CTE with one row, `change.at`, for a statement that changes memberships of `:user_id` by hand.

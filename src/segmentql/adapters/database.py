@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import Executable, TextClause, text
+from sqlalchemy import Connection, Executable, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -258,12 +258,10 @@ class Database:
     @asynccontextmanager
     async def _write_session(self, seconds: float | None) -> AsyncIterator[WriteSession]:
         if seconds is not None:
-            session = WriteSession(self._long_engine(seconds))
-            async with session:
+            async with _connected(self._long_engine(seconds)) as session:
                 yield session
             return
-        session = WriteSession(self._primary)
-        async with self._write_slot(), session:
+        async with self._write_slot(), _connected(self._primary) as session:
             yield session
 
     @asynccontextmanager
@@ -278,7 +276,7 @@ class Database:
     @staticmethod
     async def _commit(session: WriteSession) -> None:
         try:
-            await session.commit()
+            await session.run_sync(_commit_and_close)
         except (DBAPIError, OSError, TimeoutError) as error:
             if is_unavailable(error) or isinstance(error, TimeoutError):
                 raise OutcomeUnknown from error
@@ -311,3 +309,21 @@ class Database:
     def pool_in_use(self) -> int:
         """Return the number of connections in use of the primary's pool."""
         return int(self._primary.pool.checkedout())  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[WriteSession]:
+    """Open a session, and close it unless its commit has closed it."""
+    session = WriteSession(engine)
+    await session.start()
+    try:
+        yield session
+    finally:
+        if not session.closed:
+            # A cancelled task also returns the connection to the pool.
+            await asyncio.shield(asyncio.create_task(session.close()))
+
+
+def _commit_and_close(connection: Connection) -> None:
+    connection.commit()
+    connection.close()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import Executable, Row, text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.timestamps import TIME_OF_LEAVES
@@ -24,7 +24,8 @@ _RECORD_DUE_ENDS = text(f"""
 WITH {TIME_OF_LEAVES},
 due AS MATERIALIZED (
     SELECT m.user_id, m.segment_id FROM memberships m, change
-    WHERE m.user_id = ANY(CAST(:user_ids AS bigint[])) AND m.expires_at <= change.at
+    WHERE m.user_id = ANY(ARRAY(SELECT unnest(CAST(:user_ids AS bigint[]))))
+      AND m.expires_at <= change.at
     ORDER BY m.expires_at LIMIT CAST(:rows AS bigint)
     FOR UPDATE OF m SKIP LOCKED
 ), ended AS (
@@ -56,7 +57,7 @@ async def record_due_ends(
 
 async def change_in_order(
     session: WriteSession,
-    statement: TextClause,
+    statement: Executable,
     values: Mapping[str, object],
     user_ids: Sequence[int],
 ) -> Row[Any]:

@@ -94,7 +94,7 @@ removed AS (
     WHERE m.segment_id = :segment_id AND m.user_id = ANY(CAST(:to_set_expiry AS bigint[]))
       AND m.cause = 'ROLLOUT' AND {ACTIVE_AT_CHANGE}
 ), added AS (
-    INSERT INTO memberships AS m
+    INSERT INTO memberships
         (user_id, segment_id, joined_at, updated_at, expires_at, cause, actor, api_key_id)
     SELECT user_id, :segment_id, change.at, change.at, CAST(:expires_at AS timestamptz), 'ROLLOUT',
         CAST(:actor AS text), CAST(:api_key_id AS text)
@@ -104,14 +104,7 @@ removed AS (
         SELECT FROM exclusions e
         WHERE e.user_id = requested.user_id AND e.segment_id = :segment_id)
     ORDER BY user_id
-    ON CONFLICT (user_id, segment_id) DO UPDATE SET
-        -- The old membership has expired: rejoining creates a new one.
-        id = excluded.id,
-        joined_at = greatest(excluded.joined_at, m.expires_at + interval '1 microsecond'),
-        updated_at = excluded.updated_at, expires_at = excluded.expires_at,
-        cause = excluded.cause, actor = excluded.actor, api_key_id = excluded.api_key_id,
-        import_id = excluded.import_id
-    WHERE m.expires_at <= excluded.updated_at
+    ON CONFLICT DO NOTHING
 )
 SELECT at FROM change
 """)
