@@ -1,6 +1,7 @@
 """`changes` returns the changes after a cursor, page by page, with filters and without."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
