@@ -1,4 +1,7 @@
-"""A real worker completes imports exactly, although it dies and the servers fail."""
+"""A real worker completes imports exactly, although it dies and the servers fail.
+
+SEGMENTQL_TEST_IMPORT_ROWS=1000000 is the long form, which takes some minutes.
+"""
 
 import asyncio
 import random
@@ -10,7 +13,7 @@ import pytest
 from redis import Redis
 
 from segmentql.local import LocalServers, with_database
-from segmentql.settings import Settings
+from segmentql.settings import Settings, raw_value
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.imports.list_model import BAD_ROWS, Options, State, run
 from tests.imports.lists import APPLY, Imports, counts, download, id_list
@@ -20,6 +23,7 @@ from tests.timeline import add_members, history_inconsistencies, make_segment
 
 pytestmark = pytest.mark.e2e
 
+ROWS = int(raw_value("test_import_rows") or 100_000)
 WAIT_SECONDS = 120
 
 
@@ -46,10 +50,8 @@ async def fetch(url: str, statement: str) -> object:
         await connection.close()
 
 
-@pytest.mark.parametrize("row_count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 async def test_import_is_exact_although_workers_die_and_servers_restart(
     *,
-    row_count: int,
     settings: Settings,
     servers: LocalServers,
     sql: Sql,
@@ -58,15 +60,13 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
     run_worker: RunWorker,
 ) -> None:
     segment_id = await make_segment(sql, "a")
-    member_count, wait_seconds = row_count // 5, WAIT_SECONDS * row_count // 100_000
+    member_count, wait_seconds = ROWS // 5, WAIT_SECONDS * ROWS // 100_000
     await add_members(sql, segment_id, member_count)
     chooser = random.Random(20)  # noqa: S311
     bad = sorted(BAD_ROWS)
     rows = [
-        chooser.choice(bad)
-        if chooser.random() < 0.1
-        else str(chooser.randint(1, row_count * 9 // 10))
-        for _ in range(row_count)
+        chooser.choice(bad) if chooser.random() < 0.1 else str(chooser.randint(1, ROWS * 9 // 10))
+        for _ in range(ROWS)
     ]
     names = {str(user_id) for user_id in range(1, member_count + 1)}
     state = State(set(names), dict.fromkeys(names, ("MANUAL", None)), set())
@@ -76,7 +76,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
         "".join(f"{row}\n" for row in rows).encode(),
         mode="REPLACE",
         header="ABSENT",
-        maxRejected=row_count,
+        maxRejected=ROWS,
         maxRemovedPercent=100,
     )
     # The worker dies four times while it reads the list, and six times while it applies it.
@@ -103,7 +103,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
         )
     finished = await imports.read(started["id"])
     assert (finished["status"], finished["failure"]) == ("COMPLETED", None)
-    assert finished["rows"] == row_count
+    assert finished["rows"] == ROWS
     assert Counter(counts(finished)) == expected.counts
     assert finished["removals"] == expected.removals
     fresh = await asyncpg.connect(url)
@@ -112,7 +112,7 @@ async def test_import_is_exact_although_workers_die_and_servers_restart(
     assert await fresh.fetchval("SELECT count(*) FROM import_rows") == 0
     await fresh.close()
     lines = (await download(finished["resultUrl"])).splitlines()[1:]
-    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, row_count + 1))
+    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, ROWS + 1))
     assert Counter(line.split(",")[3] for line in lines) == expected.counts
 
 
