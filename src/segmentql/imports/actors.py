@@ -145,6 +145,10 @@ async def _read_list(context: ImportContext, attempt: attempts.Attempt) -> None:
         record = (await reads.imports_by_id(session, [import_id]))[import_id]
     started = time.monotonic()
     await stage_list(database, context.storage, attempt, record)
+    await database.transaction(
+        lambda session: forecast.mark_duplicates(session, record),
+        seconds=forecast.FORECAST_TIMEOUT_SECONDS,
+    )
     status = await database.transaction(
         lambda session: forecast.make_forecast(session, attempt, record),
         seconds=forecast.FORECAST_TIMEOUT_SECONDS,

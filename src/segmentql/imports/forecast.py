@@ -1,8 +1,8 @@
 """The forecast of an import: the users of its list, their expected outcomes, and the safeguards.
 
-After the list is staged, one transaction marks repeated users, numbers the different users of the
-list in the order of their ids, and plans the removals of REPLACE. The expected outcomes are the
-counts of a dry run. When the import is applied, each outcome is decided again.
+After the list is staged, one transaction marks repeated users. Another one numbers the different
+users of the list in the order of their ids, and plans the removals of REPLACE. The expected
+outcomes are the counts of a dry run. When the import is applied, each outcome is decided again.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,30 @@ MIN_MEMBERS: Final = 100
 """The number of members from which on `maxRemovedPercent` applies."""
 
 
+async def mark_duplicates(session: WriteSession, record: ImportRecord) -> None:
+    """Mark the repeated users of a staged list, unless its rejected rows refuse it.
+
+    It is a transaction of its own, before the forecast: it locks rows that an erasure of keys also
+    locks, and the forecast waits for erasures. The session has the timeout
+    `FORECAST_TIMEOUT_SECONDS`.
+    """
+    await session.execute(forecast_query.SETTINGS)
+    await _set_nested_loops(session, "off")
+    if _rejected_rows(await _row_counts(session, record.import_id)) <= record.options.max_rejected:
+        identity = record.options.list_format.identity
+        statement = forecast_query.MARK_DUPLICATES[
+            "user_id" if identity is Identity.ID else "user_key"
+        ]
+        await session.execute(statement, {"import_id": record.import_id})
+
+
 async def make_forecast(
     session: WriteSession, attempt: Attempt, record: ImportRecord
 ) -> ImportStatus:
     """Decide what the staged list would do, and store the forecast and the next status.
 
-    The transaction may be long, so its session has the timeout `FORECAST_TIMEOUT_SECONDS`.
+    `mark_duplicates` has marked the repeated users. The transaction may be long, so its session has
+    the timeout `FORECAST_TIMEOUT_SECONDS`.
 
     Returns:
         The next status: REFUSED, VALIDATED, HELD or APPLYING.
@@ -48,23 +66,22 @@ async def make_forecast(
     """
     open_rows = await _count_open_rows(session, record)
     await session.execute(forecast_query.SETTINGS)
-    await _set_nested_loops(session, "off")
-    identity = record.options.list_format.identity
     counts = await _row_counts(session, record.import_id)
-    rejected = sum(counts.get(outcome, 0) for outcome in REJECTED)
+    rejected = _rejected_rows(counts)
     if rejected > record.options.max_rejected:
         problem = (
             f"{rejected} rows are rejected, and `maxRejected` is {record.options.max_rejected};"
             " nothing was applied"
         )
         return await _store(session, attempt, record, _Forecast(counts, open_rows), refused=problem)
-    column = "user_id" if identity is Identity.ID else "user_key"
-    await session.execute(forecast_query.MARK_DUPLICATES[column], {"import_id": record.import_id})
-    counts = await _row_counts(session, record.import_id)
     await _set_nested_loops(session, "on" if open_rows < forecast_query.MANY_ROWS else "off")
     forecast = await _list_users(session, record, counts)
     held = await _hold_reason(session, record, forecast)
     return await _store(session, attempt, record, forecast, held=held)
+
+
+def _rejected_rows(counts: Mapping[RowOutcome, int]) -> int:
+    return sum(counts.get(outcome, 0) for outcome in REJECTED)
 
 
 async def _set_nested_loops(session: WriteSession, value: Literal["on", "off"]) -> None:
