@@ -108,3 +108,14 @@ It is never empty, because one DELETE records expired memberships and the others
 
 TIME_OF_LEAVES: Final = _change(_USERS)
 """The CTE for the statement that records the expired memberships of all `:user_ids`."""
+
+TIME_OF_EXPIRY: Final = """
+change AS MATERIALIZED (
+    SELECT at, set_config('segmentql.moment', at::text, true)
+    FROM (SELECT clock_timestamp() AS at) AS moment
+)"""
+"""The same CTE for workers. It does not read history, which may have many partitions.
+
+If the clock was set back, the newest entry is later. Then history has every membership that has
+expired by the clock.
+"""

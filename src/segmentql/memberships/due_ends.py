@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Executable, Row, text
 
 from segmentql.adapters.database import WriteSession
-from segmentql.timestamps import TIME_OF_LEAVES
+from segmentql.timestamps import TIME_OF_EXPIRY, TIME_OF_LEAVES
 
 MAX_ATTEMPTS: Final = 10
 """The attempts of a change. The second one fails only if an end is exactly a microsecond later."""
@@ -20,8 +20,8 @@ MAX_ATTEMPTS: Final = 10
 # SKIP LOCKED: without the lock of the user, only the worker that records the leaves of a deleted
 # segment locks memberships, and it leaves those to this statement that expired before the deletion.
 # So no leave is skipped whose order matters, and no deadlock is possible.
-_RECORD_DUE_ENDS = text(f"""
-WITH {TIME_OF_LEAVES},
+_RECORD_DUE_ENDS: Final = """
+WITH {time},
 due AS MATERIALIZED (
     SELECT m.user_id, m.segment_id FROM memberships m, change
     WHERE m.user_id = ANY(ARRAY(SELECT unnest(CAST(:user_ids AS bigint[]))))
@@ -34,25 +34,25 @@ due AS MATERIALIZED (
     RETURNING 1
 )
 SELECT at, (SELECT count(*) FROM ended) AS ended FROM change
-""")
+"""
+_RECORD_BEFORE_CHANGE = text(_RECORD_DUE_ENDS.format(time=TIME_OF_LEAVES))
+_RECORD_AS_WORKER = text(_RECORD_DUE_ENDS.format(time=TIME_OF_EXPIRY))
 
 
-async def record_due_ends(
-    session: WriteSession, user_ids: Sequence[int], *, rows: int | None = None
-) -> tuple[int, datetime]:
-    """Record the leaves of the expired memberships of locked users, the earliest first.
+async def record_due_ends(session: WriteSession, user_ids: Sequence[int], *, rows: int) -> int:
+    """Record the leaves of expired memberships of locked users, the earliest first.
 
     Args:
         session: The session. An earlier statement has locked the users.
         user_ids: The ids of the users.
-        rows: The maximum number of leaves; None for all.
+        rows: The maximum number of leaves.
 
     Returns:
-        The number of leaves, and the time up to which memberships have expired.
+        The number of leaves.
     """
     values = {"user_ids": list(user_ids), "rows": rows}
-    row = (await session.execute(_RECORD_DUE_ENDS, values)).one()
-    return row.ended, row.at
+    ended: int = (await session.execute(_RECORD_AS_WORKER, values)).one().ended
+    return ended
 
 
 async def change_in_order(
@@ -72,11 +72,12 @@ async def change_in_order(
         values: The parameters of the statement, except `:leaves_recorded_at`.
         user_ids: The ids of the users that the statement may change.
     """
-    leaves_recorded_at = None
+    leaves_recorded_at: datetime | None = None
+    all_leaves = {"user_ids": list(user_ids), "rows": None}
     for _ in range(MAX_ATTEMPTS):
         parameters = {**values, "leaves_recorded_at": leaves_recorded_at}
         row = (await session.execute(statement, parameters)).one_or_none()
         if row is not None:
             return row
-        _, leaves_recorded_at = await record_due_ends(session, user_ids)
+        leaves_recorded_at = (await session.execute(_RECORD_BEFORE_CHANGE, all_leaves)).one().at
     raise AssertionError("a membership expired in each microsecond")

@@ -140,8 +140,7 @@ async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
 async def _record_leaves_by_ttl(session: WriteSession, user_ids: Set[int], rows: int) -> int:
     if not user_ids:
         return 0
-    ended, _ = await record_due_ends(session, sorted(user_ids), rows=rows)
-    return ended
+    return await record_due_ends(session, sorted(user_ids), rows=rows)
 
 
 async def record_segment_leaves(
