@@ -1,7 +1,11 @@
 """`changes` with `waitSeconds` waits for the first event and holds nothing meanwhile."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database
 from segmentql.app import create_app
@@ -61,15 +65,16 @@ async def test_wait_returns_at_once_if_there_are_events(
     assert len(statements) == 5  # what is due, three steps to the settled row, the page
 
 
+@pytest.mark.slow
 async def test_wait_holds_no_connection_and_no_time_of_the_request(
     settings: Settings, sql: Sql, segment_id: int
 ) -> None:
     """The wait is longer than the time limit, and the pool has one connection."""
-    small = settings.model_copy(update={"request_timeout_seconds": 0.5, "database_pool_size": 1})
+    small = settings.model_copy(update={"request_timeout_seconds": 2, "database_pool_size": 1})
     async with serving(small) as api:
         waiting = [await begin_wait(api) for _ in range(3)]
         for _ in range(3):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.8)
             await api("{ users { nodes { id } } }")
         await join(sql, 1, segment_id)
         for batch in await asyncio.gather(*waiting):
@@ -141,11 +146,14 @@ async def test_waits_are_bounded_per_key_and_per_process(
 
         after = (await call(ada))["data"]["changes"]["cursor"]
         waiting = [asyncio.create_task(call(ada, after=after, wait=30)) for _ in range(2)]
-        error = await _error(call, ada, after)
+        await until(_are_waiting(2))
+        error = _extensions(await call(ada, after=after, wait=30))
         assert error["code"] == "LIMIT_EXCEEDED"
         assert (error["argument"], error["limit"], error["value"]) == ("waitSeconds", 2, 3)
         waiting.append(asyncio.create_task(call(eve, after=after, wait=30)))
-        assert await _error(call, eve, after) == {"code": "UNAVAILABLE", "limit": 3}
+        await until(_are_waiting(3))
+        error = _extensions(await call(eve, after=after, wait=30))
+        assert error == {"code": "UNAVAILABLE", "limit": 3}
         assert "errors" not in await call(eve, after=after)  # it does not wait
         await join(sql, 1, segment_id)
         for body in await asyncio.gather(*waiting):
@@ -154,9 +162,14 @@ async def test_waits_are_bounded_per_key_and_per_process(
         assert "errors" not in await call(ada, after=after, wait=1)
 
 
-async def _error(call: Any, key: Any, after: str) -> Any:
-    """Return the error of a call that is rejected as soon as the calls before it wait."""
-    while True:
-        body = await call(key, after=after, wait=1)
-        if "errors" in body:
-            return body["errors"][0]["extensions"]
+def _are_waiting(count: int) -> Callable[[], Awaitable[bool]]:
+    async def are_waiting() -> bool:
+        labels = {"kind": "waiting"}
+        return REGISTRY.get_sample_value("segmentql_feed_consumers", labels) == count
+
+    return are_waiting
+
+
+def _extensions(body: Any) -> Any:
+    (error,) = body["errors"]
+    return error["extensions"]

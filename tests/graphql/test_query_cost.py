@@ -62,6 +62,14 @@ COSTS = {
     '{ segment(slug: "A") { rollout { enrolled excluded } } }': 1 + 1 + 200,
     "{ users(first: 3) { edges { node { segments { slug } } } } }": 1 + 3 * (1 + 1 + 5),
     "{ users(first: 3) { a: nodes { id } b: nodes { id } } }": 1 + 3 + 3,
+    "{ changes { cursor } }": 1,
+    "{ changes(first: 7) { events { cursor } } }": 1 + 7,
+    "{ changes(first: 7) { events { ... on MembershipEvent { entry { user { segments { id } } } } }"
+    " } }": 1 + 7 * (1 + 1 + 1 + 5),
+    '{ changes(first: 1000, filter: {slugs: ["A"]}) { events { at } } }': 1 + 1000 + 10,
+    "{ changes(first: 1001) { events { at } } }": 1 + 1000,  # rejected, but not for its cost
+    "subscription { changes(batch: 7) { events { ... on MembershipEvent { entry { id } } } } }": 1
+    + 7 * 2,
     'mutation { a: createSegment(input: {slug: "A"}) { segment { id } errors { code } } }': 10 + 3,
     'mutation { updateSegmentMembers(input: {slug: "A", add: [1, 2], remove: 3, addKeys: null,'
     ' removeKeys: ["a"]}) { segment { id } counts { count } } }': 10 + 4 + 1 + 1 + 5,

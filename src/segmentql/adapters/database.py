@@ -88,10 +88,16 @@ class Database:
         self._history_commits = HistoryCommits()
         self._settings = settings
         self._name = name
-        self._primary = service_engine(settings.database_url, settings, name)
-        self._history_commits.watch(self._primary.sync_engine)
+        self._primary = service_engine(
+            settings.database_url, settings, name, history_commits=self._history_commits
+        )
         self._replica = (
-            service_engine(settings.database_read_url, settings, f"{name} reads")
+            service_engine(
+                settings.database_read_url,
+                settings,
+                f"{name} reads",
+                history_commits=self._history_commits,
+            )
             if settings.database_read_url
             else self._primary
         )
@@ -134,9 +140,12 @@ class Database:
         if engine is None:  # kept, because the first connection of an engine needs extra queries
             settings = self._settings.model_copy(update={"statement_timeout_seconds": seconds})
             engine = self._long_engines[seconds] = service_engine(
-                settings.database_url, settings, f"{self._name} long", is_pooled=False
+                settings.database_url,
+                settings,
+                f"{self._name} long",
+                history_commits=self._history_commits,
+                is_pooled=False,
             )
-            self._history_commits.watch(engine.sync_engine)
         return engine
 
     async def read_one(

@@ -7,7 +7,6 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from segmentql.adapters import history_counters
 from segmentql.adapters.connection_pool import MeasuredPool, time_statements
 from segmentql.adapters.connections import (
     make_engine,
@@ -15,13 +14,19 @@ from segmentql.adapters.connections import (
     startup_settings,
     statement_arguments,
 )
+from segmentql.adapters.history_counters import HistoryCommits, count_history
 from segmentql.settings import Settings
 
 POOL_WAIT_SECONDS: Final = 15
 
 
 def service_engine(
-    url: str, settings: Settings, name: str, *, is_pooled: bool = True
+    url: str,
+    settings: Settings,
+    name: str,
+    *,
+    history_commits: HistoryCommits,
+    is_pooled: bool = True,
 ) -> AsyncEngine:
     """Return an engine with the service's session settings, timeouts and metrics."""
     pool: dict[str, Any] = (
@@ -51,7 +56,7 @@ def service_engine(
     )
     if settings.database_pooler == "transaction":
         _set_in_transactions(engine, session_settings(settings))
-    history_counters.count_history(engine.sync_engine)
+    count_history(engine.sync_engine, history_commits)
     time_statements(engine.sync_engine)
     return engine
 

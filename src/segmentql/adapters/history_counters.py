@@ -18,27 +18,23 @@ _MESSAGE: Final = re.compile(r"segmentql recorded (JOINED|LEFT) ([A-Z_]+) ([0-9]
 _KEY: Final = "segmentql.history_entries"
 
 
-def count_history(engine: Engine) -> None:
-    """Count the history entries of an engine's connections, see `connections.session_settings`."""
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "commit", _on_commit)
-    event.listen(engine, "rollback", _on_rollback)
-
-
 class HistoryCommits:
-    """Counts the commits of an engine that record joins or leaves, before they are visible."""
+    """Counts the commits that record joins or leaves, just before they are visible."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def watch(self, engine: Engine) -> None:
-        """Count the commits of an engine, which `count_history` prepares."""
-        # Inserted, because the other listener clears the entries.
-        event.listen(engine, "commit", self._on_commit, insert=True)
 
-    def _on_commit(self, connection: Connection) -> None:
-        if connection.info[_KEY]:
-            self.count += 1
+def count_history(engine: Engine, commits: HistoryCommits) -> None:
+    """Count the history entries of an engine's connections, see `connections.session_settings`.
+
+    Args:
+        engine: The engine.
+        commits: The counter of its commits that record entries.
+    """
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "commit", partial(_on_commit, commits))
+    event.listen(engine, "rollback", _on_rollback)
 
 
 def _on_connect(connection: Any, record: Any) -> None:
@@ -53,8 +49,10 @@ def _on_message(entries: list[tuple[str, str, int]], _connection: object, messag
         entries.append((match[1], match[2], int(match[3])))
 
 
-def _on_commit(connection: Connection) -> None:
+def _on_commit(commits: HistoryCommits, connection: Connection) -> None:
     entries = connection.info[_KEY]
+    if entries:
+        commits.count += 1
     for operation, cause, number in entries:
         counter = metrics.JOINS if operation == "JOINED" else metrics.LEAVES
         counter.labels(cause).inc(number)

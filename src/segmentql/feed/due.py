@@ -71,6 +71,7 @@ class DueEndRecorder:
         self._is_complete = False
         self._pause_seconds = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._stopped: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Record due ends at their time, until `stop`."""
@@ -81,14 +82,15 @@ class DueEndRecorder:
         """Stop recording. A transaction in progress is rolled back."""
         if self._task is not None:
             self._task.cancel()
+            self._stopped.add(self._task)
+            self._task.add_done_callback(self._stopped.discard)
             self._task = None
 
     async def close(self) -> None:
-        """Stop, and wait until the task has ended."""
-        task = self._task
-        if task is not None:
-            self.stop()
-            await asyncio.wait([task])
+        """Stop, and wait until the transaction in progress is rolled back."""
+        self.stop()
+        if self._stopped:
+            await asyncio.wait(self._stopped)
 
     @property
     def is_complete(self) -> bool:

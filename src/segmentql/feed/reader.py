@@ -62,6 +62,7 @@ class FeedReader:
         if self._hints:
             self._hints.ignore()
         await self._due.close()
+        await self._tracker.close()
 
     def _on_first(self) -> None:
         self._due.start()

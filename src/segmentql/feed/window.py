@@ -13,7 +13,7 @@ from segmentql.feed.records import ChangeFilter, ChangePage, ChangeRecord
 from segmentql.feed.service import MAX_SCANNED_ROWS
 from segmentql.history.settled import HistoryCursor
 
-MAX_ROWS: Final = 20_000
+MAX_ROWS: Final = 10_000
 MAX_BYTES: Final = 16_777_216
 MAX_AGE_SECONDS: Final = 5.0
 

@@ -86,6 +86,13 @@ class SettledPositionTracker:
         """Poll soon, because history has probably changed."""
         self._hint.set()
 
+    async def close(self) -> None:
+        """Stop polling. No caller may wait any more."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
     async def advance(self) -> HistoryCursor | None:
         """Run one step that starts after the call, and return the newest settled row.
 
