@@ -1,5 +1,6 @@
 """`changes` returns the changes after a cursor, page by page, with filters and without."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ async def test_caught_up_says_whether_the_batch_reaches_the_newest_change(api: A
     assert (await changes(api, start="EARLIEST", first=8))["caughtUp"] is True
 
 
-FILTERS = {
+FILTERS: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
     "slug": ({"slugs": ["A"]}, lambda entry: entry["segment"]["slug"] == "A"),
     "slugs": ({"slugs": ["A", "B", "UNKNOWN"]}, lambda entry: True),
     "unknown slug": ({"slugs": ["UNKNOWN"]}, lambda entry: False),

@@ -83,7 +83,8 @@ async def test_cursor_ahead_of_this_process_is_valid_if_its_row_exists(
     row = await sql.fetchrow(
         "SELECT position, membership_id, operation::text, recorded_at FROM history"
     )
-    ahead = HistoryCursor.of_row(*row)
+    assert row is not None
+    ahead = HistoryCursor.of_row(*row.values())
     batch = await reader.read(ahead, wanted=NO_FILTER, rows=1)
     assert (batch.changes, batch.cursor) == ([], ahead)
     unknown = HistoryCursor(ahead.position + 1, ahead.fingerprint)

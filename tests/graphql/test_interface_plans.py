@@ -35,6 +35,7 @@ class Cat(Animal):
 
 @strawberry.type
 class Dog(Animal):
+    age: int = 3
     friend: Animal | None = None
 
 
@@ -42,18 +43,22 @@ class Puppy(Dog):
     """A value whose class is not the class of a type."""
 
 
-ANIMALS: list[Animal] = [Cat("Tom", 9), Dog("Rex", friend=Cat("Kit", 7)), Dog("Max")]
+ANIMALS: list[Animal] = [
+    Cat(name="Tom", lives=9),
+    Dog(name="Rex", friend=Cat(name="Kit", lives=7)),
+    Dog(name="Max"),
+]
 
 
 @strawberry.type
 class Zoo:
-    @strawberry.field(graphql_type=list[Animal])
+    @strawberry.field
     def animals(self) -> list[Animal]:
         return ANIMALS
 
-    @strawberry.field(graphql_type=Animal)
+    @strawberry.field
     def puppy(self) -> Animal:
-        return Puppy("Bo")
+        return Puppy(name="Bo")
 
 
 ZOO = strawberry.Schema(query=Zoo, types=[Cat, Dog], config=StrawberryConfig(scalar_map=SCALARS))
@@ -61,9 +66,9 @@ QUERIES = [
     "{ animals { __typename name } }",
     "{ animals { ... on Cat { lives name } name ... on Dog { friend { name __typename } } } }",
     "{ animals { ... on Animal { name ... on Dog { friend { ... on Cat { lives } } } } } }",
-    "{ animals { ...c ...d } } fragment c on Cat { a: lives } fragment d on Dog { a: name }",
+    "{ animals { ...c ...d } } fragment c on Cat { a: lives } fragment d on Dog { a: age }",
     "{ animals { ... on Cat @skip(if: true) { lives } ... on Dog @include(if: true) { name } } }",
-    "{ animals { ... { name } ... on Cat { ... on Animal { b: name } ... on Dog { c: name } } } }",
+    "{ animals { ... { name } ... on Cat { ... on Animal { b: name } } ... on Dog { ... on Animal { c: name } } } }",
 ]
 
 
