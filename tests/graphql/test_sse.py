@@ -193,7 +193,8 @@ async def test_event_beyond_the_response_limit_ends_the_stream(
 ) -> None:
     async with serving_streams(database, settings, response_bytes=1024) as server:
         query = "subscription { ticks(size: 2000) { number text } }"
-        (failure,) = await results(server, query)
+        failure, complete = await results(server, query)
+    assert complete == COMPLETE
     (error,) = orjson.loads(failure["data"])["errors"]
     assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
     assert error["extensions"]["limit"] == 1024

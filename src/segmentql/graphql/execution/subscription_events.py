@@ -39,6 +39,8 @@ class StreamEvent:
     """A lower bound of the body's size in bytes."""
     cursor: str | None
     """The cursor with which the client can resume after this event; None if it has none."""
+    is_only: bool = False
+    """Whether it is the only result of a query or mutation."""
 
     @property
     def is_failure(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from segmentql import metrics
+from segmentql.graphql.context import Context
 from segmentql.graphql.execution.response_size import (
     CHUNK_BYTES,
     SLICE_THRESHOLD_BYTES,
@@ -19,6 +20,7 @@ from segmentql.graphql.execution.response_size import (
     serialize_in_slices,
 )
 from segmentql.graphql.http.response_sender import UNSENT_RESPONSES, UnsentResponsesExceeded
+from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import format_response_too_large, format_unsent_response
 
 
@@ -70,10 +72,14 @@ class EventSerializer:
 
 
 def unsendable_errors(
-    reason: ResponseTooLarge | UnsentResponsesExceeded,
+    reason: ResponseTooLarge | UnsentResponsesExceeded, context: Context
 ) -> Sequence[dict[str, Any]]:
-    """Return the errors that the client gets instead of an event, and count them."""
+    """Return the errors that the client gets instead of an event; count them, note the cause."""
     metrics.REQUESTS_REJECTED.labels("size").inc()
+    is_mutation = context.is_mutation
     if isinstance(reason, ResponseTooLarge):
-        return [format_response_too_large(reason, is_mutation=False, is_complete=True)]
-    return [format_unsent_response(is_mutation=False)]
+        error = format_response_too_large(reason, is_mutation=is_mutation, is_complete=True)
+    else:
+        error = format_unsent_response(is_mutation=is_mutation)
+    context.cause = FailureCause(error["extensions"]["code"], error["message"])
+    return [error]

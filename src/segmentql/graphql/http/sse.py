@@ -12,6 +12,7 @@ Source: https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md (distin
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.datastructures import QueryParams
@@ -151,11 +152,15 @@ class EventStreams:
         ):
             try:
                 await response.start()
+                is_stream = True
                 async for event in results:
-                    is_complete = await self._send(response, event)
-                    if not is_complete:
-                        return
-                if self._registry.is_stopping:  # some sources end by themselves then
+                    sent = await self._send(response, event, context)
+                    is_stream = not sent.is_only
+                    if is_stream and sent.is_failure:
+                        if _is_fault(sent):
+                            return  # without `complete`, so that the client tries again
+                        break
+                if is_stream and self._registry.is_stopping:  # some sources end by themselves then
                     connection.note_end(EndReason.STOPPING)
                 else:
                     await response.send_complete()
@@ -259,26 +264,28 @@ class EventStreams:
             metrics.REQUESTS_REJECTED.labels("time").inc()
             seconds = self._services.execution_deadlines.seconds
             error = format_timeout(seconds, is_mutation=context.is_mutation)
-            return StreamEvent({"data": None, "errors": [error]}, 0, None)
-        return StreamEvent(response.body, response.size, None)
+            return StreamEvent({"data": None, "errors": [error]}, 0, None, is_only=True)
+        return StreamEvent(response.body, response.size, None, is_only=True)
 
-    async def _send(self, response: EventStreamResponse, event: StreamEvent) -> bool:
-        """Send a result; return whether the stream may go on, or end with `complete`.
-
-        It may not after a fault of the server, so that the client tries again.
-        """
+    async def _send(
+        self, response: EventStreamResponse, event: StreamEvent, context: Context
+    ) -> StreamEvent:
+        """Send a result, or the errors that replace it; return what was sent."""
         try:
             async with self._services.serializer.serialized(event.body, event.size) as chunks:
                 await response.send_next(chunks, event.cursor)
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
-            event = StreamEvent({"errors": unsendable_errors(error)}, 0, None)
+            errors = unsendable_errors(error, context)
+            event = replace(event, body={"errors": errors}, cursor=None)
             async with self._services.serializer.serialized(event.body, 0) as chunks:
                 await response.send_next(chunks, None)
-            return False
         self._events_sent.inc()
-        return not event.is_failure or not any(
-            error["extensions"]["code"] in FAULT_CODES for error in event.body["errors"]
-        )
+        return event
+
+
+def _is_fault(event: StreamEvent) -> bool:
+    """Return whether the server has caused the failure of an event."""
+    return any(error["extensions"]["code"] in FAULT_CODES for error in event.body["errors"])
 
 
 async def _only(event: StreamEvent) -> AsyncGenerator[StreamEvent, None]:

@@ -1,6 +1,7 @@
 """The operations of a WebSocket: each is a task that sends the events of a subscription."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -32,7 +33,7 @@ from segmentql.graphql.http.websocket_channel import (
     WebSocketChannel,
 )
 from segmentql.graphql.http.websocket_messages import CloseCode, ProtocolViolation
-from segmentql.graphql.types.errors import Code
+from segmentql.graphql.types.errors import Code, format_internal_error
 
 MAX_OPERATIONS: Final = 50
 """The maximum number of operations on one socket."""
@@ -72,7 +73,7 @@ class WebSocketOperations:
         rejection: HttpRequestError | None = None
         if key_id and not limiter.try_acquire(key_id):
             rejection = rate_limited(limiter.per_second)
-        elif len(self._tasks) >= MAX_OPERATIONS:
+        elif len(self._unfinished) >= MAX_OPERATIONS:
             rejection = too_many_operations(MAX_OPERATIONS)
         if rejection is not None:
             await self._send_rejection(operation_id, rejection)
@@ -104,6 +105,10 @@ class WebSocketOperations:
             self._connection.end(EndReason.UNREAD)
         except ChannelClosed:
             self._connection.end(EndReason.DISCONNECTED)
+        except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
+            error = format_internal_error(fault, request_id=uuid.uuid4().hex)
+            with contextlib.suppress(ClientNotReading, ChannelClosed):
+                await self._channel.send({"id": operation_id, "type": "error", "payload": [error]})
         finally:
             self._forget(operation_id)
 
@@ -165,7 +170,7 @@ class WebSocketOperations:
                 try:
                     await self._channel.send(message, event.size)
                 except (ResponseTooLarge, UnsentResponsesExceeded) as error:
-                    return unsendable_errors(error)
+                    return unsendable_errors(error, subscription.context)
                 self._events_sent.inc()
         return []
 
