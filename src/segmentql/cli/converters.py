@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import click
 
+from segmentql import machine
 from segmentql.errors import BadValue
 
 T = TypeVar("T")
@@ -31,6 +32,31 @@ class Validated(click.ParamType[T], Generic[T]):
             return self._validator(value)
         except BadValue as error:
             self.fail(error_text(error), param, ctx)
+
+
+AUTO: Final = "auto"
+
+MAX_PROCESSES: Final = 64
+"""The maximum number of API processes."""
+
+
+class ProcessCount(click.ParamType[int]):
+    """A number of API processes. `auto` is one per processor, within the memory."""
+
+    name = "number"
+
+    def __init__(self, *, auto_maximum: int = MAX_PROCESSES) -> None:
+        """Create the type.
+
+        Args:
+            auto_maximum: The maximum number for `auto`.
+        """
+        self._auto_maximum = auto_maximum
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if value == AUTO:
+            return machine.api_processes(maximum=self._auto_maximum)
+        return click.IntRange(1, MAX_PROCESSES).convert(value, param, ctx)
 
 
 def error_text(error: BadValue) -> str:

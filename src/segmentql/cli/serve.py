@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from segmentql import logs
+from segmentql.cli.converters import ProcessCount
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
@@ -52,10 +53,11 @@ young objects often and all objects rarely. Garbage of requests is either acycli
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 64),
+    metavar="N|auto",
+    type=ProcessCount(),
     default=1,
     show_default=True,
-    help="The number of API processes.",
+    help="The number of API processes. auto: one per processor, within the memory.",
 )
 def serve(host: str | None, port: int | None, workers: int) -> None:
     """Run the API with external services.

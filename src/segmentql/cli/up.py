@@ -1,12 +1,21 @@
 """`segmentql up`: runs the whole service on this machine."""
 
 import asyncio
+import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
+from segmentql.cli.converters import AUTO, ProcessCount
 from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError, SettingsError
+
+AUTO_MAXIMUM: Final = 4
+"""The maximum number of API processes for `auto`, because PostgreSQL runs on the same machine.
+
+The default is `auto` on Linux only: on other systems, a new run cannot find the processes of a
+killed one (`local/orphans.py`)."""
 
 
 @click.command(epilog=exits("up"))
@@ -24,10 +33,12 @@ from segmentql.errors import LocalServerError, SettingsError
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
+    metavar="N|auto",
+    type=ProcessCount(auto_maximum=AUTO_MAXIMUM),
+    default=AUTO if sys.platform == "linux" else "1",
     show_default=True,
-    help="The number of API processes.",
+    help=f"The number of API processes. auto: one per processor, within the memory, at most"
+    f" {AUTO_MAXIMUM}.",
 )
 @click.option("--demo", is_flag=True, help="Store the demo data first, as `segmentql seed` does.")
 @click.option(
