@@ -6,7 +6,8 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.exports.actors import ExportContext, make_export
+from segmentql.csv_files.actors import FileContext
+from segmentql.exports.actors import make_export
 from tests.conftest import Api, Sql
 from tests.exports.queries import create_export, download, export, number, user_ids
 from tests.feed.queries import all_changes
@@ -33,7 +34,7 @@ async def test_export_and_changes_from_its_cursor_converge_to_the_members(
         await change(5)
     created = (await create_export(feed_api, "a", asOf=as_of))["export"]
     await change(3)
-    await make_export(ExportContext(database, storage, retention_days=30), number(created["id"]))
+    await make_export(FileContext(database, storage, retention_days=30), number(created["id"]))
     await feed_api("mutation { deleteUser(input: {id: 5}) { errors { message } } }")
     ready = await export(feed_api, created["id"])
     members = set(map(str, user_ids((await download(ready["downloadUrl"])).text)))
