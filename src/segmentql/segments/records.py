@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 MAX_CACHED_SEGMENTS: Final = 10_000
-"""The number of records that `active_segment` keeps."""
+"""The number of records that each of `active_segment` and `shared_segment` keeps."""
 
 
 def segment_global_id(segment_id: int) -> str:
@@ -17,6 +17,9 @@ def segment_global_id(segment_id: int) -> str:
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
     """A segment. A deleted segment is kept, because history shows its slug."""
+
+    is_shared: ClassVar = True
+    """Plans keep the written fields of the record, because many users are in few segments."""
 
     segment_id: int
     slug: str
@@ -57,6 +60,16 @@ def active_segment(columns: tuple[Any, ...]) -> SegmentRecord:
         deleted_at=None,
         version=version,
     )
+
+
+@lru_cache(MAX_CACHED_SEGMENTS)
+def shared_segment(columns: tuple[Any, ...]) -> SegmentRecord:
+    """Return the record of a segment. Equal rows share a record.
+
+    Args:
+        columns: The values of the fields, in their order.
+    """
+    return SegmentRecord(*columns)
 
 
 @dataclass(frozen=True, slots=True)

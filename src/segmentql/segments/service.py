@@ -18,7 +18,7 @@ from segmentql.errors import (
 )
 from segmentql.principal import Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from segmentql.segments.records import SegmentRecord
+from segmentql.segments.records import SegmentRecord, shared_segment
 
 MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients create or delete the same segment concurrently."""
@@ -114,15 +114,17 @@ UNSET: Final = Unset()
 
 def segment_record(row: Row[Any]) -> SegmentRecord:
     """Build the record from a row with `SEGMENT_COLUMNS`."""
-    return SegmentRecord(
-        segment_id=row.segment_id,
-        slug=row.slug,
-        name=row.name,
-        description=row.description,
-        created_at=row.segment_created_at,
-        updated_at=row.segment_updated_at,
-        deleted_at=row.deleted_at,
-        version=row.version,
+    return shared_segment(
+        (
+            row.segment_id,
+            row.slug,
+            row.name,
+            row.description,
+            row.segment_created_at,
+            row.segment_updated_at,
+            row.deleted_at,
+            row.version,
+        )
     )
 
 

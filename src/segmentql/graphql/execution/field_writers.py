@@ -6,7 +6,8 @@ that every value has.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from strawberry.types.field import StrawberryField
 
@@ -27,6 +28,22 @@ from segmentql.graphql.execution.plans import (
     ValueSerializer,
 )
 from segmentql.graphql.types.scalars import ID
+
+MAX_SHARED_OBJECTS: Final = 256
+"""The number of shared sources whose written fields a selection of fields keeps."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PURE: Final[WeakSet[Callable[..., Any]]] = WeakSet()
+"""The writers and serializers whose result depends on nothing but the source or value."""
+
+
+def _pure(function: F, *parts: Callable[..., Any]) -> F:
+    """Mark a function as pure if its parts are, and return it."""
+    if all(part in _PURE for part in parts):
+        _PURE.add(function)
+    return function
+
 
 Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
 """The conditions of `@include` and `@skip`: pairs of the required value and a variable or value."""
@@ -65,7 +82,7 @@ def constant(key: str, value: object) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = value
 
-    return write
+    return _pure(write)
 
 
 def from_source(key: str, serialize: ValueSerializer) -> FieldWriter:
@@ -83,7 +100,7 @@ def attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = serialize(getattr(source, name), state)
 
-    return write
+    return _pure(write, serialize)
 
 
 def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
@@ -97,7 +114,7 @@ def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWrit
         else:
             into[key] = serialize(value, state)
 
-    return write
+    return _pure(write, serialize)
 
 
 def resolved(
@@ -129,13 +146,13 @@ def resolved(
             if wants_info
             else function(source, **values)
         )
-        if isinstance(value, Awaitable):
+        if type(value) is not list and isinstance(value, Awaitable):  # the second check is slow
             into[key] = None  # keeps the order of the fields
             state.pending.append(PendingField(asyncio.ensure_future(value), into, key, serialize))
         else:
             into[key] = serialize(value, state)
 
-    return write
+    return write if wants_info or definition.arguments else _pure(write, serialize)
 
 
 def empty_list(value: Any, state: ExecutionState) -> list[Any]:
@@ -148,7 +165,9 @@ def empty_list(value: Any, state: ExecutionState) -> list[Any]:
 def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
     """Return a serializer that accepts None; `extra_bytes` counts the other values' extra bytes."""
     if extra_bytes <= 0:
-        return lambda value, state: None if value is None else serialize(value, state)
+        return _pure(
+            lambda value, state: None if value is None else serialize(value, state), serialize
+        )
 
     def write_nullable(value: Any, state: ExecutionState) -> Any:
         if value is None:
@@ -156,7 +175,7 @@ def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
         state.remaining_bytes -= extra_bytes
         return serialize(value, state)
 
-    return write_nullable
+    return _pure(write_nullable, serialize)
 
 
 def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
@@ -183,7 +202,32 @@ def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
             write(value, into, state)
         return into
 
-    return write_object
+    return _keep_shared(write_object) if _PURE.issuperset(writers) else write_object
+
+
+def _keep_shared(write_object: ValueSerializer) -> ValueSerializer:
+    """Return a serializer that writes the fields of a shared source only once.
+
+    A source whose class has the attribute `is_shared` is immutable and occurs in many responses.
+    Nothing changes a written object.
+    """
+    kept: dict[int, tuple[object, Any, int]] = {}
+    """The source, which keeps its id in use, the written object and its bytes, by the id."""
+
+    def write_shared(value: Any, state: ExecutionState) -> Any:
+        found = kept.get(id(value))
+        if found is not None:
+            state.remaining_bytes -= found[2]
+            return found[1]
+        remaining_bytes = state.remaining_bytes
+        written = write_object(value, state)
+        if getattr(type(value), "is_shared", False):
+            if len(kept) >= MAX_SHARED_OBJECTS:
+                kept.clear()
+            kept[id(value)] = value, written, remaining_bytes - state.remaining_bytes
+        return written
+
+    return write_shared
 
 
 def is_text(return_type: GraphQLOutputType) -> bool:
@@ -202,12 +246,12 @@ def text(return_type: GraphQLScalarType) -> ValueSerializer:
         state.remaining_bytes -= len(text)
         return text
 
-    return write_text
+    return _pure(write_text)
 
 
 def leaf(return_type: GraphQLScalarType | GraphQLEnumType) -> ValueSerializer:
     """Return a serializer of another scalar or of an enum."""
-    return lambda value, state: _serialize_leaf(return_type, value)
+    return _pure(lambda value, state: _serialize_leaf(return_type, value))
 
 
 def _serialize_leaf(return_type: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
