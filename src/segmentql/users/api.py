@@ -8,6 +8,7 @@ import strawberry
 from strawberry import Parent
 
 from segmentql import validators
+from segmentql.errors import BadValue
 from segmentql.graphql.context import Info, selects_field
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
@@ -190,12 +191,14 @@ def _load_many(
     """
     if len(values) > validators.MAX_USERS_PER_QUERY:
         raise limit_exceeded(argument, limit=validators.MAX_USERS_PER_QUERY, value=len(values))
-    return loader.load_many(
-        [
+    try:
+        keys = [rule(value) for value in values]
+    except BadValue:
+        keys = [
             argument_value(rule, value, f"{argument}.{position}")
             for position, value in enumerate(values)
         ]
-    )
+    return loader.load_many(keys)
 
 
 @strawberry.type

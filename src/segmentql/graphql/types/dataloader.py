@@ -7,9 +7,10 @@ sent yet, so a load that begins after a commit sees the commit.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from segmentql import metrics
 from segmentql.adapters.database import Database, ReadSession
@@ -21,41 +22,57 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _BatchFuture(asyncio.Future[list[V]]):
-    """A future of the values of many keys. It is done when the last value is set."""
+class _Group(Generic[K, V]):
+    """The keys of one `load_many` and the future of their values."""
 
-    def __init__(self, size: int, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._values: list[V] = [None] * size  # type: ignore[list-item]
-        self._missing = size
+    __slots__ = ("future", "keys")
 
-    def set_value(self, index: int, value: V) -> None:
-        self._values[index] = value
-        self._missing -= 1
-        if self._missing == 0:
-            self.set_result(self._values)
+    def __init__(self, keys: Sequence[K], future: asyncio.Future[list[V]]) -> None:
+        self.keys = keys
+        self.future = future
 
 
-class _BatchSlot(Generic[V]):
-    """One key of a `_BatchFuture`. It has the interface of a future but no callbacks."""
+class _Batch(Generic[K, V]):
+    """The loads of one statement: single keys with their futures, and groups."""
 
-    __slots__ = ("_index", "batch_future")
+    __slots__ = ("groups", "singles")
 
-    def __init__(self, batch_future: _BatchFuture[V], index: int) -> None:
-        self.batch_future = batch_future
-        self._index = index
+    def __init__(
+        self,
+        singles: dict[K, list[asyncio.Future[V]]],
+        groups: Sequence[_Group[K, V]],
+    ) -> None:
+        self.singles = singles
+        self.groups = groups
 
-    def done(self) -> bool:
-        return self.batch_future.done()
+    def keys(self) -> list[K]:
+        """Return the keys, without repeats."""
+        if not self.groups:
+            return list(self.singles)
+        keys = dict.fromkeys(self.singles)
+        for group in self.groups:
+            keys.update(dict.fromkeys(group.keys))
+        return list(keys)
 
-    def set_result(self, value: V) -> None:
-        self.batch_future.set_value(self._index, value)
+    def futures(self) -> set[asyncio.Future[Any]]:
+        """Return the futures of all loads."""
+        return {
+            *(future for futures in self.singles.values() for future in futures),
+            *(group.future for group in self.groups),
+        }
 
-    def set_exception(self, error: Exception) -> None:
-        self.batch_future.set_exception(error)
-
-
-_Waiter: TypeAlias = asyncio.Future[V] | _BatchSlot[V]
+    def halves(self) -> "Sequence[_Batch[K, V]]":
+        """Return two batches with half of the loads each; none if there is only one load."""
+        size = len(self.singles) + len(self.groups)
+        if size == 1:
+            return []
+        middle = size // 2
+        singles = list(self.singles.items())
+        groups_in_first = max(0, middle - len(singles))
+        return [
+            _Batch(dict(singles[:middle]), self.groups[:groups_in_first]),
+            _Batch(dict(singles[middle:]), self.groups[groups_in_first:]),
+        ]
 
 
 class Loader(ABC, Generic[K, V]):
@@ -73,7 +90,10 @@ class Loader(ABC, Generic[K, V]):
     def __init__(self, database: Database, *, primary: bool) -> None:
         self._database = database
         self._primary = primary
-        self._waiting: dict[K, list[_Waiter[V]]] = {}
+        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
+        self._waiting_groups: deque[_Group[K, V]] = deque()
+        self._are_groups_first = False
+        self._batch_keys = metrics.BATCH_KEYS.labels(type(self).__name__)
         self._batches_in_flight = 0
         self._dispatch_is_scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,17 +125,23 @@ class Loader(ABC, Generic[K, V]):
     def load_many(self, keys: Sequence[K]) -> asyncio.Future[list[V]]:
         """Return a future of the values of keys, in the order of the keys and with repeats.
 
-        The future raises the first error of any key. This has the effect of calling `load` for
-        each key and takes half the time.
+        The future raises the first error of any key. One future serves all keys, which takes a
+        tenth of the time of calling `load` for each key.
         """
         loop = self._loop or self._running_loop()
-        batch_future: _BatchFuture[V] = _BatchFuture(len(keys), loop=loop)
-        if not keys:
-            batch_future.set_result([])
-        for index, key in enumerate(keys):
-            self._waiting.setdefault(key, []).append(_BatchSlot(batch_future, index))
-        self._schedule_dispatch(loop)
-        return batch_future
+        if len(keys) > self.max_keys:
+            parts = [
+                self.load_many(keys[first : first + self.max_keys])
+                for first in range(0, len(keys), self.max_keys)
+            ]
+            return loop.create_task(_concatenate(asyncio.gather(*parts)))
+        future: asyncio.Future[list[V]] = loop.create_future()
+        if keys:
+            self._waiting_groups.append(_Group(keys, future))
+            self._schedule_dispatch(loop)
+        else:
+            future.set_result([])
+        return future
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         # Looked up once, because the look-up takes longer than the rest of `load`.
@@ -125,7 +151,7 @@ class Loader(ABC, Generic[K, V]):
     def _schedule_dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule a batch of the waiting keys for the loop's next turn, if there is capacity."""
         if (
-            self._waiting
+            (self._waiting or self._waiting_groups)
             and not self._dispatch_is_scheduled
             and self._batches_in_flight < self.max_concurrent_batches
         ):
@@ -135,64 +161,95 @@ class Loader(ABC, Generic[K, V]):
 
     async def _dispatch(self) -> None:
         self._dispatch_is_scheduled = False
-        batch: dict[K, list[_Waiter[V]]] = {}
-        for key in list(islice(self._waiting, self.max_keys)):
-            waiters = [waiter for waiter in self._waiting.pop(key) if not waiter.done()]
-            if waiters:
-                batch[key] = waiters
+        batch = self._next_batch()
+        keys = batch.keys()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._schedule_dispatch(task.get_loop())
-        if batch:
-            _cancel_when_abandoned(task, batch)
-            await self._resolve_batch(batch)
-        if len(batch) == self.max_keys:
+        if keys:
+            _cancel_when_abandoned(task, batch.futures())
+            await self._resolve_batch(batch, keys)
+        if len(keys) == self.max_keys:
             await yield_to_event_loop()
+
+    def _next_batch(self) -> _Batch[K, V]:
+        """Remove up to `max_keys` keys from the waiting loads, and return their batch."""
+        # Single keys and groups come first in turn, so that none waits for ever.
+        self._are_groups_first = not self._are_groups_first
+        if self._are_groups_first:
+            groups = self._next_groups(self.max_keys)
+            singles = self._next_singles(self.max_keys - sum(len(group.keys) for group in groups))
+        else:
+            singles = self._next_singles(self.max_keys)
+            groups = self._next_groups(self.max_keys - len(singles))
+        return _Batch(singles, groups)
+
+    def _next_singles(self, size: int) -> dict[K, list[asyncio.Future[V]]]:
+        singles: dict[K, list[asyncio.Future[V]]] = {}
+        for key in list(islice(self._waiting, size)):
+            futures = [future for future in self._waiting.pop(key) if not future.done()]
+            if futures:
+                singles[key] = futures
+        return singles
+
+    def _next_groups(self, size: int) -> Sequence[_Group[K, V]]:
+        groups: list[_Group[K, V]] = []
+        while self._waiting_groups and len(self._waiting_groups[0].keys) <= size:
+            group = self._waiting_groups.popleft()
+            if not group.future.done():
+                groups.append(group)
+                size -= len(group.keys)
+        return groups
 
     def _on_dispatched(self, task: asyncio.Task[None]) -> None:
         self._batches_in_flight -= 1
         self._schedule_dispatch(task.get_loop())
 
-    async def _resolve_batch(self, batch: Mapping[K, Sequence[_Waiter[V]]]) -> None:
-        metrics.BATCH_KEYS.labels(type(self).__name__).observe(len(batch))
+    async def _resolve_batch(self, batch: _Batch[K, V], keys: Sequence[K]) -> None:
+        self._batch_keys.observe(len(keys))
         try:
             values = await self._database.read_one(
-                lambda session: self.load_batch(session, list(batch)), primary=self._primary
+                lambda session: self.load_batch(session, keys), primary=self._primary
             )
-        except Exception as error:  # noqa: BLE001 - raised by the futures of all waiters
-            # An error of one key must not fail the others, so split the batch until that key is
-            # alone. An unavailable database fails all keys, and after a time-out no time is left
+        except Exception as error:  # noqa: BLE001 - raised by the futures of all loads
+            # An error of one load must not fail the others, so split the batch until that load is
+            # alone. An unavailable database fails all loads, and after a time-out no time is left
             # for further statements.
             if isinstance(error, TimedOut):
                 error.source = self
-            if len(batch) == 1 or isinstance(error, SegmentQLError):
-                for waiters in batch.values():
-                    fail_all(waiters, error)
-                return
-            keys = list(batch)
-            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
-                await self._resolve_batch({key: batch[key] for key in half})
+            halves = [] if isinstance(error, SegmentQLError) else batch.halves()
+            if not halves:
+                fail_all(list(batch.futures()), error)
+            for half in halves:
+                await self._resolve_batch(half, half.keys())
             return
-        for key, waiters in batch.items():
+        for key, futures in batch.singles.items():
             try:
                 value = values[key] if key in values else self.on_missing(key)
             except Exception as error:  # noqa: BLE001 - raised by this key's futures
-                fail_all(waiters, error)
+                fail_all(futures, error)
                 continue
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(value)
+            for future in futures:
+                if not future.done():
+                    future.set_result(value)
+        for group in batch.groups:
+            try:
+                found = [
+                    values[key] if key in values else self.on_missing(key) for key in group.keys
+                ]
+            except Exception as error:  # noqa: BLE001 - raised by the group's future
+                fail_all([group.future], error)
+                continue
+            if not group.future.done():
+                group.future.set_result(found)
 
 
-def _cancel_when_abandoned(
-    task: asyncio.Task[None], batch: Mapping[K, Sequence[_Waiter[V]]]
-) -> None:
+async def _concatenate(parts: asyncio.Future[list[list[V]]]) -> list[V]:
+    return [value for values in await parts for value in values]
+
+
+def _cancel_when_abandoned(task: asyncio.Task[None], futures: set[asyncio.Future[Any]]) -> None:
     """Cancel a batch's task when all futures that wait for the batch are cancelled."""
-    futures: set[asyncio.Future[Any]] = {
-        waiter.batch_future if isinstance(waiter, _BatchSlot) else waiter
-        for waiters in batch.values()
-        for waiter in waiters
-    }
     waiting = len(futures)
 
     def on_done(future: asyncio.Future[Any]) -> None:
