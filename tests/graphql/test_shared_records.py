@@ -3,7 +3,7 @@
 import pytest
 
 from segmentql.graphql.context import Context
-from segmentql.graphql.execution.field_writers import MAX_SHARED_OBJECTS
+from segmentql.graphql.execution.shared_objects import MAX_SHARED_OBJECTS
 from tests.conftest import Sql
 from tests.graphql.executor_helpers import (
     COMPILING_EXECUTOR,

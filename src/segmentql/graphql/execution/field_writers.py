@@ -6,8 +6,7 @@ that every value has.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
-from weakref import WeakSet
+from typing import Any, TypeAlias
 
 from strawberry.types.field import StrawberryField
 
@@ -27,23 +26,8 @@ from segmentql.graphql.execution.plans import (
     PlanFallback,
     ValueSerializer,
 )
+from segmentql.graphql.execution.shared_objects import are_pure, keep_shared, list_of_shared, pure
 from segmentql.graphql.types.scalars import ID
-
-MAX_SHARED_OBJECTS: Final = 256
-"""The number of shared sources whose written fields a selection of fields keeps."""
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_PURE: Final[WeakSet[Callable[..., Any]]] = WeakSet()
-"""The writers and serializers whose result depends on nothing but the source or value."""
-
-
-def _pure(function: F, *parts: Callable[..., Any]) -> F:
-    """Mark a function as pure if its parts are, and return it."""
-    if all(part in _PURE for part in parts):
-        _PURE.add(function)
-    return function
-
 
 Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
 """The conditions of `@include` and `@skip`: pairs of the required value and a variable or value."""
@@ -82,7 +66,7 @@ def constant(key: str, value: object) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = value
 
-    return _pure(write)
+    return pure(write)
 
 
 def from_source(key: str, serialize: ValueSerializer) -> FieldWriter:
@@ -100,7 +84,7 @@ def attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = serialize(getattr(source, name), state)
 
-    return _pure(write, serialize)
+    return pure(write, serialize)
 
 
 def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
@@ -114,7 +98,7 @@ def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWrit
         else:
             into[key] = serialize(value, state)
 
-    return _pure(write, serialize)
+    return pure(write, serialize)
 
 
 def resolved(
@@ -152,7 +136,7 @@ def resolved(
         else:
             into[key] = serialize(value, state)
 
-    return write if wants_info or definition.arguments else _pure(write, serialize)
+    return write if wants_info or definition.arguments else pure(write, serialize)
 
 
 def empty_list(value: Any, state: ExecutionState) -> list[Any]:
@@ -165,7 +149,7 @@ def empty_list(value: Any, state: ExecutionState) -> list[Any]:
 def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
     """Return a serializer that accepts None; `extra_bytes` counts the other values' extra bytes."""
     if extra_bytes <= 0:
-        return _pure(
+        return pure(
             lambda value, state: None if value is None else serialize(value, state), serialize
         )
 
@@ -175,7 +159,7 @@ def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
         state.remaining_bytes -= extra_bytes
         return serialize(value, state)
 
-    return _pure(write_nullable, serialize)
+    return pure(write_nullable, serialize)
 
 
 def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
@@ -188,7 +172,7 @@ def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
         state.check_remaining_bytes()
         return [serialize(item, state) for item in value]
 
-    return write_list
+    return list_of_shared(serialize, item_size) or write_list
 
 
 def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
@@ -202,32 +186,7 @@ def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
             write(value, into, state)
         return into
 
-    return _keep_shared(write_object) if _PURE.issuperset(writers) else write_object
-
-
-def _keep_shared(write_object: ValueSerializer) -> ValueSerializer:
-    """Return a serializer that writes the fields of a shared source only once.
-
-    A source whose class has the attribute `is_shared` is immutable and occurs in many responses.
-    Nothing changes a written object.
-    """
-    kept: dict[int, tuple[object, Any, int]] = {}
-    """The source, which keeps its id in use, the written object and its bytes, by the id."""
-
-    def write_shared(value: Any, state: ExecutionState) -> Any:
-        found = kept.get(id(value))
-        if found is not None:
-            state.remaining_bytes -= found[2]
-            return found[1]
-        remaining_bytes = state.remaining_bytes
-        written = write_object(value, state)
-        if getattr(type(value), "is_shared", False):
-            if len(kept) >= MAX_SHARED_OBJECTS:
-                kept.clear()
-            kept[id(value)] = value, written, remaining_bytes - state.remaining_bytes
-        return written
-
-    return write_shared
+    return keep_shared(write_object) if are_pure(writers) else write_object
 
 
 def is_text(return_type: GraphQLOutputType) -> bool:
@@ -246,12 +205,12 @@ def text(return_type: GraphQLScalarType) -> ValueSerializer:
         state.remaining_bytes -= len(text)
         return text
 
-    return _pure(write_text)
+    return pure(write_text)
 
 
 def leaf(return_type: GraphQLScalarType | GraphQLEnumType) -> ValueSerializer:
     """Return a serializer of another scalar or of an enum."""
-    return _pure(lambda value, state: _serialize_leaf(return_type, value))
+    return pure(lambda value, state: _serialize_leaf(return_type, value))
 
 
 def _serialize_leaf(return_type: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:
