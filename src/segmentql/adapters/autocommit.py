@@ -122,6 +122,8 @@ def array_parameter(name: str, element_type: str) -> str:
     a generic plan, which is for arrays of 10 elements. For a shorter array it always does, and
     planning takes longer than the execution. A sub-select hides the length, so that PostgreSQL
     uses the generic plan from the sixth execution on.
+
+    Use it only for large tables. On a small one, a plan for 10 elements can scan all rows.
     """
     return f"CAST((SELECT CAST(:{name} AS {element_type}[])) AS {element_type}[])"
 

@@ -37,8 +37,9 @@ _USER_KEYS: Final = array_parameter("user_keys", "text")
 
 _USER_IDS: Final = array_parameter("user_ids", "bigint")
 
-_REQUESTED_PAIRS: Final = f"""
-unnest({_USER_IDS}, {array_parameter("slugs", "text")}) AS requested (user_id, slug)
+# The lengths of these arrays decide whether an index finds the segments.
+_REQUESTED_PAIRS: Final = """
+unnest(CAST(:user_ids AS bigint[]), CAST(:slugs AS text[])) AS requested (user_id, slug)
 """
 
 _ACTIVE_BY_USERS = text(f"""

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
-from segmentql.adapters.autocommit import array_parameter
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
 from segmentql.audit import service as audit
@@ -37,8 +36,7 @@ date_part('epoch', s.created_at), date_part('epoch', s.updated_at)
 a timestamp."""
 
 _BY_SLUGS = text(f"""
-SELECT {SEGMENT_COLUMNS} FROM segments s
-WHERE s.slug = ANY({array_parameter("slugs", "text")}) AND s.deleted_at IS NULL
+SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
 """)
 
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
