@@ -68,7 +68,8 @@ QUERIES = [
     "{ animals { ... on Animal { name ... on Dog { friend { ... on Cat { lives } } } } } }",
     "{ animals { ...c ...d } } fragment c on Cat { a: lives } fragment d on Dog { a: age }",
     "{ animals { ... on Cat @skip(if: true) { lives } ... on Dog @include(if: true) { name } } }",
-    "{ animals { ... { name } ... on Cat { ... on Animal { b: name } } ... on Dog { ... on Animal { c: name } } } }",
+    "{ animals { ... { name } ... on Cat { ... on Animal { b: name } }"
+    " ... on Dog { ... on Animal { c: name } } } }",
 ]
 
 
