@@ -48,7 +48,7 @@ async def test_sigterm_ends_serve_with_0(
 
 
 HEAD = (
-    b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     b"content-length: 9\r\nexpect: 100-continue\r\n\r\n"
 )
 
