@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from segmentql.settings import child_environment
+from tests.clients.node import HERE, run_binary
 from tests.conftest import Api, RunWorker, until
 from tests.e2e.conftest import RunServe
 from tests.operations import make_segments, update_user_segments
@@ -88,3 +90,16 @@ async def test_python(run_serve: RunServe, run_worker: RunWorker, tmp_path: Path
     path = tmp_path / "copy.py"
     path.write_text(program("python"))
     await check_copy([sys.executable, str(path)], run_serve, run_worker, tmp_path / "log")
+
+
+async def test_typescript(run_serve: RunServe, run_worker: RunWorker, tmp_path: Path) -> None:
+    path = tmp_path / "copy.mts"
+    path.write_text(program("typescript"))
+    await run_binary(
+        "tsc",
+        *("--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"),
+        *("--typeRoots", str(HERE / "node_modules" / "@types"), "--types", "node"),
+        str(path),
+    )
+    command = [shutil.which("node") or "node", str(path.with_suffix(".mjs"))]
+    await check_copy(command, run_serve, run_worker, tmp_path / "log")
