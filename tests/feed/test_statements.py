@@ -70,7 +70,7 @@ async def test_page_is_one_statement_at_every_size(feed_api: Api, sql: Sql, memb
     with recorded_statements() as statements:
         batch = await changes(feed_api, start="EARLIEST", first=1000)
     assert len(batch["events"]) == members
-    assert len(statements) == 3  # what is due, the step to the settled row, the page
+    assert len(statements) == 3  # unrecorded leaves, the step to the settled row, the page
 
 
 async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(

@@ -19,8 +19,8 @@ async def read_changes(
 ) -> ChangeBatchRecord:
     """Read the changes after a cursor; wait for the first one if there is none.
 
-    What is due is recorded before, up to a bound. While the request waits, it holds no connection,
-    its deadline is paused, and the wait ends when the process stops.
+    Unrecorded leaves are recorded before, up to a bound. While the request waits, it holds no
+    connection, its deadline is paused, and the wait ends when the process stops.
 
     Args:
         context: The context of the request.
@@ -37,7 +37,7 @@ async def read_changes(
     """
     context.check_database_error()
     reader = context.feature(FeedReader)
-    await reader.record_due()
+    await reader.record_leaves()
     cursor = await reader.start(after, start)
     batch = await reader.read(cursor, wanted=wanted, rows=rows)
     if seconds and not batch.changes:

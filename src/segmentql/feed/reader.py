@@ -2,8 +2,8 @@
 
 It follows the settled position by the tracker of history. Rows near the head are read once, into a
 window that all consumers share. A consumer that is behind the window reads pages of its own. While
-consumers wait, the tracker polls for all of them, and due ends are recorded. Nothing polls while
-nobody waits, and while consumers wait they hold no connection.
+consumers wait, the tracker polls for all of them, and leaves are recorded at their time. Nothing
+polls while nobody waits, and while consumers wait they hold no connection.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.feed.consumers import ConsumerLimits, Consumers
-from segmentql.feed.due import DueEndRecorder
+from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.records import (
     ChangeBatchRecord,
     ChangeFilter,
@@ -52,7 +52,7 @@ class FeedReader:
         self._database = database
         self._hints = hints
         self._tracker = SettledPositionTracker(database)
-        self._due = DueEndRecorder(database, on_recorded=self._tracker.hint)
+        self._leave_recorder = UnrecordedLeaveRecorder(database, on_recorded=self._tracker.hint)
         self._window = ChangeWindow(BEFORE_FIRST_ROW, generation=-1)
         self._window_lock = asyncio.Lock()
         self.consumers = Consumers(limits, on_first=self._on_first, on_last=self._on_last)
@@ -61,24 +61,24 @@ class FeedReader:
         """Stop the background tasks."""
         if self._hints:
             self._hints.ignore()
-        await self._due.close()
+        await self._leave_recorder.close()
         await self._tracker.close()
 
     def _on_first(self) -> None:
-        self._due.start()
+        self._leave_recorder.start()
         if self._hints:
             self._hints.listen(self._tracker.hint)
 
     def _on_last(self) -> None:
-        self._due.stop()
+        self._leave_recorder.stop()
         if self._hints:
             self._hints.ignore()
 
-    async def record_due(self) -> None:
-        """Record due ends, up to a bound. Batches are not `caught_up` if some are left."""
+    async def record_leaves(self) -> None:
+        """Record unrecorded leaves, up to a bound. If some are left, no batch is `caught_up`."""
         # If the database cannot be read either, the read that follows raises the error.
         with contextlib.suppress(Unavailable, TimedOut):
-            await self._due.record()
+            await self._leave_recorder.record()
 
     async def start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
         """Return the cursor at which a consumer begins.
@@ -120,7 +120,7 @@ class FeedReader:
                 if not head or after != head.newest_row:
                     await self._validate(after)
                 return ChangeBatchRecord(
-                    [], after, caught_up=head is not None and self._due.is_complete
+                    [], after, caught_up=head is not None and self._leave_recorder.is_complete
                 )
             try:
                 page = await self._read_page(after, head, wanted, rows)
@@ -144,7 +144,7 @@ class FeedReader:
     def _batch(self, changes: list[ChangeRecord], cursor: HistoryCursor) -> ChangeBatchRecord:
         head = self._tracker.head
         caught_up = head is not None and cursor.position >= head.newest_row.position
-        return ChangeBatchRecord(changes, cursor, caught_up and self._due.is_complete)
+        return ChangeBatchRecord(changes, cursor, caught_up and self._leave_recorder.is_complete)
 
     async def wait_beyond(
         self, cursor: HistoryCursor, stopping: asyncio.Event, *, seconds: float | None = None

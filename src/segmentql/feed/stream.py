@@ -79,7 +79,7 @@ class ChangeStream:
             stopping=stopping,
         )
         try:
-            await reader.record_due()
+            await reader.record_leaves()
             stream._cursor = await reader.start(after, start)
         except BaseException:
             await stream.aclose()

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected
-from segmentql.memberships.due_ends import record_due_ends
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.ordered_changes import record_expired
 from segmentql.memberships.records import UnrecordedLeaves
 from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
@@ -140,7 +140,7 @@ async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
 async def _record_leaves_by_ttl(session: WriteSession, user_ids: Set[int], rows: int) -> int:
     if not user_ids:
         return 0
-    return await record_due_ends(session, sorted(user_ids), rows=rows)
+    return await record_expired(session, sorted(user_ids), rows=rows)
 
 
 async def record_segment_leaves(
