@@ -22,7 +22,7 @@ SegmentQLError
  +-- TimedOut                 a statement exceeded its time limit
  +-- CursorExpired            the changes after a cursor of the feed are not kept any more
  +-- FeedReset                the database has lost changes that a reader of the feed has read
- +-- FeedConsumersExceeded    too many consumers of the feed wait for changes
+ +-- ConcurrencyLimitExceeded the process or the API key has its maximum of streams or consumers
  +-- StoreFailed              an operation of the object store failed
  |    +-- StoreUnavailable    a temporary failure: a retry can succeed
  |    +-- ObjectMissing       the bucket has no such file
@@ -186,13 +186,13 @@ class FeedReset(SegmentQLError):
     """
 
 
-class FeedConsumersExceeded(SegmentQLError):
-    """Too many consumers of the feed wait for changes, in this process or with one API key."""
+class ConcurrencyLimitExceeded(SegmentQLError):
+    """The process, or the API key, already has its maximum of streams or of consumers."""
 
-    def __init__(self, limit: int, *, is_of_key: bool) -> None:
-        super().__init__(limit, is_of_key)
+    def __init__(self, limit: int, *, is_per_key: bool) -> None:
+        super().__init__(limit, is_per_key)
         self.limit = limit
-        self.is_of_key = is_of_key
+        self.is_per_key = is_per_key
         """Whether the limit is that of one API key. Otherwise it is that of the process."""
 
 

@@ -10,7 +10,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW
 from tests.conftest import Sql, until
-from tests.feed.conftest import LIMITS
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import Consumer, open_stream, row_of
 from tests.history.writers import Connect, RandomWriters, begin_join, join, stored_rows
 from tests.timeline import make_segment, make_users
@@ -27,7 +27,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
 ) -> None:
     await make_users(sql, *RandomWriters.USERS)
     fleet = RandomWriters(connect, [await make_segment(sql, f"S{number}") for number in range(3)])
-    readers = [FeedReader(database, LIMITS) for _ in range(2)]
+    readers = [FeedReader(database, LIMIT) for _ in range(2)]
     consumers = [Consumer(number) for number in range(10)]
 
     async def kill_backends() -> None:

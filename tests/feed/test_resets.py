@@ -9,6 +9,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor
 from tests.conftest import Api, Sql
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import open_stream
 from tests.feed.queries import CHANGES, all_changes, changes
 from tests.history.writers import join
@@ -67,7 +68,7 @@ async def test_dropped_change_expires_the_cursor(
         SET session_replication_role = DEFAULT;
         """
     )
-    fresh = FeedReader(reader._database, reader.consumers._limits)
+    fresh = FeedReader(reader._database, LIMIT)
     with pytest.raises(CursorExpired):
         await fresh.start(first, FeedStart.NOW)
     assert await fresh.start(BEFORE_FIRST_ROW, FeedStart.NOW) == BEFORE_FIRST_ROW

@@ -9,7 +9,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import ChangeFilter
 from segmentql.feed.service import MAX_SCANNED_ROWS
 from tests.conftest import Api, Sql, recorded_statements
-from tests.feed.conftest import LIMITS
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import open_stream
 from tests.feed.queries import changes
 from tests.history.writers import join
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 async def _statements(database: Database, sql: Sql, segment_id: int, consumers: int) -> int:
     """Return the statements that read pages while consumers wait and get `ROUNDS` changes each."""
-    reader = FeedReader(database, LIMITS)
+    reader = FeedReader(database, LIMIT)
     streams = [await open_stream(reader, None) for _ in range(consumers)]
     for stream in streams:
         await anext(stream)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from graphql import ExecutionResult, parse, subscribe
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
-from segmentql.errors import FeedConsumersExceeded
-from segmentql.feed.consumers import ConsumerLimits
+from segmentql.errors import ConcurrencyLimitExceeded
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import ChangeFilter
 from segmentql.graphql.context import Context
@@ -125,15 +125,15 @@ async def _second(stream: Any) -> None:
     await anext(stream)
 
 
-async def test_streams_are_bounded(database: Database, sql: Sql) -> None:
-    reader = FeedReader(database, ConsumerLimits(per_process=3, per_key=2))
+async def test_streams_are_limited_per_key_and_per_process(database: Database, sql: Sql) -> None:
+    reader = FeedReader(database, ConcurrencyLimit(per_process=3, per_key=2))
     streams = [await open_stream(reader, key_id="ada") for _ in range(2)]
-    with pytest.raises(FeedConsumersExceeded) as of_key:
+    with pytest.raises(ConcurrencyLimitExceeded) as per_key:
         await open_stream(reader, key_id="ada")
     streams.append(await open_stream(reader, key_id="eve"))
-    with pytest.raises(FeedConsumersExceeded) as of_process:
+    with pytest.raises(ConcurrencyLimitExceeded) as per_process:
         await open_stream(reader, key_id="eve")
-    assert [(each.value.limit, each.value.is_of_key) for each in (of_key, of_process)] == [
+    assert [(each.value.limit, each.value.is_per_key) for each in (per_key, per_process)] == [
         (2, True),
         (3, False),
     ]

@@ -45,9 +45,10 @@ async def test_deleted_user_leaves_in_the_feed(feed_api: Api) -> None:
 
 async def test_waiting_consumer_gets_an_expiry_at_its_time(feed_api: Api, sql: Sql) -> None:
     """The wait takes as long as the TTL, about a second."""
+    before = (await changes(feed_api))["cursor"]
     await add_membership(sql, 1, await make_segment(sql, "A"), ends_in=SECOND)
-    after = (await changes(feed_api))["cursor"]
-    batch = await changes(feed_api, after=after, wait=30)
+    joined = await changes(feed_api, after=before, first=1)
+    batch = await changes(feed_api, after=joined["cursor"], wait=30)
     assert ends([event["entry"] for event in batch["events"]]) == [("1", "TTL")]
     recorded_late = await sql.fetchval(
         "SELECT recorded_at - at < interval '10 seconds' FROM history WHERE operation = 'LEFT'"

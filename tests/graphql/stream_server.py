@@ -10,6 +10,7 @@ import strawberry
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds
 from segmentql.adapters.http_connections import ConnectionTable
@@ -22,7 +23,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
+from segmentql.graphql.http.stream_registry import StreamRegistry
 from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
@@ -201,7 +202,9 @@ async def serving_streams(
         log=log,
     )
     registry = StreamRegistry(
-        StreamLimits(max_streams, max_streams_per_key), stopping=stopping, authenticate=authenticate
+        ConcurrencyLimit(max_streams, max_streams_per_key),
+        stopping=stopping,
+        authenticate=authenticate,
     )
     services = StreamServices(
         executor=executor,

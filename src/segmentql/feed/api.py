@@ -167,7 +167,7 @@ class FeedQueries:
         rows = size_argument(first, "first", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
         wanted = _filter(filter)
         seconds = argument_value(validators.wait_seconds, wait_seconds or 0, "waitSeconds")
-        with _feed_errors("waitSeconds"):
+        with _feed_errors():
             return await read_changes(
                 info.context,
                 after=cursor,
@@ -205,7 +205,7 @@ class FeedSubscriptions:
         rows = size_argument(batch, "batch", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
         wanted = _filter(filter)
         context = info.context
-        with _feed_errors("subscription"):
+        with _feed_errors():
             stream = await ChangeStream.open(
                 context.feature(FeedReader),
                 after=cursor,
@@ -228,7 +228,7 @@ class _Batches:
         return self
 
     async def __anext__(self) -> ChangeBatchRecord:
-        with _feed_errors("subscription"):
+        with _feed_errors():
             return await self._stream.__anext__()
 
     async def aclose(self) -> None:
@@ -236,8 +236,8 @@ class _Batches:
 
 
 @contextmanager
-def _feed_errors(argument: str) -> Iterator[None]:
-    """Turn errors of the feed into GraphQL errors. `argument` names what has too many consumers."""
+def _feed_errors() -> Iterator[None]:
+    """Turn errors of the feed into GraphQL errors."""
     try:
         yield
     except errors.CursorExpired:
@@ -253,12 +253,15 @@ def _feed_errors(argument: str) -> Iterator[None]:
             " from its cursor.",
             extensions={"code": Code.FEED_RESET},
         ) from None
-    except errors.FeedConsumersExceeded as exceeded:
-        if exceeded.is_of_key:
-            raise limit_exceeded(argument, limit=exceeded.limit, value=exceeded.limit + 1) from None
+    except errors.ConcurrencyLimitExceeded as exceeded:
+        owner = "API key" if exceeded.is_per_key else "server process"
+        place = " in this process" if exceeded.is_per_key else ""
         raise GraphQLError(
-            f"The server process already has {exceeded.limit} consumers that wait for changes.",
-            extensions={"code": Code.UNAVAILABLE, "limit": exceeded.limit},
+            f"The {owner} already has {exceeded.limit} consumers of the change feed{place}.",
+            extensions={
+                "code": Code.LIMIT_EXCEEDED if exceeded.is_per_key else Code.UNAVAILABLE,
+                "limit": exceeded.limit,
+            },
         ) from None
 
 

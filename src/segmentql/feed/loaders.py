@@ -32,7 +32,7 @@ async def read_changes(
 
     Raises:
         CursorExpired, FeedReset: The consumer cannot continue after its cursor.
-        FeedConsumersExceeded: There are too many consumers that wait.
+        ConcurrencyLimitExceeded: There are too many consumers that wait.
         Unavailable, TimedOut: The database cannot be read.
     """
     context.check_database_error()

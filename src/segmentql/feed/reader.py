@@ -13,9 +13,10 @@ from typing import Final
 
 from segmentql import metrics
 from segmentql.adapters.change_hints import ChangeHints
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.feed.consumers import ConsumerLimits, Consumers
+from segmentql.feed.consumers import Consumers
 from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.records import (
     ChangeBatchRecord,
@@ -40,13 +41,13 @@ class FeedReader:
     """Reads the feed for all consumers of a process."""
 
     def __init__(
-        self, database: Database, limits: ConsumerLimits, hints: ChangeHints | None = None
+        self, database: Database, limit: ConcurrencyLimit, hints: ChangeHints | None = None
     ) -> None:
         """Create the reader. It polls and records nothing until there is a consumer.
 
         Args:
             database: The database, of which the primary is read.
-            limits: The limits of consumers.
+            limit: The maximum numbers of consumers.
             hints: The hints of other processes that history has changed; None to poll only.
         """
         self._database = database
@@ -55,7 +56,7 @@ class FeedReader:
         self._leave_recorder = UnrecordedLeaveRecorder(database, on_recorded=self._tracker.hint)
         self._window = ChangeWindow(BEFORE_FIRST_ROW, generation=-1)
         self._window_lock = asyncio.Lock()
-        self.consumers = Consumers(limits, on_first=self._on_first, on_last=self._on_last)
+        self.consumers = Consumers(limit, on_first=self._on_first, on_last=self._on_last)
 
     async def close(self) -> None:
         """Stop the background tasks."""

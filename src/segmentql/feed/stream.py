@@ -66,7 +66,7 @@ class ChangeStream:
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after its cursor.
-            FeedConsumersExceeded: There are too many consumers.
+            ConcurrencyLimitExceeded: There are too many consumers.
             Unavailable, TimedOut: The database cannot be read.
         """
         # Counted before the first read, so that the limit also bounds the streams that are opened.

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.http import abort
-from segmentql.errors import AuthenticationFailure, TimedOut, Unavailable
+from segmentql.errors import AuthenticationFailure, ConcurrencyLimitExceeded, TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.executor import MethodNotAllowed
 from segmentql.graphql.execution.request import Request
@@ -46,7 +46,6 @@ from segmentql.graphql.http.sse_response import EventStreamResponse
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
 from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.types.error_causes import FAULT_CODES
@@ -115,8 +114,8 @@ class EventStreams:
             connection = self._registry.connect(principal, headers.get(b"authorization"))
             with connection:
                 await self._run(connection, scope, headers, receive, response)
-        except StreamLimitExceeded as error:
-            raise too_many_streams(error.limit, is_of_key=error.is_of_key) from None
+        except ConcurrencyLimitExceeded as error:
+            raise too_many_streams(error.limit, is_per_key=error.is_per_key) from None
         reason = connection.end_reason
         if not response.is_started:
             if reason is EndReason.REVOKED:

@@ -6,15 +6,14 @@ ends all streams, so that the clients resume at another process.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Final
 
 from segmentql import metrics
+from segmentql.adapters.concurrency import ConcurrencyCounter, ConcurrencyLimit
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.principal import Principal
 
@@ -40,25 +39,6 @@ class EndReason(StrEnum):
     """The client did not read what it was sent within the time limit."""
     INVALID = "invalid"
     """The client violated the protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """The maximum numbers of streams, and of connections with streams, in one process."""
-
-    per_process: int
-    per_key: int
-    """Of one API key."""
-
-
-class StreamLimitExceeded(Exception):
-    """The process, or the API key, has its maximum of streams or of connections."""
-
-    def __init__(self, limit: int, *, is_of_key: bool) -> None:
-        owner = "The API key" if is_of_key else "The server process"
-        super().__init__(f"{owner} already has its maximum of {limit} streams.")
-        self.limit = limit
-        self.is_of_key = is_of_key
 
 
 class StreamConnection:
@@ -120,7 +100,7 @@ class StreamRegistry:
 
     def __init__(
         self,
-        limits: StreamLimits,
+        limit: ConcurrencyLimit,
         *,
         stopping: asyncio.Event,
         authenticate: Callable[[bytes | None], Awaitable[Principal]] | None,
@@ -128,15 +108,15 @@ class StreamRegistry:
         """Create the registry.
 
         Args:
-            limits: The maximum numbers of streams.
+            limit: The maximum numbers of streams, and of connections with streams.
             stopping: The event that is set when the process shuts down.
             authenticate: The function that authenticates requests; None if no API key is required.
         """
-        self._limits = limits
         self._stopping = stopping
         self._authenticate = authenticate
         self._connections: set[StreamConnection] = set()
-        self._streams: Counter[str | None] = Counter()
+        self._connection_counter = ConcurrencyCounter(limit)
+        self._stream_counter = ConcurrencyCounter(limit)
         self._watches: list[asyncio.Task[None]] = []
 
     @property
@@ -152,11 +132,9 @@ class StreamRegistry:
             authorization: The `Authorization` header, or its equivalent, to check the key again.
 
         Raises:
-            StreamLimitExceeded: There are too many connections.
+            ConcurrencyLimitExceeded: There are too many connections.
         """
-        key = principal.key_id
-        of_key = sum(other.principal.key_id == key for other in self._connections)
-        self._check(key, len(self._connections), of_key)
+        self._connection_counter.check(principal.key_id)
         return StreamConnection(self, principal, authorization)
 
     @contextmanager
@@ -164,22 +142,18 @@ class StreamRegistry:
         """Count a stream while the block runs.
 
         Raises:
-            StreamLimitExceeded: There are too many streams.
+            ConcurrencyLimitExceeded: There are too many streams.
         """
-        key = principal.key_id
-        self._check(key, self._streams.total(), self._streams[key])
-        self._streams[key] += 1
-        metrics.STREAMS.labels(transport).inc()
-        try:
-            yield
-        finally:
-            metrics.STREAMS.labels(transport).dec()
-            self._streams[key] -= 1
-            if not self._streams[key]:
-                del self._streams[key]
+        with self._stream_counter.counted(principal.key_id):
+            metrics.STREAMS.labels(transport).inc()
+            try:
+                yield
+            finally:
+                metrics.STREAMS.labels(transport).dec()
 
     def add(self, connection: StreamConnection) -> None:
-        """Watch a connection."""
+        """Count and watch a connection."""
+        self._connection_counter.acquire(connection.principal.key_id)
         self._connections.add(connection)
         if not self._watches:
             self._watches = [asyncio.create_task(self._end_all_at_shutdown())]
@@ -190,17 +164,12 @@ class StreamRegistry:
 
     def remove(self, connection: StreamConnection) -> None:
         """Stop watching a connection."""
+        self._connection_counter.release(connection.principal.key_id)
         self._connections.discard(connection)
         if not self._connections:
             for watch in self._watches:
                 watch.cancel()
             self._watches = []
-
-    def _check(self, key: str | None, in_process: int, of_key: int) -> None:
-        if in_process >= self._limits.per_process:
-            raise StreamLimitExceeded(self._limits.per_process, is_of_key=False)
-        if key is not None and of_key >= self._limits.per_key:
-            raise StreamLimitExceeded(self._limits.per_key, is_of_key=True)
 
     async def _end_all_at_shutdown(self) -> None:
         await self._stopping.wait()

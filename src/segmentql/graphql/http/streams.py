@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Collection
 
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, SingleHeaders, WithHeaders
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
+from segmentql.graphql.http.stream_registry import StreamRegistry
 from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.view import Authenticate, GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
@@ -19,7 +20,7 @@ def add_streams(
     executor: GraphQLExecutor,
     rate_limiter: RateLimiter,
     *,
-    limits: StreamLimits,
+    limit: ConcurrencyLimit,
     stopping: asyncio.Event,
     authenticate: Authenticate | None,
     allowed_origins: Collection[str],
@@ -32,7 +33,7 @@ def add_streams(
         check_host=view.check_host,
         new_context=view.new_context,
         rate_limiter=rate_limiter,
-        registry=StreamRegistry(limits, stopping=stopping, authenticate=authenticate),
+        registry=StreamRegistry(limit, stopping=stopping, authenticate=authenticate),
         limits=view.request_limits,
         allowed_origins=allowed_origins,
         log=log,

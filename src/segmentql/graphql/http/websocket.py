@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from segmentql.adapters.http import SINGLE_HEADERS
-from segmentql.errors import TimedOut, Unavailable
+from segmentql.errors import ConcurrencyLimitExceeded, TimedOut, Unavailable
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     database_unavailable,
@@ -27,7 +27,6 @@ from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
 from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.websocket_channel import (
@@ -137,8 +136,8 @@ class GraphQLWebSockets:
         registry = self._services.registry
         try:
             connection = registry.connect(principal, headers.get(b"authorization"))
-        except StreamLimitExceeded as error:
-            rejection = too_many_streams(error.limit, is_of_key=error.is_of_key)
+        except ConcurrencyLimitExceeded as error:
+            rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
             raise ProtocolViolation(CloseCode.TRY_AGAIN_LATER, rejection.message) from None
         with connection:
             await channel.send({"type": "connection_ack"})

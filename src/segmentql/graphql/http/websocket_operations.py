@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from segmentql import metrics
+from segmentql.errors import ConcurrencyLimitExceeded
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.execution.subscription_events import Subscription
@@ -24,7 +25,6 @@ from segmentql.graphql.http.response_sender import UnsentResponsesExceeded
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
 from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.http.websocket_channel import (
@@ -137,8 +137,8 @@ class WebSocketOperations:
                 finally:
                     reason = EndReason.FAILED if context.cause else EndReason.DONE
                     record_end(subscription, self._connection.end_reason or reason)
-        except StreamLimitExceeded as error:
-            rejection = too_many_streams(error.limit, is_of_key=error.is_of_key)
+        except ConcurrencyLimitExceeded as error:
+            rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
             await self._send_rejection(operation_id, rejection)
             return
         except SubscriptionRejected as rejected:
