@@ -132,9 +132,10 @@ class Lines:
         self.lines: list[dict[str, Any]] = []
 
     def info(self, event: str, **fields: Any) -> None:
-        self.lines.append({"event": event, **fields})
+        self.lines.append({"event": event, "level": "info", **fields})
 
-    warning = info
+    def warning(self, event: str, **fields: Any) -> None:
+        self.lines.append({"event": event, "level": "warning", **fields})
 
 
 @dataclass

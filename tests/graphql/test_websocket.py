@@ -169,7 +169,7 @@ async def test_invalid_message_closes_with_4400(server: StreamServer, message: s
         await socket.init()
         await socket.send(message)
         assert (await socket.close_code())[0] == 4400
-    assert [line["status"] for line in server.lines] == [4400]
+    assert [line["close_code"] for line in server.lines] == [4400]
 
 
 async def test_binary_message_closes_with_4400(server: StreamServer) -> None:
@@ -201,7 +201,7 @@ async def test_client_without_init_is_closed_with_4408(
     ):
         await socket.send({"type": "pong"})
         assert await socket.close_code() == (4408, "Connection initialisation timeout")
-    assert server.lines[-1]["status"] == 4408
+    assert server.lines[-1]["close_code"] == 4408
 
 
 async def test_many_clients_without_init_do_not_block_others(server: StreamServer) -> None:

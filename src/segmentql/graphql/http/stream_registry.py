@@ -39,6 +39,8 @@ class EndReason(StrEnum):
     """The client did not read what it was sent within the time limit."""
     INVALID = "invalid"
     """The client violated the protocol."""
+    RATE_LIMITED = "rate_limited"
+    """The client exceeded the rate limit of its API key."""
 
 
 class StreamConnection:

@@ -23,6 +23,9 @@ _CAUSES: Final = {
     EndReason.REVOKED: FailureCause(Code.UNAUTHENTICATED, "the API key is not valid any more"),
     EndReason.UNREAD: FailureCause("UNREAD", "the client did not read the stream in time"),
     EndReason.INVALID: FailureCause(Code.BAD_REQUEST, "the client violated the protocol"),
+    EndReason.RATE_LIMITED: FailureCause(
+        Code.RATE_LIMITED, "the client exceeded the rate limit of its API key"
+    ),
 }
 """The causes of ends that the log must have."""
 

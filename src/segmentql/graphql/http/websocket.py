@@ -42,10 +42,12 @@ from segmentql.graphql.http.websocket_messages import (
     ConnectionInit,
     Ping,
     ProtocolViolation,
+    SocketRejected,
     Subscribe,
     parse_message,
 )
 from segmentql.graphql.http.websocket_operations import WebSocketOperations
+from segmentql.graphql.types.error_causes import FAULT_CODES
 from segmentql.principal import Principal
 
 INIT_SECONDS: Final = 10
@@ -85,15 +87,25 @@ class GraphQLWebSockets:
         try:
             self._check_handshake(scope, headers)
         except HttpRequestError as rejection:
-            self._log(request_id, rejection.status, rejection.reason)
+            self._log(
+                request_id,
+                rejection.reason,
+                is_fault=rejection.extensions["code"] in FAULT_CODES,
+                status=rejection.status,
+            )
             await _reject(send, rejection)
             return
         channel = WebSocketChannel(receive, send, self._services)
         try:
             await self._serve(scope, send, channel, headers)
-        except ProtocolViolation as violation:
-            self._log(request_id, violation.code, violation.reason)
-            await channel.close(violation.code, violation.reason)
+        except SocketRejected as rejected:
+            self._log(
+                request_id,
+                rejected.log_reason,
+                is_fault=rejected.is_fault,
+                close_code=int(rejected.code),
+            )
+            await channel.close(rejected.code, rejected.reason)
         except ClientNotReading:
             channel.reset()
         except ChannelClosed:
@@ -122,13 +134,13 @@ class GraphQLWebSockets:
         """Accept a socket and serve it until it is closed.
 
         Raises:
-            ProtocolViolation: The client, or its API key, is rejected.
+            SocketRejected: The server does not serve the client, or not any more.
             ClientNotReading: The client does not read.
             ChannelClosed: The client has disconnected.
         """
         if SUBPROTOCOL not in scope["subprotocols"]:
             await send({"type": "websocket.accept"})
-            raise ProtocolViolation(
+            raise SocketRejected(
                 CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"The subprotocol must be {SUBPROTOCOL}"
             )
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
@@ -138,7 +150,7 @@ class GraphQLWebSockets:
             connection = registry.connect(principal, headers.get(b"authorization"))
         except ConcurrencyLimitExceeded as error:
             rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
-            raise ProtocolViolation(CloseCode.TRY_AGAIN_LATER, rejection.message) from None
+            raise SocketRejected.from_http(CloseCode.TRY_AGAIN_LATER, rejection) from None
         with connection:
             await channel.send({"type": "connection_ack"})
             await self._handle_messages(channel, connection, headers)
@@ -173,9 +185,9 @@ class GraphQLWebSockets:
                     raise database_unavailable(error) from None
         except HttpRequestError as rejection:
             code = _HTTP_CLOSES.get(rejection.status, CloseCode.TRY_AGAIN_LATER)
-            raise ProtocolViolation(code, rejection.message) from None
+            raise SocketRejected.from_http(code, rejection) from None
         except TimeoutError:
-            raise ProtocolViolation(
+            raise SocketRejected(
                 CloseCode.INIT_TIMEOUT, "Connection initialisation timeout"
             ) from None
         finally:
@@ -187,7 +199,7 @@ class GraphQLWebSockets:
         """Handle the messages of a client until it disconnects.
 
         Raises:
-            ProtocolViolation: The client violates the protocol, or sends too many messages.
+            SocketRejected: The client violates the protocol, or sends too many messages.
         """
         operations = WebSocketOperations(self._services, channel, connection, headers)
         key_id = connection.principal.key_id
@@ -198,7 +210,7 @@ class GraphQLWebSockets:
                     await operations.start(message.id, message.request)
                     continue
                 if key_id and not self._services.rate_limiter.try_acquire(key_id):
-                    raise ProtocolViolation(CloseCode.POLICY_VIOLATION, "Too many messages")
+                    raise SocketRejected(CloseCode.POLICY_VIOLATION, "Too many messages")
                 if isinstance(message, ConnectionInit):
                     raise ProtocolViolation(
                         CloseCode.TOO_MANY_INIT_REQUESTS, "Too many initialisation requests"
@@ -210,6 +222,9 @@ class GraphQLWebSockets:
         except ProtocolViolation:
             connection.note_end(EndReason.INVALID)
             raise
+        except SocketRejected:
+            connection.note_end(EndReason.RATE_LIMITED)
+            raise
         except ChannelClosed:
             connection.note_end(EndReason.DISCONNECTED)
         except ClientNotReading:
@@ -217,11 +232,11 @@ class GraphQLWebSockets:
         finally:
             await operations.end_all()
 
-    def _log(self, request_id: str, status: int, reason: str) -> None:
-        """Log a rejected handshake, or a socket that the server closes because of the client."""
+    def _log(self, request_id: str, reason: str, *, is_fault: bool, **fields: int) -> None:
+        """Log a rejected handshake, or a socket that the server closes early."""
         if self._services.log:
             self._services.log.rejected(
-                is_fault=False, request_id=request_id, status=int(status), reason=reason
+                is_fault=is_fault, request_id=request_id, reason=reason, **fields
             )
 
 
