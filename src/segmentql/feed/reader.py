@@ -131,7 +131,7 @@ class FeedReader:
                 await self._validate(after)
                 await self._tracker.advance()
                 continue
-            metrics.FEED_ROWS.inc(len(page.changes))
+            metrics.FEED_CHANGES.inc(len(page.changes))
             metrics.FEED_LAG_POSITIONS.observe(
                 max(0, head.newest_row.position - page.cursor.position)
             )
@@ -193,9 +193,9 @@ class FeedReader:
                 await self._extend_window(after, head)
             # Another consumer may have moved the window meanwhile.
             if self._covers(after, head) and self._window.end != after:
-                metrics.FEED_BATCHES.labels("window").inc()
+                metrics.FEED_PAGES.labels("window").inc()
                 return self._window.read(after, wanted=wanted, rows=rows)
-        metrics.FEED_BATCHES.labels("database").inc()
+        metrics.FEED_PAGES.labels("database").inc()
         return await self._database.read_one(
             lambda session: read_page(session, after, head, wanted=wanted, rows=rows)
         )

@@ -2,7 +2,7 @@
 
 The document of a subscription passes the same cache, limits and cost as that of a query. Then the
 resolver of its root field returns the source, a stream of events.
-`graphql/execution/subscription_events.py` executes them.
+`graphql/execution/subscription_results.py` executes them.
 """
 
 import time
@@ -30,7 +30,7 @@ from segmentql.graphql.execution.failures import format_request_errors
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
 from segmentql.graphql.execution.response_size import BoundedExecutor
-from segmentql.graphql.execution.subscription_events import Subscription
+from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.logs import RequestLog
 
 CURSOR_ARGUMENT: Final = "after"
@@ -93,7 +93,7 @@ class SubscriptionExecutor:
             request: The request.
             context: The context of the request.
             deadlines: The time limits of the execution of each event.
-            last_event_id: The cursor of the last event that the client has; it replaces the
+            last_event_id: The cursor of the last result that the client has; it replaces the
                 argument `after` of the root field.
 
         Raises:
@@ -134,8 +134,8 @@ class SubscriptionExecutor:
             request,
             context,
             deadlines=deadlines,
-            log_end=lambda outcome, events: self._log_end(
-                context, label, outcome, started, cost=cost, events=events
+            log_end=lambda outcome, results: self._log_end(
+                context, label, outcome, started, cost=cost, results=results
             ),
         )
 

@@ -1,10 +1,10 @@
 """GraphQL over Server-Sent Events: one stream per request.
 
-A request that accepts event streams only gets its results as events `next`, and then the event
-`complete`. The `id` of an event is the cursor of its batch, so that a browser's EventSource resumes
-by itself: it sends the last id as `Last-Event-ID`. A stream that the server must end early has no
-event `complete`, because clients take a stream that ends without it for a lost connection and
-subscribe again.
+A request that accepts event streams only gets its results as messages `next`, and then the message
+`complete`. The `id` of a message is the cursor of its batch, so that a browser's EventSource
+resumes by itself: it sends the last id as `Last-Event-ID`. A stream that the server must end early
+has no message `complete`, because clients take a stream that ends without it for a lost connection
+and subscribe again.
 
 Source: https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md (distinct connections mode)
 """
@@ -25,9 +25,8 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution.executor import MethodNotAllowed
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
-from segmentql.graphql.execution.subscription_events import StreamEvent
+from segmentql.graphql.execution.subscription_results import StreamResult
 from segmentql.graphql.execution.subscriptions import NotASubscription, SubscriptionRejected
-from segmentql.graphql.http.event_serializer import unsendable_errors
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
@@ -42,6 +41,7 @@ from segmentql.graphql.http.http_errors import (
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_request, request_of_query_string
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded, send_in_chunks
+from segmentql.graphql.http.result_serializer import unsendable_errors
 from segmentql.graphql.http.sse_response import EventStreamResponse
 from segmentql.graphql.http.stream_registry import (
     EndReason,
@@ -73,7 +73,7 @@ class EventStreams:
         self._services = services
         self._registry = services.registry
         self._heartbeat_seconds = heartbeat_seconds
-        self._events_sent = metrics.STREAM_EVENTS.labels("sse")
+        self._results_sent = metrics.STREAM_RESULTS.labels("sse")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -152,8 +152,8 @@ class EventStreams:
             try:
                 await response.start()
                 is_stream = True
-                async for event in results:
-                    sent = await self._send(response, event, context)
+                async for result in results:
+                    sent = await self._send(response, result, context)
                     is_stream = not sent.is_only
                     if is_stream and sent.is_failure:
                         if _is_fault(sent):
@@ -215,7 +215,7 @@ class EventStreams:
         *,
         headers: Headers,
         is_get: bool,
-    ) -> AsyncIterator[AsyncGenerator[StreamEvent, None]]:
+    ) -> AsyncIterator[AsyncGenerator[StreamResult, None]]:
         """Yield the results of an operation: of a subscription, or the only one of another."""
         last_event_id = headers.get(b"last-event-id", b"").decode("latin-1") or None
         try:
@@ -226,24 +226,24 @@ class EventStreams:
                 last_event_id=last_event_id,
             )
         except NotASubscription:
-            event = await self._execute(request, context, queries_only=is_get)
-            yield _only(event)
+            result = await self._execute(request, context, queries_only=is_get)
+            yield _only(result)
             return
         except SubscriptionRejected as rejected:
             # An EventSource cannot read the body of another status, so the stream has the errors.
-            yield _only(StreamEvent({"errors": rejected.errors}, 0, None))
+            yield _only(StreamResult({"errors": rejected.errors}, 0, None))
             return
         with self._registry.stream(connection.principal, "sse"):
             try:
-                async with aclosing(subscription.events()) as events:
-                    yield events
+                async with aclosing(subscription.results()) as results:
+                    yield results
             finally:
                 reason = EndReason.FAILED if context.cause else EndReason.DONE
                 record_end(subscription, connection.end_reason or reason)
 
     async def _execute(
         self, request: Request, context: Context, *, queries_only: bool
-    ) -> StreamEvent:
+    ) -> StreamResult:
         """Execute a query or a mutation.
 
         Raises:
@@ -263,29 +263,29 @@ class EventStreams:
             metrics.REQUESTS_REJECTED.labels("time").inc()
             seconds = self._services.execution_deadlines.seconds
             error = format_timeout(seconds, is_mutation=context.is_mutation)
-            return StreamEvent({"data": None, "errors": [error]}, 0, None, is_only=True)
-        return StreamEvent(response.body, response.size, None, is_only=True)
+            return StreamResult({"data": None, "errors": [error]}, 0, None, is_only=True)
+        return StreamResult(response.body, response.size, None, is_only=True)
 
     async def _send(
-        self, response: EventStreamResponse, event: StreamEvent, context: Context
-    ) -> StreamEvent:
+        self, response: EventStreamResponse, result: StreamResult, context: Context
+    ) -> StreamResult:
         """Send a result, or the errors that replace it; return what was sent."""
         try:
-            async with self._services.serializer.serialized(event.body, event.size) as chunks:
-                await response.send_next(chunks, event.cursor)
+            async with self._services.serializer.serialized(result.body, result.size) as chunks:
+                await response.send_next(chunks, result.cursor)
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
             errors = unsendable_errors(error, context)
-            event = replace(event, body={"errors": errors}, cursor=None)
-            async with self._services.serializer.serialized(event.body, 0) as chunks:
+            result = replace(result, body={"errors": errors}, cursor=None)
+            async with self._services.serializer.serialized(result.body, 0) as chunks:
                 await response.send_next(chunks, None)
-        self._events_sent.inc()
-        return event
+        self._results_sent.inc()
+        return result
 
 
-def _is_fault(event: StreamEvent) -> bool:
-    """Return whether the server has caused the failure of an event."""
-    return any(error["extensions"]["code"] in FAULT_CODES for error in event.body["errors"])
+def _is_fault(result: StreamResult) -> bool:
+    """Return whether the server has caused the failure of a result."""
+    return any(error["extensions"]["code"] in FAULT_CODES for error in result.body["errors"])
 
 
-async def _only(event: StreamEvent) -> AsyncGenerator[StreamEvent, None]:
-    yield event
+async def _only(result: StreamResult) -> AsyncGenerator[StreamResult, None]:
+    yield result

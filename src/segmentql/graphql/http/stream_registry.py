@@ -28,7 +28,7 @@ class EndReason(StrEnum):
     DONE = "done"
     """The source ended, or the client has completed its operations."""
     FAILED = "failed"
-    """An event failed."""
+    """A result failed."""
     DISCONNECTED = "disconnected"
     """The client closed the connection."""
     REVOKED = "revoked"
@@ -202,6 +202,9 @@ async def _is_rejected(
         await authenticate(authorization)
     except Unauthenticated:
         return True
-    except (Unavailable, TimedOut):  # no event can be read either; the key cache logs it
+    except (
+        Unavailable,
+        TimedOut,
+    ):  # the source cannot be read either; the key cache logs it
         return False
     return False

@@ -9,10 +9,10 @@ from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadline, Deadlines
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.execution.subscription_events import Subscription
-from segmentql.graphql.http.event_serializer import EventSerializer
+from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import Headers
+from segmentql.graphql.http.result_serializer import ResultSerializer
 from segmentql.graphql.http.stream_registry import EndReason, StreamRegistry
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code
@@ -46,7 +46,7 @@ class StreamServices:
     allowed_origins: Collection[str]
     """The origins of pages on other hosts that may open a WebSocket."""
     log: RequestLog | None
-    serializer: EventSerializer = field(init=False)
+    serializer: ResultSerializer = field(init=False)
     execution_deadlines: Deadlines = field(init=False)
     """The time limits of requests, and of the execution of each event."""
     send_deadlines: Deadlines = field(init=False)
@@ -54,7 +54,7 @@ class StreamServices:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        object.__setattr__(self, "serializer", EventSerializer(limits.response_bytes))
+        object.__setattr__(self, "serializer", ResultSerializer(limits.response_bytes))
         object.__setattr__(self, "execution_deadlines", Deadlines(limits.request_seconds))
         object.__setattr__(self, "send_deadlines", Deadlines(limits.send_seconds))
 

@@ -1,4 +1,4 @@
-"""The operations of a WebSocket: each is a task that sends the events of a subscription."""
+"""The operations of a WebSocket: each is a task that sends the results of a subscription."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,8 @@ from segmentql import metrics
 from segmentql.errors import ConcurrencyLimitExceeded
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
-from segmentql.graphql.execution.subscription_events import Subscription
+from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.graphql.execution.subscriptions import NotASubscription, SubscriptionRejected
-from segmentql.graphql.http.event_serializer import unsendable_errors
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     rate_limited,
@@ -22,6 +21,7 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded
+from segmentql.graphql.http.result_serializer import unsendable_errors
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
@@ -57,7 +57,7 @@ class WebSocketOperations:
         """The tasks of the operations that the client may complete."""
         self._unfinished: set[asyncio.Task[None]] = set()
         """The same tasks, and those that are sending their last message."""
-        self._events_sent = metrics.STREAM_EVENTS.labels("websocket")
+        self._results_sent = metrics.STREAM_RESULTS.labels("websocket")
 
     async def start(self, operation_id: str, request: Request) -> None:
         """Start an operation.
@@ -127,7 +127,7 @@ class WebSocketOperations:
                     request, context, deadlines=services.execution_deadlines
                 )
                 try:
-                    errors = await self._send_events(operation_id, subscription)
+                    errors = await self._send_results(operation_id, subscription)
                 except ClientNotReading:
                     self._connection.end(EndReason.UNREAD)
                     raise
@@ -157,21 +157,21 @@ class WebSocketOperations:
         else:
             await self._channel.send({"id": operation_id, "type": "complete"})
 
-    async def _send_events(
+    async def _send_results(
         self, operation_id: str, subscription: Subscription
     ) -> Sequence[dict[str, Any]]:
-        """Send the events of a subscription; return the errors of the last one."""
-        async with aclosing(subscription.events()) as events:
-            async for event in events:
-                if event.is_failure:
-                    errors: list[dict[str, Any]] = event.body["errors"]
+        """Send the results of a subscription; return the errors of the last one."""
+        async with aclosing(subscription.results()) as results:
+            async for result in results:
+                if result.is_failure:
+                    errors: list[dict[str, Any]] = result.body["errors"]
                     return errors
-                message = {"id": operation_id, "type": "next", "payload": event.body}
+                message = {"id": operation_id, "type": "next", "payload": result.body}
                 try:
-                    await self._channel.send(message, event.size)
+                    await self._channel.send(message, result.size)
                 except (ResponseTooLarge, UnsentResponsesExceeded) as error:
                     return unsendable_errors(error, subscription.context)
-                self._events_sent.inc()
+                self._results_sent.inc()
         return []
 
     async def _send_rejection(self, operation_id: str, rejection: HttpRequestError) -> None:
