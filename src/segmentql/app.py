@@ -38,7 +38,7 @@ from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
 from segmentql.graphql.http.request_limits import RequestLimits
-from segmentql.graphql.http.streams import add_streams
+from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
@@ -114,7 +114,7 @@ def create_app(settings: Settings) -> Starlette:
                     features={FeedReader: feed},
                     log=request_log,
                 )
-                app.state.websockets = add_streams(
+                app.state.websockets = make_transports(
                     view,
                     executor,
                     rate_limiter,

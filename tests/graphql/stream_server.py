@@ -23,8 +23,8 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.sse import EventStreams
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.http.stream_registry import StreamRegistry
-from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.graphql.types.errors import bad_request
@@ -207,7 +207,7 @@ async def serving_streams(
         stopping=stopping,
         authenticate=authenticate,
     )
-    services = StreamServices(
+    dependencies = StreamDependencies(
         executor=executor,
         authenticate=view.authenticate_request,
         check_host=view.check_host,
@@ -218,8 +218,8 @@ async def serving_streams(
         allowed_origins=("https://app.example.com",),
         log=log,
     )
-    view.event_streams = EventStreams(services, heartbeat_seconds=heartbeat_seconds)
-    sockets = GraphQLWebSockets(services, init_seconds=init_seconds)
+    view.event_streams = EventStreams(dependencies, heartbeat_seconds=heartbeat_seconds)
+    sockets = GraphQLWebSockets(dependencies, init_seconds=init_seconds)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await (sockets if scope["type"] == "websocket" else view)(scope, receive, send)

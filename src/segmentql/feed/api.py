@@ -10,7 +10,6 @@ from strawberry import Parent
 
 from graphql import GraphQLError
 from segmentql import errors, validators
-from segmentql.feed.loaders import read_changes
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import (
     NO_FILTER,
@@ -21,6 +20,7 @@ from segmentql.feed.records import (
 )
 from segmentql.feed.service import MAX_BATCH_ROWS
 from segmentql.feed.stream import ChangeStream
+from segmentql.feed.waiting import read_changes
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum

@@ -21,9 +21,9 @@ from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.document_cache import Operation
-from segmentql.graphql.execution.failures import format_request_errors
 from segmentql.graphql.execution.plans import PlanFallback
 from segmentql.graphql.execution.request import Request
+from segmentql.graphql.execution.request_errors import format_request_errors
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code, format_response_too_large, format_timeout
@@ -59,7 +59,7 @@ class Subscription:
         context: Context,
         *,
         deadlines: Deadlines,
-        log_end: Callable[[str, int], None],
+        log_outcome: Callable[[str, int], None],
     ) -> None:
         self._source = source
         self._executor = executor
@@ -67,7 +67,7 @@ class Subscription:
         self._variables = request.variables or {}
         self.context = context
         self._deadlines = deadlines
-        self._log_end = log_end
+        self._log_outcome = log_outcome
         self._results = 0
 
     async def results(self) -> AsyncGenerator[StreamResult, None]:
@@ -83,23 +83,23 @@ class Subscription:
                 except StopAsyncIteration:
                     return
                 except Exception as error:  # noqa: BLE001 - the client gets it, or it is masked
-                    yield self._failure([self._located(error)])
+                    yield self._failure([self._with_path(error)])
                     return
-                result = await self._execute(payload)
+                result = await self._make_result(payload)
                 self._results += 1
                 yield result
                 if result.is_failure:
                     return
 
-    def log_end(self, outcome: str) -> None:
+    def log_outcome(self, outcome: str) -> None:
         """Log the end of the subscription.
 
         Args:
             outcome: The outcome in the log line, such as "done".
         """
-        self._log_end("failed" if self.context.cause else outcome, self._results)
+        self._log_outcome("failed" if self.context.cause else outcome, self._results)
 
-    async def _execute(self, payload: Any) -> StreamResult:
+    async def _make_result(self, payload: Any) -> StreamResult:
         """Execute an event within the time limit of a request."""
         context = self.context
         context.remaining_bytes = context.response_bytes
@@ -107,7 +107,7 @@ class Subscription:
         context.deadline = deadline = self._deadlines.new_deadline()
         try:
             with deadline:
-                data = await self._data(payload)
+                data = await self._execute_event(payload)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
@@ -127,7 +127,7 @@ class Subscription:
         size = context.response_bytes - context.remaining_bytes
         return StreamResult({"data": data}, size, _cursor(payload))
 
-    async def _data(self, payload: Any) -> Any:
+    async def _execute_event(self, payload: Any) -> Any:
         """Return the data of an event, or graphql-core's result if the plan fails."""
         context = self.context
         if self._operation.plan is not None:
@@ -150,7 +150,7 @@ class Subscription:
         formatted = format_request_errors(errors, self.context, executed=True)
         return StreamResult({"data": data, "errors": formatted}, 0, None)
 
-    def _located(self, error: Exception) -> GraphQLError:
+    def _with_path(self, error: Exception) -> GraphQLError:
         """Return an exception of the source with the path of the root field."""
         root = self._operation.node.selection_set.selections[0]
         key = (root.alias or root.name).value if isinstance(root, FieldNode) else None

@@ -43,11 +43,11 @@ from segmentql.graphql.http.request_parsing import Headers, read_request, reques
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded, send_in_chunks
 from segmentql.graphql.http.result_serializer import unsendable_errors
 from segmentql.graphql.http.sse_response import EventStreamResponse
+from segmentql.graphql.http.stream_dependencies import StreamDependencies, record_stream_end
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
 )
-from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.types.error_causes import FAULT_CODES
 from segmentql.graphql.types.errors import format_timeout
 
@@ -62,28 +62,28 @@ class EventStreams:
     """The ASGI application of requests that accept event streams only."""
 
     def __init__(
-        self, services: StreamServices, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
+        self, dependencies: StreamDependencies, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
     ) -> None:
         """Create the application.
 
         Args:
-            services: The objects of the process.
+            dependencies: The objects of the process.
             heartbeat_seconds: The interval of the comments that keep the connection open.
         """
-        self._services = services
-        self._registry = services.registry
+        self._dependencies = dependencies
+        self._registry = dependencies.registry
         self._heartbeat_seconds = heartbeat_seconds
         self._results_sent = metrics.STREAM_RESULTS.labels("sse")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        response = EventStreamResponse(send, self._services.send_deadlines)
+        response = EventStreamResponse(send, self._dependencies.send_deadlines)
         try:
             await self._respond(scope, headers, receive, response)
         except HttpRequestError as rejection:
             code = rejection.extensions["code"]
-            if self._services.log:
-                self._services.log.rejected(
+            if self._dependencies.log:
+                self._dependencies.log.rejected(
                     is_fault=code in FAULT_CODES,
                     request_id=scope["state"]["request_id"],
                     status=rejection.status,
@@ -105,7 +105,7 @@ class EventStreams:
         if scope["method"] not in {"GET", "POST"}:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         try:
-            principal = await self._services.authenticate(headers)
+            principal = await self._dependencies.authenticate(headers)
         except (Unavailable, TimedOut) as error:
             raise database_unavailable(error) from None
         if self._registry.is_stopping:
@@ -142,9 +142,9 @@ class EventStreams:
         """Send the results of a request until the last one, or until the connection ends."""
         request = await self._read(scope, headers, receive)
         request_id = scope["state"]["request_id"]
-        context = self._services.new_context(headers, connection.principal, None, request_id)
+        context = self._dependencies.new_context(headers, connection.principal, None, request_id)
         async with (
-            self._watched(connection, receive, response),
+            self._heartbeats_until_disconnect(connection, receive, response),
             self._results(
                 connection, request, context, headers=headers, is_get=scope["method"] == "GET"
             ) as results,
@@ -160,29 +160,29 @@ class EventStreams:
                             return  # without `complete`, so that the client tries again
                         break
                 if is_stream and self._registry.is_stopping:  # some sources end by themselves then
-                    connection.note_end(EndReason.STOPPING)
+                    connection.set_end_reason(EndReason.STOPPING)
                 else:
                     await response.send_complete()
             except TimeoutError:
                 if not response.is_unread:
                     raise
                 metrics.REQUESTS_REJECTED.labels("send").inc()
-                connection.note_end(EndReason.UNREAD)
+                connection.set_end_reason(EndReason.UNREAD)
 
     async def _read(self, scope: Scope, headers: Headers, receive: Receive) -> Request:
         if scope["method"] == "GET":
             return request_of_query_string(QueryParams(scope["query_string"]))
-        deadline = self._services.execution_deadlines.new_deadline()
+        deadline = self._dependencies.execution_deadlines.new_deadline()
         try:
             with deadline:
-                return await read_request(headers, receive, self._services.limits.body_bytes)
+                return await read_request(headers, receive, self._dependencies.limits.body_bytes)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
-            raise body_too_slow(self._services.execution_deadlines.seconds) from None
+            raise body_too_slow(self._dependencies.execution_deadlines.seconds) from None
 
     @asynccontextmanager
-    async def _watched(
+    async def _heartbeats_until_disconnect(
         self, connection: StreamConnection, receive: Receive, response: EventStreamResponse
     ) -> AsyncIterator[None]:
         """Send heartbeats, and end the connection when the client disconnects."""
@@ -196,7 +196,7 @@ class EventStreams:
                     await response.send_heartbeat()
                     continue
                 if message["type"] == "http.disconnect":
-                    connection.end(EndReason.DISCONNECTED)
+                    connection.cancel(EndReason.DISCONNECTED)
                     return
 
         task = asyncio.create_task(watch())
@@ -219,19 +219,19 @@ class EventStreams:
         """Yield the results of an operation: of a subscription, or the only one of another."""
         last_event_id = headers.get(b"last-event-id", b"").decode("latin-1") or None
         try:
-            subscription = await self._services.executor.subscriptions.open(
+            subscription = await self._dependencies.executor.subscriptions.open(
                 request,
                 context,
-                deadlines=self._services.execution_deadlines,
+                deadlines=self._dependencies.execution_deadlines,
                 last_event_id=last_event_id,
             )
         except NotASubscription:
             result = await self._execute(request, context, queries_only=is_get)
-            yield _only(result)
+            yield _single_result(result)
             return
         except SubscriptionRejected as rejected:
             # An EventSource cannot read the body of another status, so the stream has the errors.
-            yield _only(StreamResult({"errors": rejected.errors}, 0, None))
+            yield _single_result(StreamResult({"errors": rejected.errors}, 0, None))
             return
         with self._registry.stream(connection.principal, "sse"):
             try:
@@ -239,7 +239,7 @@ class EventStreams:
                     yield results
             finally:
                 reason = EndReason.FAILED if context.cause else EndReason.DONE
-                record_end(subscription, connection.end_reason or reason)
+                record_stream_end(subscription, connection.end_reason or reason)
 
     async def _execute(
         self, request: Request, context: Context, *, queries_only: bool
@@ -249,10 +249,10 @@ class EventStreams:
         Raises:
             HttpRequestError: The operation is a mutation, and `queries_only` is set.
         """
-        deadline = context.deadline = self._services.execution_deadlines.new_deadline()
+        deadline = context.deadline = self._dependencies.execution_deadlines.new_deadline()
         try:
             with deadline:
-                response = await self._services.executor.execute(
+                response = await self._dependencies.executor.execute(
                     request, context, queries_only=queries_only
                 )
         except MethodNotAllowed:
@@ -261,7 +261,7 @@ class EventStreams:
             if not deadline.has_expired:
                 raise
             metrics.REQUESTS_REJECTED.labels("time").inc()
-            seconds = self._services.execution_deadlines.seconds
+            seconds = self._dependencies.execution_deadlines.seconds
             error = format_timeout(seconds, is_mutation=context.is_mutation)
             return StreamResult({"data": None, "errors": [error]}, 0, None, is_only=True)
         return StreamResult(response.body, response.size, None, is_only=True)
@@ -271,12 +271,12 @@ class EventStreams:
     ) -> StreamResult:
         """Send a result, or the errors that replace it; return what was sent."""
         try:
-            async with self._services.serializer.serialized(result.body, result.size) as chunks:
+            async with self._dependencies.serializer.serialized(result.body, result.size) as chunks:
                 await response.send_next(chunks, result.cursor)
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
             errors = unsendable_errors(error, context)
             result = replace(result, body={"errors": errors}, cursor=None)
-            async with self._services.serializer.serialized(result.body, 0) as chunks:
+            async with self._dependencies.serializer.serialized(result.body, 0) as chunks:
                 await response.send_next(chunks, None)
         self._results_sent.inc()
         return result
@@ -287,5 +287,5 @@ def _is_fault(result: StreamResult) -> bool:
     return any(error["extensions"]["code"] in FAULT_CODES for error in result.body["errors"])
 
 
-async def _only(result: StreamResult) -> AsyncGenerator[StreamResult, None]:
+async def _single_result(result: StreamResult) -> AsyncGenerator[StreamResult, None]:
     yield result

@@ -61,12 +61,12 @@ class StreamConnection:
         self._cancelling = 0
         self._is_cancelled = False
 
-    def note_end(self, reason: EndReason) -> None:
+    def set_end_reason(self, reason: EndReason) -> None:
         """Note why the block is about to end, unless another reason came first."""
         if self.end_reason is None:
             self.end_reason = reason
 
-    def end(self, reason: EndReason) -> None:
+    def cancel(self, reason: EndReason) -> None:
         """Cancel the block of the connection, unless it is ending already."""
         if self.end_reason is None and self._task is not None:
             self.end_reason = reason
@@ -176,7 +176,7 @@ class StreamRegistry:
     async def _end_all_at_shutdown(self) -> None:
         await self._stopping.wait()
         for connection in list(self._connections):
-            connection.end(EndReason.STOPPING)
+            connection.cancel(EndReason.STOPPING)
 
     async def _check_keys_again(
         self, authenticate: Callable[[bytes | None], Awaitable[Principal]]
@@ -192,7 +192,7 @@ class StreamRegistry:
             }
             for connection in list(self._connections):
                 if connection.authorization in revoked:
-                    connection.end(EndReason.REVOKED)
+                    connection.cancel(EndReason.REVOKED)
 
 
 async def _is_rejected(

@@ -8,14 +8,14 @@ from segmentql.adapters.http import SAFE_HEADERS, RequestIds, SingleHeaders, Wit
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.sse import EventStreams
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.http.stream_registry import StreamRegistry
-from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.view import Authenticate, GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.logs import RequestLog
 
 
-def add_streams(
+def make_transports(
     view: GraphQLView,
     executor: GraphQLExecutor,
     rate_limiter: RateLimiter,
@@ -26,8 +26,12 @@ def add_streams(
     allowed_origins: Collection[str],
     log: RequestLog,
 ) -> GraphQLWebSockets:
-    """Let a view serve event streams; return the application of WebSockets."""
-    services = StreamServices(
+    """Create the transports of streams, and let the view serve event streams.
+
+    Returns:
+        The application of WebSockets.
+    """
+    dependencies = StreamDependencies(
         executor=executor,
         authenticate=view.authenticate_request,
         check_host=view.check_host,
@@ -38,6 +42,6 @@ def add_streams(
         allowed_origins=allowed_origins,
         log=log,
     )
-    streams = SingleHeaders(EventStreams(services), log)
+    streams = SingleHeaders(EventStreams(dependencies), log)
     view.event_streams = WithHeaders(RequestIds(streams), SAFE_HEADERS)
-    return GraphQLWebSockets(services)
+    return GraphQLWebSockets(dependencies)

@@ -24,11 +24,11 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.origins import check_origin
 from segmentql.graphql.http.request_parsing import Headers
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
 )
-from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.websocket_channel import (
     ChannelClosed,
     ClientNotReading,
@@ -69,14 +69,16 @@ _HTTP_CLOSES: Final = {401: CloseCode.FORBIDDEN, 403: CloseCode.FORBIDDEN}
 class GraphQLWebSockets:
     """The ASGI application of WebSockets at `/graphql`."""
 
-    def __init__(self, services: StreamServices, *, init_seconds: float = INIT_SECONDS) -> None:
+    def __init__(
+        self, dependencies: StreamDependencies, *, init_seconds: float = INIT_SECONDS
+    ) -> None:
         """Create the application.
 
         Args:
-            services: The objects of the process.
+            dependencies: The objects of the process.
             init_seconds: The time limit of `connection_init`.
         """
-        self._services = services
+        self._dependencies = dependencies
         self._init_seconds = init_seconds
         self._uninitialized: dict[WebSocketChannel, None] = {}
 
@@ -95,7 +97,7 @@ class GraphQLWebSockets:
             )
             await _reject(send, rejection)
             return
-        channel = WebSocketChannel(receive, send, self._services)
+        channel = WebSocketChannel(receive, send, self._dependencies)
         try:
             await self._serve(scope, send, channel, headers)
         except SocketRejected as rejected:
@@ -123,9 +125,11 @@ class GraphQLWebSockets:
                 raise HttpRequestError(
                     400, f"The request has more than one {name.decode()} header."
                 )
-        self._services.check_host(headers)
-        check_origin(headers.get(b"origin"), headers.get(b"host"), self._services.allowed_origins)
-        if self._services.registry.is_stopping:
+        self._dependencies.check_host(headers)
+        check_origin(
+            headers.get(b"origin"), headers.get(b"host"), self._dependencies.allowed_origins
+        )
+        if self._dependencies.registry.is_stopping:
             raise shutting_down()
 
     async def _serve(
@@ -145,7 +149,7 @@ class GraphQLWebSockets:
             )
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         headers, principal = await self._initialize(channel, headers)
-        registry = self._services.registry
+        registry = self._dependencies.registry
         try:
             connection = registry.connect(principal, headers.get(b"authorization"))
         except ConcurrencyLimitExceeded as error:
@@ -180,7 +184,7 @@ class GraphQLWebSockets:
                 if b"authorization" not in headers and message.authorization is not None:
                     headers = {**headers, b"authorization": message.authorization}
                 try:
-                    return headers, await self._services.authenticate(headers)
+                    return headers, await self._dependencies.authenticate(headers)
                 except (Unavailable, TimedOut) as error:
                     raise database_unavailable(error) from None
         except HttpRequestError as rejection:
@@ -201,7 +205,7 @@ class GraphQLWebSockets:
         Raises:
             SocketRejected: The client violates the protocol, or sends too many messages.
         """
-        operations = WebSocketOperations(self._services, channel, connection, headers)
+        operations = WebSocketOperations(self._dependencies, channel, connection, headers)
         key_id = connection.principal.key_id
         try:
             while True:
@@ -209,7 +213,7 @@ class GraphQLWebSockets:
                 if isinstance(message, Subscribe):
                     await operations.start(message.id, message.request)
                     continue
-                if key_id and not self._services.rate_limiter.try_acquire(key_id):
+                if key_id and not self._dependencies.rate_limiter.try_acquire(key_id):
                     raise SocketRejected(CloseCode.POLICY_VIOLATION, "Too many messages")
                 if isinstance(message, ConnectionInit):
                     raise ProtocolViolation(
@@ -220,22 +224,22 @@ class GraphQLWebSockets:
                 elif isinstance(message, Ping):
                     await channel.send({"type": "pong"})
         except ProtocolViolation:
-            connection.note_end(EndReason.INVALID)
+            connection.set_end_reason(EndReason.INVALID)
             raise
         except SocketRejected:
-            connection.note_end(EndReason.RATE_LIMITED)
+            connection.set_end_reason(EndReason.RATE_LIMITED)
             raise
         except ChannelClosed:
-            connection.note_end(EndReason.DISCONNECTED)
+            connection.set_end_reason(EndReason.DISCONNECTED)
         except ClientNotReading:
-            connection.note_end(EndReason.UNREAD)
+            connection.set_end_reason(EndReason.UNREAD)
         finally:
             await operations.end_all()
 
     def _log(self, request_id: str, reason: str, *, is_fault: bool, **fields: int) -> None:
         """Log a rejected handshake, or a socket that the server closes early."""
-        if self._services.log:
-            self._services.log.rejected(
+        if self._dependencies.log:
+            self._dependencies.log.rejected(
                 is_fault=is_fault, request_id=request_id, reason=reason, **fields
             )
 

@@ -22,11 +22,11 @@ from segmentql.graphql.http.http_errors import (
 from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded
 from segmentql.graphql.http.result_serializer import unsendable_errors
+from segmentql.graphql.http.stream_dependencies import StreamDependencies, record_stream_end
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
 )
-from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.http.websocket_channel import (
     ChannelClosed,
     ClientNotReading,
@@ -44,12 +44,12 @@ class WebSocketOperations:
 
     def __init__(
         self,
-        services: StreamServices,
+        dependencies: StreamDependencies,
         channel: WebSocketChannel,
         connection: StreamConnection,
         headers: Headers,
     ) -> None:
-        self._services = services
+        self._dependencies = dependencies
         self._channel = channel
         self._connection = connection
         self._headers = headers
@@ -68,7 +68,7 @@ class WebSocketOperations:
         if operation_id in self._tasks:
             reason = f"Subscriber for {operation_id} already exists"
             raise ProtocolViolation(CloseCode.SUBSCRIBER_EXISTS, reason)
-        limiter = self._services.rate_limiter
+        limiter = self._dependencies.rate_limiter
         key_id = self._connection.principal.key_id
         rejection: HttpRequestError | None = None
         if key_id and not limiter.try_acquire(key_id):
@@ -102,9 +102,9 @@ class WebSocketOperations:
         try:
             await self._execute(operation_id, request)
         except ClientNotReading:
-            self._connection.end(EndReason.UNREAD)
+            self._connection.cancel(EndReason.UNREAD)
         except ChannelClosed:
-            self._connection.end(EndReason.DISCONNECTED)
+            self._connection.cancel(EndReason.DISCONNECTED)
         except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
             error = format_internal_error(fault, request_id=uuid.uuid4().hex)
             with contextlib.suppress(ClientNotReading, ChannelClosed):
@@ -118,25 +118,25 @@ class WebSocketOperations:
             del self._tasks[operation_id]
 
     async def _execute(self, operation_id: str, request: Request) -> None:
-        services = self._services
+        dependencies = self._dependencies
         principal = self._connection.principal
-        context = services.new_context(self._headers, principal, None, uuid.uuid4().hex)
+        context = dependencies.new_context(self._headers, principal, None, uuid.uuid4().hex)
         try:
-            with services.registry.stream(principal, "websocket"):
-                subscription = await services.executor.subscriptions.open(
-                    request, context, deadlines=services.execution_deadlines
+            with dependencies.registry.stream(principal, "websocket"):
+                subscription = await dependencies.executor.subscriptions.open(
+                    request, context, deadlines=dependencies.execution_deadlines
                 )
                 try:
                     errors = await self._send_results(operation_id, subscription)
                 except ClientNotReading:
-                    self._connection.end(EndReason.UNREAD)
+                    self._connection.cancel(EndReason.UNREAD)
                     raise
                 except ChannelClosed:
-                    self._connection.end(EndReason.DISCONNECTED)
+                    self._connection.cancel(EndReason.DISCONNECTED)
                     raise
                 finally:
                     reason = EndReason.FAILED if context.cause else EndReason.DONE
-                    record_end(subscription, self._connection.end_reason or reason)
+                    record_stream_end(subscription, self._connection.end_reason or reason)
         except ConcurrencyLimitExceeded as error:
             rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
             await self._send_rejection(operation_id, rejection)
@@ -149,7 +149,7 @@ class WebSocketOperations:
             )
             await self._send_rejection(operation_id, rejection)
             return
-        if services.registry.is_stopping:
+        if dependencies.registry.is_stopping:
             return  # `complete` would tell the client not to subscribe again
         self._forget(operation_id)
         if errors:
@@ -179,8 +179,8 @@ class WebSocketOperations:
         self._forget(operation_id)
         code = Code(str(rejection.extensions["code"]))
         metrics.ERRORS.labels(code).inc()
-        if self._services.log:
-            self._services.log.rejected(
+        if self._dependencies.log:
+            self._dependencies.log.rejected(
                 is_fault=code is Code.UNAVAILABLE,
                 code=code,
                 reason=rejection.reason,

@@ -1,4 +1,4 @@
-"""What the transports of streams, SSE and WebSocket, use of the process."""
+"""The objects of the process that the transports of streams, SSE and WebSocket, use."""
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -31,8 +31,8 @@ _CAUSES: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamServices:
-    """The objects of the process that streams need."""
+class StreamDependencies:
+    """The objects of the process that the transports of streams need."""
 
     executor: GraphQLExecutor
     authenticate: Callable[[Headers], Awaitable[Principal]]
@@ -59,9 +59,9 @@ class StreamServices:
         object.__setattr__(self, "send_deadlines", Deadlines(limits.send_seconds))
 
 
-def record_end(subscription: Subscription, reason: EndReason) -> None:
+def record_stream_end(subscription: Subscription, reason: EndReason) -> None:
     """Count and log the end of a subscription."""
     if reason in _CAUSES and subscription.context.cause is None:
         subscription.context.cause = _CAUSES[reason]
     metrics.STREAMS_ENDED.labels(reason).inc()
-    subscription.log_end(reason)
+    subscription.log_outcome(reason)
