@@ -21,7 +21,7 @@ SegmentQLError
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- TimedOut                 a statement exceeded its time limit
  +-- CursorExpired            the changes after a cursor of the feed are not kept any more
- +-- FeedReset                the database has lost changes that a reader of the feed has read
+ +-- FeedReset                the database has lost changes that a consumer of the feed has read
  +-- ConcurrencyLimitExceeded the process or the API key has its maximum of streams or consumers
  +-- StoreFailed              an operation of the object store failed
  |    +-- StoreUnavailable    a temporary failure: a retry can succeed
@@ -176,13 +176,16 @@ class TimedOut(SegmentQLError):
 
 
 class CursorExpired(SegmentQLError):
-    """The changes after a cursor of the feed are not kept any more. The reader must start again."""
+    """The changes after a cursor of the feed are not kept any more.
+
+    The consumer must start again.
+    """
 
 
 class FeedReset(SegmentQLError):
-    """The database has lost changes that a reader of the feed has read: it was restored.
+    """The database has lost changes that a consumer of the feed has read: it was restored.
 
-    The reader must start again.
+    The consumer must start again.
     """
 
 

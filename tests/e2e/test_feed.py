@@ -126,11 +126,11 @@ def make_consumers(addresses: Sequence[str]) -> list[Consumer]:
 
 def matches(consumer: Consumer, row: Sequence[Any]) -> bool:
     _, operation, user_id, _, slug = row
-    wanted = consumer.feed_filter or {}
+    change_filter = consumer.change_filter or {}
     return (
-        slug in wanted.get("slugs", [slug])
-        and str(user_id) in wanted.get("userIds", [str(user_id)])
-        and operation in wanted.get("operations", [operation])
+        slug in change_filter.get("slugs", [slug])
+        and str(user_id) in change_filter.get("userIds", [str(user_id)])
+        and operation in change_filter.get("operations", [operation])
     )
 
 

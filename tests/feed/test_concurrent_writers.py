@@ -75,8 +75,10 @@ async def test_open_transaction_delays_the_feed_and_loses_nothing(
     waiting = asyncio.create_task(anext(stream))
     for _ in range(5):
         # Each step of the tracker sees the open transaction.
-        assert (await reader.read(batch.cursor, wanted=NO_FILTER, rows=10)).changes == []
-        await reader.start(None, FeedStart.NOW)
+        assert (
+            await reader.read(batch.cursor, change_filter=NO_FILTER, max_changes=10)
+        ).changes == []
+        await reader.resolve_start(None, FeedStart.NOW)
     assert not waiting.done()
     await writer.execute("COMMIT")
     rest = await waiting
@@ -92,6 +94,6 @@ async def test_rolled_back_changes_are_not_in_the_feed(
     await begin_join(writer, 1, segment_id)
     await join(sql, 2, segment_id)
     await writer.execute("ROLLBACK")
-    await reader.start(None, FeedStart.NOW)
-    batch = await reader.read(BEFORE_FIRST_ROW, wanted=NO_FILTER, rows=10)
+    await reader.resolve_start(None, FeedStart.NOW)
+    batch = await reader.read(BEFORE_FIRST_ROW, change_filter=NO_FILTER, max_changes=10)
     assert [change.entry.user_id for change in batch.changes] == [2]

@@ -87,7 +87,7 @@ async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(
     pages = []
     while True:
         with captured_statements() as statements:
-            batch = await reader.read(cursor, wanted=unknown, rows=10)
+            batch = await reader.read(cursor, change_filter=unknown, max_changes=10)
         assert batch.changes == []
         rows = [await scanned_rows(sql, *each) for each in statements]
         assert sum(rows) < 1.1 * MAX_SCANNED_ROWS
@@ -102,7 +102,7 @@ async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(
 async def test_consumer_far_behind_reads_only_its_page(reader: FeedReader, sql: Sql) -> None:
     await add_members(sql, await make_segment(sql, "A"), 25_000)
     await sql.execute("VACUUM ANALYZE history")
-    stream = await open_stream(reader, rows=10)
+    stream = await open_stream(reader, max_changes=10)
     await anext(stream)
     with captured_statements() as statements:
         batch = await anext(stream)

@@ -38,7 +38,7 @@ async def test_first_batch_is_empty_and_the_others_have_up_to_the_maximum(
 ) -> None:
     for user_id in range(1, 6):
         await join(sql, user_id, segment_id)
-    stream = await open_stream(reader, rows=2)
+    stream = await open_stream(reader, max_changes=2)
     first = await anext(stream)
     assert (first.changes, first.cursor, first.caught_up) == ([], BEFORE_FIRST_ROW, False)
     batches = [await anext(stream) for _ in range(3)]
@@ -53,7 +53,7 @@ async def test_stream_does_not_read_before_it_is_asked(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
     await add_members(sql, segment_id, 100)
-    stream = await open_stream(reader, rows=1)
+    stream = await open_stream(reader, max_changes=1)
     await anext(stream)
     await anext(stream)
     with recorded_statements() as statements:
@@ -81,8 +81,8 @@ async def test_slow_consumer_does_not_delay_others_and_gets_everything(
 async def test_filter_matches_while_the_stream_waits(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
-    wanted = ChangeFilter(operations=frozenset({Operation.LEFT}))
-    stream = await open_stream(reader, wanted=wanted)
+    change_filter = ChangeFilter(operations=frozenset({Operation.LEFT}))
+    stream = await open_stream(reader, change_filter=change_filter)
     await anext(stream)
     waiting = asyncio.create_task(anext(stream))
     await join(sql, 1, segment_id)

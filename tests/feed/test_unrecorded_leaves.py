@@ -123,9 +123,9 @@ async def test_recorder_runs_only_while_there_are_consumers(reader: FeedReader, 
     def is_running() -> bool:
         return leave_recorder.TASK_NAME in {task.get_name() for task in asyncio.all_tasks()}
 
-    cursor = await reader.start(None, FeedStart.EARLIEST)
+    cursor = await reader.resolve_start(None, FeedStart.EARLIEST)
     assert cursor == BEFORE_FIRST_ROW
-    await reader.read(cursor, wanted=NO_FILTER, rows=1)
+    await reader.read(cursor, change_filter=NO_FILTER, max_changes=1)
     assert not is_running()
     with reader.consumers.counted("key", "waiting"), reader.consumers.counted("key", "stream"):
         assert is_running()

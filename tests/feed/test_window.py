@@ -52,17 +52,17 @@ def test_window_covers_its_rows_and_its_start(now: float) -> None:
 def test_window_returns_matching_rows_and_the_last_row_that_was_read(now: float) -> None:
     made = filled(now, page(range(1, 9)))
     odd = ChangeFilter(user_ids=frozenset({1, 3, 5, 7}))
-    found = made.read(change(2).cursor, wanted=odd, rows=2)
+    found = made.read(change(2).cursor, change_filter=odd, max_changes=2)
     assert found == ChangePage([change(3), change(5)], change(5).cursor)
-    assert made.read(change(5).cursor, wanted=odd, rows=2) == ChangePage(
+    assert made.read(change(5).cursor, change_filter=odd, max_changes=2) == ChangePage(
         [change(7)], change(8).cursor
     )
-    assert made.read(made.end, wanted=NO_FILTER, rows=2) == ChangePage([], made.end)
+    assert made.read(made.end, change_filter=NO_FILTER, max_changes=2) == ChangePage([], made.end)
 
 
 def test_window_drops_rows_beyond_its_maximum(now: float) -> None:
-    made = filled(now, page(range(1, window.MAX_ROWS + 1)), page(range(50_001, 50_011)))
-    assert len(made) == window.MAX_ROWS
+    made = filled(now, page(range(1, window.MAX_CHANGES + 1)), page(range(50_001, 50_011)))
+    assert len(made) == window.MAX_CHANGES
     assert (made.start, made.end) == (change(10).cursor, change(50_010).cursor)
     assert not made.covers(change(9).cursor)
 

@@ -125,13 +125,13 @@ def changes(
         )
     if start == "":
         raise click.BadParameter("the cursor is empty", param_hint="'--from'")
-    feed_filter = {
+    change_filter = {
         **({"slugs": list(slugs)} if slugs else {}),
         **({"userIds": [str(user_id) for user_id in user_ids]} if user_ids else {}),
     }
     variables = {
         "start": "EARLIEST" if start == EARLIEST else "NOW",
-        "filter": feed_filter or None,
+        "filter": change_filter or None,
         "first": PAGE_CHANGES,
     }
     after = None if start == EARLIEST else start

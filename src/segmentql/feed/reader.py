@@ -25,7 +25,7 @@ from segmentql.feed.records import (
     ChangeRecord,
     FeedStart,
 )
-from segmentql.feed.service import MAX_BATCH_ROWS, HistoryMoved, read_page, validate_cursor
+from segmentql.feed.service import MAX_BATCH_CHANGES, HistoryMoved, read_page, validate_cursor
 from segmentql.feed.window import ChangeWindow
 from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor
 from segmentql.history.tracker import SettledHead, SettledPositionTracker
@@ -81,7 +81,7 @@ class FeedReader:
         with contextlib.suppress(Unavailable, TimedOut):
             await self._leave_recorder.record()
 
-    async def start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
+    async def resolve_start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
         """Return the cursor at which a consumer begins.
 
         Args:
@@ -102,14 +102,14 @@ class FeedReader:
         return head.newest_row if head else await self._tracker.wait_beyond(-1)
 
     async def read(
-        self, after: HistoryCursor, *, wanted: ChangeFilter, rows: int
+        self, after: HistoryCursor, *, change_filter: ChangeFilter, max_changes: int
     ) -> ChangeBatchRecord:
         """Return the changes after a cursor, up to the settled head of the last step.
 
         Args:
             after: The cursor.
-            wanted: The filter. The cursor of the batch advances also if nothing matches.
-            rows: The maximum number of changes, 1 to `MAX_BATCH_ROWS`.
+            change_filter: The filter. The cursor of the batch advances also if nothing matches.
+            max_changes: The maximum number of changes, 1 to `MAX_BATCH_CHANGES`.
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after the cursor.
@@ -124,7 +124,7 @@ class FeedReader:
                     [], after, caught_up=head is not None and self._leave_recorder.is_complete
                 )
             try:
-                page = await self._read_page(after, head, wanted, rows)
+                page = await self._read_page(after, head, change_filter, max_changes)
             except HistoryMoved:
                 if self._tracker.head is head:
                     self._tracker.forget()
@@ -138,7 +138,7 @@ class FeedReader:
             return self._batch(page.changes, page.cursor)
         raise Unavailable
 
-    def begin(self, cursor: HistoryCursor) -> ChangeBatchRecord:
+    def empty_batch(self, cursor: HistoryCursor) -> ChangeBatchRecord:
         """Return the empty batch with which a stream begins."""
         return self._batch([], cursor)
 
@@ -148,14 +148,14 @@ class FeedReader:
         return ChangeBatchRecord(changes, cursor, caught_up and self._leave_recorder.is_complete)
 
     async def wait_beyond(
-        self, cursor: HistoryCursor, stopping: asyncio.Event, *, seconds: float | None = None
+        self, cursor: HistoryCursor, stopping: asyncio.Event, *, wait_seconds: float | None = None
     ) -> None:
         """Wait until there may be changes after a cursor. The caller holds no connection meanwhile.
 
         Args:
             cursor: The cursor.
             stopping: The event that ends the wait, because the process stops.
-            seconds: The maximum time to wait; None for no maximum.
+            wait_seconds: The maximum time to wait; None for no maximum.
         """
         head = self._tracker.head
         if head is not None and head.newest_row.position > cursor.position:
@@ -165,7 +165,7 @@ class FeedReader:
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait(
-                (waiting, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                (waiting, stopped), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if waiting.done():
                 waiting.result()  # raises the error of the tracker
@@ -186,7 +186,7 @@ class FeedReader:
         )
 
     async def _read_page(
-        self, after: HistoryCursor, head: SettledHead, wanted: ChangeFilter, rows: int
+        self, after: HistoryCursor, head: SettledHead, change_filter: ChangeFilter, max_changes: int
     ) -> ChangePage:
         if self._can_use_window(after, head):
             if self._window.end == after or not self._covers(after, head):
@@ -194,10 +194,14 @@ class FeedReader:
             # Another consumer may have moved the window meanwhile.
             if self._covers(after, head) and self._window.end != after:
                 metrics.FEED_PAGES.labels("window").inc()
-                return self._window.read(after, wanted=wanted, rows=rows)
+                return self._window.read(
+                    after, change_filter=change_filter, max_changes=max_changes
+                )
         metrics.FEED_PAGES.labels("database").inc()
         return await self._database.read_one(
-            lambda session: read_page(session, after, head, wanted=wanted, rows=rows)
+            lambda session: read_page(
+                session, after, head, change_filter=change_filter, max_changes=max_changes
+            )
         )
 
     def _covers(self, cursor: HistoryCursor, head: SettledHead) -> bool:
@@ -225,7 +229,7 @@ class FeedReader:
                 return
             read_at = time.monotonic()
             page = await self._database.read_one(
-                lambda session: read_page(session, after, head, rows=MAX_BATCH_ROWS)
+                lambda session: read_page(session, after, head, max_changes=MAX_BATCH_CHANGES)
             )
             if not covers:
                 self._window = ChangeWindow(after, head.generation)
