@@ -170,7 +170,7 @@ def check_order(entries: Sequence[Any]) -> None:
             last[user_id] = at
 
 
-async def test_every_process_is_killed(home: Path) -> None:
+async def test_consumers_get_every_change_once_while_processes_are_killed(home: Path) -> None:
     counts = OutcomeCounts()
     async with (
         running(home) as up,
@@ -251,7 +251,7 @@ async def api_process(
         await process.wait()
 
 
-async def test_three_processes_without_redis_and_worker(
+async def test_consumers_get_every_change_without_redis_and_workers(
     settings: Settings, sql: Sql, tmp_path: Path
 ) -> None:
     """Each process is killed once. The API records the ends of memberships itself."""

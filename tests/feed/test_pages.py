@@ -68,7 +68,7 @@ async def test_after_takes_precedence_over_start(api: Api) -> None:
     assert len(rest["events"]) == 5
 
 
-async def test_caught_up_says_whether_the_batch_reaches_the_newest_change(api: Api) -> None:
+async def test_batch_is_caught_up_only_at_the_newest_change(api: Api) -> None:
     assert (await changes(api, start="EARLIEST", first=7))["caughtUp"] is False
     assert (await changes(api, start="EARLIEST", first=8))["caughtUp"] is True
 

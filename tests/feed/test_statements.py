@@ -64,7 +64,9 @@ async def test_idle_consumers_poll_together(reader: FeedReader, sql: Sql, segmen
 
 
 @pytest.mark.parametrize("members", [1, 100])
-async def test_page_is_one_statement_at_every_size(feed_api: Api, sql: Sql, members: int) -> None:
+async def test_page_of_any_size_is_read_by_one_statement(
+    feed_api: Api, sql: Sql, members: int
+) -> None:
     await add_members(sql, await make_segment(sql, "A"), members)
     await changes(feed_api)
     with recorded_statements() as statements:

@@ -49,7 +49,7 @@ async def test_first_batch_is_empty_and_the_others_have_up_to_the_maximum(
     await stream.aclose()
 
 
-async def test_stream_does_not_read_before_it_is_asked(
+async def test_stream_reads_only_when_the_next_batch_is_requested(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
     await add_members(sql, segment_id, 100)

@@ -96,7 +96,7 @@ async def test_waiting_expensive_query_lets_other_expensive_queries_run(
 EXPENSIVE = "{ users(first: 100) { nodes { history(first: 30) { nodes { at } } } } }"
 
 
-async def test_several_waits_in_one_request_are_concurrent(
+async def test_waits_of_one_request_are_concurrent(
     feed_api: Api, sql: Sql, segment_id: int
 ) -> None:
     after = (await changes(feed_api))["cursor"]

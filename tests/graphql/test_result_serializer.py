@@ -1,4 +1,4 @@
-"""The limits of events that wait for clients which do not read them."""
+"""The limits of results that wait for clients which do not read them."""
 
 from contextlib import AsyncExitStack
 
@@ -24,14 +24,14 @@ async def test_unread_bytes_of_all_clients_are_limited() -> None:
             with pytest.raises(UnsentResponsesExceeded):
                 async with serializer.serialized(LARGEST, size):
                     pass
-        async with serializer.serialized(SMALL, 1000):  # small events are not held back
+        async with serializer.serialized(SMALL, 1000):  # small results are not held back
             pass
     async with serializer.serialized(LARGEST, LIMIT - 100):
         pass
 
 
 @pytest.mark.parametrize("size", [0, LIMIT])
-async def test_event_beyond_the_limit_is_rejected(size: int) -> None:
+async def test_result_beyond_the_limit_is_rejected(size: int) -> None:
     serializer = ResultSerializer(LIMIT)
     with pytest.raises(ResponseTooLarge):
         async with serializer.serialized({"data": "x" * LIMIT}, size):

@@ -98,7 +98,7 @@ async def test_rejected_operation_gets_an_error_and_one_log_line(
     assert [line.get("code") for line in server.lines if line.get("code")] == [code]
 
 
-async def test_event_with_an_error_ends_the_operation_and_is_masked(server: StreamServer) -> None:
+async def test_result_with_an_error_ends_the_operation_and_is_masked(server: StreamServer) -> None:
     async with opened(server.ws_url) as socket:
         await socket.init()
         await socket.subscribe("subscription { ticks(count: 9) { number failing } }")
