@@ -27,7 +27,7 @@ BATCH_ROWS: Final = 5000
 # SKIP LOCKED skips users that another transaction is changing: it records their leaves itself. The
 # users are locked in a statement before the one that records leaves. That one then sees every
 # membership of the users, so it never records a leave before an earlier one of the same user.
-_LOCK_USERS_WITH_DUE_ENDS = text("""
+_LOCK_USERS_WITH_EXPIRED_MEMBERSHIPS = text("""
 SELECT u.id FROM memberships m JOIN users u ON u.id = m.user_id
 WHERE m.expires_at <= now()
 ORDER BY m.expires_at, m.user_id LIMIT :rows
@@ -133,7 +133,7 @@ def schedule_expiry(session: WriteSession, seconds: Decimal | None) -> None:
 
 async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
     """Record the leaves of up to `rows` expired memberships; return their number."""
-    locked = await session.execute(_LOCK_USERS_WITH_DUE_ENDS, {"rows": rows})
+    locked = await session.execute(_LOCK_USERS_WITH_EXPIRED_MEMBERSHIPS, {"rows": rows})
     return await _record_leaves_by_ttl(session, set(locked.scalars()), rows)
 
 
