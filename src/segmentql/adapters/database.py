@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from segmentql import metrics
-from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows
+from segmentql.adapters.autocommit import AutocommitConnection, DriverRow, Rows
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -69,7 +69,7 @@ class ReadSession:
 
     async def fetch(
         self, statement: TextClause, values: Mapping[str, object] | None = None
-    ) -> Sequence[Record]:
+    ) -> Sequence[DriverRow]:
         """Execute a statement; return its rows, of which only the positions matter."""
         if self._autocommit is not None:
             return await self._autocommit.fetch(statement, values)
