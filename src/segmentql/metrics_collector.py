@@ -13,10 +13,11 @@ from typing import Final
 import structlog
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.row_estimates import estimate_row_count
+from segmentql.adapters.sessions import ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files.stats import read_stats
 from segmentql.errors import SegmentQLError

@@ -8,7 +8,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from segmentql.adapters.change_hints import CHANNEL, ChangeHints
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 from tests.timeline import make_segment, make_users

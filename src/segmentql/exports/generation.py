@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql import metrics
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files import attempts
 from segmentql.csv_files.file_kind import FileKind
 from segmentql.exports.jobs import MAKE_EXPORT

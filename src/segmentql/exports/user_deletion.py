@@ -1,6 +1,6 @@
 """The deletion of a user, and the erasure of the user's key from everything that may have it."""
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.exports.generation import fail_exports_with_keys
 from segmentql.imports.erasure import erase_keys
 from segmentql.imports.locks import lock_erasure_of_keys

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, TextClause, text
 
 from segmentql.adapters.autocommit import DriverRow, array_parameter
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.segments.records import SegmentRecord, active_segment
 from segmentql.segments.service import ACTIVE_SEGMENT_COLUMNS, SEGMENT_COLUMNS, segment_record

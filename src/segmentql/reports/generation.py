@@ -11,8 +11,8 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql import metrics
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files import attempts
 from segmentql.csv_files.file_kind import FileKind
 from segmentql.reports.jobs import MAKE_REPORT
