@@ -55,17 +55,17 @@ async def test_hint_reaches_a_listener_and_hints_are_combined(
     await asyncio.sleep(0.1)
     assert received == 1
     await asyncio.to_thread(other.close)
-    hints.ignore()
+    hints.stop_listening()
     await until(lambda: has_listeners(settings, 0))
 
 
-async def test_listener_starts_again_after_it_was_ignored(
+async def test_listener_starts_again_after_it_was_stopped(
     settings: Settings, hints: ChangeHints
 ) -> None:
     received = asyncio.Event()
     for _ in range(3):
         hints.listen(received.set)
-        hints.ignore()
+        hints.stop_listening()
     hints.listen(received.set)
 
     async def is_received() -> bool:
@@ -82,7 +82,7 @@ async def test_without_redis_nothing_fails(settings: Settings) -> None:
     for _ in range(3):
         absent.publish()
         await asyncio.sleep(0.03)
-    absent.ignore()
+    absent.stop_listening()
     await asyncio.to_thread(absent.close)
 
 
