@@ -43,6 +43,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
     killing = asyncio.create_task(kill_backends())
     await asyncio.gather(*(fleet.run(number, transactions) for number in range(writers)))
     killing.cancel()
+    await asyncio.wait([killing])  # it uses the connection until then
     rows = await stored_rows(sql)
 
     async def have_all() -> bool:
@@ -52,7 +53,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
     await until(have_all)
     for task in following:
         task.cancel()
-    await asyncio.gather(*following, killing, return_exceptions=True)
+    await asyncio.gather(*following, return_exceptions=True)
     for reader in readers:
         await reader.close()
     assert len(rows) > writers * transactions / 4

@@ -111,7 +111,7 @@ def changes(
     follow: bool,
     url: str | None,
 ) -> None:
-    """Print every join and leave in order, as JSON lines.
+    """Print every join and leave, in order, as JSON lines.
 
     The command sends its requests to the API at --url with the API key in SEGMENTQL_API_KEY. If the
     API does not respond, the command waits and continues. With --state, the cursor is stored after
