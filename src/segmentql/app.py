@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> Starlette:
             settings,
             name="segmentql api",
             publish=publisher.publish,
-            on_history=hints.publish,
+            on_history_commit=hints.publish,
         )
         feed = FeedReader(
             database,
@@ -184,7 +184,8 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
 def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
     """Return the view with CORS for the allowed origins, which send API keys and never cookies.
 
-    The middleware responds to preflight requests itself, so they need the headers of the others.
+    The CORS middleware responds to preflight requests itself, so the wrappers below add the request
+    id and the security headers to its responses.
     """
     cors = _LoggedCors(
         view,

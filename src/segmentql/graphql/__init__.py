@@ -22,7 +22,7 @@ A request to `/graphql` passes through these files:
    They check arguments with `types/validation.py`, parse pages with `types/pagination.py`, and load
    values with a loader. If the plan fails, graphql-core executes the operation again and reports
    the errors, except if the response is too large.
-6. `types/dataloader.py` collects the keys of all requests in one turn of the event loop. A
+6. `types/dataloader.py` collects the keys of all requests in one iteration of the event loop. A
    feature's `loaders.py` reads them with one SQL statement. Long work yields to the event loop
    (`cost/scheduling.py`).
 7. `types/errors.py` formats the errors, and `types/error_causes.py` notes their cause for the log.
@@ -34,7 +34,7 @@ A request to `/graphql` passes through these files:
 A mutation differs in these steps:
 
 - GET cannot execute it. It always uses the primary database.
-- `MutationGate` of `cost/scheduling.py` starts one mutation per turn of the event loop.
+- `MutationGate` of `cost/scheduling.py` starts one mutation per iteration of the event loop.
 - Among mutations, only those with one root field have a plan. If the plan fails after the resolver
   was called, graphql-core gets the resolver's result (`MutationResult`), so the mutation never runs
   twice.
