@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NewType
 
 import strawberry
 import uvicorn
@@ -47,11 +47,21 @@ class TickRecord:
         return str(self.number)
 
 
+Anything = strawberry.scalar(
+    NewType("Anything", object), serialize=lambda value: value, description="Any object."
+)
+
+
 @strawberry.type
 class Tick:
     number: int
     cursor: str
     text: str
+
+    @strawberry.field
+    @staticmethod
+    async def unserializable(parent: strawberry.Parent[TickRecord]) -> Anything:
+        return object() if parent.number == 2 else parent.number
 
     @strawberry.field
     @staticmethod
@@ -75,6 +85,17 @@ class Mutation:
     async def change(self, info: Info) -> int:
         return 1
 
+    @strawberry.mutation
+    async def unserializable_change(self, info: Info) -> Anything:
+        return object()
+
+    @strawberry.mutation
+    async def slow_change(self, info: Info) -> int:
+        """Wait until the test lets the mutation finish."""
+        STATS.mutations += 1
+        await STATS.may_finish.wait()
+        return 2
+
 
 @dataclass
 class SourceStats:
@@ -83,6 +104,8 @@ class SourceStats:
     opened: int = 0
     closed: int = 0
     produced: int = 0
+    mutations: int = 0
+    may_finish: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 STATS = SourceStats()
@@ -172,7 +195,8 @@ async def serving_streams(
     **changes: Any,
 ) -> AsyncIterator[StreamServer]:
     """Serve the small schema with limits that a test can reach."""
-    STATS.opened = STATS.closed = STATS.produced = 0
+    STATS.opened = STATS.closed = STATS.produced = STATS.mutations = 0
+    STATS.may_finish = asyncio.Event()
     lines = Lines()
     log = RequestLog(lines, every_request=True)
     stopping = asyncio.Event()

@@ -1,7 +1,7 @@
 """Objects that many responses share, such as segments, whose fields a plan writes only once.
 
-A source is shared if its class has the attribute `is_shared`: it is immutable, and equal rows have
-the same source. A selection of fields keeps the written object of a shared source if all its
+A source is shared if its attribute `is_shared` is true: it is immutable and small, and equal rows
+have the same source. A selection of fields keeps the written object of a shared source if all its
 writers are pure. Nothing changes a written object.
 """
 
@@ -14,6 +14,13 @@ from segmentql.graphql.execution.plans import ExecutionState, PlanFallback, Valu
 MAX_SHARED_OBJECTS: Final = 256
 """The number of written objects that a selection of fields keeps."""
 
+MAX_OBJECT_BYTES: Final = 1024
+"""The counted bytes of the largest written object that is kept."""
+
+MAX_SHARED_OBJECTS_OF_PROCESS: Final = 4_096
+"""The number of written objects that all selections together keep. An object of 1,024 counted bytes
+takes about 4 KB with its source, so that all of them take at most about 16 MB."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PURE: Final[WeakSet[Callable[..., Any]]] = WeakSet()
@@ -24,6 +31,23 @@ _Kept: TypeAlias = dict[int, tuple[object, Any, int]]
 
 _KEPT: Final[WeakKeyDictionary[Callable[..., Any], _Kept]] = WeakKeyDictionary()
 """The written objects that a serializer keeps."""
+
+
+_kept_count = 0
+"""An upper bound of the number of kept objects."""
+
+
+def _keep(kept: _Kept, value: object, written: Any, size: int) -> None:
+    """Keep a written object. If its selection, or the process, keeps too many, drop them all."""
+    global _kept_count  # noqa: PLW0603 - the process has one event loop
+    if _kept_count >= MAX_SHARED_OBJECTS_OF_PROCESS:
+        for other in _KEPT.values():
+            other.clear()
+        _kept_count = 0
+    if len(kept) >= MAX_SHARED_OBJECTS:
+        kept.clear()
+    kept[id(value)] = value, written, size
+    _kept_count += 1
 
 
 def pure(function: F, *parts: Callable[..., Any]) -> F:
@@ -49,10 +73,10 @@ def keep_shared(write_object: ValueSerializer) -> ValueSerializer:
             return found[1]
         remaining_bytes = state.remaining_bytes
         written = write_object(value, state)
-        if getattr(type(value), "is_shared", False):
-            if len(kept) >= MAX_SHARED_OBJECTS:
-                kept.clear()
-            kept[id(value)] = value, written, remaining_bytes - state.remaining_bytes
+        if getattr(value, "is_shared", False):
+            size = remaining_bytes - state.remaining_bytes
+            if size <= MAX_OBJECT_BYTES:
+                _keep(kept, value, written, size)
         return written
 
     _KEPT[write_shared] = kept

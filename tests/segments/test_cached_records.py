@@ -1,0 +1,61 @@
+"""Records of segments are shared and cached, except those with a long name or description."""
+
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from segmentql.segments import records
+from segmentql.segments.records import (
+    MAX_CACHED_SEGMENTS,
+    MAX_CACHED_TEXT,
+    SegmentRecord,
+    active_segment,
+    shared_segment,
+)
+
+
+def active_columns(number: int, description: str | None) -> tuple[Any, ...]:
+    return (number, f"SEGMENT-{number}", None, description, 1, 0.5, number / 8)
+
+
+def shared_columns(number: int, description: str | None) -> tuple[Any, ...]:
+    moment = records.datetime.fromtimestamp(number, records.UTC)
+    return (number, f"SEGMENT-{number}", None, description, moment, moment, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("record_of", "columns"), [(active_segment, active_columns), (shared_segment, shared_columns)]
+)
+def test_only_records_with_short_texts_are_kept(record_of: Any, columns: Any) -> None:
+    for length, is_kept in ((0, True), (MAX_CACHED_TEXT, True), (MAX_CACHED_TEXT + 1, False)):
+        first: SegmentRecord = record_of(columns(7, "x" * length))
+        again: SegmentRecord = record_of(columns(7, "x" * length))
+        assert first == again
+        assert (first is again) is is_kept
+        assert first.is_shared is is_kept
+
+
+def test_memory_of_the_caches_is_bounded() -> None:
+    """The test uses the longest slugs and texts, and characters of four bytes."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(2 * MAX_CACHED_SEGMENTS):
+            for length in (MAX_CACHED_TEXT, 4096):
+                text = "\N{GRINNING FACE}" * length
+                active_segment((number, f"{number:0255}", None, text, 1, number / 8, number / 4))
+                shared_segment(
+                    (
+                        *shared_columns(number, text)[:1],
+                        f"{number:0255}",
+                        *shared_columns(number, text)[2:],
+                    )
+                )
+        size = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+        records._cached_active.cache_clear()
+        records._cached_segment.cache_clear()
+    print(size)
+    assert size < 20_000_000
