@@ -9,6 +9,7 @@ from typing import Any, NewType
 import strawberry
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from strawberry.schema.config import StrawberryConfig
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds
@@ -47,9 +48,8 @@ class TickRecord:
         return str(self.number)
 
 
-Anything = strawberry.scalar(
-    NewType("Anything", object), serialize=lambda value: value, description="Any object."
-)
+Anything = NewType("Anything", object)
+"""A scalar whose values are not checked."""
 
 
 @strawberry.type
@@ -61,7 +61,7 @@ class Tick:
     @strawberry.field
     @staticmethod
     async def unserializable(parent: strawberry.Parent[TickRecord]) -> Anything:
-        return object() if parent.number == 2 else parent.number
+        return Anything(object() if parent.number == 2 else parent.number)
 
     @strawberry.field
     @staticmethod
@@ -87,7 +87,7 @@ class Mutation:
 
     @strawberry.mutation
     async def unserializable_change(self, info: Info) -> Anything:
-        return object()
+        return Anything(object())
 
     @strawberry.mutation
     async def slow_change(self, info: Info) -> int:
@@ -144,7 +144,14 @@ class Subscription:
         yield TickRecord(1, "")  # type: ignore[misc]
 
 
-SCHEMA = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription)
+SCHEMA = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    config=StrawberryConfig(
+        scalar_map={Anything: strawberry.scalar(name="Anything", serialize=lambda value: value)}
+    ),
+)
 
 
 class Lines:

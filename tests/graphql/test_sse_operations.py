@@ -1,4 +1,4 @@
-"""Mutations over Server-Sent Events, and faults: the client gets an outcome, and does not repeat."""
+"""Mutations over Server-Sent Events have an outcome, so that no client repeats them."""
 
 import asyncio
 import socket
@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 
 from segmentql import buffered_metrics
 from segmentql.adapters.database import Database
+from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.graphql.http import stream_registry
 from segmentql.graphql.http.sse import UNACKNOWLEDGED_SECONDS
 from segmentql.graphql.http.stream_registry import EndReason, StreamLimits, StreamRegistry
@@ -81,7 +82,7 @@ async def test_revoked_key_ends_its_stream_after_an_error_of_a_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream_registry, "KEY_CHECK_SECONDS", 0.01)
-    failures = [RuntimeError("a fault"), stream_registry.Unauthenticated("revoked")]  # type: ignore[arg-type]
+    failures = [RuntimeError("a fault"), Unauthenticated(AuthenticationFailure.REVOKED)]
 
     async def authenticate(header: bytes | None) -> Principal:
         raise failures.pop(0) if len(failures) > 1 else failures[0]
@@ -166,6 +167,6 @@ async def test_stream_of_a_vanished_client_is_closed_by_the_kernel(server: Strea
     async with opened(server, OPEN) as response:
         assert response.status_code == 200
         (protocol,) = server.server.server_state.connections
-        connection = protocol.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        connection = protocol.transport.get_extra_info("socket")
         timeout = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert timeout == UNACKNOWLEDGED_SECONDS * 1000

@@ -1,6 +1,7 @@
 """Records of segments are shared and cached, except those with a long name or description."""
 
 import tracemalloc
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,13 +16,13 @@ from segmentql.segments.records import (
 )
 
 
-def active_columns(number: int, description: str | None) -> tuple[Any, ...]:
-    return (number, f"SEGMENT-{number}", None, description, 1, 0.5, number / 8)
+def active_columns(number: int, slug: str, description: str) -> tuple[Any, ...]:
+    return (number, slug, None, description, 1, 0.5, number / 8)
 
 
-def shared_columns(number: int, description: str | None) -> tuple[Any, ...]:
-    moment = records.datetime.fromtimestamp(number, records.UTC)
-    return (number, f"SEGMENT-{number}", None, description, moment, moment, None, 1)
+def shared_columns(number: int, slug: str, description: str) -> tuple[Any, ...]:
+    created_at = datetime.fromtimestamp(number, UTC)
+    return (number, slug, None, description, created_at, created_at, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def shared_columns(number: int, description: str | None) -> tuple[Any, ...]:
 )
 def test_only_records_with_short_texts_are_kept(record_of: Any, columns: Any) -> None:
     for length, is_kept in ((0, True), (MAX_CACHED_TEXT, True), (MAX_CACHED_TEXT + 1, False)):
-        first: SegmentRecord = record_of(columns(7, "x" * length))
-        again: SegmentRecord = record_of(columns(7, "x" * length))
+        first: SegmentRecord = record_of(columns(7, "A", "x" * length))
+        again: SegmentRecord = record_of(columns(7, "A", "x" * length))
         assert first == again
         assert (first is again) is is_kept
         assert first.is_shared is is_kept
@@ -44,18 +45,11 @@ def test_memory_of_the_caches_is_bounded() -> None:
         for number in range(2 * MAX_CACHED_SEGMENTS):
             for length in (MAX_CACHED_TEXT, 4096):
                 text = "\N{GRINNING FACE}" * length
-                active_segment((number, f"{number:0255}", None, text, 1, number / 8, number / 4))
-                shared_segment(
-                    (
-                        *shared_columns(number, text)[:1],
-                        f"{number:0255}",
-                        *shared_columns(number, text)[2:],
-                    )
-                )
+                active_segment(active_columns(number, f"{number:0255}", text))
+                shared_segment(shared_columns(number, f"{number:0255}", text))
         size = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
         records._cached_active.cache_clear()
         records._cached_segment.cache_clear()
-    print(size)
     assert size < 20_000_000

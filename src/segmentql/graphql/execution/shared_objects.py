@@ -14,12 +14,16 @@ from segmentql.graphql.execution.plans import ExecutionState, PlanFallback, Valu
 MAX_SHARED_OBJECTS: Final = 256
 """The number of written objects that a selection of fields keeps."""
 
-MAX_OBJECT_BYTES: Final = 1024
-"""The counted bytes of the largest written object that is kept."""
+MAX_OBJECT_BYTES: Final = 1_500
+"""The size of the largest written object that is kept: its counted bytes and `FIELD_BYTES` for each
+field. With its source it takes at most about 7 KB of memory."""
 
-MAX_SHARED_OBJECTS_OF_PROCESS: Final = 4_096
-"""The number of written objects that all selections together keep. An object of 1,024 counted bytes
-takes about 4 KB with its source, so that all of them take at most about 16 MB."""
+FIELD_BYTES: Final = 50
+"""The size of the name and the value of a field without the bytes that are counted."""
+
+MAX_SHARED_OBJECTS_OF_PROCESS: Final = 2_048
+"""The number of written objects that all selections together keep. So they take at most about
+15 MB, and usually less than 5 MB."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,7 +79,7 @@ def keep_shared(write_object: ValueSerializer) -> ValueSerializer:
         written = write_object(value, state)
         if getattr(value, "is_shared", False):
             size = remaining_bytes - state.remaining_bytes
-            if size <= MAX_OBJECT_BYTES:
+            if size + FIELD_BYTES * len(written) <= MAX_OBJECT_BYTES:
                 _keep(kept, value, written, size)
         return written
 
