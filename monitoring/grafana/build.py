@@ -89,10 +89,10 @@ SERVICE = (
         "short",
         [
             ("sum by (transport) (segmentql_streams)", "{{transport}} open"),
-            per_second("segmentql_stream_events_total", "transport"),
+            per_second("segmentql_stream_results_total", "transport"),
             per_second("segmentql_streams_ended_total", "reason"),
         ],
-        "Open streams, and per second: their events, and the streams that ended, by reason.",
+        "Open streams, and per second: their results, and the streams that ended, by reason.",
     ),
     Panel(
         "SQL statements",
@@ -205,8 +205,8 @@ WORK = (
         "Pages and changes of the feed",
         "ops",
         [
-            per_second("segmentql_feed_batches_total", "source"),
-            ("sum(rate(segmentql_feed_rows_total[$__rate_interval]))", "changes"),
+            per_second("segmentql_feed_pages_total", "source"),
+            ("sum(rate(segmentql_feed_changes_total[$__rate_interval]))", "changes"),
         ],
         "window: from memory; database: by a statement of its own.",
     ),
@@ -237,7 +237,7 @@ WORK = (
         [
             quantile(0.5, "segmentql_report_duration_seconds"),
             quantile(0.99, "segmentql_report_duration_seconds"),
-            gauge("segmentql_report_oldest_waiting_seconds", legend="oldest unfinished"),
+            gauge("segmentql_report_oldest_unfinished_seconds", legend="oldest unfinished"),
         ],
     ),
     Panel("Stored exports", "short", [gauge("segmentql_exports_stored", "status")]),
@@ -248,7 +248,7 @@ WORK = (
         [
             quantile(0.5, "segmentql_export_duration_seconds"),
             quantile(0.99, "segmentql_export_duration_seconds"),
-            gauge("segmentql_export_oldest_waiting_seconds", legend="oldest unfinished"),
+            gauge("segmentql_export_oldest_unfinished_seconds", legend="oldest unfinished"),
         ],
     ),
     Panel(

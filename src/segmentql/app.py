@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segmentql import buffered_metrics, logs, metrics_collector
 from segmentql.adapters.change_hints import ChangeHints
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
     SAFE_HEADERS,
@@ -31,15 +32,13 @@ from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
-from segmentql.feed.consumers import ConsumerLimits
 from segmentql.feed.reader import FeedReader
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
 from segmentql.graphql.http.request_limits import RequestLimits
-from segmentql.graphql.http.stream_registry import StreamLimits
-from segmentql.graphql.http.streams import add_streams
+from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
@@ -81,11 +80,10 @@ def create_app(settings: Settings) -> Starlette:
             publish=publisher.publish,
             on_history=hints.publish,
         )
-        feed = FeedReader(
-            database,
-            ConsumerLimits(settings.max_feed_consumers, settings.max_feed_consumers_per_key),
-            hints,
+        consumer_limit = ConcurrencyLimit(
+            settings.max_feed_consumers, settings.max_feed_consumers_per_key
         )
+        feed = FeedReader(database, consumer_limit, hints)
         queue_stats = QueueStats(settings.redis_url, seconds=PING_TIMEOUT_SECONDS)
         storage = Storage(settings)
         rate_limiter = RateLimiter(settings.redis_url, per_second=settings.rate_per_second)
@@ -116,13 +114,11 @@ def create_app(settings: Settings) -> Starlette:
                     features={FeedReader: feed},
                     log=request_log,
                 )
-                app.state.websockets = add_streams(
+                app.state.websockets = make_transports(
                     view,
                     executor,
                     rate_limiter,
-                    limits=StreamLimits(
-                        settings.max_feed_consumers, settings.max_feed_consumers_per_key
-                    ),
+                    limit=consumer_limit,
                     stopping=app.state.stopping,
                     authenticate=keys.authenticate if keys else None,
                     allowed_origins=settings.cors_origins,

@@ -21,8 +21,8 @@ SegmentQLError
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- TimedOut                 a statement exceeded its time limit
  +-- CursorExpired            the changes after a cursor of the feed are not kept any more
- +-- FeedReset                the database has lost changes that a reader of the feed has read
- +-- FeedConsumersExceeded    too many consumers of the feed wait for changes
+ +-- FeedReset                the database has lost changes that a consumer of the feed has read
+ +-- ConcurrencyLimitExceeded the process or the API key has its maximum of streams or consumers
  +-- StoreFailed              an operation of the object store failed
  |    +-- StoreUnavailable    a temporary failure: a retry can succeed
  |    +-- ObjectMissing       the bucket has no such file
@@ -176,23 +176,26 @@ class TimedOut(SegmentQLError):
 
 
 class CursorExpired(SegmentQLError):
-    """The changes after a cursor of the feed are not kept any more. The reader must start again."""
+    """The changes after a cursor of the feed are not kept any more.
 
-
-class FeedReset(SegmentQLError):
-    """The database has lost changes that a reader of the feed has read: it was restored.
-
-    The reader must start again.
+    The consumer must start again.
     """
 
 
-class FeedConsumersExceeded(SegmentQLError):
-    """Too many consumers of the feed wait for changes, in this process or with one API key."""
+class FeedReset(SegmentQLError):
+    """The database has lost changes that a consumer of the feed has read: it was restored.
 
-    def __init__(self, limit: int, *, is_of_key: bool) -> None:
-        super().__init__(limit, is_of_key)
+    The consumer must start again.
+    """
+
+
+class ConcurrencyLimitExceeded(SegmentQLError):
+    """The process, or the API key, already has its maximum of streams or of consumers."""
+
+    def __init__(self, limit: int, *, is_per_key: bool) -> None:
+        super().__init__(limit, is_per_key)
         self.limit = limit
-        self.is_of_key = is_of_key
+        self.is_per_key = is_per_key
         """Whether the limit is that of one API key. Otherwise it is that of the process."""
 
 

@@ -53,8 +53,8 @@ STREAMS = Gauge(
     ["transport"],
     multiprocess_mode="livesum",
 )
-STREAM_EVENTS = Counter(
-    "segmentql_stream_events", "Events of subscriptions sent, by transport.", ["transport"]
+STREAM_RESULTS = Counter(
+    "segmentql_stream_results", "Results of subscriptions sent, by transport.", ["transport"]
 )
 STREAMS_ENDED = Counter(
     "segmentql_streams_ended", "Streams of subscriptions that ended, by reason.", ["reason"]
@@ -133,15 +133,18 @@ FEED_CONSUMERS = Gauge(
     ["kind"],
     multiprocess_mode="livesum",
 )
-FEED_BATCHES = Counter(
-    "segmentql_feed_batches",
+FEED_PAGES = Counter(
+    "segmentql_feed_pages",
     "Pages of the change feed read for a consumer, by source: window (shared) or database.",
     ["source"],
 )
-FEED_ROWS = Counter("segmentql_feed_rows", "Changes delivered to consumers of the change feed.")
+FEED_CHANGES = Counter(
+    "segmentql_feed_changes", "Changes delivered to consumers of the change feed."
+)
 FEED_LAG_POSITIONS = Histogram(
     "segmentql_feed_lag_positions",
-    "Positions between the end of a page of the change feed and the newest settled change.",
+    "How many positions of history a page ends before the newest settled change. Positions have"
+    " gaps, so it is an upper bound of the changes.",
     buckets=(0, 10, 100, 1000, 10_000, 100_000, 1_000_000),
 )
 REPORTS = Counter("segmentql_reports", "Reports finished, by outcome.", ["outcome"])
@@ -219,8 +222,8 @@ ROLLOUT_PROGRESS_RATIO: Final = ScrapedGauge(
 REPORTS_STORED: Final = ScrapedGauge(
     "segmentql_reports_stored", "Reports stored, by status.", ("status",)
 )
-REPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
-    "segmentql_report_oldest_waiting_seconds",
+REPORT_OLDEST_UNFINISHED_SECONDS: Final = ScrapedGauge(
+    "segmentql_report_oldest_unfinished_seconds",
     "Age of the oldest unfinished report, or 0 if there is none.",
 )
 IMPORTS_UNFINISHED: Final = ScrapedGauge(
@@ -233,8 +236,8 @@ IMPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
 EXPORTS_STORED: Final = ScrapedGauge(
     "segmentql_exports_stored", "Exports stored, by status.", ("status",)
 )
-EXPORT_OLDEST_WAITING_SECONDS: Final = ScrapedGauge(
-    "segmentql_export_oldest_waiting_seconds",
+EXPORT_OLDEST_UNFINISHED_SECONDS: Final = ScrapedGauge(
+    "segmentql_export_oldest_unfinished_seconds",
     "Age of the oldest unfinished export, or 0 if there is none.",
 )
 OBJECTS_OVERDUE: Final = ScrapedGauge(

@@ -124,9 +124,9 @@ async def _files(session: ReadSession) -> ScrapedSamples:
     exports = await read_stats(session, EXPORT_FILES)
     return [
         (metrics.REPORTS_STORED, {(status,): number for status, number in reports.counts.items()}),
-        (metrics.REPORT_OLDEST_WAITING_SECONDS, {(): reports.oldest_waiting_seconds}),
+        (metrics.REPORT_OLDEST_UNFINISHED_SECONDS, {(): reports.oldest_unfinished_seconds}),
         (metrics.EXPORTS_STORED, {(status,): number for status, number in exports.counts.items()}),
-        (metrics.EXPORT_OLDEST_WAITING_SECONDS, {(): exports.oldest_waiting_seconds}),
+        (metrics.EXPORT_OLDEST_UNFINISHED_SECONDS, {(): exports.oldest_unfinished_seconds}),
     ]
 
 

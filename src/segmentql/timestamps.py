@@ -6,8 +6,8 @@ and the actor from the settings that these expressions set.
 
 History is in order of time for each user. So a membership that has expired must be in history
 before a later change of its user is. A change of memberships therefore writes nothing if one of its
-users has such a membership; `memberships/due_ends.py` then records the leaves and repeats the
-change.
+users has such a membership; `memberships/ordered_changes.py` then records the leaves and repeats
+the change.
 """
 
 from typing import Final

@@ -54,7 +54,7 @@ async def test_all_changes_are_printed_in_order(api: Api, address: str) -> None:
 
 
 @pytest.mark.usefixtures("two_changes")
-async def test_changes_after_a_cursor(address: str) -> None:
+async def test_changes_after_a_cursor_are_printed(address: str) -> None:
     result = await run_command(*ALL, SEGMENTQL_URL=address)
     first = parse(result.output)[0]["cursor"]
     result = await run_command("changes", "--from", first, "--no-follow", SEGMENTQL_URL=address)
@@ -71,7 +71,9 @@ async def test_changes_after_a_cursor(address: str) -> None:
         (["--user", "1", "--slug", "b"], []),
     ],
 )
-async def test_filters(address: str, options: list[str], expected: list[Any]) -> None:
+async def test_options_select_changes(
+    address: str, options: list[str], expected: list[Any]
+) -> None:
     result = await run_command(*ALL, *options, SEGMENTQL_URL=address)
     assert (result.code, names(result.output)) == (0, expected)
 

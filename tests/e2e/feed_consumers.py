@@ -44,7 +44,7 @@ class Consumer:
     """The addresses of the API. Each request goes to a random one."""
 
     is_stream: bool
-    feed_filter: Mapping[str, Any] | None = None
+    change_filter: Mapping[str, Any] | None = None
     cursor: str | None = None
     entries: list[Any] = field(default_factory=list)
     requests: int = 0
@@ -104,7 +104,7 @@ class Consumer:
 
     async def _pull(self, http: httpx.AsyncClient, *, wait_seconds: int) -> Any:
         self.requests += 1
-        variables = {"after": self.cursor, "wait": wait_seconds, "filter": self.feed_filter}
+        variables = {"after": self.cursor, "wait": wait_seconds, "filter": self.change_filter}
         response = await http.post(self._url(), json={"query": PULL, "variables": variables})
         return self._batch(response.json())
 
@@ -112,7 +112,7 @@ class Consumer:
         self.requests += 1
         body = {
             "query": STREAM,
-            "variables": {"after": self.cursor, "filter": self.feed_filter},
+            "variables": {"after": self.cursor, "filter": self.change_filter},
         }
         headers = {"accept": "text/event-stream"}
         async with http.stream("POST", self._url(), json=body, headers=headers) as response:

@@ -126,11 +126,11 @@ def make_consumers(addresses: Sequence[str]) -> list[Consumer]:
 
 def matches(consumer: Consumer, row: Sequence[Any]) -> bool:
     _, operation, user_id, _, slug = row
-    wanted = consumer.feed_filter or {}
+    change_filter = consumer.change_filter or {}
     return (
-        slug in wanted.get("slugs", [slug])
-        and str(user_id) in wanted.get("userIds", [str(user_id)])
-        and operation in wanted.get("operations", [operation])
+        slug in change_filter.get("slugs", [slug])
+        and str(user_id) in change_filter.get("userIds", [str(user_id)])
+        and operation in change_filter.get("operations", [operation])
     )
 
 
@@ -170,7 +170,7 @@ def check_order(entries: Sequence[Any]) -> None:
             last[user_id] = at
 
 
-async def test_every_process_is_killed(home: Path) -> None:
+async def test_consumers_get_every_change_once_while_processes_are_killed(home: Path) -> None:
     counts = OutcomeCounts()
     async with (
         running(home) as up,
@@ -251,7 +251,7 @@ async def api_process(
         await process.wait()
 
 
-async def test_three_processes_without_redis_and_worker(
+async def test_consumers_get_every_change_without_redis_and_workers(
     settings: Settings, sql: Sql, tmp_path: Path
 ) -> None:
     """Each process is killed once. The API records the ends of memberships itself."""

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.settings import raw_value
-from tests.conftest import RunWorker, Sql, until
+from tests.conftest import Api, RunWorker, Sql, until
 from tests.e2e.conftest import RunServe, Serving
 from tests.keys.clients import bearer, make_key
+from tests.operations import make_segments, update_user_segments
 from tests.rollouts.helpers import store_users
 from tests.timeline import add_membership, make_segment
 
@@ -264,6 +266,30 @@ async def test_list_tabs_run_in_order(
         ]
         log = (await run_tab(page, "ReadAuditLog"))["auditLog"]["nodes"]
         assert len(log) >= 4
+
+
+async def test_subscription_tab_shows_changes_as_they_are_recorded(
+    serve: Serving, browser: Browser
+) -> None:
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    result = page.locator(".result-window .view-line")
+    async with httpx.AsyncClient(base_url=serve.address) as http:
+        api = Api(http)
+        await make_segments(api, "AVITO_DISCOUNT_30")
+        await page.goto(f"{serve.address}/graphql")
+        await page.locator(".graphiql-query-editor .view-line").first.wait_for()
+        await page.locator("button.graphiql-tab-button", has_text="Changes").last.click()
+        await page.locator("button.graphiql-execute-button[aria-haspopup=menu]").click()
+        await page.get_by_role("menuitem", name="WatchChanges").click()
+        await result.filter(has_text='"caughtUp": true').wait_for()
+        await update_user_segments(api, 1, add=["AVITO_DISCOUNT_30"])
+        await result.filter(has_text='"JOINED"').wait_for()
+        await picture(page, "WatchChanges")
+        await update_user_segments(api, 1, remove=["AVITO_DISCOUNT_30"])
+        await result.filter(has_text='"LEFT"').wait_for()
+        await page.locator("button.graphiql-execute-button").click()  # stop
+        read = (await run_operation(page, "ReadChanges"))["changes"]
+    assert [event["entry"]["operation"] for event in read["events"]] == ["JOINED", "LEFT"]
 
 
 async def use_key(page: Page, key: str) -> str:

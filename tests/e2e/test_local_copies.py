@@ -86,13 +86,17 @@ async def check_copy(
             await prints(3, 4, 3, 2)
 
 
-async def test_python(run_serve: RunServe, run_worker: RunWorker, tmp_path: Path) -> None:
+async def test_python_program_keeps_a_copy_of_the_members(
+    run_serve: RunServe, run_worker: RunWorker, tmp_path: Path
+) -> None:
     path = tmp_path / "copy.py"
     path.write_text(program("python"))
     await check_copy([sys.executable, str(path)], run_serve, run_worker, tmp_path / "log")
 
 
-async def test_typescript(run_serve: RunServe, run_worker: RunWorker, tmp_path: Path) -> None:
+async def test_typescript_program_keeps_a_copy_of_the_members(
+    run_serve: RunServe, run_worker: RunWorker, tmp_path: Path
+) -> None:
     path = tmp_path / "copy.mts"
     path.write_text(program("typescript"))
     await run_binary(

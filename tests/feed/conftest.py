@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
-from segmentql.feed.consumers import ConsumerLimits
 from segmentql.feed.reader import FeedReader
 from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
@@ -15,13 +15,13 @@ from tests.conftest import Api, Sql, serving
 from tests.history.writers import Connect
 from tests.timeline import make_segment, make_users
 
-LIMITS = ConsumerLimits(per_process=500, per_key=200)
+LIMIT = ConcurrencyLimit(per_process=500, per_key=200)
 
 
 @pytest.fixture
 async def reader(database: Database) -> AsyncIterator[FeedReader]:
     """Return a reader without hints."""
-    opened = FeedReader(database, LIMITS)
+    opened = FeedReader(database, LIMIT)
     yield opened
     await opened.close()
 

@@ -27,8 +27,8 @@ async def open_stream(
     reader: FeedReader,
     after: HistoryCursor | None = BEFORE_FIRST_ROW,
     *,
-    wanted: ChangeFilter = NO_FILTER,
-    rows: int = 100,
+    change_filter: ChangeFilter = NO_FILTER,
+    max_changes: int = 100,
     key_id: str | None = None,
     stopping: asyncio.Event | None = None,
 ) -> ChangeStream:
@@ -37,8 +37,8 @@ async def open_stream(
         reader,
         after=after,
         start=FeedStart.NOW,
-        wanted=wanted,
-        rows=rows,
+        change_filter=change_filter,
+        max_changes=max_changes,
         key_id=key_id,
         stopping=stopping or asyncio.Event(),
     )
@@ -56,7 +56,7 @@ class Consumer:
     async def follow(self, reader: FeedReader) -> None:
         """Read until cancelled."""
         while True:
-            stream = await open_stream(reader, self.cursor, rows=self._dice.randint(1, 50))
+            stream = await open_stream(reader, self.cursor, max_changes=self._dice.randint(1, 50))
             self.connections += 1
             batches = self._dice.randint(1, 20)
             async with aclosing(stream):

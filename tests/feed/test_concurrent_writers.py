@@ -10,7 +10,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW
 from tests.conftest import Sql, until
-from tests.feed.conftest import LIMITS
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import Consumer, open_stream, row_of
 from tests.history.writers import Connect, RandomWriters, begin_join, join, stored_rows
 from tests.timeline import make_segment, make_users
@@ -27,7 +27,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
 ) -> None:
     await make_users(sql, *RandomWriters.USERS)
     fleet = RandomWriters(connect, [await make_segment(sql, f"S{number}") for number in range(3)])
-    readers = [FeedReader(database, LIMITS) for _ in range(2)]
+    readers = [FeedReader(database, LIMIT) for _ in range(2)]
     consumers = [Consumer(number) for number in range(10)]
 
     async def kill_backends() -> None:
@@ -43,6 +43,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
     killing = asyncio.create_task(kill_backends())
     await asyncio.gather(*(fleet.run(number, transactions) for number in range(writers)))
     killing.cancel()
+    await asyncio.wait([killing])  # it uses the connection until then
     rows = await stored_rows(sql)
 
     async def have_all() -> bool:
@@ -52,7 +53,7 @@ async def test_ten_consumers_in_two_processes_get_every_change_once_in_order(
     await until(have_all)
     for task in following:
         task.cancel()
-    await asyncio.gather(*following, killing, return_exceptions=True)
+    await asyncio.gather(*following, return_exceptions=True)
     for reader in readers:
         await reader.close()
     assert len(rows) > writers * transactions / 4
@@ -75,8 +76,10 @@ async def test_open_transaction_delays_the_feed_and_loses_nothing(
     waiting = asyncio.create_task(anext(stream))
     for _ in range(5):
         # Each step of the tracker sees the open transaction.
-        assert (await reader.read(batch.cursor, wanted=NO_FILTER, rows=10)).changes == []
-        await reader.start(None, FeedStart.NOW)
+        assert (
+            await reader.read(batch.cursor, change_filter=NO_FILTER, max_changes=10)
+        ).changes == []
+        await reader.resolve_start(None, FeedStart.NOW)
     assert not waiting.done()
     await writer.execute("COMMIT")
     rest = await waiting
@@ -92,6 +95,6 @@ async def test_rolled_back_changes_are_not_in_the_feed(
     await begin_join(writer, 1, segment_id)
     await join(sql, 2, segment_id)
     await writer.execute("ROLLBACK")
-    await reader.start(None, FeedStart.NOW)
-    batch = await reader.read(BEFORE_FIRST_ROW, wanted=NO_FILTER, rows=10)
+    await reader.resolve_start(None, FeedStart.NOW)
+    batch = await reader.read(BEFORE_FIRST_ROW, change_filter=NO_FILTER, max_changes=10)
     assert [change.entry.user_id for change in batch.changes] == [2]

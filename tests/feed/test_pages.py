@@ -68,7 +68,7 @@ async def test_after_takes_precedence_over_start(api: Api) -> None:
     assert len(rest["events"]) == 5
 
 
-async def test_caught_up_says_whether_the_batch_reaches_the_newest_change(api: Api) -> None:
+async def test_batch_is_caught_up_only_at_the_newest_change(api: Api) -> None:
     assert (await changes(api, start="EARLIEST", first=7))["caughtUp"] is False
     assert (await changes(api, start="EARLIEST", first=8))["caughtUp"] is True
 
@@ -95,21 +95,21 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
 async def test_filter_selects_events_and_the_cursor_advances(
     api: Api, name: str, first: int
 ) -> None:
-    wanted, matches = FILTERS[name]
+    change_filter, matches = FILTERS[name]
     everything = await changes(api, start="EARLIEST")
     expected = [event["entry"] for event in everything["events"] if matches(event["entry"])]
-    assert await all_changes(api, first=first, filter=wanted) == expected
+    assert await all_changes(api, first=first, filter=change_filter) == expected
     if not expected:
-        batch = await changes(api, start="EARLIEST", filter=wanted)
+        batch = await changes(api, start="EARLIEST", filter=change_filter)
         assert (batch["cursor"], batch["caughtUp"]) == (everything["cursor"], True)
 
 
 async def test_filter_reads_the_shared_window_like_the_database(api: Api) -> None:
     """The second half comes from the window, because the cursor is near the head."""
     middle = (await changes(api, start="EARLIEST", first=4))["cursor"]
-    for wanted, matches in FILTERS.values():
+    for change_filter, matches in FILTERS.values():
         after = await changes(api, after=middle)
-        found = await changes(api, after=middle, filter=wanted)
+        found = await changes(api, after=middle, filter=change_filter)
         assert [event["entry"] for event in found["events"]] == [
             event["entry"] for event in after["events"] if matches(event["entry"])
         ]
@@ -149,12 +149,12 @@ async def test_invalid_arguments_are_rejected(feed_api: Api, name: str) -> None:
 
 
 async def test_documented_maxima_are_accepted(api: Api) -> None:
-    wanted = {
+    change_filter = {
         "slugs": [f"{n:03}".ljust(255, "S") for n in range(99)] + ["A"],
         "userIds": [str(2**63 - 1 - n) for n in range(999)] + ["1"],
         "operations": ["JOINED", "LEFT"],
     }
-    batch = await changes(api, start="EARLIEST", first=1000, filter=wanted)
+    batch = await changes(api, start="EARLIEST", first=1000, filter=change_filter)
     assert [event["entry"]["operation"] for event in batch["events"]] == ["JOINED", "LEFT"]
 
 

@@ -9,6 +9,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor
 from tests.conftest import Api, Sql
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import open_stream
 from tests.feed.queries import CHANGES, all_changes, changes
 from tests.history.writers import join
@@ -58,8 +59,8 @@ async def test_dropped_change_expires_the_cursor(
 ) -> None:
     for user_id in (1, 2):
         await join(sql, user_id, segment_id)
-    cursor = await reader.start(None, FeedStart.EARLIEST)
-    first = (await reader.read(cursor, wanted=NO_FILTER, rows=1)).cursor
+    cursor = await reader.resolve_start(None, FeedStart.EARLIEST)
+    first = (await reader.read(cursor, change_filter=NO_FILTER, max_changes=1)).cursor
     await sql.execute(
         """
         SET session_replication_role = replica;
@@ -67,10 +68,10 @@ async def test_dropped_change_expires_the_cursor(
         SET session_replication_role = DEFAULT;
         """
     )
-    fresh = FeedReader(reader._database, reader.consumers._limits)
+    fresh = FeedReader(reader._database, LIMIT)
     with pytest.raises(CursorExpired):
-        await fresh.start(first, FeedStart.NOW)
-    assert await fresh.start(BEFORE_FIRST_ROW, FeedStart.NOW) == BEFORE_FIRST_ROW
+        await fresh.resolve_start(first, FeedStart.NOW)
+    assert await fresh.resolve_start(BEFORE_FIRST_ROW, FeedStart.NOW) == BEFORE_FIRST_ROW
     await fresh.close()
 
 
@@ -78,15 +79,15 @@ async def test_cursor_ahead_of_this_process_is_valid_if_its_row_exists(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
     """Another process may have settled rows that this one has not."""
-    await reader.start(None, FeedStart.NOW)
+    await reader.resolve_start(None, FeedStart.NOW)
     await join(sql, 1, segment_id)
     row = await sql.fetchrow(
         "SELECT position, membership_id, operation::text, recorded_at FROM history"
     )
     assert row is not None
     ahead = HistoryCursor.of_row(*row.values())
-    batch = await reader.read(ahead, wanted=NO_FILTER, rows=1)
+    batch = await reader.read(ahead, change_filter=NO_FILTER, max_changes=1)
     assert (batch.changes, batch.cursor) == ([], ahead)
     unknown = HistoryCursor(ahead.position + 1, ahead.fingerprint)
     with pytest.raises(FeedReset):
-        await reader.read(unknown, wanted=NO_FILTER, rows=1)
+        await reader.read(unknown, change_filter=NO_FILTER, max_changes=1)

@@ -9,7 +9,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import ChangeFilter
 from segmentql.feed.service import MAX_SCANNED_ROWS
 from tests.conftest import Api, Sql, recorded_statements
-from tests.feed.conftest import LIMITS
+from tests.feed.conftest import LIMIT
 from tests.feed.consumers import open_stream
 from tests.feed.queries import changes
 from tests.history.writers import join
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 async def _statements(database: Database, sql: Sql, segment_id: int, consumers: int) -> int:
     """Return the statements that read pages while consumers wait and get `ROUNDS` changes each."""
-    reader = FeedReader(database, LIMITS)
+    reader = FeedReader(database, LIMIT)
     streams = [await open_stream(reader, None) for _ in range(consumers)]
     for stream in streams:
         await anext(stream)
@@ -64,13 +64,15 @@ async def test_idle_consumers_poll_together(reader: FeedReader, sql: Sql, segmen
 
 
 @pytest.mark.parametrize("members", [1, 100])
-async def test_page_is_one_statement_at_every_size(feed_api: Api, sql: Sql, members: int) -> None:
+async def test_page_of_any_size_is_read_by_one_statement(
+    feed_api: Api, sql: Sql, members: int
+) -> None:
     await add_members(sql, await make_segment(sql, "A"), members)
     await changes(feed_api)
     with recorded_statements() as statements:
         batch = await changes(feed_api, start="EARLIEST", first=1000)
     assert len(batch["events"]) == members
-    assert len(statements) == 3  # what is due, the step to the settled row, the page
+    assert len(statements) == 3  # unrecorded leaves, the step to the settled row, the page
 
 
 async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(
@@ -87,7 +89,7 @@ async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(
     pages = []
     while True:
         with captured_statements() as statements:
-            batch = await reader.read(cursor, wanted=unknown, rows=10)
+            batch = await reader.read(cursor, change_filter=unknown, max_changes=10)
         assert batch.changes == []
         rows = [await scanned_rows(sql, *each) for each in statements]
         assert sum(rows) < 1.1 * MAX_SCANNED_ROWS
@@ -102,7 +104,7 @@ async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(
 async def test_consumer_far_behind_reads_only_its_page(reader: FeedReader, sql: Sql) -> None:
     await add_members(sql, await make_segment(sql, "A"), 25_000)
     await sql.execute("VACUUM ANALYZE history")
-    stream = await open_stream(reader, rows=10)
+    stream = await open_stream(reader, max_changes=10)
     await anext(stream)
     with captured_statements() as statements:
         batch = await anext(stream)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from graphql import ExecutionResult, parse, subscribe
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
-from segmentql.errors import FeedConsumersExceeded
-from segmentql.feed.consumers import ConsumerLimits
+from segmentql.errors import ConcurrencyLimitExceeded
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import ChangeFilter
 from segmentql.graphql.context import Context
@@ -38,7 +38,7 @@ async def test_first_batch_is_empty_and_the_others_have_up_to_the_maximum(
 ) -> None:
     for user_id in range(1, 6):
         await join(sql, user_id, segment_id)
-    stream = await open_stream(reader, rows=2)
+    stream = await open_stream(reader, max_changes=2)
     first = await anext(stream)
     assert (first.changes, first.cursor, first.caught_up) == ([], BEFORE_FIRST_ROW, False)
     batches = [await anext(stream) for _ in range(3)]
@@ -49,11 +49,11 @@ async def test_first_batch_is_empty_and_the_others_have_up_to_the_maximum(
     await stream.aclose()
 
 
-async def test_stream_does_not_read_before_it_is_asked(
+async def test_stream_reads_only_when_the_next_batch_is_requested(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
     await add_members(sql, segment_id, 100)
-    stream = await open_stream(reader, rows=1)
+    stream = await open_stream(reader, max_changes=1)
     await anext(stream)
     await anext(stream)
     with recorded_statements() as statements:
@@ -81,8 +81,8 @@ async def test_slow_consumer_does_not_delay_others_and_gets_everything(
 async def test_filter_matches_while_the_stream_waits(
     reader: FeedReader, sql: Sql, segment_id: int
 ) -> None:
-    wanted = ChangeFilter(operations=frozenset({Operation.LEFT}))
-    stream = await open_stream(reader, wanted=wanted)
+    change_filter = ChangeFilter(operations=frozenset({Operation.LEFT}))
+    stream = await open_stream(reader, change_filter=change_filter)
     await anext(stream)
     waiting = asyncio.create_task(anext(stream))
     await join(sql, 1, segment_id)
@@ -125,15 +125,15 @@ async def _second(stream: Any) -> None:
     await anext(stream)
 
 
-async def test_streams_are_bounded(database: Database, sql: Sql) -> None:
-    reader = FeedReader(database, ConsumerLimits(per_process=3, per_key=2))
+async def test_streams_are_limited_per_key_and_per_process(database: Database, sql: Sql) -> None:
+    reader = FeedReader(database, ConcurrencyLimit(per_process=3, per_key=2))
     streams = [await open_stream(reader, key_id="ada") for _ in range(2)]
-    with pytest.raises(FeedConsumersExceeded) as of_key:
+    with pytest.raises(ConcurrencyLimitExceeded) as per_key:
         await open_stream(reader, key_id="ada")
     streams.append(await open_stream(reader, key_id="eve"))
-    with pytest.raises(FeedConsumersExceeded) as of_process:
+    with pytest.raises(ConcurrencyLimitExceeded) as per_process:
         await open_stream(reader, key_id="eve")
-    assert [(each.value.limit, each.value.is_of_key) for each in (of_key, of_process)] == [
+    assert [(each.value.limit, each.value.is_per_key) for each in (per_key, per_process)] == [
         (2, True),
         (3, False),
     ]

@@ -112,8 +112,8 @@ async def test_batch_is_written_by_a_plan_without_fallback(
         reader,
         after=None,
         start=FeedStart.EARLIEST,
-        wanted=NO_FILTER,
-        rows=10,
+        change_filter=NO_FILTER,
+        max_changes=10,
         key_id=None,
         stopping=asyncio.Event(),
     )

@@ -41,7 +41,7 @@ def now() -> float:
     return time.monotonic()
 
 
-def test_window_covers_its_rows_and_its_start(now: float) -> None:
+def test_window_covers_its_changes_and_its_start(now: float) -> None:
     made = filled(now, page(range(1, 5)), page(range(7, 9)))
     covered = [made.covers(change(position).cursor) for position in range(1, 11)]
     assert covered == [True] * 4 + [False, False, True, True, False, False]
@@ -49,25 +49,25 @@ def test_window_covers_its_rows_and_its_start(now: float) -> None:
     assert not made.covers(dataclasses.replace(change(3).cursor, fingerprint="0" * 16))
 
 
-def test_window_returns_matching_rows_and_the_last_row_that_was_read(now: float) -> None:
+def test_window_returns_matching_changes_and_the_last_cursor(now: float) -> None:
     made = filled(now, page(range(1, 9)))
     odd = ChangeFilter(user_ids=frozenset({1, 3, 5, 7}))
-    found = made.read(change(2).cursor, wanted=odd, rows=2)
+    found = made.read(change(2).cursor, change_filter=odd, max_changes=2)
     assert found == ChangePage([change(3), change(5)], change(5).cursor)
-    assert made.read(change(5).cursor, wanted=odd, rows=2) == ChangePage(
+    assert made.read(change(5).cursor, change_filter=odd, max_changes=2) == ChangePage(
         [change(7)], change(8).cursor
     )
-    assert made.read(made.end, wanted=NO_FILTER, rows=2) == ChangePage([], made.end)
+    assert made.read(made.end, change_filter=NO_FILTER, max_changes=2) == ChangePage([], made.end)
 
 
-def test_window_drops_rows_beyond_its_maximum(now: float) -> None:
-    made = filled(now, page(range(1, window.MAX_ROWS + 1)), page(range(50_001, 50_011)))
-    assert len(made) == window.MAX_ROWS
+def test_window_drops_the_oldest_changes_beyond_its_maximum(now: float) -> None:
+    made = filled(now, page(range(1, window.MAX_CHANGES + 1)), page(range(50_001, 50_011)))
+    assert len(made) == window.MAX_CHANGES
     assert (made.start, made.end) == (change(10).cursor, change(50_010).cursor)
     assert not made.covers(change(9).cursor)
 
 
-def test_window_drops_rows_beyond_its_bytes(now: float) -> None:
+def test_window_drops_the_oldest_changes_beyond_its_bytes(now: float) -> None:
     large = dataclasses.replace(SEGMENT, description="d" * 4096)
     made = filled(now, page(range(1, 3001), large))
     assert made.size <= window.MAX_BYTES
@@ -75,7 +75,7 @@ def test_window_drops_rows_beyond_its_bytes(now: float) -> None:
     assert made.start == change(3000 - len(made)).cursor
 
 
-def test_window_drops_old_rows(now: float) -> None:
+def test_window_drops_changes_that_are_too_old(now: float) -> None:
     made = filled(now - 2 * window.MAX_AGE_SECONDS, page(range(1, 4)))
     assert len(made) == 0
     assert (made.start, made.end) == (change(3).cursor, change(3).cursor)

@@ -14,9 +14,9 @@ from graphql import (
     get_named_type,
     is_leaf_type,
 )
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.feed.consumers import ConsumerLimits
 from segmentql.feed.reader import FeedReader
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits
@@ -152,7 +152,7 @@ def make_context(database: Database, settings: Settings) -> Context:
         request_id="the-request",
         principal=ANONYMOUS_ADMIN,
         primary=True,
-        features={FeedReader: FeedReader(database, ConsumerLimits(500, 200))},
+        features={FeedReader: FeedReader(database, ConcurrencyLimit(500, 200))},
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,
     )

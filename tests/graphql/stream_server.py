@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from strawberry.schema.config import StrawberryConfig
 
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import RequestIds
 from segmentql.adapters.http_connections import ConnectionTable
@@ -23,8 +24,8 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
-from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
+from segmentql.graphql.http.stream_registry import StreamRegistry
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.graphql.types.errors import bad_request
@@ -161,9 +162,10 @@ class Lines:
         self.lines: list[dict[str, Any]] = []
 
     def info(self, event: str, **fields: Any) -> None:
-        self.lines.append({"event": event, **fields})
+        self.lines.append({"event": event, "level": "info", **fields})
 
-    warning = info
+    def warning(self, event: str, **fields: Any) -> None:
+        self.lines.append({"event": event, "level": "warning", **fields})
 
 
 @dataclass
@@ -232,9 +234,11 @@ async def serving_streams(
         log=log,
     )
     registry = StreamRegistry(
-        StreamLimits(max_streams, max_streams_per_key), stopping=stopping, authenticate=authenticate
+        ConcurrencyLimit(max_streams, max_streams_per_key),
+        stopping=stopping,
+        authenticate=authenticate,
     )
-    services = StreamServices(
+    dependencies = StreamDependencies(
         executor=executor,
         authenticate=view.authenticate_request,
         check_host=view.check_host,
@@ -245,8 +249,8 @@ async def serving_streams(
         allowed_origins=("https://app.example.com",),
         log=log,
     )
-    view.event_streams = EventStreams(services, heartbeat_seconds=heartbeat_seconds)
-    sockets = GraphQLWebSockets(services, init_seconds=init_seconds)
+    view.event_streams = EventStreams(dependencies, heartbeat_seconds=heartbeat_seconds)
+    sockets = GraphQLWebSockets(dependencies, init_seconds=init_seconds)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await (sockets if scope["type"] == "websocket" else view)(scope, receive, send)

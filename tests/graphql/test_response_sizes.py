@@ -190,7 +190,7 @@ async def test_large_response_is_serialized_in_slices() -> None:
     chunks = await serialize_in_slices(nested, limit=10**7)
     task.cancel()
     assert b"".join(chunks) == orjson.dumps(nested)
-    assert turns > 2
+    assert turns >= 2
     with pytest.raises(ResponseTooLarge):
         await serialize_in_slices(nested, limit=500_000)
 

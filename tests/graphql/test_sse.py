@@ -42,20 +42,20 @@ async def opened(
 
 
 def parsed(text: str) -> list[dict[str, str]]:
-    """Return the events of a stream, without comments."""
-    events = []
+    """Return the messages of a stream, without comments."""
+    messages = []
     for block in text.split("\n\n"):
         lines = [line for line in block.split("\n") if line and not line.startswith(":")]
         if lines:
             parts = [line.partition(":") for line in lines]
-            events.append({name: value.removeprefix(" ") for name, _, value in parts})
-    return events
+            messages.append({name: value.removeprefix(" ") for name, _, value in parts})
+    return messages
 
 
 async def results(
     server: StreamServer, query: str, *, method: str = "POST", **headers: str
 ) -> list[dict[str, str]]:
-    """Return the events of a stream that ends."""
+    """Return the messages of a stream that ends."""
     async with opened(server, query, method=method, **headers) as response:
         assert response.status_code == 200, await response.aread()
         return parsed((await response.aread()).decode())
@@ -70,7 +70,7 @@ COMPLETE = {"event": "complete", "data": ""}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_each_event_is_sent_with_its_cursor(server: StreamServer, method: str) -> None:
+async def test_each_result_is_sent_with_its_cursor(server: StreamServer, method: str) -> None:
     assert await results(server, TICKS, method=method) == [tick(1), tick(2), tick(3), COMPLETE]
 
 
@@ -89,7 +89,7 @@ async def test_stream_has_the_headers_of_event_streams(server: StreamServer) -> 
         assert headers["x-request-id"]
 
 
-async def test_comments_are_sent_while_nothing_happens(
+async def test_comments_are_sent_while_there_is_no_result(
     database: Database, settings: Settings
 ) -> None:
     async with (
@@ -102,10 +102,10 @@ async def test_comments_are_sent_while_nothing_happens(
                 text += part
                 if text.endswith(":\n\n:\n\n"):
                     break
-    assert [event["id"] for event in parsed(text)] == ["1", "2", "3"]
+    assert [message["id"] for message in parsed(text)] == ["1", "2", "3"]
 
 
-async def test_query_is_answered_by_one_event(server: StreamServer) -> None:
+async def test_query_is_answered_by_one_message(server: StreamServer) -> None:
     answer, complete = await results(server, "{ one }")
     assert orjson.loads(answer["data"])["data"] == {"one": 1}
     assert complete == COMPLETE
@@ -141,7 +141,7 @@ async def test_subscription_without_a_stream_is_rejected(server: StreamServer) -
         (f"subscription {{ {'ticks { number } ' * 2000} }}", "LIMIT_EXCEEDED"),
     ],
 )
-async def test_errors_of_the_operation_are_sent_as_an_event(
+async def test_errors_of_the_operation_are_sent_as_a_message(
     server: StreamServer, query: str, code: str
 ) -> None:
     """EventSource cannot read the body of a response with another status."""
@@ -168,10 +168,10 @@ async def test_invalid_requests_get_an_http_error(
     assert [line["status"] for line in server.lines] == [status]
 
 
-async def test_event_with_an_error_ends_the_stream_and_is_masked(server: StreamServer) -> None:
-    """The client would otherwise miss the data of the event."""
-    events = await results(server, "subscription { ticks(count: 9) { number failing } }")
-    first, failure = events
+async def test_result_with_an_error_ends_the_stream_and_is_masked(server: StreamServer) -> None:
+    """The client would otherwise miss the data of the result."""
+    messages = await results(server, "subscription { ticks(count: 9) { number failing } }")
+    first, failure = messages
     assert first["id"] == "1"
     assert "id" not in failure
     (error,) = orjson.loads(failure["data"])["errors"]
@@ -182,13 +182,13 @@ async def test_event_with_an_error_ends_the_stream_and_is_masked(server: StreamS
 
 async def test_fault_of_the_source_ends_the_stream_without_complete(server: StreamServer) -> None:
     """The client subscribes again, as after a lost connection."""
-    *events, failure = await results(server, "subscription { ticks(count: 99) { number } }")
-    assert [event["id"] for event in events] == [str(number) for number in range(1, 13)]
+    *messages, failure = await results(server, "subscription { ticks(count: 99) { number } }")
+    assert [message["id"] for message in messages] == [str(number) for number in range(1, 13)]
     (error,) = orjson.loads(failure["data"])["errors"]
     assert error["extensions"]["code"] == "UNAVAILABLE"
 
 
-async def test_event_beyond_the_response_limit_ends_the_stream(
+async def test_result_beyond_the_response_limit_ends_the_stream(
     database: Database, settings: Settings
 ) -> None:
     async with serving_streams(database, settings, response_bytes=1024) as server:
@@ -221,7 +221,7 @@ async def test_stop_ends_the_stream_without_complete(server: StreamServer) -> No
                 text += part
                 if '"cursor":"3"' in text:
                     server.stopping.set()
-    assert [event["id"] for event in parsed(text)] == ["1", "2", "3"]
+    assert [message["id"] for message in parsed(text)] == ["1", "2", "3"]
     assert server.stats.closed == 1
     async with opened(server, OPEN) as response:
         assert response.status_code == 503
@@ -230,7 +230,7 @@ async def test_stop_ends_the_stream_without_complete(server: StreamServer) -> No
 async def test_client_that_does_not_read_is_disconnected(
     database: Database, settings: Settings
 ) -> None:
-    """The source is not read ahead: at most one event is in memory."""
+    """The source is not read ahead: at most one result is in memory."""
     async with serving_streams(database, settings, send_seconds=0.5) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
         query = "subscription { ticks(count: 12, size: 4000000, isOpen: true) { text } }"

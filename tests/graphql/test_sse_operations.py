@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from segmentql import buffered_metrics
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.errors import AuthenticationFailure, Unauthenticated
 from segmentql.graphql.http import stream_registry
 from segmentql.graphql.http.sse import UNACKNOWLEDGED_SECONDS
-from segmentql.graphql.http.stream_registry import EndReason, StreamLimits, StreamRegistry
+from segmentql.graphql.http.stream_registry import EndReason, StreamRegistry
 from segmentql.principal import ANONYMOUS_ADMIN, Principal
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, until
@@ -66,14 +67,14 @@ async def test_mutation_cancelled_by_the_server_has_an_unknown_outcome(
 
 
 def registry_of(authenticate: Any) -> StreamRegistry:
-    return StreamRegistry(StreamLimits(10, 10), stopping=asyncio.Event(), authenticate=authenticate)
+    return StreamRegistry(ConcurrencyLimit(10, 10), stopping=asyncio.Event(), authenticate=authenticate)
 
 
 async def test_operation_that_must_finish_is_not_ended() -> None:
     connection = registry_of(None).connect(ANONYMOUS_ADMIN, None)
     with connection:
         connection.finish_operation()
-        connection.end(EndReason.REVOKED)
+        connection.cancel(EndReason.REVOKED)
         await asyncio.sleep(0)
     assert connection.end_reason is None
 

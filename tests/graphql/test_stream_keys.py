@@ -10,10 +10,12 @@ import orjson
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.errors import Unavailable
 from segmentql.graphql.http.stream_registry import KEY_CHECK_SECONDS
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import REFRESH_SECONDS, ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
+from segmentql.principal import Principal
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS
 from tests.graphql.stream_server import StreamServer, serving_streams
@@ -203,3 +205,21 @@ async def test_rate_of_a_key_is_limited_on_a_socket(database: Database, settings
             for _ in range(60):
                 await socket.send({"type": "pong"})
             assert (await socket.close_code())[0] == 1008
+    ends = [line for line in server.lines if line.get("outcome") == "failed"]
+    assert {line["code"] for line in ends} == {"RATE_LIMITED"}
+
+
+async def test_outage_of_the_database_closes_with_1013_and_is_logged_as_a_fault(
+    database: Database, settings: Settings
+) -> None:
+    async def authenticate(authorization: bytes | None) -> Principal:
+        raise Unavailable
+
+    async with (
+        serving_streams(database, settings, authenticate=authenticate) as server,
+        opened(server.ws_url) as socket,
+    ):
+        await socket.send({"type": "connection_init"})
+        assert await socket.close_code() == (1013, "The database is unavailable.")
+    (line,) = server.lines
+    assert (line["level"], line["close_code"]) == ("warning", 1013)

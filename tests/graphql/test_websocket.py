@@ -98,7 +98,7 @@ async def test_rejected_operation_gets_an_error_and_one_log_line(
     assert [line.get("code") for line in server.lines if line.get("code")] == [code]
 
 
-async def test_event_with_an_error_ends_the_operation_and_is_masked(server: StreamServer) -> None:
+async def test_result_with_an_error_ends_the_operation_and_is_masked(server: StreamServer) -> None:
     async with opened(server.ws_url) as socket:
         await socket.init()
         await socket.subscribe("subscription { ticks(count: 9) { number failing } }")
@@ -169,7 +169,7 @@ async def test_invalid_message_closes_with_4400(server: StreamServer, message: s
         await socket.init()
         await socket.send(message)
         assert (await socket.close_code())[0] == 4400
-    assert [line["status"] for line in server.lines] == [4400]
+    assert [line["close_code"] for line in server.lines] == [4400]
 
 
 async def test_binary_message_closes_with_4400(server: StreamServer) -> None:
@@ -201,7 +201,7 @@ async def test_client_without_init_is_closed_with_4408(
     ):
         await socket.send({"type": "pong"})
         assert await socket.close_code() == (4408, "Connection initialisation timeout")
-    assert server.lines[-1]["status"] == 4408
+    assert server.lines[-1]["close_code"] == 4408
 
 
 async def test_many_clients_without_init_do_not_block_others(server: StreamServer) -> None:

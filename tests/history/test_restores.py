@@ -149,7 +149,7 @@ async def check_cursors(
         await opened.dispose()
 
 
-async def test_dump_and_restore(primary: Primary) -> None:
+async def test_cursor_is_reset_after_a_restore_from_a_dump(primary: Primary) -> None:
     kept = await primary.write(3)
     dump = primary.archive / "dump"
     await run_client("pg_dump", f"--dbname={primary.url}", "--format=custom", f"--file={dump}")
@@ -162,7 +162,7 @@ async def test_dump_and_restore(primary: Primary) -> None:
     await primary.sql.execute("DROP DATABASE restored")
 
 
-async def test_base_backup(primary: Primary) -> None:
+async def test_cursor_is_reset_after_a_restore_from_a_base_backup(primary: Primary) -> None:
     kept = await primary.write(3)
     folder = await primary.back_up("backup")
     lost = await primary.write(LOST_JOINS)
@@ -175,7 +175,7 @@ async def test_base_backup(primary: Primary) -> None:
         await restored.postgres.kill()
 
 
-async def test_point_in_time_recovery(primary: Primary) -> None:
+async def test_cursor_is_reset_after_a_point_in_time_recovery(primary: Primary) -> None:
     folder = await primary.back_up("recovery")
     kept = await primary.write(3)
     await primary.sql.execute("SELECT pg_create_restore_point('before')")
@@ -206,7 +206,7 @@ async def test_point_in_time_recovery(primary: Primary) -> None:
         await restored.postgres.kill()
 
 
-async def test_promotion_of_a_lagging_replica(primary: Primary) -> None:
+async def test_cursor_is_reset_after_a_lagging_replica_is_promoted(primary: Primary) -> None:
     folder = await primary.back_up("replica")
     (folder / "postgres" / "data" / "standby.signal").touch()
     replica = cluster_servers(primary.servers, folder, {"fsync": "off"})

@@ -100,6 +100,7 @@ class RandomChanges:
                 remove=slugs[split:],
                 ttl=self._ttl(),
                 on_existing=self._dice.choice(list(OnExisting)),
+                actor=NO_ACTOR,
             )
         )
 

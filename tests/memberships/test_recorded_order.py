@@ -47,26 +47,38 @@ MEMBERSHIP: Final = text("SELECT id, updated_at FROM memberships WHERE segment_i
 
 async def add_by_hand(database: Database, _: int) -> None:
     await database.transaction(
-        partial(update_user_segments, user_id=USER, add=["CHANGED"], remove=[])
+        partial(update_user_segments, user_id=USER, add=["CHANGED"], remove=[], actor=NO_ACTOR)
     )
 
 
 async def remove_by_hand(database: Database, _: int) -> None:
     await database.transaction(
-        partial(update_user_segments, user_id=USER, add=[], remove=["CHANGED"])
+        partial(update_user_segments, user_id=USER, add=[], remove=["CHANGED"], actor=NO_ACTOR)
     )
 
 
 async def rejoin_expired(database: Database, _: int) -> None:
     """Rejoin a segment whose membership has expired, and leave another one."""
     await database.transaction(
-        partial(update_user_segments, user_id=USER, add=["EXPIRED-1"], remove=["CHANGED"])
+        partial(
+            update_user_segments,
+            user_id=USER,
+            add=["EXPIRED-1"],
+            remove=["CHANGED"],
+            actor=NO_ACTOR,
+        )
     )
 
 
 async def remove_expired(database: Database, _: int) -> None:
     await database.transaction(
-        partial(update_user_segments, user_id=USER, add=["CHANGED"], remove=["EXPIRED-2"])
+        partial(
+            update_user_segments,
+            user_id=USER,
+            add=["CHANGED"],
+            remove=["EXPIRED-2"],
+            actor=NO_ACTOR,
+        )
     )
 
 

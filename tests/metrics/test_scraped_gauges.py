@@ -99,7 +99,7 @@ async def test_waiting_reports_are_counted(api: Api, sql: Sql) -> None:
         'status="READY"': 0,
         'status="FAILED"': 0,
     }
-    assert 3600 <= all_samples["segmentql_report_oldest_waiting_seconds"] < 3700
+    assert 3600 <= all_samples["segmentql_report_oldest_unfinished_seconds"] < 3700
 
 
 async def test_waiting_exports_are_counted(api: Api, sql: Sql) -> None:
@@ -124,9 +124,9 @@ async def test_waiting_exports_are_counted(api: Api, sql: Sql) -> None:
         'status="READY"': 0,
         'status="FAILED"': 1,
     }
-    assert 3600 <= all_samples["segmentql_export_oldest_waiting_seconds"] < 3700
+    assert 3600 <= all_samples["segmentql_export_oldest_unfinished_seconds"] < 3700
     await sql.execute("DELETE FROM exports WHERE status <> 'FAILED'")
-    assert (await samples(api.http))["segmentql_export_oldest_waiting_seconds"] == 0
+    assert (await samples(api.http))["segmentql_export_oldest_unfinished_seconds"] == 0
 
 
 ADD_IMPORT = """

@@ -161,7 +161,7 @@ async def test_erasure_replaces_the_file(
         stats = await read_stats(session, REPORT_FILES)
     # The age counts from the erasure, not from the request.
     assert stats.counts[ReportStatus.QUEUED] == 1
-    assert stats.oldest_waiting_seconds < 3600
+    assert stats.oldest_unfinished_seconds < 3600
     await delete_objects(object_context)
     assert await download_object(report_context, old_key) is None
     await end_delay(sql)

@@ -110,7 +110,7 @@ def changes(
     follow: bool,
     url: str | None,
 ) -> None:
-    """Print every join and leave, in order, as one JSON object in each line.
+    """Print every join and leave, in order, as JSON lines.
 
     The command sends its requests to the API at --url with the API key in SEGMENTQL_API_KEY. If the
     API does not respond, the command waits and continues. With --state, the cursor is stored after
@@ -125,13 +125,13 @@ def changes(
         )
     if start == "":
         raise click.BadParameter("the cursor is empty", param_hint="'--from'")
-    feed_filter = {
+    change_filter = {
         **({"slugs": list(slugs)} if slugs else {}),
         **({"userIds": [str(user_id) for user_id in user_ids]} if user_ids else {}),
     }
     variables = {
         "start": "EARLIEST" if start == EARLIEST else "NOW",
-        "filter": feed_filter or None,
+        "filter": change_filter or None,
         "first": PAGE_CHANGES,
     }
     after = None if start == EARLIEST else start

@@ -137,18 +137,18 @@ def make_app() -> ASGIApp:
 
 def make_protocol(**given: Any) -> asyncio.Protocol:
     """Create the protocol of one connection; uvicorn calls this in each process."""
-    from segmentql.adapters.http_protocol import LimitedProtocol  # noqa: PLC0415 - see below
+    from segmentql.adapters.http_protocol import limited_protocol  # noqa: PLC0415 - see below
 
-    return LimitedProtocol(table=_connections(), **given)
+    return limited_protocol(_connections())(**given)
 
 
 def make_websocket_protocol(**given: Any) -> asyncio.Protocol:
     """Create the protocol of one WebSocket; uvicorn calls this in each process."""
     from segmentql.adapters.websocket_protocol import (  # noqa: PLC0415 - see below
-        LimitedWebSocketProtocol,
+        limited_websocket_protocol,
     )
 
-    return LimitedWebSocketProtocol(table=_connections(), **given)
+    return limited_websocket_protocol(_connections())(**given)
 
 
 @cache

@@ -21,7 +21,7 @@ class FileStats:
 
     counts: Mapping[ReportStatus, int]
     """The number of files by status, for each status."""
-    oldest_waiting_seconds: float
+    oldest_unfinished_seconds: float
     """The age of the oldest unfinished file; 0 if there is none."""
 
 

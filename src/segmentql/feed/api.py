@@ -10,7 +10,6 @@ from strawberry import Parent
 
 from graphql import GraphQLError
 from segmentql import errors, validators
-from segmentql.feed.loaders import read_changes
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import (
     NO_FILTER,
@@ -19,8 +18,9 @@ from segmentql.feed.records import (
     ChangeRecord,
     FeedStart,
 )
-from segmentql.feed.service import MAX_BATCH_ROWS
+from segmentql.feed.service import MAX_BATCH_CHANGES
 from segmentql.feed.stream import ChangeStream
+from segmentql.feed.waiting import read_changes
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 MAX_FILTER_SLUGS: Final = 100
 MAX_FILTER_USERS: Final = 1000
-DEFAULT_BATCH_ROWS: Final = 100
+DEFAULT_BATCH_CHANGES: Final = 100
 FILTER_COST: Final = 10
 """The cost of a filter, for which a statement may read 10,000 rows."""
 
@@ -144,7 +144,7 @@ class FeedQueries:
         description="Changes after a cursor, in the order of recording. Without a cursor and with"
         " the start NOW, the batch is empty and has the cursor of the newest change.",
         graphql_type=ChangeBatch | None,
-        metadata=cost(max_first=MAX_BATCH_ROWS, if_given={"filter": FILTER_COST}),
+        metadata=cost(max_first=MAX_BATCH_CHANGES, if_given={"filter": FILTER_COST}),
     )
     async def changes(
         self,
@@ -154,7 +154,7 @@ class FeedQueries:
         first: Annotated[
             int | None,
             strawberry.argument(description="The maximum number of events, from 1 to 1000."),
-        ] = DEFAULT_BATCH_ROWS,
+        ] = DEFAULT_BATCH_CHANGES,
         filter: Filter = strawberry.UNSET,  # noqa: A002 - the name of the argument
         wait_seconds: Annotated[
             int | None,
@@ -164,17 +164,19 @@ class FeedQueries:
         ] = 0,
     ) -> ChangeBatchRecord:
         cursor = optional_argument(_decode_cursor, after, "after")
-        rows = size_argument(first, "first", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
-        wanted = _filter(filter)
-        seconds = argument_value(validators.wait_seconds, wait_seconds or 0, "waitSeconds")
-        with _feed_errors("waitSeconds"):
+        max_changes = size_argument(
+            first, "first", default=DEFAULT_BATCH_CHANGES, maximum=MAX_BATCH_CHANGES
+        )
+        change_filter = _filter(filter)
+        wait_seconds = argument_value(validators.wait_seconds, wait_seconds or 0, "waitSeconds")
+        with _feed_errors():
             return await read_changes(
                 info.context,
                 after=cursor,
                 start=start or FeedStart.NOW,
-                rows=rows,
-                wanted=wanted,
-                seconds=seconds,
+                max_changes=max_changes,
+                change_filter=change_filter,
+                wait_seconds=wait_seconds,
             )
 
 
@@ -185,7 +187,7 @@ class FeedSubscriptions:
         " batch is empty and has the cursor at which the subscription begins.",
         graphql_type=ChangeBatch,
         metadata=cost(
-            size_argument="batch", max_first=MAX_BATCH_ROWS, if_given={"filter": FILTER_COST}
+            size_argument="batch", max_first=MAX_BATCH_CHANGES, if_given={"filter": FILTER_COST}
         ),
     )
     async def changes(
@@ -199,19 +201,21 @@ class FeedSubscriptions:
             strawberry.argument(
                 description="The maximum number of events in a batch, from 1 to 1000."
             ),
-        ] = DEFAULT_BATCH_ROWS,
+        ] = DEFAULT_BATCH_CHANGES,
     ) -> AsyncGenerator[ChangeBatchRecord, None]:
         cursor = optional_argument(_decode_cursor, after, "after")
-        rows = size_argument(batch, "batch", default=DEFAULT_BATCH_ROWS, maximum=MAX_BATCH_ROWS)
-        wanted = _filter(filter)
+        max_changes = size_argument(
+            batch, "batch", default=DEFAULT_BATCH_CHANGES, maximum=MAX_BATCH_CHANGES
+        )
+        change_filter = _filter(filter)
         context = info.context
-        with _feed_errors("subscription"):
+        with _feed_errors():
             stream = await ChangeStream.open(
                 context.feature(FeedReader),
                 after=cursor,
                 start=start or FeedStart.NOW,
-                wanted=wanted,
-                rows=rows,
+                change_filter=change_filter,
+                max_changes=max_changes,
                 key_id=context.principal.key_id,
                 stopping=context.stopping,
             )
@@ -228,7 +232,7 @@ class _Batches:
         return self
 
     async def __anext__(self) -> ChangeBatchRecord:
-        with _feed_errors("subscription"):
+        with _feed_errors():
             return await self._stream.__anext__()
 
     async def aclose(self) -> None:
@@ -236,8 +240,8 @@ class _Batches:
 
 
 @contextmanager
-def _feed_errors(argument: str) -> Iterator[None]:
-    """Turn errors of the feed into GraphQL errors. `argument` names what has too many consumers."""
+def _feed_errors() -> Iterator[None]:
+    """Turn errors of the feed into GraphQL errors."""
     try:
         yield
     except errors.CursorExpired:
@@ -253,12 +257,15 @@ def _feed_errors(argument: str) -> Iterator[None]:
             " from its cursor.",
             extensions={"code": Code.FEED_RESET},
         ) from None
-    except errors.FeedConsumersExceeded as exceeded:
-        if exceeded.is_of_key:
-            raise limit_exceeded(argument, limit=exceeded.limit, value=exceeded.limit + 1) from None
+    except errors.ConcurrencyLimitExceeded as exceeded:
+        owner = "API key" if exceeded.is_per_key else "server process"
+        place = " in this process" if exceeded.is_per_key else ""
         raise GraphQLError(
-            f"The server process already has {exceeded.limit} consumers that wait for changes.",
-            extensions={"code": Code.UNAVAILABLE, "limit": exceeded.limit},
+            f"The {owner} already has {exceeded.limit} consumers of the change feed{place}.",
+            extensions={
+                "code": Code.LIMIT_EXCEEDED if exceeded.is_per_key else Code.UNAVAILABLE,
+                "limit": exceeded.limit,
+            },
         ) from None
 
 

@@ -2,8 +2,8 @@
 
 It follows the settled position by the tracker of history. Rows near the head are read once, into a
 window that all consumers share. A consumer that is behind the window reads pages of its own. While
-consumers wait, the tracker polls for all of them, and due ends are recorded. Nothing polls while
-nobody waits, and while consumers wait they hold no connection.
+consumers wait, the tracker polls for all of them, and leaves are recorded at their time. Nothing
+polls while nobody waits, and while consumers wait they hold no connection.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ from typing import Final
 
 from segmentql import metrics
 from segmentql.adapters.change_hints import ChangeHints
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut, Unavailable
-from segmentql.feed.consumers import ConsumerLimits, Consumers
-from segmentql.feed.due import DueEndRecorder
+from segmentql.feed.consumers import Consumers
+from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.records import (
     ChangeBatchRecord,
     ChangeFilter,
@@ -24,7 +25,7 @@ from segmentql.feed.records import (
     ChangeRecord,
     FeedStart,
 )
-from segmentql.feed.service import MAX_BATCH_ROWS, HistoryMoved, read_page, validate_cursor
+from segmentql.feed.service import MAX_BATCH_CHANGES, HistoryMoved, read_page, validate_cursor
 from segmentql.feed.window import ChangeWindow
 from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor
 from segmentql.history.tracker import SettledHead, SettledPositionTracker
@@ -40,47 +41,47 @@ class FeedReader:
     """Reads the feed for all consumers of a process."""
 
     def __init__(
-        self, database: Database, limits: ConsumerLimits, hints: ChangeHints | None = None
+        self, database: Database, limit: ConcurrencyLimit, hints: ChangeHints | None = None
     ) -> None:
         """Create the reader. It polls and records nothing until there is a consumer.
 
         Args:
             database: The database, of which the primary is read.
-            limits: The limits of consumers.
+            limit: The maximum numbers of consumers.
             hints: The hints of other processes that history has changed; None to poll only.
         """
         self._database = database
         self._hints = hints
         self._tracker = SettledPositionTracker(database)
-        self._due = DueEndRecorder(database, on_recorded=self._tracker.hint)
+        self._leave_recorder = UnrecordedLeaveRecorder(database, on_recorded=self._tracker.hint)
         self._window = ChangeWindow(BEFORE_FIRST_ROW, generation=-1)
         self._window_lock = asyncio.Lock()
-        self.consumers = Consumers(limits, on_first=self._on_first, on_last=self._on_last)
+        self.consumers = Consumers(limit, on_first=self._on_first, on_last=self._on_last)
 
     async def close(self) -> None:
         """Stop the background tasks."""
         if self._hints:
             self._hints.ignore()
-        await self._due.close()
+        await self._leave_recorder.close()
         await self._tracker.close()
 
     def _on_first(self) -> None:
-        self._due.start()
+        self._leave_recorder.start()
         if self._hints:
             self._hints.listen(self._tracker.hint)
 
     def _on_last(self) -> None:
-        self._due.stop()
+        self._leave_recorder.stop()
         if self._hints:
             self._hints.ignore()
 
-    async def record_due(self) -> None:
-        """Record due ends, up to a bound. Batches are not `caught_up` if some are left."""
+    async def record_leaves(self) -> None:
+        """Record unrecorded leaves, up to a bound. If some are left, no batch is `caught_up`."""
         # If the database cannot be read either, the read that follows raises the error.
         with contextlib.suppress(Unavailable, TimedOut):
-            await self._due.record()
+            await self._leave_recorder.record()
 
-    async def start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
+    async def resolve_start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
         """Return the cursor at which a consumer begins.
 
         Args:
@@ -101,14 +102,14 @@ class FeedReader:
         return head.newest_row if head else await self._tracker.wait_beyond(-1)
 
     async def read(
-        self, after: HistoryCursor, *, wanted: ChangeFilter, rows: int
+        self, after: HistoryCursor, *, change_filter: ChangeFilter, max_changes: int
     ) -> ChangeBatchRecord:
         """Return the changes after a cursor, up to the settled head of the last step.
 
         Args:
             after: The cursor.
-            wanted: The filter. The cursor of the batch advances also if nothing matches.
-            rows: The maximum number of changes, 1 to `MAX_BATCH_ROWS`.
+            change_filter: The filter. The cursor of the batch advances also if nothing matches.
+            max_changes: The maximum number of changes, 1 to `MAX_BATCH_CHANGES`.
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after the cursor.
@@ -120,41 +121,41 @@ class FeedReader:
                 if not head or after != head.newest_row:
                     await self._validate(after)
                 return ChangeBatchRecord(
-                    [], after, caught_up=head is not None and self._due.is_complete
+                    [], after, caught_up=head is not None and self._leave_recorder.is_complete
                 )
             try:
-                page = await self._read_page(after, head, wanted, rows)
+                page = await self._read_page(after, head, change_filter, max_changes)
             except HistoryMoved:
                 if self._tracker.head is head:
                     self._tracker.forget()
                 await self._validate(after)
                 await self._tracker.advance()
                 continue
-            metrics.FEED_ROWS.inc(len(page.changes))
+            metrics.FEED_CHANGES.inc(len(page.changes))
             metrics.FEED_LAG_POSITIONS.observe(
                 max(0, head.newest_row.position - page.cursor.position)
             )
             return self._batch(page.changes, page.cursor)
         raise Unavailable
 
-    def begin(self, cursor: HistoryCursor) -> ChangeBatchRecord:
+    def empty_batch(self, cursor: HistoryCursor) -> ChangeBatchRecord:
         """Return the empty batch with which a stream begins."""
         return self._batch([], cursor)
 
     def _batch(self, changes: list[ChangeRecord], cursor: HistoryCursor) -> ChangeBatchRecord:
         head = self._tracker.head
         caught_up = head is not None and cursor.position >= head.newest_row.position
-        return ChangeBatchRecord(changes, cursor, caught_up and self._due.is_complete)
+        return ChangeBatchRecord(changes, cursor, caught_up and self._leave_recorder.is_complete)
 
     async def wait_beyond(
-        self, cursor: HistoryCursor, stopping: asyncio.Event, *, seconds: float | None = None
+        self, cursor: HistoryCursor, stopping: asyncio.Event, *, wait_seconds: float | None = None
     ) -> None:
         """Wait until there may be changes after a cursor. The caller holds no connection meanwhile.
 
         Args:
             cursor: The cursor.
             stopping: The event that ends the wait, because the process stops.
-            seconds: The maximum time to wait; None for no maximum.
+            wait_seconds: The maximum time to wait; None for no maximum.
         """
         head = self._tracker.head
         if head is not None and head.newest_row.position > cursor.position:
@@ -164,7 +165,7 @@ class FeedReader:
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait(
-                (waiting, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                (waiting, stopped), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if waiting.done():
                 waiting.result()  # raises the error of the tracker
@@ -185,18 +186,22 @@ class FeedReader:
         )
 
     async def _read_page(
-        self, after: HistoryCursor, head: SettledHead, wanted: ChangeFilter, rows: int
+        self, after: HistoryCursor, head: SettledHead, change_filter: ChangeFilter, max_changes: int
     ) -> ChangePage:
         if self._can_use_window(after, head):
             if self._window.end == after or not self._covers(after, head):
                 await self._extend_window(after, head)
             # Another consumer may have moved the window meanwhile.
             if self._covers(after, head) and self._window.end != after:
-                metrics.FEED_BATCHES.labels("window").inc()
-                return self._window.read(after, wanted=wanted, rows=rows)
-        metrics.FEED_BATCHES.labels("database").inc()
+                metrics.FEED_PAGES.labels("window").inc()
+                return self._window.read(
+                    after, change_filter=change_filter, max_changes=max_changes
+                )
+        metrics.FEED_PAGES.labels("database").inc()
         return await self._database.read_one(
-            lambda session: read_page(session, after, head, wanted=wanted, rows=rows)
+            lambda session: read_page(
+                session, after, head, change_filter=change_filter, max_changes=max_changes
+            )
         )
 
     def _covers(self, cursor: HistoryCursor, head: SettledHead) -> bool:
@@ -224,7 +229,7 @@ class FeedReader:
                 return
             read_at = time.monotonic()
             page = await self._database.read_one(
-                lambda session: read_page(session, after, head, rows=MAX_BATCH_ROWS)
+                lambda session: read_page(session, after, head, max_changes=MAX_BATCH_CHANGES)
             )
             if not covers:
                 self._window = ChangeWindow(after, head.generation)

@@ -62,4 +62,4 @@ class ChangeBatchRecord:
     changes: list[ChangeRecord]
     cursor: HistoryCursor
     caught_up: bool
-    """Whether the page reaches the newest settled row, and all due ends were recorded."""
+    """Whether the page reaches the newest settled row, and no leave was left to record."""

@@ -26,13 +26,13 @@ from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
 
-MAX_BATCH_ROWS: Final = 1000
+MAX_BATCH_CHANGES: Final = 1000
 """The maximum number of changes in a batch."""
 
 MAX_SCANNED_ROWS: Final = 10_000
 """The maximum number of rows that one statement reads for a filter."""
 
-_SCAN_SIZES: Final = (100, MAX_BATCH_ROWS, MAX_SCANNED_ROWS)
+_SCAN_SIZES: Final = (100, MAX_BATCH_CHANGES, MAX_SCANNED_ROWS)
 
 # The limits of rows are constants: for a parameter, the planner assumes a tenth of the rows.
 _PAGE: Final = f"""
@@ -49,7 +49,7 @@ WITH scanned AS MATERIALIZED (
       AND (CAST(:slugs AS text[]) IS NULL OR s.slug = ANY(:slugs))
       AND (CAST(:user_ids AS bigint[]) IS NULL OR h.user_id = ANY(:user_ids))
       AND (CAST(:operations AS operation[]) IS NULL OR h.operation = ANY(:operations))
-    ORDER BY h.position LIMIT :rows
+    ORDER BY h.position LIMIT :max_changes
 )
 SELECT h.*, matching.position IS NOT NULL AS is_matching, {SEGMENT_COLUMNS}
 FROM scanned h JOIN segments s ON s.id = h.segment_id LEFT JOIN matching USING (position)
@@ -74,8 +74,8 @@ async def read_page(
     after: HistoryCursor,
     head: SettledHead,
     *,
-    wanted: ChangeFilter = NO_FILTER,
-    rows: int,
+    change_filter: ChangeFilter = NO_FILTER,
+    max_changes: int,
 ) -> ChangePage:
     """Read the changes after a cursor, up to the head, in the order of recording.
 
@@ -83,8 +83,8 @@ async def read_page(
         session: A session on the primary.
         after: The cursor. The head must be after it.
         head: The newest settled row.
-        wanted: The filter. With a filter, the page may have no changes before the head.
-        rows: The maximum number of changes, 1 to `MAX_BATCH_ROWS`.
+        change_filter: The filter. With a filter, the page may have no changes before the head.
+        max_changes: The maximum number of changes, 1 to `MAX_BATCH_CHANGES`.
 
     Raises:
         HistoryMoved: The row of the cursor or of the head is missing or differs.
@@ -94,12 +94,12 @@ async def read_page(
         "after": after.position,
         "until": newest.position,
         "incarnation": head.last.incarnation,
-        "slugs": _sorted(wanted.slugs),
-        "user_ids": _sorted(wanted.user_ids),
-        "operations": _sorted(wanted.operations),
-        "rows": rows,
+        "slugs": _sorted(change_filter.slugs),
+        "user_ids": _sorted(change_filter.user_ids),
+        "operations": _sorted(change_filter.operations),
+        "max_changes": max_changes,
     }
-    found = (await session.execute(_statement(wanted, rows), values)).all()
+    found = (await session.execute(_statement(change_filter, max_changes), values)).all()
     cursors = [_cursor(row) for row in found]
     if after != BEFORE_FIRST_ROW and cursors[:1] != [after]:
         raise HistoryMoved
@@ -111,18 +111,18 @@ async def read_page(
         for row, cursor in zip(found, cursors, strict=True)
         if row.is_matching
     ]
-    last = changes[-1].cursor if len(changes) == rows else cursors[-1]
+    last = changes[-1].cursor if len(changes) == max_changes else cursors[-1]
     if last.position == newest.position and last != newest:
         raise HistoryMoved
     return ChangePage(changes, last)
 
 
 async def validate_cursor(session: ReadSession, cursor: HistoryCursor) -> None:
-    """Check that a reader can continue after a cursor.
+    """Check that a consumer can continue after a cursor.
 
     Raises:
         CursorExpired: The row was dropped with its partition.
-        FeedReset: The database has lost history that the reader has read.
+        FeedReset: The database has lost history that the consumer has read.
     """
     state = await check_cursor(session, cursor)
     if state is CursorState.EXPIRED:
@@ -131,9 +131,9 @@ async def validate_cursor(session: ReadSession, cursor: HistoryCursor) -> None:
         raise FeedReset
 
 
-def _statement(wanted: ChangeFilter, rows: int) -> TextClause:
+def _statement(change_filter: ChangeFilter, max_changes: int) -> TextClause:
     """Return the statement that reads enough rows, and not many more."""
-    needed = rows if wanted == NO_FILTER else MAX_SCANNED_ROWS
+    needed = max_changes if change_filter == NO_FILTER else MAX_SCANNED_ROWS
     return _PAGES[next(size for size in _SCAN_SIZES if size >= needed)]
 
 

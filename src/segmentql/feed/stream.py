@@ -25,15 +25,15 @@ class ChangeStream:
         reader: FeedReader,
         cursor: HistoryCursor,
         *,
-        wanted: ChangeFilter,
-        rows: int,
+        change_filter: ChangeFilter,
+        max_changes: int,
         key_id: str | None,
         stopping: asyncio.Event,
     ) -> None:
         self._reader = reader
         self._cursor = cursor
-        self._wanted = wanted
-        self._rows = rows
+        self._change_filter = change_filter
+        self._max_changes = max_changes
         self._key_id = key_id
         self._stopping = stopping
         self._has_begun = False
@@ -48,8 +48,8 @@ class ChangeStream:
         *,
         after: HistoryCursor | None,
         start: FeedStart,
-        wanted: ChangeFilter,
-        rows: int,
+        change_filter: ChangeFilter,
+        max_changes: int,
         key_id: str | None,
         stopping: asyncio.Event,
     ) -> "ChangeStream":
@@ -59,28 +59,28 @@ class ChangeStream:
             reader: The reader of the process.
             after: The cursor that the consumer has stored, if any.
             start: The place if there is no cursor.
-            wanted: The filter.
-            rows: The maximum number of changes in a batch.
+            change_filter: The filter.
+            max_changes: The maximum number of changes in a batch.
             key_id: The API key of the consumer; None if authentication is off.
             stopping: The event that ends the stream, because the process stops.
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after its cursor.
-            FeedConsumersExceeded: There are too many consumers.
+            ConcurrencyLimitExceeded: There are too many consumers.
             Unavailable, TimedOut: The database cannot be read.
         """
         # Counted before the first read, so that the limit also bounds the streams that are opened.
         stream = cls(
             reader,
             after or BEFORE_FIRST_ROW,
-            wanted=wanted,
-            rows=rows,
+            change_filter=change_filter,
+            max_changes=max_changes,
             key_id=key_id,
             stopping=stopping,
         )
         try:
-            await reader.record_due()
-            stream._cursor = await reader.start(after, start)
+            await reader.record_leaves()
+            stream._cursor = await reader.resolve_start(after, start)
         except BaseException:
             await stream.aclose()
             raise
@@ -97,10 +97,12 @@ class ChangeStream:
         """
         if not self._has_begun:
             self._has_begun = True
-            return self._reader.begin(self._cursor)
+            return self._reader.empty_batch(self._cursor)
         while self._is_open and not self._stopping.is_set():
             try:
-                batch = await self._reader.read(self._cursor, wanted=self._wanted, rows=self._rows)
+                batch = await self._reader.read(
+                    self._cursor, change_filter=self._change_filter, max_changes=self._max_changes
+                )
             except (Unavailable, TimedOut):
                 await self._pause()
                 continue

@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
-from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.expiry import check_expiry, schedule_expiry
+from segmentql.memberships.ordered_changes import change_in_order
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.memberships.records import NO_EXPIRY, Expiry, OnExcluded, OnExisting
 from segmentql.principal import NO_ACTOR, Actor

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
 from segmentql.errors import InvalidInput, MutationRejected
-from segmentql.memberships.due_ends import record_due_ends
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
+from segmentql.memberships.ordered_changes import record_expired
 from segmentql.memberships.records import UnrecordedLeaves
 from segmentql.validators import MAX_TTL_SECONDS, TTL_ALLOWED
 
@@ -27,7 +27,7 @@ BATCH_ROWS: Final = 5000
 # SKIP LOCKED skips users that another transaction is changing: it records their leaves itself. The
 # users are locked in a statement before the one that records leaves. That one then sees every
 # membership of the users, so it never records a leave before an earlier one of the same user.
-_LOCK_USERS_WITH_DUE_ENDS = text("""
+_LOCK_USERS_WITH_EXPIRED_MEMBERSHIPS = text("""
 SELECT u.id FROM memberships m JOIN users u ON u.id = m.user_id
 WHERE m.expires_at <= now()
 ORDER BY m.expires_at, m.user_id LIMIT :rows
@@ -133,14 +133,14 @@ def schedule_expiry(session: WriteSession, seconds: Decimal | None) -> None:
 
 async def expire_due(session: WriteSession, *, rows: int = BATCH_ROWS) -> int:
     """Record the leaves of up to `rows` expired memberships; return their number."""
-    locked = await session.execute(_LOCK_USERS_WITH_DUE_ENDS, {"rows": rows})
+    locked = await session.execute(_LOCK_USERS_WITH_EXPIRED_MEMBERSHIPS, {"rows": rows})
     return await _record_leaves_by_ttl(session, set(locked.scalars()), rows)
 
 
 async def _record_leaves_by_ttl(session: WriteSession, user_ids: Set[int], rows: int) -> int:
     if not user_ids:
         return 0
-    return await record_due_ends(session, sorted(user_ids), rows=rows)
+    return await record_expired(session, sorted(user_ids), rows=rows)
 
 
 async def record_segment_leaves(

@@ -26,18 +26,22 @@ from segmentql.graphql.cost.document_limits import DocumentLimits, check_variabl
 from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
-from segmentql.graphql.execution.failures import (
-    cause_of_cancellation,
-    format_request_errors,
-    subscription_needs_stream,
-)
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
+from segmentql.graphql.execution.request_errors import (
+    cause_of_cancellation,
+    format_request_errors,
+)
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
-from segmentql.graphql.types.errors import Code, format_response_too_large, limit_exceeded
+from segmentql.graphql.types.errors import (
+    Code,
+    format_response_too_large,
+    limit_exceeded,
+    subscription_needs_stream,
+)
 from segmentql.logs import RequestLog
 
 EXPENSIVE_QUERY_COST: Final = 2_000

@@ -2,7 +2,7 @@
 
 The document of a subscription passes the same cache, limits and cost as that of a query. Then the
 resolver of its root field returns the source, a stream of events.
-`graphql/execution/subscription_events.py` executes them.
+`graphql/execution/subscription_results.py` executes them.
 """
 
 import time
@@ -26,11 +26,11 @@ from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, PreparedDocument
 from segmentql.graphql.execution.error_locations import name_argument
-from segmentql.graphql.execution.failures import format_request_errors
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
+from segmentql.graphql.execution.request_errors import format_request_errors
 from segmentql.graphql.execution.response_size import BoundedExecutor
-from segmentql.graphql.execution.subscription_events import Subscription
+from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.logs import RequestLog
 
 CURSOR_ARGUMENT: Final = "after"
@@ -41,7 +41,7 @@ class NotASubscription(Exception):
     """The operation is a query or a mutation."""
 
 
-class _Rejection(Exception):
+class _InvalidOperation(Exception):
     """The document or its variables are not valid."""
 
     def __init__(self, errors: Sequence[GraphQLError]) -> None:
@@ -93,7 +93,7 @@ class SubscriptionExecutor:
             request: The request.
             context: The context of the request.
             deadlines: The time limits of the execution of each event.
-            last_event_id: The cursor of the last event that the client has; it replaces the
+            last_event_id: The cursor of the last result that the client has; it replaces the
                 argument `after` of the root field.
 
         Raises:
@@ -109,7 +109,7 @@ class SubscriptionExecutor:
         try:
             prepared = await self._documents.prepare(request.query)
             if prepared.document is None:
-                raise _Rejection(prepared.errors)
+                raise _InvalidOperation(prepared.errors)
             operation = prepared.operations.get(request.operation_name)
             if operation is not None and not operation.is_subscription:
                 raise NotASubscription
@@ -118,12 +118,12 @@ class SubscriptionExecutor:
                 cost = self._check_cost(operation, request)
             executor = self._build(prepared, request, context)
             source = await self._open_source(executor, last_event_id)
-        except (_Rejection, GraphQLError) as error:
-            errors = error.errors if isinstance(error, _Rejection) else [error]
+        except (_InvalidOperation, GraphQLError) as error:
+            errors = error.errors if isinstance(error, _InvalidOperation) else [error]
             executed = any(core_error.path for core_error in errors)
             formatted = format_request_errors(errors, context, executed=executed)
             self._operation_metrics.count(label, "rejected", time.perf_counter() - started)
-            self._log_end(context, label, "rejected", started, cost=cost)
+            self._log_outcome(context, label, "rejected", started, cost=cost)
             raise SubscriptionRejected(formatted) from None
         assert operation is not None  # noqa: S101 - graphql-core has rejected it
         self._operation_metrics.count(label, "opened", time.perf_counter() - started)
@@ -134,8 +134,8 @@ class SubscriptionExecutor:
             request,
             context,
             deadlines=deadlines,
-            log_end=lambda outcome, events: self._log_end(
-                context, label, outcome, started, cost=cost, events=events
+            log_outcome=lambda outcome, results: self._log_outcome(
+                context, label, outcome, started, cost=cost, results=results
             ),
         )
 
@@ -157,7 +157,9 @@ class SubscriptionExecutor:
         if isinstance(built, list):
             operation = prepared.operations.get(request.operation_name)
             node = operation.node if operation else None
-            raise _Rejection([name_argument(error, prepared.document, node) for error in built])
+            raise _InvalidOperation(
+                [name_argument(error, prepared.document, node) for error in built]
+            )
         return built
 
     async def _open_source(
@@ -196,7 +198,7 @@ class SubscriptionExecutor:
         except Exception as error:
             raise located_error(error, nodes, path.as_list()) from error
 
-    def _log_end(
+    def _log_outcome(
         self, context: Context, label: str, outcome: str, started: float, **fields: object
     ) -> None:
         if self._log:

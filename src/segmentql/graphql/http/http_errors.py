@@ -119,14 +119,14 @@ def overloaded(limit: int) -> HttpRequestError:
     )
 
 
-def too_many_streams(limit: int, *, is_of_key: bool) -> HttpRequestError:
+def too_many_streams(limit: int, *, is_per_key: bool) -> HttpRequestError:
     """Return the error of a stream beyond the limit of its key (429) or of the process (503)."""
     metrics.REQUESTS_REJECTED.labels("streams").inc()
-    owner = "API key" if is_of_key else "server process"
+    owner = "API key" if is_per_key else "server process"
     return HttpRequestError(
-        429 if is_of_key else 503,
+        429 if is_per_key else 503,
         f"The {owner} already has its maximum of {limit} streams.",
-        Code.LIMIT_EXCEEDED if is_of_key else Code.UNAVAILABLE,
+        Code.LIMIT_EXCEEDED if is_per_key else Code.UNAVAILABLE,
         headers={"retry-after": str(RETRY_SECONDS)},
         limit=limit,
     )

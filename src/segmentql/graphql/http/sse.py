@@ -1,10 +1,10 @@
 """GraphQL over Server-Sent Events: one stream per request.
 
-A request that accepts event streams only gets its results as events `next`, and then the event
-`complete`. The `id` of an event is the cursor of its batch, so that a browser's EventSource resumes
-by itself: it sends the last id as `Last-Event-ID`. A subscription that the server must end early
-has no event `complete`, because clients take a stream that ends without it for a lost connection
-and subscribe again. Queries and mutations are not ended early, and are always complete.
+A request that accepts event streams only gets its results as messages `next`, and then the message
+`complete`. The `id` of a message is the cursor of its batch, so that a browser's EventSource
+resumes by itself: it sends the last id as `Last-Event-ID`. A subscription that the server must end
+early has no message `complete`, because clients take a stream that ends without it for a lost
+connection and subscribe again. Queries and mutations are not ended early and are always complete.
 
 Source: https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md (distinct connections mode)
 """
@@ -21,13 +21,12 @@ from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
 from segmentql.adapters.http import abort, limit_unacknowledged_time
-from segmentql.errors import AuthenticationFailure, TimedOut, Unavailable
+from segmentql.errors import AuthenticationFailure, ConcurrencyLimitExceeded, TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
-from segmentql.graphql.execution.subscription_events import StreamEvent
+from segmentql.graphql.execution.subscription_results import StreamResult
 from segmentql.graphql.execution.subscriptions import NotASubscription, SubscriptionRejected
-from segmentql.graphql.http.event_serializer import unsendable_errors
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
@@ -42,14 +41,14 @@ from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_request, request_of_query_string
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded, send_in_chunks
 from segmentql.graphql.http.responses import json_response
+from segmentql.graphql.http.result_serializer import unsendable_errors
 from segmentql.graphql.http.sse_operations import execute_operation
 from segmentql.graphql.http.sse_response import EventStreamResponse, keep_open
+from segmentql.graphql.http.stream_dependencies import StreamDependencies, record_stream_end
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
-from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.types.error_causes import FAULT_CODES
 from segmentql.graphql.types.errors import format_internal_error
 
@@ -68,28 +67,28 @@ class EventStreams:
     """The ASGI application of requests that accept event streams only."""
 
     def __init__(
-        self, services: StreamServices, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
+        self, dependencies: StreamDependencies, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
     ) -> None:
         """Create the application.
 
         Args:
-            services: The objects of the process.
+            dependencies: The objects of the process.
             heartbeat_seconds: The interval of the comments that keep the connection open.
         """
-        self._services = services
-        self._registry = services.registry
+        self._dependencies = dependencies
+        self._registry = dependencies.registry
         self._heartbeat_seconds = heartbeat_seconds
-        self._events_sent = metrics.STREAM_EVENTS.labels("sse")
+        self._results_sent = metrics.STREAM_RESULTS.labels("sse")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        response = EventStreamResponse(send, self._services.send_deadlines)
+        response = EventStreamResponse(send, self._dependencies.send_deadlines)
         try:
             await self._respond(scope, headers, receive, response)
         except HttpRequestError as rejection:
             code = rejection.extensions["code"]
-            if self._services.log:
-                self._services.log.rejected(
+            if self._dependencies.log:
+                self._dependencies.log.rejected(
                     is_fault=code in FAULT_CODES,
                     request_id=scope["state"]["request_id"],
                     status=rejection.status,
@@ -141,7 +140,7 @@ class EventStreams:
         if scope["method"] not in {"GET", "POST"}:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         try:
-            principal = await self._services.authenticate(headers)
+            principal = await self._dependencies.authenticate(headers)
         except (Unavailable, TimedOut) as error:
             raise database_unavailable(error) from None
         if self._registry.is_stopping:
@@ -150,8 +149,8 @@ class EventStreams:
             connection = self._registry.connect(principal, headers.get(b"authorization"))
             with connection:
                 await self._run(connection, scope, headers, receive, response)
-        except StreamLimitExceeded as error:
-            raise too_many_streams(error.limit, is_of_key=error.is_of_key) from None
+        except ConcurrencyLimitExceeded as error:
+            raise too_many_streams(error.limit, is_per_key=error.is_per_key) from None
         reason = connection.end_reason
         if not response.is_started:
             if reason is EndReason.REVOKED:
@@ -178,7 +177,7 @@ class EventStreams:
         """Send the results of a request until the last one, or until the connection ends."""
         request = await self._read(scope, headers, receive)
         request_id = scope["state"]["request_id"]
-        context = self._services.new_context(headers, connection.principal, None, request_id)
+        context = self._dependencies.new_context(headers, connection.principal, None, request_id)
         async with (
             keep_open(connection, receive, response, self._heartbeat_seconds),
             self._results(
@@ -187,38 +186,38 @@ class EventStreams:
         ):
             try:
                 limit_unacknowledged_time(
-                    receive, max(UNACKNOWLEDGED_SECONDS, self._services.limits.send_seconds)
+                    receive, max(UNACKNOWLEDGED_SECONDS, self._dependencies.limits.send_seconds)
                 )
                 await response.start()
-                async for event in results:
-                    response.is_only = event.is_only
-                    sent = await self._send(response, event, context)
+                async for result in results:
+                    response.is_only = result.is_only
+                    sent = await self._send(response, result, context)
                     if sent.is_failure and not sent.is_only:
                         if _is_fault(sent):
                             return  # without `complete`, so that the client tries again
                         break
                 # Some sources end by themselves when the process shuts down.
                 if self._registry.is_stopping and not response.is_only:
-                    connection.note_end(EndReason.STOPPING)
+                    connection.set_end_reason(EndReason.STOPPING)
                 else:
                     await response.send_complete()
             except TimeoutError:
                 if not response.is_unread:
                     raise
                 metrics.REQUESTS_REJECTED.labels("send").inc()
-                connection.note_end(EndReason.UNREAD)
+                connection.set_end_reason(EndReason.UNREAD)
 
     async def _read(self, scope: Scope, headers: Headers, receive: Receive) -> Request:
         if scope["method"] == "GET":
             return request_of_query_string(QueryParams(scope["query_string"]))
-        deadline = self._services.execution_deadlines.new_deadline()
+        deadline = self._dependencies.execution_deadlines.new_deadline()
         try:
             with deadline:
-                return await read_request(headers, receive, self._services.limits.body_bytes)
+                return await read_request(headers, receive, self._dependencies.limits.body_bytes)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
-            raise body_too_slow(self._services.execution_deadlines.seconds) from None
+            raise body_too_slow(self._dependencies.execution_deadlines.seconds) from None
 
     @asynccontextmanager
     async def _results(
@@ -229,54 +228,54 @@ class EventStreams:
         *,
         headers: Headers,
         is_get: bool,
-    ) -> AsyncIterator[AsyncGenerator[StreamEvent, None]]:
+    ) -> AsyncIterator[AsyncGenerator[StreamResult, None]]:
         """Yield the results of an operation: of a subscription, or the only one of another."""
         last_event_id = headers.get(b"last-event-id", b"").decode("latin-1") or None
         try:
-            subscription = await self._services.executor.subscriptions.open(
+            subscription = await self._dependencies.executor.subscriptions.open(
                 request,
                 context,
-                deadlines=self._services.execution_deadlines,
+                deadlines=self._dependencies.execution_deadlines,
                 last_event_id=last_event_id,
             )
         except NotASubscription:
             connection.finish_operation()
-            yield _only(
-                await execute_operation(self._services, request, context, queries_only=is_get)
+            yield _single_result(
+                await execute_operation(self._dependencies, request, context, queries_only=is_get)
             )
             return
         except SubscriptionRejected as rejected:
             # An EventSource cannot read the body of another status, so the stream has the errors.
-            yield _only(StreamEvent({"errors": rejected.errors}, 0, None))
+            yield _single_result(StreamResult({"errors": rejected.errors}, 0, None))
             return
         with self._registry.stream(connection.principal, "sse"):
             try:
-                async with aclosing(subscription.events()) as events:
-                    yield events
+                async with aclosing(subscription.results()) as results:
+                    yield results
             finally:
                 reason = EndReason.FAILED if context.cause else EndReason.DONE
-                record_end(subscription, connection.end_reason or reason)
+                record_stream_end(subscription, connection.end_reason or reason)
 
     async def _send(
-        self, response: EventStreamResponse, event: StreamEvent, context: Context
-    ) -> StreamEvent:
+        self, response: EventStreamResponse, result: StreamResult, context: Context
+    ) -> StreamResult:
         """Send a result, or the errors that replace it; return what was sent."""
         try:
-            async with self._services.serializer.serialized(event.body, event.size) as chunks:
-                await response.send_next(chunks, event.cursor)
+            async with self._dependencies.serializer.serialized(result.body, result.size) as chunks:
+                await response.send_next(chunks, result.cursor)
         except (ResponseTooLarge, UnsentResponsesExceeded) as error:
             errors = unsendable_errors(error, context)
-            event = replace(event, body={"errors": errors}, cursor=None)
-            async with self._services.serializer.serialized(event.body, 0) as chunks:
+            result = replace(result, body={"errors": errors}, cursor=None)
+            async with self._dependencies.serializer.serialized(result.body, 0) as chunks:
                 await response.send_next(chunks, None)
-        self._events_sent.inc()
-        return event
+        self._results_sent.inc()
+        return result
 
 
-def _is_fault(event: StreamEvent) -> bool:
-    """Return whether the server has caused the failure of an event."""
-    return any(error["extensions"]["code"] in FAULT_CODES for error in event.body["errors"])
+def _is_fault(result: StreamResult) -> bool:
+    """Return whether the server has caused the failure of a result."""
+    return any(error["extensions"]["code"] in FAULT_CODES for error in result.body["errors"])
 
 
-async def _only(event: StreamEvent) -> AsyncGenerator[StreamEvent, None]:
-    yield event
+async def _single_result(result: StreamResult) -> AsyncGenerator[StreamResult, None]:
+    yield result

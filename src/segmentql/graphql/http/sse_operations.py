@@ -10,15 +10,15 @@ from segmentql import metrics
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.executor import MethodNotAllowed
 from segmentql.graphql.execution.request import Request
-from segmentql.graphql.execution.subscription_events import StreamEvent
+from segmentql.graphql.execution.subscription_results import StreamResult
 from segmentql.graphql.http.http_errors import mutation_by_get
-from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.types.errors import format_internal_error, format_stopped, format_timeout
 
 
 async def execute_operation(
-    services: StreamServices, request: Request, context: Context, *, queries_only: bool
-) -> StreamEvent:
+    dependencies: StreamDependencies, request: Request, context: Context, *, queries_only: bool
+) -> StreamResult:
     """Execute a query or a mutation, and return its result.
 
     If the server cancels the task, because the time to shut down has passed, the result is an
@@ -27,10 +27,12 @@ async def execute_operation(
     Raises:
         HttpRequestError: The operation is a mutation, and `queries_only` is set.
     """
-    deadline = context.deadline = services.execution_deadlines.new_deadline()
+    deadline = context.deadline = dependencies.execution_deadlines.new_deadline()
     try:
         with deadline:
-            response = await services.executor.execute(request, context, queries_only=queries_only)
+            response = await dependencies.executor.execute(
+                request, context, queries_only=queries_only
+            )
     except MethodNotAllowed:
         raise mutation_by_get() from None
     except asyncio.CancelledError:
@@ -41,12 +43,12 @@ async def execute_operation(
     except TimeoutError as fault:
         if deadline.has_expired:
             metrics.REQUESTS_REJECTED.labels("time").inc()
-            seconds = services.execution_deadlines.seconds
+            seconds = dependencies.execution_deadlines.seconds
             error = format_timeout(seconds, is_mutation=context.is_mutation)
         else:
             error = format_internal_error(fault, request_id=context.request_id)
     except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
         error = format_internal_error(fault, request_id=context.request_id)
     else:
-        return StreamEvent(response.body, response.size, None, is_only=True)
-    return StreamEvent({"data": None, "errors": [error]}, 0, None, is_only=True)
+        return StreamResult(response.body, response.size, None, is_only=True)
+    return StreamResult({"data": None, "errors": [error]}, 0, None, is_only=True)

@@ -1,4 +1,4 @@
-"""The response of an event stream: its head, its events and its heartbeats."""
+"""The response of an event stream: its head, its messages and its heartbeats."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +14,7 @@ from segmentql.graphql.http.stream_registry import EndReason, StreamConnection
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the events
+    (b"x-accel-buffering", b"no"),  # nginx would collect the messages
 )
 
 HEARTBEAT: Final = b":\n\n"
@@ -24,7 +24,7 @@ COMPLETE: Final = b"event: complete\ndata:\n\n"
 class EventStreamResponse:
     """An event stream that is being sent.
 
-    Each call returns when the client has read most of what was sent, so that at most one event is
+    Each call returns when the client has read most of what was sent, so that at most one message is
     in memory. It raises TimeoutError if the client does not read it within the time limit.
     """
 
@@ -59,7 +59,7 @@ class EventStreamResponse:
 
         Args:
             data: The JSON of the result, in chunks.
-            cursor: The id of the event; None if it has none.
+            cursor: The id of the message; None if it has none.
         """
         head = f"event: next\nid: {cursor}\ndata: " if cursor else "event: next\ndata: "
         await self._send_parts([head.encode(), *data, b"\n\n"])
@@ -69,7 +69,7 @@ class EventStreamResponse:
         await self._send_parts([COMPLETE])
 
     async def send_heartbeat(self) -> None:
-        """Send a comment, unless an event is being sent."""
+        """Send a comment, unless a message is being sent."""
         if self.is_started and not self._is_sending:
             await self._send_body(HEARTBEAT)
 
@@ -121,7 +121,7 @@ async def keep_open(
         # keeps in memory. So a call waits until it returns, and heartbeats do not repeat it.
         while (await receive())["type"] != "http.disconnect":
             pass
-        connection.end(EndReason.DISCONNECTED)
+        connection.cancel(EndReason.DISCONNECTED)
 
     tasks = [asyncio.create_task(send_heartbeats()), asyncio.create_task(await_disconnect())]
     try:

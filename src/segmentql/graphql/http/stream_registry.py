@@ -7,10 +7,8 @@ executes a query or a mutation: its client could not know the outcome.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Final
@@ -18,6 +16,7 @@ from typing import Final
 import structlog
 
 from segmentql import metrics
+from segmentql.adapters.concurrency import ConcurrencyCounter, ConcurrencyLimit
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.principal import Principal
 
@@ -34,7 +33,7 @@ class EndReason(StrEnum):
     DONE = "done"
     """The source ended, or the client has completed its operations."""
     FAILED = "failed"
-    """An event failed."""
+    """A result failed."""
     DISCONNECTED = "disconnected"
     """The client closed the connection."""
     REVOKED = "revoked"
@@ -45,25 +44,8 @@ class EndReason(StrEnum):
     """The client did not read what it was sent within the time limit."""
     INVALID = "invalid"
     """The client violated the protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """The maximum numbers of streams, and of connections with streams, in one process."""
-
-    per_process: int
-    per_key: int
-    """Of one API key."""
-
-
-class StreamLimitExceeded(Exception):
-    """The process, or the API key, has its maximum of streams or of connections."""
-
-    def __init__(self, limit: int, *, is_of_key: bool) -> None:
-        owner = "The API key" if is_of_key else "The server process"
-        super().__init__(f"{owner} already has its maximum of {limit} streams.")
-        self.limit = limit
-        self.is_of_key = is_of_key
+    RATE_LIMITED = "rate_limited"
+    """The client exceeded the rate limit of its API key."""
 
 
 class StreamConnection:
@@ -85,12 +67,12 @@ class StreamConnection:
         self._is_cancelled = False
         self._is_endable = True
 
-    def note_end(self, reason: EndReason) -> None:
+    def set_end_reason(self, reason: EndReason) -> None:
         """Note why the block is about to end, unless another reason came first."""
         if self.end_reason is None:
             self.end_reason = reason
 
-    def end(self, reason: EndReason) -> None:
+    def cancel(self, reason: EndReason) -> None:
         """Cancel the block of the connection, unless it is ending or must finish."""
         if self._is_endable and self.end_reason is None and self._task is not None:
             self.end_reason = reason
@@ -130,7 +112,7 @@ class StreamRegistry:
 
     def __init__(
         self,
-        limits: StreamLimits,
+        limit: ConcurrencyLimit,
         *,
         stopping: asyncio.Event,
         authenticate: Callable[[bytes | None], Awaitable[Principal]] | None,
@@ -138,15 +120,15 @@ class StreamRegistry:
         """Create the registry.
 
         Args:
-            limits: The maximum numbers of streams.
+            limit: The maximum numbers of streams, and of connections with streams.
             stopping: The event that is set when the process shuts down.
             authenticate: The function that authenticates requests; None if no API key is required.
         """
-        self._limits = limits
         self._stopping = stopping
         self._authenticate = authenticate
         self._connections: set[StreamConnection] = set()
-        self._streams: Counter[str | None] = Counter()
+        self._connection_counter = ConcurrencyCounter(limit)
+        self._stream_counter = ConcurrencyCounter(limit)
         self._watches: list[asyncio.Task[None]] = []
 
     @property
@@ -162,11 +144,9 @@ class StreamRegistry:
             authorization: The `Authorization` header, or its equivalent, to check the key again.
 
         Raises:
-            StreamLimitExceeded: There are too many connections.
+            ConcurrencyLimitExceeded: There are too many connections.
         """
-        key = principal.key_id
-        of_key = sum(other.principal.key_id == key for other in self._connections)
-        self._check(key, len(self._connections), of_key)
+        self._connection_counter.check(principal.key_id)
         return StreamConnection(self, principal, authorization)
 
     @contextmanager
@@ -174,22 +154,18 @@ class StreamRegistry:
         """Count a stream while the block runs.
 
         Raises:
-            StreamLimitExceeded: There are too many streams.
+            ConcurrencyLimitExceeded: There are too many streams.
         """
-        key = principal.key_id
-        self._check(key, self._streams.total(), self._streams[key])
-        self._streams[key] += 1
-        metrics.STREAMS.labels(transport).inc()
-        try:
-            yield
-        finally:
-            metrics.STREAMS.labels(transport).dec()
-            self._streams[key] -= 1
-            if not self._streams[key]:
-                del self._streams[key]
+        with self._stream_counter.counted(principal.key_id):
+            metrics.STREAMS.labels(transport).inc()
+            try:
+                yield
+            finally:
+                metrics.STREAMS.labels(transport).dec()
 
     def add(self, connection: StreamConnection) -> None:
-        """Watch a connection."""
+        """Count and watch a connection."""
+        self._connection_counter.acquire(connection.principal.key_id)
         self._connections.add(connection)
         if not self._watches:
             self._watches = [asyncio.create_task(self._end_all_at_shutdown())]
@@ -200,22 +176,17 @@ class StreamRegistry:
 
     def remove(self, connection: StreamConnection) -> None:
         """Stop watching a connection."""
+        self._connection_counter.release(connection.principal.key_id)
         self._connections.discard(connection)
         if not self._connections:
             for watch in self._watches:
                 watch.cancel()
             self._watches = []
 
-    def _check(self, key: str | None, in_process: int, of_key: int) -> None:
-        if in_process >= self._limits.per_process:
-            raise StreamLimitExceeded(self._limits.per_process, is_of_key=False)
-        if key is not None and of_key >= self._limits.per_key:
-            raise StreamLimitExceeded(self._limits.per_key, is_of_key=True)
-
     async def _end_all_at_shutdown(self) -> None:
         await self._stopping.wait()
         for connection in list(self._connections):
-            connection.end(EndReason.STOPPING)
+            connection.cancel(EndReason.STOPPING)
 
     async def _check_keys_again(
         self, authenticate: Callable[[bytes | None], Awaitable[Principal]]
@@ -237,7 +208,7 @@ class StreamRegistry:
         revoked = {header for header, rejected in zip(headers, is_revoked, strict=True) if rejected}
         for connection in list(self._connections):
             if connection.authorization in revoked:
-                connection.end(EndReason.REVOKED)
+                connection.cancel(EndReason.REVOKED)
 
 
 async def _is_rejected(
@@ -247,7 +218,10 @@ async def _is_rejected(
         await authenticate(authorization)
     except Unauthenticated:
         return True
-    except (Unavailable, TimedOut):  # no event can be read either; the key cache logs it
+    except (
+        Unavailable,
+        TimedOut,
+    ):  # the source cannot be read either; the key cache logs it
         return False
     except Exception:  # the keys of the other streams are checked nevertheless
         log.exception("stream_key_check_failed")

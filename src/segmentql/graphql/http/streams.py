@@ -3,40 +3,45 @@
 import asyncio
 from collections.abc import Collection
 
+from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, SingleHeaders, WithHeaders
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.http.sse import EventStreams
-from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
-from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
+from segmentql.graphql.http.stream_registry import StreamRegistry
 from segmentql.graphql.http.view import Authenticate, GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.logs import RequestLog
 
 
-def add_streams(
+def make_transports(
     view: GraphQLView,
     executor: GraphQLExecutor,
     rate_limiter: RateLimiter,
     *,
-    limits: StreamLimits,
+    limit: ConcurrencyLimit,
     stopping: asyncio.Event,
     authenticate: Authenticate | None,
     allowed_origins: Collection[str],
     log: RequestLog,
 ) -> GraphQLWebSockets:
-    """Let a view serve event streams; return the application of WebSockets."""
-    services = StreamServices(
+    """Create the transports of streams, and let the view serve event streams.
+
+    Returns:
+        The application of WebSockets.
+    """
+    dependencies = StreamDependencies(
         executor=executor,
         authenticate=view.authenticate_request,
         check_host=view.check_host,
         new_context=view.new_context,
         rate_limiter=rate_limiter,
-        registry=StreamRegistry(limits, stopping=stopping, authenticate=authenticate),
+        registry=StreamRegistry(limit, stopping=stopping, authenticate=authenticate),
         limits=view.request_limits,
         allowed_origins=allowed_origins,
         log=log,
     )
-    streams = SingleHeaders(EventStreams(services), log)
+    streams = SingleHeaders(EventStreams(dependencies), log)
     view.event_streams = WithHeaders(RequestIds(streams), SAFE_HEADERS)
-    return GraphQLWebSockets(services)
+    return GraphQLWebSockets(dependencies)

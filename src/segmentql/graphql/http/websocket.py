@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from segmentql.adapters.http import SINGLE_HEADERS
-from segmentql.errors import TimedOut, Unavailable
+from segmentql.errors import ConcurrencyLimitExceeded, TimedOut, Unavailable
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     database_unavailable,
@@ -24,12 +24,11 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.origins import check_origin
 from segmentql.graphql.http.request_parsing import Headers
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
-from segmentql.graphql.http.stream_services import StreamServices
 from segmentql.graphql.http.websocket_channel import (
     ChannelClosed,
     ClientNotReading,
@@ -43,10 +42,12 @@ from segmentql.graphql.http.websocket_messages import (
     ConnectionInit,
     Ping,
     ProtocolViolation,
+    SocketRejected,
     Subscribe,
     parse_message,
 )
 from segmentql.graphql.http.websocket_operations import WebSocketOperations
+from segmentql.graphql.types.error_causes import FAULT_CODES
 from segmentql.principal import Principal
 
 INIT_SECONDS: Final = 10
@@ -68,14 +69,16 @@ _HTTP_CLOSES: Final = {401: CloseCode.FORBIDDEN, 403: CloseCode.FORBIDDEN}
 class GraphQLWebSockets:
     """The ASGI application of WebSockets at `/graphql`."""
 
-    def __init__(self, services: StreamServices, *, init_seconds: float = INIT_SECONDS) -> None:
+    def __init__(
+        self, dependencies: StreamDependencies, *, init_seconds: float = INIT_SECONDS
+    ) -> None:
         """Create the application.
 
         Args:
-            services: The objects of the process.
+            dependencies: The objects of the process.
             init_seconds: The time limit of `connection_init`.
         """
-        self._services = services
+        self._dependencies = dependencies
         self._init_seconds = init_seconds
         self._uninitialized: dict[WebSocketChannel, None] = {}
 
@@ -86,15 +89,25 @@ class GraphQLWebSockets:
         try:
             self._check_handshake(scope, headers)
         except HttpRequestError as rejection:
-            self._log(request_id, rejection.status, rejection.reason)
+            self._log(
+                request_id,
+                rejection.reason,
+                is_fault=rejection.extensions["code"] in FAULT_CODES,
+                status=rejection.status,
+            )
             await _reject(send, rejection)
             return
-        channel = WebSocketChannel(receive, send, self._services)
+        channel = WebSocketChannel(receive, send, self._dependencies)
         try:
             await self._serve(scope, send, channel, headers)
-        except ProtocolViolation as violation:
-            self._log(request_id, violation.code, violation.reason)
-            await channel.close(violation.code, violation.reason)
+        except SocketRejected as rejected:
+            self._log(
+                request_id,
+                rejected.log_reason,
+                is_fault=rejected.is_fault,
+                close_code=int(rejected.code),
+            )
+            await channel.close(rejected.code, rejected.reason)
         except ClientNotReading:
             channel.reset()
         except ChannelClosed:
@@ -112,9 +125,11 @@ class GraphQLWebSockets:
                 raise HttpRequestError(
                     400, f"The request has more than one {name.decode()} header."
                 )
-        self._services.check_host(headers)
-        check_origin(headers.get(b"origin"), headers.get(b"host"), self._services.allowed_origins)
-        if self._services.registry.is_stopping:
+        self._dependencies.check_host(headers)
+        check_origin(
+            headers.get(b"origin"), headers.get(b"host"), self._dependencies.allowed_origins
+        )
+        if self._dependencies.registry.is_stopping:
             raise shutting_down()
 
     async def _serve(
@@ -123,23 +138,23 @@ class GraphQLWebSockets:
         """Accept a socket and serve it until it is closed.
 
         Raises:
-            ProtocolViolation: The client, or its API key, is rejected.
+            SocketRejected: The server does not serve the client, or not any more.
             ClientNotReading: The client does not read.
             ChannelClosed: The client has disconnected.
         """
         if SUBPROTOCOL not in scope["subprotocols"]:
             await send({"type": "websocket.accept"})
-            raise ProtocolViolation(
+            raise SocketRejected(
                 CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"The subprotocol must be {SUBPROTOCOL}"
             )
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         headers, principal = await self._initialize(channel, headers)
-        registry = self._services.registry
+        registry = self._dependencies.registry
         try:
             connection = registry.connect(principal, headers.get(b"authorization"))
-        except StreamLimitExceeded as error:
-            rejection = too_many_streams(error.limit, is_of_key=error.is_of_key)
-            raise ProtocolViolation(CloseCode.TRY_AGAIN_LATER, rejection.message) from None
+        except ConcurrencyLimitExceeded as error:
+            rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
+            raise SocketRejected.from_http(CloseCode.TRY_AGAIN_LATER, rejection) from None
         with connection:
             await channel.send({"type": "connection_ack"})
             await self._handle_messages(channel, connection, headers)
@@ -169,14 +184,14 @@ class GraphQLWebSockets:
                 if b"authorization" not in headers and message.authorization is not None:
                     headers = {**headers, b"authorization": message.authorization}
                 try:
-                    return headers, await self._services.authenticate(headers)
+                    return headers, await self._dependencies.authenticate(headers)
                 except (Unavailable, TimedOut) as error:
                     raise database_unavailable(error) from None
         except HttpRequestError as rejection:
             code = _HTTP_CLOSES.get(rejection.status, CloseCode.TRY_AGAIN_LATER)
-            raise ProtocolViolation(code, rejection.message) from None
+            raise SocketRejected.from_http(code, rejection) from None
         except TimeoutError:
-            raise ProtocolViolation(
+            raise SocketRejected(
                 CloseCode.INIT_TIMEOUT, "Connection initialisation timeout"
             ) from None
         finally:
@@ -188,9 +203,9 @@ class GraphQLWebSockets:
         """Handle the messages of a client until it disconnects.
 
         Raises:
-            ProtocolViolation: The client violates the protocol, or sends too many messages.
+            SocketRejected: The client violates the protocol, or sends too many messages.
         """
-        operations = WebSocketOperations(self._services, channel, connection, headers)
+        operations = WebSocketOperations(self._dependencies, channel, connection, headers)
         key_id = connection.principal.key_id
         try:
             while True:
@@ -198,8 +213,8 @@ class GraphQLWebSockets:
                 if isinstance(message, Subscribe):
                     await operations.start(message.id, message.request)
                     continue
-                if key_id and not self._services.rate_limiter.try_acquire(key_id):
-                    raise ProtocolViolation(CloseCode.POLICY_VIOLATION, "Too many messages")
+                if key_id and not self._dependencies.rate_limiter.try_acquire(key_id):
+                    raise SocketRejected(CloseCode.POLICY_VIOLATION, "Too many messages")
                 if isinstance(message, ConnectionInit):
                     raise ProtocolViolation(
                         CloseCode.TOO_MANY_INIT_REQUESTS, "Too many initialisation requests"
@@ -209,20 +224,23 @@ class GraphQLWebSockets:
                 elif isinstance(message, Ping):
                     await channel.send({"type": "pong"})
         except ProtocolViolation:
-            connection.note_end(EndReason.INVALID)
+            connection.set_end_reason(EndReason.INVALID)
+            raise
+        except SocketRejected:
+            connection.set_end_reason(EndReason.RATE_LIMITED)
             raise
         except ChannelClosed:
-            connection.note_end(EndReason.DISCONNECTED)
+            connection.set_end_reason(EndReason.DISCONNECTED)
         except ClientNotReading:
-            connection.note_end(EndReason.UNREAD)
+            connection.set_end_reason(EndReason.UNREAD)
         finally:
             await operations.end_all()
 
-    def _log(self, request_id: str, status: int, reason: str) -> None:
-        """Log a rejected handshake, or a socket that the server closes because of the client."""
-        if self._services.log:
-            self._services.log.rejected(
-                is_fault=False, request_id=request_id, status=int(status), reason=reason
+    def _log(self, request_id: str, reason: str, *, is_fault: bool, **fields: int) -> None:
+        """Log a rejected handshake, or a socket that the server closes early."""
+        if self._dependencies.log:
+            self._dependencies.log.rejected(
+                is_fault=is_fault, request_id=request_id, reason=reason, **fields
             )
 
 

@@ -8,7 +8,7 @@ from starlette.types import Receive, Send
 
 from segmentql import metrics
 from segmentql.adapters.http import reset_connection
-from segmentql.graphql.http.stream_services import StreamServices
+from segmentql.graphql.http.stream_dependencies import StreamDependencies
 
 CLOSE_SECONDS: Final = 2
 """The time in which the close message must be accepted, before the connection is reset."""
@@ -28,10 +28,10 @@ class ChannelClosed(Exception):
 class WebSocketChannel:
     """An accepted WebSocket."""
 
-    def __init__(self, receive: Receive, send: Send, services: StreamServices) -> None:
+    def __init__(self, receive: Receive, send: Send, dependencies: StreamDependencies) -> None:
         self._receive = receive
         self._send = send
-        self._services = services
+        self._dependencies = dependencies
         self._lock = asyncio.Lock()
         self._is_closed = False
 
@@ -57,13 +57,13 @@ class WebSocketChannel:
             ResponseTooLarge: The message exceeds the limit of a response.
             UnsentResponsesExceeded: Too many bytes wait for other clients.
         """
-        async with self._services.serializer.serialized(message, size) as chunks:
+        async with self._dependencies.serializer.serialized(message, size) as chunks:
             text = b"".join(chunks).decode()
             # With a lock, the messages of several operations do not add up in the server's buffer.
             async with self._lock:
                 if self._is_closed:
                     raise ChannelClosed
-                deadline = self._services.send_deadlines.new_deadline()
+                deadline = self._dependencies.send_deadlines.new_deadline()
                 try:
                     with deadline:
                         await self._send({"type": "websocket.send", "text": text})

@@ -12,6 +12,7 @@ import orjson
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.http.http_errors import HttpRequestError
 from segmentql.graphql.http.request_parsing import request_of_json
+from segmentql.graphql.types.error_causes import FAULT_CODES
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 
@@ -34,13 +35,38 @@ class CloseCode(IntEnum):
     TOO_MANY_INIT_REQUESTS = 4429
 
 
-class ProtocolViolation(Exception):
-    """The socket must be closed with a code and a reason, because of the client."""
+class SocketRejected(Exception):
+    """The server must close the socket with a code and a reason."""
 
-    def __init__(self, code: CloseCode, reason: str) -> None:
+    def __init__(
+        self, code: CloseCode, reason: str, *, is_fault: bool = False, log_reason: str = ""
+    ) -> None:
+        """Create the error.
+
+        Args:
+            code: The close code.
+            reason: The reason for the client.
+            is_fault: Whether the server causes it.
+            log_reason: The reason in the log line; if empty, `reason`.
+        """
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.is_fault = is_fault
+        self.log_reason = log_reason or reason
+
+    @classmethod
+    def from_http(cls, code: CloseCode, rejection: HttpRequestError) -> "SocketRejected":
+        """Return the error of a socket for the error of a request."""
+        is_fault = rejection.extensions["code"] in FAULT_CODES
+        return cls(code, rejection.message, is_fault=is_fault, log_reason=rejection.reason)
+
+
+class ProtocolViolation(SocketRejected):
+    """The client violated the protocol (4400, 4401, 4409 or 4429)."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(code, reason)
 
 
 @dataclass(frozen=True, slots=True)

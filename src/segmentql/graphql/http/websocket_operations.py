@@ -1,4 +1,4 @@
-"""The operations of a WebSocket: each is a task that sends the events of a subscription."""
+"""The operations of a WebSocket: each is a task that sends the results of a subscription."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from segmentql import metrics
+from segmentql.errors import ConcurrencyLimitExceeded
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
-from segmentql.graphql.execution.subscription_events import Subscription
+from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.graphql.execution.subscriptions import NotASubscription, SubscriptionRejected
-from segmentql.graphql.http.event_serializer import unsendable_errors
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     rate_limited,
@@ -21,12 +21,12 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.http.response_sender import UnsentResponsesExceeded
+from segmentql.graphql.http.result_serializer import unsendable_errors
+from segmentql.graphql.http.stream_dependencies import StreamDependencies, record_stream_end
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
-    StreamLimitExceeded,
 )
-from segmentql.graphql.http.stream_services import StreamServices, record_end
 from segmentql.graphql.http.websocket_channel import (
     ChannelClosed,
     ClientNotReading,
@@ -44,12 +44,12 @@ class WebSocketOperations:
 
     def __init__(
         self,
-        services: StreamServices,
+        dependencies: StreamDependencies,
         channel: WebSocketChannel,
         connection: StreamConnection,
         headers: Headers,
     ) -> None:
-        self._services = services
+        self._dependencies = dependencies
         self._channel = channel
         self._connection = connection
         self._headers = headers
@@ -57,7 +57,7 @@ class WebSocketOperations:
         """The tasks of the operations that the client may complete."""
         self._unfinished: set[asyncio.Task[None]] = set()
         """The same tasks, and those that are sending their last message."""
-        self._events_sent = metrics.STREAM_EVENTS.labels("websocket")
+        self._results_sent = metrics.STREAM_RESULTS.labels("websocket")
 
     async def start(self, operation_id: str, request: Request) -> None:
         """Start an operation.
@@ -68,7 +68,7 @@ class WebSocketOperations:
         if operation_id in self._tasks:
             reason = f"Subscriber for {operation_id} already exists"
             raise ProtocolViolation(CloseCode.SUBSCRIBER_EXISTS, reason)
-        limiter = self._services.rate_limiter
+        limiter = self._dependencies.rate_limiter
         key_id = self._connection.principal.key_id
         rejection: HttpRequestError | None = None
         if key_id and not limiter.try_acquire(key_id):
@@ -102,9 +102,9 @@ class WebSocketOperations:
         try:
             await self._execute(operation_id, request)
         except ClientNotReading:
-            self._connection.end(EndReason.UNREAD)
+            self._connection.cancel(EndReason.UNREAD)
         except ChannelClosed:
-            self._connection.end(EndReason.DISCONNECTED)
+            self._connection.cancel(EndReason.DISCONNECTED)
         except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
             error = format_internal_error(fault, request_id=uuid.uuid4().hex)
             with contextlib.suppress(ClientNotReading, ChannelClosed):
@@ -118,27 +118,27 @@ class WebSocketOperations:
             del self._tasks[operation_id]
 
     async def _execute(self, operation_id: str, request: Request) -> None:
-        services = self._services
+        dependencies = self._dependencies
         principal = self._connection.principal
-        context = services.new_context(self._headers, principal, None, uuid.uuid4().hex)
+        context = dependencies.new_context(self._headers, principal, None, uuid.uuid4().hex)
         try:
-            with services.registry.stream(principal, "websocket"):
-                subscription = await services.executor.subscriptions.open(
-                    request, context, deadlines=services.execution_deadlines
+            with dependencies.registry.stream(principal, "websocket"):
+                subscription = await dependencies.executor.subscriptions.open(
+                    request, context, deadlines=dependencies.execution_deadlines
                 )
                 try:
-                    errors = await self._send_events(operation_id, subscription)
+                    errors = await self._send_results(operation_id, subscription)
                 except ClientNotReading:
-                    self._connection.end(EndReason.UNREAD)
+                    self._connection.cancel(EndReason.UNREAD)
                     raise
                 except ChannelClosed:
-                    self._connection.end(EndReason.DISCONNECTED)
+                    self._connection.cancel(EndReason.DISCONNECTED)
                     raise
                 finally:
                     reason = EndReason.FAILED if context.cause else EndReason.DONE
-                    record_end(subscription, self._connection.end_reason or reason)
-        except StreamLimitExceeded as error:
-            rejection = too_many_streams(error.limit, is_of_key=error.is_of_key)
+                    record_stream_end(subscription, self._connection.end_reason or reason)
+        except ConcurrencyLimitExceeded as error:
+            rejection = too_many_streams(error.limit, is_per_key=error.is_per_key)
             await self._send_rejection(operation_id, rejection)
             return
         except SubscriptionRejected as rejected:
@@ -149,7 +149,7 @@ class WebSocketOperations:
             )
             await self._send_rejection(operation_id, rejection)
             return
-        if services.registry.is_stopping:
+        if dependencies.registry.is_stopping:
             return  # `complete` would tell the client not to subscribe again
         self._forget(operation_id)
         if errors:
@@ -157,21 +157,21 @@ class WebSocketOperations:
         else:
             await self._channel.send({"id": operation_id, "type": "complete"})
 
-    async def _send_events(
+    async def _send_results(
         self, operation_id: str, subscription: Subscription
     ) -> Sequence[dict[str, Any]]:
-        """Send the events of a subscription; return the errors of the last one."""
-        async with aclosing(subscription.events()) as events:
-            async for event in events:
-                if event.is_failure:
-                    errors: list[dict[str, Any]] = event.body["errors"]
+        """Send the results of a subscription; return the errors of the last one."""
+        async with aclosing(subscription.results()) as results:
+            async for result in results:
+                if result.is_failure:
+                    errors: list[dict[str, Any]] = result.body["errors"]
                     return errors
-                message = {"id": operation_id, "type": "next", "payload": event.body}
+                message = {"id": operation_id, "type": "next", "payload": result.body}
                 try:
-                    await self._channel.send(message, event.size)
+                    await self._channel.send(message, result.size)
                 except (ResponseTooLarge, UnsentResponsesExceeded) as error:
                     return unsendable_errors(error, subscription.context)
-                self._events_sent.inc()
+                self._results_sent.inc()
         return []
 
     async def _send_rejection(self, operation_id: str, rejection: HttpRequestError) -> None:
@@ -179,8 +179,8 @@ class WebSocketOperations:
         self._forget(operation_id)
         code = Code(str(rejection.extensions["code"]))
         metrics.ERRORS.labels(code).inc()
-        if self._services.log:
-            self._services.log.rejected(
+        if self._dependencies.log:
+            self._dependencies.log.rejected(
                 is_fault=code is Code.UNAVAILABLE,
                 code=code,
                 reason=rejection.reason,

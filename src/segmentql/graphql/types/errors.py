@@ -158,6 +158,15 @@ def limit_exceeded(argument: str, *, limit: int, value: int) -> GraphQLError:
     )
 
 
+def subscription_needs_stream() -> GraphQLError:
+    """Return the error of a subscription that is sent as an ordinary request."""
+    return GraphQLError(
+        "A subscription needs a stream: send Accept: text/event-stream, or use a WebSocket with the"
+        " subprotocol graphql-transport-ws.",
+        extensions={"code": Code.BAD_REQUEST},
+    )
+
+
 def forbidden(action: str, *, needed: Role, held: Role) -> GraphQLError:
     """Return the error of an action that the caller's role does not allow."""
     return GraphQLError(

@@ -1,7 +1,7 @@
-"""The serialization of events of subscriptions, with limits of their size and their number.
+"""The serialization of results of subscriptions, with limits of their size and their number.
 
-An event stays in memory until its client has read it. As for ordinary responses, the bytes of all
-unread events of a process are limited. The next large event beyond the limit ends its stream.
+A result stays in memory until its client has read it. As for ordinary responses, the bytes of all
+unread results of a process are limited. The next large result beyond the limit ends its stream.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import format_response_too_large, format_unsent_response
 
 
-class EventSerializer:
-    """A serializer of the events of one process."""
+class ResultSerializer:
+    """A serializer of the results of one process."""
 
     def __init__(self, response_bytes: int) -> None:
         """Create the serializer.
 
         Args:
-            response_bytes: The maximum size of an event, in bytes.
+            response_bytes: The maximum size of a result, in bytes.
         """
         self._response_bytes = response_bytes
         self._unsent_bytes = 0
@@ -74,7 +74,7 @@ class EventSerializer:
 def unsendable_errors(
     reason: ResponseTooLarge | UnsentResponsesExceeded, context: Context
 ) -> Sequence[dict[str, Any]]:
-    """Return the errors that the client gets instead of an event; count them, note the cause."""
+    """Return the errors that the client gets instead of a result; count them, note the cause."""
     metrics.REQUESTS_REJECTED.labels("size").inc()
     is_mutation = context.is_mutation
     if isinstance(reason, ResponseTooLarge):

@@ -13,35 +13,42 @@ async def read_changes(
     *,
     after: HistoryCursor | None,
     start: FeedStart,
-    rows: int,
-    wanted: ChangeFilter,
-    seconds: int,
+    max_changes: int,
+    change_filter: ChangeFilter,
+    wait_seconds: int,
 ) -> ChangeBatchRecord:
     """Read the changes after a cursor; wait for the first one if there is none.
 
-    What is due is recorded before, up to a bound. While the request waits, it holds no connection,
-    its deadline is paused, and the wait ends when the process stops.
+    Unrecorded leaves are recorded before, up to a bound. While the request waits, it holds no
+    connection, its deadline is paused, and the wait ends when the process stops.
 
     Args:
         context: The context of the request.
         after: The cursor, if any.
         start: The place if there is no cursor.
-        rows: The maximum number of changes.
-        wanted: The filter.
-        seconds: The maximum time to wait.
+        max_changes: The maximum number of changes.
+        change_filter: The filter.
+        wait_seconds: The maximum time to wait.
 
     Raises:
         CursorExpired, FeedReset: The consumer cannot continue after its cursor.
-        FeedConsumersExceeded: There are too many consumers that wait.
+        ConcurrencyLimitExceeded: There are too many consumers that wait.
         Unavailable, TimedOut: The database cannot be read.
     """
     context.check_database_error()
     reader = context.feature(FeedReader)
-    await reader.record_due()
-    cursor = await reader.start(after, start)
-    batch = await reader.read(cursor, wanted=wanted, rows=rows)
-    if seconds and not batch.changes:
-        return await _wait(context, reader, batch, wanted=wanted, rows=rows, seconds=seconds)
+    await reader.record_leaves()
+    cursor = await reader.resolve_start(after, start)
+    batch = await reader.read(cursor, change_filter=change_filter, max_changes=max_changes)
+    if wait_seconds and not batch.changes:
+        return await _wait(
+            context,
+            reader,
+            batch,
+            change_filter=change_filter,
+            max_changes=max_changes,
+            wait_seconds=wait_seconds,
+        )
     return batch
 
 
@@ -50,18 +57,20 @@ async def _wait(
     reader: FeedReader,
     batch: ChangeBatchRecord,
     *,
-    wanted: ChangeFilter,
-    rows: int,
-    seconds: int,
+    change_filter: ChangeFilter,
+    max_changes: int,
+    wait_seconds: int,
 ) -> ChangeBatchRecord:
     """Return the next batch that has changes, or the last batch before the end of the time."""
-    ends_at = time.monotonic() + seconds
+    ends_at = time.monotonic() + wait_seconds
     with reader.consumers.counted(context.principal.key_id, "waiting"):
         while not batch.changes and not context.stopping.is_set():
             remaining = ends_at - time.monotonic()
             if remaining <= 0:
                 break
             async with context.waiting():
-                await reader.wait_beyond(batch.cursor, context.stopping, seconds=remaining)
-            batch = await reader.read(batch.cursor, wanted=wanted, rows=rows)
+                await reader.wait_beyond(batch.cursor, context.stopping, wait_seconds=remaining)
+            batch = await reader.read(
+                batch.cursor, change_filter=change_filter, max_changes=max_changes
+            )
     return batch

@@ -20,7 +20,7 @@ MAX_ATTEMPTS: Final = 10
 # SKIP LOCKED: without the lock of the user, only the worker that records the leaves of a deleted
 # segment locks memberships, and it leaves those to this statement that expired before the deletion.
 # So no leave is skipped whose order matters, and no deadlock is possible.
-_RECORD_DUE_ENDS: Final = """
+_RECORD_EXPIRED: Final = """
 WITH {time},
 due AS MATERIALIZED (
     SELECT m.user_id, m.segment_id FROM memberships m, change
@@ -35,11 +35,11 @@ due AS MATERIALIZED (
 )
 SELECT at, (SELECT count(*) FROM ended) AS ended FROM change
 """
-_RECORD_BEFORE_CHANGE = text(_RECORD_DUE_ENDS.format(time=TIME_OF_LEAVES))
-_RECORD_AS_WORKER = text(_RECORD_DUE_ENDS.format(time=TIME_OF_EXPIRY))
+_RECORD_BEFORE_CHANGE = text(_RECORD_EXPIRED.format(time=TIME_OF_LEAVES))
+_RECORD_AS_WORKER = text(_RECORD_EXPIRED.format(time=TIME_OF_EXPIRY))
 
 
-async def record_due_ends(session: WriteSession, user_ids: Sequence[int], *, rows: int) -> int:
+async def record_expired(session: WriteSession, user_ids: Sequence[int], *, rows: int) -> int:
     """Record the leaves of expired memberships of locked users, the earliest first.
 
     Args:

@@ -1,10 +1,10 @@
 """The execution of the events of a subscription.
 
-A plan executes each event; if the plan fails, graphql-core executes the event again. The next event
-is taken from the source only when the transport asks for it, so that nothing is buffered for a
-client that reads slowly.
+The source yields events, and each executed event is a result. A plan executes the event; if the
+plan fails, graphql-core executes it again. The next event is taken from the source only when the
+transport asks for it, so that nothing is buffered for a client that reads slowly.
 
-An event with an error is the last one of its stream. The client got no complete data and perhaps no
+A result with an error is the last one of its stream. The client got no complete data and perhaps no
 cursor, and it would miss the event if the stream went on. It subscribes again with the cursor of
 the event before.
 """
@@ -21,24 +21,24 @@ from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.document_cache import Operation
-from segmentql.graphql.execution.failures import format_request_errors
 from segmentql.graphql.execution.plans import PlanFallback
 from segmentql.graphql.execution.request import Request
+from segmentql.graphql.execution.request_errors import format_request_errors
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code, format_response_too_large, format_timeout
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEvent:
-    """An executed event, as the client gets it."""
+class StreamResult:
+    """The result of an event of the source, as the client gets it."""
 
     body: dict[str, Any]
-    """The response: `data`, or `errors` if the event is the last one because it failed."""
+    """The response: `data`, or `errors` if the result is the last one because it failed."""
     size: int
     """A lower bound of the body's size in bytes."""
     cursor: str | None
-    """The cursor with which the client can resume after this event; None if it has none."""
+    """The cursor with which the client can resume after this result; None if it has none."""
     is_only: bool = False
     """Whether it is the only result of a query or mutation."""
 
@@ -59,7 +59,7 @@ class Subscription:
         context: Context,
         *,
         deadlines: Deadlines,
-        log_end: Callable[[str, int], None],
+        log_outcome: Callable[[str, int], None],
     ) -> None:
         self._source = source
         self._executor = executor
@@ -67,11 +67,11 @@ class Subscription:
         self._variables = request.variables or {}
         self.context = context
         self._deadlines = deadlines
-        self._log_end = log_end
-        self._events = 0
+        self._log_outcome = log_outcome
+        self._results = 0
 
-    async def events(self) -> AsyncGenerator[StreamEvent, None]:
-        """Yield the executed events until the source ends or an event fails.
+    async def results(self) -> AsyncGenerator[StreamResult, None]:
+        """Yield the results until the source ends or a result has an error.
 
         The consumer must close the generator, which closes the source.
         """
@@ -83,23 +83,23 @@ class Subscription:
                 except StopAsyncIteration:
                     return
                 except Exception as error:  # noqa: BLE001 - the client gets it, or it is masked
-                    yield self._failure([self._located(error)])
+                    yield self._failure([self._with_path(error)])
                     return
-                event = await self._execute(payload)
-                self._events += 1
-                yield event
-                if event.is_failure:
+                result = await self._make_result(payload)
+                self._results += 1
+                yield result
+                if result.is_failure:
                     return
 
-    def log_end(self, outcome: str) -> None:
+    def log_outcome(self, outcome: str) -> None:
         """Log the end of the subscription.
 
         Args:
             outcome: The outcome in the log line, such as "done".
         """
-        self._log_end("failed" if self.context.cause else outcome, self._events)
+        self._log_outcome("failed" if self.context.cause else outcome, self._results)
 
-    async def _execute(self, payload: Any) -> StreamEvent:
+    async def _make_result(self, payload: Any) -> StreamResult:
         """Execute an event within the time limit of a request."""
         context = self.context
         context.remaining_bytes = context.response_bytes
@@ -107,17 +107,17 @@ class Subscription:
         context.deadline = deadline = self._deadlines.new_deadline()
         try:
             with deadline:
-                data = await self._data(payload)
+                data = await self._execute_event(payload)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
             error = format_timeout(self._deadlines.seconds, is_mutation=False)
             context.cause = FailureCause(Code.TIMEOUT, error["message"])
-            return StreamEvent({"data": None, "errors": [error]}, 0, None)
+            return StreamResult({"data": None, "errors": [error]}, 0, None)
         except ResponseTooLarge as too_large:
             error = format_response_too_large(too_large, is_mutation=False, is_complete=False)
             context.cause = FailureCause(Code.LIMIT_EXCEEDED, error["message"])
-            return StreamEvent({"data": None, "errors": [error]}, 0, None)
+            return StreamResult({"data": None, "errors": [error]}, 0, None)
         finally:
             context.deadline = None
         if isinstance(data, ExecutionResult):
@@ -125,9 +125,9 @@ class Subscription:
                 return self._failure(data.errors, data.data)
             data = data.data
         size = context.response_bytes - context.remaining_bytes
-        return StreamEvent({"data": data}, size, _cursor(payload))
+        return StreamResult({"data": data}, size, _cursor(payload))
 
-    async def _data(self, payload: Any) -> Any:
+    async def _execute_event(self, payload: Any) -> Any:
         """Return the data of an event, or graphql-core's result if the plan fails."""
         context = self.context
         if self._operation.plan is not None:
@@ -146,11 +146,11 @@ class Subscription:
                 raise error
         return result
 
-    def _failure(self, errors: Sequence[GraphQLError], data: Any = None) -> StreamEvent:
+    def _failure(self, errors: Sequence[GraphQLError], data: Any = None) -> StreamResult:
         formatted = format_request_errors(errors, self.context, executed=True)
-        return StreamEvent({"data": data, "errors": formatted}, 0, None)
+        return StreamResult({"data": data, "errors": formatted}, 0, None)
 
-    def _located(self, error: Exception) -> GraphQLError:
+    def _with_path(self, error: Exception) -> GraphQLError:
         """Return an exception of the source with the path of the root field."""
         root = self._operation.node.selection_set.selections[0]
         key = (root.alias or root.name).value if isinstance(root, FieldNode) else None

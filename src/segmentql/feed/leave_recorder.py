@@ -1,7 +1,8 @@
-"""The recorder of due ends: it records the leaves that are due while the process has consumers.
+"""The recorder of leaves that have happened and that history does not have yet.
 
-Reads hide a membership from its end on, but the feed has only what is recorded. With the recorder,
-the feed does not depend on the workers. Several processes may record at the same time.
+It works while the process has consumers. Reads hide a membership from its end on, but the feed has
+only what is recorded. With the recorder, the feed does not depend on the workers. Several processes
+may record at the same time.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from segmentql.adapters.database import Database, ReadSession
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.memberships.expiry import expire_due, record_segment_leaves
 
-TASK_NAME: Final = "due ends for the change feed"
+TASK_NAME: Final = "unrecorded leaves for the change feed"
 
 CHUNK_ROWS: Final = 1000
 """The maximum number of leaves in one transaction."""
@@ -30,9 +31,10 @@ CHECK_SECONDS: Final = 0.5
 
 MIN_PAUSE_SECONDS: Final = 0.02
 RETRY_SECONDS: Final = 0.1
-"""The pause after a step that left due ends, for instance because another process records them."""
+"""The pause after a step that left some leaves, for instance because another process records them.
+"""
 
-_DUE = text("""
+_UNRECORDED = text("""
 SELECT
     (SELECT CAST(extract(epoch FROM min(expires_at) - now()) AS float8) FROM memberships)
         AS seconds_to_next,
@@ -44,11 +46,11 @@ SELECT
 
 
 @dataclass(frozen=True, slots=True)
-class DueEnds:
-    """What is due now."""
+class UnrecordedLeaves:
+    """The leaves that have happened and are not recorded."""
 
     seconds_to_next: float | None
-    """The time until the next membership expires. It is 0 or less if a leave is due. None if no
+    """The time until the next membership expires. It is 0 or less if one has expired. None if no
     membership has a TTL."""
 
     segment_ids: list[int]
@@ -59,8 +61,8 @@ class DueEnds:
         return self.seconds_to_next is not None and self.seconds_to_next <= 0
 
 
-class DueEndRecorder:
-    """Records due ends: one step for a caller, or all the time between `start` and `stop`."""
+class UnrecordedLeaveRecorder:
+    """Records leaves in one step for a caller, or all the time between `start` and `stop`."""
 
     def __init__(self, database: Database, *, on_recorded: Callable[[], None]) -> None:
         self._database = database
@@ -74,7 +76,7 @@ class DueEndRecorder:
         self._stopped: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Record due ends at their time, until `stop`."""
+        """Record leaves at their time, until `stop`."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=TASK_NAME)
 
@@ -94,11 +96,11 @@ class DueEndRecorder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last step recorded everything that was due."""
+        """Whether the last step recorded all leaves that had happened."""
         return self._is_complete
 
     async def record(self) -> None:
-        """Record what is due at the call, in at most `MAX_CHUNKS` transactions.
+        """Record the leaves that have happened at the call, in at most `MAX_CHUNKS` transactions.
 
         Calls during a step share the next one. `is_complete` has the result.
 
@@ -129,12 +131,12 @@ class DueEndRecorder:
         """The segments that are complete, or that another process is working on."""
 
         for _ in range(MAX_CHUNKS):
-            due = await self._database.read_one(_read_due)
-            if not due.has_expired and not due.segment_ids:
-                self._pause_seconds = _pause(due.seconds_to_next)
+            leaves = await self._database.read_one(_read_unrecorded_leaves)
+            if not leaves.has_expired and not leaves.segment_ids:
+                self._pause_seconds = _pause(leaves.seconds_to_next)
                 return True
-            has_recorded = due.has_expired and await self._expire()
-            segment_id = next((one for one in due.segment_ids if one not in attempted), None)
+            has_recorded = leaves.has_expired and await self._expire()
+            segment_id = next((one for one in leaves.segment_ids if one not in attempted), None)
             if segment_id is not None and not await self._record_leaves(segment_id):
                 attempted.add(segment_id)
             if segment_id is None and not has_recorded:
@@ -157,9 +159,9 @@ class DueEndRecorder:
         return has_more
 
 
-async def _read_due(session: ReadSession) -> DueEnds:
-    row = (await session.execute(_DUE)).one()
-    return DueEnds(row.seconds_to_next, list(row.segment_ids))
+async def _read_unrecorded_leaves(session: ReadSession) -> UnrecordedLeaves:
+    row = (await session.execute(_UNRECORDED)).one()
+    return UnrecordedLeaves(row.seconds_to_next, list(row.segment_ids))
 
 
 def _pause(seconds_to_next: float | None) -> float:

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from segmentql.adapters.database import Database
-from segmentql.feed import due
-from segmentql.feed.due import DueEndRecorder
+from segmentql.feed import leave_recorder
+from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW
@@ -20,7 +20,7 @@ def ends(entries: list[Any]) -> list[tuple[str, str]]:
     return [(entry["userId"], entry["cause"]) for entry in entries if entry["operation"] == "LEFT"]
 
 
-async def test_pull_records_what_is_due_before_it_reads(feed_api: Api, sql: Sql) -> None:
+async def test_call_records_unrecorded_leaves_before_it_reads(feed_api: Api, sql: Sql) -> None:
     first, second = await make_segment(sql, "A"), await make_segment(sql, "B")
     expired = await add_membership(sql, 1, first, ends_in=-HOUR)
     await add_membership(sql, 2, second)
@@ -43,11 +43,12 @@ async def test_deleted_user_leaves_in_the_feed(feed_api: Api) -> None:
     assert ends(entries) == [("1", "USER_DELETED")] * 2
 
 
-async def test_waiting_consumer_gets_a_ttl_end_at_its_time(feed_api: Api, sql: Sql) -> None:
+async def test_waiting_consumer_gets_an_expiry_at_its_time(feed_api: Api, sql: Sql) -> None:
     """The wait takes as long as the TTL, about a second."""
+    before = (await changes(feed_api))["cursor"]
     await add_membership(sql, 1, await make_segment(sql, "A"), ends_in=SECOND)
-    after = (await changes(feed_api))["cursor"]
-    batch = await changes(feed_api, after=after, wait=30)
+    joined = await changes(feed_api, after=before, first=1)
+    batch = await changes(feed_api, after=joined["cursor"], wait=30)
     assert ends([event["entry"] for event in batch["events"]]) == [("1", "TTL")]
     recorded_late = await sql.fetchval(
         "SELECT recorded_at - at < interval '10 seconds' FROM history WHERE operation = 'LEFT'"
@@ -71,18 +72,18 @@ async def test_waiting_consumer_gets_leaves_of_a_segment_deleted_meanwhile(
 async def test_recording_is_bounded_and_the_next_calls_continue(feed_api: Api, sql: Sql) -> None:
     """It records ten thousand leaves, which takes a second."""
     segment_id = await make_segment(sql, "A")
-    await add_members(sql, segment_id, due.MAX_CHUNKS * due.CHUNK_ROWS + 1)
+    await add_members(sql, segment_id, leave_recorder.MAX_CHUNKS * leave_recorder.CHUNK_ROWS + 1)
     newest = (await changes(feed_api))["cursor"]
     await mark_deleted(sql, segment_id)
     batch = await changes(feed_api, after=newest, first=1000)
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 1
     assert (len(batch["events"]), batch["caughtUp"]) == (1000, False)
     rest = await all_changes(feed_api, batch["cursor"], first=1000)
-    assert len(rest) == due.MAX_CHUNKS * due.CHUNK_ROWS + 1 - 1000
+    assert len(rest) == leave_recorder.MAX_CHUNKS * leave_recorder.CHUNK_ROWS + 1 - 1000
     assert await sql.fetchval("SELECT leaves_recorded_at FROM segments")
 
 
-async def test_due_end_that_another_transaction_locks_is_not_waited_for(
+async def test_call_does_not_wait_for_a_leave_that_another_transaction_locks(
     feed_api: Api, sql: Sql, connect: Connect
 ) -> None:
     segment_id = await make_segment(sql, "A")
@@ -100,13 +101,13 @@ async def test_due_end_that_another_transaction_locks_is_not_waited_for(
     assert batch["caughtUp"] is True
 
 
-async def test_several_processes_record_each_end_once(database: Database, sql: Sql) -> None:
+async def test_several_processes_record_each_leave_once(database: Database, sql: Sql) -> None:
     segment_id = await make_segment(sql, "A")
     for user_id in range(1, 30):
         await add_membership(sql, user_id, segment_id, ends_in=-HOUR)
-    recorders = [DueEndRecorder(database, on_recorded=lambda: None) for _ in range(3)]
+    recorders = [UnrecordedLeaveRecorder(database, on_recorded=lambda: None) for _ in range(3)]
 
-    async def record_all(recorder: DueEndRecorder) -> None:
+    async def record_all(recorder: UnrecordedLeaveRecorder) -> None:
         async def is_complete() -> bool:
             await recorder.record()
             return recorder.is_complete
@@ -120,11 +121,11 @@ async def test_several_processes_record_each_end_once(database: Database, sql: S
 
 async def test_recorder_runs_only_while_there_are_consumers(reader: FeedReader, sql: Sql) -> None:
     def is_running() -> bool:
-        return due.TASK_NAME in {task.get_name() for task in asyncio.all_tasks()}
+        return leave_recorder.TASK_NAME in {task.get_name() for task in asyncio.all_tasks()}
 
-    cursor = await reader.start(None, FeedStart.EARLIEST)
+    cursor = await reader.resolve_start(None, FeedStart.EARLIEST)
     assert cursor == BEFORE_FIRST_ROW
-    await reader.read(cursor, wanted=NO_FILTER, rows=1)
+    await reader.read(cursor, change_filter=NO_FILTER, max_changes=1)
     assert not is_running()
     with reader.consumers.counted("key", "waiting"), reader.consumers.counted("key", "stream"):
         assert is_running()

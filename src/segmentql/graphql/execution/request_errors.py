@@ -25,12 +25,3 @@ def cause_of_cancellation(context: Context) -> FailureCause:
         limit = "SEGMENTQL_REQUEST_TIMEOUT_SECONDS"
         return FailureCause(Code.TIMEOUT, f"the request took longer than {limit}")
     return FailureCause("CANCELLED", "the server is shutting down, or the client has disconnected")
-
-
-def subscription_needs_stream() -> GraphQLError:
-    """Return the error of a subscription that is sent as an ordinary request."""
-    return GraphQLError(
-        "A subscription needs a stream: send Accept: text/event-stream, or use a WebSocket with the"
-        " subprotocol graphql-transport-ws.",
-        extensions={"code": Code.BAD_REQUEST},
-    )
