@@ -66,6 +66,8 @@ class Module:
                 return "api"
             if kind == "waiting":  # reads for a request, as loaders do
                 return "loaders"
+            if self.name == "csv_files.generation":  # what the actors of reports and exports share
+                return "actors"
             return kind if kind in {"api", "loaders", "actors", "jobs"} else "service"
         return {
             "adapters": "adapters",

@@ -20,7 +20,7 @@ SegmentQLError
  |    +-- Unresponsive        it does not respond, or all connections are in use
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- TimedOut                 a statement exceeded its time limit
- +-- CursorExpired            the changes after a cursor of the feed are not kept any more
+ +-- CursorExpired            the changes after a cursor of the feed are no longer stored
  +-- FeedReset                the database has lost changes that a consumer of the feed has read
  +-- ConcurrencyLimitExceeded the process or the API key has its maximum of streams or consumers
  +-- StoreFailed              an operation of the object store failed
@@ -176,7 +176,7 @@ class TimedOut(SegmentQLError):
 
 
 class CursorExpired(SegmentQLError):
-    """The changes after a cursor of the feed are not kept any more.
+    """The changes after a cursor of the feed are no longer stored.
 
     The consumer must start again.
     """

@@ -14,7 +14,8 @@ import strawberry
 from graphql.language.ast import Token
 
 from graphql import GraphQLError
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.cost.document_limits import DocumentLimits, parse_within_limits
 from segmentql.graphql.cost.scheduling import (
     BACKGROUND_CONCURRENCY,
@@ -45,7 +46,7 @@ LIMITS = DocumentLimits(
 
 @dataclass
 class BusyTask:
-    """The steps of a task that has work in each turn of the event loop."""
+    """The steps of a task that has work in each iteration of the event loop."""
 
     steps: int = 0
 

@@ -77,7 +77,7 @@ async def test_more_segments_than_a_plan_keeps_are_written(context: Context, sql
 
 
 def kept_objects() -> int:
-    return sum(map(len, shared_objects._KEPT.values()))
+    return sum(map(len, shared_objects._WRITTEN.values()))
 
 
 async def test_segment_with_a_long_description_is_not_kept(context: Context, sql: Sql) -> None:

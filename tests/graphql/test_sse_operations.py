@@ -67,7 +67,9 @@ async def test_mutation_cancelled_by_the_server_has_an_unknown_outcome(
 
 
 def registry_of(authenticate: Any) -> StreamRegistry:
-    return StreamRegistry(ConcurrencyLimit(10, 10), stopping=asyncio.Event(), authenticate=authenticate)
+    return StreamRegistry(
+        ConcurrencyLimit(10, 10), stopping=asyncio.Event(), authenticate=authenticate
+    )
 
 
 async def test_operation_that_must_finish_is_not_ended() -> None:

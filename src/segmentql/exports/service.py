@@ -5,15 +5,15 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.exports.jobs import MAKE_EXPORT
 from segmentql.exports.records import ExportRecord, ExportStart
 from segmentql.principal import Actor
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ReportStatus
 
 EXPORT_COLUMNS: Final = f"""

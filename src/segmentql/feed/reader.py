@@ -61,7 +61,7 @@ class FeedReader:
     async def close(self) -> None:
         """Stop the background tasks."""
         if self._hints:
-            self._hints.ignore()
+            self._hints.stop_listening()
         await self._leave_recorder.close()
         await self._tracker.close()
 
@@ -73,7 +73,7 @@ class FeedReader:
     def _on_last(self) -> None:
         self._leave_recorder.stop()
         if self._hints:
-            self._hints.ignore()
+            self._hints.stop_listening()
 
     async def record_leaves(self) -> None:
         """Record unrecorded leaves, up to a bound. If some are left, no batch is `caught_up`."""
@@ -86,7 +86,7 @@ class FeedReader:
 
         Args:
             after: The cursor that the consumer has stored, if any. It wins over `start`.
-            start: The place if there is no cursor.
+            start: The position if there is no cursor.
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after its cursor.

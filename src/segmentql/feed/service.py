@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import CursorExpired, FeedReset
 from segmentql.feed.records import NO_FILTER, ChangeFilter, ChangePage, ChangeRecord
 from segmentql.history.records import HistoryEntryRecord
@@ -23,7 +23,7 @@ from segmentql.history.settled import (
 )
 from segmentql.history.tracker import SettledHead
 from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
 
 MAX_BATCH_CHANGES: Final = 1000

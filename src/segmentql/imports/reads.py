@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import ImportNotFound, MutationRejected
 from segmentql.imports.records import ImportMode, ImportRecord, RejectionRecord
 from segmentql.imports.stored_json import (
@@ -14,7 +14,7 @@ from segmentql.imports.stored_json import (
     options_from_json,
     source_from_json,
 )
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
 
 IMPORT_COLUMNS: Final = f"""

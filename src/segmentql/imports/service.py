@@ -8,8 +8,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit.records import AuditAction
 from segmentql.errors import (
     ImportStateConflict,
@@ -37,7 +37,7 @@ from segmentql.imports.stored_json import (
 from segmentql.memberships.expiry import check_expiry
 from segmentql.objects import service as objects
 from segmentql.principal import Actor
-from segmentql.segments.service import SEGMENT_COLUMNS
+from segmentql.segments.rows import SEGMENT_COLUMNS
 from segmentql.tables import ImportStatus, RowOutcome
 
 UPLOAD_HOURS: Final = 24

@@ -1,16 +1,11 @@
-"""The record of a segment."""
+"""The records of segments."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final
-
-MAX_CACHED_SEGMENTS: Final = 4_000
-"""The number of records that each of `active_segment` and `shared_segment` keeps."""
+from datetime import datetime
+from typing import Final
 
 MAX_CACHED_TEXT: Final = 200
-"""The maximum length of a name and a description, together, of a record that is kept or shared.
+"""The maximum length of a name and a description, together, of a record that is cached.
 
 A record with its key in the cache then takes at most about 2 KB, because a character takes up to
 four bytes. So the two caches of a process take at most about 16 MB, and usually less than 6 MB. A
@@ -40,8 +35,8 @@ class SegmentRecord:
 
     @property
     def is_shared(self) -> bool:
-        """Whether plans keep the written fields of the record: many users are in few segments."""
-        return _is_short(self.name, self.description)
+        """Whether plans cache the written fields of the record: many users are in few segments."""
+        return is_short(self.name, self.description)
 
     @property
     def global_id(self) -> str:
@@ -49,56 +44,9 @@ class SegmentRecord:
         return segment_global_id(self.segment_id)
 
 
-def _is_short(name: str | None, description: str | None) -> bool:
+def is_short(name: str | None, description: str | None) -> bool:
+    """Return whether a record with this name and this description is small enough for caches."""
     return len(name or "") + len(description or "") <= MAX_CACHED_TEXT
-
-
-def active_segment(columns: Sequence[Any]) -> SegmentRecord:
-    """Return the record of an existing segment.
-
-    Equal rows share a record, except long ones, because many users are in few segments.
-
-    Args:
-        columns: The id, the slug, the name, the description, the version, and the times of the
-            creation and of the last update in seconds since 1970-01-01 00:00 UTC. These
-            floating-point numbers are exact to the microsecond until the year 2242.
-    """
-    name, description = columns[2:4]
-    return (_cached_active if _is_short(name, description) else _new_active)(tuple(columns))
-
-
-def _new_active(columns: tuple[Any, ...]) -> SegmentRecord:
-    segment_id, slug, name, description, version, created_at, updated_at = columns
-    return SegmentRecord(
-        segment_id=segment_id,
-        slug=slug,
-        name=name,
-        description=description,
-        created_at=datetime.fromtimestamp(created_at, UTC),
-        updated_at=datetime.fromtimestamp(updated_at, UTC),
-        deleted_at=None,
-        version=version,
-    )
-
-
-_cached_active: Final = lru_cache(MAX_CACHED_SEGMENTS)(_new_active)
-
-
-def shared_segment(columns: tuple[Any, ...]) -> SegmentRecord:
-    """Return the record of a segment. Equal rows share a record, except long ones.
-
-    Args:
-        columns: The values of the fields, in their order.
-    """
-    name, description = columns[2:4]
-    return (_cached_segment if _is_short(name, description) else _new_segment)(columns)
-
-
-def _new_segment(columns: tuple[Any, ...]) -> SegmentRecord:
-    return SegmentRecord(*columns)
-
-
-_cached_segment: Final = lru_cache(MAX_CACHED_SEGMENTS)(_new_segment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_request, request_of_query_string
-from segmentql.graphql.http.response_sender import UnsentResponsesExceeded, send_in_chunks
+from segmentql.graphql.http.response_sender import UnreadResponsesExceeded, send_in_chunks
 from segmentql.graphql.http.responses import json_response
 from segmentql.graphql.http.result_serializer import unsendable_errors
 from segmentql.graphql.http.sse_operations import execute_operation
@@ -263,7 +263,7 @@ class EventStreams:
         try:
             async with self._dependencies.serializer.serialized(result.body, result.size) as chunks:
                 await response.send_next(chunks, result.cursor)
-        except (ResponseTooLarge, UnsentResponsesExceeded) as error:
+        except (ResponseTooLarge, UnreadResponsesExceeded) as error:
             errors = unsendable_errors(error, context)
             result = replace(result, body={"errors": errors}, cursor=None)
             async with self._dependencies.serializer.serialized(result.body, 0) as chunks:

@@ -7,10 +7,11 @@ from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, SingleHeaders, WithHeaders
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.http.authentication import Authenticate
 from segmentql.graphql.http.sse import EventStreams
 from segmentql.graphql.http.stream_dependencies import StreamDependencies
 from segmentql.graphql.http.stream_registry import StreamRegistry
-from segmentql.graphql.http.view import Authenticate, GraphQLView
+from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.logs import RequestLog
 
@@ -33,9 +34,9 @@ def make_transports(
     """
     dependencies = StreamDependencies(
         executor=executor,
-        authenticate=view.authenticate_request,
-        check_host=view.check_host,
-        new_context=view.new_context,
+        authenticate=view.authenticator.authenticate,
+        check_host=view.authenticator.check_host,
+        new_context=view.contexts.new_context,
         rate_limiter=rate_limiter,
         registry=StreamRegistry(limit, stopping=stopping, authenticate=authenticate),
         limits=view.request_limits,
