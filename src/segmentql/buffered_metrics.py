@@ -10,7 +10,10 @@ import atexit
 from bisect import bisect_left
 from typing import Final
 
+import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
 """The maximum delay until other processes, and a process after this one, see a count."""
@@ -55,11 +58,14 @@ class _PendingMetrics:
         self._metrics.append(metric)
 
     def flush(self) -> None:
-        """Flush all metrics."""
+        """Flush all metrics. An error of one is logged; the others and later counts are kept."""
         self._is_scheduled = False
         metrics, self._metrics = self._metrics, []
         for metric in metrics:
-            metric.flush()
+            try:
+                metric.flush()
+            except Exception:
+                log.exception("metric_not_flushed", metric=str(metric))
 
 
 _pending: Final = _PendingMetrics()

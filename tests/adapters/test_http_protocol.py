@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from segmentql.adapters.http_connections import MAX_PIPELINED_REQUESTS
 from segmentql.adapters.http_protocol import MAX_HEAD_BYTES
 from tests.adapters.http_server import Client, echo, serving
 
@@ -407,3 +408,25 @@ async def test_silent_connections_above_the_limit_do_not_block_clients() -> None
         assert (await client.request()).status == 200
         for one in silent:
             one.writer.close()
+
+
+async def test_connection_with_too_many_pipelined_requests_is_closed() -> None:
+    """The responses to the accepted requests are sent first."""
+    before = closed("pipeline_full")
+    may_respond = asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await may_respond.wait()
+        await echo(scope, receive, send)
+
+    async with serving(wait) as served:
+        client = await served.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
+        async with asyncio.timeout(5):
+            while closed("pipeline_full") == before:
+                await asyncio.sleep(0.01)
+        may_respond.set()
+        read = await read_until_closed(client)
+    assert read.count(b"HTTP/1.1 200 ") == 1 + MAX_PIPELINED_REQUESTS
+    assert read.lower().count(b"connection: close\r\n") == 1
+    assert closed("pipeline_full") == before + 1

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NewType
 
 import strawberry
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from strawberry.schema.config import StrawberryConfig
 
 from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
@@ -48,11 +49,20 @@ class TickRecord:
         return str(self.number)
 
 
+Anything = NewType("Anything", object)
+"""A scalar whose values are not checked."""
+
+
 @strawberry.type
 class Tick:
     number: int
     cursor: str
     text: str
+
+    @strawberry.field
+    @staticmethod
+    async def unserializable(parent: strawberry.Parent[TickRecord]) -> Anything:
+        return Anything(object() if parent.number == 2 else parent.number)
 
     @strawberry.field
     @staticmethod
@@ -76,6 +86,17 @@ class Mutation:
     async def change(self, info: Info) -> int:
         return 1
 
+    @strawberry.mutation
+    async def unserializable_change(self, info: Info) -> Anything:
+        return Anything(object())
+
+    @strawberry.mutation
+    async def slow_change(self, info: Info) -> int:
+        """Wait until the test lets the mutation finish."""
+        STATS.mutations += 1
+        await STATS.may_finish.wait()
+        return 2
+
 
 @dataclass
 class SourceStats:
@@ -84,6 +105,8 @@ class SourceStats:
     opened: int = 0
     closed: int = 0
     produced: int = 0
+    mutations: int = 0
+    may_finish: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 STATS = SourceStats()
@@ -122,7 +145,14 @@ class Subscription:
         yield TickRecord(1, "")  # type: ignore[misc]
 
 
-SCHEMA = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription)
+SCHEMA = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    config=StrawberryConfig(
+        scalar_map={Anything: strawberry.scalar(name="Anything", serialize=lambda value: value)}
+    ),
+)
 
 
 class Lines:
@@ -174,7 +204,8 @@ async def serving_streams(
     **changes: Any,
 ) -> AsyncIterator[StreamServer]:
     """Serve the small schema with limits that a test can reach."""
-    STATS.opened = STATS.closed = STATS.produced = 0
+    STATS.opened = STATS.closed = STATS.produced = STATS.mutations = 0
+    STATS.may_finish = asyncio.Event()
     lines = Lines()
     log = RequestLog(lines, every_request=True)
     stopping = asyncio.Event()

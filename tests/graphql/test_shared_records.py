@@ -3,6 +3,7 @@
 import pytest
 
 from segmentql.graphql.context import Context
+from segmentql.graphql.execution import shared_objects
 from segmentql.graphql.execution.shared_objects import MAX_SHARED_OBJECTS
 from tests.conftest import Sql
 from tests.graphql.executor_helpers import (
@@ -73,3 +74,35 @@ async def test_more_segments_than_a_plan_keeps_are_written(context: Context, sql
         plain = await execute(PLAIN_EXECUTOR, context, QUERY, ids=IDS)
         assert comparable_response(planned) == comparable_response(plain)
         assert b"2024-02-29T12:34:56.789012" in comparable_response(planned)[0]
+
+
+def kept_objects() -> int:
+    return sum(map(len, shared_objects._WRITTEN.values()))
+
+
+async def test_segment_with_a_long_description_is_not_kept(context: Context, sql: Sql) -> None:
+    await execute(COMPILING_EXECUTOR, context, QUERY, ids=IDS)
+    await sql.execute("UPDATE segments SET description = repeat('x', 4096)")
+    before = kept_objects()
+    planned = await execute(COMPILING_EXECUTOR, context, QUERY, ids=IDS)
+    plain = await execute(PLAIN_EXECUTOR, context, QUERY, ids=IDS)
+    assert comparable_response(planned) == comparable_response(plain)
+    assert kept_objects() == before
+
+
+async def test_written_objects_of_all_selections_are_limited(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_objects, "MAX_SHARED_OBJECTS_OF_PROCESS", 5)
+    for number in range(20):
+        query = f"{{ usersById(ids: [1, 2, 3]) {{ segments {{ s{number}: slug }} }} }}"
+        await execute(COMPILING_EXECUTOR, context, query)
+        assert 0 < kept_objects() <= 5
+
+
+async def test_large_written_object_is_not_kept(context: Context) -> None:
+    names = " ".join(f"{alias}: createdAt" for alias in "abcdefghijklmnopqrstuvwxyz")
+    names += " " + " ".join(f"{alias}{alias}: updatedAt" for alias in "abcdefghijkl")
+    before = kept_objects()
+    await execute(COMPILING_EXECUTOR, context, f"{{ user(id: 1) {{ segments {{ {names} }} }} }}")
+    assert kept_objects() == before

@@ -134,3 +134,22 @@ async def test_running_process_flushes_its_counts(settings: Settings, tmp_path: 
         process.kill()
         await process.wait()
     assert counts(settings, tmp_path) == (True, True)  # a killed process keeps what was flushed
+
+
+async def test_error_of_one_metric_does_not_stop_the_others(
+    buffered: tuple[BufferedCounter, BufferedGauge, BufferedHistogram],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counter, gauge, _ = buffered
+
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(counter.labels("a"), "flush", fail)
+    counter.labels("a").inc()
+    gauge.set(1)
+    buffered_metrics.flush()
+    assert value("test_level") == 1
+    gauge.set(2)
+    buffered_metrics.flush()
+    assert value("test_level") == 2

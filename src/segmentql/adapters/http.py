@@ -1,5 +1,6 @@
 """ASGI middleware for request ids, headers and logs, and the reading of request bodies."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -206,6 +207,21 @@ def reset_connection(receive: Receive) -> bool:
     )
     transport.abort()
     return True
+
+
+def limit_unacknowledged_time(receive: Receive, seconds: float) -> None:
+    """Let the kernel close the connection of a request if sent data is not acknowledged in time.
+
+    Args:
+        receive: The `receive` of the request. See `abort` for the servers that allow it.
+        seconds: The time limit. Linux has the option; elsewhere the kernel's limit applies.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    with contextlib.suppress(OSError):  # the client has disconnected, or it is not a TCP socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
 class BodyTooLarge(Exception):

@@ -28,6 +28,11 @@ LINGER_SECONDS: Final = 2.0
 MAX_LINGERING: Final = 64
 """The maximum number of lingering connections. Above it, the oldest one is aborted."""
 
+MAX_PIPELINED_REQUESTS: Final = 8
+"""The maximum number of requests that wait for the responses before. Beyond it the connection is
+closed after the last of these responses. One read from the socket can have thousands of requests,
+and each takes a few kilobytes of memory until its response."""
+
 CHECK_SECONDS: Final = 0.5
 
 OTHER_DESCRIPTORS: Final = 100
@@ -72,6 +77,7 @@ class CloseReason(StrEnum):
     HEAD_TOO_LARGE = "head_too_large"
     BODY_TIMEOUT = "body_timeout"
     MALFORMED = "malformed"
+    PIPELINE_FULL = "pipeline_full"
     NO_DESCRIPTOR = "no_descriptor"
 
 

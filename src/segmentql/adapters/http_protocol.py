@@ -19,7 +19,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from segmentql.adapters.http import SAFE_HEADERS
-from segmentql.adapters.http_connections import CloseReason, ConnectionTable
+from segmentql.adapters.http_connections import MAX_PIPELINED_REQUESTS, CloseReason, ConnectionTable
 from segmentql.adapters.http_cycle import RequestCycle
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -36,6 +36,10 @@ class _Stage(Enum):
 
 class _HeadTooLarge(Exception):
     """The head of a request is larger than `MAX_HEAD_BYTES`."""
+
+
+class _PipelineFull(Exception):
+    """More than `MAX_PIPELINED_REQUESTS` requests wait for the responses before."""
 
 
 def limited_protocol(table: ConnectionTable) -> type[asyncio.Protocol]:
@@ -95,6 +99,8 @@ class LimitedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _HeadTooLarge):
                 self._reject_head()
+            elif isinstance(error.__context__, _PipelineFull):
+                self._close_after_pipeline()
             else:
                 self._reject(400, CloseReason.MALFORMED, "The request is not valid HTTP/1.1.")
         else:
@@ -137,6 +143,8 @@ class LimitedProtocol(HttpToolsProtocol):
         scope["raw_path"] = self.root_path.encode("ascii") + url.path
         scope["query_string"] = url.query or b""
         previous = self.cycle
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            raise _PipelineFull
         self.cycle = RequestCycle(
             scope=scope,
             transport=self.transport,
@@ -155,6 +163,13 @@ class LimitedProtocol(HttpToolsProtocol):
         else:  # a pipelined request waits for the responses before
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _close_after_pipeline(self) -> None:
+        """Accept no more requests, and close the connection after the response to the last one."""
+        self._is_rejected = True
+        self._table.record_closed(CloseReason.PIPELINE_FULL, self.peer)
+        self._table.clear_deadline(self)
+        self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._has_body = True

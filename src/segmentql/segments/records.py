@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import Final
+
+MAX_CACHED_TEXT: Final = 200
+"""The maximum length of a name and a description, together, of a record that is cached.
+
+A record with its key in the cache then takes at most about 2 KB, because a character takes up to
+four bytes. So the two caches of a process take at most about 16 MB, and usually less than 6 MB. A
+record with a description of 4,096 characters would take up to 17 KB.
+"""
 
 
 def segment_global_id(segment_id: int) -> str:
@@ -13,9 +21,6 @@ def segment_global_id(segment_id: int) -> str:
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
     """A segment. A deleted segment is kept, because history shows its slug."""
-
-    is_shared: ClassVar[bool] = True
-    """Plans cache the written fields of the record, because many users are in few segments."""
 
     segment_id: int
     slug: str
@@ -29,9 +34,19 @@ class SegmentRecord:
     changes."""
 
     @property
+    def is_shared(self) -> bool:
+        """Whether plans cache the written fields of the record: many users are in few segments."""
+        return is_short(self.name, self.description)
+
+    @property
     def global_id(self) -> str:
         """The opaque id by which clients know the segment."""
         return segment_global_id(self.segment_id)
+
+
+def is_short(name: str | None, description: str | None) -> bool:
+    """Return whether a record with this name and this description is small enough for caches."""
+    return len(name or "") + len(description or "") <= MAX_CACHED_TEXT
 
 
 @dataclass(frozen=True, slots=True)

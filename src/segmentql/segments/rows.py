@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import Row
 
-from segmentql.segments.records import SegmentRecord
+from segmentql.segments.records import SegmentRecord, is_short
 
-MAX_CACHED_SEGMENTS: Final = 10_000
+MAX_CACHED_SEGMENTS: Final = 4_000
 """The maximum number of records in each cache. Equal rows share a record, because many users are in
-few segments."""
+few segments. Records with long texts are not cached: see `MAX_CACHED_TEXT`."""
 
 SEGMENT_COLUMNS: Final = """
 s.id AS segment_id, s.slug, s.name, s.description, s.version,
@@ -32,33 +32,27 @@ ACTIVE_SEGMENT_COLUMN_COUNT: Final = 7
 
 def segment_record(row: Row[Any]) -> SegmentRecord:
     """Build the record from a row with `SEGMENT_COLUMNS`."""
-    return _cached_record(
-        (
-            row.segment_id,
-            row.slug,
-            row.name,
-            row.description,
-            row.segment_created_at,
-            row.segment_updated_at,
-            row.deleted_at,
-            row.version,
-        )
+    columns = (
+        row.segment_id,
+        row.slug,
+        row.name,
+        row.description,
+        row.segment_created_at,
+        row.segment_updated_at,
+        row.deleted_at,
+        row.version,
     )
+    return (_cached_record if is_short(row.name, row.description) else SegmentRecord)(*columns)
 
 
 def active_segment(row: Sequence[Any]) -> SegmentRecord:
     """Build the record of an existing segment from a row with `ACTIVE_SEGMENT_COLUMNS` first."""
-    return _cached_active_segment(row[:ACTIVE_SEGMENT_COLUMN_COUNT])
+    columns = tuple(row[:ACTIVE_SEGMENT_COLUMN_COUNT])
+    name, description = columns[2:4]
+    return (_cached_active_segment if is_short(name, description) else _new_active_segment)(columns)
 
 
-@lru_cache(MAX_CACHED_SEGMENTS)
-def _cached_record(columns: tuple[Any, ...]) -> SegmentRecord:
-    """Return the record with these values of the fields, in their order."""
-    return SegmentRecord(*columns)
-
-
-@lru_cache(MAX_CACHED_SEGMENTS)
-def _cached_active_segment(columns: tuple[Any, ...]) -> SegmentRecord:
+def _new_active_segment(columns: tuple[Any, ...]) -> SegmentRecord:
     """Return the record with the values of `ACTIVE_SEGMENT_COLUMNS`.
 
     The times are floating-point numbers of seconds since 1970-01-01 00:00 UTC, which are exact to
@@ -75,3 +69,7 @@ def _cached_active_segment(columns: tuple[Any, ...]) -> SegmentRecord:
         deleted_at=None,
         version=version,
     )
+
+
+_cached_record: Final = lru_cache(MAX_CACHED_SEGMENTS)(SegmentRecord)
+_cached_active_segment: Final = lru_cache(MAX_CACHED_SEGMENTS)(_new_active_segment)

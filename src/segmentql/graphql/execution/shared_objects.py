@@ -1,10 +1,9 @@
 """Objects that many responses share, such as segments, whose fields a plan writes only once.
 
-A source is the Python object from which a plan writes the fields of a GraphQL object. A class
-declares with `is_shared: ClassVar[bool] = True` that its instances are shared sources. Such a class
-must be immutable, because a change of an instance would not change the responses. Equal rows should
-have the same source. A selection of fields caches the written object of a shared source if all its
-writers are pure. Nothing changes a written object.
+A source is the Python object from which a plan writes the fields of a GraphQL object. It is shared
+if its attribute `is_shared` is true. It must then be small and immutable, because a change of it
+would not change the responses. Equal rows should have the same source. A selection of fields caches
+the written object of a shared source if all its writers are pure. Nothing changes a written object.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,6 +15,17 @@ from segmentql.graphql.execution.plans import ExecutionState, PlanFallback, Valu
 MAX_SHARED_OBJECTS: Final = 256
 """The maximum number of written objects in the cache of a selection of fields."""
 
+MAX_OBJECT_BYTES: Final = 1_500
+"""The size of the largest written object that is cached: its counted bytes, and `FIELD_BYTES` for
+each field. With its source it takes at most about 7 KB of memory."""
+
+FIELD_BYTES: Final = 50
+"""The size of the name and the value of a field without the bytes that are counted."""
+
+MAX_SHARED_OBJECTS_OF_PROCESS: Final = 2_048
+"""The number of written objects in the caches of all selections. So they take at most about
+15 MB, and usually less than 5 MB."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PURE: Final[WeakSet[Callable[..., Any]]] = WeakSet()
@@ -26,6 +36,23 @@ _WrittenObjects: TypeAlias = dict[int, tuple[object, Any, int]]
 
 _WRITTEN: Final[WeakKeyDictionary[Callable[..., Any], _WrittenObjects]] = WeakKeyDictionary()
 """The caches of the serializers that `cache_written_objects` returned."""
+
+
+_written_count = 0
+"""An upper bound of the number of written objects in all caches."""
+
+
+def _cache(cache: _WrittenObjects, value: object, written: Any, size: int) -> None:
+    """Cache a written object. If its cache, or all caches together, have too many, clear them."""
+    global _written_count  # noqa: PLW0603 - the process has one event loop
+    if _written_count >= MAX_SHARED_OBJECTS_OF_PROCESS:
+        for other in _WRITTEN.values():
+            other.clear()
+        _written_count = 0
+    if len(cache) >= MAX_SHARED_OBJECTS:
+        cache.clear()
+    cache[id(value)] = value, written, size
+    _written_count += 1
 
 
 def mark_pure(function: F, *parts: Callable[..., Any]) -> F:
@@ -51,10 +78,10 @@ def cache_written_objects(write_object: ValueSerializer) -> ValueSerializer:
             return cached[1]
         remaining_bytes = state.remaining_bytes
         written = write_object(value, state)
-        if getattr(type(value), "is_shared", False):
-            if len(cache) >= MAX_SHARED_OBJECTS:
-                cache.clear()
-            cache[id(value)] = value, written, remaining_bytes - state.remaining_bytes
+        if getattr(value, "is_shared", False):
+            size = remaining_bytes - state.remaining_bytes
+            if size + FIELD_BYTES * len(written) <= MAX_OBJECT_BYTES:
+                _cache(cache, value, written, size)
         return written
 
     _WRITTEN[write_shared] = cache

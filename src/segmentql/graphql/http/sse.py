@@ -2,9 +2,9 @@
 
 A request that accepts event streams only gets its results as messages `next`, and then the message
 `complete`. The `id` of a message is the cursor of its batch, so that a browser's EventSource
-resumes by itself: it sends the last id as `Last-Event-ID`. A stream that the server must end early
-has no message `complete`, because clients take a stream that ends without it for a lost connection
-and subscribe again.
+resumes by itself: it sends the last id as `Last-Event-ID`. A subscription that the server must end
+early has no message `complete`, because clients take a stream that ends without it for a lost
+connection and subscribe again. Queries and mutations are not ended early and are always complete.
 
 Source: https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md (distinct connections mode)
 """
@@ -15,14 +15,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
+import orjson
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from segmentql import metrics
-from segmentql.adapters.http import abort
+from segmentql.adapters.http import abort, limit_unacknowledged_time
 from segmentql.errors import AuthenticationFailure, ConcurrencyLimitExceeded, TimedOut, Unavailable
 from segmentql.graphql.context import Context
-from segmentql.graphql.execution.executor import MethodNotAllowed
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.execution.subscription_results import StreamResult
@@ -33,7 +33,6 @@ from segmentql.graphql.http.http_errors import (
     database_unavailable,
     error_response,
     method_not_allowed,
-    mutation_by_get,
     shutting_down,
     too_many_streams,
     unauthenticated,
@@ -41,21 +40,27 @@ from segmentql.graphql.http.http_errors import (
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_request, request_of_query_string
 from segmentql.graphql.http.response_sender import UnreadResponsesExceeded, send_in_chunks
+from segmentql.graphql.http.responses import json_response
 from segmentql.graphql.http.result_serializer import unsendable_errors
-from segmentql.graphql.http.sse_response import EventStreamResponse
+from segmentql.graphql.http.sse_operations import execute_operation
+from segmentql.graphql.http.sse_response import EventStreamResponse, keep_open
 from segmentql.graphql.http.stream_dependencies import StreamDependencies, record_stream_end
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
 )
 from segmentql.graphql.types.error_causes import FAULT_CODES
-from segmentql.graphql.types.errors import format_timeout
+from segmentql.graphql.types.errors import format_internal_error
 
 HEARTBEAT_SECONDS: Final = 15
 """The interval of the comments that keep the connection open."""
 
 FINISH_SECONDS: Final = 2
 """The time in which a client must read the end of a stream that the server ends."""
+
+UNACKNOWLEDGED_SECONDS: Final = 60
+"""The time after which a connection is lost if the client's host acknowledges no data, not even the
+heartbeats. The kernel would otherwise retransmit for 15 minutes or more."""
 
 
 class EventStreams:
@@ -93,6 +98,36 @@ class EventStreams:
             await send_in_chunks(
                 error_response(rejection, JSON), scope["state"]["request_id"], send
             )
+        except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
+            await self._send_fault(fault, scope["state"]["request_id"], response, receive, send)
+
+    async def _send_fault(
+        self,
+        fault: Exception,
+        request_id: str,
+        response: EventStreamResponse,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Log and count a fault, and send its error if the client can still read it.
+
+        A subscription then ends without `complete`, so that the client tries again.
+        """
+        body = {"errors": [format_internal_error(fault, request_id=request_id)]}
+        if not response.is_started:
+            await send_in_chunks(json_response(body, 500, JSON), request_id, send)
+            return
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                if response.is_incomplete:
+                    await abort(receive)
+                    return
+                await response.send_next([orjson.dumps(body)], None)
+                if response.is_only:
+                    await response.send_complete()
+                await response.finish()
+        except TimeoutError:
+            await abort(receive)
 
     async def _respond(
         self, scope: Scope, headers: Headers, receive: Receive, response: EventStreamResponse
@@ -144,22 +179,25 @@ class EventStreams:
         request_id = scope["state"]["request_id"]
         context = self._dependencies.new_context(headers, connection.principal, None, request_id)
         async with (
-            self._heartbeats_until_disconnect(connection, receive, response),
+            keep_open(connection, receive, response, self._heartbeat_seconds),
             self._results(
                 connection, request, context, headers=headers, is_get=scope["method"] == "GET"
             ) as results,
         ):
             try:
+                limit_unacknowledged_time(
+                    receive, max(UNACKNOWLEDGED_SECONDS, self._dependencies.limits.send_seconds)
+                )
                 await response.start()
-                is_stream = True
                 async for result in results:
+                    response.is_only = result.is_only
                     sent = await self._send(response, result, context)
-                    is_stream = not sent.is_only
-                    if is_stream and sent.is_failure:
+                    if sent.is_failure and not sent.is_only:
                         if _is_fault(sent):
                             return  # without `complete`, so that the client tries again
                         break
-                if is_stream and self._registry.is_stopping:  # some sources end by themselves then
+                # Some sources end by themselves when the process shuts down.
+                if self._registry.is_stopping and not response.is_only:
                     connection.set_end_reason(EndReason.STOPPING)
                 else:
                     await response.send_complete()
@@ -182,31 +220,6 @@ class EventStreams:
             raise body_too_slow(self._dependencies.execution_deadlines.seconds) from None
 
     @asynccontextmanager
-    async def _heartbeats_until_disconnect(
-        self, connection: StreamConnection, receive: Receive, response: EventStreamResponse
-    ) -> AsyncIterator[None]:
-        """Send heartbeats, and end the connection when the client disconnects."""
-
-        async def watch() -> None:
-            while True:
-                try:
-                    async with asyncio.timeout(self._heartbeat_seconds):
-                        message = await receive()
-                except TimeoutError:
-                    await response.send_heartbeat()
-                    continue
-                if message["type"] == "http.disconnect":
-                    connection.cancel(EndReason.DISCONNECTED)
-                    return
-
-        task = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    @asynccontextmanager
     async def _results(
         self,
         connection: StreamConnection,
@@ -226,8 +239,10 @@ class EventStreams:
                 last_event_id=last_event_id,
             )
         except NotASubscription:
-            result = await self._execute(request, context, queries_only=is_get)
-            yield _single_result(result)
+            connection.finish_operation()
+            yield _single_result(
+                await execute_operation(self._dependencies, request, context, queries_only=is_get)
+            )
             return
         except SubscriptionRejected as rejected:
             # An EventSource cannot read the body of another status, so the stream has the errors.
@@ -240,31 +255,6 @@ class EventStreams:
             finally:
                 reason = EndReason.FAILED if context.cause else EndReason.DONE
                 record_stream_end(subscription, connection.end_reason or reason)
-
-    async def _execute(
-        self, request: Request, context: Context, *, queries_only: bool
-    ) -> StreamResult:
-        """Execute a query or a mutation.
-
-        Raises:
-            HttpRequestError: The operation is a mutation, and `queries_only` is set.
-        """
-        deadline = context.deadline = self._dependencies.execution_deadlines.new_deadline()
-        try:
-            with deadline:
-                response = await self._dependencies.executor.execute(
-                    request, context, queries_only=queries_only
-                )
-        except MethodNotAllowed:
-            raise mutation_by_get() from None
-        except TimeoutError:
-            if not deadline.has_expired:
-                raise
-            metrics.REQUESTS_REJECTED.labels("time").inc()
-            seconds = self._dependencies.execution_deadlines.seconds
-            error = format_timeout(seconds, is_mutation=context.is_mutation)
-            return StreamResult({"data": None, "errors": [error]}, 0, None, is_only=True)
-        return StreamResult(response.body, response.size, None, is_only=True)
 
     async def _send(
         self, response: EventStreamResponse, result: StreamResult, context: Context

@@ -1,12 +1,15 @@
 """The response of an event stream: its head, its messages and its heartbeats."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.response_size import CHUNK_BYTES
+from segmentql.graphql.http.stream_registry import EndReason, StreamConnection
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -36,8 +39,12 @@ class EventStreamResponse:
         self._deadlines = deadlines
         self._is_sending = False
         self.is_started = False
+        self.is_only = False
+        """Whether it has the result of a query or a mutation, which `complete` must follow."""
         self.is_unread = False
         """Whether the client did not read in time."""
+        self.is_incomplete = False
+        """Whether the last event was sent in part only, so that nothing can follow it."""
 
     async def start(self) -> None:
         """Send the head, and a comment so that proxies pass it on."""
@@ -71,7 +78,7 @@ class EventStreamResponse:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_parts(self, parts: Sequence[bytes]) -> None:
-        self._is_sending = True
+        self._is_sending = self.is_incomplete = True
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
@@ -83,6 +90,7 @@ class EventStreamResponse:
                             await self._send_body(part[start : start + CHUNK_BYTES])
                 # The server accepts the next chunk, even an empty one, when the client has read
                 # most of the chunks before.
+                self.is_incomplete = False
                 await self._send_body(b"")
         except TimeoutError:
             self.is_unread = deadline.has_expired
@@ -92,3 +100,33 @@ class EventStreamResponse:
 
     async def _send_body(self, body: bytes) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+@asynccontextmanager
+async def keep_open(
+    connection: StreamConnection,
+    receive: Receive,
+    response: EventStreamResponse,
+    heartbeat_seconds: float,
+) -> AsyncIterator[None]:
+    """Send heartbeats while the block runs, and end the connection if the client disconnects."""
+
+    async def send_heartbeats() -> None:
+        while True:
+            await asyncio.sleep(heartbeat_seconds)
+            await response.send_heartbeat()
+
+    async def await_disconnect() -> None:
+        # Each call of `receive` lets the server read more requests of the connection, which it
+        # keeps in memory. So a call waits until it returns, and heartbeats do not repeat it.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        connection.cancel(EndReason.DISCONNECTED)
+
+    tasks = [asyncio.create_task(send_heartbeats()), asyncio.create_task(await_disconnect())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -2,7 +2,8 @@
 
 A stream outlives the checks of its request. So the registry checks its API key again several times
 a second, and ends the streams of a revoked key within a second. When the process shuts down, it
-ends all streams, so that the clients resume at another process.
+ends all streams, so that the clients resume at another process. It never ends a connection that
+executes a query or a mutation: its client could not know the outcome.
 """
 
 import asyncio
@@ -12,10 +13,14 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final
 
+import structlog
+
 from segmentql import metrics
 from segmentql.adapters.concurrency import ConcurrencyCounter, ConcurrencyLimit
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
 from segmentql.principal import Principal
+
+log = structlog.get_logger(__name__)
 
 KEY_CHECK_SECONDS: Final = 0.2
 """The interval at which the keys of the open streams are checked. Together with the refresh of the
@@ -60,6 +65,7 @@ class StreamConnection:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._is_cancelled = False
+        self._is_endable = True
 
     def set_end_reason(self, reason: EndReason) -> None:
         """Note why the block is about to end, unless another reason came first."""
@@ -67,11 +73,15 @@ class StreamConnection:
             self.end_reason = reason
 
     def cancel(self, reason: EndReason) -> None:
-        """Cancel the block of the connection, unless it is ending already."""
-        if self.end_reason is None and self._task is not None:
+        """Cancel the block of the connection, unless it is ending or must finish."""
+        if self._is_endable and self.end_reason is None and self._task is not None:
             self.end_reason = reason
             self._is_cancelled = True
             self._task.cancel()
+
+    def finish_operation(self) -> None:
+        """From now on, do not cancel the block: it executes a query or a mutation."""
+        self._is_endable = False
 
     def __enter__(self) -> "StreamConnection":
         task = self._task = asyncio.current_task()
@@ -183,16 +193,22 @@ class StreamRegistry:
     ) -> None:
         while True:
             await asyncio.sleep(KEY_CHECK_SECONDS)
-            headers = {connection.authorization for connection in self._connections}
-            is_revoked = await asyncio.gather(
-                *(_is_rejected(authenticate, header) for header in headers)
-            )
-            revoked = {
-                header for header, rejected in zip(headers, is_revoked, strict=True) if rejected
-            }
-            for connection in list(self._connections):
-                if connection.authorization in revoked:
-                    connection.cancel(EndReason.REVOKED)
+            try:
+                await self._end_revoked(authenticate)
+            except Exception:
+                log.exception("stream_key_check_failed")
+
+    async def _end_revoked(
+        self, authenticate: Callable[[bytes | None], Awaitable[Principal]]
+    ) -> None:
+        headers = list({connection.authorization for connection in self._connections})
+        is_revoked = await asyncio.gather(
+            *(_is_rejected(authenticate, header) for header in headers)
+        )
+        revoked = {header for header, rejected in zip(headers, is_revoked, strict=True) if rejected}
+        for connection in list(self._connections):
+            if connection.authorization in revoked:
+                connection.cancel(EndReason.REVOKED)
 
 
 async def _is_rejected(
@@ -206,5 +222,8 @@ async def _is_rejected(
         Unavailable,
         TimedOut,
     ):  # the source cannot be read either; the key cache logs it
+        return False
+    except Exception:  # the keys of the other streams are checked nevertheless
+        log.exception("stream_key_check_failed")
         return False
     return False

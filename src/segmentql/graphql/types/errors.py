@@ -225,7 +225,17 @@ def format_timeout(seconds: float, *, is_mutation: bool) -> dict[str, Any]:
     """Return the error of an operation that was cancelled at its time limit of `seconds`."""
     metrics.ERRORS.labels(Code.TIMEOUT).inc()
     message = f"The operation took longer than {seconds:g} s and was cancelled."
-    extensions: dict[str, Any] = {"code": Code.TIMEOUT, "limit": seconds}
+    return _cancelled(message, {"code": Code.TIMEOUT, "limit": seconds}, is_mutation=is_mutation)
+
+
+def format_stopped(*, is_mutation: bool) -> dict[str, Any]:
+    """Return the error of an operation that was cancelled because the process shuts down."""
+    metrics.ERRORS.labels(Code.UNAVAILABLE).inc()
+    message = "The server process shuts down. The operation was cancelled."
+    return _cancelled(message, {"code": Code.UNAVAILABLE}, is_mutation=is_mutation)
+
+
+def _cancelled(message: str, extensions: dict[str, Any], *, is_mutation: bool) -> dict[str, Any]:
     if is_mutation:
         message += (
             " Each of its changes was applied completely or not at all. Read the data to find out."
