@@ -121,7 +121,7 @@ class Runtime(Middleware):
             self._settings,
             name="segmentql worker",
             publish=self._publisher.publish,
-            on_history=self._hints.publish,
+            on_history_commit=self._hints.publish,
         )
         self._storage = Storage(self._settings)
         self._object_context = object_actors.ObjectContext(self._database, self._storage)

@@ -92,7 +92,9 @@ async def test_only_commits_that_record_history_are_hinted(settings: Settings, s
         nonlocal hinted
         hinted += 1
 
-    database = Database(settings, name="tests", publish=lambda messages: None, on_history=count)
+    database = Database(
+        settings, name="tests", publish=lambda messages: None, on_history_commit=count
+    )
     await make_users(sql, 1)
     values = {"segment_id": await make_segment(sql, "A")}
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from segmentql import metrics
-from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows
+from segmentql.adapters.autocommit import AutocommitConnection, DriverRow, Rows
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -47,7 +47,11 @@ PROBE_TIMEOUT_SECONDS: Final = 1
 
 
 class ReadSession:
-    """A session for reads. Functions that write require a `WriteSession`."""
+    """A session for reads. Functions that write require a `WriteSession`.
+
+    Text statements of an AUTOCOMMIT engine bypass SQLAlchemy's execution and use a connection of
+    their own. So a session that executes other statements as well holds two connections.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -69,8 +73,11 @@ class ReadSession:
 
     async def fetch(
         self, statement: TextClause, values: Mapping[str, object] | None = None
-    ) -> Sequence[Record]:
-        """Execute a statement; return its rows, of which only the positions matter."""
+    ) -> Sequence[DriverRow]:
+        """Execute a statement; return the rows as tuples.
+
+        Column names are not available on every path.
+        """
         if self._autocommit is not None:
             return await self._autocommit.fetch(statement, values)
         return (await self.execute(statement, values)).all()
@@ -86,11 +93,6 @@ class ReadSession:
         if self._connection is None:
             self._connection = await self._engine.connect()
         return self._connection
-
-    async def invalidate(self) -> None:
-        """Close the connection instead of returning it to the pool."""
-        if self._connection is not None:
-            await self._connection.invalidate()
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,7 +128,7 @@ class Database:
         *,
         name: str,
         publish: Callable[[Sequence[Message]], None],
-        on_history: Callable[[], None] | None = None,
+        on_history_commit: Callable[[], None] | None = None,
     ) -> None:
         """Create the pools.
 
@@ -134,10 +136,10 @@ class Database:
             settings: The settings.
             name: The name of the connections in PostgreSQL.
             publish: The function that sends job messages after a commit.
-            on_history: The function to call after a commit that records joins or leaves. It may
-                also be called after a concurrent commit.
+            on_history_commit: The function to call after a commit that records joins or leaves.
+                It may also be called after a concurrent commit.
         """
-        self._on_history = on_history
+        self._on_history_commit = on_history_commit
         self._history_commits = HistoryCommits()
         self._settings = settings
         self._name = name
@@ -242,8 +244,8 @@ class Database:
                         result = await work(session)
                         await self._commit(session)
                 self._publish(session.outbox)
-                if self._on_history and self._history_commits.count != history_commits:
-                    self._on_history()
+                if self._on_history_commit and self._history_commits.count != history_commits:
+                    self._on_history_commit()
                 return result
             except (OutcomeUnknown, Unresponsive):
                 raise
