@@ -14,8 +14,9 @@ from segmentql.cli import changes as command
 from segmentql.history.settled import HistoryCursor
 from segmentql.settings import Settings
 from tests.cli.api_process import run_command
-from tests.conftest import PATIENCE_SECONDS, Api, environment, until
+from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, recorded_statements, until
 from tests.operations import make_segments, update_user_segments
+from tests.timeline import HOUR, add_membership, make_segment
 
 ALL: Final = ("changes", "--from", "earliest", "--no-follow")
 HISTORY: Final = "{ history(first: 100) { nodes { id } } }"
@@ -144,6 +145,21 @@ async def test_cursor_of_a_lost_change_ends_the_command(address: str) -> None:
     result = await run_command("changes", "--from", lost, "--no-follow", SEGMENTQL_URL=address)
     assert (result.code, result.output) == (3, "")
     assert "Export the segment again" in result.errors
+
+
+async def test_no_follow_pauses_while_a_change_is_being_recorded(address: str, sql: Sql) -> None:
+    """The command waits for a leave whose user another transaction has locked for a second."""
+    await add_membership(sql, 1, await make_segment(sql, "a"), ends_in=-HOUR)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM users WHERE id = 1 FOR NO KEY UPDATE")
+        with recorded_statements() as statements:
+            command_run = asyncio.create_task(run_command(*ALL, SEGMENTQL_URL=address))
+            await asyncio.sleep(1)
+            assert not command_run.done()
+            requests = sum("leaves_recorded_at IS NULL" in each for each in statements)
+            assert 1 < requests < 10
+    result = await command_run
+    assert names(result.output) == [("JOINED", "1", "a"), ("LEFT", "1", "a")]
 
 
 @pytest.mark.slow  # It starts a process.

@@ -27,6 +27,7 @@ from segmentql.adapters.http import (
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unauthenticated, Unavailable
+from segmentql.graphql.client_connection import ClientConnection
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadline, Deadlines
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
@@ -209,8 +210,13 @@ class GraphQLView:
         principal = await self.authenticate_request(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
+        client = ClientConnection(
+            receive,
+            authenticate=self._authenticate,
+            authorization=headers.get(b"authorization"),
+        )
         try:
-            with deadline:
+            with client, deadline:
                 request = (
                     await read_request(headers, receive, self.request_limits.body_bytes)
                     if parameters is None
@@ -219,6 +225,7 @@ class GraphQLView:
                 context = self.new_context(
                     headers, principal, deadline, scope["state"]["request_id"]
                 )
+                context.client = client
                 response = await self._executor.execute(
                     request, context, queries_only=method == "GET"
                 )
