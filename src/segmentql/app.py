@@ -224,9 +224,10 @@ class _Application(Starlette):
     """The application. The view handles `/graphql` without Starlette's middleware and router."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in GRAPHQL_PATHS:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and path in GRAPHQL_PATHS:
             await self.state.view(scope, receive, send)
-        elif scope["type"] == "websocket" and scope["path"] in GRAPHQL_PATHS:
+        elif scope["type"] == "websocket" and path in GRAPHQL_PATHS:
             await self.state.websockets(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

@@ -379,6 +379,17 @@ async def test_lock_timeout_is_reported(sql: Sql, database: Database) -> None:
             await database.transaction(work)
 
 
+async def test_read_only_server_is_unavailable(sql: Sql, database: Database) -> None:
+    """A standby, for instance, that a failed-over connection still reaches."""
+
+    async def work(session: WriteSession) -> None:
+        await session.execute(text("SET TRANSACTION READ ONLY"))
+        await session.execute(text("UPDATE users SET created_at = now()"))
+
+    with pytest.raises(Unavailable):
+        await database.transaction(work)
+
+
 async def test_every_connection_has_the_configured_limits(settings: Settings, sql: Sql) -> None:
     database = opened(settings, statement_timeout_seconds=3.5)
     names = (

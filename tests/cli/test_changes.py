@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +16,9 @@ from segmentql.cli import changes as command
 from segmentql.history.settled import HistoryCursor
 from segmentql.settings import Settings
 from tests.cli.api_process import run_command
-from tests.conftest import PATIENCE_SECONDS, Api, environment, until
+from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, recorded_statements, until
 from tests.operations import make_segments, update_user_segments
+from tests.timeline import HOUR, add_membership, make_segment
 
 ALL: Final = ("changes", "--from", "earliest", "--no-follow")
 HISTORY: Final = "{ history(first: 100) { nodes { id } } }"
@@ -146,6 +149,29 @@ async def test_cursor_of_a_lost_change_ends_the_command(address: str) -> None:
     result = await run_command("changes", "--from", lost, "--no-follow", SEGMENTQL_URL=address)
     assert (result.code, result.output) == (3, "")
     assert "Export the segment again" in result.errors
+
+
+async def test_no_follow_pauses_while_a_change_is_being_recorded(address: str, sql: Sql) -> None:
+    """Another transaction locks the user. The pauses are 0.2, 0.4 and 0.8 s."""
+    await add_membership(sql, 1, await make_segment(sql, "a"), ends_in=-HOUR)
+
+    def has_sent(requests: int) -> Callable[[], Awaitable[bool]]:
+        async def check() -> bool:
+            return sum("leaves_recorded_at IS NULL" in each for each in statements) >= requests
+
+        return check
+
+    async with sql.transaction():
+        await sql.execute("SELECT FROM users WHERE id = 1 FOR NO KEY UPDATE")
+        with recorded_statements() as statements:
+            command_run = asyncio.create_task(run_command(*ALL, SEGMENTQL_URL=address))
+            await until(has_sent(1))
+            first_request_at = time.monotonic()
+            await until(has_sent(4))
+            assert time.monotonic() - first_request_at > 1
+            assert not command_run.done()
+    result = await command_run
+    assert names(result.output) == [("JOINED", "1", "a"), ("LEFT", "1", "a")]
 
 
 @pytest.mark.slow  # It starts a process.

@@ -1,16 +1,18 @@
 """A stream begins with an empty batch, reads on demand, and cleans up when it is closed."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from graphql import ExecutionResult, parse, subscribe
 from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
 from segmentql.errors import ConcurrencyLimitExceeded
-from segmentql.feed.reader import FeedReader
+from segmentql.feed.reader import MAX_PAGE_READS, FeedReader
 from segmentql.feed.records import ChangeFilter
 from segmentql.graphql.context import Context
 from segmentql.history.settled import BEFORE_FIRST_ROW
@@ -116,8 +118,45 @@ async def test_closed_and_forgotten_streams_are_not_counted(reader: FeedReader, 
     await asyncio.wait([waiting])
     await streams[1].aclose()
     del waiting, streams
+    await asyncio.sleep(0)
     assert reader.consumers.count == 0
     await until(polling_has_ended)
+
+
+async def test_stream_that_another_thread_collects_is_uncounted_on_the_event_loop(
+    reader: FeedReader, sql: Sql
+) -> None:
+    streams = [await open_stream(reader)]
+    thread = threading.Thread(target=streams.clear)
+    thread.start()
+    thread.join()
+    assert reader.consumers.count == 1  # only the event loop may change it
+    await asyncio.sleep(0)
+    assert reader.consumers.count == 0
+
+
+async def test_streams_that_are_behind_leave_connections_for_other_reads(
+    database: Database, reader: FeedReader, sql: Sql, segment_id: int
+) -> None:
+    await join(sql, 1, segment_id)
+    await join(sql, 2, segment_id)
+    streams = [await open_stream(reader) for _ in range(20)]  # before the first row
+    for stream in streams:
+        await anext(stream)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE history")  # a page takes until the end of this transaction
+        waiting = [asyncio.create_task(anext(stream)) for stream in streams]
+
+        async def are_reading() -> bool:
+            return database.pool_in_use() >= MAX_PAGE_READS
+
+        await until(are_reading)
+        assert await database.read_one(lambda session: session.scalar(text("SELECT 1"))) == 1
+        assert database.pool_in_use() == MAX_PAGE_READS
+    for batch in await asyncio.gather(*waiting):
+        assert [change.entry.user_id for change in batch.changes] == [1, 2]
+    for stream in streams:
+        await stream.aclose()
 
 
 async def _second(stream: Any) -> None:

@@ -9,8 +9,9 @@ from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import NO_FILTER, FeedStart
 from segmentql.history.settled import BEFORE_FIRST_ROW
-from tests.conftest import Api, Sql, until
+from tests.conftest import Api, Sql, recorded_statements, until
 from tests.feed.queries import all_changes, changes
+from tests.graphql.test_faults import renamed_table
 from tests.history.writers import Connect
 from tests.operations import make_segments, update_user_segments
 from tests.timeline import HOUR, SECOND, add_members, add_membership, make_segment, mark_deleted
@@ -117,6 +118,20 @@ async def test_several_processes_record_each_leave_once(database: Database, sql:
     await asyncio.gather(*map(record_all, recorders))
     assert await sql.fetchval("SELECT count(*) FROM history WHERE operation = 'LEFT'") == 29
     assert await sql.fetchval("SELECT count(*) FROM memberships") == 0
+
+
+async def test_recorder_continues_after_an_unexpected_error(reader: FeedReader, sql: Sql) -> None:
+    await add_membership(sql, 1, await make_segment(sql, "A"), ends_in=-HOUR)
+    with reader.consumers.counted("key", "waiting"), recorded_statements() as statements:
+        async with renamed_table(sql, "memberships") as logged:
+            await reader.record_leaves()  # the read that follows raises the error, if it has one
+
+            async def has_tried_again() -> bool:
+                return sum("leaves_recorded_at IS NULL" in each for each in statements) >= 3
+
+            await until(has_tried_again)
+        assert [line["event"] for line in logged] == ["leaves_not_recorded"]
+        await until(lambda: sql.fetchval("SELECT count(*) = 0 FROM memberships"))
 
 
 async def test_recorder_runs_only_while_there_are_consumers(reader: FeedReader, sql: Sql) -> None:

@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import pytest
 from prometheus_client import REGISTRY
 
 from segmentql.adapters.database import Database
 from segmentql.app import create_app
 from segmentql.settings import Settings
+from tests.cli.api_process import listening
 from tests.conftest import Api, Sql, recorded_statements, serving, until
 from tests.feed.queries import CHANGES, changes
 from tests.history.test_tracker import polling_has_ended
 from tests.history.writers import join
-from tests.keys.clients import bearer, make_key
+from tests.keys.clients import bearer, make_key, revoke, send_query
 
 
 async def begin_wait(api: Api, **variables: Any) -> "asyncio.Task[Any]":
@@ -162,6 +164,52 @@ async def test_number_of_waits_is_limited_per_key_and_per_process(
             assert len(body["data"]["changes"]["events"]) == 1
         after = (await call(ada))["data"]["changes"]["cursor"]
         assert "errors" not in await call(ada, after=after, wait=1)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_wait_ends_when_the_client_disconnects(
+    settings: Settings, sql: Sql, method: str
+) -> None:
+    app = create_app(settings)
+    query = "{changes(waitSeconds:60){cursor}}"
+    body = orjson.dumps({"query": query}) if method == "POST" else b""
+    path = "/graphql" if method == "POST" else f"/graphql?query={query}"
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with serving(settings, app=app), listening(app) as address:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        writer.write(head.encode() + body)
+        await until(_are_waiting(1))
+        writer.close()
+        await until(_are_waiting(0))
+
+
+async def test_wait_of_a_revoked_key_returns_no_changes(
+    auth_settings: Settings, database: Database, sql: Sql, segment_id: int
+) -> None:
+    """The key cache finds the revocation within a second."""
+    key = await make_key(database, "READER")
+
+    async with serving(auth_settings) as api:
+
+        async def call(**variables: Any) -> Any:
+            return (await send_query(api, bearer(key.token), CHANGES, **variables)).json()
+
+        async def is_rejected() -> bool:
+            body = await call()
+            return bool(body.get("errors"))
+
+        waiting = asyncio.create_task(call(wait=30))
+        await until(_are_waiting(1))
+        await revoke(database, key)
+        await until(is_rejected)
+        assert not waiting.done()
+        await join(sql, 1, segment_id)
+        body = await waiting
+    assert body["data"] == {"changes": None}
+    assert _extensions(body) == {"code": "UNAUTHENTICATED"}
 
 
 def _are_waiting(count: int) -> Callable[[], Awaitable[bool]]:

@@ -1,5 +1,6 @@
 """Paths work with and without a slash at the end, and redirects name no host."""
 
+import httpx
 import pytest
 
 from tests.conftest import Api, without_cost
@@ -41,3 +42,13 @@ async def test_graphql_accepts_a_slash_at_the_end(api: Api) -> None:
     page = await api.http.get("/graphql/", headers={"accept": "text/html"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert (await api.http.put("/graphql/")).status_code == 405
+
+
+async def test_graphql_is_found_below_the_root_path_of_a_proxy(api: Api) -> None:
+    app = api.http._transport.app  # type: ignore[attr-defined]
+    transport = httpx.ASGITransport(app=app, root_path="/prefix")
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for path in ("/prefix/graphql", "/prefix/graphql/"):
+            response = await client.post(path, json=TYPENAME)
+            assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
+        assert (await client.get("/prefix/healthz")).status_code == 200

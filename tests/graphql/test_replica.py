@@ -77,3 +77,22 @@ async def test_mutation_payload_is_read_from_the_primary(lagging: Api) -> None:
         "segments": [{"slug": "A", "memberCount": 1}],
         "membership": {"segment": {"slug": "A"}},
     }
+
+
+async def test_changes_and_their_nested_fields_are_read_from_the_primary(lagging: Api) -> None:
+    await lagging('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
+    await lagging('mutation { createUser(input: {id: 1, key: "ada"}) { user { id } } }')
+    await lagging(
+        'mutation { updateUserSegments(input: {userId: 1, add: ["A"]}) { segmentsAdded } }'
+    )
+    data = await lagging(
+        "{ changes(start: EARLIEST) { events { ... on MembershipEvent { entry {"
+        " segment { slug memberCount } userKey user { key segments { slug } } } } } } }"
+    )
+    assert [event["entry"] for event in data["changes"]["events"]] == [
+        {
+            "segment": {"slug": "A", "memberCount": 1},
+            "userKey": "ada",
+            "user": {"key": "ada", "segments": [{"slug": "A"}]},
+        }
+    ]

@@ -22,6 +22,9 @@ UNAVAILABLE_CLASSES: Final = ("08", "28", "3D", "53", "57", "58")
 """Connection exceptions, rejected logins or databases, insufficient resources, operator
 intervention and system errors."""
 
+READ_ONLY_CODE: Final = "25006"
+"""The SQLSTATE of `read_only_sql_transaction`: the server is a standby or is set read-only."""
+
 
 def sqlstate(error: DBAPIError) -> str | None:
     """Return PostgreSQL's error code, or None if the error did not come from the server."""
@@ -57,4 +60,4 @@ def is_unavailable(error: BaseException) -> bool:
             driver_error(error),
             asyncpg.TargetServerAttributeNotMatched,
         )
-    return code.startswith(UNAVAILABLE_CLASSES)
+    return code == READ_ONLY_CODE or code.startswith(UNAVAILABLE_CLASSES)

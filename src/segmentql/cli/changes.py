@@ -28,6 +28,10 @@ WAIT_SECONDS: Final = 25
 
 MIN_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 15
+MIN_PAUSE_SECONDS: Final = 0.2
+MAX_PAUSE_SECONDS: Final = 2
+"""The pauses of `--no-follow` while the next change is being recorded and cannot be read yet."""
+
 INTERRUPTED_EXIT_CODE: Final = 130
 EARLIEST: Final = "earliest"
 
@@ -151,16 +155,24 @@ def _print_changes(
     follow: bool,
 ) -> None:
     wait_seconds = 0
+    pause = MIN_PAUSE_SECONDS
     while True:
         batch = _read(client, {**variables, "after": after, "waitSeconds": wait_seconds})
         if batch["events"]:
             _write(b"".join(map(_line, batch["events"])))
-        if state_file and batch["cursor"] != after:
+        has_advanced = batch["cursor"] != after
+        if state_file and has_advanced:
             store_cursor(state_file, batch["cursor"])
         after = batch["cursor"]
         if batch["caughtUp"] and not follow:
             return
-        wait_seconds = WAIT_SECONDS if follow else 0
+        if follow:
+            wait_seconds = WAIT_SECONDS
+        elif has_advanced:
+            pause = MIN_PAUSE_SECONDS
+        else:
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 def _read(client: ApiClient, variables: Mapping[str, object]) -> Any:

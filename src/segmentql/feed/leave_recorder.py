@@ -7,17 +7,19 @@ may record at the same time.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import structlog
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
-from segmentql.errors import TimedOut, Unavailable
 from segmentql.memberships.expiry import expire_due, record_segment_leaves
+
+log = structlog.get_logger(__name__)
 
 TASK_NAME: Final = "unrecorded leaves for the change feed"
 
@@ -72,6 +74,7 @@ class UnrecordedLeaveRecorder:
         self._started_steps = 0
         self._completed_step = 0
         self._is_complete = False
+        self._is_failing = False
         self._pause_seconds = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopped: set[asyncio.Task[None]] = set()
@@ -118,12 +121,22 @@ class UnrecordedLeaveRecorder:
                     self._is_complete = False
                     raise
                 self._completed_step = step
+                self._is_failing = False
+
+    @contextlib.contextmanager
+    def log_errors(self) -> Iterator[None]:
+        """Suppress errors of the block, and log the first one since the last complete step."""
+        try:
+            yield
+        except Exception as error:
+            if not self._is_failing:
+                log.warning("leaves_not_recorded", reason=type(error).__name__, exc_info=error)
+            self._is_failing = True
 
     async def _run(self) -> None:
         while True:
             self._pause_seconds = RETRY_SECONDS
-            # A later step may succeed.
-            with contextlib.suppress(Unavailable, TimedOut):
+            with self.log_errors():  # a later step may succeed
                 await self.record()
             await asyncio.sleep(self._pause_seconds)
 

@@ -7,7 +7,6 @@ polls while nobody waits, and while consumers wait they hold no connection.
 """
 
 import asyncio
-import contextlib
 import time
 from typing import Final
 
@@ -15,7 +14,7 @@ from segmentql import metrics
 from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.database import Database
-from segmentql.errors import TimedOut, Unavailable
+from segmentql.errors import Unavailable
 from segmentql.feed.consumers import Consumers
 from segmentql.feed.leave_recorder import UnrecordedLeaveRecorder
 from segmentql.feed.records import (
@@ -32,6 +31,10 @@ from segmentql.history.tracker import SettledHead, SettledPositionTracker
 
 NEAR_HEAD_POSITIONS: Final = 10_000
 """A consumer that is at most so many positions behind the head reads through the window."""
+
+MAX_PAGE_READS: Final = 2
+"""The maximum number of concurrent pages of consumers that are behind. Each page may read 10,000
+rows, so that other requests need the rest of the connection pool."""
 
 MAX_ATTEMPTS: Final = 5
 """The maximum number of attempts of a read while the server restarts."""
@@ -56,6 +59,7 @@ class FeedReader:
         self._leave_recorder = UnrecordedLeaveRecorder(database, on_recorded=self._tracker.hint)
         self._window = ChangeWindow(BEFORE_FIRST_ROW, generation=-1)
         self._window_lock = asyncio.Lock()
+        self._page_reads = asyncio.Semaphore(MAX_PAGE_READS)
         self.consumers = Consumers(limit, on_first=self._on_first, on_last=self._on_last)
 
     async def close(self) -> None:
@@ -78,7 +82,7 @@ class FeedReader:
     async def record_leaves(self) -> None:
         """Record unrecorded leaves, up to a bound. If some are left, no batch is `caught_up`."""
         # If the database cannot be read either, the read that follows raises the error.
-        with contextlib.suppress(Unavailable, TimedOut):
+        with self._leave_recorder.log_errors():
             await self._leave_recorder.record()
 
     async def resolve_start(self, after: HistoryCursor | None, start: FeedStart) -> HistoryCursor:
@@ -148,13 +152,13 @@ class FeedReader:
         return ChangeBatchRecord(changes, cursor, caught_up and self._leave_recorder.is_complete)
 
     async def wait_beyond(
-        self, cursor: HistoryCursor, stopping: asyncio.Event, *, wait_seconds: float | None = None
+        self, cursor: HistoryCursor, *ends: asyncio.Event, wait_seconds: float | None = None
     ) -> None:
         """Wait until there may be changes after a cursor. The caller holds no connection meanwhile.
 
         Args:
             cursor: The cursor.
-            stopping: The event that ends the wait, because the process stops.
+            ends: The events that end the wait, for instance because the process stops.
             wait_seconds: The maximum time to wait; None for no maximum.
         """
         head = self._tracker.head
@@ -162,16 +166,17 @@ class FeedReader:
             await asyncio.sleep(0)  # so that a filter that matches nothing yields to the loop
             return
         waiting = asyncio.create_task(self._tracker.wait_beyond(cursor.position))
-        stopped = asyncio.create_task(stopping.wait())
+        ended = [asyncio.create_task(end.wait()) for end in ends]
         try:
             await asyncio.wait(
-                (waiting, stopped), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
+                (waiting, *ended), timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if waiting.done():
                 waiting.result()  # raises the error of the tracker
         finally:
             waiting.cancel()
-            stopped.cancel()
+            for task in ended:
+                task.cancel()
 
     async def _validate(self, cursor: HistoryCursor) -> None:
         if not self._is_known(cursor):
@@ -198,11 +203,14 @@ class FeedReader:
                     after, change_filter=change_filter, max_changes=max_changes
                 )
         metrics.FEED_PAGES.labels("database").inc()
-        return await self._database.read_one(
-            lambda session: read_page(
-                session, after, head, change_filter=change_filter, max_changes=max_changes
+        async with self._page_reads:
+            page = await self._database.read_one(
+                lambda session: read_page(
+                    session, after, head, change_filter=change_filter, max_changes=max_changes
+                )
             )
-        )
+            await asyncio.sleep(0)  # so that other requests run between two pages
+            return page
 
     def _covers(self, cursor: HistoryCursor, head: SettledHead) -> bool:
         window = self._window

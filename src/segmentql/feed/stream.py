@@ -38,6 +38,7 @@ class ChangeStream:
         self._stopping = stopping
         self._has_begun = False
         self._is_open = False
+        self._loop = asyncio.get_running_loop()
         reader.consumers.add(key_id, "stream")
         self._is_open = True
 
@@ -128,8 +129,11 @@ class ChangeStream:
         self._close()
 
     def __del__(self) -> None:
-        # graphql-core does not close a stream from which it has read nothing.
-        self._close()
+        # graphql-core does not close a stream from which it has read nothing. The garbage collector
+        # may run in another thread.
+        if self._is_open and not self._loop.is_closed():
+            self._is_open = False
+            self._loop.call_soon_threadsafe(self._reader.consumers.remove, self._key_id, "stream")
 
     def _close(self) -> None:
         if self._is_open:

@@ -20,7 +20,8 @@ async def read_changes(
     """Read the changes after a cursor; wait for the first one if there is none.
 
     Unrecorded leaves are recorded before, up to a bound. While the request waits, it holds no
-    connection, its deadline is paused, and the wait ends when the process stops.
+    connection and its deadline is paused. The wait ends when the process stops or the client
+    disconnects. After the wait, the API key is checked again.
 
     Args:
         context: The context of the request.
@@ -33,9 +34,11 @@ async def read_changes(
     Raises:
         CursorExpired, FeedReset: The consumer cannot continue after its cursor.
         ConcurrencyLimitExceeded: There are too many consumers that wait.
+        Unauthenticated: The API key was revoked during the wait.
         Unavailable, TimedOut: The database cannot be read.
     """
     context.check_database_error()
+    context.primary = True  # a replica may not have the rows of a change yet
     reader = context.feature(FeedReader)
     await reader.record_leaves()
     cursor = await reader.resolve_start(after, start)
@@ -63,14 +66,18 @@ async def _wait(
 ) -> ChangeBatchRecord:
     """Return the next batch that has changes, or the last batch before the end of the time."""
     ends_at = time.monotonic() + wait_seconds
+    client = context.client
+    ends = [context.stopping, *([client.disconnected()] if client else [])]
     with reader.consumers.counted(context.principal.key_id, "waiting"):
-        while not batch.changes and not context.stopping.is_set():
+        while not batch.changes and not any(end.is_set() for end in ends):
             remaining = ends_at - time.monotonic()
             if remaining <= 0:
                 break
             async with context.waiting():
-                await reader.wait_beyond(batch.cursor, context.stopping, wait_seconds=remaining)
+                await reader.wait_beyond(batch.cursor, *ends, wait_seconds=remaining)
             batch = await reader.read(
                 batch.cursor, change_filter=change_filter, max_changes=max_changes
             )
+    if client:
+        await client.check_key()
     return batch

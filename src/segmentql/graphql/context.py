@@ -12,6 +12,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
+from segmentql.graphql.client_connection import ClientConnection
 from segmentql.graphql.cost.deadlines import Deadline
 from segmentql.graphql.cost.scheduling import BackgroundLimiter, ExpensiveSlot
 from segmentql.graphql.execution.response_size import ResponseTooLarge
@@ -40,6 +41,10 @@ class Context:
     principal: Principal
     primary: bool
     """Whether reads must see every commit so far. If False, a replica may serve them."""
+
+    client: ClientConnection | None = None
+    """The client of an HTTP request, for resolvers that wait. None if the transport itself ends the
+    operation when the client disconnects or its API key is revoked."""
 
     features: Mapping[type, Any] = field(default_factory=dict)
     """The objects that features share among all requests of the process, by their type."""

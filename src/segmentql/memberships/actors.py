@@ -1,5 +1,8 @@
 """The actors of memberships, and the periodic check that finds work whose message was lost."""
 
+from typing import Final
+
+from segmentql.adapters.coalescing import CoalescedWork
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
@@ -7,9 +10,19 @@ from segmentql.memberships import expiry
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
 
+EXPIRY_INTERVAL_SECONDS: Final = 0.1
+"""The minimum interval between two recordings of leaves by TTL. One recording serves all messages
+of the interval, because each transaction costs more than its leaves."""
+
 
 async def expire_due_memberships(database: Database) -> None:
-    """Record the leaves of all expired memberships."""
+    """Record the leaves of all expired memberships.
+
+    If there is none, which is frequent because a run records for other messages too, the run is one
+    read without a transaction.
+    """
+    if not await database.read_one(expiry.any_due):
+        return
     while await database.transaction(expiry.expire_due) == expiry.BATCH_ROWS:
         pass
 
@@ -37,7 +50,10 @@ async def seconds_to_next(database: Database) -> float | None:
 
 
 ACTORS = (
-    JobActor(EXPIRE_DUE_MEMBERSHIPS, expire_due_memberships),
+    JobActor(
+        EXPIRE_DUE_MEMBERSHIPS,
+        CoalescedWork(expire_due_memberships, interval_seconds=EXPIRY_INTERVAL_SECONDS),
+    ),
     JobActor(RECORD_SEGMENT_LEAVES, record_segment_leaves),
 )
 

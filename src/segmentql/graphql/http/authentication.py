@@ -27,13 +27,15 @@ class RequestAuthenticator:
             rate_limiter: The rate limiter of API keys.
             checks_host: Whether the `Host` header must name this machine if no API key is required.
         """
-        self._authenticate = authenticate
+        self.authenticate_key = authenticate
+        """The function that authenticates requests, without their rate limit."""
+
         self._rate_limiter = rate_limiter
         self._checks_host = checks_host
 
     @property
     def needs_key(self) -> bool:
-        return self._authenticate is not None
+        return self.authenticate_key is not None
 
     async def authenticate(self, headers: Headers) -> Principal:
         """Return the principal of a request, and take a token of its rate limit.
@@ -42,11 +44,11 @@ class RequestAuthenticator:
             HttpRequestError: The request has no valid API key, or comes from a page of another
                 host, or the key exceeds its rate.
         """
-        if self._authenticate is None:
+        if self.authenticate_key is None:
             self.check_host(headers)
             return ANONYMOUS_ADMIN
         try:
-            principal = await self._authenticate(headers.get(b"authorization"))
+            principal = await self.authenticate_key(headers.get(b"authorization"))
         except Unauthenticated as error:
             raise unauthenticated(error.failure) from None
         if principal.key_id and not self._rate_limiter.try_acquire(principal.key_id):
@@ -59,5 +61,5 @@ class RequestAuthenticator:
         Raises:
             HttpRequestError: It names another host.
         """
-        if self._checks_host and self._authenticate is None:
+        if self._checks_host and self.authenticate_key is None:
             check_host(headers.get(b"host"))

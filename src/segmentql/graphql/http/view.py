@@ -27,6 +27,7 @@ from segmentql.adapters.http import (
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
+from segmentql.graphql.client_connection import ClientConnection
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.executor import (
@@ -192,8 +193,13 @@ class GraphQLView:
         principal = await self.authenticator.authenticate(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
+        client = ClientConnection(
+            receive,
+            authenticate=self.authenticator.authenticate_key,
+            authorization=headers.get(b"authorization"),
+        )
         try:
-            with deadline:
+            with client, deadline:
                 request = (
                     await read_request(headers, receive, self.request_limits.body_bytes)
                     if parameters is None
@@ -202,6 +208,7 @@ class GraphQLView:
                 context = self.contexts.new_context(
                     headers, principal, deadline, scope["state"]["request_id"]
                 )
+                context.client = client
                 response = await self._executor.execute(
                     request, context, queries_only=method == "GET"
                 )

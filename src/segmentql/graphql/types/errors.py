@@ -197,6 +197,9 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
     elif isinstance(cause, errors.TimedOut):
         formatted["message"] = f"The database query timed out; {_effect_message(error)}."
         extensions = {"code": Code.TIMEOUT}
+    elif isinstance(cause, errors.Unauthenticated):
+        formatted["message"] = "The API key is not valid any more."
+        extensions = {"code": Code.UNAUTHENTICATED}
     elif not executed or "code" in (error.extensions or {}):
         extensions = {"code": Code.BAD_REQUEST, **(error.extensions or {})}
     else:
