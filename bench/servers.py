@@ -70,27 +70,27 @@ async def run_reference(servers: LocalServers, settings: Settings) -> AsyncItera
 @asynccontextmanager
 async def run_constant(servers: LocalServers, body: str) -> AsyncIterator[Server]:
     """Run uvicorn with an application that responds to each request with the same body."""
-    async with _running_limit(servers, ["constant", body], child_environment({})) as server:
+    async with _running_baseline(servers, ["constant", body], child_environment({})) as server:
         yield server
 
 
 @asynccontextmanager
 async def run_hand_written(servers: LocalServers, settings: Settings) -> AsyncIterator[Server]:
     """Run uvicorn with an application that sends one statement to asyncpg per request."""
-    async with _running_limit(servers, ["hand-written"], environment_for(settings)) as server:
+    async with _running_baseline(servers, ["hand-written"], environment_for(settings)) as server:
         yield server
 
 
 @asynccontextmanager
-async def _running_limit(
+async def _running_baseline(
     servers: LocalServers, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[Server]:
-    """Run `bench.limits`."""
+    """Run `bench.baselines`."""
     port = free_port()
     async with _running_process(
         servers,
         f"bench-{arguments[0]}",
-        [sys.executable, "-m", "bench.limits", str(port), *arguments],
+        [sys.executable, "-m", "bench.baselines", str(port), *arguments],
         environment,
         partial(_is_ready, port, "GET /"),
     ) as process:

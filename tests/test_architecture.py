@@ -64,6 +64,8 @@ class Module:
             kind = rest[0] if rest else "__init__"
             if kind in {"inputs", "mutations", "payloads"}:
                 return "api"
+            if self.name == "csv_files.generation":  # what the actors of reports and exports share
+                return "actors"
             return kind if kind in {"api", "loaders", "actors", "jobs"} else "service"
         return {
             "adapters": "adapters",

@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> Starlette:
             settings,
             name="segmentql api",
             publish=publisher.publish,
-            on_history=hints.publish,
+            on_history_commit=hints.publish,
         )
         feed = FeedReader(
             database,

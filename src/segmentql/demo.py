@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.history.partitions import create_partitions
 
 SEED: Final = 2023

@@ -13,15 +13,16 @@ from typing import Final
 import structlog
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.metrics_endpoint import Samples
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.row_estimates import estimate_row_count
+from segmentql.adapters.sessions import ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files.stats import read_stats
 from segmentql.errors import SegmentQLError
 from segmentql.exports import jobs as export_jobs
-from segmentql.exports.generation import EXPORT_FILES
+from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.history import jobs as history_jobs
 from segmentql.imports import jobs as import_jobs
 from segmentql.imports import stats as import_stats
@@ -31,7 +32,7 @@ from segmentql.metrics import ScrapedGauge
 from segmentql.objects import jobs as object_jobs
 from segmentql.objects import service as objects
 from segmentql.reports import jobs as report_jobs
-from segmentql.reports.generation import REPORT_FILES
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.rollouts import jobs as rollout_jobs
 from segmentql.rollouts import reads as rollouts
 from segmentql.segments import jobs as segment_jobs

@@ -22,7 +22,7 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports import actors as export_actors
 from segmentql.history import actors as history_actors
 from segmentql.imports import actors as import_actors
@@ -121,7 +121,7 @@ class Runtime(Middleware):
             self._settings,
             name="segmentql worker",
             publish=self._publisher.publish,
-            on_history=self._hints.publish,
+            on_history_commit=self._hints.publish,
         )
         self._storage = Storage(self._settings)
         self._object_context = object_actors.ObjectContext(self._database, self._storage)

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.database_errors import sqlstate
+from segmentql.adapters.sessions import ReadSession
 from segmentql.settings import Settings
 from tests.conftest import Sql, recorded_statements, until
 from tests.timeline import make_users

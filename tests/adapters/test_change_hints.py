@@ -8,7 +8,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from segmentql.adapters.change_hints import CHANNEL, ChangeHints
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.settings import Settings
 from tests.conftest import Sql, until
 from tests.timeline import make_segment, make_users
@@ -54,17 +55,17 @@ async def test_hint_reaches_a_listener_and_hints_are_combined(
     await asyncio.sleep(0.1)
     assert received == 1
     await asyncio.to_thread(other.close)
-    hints.ignore()
+    hints.stop_listening()
     await until(lambda: has_listeners(settings, 0))
 
 
-async def test_listener_starts_again_after_it_was_ignored(
+async def test_listener_starts_again_after_it_was_stopped(
     settings: Settings, hints: ChangeHints
 ) -> None:
     received = asyncio.Event()
     for _ in range(3):
         hints.listen(received.set)
-        hints.ignore()
+        hints.stop_listening()
     hints.listen(received.set)
 
     async def is_received() -> bool:
@@ -81,7 +82,7 @@ async def test_without_redis_nothing_fails(settings: Settings) -> None:
     for _ in range(3):
         absent.publish()
         await asyncio.sleep(0.03)
-    absent.ignore()
+    absent.stop_listening()
     await asyncio.to_thread(absent.close)
 
 
@@ -92,7 +93,9 @@ async def test_only_commits_that_record_history_are_hinted(settings: Settings, s
         nonlocal hinted
         hinted += 1
 
-    database = Database(settings, name="tests", publish=lambda messages: None, on_history=count)
+    database = Database(
+        settings, name="tests", publish=lambda messages: None, on_history_commit=count
+    )
     await make_users(sql, 1)
     values = {"segment_id": await make_segment(sql, "A")}
 

@@ -14,15 +14,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from segmentql import metrics
-from segmentql.adapters.database import (
-    MAX_ATTEMPTS,
-    Database,
-    ReadSession,
-    WriteSession,
-)
+from segmentql.adapters.database import MAX_ATTEMPTS, Database
 from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.engines import POOL_WAIT_SECONDS
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import OutcomeUnknown, TimedOut, Unavailable, Unresponsive
 from segmentql.local import LocalServers, with_database
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.actors import expire_due_memberships, record_segment_leaves
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import NO_ACTOR

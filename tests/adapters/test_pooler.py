@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.local import LocalServers, with_database

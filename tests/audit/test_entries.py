@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.keys import service as keys

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
 from segmentql.local.ports import free_port
 from tests.cli.api_process import CommandResult, run_command

@@ -7,7 +7,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
 from tests.conftest import Api
 from tests.exports.queries import create_export, download, export, number

@@ -8,7 +8,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
 from segmentql.imports.actors import ImportContext
 from segmentql.memberships.expiry import expire_due

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
 from segmentql.history.settled import BEFORE_FIRST_ROW
 from tests.back_dating import NOON, all_rows, insert_membership

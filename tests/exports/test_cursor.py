@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segmentql.adapters.database import Database
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports import start
 from segmentql.exports.actors import make_export
 from segmentql.history.settled import BEFORE_FIRST_ROW, CursorState, HistoryCursor, check_cursor

@@ -10,7 +10,7 @@ import pytest
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files import attempts
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import (
     find_due,
     make_export,
@@ -18,7 +18,7 @@ from segmentql.exports.actors import (
     schedule_cleanup,
     seconds_to_next,
 )
-from segmentql.exports.generation import EXPORT_FILES
+from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.exports.jobs import MAKE_EXPORT, REMOVE_OLD_EXPORTS
 from segmentql.exports.records import ExportContent
 from segmentql.metrics import EXPORTS

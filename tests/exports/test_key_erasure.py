@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from segmentql.csv_files import attempts
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
-from segmentql.exports.generation import EXPORT_FILES
+from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.principal import NO_ACTOR
 from tests.conftest import Api, Sql, until

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from segmentql.adapters.connections import LOCK_SECONDS
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import Unavailable
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.local import LocalServers

@@ -129,7 +129,7 @@ async def test_pongs_of_a_client_that_does_not_read_are_bounded(server: StreamSe
 
 
 async def test_closed_client_that_does_not_read_is_reset(server: StreamServer) -> None:
-    """uvicorn would wait for its unsent data without a limit."""
+    """uvicorn would wait for its unread data without a limit."""
     client = await connect_and_init(server)
     subscribe = {"type": "subscribe", "id": "1", "payload": {"query": LARGE}}
     client.send(frame(1, orjson.dumps(subscribe)))

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.types.polling import Poller
 from tests.conftest import until
 

@@ -13,7 +13,7 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.execution.response_size import ResponseTooLarge, serialize_in_slices
-from segmentql.graphql.types.errors import format_unsent_response
+from segmentql.graphql.types.errors import format_unread_response
 from segmentql.metrics import REQUESTS_REJECTED
 from segmentql.settings import Settings
 from tests.back_dating import all_rows
@@ -223,7 +223,7 @@ async def test_response_too_large_by_its_escapes_is_rejected(settings: Settings,
 
 @pytest.mark.parametrize("is_mutation", [False, True])
 def test_dropped_response_says_whether_changes_may_exist(*, is_mutation: bool) -> None:
-    error = format_unsent_response(is_mutation=is_mutation)
+    error = format_unread_response(is_mutation=is_mutation)
     assert error["extensions"] == {
         "code": "UNAVAILABLE",
         **({"outcomeUnknown": True} if is_mutation else {}),

@@ -14,7 +14,8 @@ import strawberry
 from graphql.language.ast import Token
 
 from graphql import GraphQLError
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.cost.document_limits import DocumentLimits, parse_within_limits
 from segmentql.graphql.cost.scheduling import (
     BACKGROUND_CONCURRENCY,

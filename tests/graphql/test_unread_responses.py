@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from segmentql.graphql.http.response_sender import UNSENT_RESPONSES
+from segmentql.graphql.http.response_sender import MAX_UNREAD_RESPONSES
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 
@@ -181,7 +181,7 @@ async def test_large_responses_do_not_fill_memory_or_delay_reads(
     times = await reading
     grown = (server.memory() - before) // MIB
     report(times, grown)
-    assert grown < 16 * (UNSENT_RESPONSES + 4)
+    assert grown < 16 * (MAX_UNREAD_RESPONSES + 4)
     assert times[-1] < LONGEST_READ_SECONDS
     for client in clients:
         client.close()

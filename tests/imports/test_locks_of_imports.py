@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from segmentql import metrics
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.actors import advance_import
 from segmentql.imports.erasure import erase_keys
 from segmentql.local import LocalServers, with_database

@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.bulk_changes import add_members, remove_members
 from segmentql.memberships.bulk_locks import lock_segment_for_members, lock_users
 from segmentql.principal import Actor

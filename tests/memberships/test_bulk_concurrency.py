@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors
 from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected, SegmentAlreadyExists, SegmentNotFound, UserNotFound
 from segmentql.memberships import actors, expiry
 from segmentql.memberships.records import OnExisting

@@ -9,8 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.local import LocalServers, with_database
 from segmentql.memberships import actors, expiry, service
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import (
     InvalidInput,
     MutationRejected,

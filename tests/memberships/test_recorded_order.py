@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.removals import (
     PlannedRemoval,
     remove_as_planned,

@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.objects.actors import ObjectContext
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.reports.actors import make_report
 from tests.back_dating import all_rows, insert_past_membership
 from tests.conftest import Api, Sql, until

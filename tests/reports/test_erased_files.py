@@ -11,14 +11,14 @@ import pytest
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files import attempts
-from segmentql.csv_files.actors import FileContext, store_and_publish
+from segmentql.csv_files.generation import FileContext, store_and_publish
 from segmentql.local import LocalServers
 from segmentql.objects.actors import ObjectContext, delete_objects
 from segmentql.objects.jobs import DELETE_OBJECTS
 from segmentql.objects.service import RETRY_SECONDS
-from segmentql.reports import generation
+from segmentql.reports import key_erasure
 from segmentql.reports.actors import make_report, store_file
-from segmentql.reports.generation import REPORT_FILES
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT
 from tests.back_dating import insert_membership
 from tests.conftest import Api, RunWorker, Sql, suspended, until
@@ -85,7 +85,7 @@ async def row(sql: Sql) -> Any:
     )
 
 
-async def pass_delay(sql: Sql, seconds: float = generation.REMAKE_DELAY_SECONDS) -> None:
+async def pass_delay(sql: Sql, seconds: float = key_erasure.REMAKE_DELAY_SECONDS) -> None:
     """Move the report back, as if this time had passed."""
     await sql.execute(
         """
@@ -231,17 +231,17 @@ async def test_series_of_erasures_restarts_a_report_once(
     api: Api, sql: Sql, report_context: FileContext, files: Files, *, ready: None
 ) -> None:
     await erase(api, ALICE)
-    await pass_delay(sql, generation.REMAKE_DELAY_SECONDS / 2)
+    await pass_delay(sql, key_erasure.REMAKE_DELAY_SECONDS / 2)
     await erase(api, BOB)
-    await pass_delay(sql, generation.REMAKE_DELAY_SECONDS / 2)
+    await pass_delay(sql, key_erasure.REMAKE_DELAY_SECONDS / 2)
     await make_report(report_context, 1)
     waiting = await row(sql)
     assert (waiting["state"], waiting["attempts"]) == ("QUEUED", 0)
     # The time counts from the first erasure.
     age = (waiting["now"] - waiting["remade_at"]).total_seconds()
-    assert age >= generation.REMAKE_DELAY_SECONDS
+    assert age >= key_erasure.REMAKE_DELAY_SECONDS
     assert (await report(api, "rep_1"))["downloadUrl"] is None
-    await pass_delay(sql, generation.REMAKE_DELAY_SECONDS / 2)
+    await pass_delay(sql, key_erasure.REMAKE_DELAY_SECONDS / 2)
     await make_report(report_context, 1)
     assert (await row(sql))["state"] == "READY"
     assert CAROL in await users_with(files)
@@ -254,8 +254,8 @@ async def test_erasures_delay_a_restart_by_at_most_the_maximum(
     api: Api, sql: Sql, report_context: FileContext, *, ready: None
 ) -> None:
     await erase(api, ALICE)
-    half_delay = generation.REMAKE_DELAY_SECONDS / 2
-    await pass_delay(sql, generation.MAX_REMAKE_DELAY_SECONDS - half_delay)
+    half_delay = key_erasure.REMAKE_DELAY_SECONDS / 2
+    await pass_delay(sql, key_erasure.MAX_REMAKE_DELAY_SECONDS - half_delay)
     await erase(api, BOB)
     await make_report(report_context, 1)
     assert (await row(sql))["attempts"] == 0
@@ -269,7 +269,7 @@ async def test_interrupted_attempt_restarts_after_the_delay(
     api: Api, sql: Sql, report_context: FileContext, *, ready: None
 ) -> None:
     await erase(api, ALICE)
-    await pass_delay(sql, generation.MAX_REMAKE_DELAY_SECONDS + 60)
+    await pass_delay(sql, key_erasure.MAX_REMAKE_DELAY_SECONDS + 60)
     attempt = await report_context.database.transaction(
         lambda session: attempts.claim(session, REPORT_FILES, 1)
     )
@@ -279,7 +279,7 @@ async def test_interrupted_attempt_restarts_after_the_delay(
     interrupted = await row(sql)
     assert (interrupted["state"], interrupted["attempts"]) == ("QUEUED", 0)
     wait = (interrupted["next_attempt_at"] - interrupted["now"]).total_seconds()
-    assert generation.REMAKE_DELAY_SECONDS - 5 < wait <= generation.REMAKE_DELAY_SECONDS
+    assert key_erasure.REMAKE_DELAY_SECONDS - 5 < wait <= key_erasure.REMAKE_DELAY_SECONDS
     await erase(api, CAROL)
     assert (await row(sql))["next_attempt_at"] == interrupted["next_attempt_at"]
 
@@ -299,11 +299,11 @@ async def test_series_of_erasures_sends_one_message(
     sent.clear()
     for user_id in KEYS:
         await report_context.database.transaction(
-            lambda session, user_id=user_id: generation.remake_reports_with_keys(  # type: ignore[misc]
+            lambda session, user_id=user_id: key_erasure.remake_reports_with_keys(  # type: ignore[misc]
                 session, [user_id]
             )
         )
-    delay_seconds = generation.REMAKE_DELAY_SECONDS
+    delay_seconds = key_erasure.REMAKE_DELAY_SECONDS
     assert [message for message in sent if message.job == MAKE_REPORT] == [
         Message(MAKE_REPORT, (1,), delay_seconds=delay_seconds)
     ]

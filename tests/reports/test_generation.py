@@ -10,7 +10,7 @@ import pytest
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files import attempts
-from segmentql.csv_files.actors import FileContext, store_and_publish
+from segmentql.csv_files.generation import FileContext, store_and_publish
 from segmentql.errors import StoreRejected, StoreUnavailable
 from segmentql.objects.actors import ObjectContext, delete_objects
 from segmentql.reports.actors import (
@@ -21,7 +21,7 @@ from segmentql.reports.actors import (
     seconds_to_next,
     store_file,
 )
-from segmentql.reports.generation import REPORT_FILES
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 from segmentql.reports.records import ReportScope
 from tests.conftest import Api, Sql

@@ -11,15 +11,15 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
 from segmentql.csv_files import attempts
-from segmentql.csv_files.actors import FileContext
+from segmentql.csv_files.generation import FileContext
 from segmentql.csv_files.stats import read_stats
 from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.objects.actors import ObjectContext, delete_objects
 from segmentql.principal import NO_ACTOR
-from segmentql.reports import generation
+from segmentql.reports import key_erasure
 from segmentql.reports.actors import find_due, make_report
 from segmentql.reports.csv_export import CsvExport
-from segmentql.reports.generation import REPORT_FILES
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportScope
 from segmentql.tables import ReportStatus
@@ -96,7 +96,7 @@ async def end_delay(sql: Sql) -> None:
     """Move the rows, as if the last erasure of a key was `REMAKE_DELAY_SECONDS` ago."""
     await sql.execute(
         "UPDATE reports SET next_attempt_at = next_attempt_at - make_interval(secs => $1)",
-        generation.REMAKE_DELAY_SECONDS,
+        key_erasure.REMAKE_DELAY_SECONDS,
     )
 
 
@@ -186,7 +186,7 @@ async def test_message_of_a_remade_report_is_sent_after_the_commit(
         assert sent == []
 
     await database.transaction(erase)
-    delay_seconds = generation.REMAKE_DELAY_SECONDS
+    delay_seconds = key_erasure.REMAKE_DELAY_SECONDS
     assert sent == [Message(MAKE_REPORT, (1,), delay_seconds=delay_seconds)]
     assert await find_due(database) == []
     await sql.execute("UPDATE reports SET next_attempt_at = now() - interval '2 s'")

@@ -7,7 +7,8 @@ from decimal import Decimal
 from functools import partial
 from typing import TypeAlias
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships.actors import expire_due_memberships
 from segmentql.memberships.records import OnExisting

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.records import OnExisting
 from segmentql.memberships.service import update_user_segments
 from segmentql.principal import NO_ACTOR

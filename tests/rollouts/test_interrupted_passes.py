@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships import actors as membership_actors
 from segmentql.principal import NO_ACTOR
 from segmentql.rollouts import passes, sampling

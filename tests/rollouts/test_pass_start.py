@@ -8,7 +8,8 @@ from functools import partial
 import asyncpg
 import pytest
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.local import LocalServers, with_database
 from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.actors import advance_rollout

@@ -10,7 +10,8 @@ from functools import partial
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.memberships import actors as membership_actors
 from segmentql.memberships.records import OnExisting

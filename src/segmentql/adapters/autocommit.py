@@ -15,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from segmentql.adapters.connection_pool import MeasuredPool
 
-Record: TypeAlias = Sequence[Any]
+DriverRow: TypeAlias = Sequence[Any]
 """A row of asyncpg, which also has the names of its columns."""
 
 Rows: TypeAlias = Result[*tuple[Any, ...]]
@@ -43,14 +43,14 @@ class CompiledText:
         """Return the values of the parameters in the order of `sql`."""
         return [values[name] for name in self._names] if values else []
 
-    def result(self, records: Sequence[Record]) -> Rows:
+    def result(self, rows: Sequence[DriverRow]) -> Rows:
         """Return the result of an execution."""
-        if records:
-            columns = list(records[0].keys())  # type: ignore[attr-defined]
+        if rows:
+            columns = list(rows[0].keys())  # type: ignore[attr-defined]
             if columns != self._columns:
                 self._columns = columns
                 self._metadata = SimpleResultMetaData(columns)
-        return IteratorResult(self._metadata, iter(records))
+        return IteratorResult(self._metadata, iter(rows))
 
 
 compile_text = lru_cache(MAX_COMPILED_STATEMENTS)(CompiledText)
@@ -76,7 +76,7 @@ class AutocommitConnection:
 
     async def fetch(
         self, statement: TextClause, values: Mapping[str, object] | None = None
-    ) -> Sequence[Record]:
+    ) -> Sequence[DriverRow]:
         """Execute a statement with named parameters; return its rows as asyncpg does.
 
         Raises:
@@ -89,7 +89,7 @@ class AutocommitConnection:
         connection.dispatch.before_cursor_execute(*event)
         try:
             driver: Any = connection.connection.driver_connection
-            records: Sequence[Record] = await driver.fetch(sql, *arguments)
+            rows: Sequence[DriverRow] = await driver.fetch(sql, *arguments)
         except BaseException as error:
             self._connection = None
             try:
@@ -98,7 +98,7 @@ class AutocommitConnection:
                 connection.close()
             raise
         connection.dispatch.after_cursor_execute(*event)
-        return records
+        return rows
 
     async def _connect(self) -> Connection:
         pool = self._engine.pool

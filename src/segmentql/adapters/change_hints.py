@@ -73,7 +73,7 @@ class ChangeHints:
             self._next_publish_at = time.monotonic() + RETRY_SECONDS
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Call `callback` on the event loop for each hint, until `ignore`."""
+        """Call `callback` on the event loop for each hint, until `stop_listening`."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._callback = lambda: _call_on_loop(loop, callback)
@@ -84,7 +84,7 @@ class ChangeHints:
                 )
                 self._listener.start()
 
-    def ignore(self) -> None:
+    def stop_listening(self) -> None:
         """Stop listening. The thread ends within `LISTEN_SECONDS`, unless `listen` is called."""
         with self._lock:
             self._callback = None
@@ -92,7 +92,7 @@ class ChangeHints:
     def close(self) -> None:
         """End the threads and close the connections."""
         self._is_closed = True
-        self.ignore()
+        self.stop_listening()
         self._wake.set()
         listener = self._listener
         if listener is not None:

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.database_errors import TIMEOUT_CODES, UNAVAILABLE_CLASSES
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import TimedOut, Unavailable
 
 

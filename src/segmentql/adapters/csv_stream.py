@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from segmentql.adapters.copying import copy_csv
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 
 CHUNKS_AHEAD: Final = 40
 """The maximum number of unread chunks of about 64 KiB. While a part is sent to the store, the

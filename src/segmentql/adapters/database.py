@@ -8,16 +8,15 @@ and publishes its job messages after the commit.
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Executable, TextClause, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from segmentql import metrics
-from segmentql.adapters.autocommit import AutocommitConnection, Record, Rows
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -28,6 +27,7 @@ from segmentql.adapters.database_errors import (
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.history_counters import HistoryCommits
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import OutcomeUnknown, SegmentQLError, Unavailable, Unresponsive
 from segmentql.settings import Settings
 
@@ -46,77 +46,6 @@ of transactions."""
 PROBE_TIMEOUT_SECONDS: Final = 1
 
 
-class ReadSession:
-    """A session for reads. Functions that write require a `WriteSession`."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        options = engine.get_execution_options()
-        self._autocommit = (
-            AutocommitConnection(engine.sync_engine)
-            if options.get("isolation_level") == "AUTOCOMMIT"
-            else None
-        )
-        self._connection: AsyncConnection | None = None
-
-    async def execute(
-        self, statement: Executable, values: Mapping[str, object] | None = None
-    ) -> Rows:
-        """Execute a statement."""
-        if self._autocommit is not None and isinstance(statement, TextClause):
-            return await self._autocommit.execute(statement, values)
-        return await (await self.connection()).execute(statement, values)
-
-    async def fetch(
-        self, statement: TextClause, values: Mapping[str, object] | None = None
-    ) -> Sequence[Record]:
-        """Execute a statement; return its rows, of which only the positions matter."""
-        if self._autocommit is not None:
-            return await self._autocommit.fetch(statement, values)
-        return (await self.execute(statement, values)).all()
-
-    async def scalar(
-        self, statement: Executable, values: Mapping[str, object] | None = None
-    ) -> Any:
-        """Execute a statement; return the first column of the first row, or None without rows."""
-        return (await self.execute(statement, values)).scalar()
-
-    async def connection(self) -> AsyncConnection:
-        """Return a connection of SQLAlchemy, which the session keeps until its end."""
-        if self._connection is None:
-            self._connection = await self._engine.connect()
-        return self._connection
-
-    async def invalidate(self) -> None:
-        """Close the connection instead of returning it to the pool."""
-        if self._connection is not None:
-            await self._connection.invalidate()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._autocommit is not None:
-            self._autocommit.close()
-        if self._connection is not None:
-            await asyncio.shield(self._connection.close())
-
-
-class WriteSession(AsyncConnection):
-    """A connection in a transaction of `Database.transaction`, which commits it.
-
-    It has no ORM session, which would take a fifth of the CPU of a small transaction.
-    """
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine)
-        self.outbox: list[Message] = []
-
-    def after_commit(self, message: Message) -> None:
-        """Publish a message after the commit of this transaction."""
-        self.outbox.append(message)
-
-
 class Database:
     """The primary and an optional replica for reads. For use on one event loop."""
 
@@ -126,7 +55,7 @@ class Database:
         *,
         name: str,
         publish: Callable[[Sequence[Message]], None],
-        on_history: Callable[[], None] | None = None,
+        on_history_commit: Callable[[], None] | None = None,
     ) -> None:
         """Create the pools.
 
@@ -134,10 +63,10 @@ class Database:
             settings: The settings.
             name: The name of the connections in PostgreSQL.
             publish: The function that sends job messages after a commit.
-            on_history: The function to call after a commit that records joins or leaves. It may
-                also be called after a concurrent commit.
+            on_history_commit: The function to call after a commit that records joins or leaves.
+                It may also be called after a concurrent commit.
         """
-        self._on_history = on_history
+        self._on_history_commit = on_history_commit
         self._history_commits = HistoryCommits()
         self._settings = settings
         self._name = name
@@ -242,8 +171,8 @@ class Database:
                         result = await work(session)
                         await self._commit(session)
                 self._publish(session.outbox)
-                if self._on_history and self._history_commits.count != history_commits:
-                    self._on_history()
+                if self._on_history_commit and self._history_commits.count != history_commits:
+                    self._on_history_commit()
                 return result
             except (OutcomeUnknown, Unresponsive):
                 raise

@@ -184,7 +184,7 @@ class LogRejections:
 
 
 async def abort(receive: Receive) -> None:
-    """Close the connection of a request at once, and discard the unsent response.
+    """Close the connection of a request at once, and discard the unread response.
 
     ASGI has no call for this: if the application returns early, the server waits until the client
     has read the written data. uvicorn's `receive` is a method of an object with the transport.

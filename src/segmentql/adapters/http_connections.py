@@ -91,7 +91,7 @@ class Connection(Protocol):
         """Close after the written data is sent."""
 
     def abort(self) -> None:
-        """Close at once and discard unsent data."""
+        """Close at once and discard data that the client has not read."""
 
 
 class ConnectionTable:

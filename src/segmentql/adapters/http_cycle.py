@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-CLOSE: Final = b"connection: close\r\n\r\n"
-END: Final = b"\r\n"
+CLOSE_HEADER_LINES: Final = b"connection: close\r\n\r\n"
+END_OF_HEADERS: Final = b"\r\n"
 
 
 class RequestCycle(RequestResponseCycle):
@@ -38,9 +38,9 @@ class RequestCycle(RequestResponseCycle):
             b"".join(
                 (
                     STATUS_LINE[status],
-                    _default_lines.of(self.default_headers),
+                    _default_headers.header_lines(self.default_headers),
                     header_lines,
-                    END if self.keep_alive else CLOSE,
+                    END_OF_HEADERS if self.keep_alive else CLOSE_HEADER_LINES,
                     body,
                 )
             )
@@ -52,18 +52,18 @@ class RequestCycle(RequestResponseCycle):
         return True
 
 
-class _DefaultLines:
+class _DefaultHeaders:
     """The lines of uvicorn's default headers. uvicorn replaces their list once per second."""
 
     def __init__(self) -> None:
         self._headers: Any = None
         self._lines = b""
 
-    def of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def header_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         if headers is not self._headers:
             self._headers = headers
             self._lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return self._lines
 
 
-_default_lines: Final = _DefaultLines()
+_default_headers: Final = _DefaultHeaders()

@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 
 EXACT_COUNT_LIMIT: Final = 100_000
 """Counting this many rows takes about 10 ms."""

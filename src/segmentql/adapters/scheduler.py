@@ -17,8 +17,9 @@ import structlog
 from sqlalchemy import text
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 
 log = structlog.get_logger(__name__)
 

@@ -1,8 +1,8 @@
 """The WebSocket protocol of uvicorn, with limits on what a client that does not read can cause.
 
-uvicorn closes a connection after its unsent data, for which it waits without a limit. It answers
-pings even if the client does not read the answers, and it does not answer a head that the library
-websockets rejects. `LimitedWebSocketProtocol` adds these limits.
+uvicorn closes a connection after the client has read its data, for which it waits without a limit.
+It answers pings even if the client does not read the answers, and it does not answer a head that
+the library websockets rejects. `LimitedWebSocketProtocol` adds these limits.
 """
 
 import asyncio

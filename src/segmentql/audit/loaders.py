@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.audit import service
 from segmentql.audit.records import AuditEntryRecord, AuditPage
 from segmentql.graphql.types.dataloader import Loader

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit.records import AuditAction, AuditEntryRecord, AuditPage, AuditState
 from segmentql.principal import Actor
 from segmentql.validators import MAX_PAGE_ROWS

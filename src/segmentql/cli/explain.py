@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from segmentql import validators
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.cli.converters import Validated, error_text, parse_time
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running

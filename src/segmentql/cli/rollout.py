@@ -11,7 +11,8 @@ from typing import Final
 import click
 
 from segmentql import validators
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.cli.converters import error_text
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import data_dir_option, settings_or_running

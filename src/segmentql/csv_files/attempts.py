@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files.file_kind import ContentT, FileKind, statement
 from segmentql.errors import StoreUnavailable
 from segmentql.objects import service as objects

@@ -40,7 +40,9 @@ class FileKind(Generic[ContentT]):
     """The class of the advisory lock of the transactions that erase keys. A claim waits for them,
     so that the attempt reads no erased key."""
     outcomes: Counter
+    """The counter of finished files. Its label is `ready` or `failed`."""
     durations: Histogram
+    """The histogram of the seconds from `requested_at_sql` until a file was ready."""
 
     @property
     def max_upload_seconds(self) -> float:

@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files.attempts import discard_objects
 from segmentql.csv_files.file_kind import FileKind, statement
 

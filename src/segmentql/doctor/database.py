@@ -15,8 +15,9 @@ from segmentql.adapters.connections import (
     pooler_advice,
     statement_timeout_milliseconds,
 )
-from segmentql.adapters.database import Database, WriteSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
+from segmentql.adapters.sessions import WriteSession
 from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import SchemaMismatch, SegmentQLError

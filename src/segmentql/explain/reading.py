@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.explain.facts import Exclusion, Facts, Lifetime, Pass, PlanInForce, UnknownPlan
 from segmentql.explain.facts_query import PASS_COLUMNS, READ_FACTS
 from segmentql.history.records import HistoryEntryRecord

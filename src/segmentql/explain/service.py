@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.explain.facts import Facts
 from segmentql.explain.reading import read_facts
 from segmentql.explain.reasons import find_reason

@@ -3,7 +3,8 @@
 - `service.py`: requests for exports, and reads.
 - `start.py`: the time and the cursor of a new export.
 - `members_csv.py`: the rows of an export as CSV.
-- `generation.py`: the description of their files, and the erasure of keys from them.
+- `file_kind.py`: the description of their files.
+- `key_erasure.py`: the erasure of keys from their files.
 - `user_deletion.py`: the deletion of a user and the erasure of the key from all files.
 - `actors.py`: the background jobs that make exports and remove old ones.
 

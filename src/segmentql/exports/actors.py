@@ -3,24 +3,24 @@
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
-from segmentql.csv_files.actors import (
+from segmentql.csv_files.attempts import Attempt
+from segmentql.csv_files.generation import (
     COPY_TIMEOUT_SECONDS,
     FileContext,
     StoredFile,
-    make_file,
+    generate_file,
     upload_csv,
 )
-from segmentql.csv_files.attempts import Attempt
 from segmentql.csv_files.schedule import due_files, remove_old_files, seconds_to_next_file
-from segmentql.exports.generation import EXPORT_FILES
+from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.exports.jobs import MAKE_EXPORT, REMOVE_OLD_EXPORTS
 from segmentql.exports.members_csv import members_csv
 from segmentql.exports.records import ExportContent
 
 
 async def make_export(context: FileContext, export_id: int) -> None:
-    """Make one attempt to write an export's file."""
-    await make_file(context, EXPORT_FILES, export_id, store_file)
+    """Generate the file of an export in one attempt."""
+    await generate_file(context, EXPORT_FILES, export_id, store_file)
 
 
 async def store_file(context: FileContext, attempt: Attempt[ExportContent]) -> StoredFile:

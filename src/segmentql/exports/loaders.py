@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.exports import service
 from segmentql.exports.records import ExportRecord
 from segmentql.graphql.types.dataloader import Loader

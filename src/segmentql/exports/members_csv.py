@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Final
 
 from segmentql.adapters.csv_stream import CsvStream
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.history.service import user_key_at
 
 # A membership that was not changed since the time has its cause of then. For the others, the cause

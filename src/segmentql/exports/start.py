@@ -40,7 +40,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
 from segmentql.exports.records import ExportStart
 from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor, wait_for_settled_row

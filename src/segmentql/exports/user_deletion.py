@@ -1,11 +1,11 @@
 """The deletion of a user, and the erasure of the user's key from everything that may have it."""
 
-from segmentql.adapters.database import WriteSession
-from segmentql.exports.generation import fail_exports_with_keys
+from segmentql.adapters.sessions import WriteSession
+from segmentql.exports.key_erasure import fail_exports_with_keys
 from segmentql.imports.erasure import erase_keys
 from segmentql.imports.locks import lock_erasure_of_keys
 from segmentql.principal import Actor
-from segmentql.reports.generation import remake_reports_with_keys
+from segmentql.reports.key_erasure import remake_reports_with_keys
 from segmentql.users import service as users
 from segmentql.users.records import UserDeletion
 

@@ -13,7 +13,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.memberships.expiry import expire_due, record_segment_leaves
 

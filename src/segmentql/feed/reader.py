@@ -60,7 +60,7 @@ class FeedReader:
     async def close(self) -> None:
         """Stop the background tasks."""
         if self._hints:
-            self._hints.ignore()
+            self._hints.stop_listening()
         await self._due.close()
         await self._tracker.close()
 
@@ -72,7 +72,7 @@ class FeedReader:
     def _on_last(self) -> None:
         self._due.stop()
         if self._hints:
-            self._hints.ignore()
+            self._hints.stop_listening()
 
     async def record_due(self) -> None:
         """Record due ends, up to a bound. Batches are not `caught_up` if some are left."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import CursorExpired, FeedReset
 from segmentql.feed.records import NO_FILTER, ChangeFilter, ChangePage, ChangeRecord
 from segmentql.history.records import HistoryEntryRecord

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import strawberry
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.cost.deadlines import Deadline

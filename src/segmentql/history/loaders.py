@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from segmentql import validators
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.context import Context
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.pagination import (

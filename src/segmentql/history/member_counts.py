@@ -29,7 +29,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.history.records import MemberCountRecord, MemberCountSeries
 
 ROLL_UP_INTERVAL_SECONDS: Final = 10

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 
 MONTHS_AHEAD: Final = 3
 """The number of monthly partitions that exist beyond the current month."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.history.records import HistoryEntryRecord, HistoryPage
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record

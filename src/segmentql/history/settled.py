@@ -28,7 +28,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import Unavailable
 
 _ENCODED_PREFIX: Final = "chg_"

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.history import settled
 from segmentql.history.settled import HistoryCursor, IncarnationChanged, LastPosition

@@ -11,8 +11,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.imports.audit_entries import audit_status
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
 

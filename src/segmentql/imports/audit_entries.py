@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.imports.reads import lock_import

@@ -6,7 +6,7 @@ decided here, with the users locked.
 
 from collections.abc import Mapping, Sequence
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.chunk_users import AppliedChunk, ChunkUser
 from segmentql.imports.records import ImportMode, ImportRecord, OnUnknownUser
 from segmentql.imports.removals import (

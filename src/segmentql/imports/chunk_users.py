@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.attempts import LEASE_END
 from segmentql.imports.records import ImportMode, ImportRecord
 from segmentql.imports.stored_json import counts_to_json

@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.chunk_changes import change_members
 from segmentql.imports.chunk_users import read_chunk, store_chunk
 from segmentql.imports.completion import finish

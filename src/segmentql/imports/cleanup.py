@@ -7,7 +7,7 @@ from typing import Final
 import orjson
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.imports.forecast_query import WAIT_DAYS
 from segmentql.imports.service import UPLOAD_HOURS, cancel_import
 from segmentql.imports.stored_json import counts_from_json

@@ -2,8 +2,8 @@
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.attempts import MAX_ATTEMPTS
 from segmentql.imports.audit_entries import audit_status
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT

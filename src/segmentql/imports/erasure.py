@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.columns import MAX_LISTED_NAME_CHARACTERS
 from segmentql.objects import service as objects
 

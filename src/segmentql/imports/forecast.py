@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports import forecast_query
 from segmentql.imports.attempts import Attempt, extend_lease
 from segmentql.imports.audit_entries import audit_status

@@ -124,7 +124,7 @@ ACTIVE_MEMBERS = text(f"""
 SELECT count(*) FROM memberships m WHERE m.segment_id = :segment_id AND {NOT_EXPIRED}
 """)
 
-# The lock of the erasure of keys, see `reports/generation.py`. An erasure before it is visible to
+# The lock of the erasure of keys, see `reports/key_erasure.py`. An erasure before it is visible to
 # the next statement, and an erasure after it sees the users of the list.
 LOCK_ERASURES = text("SELECT pg_advisory_xact_lock_shared(7004, 0)")
 

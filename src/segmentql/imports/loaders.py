@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.polling import Poller
 from segmentql.imports import reads

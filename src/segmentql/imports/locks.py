@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 
 ERASURE_LOCK: Final = "7006, 0"
 CHUNK_LOCK_CLASS: Final = 7007

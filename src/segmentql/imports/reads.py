@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import ImportNotFound, MutationRejected
 from segmentql.imports.records import ImportMode, ImportRecord, RejectionRecord
 from segmentql.imports.stored_json import (

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import TextClause, text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.principal import Actor

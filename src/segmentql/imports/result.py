@@ -11,8 +11,9 @@ from typing import Final
 from sqlalchemy import text
 
 from segmentql.adapters.csv_stream import CsvStream
-from segmentql.adapters.database import Database, ReadSession, WriteSession
+from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.imports.jobs import FILTER_IMPORT_RESULT
 from segmentql.objects import service as objects
 from segmentql.tables import RowOutcome

@@ -1,6 +1,6 @@
 """How many members an import may remove without a confirmation, while it is applied."""
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.forecast import MIN_MEMBERS
 from segmentql.imports.forecast_query import ACTIVE_MEMBERS
 from segmentql.imports.records import ImportRecord

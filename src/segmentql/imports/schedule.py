@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 
 IS_NEXT_TO_APPLY: Final = """NOT EXISTS (
     SELECT FROM imports earlier

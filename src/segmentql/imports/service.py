@@ -8,8 +8,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit.records import AuditAction
 from segmentql.errors import (
     ImportStateConflict,

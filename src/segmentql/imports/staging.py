@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 
 from segmentql.adapters.copying import copy_records
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.imports.attempts import Attempt, extend_lease
 from segmentql.imports.row_parser import Row
 

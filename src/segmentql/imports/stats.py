@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.imports.records import FINISHED
 from segmentql.imports.schedule import IS_NEXT_TO_APPLY
 from segmentql.tables import ImportStatus

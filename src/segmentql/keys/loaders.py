@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.keys import service
 from segmentql.keys.records import StoredKey

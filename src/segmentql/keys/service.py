@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql import validators
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction, AuditState
 from segmentql.errors import ApiKeyNotFound, MutationRejected

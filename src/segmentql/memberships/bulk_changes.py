@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
 from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.expiry import check_expiry, schedule_expiry

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Executable, Row, text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.timestamps import TIME_OF_EXPIRY, TIME_OF_LEAVES
 
 MAX_ATTEMPTS: Final = 10

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected
 from segmentql.memberships.due_ends import record_due_ends
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS

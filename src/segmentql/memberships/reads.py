@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, text
 
-from segmentql.adapters.autocommit import Record, array_parameter
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.autocommit import DriverRow, array_parameter
+from segmentql.adapters.sessions import ReadSession
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.segments.records import SegmentRecord, active_segment
 from segmentql.segments.service import ACTIVE_SEGMENT_COLUMNS, SEGMENT_COLUMNS, segment_record
@@ -198,7 +198,7 @@ async def users_with_segments_by_key(
     return {user.key: user for user in _users_with_segments(rows) if user.key is not None}
 
 
-def _users_with_segments(rows: Sequence[Record]) -> Iterable[UserRecord]:
+def _users_with_segments(rows: Sequence[DriverRow]) -> Iterable[UserRecord]:
     """Return the users in rows of which the first one lists the users."""
     if not rows:
         return ()

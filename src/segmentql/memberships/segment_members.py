@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
 from segmentql.memberships.bulk_changes import add_members, remove_members
 from segmentql.memberships.bulk_locks import LockedUsers, lock_segment_for_members, lock_users

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import TextualSelect, column, text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.memberships.adding import ON_EXISTING_MEMBERSHIP
 from segmentql.memberships.due_ends import change_in_order

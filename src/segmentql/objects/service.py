@@ -8,8 +8,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.objects.jobs import DELETE_OBJECTS
 from segmentql.objects.records import ClaimedObject, OverdueObjects
 

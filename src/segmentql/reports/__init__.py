@@ -2,7 +2,8 @@
 
 - `service.py`: requests for reports, and reads.
 - `csv_export.py`: the rows of a report as CSV.
-- `generation.py`: the description of their files, and the erasure of keys from them.
+- `file_kind.py`: the description of their files.
+- `key_erasure.py`: the erasure of keys from their files.
 - `actors.py`: the background jobs that make reports and remove old ones.
 
 `segmentql.csv_files` has the attempts, their leases and the schedule.

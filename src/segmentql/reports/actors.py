@@ -3,24 +3,24 @@
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
-from segmentql.csv_files.actors import (
+from segmentql.csv_files.attempts import Attempt
+from segmentql.csv_files.generation import (
     COPY_TIMEOUT_SECONDS,
     FileContext,
     StoredFile,
-    make_file,
+    generate_file,
     upload_csv,
 )
-from segmentql.csv_files.attempts import Attempt
 from segmentql.csv_files.schedule import due_files, remove_old_files, seconds_to_next_file
 from segmentql.reports.csv_export import CsvExport
-from segmentql.reports.generation import REPORT_FILES
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
 from segmentql.reports.records import ReportScope
 
 
 async def make_report(context: FileContext, report_id: int) -> None:
-    """Make one attempt to write a report's file."""
-    await make_file(context, REPORT_FILES, report_id, store_file)
+    """Generate the file of a report in one attempt."""
+    await generate_file(context, REPORT_FILES, report_id, store_file)
 
 
 async def store_file(context: FileContext, attempt: Attempt[ReportScope]) -> StoredFile:

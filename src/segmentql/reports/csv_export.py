@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from segmentql.adapters.csv_stream import CHUNKS_AHEAD, CsvStream
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.history.service import ENDED_WITH_SEGMENT, EXPIRED, user_key_at
 from segmentql.reports.records import ReportScope
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.due_ends import change_in_order
 from segmentql.memberships.reads import ACTIVE_AT_CHANGE
 from segmentql.rollouts.records import RolloutRecord

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.principal import Actor

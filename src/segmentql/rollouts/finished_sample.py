@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 
 IN_FINISHED_SAMPLE: Final = """(
     CASE WHEN u.id <= :current_cursor_user_id

@@ -1,7 +1,7 @@
 """Delayed messages of rollouts: the starts of stages, and the expiry."""
 
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import MAX_DELAY_SECONDS, Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.rollouts.jobs import START_ROLLOUT_STAGE
 from segmentql.rollouts.records import RolloutRecord

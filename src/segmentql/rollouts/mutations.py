@@ -6,7 +6,7 @@ from typing import TypeVar
 import strawberry
 
 from segmentql import errors, validators
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error

@@ -19,8 +19,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.chunks import process_chunk
 from segmentql.rollouts.event_log import record_event

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.memberships.reads import ACTIVE
 from segmentql.rollouts.records import RolloutCounts, RolloutRecord, RolloutStatus
 from segmentql.tables import PassPhase, RolloutState

@@ -23,7 +23,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 
 HASH_BITS: Final = 48
 """Enough bits that ties are rare, few enough that JavaScript numbers are exact."""

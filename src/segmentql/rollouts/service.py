@@ -8,8 +8,8 @@ from decimal import Decimal
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected, RolloutNotFound, RolloutStateConflict
 from segmentql.principal import Actor
 from segmentql.rollouts.event_log import record_event

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import ReadSession
+from segmentql.adapters.sessions import ReadSession
 from segmentql.segments.records import SegmentPage, SegmentRecord
 from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
 

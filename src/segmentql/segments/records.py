@@ -18,8 +18,8 @@ def segment_global_id(segment_id: int) -> str:
 class SegmentRecord:
     """A segment. A deleted segment is kept, because history shows its slug."""
 
-    is_shared: ClassVar = True
-    """Plans keep the written fields of the record, because many users are in few segments."""
+    is_shared: ClassVar[bool] = True
+    """Plans cache the written fields of the record, because many users are in few segments."""
 
     segment_id: int
     slug: str

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import InvalidInput, MutationRejected
 from segmentql.principal import Actor
 from segmentql.users.records import UserRecord

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from segmentql.adapters.autocommit import array_parameter
-from segmentql.adapters.database import ReadSession, WriteSession
+from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import InvalidInput, MutationRejected, UserAlreadyExists, UserNotFound
 from segmentql.principal import Actor
 from segmentql.timestamps import DELETION_OF_USER

@@ -26,7 +26,12 @@ from segmentql.graphql.execution.plans import (
     PlanFallback,
     ValueSerializer,
 )
-from segmentql.graphql.execution.shared_objects import are_pure, keep_shared, list_of_shared, pure
+from segmentql.graphql.execution.shared_objects import (
+    are_pure,
+    cache_written_objects,
+    mark_pure,
+    shared_list_serializer,
+)
 from segmentql.graphql.types.scalars import ID
 
 Conditions: TypeAlias = frozenset[tuple[bool, str | bool]]
@@ -66,7 +71,7 @@ def constant(key: str, value: object) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = value
 
-    return pure(write)
+    return mark_pure(write)
 
 
 def from_source(key: str, serialize: ValueSerializer) -> FieldWriter:
@@ -84,7 +89,7 @@ def attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
     def write(source: Any, into: dict[str, Any], state: ExecutionState) -> None:
         into[key] = serialize(getattr(source, name), state)
 
-    return pure(write, serialize)
+    return mark_pure(write, serialize)
 
 
 def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWriter:
@@ -98,7 +103,7 @@ def text_attribute(key: str, name: str, serialize: ValueSerializer) -> FieldWrit
         else:
             into[key] = serialize(value, state)
 
-    return pure(write, serialize)
+    return mark_pure(write, serialize)
 
 
 def resolved(
@@ -136,7 +141,7 @@ def resolved(
         else:
             into[key] = serialize(value, state)
 
-    return write if wants_info or definition.arguments else pure(write, serialize)
+    return write if wants_info or definition.arguments else mark_pure(write, serialize)
 
 
 def empty_list(value: Any, state: ExecutionState) -> list[Any]:
@@ -149,7 +154,7 @@ def empty_list(value: Any, state: ExecutionState) -> list[Any]:
 def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
     """Return a serializer that accepts None; `extra_bytes` counts the other values' extra bytes."""
     if extra_bytes <= 0:
-        return pure(
+        return mark_pure(
             lambda value, state: None if value is None else serialize(value, state), serialize
         )
 
@@ -159,7 +164,7 @@ def nullable(serialize: ValueSerializer, extra_bytes: int) -> ValueSerializer:
         state.remaining_bytes -= extra_bytes
         return serialize(value, state)
 
-    return pure(write_nullable, serialize)
+    return mark_pure(write_nullable, serialize)
 
 
 def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
@@ -172,7 +177,7 @@ def list_of(serialize: ValueSerializer, item_size: int) -> ValueSerializer:
         state.check_remaining_bytes()
         return [serialize(item, state) for item in value]
 
-    return list_of_shared(serialize, item_size) or write_list
+    return shared_list_serializer(serialize, item_size) or write_list
 
 
 def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
@@ -186,7 +191,7 @@ def object_of(writers: Sequence[FieldWriter]) -> ValueSerializer:
             write(value, into, state)
         return into
 
-    return keep_shared(write_object) if are_pure(writers) else write_object
+    return cache_written_objects(write_object) if are_pure(writers) else write_object
 
 
 def instance_of(serializers: Mapping[type, tuple[ValueSerializer, int]]) -> ValueSerializer:
@@ -225,12 +230,12 @@ def text(return_type: GraphQLScalarType) -> ValueSerializer:
         state.remaining_bytes -= len(text)
         return text
 
-    return pure(write_text)
+    return mark_pure(write_text)
 
 
 def leaf(return_type: GraphQLScalarType | GraphQLEnumType) -> ValueSerializer:
     """Return a serializer of another scalar or of an enum."""
-    return pure(lambda value, state: _serialize_leaf(return_type, value))
+    return mark_pure(lambda value, state: _serialize_leaf(return_type, value))
 
 
 def _serialize_leaf(return_type: GraphQLScalarType | GraphQLEnumType, value: Any) -> Any:

@@ -19,9 +19,9 @@ from segmentql.graphql.execution.response_size import (
     ResponseTooLarge,
     serialize_in_slices,
 )
-from segmentql.graphql.http.response_sender import UNSENT_RESPONSES, UnsentResponsesExceeded
+from segmentql.graphql.http.response_sender import MAX_UNREAD_RESPONSES, UnreadResponsesExceeded
 from segmentql.graphql.types.error_causes import FailureCause
-from segmentql.graphql.types.errors import format_response_too_large, format_unsent_response
+from segmentql.graphql.types.errors import format_response_too_large, format_unread_response
 
 
 class EventSerializer:
@@ -34,7 +34,7 @@ class EventSerializer:
             response_bytes: The maximum size of an event, in bytes.
         """
         self._response_bytes = response_bytes
-        self._unsent_bytes = 0
+        self._unread_bytes = 0
         self._serializing = asyncio.Lock()
 
     @asynccontextmanager
@@ -47,32 +47,32 @@ class EventSerializer:
 
         Raises:
             ResponseTooLarge: The message exceeds its limit.
-            UnsentResponsesExceeded: Too many bytes wait for other clients.
+            UnreadResponsesExceeded: Too many bytes wait for other clients.
         """
         if size <= SLICE_THRESHOLD_BYTES:
             chunks = [orjson.dumps(message)]
         else:
             async with self._serializing:
-                self._check_unsent(size)
+                self._check_unread(size)
                 chunks = await serialize_in_slices(dict(message), limit=self._response_bytes)
         exact = sum(map(len, chunks))
         if exact > self._response_bytes:
             raise ResponseTooLarge(self._response_bytes, exact)
         if exact > CHUNK_BYTES:
-            self._check_unsent(exact)
-        self._unsent_bytes += exact
+            self._check_unread(exact)
+        self._unread_bytes += exact
         try:
             yield chunks
         finally:
-            self._unsent_bytes -= exact
+            self._unread_bytes -= exact
 
-    def _check_unsent(self, size: int) -> None:
-        if self._unsent_bytes + size > UNSENT_RESPONSES * self._response_bytes:
-            raise UnsentResponsesExceeded
+    def _check_unread(self, size: int) -> None:
+        if self._unread_bytes + size > MAX_UNREAD_RESPONSES * self._response_bytes:
+            raise UnreadResponsesExceeded
 
 
 def unsendable_errors(
-    reason: ResponseTooLarge | UnsentResponsesExceeded, context: Context
+    reason: ResponseTooLarge | UnreadResponsesExceeded, context: Context
 ) -> Sequence[dict[str, Any]]:
     """Return the errors that the client gets instead of an event; count them, note the cause."""
     metrics.REQUESTS_REJECTED.labels("size").inc()
@@ -80,6 +80,6 @@ def unsendable_errors(
     if isinstance(reason, ResponseTooLarge):
         error = format_response_too_large(reason, is_mutation=is_mutation, is_complete=True)
     else:
-        error = format_unsent_response(is_mutation=is_mutation)
+        error = format_unread_response(is_mutation=is_mutation)
     context.cause = FailureCause(error["extensions"]["code"], error["message"])
     return [error]

@@ -24,11 +24,11 @@ from segmentql.graphql.execution.response_size import (
 from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.logs import RequestLog
 
-UNSENT_RESPONSES: Final = 8
+MAX_UNREAD_RESPONSES: Final = 8
 """The limit of unread bytes in one process, as a multiple of the largest response."""
 
 
-class UnsentResponsesExceeded(Exception):
+class UnreadResponsesExceeded(Exception):
     """Too many bytes wait for clients that do not read their responses."""
 
 
@@ -46,7 +46,7 @@ class ResponseSender:
         self._response_bytes = response_bytes
         self._deadlines = Deadlines(send_seconds)
         self._log = log
-        self._unsent_bytes = 0
+        self._unread_bytes = 0
         self._serializing = asyncio.Lock()
 
     async def prepare(
@@ -56,7 +56,7 @@ class ResponseSender:
 
         Raises:
             ResponseTooLarge: The response exceeds its limit.
-            UnsentResponsesExceeded: Too many bytes wait for other clients.
+            UnreadResponsesExceeded: Too many bytes wait for other clients.
         """
         if response.size <= SLICE_THRESHOLD_BYTES:
             prepared = json_response(response.body, status, media_type)
@@ -64,8 +64,8 @@ class ResponseSender:
                 raise ResponseTooLarge(self._response_bytes, len(prepared.body))
             return prepared
         async with self._serializing:
-            if self._unsent_bytes + response.size > UNSENT_RESPONSES * self._response_bytes:
-                raise UnsentResponsesExceeded
+            if self._unread_bytes + response.size > MAX_UNREAD_RESPONSES * self._response_bytes:
+                raise UnreadResponsesExceeded
             chunks = await serialize_in_slices(response.body, limit=self._response_bytes)
         return PreparedResponse(b"", status, media_type, chunks=chunks)
 
@@ -77,7 +77,7 @@ class ResponseSender:
         if _write_at_once(response, request_id, scope, send):
             return
         size = response.size
-        self._unsent_bytes += size
+        self._unread_bytes += size
         deadline = self._deadlines.new_deadline()
         try:
             with deadline:
@@ -94,7 +94,7 @@ class ResponseSender:
                 )
             await abort(receive)
         finally:
-            self._unsent_bytes -= size
+            self._unread_bytes -= size
 
 
 def _write_at_once(response: PreparedResponse, request_id: str, scope: Scope, send: Send) -> bool:

@@ -41,7 +41,7 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_request, request_of_query_string
-from segmentql.graphql.http.response_sender import UnsentResponsesExceeded, send_in_chunks
+from segmentql.graphql.http.response_sender import UnreadResponsesExceeded, send_in_chunks
 from segmentql.graphql.http.sse_response import EventStreamResponse
 from segmentql.graphql.http.stream_registry import (
     EndReason,
@@ -274,7 +274,7 @@ class EventStreams:
         try:
             async with self._services.serializer.serialized(event.body, event.size) as chunks:
                 await response.send_next(chunks, event.cursor)
-        except (ResponseTooLarge, UnsentResponsesExceeded) as error:
+        except (ResponseTooLarge, UnreadResponsesExceeded) as error:
             errors = unsendable_errors(error, context)
             event = replace(event, body={"errors": errors}, cursor=None)
             async with self._services.serializer.serialized(event.body, 0) as chunks:

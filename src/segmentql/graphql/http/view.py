@@ -57,7 +57,7 @@ from segmentql.graphql.http.request_parsing import (
     read_request,
     request_of_query_string,
 )
-from segmentql.graphql.http.response_sender import ResponseSender, UnsentResponsesExceeded
+from segmentql.graphql.http.response_sender import ResponseSender, UnreadResponsesExceeded
 from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
@@ -66,7 +66,7 @@ from segmentql.graphql.types.errors import (
     format_internal_error,
     format_response_too_large,
     format_timeout,
-    format_unsent_response,
+    format_unread_response,
 )
 from segmentql.logs import REQUEST_ID, RequestLog
 from segmentql.principal import ANONYMOUS_ADMIN, Principal
@@ -239,9 +239,9 @@ class GraphQLView:
                 too_large, is_mutation=context.is_mutation, is_complete=True
             )
             self._log_unsendable(scope, error)
-        except UnsentResponsesExceeded:
+        except UnreadResponsesExceeded:
             assert context is not None  # noqa: S101 - the request was executed
-            error = format_unsent_response(is_mutation=context.is_mutation)
+            error = format_unread_response(is_mutation=context.is_mutation)
             self._log_unsendable(scope, error)
         body: dict[str, Any] = {"data": None, "errors": [error]}
         return json_response(body, 200, media_type)

@@ -55,7 +55,7 @@ class WebSocketChannel:
             ChannelClosed: The socket is closed.
             ClientNotReading: The client does not read.
             ResponseTooLarge: The message exceeds the limit of a response.
-            UnsentResponsesExceeded: Too many bytes wait for other clients.
+            UnreadResponsesExceeded: Too many bytes wait for other clients.
         """
         async with self._services.serializer.serialized(message, size) as chunks:
             text = b"".join(chunks).decode()

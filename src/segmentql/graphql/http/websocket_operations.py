@@ -20,7 +20,7 @@ from segmentql.graphql.http.http_errors import (
     too_many_streams,
 )
 from segmentql.graphql.http.request_parsing import Headers
-from segmentql.graphql.http.response_sender import UnsentResponsesExceeded
+from segmentql.graphql.http.response_sender import UnreadResponsesExceeded
 from segmentql.graphql.http.stream_registry import (
     EndReason,
     StreamConnection,
@@ -169,7 +169,7 @@ class WebSocketOperations:
                 message = {"id": operation_id, "type": "next", "payload": event.body}
                 try:
                     await self._channel.send(message, event.size)
-                except (ResponseTooLarge, UnsentResponsesExceeded) as error:
+                except (ResponseTooLarge, UnreadResponsesExceeded) as error:
                     return unsendable_errors(error, subscription.context)
                 self._events_sent.inc()
         return []

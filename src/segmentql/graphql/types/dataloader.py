@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segmentql import metrics
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import SegmentQLError, TimedOut
 from segmentql.graphql.cost.scheduling import yield_to_event_loop
 from segmentql.graphql.types.polling import Poller, fail_all

@@ -256,7 +256,7 @@ def format_response_too_large(
     return {"message": message, "extensions": extensions}
 
 
-def format_unsent_response(*, is_mutation: bool) -> dict[str, Any]:
+def format_unread_response(*, is_mutation: bool) -> dict[str, Any]:
     """Return the error of a large response that is dropped because too many are unread."""
     metrics.ERRORS.labels(Code.UNAVAILABLE).inc()
     message = "Too many large responses are waiting for clients that do not read them."

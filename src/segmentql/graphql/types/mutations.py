@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected
 from segmentql.graphql.context import Info
 from segmentql.graphql.types.errors import mutation_errors

@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from segmentql.adapters.database import Database, ReadSession
+from segmentql.adapters.database import Database
+from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import TimedOut, Unavailable
 
 K = TypeVar("K")

@@ -5,7 +5,8 @@ first one responds with the same body each time. It shows the CPU time of the pr
 second one parses the request, sends one statement to asyncpg, and serializes the result. It shows
 the CPU time of a correct response to one fixed query, without GraphQL and without limits.
 
-`python -m bench.limits PORT constant BODY` and `python -m bench.limits PORT hand-written` run them.
+Run them with `python -m bench.baselines PORT constant BODY` and
+`python -m bench.baselines PORT hand-written`.
 """
 
 import asyncio

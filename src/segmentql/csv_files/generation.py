@@ -1,4 +1,4 @@
-"""What the actors of reports and exports share: one attempt to make a file, up to its end."""
+"""The generation of a file of reports and exports: one attempt, from its claim to its end."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -44,13 +44,13 @@ StoreFile: TypeAlias = Callable[[FileContext, Attempt[ContentT]], Awaitable[Stor
 """A function that reads the rows of an attempt's file and uploads it."""
 
 
-async def make_file(
+async def generate_file(
     context: FileContext,
     kind: FileKind[ContentT],
     file_id: int,
     store_file: StoreFile[ContentT],
 ) -> None:
-    """Make one attempt to make a file, if it is due."""
+    """Generate a file in one attempt, if it is due."""
     database = context.database
     attempt = await database.transaction(lambda session: attempts.claim(session, kind, file_id))
     if attempt is None:

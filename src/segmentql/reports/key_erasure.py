@@ -1,4 +1,4 @@
-"""The generation of reports: their kind of file, and the erasure of keys from them.
+"""The erasure of keys from the files of reports.
 
 If the key of a user is erased, reports with keys start again (`remake_reports_with_keys`). The old
 file is discarded at once, and a running attempt loses its lease. Reports start only after a series
@@ -6,17 +6,15 @@ of erasures, so that a large one does not start again at each of them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
-from segmentql import metrics
-from segmentql.adapters.database import WriteSession
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files import attempts
-from segmentql.csv_files.file_kind import FileKind
+from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT
-from segmentql.reports.records import ReportScope
 
 REMAKE_DELAY_SECONDS: Final = 10
 """The time from the last erasure of a key until a report starts again."""
@@ -58,24 +56,6 @@ WITH remade AS (
 )
 SELECT id, old_status <> 'QUEUED' AS is_new, object_key FROM remade ORDER BY id
 """)
-
-
-def _scope(row: Row[Any]) -> ReportScope:
-    return ReportScope(row.year, row.month, row.user_id, row.with_keys)
-
-
-REPORT_FILES: Final = FileKind(
-    table="reports",
-    job=MAKE_REPORT,
-    extension_sql="'.csv'",
-    content_sql="user_id, year, month, with_keys",
-    read_content=_scope,
-    requested_at_sql="coalesce(remade_at, created_at)",
-    final_next_attempt_sql="next_attempt_at",
-    key_erasure_lock=7004,
-    outcomes=metrics.REPORTS,
-    durations=metrics.REPORT_DURATION_SECONDS,
-)
 
 
 async def remake_reports_with_keys(session: WriteSession, user_ids: Sequence[int]) -> None:

@@ -1,16 +1,13 @@
-"""The generation of exports: their kind of file, and the erasure of keys from them."""
+"""The erasure of keys from the files of exports."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
-from segmentql import metrics
-from segmentql.adapters.database import WriteSession
+from segmentql.adapters.sessions import WriteSession
 from segmentql.csv_files import attempts
-from segmentql.csv_files.file_kind import FileKind
-from segmentql.exports.jobs import MAKE_EXPORT
-from segmentql.exports.records import ExportContent
+from segmentql.exports.file_kind import EXPORT_FILES
 
 KEY_ERASED: Final = "a user's key was erased; create the export again"
 
@@ -25,24 +22,6 @@ WHERE e.status IN ('READY', 'RUNNING') AND EXISTS (
     WHERE h.user_id = ANY(:user_ids) AND h.segment_id = e.segment_id AND h.at <= e.as_of)
 RETURNING old.object_key
 """)
-
-
-def _content(row: Row[Any]) -> ExportContent:
-    return ExportContent(row.segment_id, row.as_of, is_gzip=row.gzip)
-
-
-EXPORT_FILES: Final = FileKind(
-    table="exports",
-    job=MAKE_EXPORT,
-    extension_sql="CASE WHEN gzip THEN '.csv.gz' ELSE '.csv' END",
-    content_sql="segment_id, as_of, gzip",
-    read_content=_content,
-    requested_at_sql="created_at",
-    final_next_attempt_sql="NULL",
-    key_erasure_lock=7005,
-    outcomes=metrics.EXPORTS,
-    durations=metrics.EXPORT_DURATION_SECONDS,
-)
 
 
 async def fail_exports_with_keys(session: WriteSession, user_ids: Sequence[int]) -> None:
