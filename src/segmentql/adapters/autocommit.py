@@ -1,4 +1,4 @@
-"""Reads without a transaction, at a third of the CPU time of SQLAlchemy's execution.
+"""Statements at a third of the CPU time of SQLAlchemy's execution, and reads without a transaction.
 
 SQLAlchemy provides the pooled connection, the SQL text, the events, the errors and the results.
 asyncpg executes the statement, so that no greenlet, cursor or execution context is necessary.
