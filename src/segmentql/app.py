@@ -4,20 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from segmentql import buffered_metrics, logs, metrics_collector
 from segmentql.adapters.change_hints import ChangeHints
+from segmentql.adapters.cors import with_cors
 from segmentql.adapters.database import Database
 from segmentql.adapters.http import (
     SAFE_HEADERS,
@@ -129,7 +128,9 @@ def create_app(settings: Settings) -> Starlette:
                     log=request_log,
                 )
                 app.state.view = (
-                    _with_cors(view, settings, request_log) if settings.cors_origins else view
+                    with_cors(view, settings.cors_origins, request_log)
+                    if settings.cors_origins
+                    else view
                 )
                 yield
         finally:
@@ -181,22 +182,6 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
     return redirect
 
 
-def _with_cors(view: ASGIApp, settings: Settings, log: logs.RequestLog) -> ASGIApp:
-    """Return the view with CORS for the allowed origins, which send API keys and never cookies.
-
-    The middleware responds to preflight requests itself, so they need the headers of the others.
-    """
-    cors = _LoggedCors(
-        view,
-        log=log,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "last-event-id", "segmentql-read", "x-request-id"),
-        expose_headers=("retry-after", "x-request-id"),
-    )
-    return WithHeaders(RequestIds(SingleHeaders(cors, log)), SAFE_HEADERS)
-
-
 def _document_limits(settings: Settings) -> DocumentLimits:
     return DocumentLimits(
         tokens=settings.max_tokens,
@@ -230,21 +215,6 @@ async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None
             yield cache
     finally:
         await database.dispose()
-
-
-class _LoggedCors(CORSMiddleware):
-    """CORS middleware that logs rejected preflight requests, which do not reach the view."""
-
-    def __init__(self, app: ASGIApp, *, log: logs.RequestLog, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._log = log
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code != 200:  # noqa: PLR2004 - OK
-            reason = bytes(response.body).decode()  # such as "Disallowed CORS origin"
-            self._log.rejected(is_fault=False, status=response.status_code, reason=reason)
-        return response
 
 
 class _BuiltFiles(StaticFiles):

@@ -8,7 +8,7 @@ the counts to the values. It runs one second after the first count, before a scr
 import asyncio
 import atexit
 from bisect import bisect_left
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -16,18 +16,33 @@ FLUSH_SECONDS: Final = 1.0
 """The maximum delay until other processes, and a process after this one, see a count."""
 
 
-class _Flushable(Protocol):
-    def flush(self) -> None: ...
+class _Buffered:
+    """A metric with amounts that are not flushed. For use on one event loop."""
+
+    _is_pending = False
+
+    def _schedule_flush(self) -> None:
+        """Flush the metric within `FLUSH_SECONDS`, or at once without an event loop."""
+        self._is_pending = True
+        _pending.add(self)
+
+    def flush(self) -> None:
+        """Flush the amounts since the last flush."""
+        self._is_pending = False
+        self._flush_amounts()
+
+    def _flush_amounts(self) -> None:
+        raise NotImplementedError
 
 
-class _Pending:
-    """The metrics of this process with counts that are not flushed."""
+class _PendingMetrics:
+    """The metrics of this process with amounts that are not flushed."""
 
     def __init__(self) -> None:
-        self._metrics: list[_Flushable] = []
+        self._metrics: list[_Buffered] = []
         self._is_scheduled = False
 
-    def add(self, metric: _Flushable) -> None:
+    def add(self, metric: _Buffered) -> None:
         """Flush a metric within `FLUSH_SECONDS`, or at once without an event loop."""
         if not self._is_scheduled:
             try:
@@ -47,42 +62,38 @@ class _Pending:
             metric.flush()
 
 
-_pending: Final = _Pending()
+_pending: Final = _PendingMetrics()
 atexit.register(_pending.flush)
 
 flush: Final = _pending.flush
 """Flushes all metrics of this process. Call it on the event loop that counts."""
 
 
-class BufferedCounter(Counter):
-    """A counter of frequent events. For use on one event loop."""
+class BufferedCounter(_Buffered, Counter):
+    """A counter of frequent events."""
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._count = 0.0
-        self._is_pending = False
 
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
         """Add an amount. Exemplars are not supported."""
         self._count += amount
         if not self._is_pending:
-            self._is_pending = True
-            _pending.add(self)
+            self._schedule_flush()
 
-    def flush(self) -> None:
+    def _flush_amounts(self) -> None:
         """Add the amounts since the last flush to the value."""
-        self._is_pending = False
         count, self._count = self._count, 0.0
         super().inc(count)
 
 
-class BufferedGauge(Gauge):
-    """A gauge that changes frequently. For use on one event loop."""
+class BufferedGauge(_Buffered, Gauge):
+    """A gauge that changes frequently."""
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._current = 0.0
-        self._is_pending = False
 
     def inc(self, amount: float = 1) -> None:
         """Add an amount."""
@@ -96,35 +107,30 @@ class BufferedGauge(Gauge):
         """Set the value."""
         self._current = value
         if not self._is_pending:
-            self._is_pending = True
-            _pending.add(self)
+            self._schedule_flush()
 
-    def flush(self) -> None:
+    def _flush_amounts(self) -> None:
         """Set the value to the current one."""
-        self._is_pending = False
         super().set(self._current)
 
 
-class BufferedHistogram(Histogram):
-    """A histogram of frequent events. For use on one event loop."""
+class BufferedHistogram(_Buffered, Histogram):
+    """A histogram of frequent events."""
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._amount = 0.0
         self._counts = [0] * len(self._upper_bounds)
-        self._is_pending = False
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         """Count an amount. Exemplars are not supported."""
         self._amount += amount
         self._counts[bisect_left(self._upper_bounds, amount)] += 1
         if not self._is_pending:
-            self._is_pending = True
-            _pending.add(self)
+            self._schedule_flush()
 
-    def flush(self) -> None:
+    def _flush_amounts(self) -> None:
         """Add the amounts since the last flush to the values."""
-        self._is_pending = False
         amount, self._amount = self._amount, 0.0
         counts, self._counts = self._counts, [0] * len(self._counts)
         self._sum.inc(amount)

@@ -20,7 +20,7 @@ SegmentQLError
  |    +-- Unresponsive        it does not respond, or all connections are in use
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- TimedOut                 a statement exceeded its time limit
- +-- CursorExpired            the changes after a cursor of the feed are not kept any more
+ +-- CursorExpired            the changes after a cursor of the feed are no longer stored
  +-- FeedReset                the database has lost changes that a reader of the feed has read
  +-- FeedConsumersExceeded    too many consumers of the feed wait for changes
  +-- StoreFailed              an operation of the object store failed
@@ -176,7 +176,7 @@ class TimedOut(SegmentQLError):
 
 
 class CursorExpired(SegmentQLError):
-    """The changes after a cursor of the feed are not kept any more. The reader must start again."""
+    """The changes after a cursor of the feed are no longer stored. The reader must start again."""
 
 
 class FeedReset(SegmentQLError):

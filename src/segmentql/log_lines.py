@@ -1,7 +1,7 @@
-"""Lines of JSON on standard error, which are written once per turn of the event loop.
+"""Lines of JSON on standard error, which are written once per iteration of the event loop.
 
-A line of its own write costs as much as the rest of a small query. The lines of all requests that
-end in one turn are one write.
+Writing each line separately takes as much CPU time as the rest of a small query. The lines of all
+requests that end in the same iteration are one write.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class _LineBuffer:
         self._is_scheduled = False
 
     def add(self, line: bytes) -> None:
-        """Add a line. It is written at the end of this turn, or at once without an event loop."""
+        """Add a line. It is written in the next iteration, or at once without an event loop."""
         self._lines.append(line)
         if not self._is_scheduled:
             try:

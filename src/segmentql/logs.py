@@ -125,7 +125,7 @@ class RequestLog:
 
     @staticmethod
     def flush() -> None:
-        """Write the lines of this turn now. Without a call, they are written at its end."""
+        """Write the waiting lines now, and not in the next iteration of the event loop."""
         log_lines.flush()
 
 

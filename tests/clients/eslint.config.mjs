@@ -10,17 +10,31 @@ export default [
     rules: {
       ...plugin.configs['flat/schema-recommended'].rules,
       ...plugin.configs['flat/schema-relay'].rules,
+      '@graphql-eslint/require-description': [
+        'error',
+        {
+          types: true,
+          DirectiveDefinition: true,
+          rootField: true,
+          // GraphQL specifies @oneOf. Strawberry prints it for tools that do not know it.
+          ignoredSelectors: ['DirectiveDefinition[name.value=oneOf]'],
+        },
+      ],
       '@graphql-eslint/strict-id-in-types': [
         'error',
         {
           exceptions: {
             // Types that are parts of an object: clients need no separate cache entries. A stage exists
-            // only with its rollout; the viewer is the key, whose id is `keyId`.
+            // only with its rollout; the viewer is the key, whose id is `keyId`. An event of the change
+            // feed has a cursor.
             suffixes: ['Connection', 'Edge', 'Payload'],
             types: [
               ...['PageInfo', 'RolloutStage', 'Viewer', 'InvalidInput', 'SegmentNotFound'],
               ...['SegmentAlreadyExists', 'UserNotFound', 'UserAlreadyExists', 'VersionConflict'],
-              ...['RolloutNotFound', 'RolloutStateConflict'],
+              ...['RolloutNotFound', 'RolloutStateConflict', 'ImportNotFound', 'ImportStateConflict'],
+              ...['ChangeBatch', 'MembershipEvent', 'Explanation', 'ExplanationStep'],
+              ...['RolloutPosition', 'MemberCountPoint', 'OutcomeCount', 'Rejection'],
+              ...['Upload', 'Header'],
             ],
           },
         },

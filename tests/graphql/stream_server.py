@@ -205,9 +205,9 @@ async def serving_streams(
     )
     services = StreamServices(
         executor=executor,
-        authenticate=view.authenticate_request,
-        check_host=view.check_host,
-        new_context=view.new_context,
+        authenticate=view.authenticator.authenticate,
+        check_host=view.authenticator.check_host,
+        new_context=view.contexts.new_context,
         rate_limiter=rate_limiter,
         registry=registry,
         limits=limits,

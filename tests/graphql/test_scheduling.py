@@ -46,7 +46,7 @@ LIMITS = DocumentLimits(
 
 @dataclass
 class BusyTask:
-    """The steps of a task that has work in each turn of the event loop."""
+    """The steps of a task that has work in each iteration of the event loop."""
 
     steps: int = 0
 

@@ -72,7 +72,7 @@ class FeedInterrupted(click.ClickException):
     "--from",
     "start",
     metavar="CURSOR",
-    help=f"Print the changes after this cursor; `{EARLIEST}` is the first change that is kept."
+    help=f"Print the changes after this cursor; `{EARLIEST}` begins with the oldest stored change."
     "  [default: changes from now on]",
 )
 @click.option(
@@ -98,7 +98,8 @@ class FeedInterrupted(click.ClickException):
 @click.option(
     "--follow/--no-follow",
     default=True,
-    help="Wait for further changes, or end after the last one.  [default: follow]",
+    help="Wait for further changes, or end after the last one. --no-follow needs --from or --state"
+    " to print anything.  [default: follow]",
 )
 @url_option
 def changes(

@@ -41,10 +41,10 @@ EXIT_CODES: Final[Mapping[str, Mapping[int, str]]] = {
     },
     "export": {**COMMON, 2: "The command line is invalid, or the API rejects a value of it."},
     "changes": {
-        0: "All changes until the start of the command were printed (--no-follow).",
+        0: "The command printed all changes and caught up (--no-follow).",
         1: "The command failed. See standard error.",
         2: "The command line is invalid, or the API rejects a value of it.",
-        3: "The feed cannot continue at the cursor: changes are not kept any more, or the database"
+        3: "The feed cannot continue at the cursor: changes are no longer stored, or the database"
         " was restored.",
         130: "Ctrl-C ended the command.",
     },

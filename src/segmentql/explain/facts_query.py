@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from segmentql.segments.service import SEGMENT_COLUMNS
+from segmentql.segments.rows import SEGMENT_COLUMNS
 
 PASS_COLUMNS: Final = (
     "stage",

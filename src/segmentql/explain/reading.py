@@ -11,7 +11,7 @@ from segmentql.explain.facts_query import PASS_COLUMNS, READ_FACTS
 from segmentql.history.records import HistoryEntryRecord
 from segmentql.memberships.records import MembershipRecord
 from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import segment_record
+from segmentql.segments.rows import segment_record
 from segmentql.tables import Cause, Operation, RolloutState
 from segmentql.users.records import UserRecord
 

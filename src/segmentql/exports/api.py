@@ -51,9 +51,9 @@ class Export:
     )
     as_of: datetime = strawberry.field(description="The time at which the users were members.")
     cursor: str = strawberry.field(
-        description="A place in the changes of all segments. A consumer that loads the file, and"
-        " then applies the changes after this place, has the current members. Some of these changes"
-        " may be in the file already."
+        description="A position in the changes of all segments. A consumer that loads the file, and"
+        " then applies the changes after this position, has the current members. Some of these"
+        " changes may be in the file already."
     )
     created_at: datetime = strawberry.field(description="When the export was requested.")
     finished_at: datetime | None = strawberry.field(

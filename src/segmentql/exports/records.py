@@ -41,7 +41,7 @@ class ExportRecord:
     as_of: datetime
     """The time at which the members were in the segment."""
     cursor: str
-    """The place in history from which a reader of changes continues, as `HistoryCursor.encode`
+    """The position in history from which a reader of changes continues, as `HistoryCursor.encode`
     writes it."""
     is_gzip: bool
     row_count: int | None

@@ -13,7 +13,7 @@ from segmentql.errors import MutationRejected, SegmentNotFound
 from segmentql.exports.jobs import MAKE_EXPORT
 from segmentql.exports.records import ExportRecord, ExportStart
 from segmentql.principal import Actor
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ReportStatus
 
 EXPORT_COLUMNS: Final = f"""

@@ -43,7 +43,7 @@ CURSOR_ALLOWED: Final = "a cursor of a batch, of an event or of an export"
 
 describe_enum(
     FeedStart,
-    "The place at which a consumer without a cursor begins.",
+    "The position at which a consumer without a cursor begins.",
     {
         FeedStart.NOW: "After the newest change.",
         FeedStart.EARLIEST: "Before the oldest change that is stored.",
@@ -52,8 +52,8 @@ describe_enum(
 
 
 @strawberry.input(
-    description="The changes that a consumer wants. They meet all given fields. A field that is"
-    " null does not restrict, and an empty list is rejected."
+    description="The events that a consumer receives. An event must match every field that is not"
+    " null. An empty list is rejected."
 )
 class FeedFilter:
     slugs: list[str] | None = strawberry.field(
@@ -74,7 +74,8 @@ class FeedEvent:
     change: strawberry.Private[ChangeRecord]
 
     @strawberry.field(
-        description="The place of the event in the feed. Send it as `after` to read what follows."
+        description="The position of the event in the feed. Send it as `after` to read what"
+        " follows."
     )
     @staticmethod
     def cursor(event: Parent["FeedEvent"]) -> str:
@@ -115,8 +116,8 @@ class ChangeBatch:
         description="The cursor after this batch. Store it, and send it as `after` to continue.",
     )
     caught_up: bool = strawberry.field(
-        description="Whether the batch ends at the newest change that may be read. If not, more"
-        " changes follow, or some are being recorded."
+        description="True if no readable change follows this batch and all due leaves are recorded."
+        " If false, request the next batch."
     )
 
 
@@ -128,7 +129,7 @@ After: TypeAlias = Annotated[
 ]
 Start: TypeAlias = Annotated[
     FeedStart | None,
-    strawberry.argument(description="Where to begin if `after` is not given."),
+    strawberry.argument(description="The position at which to begin if `after` is not given."),
 ]
 Filter: TypeAlias = Annotated[
     FeedFilter | None,
@@ -242,7 +243,7 @@ def _feed_errors(argument: str) -> Iterator[None]:
         yield
     except errors.CursorExpired:
         raise GraphQLError(
-            "The changes after this cursor are not kept any more. Load the members again, for"
+            "The changes after this cursor are no longer stored. Load the members again, for"
             " instance by an export, and continue from its cursor.",
             extensions={"code": Code.CURSOR_EXPIRED},
         ) from None

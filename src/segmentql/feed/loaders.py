@@ -25,7 +25,7 @@ async def read_changes(
     Args:
         context: The context of the request.
         after: The cursor, if any.
-        start: The place if there is no cursor.
+        start: The position if there is no cursor.
         rows: The maximum number of changes.
         wanted: The filter.
         seconds: The maximum time to wait.

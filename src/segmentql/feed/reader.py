@@ -85,7 +85,7 @@ class FeedReader:
 
         Args:
             after: The cursor that the consumer has stored, if any. It wins over `start`.
-            start: The place if there is no cursor.
+            start: The position if there is no cursor.
 
         Raises:
             CursorExpired, FeedReset: The consumer cannot continue after its cursor.

@@ -10,7 +10,7 @@ from segmentql.tables import Operation
 
 
 class FeedStart(enum.StrEnum):
-    """The place at which a consumer without a cursor begins."""
+    """The position at which a consumer without a cursor begins."""
 
     NOW = "NOW"
     EARLIEST = "EARLIEST"
@@ -18,7 +18,7 @@ class FeedStart(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A recorded join or leave, at its place in the order of recording."""
+    """A recorded join or leave, at its position in the order of recording."""
 
     cursor: HistoryCursor
     entry: HistoryEntryRecord

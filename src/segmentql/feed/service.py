@@ -23,7 +23,7 @@ from segmentql.history.settled import (
 )
 from segmentql.history.tracker import SettledHead
 from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
 
 MAX_BATCH_ROWS: Final = 1000

@@ -58,7 +58,7 @@ class ChangeStream:
         Args:
             reader: The reader of the process.
             after: The cursor that the consumer has stored, if any.
-            start: The place if there is no cursor.
+            start: The position if there is no cursor.
             wanted: The filter.
             rows: The maximum number of changes in a batch.
             key_id: The API key of the consumer; None if authentication is off.

@@ -3,8 +3,8 @@
 A request to `/graphql` passes through these files:
 
 1. `http/view.py` negotiates the media type (`http/media_types.py`), rejects the request if the
-   process has too many, authenticates the API key and checks its rate limit. A browser gets the
-   GraphiQL page (`http/graphiql_page.py`).
+   process has too many, authenticates the API key and checks its rate limit
+   (`http/authentication.py`). A browser gets the GraphiQL page (`http/graphiql_page.py`).
 2. `cost/deadlines.py` starts the time limit. `http/request_parsing.py` reads the body or the query
    string. A request that is rejected up to here gets an HTTP error (`http/http_errors.py`).
 3. `execution/executor.py` executes the request. It gets the document from
@@ -22,7 +22,7 @@ A request to `/graphql` passes through these files:
    They check arguments with `types/validation.py`, parse pages with `types/pagination.py`, and load
    values with a loader. If the plan fails, graphql-core executes the operation again and reports
    the errors, except if the response is too large.
-6. `types/dataloader.py` collects the keys of all requests in one turn of the event loop. A
+6. `types/dataloader.py` collects the keys of all requests in one iteration of the event loop. A
    feature's `loaders.py` reads them with one SQL statement. Long work yields to the event loop
    (`cost/scheduling.py`).
 7. `types/errors.py` formats the errors, and `types/error_causes.py` notes their cause for the log.
@@ -34,7 +34,7 @@ A request to `/graphql` passes through these files:
 A mutation differs in these steps:
 
 - GET cannot execute it. It always uses the primary database.
-- `MutationGate` of `cost/scheduling.py` starts one mutation per turn of the event loop.
+- `MutationGate` of `cost/scheduling.py` starts one mutation per iteration of the event loop.
 - Among mutations, only those with one root field have a plan. If the plan fails after the resolver
   was called, graphql-core gets the resolver's result (`MutationResult`), so the mutation never runs
   twice.

@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from segmentql.adapters.sessions import ReadSession
 from segmentql.history.records import HistoryEntryRecord, HistoryPage
 from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
 from segmentql.validators import MAX_PAGE_ROWS
 

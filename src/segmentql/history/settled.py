@@ -89,7 +89,7 @@ SELECT EXISTS (SELECT FROM history)
 
 @dataclass(frozen=True, slots=True)
 class HistoryCursor:
-    """A place in the order of recording: after the row that it names.
+    """A position in the order of recording: after the row that it names.
 
     It names a row, and not a number of the sequence, because a crash can lose numbers that no
     transaction committed. The next transactions then take them again.

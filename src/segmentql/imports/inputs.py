@@ -142,8 +142,8 @@ class CreateImportInput:
     )
     on_unknown_user: OnUnknownUser | None = strawberry.field(
         default=OnUnknownUser.STORE,
-        description="The effect of adding a user who is not stored, also one who was deleted after"
-        " a list was computed from segments, or after its `asOf`.",
+        description="The effect of adding a user who is not stored. This includes a user who was"
+        " deleted after a list was computed from segments, or after its `asOf`.",
     )
     exclude: bool | None = strawberry.field(
         default=True,

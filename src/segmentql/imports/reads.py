@@ -14,7 +14,7 @@ from segmentql.imports.stored_json import (
     options_from_json,
     source_from_json,
 )
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import ImportStatus, RowOutcome
 
 IMPORT_COLUMNS: Final = f"""

@@ -37,7 +37,7 @@ from segmentql.imports.stored_json import (
 from segmentql.memberships.expiry import check_expiry
 from segmentql.objects import service as objects
 from segmentql.principal import Actor
-from segmentql.segments.service import SEGMENT_COLUMNS
+from segmentql.segments.rows import SEGMENT_COLUMNS
 from segmentql.tables import ImportStatus, RowOutcome
 
 UPLOAD_HOURS: Final = 24

@@ -20,7 +20,8 @@ from sqlalchemy import text
 from segmentql.adapters.sessions import WriteSession
 from segmentql.principal import NO_ACTOR, Actor
 from segmentql.segments.records import SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, SEGMENT_LOCK, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.service import SEGMENT_LOCK
 from segmentql.users.service import (
     MAX_CONFLICT_RETRIES,
     USER_KEY_LOCK_CLASS,

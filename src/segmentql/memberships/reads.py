@@ -8,8 +8,14 @@ from sqlalchemy import Row, TextClause, text
 from segmentql.adapters.autocommit import DriverRow, array_parameter
 from segmentql.adapters.sessions import ReadSession
 from segmentql.memberships.records import MembershipRecord, MembersPage
-from segmentql.segments.records import SegmentRecord, active_segment
-from segmentql.segments.service import ACTIVE_SEGMENT_COLUMNS, SEGMENT_COLUMNS, segment_record
+from segmentql.segments.records import SegmentRecord
+from segmentql.segments.rows import (
+    ACTIVE_SEGMENT_COLUMN_COUNT,
+    ACTIVE_SEGMENT_COLUMNS,
+    SEGMENT_COLUMNS,
+    active_segment,
+    segment_record,
+)
 from segmentql.tables import Cause
 from segmentql.users.records import UserRecord
 from segmentql.users.service import user_record
@@ -23,9 +29,6 @@ ACTIVE: Final = f"s.deleted_at IS NULL AND {NOT_EXPIRED}"
 
 ACTIVE_AT_CHANGE: Final = "(m.expires_at IS NULL OR m.expires_at > change.at)"
 """SQL condition: the TTL of the membership `m` has not ended at the time of the CTE `change`."""
-
-SEGMENT_WIDTH: Final = 7
-"""The number of `ACTIVE_SEGMENT_COLUMNS`, which come first in a row."""
 
 MEMBERSHIP_COLUMNS: Final = """
 m.id AS membership_id, m.user_id, m.joined_at, m.updated_at, m.expires_at, m.cause, m.actor,
@@ -176,8 +179,8 @@ async def segments_by_user(
     """Return the segments that each user is in, by slug; users in no segment are absent."""
     segments: dict[int, list[SegmentRecord]] = {}
     for row in await session.fetch(_ACTIVE_SEGMENTS, {"user_ids": list(user_ids)}):
-        segment = active_segment(row[:SEGMENT_WIDTH])
-        for user_id in row[SEGMENT_WIDTH]:
+        segment = active_segment(row)
+        for user_id in row[ACTIVE_SEGMENT_COLUMN_COUNT]:
             segments.setdefault(user_id, []).append(segment)
     return segments
 
@@ -203,13 +206,13 @@ def _users_with_segments(rows: Sequence[DriverRow]) -> Iterable[UserRecord]:
     if not rows:
         return ()
     stored, *segment_rows = rows
-    user_ids = stored[SEGMENT_WIDTH]
+    user_ids = stored[ACTIVE_SEGMENT_COLUMN_COUNT]
     segments: dict[int, list[SegmentRecord]] = {user_id: [] for user_id in user_ids}
     for row in segment_rows:
-        segment = active_segment(row[:SEGMENT_WIDTH])
-        for user_id in row[SEGMENT_WIDTH]:
+        segment = active_segment(row)
+        for user_id in row[ACTIVE_SEGMENT_COLUMN_COUNT]:
             segments[user_id].append(segment)
-    return map(UserRecord, user_ids, *stored[SEGMENT_WIDTH + 1 :], segments.values())
+    return map(UserRecord, user_ids, *stored[ACTIVE_SEGMENT_COLUMN_COUNT + 1 :], segments.values())
 
 
 async def active_pairs(

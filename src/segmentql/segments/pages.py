@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.sessions import ReadSession
 from segmentql.segments.records import SegmentPage, SegmentRecord
-from segmentql.segments.service import SEGMENT_COLUMNS, segment_record
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 
 MAX_SEARCH_CANDIDATES: Final = 2000
 """The number of segments up to which a search reads all candidates of the index and sorts them.

@@ -1,12 +1,8 @@
-"""The record of a segment."""
+"""The records of segments."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, ClassVar, Final
-
-MAX_CACHED_SEGMENTS: Final = 10_000
-"""The number of records that each of `active_segment` and `shared_segment` keeps."""
+from datetime import datetime
+from typing import ClassVar
 
 
 def segment_global_id(segment_id: int) -> str:
@@ -36,40 +32,6 @@ class SegmentRecord:
     def global_id(self) -> str:
         """The opaque id by which clients know the segment."""
         return segment_global_id(self.segment_id)
-
-
-@lru_cache(MAX_CACHED_SEGMENTS)
-def active_segment(columns: tuple[Any, ...]) -> SegmentRecord:
-    """Return the record of an existing segment.
-
-    Equal rows share a record, because many users are in few segments.
-
-    Args:
-        columns: The id, the slug, the name, the description, the version, and the times of the
-            creation and of the last update in seconds since 1970-01-01 00:00 UTC. These
-            floating-point numbers are exact to the microsecond until the year 2242.
-    """
-    segment_id, slug, name, description, version, created_at, updated_at = columns
-    return SegmentRecord(
-        segment_id=segment_id,
-        slug=slug,
-        name=name,
-        description=description,
-        created_at=datetime.fromtimestamp(created_at, UTC),
-        updated_at=datetime.fromtimestamp(updated_at, UTC),
-        deleted_at=None,
-        version=version,
-    )
-
-
-@lru_cache(MAX_CACHED_SEGMENTS)
-def shared_segment(columns: tuple[Any, ...]) -> SegmentRecord:
-    """Return the record of a segment. Equal rows share a record.
-
-    Args:
-        columns: The values of the fields, in their order.
-    """
-    return SegmentRecord(*columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Rules and SQL of segments."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 
 from segmentql.adapters.jobs import Message
 from segmentql.adapters.sessions import ReadSession, WriteSession
@@ -17,23 +17,11 @@ from segmentql.errors import (
 )
 from segmentql.principal import Actor
 from segmentql.segments.jobs import RECORD_SEGMENT_LEAVES
-from segmentql.segments.records import SegmentRecord, shared_segment
+from segmentql.segments.records import SegmentRecord
+from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 
 MAX_CONFLICT_RETRIES: Final = 10
 """The number of attempts if other clients create or delete the same segment concurrently."""
-
-SEGMENT_COLUMNS: Final = """
-s.id AS segment_id, s.slug, s.name, s.description, s.version,
-s.created_at AS segment_created_at, s.updated_at AS segment_updated_at, s.deleted_at
-"""
-"""The columns of `segment_record`, for statements that read segments as `s`."""
-
-ACTIVE_SEGMENT_COLUMNS: Final = """
-s.id, s.slug, s.name, s.description, s.version,
-date_part('epoch', s.created_at), date_part('epoch', s.updated_at)
-"""
-"""The columns of `active_segment`. asyncpg takes a tenth of the time to decode a number instead of
-a timestamp."""
 
 _BY_SLUGS = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
@@ -108,22 +96,6 @@ class Unset:
 
 
 UNSET: Final = Unset()
-
-
-def segment_record(row: Row[Any]) -> SegmentRecord:
-    """Build the record from a row with `SEGMENT_COLUMNS`."""
-    return shared_segment(
-        (
-            row.segment_id,
-            row.slug,
-            row.name,
-            row.description,
-            row.segment_created_at,
-            row.segment_updated_at,
-            row.deleted_at,
-            row.version,
-        )
-    )
 
 
 async def create_segment(

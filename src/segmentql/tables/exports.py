@@ -32,7 +32,7 @@ class ExportRow(Base):
     status: Mapped[ReportStatus] = mapped_column(REPORT_STATUS)
     as_of: Mapped[Timestamp]
     cursor: Mapped[str] = mapped_column(Text)
-    """The place in history from which a reader of changes continues."""
+    """The position in history from which a reader of changes continues."""
 
     gzip: Mapped[bool]
     actor: Mapped[str | None] = mapped_column(Text)

@@ -9,7 +9,10 @@ from segmentql.segments.records import SegmentRecord
 
 @dataclass(slots=True)
 class UserRecord:
-    """A stored user. It is not frozen, because that takes four times as long to create."""
+    """A stored user.
+
+    It is not frozen, because a frozen record takes four times as long to create.
+    """
 
     user_id: int
     created_at: datetime

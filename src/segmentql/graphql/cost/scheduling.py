@@ -16,14 +16,14 @@ THROTTLE_FACTOR: Final = 2
 """The pause after a time slice while the event loop is busy, as a multiple of the slice."""
 
 BUSY_SECONDS: Final = 0.0005
-"""The event loop is busy if one turn of it takes longer than this."""
+"""The event loop is busy if one iteration takes longer than this."""
 
 BACKGROUND_CONCURRENCY: Final = 2
 """The maximum number of concurrent blocks of a `BackgroundLimiter`."""
 
 
 async def yield_to_event_loop() -> None:
-    """Yield to the event loop for one turn; if the loop is busy, also pause."""
+    """Yield to the event loop for one iteration; if the loop is busy, also pause."""
     started = time.perf_counter()
     await asyncio.sleep(0)
     if time.perf_counter() - started > BUSY_SECONDS:
@@ -31,10 +31,10 @@ async def yield_to_event_loop() -> None:
 
 
 class MutationGate:
-    """A gate that starts one mutation per turn of the event loop, in the order of arrival.
+    """A gate that starts one mutation per iteration of the event loop, in the order of arrival.
 
-    Without it, a hundred mutations that arrive at once would all start in the same turn and block
-    the event loop for 20 ms.
+    Without it, a hundred mutations that arrive at once would all start in the same iteration and
+    block the event loop for 20 ms.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The executor of GraphQL requests, which runs a plan or else graphql-core.
 
-Expensive queries run one at a time and one mutation starts per turn of the event loop, so that
+Expensive queries run one at a time and one mutation starts per iteration of the event loop, so that
 small reads overtake them.
 
 Strawberry's `Schema.execute` creates its extensions again for each request. This module does what

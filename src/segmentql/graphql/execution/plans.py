@@ -111,7 +111,7 @@ class ExecutionState:
                 write(source, data, self)
             while self.pending:
                 # All values of a level are awaited before any of them is written, so that the loads
-                # of the next level start in one turn of the event loop and join one batch.
+                # of the next level start in one iteration of the event loop and join one batch.
                 batch = self.pending
                 values = [await pending.value for pending in batch]
                 self.pending = []

@@ -6,10 +6,11 @@ from collections.abc import Collection
 from segmentql.adapters.http import SAFE_HEADERS, RequestIds, SingleHeaders, WithHeaders
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.http.authentication import Authenticate
 from segmentql.graphql.http.sse import EventStreams
 from segmentql.graphql.http.stream_registry import StreamLimits, StreamRegistry
 from segmentql.graphql.http.stream_services import StreamServices
-from segmentql.graphql.http.view import Authenticate, GraphQLView
+from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.http.websocket import GraphQLWebSockets
 from segmentql.logs import RequestLog
 
@@ -28,9 +29,9 @@ def add_streams(
     """Let a view serve event streams; return the application of WebSockets."""
     services = StreamServices(
         executor=executor,
-        authenticate=view.authenticate_request,
-        check_host=view.check_host,
-        new_context=view.new_context,
+        authenticate=view.authenticator.authenticate,
+        check_host=view.authenticator.check_host,
+        new_context=view.contexts.new_context,
         rate_limiter=rate_limiter,
         registry=StreamRegistry(limits, stopping=stopping, authenticate=authenticate),
         limits=view.request_limits,

@@ -9,9 +9,9 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,16 +26,17 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
-from segmentql.errors import TimedOut, Unauthenticated, Unavailable
+from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
-from segmentql.graphql.cost.deadlines import Deadline, Deadlines
-from segmentql.graphql.cost.scheduling import BackgroundLimiter
+from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.executor import (
     ExecutionResponse,
     GraphQLExecutor,
     MethodNotAllowed,
 )
 from segmentql.graphql.execution.response_size import ResponseTooLarge
+from segmentql.graphql.http.authentication import Authenticate, RequestAuthenticator
+from segmentql.graphql.http.context_factory import ContextFactory
 from segmentql.graphql.http.graphiql_page import graphiql_page
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
@@ -45,11 +46,8 @@ from segmentql.graphql.http.http_errors import (
     mutation_by_get,
     not_acceptable,
     overloaded,
-    rate_limited,
-    unauthenticated,
 )
 from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
-from segmentql.graphql.http.origins import check_host
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import (
     Headers,
@@ -59,7 +57,6 @@ from segmentql.graphql.http.request_parsing import (
 )
 from segmentql.graphql.http.response_sender import ResponseSender, UnreadResponsesExceeded
 from segmentql.graphql.http.responses import PreparedResponse, json_response
-from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
     Code,
@@ -69,10 +66,6 @@ from segmentql.graphql.types.errors import (
     format_unread_response,
 )
 from segmentql.logs import REQUEST_ID, RequestLog
-from segmentql.principal import ANONYMOUS_ADMIN, Principal
-
-Authenticate: TypeAlias = Callable[[bytes | None], Awaitable[Principal]]
-"""A function that returns the principal of an `Authorization` header."""
 
 
 class GraphQLView:
@@ -108,14 +101,11 @@ class GraphQLView:
             features: The objects that features share among all requests, by their type.
             log: The log of requests.
         """
-        self._features = features or {}
-        self._authenticate = authenticate
-        self._checks_host = checks_host
-        self._rate_limiter = rate_limiter
+        self.authenticator = RequestAuthenticator(
+            authenticate, rate_limiter, checks_host=checks_host
+        )
+        self.contexts = ContextFactory(database, storage, stopping, features=features or {})
         self._executor = executor
-        self._database = database
-        self._storage = storage
-        self._stopping = stopping
         self.request_limits = request_limits
         self._page = page
         self._log = log
@@ -125,16 +115,9 @@ class GraphQLView:
             send_seconds=request_limits.send_seconds,
             log=log,
         )
-        self._background = BackgroundLimiter()
         self._in_flight = 0
         self.event_streams: ASGIApp | None = None
         """The application of requests that accept event streams only."""
-        self._primary_loaders = LoaderRegistry(database, primary=True)
-        self._replica_loaders = (
-            LoaderRegistry(database, primary=False)
-            if database.has_replica
-            else self._primary_loaders
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette's Request and middleware would take as much time as a small query.
@@ -202,11 +185,11 @@ class GraphQLView:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         parameters = QueryParams(scope["query_string"]) if method == "GET" else None
         if parameters is not None and "query" not in parameters and self._page and accepted.html:
-            return graphiql_page(self._page, needs_key=self._authenticate is not None)
+            return graphiql_page(self._page, needs_key=self.authenticator.needs_key)
         if accepted.json is None:
             raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")
         media_type = accepted.json
-        principal = await self.authenticate_request(headers)
+        principal = await self.authenticator.authenticate(headers)
         context: Context | None = None
         deadline = self._deadlines.new_deadline()
         try:
@@ -216,7 +199,7 @@ class GraphQLView:
                     if parameters is None
                     else request_of_query_string(parameters)
                 )
-                context = self.new_context(
+                context = self.contexts.new_context(
                     headers, principal, deadline, scope["state"]["request_id"]
                 )
                 response = await self._executor.execute(
@@ -260,51 +243,6 @@ class GraphQLView:
                 code=code,
                 reason=reason,
             )
-
-    async def authenticate_request(self, headers: Headers) -> Principal:
-        """Return the principal of a request, and take a token of its rate limit.
-
-        Raises:
-            HttpRequestError: The request has no valid API key, or comes from a page of another
-                host, or the key exceeds its rate.
-        """
-        if self._authenticate is None:
-            self.check_host(headers)
-            return ANONYMOUS_ADMIN
-        try:
-            principal = await self._authenticate(headers.get(b"authorization"))
-        except Unauthenticated as error:
-            raise unauthenticated(error.failure) from None
-        if principal.key_id and not self._rate_limiter.try_acquire(principal.key_id):
-            raise rate_limited(self._rate_limiter.per_second)
-        return principal
-
-    def check_host(self, headers: Headers) -> None:
-        """Check that the `Host` header names this machine, unless an API key is required.
-
-        Raises:
-            HttpRequestError: It names another host.
-        """
-        if self._checks_host and self._authenticate is None:
-            check_host(headers.get(b"host"))
-
-    def new_context(
-        self, headers: Headers, principal: Principal, deadline: Deadline | None, request_id: str
-    ) -> Context:
-        """Return the context of a request."""
-        return Context(
-            database=self._database,
-            storage=self._storage,
-            stopping=self._stopping,
-            background=self._background,
-            features=self._features,
-            primary_loaders=self._primary_loaders,
-            replica_loaders=self._replica_loaders,
-            request_id=request_id,
-            principal=principal,
-            deadline=deadline,
-            primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
-        )
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:

@@ -1,4 +1,4 @@
-"""Loaders: one SQL statement reads the keys that all requests need in one turn of the event loop.
+"""Loaders: one SQL statement reads the keys that all requests need in one iteration of the loop.
 
 A loader lives as long as the process, and all requests share it. That is safe because its values
 do not depend on the caller. It caches no values: a key joins only a statement that has not been
@@ -150,7 +150,7 @@ class Loader(ABC, Generic[K, V]):
         return self._loop
 
     def _schedule_dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Schedule a batch of the waiting keys for the loop's next turn, if there is capacity."""
+        """Schedule a batch of the waiting keys for the next iteration, if there is capacity."""
         if (
             (self._waiting or self._waiting_groups)
             and not self._dispatch_is_scheduled
