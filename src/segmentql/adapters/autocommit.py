@@ -1,4 +1,4 @@
-"""Reads without a transaction, at a third of the CPU time of SQLAlchemy's execution.
+"""Statements at a third of the CPU time of SQLAlchemy's execution, and reads without a transaction.
 
 SQLAlchemy provides the pooled connection, the SQL text, the events, the errors and the results.
 asyncpg executes the statement, so that no greenlet, cursor or execution context is necessary.
@@ -82,31 +82,15 @@ class AutocommitConnection:
         Raises:
             DBAPIError, TimeoutError, OSError: The errors that SQLAlchemy raises.
         """
-        compiled = compile_text(statement)
-        sql, arguments = compiled.sql, compiled.arguments(values)
-        connection = self._connection or await self._connect()
-        event = (connection, None, sql, arguments, None, False)
-        connection.dispatch.before_cursor_execute(*event)
+        if self._connection is None:
+            self._connection = await connect(self._engine)
+        connection = self._connection
         try:
-            driver: Any = connection.connection.driver_connection
-            rows: Sequence[DriverRow] = await driver.fetch(sql, *arguments)
-        except BaseException as error:
+            return await fetch_rows(connection, compile_text(statement), values)
+        except BaseException:
             self._connection = None
-            try:
-                await greenlet_spawn(_raise_as_sqlalchemy, connection, sql, error)
-            finally:
-                connection.close()
+            connection.close()
             raise
-        connection.dispatch.after_cursor_execute(*event)
-        return rows
-
-    async def _connect(self) -> Connection:
-        pool = self._engine.pool
-        idle = pool.connect_if_idle() if isinstance(pool, MeasuredPool) else None
-        self._connection = (
-            Connection(self._engine, idle) if idle else await greenlet_spawn(self._engine.connect)
-        )
-        return self._connection
 
     def close(self) -> None:
         """Return the connection to the pool."""
@@ -128,7 +112,31 @@ def array_parameter(name: str, element_type: str) -> str:
     return f"CAST((SELECT CAST(:{name} AS {element_type}[])) AS {element_type}[])"
 
 
-def _raise_as_sqlalchemy(connection: Connection, sql: str, error: BaseException) -> NoReturn:
+async def connect(engine: Engine) -> Connection:
+    """Return a connection of an engine, without a greenlet if the pool has an idle one."""
+    pool = engine.pool
+    idle = pool.connect_if_idle() if isinstance(pool, MeasuredPool) else None
+    return Connection(engine, idle) if idle else await greenlet_spawn(engine.connect)
+
+
+async def fetch_rows(
+    connection: Connection, compiled: CompiledText, values: Mapping[str, object] | None
+) -> Sequence[DriverRow]:
+    """Execute a statement by asyncpg, with SQLAlchemy's events and errors."""
+    sql, arguments = compiled.sql, compiled.arguments(values)
+    event = (connection, None, sql, arguments, None, False)
+    connection.dispatch.before_cursor_execute(*event)
+    try:
+        driver: Any = connection.connection.driver_connection
+        rows: Sequence[DriverRow] = await driver.fetch(sql, *arguments)
+    except BaseException as error:
+        await greenlet_spawn(raise_as_sqlalchemy, connection, sql, error)
+        raise
+    connection.dispatch.after_cursor_execute(*event)
+    return rows
+
+
+def raise_as_sqlalchemy(connection: Connection, sql: str | None, error: BaseException) -> NoReturn:
     """Raise an error of asyncpg as SQLAlchemy does, which also invalidates lost connections."""
     try:
         if isinstance(error, Exception):

@@ -64,11 +64,12 @@ async def copy_records(
         Unavailable: The connection was lost.
         TimedOut: The statement exceeded the session's timeout.
     """
-    driver = await _driver_connection(session)
+    connection = session.connection()
+    driver = await _driver_connection(connection)
     try:
         await driver.copy_records_to_table(table, columns=columns, records=records)
     except BaseException as error:
-        await _end_copy(session, driver, error)
+        await _end_copy(connection, driver, error)
         raise
 
 

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from segmentql import metrics
+from segmentql.adapters.autocommit import connect
 from segmentql.adapters.connections import probe_engine
 from segmentql.adapters.database_errors import (
     CONFLICT_CODES,
@@ -214,7 +215,7 @@ class Database:
     @staticmethod
     async def _commit(session: WriteSession) -> None:
         try:
-            await session.run_sync(_commit_and_close)
+            await session.commit_and_close()
         except (DBAPIError, OSError, TimeoutError) as error:
             if is_unavailable(error) or isinstance(error, TimeoutError):
                 raise OutcomeUnknown from error
@@ -252,16 +253,10 @@ class Database:
 @asynccontextmanager
 async def _connected(engine: AsyncEngine) -> AsyncIterator[WriteSession]:
     """Open a session, and close it unless its commit has closed it."""
-    session = WriteSession(engine)
-    await session.start()
+    session = WriteSession(engine, await connect(engine.sync_engine))
     try:
         yield session
     finally:
         if not session.closed:
             # A cancelled task also returns the connection to the pool.
             await asyncio.shield(asyncio.create_task(session.close()))
-
-
-def _commit_and_close(connection: Connection) -> None:
-    connection.commit()
-    connection.close()

@@ -125,13 +125,12 @@ async def _list_users(
     statement = forecast_query.LIST_USERS[
         record.options.list_format.identity, record.mode is ImportMode.REMOVE
     ]
-    listed: int = (await session.execute(statement, values)).rowcount
+    listed = await session.count_affected(statement, values)
     planned = 0
     if record.mode is ImportMode.REPLACE:
-        result = await session.execute(
+        planned = await session.count_affected(
             forecast_query.PLAN_REMOVALS, {**values, "listed_users": listed}
         )
-        planned = result.rowcount
     expected: dict[RowOutcome, int] = {}
     removals = 0
     for row in await session.execute(

@@ -9,7 +9,7 @@ it runs. A message that was sent before a rejoin finds nothing due.
 from collections.abc import Set
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import text
 
@@ -162,8 +162,7 @@ async def record_segment_leaves(
         return True
     if (await session.execute(_HAS_MEMBERS, values)).scalar_one():
         return False
-    deleted: Any = await session.execute(_DELETE_EXCLUSIONS, values)
-    if deleted.rowcount:
+    if await session.count_affected(_DELETE_EXCLUSIONS, values):
         return True
     await session.execute(_MARK_RECORDED, {"segment_id": segment_id})
     return False

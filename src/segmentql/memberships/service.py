@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import TextualSelect, column, text
+from sqlalchemy import TextClause, text
 
 from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import MutationRejected, SegmentNotFound
@@ -23,9 +23,6 @@ from segmentql.users.service import (
 )
 
 
-# The statements of `update_user_segments` name their columns, so that SQLAlchemy computes the
-# metadata of the result once and not at each execution.
-#
 # A transaction locks segments by id, then the keys of users, then users by id. The segments' locks
 # allow other transactions to add members, but not to delete the segment. The user's lock serializes
 # all changes of one user.
@@ -36,7 +33,7 @@ from segmentql.users.service import (
 # segment that enrolls users can therefore form a deadlock. PostgreSQL cancels one of them after a
 # second, and `Database.transaction` retries it. To lock those segments first, every change of a
 # stored user would have to read the rollouts.
-def _lock_and_store_user(stored_user: str) -> TextualSelect:
+def _lock_and_store_user(stored_user: str) -> TextClause:
     """Return the statement that locks the segments, and that locks or stores the user.
 
     Args:
@@ -65,7 +62,7 @@ WITH named AS MATERIALIZED (
 )
 SELECT found.id, found.slug, done.user_id, clock_timestamp() AS locked_at
 FROM done LEFT JOIN found ON true
-""").columns(*map(column, ("id", "slug", "user_id", "locked_at")))
+""")
 
 
 # ON CONFLICT ... WHERE false changes nothing and locks the existing row.
@@ -132,21 +129,7 @@ SELECT {USER_COLUMNS}, change.at,
     (SELECT count(*) FROM added WHERE NOT joined AND end_moved) AS extended,
     (SELECT extract(epoch FROM min(added.expires_at) - change.at) FROM added) AS next_end
 FROM change, users u WHERE u.id = :user_id
-""").columns(
-    *map(
-        column,
-        (
-            "user_id",
-            "user_created_at",
-            "user_key",
-            "at",
-            "removed",
-            "added",
-            "extended",
-            "next_end",
-        ),
-    )
-)
+""")
 
 
 async def update_user_segments(
