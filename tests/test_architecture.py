@@ -294,7 +294,8 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def test_only_the_database_adapter_commits() -> None:
-    assert uses(r"\.commit\(\)|\.begin\(\)", but=("adapters.database",)) == []
+    assert uses(r"\.commit\(\)|\.begin\(\)", but=("adapters.transactions",)) == []
+    assert uses(r"\.commit_and_close\(", but=("adapters.database",)) == []
 
 
 def test_python_reads_no_wall_clock() -> None:

@@ -1,10 +1,11 @@
 """Statements in transactions behave like statements that SQLAlchemy executes."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
-from sqlalchemy import literal, select, text
+from sqlalchemy import BigInteger, Executable, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from segmentql.adapters.database import Database
@@ -15,7 +16,8 @@ from tests.conftest import Sql, recorded_statements, until
 from tests.timeline import make_users
 
 INSERT = text("INSERT INTO users (id, created_at) VALUES (:id, now())")
-TRANSACTION_ID = "SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
+TRANSACTION_ID = "CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
+TEXT = text(f"SELECT {TRANSACTION_ID}")
 
 
 async def pid(session: WriteSession) -> int:
@@ -38,20 +40,18 @@ async def test_results_equal_those_of_sqlalchemy(
     await database.transaction(work)
 
 
-@pytest.mark.parametrize("is_core_first", [False, True])
-async def test_core_statements_run_in_the_same_transaction(
-    database: Database, is_core_first: bool
-) -> None:
-    async def work(session: WriteSession) -> tuple[int, int]:
-        core = select(text(TRANSACTION_ID.removeprefix("SELECT "))).where(literal(value=True))
-        statements = [core, text(TRANSACTION_ID)] if is_core_first else [text(TRANSACTION_ID), core]
-        first, second = [int(await session.scalar(statement)) for statement in statements]
-        return first, second
+async def test_core_statements_run_in_the_same_transaction(database: Database) -> None:
+    core: Executable = select(literal_column(TRANSACTION_ID, BigInteger))
+    orders: list[list[Executable]] = [[core, TEXT], [TEXT, core]]
 
-    with recorded_statements() as statements:
-        first, second = await database.transaction(work)
-    assert first == second
-    assert len(statements) == 2
+    async def work(session: WriteSession, statements: Sequence[Executable]) -> list[int]:
+        return [int(await session.scalar(statement)) for statement in statements]
+
+    for order in orders:
+        with recorded_statements() as statements:
+            ids = await database.transaction(partial(work, statements=order))
+        assert ids[0] == ids[1]
+        assert len(statements) == 2
     assert database.pool_in_use() == 0
 
 
