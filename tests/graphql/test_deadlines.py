@@ -11,8 +11,9 @@ from starlette.types import Message
 
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until
-from tests.operations import create_user, make_segments
+from tests.operations import make_segments
 from tests.reports.queries import create_report
+from tests.timeline import make_users
 
 SECONDS = 1.5
 USERS = "{ users(first: 1) { nodes { id } } }"
@@ -38,7 +39,7 @@ async def no_statement_waits(sql: Sql) -> bool:
 
 @pytest.mark.slow
 async def test_query_beyond_the_deadline_is_cancelled(short_deadline_api: Api, sql: Sql) -> None:
-    await create_user(short_deadline_api, id="1")
+    await make_users(sql, 1)
     async with sql.transaction():
         await locked(sql, "users")
         body = await short_deadline_api.body(USERS)
@@ -76,7 +77,7 @@ async def test_shared_statement_survives_the_deadline_of_one_request(
     short_deadline_api: Api, sql: Sql
 ) -> None:
     """The first request is late; later requests share its statement and are in time."""
-    await create_user(short_deadline_api, id="1")
+    await make_users(sql, 1)
     one_user = "{ user(id: 1) { id } }"
     async with sql.transaction():
         await locked(sql, "users")
@@ -91,7 +92,7 @@ async def test_shared_statement_survives_the_deadline_of_one_request(
 async def test_waiting_for_a_report_does_not_count_toward_the_deadline(
     short_deadline_api: Api, sql: Sql
 ) -> None:
-    await create_user(short_deadline_api, id="1")
+    await make_users(sql, 1)
     began = time.monotonic()
     stored_report = await create_report(
         short_deadline_api, userId="1", year=2024, month=1, waitSeconds=4
@@ -151,7 +152,7 @@ async def test_request_above_the_concurrency_limit_is_rejected_at_once(
 async def test_waiting_expensive_mutation_does_not_block_a_query(
     short_deadline_api: Api, sql: Sql
 ) -> None:
-    await create_user(short_deadline_api, id="1")
+    await make_users(sql, 1)
     members = "segments { members(first: 100) { nodes { user { id } segment { slug } } } }"
     waiting = asyncio.create_task(
         short_deadline_api.body(
