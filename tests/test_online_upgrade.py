@@ -431,8 +431,9 @@ async def interrupt_after_one_chunk(settings: Settings, connect: Connect) -> Non
     queued = asyncio.create_task(second.execute(TAKE_CHUNK_LOCK))
     await until(
         lambda: sql.fetchval(
-            "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            "SELECT count(*) > 0 FROM pg_locks"
+            " WHERE locktype = 'advisory' AND NOT granted AND pid = $1",
+            second.get_server_pid(),
         )
     )
     await first.execute(RELEASE_CHUNK_LOCK)
