@@ -174,12 +174,15 @@ async def test_command_follows_the_feed_until_ctrl_c(
 ) -> None:
     await make_segments(api, "a")
     state, output = tmp_path / "state.json", tmp_path / "output"
+    # Background jobs ignore SIGINT, and their child processes would inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     with output.open("wb") as stdout:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "segmentql", "changes", "--state", str(state)),
             stdout=stdout,
             env=environment(settings, SEGMENTQL_URL=address),
         )
+    signal.signal(signal.SIGINT, previous)
     try:
         await until(lambda: asyncio.to_thread(state.exists))
         await update_user_segments(api, 1, add=["a"])
