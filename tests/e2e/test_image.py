@@ -149,7 +149,7 @@ def image() -> Iterator[Image]:
 
 def test_image_has_only_the_needed_files(image: Image) -> None:
     site_packages = next(image.tree.glob("opt/segmentql/lib/python3*/site-packages"))
-    page = site_packages / "segmentql" / "static" / "explorer"
+    page = site_packages / "segmentql" / "static"
     assert (page / "index.html").exists()
     assert list(page.glob("assets/*.js"))
     assert list(site_packages.glob("segmentql/_alembic/versions/0001_*.py"))

@@ -43,7 +43,7 @@ async def test_setting_disables_the_page_and_its_files(run_serve: RunServe) -> N
             run_serve(SEGMENTQL_GRAPHIQL=page) as serving,
             httpx.AsyncClient(base_url=serving.address) as client,
         ):
-            file = await client.get("/explorer/index.html")
+            file = await client.get("/static/index.html")
             assert file.status_code == status
             (policy,) = file.headers.get_list("content-security-policy")
             assert ("script-src 'self'" in policy) is (page == "on")

@@ -228,5 +228,5 @@ async def test_service_without_the_store_is_ready_but_degraded(
 
 
 async def test_unknown_paths_are_not_found(api: Api) -> None:
-    for path in ("/nowhere", "/nowhere/", "/graphql/x", "/graphql//", "/explorer/nowhere/"):
+    for path in ("/nowhere", "/nowhere/", "/graphql/x", "/graphql//", "/static/nowhere/"):
         assert (await api.http.get(path)).status_code == 404

@@ -160,7 +160,7 @@ async def test_page_can_be_disabled(api: Api, minimal_api: Api) -> None:
     assert (
         await minimal_api.http.get("/graphql", headers={"accept": "text/html"})
     ).status_code == 406
-    assert (await minimal_api.http.get("/explorer/index.html")).status_code == 404
+    assert (await minimal_api.http.get("/static/index.html")).status_code == 404
 
 
 async def test_every_response_has_the_security_headers(api: Api) -> None:

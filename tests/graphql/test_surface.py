@@ -150,7 +150,7 @@ async def test_fault_shows_no_stack_trace(production: Api, sql: Sql) -> None:
 
 
 async def test_graphiql_page_is_not_served(production: Api) -> None:
-    for path in ("/graphql", "/graphiql", "/playground", "/console", "/explorer/", "/v1/explorer"):
+    for path in ("/graphql", "/graphiql", "/playground", "/console", "/static/", "/v1/explorer"):
         response = await production.http.get(path, headers={"accept": "text/html"})
         assert response.status_code in {404, 406}
         assert "graphiql" not in response.text.lower().replace("/graphiql", "")
@@ -159,7 +159,7 @@ async def test_graphiql_page_is_not_served(production: Api) -> None:
 async def test_missing_file_of_the_page_is_no_fault(api: Api) -> None:
     """The same holds if the page is not built at all."""
     for path in ("nowhere.js", "..%2f..%2fapp.py", ""):
-        assert (await api.http.get(f"/explorer/{path}")).status_code == 404
+        assert (await api.http.get(f"/static/{path}")).status_code == 404
 
 
 async def test_request_without_a_key_reveals_nothing(production: Api) -> None:

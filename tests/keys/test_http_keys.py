@@ -139,7 +139,7 @@ async def test_page_says_whether_a_key_is_required(database: Database, storage: 
                 response_bytes=1024,
                 send_seconds=1,
             ),
-            page=Path(__file__).parents[2] / "explorer" / "index.html",
+            page=Path(__file__).parents[2] / "web" / "graphiql.html",
         )
         transport = httpx.ASGITransport(app=RequestIds(view))
         async with httpx.AsyncClient(

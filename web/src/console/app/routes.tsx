@@ -1,0 +1,42 @@
+import { Anchor, Text } from "@mantine/core";
+import { Link, Redirect, Route, Switch } from "wouter";
+
+import { Page } from "../components/page";
+import { ActivityPage } from "../pages/activity/activity-page";
+import { KeysPage } from "../pages/keys/keys-page";
+import { ReportsPage } from "../pages/reports/reports-page";
+import { SegmentPage } from "../pages/segment/segment-page";
+import { SegmentsPage } from "../pages/segments/segments-page";
+import { UserPage } from "../pages/users/user-page";
+import { UsersPage } from "../pages/users/users-page";
+
+export function Routes() {
+    return (
+        <Switch>
+            <Route path="/">
+                <Redirect to="/segments" replace />
+            </Route>
+            <Route path="/segments" component={SegmentsPage} />
+            <Route path="/segments/:slug/:tab?">
+                {({ slug, tab }) => (
+                    <SegmentPage key={slug} slug={decodeURIComponent(slug)} tab={tab} />
+                )}
+            </Route>
+            <Route path="/users" component={UsersPage} />
+            <Route path="/users/:id">{({ id }) => <UserPage key={id} id={id} />}</Route>
+            <Route path="/reports" component={ReportsPage} />
+            <Route path="/activity/:tab?">{({ tab }) => <ActivityPage tab={tab} />}</Route>
+            <Route path="/keys" component={KeysPage} />
+            <Route>
+                <Page title="Page not found">
+                    <Text>
+                        There is no such page.{" "}
+                        <Anchor component={Link} href="/segments">
+                            Show the segments
+                        </Anchor>
+                    </Text>
+                </Page>
+            </Route>
+        </Switch>
+    );
+}

@@ -1,0 +1,146 @@
+import { Alert, TextInput, type TextInputProps } from "@mantine/core";
+import type { UseFormReturnType } from "@mantine/form";
+import type { OperationResult } from "@urql/core";
+import { CircleAlert } from "lucide-react";
+import { useState } from "react";
+
+import { describeError } from "./errors";
+
+/** A typed error of a mutation: `errors { message path }`. */
+export interface MutationErrorFields {
+    message: string;
+    path: string[];
+}
+
+interface Payload {
+    errors: MutationErrorFields[];
+}
+
+interface Submission {
+    /** The errors that belong to no field of the form. */
+    failures: string[];
+    submitting: boolean;
+    /**
+     * Wait for a mutation and show its errors: at the fields that they name, or else in `failures`.
+     *
+     * @returns The payload, or null if the mutation was rejected or failed.
+     */
+    submit: <Data, P extends Payload>(
+        request: Promise<OperationResult<Data>>,
+        payloadOf: (data: Data) => P | null | undefined,
+    ) => Promise<P | null>;
+}
+
+/**
+ * Keep the state of a form whose values a mutation takes as its input.
+ *
+ * @param form The form; null if the mutation has no fields to fill in.
+ * @param toField Returns the form's field for a path into the input. By default, the path itself.
+ */
+export function useSubmission<Values>(
+    form: UseFormReturnType<Values> | null,
+    toField: (path: string[]) => string = (path) => path.join("."),
+): Submission {
+    const [failures, setFailures] = useState<string[]>([]);
+    const [submitting, setSubmitting] = useState(false);
+
+    const submit: Submission["submit"] = async (request, payloadOf) => {
+        setFailures([]);
+        form?.clearErrors();
+        setSubmitting(true);
+        const result = await request;
+        setSubmitting(false);
+        const payload = result.data && payloadOf(result.data);
+        if (result.error || !payload) {
+            setFailures([
+                result.error ? describeError(result.error) : "The server sent no result.",
+            ]);
+            return null;
+        }
+        if (payload.errors.length === 0) {
+            return payload;
+        }
+        const { fields, others } = groupErrors(payload.errors, form?.getValues() ?? {}, toField);
+        form?.setErrors(fields);
+        setFailures(others);
+        return null;
+    };
+    return { failures, submitting, submit };
+}
+
+/** Separate the errors of fields that a form has from all others. */
+export function groupErrors(
+    errors: readonly MutationErrorFields[],
+    values: object,
+    toField: (path: string[]) => string,
+): { fields: Record<string, string>; others: string[] } {
+    const fields: Record<string, string> = {};
+    const others: string[] = [];
+    for (const error of errors) {
+        const field = toField(error.path);
+        if (hasField(values, field)) {
+            fields[field] = error.message;
+        } else {
+            others.push(error.message);
+        }
+    }
+    return { fields, others };
+}
+
+function hasField(values: object, field: string): boolean {
+    let value: unknown = values;
+    for (const name of field.split(".")) {
+        if (typeof value !== "object" || value === null || !(name in value)) {
+            return false;
+        }
+        value = (value as Record<string, unknown>)[name];
+    }
+    return true;
+}
+
+/** The errors that belong to no field. */
+export function Failures({ messages }: { messages: readonly string[] }) {
+    return messages.map((message) => (
+        <Alert
+            key={message}
+            color="red"
+            role="alert"
+            icon={<CircleAlert aria-hidden />}
+            className="break"
+        >
+            {message}
+        </Alert>
+    ));
+}
+
+interface DateTimeInputProps extends Omit<TextInputProps, "value" | "onChange"> {
+    /** An RFC 3339 time, or an empty text. */
+    value: string;
+    onChange: (value: string) => void;
+}
+
+/** A time, entered in the browser's time zone. */
+export function DateTimeInput({ value, onChange, ...props }: DateTimeInputProps) {
+    return (
+        <TextInput
+            {...props}
+            type="datetime-local"
+            step={1}
+            value={toLocal(value)}
+            onChange={(event) => {
+                const entered = event.currentTarget.value;
+                onChange(entered && new Date(entered).toISOString());
+            }}
+        />
+    );
+}
+
+/** Return a time as `<input type="datetime-local">` needs it: local, without an offset. */
+export function toLocal(at: string): string {
+    if (!at) {
+        return "";
+    }
+    const date = new Date(at);
+    const offset = date.getTimezoneOffset() * 60_000;
+    return new Date(date.getTime() - offset).toISOString().slice(0, 19);
+}

@@ -1,0 +1,28 @@
+import { Anchor } from "@mantine/core";
+import { Link } from "wouter";
+
+export function segmentPath(slug: string, tab = ""): string {
+    return `/segments/${encodeURIComponent(slug)}${tab && `/${tab}`}`;
+}
+
+/** A segment's slug, as a link to its page. A deleted segment has no page. */
+export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: string | null }) {
+    if (deletedAt) {
+        return <span className="break">{slug}</span>;
+    }
+    return (
+        <Anchor component={Link} href={segmentPath(slug)} className="break">
+            {slug}
+        </Anchor>
+    );
+}
+
+/** A user's id, as a link to the user's page, with the key if there is one. */
+export function UserLink({ id, userKey }: { id: string; userKey?: string | null }) {
+    return (
+        <Anchor component={Link} href={`/users/${id}`} className="break">
+            {id}
+            {userKey && ` (${userKey})`}
+        </Anchor>
+    );
+}

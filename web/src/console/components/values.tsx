@@ -1,0 +1,70 @@
+// How the console shows times, numbers and enum values.
+
+import { Badge, type MantineColor, Text, Tooltip } from "@mantine/core";
+
+import { formatNumber, formatTime, relativeTime } from "../format";
+
+/** A time in the browser's time zone. The tooltip has the exact time in UTC. */
+export function Time({ at, relative = false }: { at: string; relative?: boolean }) {
+    return (
+        <Tooltip label={at} events={{ hover: true, focus: true, touch: true }}>
+            <Text span inherit className="nowrap" component="time" dateTime={at}>
+                {relative ? relativeTime(at) : formatTime(at)}
+            </Text>
+        </Tooltip>
+    );
+}
+
+/** A number with separators of thousands, or a dash if it is unknown. */
+export function Num({ value }: { value: number | null | undefined }) {
+    return <span className="nowrap">{value == null ? "–" : formatNumber(value)}</span>;
+}
+
+// A newer server may have other values. They are gray.
+const STATUS_COLORS: Record<string, MantineColor> = {
+    SCHEDULED: "blue",
+    RUNNING: "blue",
+    WAITING: "cyan",
+    PAUSED: "yellow",
+    COMPLETED: "teal",
+    WITHDRAWING: "orange",
+    CANCELLED: "gray",
+    FAILED: "red",
+    QUEUED: "gray",
+    READY: "teal",
+    AWAITING_UPLOAD: "gray",
+    VALIDATING: "blue",
+    VALIDATED: "cyan",
+    HELD: "orange",
+    APPLYING: "blue",
+    REFUSED: "red",
+};
+
+const CAUSE_COLORS: Record<string, MantineColor> = {
+    MANUAL: "blue",
+    ROLLOUT: "violet",
+    TTL: "orange",
+    SEGMENT_DELETED: "red",
+    USER_DELETED: "red",
+};
+
+/** The status of a rollout, report, import or export. */
+export function StatusBadge({ status }: { status: string }) {
+    return <EnumBadge value={status} color={STATUS_COLORS[status]} />;
+}
+
+export function CauseBadge({ cause }: { cause: string }) {
+    return <EnumBadge value={cause} color={CAUSE_COLORS[cause]} />;
+}
+
+export function OperationBadge({ operation }: { operation: string }) {
+    return <EnumBadge value={operation} color={operation === "JOINED" ? "teal" : "gray"} />;
+}
+
+function EnumBadge({ value, color }: { value: string; color: MantineColor | undefined }) {
+    return (
+        <Badge color={color ?? "gray"} variant="light" autoContrast>
+            {value.replaceAll("_", " ")}
+        </Badge>
+    );
+}

@@ -1,0 +1,4 @@
+/** TODO(helper) */
+export function ExportsTab({ slug }: { slug: string }) {
+    return <p>{slug}</p>;
+}

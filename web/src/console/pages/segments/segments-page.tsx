@@ -1,0 +1,5 @@
+import { Page } from "../../components/page";
+
+export function SegmentsPage() {
+    return <Page title="Segments">{null}</Page>;
+}
