@@ -17,11 +17,20 @@ it("returns all fields of a new target that are not null", () => {
     ]);
 });
 
+it("writes lists and objects as text", () => {
+    const after =
+        '{"counts": {"JOINED": 3, "BLANK": 1}, "stages": [{"percent": 5}, {"percent": 50}]}';
+    expect(compareStates(null, after).map((change) => change.after)).toEqual([
+        "JOINED 3, BLANK 1",
+        "percent 5; percent 50",
+    ]);
+});
+
 it("compares lists by their values", () => {
     const before = '{"stages": [{"percent": 5}]}';
     const after = '{"stages": [{"percent": 50}]}';
     expect(compareStates(before, before)).toEqual([]);
     expect(compareStates(before, after)).toEqual([
-        { field: "stages", before: '[{"percent":5}]', after: '[{"percent":50}]' },
+        { field: "stages", before: "percent 5", after: "percent 50" },
     ]);
 });
