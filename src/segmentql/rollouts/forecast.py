@@ -1,7 +1,8 @@
 """The forecast of a dry run: how many users a plan or a withdrawal adds and removes.
 
-The forecast compares the members of now with those after the last pass, as if every stage started
-now. It reads one snapshot, changes nothing and holds no locks, so it blocks no other transaction.
+The forecast compares the current members with those after the last pass, as if every stage started
+now. The transaction of the dry run has ended by then. The forecast is one statement that locks no
+row, so it blocks no other transaction.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import BOUND_QUERY, DISABLE_PARALLEL_QUERY, sample_size
 from segmentql.tables import RolloutState
 
-FORECAST_TIMEOUT_SECONDS: Final = 5
+FORECAST_TIMEOUT_SECONDS: Final = 10
 """The default time limit of a forecast, which takes about a second per million users."""
 
 CONCURRENT_FORECASTS: Final = 2
