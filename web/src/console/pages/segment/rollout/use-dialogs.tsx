@@ -1,0 +1,57 @@
+import { em, type ModalProps } from "@mantine/core";
+import { useMediaQuery } from "@mantine/hooks";
+import { modals } from "@mantine/modals";
+
+import { ConfirmAction } from "./confirm-action";
+import { ACTION_TEXTS } from "./action-texts";
+import type { Rollout, RolloutAction } from "./rollout-state";
+import { SetRolloutForm } from "./set-rollout-form";
+
+const DIALOG = { closeButtonProps: { "aria-label": "Close" } } satisfies Partial<ModalProps>;
+
+interface SetRolloutOptions {
+    slug: string;
+    /** The version of the segment that the person sees. */
+    version: number;
+    rollout: Rollout | null;
+    onClose: () => void;
+}
+
+/** Return a function that opens the dialog in which a person sets a rollout's plan. */
+export function useSetRolloutDialog(): (options: SetRolloutOptions) => void {
+    const isNarrow = useMediaQuery(`(max-width: ${em(640)})`);
+    return ({ onClose, ...props }) => {
+        const id = modals.open({
+            ...DIALOG,
+            title: props.rollout ? "Change the plan of the rollout" : "Set a rollout",
+            size: "xl",
+            fullScreen: isNarrow,
+            // A click beside the dialog must not discard the plan.
+            closeOnClickOutside: false,
+            onClose,
+            children: <SetRolloutForm {...props} onDone={() => modals.close(id)} />,
+        });
+    };
+}
+
+/** Open the dialog that confirms a change of a rollout. */
+export function openConfirmDialog(
+    action: RolloutAction,
+    slug: string,
+    rollout: Rollout,
+    onClose: () => void,
+): void {
+    const id = modals.open({
+        ...DIALOG,
+        title: ACTION_TEXTS[action].title,
+        onClose,
+        children: (
+            <ConfirmAction
+                action={action}
+                slug={slug}
+                rollout={rollout}
+                onDone={() => modals.close(id)}
+            />
+        ),
+    });
+}
