@@ -8,6 +8,7 @@ export const MAX_STAGES = 50;
 
 export const UNIT_SECONDS = { seconds: 1, minutes: 60, hours: 3_600, days: 86_400 };
 export type Unit = keyof typeof UNIT_SECONDS;
+export const UNITS = Object.keys(UNIT_SECONDS);
 
 /** A number field holds a text while it is empty. */
 type NumberValue = number | string;

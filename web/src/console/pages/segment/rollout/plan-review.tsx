@@ -12,12 +12,17 @@ interface Props {
     isReplaced: boolean;
 }
 
+// The review replaces the form, so it takes the focus, and screen readers read it.
+function focus(element: HTMLDivElement | null): void {
+    element?.focus();
+}
+
 /** A plan and the numbers of users who join and leave because of it. */
 export function PlanReview({ values, counts, isReplaced }: Props) {
     const isStaged = values.kind === "stages" && values.stages.length > 1;
     return (
         <Stack>
-            <Alert variant="light" icon={<Users aria-hidden />} role="status">
+            <Alert variant="light" icon={<Users aria-hidden />} ref={focus} tabIndex={-1}>
                 <Text fw={600}>{describeChanges(counts, isStaged)}</Text>
             </Alert>
             <List>

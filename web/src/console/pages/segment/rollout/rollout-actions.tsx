@@ -22,16 +22,16 @@ interface Props {
 export function RolloutActions({ slug, rollout, onDone }: Props) {
     return allowedActions(rollout.status).map((action) => {
         const Icon = ICONS[action];
-        const { label, isDestructive } = ACTION_TEXTS[action];
+        const isRed = action === "withdraw";
         return (
             <Button
                 key={action}
-                variant={isDestructive ? "light" : "default"}
-                color={isDestructive ? "red" : undefined}
+                variant={isRed ? "light" : "default"}
+                color={isRed ? "red" : undefined}
                 leftSection={<Icon size={16} aria-hidden />}
                 onClick={() => openConfirmDialog(action, slug, rollout, onDone)}
             >
-                {label}
+                {ACTION_TEXTS[action].label}
             </Button>
         );
     });

@@ -1,5 +1,5 @@
 import { DataList, Paper, Skeleton, Title } from "@mantine/core";
-import { useEffect } from "react";
+import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
@@ -21,8 +21,12 @@ export function RolloutDetails({ slug, rollout }: Props) {
     });
     usePolling(refresh, isWorking(rollout), 5_000);
     // The counts change until the end of a pass.
+    const lastStatus = useRef(rollout.status);
     useEffect(() => {
-        refresh({ requestPolicy: "network-only" });
+        if (lastStatus.current !== rollout.status) {
+            lastStatus.current = rollout.status;
+            refresh({ requestPolicy: "network-only" });
+        }
     }, [refresh, rollout.status]);
     const counts = data?.segment?.rollout;
     const count = (value: number | undefined) =>

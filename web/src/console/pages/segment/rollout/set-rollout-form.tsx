@@ -37,6 +37,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
     const { failures, submitting, submit } = useSubmission(form, toField);
     const [, setRollout] = useMutation(SetRolloutDocument);
     const [counts, setCounts] = useState<ChangeCounts>();
+    const [wasReviewed, setWasReviewed] = useState(false);
     const { kind, stages } = form.values;
 
     const send = (dryRun: boolean) => {
@@ -53,6 +54,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
         const payload = await send(true);
         if (payload) {
             setCounts({ joining: payload.joining, leaving: payload.leaving });
+            setWasReviewed(true);
         }
     };
 
@@ -77,7 +79,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                     >
                         Back
                     </Button>
-                    <Button data-autofocus loading={submitting} onClick={confirm}>
+                    <Button loading={submitting} onClick={confirm}>
                         Set the rollout
                     </Button>
                 </Group>
@@ -155,7 +157,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                     <Button variant="default" onClick={onDone}>
                         Close
                     </Button>
-                    <Button type="submit" loading={submitting}>
+                    <Button type="submit" loading={submitting} autoFocus={wasReviewed}>
                         Review
                     </Button>
                 </Group>
