@@ -42,7 +42,7 @@ export const ACTION_TEXTS: Record<RolloutAction, ActionTexts> = {
         title: "Withdraw the rollout?",
         confirm: "Withdraw the rollout",
         effect: "The rollout stops permanently, and the members that it added leave the segment. Members who were added manually stay.",
-        done: "Workers are removing the members of the rollout.",
+        done: "The members that the rollout added leave.",
         isDestructive: true,
     },
 };

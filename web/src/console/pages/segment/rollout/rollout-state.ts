@@ -112,13 +112,13 @@ function leave(count: number): string {
         : `${formatNumber(count)} ${count === 1 ? "user leaves" : "users leave"}`;
 }
 
-/** Return what workers do now, if they do something. */
+/** Return what the current pass does. */
 export function describeWork(rollout: Rollout): string {
     if (rollout.status === "WITHDRAWING") {
-        return "Workers are removing the members that the rollout added.";
+        return "The members that the rollout added leave.";
     }
     if (currentStage(rollout) < 0) {
-        return "Workers are removing the members of the previous plan.";
+        return "The members of the previous plan leave.";
     }
-    return `Workers are bringing the rollout to ${formatPercent(rollout.percent)} of all users.`;
+    return `Users join or leave until ${formatPercent(rollout.percent)} of all users are reached.`;
 }

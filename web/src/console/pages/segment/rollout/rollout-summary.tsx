@@ -71,8 +71,8 @@ function StatusSentence({ rollout }: { rollout: Rollout }) {
             return <>The current stage is done. {nextSentence}</>;
         case "PAUSED":
             return next
-                ? "The rollout is paused. The next stage is delayed until it is resumed."
-                : "The rollout is paused. Work on the stage continues when it is resumed.";
+                ? "The rollout is paused. The next stage is delayed until you resume the rollout."
+                : "The rollout is paused. The stage continues when you resume it.";
         case "COMPLETED":
             return isExpired(rollout, Date.now())
                 ? "The memberships that the rollout added have ended."

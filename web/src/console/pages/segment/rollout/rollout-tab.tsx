@@ -1,5 +1,6 @@
 import { Button, EmptyState, Grid, Group, Loader, Stack } from "@mantine/core";
 import { ChartNoAxesColumnIncreasing, Pencil } from "lucide-react";
+import { useState } from "react";
 import { useQuery } from "urql";
 
 import { useSession } from "../../../app/session";
@@ -19,7 +20,12 @@ export function RolloutTab({ slug }: { slug: string }) {
     const [{ data, error }, refresh] = useQuery({ query: SegmentRolloutDocument, variables });
     const { may } = useSession();
     const openSetDialog = useSetRolloutDialog();
-    const segment = data?.segment;
+    // A failed request must not remove the page while it polls.
+    const [shown, setShown] = useState(data);
+    if (data && data !== shown) {
+        setShown(data);
+    }
+    const segment = (data ?? shown)?.segment;
     const rollout = segment?.rollout;
     const interval = rollout ? pollingInterval(rollout, Date.now()) : null;
     usePolling(refresh, interval !== null, interval ?? undefined);
