@@ -11,7 +11,12 @@ import {
 } from "../../../graphql/operations";
 import { ACTION_TEXTS } from "./action-texts";
 import { type Forecast, forecastAction } from "./forecast";
-import { describeChanges, type Rollout, type RolloutAction } from "./rollout-state";
+import {
+    acceptsNewUsers,
+    describeChanges,
+    type Rollout,
+    type RolloutAction,
+} from "./rollout-state";
 
 interface Props {
     action: RolloutAction;
@@ -79,7 +84,7 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                         <Text fw={600}>
                             {describeChanges(forecast.counts, forecast.isStaged)}
                             {action === "pause" &&
-                                rollout.enrollNewUsers &&
+                                acceptsNewUsers(rollout, Date.now()) &&
                                 " New users still join at the percent in force."}
                         </Text>
                     )

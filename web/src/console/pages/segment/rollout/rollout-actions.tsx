@@ -15,11 +15,10 @@ const ICONS: Record<RolloutAction, LucideIcon> = {
 interface Props {
     slug: string;
     rollout: Rollout;
-    onDone: () => void;
 }
 
 /** The buttons of the actions that the rollout's status allows. */
-export function RolloutActions({ slug, rollout, onDone }: Props) {
+export function RolloutActions({ slug, rollout }: Props) {
     return allowedActions(rollout.status).map((action) => {
         const Icon = ICONS[action];
         const isRed = action === "withdraw";
@@ -29,7 +28,7 @@ export function RolloutActions({ slug, rollout, onDone }: Props) {
                 variant={isRed ? "light" : "default"}
                 color={isRed ? "red" : undefined}
                 leftSection={<Icon size={16} aria-hidden />}
-                onClick={() => openConfirmDialog(action, slug, rollout, onDone)}
+                onClick={() => openConfirmDialog(action, slug, rollout)}
             >
                 {ACTION_TEXTS[action].label}
             </Button>

@@ -6,7 +6,7 @@ import { ErrorAlert } from "../../../components/errors";
 import { usePolling } from "../../../components/polling";
 import { Num, Time } from "../../../components/values";
 import { SegmentRolloutCountsDocument } from "../../../graphql/operations";
-import { isWorking, type Rollout } from "./rollout-state";
+import { acceptsNewUsers, isWorking, type Rollout } from "./rollout-state";
 
 interface Props {
     slug: string;
@@ -49,7 +49,9 @@ export function RolloutDetails({ slug, rollout }: Props) {
                 <DataList.Item>
                     <DataList.ItemLabel>New users</DataList.ItemLabel>
                     <DataList.ItemValue>
-                        {rollout.enrollNewUsers ? "Join when they are stored" : "Do not join"}
+                        {acceptsNewUsers(rollout, Date.now())
+                            ? "Join when they are stored"
+                            : "Do not join"}
                     </DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 
 import {
+    acceptsNewUsers,
     allowedActions,
     announcement,
     describeChanges,
@@ -42,6 +43,14 @@ test("the page asks each second during a pass and in the minute before a stage",
     expect(pollingInterval(waiting, NOW)).toBe(10_000);
     expect(pollingInterval(waiting, Date.parse("2026-03-10T12:59:30Z"))).toBe(1_000);
     expect(pollingInterval({ ...RUNNING, status: "PAUSED" }, NOW)).toBeNull();
+});
+
+test("new users join until the rollout or its memberships end", () => {
+    expect(acceptsNewUsers({ ...RUNNING, status: "FAILED" }, NOW)).toBe(true);
+    expect(acceptsNewUsers({ ...RUNNING, status: "CANCELLED" }, NOW)).toBe(false);
+    expect(acceptsNewUsers({ ...RUNNING, enrollNewUsers: false }, NOW)).toBe(false);
+    const expired = { ...RUNNING, expiresAt: "2026-03-10T11:59:00Z" };
+    expect(acceptsNewUsers(expired, NOW)).toBe(false);
 });
 
 test("progressPercent is 100 only at the end", () => {

@@ -41,6 +41,12 @@ export function isExpired({ expiresAt }: Rollout, now: number): boolean {
     return expiresAt != null && Date.parse(expiresAt) <= now;
 }
 
+/** Whether users who are stored from now on join, at the percent in force. */
+export function acceptsNewUsers(rollout: Rollout, now: number): boolean {
+    const hasEnded = rollout.status === "CANCELLED" || rollout.status === "WITHDRAWING";
+    return rollout.enrollNewUsers && !hasEnded && !isExpired(rollout, now);
+}
+
 /** Return the position of the stage that has started last, or -1 before the first one. */
 export function currentStage({ stages }: Rollout): number {
     return stages.findLastIndex(({ status }) => status !== "PENDING");

@@ -30,18 +30,12 @@ export function RolloutTab({ slug }: { slug: string }) {
     const interval = rollout ? pollingInterval(rollout, Date.now()) : null;
     usePolling(refresh, interval !== null, interval ?? undefined);
 
-    const refreshNow = () => refresh({ requestPolicy: "network-only" });
     const setButton = segment && may("EDITOR") && (
         <Button
             variant={rollout ? "default" : "filled"}
             leftSection={<Pencil size={16} aria-hidden />}
             onClick={() =>
-                openSetDialog({
-                    slug,
-                    version: segment.version,
-                    rollout: rollout ?? null,
-                    onClose: refreshNow,
-                })
+                openSetDialog({ slug, version: segment.version, rollout: rollout ?? null })
             }
         >
             {rollout ? "Change the plan" : "Set a rollout"}
@@ -50,7 +44,7 @@ export function RolloutTab({ slug }: { slug: string }) {
 
     return (
         <Stack>
-            <ErrorAlert error={error} onRetry={refreshNow} />
+            <ErrorAlert error={error} onRetry={() => refresh({ requestPolicy: "network-only" })} />
             {!segment && !error && <Loader aria-label="Loading the rollout" />}
             {rollout && (
                 <>
@@ -60,11 +54,7 @@ export function RolloutTab({ slug }: { slug: string }) {
                             may("EDITOR") && (
                                 <Group gap="xs">
                                     {setButton}
-                                    <RolloutActions
-                                        slug={slug}
-                                        rollout={rollout}
-                                        onDone={refreshNow}
-                                    />
+                                    <RolloutActions slug={slug} rollout={rollout} />
                                 </Group>
                             )
                         }

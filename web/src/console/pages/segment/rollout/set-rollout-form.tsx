@@ -6,7 +6,11 @@ import { useState } from "react";
 import { useMutation } from "urql";
 
 import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
-import { type SetRolloutInput, SetRolloutDocument } from "../../../graphql/operations";
+import {
+    SetRolloutDocument,
+    type SetRolloutInput,
+    type SetRolloutMutation,
+} from "../../../graphql/operations";
 import {
     MAX_STAGES,
     newStage,
@@ -20,11 +24,20 @@ import { PlanReview } from "./plan-review";
 import type { ChangeCounts, Rollout } from "./rollout-state";
 import { StageFields } from "./stage-fields";
 
+const CONFLICT =
+    "The segment has changed since you opened this dialog. Close the dialog, check the segment and try again.";
+
 interface Props {
     slug: string;
     version: number;
     rollout: Rollout | null;
     onDone: () => void;
+}
+
+type PlanError = NonNullable<SetRolloutMutation["setRollout"]>["errors"][number];
+
+function explainConflict(error: PlanError): PlanError {
+    return error.code === "VERSION_CONFLICT" ? { ...error, message: CONFLICT } : error;
 }
 
 /** The form of a rollout's plan, and then the numbers of users who join and leave to confirm. */
@@ -47,7 +60,11 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
             expectedVersion: version,
             dryRun,
         };
-        return submit(setRollout({ input }), (data) => data.setRollout);
+        return submit(
+            setRollout({ input }),
+            ({ setRollout: payload }) =>
+                payload && { ...payload, errors: payload.errors.map(explainConflict) },
+        );
     };
 
     const review = async () => {

@@ -14,13 +14,12 @@ interface SetRolloutOptions {
     /** The version of the segment that the person sees. */
     version: number;
     rollout: Rollout | null;
-    onClose: () => void;
 }
 
 /** Return a function that opens the dialog in which a person sets a rollout's plan. */
 export function useSetRolloutDialog(): (options: SetRolloutOptions) => void {
     const isNarrow = useMediaQuery(`(max-width: ${em(640)})`);
-    return ({ onClose, ...props }) => {
+    return (props) => {
         const id = modals.open({
             ...DIALOG,
             title: props.rollout ? "Change the plan of the rollout" : "Set a rollout",
@@ -28,23 +27,16 @@ export function useSetRolloutDialog(): (options: SetRolloutOptions) => void {
             fullScreen: isNarrow,
             // A click beside the dialog must not discard the plan.
             closeOnClickOutside: false,
-            onClose,
             children: <SetRolloutForm {...props} onDone={() => modals.close(id)} />,
         });
     };
 }
 
 /** Open the dialog that confirms a change of a rollout. */
-export function openConfirmDialog(
-    action: RolloutAction,
-    slug: string,
-    rollout: Rollout,
-    onClose: () => void,
-): void {
+export function openConfirmDialog(action: RolloutAction, slug: string, rollout: Rollout): void {
     const id = modals.open({
         ...DIALOG,
         title: ACTION_TEXTS[action].title,
-        onClose,
         children: (
             <ConfirmAction
                 action={action}
