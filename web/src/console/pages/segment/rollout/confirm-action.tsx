@@ -97,7 +97,7 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
             </Group>
             <Failures messages={[...(forecast?.failures ?? []), ...failures]} />
             <Group justify="flex-end">
-                <Button variant="default" onClick={onDone}>
+                <Button variant="default" data-autofocus onClick={onDone}>
                     Back
                 </Button>
                 <Button

@@ -107,11 +107,19 @@ test("describePlan names each stage and its start", () => {
 test("validatePlan finds empty fields of the shown kind only", () => {
     expect(validatePlan(STAGED)).toEqual({});
     expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({ percent: "Enter a percent." });
+    expect(validatePlan({ ...STAGED, kind: "percent", percent: "-" })).toHaveProperty("percent");
     const stage = { ...newStage(), start: "AT" as const };
     expect(validatePlan({ ...STAGED, stages: [stage] })).toEqual({
         "stages.0.percent": "Enter a percent.",
         "stages.0.startsAt": "Enter a time.",
     });
+});
+
+test("a delay is a GraphQL Int, so that the server can reject it at its field", () => {
+    const stage = { ...newStage(), percent: 1, after: 1e9 };
+    expect(toRolloutInput({ ...STAGED, stages: [stage] }).stages).toMatchObject([
+        { afterSeconds: 2_147_483_647 },
+    ]);
 });
 
 test("toContinuation starts with the stage in force", () => {

@@ -5,6 +5,7 @@ import type { RolloutInput } from "../../../graphql/operations";
 import { currentStage, type Rollout } from "./rollout-state";
 
 export const MAX_STAGES = 50;
+const MAX_INT = 2_147_483_647;
 
 export const UNIT_SECONDS = { seconds: 1, minutes: 60, hours: 3_600, days: 86_400 };
 export type Unit = keyof typeof UNIT_SECONDS;
@@ -84,21 +85,21 @@ export function toDelay(seconds: number): { after: number; unit: Unit } {
     return { after: whole, unit: "seconds" };
 }
 
-/** Return the errors of empty fields. The server checks all values. */
+/** Return the errors of empty and incomplete fields. The server checks all values. */
 export function validatePlan(values: PlanForm): Record<string, string> {
     const errors: Record<string, string> = {};
     if (values.kind === "percent") {
-        if (values.percent === "") {
+        if (!isNumber(values.percent)) {
             errors.percent = "Enter a percent.";
         }
         return errors;
     }
     values.stages.forEach((stage, position) => {
         const field = `stages.${position}`;
-        if (stage.percent === "") {
+        if (!isNumber(stage.percent)) {
             errors[`${field}.percent`] = "Enter a percent.";
         }
-        if (stage.start === "AFTER" && stage.after === "") {
+        if (stage.start === "AFTER" && !isNumber(stage.after)) {
             errors[`${field}.after`] = "Enter a delay.";
         }
         if (stage.start === "AT" && stage.startsAt === "") {
@@ -106,6 +107,11 @@ export function validatePlan(values: PlanForm): Record<string, string> {
         }
     });
     return errors;
+}
+
+/** A number field may hold a part of a number, such as "-". */
+function isNumber(value: NumberValue): boolean {
+    return value !== "" && Number.isFinite(Number(value));
 }
 
 export function toRolloutInput(values: PlanForm): RolloutInput {
@@ -116,12 +122,15 @@ export function toRolloutInput(values: PlanForm): RolloutInput {
     const stages = values.stages.map((stage) => ({
         percent: Number(stage.percent),
         startsAt: stage.start === "AT" ? stage.startsAt : null,
-        afterSeconds:
-            stage.start === "AFTER"
-                ? Math.round(Number(stage.after) * UNIT_SECONDS[stage.unit])
-                : null,
+        afterSeconds: stage.start === "AFTER" ? toSeconds(stage) : null,
     }));
     return { stages, ...common };
+}
+
+/** Return the delay of a stage. The server shows its error at the field only for a GraphQL Int. */
+function toSeconds({ after, unit }: StageForm): number {
+    const seconds = Math.round(Number(after) * UNIT_SECONDS[unit]);
+    return Math.min(Math.max(seconds, -MAX_INT), MAX_INT);
 }
 
 /**

@@ -126,5 +126,5 @@ export function describeWork(rollout: Rollout): string {
     if (currentStage(rollout) < 0) {
         return "The members of the previous plan leave.";
     }
-    return `Users join or leave until ${formatPercent(rollout.percent)} of all users are reached.`;
+    return `Users join or leave until the rollout has ${formatPercent(rollout.percent)} of all users.`;
 }

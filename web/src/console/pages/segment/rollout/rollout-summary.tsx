@@ -14,6 +14,9 @@ import {
     type Rollout,
 } from "./rollout-state";
 
+/** The id of the summary's element, which takes the focus from a button that disappears. */
+export const SUMMARY_ID = "rollout-summary";
+
 interface Props {
     rollout: Rollout;
     actions: ReactNode;
@@ -25,7 +28,7 @@ export function RolloutSummary({ rollout, actions }: Props) {
     const isInterrupted =
         (status === "PAUSED" || status === "FAILED") && progress > 0 && progress < 1;
     return (
-        <Paper withBorder p="md">
+        <Paper withBorder p="md" id={SUMMARY_ID} tabIndex={-1}>
             <Stack gap="sm">
                 <Group justify="space-between" align="flex-start">
                     <Stack gap={4} flex="1 1 320px" miw={0}>
@@ -71,8 +74,8 @@ function StatusSentence({ rollout }: { rollout: Rollout }) {
             return <>The current stage is done. {nextSentence}</>;
         case "PAUSED":
             return next
-                ? "The rollout is paused. The next stage is delayed until you resume the rollout."
-                : "The rollout is paused. The stage continues when you resume it.";
+                ? "The rollout is paused. The next stage is delayed until the pause ends."
+                : "The rollout is paused. The stage continues after the pause.";
         case "COMPLETED":
             return isExpired(rollout, Date.now())
                 ? "The memberships that the rollout added have ended."
@@ -80,7 +83,7 @@ function StatusSentence({ rollout }: { rollout: Rollout }) {
         case "CANCELLED":
             return "The rollout is cancelled and adds no more users.";
         case "FAILED":
-            return "Repeated attempts failed. Resume the rollout to try again.";
+            return "Repeated attempts failed. The rollout continues when it is resumed.";
         default:
             return null;
     }

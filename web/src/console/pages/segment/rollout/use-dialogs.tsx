@@ -5,9 +5,18 @@ import { modals } from "@mantine/modals";
 import { ConfirmAction } from "./confirm-action";
 import { ACTION_TEXTS } from "./action-texts";
 import type { Rollout, RolloutAction } from "./rollout-state";
+import { SUMMARY_ID } from "./rollout-summary";
 import { SetRolloutForm } from "./set-rollout-form";
 
-const DIALOG = { closeButtonProps: { "aria-label": "Close" } } satisfies Partial<ModalProps>;
+const DIALOG: Partial<ModalProps> = {
+    closeButtonProps: { "aria-label": "Close" },
+    // The button that opened the dialog may have disappeared with its action.
+    onExitTransitionEnd: () => {
+        if (document.activeElement === document.body) {
+            document.getElementById(SUMMARY_ID)?.focus();
+        }
+    },
+};
 
 interface SetRolloutOptions {
     slug: string;
