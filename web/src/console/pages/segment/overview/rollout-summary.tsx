@@ -1,6 +1,7 @@
 import { Anchor, Group, Paper, Progress, Stack, Text, Title } from "@mantine/core";
 import { Link } from "wouter";
 
+import { useSession } from "../../../app/session";
 import { segmentPath } from "../../../components/links";
 import { usePolling } from "../../../components/polling";
 import { StatusBadge, Time } from "../../../components/values";
@@ -17,6 +18,7 @@ interface Props {
 
 /** The state of the rollout in short, with a link to its tab. */
 export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
+    const { may } = useSession();
     const isWorking = rollout?.status === "RUNNING" || rollout?.status === "WITHDRAWING";
     usePolling(onRefresh, isWorking, 2000);
     const next = rollout?.stages.find(({ status }) => status === "PENDING");
@@ -62,7 +64,7 @@ export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
                     </Text>
                 )}
                 <Anchor component={Link} href={segmentPath(slug, "rollout")} size="sm">
-                    {rollout ? "Show the rollout" : "Set a rollout"}
+                    {!rollout && may("EDITOR") ? "Set a rollout" : "Show the rollout"}
                 </Anchor>
             </Stack>
         </Paper>

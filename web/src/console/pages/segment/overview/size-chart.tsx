@@ -12,7 +12,10 @@ export interface SizePoint {
 }
 
 const SERIES = [{ name: "count", label: "Members", color: "teal.6" }];
-const COMPACT = new Intl.NumberFormat(undefined, { notation: "compact" });
+const COMPACT = new Intl.NumberFormat(undefined, {
+    notation: "compact",
+    maximumSignificantDigits: 3,
+});
 
 /** The chart of the size. It is loaded when it is shown, because the chart library is large. */
 export default function SizeChart({ points, height }: { points: SizePoint[]; height: number }) {
@@ -29,7 +32,7 @@ export default function SizeChart({ points, height }: { points: SizePoint[]; hei
             withDots={false}
             fillOpacity={0.15}
             tickLine="none"
-            gridAxis="y"
+            gridAxis="x"
             // The summary and the table have the same numbers for the keyboard and for screen readers.
             accessibilityLayer={false}
             xAxisProps={{
