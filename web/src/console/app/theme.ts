@@ -1,4 +1,4 @@
-import { type CSSVariablesResolver, createTheme } from "@mantine/core";
+import { type CSSVariablesResolver, createTheme, Modal, Notification } from "@mantine/core";
 
 export const theme = createTheme({
     primaryColor: "teal",
@@ -9,6 +9,12 @@ export const theme = createTheme({
     fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
     fontFamilyMonospace: "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace",
     headings: { fontWeight: "650" },
+    components: {
+        Modal: Modal.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
+        Notification: Notification.extend({
+            defaultProps: { closeButtonProps: { "aria-label": "Close" } },
+        }),
+    },
 });
 
 /** Darker secondary texts than Mantine's, whose contrast is lower than WCAG AA requires. */

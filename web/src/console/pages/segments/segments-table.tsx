@@ -20,7 +20,12 @@ interface Props {
 export function SegmentsTable({ segments, sizes = [], sizesFailed }: Props) {
     const sizeOf = new Map(sizes.map(({ id, memberCount }) => [id, memberCount]));
     return (
-        <Table highlightOnHover verticalSpacing="sm" aria-label="Segments">
+        <Table
+            highlightOnHover
+            highlightOnHoverColor="var(--mantine-color-default-hover)"
+            verticalSpacing="sm"
+            aria-label="Segments"
+        >
             <Table.Thead>
                 <Table.Tr>
                     <Table.Th scope="col">Segment</Table.Th>

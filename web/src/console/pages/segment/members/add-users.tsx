@@ -4,9 +4,7 @@ import {
     Group,
     List,
     Modal,
-    NumberInput,
     SegmentedControl,
-    Select,
     Stack,
     Text,
     Textarea,
@@ -15,8 +13,11 @@ import { useForm } from "@mantine/form";
 import { useState } from "react";
 import { Link } from "wouter";
 
-import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
+import { type End, endInput } from "../../../components/duration";
+import { EndInputs } from "../../../components/end-inputs";
+import { Failures, useSubmission } from "../../../components/forms";
 import { segmentPath } from "../../../components/links";
+import { OnExistingInput } from "../../../components/on-existing-input";
 import { formatNumber } from "../../../format";
 import type { OnExisting } from "../../../graphql/operations";
 import { describeOutcome, type OutcomeCount } from "./outcomes";
@@ -53,23 +54,23 @@ function Content({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
     );
 }
 
-const UNIT_SECONDS = { minutes: 60, hours: 3600, days: 86_400 };
-type Unit = keyof typeof UNIT_SECONDS;
-
 const IDENTITIES = [
     { value: "ID", label: "Ids" },
     { value: "KEY", label: "Keys" },
 ];
-const ENDS = [
-    { value: "none", label: "No end" },
-    { value: "ttl", label: "After a time" },
-    { value: "at", label: "At a date" },
-];
-const ON_EXISTING: { value: OnExisting; label: string }[] = [
-    { value: "EXTEND", label: "Keep the later end" },
-    { value: "REPLACE", label: "Set the new end" },
-    { value: "KEEP", label: "Change nothing" },
-];
+
+// The fields of the form for those of the input.
+const FIELDS: Record<string, string> = {
+    add: "users",
+    addKeys: "users",
+    ttlSeconds: "amount",
+};
+
+interface Values extends End {
+    identity: string;
+    users: string;
+    onExisting: OnExisting;
+}
 
 interface AddFormProps {
     slug: string;
@@ -79,44 +80,37 @@ interface AddFormProps {
 
 function AddForm({ slug, onAdded, onClose }: AddFormProps) {
     const updateMembers = useUpdateMembers();
-    const form = useForm({
+    const form = useForm<Values>({
+        mode: "controlled",
         initialValues: {
             identity: "ID",
             users: "",
-            end: "none",
-            ttl: 30 as number | string,
-            unit: "days" as Unit,
+            kind: "never",
+            amount: 30,
+            unit: "days",
             expiresAt: "",
-            onExisting: "EXTEND" as OnExisting,
+            onExisting: "EXTEND",
+        },
+        validate: {
+            users: (_, values) => checkCount(parseUsers(values).length),
+            amount: (amount, { kind }) =>
+                kind === "after" && amount === "" ? "Enter a duration." : null,
+            expiresAt: (at, { kind }) => (kind === "at" && !at ? "Enter a time." : null),
         },
     });
-    const { identity, users, end, ttl, unit, expiresAt, onExisting } = form.values;
-    const byKey = identity === "KEY";
-    const list = byKey ? parseKeys(users) : parseIds(users);
-    const { failures, submitting, submit } = useSubmission(form, ([field = ""]) =>
-        field === "add" || field === "addKeys" ? "users" : field === "ttlSeconds" ? "ttl" : field,
+    const { failures, submitting, submit } = useSubmission(
+        form,
+        ([field = ""]) => FIELDS[field] ?? field,
     );
+    const byKey = form.values.identity === "KEY";
 
-    const onSubmit = form.onSubmit(async () => {
-        const wrongCount = checkCount(list.length);
-        if (wrongCount) {
-            form.setFieldError("users", wrongCount);
-            return;
-        }
-        if (end === "ttl" && typeof ttl !== "number") {
-            form.setFieldError("ttl", "Enter a number.");
-            return;
-        }
-        if (end === "at" && !expiresAt) {
-            form.setFieldError("expiresAt", "Enter a date and a time.");
-            return;
-        }
+    const onSubmit = form.onSubmit(async (values) => {
+        const users = parseUsers(values);
         const input = {
             slug,
-            ...(byKey ? { addKeys: list } : { add: list }),
-            ttlSeconds: end === "ttl" ? Math.round(Number(ttl) * UNIT_SECONDS[unit]) : null,
-            expiresAt: end === "at" ? expiresAt : null,
-            onExisting,
+            ...(byKey ? { addKeys: users } : { add: users }),
+            onExisting: values.onExisting,
+            ...endInput(values),
         };
         const payload = await submit(updateMembers(input), (data) => data.updateSegmentMembers);
         if (payload) {
@@ -147,51 +141,21 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     {...form.getInputProps("users")}
                 />
                 <Text size="sm" c="dimmed">
-                    {formatNumber(list.length)} of at most {formatNumber(MAX_USERS)} users. For a
-                    longer list, use an{" "}
-                    <Anchor component={Link} href={segmentPath(slug, "imports")} inherit>
+                    {formatNumber(parseUsers(form.values).length)} of at most{" "}
+                    {formatNumber(MAX_USERS)} users. For a longer list, use an{" "}
+                    <Anchor
+                        component={Link}
+                        href={segmentPath(slug, "imports")}
+                        inherit
+                        underline="always"
+                    >
                         import
                     </Anchor>
                     .
                 </Text>
-                <Stack gap="xs">
-                    <Text size="sm" fw={500} id="add-users-end">
-                        End of the memberships
-                    </Text>
-                    <SegmentedControl
-                        aria-labelledby="add-users-end"
-                        data={ENDS}
-                        {...form.getInputProps("end")}
-                    />
-                </Stack>
-                {end === "ttl" && (
-                    <Group align="flex-start" grow>
-                        <NumberInput
-                            label="Time until the end"
-                            min={1}
-                            decimalScale={0}
-                            {...form.getInputProps("ttl")}
-                        />
-                        <Select
-                            label="Unit"
-                            allowDeselect={false}
-                            data={Object.keys(UNIT_SECONDS)}
-                            {...form.getInputProps("unit")}
-                        />
-                    </Group>
-                )}
-                {end === "at" && (
-                    <DateTimeInput
-                        label="Date and time"
-                        description="In your time zone."
-                        {...form.getInputProps("expiresAt")}
-                        value={expiresAt}
-                    />
-                )}
-                <Select
-                    label="If a user is already a member"
-                    allowDeselect={false}
-                    data={ON_EXISTING}
+                <EndInputs form={form} />
+                <OnExistingInput
+                    label="If a user is a member already"
                     {...form.getInputProps("onExisting")}
                 />
                 <Failures messages={failures} />
@@ -208,6 +172,10 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
     );
 }
 
+function parseUsers({ identity, users }: Values): string[] {
+    return identity === "KEY" ? parseKeys(users) : parseIds(users);
+}
+
 interface OutcomesProps {
     counts: readonly OutcomeCount[];
     onMore: () => void;
@@ -217,11 +185,13 @@ interface OutcomesProps {
 function Outcomes({ counts, onMore, onClose }: OutcomesProps) {
     return (
         <Stack>
-            <List role="status">
-                {counts.map((count) => (
-                    <List.Item key={count.outcome}>{describeOutcome(count)}</List.Item>
-                ))}
-            </List>
+            <div role="status">
+                <List>
+                    {counts.map((count) => (
+                        <List.Item key={count.outcome}>{describeOutcome(count)}</List.Item>
+                    ))}
+                </List>
+            </div>
             <Group justify="flex-end">
                 <Button variant="default" onClick={onMore}>
                     Add more

@@ -5,12 +5,12 @@ import { useQuery } from "urql";
 
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
+import { isUserId } from "../../../components/identity";
 import { UserLink } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
 import { MembersTable } from "./members-table";
 import { RemoveMembers } from "./remove-members";
-import { isUserId } from "./user-list";
 
 interface FindMemberProps {
     /** The id or the key that is shown. Empty if the list of members is shown. */

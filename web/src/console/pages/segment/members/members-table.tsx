@@ -25,7 +25,7 @@ export function MembersTable({ slug, members, selected, onSelect }: Props) {
     };
     return (
         <Table.ScrollContainer minWidth={720}>
-            <Table highlightOnHover aria-label="Members">
+            <Table aria-label="Members">
                 <Table.Thead>
                     <Table.Tr>
                         {selected && (

@@ -16,11 +16,6 @@ export function parseKeys(text: string): string[] {
         .filter(Boolean);
 }
 
-/** Whether a text can be a user's id: 1 to 9223372036854775807. */
-export function isUserId(text: string): boolean {
-    return /^[1-9][0-9]{0,18}$/.test(text) && BigInt(text) <= 9223372036854775807n;
-}
-
 /** Return what is wrong with the number of users, or null. */
 export function checkCount(count: number): string | null {
     if (count === 0) {
