@@ -1,12 +1,12 @@
-import { Alert, Button, Group, Loader, Stack, Text, TextInput } from "@mantine/core";
+import { Alert, Anchor, Button, Group, Loader, Stack, Text, TextInput } from "@mantine/core";
 import { Search } from "lucide-react";
 import { type FormEvent, useState } from "react";
 import { useQuery } from "urql";
+import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
 import { isUserId } from "../../../components/identity";
-import { UserLink } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
 import { MembersTable } from "./members-table";
@@ -112,7 +112,11 @@ function Verdict({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) 
     return (
         <Alert color={user.membership ? "teal" : "gray"} role="status">
             <Text size="sm" className="break">
-                User <UserLink id={user.id} userKey={user.key} />{" "}
+                User{" "}
+                <Anchor component={Link} href={`/users/${user.id}`} inherit underline="always">
+                    {user.id}
+                </Anchor>{" "}
+                {user.key && `(${user.key}) `}
                 {user.membership ? "is a member." : "is not a member."}
                 {user.isExcluded && " The rollout excludes the user."}
             </Text>

@@ -58,7 +58,7 @@ export function MembersTable({ slug, members, selected, onSelect }: Props) {
                                 key={member.id}
                                 bg={
                                     selected?.has(id)
-                                        ? "var(--mantine-primary-color-light)"
+                                        ? "var(--mantine-color-default-hover)"
                                         : undefined
                                 }
                             >

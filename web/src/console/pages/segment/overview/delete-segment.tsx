@@ -67,7 +67,9 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
                             <b>{describeEnds(count)}</b>
                         )}
                     </List.Item>
-                    <List.Item>Its rollout ends, and it cannot be restored.</List.Item>
+                    <List.Item>
+                        The segment cannot be restored. If it has a rollout, the rollout ends.
+                    </List.Item>
                     <List.Item>Its history stays. Another segment can get the same slug.</List.Item>
                 </List>
                 <TextInput

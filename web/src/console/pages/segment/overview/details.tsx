@@ -1,4 +1,4 @@
-import { Button, Group, Paper, SimpleGrid, Stack, Text, Title } from "@mantine/core";
+import { Button, Group, Paper, Stack, Text, Title } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { Pencil, Trash2 } from "lucide-react";
 import type { ReactNode } from "react";
@@ -33,7 +33,7 @@ export function Details({ segment }: Props) {
                         No description.
                     </Text>
                 )}
-                <SimpleGrid cols={2} spacing="sm" verticalSpacing="xs" component="dl" m={0}>
+                <Group gap="sm" align="flex-start" component="dl" m={0}>
                     <Fact label="Created">
                         <Time at={segment.createdAt} />
                     </Fact>
@@ -43,7 +43,7 @@ export function Details({ segment }: Props) {
                     <Fact label="Version">
                         <Num value={segment.version} />
                     </Fact>
-                </SimpleGrid>
+                </Group>
                 {may("EDITOR") && (
                     <Group gap="xs">
                         <Button

@@ -28,7 +28,7 @@ export default function SizeChart({ points, height }: { points: SizePoint[]; hei
             data={points}
             dataKey="at"
             series={SERIES}
-            curveType="linear"
+            curveType="stepAfter"
             withDots={false}
             fillOpacity={0.15}
             tickLine="none"

@@ -40,6 +40,7 @@ interface Props {
 export function SizeHistory({ slug, createdAt, changing }: Props) {
     const [now, setNow] = useState(Date.now);
     const [range, setRange] = useState<RangeValue>(() => defaultRange(createdAt, now));
+    const ranges = availableRanges(createdAt, now);
     const variables = { slug, points: POINTS, ...rangeTimes(range, createdAt, now) };
     const [size, refreshSize] = useQuery({ query: SegmentSizeDocument, variables: { slug } });
     const [history, refreshHistory] = useQuery({
@@ -78,16 +79,18 @@ export function SizeHistory({ slug, createdAt, changing }: Props) {
                             <Skeleton h={32} w={120} mt={8} />
                         )}
                     </div>
-                    <SegmentedControl
-                        size="xs"
-                        aria-label="Time range"
-                        value={range}
-                        onChange={(value) => {
-                            setNow(Date.now());
-                            setRange(value);
-                        }}
-                        data={availableRanges(createdAt, now)}
-                    />
+                    {ranges.length > 1 && (
+                        <SegmentedControl
+                            size="xs"
+                            aria-label="Time range"
+                            value={range}
+                            onChange={(value) => {
+                                setNow(Date.now());
+                                setRange(value);
+                            }}
+                            data={ranges}
+                        />
+                    )}
                 </Group>
                 <ErrorAlert error={size.error} onRetry={refreshSize} />
                 {!size.error && <ErrorAlert error={history.error} onRetry={refreshHistory} />}
