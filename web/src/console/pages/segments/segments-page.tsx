@@ -32,16 +32,7 @@ export function SegmentsPage() {
         </Button>
     );
     return (
-        <Page
-            title="Segments"
-            description="Named sets of users."
-            actions={
-                <>
-                    <ShowAsGraphQL document={SegmentsDocument} variables={variables} />
-                    {createButton}
-                </>
-            }
-        >
+        <Page title="Segments" description="Named sets of users." actions={createButton}>
             <Group justify="space-between">
                 <SearchInput
                     value={search}
@@ -74,7 +65,10 @@ export function SegmentsPage() {
             <VisuallyHidden role="status">
                 {segments && !fetching && `Segments on this page: ${segments.length}.`}
             </VisuallyHidden>
-            <PageButtons pages={pages} pageInfo={data?.segments?.pageInfo} />
+            <Group justify="space-between">
+                <ShowAsGraphQL document={SegmentsDocument} variables={variables} />
+                <PageButtons pages={pages} pageInfo={data?.segments?.pageInfo} />
+            </Group>
             <CreateSegment opened={creating} onClose={close} />
         </Page>
     );

@@ -35,7 +35,7 @@ export function SegmentsTable({ segments, sizes = [], sizesFailed }: Props) {
                     <Table.Th scope="col" w={{ base: 110, sm: 220 }}>
                         Rollout
                     </Table.Th>
-                    <Table.Th scope="col" visibleFrom="sm" w={180}>
+                    <Table.Th scope="col" visibleFrom="sm" w={220}>
                         Updated
                     </Table.Th>
                 </Table.Tr>

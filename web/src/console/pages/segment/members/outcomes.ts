@@ -8,7 +8,7 @@ const TEXTS: Partial<Record<RowOutcome, [string, string]>> = {
     ALREADY_IN: ["user was already a member", "users were already members"],
     LEFT: ["user left", "users left"],
     NOT_IN: ["user was not a member", "users were not members"],
-    DUPLICATE: ["user is listed twice", "users are listed twice"],
+    DUPLICATE: ["row repeats an earlier user", "rows repeat earlier users"],
     EXCLUDED: ["user is excluded from the rollout", "users are excluded from the rollout"],
     UNKNOWN_USER: ["user is not stored", "users are not stored"],
 };
