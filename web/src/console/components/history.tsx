@@ -53,7 +53,7 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
                                 <CauseBadge cause={entry.cause} />
                             </Table.Td>
                             <Table.Td className="break">
-                                <Origin {...entry} />
+                                <Origin {...entry} otherwise="–" />
                             </Table.Td>
                         </Table.Tr>
                     ))}
@@ -78,10 +78,10 @@ export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFrag
                         )
                     }
                     title={
-                        <>
+                        <Text inherit lineClamp={3} title={entry.segment.slug}>
                             {entry.operation === "JOINED" ? "Joined " : "Left "}
                             <SegmentLink {...entry.segment} />
-                        </>
+                        </Text>
                     }
                 >
                     <Text size="sm" c="dimmed" component="div">
@@ -106,10 +106,14 @@ interface OriginProps {
     import: { id: string } | null;
     segment: { slug: string; deletedAt: string | null };
     prefix?: string;
+    otherwise?: string;
 }
 
-/** The API key and the import that caused a join or leave. Nothing if they are not known. */
-export function Origin({ actor, import: source, segment, prefix = "" }: OriginProps) {
+/** The API key and the import that caused a join or leave. `otherwise` if they are not known. */
+export function Origin({ actor, import: source, segment, prefix = "", otherwise }: OriginProps) {
+    if (!actor && !source) {
+        return otherwise;
+    }
     return (
         <>
             {actor && `${prefix}${actor}`}

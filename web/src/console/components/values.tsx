@@ -63,7 +63,7 @@ export function OperationBadge({ operation }: { operation: string }) {
 
 function EnumBadge({ value, color }: { value: string; color: MantineColor | undefined }) {
     return (
-        <Badge color={color ?? "gray"} variant="light" autoContrast>
+        <Badge color={color ?? "gray"} variant="light" autoContrast miw="max-content">
             {value.replaceAll("_", " ")}
         </Badge>
     );

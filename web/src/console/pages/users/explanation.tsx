@@ -1,4 +1,4 @@
-import { Button, Flex, SegmentedControl, Stack, Text } from "@mantine/core";
+import { Button, Flex, Input, SegmentedControl } from "@mantine/core";
 import { useForm } from "@mantine/form";
 import { useLocation } from "wouter";
 
@@ -68,10 +68,7 @@ function ExplanationForm({ userId, slug, at }: Props) {
                     flex="1 1 240px"
                     {...form.getInputProps("slug")}
                 />
-                <Stack gap={4}>
-                    <Text size="sm" fw={500} component="span" aria-hidden>
-                        Time
-                    </Text>
+                <Input.Wrapper label="Time" labelElement="div">
                     <SegmentedControl
                         aria-label="Time"
                         data={[
@@ -80,7 +77,7 @@ function ExplanationForm({ userId, slug, at }: Props) {
                         ]}
                         {...form.getInputProps("when")}
                     />
-                </Stack>
+                </Input.Wrapper>
                 {isPast && (
                     <DateTimeInput
                         label="At"

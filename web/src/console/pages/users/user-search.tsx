@@ -73,7 +73,7 @@ export function UserSearch() {
                     onChange={(event) => setText(event.currentTarget.value)}
                     error={error}
                     inputContainer={(input) => (
-                        <Group wrap="nowrap" gap="xs">
+                        <Group wrap="nowrap" gap="xs" align="flex-end">
                             <Box flex={1}>{input}</Box>
                             <Button type="submit" loading={searching}>
                                 Find
