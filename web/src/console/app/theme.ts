@@ -2,7 +2,7 @@ import { type CSSVariablesResolver, createTheme } from "@mantine/core";
 
 export const theme = createTheme({
     primaryColor: "teal",
-    primaryShade: { light: 9, dark: 8 },
+    primaryShade: 9,
     autoContrast: true,
     defaultRadius: "md",
     cursorType: "pointer",
@@ -11,13 +11,20 @@ export const theme = createTheme({
     headings: { fontWeight: "650" },
 });
 
-/** Darker secondary texts than Mantine's, whose contrast is lower than WCAG AA requires. */
+/** Darker texts than Mantine's, whose contrast is lower than WCAG AA requires. */
 export const cssVariablesResolver: CSSVariablesResolver = ({ colors }) => ({
     variables: {},
     light: {
         "--mantine-color-dimmed": colors.gray[7],
         "--mantine-color-placeholder": colors.gray[7],
         "--mantine-color-error": colors.red[9],
+        // The texts of light and subtle variants, such as alerts.
+        ...Object.fromEntries(
+            Object.entries(colors).map(([name, shades]) => [
+                `--mantine-color-${name}-light-color`,
+                `color-mix(in srgb, ${shades[9]}, black 30%)`,
+            ]),
+        ),
     },
     dark: {
         "--mantine-color-dimmed": colors.dark[1],

@@ -66,7 +66,7 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
 /** The joins and leaves of one user as a timeline. */
 export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFragment[] }) {
     return (
-        <Timeline bulletSize={26} lineWidth={2}>
+        <Timeline bulletSize={26} lineWidth={2} mt="xs">
             {entries.map((entry) => (
                 <Timeline.Item
                     key={entry.id}
@@ -78,7 +78,7 @@ export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFrag
                         )
                     }
                     title={
-                        <Text inherit lineClamp={3} title={entry.segment.slug}>
+                        <Text inherit lh="sm" lineClamp={3} title={entry.segment.slug}>
                             {entry.operation === "JOINED" ? "Joined " : "Left "}
                             <SegmentLink {...entry.segment} />
                         </Text>

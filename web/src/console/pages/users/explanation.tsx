@@ -4,7 +4,9 @@ import { useLocation } from "wouter";
 
 import { DateTimeInput } from "../../components/forms";
 import { explanationPath } from "../../components/links";
+import { ShowAsGraphQL } from "../../components/page";
 import { SlugInput } from "../../components/segment-input";
+import { ExplainUserDocument } from "../../graphql/operations";
 import { ExplanationResult } from "./explanation-result";
 import { Section } from "./section";
 
@@ -24,7 +26,17 @@ interface Values {
 /** Why the user is or is not in a segment, now or at a past time. */
 export function Explanation({ userId, slug, at }: Props) {
     return (
-        <Section title="Why is the user in a segment, or not?">
+        <Section
+            title="Why is the user in a segment, or not?"
+            actions={
+                slug && (
+                    <ShowAsGraphQL
+                        document={ExplainUserDocument}
+                        variables={{ id: userId, slug, asOf: at || null }}
+                    />
+                )
+            }
+        >
             {/* The address changes if another segment is chosen in the table above. */}
             <ExplanationForm key={`${slug} ${at}`} userId={userId} slug={slug} at={at} />
             {slug && (
@@ -71,6 +83,7 @@ function ExplanationForm({ userId, slug, at }: Props) {
                 <Input.Wrapper label="Time" labelElement="div">
                     <SegmentedControl
                         aria-label="Time"
+                        fullWidth
                         data={[
                             { value: "now", label: "Now" },
                             { value: "past", label: "In the past" },

@@ -29,7 +29,7 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
                     </Text>
                 )}
                 {/* A phone shows one column. */}
-                <Box hiddenFrom="sm" mt={4}>
+                <Box hiddenFrom="md" mt={4}>
                     <CauseBadge cause={cause} />
                     <Text size="xs">
                         Joined <Time at={joinedAt} />
@@ -40,13 +40,13 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
                     </Text>
                 </Box>
             </Table.Td>
-            <Table.Td visibleFrom="sm">
+            <Table.Td visibleFrom="md">
                 <CauseBadge cause={cause} />
             </Table.Td>
-            <Table.Td visibleFrom="sm">
+            <Table.Td visibleFrom="md">
                 <Time at={joinedAt} />
             </Table.Td>
-            <Table.Td visibleFrom="sm">
+            <Table.Td visibleFrom="md">
                 {expiresAt ? (
                     <>
                         <Time at={expiresAt} />
@@ -58,7 +58,7 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
                     "Never"
                 )}
             </Table.Td>
-            <Table.Td className="break" visibleFrom="sm">
+            <Table.Td className="break" visibleFrom="md">
                 <Origin {...membership} otherwise="–" />
             </Table.Td>
             <Table.Td>

@@ -58,7 +58,7 @@ function UserList() {
             {!users && fetching && <Skeleton h={480} />}
             {users?.length === 0 && <Text c="dimmed">No users are stored.</Text>}
             {users && users.length > 0 && (
-                <Table.ScrollContainer minWidth={300}>
+                <Table.ScrollContainer minWidth={300} type="native">
                     <Table aria-label="Stored users" highlightOnHover>
                         <Table.Thead>
                             <Table.Tr>
