@@ -1,4 +1,4 @@
-import { type CSSVariablesResolver, createTheme } from "@mantine/core";
+import { type CSSVariablesResolver, createTheme, Modal, Notification } from "@mantine/core";
 
 export const theme = createTheme({
     primaryColor: "teal",
@@ -9,11 +9,23 @@ export const theme = createTheme({
     fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
     fontFamilyMonospace: "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace",
     headings: { fontWeight: "650" },
+    components: {
+        Modal: Modal.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
+        Notification: Notification.extend({
+            defaultProps: { closeButtonProps: { "aria-label": "Close" } },
+        }),
+    },
 });
 
 /** Darker texts than Mantine's, whose contrast is lower than WCAG AA requires. */
 export const cssVariablesResolver: CSSVariablesResolver = ({ colors }) => ({
-    variables: {},
+    // Buttons get darker under the pointer. Mantine's darkest shade would get lighter.
+    variables: Object.fromEntries(
+        Object.entries(colors).map(([name, shades]) => [
+            `--mantine-color-${name}-filled-hover`,
+            `color-mix(in srgb, ${shades[9]}, black 15%)`,
+        ]),
+    ),
     light: {
         "--mantine-color-dimmed": colors.gray[7],
         "--mantine-color-placeholder": colors.gray[7],

@@ -1,5 +1,6 @@
 import { Button, Flex, Input, SegmentedControl } from "@mantine/core";
 import { useForm } from "@mantine/form";
+import { useEffect } from "react";
 import { useLocation } from "wouter";
 
 import { DateTimeInput } from "../../components/forms";
@@ -37,8 +38,7 @@ export function Explanation({ userId, slug, at }: Props) {
                 )
             }
         >
-            {/* The address changes if another segment is chosen in the table above. */}
-            <ExplanationForm key={`${slug} ${at}`} userId={userId} slug={slug} at={at} />
+            <ExplanationForm userId={userId} slug={slug} at={at} />
             {slug && (
                 <div aria-live="polite">
                     <ExplanationResult
@@ -63,6 +63,11 @@ function ExplanationForm({ userId, slug, at }: Props) {
             at: (value, { when }) => (when === "past" && !value ? "Enter a time." : null),
         },
     });
+    const { setValues } = form;
+    useEffect(() => {
+        // Another segment was chosen in the table above.
+        setValues({ slug, when: at ? "past" : "now", at });
+    }, [setValues, slug, at]);
     const isPast = form.getValues().when === "past";
 
     const explain = form.onSubmit((values) => {
