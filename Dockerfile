@@ -12,7 +12,8 @@ RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --req
         --requirement requirements.lock \
     && tools/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
         --requirement requirements-build.lock
-# A separate layer for the GraphiQL page, because it seldom changes.
+# A separate layer for the console and the GraphiQL page, because they seldom change.
+COPY schema.graphql ./
 COPY web web
 RUN tools/bin/python web/build.py --strict && rm -rf web/node_modules
 COPY pyproject.toml README.md LICENSE ./

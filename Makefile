@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web lock check
+.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m compileall -q src  # imports take most of the time of a start
 	@touch $@
 
-run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, GraphiQL
+run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, worker, API, console
 	@$(BIN)/python web/build.py --if-stale
 	@exec $(BIN)/segmentql up $(ARGS)
 
@@ -98,6 +98,9 @@ schema: $(INSTALLED) ## Write the GraphQL schema to schema.graphql
 
 web: $(INSTALLED) ## Build the console and the GraphiQL page
 	$(BIN)/python web/build.py --strict
+
+web-check: $(INSTALLED) ## Check the sources of the pages, and build them
+	$(BIN)/python web/build.py --check
 
 lock: $(INSTALLED) ## Update the lock files to the newest versions
 	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \

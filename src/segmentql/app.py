@@ -3,13 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -28,6 +34,7 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.jobs import JobPublisher
 from segmentql.adapters.metrics_endpoint import access_error, metrics_response
+from segmentql.adapters.pages import STATIC, Page, origin, page_headers
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
@@ -35,7 +42,6 @@ from segmentql.feed.reader import FeedReader
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.graphiql_page import PAGE_HEADERS
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
@@ -55,9 +61,6 @@ are separate, so that a full pool does not delay authentication."""
 KEY_STATEMENT_TIMEOUT_SECONDS: Final = 3
 
 GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
-
-STATIC: Final = Path(__file__).parent / "static"
-"""The console and the GraphiQL page, which `web/build.py` builds."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -109,7 +112,7 @@ def create_app(settings: Settings) -> Starlette:
                         response_bytes=settings.max_response_bytes,
                         send_seconds=settings.send_timeout_seconds,
                     ),
-                    page=STATIC / "graphiql.html" if settings.graphiql == "on" else None,
+                    page=_graphiql_page(settings) if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
                     features={FeedReader: feed},
                     log=request_log,
@@ -145,12 +148,12 @@ def create_app(settings: Settings) -> Starlette:
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
-        Route("/", console if settings.console == "on" else _redirect("/graphql")),
+        Route("/", _console(settings) if settings.console == "on" else _redirect("/graphql")),
         *(Route(path + end, endpoints[path]) for path in endpoints for end in ("", "/")),
     ]
     if "on" in (settings.console, settings.graphiql):
         files = _BuiltFiles(directory=STATIC, check_dir=False)
-        routes.append(Mount("/static", WithHeaders(files, PAGE_HEADERS)))
+        routes.append(Mount("/static", WithHeaders(GZipMiddleware(files), page_headers())))
     app = _Application(
         routes=routes,
         middleware=[
@@ -174,6 +177,23 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
         return RedirectResponse(path)
 
     return redirect
+
+
+def _console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of the console, which uploads the files of imports to the store."""
+    facts = {"auth": settings.auth, "graphiql": settings.graphiql}
+    store = origin(settings.store.public_endpoint_url)
+    page = Page(STATIC / "index.html", facts=facts, connect_to=[store])
+
+    async def console(request: Request) -> Response:
+        return HTMLResponse(page.read(), headers=page.headers)
+
+    return console
+
+
+def _graphiql_page(settings: Settings) -> Page:
+    facts = {"auth": settings.auth, "console": settings.console}
+    return Page(STATIC / "graphiql.html", facts=facts)
 
 
 def _document_limits(settings: Settings) -> DocumentLimits:
@@ -239,12 +259,6 @@ async def internal_error(request: Request, error: Exception) -> Response:
 async def healthz(request: Request) -> Response:
     """Respond with 200 while the process runs, regardless of its dependencies."""
     return JSONResponse({"status": "ok"})
-
-
-async def console(request: Request) -> Response:
-    """Respond with the console."""
-    page = (STATIC / "index.html").read_text(encoding="utf-8")
-    return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
 async def readyz(request: Request) -> Response:

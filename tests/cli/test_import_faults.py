@@ -112,7 +112,7 @@ async def test_servers_that_are_no_api_are_reported_in_one_line(
     result = await import_list(b"5\n", "--url", nothing)
     assert (result.code, result.output) == (1, "")
     assert result.errors == (f"Error: {nothing}/graphql does not respond: Connection refused.\n")
-    for url in (settings.store.endpoint_url, f"{address}/explorer"):
+    for url in (settings.store.endpoint_url, f"{address}/static"):
         result = await import_list(b"5\n", "--url", url)
         assert (result.code, result.output) == (1, "")
         assert "is not the API of SegmentQL" in result.errors

@@ -52,7 +52,7 @@ SAFE = {
 @pytest.fixture
 async def minimal_api(settings: Settings, sql: Sql) -> AsyncIterator[Api]:
     """Run a service with the least schema exposure."""
-    changes = {"introspection": "off", "suggestions": "off", "graphiql": "off"}
+    changes = {"introspection": "off", "suggestions": "off", "console": "off", "graphiql": "off"}
     async with serving(settings.model_copy(update=changes)) as api:
         yield api
 

@@ -36,6 +36,7 @@ async def production(
         "auth": "required",
         "introspection": "off",
         "suggestions": "off",
+        "console": "off",
         "graphiql": "off",
     }
     async with serving(settings.model_copy(update=changes)) as asking:

@@ -1,26 +1,13 @@
 """Requests without a valid key are rejected before the body is read; some paths stay open."""
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import RequestIds
-from segmentql.adapters.rate_limiter import RateLimiter
-from segmentql.adapters.storage import Storage
-from segmentql.errors import AuthenticationFailure, Unauthenticated
-from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.request_limits import RequestLimits
-from segmentql.graphql.http.view import GraphQLView
-from segmentql.principal import Principal
-from segmentql.schema import make_schema
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
-from tests.graphql.executor_helpers import LIMITS
 from tests.keys.clients import UNKNOWN, bearer, make_key, query_data, send_query
 
 JSON = "application/json"
@@ -118,36 +105,6 @@ async def test_page_and_probes_need_no_key(auth_api: Api) -> None:
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert (await auth_api.http.get("/healthz")).status_code == 200
     assert (await auth_api.http.get("/readyz")).status_code == 200
-
-
-async def test_page_says_whether_a_key_is_required(database: Database, storage: Storage) -> None:
-    async def reject_all(_: bytes | None) -> Principal:
-        raise Unauthenticated(AuthenticationFailure.MISSING)
-
-    for authenticate, auth in ((reject_all, "required"), (None, "off")):
-        view = GraphQLView(
-            GraphQLExecutor(make_schema(), LIMITS),
-            database,
-            storage,
-            asyncio.Event(),
-            authenticate=authenticate,
-            rate_limiter=RateLimiter("redis://127.0.0.1:1", per_second=0),
-            request_limits=RequestLimits(
-                body_bytes=1024,
-                requests_in_flight=1,
-                request_seconds=1,
-                response_bytes=1024,
-                send_seconds=1,
-            ),
-            page=Path(__file__).parents[2] / "web" / "graphiql.html",
-        )
-        transport = httpx.ASGITransport(app=RequestIds(view))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://127.0.0.1:8080"
-        ) as client:
-            page = (await client.get("/graphql", headers={"accept": "text/html"})).text
-        assert page.count(f'<meta name="segmentql-auth" content="{auth}" />') == 1
-        assert page.count("segmentql-auth") == 1
 
 
 async def test_metrics_token_protects_metrics(auth_settings: Settings, settings: Settings) -> None:

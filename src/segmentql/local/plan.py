@@ -158,7 +158,8 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         settings.host,
         settings.port,
         (
-            ("GraphiQL", f"http://{address}/graphql"),
+            *((("Console", f"http://{address}/"),) if settings.console == "on" else ()),
+            *((("GraphiQL", f"http://{address}/graphql"),) if settings.graphiql == "on" else ()),
             *(() if options.verbose else (("Logs", str(data.logs_folder)),)),
             ("Data", str(data.path)),
         ),

@@ -8,8 +8,7 @@ import { getOperationAST } from "graphql";
 import { createClient } from "graphql-sse";
 import { useEffect, useRef, useState } from "react";
 
-const isRequired =
-  document.querySelector('meta[name="segmentql-auth"]')?.content === "required";
+const isRequired = document.querySelector('meta[name="segmentql-auth"]')?.content === "required";
 
 const KEY_REQUIRED =
   "An API key is required. Create one with `segmentql keys create --role EDITOR --name NAME`," +

@@ -33,10 +33,6 @@ class RequestAuthenticator:
         self._rate_limiter = rate_limiter
         self._checks_host = checks_host
 
-    @property
-    def needs_key(self) -> bool:
-        return self.authenticate_key is not None
-
     async def authenticate(self, headers: Headers) -> Principal:
         """Return the principal of a request, and take a token of its rate limit.
 

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from segmentql.adapters.http import SAFE_HEADERS
+from segmentql.adapters.pages import Page
+from segmentql.graphql.http.media_types import HTML
 
 HeaderList: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -67,6 +69,13 @@ def json_response(
     response = PreparedResponse(orjson.dumps(body), status, media_type)
     if headers:
         response.headers = encode_headers(headers)
+    return response
+
+
+def page_response(page: Page) -> PreparedResponse:
+    """Return a response with a page."""
+    response = PreparedResponse(page.read(), 200, HTML)
+    response.headers = encode_headers(page.headers)
     return response
 
 

@@ -10,7 +10,6 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -24,6 +23,7 @@ from segmentql.adapters.http import (
     repeated_header,
     request_id_of,
 )
+from segmentql.adapters.pages import Page
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.errors import TimedOut, Unavailable
@@ -38,7 +38,6 @@ from segmentql.graphql.execution.executor import (
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.http.authentication import Authenticate, RequestAuthenticator
 from segmentql.graphql.http.context_factory import ContextFactory
-from segmentql.graphql.http.graphiql_page import graphiql_page
 from segmentql.graphql.http.http_errors import (
     HttpRequestError,
     body_too_slow,
@@ -57,7 +56,7 @@ from segmentql.graphql.http.request_parsing import (
     request_of_query_string,
 )
 from segmentql.graphql.http.response_sender import ResponseSender, UnreadResponsesExceeded
-from segmentql.graphql.http.responses import PreparedResponse, json_response
+from segmentql.graphql.http.responses import PreparedResponse, json_response, page_response
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
     Code,
@@ -82,7 +81,7 @@ class GraphQLView:
         authenticate: Authenticate | None,
         rate_limiter: RateLimiter,
         request_limits: RequestLimits,
-        page: Path | None,
+        page: Page | None,
         checks_host: bool = False,
         features: Mapping[type, Any] | None = None,
         log: RequestLog | None = None,
@@ -97,7 +96,7 @@ class GraphQLView:
             authenticate: The function that authenticates requests; None if no API key is required.
             rate_limiter: The rate limiter of API keys.
             request_limits: The limits of requests and responses.
-            page: The file of the GraphiQL page; None if the page is disabled.
+            page: The GraphiQL page; None if it is disabled.
             checks_host: Whether the `Host` header must name this machine if no API key is required.
             features: The objects that features share among all requests, by their type.
             log: The log of requests.
@@ -186,7 +185,7 @@ class GraphQLView:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         parameters = QueryParams(scope["query_string"]) if method == "GET" else None
         if parameters is not None and "query" not in parameters and self._page and accepted.html:
-            return graphiql_page(self._page, needs_key=self.authenticator.needs_key)
+            return page_response(self._page)
         if accepted.json is None:
             raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")
         media_type = accepted.json

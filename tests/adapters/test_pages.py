@@ -1,0 +1,81 @@
+"""The pages for browsers state facts about the server and load nothing from other hosts."""
+
+from pathlib import Path
+
+import pytest
+
+from segmentql.adapters.pages import META, Page, origin
+from segmentql.settings import Settings
+from tests.conftest import Api, serving
+
+WEB = Path(__file__).parents[2] / "web"
+BROWSER = {"accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("file", "facts"),
+    [
+        ("index.html", {"auth": "required", "graphiql": "off"}),
+        ("graphiql.html", {"auth": "required", "console": "off"}),
+    ],
+)
+def test_page_states_each_fact_once(file: str, facts: dict[str, str]) -> None:
+    original = (WEB / file).read_bytes().decode()
+    page = Page(WEB / file, facts=facts).read().decode()
+    for name, content in facts.items():
+        assert META.format(name, content) not in original
+        assert page.count(META.format(name, content)) == 1
+        assert page.count(f"segmentql-{name}") == 1
+
+
+def test_missing_page_says_how_to_build_it(tmp_path: Path) -> None:
+    page = Page(tmp_path / "index.html", facts={"auth": "off"})
+    assert "make web" in page.read().decode()
+    (tmp_path / "index.html").write_text("built")
+    assert page.read() == b"built"
+
+
+def test_origin_is_the_url_without_its_path() -> None:
+    assert origin("https://s3.example.com:9000/path?x=1") == "https://s3.example.com:9000"
+
+
+async def test_console_may_connect_to_the_server_and_the_store(settings: Settings) -> None:
+    public = {"s3_public_endpoint_url": "https://files.example.com:9000/path"}
+    for changes, origins in (
+        (public, "'self' https://files.example.com:9000"),
+        ({}, f"'self' {origin(settings.store.endpoint_url)}"),
+    ):
+        async with serving(settings.model_copy(update=changes)) as api:
+            response = await api.http.get("/", headers=BROWSER)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        policy = response.headers["content-security-policy"].split("; ")
+        assert f"connect-src {origins}" in policy
+        assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+
+
+async def test_graphiql_connects_to_the_server_only(api: Api) -> None:
+    response = await api.http.get("/graphql", headers=BROWSER)
+    policy = response.headers["content-security-policy"].split("; ")
+    assert "connect-src 'self'" in policy
+
+
+async def test_each_page_can_be_disabled(settings: Settings) -> None:
+    for console, graphiql in (("on", "off"), ("off", "on"), ("off", "off")):
+        changes = {"console": console, "graphiql": graphiql}
+        async with serving(settings.model_copy(update=changes)) as api:
+            root = await api.http.get("/", headers=BROWSER)
+            graphql = await api.http.get("/graphql", headers={"accept": "text/html"})
+        assert root.status_code == (200 if console == "on" else 307)
+        assert graphql.status_code == (200 if graphiql == "on" else 406)
+
+
+@pytest.mark.parametrize("auth", ["off", "required"])
+async def test_pages_say_whether_a_key_is_required(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
+    monkeypatch.setattr("segmentql.app.STATIC", WEB)
+    async with serving(settings.model_copy(update={"auth": auth})) as api:
+        for path in ("/", "/graphql"):
+            page = (await api.http.get(path, headers=BROWSER)).text
+            assert META.format("auth", auth) in page

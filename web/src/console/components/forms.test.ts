@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+
+import { groupErrors, toLocal } from "./forms";
+
+describe("groupErrors", () => {
+    const values = { slug: "", rollout: { stages: [{ percent: 1 }] } };
+    const join = (path: string[]) => path.join(".");
+
+    it("assigns an error to the field of its path", () => {
+        const errors = [{ message: "too long", path: ["slug"] }];
+        expect(groupErrors(errors, values, join)).toEqual({
+            fields: { slug: "too long" },
+            others: [],
+        });
+    });
+
+    it("follows positions in lists", () => {
+        const errors = [{ message: "at most 100", path: ["rollout", "stages", "0", "percent"] }];
+        expect(groupErrors(errors, values, join).fields).toEqual({
+            "rollout.stages.0.percent": "at most 100",
+        });
+    });
+
+    it("keeps errors that belong to no field", () => {
+        const errors = [{ message: "no such segment", path: ["rollout", "stages", "1"] }];
+        expect(groupErrors(errors, values, join)).toEqual({
+            fields: {},
+            others: ["no such segment"],
+        });
+    });
+});
+
+describe("toLocal", () => {
+    it("is the inverse of the input's value", () => {
+        const at = "2026-03-01T10:20:30.000Z";
+        expect(new Date(toLocal(at)).toISOString()).toBe(at);
+    });
+
+    it("is empty without a time", () => {
+        expect(toLocal("")).toBe("");
+    });
+});

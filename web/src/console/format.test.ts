@@ -1,0 +1,32 @@
+import { describe, expect, it } from "vitest";
+
+import { formatBytes, formatPercent, relativeTime } from "./format";
+
+const NOW = Date.parse("2026-03-01T00:00:00Z");
+
+describe("relativeTime", () => {
+    it.each([
+        ["2026-03-01T00:00:30Z", "in 30 seconds"],
+        ["2026-02-28T23:59:00Z", "1 minute ago"],
+        ["2026-03-03T12:00:00Z", "in 2 days"],
+        ["2025-02-28T00:00:00Z", "last year"],
+    ])("describes %s as %s", (at, text) => {
+        expect(relativeTime(at, NOW)).toBe(text);
+    });
+});
+
+it.each([
+    [0, "0 B"],
+    [999, "999 B"],
+    [1_500, "1.5 kB"],
+    [1_000_000, "1 MB"],
+    [268_435_456, "268.4 MB"],
+])("formats %d bytes as %s", (bytes, text) => {
+    expect(formatBytes(bytes)).toBe(text);
+});
+
+it("keeps up to three decimals of a percentage", () => {
+    expect(formatPercent(12.5)).toBe("12.5%");
+    expect(formatPercent(0.125)).toBe("0.125%");
+    expect(formatPercent(100)).toBe("100%");
+});
