@@ -12,11 +12,15 @@ import { useHashLocation } from "wouter/use-hash-location";
 import { Routes } from "./app/routes";
 import { SessionProvider } from "./app/session";
 import { Shell } from "./app/shell";
-import { theme } from "./app/theme";
+import { cssVariablesResolver, theme } from "./app/theme";
 
 // The path after `#` names the page, so that the server has one address for the console.
 createRoot(document.getElementById("console")!).render(
-    <MantineProvider theme={theme} defaultColorScheme="auto">
+    <MantineProvider
+        theme={theme}
+        cssVariablesResolver={cssVariablesResolver}
+        defaultColorScheme="auto"
+    >
         <Notifications position="bottom-right" />
         <SessionProvider>
             <ModalsProvider>

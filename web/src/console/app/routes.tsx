@@ -28,6 +28,15 @@ export function Routes() {
             </Route>
             <Route path="/users" component={UsersPage} />
             <Route path="/users/:id">{({ id }) => <UserPage key={id} id={id} />}</Route>
+            <Route path="/users/:id/explain/:slug/:at?">
+                {({ id, slug, at = "" }) => (
+                    <UserPage
+                        key={id}
+                        id={id}
+                        explain={{ slug: decodeURIComponent(slug), at: decodeURIComponent(at) }}
+                    />
+                )}
+            </Route>
             <Route path="/reports" component={ReportsPage} />
             <Route path="/activity/:tab?">{({ tab }) => <ActivityPage tab={tab} />}</Route>
             <Route path="/keys" component={KeysPage} />

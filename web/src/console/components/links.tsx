@@ -5,6 +5,12 @@ export function segmentPath(slug: string, tab = ""): string {
     return `/segments/${encodeURIComponent(slug)}${tab && `/${tab}`}`;
 }
 
+/** The page that explains why a user is or is not in a segment, now or at a past time. */
+export function explanationPath(userId: string, slug: string, at = ""): string {
+    const path = `/users/${userId}/explain/${encodeURIComponent(slug)}`;
+    return `${path}${at && `/${encodeURIComponent(at)}`}`;
+}
+
 /** A segment's slug, as a link to its page. A deleted segment has no page. */
 export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: string | null }) {
     if (deletedAt) {

@@ -1,5 +1,103 @@
-import { Page } from "../../components/page";
+import { Alert, Badge, Button, Loader, Table, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { Info, Plus } from "lucide-react";
+import { useQuery } from "urql";
+
+import { requiresKey } from "../../app/server";
+import { ErrorAlert } from "../../components/errors";
+import { Page, ShowAsGraphQL } from "../../components/page";
+import { PageButtons, usePages } from "../../components/pages";
+import { Time } from "../../components/values";
+import { ApiKeysDocument, type ApiKeysQuery } from "../../graphql/operations";
+import { CreateKeyDialog } from "./create-key-dialog";
+import { RevokeButton } from "./revoke-button";
+
+type ApiKey = NonNullable<ApiKeysQuery["apiKeys"]>["nodes"][number];
 
 export function KeysPage() {
-    return <Page title="API keys">{null}</Page>;
+    const pages = usePages();
+    const variables = { first: 50, after: pages.after };
+    const [{ data, error, fetching }, refresh] = useQuery({ query: ApiKeysDocument, variables });
+    const [opened, { open, close }] = useDisclosure();
+    const keys = data?.apiKeys?.nodes ?? [];
+    return (
+        <Page
+            title="API keys"
+            description="Each service and each person has a key of their own. History and the audit log show its name."
+            actions={
+                <>
+                    <ShowAsGraphQL document={ApiKeysDocument} variables={variables} />
+                    <Button leftSection={<Plus size={16} aria-hidden />} onClick={open}>
+                        Create API key
+                    </Button>
+                </>
+            }
+        >
+            {!requiresKey && (
+                <Alert icon={<Info aria-hidden />} color="blue">
+                    This server accepts requests without an API key. To require keys, an operator
+                    sets SEGMENTQL_AUTH=required.
+                </Alert>
+            )}
+            <ErrorAlert error={error} onRetry={refresh} />
+            {!data && fetching && <Loader aria-label="Loading the API keys" />}
+            {data?.apiKeys && keys.length === 0 && <Text c="dimmed">There are no API keys.</Text>}
+            {keys.length > 0 && <KeysTable keys={keys} ownId={data?.viewer?.keyId ?? null} />}
+            <PageButtons pages={pages} pageInfo={data?.apiKeys?.pageInfo} />
+            {opened && <CreateKeyDialog onClose={close} />}
+        </Page>
+    );
+}
+
+function KeysTable({ keys, ownId }: { keys: readonly ApiKey[]; ownId: string | null }) {
+    return (
+        <Table.ScrollContainer minWidth={720}>
+            <Table verticalSpacing="sm" aria-label="API keys">
+                <Table.Thead>
+                    <Table.Tr>
+                        <Table.Th>Name</Table.Th>
+                        <Table.Th>Role</Table.Th>
+                        <Table.Th>Created</Table.Th>
+                        <Table.Th>Created by</Table.Th>
+                        <Table.Th>Last used</Table.Th>
+                        <Table.Th>Status</Table.Th>
+                    </Table.Tr>
+                </Table.Thead>
+                <Table.Tbody>
+                    {keys.map((key) => (
+                        <Table.Tr key={key.id}>
+                            <Table.Td className="break">
+                                {key.name}
+                                {key.id === ownId && " (yours)"}
+                            </Table.Td>
+                            <Table.Td>{key.role}</Table.Td>
+                            <Table.Td>
+                                <Time at={key.createdAt} relative />
+                            </Table.Td>
+                            <Table.Td className="break">{key.createdBy ?? "–"}</Table.Td>
+                            <Table.Td>
+                                {key.lastUsedAt ? <Time at={key.lastUsedAt} relative /> : "Never"}
+                            </Table.Td>
+                            <Table.Td>
+                                {key.revokedAt ? (
+                                    <>
+                                        <Badge color="gray" variant="light" mr="xs">
+                                            Revoked
+                                        </Badge>
+                                        <Time at={key.revokedAt} relative />
+                                    </>
+                                ) : (
+                                    <RevokeButton
+                                        id={key.id}
+                                        name={key.name}
+                                        isOwn={key.id === ownId}
+                                    />
+                                )}
+                            </Table.Td>
+                        </Table.Tr>
+                    ))}
+                </Table.Tbody>
+            </Table>
+        </Table.ScrollContainer>
+    );
 }

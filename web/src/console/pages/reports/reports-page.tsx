@@ -1,5 +1,108 @@
-import { Page } from "../../components/page";
+import { Anchor, Loader, Stack, Table, Text } from "@mantine/core";
+import { Download } from "lucide-react";
+import { useQuery } from "urql";
+
+import { ErrorAlert } from "../../components/errors";
+import { UserLink } from "../../components/links";
+import { Page, ShowAsGraphQL } from "../../components/page";
+import { PageButtons, usePages } from "../../components/pages";
+import { usePolling } from "../../components/polling";
+import { Num, StatusBadge, Time } from "../../components/values";
+import { formatBytes } from "../../format";
+import { ReportsDocument, type ReportsQuery } from "../../graphql/operations";
+import { ReportForm } from "./report-form";
+
+type Report = NonNullable<ReportsQuery["reports"]>["nodes"][number];
+
+const RUNNING_MILLISECONDS = 1000;
+/** Links are valid for an hour. The list is fetched again before they expire. */
+const IDLE_MILLISECONDS = 30 * 60 * 1000;
 
 export function ReportsPage() {
-    return <Page title="Reports">{null}</Page>;
+    const pages = usePages();
+    const variables = { first: 25, after: pages.after };
+    const [{ data, error, fetching }, refresh] = useQuery({ query: ReportsDocument, variables });
+    const reports = data?.reports?.nodes ?? [];
+    const isRunning = reports.some(({ status }) => status === "QUEUED" || status === "RUNNING");
+    usePolling(refresh, true, isRunning ? RUNNING_MILLISECONDS : IDLE_MILLISECONDS);
+    return (
+        <Page
+            title="Reports"
+            description="A report is a CSV file of all joins and leaves of a month."
+            actions={<ShowAsGraphQL document={ReportsDocument} variables={variables} />}
+        >
+            <ReportForm />
+            <ErrorAlert error={error} onRetry={refresh} />
+            {!data && fetching && <Loader aria-label="Loading the reports" />}
+            {data?.reports && reports.length === 0 && (
+                <Text c="dimmed">There are no reports yet. Ask for the first one above.</Text>
+            )}
+            {reports.length > 0 && <ReportsTable reports={reports} />}
+            <PageButtons pages={pages} pageInfo={data?.reports?.pageInfo} />
+        </Page>
+    );
+}
+
+function ReportsTable({ reports }: { reports: readonly Report[] }) {
+    return (
+        <Table.ScrollContainer minWidth={640}>
+            <Table highlightOnHover verticalSpacing="sm" aria-label="Reports">
+                <Table.Thead>
+                    <Table.Tr>
+                        <Table.Th>Month</Table.Th>
+                        <Table.Th>Users</Table.Th>
+                        <Table.Th>Status</Table.Th>
+                        <Table.Th className="number">Rows</Table.Th>
+                        <Table.Th>Requested</Table.Th>
+                        <Table.Th>File</Table.Th>
+                    </Table.Tr>
+                </Table.Thead>
+                <Table.Tbody aria-live="polite">
+                    {reports.map((report) => (
+                        <Table.Tr key={report.id}>
+                            <Table.Td className="nowrap">{formatMonth(report)}</Table.Td>
+                            <Table.Td>
+                                {report.userId ? <UserLink id={report.userId} /> : "All users"}
+                            </Table.Td>
+                            <Table.Td>
+                                <Stack gap={2} align="flex-start">
+                                    <StatusBadge status={report.status} />
+                                    {report.failure && (
+                                        <Text size="xs" className="break">
+                                            {report.failure}
+                                        </Text>
+                                    )}
+                                </Stack>
+                            </Table.Td>
+                            <Table.Td className="number">
+                                <Num value={report.rowCount} />
+                            </Table.Td>
+                            <Table.Td>
+                                <Time at={report.createdAt} relative />
+                            </Table.Td>
+                            <Table.Td>
+                                <ReportFile report={report} />
+                            </Table.Td>
+                        </Table.Tr>
+                    ))}
+                </Table.Tbody>
+            </Table>
+        </Table.ScrollContainer>
+    );
+}
+
+function ReportFile({ report }: { report: Report }) {
+    if (!report.downloadUrl) {
+        return "–";
+    }
+    return (
+        <Anchor href={report.downloadUrl} download={report.fileName} className="nowrap">
+            <Download size={14} aria-hidden /> {report.fileName}
+            {report.sizeBytes != null && ` (${formatBytes(report.sizeBytes)})`}
+        </Anchor>
+    );
+}
+
+function formatMonth({ year, month }: { year: number; month: number }): string {
+    return `${year}-${String(month).padStart(2, "0")}`;
 }

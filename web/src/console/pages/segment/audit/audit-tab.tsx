@@ -1,4 +1,6 @@
-/** TODO(helper) */
+import { AuditLog } from "../../activity/audit-log";
+
+/** What was changed of a segment, its rollouts, imports and exports. */
 export function AuditTab({ slug }: { slug: string }) {
-    return <p>{slug}</p>;
+  return <AuditLog filters={{ slug }} />;
 }

@@ -1,0 +1,139 @@
+import { Anchor, Badge, Group, Table, Text, Timeline } from "@mantine/core";
+import { LogIn, LogOut } from "lucide-react";
+import { Link } from "wouter";
+
+import type { HistoryItemFragment } from "../graphql/operations";
+import { SegmentLink, segmentPath, UserLink } from "./links";
+import { CauseBadge, OperationBadge, Time } from "./values";
+
+interface TableProps {
+    entries: readonly HistoryItemFragment[];
+    /** What the table is about, for screen readers. */
+    label: string;
+    withSegment?: boolean;
+    withUser?: boolean;
+}
+
+/** Joins and leaves as a table. */
+export function HistoryTable({ entries, label, withSegment = true, withUser = true }: TableProps) {
+    return (
+        <Table.ScrollContainer minWidth={withSegment && withUser ? 860 : 680}>
+            <Table aria-label={label} verticalSpacing="xs">
+                <Table.Thead>
+                    <Table.Tr>
+                        <Table.Th scope="col">Time</Table.Th>
+                        <Table.Th scope="col">Operation</Table.Th>
+                        {withUser && <Table.Th scope="col">User</Table.Th>}
+                        {withSegment && <Table.Th scope="col">Segment</Table.Th>}
+                        <Table.Th scope="col">Cause</Table.Th>
+                        <Table.Th scope="col">By</Table.Th>
+                    </Table.Tr>
+                </Table.Thead>
+                <Table.Tbody>
+                    {entries.map((entry) => (
+                        <Table.Tr key={entry.id}>
+                            <Table.Td>
+                                <Time at={entry.at} />
+                                <NotRecorded entry={entry} />
+                            </Table.Td>
+                            <Table.Td>
+                                <OperationBadge operation={entry.operation} />
+                            </Table.Td>
+                            {withUser && (
+                                <Table.Td>
+                                    <UserLink id={entry.userId} userKey={entry.userKey} />
+                                </Table.Td>
+                            )}
+                            {withSegment && (
+                                <Table.Td>
+                                    <SegmentLink {...entry.segment} />
+                                </Table.Td>
+                            )}
+                            <Table.Td>
+                                <CauseBadge cause={entry.cause} />
+                            </Table.Td>
+                            <Table.Td className="break">
+                                <Origin {...entry} />
+                            </Table.Td>
+                        </Table.Tr>
+                    ))}
+                </Table.Tbody>
+            </Table>
+        </Table.ScrollContainer>
+    );
+}
+
+/** The joins and leaves of one user as a timeline. */
+export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFragment[] }) {
+    return (
+        <Timeline bulletSize={26} lineWidth={2}>
+            {entries.map((entry) => (
+                <Timeline.Item
+                    key={entry.id}
+                    bullet={
+                        entry.operation === "JOINED" ? (
+                            <LogIn size={14} aria-hidden />
+                        ) : (
+                            <LogOut size={14} aria-hidden />
+                        )
+                    }
+                    title={
+                        <>
+                            {entry.operation === "JOINED" ? "Joined " : "Left "}
+                            <SegmentLink {...entry.segment} />
+                        </>
+                    }
+                >
+                    <Text size="sm" c="dimmed" component="div">
+                        <Time at={entry.at} />
+                        {entry.segment.deletedAt && " · deleted segment"}
+                    </Text>
+                    <Group gap="xs" mt={4}>
+                        <CauseBadge cause={entry.cause} />
+                        <Text size="sm" component="span" className="break">
+                            <Origin {...entry} prefix="by " />
+                        </Text>
+                        <NotRecorded entry={entry} />
+                    </Group>
+                </Timeline.Item>
+            ))}
+        </Timeline>
+    );
+}
+
+interface OriginProps {
+    actor: string | null;
+    import: { id: string } | null;
+    segment: { slug: string; deletedAt: string | null };
+    prefix?: string;
+}
+
+/** The API key and the import that caused a join or leave. Nothing if they are not known. */
+export function Origin({ actor, import: source, segment, prefix = "" }: OriginProps) {
+    return (
+        <>
+            {actor && `${prefix}${actor}`}
+            {actor && source && ", "}
+            {source &&
+                (segment.deletedAt ? (
+                    "an import"
+                ) : (
+                    <Anchor component={Link} href={segmentPath(segment.slug, "imports")} inherit>
+                        an import
+                    </Anchor>
+                ))}
+        </>
+    );
+}
+
+// A worker records leaves by TTL and of deleted segments some time after they happened.
+function NotRecorded({ entry }: { entry: HistoryItemFragment }) {
+    if (entry.recordedAt) {
+        return null;
+    }
+    return (
+        <Badge variant="outline" color="gray" ml={4}>
+            Not recorded yet
+        </Badge>
+    );
+}

@@ -1,0 +1,101 @@
+import {
+    Button,
+    Checkbox,
+    Group,
+    NativeSelect,
+    NumberInput,
+    Paper,
+    Stack,
+    TextInput,
+} from "@mantine/core";
+import { useForm } from "@mantine/form";
+import { notifications } from "@mantine/notifications";
+import { useMutation } from "urql";
+
+import { useSession } from "../../app/session";
+import { Failures, useSubmission } from "../../components/forms";
+import { CreateReportDocument } from "../../graphql/operations";
+
+const MONTHS = Array.from({ length: 12 }, (_, index) => ({
+    value: String(index + 1),
+    label: new Intl.DateTimeFormat("en", { month: "long", timeZone: "UTC" }).format(
+        Date.UTC(2000, index),
+    ),
+}));
+
+export function ReportForm() {
+    const { may } = useSession();
+    const mayReportOnAll = may("ADMIN");
+    const form = useForm({
+        initialValues: { userId: "", ...lastMonth(new Date()), withKeys: false },
+        validate: {
+            userId: (value) => (value.trim() || mayReportOnAll ? null : "Enter the id of a user."),
+        },
+    });
+    const [, createReport] = useMutation(CreateReportDocument);
+    const { failures, submit, submitting } = useSubmission(form);
+
+    const onSubmit = form.onSubmit(async ({ userId, year, month, withKeys }) => {
+        const input = {
+            userId: userId.trim() || null,
+            year: Number(year),
+            month: Number(month),
+            withKeys,
+            waitSeconds: 0,
+        };
+        const payload = await submit(createReport({ input }), (data) => data.createReport);
+        if (payload) {
+            notifications.show({
+                message: "The report is requested. The list shows when it is ready.",
+            });
+        }
+    });
+
+    return (
+        <Paper withBorder p="md" component="section" aria-label="Ask for a report">
+            <form onSubmit={onSubmit} noValidate>
+                <Stack gap="sm">
+                    <Group align="flex-start">
+                        <TextInput
+                            label="User id"
+                            description={mayReportOnAll ? "Empty: all users" : "The id of one user"}
+                            inputMode="numeric"
+                            {...form.getInputProps("userId")}
+                        />
+                        <NativeSelect
+                            label="Month"
+                            description="In UTC"
+                            data={MONTHS}
+                            {...form.getInputProps("month")}
+                        />
+                        <NumberInput
+                            label="Year"
+                            description="From 2000"
+                            w={110}
+                            min={2000}
+                            max={9999}
+                            clampBehavior="none"
+                            {...form.getInputProps("year")}
+                        />
+                    </Group>
+                    <Checkbox
+                        label="Add a column with the users' keys"
+                        {...form.getInputProps("withKeys", { type: "checkbox" })}
+                    />
+                    <Failures messages={failures} />
+                    <Group>
+                        <Button type="submit" loading={submitting}>
+                            Request report
+                        </Button>
+                    </Group>
+                </Stack>
+            </form>
+        </Paper>
+    );
+}
+
+/** Return the month before a time, in UTC. */
+export function lastMonth(now: Date): { year: number; month: string } {
+    const first = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - 1));
+    return { year: first.getUTCFullYear(), month: String(first.getUTCMonth() + 1) };
+}

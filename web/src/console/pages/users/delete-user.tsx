@@ -1,0 +1,99 @@
+import { Button, Checkbox, Group, Modal, Stack, Text } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useState } from "react";
+import { useMutation, useQuery } from "urql";
+
+import { Failures, useSubmission } from "../../components/forms";
+import { formatNumber } from "../../format";
+import {
+    DeleteUserDocument,
+    type UserHeadQuery,
+    UserMembershipsDocument,
+} from "../../graphql/operations";
+import { USER_CONTEXT } from "./context";
+
+interface Props {
+    id: string;
+    /** Null if the user is not stored. Then only the keys of deleted users can be erased. */
+    user: UserHeadQuery["user"];
+    opened: boolean;
+    onClose: () => void;
+}
+
+export function DeleteUser({ opened, ...props }: Props) {
+    const { id, user, onClose } = props;
+    return (
+        <Modal
+            opened={opened}
+            onClose={onClose}
+            title={user ? `Delete user ${id}` : `Erase the keys of user ${id}`}
+        >
+            <Confirmation {...props} />
+        </Modal>
+    );
+}
+
+function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
+    const [eraseKey, setEraseKey] = useState(!user);
+    const [{ data }] = useQuery({
+        query: UserMembershipsDocument,
+        variables: { id },
+        context: USER_CONTEXT,
+        pause: !user,
+    });
+    const { failures, submitting, submit } = useSubmission(null);
+    const [, deleteUser] = useMutation(DeleteUserDocument);
+    const segments = data?.user?.memberships.length;
+
+    const confirm = async () => {
+        const payload = await submit(
+            deleteUser({ input: { id, eraseKey } }, USER_CONTEXT),
+            (result) => result.deleteUser,
+        );
+        if (payload) {
+            notifications.show({
+                color: "teal",
+                message: user ? `User ${id} is deleted.` : `The keys of user ${id} are erased.`,
+            });
+            onClose();
+        }
+    };
+
+    return (
+        <Stack>
+            {user && (
+                <>
+                    <Text>
+                        {segments === undefined
+                            ? "The user leaves all segments"
+                            : `The user leaves ${segments === 1 ? "1 segment" : `${formatNumber(segments)} segments`}`}{" "}
+                        and is deleted. The history stays.
+                    </Text>
+                    <Text>If the id is stored again, it is a new user with the old history.</Text>
+                    <Checkbox
+                        label="Erase the keys, too"
+                        description="For example, because a person asks for it."
+                        checked={eraseKey}
+                        onChange={(event) => setEraseKey(event.currentTarget.checked)}
+                    />
+                </>
+            )}
+            {eraseKey && (
+                <Text>
+                    Every key that a user with this id ever had is erased from the history. Reports
+                    with these keys are made again, results of imports that may have them are
+                    deleted, and exports that may have them fail. This cannot be undone.
+                </Text>
+            )}
+            <Failures messages={failures} />
+            <Group justify="flex-end">
+                <Button variant="default" onClick={onClose} data-autofocus>
+                    Cancel
+                </Button>
+                <Button color="red" loading={submitting} onClick={confirm}>
+                    {user ? "Delete" : "Erase"}
+                </Button>
+            </Group>
+        </Stack>
+    );
+}

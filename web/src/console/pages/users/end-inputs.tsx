@@ -1,0 +1,48 @@
+import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@mantine/core";
+import type { UseFormReturnType } from "@mantine/form";
+
+import { DateTimeInput } from "../../components/forms";
+import type { AddValues } from "./add-to-segments";
+import { UNITS } from "./duration";
+
+const KINDS = [
+    { value: "never", label: "Never" },
+    { value: "after", label: "After a duration" },
+    { value: "at", label: "At a time" },
+];
+
+/** When the memberships end. */
+export function EndInputs({ form }: { form: UseFormReturnType<AddValues> }) {
+    const { kind, expiresAt } = form.getValues();
+    return (
+        <Stack gap="xs">
+            <Input.Wrapper label="The memberships end" labelElement="div">
+                <SegmentedControl
+                    aria-label="The memberships end"
+                    fullWidth
+                    data={KINDS}
+                    {...form.getInputProps("kind")}
+                />
+            </Input.Wrapper>
+            {kind === "after" && (
+                <Group align="flex-start" grow>
+                    <NumberInput
+                        label="Duration"
+                        min={0}
+                        decimalScale={3}
+                        {...form.getInputProps("amount")}
+                    />
+                    <Select
+                        label="Unit"
+                        data={Object.keys(UNITS)}
+                        allowDeselect={false}
+                        {...form.getInputProps("unit")}
+                    />
+                </Group>
+            )}
+            {kind === "at" && (
+                <DateTimeInput label="End" {...form.getInputProps("expiresAt")} value={expiresAt} />
+            )}
+        </Stack>
+    );
+}

@@ -1,0 +1,141 @@
+import {
+    Alert,
+    DataList,
+    List,
+    Skeleton,
+    Stack,
+    Text,
+    ThemeIcon,
+    VisuallyHidden,
+} from "@mantine/core";
+import { Check, CircleCheck, CircleMinus, X } from "lucide-react";
+import { useQuery } from "urql";
+
+import { ErrorAlert } from "../../components/errors";
+import { ShowAsGraphQL } from "../../components/page";
+import { Time } from "../../components/values";
+import { ExplainUserDocument, type ExplainUserQuery } from "../../graphql/operations";
+import { USER_CONTEXT } from "./context";
+import { RolloutPosition } from "./rollout-position";
+
+interface Props {
+    userId: string;
+    slug: string;
+    asOf: string | null;
+}
+
+export function ExplanationResult({ userId, slug, asOf }: Props) {
+    const variables = { id: userId, slug, asOf };
+    const [{ data, error }, refresh] = useQuery({
+        query: ExplainUserDocument,
+        variables,
+        context: USER_CONTEXT,
+    });
+    if (error) {
+        return <ErrorAlert error={error} onRetry={refresh} />;
+    }
+    if (!data?.explain) {
+        return <Skeleton h={240} />;
+    }
+    const { isIn, reason, summary, rollout, steps } = data.explain;
+    return (
+        <Stack>
+            <Alert
+                color={isIn ? "teal" : "gray"}
+                icon={isIn ? <CircleCheck aria-hidden /> : <CircleMinus aria-hidden />}
+                title={`${verdict(isIn, asOf)} ${slug}`}
+                className="break"
+            >
+                {summary}
+            </Alert>
+            <Facts explanation={data.explain} reason={reason} />
+            {rollout && <RolloutPosition position={rollout} />}
+            <Steps steps={steps} />
+            <div>
+                <ShowAsGraphQL document={ExplainUserDocument} variables={variables} />
+            </div>
+        </Stack>
+    );
+}
+
+function verdict(isIn: boolean, asOf: string | null): string {
+    if (asOf) {
+        return isIn ? "The user was in" : "The user was not in";
+    }
+    return isIn ? "The user is in" : "The user is not in";
+}
+
+interface FactsProps {
+    explanation: NonNullable<ExplainUserQuery["explain"]>;
+    reason: string;
+}
+
+function Facts({ explanation, reason }: FactsProps) {
+    const { at, since, until, actor } = explanation;
+    return (
+        <DataList labelWidth="80px" gap="xs">
+            <DataList.Item>
+                <DataList.ItemLabel>Reason</DataList.ItemLabel>
+                <DataList.ItemValue>{reason.replaceAll("_", " ").toLowerCase()}</DataList.ItemValue>
+            </DataList.Item>
+            <DataList.Item>
+                <DataList.ItemLabel>At</DataList.ItemLabel>
+                <DataList.ItemValue>
+                    <Time at={at} />
+                </DataList.ItemValue>
+            </DataList.Item>
+            {since && (
+                <DataList.Item>
+                    <DataList.ItemLabel>Since</DataList.ItemLabel>
+                    <DataList.ItemValue>
+                        <Time at={since} />
+                    </DataList.ItemValue>
+                </DataList.Item>
+            )}
+            {until && (
+                <DataList.Item>
+                    <DataList.ItemLabel>Until</DataList.ItemLabel>
+                    <DataList.ItemValue>
+                        <Time at={until} />
+                    </DataList.ItemValue>
+                </DataList.Item>
+            )}
+            {actor && (
+                <DataList.Item>
+                    <DataList.ItemLabel>By</DataList.ItemLabel>
+                    <DataList.ItemValue className="break">{actor}</DataList.ItemValue>
+                </DataList.Item>
+            )}
+        </DataList>
+    );
+}
+
+interface StepsProps {
+    steps: NonNullable<ExplainUserQuery["explain"]>["steps"];
+}
+
+function Steps({ steps }: StepsProps) {
+    return (
+        <List spacing="xs" center listStyleType="none" aria-label="Checks">
+            {steps.map(({ check, passed, detail }) => (
+                <List.Item
+                    key={check}
+                    icon={
+                        <ThemeIcon variant="light" size={24} color={passed ? "teal" : "gray"}>
+                            {passed ? <Check size={16} aria-hidden /> : <X size={16} aria-hidden />}
+                        </ThemeIcon>
+                    }
+                >
+                    <Text size="sm" fw={500}>
+                        <VisuallyHidden>{passed ? "Yes: " : "No: "}</VisuallyHidden>
+                        {check[0]?.toUpperCase()}
+                        {check.slice(1)}
+                    </Text>
+                    <Text size="sm" c="dimmed" className="break">
+                        {detail}
+                    </Text>
+                </List.Item>
+            ))}
+        </List>
+    );
+}

@@ -1,0 +1,95 @@
+import { Button, Flex, SegmentedControl, Stack, Text } from "@mantine/core";
+import { useForm } from "@mantine/form";
+import { useLocation } from "wouter";
+
+import { DateTimeInput } from "../../components/forms";
+import { explanationPath } from "../../components/links";
+import { SlugInput } from "../../components/segment-input";
+import { ExplanationResult } from "./explanation-result";
+import { Section } from "./section";
+
+interface Props {
+    userId: string;
+    /** The explained segment and time, which the page's address has. Both may be empty. */
+    slug: string;
+    at: string;
+}
+
+interface Values {
+    slug: string;
+    when: string;
+    at: string;
+}
+
+/** Why the user is or is not in a segment, now or at a past time. */
+export function Explanation({ userId, slug, at }: Props) {
+    return (
+        <Section title="Why is the user in a segment, or not?">
+            {/* The address changes if another segment is chosen in the table above. */}
+            <ExplanationForm key={`${slug} ${at}`} userId={userId} slug={slug} at={at} />
+            {slug && (
+                <div aria-live="polite">
+                    <ExplanationResult
+                        key={`${slug} ${at}`}
+                        userId={userId}
+                        slug={slug}
+                        asOf={at || null}
+                    />
+                </div>
+            )}
+        </Section>
+    );
+}
+
+function ExplanationForm({ userId, slug, at }: Props) {
+    const [, navigate] = useLocation();
+    const form = useForm<Values>({
+        mode: "controlled",
+        initialValues: { slug, when: at ? "past" : "now", at },
+        validate: {
+            slug: (value) => (value ? null : "Enter the slug of a segment."),
+            at: (value, { when }) => (when === "past" && !value ? "Enter a time." : null),
+        },
+    });
+    const isPast = form.getValues().when === "past";
+
+    const explain = form.onSubmit((values) => {
+        navigate(
+            explanationPath(userId, values.slug.trim(), values.when === "past" ? values.at : ""),
+        );
+    });
+
+    return (
+        <form onSubmit={explain} noValidate>
+            <Flex gap="sm" align="flex-end" wrap="wrap">
+                <SlugInput
+                    label="Segment"
+                    placeholder="Search by slug or name"
+                    flex="1 1 240px"
+                    {...form.getInputProps("slug")}
+                />
+                <Stack gap={4}>
+                    <Text size="sm" fw={500} component="span" aria-hidden>
+                        Time
+                    </Text>
+                    <SegmentedControl
+                        aria-label="Time"
+                        data={[
+                            { value: "now", label: "Now" },
+                            { value: "past", label: "In the past" },
+                        ]}
+                        {...form.getInputProps("when")}
+                    />
+                </Stack>
+                {isPast && (
+                    <DateTimeInput
+                        label="At"
+                        {...form.getInputProps("at")}
+                        value={form.getValues().at}
+                    />
+                )}
+                <Button type="submit">Explain</Button>
+            </Flex>
+        </form>
+    );
+}

@@ -1,0 +1,118 @@
+import { Button, Pagination, Skeleton, Table, Text, TextInput } from "@mantine/core";
+import { Plus, Search } from "lucide-react";
+import { useState } from "react";
+import { useQuery } from "urql";
+
+import { useSession } from "../../app/session";
+import { ErrorAlert } from "../../components/errors";
+import { ShowAsGraphQL } from "../../components/page";
+import { UserMembershipsDocument } from "../../graphql/operations";
+import { AddToSegments } from "./add-to-segments";
+import { USER_CONTEXT } from "./context";
+import { MembershipRow } from "./membership-row";
+import { RemoveFromSegment } from "./remove-from-segment";
+import { Section } from "./section";
+
+const PAGE_SIZE = 25;
+
+/** The segments that a user is in now. */
+export function Memberships({ id }: { id: string }) {
+    const { may } = useSession();
+    const [{ data, error, fetching }, refresh] = useQuery({
+        query: UserMembershipsDocument,
+        variables: { id },
+        context: USER_CONTEXT,
+    });
+    const [adding, setAdding] = useState(false);
+    const [removing, setRemoving] = useState<string>();
+    const [filter, setFilter] = useState("");
+    const [page, setPage] = useState(1);
+
+    const all = data?.user?.memberships;
+    const matching = (all ?? []).filter(({ segment }) =>
+        `${segment.slug}\n${segment.name ?? ""}`.toLowerCase().includes(filter.toLowerCase()),
+    );
+    const pages = Math.max(1, Math.ceil(matching.length / PAGE_SIZE));
+    const current = Math.min(page, pages);
+    const shown = matching.slice((current - 1) * PAGE_SIZE, current * PAGE_SIZE);
+    return (
+        <Section
+            title="Segments"
+            actions={
+                <>
+                    <ShowAsGraphQL document={UserMembershipsDocument} variables={{ id }} />
+                    {may("EDITOR") && (
+                        <Button
+                            size="xs"
+                            leftSection={<Plus size={16} aria-hidden />}
+                            onClick={() => setAdding(true)}
+                        >
+                            Add to segments
+                        </Button>
+                    )}
+                </>
+            }
+        >
+            <ErrorAlert error={error} onRetry={refresh} />
+            {!all && fetching && <Skeleton h={160} />}
+            {all && all.length > PAGE_SIZE && (
+                <TextInput
+                    label={`Search these ${all.length} segments`}
+                    leftSection={<Search size={16} aria-hidden />}
+                    maw={360}
+                    value={filter}
+                    onChange={(event) => setFilter(event.currentTarget.value)}
+                />
+            )}
+            {all && matching.length === 0 && (
+                <Text c="dimmed">
+                    {all.length > 0 ? "No segment matches." : "The user is in no segment."}
+                </Text>
+            )}
+            {shown.length > 0 && (
+                <Table.ScrollContainer minWidth={720}>
+                    <Table aria-label="Segments of the user" verticalSpacing="xs">
+                        <Table.Thead>
+                            <Table.Tr>
+                                <Table.Th scope="col">Segment</Table.Th>
+                                <Table.Th scope="col">Cause</Table.Th>
+                                <Table.Th scope="col">Joined</Table.Th>
+                                <Table.Th scope="col">Ends</Table.Th>
+                                <Table.Th scope="col">By</Table.Th>
+                                <Table.Th scope="col" className="number">
+                                    Actions
+                                </Table.Th>
+                            </Table.Tr>
+                        </Table.Thead>
+                        <Table.Tbody>
+                            {shown.map((membership) => (
+                                <MembershipRow
+                                    key={membership.id}
+                                    userId={id}
+                                    membership={membership}
+                                    onRemove={
+                                        may("EDITOR")
+                                            ? () => setRemoving(membership.segment.slug)
+                                            : undefined
+                                    }
+                                />
+                            ))}
+                        </Table.Tbody>
+                    </Table>
+                </Table.ScrollContainer>
+            )}
+            {pages > 1 && (
+                <Pagination
+                    total={pages}
+                    value={current}
+                    onChange={setPage}
+                    size="sm"
+                    getControlProps={(control) => ({ "aria-label": `${control} page` })}
+                    getItemProps={(number) => ({ "aria-label": `Page ${number}` })}
+                />
+            )}
+            <AddToSegments userId={id} opened={adding} onClose={() => setAdding(false)} />
+            <RemoveFromSegment userId={id} slug={removing} onClose={() => setRemoving(undefined)} />
+        </Section>
+    );
+}

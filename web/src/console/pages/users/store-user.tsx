@@ -1,0 +1,75 @@
+import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { useForm } from "@mantine/form";
+import { notifications } from "@mantine/notifications";
+import { useMutation } from "urql";
+import { useLocation } from "wouter";
+
+import { Failures, useSubmission } from "../../components/forms";
+import { CreateUserDocument } from "../../graphql/operations";
+import { USER_CONTEXT } from "./context";
+
+interface Props {
+    opened: boolean;
+    onClose: () => void;
+    /** The id of a page of a user who is not stored. */
+    id?: string;
+}
+
+/** A dialog that stores a user and shows the user's page. */
+export function StoreUser({ opened, ...props }: Props) {
+    return (
+        <Modal opened={opened} onClose={props.onClose} title="Store a user">
+            <StoreUserForm {...props} />
+        </Modal>
+    );
+}
+
+function StoreUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
+    const form = useForm({ mode: "controlled", initialValues: { id, key: "" } });
+    const { failures, submitting, submit } = useSubmission(form);
+    const [, createUser] = useMutation(CreateUserDocument);
+    const [, navigate] = useLocation();
+
+    const store = form.onSubmit(async (values) => {
+        const input = { id: values.id.trim() || null, key: values.key || null };
+        const payload = await submit(
+            createUser({ input }, USER_CONTEXT),
+            (data) => data.createUser,
+        );
+        if (payload?.user) {
+            notifications.show({ color: "teal", message: `User ${payload.user.id} is stored.` });
+            onClose();
+            navigate(`/users/${payload.user.id}`);
+        }
+    });
+
+    return (
+        <form onSubmit={store} noValidate>
+            <Stack>
+                <TextInput
+                    label="Id"
+                    description="A positive number. If it is empty, the server chooses an id that no user ever had."
+                    inputMode="numeric"
+                    autoComplete="off"
+                    data-autofocus
+                    {...form.getInputProps("id")}
+                />
+                <TextInput
+                    label="Key"
+                    description="Your own name of the user, such as a UUID or an account name. Optional. It never changes."
+                    autoComplete="off"
+                    {...form.getInputProps("key")}
+                />
+                <Failures messages={failures} />
+                <Group justify="flex-end">
+                    <Button variant="default" onClick={onClose}>
+                        Cancel
+                    </Button>
+                    <Button type="submit" loading={submitting}>
+                        Store
+                    </Button>
+                </Group>
+            </Stack>
+        </form>
+    );
+}

@@ -1,0 +1,100 @@
+import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { useForm } from "@mantine/form";
+import { notifications } from "@mantine/notifications";
+import { KeyRound, Trash2, UserPlus } from "lucide-react";
+import { useState } from "react";
+import { useMutation } from "urql";
+
+import { useSession } from "../../app/session";
+import { Failures, useSubmission } from "../../components/forms";
+import { SetUserKeyDocument, type UserHeadQuery } from "../../graphql/operations";
+import { USER_CONTEXT } from "./context";
+import { DeleteUser } from "./delete-user";
+import { StoreUser } from "./store-user";
+
+interface Props {
+    id: string;
+    user: UserHeadQuery["user"];
+}
+
+/** The buttons beside the title: what the role and the state of the user allow. */
+export function UserActions({ id, user }: Props) {
+    const { may } = useSession();
+    const [dialog, setDialog] = useState<"key" | "store" | "delete">();
+    const close = () => setDialog(undefined);
+    return (
+        <>
+            {may("EDITOR") && user && user.key === null && (
+                <Button
+                    variant="default"
+                    leftSection={<KeyRound size={16} aria-hidden />}
+                    onClick={() => setDialog("key")}
+                >
+                    Set the key
+                </Button>
+            )}
+            {may("EDITOR") && !user && (
+                <Button
+                    leftSection={<UserPlus size={16} aria-hidden />}
+                    onClick={() => setDialog("store")}
+                >
+                    Store this user
+                </Button>
+            )}
+            {may("ADMIN") && (
+                <Button
+                    variant="default"
+                    leftSection={<Trash2 size={16} aria-hidden />}
+                    onClick={() => setDialog("delete")}
+                >
+                    {user ? "Delete" : "Erase the keys"}
+                </Button>
+            )}
+            <Modal opened={dialog === "key"} onClose={close} title={`Set the key of user ${id}`}>
+                <SetKeyForm id={id} onClose={close} />
+            </Modal>
+            <StoreUser opened={dialog === "store"} onClose={close} id={id} />
+            <DeleteUser id={id} user={user} opened={dialog === "delete"} onClose={close} />
+        </>
+    );
+}
+
+function SetKeyForm({ id, onClose }: { id: string; onClose: () => void }) {
+    const form = useForm({ mode: "controlled", initialValues: { key: "" } });
+    const { failures, submitting, submit } = useSubmission(form);
+    const [, setKey] = useMutation(SetUserKeyDocument);
+
+    const set = form.onSubmit(async ({ key }) => {
+        const payload = await submit(
+            setKey({ input: { id, key } }, USER_CONTEXT),
+            (data) => data.updateUser,
+        );
+        if (payload) {
+            notifications.show({ color: "teal", message: `The key of user ${id} is set.` });
+            onClose();
+        }
+    });
+
+    return (
+        <form onSubmit={set} noValidate>
+            <Stack>
+                <TextInput
+                    label="Key"
+                    description="The key is set once. It cannot be changed later."
+                    autoComplete="off"
+                    data-autofocus
+                    {...form.getInputProps("key")}
+                />
+                <Failures messages={failures} />
+                <Group justify="flex-end">
+                    <Button variant="default" onClick={onClose}>
+                        Cancel
+                    </Button>
+                    <Button type="submit" loading={submitting}>
+                        Set the key
+                    </Button>
+                </Group>
+            </Stack>
+        </form>
+    );
+}
