@@ -1,9 +1,9 @@
-import { Button } from "@mantine/core";
+import { Button, type ButtonProps } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { Download } from "lucide-react";
 import { type MouseEvent, type ReactNode, useState } from "react";
 
-interface Props {
+interface Props extends Pick<ButtonProps, "size"> {
     /** A signed link, which may have expired since the page was loaded. */
     href: string;
     /** Return a new link, or null if the file does not exist any more. May throw an `Error`. */
@@ -40,7 +40,6 @@ export function DownloadButton({ href, sign, children, ...props }: Props) {
             component="a"
             href={href}
             variant="default"
-            size="xs"
             leftSection={<Download size={16} aria-hidden />}
             loading={loading}
             onClick={download}

@@ -9,28 +9,30 @@ import { AuditTable } from "./audit-table";
 
 /** The filters of the audit log. A filter that is undefined is not applied. */
 export interface AuditFilters {
-  slug?: string | undefined;
-  actor?: string | undefined;
-  from?: string | undefined;
-  to?: string | undefined;
+    slug?: string | undefined;
+    actor?: string | undefined;
+    from?: string | undefined;
+    to?: string | undefined;
 }
 
 /** The entries of the audit log that match the filters, newest first, in pages. */
 export function AuditLog({ filters }: { filters: AuditFilters }) {
-  const pages = usePages(JSON.stringify(filters));
-  const variables = { first: 50, after: pages.after, ...filters };
-  const [{ data, error, fetching }, refresh] = useQuery({ query: AuditLogDocument, variables });
-  const entries = data?.auditLog?.nodes ?? [];
-  return (
-    <Stack>
-      <ErrorAlert error={error} onRetry={refresh} />
-      {!data && fetching && <Loader aria-label="Loading the audit log" />}
-      {data?.auditLog && entries.length === 0 && <Text c="dimmed">There are no entries.</Text>}
-      {entries.length > 0 && <AuditTable entries={entries} />}
-      <PageButtons pages={pages} pageInfo={data?.auditLog?.pageInfo} />
-      <div>
-        <ShowAsGraphQL document={AuditLogDocument} variables={variables} />
-      </div>
-    </Stack>
-  );
+    const pages = usePages(JSON.stringify(filters));
+    const variables = { first: 50, after: pages.after, ...filters };
+    const [{ data, error, fetching }, refresh] = useQuery({ query: AuditLogDocument, variables });
+    const entries = data?.auditLog?.nodes ?? [];
+    return (
+        <Stack>
+            <ErrorAlert error={error} onRetry={refresh} />
+            {!data && fetching && <Loader aria-label="Loading the audit log" />}
+            {data?.auditLog && entries.length === 0 && (
+                <Text c="dimmed">There are no entries.</Text>
+            )}
+            {entries.length > 0 && <AuditTable entries={entries} />}
+            <PageButtons pages={pages} pageInfo={data?.auditLog?.pageInfo} />
+            <div>
+                <ShowAsGraphQL document={AuditLogDocument} variables={variables} />
+            </div>
+        </Stack>
+    );
 }

@@ -3,25 +3,25 @@ import { expect, it } from "vitest";
 import { compareStates } from "./state-changes";
 
 it("returns only the fields that differ", () => {
-  const before = '{"slug": "beta", "name": "Beta", "version": 1}';
-  const after = '{"slug": "beta", "name": "Beta users", "version": 2}';
-  expect(compareStates(before, after)).toEqual([
-    { field: "name", before: "Beta", after: "Beta users" },
-    { field: "version", before: "1", after: "2" },
-  ]);
+    const before = '{"slug": "beta", "name": "Beta", "version": 1}';
+    const after = '{"slug": "beta", "name": "Beta users", "version": 2}';
+    expect(compareStates(before, after)).toEqual([
+        { field: "name", before: "Beta", after: "Beta users" },
+        { field: "version", before: "1", after: "2" },
+    ]);
 });
 
 it("returns all fields of a new target that are not null", () => {
-  expect(compareStates(null, '{"slug": "beta", "name": null}')).toEqual([
-    { field: "slug", before: null, after: "beta" },
-  ]);
+    expect(compareStates(null, '{"slug": "beta", "name": null}')).toEqual([
+        { field: "slug", before: null, after: "beta" },
+    ]);
 });
 
 it("compares lists by their values", () => {
-  const before = '{"stages": [{"percent": 5}]}';
-  const after = '{"stages": [{"percent": 50}]}';
-  expect(compareStates(before, before)).toEqual([]);
-  expect(compareStates(before, after)).toEqual([
-    { field: "stages", before: '[{"percent":5}]', after: '[{"percent":50}]' },
-  ]);
+    const before = '{"stages": [{"percent": 5}]}';
+    const after = '{"stages": [{"percent": 50}]}';
+    expect(compareStates(before, before)).toEqual([]);
+    expect(compareStates(before, after)).toEqual([
+        { field: "stages", before: '[{"percent":5}]', after: '[{"percent":50}]' },
+    ]);
 });

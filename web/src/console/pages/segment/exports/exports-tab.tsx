@@ -106,6 +106,7 @@ function ExportListRow({ record }: { record: ExportRowFragment }) {
             <Table.Td className="break">
                 {downloadUrl && (
                     <DownloadButton
+                        size="xs"
                         href={downloadUrl}
                         sign={sign}
                         aria-label={`Download ${fileName}`}

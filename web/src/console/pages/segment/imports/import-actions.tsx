@@ -17,6 +17,8 @@ import type { ImportRecord } from "./import-detail";
 import { importPath } from "./paths";
 import { changesOf, FINISHED } from "./texts";
 
+const DIALOG = { closeButtonProps: { "aria-label": "Close" } };
+
 interface Props {
     slug: string;
     record: ImportRecord;
@@ -60,10 +62,11 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     const confirmApply = () =>
         modals.openConfirmModal({
+            ...DIALOG,
             title: status === "HELD" ? "Confirm the removals" : "Apply the import",
             children: (
                 <Text className="break">
-                    In the segment {record.segment.slug}, {changesOf(record)}
+                    Segment {record.segment.slug}: {changesOf(record)}
                 </Text>
             ),
             labels: { confirm: status === "HELD" ? "Remove and apply" : "Apply", cancel: "Back" },
@@ -72,6 +75,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
         });
     const confirmCancel = () =>
         modals.openConfirmModal({
+            ...DIALOG,
             title: "Cancel the import",
             children: (
                 <Text>
@@ -110,7 +114,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
                 )}
                 {status !== "AWAITING_UPLOAD" && hasForm(id) && (
                     <Button variant="default" onClick={() => repeat(true)}>
-                        Change the options and import again
+                        Import again
                     </Button>
                 )}
             </Group>

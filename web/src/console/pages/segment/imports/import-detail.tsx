@@ -13,7 +13,7 @@ import { ImportDetailDocument, type ImportDetailQuery } from "../../../graphql/o
 import { ImportActions } from "./import-actions";
 import { OutcomeTable } from "./outcome-table";
 import { RejectionTable } from "./rejection-table";
-import { ACTIVE, FINISHED, rejectedOf, sentence, statusOf } from "./texts";
+import { ACTIVE, FINISHED, reasonOf, rejectedOf, statusOf } from "./texts";
 
 export type ImportRecord = NonNullable<ImportDetailQuery["import"]>;
 
@@ -87,6 +87,8 @@ function Status({ record }: { record: ImportRecord }) {
     const { status, progress, failure } = record;
     const isReading = status === "QUEUED" || status === "VALIDATING";
     const percent = Math.floor(progress * 100);
+    const isError = status === "REFUSED" || status === "FAILED";
+    const text = `${statusOf(record)} ${status === "REFUSED" ? "" : rejectedOf(record)}`;
     return (
         <Stack gap="xs">
             {(isReading || status === "APPLYING") && (
@@ -102,24 +104,20 @@ function Status({ record }: { record: ImportRecord }) {
                     {!isReading && <Text className="number">{formatPercent(percent)}</Text>}
                 </Group>
             )}
-            {failure && (
-                <Alert
-                    color={status === "REFUSED" || status === "FAILED" ? "red" : "orange"}
-                    icon={
-                        status === "REFUSED" || status === "FAILED" ? (
-                            <CircleAlert aria-hidden />
-                        ) : (
-                            <Info aria-hidden />
-                        )
-                    }
-                    className="break"
-                >
-                    {sentence(failure)}
-                </Alert>
-            )}
-            <Text role="status">
-                {statusOf(record)} {status !== "REFUSED" && rejectedOf(record)}
-            </Text>
+            <div role="status">
+                {failure ? (
+                    <Alert
+                        color={isError ? "red" : "orange"}
+                        icon={isError ? <CircleAlert aria-hidden /> : <Info aria-hidden />}
+                        title={reasonOf(record)}
+                        className="break"
+                    >
+                        {text}
+                    </Alert>
+                ) : (
+                    text
+                )}
+            </div>
         </Stack>
     );
 }

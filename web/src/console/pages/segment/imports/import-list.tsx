@@ -79,7 +79,12 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
     return (
         <Table.Tr>
             <Table.Td>
-                <Anchor component={Link} href={importPath(slug, record.id)} className="nowrap">
+                <Anchor
+                    component={Link}
+                    href={importPath(slug, record.id)}
+                    inherit
+                    className="nowrap"
+                >
                     {record.id}
                 </Anchor>
             </Table.Td>

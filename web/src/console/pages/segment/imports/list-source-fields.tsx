@@ -2,9 +2,12 @@ import { Radio, SegmentedControl, Stack, Text } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
 import { DateTimeInput } from "../../../components/forms";
+import { SegmentsInput } from "../../../components/segment-input";
 import { FileField } from "./file-field";
-import { SegmentSelect } from "./segment-select";
 import type { ImportValues } from "./values";
+
+/** The server accepts as many slugs in all three fields together. */
+const MAX_SEGMENTS = 100;
 
 /** The fields that say where the list of users comes from. */
 export function ListSourceFields({ form }: { form: UseFormReturnType<ImportValues> }) {
@@ -45,9 +48,24 @@ export function ListSourceFields({ form }: { form: UseFormReturnType<ImportValue
                         segments of the second, and in none of the third. An empty field does not
                         restrict the list.
                     </Text>
-                    <SegmentSelect label="In any of" {...form.getInputProps("anyOf")} />
-                    <SegmentSelect label="In all of" {...form.getInputProps("allOf")} />
-                    <SegmentSelect label="In none of" {...form.getInputProps("noneOf")} />
+                    <SegmentsInput
+                        clearable
+                        maxValues={MAX_SEGMENTS}
+                        label="In any of"
+                        {...form.getInputProps("anyOf")}
+                    />
+                    <SegmentsInput
+                        clearable
+                        maxValues={MAX_SEGMENTS}
+                        label="In all of"
+                        {...form.getInputProps("allOf")}
+                    />
+                    <SegmentsInput
+                        clearable
+                        maxValues={MAX_SEGMENTS}
+                        label="In none of"
+                        {...form.getInputProps("noneOf")}
+                    />
                     <DateTimeInput
                         label="Members at"
                         description="A time in the past. If it is empty, the members of now."

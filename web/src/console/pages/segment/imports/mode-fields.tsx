@@ -18,7 +18,7 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
                     {may("ADMIN") && (
                         <Radio
                             value="REPLACE"
-                            label="Replace the members by them"
+                            label="Replace the members by this list"
                             description="Members who are not in the list leave, except members of the rollout."
                         />
                     )}

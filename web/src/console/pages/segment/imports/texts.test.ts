@@ -20,16 +20,19 @@ function record(changes: object = {}) {
 
 describe("changesOf", () => {
     it("says how many users join and leave", () => {
-        expect(changesOf(record())).toBe("3 users join and 2 users leave.");
-        expect(changesOf(record({ removals: 1, counts: [{ outcome: "JOINED", count: 1 }] }))).toBe(
-            "1 user joins and 1 user leaves.",
+        const replace = record({ mode: "REPLACE" });
+        expect(changesOf(replace)).toBe("3 users join and 2 users leave.");
+        expect(changesOf(replace, true)).toBe("3 users joined and 2 users left.");
+        expect(changesOf(record({ counts: [{ outcome: "JOINED", count: 1 }] }))).toBe(
+            "1 user joins.",
         );
+        expect(changesOf(record({ mode: "REMOVE", removals: 1 }))).toBe("1 user leaves.");
     });
 
     it("mentions changed ends only if there are some", () => {
         const counts = [{ outcome: "END_CHANGED", count: 2 }];
-        expect(changesOf(record({ counts, removals: null }))).toBe(
-            "0 users join, 2 users get another end and 0 users leave.",
+        expect(changesOf(record({ mode: "REPLACE", counts, removals: null }))).toBe(
+            "0 users join, 2 users get another end, and 0 users leave.",
         );
     });
 });

@@ -36,21 +36,27 @@ export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutc
         .reduce((sum, { count }) => sum + count, 0);
 }
 
-function users(count: number, one: string, many: string): string {
-    return `${formatNumber(count)} ${count === 1 ? `user ${one}` : `users ${many}`}`;
-}
-
-/** Return a sentence such as "3 users join and 2 users leave." */
-export function changesOf(record: Import): string {
+/**
+ * Return a sentence such as "3 users join and 2 users leave."
+ *
+ * @param isDone Whether the changes are made: "3 users joined and 2 users left."
+ */
+export function changesOf(record: Import, isDone = false): string {
+    const [join, leave, end] = isDone
+        ? ["joined", "left", "got another end"]
+        : ["join", "leave", "get another end"];
+    const [joins, leaves, ends] = isDone
+        ? [join, leave, end]
+        : ["joins", "leaves", "gets another end"];
+    const users = (count: number, one: string | undefined, many: string | undefined) =>
+        `${formatNumber(count)} ${count === 1 ? `user ${one}` : `users ${many}`}`;
+    const changed = countOf(record, "END_CHANGED");
     const parts = [
-        users(countOf(record, "JOINED"), "joins", "join"),
-        users(record.removals ?? 0, "leaves", "leave"),
+        ...(record.mode === "REMOVE" ? [] : [users(countOf(record, "JOINED"), joins, join)]),
+        ...(changed ? [users(changed, ends, end)] : []),
+        ...(record.mode === "ADD" ? [] : [users(record.removals ?? 0, leaves, leave)]),
     ];
-    const ends = countOf(record, "END_CHANGED");
-    if (ends > 0) {
-        parts.splice(1, 0, users(ends, "gets another end", "get another end"));
-    }
-    return `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}.`;
+    return `${new Intl.ListFormat("en").format(parts)}.`;
 }
 
 /** Return a sentence about the rejected rows, or an empty text if there are none. */
@@ -81,21 +87,29 @@ export function statusOf(record: Import): string {
         case "APPLYING":
             return "A worker applies the list, or an earlier import of this segment comes first.";
         case "COMPLETED":
-            return `The import is complete: ${changesOf(record)}`;
+            return `The import is complete. ${changesOf(record, true)}`;
         case "REFUSED":
             return countOf(record, ...REJECTED) > 0
-                ? "Nothing is changed. Correct the rejected rows, or import the list again and accept more rejected rows."
+                ? "Nothing is changed. Correct the rejected rows, or import the list again and accept them under More options."
                 : "Nothing is changed. Correct the file or its format, and import it again.";
         case "FAILED":
-            return `The import stopped: ${changesOf(record)} These changes stay. You can import the list again: users who are members already do not change.`;
+            return `The import stopped. ${changesOf(record, true)} These changes stay. You can import the list again: users who are members already do not change.`;
         case "CANCELLED":
-            return `The import is cancelled: ${changesOf(record)} These changes stay.`;
+            return record.rows === null || record.removals === null
+                ? "The import is cancelled. Nothing is changed."
+                : `The import is cancelled. ${changesOf(record, true)} These changes stay.`;
         default:
             return "";
     }
 }
 
-/** Return a reason of the server, such as "the list has no user", as a sentence. */
+/** Return the reason of the server as a sentence. */
+export function reasonOf(record: Import & Pick<ImportRowFragment, "failure">): string {
+    // The reason of the server names the input field, which the form shows under another name.
+    return (record.status === "REFUSED" && rejectedOf(record)) || sentence(record.failure ?? "");
+}
+
+/** Return a text such as "the list has no user" as a sentence. */
 export function sentence(reason: string): string {
     const text = reason.trim().replaceAll("`", "");
     const end = /[.!?]$/.test(text) ? "" : ".";
