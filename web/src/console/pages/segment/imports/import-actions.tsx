@@ -17,8 +17,6 @@ import type { ImportRecord } from "./import-detail";
 import { importPath } from "./paths";
 import { changesOf, FINISHED } from "./texts";
 
-const DIALOG = { closeButtonProps: { "aria-label": "Close" } };
-
 interface Props {
     slug: string;
     record: ImportRecord;
@@ -38,6 +36,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
         return null;
     }
     const mayApply = mode !== "REPLACE" || may("ADMIN");
+    const isStopped = status === "VALIDATED" || status === "HELD" || FINISHED.includes(status);
     const refreshNow = () => refresh({ requestPolicy: "network-only" });
 
     const runApply = async () => {
@@ -62,7 +61,6 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     const confirmApply = () =>
         modals.openConfirmModal({
-            ...DIALOG,
             title: status === "HELD" ? "Confirm the removals" : "Apply the import",
             children: (
                 <Text className="break">
@@ -75,7 +73,6 @@ export function ImportActions({ slug, record, refresh }: Props) {
         });
     const confirmCancel = () =>
         modals.openConfirmModal({
-            ...DIALOG,
             title: "Cancel the import",
             children: (
                 <Text>
@@ -112,7 +109,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
                         Cancel the import
                     </Button>
                 )}
-                {status !== "AWAITING_UPLOAD" && hasForm(id) && (
+                {isStopped && hasForm(id) && (
                     <Button variant="default" onClick={() => repeat(true)}>
                         Import again
                     </Button>

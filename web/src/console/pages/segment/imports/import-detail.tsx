@@ -109,10 +109,10 @@ function Status({ record }: { record: ImportRecord }) {
                     <Alert
                         color={isError ? "red" : "orange"}
                         icon={isError ? <CircleAlert aria-hidden /> : <Info aria-hidden />}
-                        title={reasonOf(record)}
                         className="break"
                     >
-                        {text}
+                        <Text fw={600}>{reasonOf(record)}</Text>
+                        <Text>{text}</Text>
                     </Alert>
                 ) : (
                     text

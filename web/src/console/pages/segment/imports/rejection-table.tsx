@@ -37,7 +37,7 @@ export function RejectionTable({ record }: { record: ImportRecord }) {
                                 <Table.Td className="number">
                                     <Num value={line} />
                                 </Table.Td>
-                                <Table.Td className="break" miw={140}>
+                                <Table.Td className="break" miw={200}>
                                     {value ? <Code>{value}</Code> : "–"}
                                 </Table.Td>
                                 <Table.Td>{message}</Table.Td>

@@ -6,6 +6,7 @@ const RECORD = {
     mode: "ADD",
     status: "COMPLETED",
     rows: 6,
+    progress: 1,
     removals: 2,
     counts: [
         { outcome: "JOINED", count: 3 },
@@ -45,6 +46,12 @@ describe("rejectedOf", () => {
 });
 
 describe("statusOf", () => {
+    it("says whether an import has begun", () => {
+        const applying = record({ status: "APPLYING" });
+        expect(statusOf(applying)).toBe("A worker applies the list.");
+        expect(statusOf({ ...applying, progress: 0 })).toContain("waits");
+    });
+
     it("tells a forecast from a result", () => {
         expect(statusOf(record({ status: "VALIDATED" }))).toContain("Nothing is changed yet.");
         expect(statusOf(record())).not.toContain("yet");

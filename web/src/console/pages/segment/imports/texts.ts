@@ -28,7 +28,10 @@ export const OUTCOMES: Record<RowOutcome, readonly [string, string]> = {
     NOT_REACHED: ["Not applied", "The import has not applied the row, or ended before it."],
 };
 
-type Import = Pick<ImportRowFragment, "status" | "mode" | "counts" | "removals" | "rows">;
+type Import = Pick<
+    ImportRowFragment,
+    "status" | "mode" | "counts" | "removals" | "rows" | "progress"
+>;
 
 export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutcome[]): number {
     return counts
@@ -85,7 +88,9 @@ export function statusOf(record: Import): string {
         case "HELD":
             return `If you apply the import: ${changesOf(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
         case "APPLYING":
-            return "A worker applies the list, or an earlier import of this segment comes first.";
+            return record.progress > 0
+                ? "A worker applies the list."
+                : "The import waits for a worker, or for an earlier import of this segment.";
         case "COMPLETED":
             return `The import is complete. ${changesOf(record, true)}`;
         case "REFUSED":
