@@ -9,6 +9,7 @@ import { GraphiQL } from "graphiql";
 import { createRoot } from "react-dom/client";
 
 import { examples } from "./examples.js";
+import { takeLinkedOperation } from "./linked-operation.js";
 import { KeyBar, SchemaRefresher, useApiKey } from "./key.jsx";
 
 // GraphiQL's history plugin is left out: it stores the headers of each request, including API keys,
@@ -23,6 +24,10 @@ const tabs = examples.map(({ query, variables, headers }) => ({
   headers: toJson(headers),
 }));
 
+const linkedOperation = takeLinkedOperation();
+
+const hasConsole = document.querySelector('meta[name="segmentql-console"]')?.content !== "off";
+
 function Page() {
   const { key, setKey, fetcher } = useApiKey();
   return (
@@ -31,7 +36,9 @@ function Page() {
       <GraphiQL
         fetcher={fetcher}
         plugins={plugins}
-        defaultTabs={tabs}
+        defaultTabs={linkedOperation ? [linkedOperation, ...tabs] : tabs}
+        initialQuery={linkedOperation?.query}
+        initialVariables={linkedOperation?.variables}
         defaultEditorToolsVisibility="variables"
         isHeadersEditorEnabled
         shouldPersistHeaders={false}
@@ -39,7 +46,7 @@ function Page() {
         inputValueDeprecation
       >
         <GraphiQL.Logo>
-          SegmentQL
+          {hasConsole ? <a href="/">SegmentQL</a> : "SegmentQL"}
           <SchemaRefresher apiKey={key} />
         </GraphiQL.Logo>
       </GraphiQL>

@@ -17,7 +17,7 @@ export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: str
         return <span className="break">{slug}</span>;
     }
     return (
-        <Anchor component={Link} href={segmentPath(slug)} className="break">
+        <Anchor component={Link} href={segmentPath(slug)} className="break" inherit>
             {slug}
         </Anchor>
     );
@@ -26,7 +26,7 @@ export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: str
 /** A user's id, as a link to the user's page, with the key if there is one. */
 export function UserLink({ id, userKey }: { id: string; userKey?: string | null }) {
     return (
-        <Anchor component={Link} href={`/users/${id}`} className="break">
+        <Anchor component={Link} href={`/users/${id}`} className="break" inherit>
             {id}
             {userKey && ` (${userKey})`}
         </Anchor>

@@ -4,22 +4,25 @@ import {
     cacheExchange,
     createClient as createUrqlClient,
     fetchExchange,
+    makeOperation,
     mapExchange,
-    subscriptionExchange,
+    stringifyDocument,
+    type TypedDocumentNode,
 } from "@urql/core";
-import { createClient as createStreamClient } from "graphql-sse";
+import { createClient as createStreamClient, type ExecutionResult } from "graphql-sse";
 
 const URL = "/graphql";
+/** A type that the cache sees in every result, so that each mutation makes all of them stale. */
+const EVERYTHING = ["Everything"];
 
 /**
  * Return a client that sends an API key with each request.
  *
- * Queries show the cached result first and then the server's. A mutation makes the cached results
- * that have a type of its payload stale.
+ * Queries show the cached result first and then the server's. After a mutation the queries that the
+ * page shows are sent again: an empty list, too, in whose result the cache sees no type.
  */
 export function createClient(apiKey: string | null, onRejectedKey: () => void): Client {
-    const headers: Record<string, string> = apiKey ? { authorization: `Bearer ${apiKey}` } : {};
-    const streams = createStreamClient({ url: URL, headers });
+    const headers = headersOf(apiKey);
     return createUrqlClient({
         url: URL,
         preferGetMethod: false,
@@ -27,6 +30,11 @@ export function createClient(apiKey: string | null, onRejectedKey: () => void): 
         fetchOptions: { headers },
         exchanges: [
             mapExchange({
+                onOperation: (operation) =>
+                    makeOperation(operation.kind, operation, {
+                        ...operation.context,
+                        additionalTypenames: EVERYTHING,
+                    }),
                 onError: (error) => {
                     if (apiKey && codeOf(error) === "UNAUTHENTICATED") {
                         onRejectedKey();
@@ -35,19 +43,26 @@ export function createClient(apiKey: string | null, onRejectedKey: () => void): 
             }),
             cacheExchange,
             fetchExchange,
-            subscriptionExchange({
-                forwardSubscription: ({ query, variables }) => ({
-                    subscribe: (sink) => ({
-                        unsubscribe: streams.subscribe(
-                            { query: query ?? "", variables },
-                            // The server reports errors of the request in the result, as for other operations.
-                            sink as Parameters<typeof streams.subscribe>[1],
-                        ),
-                    }),
-                }),
-            }),
         ],
     });
+}
+
+/**
+ * Run a subscription and return its results.
+ *
+ * It ends if the connection ends. The caller subscribes again, because only it knows the last cursor.
+ */
+export function subscribe<Data, Variables extends Record<string, unknown>>(
+    apiKey: string | null,
+    document: TypedDocumentNode<Data, Variables>,
+    variables: Variables,
+): AsyncIterableIterator<ExecutionResult<Data, unknown>> {
+    const client = createStreamClient({ url: URL, headers: headersOf(apiKey), retryAttempts: 0 });
+    return client.iterate<Data>({ query: stringifyDocument(document), variables });
+}
+
+function headersOf(apiKey: string | null): Record<string, string> {
+    return apiKey ? { authorization: `Bearer ${apiKey}` } : {};
 }
 
 /** The `extensions.code` of the first GraphQL error, such as `TIMEOUT`. */

@@ -15,6 +15,18 @@ it("returns all fields of a new target that are not null", () => {
     expect(compareStates(null, '{"slug": "beta", "name": null}')).toEqual([
         { field: "slug", before: null, after: "beta" },
     ]);
+<<<<<<< HEAD
+=======
+});
+
+it("writes lists and objects as text", () => {
+    const after =
+        '{"counts": {"JOINED": 3, "BLANK": 1}, "stages": [{"percent": 5}, {"percent": 50}]}';
+    expect(compareStates(null, after).map((change) => change.after)).toEqual([
+        "JOINED 3, BLANK 1",
+        "percent 5; percent 50",
+    ]);
+>>>>>>> console
 });
 
 it("compares lists by their values", () => {
@@ -22,6 +34,10 @@ it("compares lists by their values", () => {
     const after = '{"stages": [{"percent": 50}]}';
     expect(compareStates(before, before)).toEqual([]);
     expect(compareStates(before, after)).toEqual([
+<<<<<<< HEAD
         { field: "stages", before: '[{"percent":5}]', after: '[{"percent":50}]' },
+=======
+        { field: "stages", before: "percent 5", after: "percent 50" },
+>>>>>>> console
     ]);
 });

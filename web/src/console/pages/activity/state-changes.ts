@@ -37,5 +37,12 @@ function format(value: unknown): string | null {
     if (value === null || value === undefined) {
         return null;
     }
-    return typeof value === "string" ? value : JSON.stringify(value);
+    if (Array.isArray(value)) {
+        return value.map(format).join("; ");
+    }
+    if (typeof value === "object") {
+        const fields = Object.entries(value).filter(([, content]) => content !== null);
+        return fields.map(([name, content]) => `${name} ${format(content)}`).join(", ");
+    }
+    return String(value);
 }

@@ -91,7 +91,7 @@ function Token({ token, onClose }: { token: string; onClose: () => void }) {
             <Alert color="orange" icon={<TriangleAlert aria-hidden />}>
                 Copy the key now. It is not shown again.
             </Alert>
-            <Code block className="break" aria-label="API key">
+            <Code block className="wrap" aria-label="API key">
                 {token}
             </Code>
             <Text size="sm" c="dimmed">

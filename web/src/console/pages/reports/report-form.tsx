@@ -15,13 +15,7 @@ import { useMutation } from "urql";
 import { useSession } from "../../app/session";
 import { Failures, useSubmission } from "../../components/forms";
 import { CreateReportDocument } from "../../graphql/operations";
-
-const MONTHS = Array.from({ length: 12 }, (_, index) => ({
-    value: String(index + 1),
-    label: new Intl.DateTimeFormat("en", { month: "long", timeZone: "UTC" }).format(
-        Date.UTC(2000, index),
-    ),
-}));
+import { lastMonth, MONTHS } from "./months";
 
 export function ReportForm() {
     const { may } = useSession();
@@ -92,10 +86,4 @@ export function ReportForm() {
             </form>
         </Paper>
     );
-}
-
-/** Return the month before a time, in UTC. */
-export function lastMonth(now: Date): { year: number; month: string } {
-    const first = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - 1));
-    return { year: first.getUTCFullYear(), month: String(first.getUTCMonth() + 1) };
 }

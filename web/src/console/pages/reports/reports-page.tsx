@@ -96,7 +96,7 @@ function ReportFile({ report }: { report: Report }) {
         return "–";
     }
     return (
-        <Anchor href={report.downloadUrl} download={report.fileName} className="nowrap">
+        <Anchor href={report.downloadUrl} download={report.fileName} className="nowrap" inherit>
             <Download size={14} aria-hidden /> {report.fileName}
             {report.sizeBytes != null && ` (${formatBytes(report.sizeBytes)})`}
         </Anchor>

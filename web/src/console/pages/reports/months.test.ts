@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 
-import { lastMonth } from "./report-form";
+import { lastMonth } from "./months";
 
 it.each([
     ["2026-03-31T23:59:59Z", 2026, "2"],

@@ -1,0 +1,110 @@
+import {
+    Alert,
+    Badge,
+    Button,
+    Group,
+    SegmentedControl,
+    Stack,
+    Text,
+    TextInput,
+} from "@mantine/core";
+import { useDebouncedValue } from "@mantine/hooks";
+import { Pause, Play } from "lucide-react";
+import { useMemo, useState } from "react";
+
+import { HistoryTable } from "../../components/history";
+import { ShowAsGraphQL } from "../../components/page";
+import { ChangesDocument, type FeedFilter, type Operation } from "../../graphql/operations";
+import { MAX_CHANGES } from "./feed-state";
+import { useChanges } from "./use-changes";
+
+const TYPING_MILLISECONDS = 400;
+
+type Shown = "ALL" | Operation;
+
+/** Joins and leaves of all segments as they happen. */
+export function ChangesFeed() {
+    const [slug, setSlug] = useState("");
+    const [shown, setShown] = useState<Shown>("ALL");
+    const [paused, setPaused] = useState(false);
+    const [enteredSlug] = useDebouncedValue(slug.trim(), TYPING_MILLISECONDS);
+    const filter = useMemo<FeedFilter>(
+        () => ({
+            slugs: enteredSlug ? [enteredSlug] : null,
+            operations: shown === "ALL" ? null : [shown],
+        }),
+        [enteredSlug, shown],
+    );
+    const { changes, status, error } = useChanges(filter, paused);
+    return (
+        <Stack>
+            <Group align="flex-end">
+                <TextInput
+                    label="Segment"
+                    placeholder="All segments"
+                    value={slug}
+                    onChange={(event) => setSlug(event.currentTarget.value)}
+                />
+                <SegmentedControl
+                    aria-label="Operations"
+                    value={shown}
+                    onChange={(value) => setShown(value as Shown)}
+                    data={[
+                        { value: "ALL", label: "All" },
+                        { value: "JOINED", label: "Joins" },
+                        { value: "LEFT", label: "Leaves" },
+                    ]}
+                />
+                <Button
+                    variant="default"
+                    leftSection={
+                        paused ? <Play size={16} aria-hidden /> : <Pause size={16} aria-hidden />
+                    }
+                    onClick={() => setPaused(!paused)}
+                >
+                    {paused ? "Resume" : "Pause"}
+                </Button>
+                <div role="status">
+                    <FeedStatus status={paused ? "paused" : status} />
+                </div>
+            </Group>
+            {error && !paused && (
+                <Alert color="orange" role="alert">
+                    {error} The page connects again and shows what happened meanwhile.
+                </Alert>
+            )}
+            {changes.length === 0 ? (
+                <Text c="dimmed">Joins and leaves appear here when they are recorded.</Text>
+            ) : (
+                <>
+                    <HistoryTable
+                        label="Changes, newest first"
+                        entries={changes.map((change) => change.entry)}
+                    />
+                    <Text size="sm" c="dimmed">
+                        The page shows the last {MAX_CHANGES} changes since it was opened.
+                    </Text>
+                </>
+            )}
+            <div>
+                <ShowAsGraphQL document={ChangesDocument} variables={{ filter }} />
+            </div>
+        </Stack>
+    );
+}
+
+const STATUSES = {
+    connecting: { label: "Connecting", color: "gray" },
+    live: { label: "Live", color: "teal" },
+    interrupted: { label: "Interrupted", color: "orange" },
+    paused: { label: "Paused", color: "yellow" },
+} as const;
+
+function FeedStatus({ status }: { status: keyof typeof STATUSES }) {
+    const { label, color } = STATUSES[status];
+    return (
+        <Badge color={color} variant="light" size="lg">
+            {label}
+        </Badge>
+    );
+}

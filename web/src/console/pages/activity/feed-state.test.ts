@@ -1,0 +1,56 @@
+import { expect, it } from "vitest";
+
+import type { ChangesSubscription } from "../../graphql/operations";
+import { MAX_CHANGES, reduce } from "./feed-state";
+
+type Batch = ChangesSubscription["changes"];
+
+const entry = {
+    userId: "1",
+    userKey: null,
+    operation: "JOINED",
+    at: "2026-03-01T00:00:00Z",
+    recordedAt: "2026-03-01T00:00:00Z",
+    cause: "MANUAL",
+    actor: null,
+    import: null,
+    segment: { id: "seg_1", slug: "beta", deletedAt: null },
+} as const;
+
+function batch(...cursors: string[]): Batch {
+    const events = cursors.map((cursor) => ({
+        cursor,
+        at: entry.at,
+        entry: { ...entry, id: cursor },
+    }));
+    return { events, cursor: cursors.at(-1) ?? "start", caughtUp: true };
+}
+
+it("shows the newest change first", () => {
+    const first = reduce(
+        { changes: [], status: "connecting" },
+        { type: "batch", batch: batch("a") },
+    );
+    const second = reduce(first, { type: "batch", batch: batch("b", "c") });
+    expect(second.changes.map(({ cursor }) => cursor)).toEqual(["c", "b", "a"]);
+    expect(second.status).toBe("live");
+});
+
+it("keeps the newest changes only", () => {
+    const cursors = Array.from({ length: MAX_CHANGES + 5 }, (_, index) => String(index));
+    const state = reduce(
+        { changes: [], status: "live" },
+        { type: "batch", batch: batch(...cursors) },
+    );
+    expect(state.changes).toHaveLength(MAX_CHANGES);
+    expect(state.changes[0]?.cursor).toBe(String(MAX_CHANGES + 4));
+});
+
+it("keeps the changes while the connection is interrupted", () => {
+    const live = reduce(
+        { changes: [], status: "connecting" },
+        { type: "batch", batch: batch("a") },
+    );
+    const state = reduce(live, { type: "interrupted", error: "gone" });
+    expect(state).toEqual({ changes: live.changes, status: "interrupted", error: "gone" });
+});

@@ -1,0 +1,13 @@
+/** The months for a list to choose from. */
+export const MONTHS = Array.from({ length: 12 }, (_, index) => ({
+    value: String(index + 1),
+    label: new Intl.DateTimeFormat("en", { month: "long", timeZone: "UTC" }).format(
+        Date.UTC(2000, index),
+    ),
+}));
+
+/** Return the month before a time, in UTC. */
+export function lastMonth(now: Date): { year: number; month: string } {
+    const first = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - 1));
+    return { year: first.getUTCFullYear(), month: String(first.getUTCMonth() + 1) };
+}
