@@ -48,11 +48,11 @@ export function ExportsTab({ slug }: { slug: string }) {
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th>Members at</Table.Th>
-                                <Table.Th>Requested</Table.Th>
+                                <Table.Th>File</Table.Th>
                                 <Table.Th>Status</Table.Th>
                                 <Table.Th className="number">Members</Table.Th>
                                 <Table.Th className="number">Size</Table.Th>
-                                <Table.Th>File</Table.Th>
+                                <Table.Th>Requested</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>
@@ -75,6 +75,7 @@ function isUnfinished({ status }: ExportRowFragment): boolean {
 function ExportListRow({ record }: { record: ExportRowFragment }) {
     const client = useClient();
     const { id, sizeBytes, downloadUrl, fileName, failure } = record;
+    const label = fileName.endsWith(".gz") ? "Download CSV, gzip" : "Download CSV";
     const sign = async () => {
         const { data, error } = await client.query(
             ExportLinkDocument,
@@ -91,8 +92,19 @@ function ExportListRow({ record }: { record: ExportRowFragment }) {
             <Table.Td>
                 <Time at={record.asOf} />
             </Table.Td>
-            <Table.Td>
-                <Time at={record.createdAt} relative />
+            <Table.Td className="break">
+                {downloadUrl && (
+                    <DownloadButton
+                        size="xs"
+                        href={downloadUrl}
+                        sign={sign}
+                        aria-label={`${label}: ${fileName}`}
+                    >
+                        {label}
+                    </DownloadButton>
+                )}
+                {failure}
+                {isUnfinished(record) && <Skeleton height={30} width={140} />}
             </Table.Td>
             <Table.Td>
                 <StatusBadge status={record.status} />
@@ -103,19 +115,8 @@ function ExportListRow({ record }: { record: ExportRowFragment }) {
             <Table.Td className="number nowrap">
                 {sizeBytes === null ? "–" : formatBytes(sizeBytes)}
             </Table.Td>
-            <Table.Td className="break">
-                {downloadUrl && (
-                    <DownloadButton
-                        size="xs"
-                        href={downloadUrl}
-                        sign={sign}
-                        aria-label={`Download ${fileName}`}
-                    >
-                        Download {fileName.endsWith(".gz") ? "CSV, gzip" : "CSV"}
-                    </DownloadButton>
-                )}
-                {failure}
-                {isUnfinished(record) && <Skeleton height={30} width={140} />}
+            <Table.Td>
+                <Time at={record.createdAt} relative />
             </Table.Td>
         </Table.Tr>
     );

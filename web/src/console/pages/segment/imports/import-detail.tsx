@@ -111,8 +111,10 @@ function Status({ record }: { record: ImportRecord }) {
                         icon={isError ? <CircleAlert aria-hidden /> : <Info aria-hidden />}
                         className="break"
                     >
-                        <Text fw={600}>{reasonOf(record)}</Text>
-                        <Text>{text}</Text>
+                        <Text size="sm" fw={600}>
+                            {reasonOf(record)}
+                        </Text>
+                        <Text size="sm">{text}</Text>
                     </Alert>
                 ) : (
                     text

@@ -51,13 +51,13 @@ export function ImportList({ slug }: { slug: string }) {
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th>Import</Table.Th>
-                                <Table.Th>Created</Table.Th>
-                                <Table.Th>Mode</Table.Th>
                                 <Table.Th>Status</Table.Th>
+                                <Table.Th>Mode</Table.Th>
                                 <Table.Th className="number">Rows</Table.Th>
                                 <Table.Th className="number">Join</Table.Th>
                                 <Table.Th className="number">Leave</Table.Th>
                                 <Table.Th className="number">Rejected</Table.Th>
+                                <Table.Th>Created</Table.Th>
                                 <Table.Th>API key</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
@@ -89,10 +89,6 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                 </Anchor>
             </Table.Td>
             <Table.Td>
-                <Time at={record.createdAt} />
-            </Table.Td>
-            <Table.Td>{record.mode}</Table.Td>
-            <Table.Td>
                 <Group gap="xs" wrap="nowrap">
                     <StatusBadge status={record.status} />
                     {record.status === "APPLYING" && (
@@ -102,6 +98,7 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                     )}
                 </Group>
             </Table.Td>
+            <Table.Td>{record.mode}</Table.Td>
             <Table.Td className="number">
                 <Num value={record.rows} />
             </Table.Td>
@@ -113,6 +110,9 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
             </Table.Td>
             <Table.Td className="number">
                 <Num value={isRead ? countOf(record, ...REJECTED) : null} />
+            </Table.Td>
+            <Table.Td>
+                <Time at={record.createdAt} />
             </Table.Td>
             <Table.Td className="break">{record.actor ?? "–"}</Table.Td>
         </Table.Tr>

@@ -22,30 +22,29 @@ export function RejectionTable({ record }: { record: ImportRecord }) {
                     The first {rejections.length} of {formatNumber(all)}.
                 </Text>
             )}
-            <Table.ScrollContainer minWidth={480}>
-                <Table aria-labelledby="rejections-title">
-                    <Table.Thead>
-                        <Table.Tr>
-                            <Table.Th className="number">Line</Table.Th>
-                            <Table.Th>Value</Table.Th>
-                            <Table.Th>Reason</Table.Th>
+
+            <Table aria-labelledby="rejections-title">
+                <Table.Thead>
+                    <Table.Tr>
+                        <Table.Th className="number">Line</Table.Th>
+                        <Table.Th>Value</Table.Th>
+                        <Table.Th>Reason</Table.Th>
+                    </Table.Tr>
+                </Table.Thead>
+                <Table.Tbody>
+                    {rejections.map(({ line, value, message }) => (
+                        <Table.Tr key={line}>
+                            <Table.Td className="number">
+                                <Num value={line} />
+                            </Table.Td>
+                            <Table.Td className="break" miw={{ base: 96, sm: 200 }}>
+                                {value ? <Code>{value}</Code> : "–"}
+                            </Table.Td>
+                            <Table.Td>{message}</Table.Td>
                         </Table.Tr>
-                    </Table.Thead>
-                    <Table.Tbody>
-                        {rejections.map(({ line, value, message }) => (
-                            <Table.Tr key={line}>
-                                <Table.Td className="number">
-                                    <Num value={line} />
-                                </Table.Td>
-                                <Table.Td className="break" miw={200}>
-                                    {value ? <Code>{value}</Code> : "–"}
-                                </Table.Td>
-                                <Table.Td>{message}</Table.Td>
-                            </Table.Tr>
-                        ))}
-                    </Table.Tbody>
-                </Table>
-            </Table.ScrollContainer>
+                    ))}
+                </Table.Tbody>
+            </Table>
         </Stack>
     );
 }
