@@ -12,10 +12,12 @@ from typing import TypeAlias
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
+from tests.e2e.browser import open_browser
 from tests.e2e.up import nothing_runs
 
 
@@ -38,6 +40,12 @@ class Serving:
 
     address: str
     process: asyncio.subprocess.Process
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as browser:
+        yield browser
 
 
 RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]

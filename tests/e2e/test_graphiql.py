@@ -3,8 +3,6 @@
 `SEGMENTQL_TEST_SCREENSHOTS=DIR` keeps a screenshot of each tab.
 """
 
-import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,42 +10,20 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.settings import raw_value
 from tests.conftest import Api, RunWorker, Sql, until
+from tests.e2e.browser import needs_chromium
 from tests.e2e.conftest import RunServe, Serving
 from tests.keys.clients import bearer, make_key
 from tests.operations import make_segments, update_user_segments
 from tests.rollouts.helpers import store_users
 from tests.timeline import add_membership, make_segment
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: chromium)"),
-]
-
-QUIET = [
-    "--no-sandbox",  # root's Chromium has none
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        await browser.close()
+pytestmark = [pytest.mark.e2e, needs_chromium]
 
 
 async def run_tab(page: Page, title: str) -> Any:

@@ -66,6 +66,7 @@ export function SignIn({ notice, onSignIn }: Props) {
                             value={apiKey}
                             onChange={(event) => setApiKey(event.currentTarget.value)}
                             error={error}
+                            aria-invalid={Boolean(error)}
                         />
                         <Checkbox
                             label="Keep me signed in until I close this tab"
