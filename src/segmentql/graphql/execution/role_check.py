@@ -17,7 +17,7 @@ EVALUATOR_FIELDS: Final = frozenset({"viewer", "__typename"})
 
 
 def require_reader_at_root(
-    resolve: Callable[..., Any], source: Any, info: GraphQLResolveInfo, **arguments: Any
+    resolve: Callable[..., Any], source: Any, info: GraphQLResolveInfo[Any], **arguments: Any
 ) -> Any:
     """Call the resolver of a field unless only other roles may query it.
 
