@@ -112,7 +112,9 @@ async def test_each_change_has_another_entity_tag(api: Api, sql: Sql) -> None:
 
     await note_change()
     # No worker records this leave.
-    await sql.execute("UPDATE memberships SET expires_at = joined_at + interval '1 hour' WHERE expires_at IS NULL")
+    await sql.execute(
+        "UPDATE memberships SET expires_at = joined_at + interval '1 hour' WHERE expires_at IS NULL"
+    )
     await note_change()
     await make_segments(api, "D")
     await note_change()
