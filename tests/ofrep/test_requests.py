@@ -118,8 +118,9 @@ async def test_requests_in_flight_are_limited_together_with_graphql(small_api: A
     await asyncio.sleep(0)
     for slug in ("A", None):
         rejected = await evaluate(small_api, slug, "1")
-        assert (rejected.status_code, rejected.headers["retry-after"]) == (500, "1")
-        assert rejected.json()["errorCode"] == "GENERAL"
+        assert rejected.status_code == (503 if slug is None else 500)
+        assert rejected.headers["retry-after"] == "1"
+        assert rejected.json().get("errorCode") == (None if slug is None else "GENERAL")
         assert "already handles 2 requests" in rejected.json()["errorDetails"]
     assert (await small_api.http.post("/graphql", json={})).status_code == 503
     end.set()
@@ -143,13 +144,12 @@ async def test_body_that_cannot_be_read_is_a_parse_error(small_api: Api) -> None
 
 
 async def test_response_beyond_the_limit_is_a_fault(small_api: Api, sql: Sql) -> None:
-    """It has no status after which a provider replaces its values."""
     await sql.execute(
         "INSERT INTO segments (slug, created_at, updated_at)"
         " SELECT 'S' || n, now(), now() FROM generate_series(1, 20) AS n"
     )
     response = await evaluate(small_api, None, "1")
-    assert (response.status_code, response.json()["errorCode"]) == (500, "GENERAL")
+    assert (response.status_code, list(response.json())) == (500, ["errorDetails"])
     assert "more than the limit of 1024" in response.json()["errorDetails"]
 
 

@@ -1,7 +1,7 @@
 """The bodies of responses of OFREP.
 
 Values of `metadata` that do not exist are omitted, because the protocol does not allow null. Each
-failure has `errorCode` and `errorDetails`, because a provider for Python fails without them.
+flag has `variant` and each failure `errorDetails`, because the provider for Python fails without.
 """
 
 import hashlib

@@ -1,8 +1,11 @@
 """The endpoints of OFREP: one flag, or the flags of all segments, for the user of a context.
 
-A fault gets the status 500 and not 503, because the providers for JavaScript read the error of 400,
-404 and 500 only. No fault gets 200, 400 or 404: a provider in a browser replaces its values after a
-200, and keeps them after any other status.
+The responses to faults of the server depend on what providers for JavaScript do with them:
+
+- One flag: the status is 500, and the body has `errorCode`. Providers of servers do not read the
+  message of another status.
+- All flags: the body has no `errorCode`. With it, the provider of a page that starts would not use
+  the values that it has stored.
 """
 
 import asyncio
@@ -48,6 +51,7 @@ from segmentql.ofrep.records import FlagRecord, FlagsRecord
 PATH: Final = "/ofrep/v1/evaluate/flags"
 
 _INTERNAL_SERVER_ERROR: Final = 500
+_SERVICE_UNAVAILABLE: Final = 503
 _TOO_MANY_REQUESTS: Final = 429
 
 # GraphQL operations cannot have these names, because they contain a space.
@@ -94,7 +98,7 @@ class OfrepEndpoint(HttpView):
                 raise body_too_slow(services.deadlines.seconds) from None
             metrics.REQUESTS_REJECTED.labels("time").inc()
             error = format_timeout(services.deadlines.seconds, is_mutation=False)
-            return self.error_response(_INTERNAL_SERVER_ERROR, error, None, scope)
+            return self.error_response(_SERVICE_UNAVAILABLE, error, None, scope)
 
     def error_response(
         self, status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None, scope: Scope
@@ -103,12 +107,11 @@ class OfrepEndpoint(HttpView):
         if status == _TOO_MANY_REQUESTS and slug is not None:
             # Providers of servers pause the evaluation of all flags for `Retry-After`.
             headers = None
-        code = error["extensions"]["code"]
-        is_unreadable = code in {Code.BAD_REQUEST, Code.LIMIT_EXCEEDED}
-        answer = failure_answer(
-            slug, ErrorCode.PARSE_ERROR if is_unreadable else ErrorCode.GENERAL, _details(error)
-        )
-        return json_response(answer, min(status, _INTERNAL_SERVER_ERROR), JSON, headers)
+        if status >= _INTERNAL_SERVER_ERROR:
+            return _fault(slug, status, _details(error), headers)
+        is_unreadable = error["extensions"]["code"] in {Code.BAD_REQUEST, Code.LIMIT_EXCEEDED}
+        code = ErrorCode.PARSE_ERROR if is_unreadable else ErrorCode.GENERAL
+        return json_response(failure_answer(slug, code, _details(error)), status, JSON, headers)
 
     async def _execute(
         self, slug: str | None, headers: Headers, body: Any, context: Context
@@ -133,19 +136,22 @@ class OfrepEndpoint(HttpView):
             outcome = "rejected"
             metrics.ERRORS.labels(failure.code).inc()
             context.cause = FailureCause(failure.code, failure.reason)
+            if failure.code is ErrorCode.GENERAL:
+                return _fault(slug, failure.status, failure.details)
             answer = failure_answer(slug, failure.code, failure.details)
             return json_response(answer, failure.status, JSON)
         except (Unavailable, TimedOut) as error:
             rejection = database_unavailable(error)
             context.cause = FailureCause(str(rejection.extensions["code"]), rejection.reason)
-            return _fault(slug, rejection.error())
+            return _fault(slug, rejection.status, _details(rejection.error()), rejection.headers)
         except asyncio.CancelledError:
             outcome = "cancelled"
             context.cause = cause_of_cancellation(context)
             raise
         except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
             context.cause = FailureCause(Code.INTERNAL, type(fault).__name__)
-            return _fault(slug, format_internal_error(fault, request_id=context.request_id))
+            masked = format_internal_error(fault, request_id=context.request_id)
+            return _fault(slug, _INTERNAL_SERVER_ERROR, _details(masked))
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
             seconds = time.perf_counter() - started
@@ -244,10 +250,14 @@ def _with_authorization(headers: Headers) -> Headers:
     return {**headers, b"authorization": b"Bearer " + key}
 
 
-def _fault(slug: str | None, error: Mapping[str, Any]) -> PreparedResponse:
+def _fault(
+    slug: str | None, status: int, details: str, headers: Mapping[str, str] | None = None
+) -> PreparedResponse:
     """Return the response to a request that the server could not execute."""
-    answer = failure_answer(slug, ErrorCode.GENERAL, _details(error))
-    return json_response(answer, _INTERNAL_SERVER_ERROR, JSON)
+    if slug is None:
+        return json_response({"errorDetails": details}, status, JSON, headers)
+    answer = failure_answer(slug, ErrorCode.GENERAL, details)
+    return json_response(answer, _INTERNAL_SERVER_ERROR, JSON, headers)
 
 
 def _details(error: Mapping[str, Any]) -> str:
