@@ -247,7 +247,8 @@ def _with_authorization(headers: Headers) -> Headers:
     key = headers.get(b"x-api-key")
     if key is None or b"authorization" in headers:
         return headers
-    return {**headers, b"authorization": b"Bearer " + key}
+    authorization = f"Bearer {key.decode('latin-1')}"
+    return {**headers, b"authorization": authorization.encode("latin-1")}
 
 
 def _fault(
