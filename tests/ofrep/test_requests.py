@@ -41,16 +41,15 @@ async def test_each_role_may_evaluate(
         assert (await evaluate(auth_api, None, "1", **headers)).json()["flags"][0] == BY_HAND
 
 
-async def test_evaluation_with_a_cached_key_is_one_statement(
+async def test_evaluation_is_one_statement_beside_that_of_the_key(
     auth_api: Api, api: Api, database: Database, sql: Sql
 ) -> None:
     await store_memberships(api, sql)
     key = await make_key(database, "EVALUATOR")
-    await evaluate(auth_api, "A", "1", authorization=bearer(key.token))
     for slug in ("A", None):
         with recorded_statements() as statements:
             await evaluate(auth_api, slug, "1", authorization=bearer(key.token))
-        assert len(statements) == 1
+        assert len([text for text in statements if "api_keys" not in text]) == 1
 
 
 async def test_request_without_a_valid_key_is_rejected(
@@ -96,7 +95,9 @@ async def test_rate_limit_pauses_no_provider_of_a_server(
     headers = {"x-api-key": key.token}
     async with serving(auth_settings.model_copy(update={"rate_per_second": 5})) as limited_api:
         for slug, retry_after in (("A", None), (None, "1")):
-            responses = [await evaluate(limited_api, slug, "1", **headers) for _ in range(30)]
+            responses = await asyncio.gather(
+                *(evaluate(limited_api, slug, "1", **headers) for _ in range(50))
+            )
             limited = [response for response in responses if response.status_code != 200]
             assert {response.status_code for response in limited} == {429}
             assert limited[0].headers.get("retry-after") == retry_after
