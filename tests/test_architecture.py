@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
 FEATURES = (
     "objects",
     "csv_files",
+    "idempotency",
     "audit",
     "keys",
     "segments",
@@ -31,8 +32,8 @@ FEATURES = (
 )
 """The features in order: a feature may import those to its left only."""
 
-INTERNAL_FEATURES = {"objects", "csv_files"}
-"""The features without a GraphQL API."""
+INTERNAL_FEATURES = {"objects", "csv_files", "idempotency"}
+"""The features without GraphQL queries and mutations of their own."""
 
 LAYERS = {  # the layers that a module of each layer may import, besides its own
     "leaf": set[str](),
@@ -64,7 +65,7 @@ class Module:
             kind = rest[0] if rest else "__init__"
             if kind in {"inputs", "mutations", "payloads"}:
                 return "api"
-            if kind == "waiting":  # reads for a request, as loaders do
+            if kind in {"waiting", "calls"}:  # read for a request, as loaders do
                 return "loaders"
             if self.name == "csv_files.generation":  # what the actors of reports and exports share
                 return "actors"

@@ -40,6 +40,8 @@ from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.graphql.types.idempotency import IdempotentRunner
+from segmentql.idempotency.calls import DatabaseIdempotentRunner
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.schema import make_schema
@@ -110,7 +112,10 @@ def create_app(settings: Settings) -> Starlette:
                     ),
                     page=EXPLORER / "index.html" if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
-                    features={FeedReader: feed},
+                    features={
+                        FeedReader: feed,
+                        IdempotentRunner: DatabaseIdempotentRunner(database),
+                    },
                     log=request_log,
                 )
                 app.state.websockets = make_transports(

@@ -23,7 +23,13 @@ def with_cors(app: ASGIApp, allowed_origins: Sequence[str], log: RequestLog) -> 
         log=log,
         allow_origins=allowed_origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "last-event-id", "segmentql-read", "x-request-id"),
+        allow_headers=(
+            "authorization",
+            "idempotency-key",
+            "last-event-id",
+            "segmentql-read",
+            "x-request-id",
+        ),
         expose_headers=("retry-after", "x-request-id"),
     )
     return WithHeaders(RequestIds(SingleHeaders(cors, log)), SAFE_HEADERS)

@@ -33,6 +33,7 @@ from segmentql.graphql.execution.request_errors import (
     cause_of_cancellation,
     format_request_errors,
 )
+from segmentql.graphql.execution.request_keys import KeyedFields, read_keys
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
@@ -147,6 +148,7 @@ class GraphQLExecutor:
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
+                read_keys(operation.root_keys, context, request.variables)
             except GraphQLError as error:
                 return self._reject([error], context)
             if not operation.is_query:
@@ -257,7 +259,7 @@ class GraphQLExecutor:
             hide_suggestions=not self._schema_exposure.suggestions,
             executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            middleware=[mutation_result] if mutation_result else None,
+            middleware=_middleware(mutation_result, context),
         )
         return result if isinstance(result, ExecutionResult) else await result
 
@@ -284,6 +286,12 @@ class GraphQLExecutor:
             "data": result.data,
             "errors": format_request_errors(result.errors, context, executed=True),
         }
+
+
+def _middleware(mutation_result: MutationResult | None, context: Context) -> list[Any] | None:
+    if mutation_result:
+        return [mutation_result]
+    return [KeyedFields] if context.idempotency else None
 
 
 def _counted_bytes(context: Context) -> int:

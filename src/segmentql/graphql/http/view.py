@@ -57,7 +57,7 @@ from segmentql.graphql.http.request_parsing import (
     request_of_query_string,
 )
 from segmentql.graphql.http.response_sender import ResponseSender, UnreadResponsesExceeded
-from segmentql.graphql.http.responses import PreparedResponse, json_response
+from segmentql.graphql.http.responses import PreparedResponse, json_response, retry_after
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
     Code,
@@ -213,7 +213,8 @@ class GraphQLView:
                     request, context, queries_only=method == "GET"
                 )
                 status = _status(response, media_type)
-                return await self._response_sender.prepare(response, status, media_type)
+                prepared = await self._response_sender.prepare(response, status, media_type)
+                return prepared if context.idempotency is None else _with_retry(prepared, context)
         except MethodNotAllowed:
             raise mutation_by_get() from None
         except TimeoutError:
@@ -250,6 +251,13 @@ class GraphQLView:
                 code=code,
                 reason=reason,
             )
+
+
+def _with_retry(response: PreparedResponse, context: Context) -> PreparedResponse:
+    """Add `Retry-After` if the client should repeat a mutation whose idempotency key is in use."""
+    if context.idempotency and context.idempotency.retry_after_seconds:
+        response.headers = retry_after(context.idempotency.retry_after_seconds)
+    return response
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:
