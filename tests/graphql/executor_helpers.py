@@ -24,6 +24,8 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.graphql.types.idempotency import IdempotentRunner
+from segmentql.idempotency.calls import DatabaseIdempotentRunner
 from segmentql.principal import ANONYMOUS_ADMIN
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
@@ -152,7 +154,10 @@ def make_context(database: Database, settings: Settings) -> Context:
         request_id="the-request",
         principal=ANONYMOUS_ADMIN,
         primary=True,
-        features={FeedReader: FeedReader(database, ConcurrencyLimit(500, 200))},
+        features={
+            FeedReader: FeedReader(database, ConcurrencyLimit(500, 200)),
+            IdempotentRunner: DatabaseIdempotentRunner(database),
+        },
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,
     )

@@ -209,8 +209,8 @@ class KeyedFields:
     def resolve(resolver: Callable[..., Any], source: Any, info: Any, **values: Any) -> Any:
         """Note the call, and call the resolver."""
         if info.path.prev is None:
-            field = info.parent_type.fields[info.field_name]
-            info.context.idempotency.call = keyed_call(
+            field = info.parent_type.fields.get(info.field_name)  # __typename has no definition
+            info.context.idempotency.call = field and keyed_call(
                 info.context, info.path.key, info.field_name, field, values
             )
         return resolver(source, info, **values)
