@@ -133,6 +133,19 @@ async def test_repeat_returns_null_for_a_deleted_entity(api: Api) -> None:
     }
 
 
+async def test_repeated_import_has_a_link_only_while_it_waits_for_its_file(filled: Api) -> None:
+    create = CASES["createImport"]
+    first = await send_with_key(filled, create, "k")
+    assert first["upload"] == {"method": "PUT"}
+    repeated = await send_with_key(filled, create, "k")
+    assert repeated == first
+    cancel = "mutation($id: ID!) { cancelImport(input: {id: $id}) { errors { code } } }"
+    await filled(cancel, id=first["import"]["id"])
+    repeated = await send_with_key(filled, create, "k")
+    assert repeated["import"] == {**first["import"], "status": "CANCELLED"}
+    assert repeated["upload"] is None
+
+
 @pytest.mark.parametrize(("age", "expected"), [("23 hours 59 minutes", "1"), ("24 hours", "2")])
 async def test_key_is_kept_for_24_hours(api: Api, sql: Sql, age: str, expected: str) -> None:
     await send_with_key(api, CREATE, "k")

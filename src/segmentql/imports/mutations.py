@@ -27,7 +27,7 @@ from segmentql.imports.payloads import (
     upload_of,
 )
 from segmentql.imports.records import ImportMode, ImportRecord
-from segmentql.tables import Role
+from segmentql.tables import ImportStatus, Role
 
 
 @strawberry.type
@@ -58,7 +58,8 @@ class ImportMutations:
             ),
             lambda record: CreateImportPayload(import_=record),
         )
-        if payload.import_ and payload.import_.upload_key:
+        # A repeated mutation returns an import that may have been started or cancelled since.
+        if payload.import_ and payload.import_.status is ImportStatus.AWAITING_UPLOAD:
             link = await uploads.upload_link(info.context.storage, payload.import_)
             payload.upload = upload_of(link)
         return payload

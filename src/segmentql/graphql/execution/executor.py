@@ -148,7 +148,8 @@ class GraphQLExecutor:
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
-                read_keys(operation.root_keys, context, request.variables)
+                if operation.root_keys or context.idempotency:
+                    read_keys(operation.root_keys, context, request.variables)
             except GraphQLError as error:
                 return self._reject([error], context)
             if not operation.is_query:
