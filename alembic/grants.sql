@@ -42,6 +42,7 @@ GRANT SELECT, INSERT, UPDATE ON member_count_hours, member_count_seconds TO {ser
 GRANT SELECT, UPDATE ON member_count_rollup TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports, objects_to_delete TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON imports, import_rows, import_users, exports TO {service};
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO {service};
 -- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};
 GRANT UPDATE (revoked_at, revoked_by, last_used_at) ON api_keys TO {service};

@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "segmentql"
 FEATURES = (
     "objects",
     "csv_files",
+    "idempotency",
     "audit",
     "keys",
     "segments",
@@ -32,8 +33,8 @@ FEATURES = (
 )
 """The features in order: a feature may import those to its left only."""
 
-OTHER_FEATURES = {"objects", "csv_files", "ofrep"}
-"""The features without a GraphQL API."""
+OTHER_FEATURES = {"objects", "csv_files", "idempotency", "ofrep"}
+"""The features without GraphQL queries and mutations of their own."""
 
 LAYERS = {  # the layers that a module of each layer may import, besides its own
     "leaf": set[str](),
@@ -66,7 +67,7 @@ class Module:
             kind = rest[0] if rest else "__init__"
             if kind in {"inputs", "mutations", "payloads"}:
                 return "api"
-            if kind == "waiting":  # reads for a request, as loaders do
+            if kind in {"waiting", "calls"}:  # read for a request, as loaders do
                 return "loaders"
             if self.name == "csv_files.generation":  # what the actors of reports and exports share
                 return "actors"

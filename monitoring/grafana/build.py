@@ -129,6 +129,12 @@ SERVICE = (
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
+        "Repeated mutations",
+        "ops",
+        [per_second("segmentql_repeated_mutations_total", "state")],
+        "Calls that got the result of an earlier call with the same idempotency key.",
+    ),
+    Panel(
         "Dependencies",
         "short",
         [

@@ -46,6 +46,8 @@ from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.graphql.types.idempotency import IdempotentRunner
+from segmentql.idempotency.calls import DatabaseIdempotentRunner
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.ofrep.endpoint import OfrepEndpoint, is_ofrep_path
@@ -120,6 +122,7 @@ def create_app(settings: Settings) -> Starlette:
                     features={
                         FeedReader: feed,
                         RolloutForecaster: RolloutForecaster(database),
+                        IdempotentRunner: DatabaseIdempotentRunner(database),
                     },
                     log=request_log,
                 )

@@ -14,11 +14,13 @@ SegmentQLError
  |      +-- ImportNotFound
  |      +-- ImportStateConflict
  |      +-- ApiKeyNotFound
+ |      +-- IdempotencyKeyReused
  +-- Unauthenticated          the request has no valid API key
  +-- BadValue                 a single value is invalid; the caller knows which field it belongs to
  +-- Unavailable              the database cannot be used now
  |    +-- Unresponsive        it does not respond, or all connections are in use
  |    +-- OutcomeUnknown      the connection was lost during the commit
+ +-- IdempotencyKeyInUse      too many requests wait for a mutation with the same idempotency key
  +-- TimedOut                 a statement exceeded its time limit
  +-- CursorExpired            the changes after a cursor of the feed are no longer stored
  +-- FeedReset                the database has lost changes that a consumer of the feed has read
@@ -140,6 +142,11 @@ class ApiKeyNotFound(RejectionReason):
     public_id: str
 
 
+@dataclass(frozen=True)
+class IdempotencyKeyReused(RejectionReason):
+    """The idempotency key was sent with another mutation or another input."""
+
+
 class MutationRejected(SegmentQLError):
     """A mutation was rejected for at least one reason. It changed nothing."""
 
@@ -166,6 +173,13 @@ class Unresponsive(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     """The connection was lost during the commit, so the transaction may be committed or not."""
+
+
+class IdempotencyKeyInUse(SegmentQLError):
+    """A mutation with the same idempotency key is running, and enough requests wait for its end.
+
+    The request changed nothing, and the client can repeat it.
+    """
 
 
 class TimedOut(SegmentQLError):

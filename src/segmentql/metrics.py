@@ -96,6 +96,12 @@ POOL_WAIT_SECONDS = BufferedHistogram(
 TRANSACTION_RETRIES = Counter(
     "segmentql_transaction_retries", "Transactions retried after a deadlock or a conflict."
 )
+REPEATED_MUTATIONS = Counter(
+    "segmentql_repeated_mutations",
+    "Mutations that returned the result of an earlier call with the same idempotency key, by the"
+    " state of that call (stored or running).",
+    ["state"],
+)
 MESSAGES_LOST = Counter(
     "segmentql_messages_lost",
     "Job messages that could not be sent to Redis, by job. The scheduler recovers their work.",

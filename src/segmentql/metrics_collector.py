@@ -24,6 +24,7 @@ from segmentql.errors import SegmentQLError
 from segmentql.exports import jobs as export_jobs
 from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.history import jobs as history_jobs
+from segmentql.idempotency import jobs as idempotency_jobs
 from segmentql.imports import jobs as import_jobs
 from segmentql.imports import stats as import_stats
 from segmentql.memberships import expiry
@@ -58,6 +59,7 @@ _JOBS: Final = (
     *export_jobs.JOBS,
     *object_jobs.JOBS,
     *history_jobs.JOBS,
+    *idempotency_jobs.JOBS,
 )
 QUEUES: Final = tuple(sorted({job.queue for job in _JOBS}))
 

@@ -11,9 +11,11 @@ from segmentql.exports.api import ExportQueries
 from segmentql.exports.mutations import ExportMutations
 from segmentql.feed.api import FeedQueries, FeedSubscriptions, MembershipEvent
 from segmentql.graphql.breaking_changes import breaking_changes
+from segmentql.graphql.execution.request_keys import declare_idempotent
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
+from segmentql.idempotency.api import IdempotencyKeyReused
 from segmentql.imports.api import ImportQueries
 from segmentql.imports.mutations import ImportMutations
 from segmentql.imports.payloads import ImportNotFound, ImportStateConflict
@@ -71,7 +73,7 @@ class Subscription(FeedSubscriptions):
 
 def make_schema() -> strawberry.Schema:
     """Return the schema of all features."""
-    return strawberry.Schema(
+    schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
@@ -88,10 +90,13 @@ def make_schema() -> strawberry.Schema:
             ImportNotFound,
             ImportStateConflict,
             ApiKeyNotFound,
+            IdempotencyKeyReused,
             MembershipEvent,
         ],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
+    declare_idempotent(schema._schema)
+    return schema
 
 
 def breaking_changes_since(released: str, *, on: date | None) -> list[str]:

@@ -86,6 +86,13 @@ def user_key(text: str) -> str:
     return text
 
 
+def idempotency_key(value: object) -> str:
+    """Return a valid idempotency key. Keys are compared byte by byte."""
+    if not isinstance(value, str):
+        raise BadValue("the key is not a string", USER_KEY_ALLOWED)
+    return user_key(value)
+
+
 def slug(text: str) -> str:
     """Return a valid segment slug. Slugs are case-sensitive."""
     if _SLUG.fullmatch(text):

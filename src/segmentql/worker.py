@@ -25,6 +25,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.csv_files.generation import FileContext
 from segmentql.exports import actors as export_actors
 from segmentql.history import actors as history_actors
+from segmentql.idempotency import actors as idempotency_actors
 from segmentql.imports import actors as import_actors
 from segmentql.memberships import actors as membership_actors
 from segmentql.objects import actors as object_actors
@@ -39,6 +40,7 @@ ACTORS: Final[tuple[JobActor, ...]] = (
     *membership_actors.ACTORS,
     *rollout_actors.ACTORS,
     *history_actors.ACTORS,
+    *idempotency_actors.ACTORS,
 )
 FILE_ACTORS: Final = (*report_actors.ACTORS, *export_actors.ACTORS)
 IMPORT_ACTORS: Final = import_actors.ACTORS
@@ -54,6 +56,7 @@ PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
     *export_actors.PERIODIC_CHECKS,
     *object_actors.PERIODIC_CHECKS,
     *history_actors.PERIODIC_CHECKS,
+    *idempotency_actors.PERIODIC_CHECKS,
 )
 
 IDLE_THREAD_STOP_MILLISECONDS: Final = 100

@@ -24,6 +24,8 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecutor
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.graphql.types.idempotency import IdempotentRunner
+from segmentql.idempotency.calls import DatabaseIdempotentRunner
 from segmentql.principal import ANONYMOUS_ADMIN
 from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import make_schema
@@ -156,6 +158,7 @@ def make_context(database: Database, settings: Settings) -> Context:
         features={
             FeedReader: FeedReader(database, ConcurrencyLimit(500, 200)),
             RolloutForecaster: RolloutForecaster(database),
+            IdempotentRunner: DatabaseIdempotentRunner(database),
         },
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,

@@ -10,7 +10,7 @@ from segmentql.graphql.cost.document_limits import (
     MAX_NUMBER_CHARACTERS,
     MAX_QUERY_CHARACTERS,
 )
-from segmentql.graphql.types.errors import MAX_MESSAGE_CHARACTERS
+from segmentql.graphql.types.error_texts import MAX_MESSAGE_CHARACTERS
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql
 from tests.graphql.test_http import post

@@ -25,6 +25,7 @@ def with_cors(app: ASGIApp, allowed_origins: Sequence[str], log: RequestLog) -> 
         allow_methods=("GET", "POST"),
         allow_headers=(
             "authorization",
+            "idempotency-key",
             "if-none-match",
             "last-event-id",
             "segmentql-read",

@@ -114,6 +114,7 @@ SINGLE_HEADERS: Final = (
     b"content-length",
     b"host",
     b"x-api-key",
+    b"idempotency-key",
 )
 """Headers that a request may contain only once. Servers and proxies differ in which of several
 values they use, so that they would interpret a request with more differently."""

@@ -22,6 +22,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import register_entity
 from segmentql.graphql.types.validation import argument_value, optional_argument
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
@@ -136,3 +137,11 @@ class ExportQueries:
             )
         )
         return page.page(exports, lambda export: (export.export_id,))
+
+
+register_entity(
+    ExportRecord,
+    "export",
+    lambda export: export.export_id,
+    lambda context, key: context.loader(ExportById).load(key),
+)

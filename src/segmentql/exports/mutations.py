@@ -4,7 +4,7 @@ from datetime import datetime
 
 import strawberry
 
-from segmentql import errors, validators
+from segmentql import validators
 from segmentql.exports import service
 from segmentql.exports.api import Export
 from segmentql.exports.loaders import ExportById, FinishedExport
@@ -12,8 +12,9 @@ from segmentql.exports.records import ExportRecord
 from segmentql.exports.start import read_start
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
-from segmentql.graphql.types.errors import MutationError, mutation_errors
-from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.errors import MutationError
+from segmentql.graphql.types.idempotency import Work
+from segmentql.graphql.types.mutations import run_prepared_mutation
 from segmentql.graphql.types.permissions import NeedsReader
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.graphql.types.waiting import wait_until_finished
@@ -73,22 +74,22 @@ class ExportMutations:
             "waitSeconds",
         )
         as_of = None if input.as_of is strawberry.UNSET else input.as_of
-        # Many exports that are requested at once must not block the event loop.
-        async with info.context.background.enter():
-            try:
-                validator.raise_errors()
-                start = await read_start(info.context.database, slug, as_of)
-            except errors.MutationRejected as rejected:
-                return CreateExportPayload(errors=mutation_errors(rejected))
-            payload = await run_mutation(
-                info,
-                CreateExportPayload,
-                validator,
-                lambda session: service.create_export(
-                    session, start, is_gzip=bool(input.gzip), actor=info.context.actor
-                ),
-                lambda export: CreateExportPayload(export=export),
+
+        async def prepare() -> Work[ExportRecord]:
+            start = await read_start(info.context.database, slug, as_of)
+            return lambda session: service.create_export(
+                session, start, is_gzip=bool(input.gzip), actor=info.context.actor
             )
+
+        payload = await run_prepared_mutation(
+            info,
+            CreateExportPayload,
+            validator,
+            prepare,
+            lambda export: CreateExportPayload(export=export),
+            # Many exports that are requested at once must not block the event loop.
+            limiter=info.context.background,
+        )
         if payload.export:
             payload.export = await wait_until_finished(
                 info.context,

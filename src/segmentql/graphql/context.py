@@ -18,6 +18,7 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter, ExpensiveSlot
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.dataloader import L, LoaderRegistry
 from segmentql.graphql.types.error_causes import FailureCause
+from segmentql.graphql.types.idempotency import RequestKeys
 from segmentql.principal import Actor, Principal
 
 T = TypeVar("T")
@@ -60,6 +61,9 @@ class Context:
 
     is_mutation: bool = False
     """Whether the executed operation is a mutation."""
+
+    idempotency: RequestKeys | None = None
+    """The idempotency keys of the request; None if it has none."""
 
     cause: FailureCause | None = None
     """The reason why the request was rejected or failed, for its log line."""

@@ -19,6 +19,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import register_entity
 from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
 from segmentql.imports import reads, result
 from segmentql.imports.forecast_query import KEPT_REJECTIONS
@@ -227,3 +228,11 @@ class ImportQueries:
             )
         )
         return page.page(imports, lambda record: (record.import_id,))
+
+
+register_entity(
+    ImportRecord,
+    "import",
+    lambda record: record.import_id,
+    lambda context, key: context.loader(ImportById).load(key),
+)

@@ -4,8 +4,8 @@ import strawberry
 
 from segmentql import errors, validators
 from segmentql.graphql.context import Info
-from segmentql.graphql.types.errors import mutation_errors
-from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.idempotency import Work
+from segmentql.graphql.types.mutations import run_mutation, run_prepared_mutation
 from segmentql.graphql.types.permissions import NeedsEditor, require
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.graphql.types.waiting import wait_until_finished
@@ -27,7 +27,7 @@ from segmentql.imports.payloads import (
     upload_of,
 )
 from segmentql.imports.records import ImportMode, ImportRecord
-from segmentql.tables import Role
+from segmentql.tables import ImportStatus, Role
 
 
 @strawberry.type
@@ -58,7 +58,8 @@ class ImportMutations:
             ),
             lambda record: CreateImportPayload(import_=record),
         )
-        if payload.import_ and payload.import_.upload_key:
+        # A repeated mutation returns an import that may have been started or cancelled since.
+        if payload.import_ and payload.import_.status is ImportStatus.AWAITING_UPLOAD:
             link = await uploads.upload_link(info.context.storage, payload.import_)
             payload.upload = upload_of(link)
         return payload
@@ -78,21 +79,21 @@ class ImportMutations:
         wait_seconds = validator.value(
             validators.wait_seconds, input.wait_seconds or 0, "waitSeconds"
         )
-        try:
-            validator.raise_errors()
+
+        async def prepare() -> Work[ImportRecord]:
             record = await _load(info, import_id)
             file_key = await uploads.copy_upload(
                 info.context.database, info.context.storage, record
             )
-        except errors.MutationRejected as rejected:
-            return StartImportPayload(errors=mutation_errors(rejected))
-        payload = await run_mutation(
+            return lambda session: service.start_import(
+                session, import_id, file_key, actor=info.context.actor
+            )
+
+        payload = await run_prepared_mutation(
             info,
             StartImportPayload,
             validator,
-            lambda session: service.start_import(
-                session, import_id, file_key, actor=info.context.actor
-            ),
+            prepare,
             lambda record: StartImportPayload(import_=record),
         )
         if payload.import_:
@@ -121,18 +122,18 @@ class ImportMutations:
         allowed = validator.optional(
             validators.row_count, input.allow_removals, "allowRemovals", absent=None
         )
-        try:
-            validator.raise_errors()
+
+        async def prepare() -> Work[ImportRecord]:
             await _load(info, import_id)
-        except errors.MutationRejected as rejected:
-            return ApplyImportPayload(errors=mutation_errors(rejected))
-        return await run_mutation(
+            return lambda session: service.apply_import(
+                session, import_id, allowed_removals=allowed, actor=info.context.actor
+            )
+
+        return await run_prepared_mutation(
             info,
             ApplyImportPayload,
             validator,
-            lambda session: service.apply_import(
-                session, import_id, allowed_removals=allowed, actor=info.context.actor
-            ),
+            prepare,
             lambda record: ApplyImportPayload(import_=record),
         )
 

@@ -8,6 +8,7 @@ from segmentql import errors
 from segmentql.adapters.stored_file import UploadLink
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
+from segmentql.graphql.types.stored_results import NOT_STORED
 from segmentql.imports.api import Import
 from segmentql.imports.records import ImportRecord
 from segmentql.tables import ImportStatus
@@ -85,6 +86,7 @@ class CreateImportPayload(_ImportPayload):
         default=None,
         description="How to upload the file. Null if the list comes from segments, or if the"
         " mutation was rejected.",
+        metadata=NOT_STORED,
     )
 
 

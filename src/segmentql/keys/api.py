@@ -19,8 +19,10 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.permissions import NeedsAdmin
+from segmentql.graphql.types.stored_results import NOT_STORED, register_entity
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
+from segmentql.keys.loaders import ApiKeyByNumber
 from segmentql.keys.records import ApiKeyRecord, key_global_id
 from segmentql.tables import Role
 
@@ -147,7 +149,9 @@ class CreateApiKeyPayload:
     token: str | None = strawberry.field(
         default=None,
         description="The API key with its secret, for the header `Authorization: Bearer ...`. It is"
-        " shown only once. Null if the mutation was rejected.",
+        " shown only once. Null if the mutation was rejected, or is repeated with the same"
+        " idempotency key.",
+        metadata=NOT_STORED,
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -218,3 +222,11 @@ class KeyMutations:
             lambda session: service.revoke_key(session, public_id, actor=info.context.actor),
             lambda key: RevokeApiKeyPayload(api_key=key),
         )
+
+
+register_entity(
+    ApiKeyRecord,
+    "apiKey",
+    lambda key: key.number,
+    lambda context, key: context.loader(ApiKeyByNumber).load(key),
+)

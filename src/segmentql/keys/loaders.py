@@ -6,7 +6,7 @@ from typing import ClassVar
 from segmentql.adapters.sessions import ReadSession
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.keys import service
-from segmentql.keys.records import StoredKey
+from segmentql.keys.records import ApiKeyRecord, StoredKey
 
 
 class KeyByPublicId(Loader[str, StoredKey | None]):
@@ -21,4 +21,16 @@ class KeyByPublicId(Loader[str, StoredKey | None]):
         return await service.stored_keys(session, keys)
 
     def on_missing(self, key: str) -> None:
+        return None
+
+
+class ApiKeyByNumber(Loader[int, ApiKeyRecord | None]):
+    """An API key without its secret, by number; None if there is none."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> Mapping[int, ApiKeyRecord]:
+        return await service.keys_by_number(session, keys)
+
+    def on_missing(self, key: int) -> None:
         return None

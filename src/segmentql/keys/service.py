@@ -52,6 +52,8 @@ RETURNING {KEY_COLUMNS}
 
 _BY_PUBLIC_ID = text(f"SELECT {KEY_COLUMNS} FROM api_keys k WHERE public_id = :public_id")
 
+_BY_NUMBERS = text(f"SELECT {KEY_COLUMNS} FROM api_keys k WHERE k.number = ANY(:numbers)")
+
 _PAGE = text(f"""
 SELECT {KEY_COLUMNS} FROM api_keys k WHERE k.number < :before ORDER BY k.number DESC LIMIT :rows
 """)
@@ -186,6 +188,12 @@ async def key_page(session: ReadSession, *, before: int, rows: int) -> list[ApiK
     """Return up to `rows` keys with numbers below `before`, newest first."""
     page = await session.execute(_PAGE, {"before": before, "rows": rows})
     return [_key_record(row) for row in page]
+
+
+async def keys_by_number(session: ReadSession, numbers: Sequence[int]) -> dict[int, ApiKeyRecord]:
+    """Return the keys with these numbers."""
+    rows = await session.execute(_BY_NUMBERS, {"numbers": list(numbers)})
+    return {row.key_number: _key_record(row) for row in rows}
 
 
 async def stored_keys(session: ReadSession, public_ids: Collection[str]) -> Mapping[str, StoredKey]:

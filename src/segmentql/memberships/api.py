@@ -11,9 +11,11 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import register_value
 from segmentql.imports.loaders import ImportById
 from segmentql.imports.records import ImportRecord
 from segmentql.memberships.records import MembershipRecord, OnExcluded, OnExisting
+from segmentql.memberships.records import OutcomeCount as OutcomeCountRecord
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Cause, RowOutcome
@@ -114,3 +116,11 @@ class Membership:
 class OutcomeCount:
     outcome: RowOutcome = strawberry.field(description="The outcome.")
     count: BigInt = strawberry.field(description="The number of rows.")
+
+
+register_value(
+    OutcomeCountRecord,
+    "outcomeCount",
+    lambda item: [item.outcome, item.count],
+    lambda stored: OutcomeCountRecord(RowOutcome(stored[0]), stored[1]),
+)

@@ -22,6 +22,7 @@ from segmentql.graphql.types.pagination import (
 )
 from segmentql.graphql.types.permissions import NeedsReader, require
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import register_entity
 from segmentql.graphql.types.validation import InputValidator, argument_value, optional_argument
 from segmentql.graphql.types.waiting import wait_until_finished
 from segmentql.reports import service
@@ -233,14 +234,14 @@ class ReportMutations:
         )
         scope = ReportScope(year, month, user_id, input.with_keys or False)
         # Many reports that are requested at once must not block the event loop.
-        async with info.context.background.enter():
-            payload = await run_mutation(
-                info,
-                CreateReportPayload,
-                validator,
-                lambda session: service.create_report(session, scope, actor=info.context.actor),
-                lambda report: CreateReportPayload(report=report),
-            )
+        payload = await run_mutation(
+            info,
+            CreateReportPayload,
+            validator,
+            lambda session: service.create_report(session, scope, actor=info.context.actor),
+            lambda report: CreateReportPayload(report=report),
+            limiter=info.context.background,
+        )
         if payload.report:
             payload.report = await wait_until_finished(
                 info.context,
@@ -251,3 +252,11 @@ class ReportMutations:
                 seconds=wait_seconds,
             )
         return payload
+
+
+register_entity(
+    ReportRecord,
+    "report",
+    lambda report: report.report_id,
+    lambda context, key: context.loader(ReportById).load(key),
+)

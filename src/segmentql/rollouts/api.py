@@ -1,16 +1,19 @@
 """GraphQL types of rollouts."""
 
+import asyncio
 from datetime import datetime
 
 import strawberry
 from strawberry import Parent
 
-from segmentql.graphql.context import Info
+from segmentql.graphql.context import Context, Info
 from segmentql.graphql.cost.field_cost import SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.scalars import BigInt
-from segmentql.rollouts.loaders import RolloutCountsBySegment
+from segmentql.graphql.types.stored_results import register_entity
+from segmentql.rollouts.loaders import RolloutBySegment, RolloutCountsBySegment
 from segmentql.rollouts.records import RolloutRecord, RolloutStatus, StageRecord, StageStatus
+from segmentql.segments.loaders import SegmentById
 
 describe_enum(
     RolloutStatus,
@@ -116,3 +119,15 @@ class Rollout:
     async def excluded(rollout: Parent[RolloutRecord], info: Info) -> BigInt:
         counts = await info.context.loader(RolloutCountsBySegment).load(rollout.segment_id)
         return BigInt(counts.excluded)
+
+
+async def _existing_rollout(context: Context, segment_id: int) -> RolloutRecord | None:
+    """Return the rollout of a segment; None if the segment was deleted."""
+    segment, rollout = await asyncio.gather(
+        context.loader(SegmentById).load(segment_id),
+        context.loader(RolloutBySegment).load(segment_id),
+    )
+    return rollout if segment else None
+
+
+register_entity(RolloutRecord, "rollout", lambda rollout: rollout.segment_id, _existing_rollout)

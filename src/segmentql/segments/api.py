@@ -19,6 +19,7 @@ from segmentql.graphql.types.pagination import (
     parse_page_arguments,
 )
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import register_entity
 from segmentql.graphql.types.times import AsOf, check_time_range
 from segmentql.graphql.types.validation import optional_argument, size_argument
 from segmentql.history.loaders import MemberCountAsOf, MemberCounts
@@ -27,7 +28,7 @@ from segmentql.memberships.loaders import MemberCount, MemberPages
 from segmentql.memberships.records import MembershipRecord, MembersPage
 from segmentql.rollouts.loaders import RolloutBySegment
 from segmentql.rollouts.records import RolloutRecord
-from segmentql.segments.loaders import SegmentBySlug
+from segmentql.segments.loaders import SegmentById, SegmentBySlug
 from segmentql.segments.pages import segment_page
 from segmentql.segments.records import SegmentPage, SegmentRecord
 
@@ -240,3 +241,11 @@ class SegmentQueries:
                 (segment.slug, segment.segment_id) if includes_deleted else (segment.slug,)
             ),
         )
+
+
+register_entity(
+    SegmentRecord,
+    "segment",
+    lambda segment: segment.segment_id,
+    lambda context, key: context.loader(SegmentById).load(key),
+)

@@ -18,3 +18,15 @@ class SegmentBySlug(Loader[str, SegmentRecord | None]):
 
     def on_missing(self, key: str) -> None:
         return None
+
+
+class SegmentById(Loader[int, SegmentRecord | None]):
+    """An existing segment by id; None if it does not exist or was deleted."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[int]
+    ) -> Mapping[int, SegmentRecord]:
+        return await service.segments_by_id(session, keys)
+
+    def on_missing(self, key: int) -> None:
+        return None

@@ -27,6 +27,11 @@ _BY_SLUGS = text(f"""
 SELECT {SEGMENT_COLUMNS} FROM segments s WHERE s.slug = ANY(:slugs) AND s.deleted_at IS NULL
 """)
 
+_BY_IDS = text(f"""
+SELECT {SEGMENT_COLUMNS} FROM segments s
+WHERE s.id = ANY(:segment_ids) AND s.deleted_at IS NULL
+""")
+
 _COUNT = text("SELECT count(*) FROM segments WHERE deleted_at IS NULL")
 
 _CREATE = text(f"""
@@ -261,6 +266,14 @@ async def segments_by_slug(session: ReadSession, slugs: Sequence[str]) -> dict[s
     """Return the existing segments with these slugs."""
     rows = await session.execute(_BY_SLUGS, {"slugs": list(slugs)})
     return {row.slug: segment_record(row) for row in rows}
+
+
+async def segments_by_id(
+    session: ReadSession, segment_ids: Sequence[int]
+) -> dict[int, SegmentRecord]:
+    """Return the existing segments with these ids."""
+    rows = await session.execute(_BY_IDS, {"segment_ids": list(segment_ids)})
+    return {row.segment_id: segment_record(row) for row in rows}
 
 
 async def count(session: ReadSession) -> int:

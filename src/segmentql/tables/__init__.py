@@ -18,6 +18,7 @@ from segmentql.tables.history import (
     MemberCountSecondRow,
     Operation,
 )
+from segmentql.tables.idempotency import IdempotencyKeyRow
 from segmentql.tables.imports import (
     IMPORT_STATUS,
     ROW_OUTCOME,
@@ -80,6 +81,7 @@ __all__ = [
     "ExportRow",
     "HistoryRow",
     "IdAllocatorRow",
+    "IdempotencyKeyRow",
     "ImportListRow",
     "ImportRow",
     "ImportStatus",

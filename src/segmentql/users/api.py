@@ -20,6 +20,7 @@ from segmentql.graphql.types.pagination import (
     is_row_id,
     parse_page_arguments,
 )
+from segmentql.graphql.types.stored_results import register_entity
 from segmentql.graphql.types.times import AsOf, From, To
 from segmentql.graphql.types.validation import argument_value
 from segmentql.history.loaders import SegmentsAsOf, history_connection
@@ -275,3 +276,11 @@ class UserQueries:
             lambda session: service.user_page(session, after=last, rows=page.first + 1)
         )
         return page.page(users, lambda user: (user.user_id,))
+
+
+register_entity(
+    UserRecord,
+    "user",
+    lambda user: user.user_id,
+    lambda context, key: context.loader(UserById).load(key),
+)

@@ -29,7 +29,8 @@ from graphql import (
     parse,
 )
 from segmentql.graphql.selections import FieldCounter, Fragments, SelectionWalker, fragments_of
-from segmentql.graphql.types.errors import Code, limit_exceeded, shorten_value
+from segmentql.graphql.types.error_texts import shorten_value
+from segmentql.graphql.types.errors import Code, limit_exceeded
 
 MAX_FRAGMENTS: Final = 50
 """The maximum number of fragments that a document defines."""

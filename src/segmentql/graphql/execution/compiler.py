@@ -14,7 +14,6 @@ from typing import Final
 
 from strawberry.permission import PermissionExtension
 from strawberry.types.base import StrawberryObjectDefinition
-from strawberry.types.field import StrawberryField
 
 from graphql import (
     DocumentNode,
@@ -37,6 +36,7 @@ from graphql import (
 from segmentql.graphql.execution.field_collection import (
     CollectedFields,
     collect_fields,
+    lookup_field,
     sub_selections,
 )
 from segmentql.graphql.execution.field_writers import (
@@ -65,6 +65,7 @@ from segmentql.graphql.execution.plans import (
     QueryPlan,
     ValueSerializer,
 )
+from segmentql.graphql.execution.request_keys import call_reader
 from segmentql.graphql.execution.response_size import (
     FIELD_BYTES,
     LIST_BYTES,
@@ -135,7 +136,7 @@ class _Compiler:
         if len(collected) != 1:
             raise NotCompilable
         ((key, (nodes, conditions)),) = collected.items()
-        field, definition = _lookup_field(parent, nodes[0])
+        field, definition = lookup_field(parent, nodes[0])
         resolver = definition.base_resolver
         if conditions or not resolver or not resolver.is_async or not resolver.info_parameter:
             raise NotCompilable
@@ -146,6 +147,7 @@ class _Compiler:
             arguments=arguments_of(field, nodes[0]),
             resolve=resolver.wrapped_func,  # type: ignore[arg-type]
             write_payload=self._compile_payload(key, field, nodes),
+            keyed_call=call_reader(key, field, nodes[0]),
         )
 
     def event(self, parent: GraphQLObjectType, selections: SelectionSetNode) -> FieldWriter:
@@ -153,7 +155,7 @@ class _Compiler:
         ((key, (nodes, conditions)),) = self._collect_fields(parent, [selections]).items()
         if conditions:
             raise NotCompilable
-        field, _ = _lookup_field(parent, nodes[0])
+        field, _ = lookup_field(parent, nodes[0])
         return self._compile_payload(key, field, nodes)
 
     def _compile_payload(
@@ -198,7 +200,7 @@ class _Compiler:
         node = nodes[0]
         if node.name.value == "__typename":
             return constant(key, parent.name), TEXT_BYTES + len(parent.name)
-        field, definition = _lookup_field(parent, node)
+        field, definition = lookup_field(parent, node)
         selection_sets = sub_selections(nodes)
         serialize, size = self._compile_serializer(field.type, selection_sets)
         if definition.base_resolver is None:
@@ -287,14 +289,3 @@ class _Compiler:
             for value_class, (writers, size) in compiled.items()
         }
         return instance_of(serializers), shortest
-
-
-def _lookup_field(
-    parent: GraphQLObjectType, node: FieldNode
-) -> tuple[GraphQLField, StrawberryField]:
-    """Return the definition of a field in graphql-core and in Strawberry."""
-    field = parent.fields.get(node.name.value)
-    definition = field.extensions.get(DEFINITION) if field else None
-    if field is None or not isinstance(definition, StrawberryField):
-        raise NotCompilable
-    return field, definition

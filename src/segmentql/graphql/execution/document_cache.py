@@ -30,6 +30,7 @@ from segmentql.graphql.cost.query_cost import Cost, estimate
 from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.plans import Plan
+from segmentql.graphql.execution.request_keys import IdempotentFieldRule, RootKeys
 
 MAX_DOCUMENTS: Final = 500
 """The maximum number of cached valid documents. The least recently used ones are evicted first."""
@@ -55,8 +56,13 @@ OFFLOAD_THRESHOLD_CHARACTERS: Final = 1_000
 THROTTLE_FACTOR: Final = 3
 """The thread's pause after each document, as a multiple of its processing time."""
 
-RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
-"""The validation rules of the GraphQL specification and of Strawberry."""
+RULES: Final = (
+    *specified_rules,
+    MaybeNullValidationRule,
+    OneOfInputValidationRule,
+    IdempotentFieldRule,
+)
+"""The validation rules of the GraphQL specification, of Strawberry and of our directive."""
 
 SUGGESTION: Final = re.compile(r" Did you mean [^?]*\?$")
 
@@ -79,6 +85,8 @@ class Operation:
     plan: Plan | None
     """The plan; None if graphql-core executes the operation."""
     cost: Cost
+    root_keys: RootKeys | None
+    """The root fields with their idempotency keys; None if the operation is not a mutation."""
 
     @property
     def is_query(self) -> bool:
@@ -225,6 +233,7 @@ class DocumentCache:
                 node,
                 compile_operation(self._schema, document, node) if self._plans else None,
                 estimate(self._schema, document, node),
+                RootKeys(document, node) if node.operation is OperationType.MUTATION else None,
             )
             for node in document.definitions
             if isinstance(node, OperationDefinitionNode)

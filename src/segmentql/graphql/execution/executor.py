@@ -33,6 +33,7 @@ from segmentql.graphql.execution.request_errors import (
     cause_of_cancellation,
     format_request_errors,
 )
+from segmentql.graphql.execution.request_keys import KeyedFields, read_keys
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.execution.role_check import require_reader_at_root
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
@@ -149,6 +150,8 @@ class GraphQLExecutor:
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
+                if operation.root_keys or context.idempotency:
+                    read_keys(operation.root_keys, context, request.variables)
             except GraphQLError as error:
                 return self._reject([error], context)
             if not operation.is_query:
@@ -250,9 +253,6 @@ class GraphQLExecutor:
             context: The context of the request.
             mutation_result: The result of the mutation, if a plan has already called its resolver.
         """
-        middleware: list[Any] = [mutation_result] if mutation_result else []
-        if context.principal.role is Role.EVALUATOR:
-            middleware.append(require_reader_at_root)
         result = execute_by_core(
             self._core,
             document,
@@ -263,7 +263,7 @@ class GraphQLExecutor:
             hide_suggestions=not self._schema_exposure.suggestions,
             executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            middleware=middleware or None,
+            middleware=_middleware(mutation_result, context),
         )
         return result if isinstance(result, ExecutionResult) else await result
 
@@ -290,6 +290,17 @@ class GraphQLExecutor:
             "data": result.data,
             "errors": format_request_errors(result.errors, context, executed=True),
         }
+
+
+def _middleware(mutation_result: MutationResult | None, context: Context) -> list[Any] | None:
+    middleware: list[Any] = []
+    if mutation_result:
+        middleware.append(mutation_result)
+    elif context.idempotency:
+        middleware.append(KeyedFields)
+    if context.principal.role is Role.EVALUATOR:
+        middleware.append(require_reader_at_root)
+    return middleware or None
 
 
 def _counted_bytes(context: Context) -> int:

@@ -6,11 +6,14 @@ Source: the algorithm CollectFields of the GraphQL specification.
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+from strawberry.types.field import StrawberryField
+
 from graphql import (
     BooleanValueNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLField,
     GraphQLInterfaceType,
     GraphQLObjectType,
     GraphQLSchema,
@@ -20,8 +23,9 @@ from graphql import (
     VariableNode,
 )
 from segmentql.graphql.execution.field_writers import Conditions
-from segmentql.graphql.execution.input_coercion import NotCompilable
+from segmentql.graphql.execution.input_coercion import DEFINITION, NotCompilable
 from segmentql.graphql.selections import Fragments, SelectionWalker
+from segmentql.graphql.types.idempotency import DIRECTIVE_NAME
 
 CollectedFields: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
 """The fields of an object by their names in the response, with their conditions."""
@@ -51,6 +55,17 @@ def collect_fields(
 def sub_selections(nodes: Sequence[FieldNode]) -> Sequence[SelectionSetNode]:
     """Return the selection sets of all nodes of one field."""
     return [node.selection_set for node in nodes if node.selection_set]
+
+
+def lookup_field(
+    parent: GraphQLObjectType, node: FieldNode
+) -> tuple[GraphQLField, StrawberryField]:
+    """Return the definition of a field in graphql-core and in Strawberry."""
+    field = parent.fields.get(node.name.value)
+    definition = field.extensions.get(DEFINITION) if field else None
+    if field is None or not isinstance(definition, StrawberryField):
+        raise NotCompilable
+    return field, definition
 
 
 class _FieldCollector(SelectionWalker[Conditions, None]):
@@ -115,6 +130,8 @@ def _conditions(node: SelectionNode) -> Conditions:
     """Return the conditions of a node's `@include` and `@skip` directives."""
     conditions: set[tuple[bool, str | bool]] = set()
     for directive in node.directives or ():
+        if directive.name.value == DIRECTIVE_NAME:  # it does not affect whether a field is selected
+            continue
         required = {"include": True, "skip": False}.get(directive.name.value)
         arguments = directive.arguments or ()
         if required is None or len(arguments) != 1:

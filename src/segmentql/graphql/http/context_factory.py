@@ -11,6 +11,7 @@ from segmentql.graphql.cost.deadlines import Deadline
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.types.dataloader import LoaderRegistry
+from segmentql.graphql.types.idempotency import RequestKeys
 from segmentql.principal import Principal
 
 
@@ -49,6 +50,7 @@ class ContextFactory:
         self, headers: Headers, principal: Principal, deadline: Deadline | None, request_id: str
     ) -> Context:
         """Return the context of a request."""
+        key = headers.get(b"idempotency-key")
         return Context(
             database=self._database,
             storage=self._storage,
@@ -61,4 +63,5 @@ class ContextFactory:
             principal=principal,
             deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
+            idempotency=None if key is None else RequestKeys(key),
         )

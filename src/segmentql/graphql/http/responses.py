@@ -88,6 +88,11 @@ def encode_headers(headers: Mapping[str, str]) -> HeaderList:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
+def retry_after(seconds: int) -> HeaderList:
+    """Return the header that says after how many seconds the client should repeat the request."""
+    return encode_headers({"retry-after": str(seconds)})
+
+
 @lru_cache(maxsize=8)
 def _default_headers(media_type: str) -> HeaderList:
     return [(b"content-type", f"{media_type}; charset=utf-8".encode()), *_SAFE_HEADERS]

@@ -46,7 +46,12 @@ from segmentql.graphql.http.request_parsing import (
     request_of_query_string,
 )
 from segmentql.graphql.http.response_sender import UnreadResponsesExceeded
-from segmentql.graphql.http.responses import PreparedResponse, json_response, page_response
+from segmentql.graphql.http.responses import (
+    PreparedResponse,
+    json_response,
+    page_response,
+    retry_after,
+)
 from segmentql.graphql.types.errors import (
     format_response_too_large,
     format_timeout,
@@ -146,7 +151,8 @@ class GraphQLView(HttpView):
                     request, context, queries_only=method == "GET"
                 )
                 status = _status(response, media_type)
-                return await services.response_sender.prepare(response, status, media_type)
+                prepared = await services.response_sender.prepare(response, status, media_type)
+                return prepared if context.idempotency is None else _with_retry(prepared, context)
         except MethodNotAllowed:
             raise mutation_by_get() from None
         except TimeoutError:
@@ -177,6 +183,13 @@ class GraphQLView(HttpView):
 
 def _negotiate(headers: Headers, scope: Scope) -> Accepted:
     return negotiate(accept_header(headers, scope["headers"]))
+
+
+def _with_retry(response: PreparedResponse, context: Context) -> PreparedResponse:
+    """Add `Retry-After` if the client should repeat a mutation whose idempotency key is in use."""
+    if context.idempotency and context.idempotency.retry_after_seconds:
+        response.headers = retry_after(context.idempotency.retry_after_seconds)
+    return response
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:

@@ -16,6 +16,7 @@ import structlog
 from graphql import GraphQLError
 from segmentql import errors, metrics
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
+from segmentql.graphql.types.error_texts import shorten_message
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
@@ -71,6 +72,10 @@ class ErrorCode(enum.Enum):
     API_KEY_NOT_FOUND = strawberry.enum_value(
         "API_KEY_NOT_FOUND", description="No API key has this id."
     )
+    IDEMPOTENCY_KEY_REUSED = strawberry.enum_value(
+        "IDEMPOTENCY_KEY_REUSED",
+        description="The idempotency key was used with another mutation or another input.",
+    )
 
 
 @strawberry.interface(description="A reason why a mutation was rejected. Nothing was changed.")
@@ -112,29 +117,6 @@ def mutation_errors(rejected: errors.MutationRejected) -> list[MutationError]:
         reason = f"{type(first).__name__}: {'.'.join(first.path)}"
         causes.append(FailureCause(str(first.code.name), reason, len(payload_errors)))
     return payload_errors
-
-
-MAX_ECHO_CHARACTERS: Final = 40
-"""The number of characters of a client's value that an error message repeats."""
-
-MAX_MESSAGE_CHARACTERS: Final = 1000
-"""The maximum length of an error message. Messages of graphql-core repeat values of the client."""
-
-
-def shorten_value(text: str) -> str:
-    """Return a value for an error message: if it is long, only its beginning and its length."""
-    if len(text) <= MAX_ECHO_CHARACTERS:
-        return text
-    return f"{text[:MAX_ECHO_CHARACTERS]}... ({len(text)} characters)"
-
-
-def shorten_message(message: str) -> str:
-    """Return an error message, without its middle if it is long."""
-    if len(message) <= MAX_MESSAGE_CHARACTERS:
-        return message
-    half = MAX_MESSAGE_CHARACTERS // 2
-    omitted = len(message) - 2 * half
-    return f"{message[:half]}... ({omitted} characters omitted) ...{message[-half:]}"
 
 
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
@@ -193,6 +175,12 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
         extensions: dict[str, Any] = {"code": Code.UNAVAILABLE, "outcomeUnknown": True}
     elif isinstance(cause, errors.Unavailable):
         formatted["message"] = f"The database is unavailable; {_effect_message(error)}."
+        extensions = {"code": Code.UNAVAILABLE}
+    elif isinstance(cause, errors.IdempotencyKeyInUse):
+        formatted["message"] = (
+            "A mutation with the same idempotency key is running; nothing was changed. Repeat the"
+            " request to get its result."
+        )
         extensions = {"code": Code.UNAVAILABLE}
     elif isinstance(cause, errors.TimedOut):
         formatted["message"] = f"The database query timed out; {_effect_message(error)}."

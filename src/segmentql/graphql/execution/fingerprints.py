@@ -1,0 +1,72 @@
+"""Fingerprints of a mutation's name and coerced input.
+
+Inputs with the same meaning have the same fingerprint. So a field that has its default value, or is
+null and has a default, counts as absent. A new field with a default in a later version changes no
+fingerprint.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from graphql import (
+    GraphQLArgument,
+    GraphQLField,
+    GraphQLInputField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    Undefined,
+)
+
+_ABSENT: Final = object()
+
+
+def fingerprint(name: str, field: GraphQLField, arguments: Mapping[str, Any]) -> bytes:
+    """Return the SHA-256 of a field's name and arguments.
+
+    Args:
+        name: The name of the field in the schema.
+        field: The definition of the field.
+        arguments: The arguments as graphql-core coerces them.
+    """
+    canonical = [name, _canonical_fields(field.args, arguments)]
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+
+
+def _canonical_fields(
+    fields: Mapping[str, GraphQLArgument] | Mapping[str, GraphQLInputField],
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    canonical = {
+        name: _canonical_field(field, values[field.out_name or name])
+        for name, field in fields.items()
+        if (field.out_name or name) in values
+    }
+    return {name: value for name, value in canonical.items() if value is not _ABSENT}
+
+
+def _canonical_field(field: GraphQLArgument | GraphQLInputField, value: Any) -> Any:
+    canonical = _canonical(field.type, value)
+    if field.default_value is Undefined:
+        return canonical
+    is_default = canonical is None or canonical == _canonical(field.type, field.default_value)
+    return _ABSENT if is_default else canonical
+
+
+def _canonical(input_type: GraphQLInputType, value: Any) -> Any:
+    """Return a coerced value as JSON."""
+    if isinstance(input_type, GraphQLNonNull):
+        return _canonical(input_type.of_type, value)
+    if value is None:
+        return None
+    if isinstance(input_type, GraphQLList):
+        return [_canonical(input_type.of_type, item) for item in value]
+    if isinstance(input_type, GraphQLInputObjectType):
+        return _canonical_fields(input_type.fields, value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return getattr(value, "name", value)  # the name of an enum value
