@@ -17,30 +17,30 @@ export const theme = createTheme({
     },
 });
 
-/** Darker texts than Mantine's, whose contrast is lower than WCAG AA requires. */
-export const cssVariablesResolver: CSSVariablesResolver = ({ colors }) => ({
-    // Buttons get darker under the pointer. Mantine's darkest shade would get lighter.
-    variables: Object.fromEntries(
-        Object.entries(colors).map(([name, shades]) => [
-            `--mantine-color-${name}-filled-hover`,
-            `color-mix(in srgb, ${shades[9]}, black 15%)`,
-        ]),
-    ),
-    light: {
-        "--mantine-color-dimmed": colors.gray[7],
-        "--mantine-color-placeholder": colors.gray[7],
-        "--mantine-color-error": colors.red[9],
-        // The texts of light and subtle variants, such as alerts.
-        ...Object.fromEntries(
+/** Darker colors than Mantine's, whose contrast is lower than WCAG AA requires. */
+export const cssVariablesResolver: CSSVariablesResolver = ({ colors }) => {
+    const ofColors = (suffix: string, blackPercent: number) =>
+        Object.fromEntries(
             Object.entries(colors).map(([name, shades]) => [
-                `--mantine-color-${name}-light-color`,
-                `color-mix(in srgb, ${shades[9]}, black 30%)`,
+                `--mantine-color-${name}-${suffix}`,
+                `color-mix(in srgb, ${shades[9]}, black ${blackPercent}%)`,
             ]),
-        ),
-    },
-    dark: {
-        "--mantine-color-dimmed": colors.dark[1],
-        "--mantine-color-placeholder": colors.dark[1],
-        "--mantine-color-error": colors.red[4],
-    },
-});
+        );
+    return {
+        variables: {},
+        light: {
+            "--mantine-color-dimmed": colors.gray[7],
+            "--mantine-color-placeholder": colors.gray[7],
+            "--mantine-color-error": colors.red[9],
+            // The texts of light and subtle variants, such as alerts.
+            ...ofColors("light-color", 30),
+            ...ofColors("filled-hover", 15),
+        },
+        dark: {
+            "--mantine-color-dimmed": colors.dark[1],
+            "--mantine-color-placeholder": colors.dark[1],
+            "--mantine-color-error": colors.red[4],
+            ...ofColors("filled-hover", 15),
+        },
+    };
+};
