@@ -1,7 +1,8 @@
 """The forecast of a dry run: how many users a plan or a withdrawal adds and removes.
 
-The forecast compares the members of now with those after the last pass, as if every stage started
-now. It reads one snapshot, changes nothing and holds no locks, so it blocks no other transaction.
+The forecast compares the current members with those after the last pass, as if every stage started
+now. The transaction of the dry run has ended by then. The forecast is one statement that locks no
+row, so it blocks no other transaction.
 """
 
 import asyncio
@@ -21,17 +22,16 @@ from segmentql.rollouts.records import RolloutRecord
 from segmentql.rollouts.sampling import BOUND_QUERY, DISABLE_PARALLEL_QUERY, sample_size
 from segmentql.tables import RolloutState
 
-FORECAST_TIMEOUT_SECONDS: Final = 5
-"""Time limit of a forecast, its wait for other forecasts included. It takes about a second per
-million users."""
+FORECAST_TIMEOUT_SECONDS: Final = 10
+"""The default time limit of a forecast, which takes about a second per million users."""
 
 CONCURRENT_FORECASTS: Final = 2
 """The maximum number of concurrent forecasts of a process, each with a connection of its own."""
 
 _EVERY_INSERT_SEQ: Final = 2**63 - 1
 
-# Every member and every excluded user is stored, so the users of the sample who do not join can be
-# counted without another scan of all users.
+# Members and excluded users are stored, and no user is both. So the users of the sample who do not
+# join are counted without another scan of all users.
 _COUNT_CHANGES = text(f"""
 WITH bound AS MATERIALIZED ({BOUND_QUERY}),
 member AS MATERIALIZED (
@@ -46,7 +46,6 @@ SELECT (SELECT users_total FROM bound) AS users_total,
     (SELECT count(*) FROM exclusions e, bound
         WHERE e.segment_id = :segment_id
           AND (rollout_hash_v1(:segment_id, e.user_id), e.user_id) <= (bound_hash, bound_user_id)
-          AND NOT EXISTS (SELECT FROM member WHERE member.user_id = e.user_id)
     ) AS excluded_in_sample
 """)
 
@@ -72,9 +71,10 @@ class RolloutForecast:
 def last_pass(rollout: RolloutRecord) -> LastPass | None:
     """Return the last pass of a rollout on which no worker has worked since it was changed.
 
-    A pass removes members if its percent is not above the highest percent before it. So raising
-    the percent keeps members beyond the sample, who joined when they were stored. If the plan goes
-    down and up again, a pass in between removes them.
+    A pass removes members if its percent is not above the percent before it. So if every stage
+    raises the percent, the members beyond the last sample stay: they joined when they were stored,
+    or other users were deleted since. If any stage lowers it, they leave in that pass or a later
+    one.
 
     Returns:
         The pass; None if the rollout is cancelled and its members stay.
@@ -87,9 +87,7 @@ def last_pass(rollout: RolloutRecord) -> LastPass | None:
     if rollout.current == 0 and rollout.work_due:  # a pass before the first stage
         percents.append(Decimal(0))
     percents += rollout.percents[max(rollout.current - 1, 0) :]
-    removes_members = any(
-        percent <= previous and percent <= percents[-1] for previous, percent in pairwise(percents)
-    )
+    removes_members = any(percent <= previous for previous, percent in pairwise(percents))
     return LastPass(rollout.segment_id, percents[-1], removes_members)
 
 
@@ -100,7 +98,7 @@ async def count_changes(session: ReadSession, last: LastPass) -> RolloutForecast
     """
     if last.percent == 0:
         counts = (await rollout_counts(session, [last.segment_id]))[last.segment_id]
-        return RolloutForecast(joining=0, leaving=counts.enrolled if last.removes_members else 0)
+        return RolloutForecast(joining=0, leaving=counts.enrolled)
     await session.execute(DISABLE_PARALLEL_QUERY)
     values = {
         "segment_id": last.segment_id,
@@ -118,15 +116,22 @@ async def count_changes(session: ReadSession, last: LastPass) -> RolloutForecast
 class RolloutForecaster:
     """Makes the forecasts of a process, for use on one event loop."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, seconds: float = FORECAST_TIMEOUT_SECONDS) -> None:
+        """Create the forecaster.
+
+        Args:
+            database: The database.
+            seconds: The time limit of a forecast, its wait for other forecasts included.
+        """
         self._database = database
+        self._seconds = seconds
         self._slots = asyncio.Semaphore(CONCURRENT_FORECASTS)
 
     async def forecast(self, rollout: RolloutRecord) -> RolloutForecast | None:
         """Return the forecast of a rollout that a dry run has changed.
 
         Returns:
-            The forecast; None if it takes longer than `FORECAST_TIMEOUT_SECONDS`.
+            The forecast; None if it takes longer than the time limit.
 
         Raises:
             Unavailable: The database cannot be used.
@@ -136,9 +141,9 @@ class RolloutForecaster:
             return RolloutForecast(joining=0, leaving=0)
         try:
             async with (
-                asyncio.timeout(FORECAST_TIMEOUT_SECONDS),
+                asyncio.timeout(self._seconds),
                 self._slots,
-                self._database.long_read(seconds=FORECAST_TIMEOUT_SECONDS) as session,
+                self._database.long_read(seconds=self._seconds) as session,
             ):
                 return await count_changes(session, last)
         except (TimedOut, TimeoutError):

@@ -114,16 +114,18 @@ class ForecastPayload(RolloutPayload):
 
     joining: BigInt | None = strawberry.field(
         default=None,
-        description="In a dry run, the number of users who join: those of the last stage's sample"
-        " who are neither members nor excluded now. It is 0 for `cancelRollout`. Null if the"
-        " mutation was rejected or was not a dry run, and if the count takes longer than 5"
-        " seconds.",
+        description="In a dry run of `setRollout`, the number of users who join until the last"
+        " stage is done, if nothing else changes: its sample without current members and excluded"
+        " users. In a dry run of `cancelRollout` it is 0. Null if the mutation was rejected or was"
+        " not a dry run, or if counting takes longer than 10 seconds.",
     )
     leaving: BigInt | None = strawberry.field(
         default=None,
-        description="In a dry run, the number of members who leave: those that a rollout added"
-        " and that are beyond the last stage's sample, if the plan lowers the percent; all that the"
-        " rollout added, if it is withdrawn. Null like `joining`.",
+        description="In a dry run of `setRollout`, the number of members who leave until the last"
+        " stage is done, if nothing else changes: the members that a rollout added and that are not"
+        " in the last stage's sample, if a stage lowers the percent. In a dry run of"
+        " `cancelRollout`, all members that the rollout added if `withdraw` is true, otherwise 0."
+        " Null if `joining` is null.",
     )
 
 

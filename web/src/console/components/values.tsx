@@ -38,8 +38,6 @@ const STATUS_COLORS: Record<string, MantineColor> = {
     HELD: "orange",
     APPLYING: "blue",
     REFUSED: "red",
-    ACTIVE: "blue",
-    DONE: "teal",
 };
 
 const CAUSE_COLORS: Record<string, MantineColor> = {
@@ -50,7 +48,7 @@ const CAUSE_COLORS: Record<string, MantineColor> = {
     USER_DELETED: "red",
 };
 
-/** The status of a rollout, stage, report, import or export. */
+/** The status of a rollout, report, import or export. */
 export function StatusBadge({ status }: { status: string }) {
     return <EnumBadge value={status} color={STATUS_COLORS[status]} />;
 }
@@ -66,7 +64,7 @@ export function OperationBadge({ operation }: { operation: string }) {
 function EnumBadge({ value, color }: { value: string; color: MantineColor | undefined }) {
     return (
         // A text in the badge's own color has less contrast than WCAG AA requires.
-        <Badge color={color ?? "gray"} c="bright" variant="light">
+        <Badge color={color ?? "gray"} c="bright" variant="light" miw="max-content">
             {value.replaceAll("_", " ")}
         </Badge>
     );
