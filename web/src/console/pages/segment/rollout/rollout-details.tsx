@@ -37,7 +37,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
             <Title order={2} size="h4" mb="md">
                 Details
             </Title>
-            <DataList withDivider labelWidth={130}>
+            <DataList withDivider labelWidth={120}>
                 <DataList.Item>
                     <DataList.ItemLabel>Enrolled users</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
