@@ -46,7 +46,7 @@ export function ImportList({ slug }: { slug: string }) {
             {!imports && !error && <Skeleton height={160} aria-label="Loading the imports" />}
             {imports?.length === 0 && <Text>No list was imported into this segment.</Text>}
             {imports && imports.length > 0 && (
-                <Table.ScrollContainer minWidth={760}>
+                <Table.ScrollContainer minWidth={900}>
                     <Table aria-label="Imports, newest first" highlightOnHover>
                         <Table.Thead>
                             <Table.Tr>
@@ -88,7 +88,7 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                     {record.id}
                 </Anchor>
             </Table.Td>
-            <Table.Td>
+            <Table.Td miw={150}>
                 <Group gap="xs" wrap="nowrap">
                     <StatusBadge status={record.status} />
                     {record.status === "APPLYING" && (
