@@ -237,6 +237,27 @@ async def test_joins_of_dropped_partitions_are_in_the_sums_of_member_counts(
     assert [tuple(row) for row in rows] == [(1, "-infinity", 3, 0, False)]
 
 
+async def test_downgrade_revokes_evaluators(blank: Settings, inside: Sql) -> None:
+    """An older version has no role below READER, and the key must not become able to read."""
+    await upgrade(blank)
+    await inside.execute(
+        """
+        INSERT INTO api_keys (public_id, name, role, secret_hash, created_at)
+        SELECT rpad(lower(role), 12, 'x'), role, role::key_role, sha256('x'), now()
+        FROM unnest(ARRAY['EVALUATOR', 'READER']) AS role
+        """
+    )
+    await downgrade(blank, "0016")
+    rows = await inside.fetch(
+        "SELECT name, role::text, revoked_at IS NOT NULL FROM api_keys ORDER BY number"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("EVALUATOR", "READER", True),
+        ("READER", "READER", False),
+    ]
+    await upgrade(blank)
+
+
 async def test_interrupted_migration_of_user_keys_continues(blank: Settings, inside: Sql) -> None:
     await asyncio.to_thread(migrations.upgrade, blank, "0010")
     expected = await catalogue(inside, rows=False)

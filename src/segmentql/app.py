@@ -48,6 +48,9 @@ from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
+from segmentql.ofrep.endpoint import OfrepEndpoint, is_ofrep_path
+from segmentql.ofrep.evaluation_context import TargetingKey
+from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import make_schema
 from segmentql.settings import Settings, is_loopback
 
@@ -114,7 +117,10 @@ def create_app(settings: Settings) -> Starlette:
                     ),
                     page=_graphiql_page(settings) if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
-                    features={FeedReader: feed},
+                    features={
+                        FeedReader: feed,
+                        RolloutForecaster: RolloutForecaster(database),
+                    },
                     log=request_log,
                 )
                 app.state.websockets = make_transports(
@@ -127,10 +133,14 @@ def create_app(settings: Settings) -> Starlette:
                     allowed_origins=settings.cors_origins,
                     log=request_log,
                 )
-                app.state.view = (
-                    with_cors(view, settings.cors_origins, request_log)
+                endpoint = OfrepEndpoint(
+                    view.services, TargetingKey(settings.ofrep_targeting_key), settings.ofrep_prefix
+                )
+                app.state.view, app.state.ofrep = (
+                    with_cors(application, settings.cors_origins, request_log)
                     if settings.cors_origins
-                    else view
+                    else application
+                    for application in (view, endpoint)
                 )
                 yield
         finally:
@@ -239,12 +249,14 @@ class _BuiltFiles(StaticFiles):
 
 
 class _Application(Starlette):
-    """The application. The view handles `/graphql` without Starlette's middleware and router."""
+    """The application. `/graphql` and OFREP bypass Starlette's middleware and router."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] == "http" and path in GRAPHQL_PATHS:
             await self.state.view(scope, receive, send)
+        elif scope["type"] == "http" and is_ofrep_path(path):
+            await self.state.ofrep(scope, receive, send)
         elif scope["type"] == "websocket" and path in GRAPHQL_PATHS:
             await self.state.websockets(scope, receive, send)
         else:

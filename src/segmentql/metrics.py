@@ -17,21 +17,21 @@ shared_metrics.install()
 
 REQUESTS = BufferedCounter(
     "segmentql_requests",
-    "GraphQL requests completed, by operation name and outcome.",
+    "GraphQL and OpenFeature requests completed, by operation name and outcome.",
     ["operation", "outcome"],
 )
 REQUEST_DURATION_SECONDS = BufferedHistogram(
     "segmentql_request_duration_seconds",
-    "Execution time of a GraphQL request, without its reading and sending, by operation name.",
+    "Execution time of a request, without its reading and sending, by operation name.",
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 REQUESTS_IN_FLIGHT = BufferedGauge(
     "segmentql_requests_in_flight",
-    "GraphQL requests that are being executed.",
+    "Requests that are being executed.",
     multiprocess_mode="livesum",
 )
-ERRORS = Counter("segmentql_errors", "GraphQL errors returned, by extensions.code.", ["code"])
+ERRORS = Counter("segmentql_errors", "Errors returned, by code.", ["code"])
 AUTHENTICATION_FAILURES = Counter(
     "segmentql_authentication_failures",
     "Requests rejected for a missing or invalid API key, by reason.",
@@ -39,7 +39,7 @@ AUTHENTICATION_FAILURES = Counter(
 )
 REQUESTS_REJECTED = Counter(
     "segmentql_requests_rejected",
-    "Requests to /graphql that were rejected or stopped early, by reason.",
+    "Requests to /graphql and OFREP that were rejected or stopped early, by reason.",
     ["reason"],
 )
 CONNECTIONS_CLOSED = Counter(

@@ -74,6 +74,13 @@ def _key_token(text: str) -> str:
     return text
 
 
+def _slug_prefix(text: str) -> str:
+    try:
+        return validators.slug_prefix(text)
+    except BadValue as bad:
+        raise ValueError(f"{bad.problem}; allowed: {bad.allowed}") from None
+
+
 DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
@@ -81,3 +88,4 @@ Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)
 ]
 KeyToken = Annotated[str, AfterValidator(_key_token)]
+SlugPrefix = Annotated[str, AfterValidator(_slug_prefix)]

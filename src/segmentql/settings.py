@@ -20,6 +20,7 @@ from segmentql.setting_types import (
     KeyToken,
     Origins,
     RedisUrl,
+    SlugPrefix,
     StoreUrl,
 )
 
@@ -95,6 +96,8 @@ class Settings(BaseSettings):
         default=None, repr=False, min_length=16, max_length=256, pattern=BEARER_FORM
     )
     cors_origins: Origins = ()
+    ofrep_targeting_key: Literal["id", "key"] = "id"
+    ofrep_prefix: SlugPrefix = ""
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     console: Literal["on", "off"] = "on"

@@ -240,9 +240,9 @@ async def serving_streams(
     )
     dependencies = StreamDependencies(
         executor=executor,
-        authenticate=view.authenticator.authenticate,
-        check_host=view.authenticator.check_host,
-        new_context=view.contexts.new_context,
+        authenticate=view.services.authenticator.authenticate,
+        check_host=view.services.authenticator.check_host,
+        new_context=view.services.contexts.new_context,
         rate_limiter=rate_limiter,
         registry=registry,
         limits=limits,

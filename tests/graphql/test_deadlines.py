@@ -101,7 +101,9 @@ async def test_waiting_for_a_report_does_not_count_toward_the_deadline(
     assert time.monotonic() - began > 3.9
 
 
-async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[bytes, bytes]]:
+async def slow_body(
+    api: Api, *, end: asyncio.Event, path: str = "/graphql"
+) -> tuple[int, Any, dict[bytes, bytes]]:
     """Send a body's first half, and its rest at `end` unless it is None; return the response."""
     app = api.http._transport.app  # type: ignore[attr-defined]
     is_answered: list[Message] = []
@@ -118,7 +120,7 @@ async def slow_body(api: Api, *, end: asyncio.Event) -> tuple[int, Any, dict[byt
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/graphql",
+        "path": path,
         "query_string": b"",
         "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
     }

@@ -134,7 +134,7 @@ async def test_excluded_html_page_is_not_served(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["/graphql", "/healthz", "/metrics"])
-@pytest.mark.parametrize("name", ["Authorization", "content-type", "CONTENT-LENGTH"])
+@pytest.mark.parametrize("name", ["Authorization", "content-type", "CONTENT-LENGTH", "X-API-Key"])
 async def test_repeated_header_is_rejected(api: Api, sql: Sql, path: str, name: str) -> None:
     values = {"content-type": JSON, "content-length": str(len(CREATE_BODY))}
     values[name.lower()] = values.get(name.lower(), "Bearer x")

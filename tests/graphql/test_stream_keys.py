@@ -119,6 +119,23 @@ async def test_role_is_checked(server: StreamServer, key: Key) -> None:
         assert '"code":"FORBIDDEN"' in text
 
 
+async def test_evaluator_may_not_subscribe(server: StreamServer, database: Database) -> None:
+    evaluator = await make_key(database, "EVALUATOR")
+    message = "ticks requires the role READER, but the API key has the role EVALUATOR."
+    async with opened(server.ws_url) as socket:
+        await socket.init({"authorization": bearer(evaluator.token)})
+        await socket.subscribe(OPEN)
+        (error,) = await socket.messages_until_end()
+        (formatted,) = error["payload"]
+        assert (formatted["message"], formatted["path"]) == (message, ["ticks"])
+        assert formatted["extensions"]["code"] == "FORBIDDEN"
+    async with sse(server, bearer(evaluator.token)) as response:
+        text = (await response.aread()).decode()
+        assert message in text
+        assert '"code":"FORBIDDEN"' in text
+    assert server.stats.opened == 0
+
+
 async def first_event(response: httpx.Response) -> AsyncIterator[str]:
     """Read the first event of a stream, and return the iterator of the rest."""
     parts = response.aiter_text()

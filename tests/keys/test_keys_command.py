@@ -11,6 +11,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.settings import Settings
+from segmentql.tables import Role
 from tests.conftest import Api, Sql, environment
 from tests.keys.clients import Key, make_key, query_data, revoke, stored_rows
 
@@ -53,6 +54,13 @@ async def test_create_prints_only_the_key_which_then_works(keys: RunKeys, auth_a
     assert await query_data(auth_api, Key(public_id, token), "{ viewer { name role } }") == {
         "viewer": {"name": "Ada", "role": "EDITOR"}
     }
+
+
+async def test_each_role_can_be_created(keys: RunKeys, sql: Sql) -> None:
+    for role in Role:
+        assert (await keys("create", "--name", "ada", "--role", role))[0] == 0
+    stored = await sql.fetch("SELECT role FROM api_keys ORDER BY number")
+    assert [row["role"] for row in stored] == ["EVALUATOR", "READER", "EDITOR", "ADMIN"]
 
 
 async def test_invalid_key_options_are_rejected_and_create_nothing(keys: RunKeys, sql: Sql) -> None:

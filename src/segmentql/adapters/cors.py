@@ -23,8 +23,15 @@ def with_cors(app: ASGIApp, allowed_origins: Sequence[str], log: RequestLog) -> 
         log=log,
         allow_origins=allowed_origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "last-event-id", "segmentql-read", "x-request-id"),
-        expose_headers=("retry-after", "x-request-id"),
+        allow_headers=(
+            "authorization",
+            "if-none-match",
+            "last-event-id",
+            "segmentql-read",
+            "x-api-key",
+            "x-request-id",
+        ),
+        expose_headers=("etag", "retry-after", "x-request-id"),
     )
     return WithHeaders(RequestIds(SingleHeaders(cors, log)), SAFE_HEADERS)
 

@@ -108,7 +108,13 @@ class WithHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-SINGLE_HEADERS: Final = (b"authorization", b"content-type", b"content-length", b"host")
+SINGLE_HEADERS: Final = (
+    b"authorization",
+    b"content-type",
+    b"content-length",
+    b"host",
+    b"x-api-key",
+)
 """Headers that a request may contain only once. Servers and proxies differ in which of several
 values they use, so that they would interpret a request with more differently."""
 

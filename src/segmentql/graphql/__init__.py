@@ -2,9 +2,10 @@
 
 A request to `/graphql` passes through these files:
 
-1. `http/view.py` negotiates the media type (`http/media_types.py`), rejects the request if the
-   process has too many, authenticates the API key and checks its rate limit
-   (`http/authentication.py`). A browser gets the GraphiQL page (`adapters/pages.py`).
+1. `http/http_view.py` sets the request id. `http/view.py` negotiates the media type
+   (`http/media_types.py`), rejects the request if the process has too many, authenticates the API
+   key and checks its rate limit (`http/authentication.py`). A browser gets the GraphiQL page
+   (`adapters/pages.py`).
 2. `cost/deadlines.py` starts the time limit. `http/request_parsing.py` reads the body or the query
    string. A request that is rejected up to here gets an HTTP error (`http/http_errors.py`).
 3. `execution/executor.py` executes the request. It gets the document from

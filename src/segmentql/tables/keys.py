@@ -19,6 +19,7 @@ from segmentql.tables.columns import Base, Timestamp
 class Role(enum.StrEnum):
     """The role of an API key. Each role includes the permissions of the roles before it."""
 
+    EVALUATOR = "EVALUATOR"
     READER = "READER"
     EDITOR = "EDITOR"
     ADMIN = "ADMIN"

@@ -8,8 +8,9 @@ describe("relativeTime", () => {
     it.each([
         ["2026-03-01T00:00:30Z", "in 30 seconds"],
         ["2026-02-28T23:59:00Z", "1 minute ago"],
+        ["2026-03-02T23:59:00Z", "in 1 day"],
         ["2026-03-03T12:00:00Z", "in 2 days"],
-        ["2025-02-28T00:00:00Z", "last year"],
+        ["2025-02-28T00:00:00Z", "1 year ago"],
     ])("describes %s as %s", (at, text) => {
         expect(relativeTime(at, NOW)).toBe(text);
     });

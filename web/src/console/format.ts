@@ -2,7 +2,8 @@
 
 const NUMBER = new Intl.NumberFormat();
 const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+// "tomorrow" would be wrong for a time in 47 hours.
+const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "always" });
 
 const UNITS: readonly [Intl.RelativeTimeFormatUnit, number][] = [
     ["year", 31_536_000],

@@ -34,6 +34,7 @@ from segmentql.graphql.execution.request_errors import (
     format_request_errors,
 )
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
+from segmentql.graphql.execution.role_check import require_reader_at_root
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
 from segmentql.graphql.types.errors import (
@@ -43,6 +44,7 @@ from segmentql.graphql.types.errors import (
     subscription_needs_stream,
 )
 from segmentql.logs import RequestLog
+from segmentql.tables import Role
 
 EXPENSIVE_QUERY_COST: Final = 2_000
 """The cost above which a query is expensive."""
@@ -204,7 +206,8 @@ class GraphQLExecutor:
         self, document: DocumentNode, operation: Operation, request: Request, context: Context
     ) -> ExecutionResponse:
         mutation_result: MutationResult | None = None
-        if operation.plan is not None:
+        # A plan does not check the role of a query. An EVALUATOR may query only `viewer`.
+        if operation.plan is not None and context.principal.role is not Role.EVALUATOR:
             try:
                 data = await operation.plan.run(context, request.variables or {})
                 return ExecutionResponse(
@@ -247,6 +250,9 @@ class GraphQLExecutor:
             context: The context of the request.
             mutation_result: The result of the mutation, if a plan has already called its resolver.
         """
+        middleware: list[Any] = [mutation_result] if mutation_result else []
+        if context.principal.role is Role.EVALUATOR:
+            middleware.append(require_reader_at_root)
         result = execute_by_core(
             self._core,
             document,
@@ -257,7 +263,7 @@ class GraphQLExecutor:
             hide_suggestions=not self._schema_exposure.suggestions,
             executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            middleware=[mutation_result] if mutation_result else None,
+            middleware=middleware or None,
         )
         return result if isinstance(result, ExecutionResult) else await result
 

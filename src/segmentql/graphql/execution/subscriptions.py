@@ -31,7 +31,9 @@ from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
 from segmentql.graphql.execution.request_errors import format_request_errors
 from segmentql.graphql.execution.response_size import BoundedExecutor
 from segmentql.graphql.execution.subscription_results import Subscription
+from segmentql.graphql.types.errors import forbidden
 from segmentql.logs import RequestLog
+from segmentql.tables import Role
 
 CURSOR_ARGUMENT: Final = "after"
 """The argument of a root field that the `Last-Event-ID` of a client replaces."""
@@ -187,8 +189,11 @@ class SubscriptionExecutor:
         field = executor.schema.get_field(root, nodes[0].name.value)
         assert field is not None  # noqa: S101 - see above
         path = Path(None, key, root.name)
+        principal = executor.context_value.principal
         info = executor.build_resolve_info(field, nodes, root, path)
         try:
+            if not principal.has_role(Role.READER):
+                raise forbidden(info.field_name, needed=Role.READER, held=principal.role)
             arguments = get_argument_values(field, nodes[0], executor.variable_values)
             if last_event_id is not None and CURSOR_ARGUMENT in field.args:
                 arguments[CURSOR_ARGUMENT] = last_event_id

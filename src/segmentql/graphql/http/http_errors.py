@@ -1,7 +1,7 @@
 """The HTTP errors of `/graphql`: responses to requests that are rejected before execution."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from segmentql import metrics
 from segmentql.errors import AuthenticationFailure, TimedOut, Unavailable
@@ -43,12 +43,16 @@ class HttpRequestError(Exception):
         self.reason = truncate(reason or message)
         self.extensions = {"code": code, **extensions}
 
+    def error(self) -> dict[str, Any]:
+        """Return the GraphQL error of the body, and count it."""
+        metrics.ERRORS.labels(self.extensions["code"]).inc()
+        return {"message": self.message, "extensions": self.extensions}
+
 
 def error_response(rejection: HttpRequestError, media_type: str) -> PreparedResponse:
     """Return the response to a rejected request, and count its error."""
-    metrics.ERRORS.labels(rejection.extensions["code"]).inc()
-    error = {"message": rejection.message, "extensions": rejection.extensions}
-    return json_response({"errors": [error]}, rejection.status, media_type, rejection.headers)
+    body = {"errors": [rejection.error()]}
+    return json_response(body, rejection.status, media_type, rejection.headers)
 
 
 def unauthenticated(failure: AuthenticationFailure) -> HttpRequestError:

@@ -21,6 +21,15 @@ async def read_request(headers: Headers, receive: Receive, max_body_bytes: int) 
     Raises:
         HttpRequestError: The body is not a GraphQL request in JSON, or is too large.
     """
+    return request_of_json(await read_json(headers, receive, max_body_bytes))
+
+
+async def read_json(headers: Headers, receive: Receive, max_body_bytes: int) -> Any:
+    """Read and parse the body of a POST request.
+
+    Raises:
+        HttpRequestError: The body is not JSON, or is too large.
+    """
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":
         raise HttpRequestError(415, "The content type of the body must be application/json.")
@@ -30,7 +39,7 @@ async def read_request(headers: Headers, receive: Receive, max_body_bytes: int) 
     content_length = headers.get(b"content-length", b"0")
     try:
         body = await read_body(receive, declared=int(content_length), limit=max_body_bytes)
-        return request_of_json(orjson.loads(body))
+        return orjson.loads(body)
     except BodyTooLarge as too_large:
         raise HttpRequestError(
             413,

@@ -1,4 +1,4 @@
-"""Responses of `/graphql` that are ready to be sent. Their constant headers are built once."""
+"""Responses of `/graphql` and OFREP, ready to be sent. Constant headers are built once."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -9,6 +9,8 @@ import orjson
 from segmentql.adapters.http import SAFE_HEADERS
 from segmentql.adapters.pages import Page
 from segmentql.graphql.http.media_types import HTML
+
+NOT_MODIFIED: Final = 304
 
 HeaderList: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -46,12 +48,14 @@ class PreparedResponse:
     def all_headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return the headers for a request."""
         given = {name for name, _ in self.headers}
-        return [
+        headers = [
             *self.headers,
             *(header for header in _default_headers(self.media_type) if header[0] not in given),
-            (b"content-length", str(self.size).encode()),
             (b"x-request-id", request_id.encode()),
         ]
+        if self.status != NOT_MODIFIED:  # there, the length would be that of the omitted body
+            headers.append((b"content-length", str(self.size).encode()))
+        return headers
 
     def header_lines(self, request_id: str) -> bytes:
         """Return the headers for a request as lines. The response must have no `headers`."""

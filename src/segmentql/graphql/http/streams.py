@@ -34,12 +34,12 @@ def make_transports(
     """
     dependencies = StreamDependencies(
         executor=executor,
-        authenticate=view.authenticator.authenticate,
-        check_host=view.authenticator.check_host,
-        new_context=view.contexts.new_context,
+        authenticate=view.services.authenticator.authenticate,
+        check_host=view.services.authenticator.check_host,
+        new_context=view.services.contexts.new_context,
         rate_limiter=rate_limiter,
         registry=StreamRegistry(limit, stopping=stopping, authenticate=authenticate),
-        limits=view.request_limits,
+        limits=view.services.limits,
         allowed_origins=allowed_origins,
         log=log,
     )

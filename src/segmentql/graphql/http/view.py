@@ -13,23 +13,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import QueryParams
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
-from segmentql.adapters.http import (
-    REPEATED_HEADER,
-    header_value,
-    repeated_header,
-    request_id_of,
-)
 from segmentql.adapters.pages import Page
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
-from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.client_connection import ClientConnection
 from segmentql.graphql.context import Context
-from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.execution.executor import (
     ExecutionResponse,
     GraphQLExecutor,
@@ -39,14 +31,12 @@ from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.http.authentication import Authenticate, RequestAuthenticator
 from segmentql.graphql.http.context_factory import ContextFactory
 from segmentql.graphql.http.http_errors import (
-    HttpRequestError,
     body_too_slow,
-    error_response,
     method_not_allowed,
     mutation_by_get,
     not_acceptable,
-    overloaded,
 )
+from segmentql.graphql.http.http_view import HttpServices, HttpView
 from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import (
@@ -55,20 +45,17 @@ from segmentql.graphql.http.request_parsing import (
     read_request,
     request_of_query_string,
 )
-from segmentql.graphql.http.response_sender import ResponseSender, UnreadResponsesExceeded
+from segmentql.graphql.http.response_sender import UnreadResponsesExceeded
 from segmentql.graphql.http.responses import PreparedResponse, json_response, page_response
-from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import (
-    Code,
-    format_internal_error,
     format_response_too_large,
     format_timeout,
     format_unread_response,
 )
-from segmentql.logs import REQUEST_ID, RequestLog
+from segmentql.logs import RequestLog
 
 
-class GraphQLView:
+class GraphQLView(HttpView):
     """The ASGI application of `/graphql`. A process has one."""
 
     def __init__(
@@ -101,85 +88,32 @@ class GraphQLView:
             features: The objects that features share among all requests, by their type.
             log: The log of requests.
         """
-        self.authenticator = RequestAuthenticator(
-            authenticate, rate_limiter, checks_host=checks_host
+        super().__init__(
+            HttpServices(
+                RequestAuthenticator(authenticate, rate_limiter, checks_host=checks_host),
+                ContextFactory(database, storage, stopping, features=features or {}),
+                request_limits,
+                log,
+            )
         )
-        self.contexts = ContextFactory(database, storage, stopping, features=features or {})
         self._executor = executor
-        self.request_limits = request_limits
         self._page = page
-        self._log = log
-        self._deadlines = Deadlines(request_limits.request_seconds)
-        self._response_sender = ResponseSender(
-            response_bytes=request_limits.response_bytes,
-            send_seconds=request_limits.send_seconds,
-            log=log,
-        )
-        self._in_flight = 0
         self.event_streams: ASGIApp | None = None
         """The application of requests that accept event streams only."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette's Request and middleware would take as much time as a small query.
-        header_lines = scope["headers"]
-        headers = dict(header_lines)
-        accepted = negotiate(accept_header(headers, header_lines))
-        if accepted.event_stream and self.event_streams is not None:
-            await self.event_streams(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-        if "request_id" not in state:
-            state["request_id"] = request_id_of(
-                headers.get(b"x-request-id")
-                if len(headers) == len(header_lines)
-                else header_value(header_lines, b"x-request-id")
-            )
-        token = REQUEST_ID.set(state["request_id"])
-        self._in_flight += 1
-        try:
-            response = await self._response(scope, headers, receive, accepted)
-            await self._response_sender.send(response, scope, receive, send)
-        finally:
-            self._in_flight -= 1
-            REQUEST_ID.reset(token)
-            if self._log and not self._in_flight:
-                self._log.flush()  # there is no line to wait for
+    def other_application(self, headers: Headers, scope: Scope) -> ASGIApp | None:
+        return self.event_streams if _negotiate(headers, scope).event_stream else None
 
-    async def _response(
-        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
+    def error_response(
+        self, status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None, scope: Scope
     ) -> PreparedResponse:
-        """Return the response to a request, whatever the request raises."""
-        media_type = accepted.json or JSON
-        try:
-            return await self._handle(scope, headers, receive, accepted)
-        except HttpRequestError as rejection:
-            self._log_rejection(
-                scope, rejection.status, rejection.extensions["code"], rejection.reason
-            )
-            return error_response(rejection, media_type)
-        except Exception as fault:  # noqa: BLE001 - it is logged, and the client gets an error
-            error = format_internal_error(fault, request_id=scope["state"]["request_id"])
-            # Only authentication raises database errors here; the executor formats its own.
-            status = 503 if isinstance(fault, Unavailable | TimedOut) else 500
-            if error["extensions"]["code"] != Code.INTERNAL:  # logged with its traceback already
-                reason = describe_error(fault)
-                self._log_rejection(scope, status, error["extensions"]["code"], reason)
-            return json_response({"errors": [error]}, status, media_type)
+        media_type = _negotiate(dict(scope["headers"]), scope).json or JSON
+        return json_response({"errors": [error]}, status, media_type, headers)
 
-    async def _handle(
-        self, scope: Scope, headers: Headers, receive: Receive, accepted: Accepted
-    ) -> PreparedResponse:
-        """Authenticate, read and execute a request.
-
-        Raises:
-            HttpRequestError: The request is rejected.
-        """
-        if len(headers) < len(scope["headers"]):
-            repeated = repeated_header(scope["headers"])
-            if repeated:
-                raise HttpRequestError(400, REPEATED_HEADER.format(repeated))
-        if self._in_flight > self.request_limits.requests_in_flight:
-            raise overloaded(self.request_limits.requests_in_flight)
+    async def handle(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:
+        self.check_admission(scope, headers)
+        services = self.services
+        accepted = _negotiate(headers, scope)
         method: str = scope["method"]
         if method not in {"GET", "POST"}:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
@@ -189,22 +123,22 @@ class GraphQLView:
         if accepted.json is None:
             raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")
         media_type = accepted.json
-        principal = await self.authenticator.authenticate(headers)
+        principal = await services.authenticator.authenticate(headers)
         context: Context | None = None
-        deadline = self._deadlines.new_deadline()
+        deadline = services.deadlines.new_deadline()
         client = ClientConnection(
             receive,
-            authenticate=self.authenticator.authenticate_key,
+            authenticate=services.authenticator.authenticate_key,
             authorization=headers.get(b"authorization"),
         )
         try:
             with client, deadline:
                 request = (
-                    await read_request(headers, receive, self.request_limits.body_bytes)
+                    await read_request(headers, receive, services.limits.body_bytes)
                     if parameters is None
                     else request_of_query_string(parameters)
                 )
-                context = self.contexts.new_context(
+                context = services.contexts.new_context(
                     headers, principal, deadline, scope["state"]["request_id"]
                 )
                 context.client = client
@@ -212,16 +146,16 @@ class GraphQLView:
                     request, context, queries_only=method == "GET"
                 )
                 status = _status(response, media_type)
-                return await self._response_sender.prepare(response, status, media_type)
+                return await services.response_sender.prepare(response, status, media_type)
         except MethodNotAllowed:
             raise mutation_by_get() from None
         except TimeoutError:
             if not deadline.has_expired:
                 raise
             if context is None:
-                raise body_too_slow(self._deadlines.seconds) from None
+                raise body_too_slow(services.deadlines.seconds) from None
             metrics.REQUESTS_REJECTED.labels("time").inc()
-            error = format_timeout(self._deadlines.seconds, is_mutation=context.is_mutation)
+            error = format_timeout(services.deadlines.seconds, is_mutation=context.is_mutation)
         except ResponseTooLarge as too_large:
             assert context is not None  # noqa: S101 - the request was executed
             error = format_response_too_large(
@@ -238,17 +172,11 @@ class GraphQLView:
     def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
         """Log and count a request that was executed and whose response is not sent."""
         metrics.REQUESTS_REJECTED.labels("size").inc()
-        self._log_rejection(scope, 200, error["extensions"]["code"], error["message"])
+        self.log_rejection(scope, 200, error["extensions"]["code"], error["message"])
 
-    def _log_rejection(self, scope: Scope, status: int, code: object, reason: str) -> None:
-        if self._log:
-            self._log.rejected(
-                is_fault=code in FAULT_CODES,
-                request_id=scope["state"]["request_id"],
-                status=status,
-                code=code,
-                reason=reason,
-            )
+
+def _negotiate(headers: Headers, scope: Scope) -> Accepted:
+    return negotiate(accept_header(headers, scope["headers"]))
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:

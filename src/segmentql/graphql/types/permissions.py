@@ -4,7 +4,8 @@
 
 Every mutation has a permission and names it in its description;
 `tests/keys/test_permissions.py` checks both. A field of a query without permission is for every
-role. A missing permission is an error of its field only: the other fields are executed.
+role, except EVALUATOR (`execution/role_check.py`). A missing permission is an error of its field
+only: the other fields are executed.
 """
 
 from typing import Any, ClassVar

@@ -53,7 +53,7 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
                                 <CauseBadge cause={entry.cause} />
                             </Table.Td>
                             <Table.Td className="break">
-                                <Origin {...entry} />
+                                <Origin {...entry} otherwise="–" />
                             </Table.Td>
                         </Table.Tr>
                     ))}
@@ -66,7 +66,7 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
 /** The joins and leaves of one user as a timeline. */
 export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFragment[] }) {
     return (
-        <Timeline bulletSize={26} lineWidth={2}>
+        <Timeline bulletSize={26} lineWidth={2} mt="xs">
             {entries.map((entry) => (
                 <Timeline.Item
                     key={entry.id}
@@ -78,10 +78,10 @@ export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFrag
                         )
                     }
                     title={
-                        <>
+                        <Text inherit lh="sm" lineClamp={3} title={entry.segment.slug}>
                             {entry.operation === "JOINED" ? "Joined " : "Left "}
                             <SegmentLink {...entry.segment} />
-                        </>
+                        </Text>
                     }
                 >
                     <Text size="sm" c="dimmed" component="div">
@@ -106,10 +106,14 @@ interface OriginProps {
     import: { id: string } | null;
     segment: { slug: string; deletedAt: string | null };
     prefix?: string;
+    otherwise?: string;
 }
 
-/** The API key and the import that caused a join or leave. Nothing if they are not known. */
-export function Origin({ actor, import: source, segment, prefix = "" }: OriginProps) {
+/** The API key and the import that caused a join or leave. `otherwise` if they are not known. */
+export function Origin({ actor, import: source, segment, prefix = "", otherwise }: OriginProps) {
+    if (!actor && !source) {
+        return otherwise;
+    }
     return (
         <>
             {actor && `${prefix}${actor}`}

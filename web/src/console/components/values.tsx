@@ -63,7 +63,8 @@ export function OperationBadge({ operation }: { operation: string }) {
 
 function EnumBadge({ value, color }: { value: string; color: MantineColor | undefined }) {
     return (
-        <Badge color={color ?? "gray"} variant="light" autoContrast>
+        // A text in the badge's own color has less contrast than WCAG AA requires.
+        <Badge color={color ?? "gray"} c="bright" variant="light" miw="max-content">
             {value.replaceAll("_", " ")}
         </Badge>
     );

@@ -1,5 +1,6 @@
 import {
     Alert,
+    Badge,
     DataList,
     List,
     Skeleton,
@@ -9,10 +10,10 @@ import {
     VisuallyHidden,
 } from "@mantine/core";
 import { Check, CircleCheck, CircleMinus, X } from "lucide-react";
+import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../components/errors";
-import { ShowAsGraphQL } from "../../components/page";
 import { Time } from "../../components/values";
 import { ExplainUserDocument, type ExplainUserQuery } from "../../graphql/operations";
 import { USER_CONTEXT } from "./context";
@@ -25,12 +26,17 @@ interface Props {
 }
 
 export function ExplanationResult({ userId, slug, asOf }: Props) {
-    const variables = { id: userId, slug, asOf };
     const [{ data, error }, refresh] = useQuery({
         query: ExplainUserDocument,
-        variables,
+        variables: { id: userId, slug, asOf },
         context: USER_CONTEXT,
     });
+    const top = useRef<HTMLDivElement>(null);
+    const loaded = !!data?.explain;
+    useEffect(() => {
+        // The explained segment may have been chosen at the top of a long table.
+        top.current?.closest("section")?.scrollIntoView();
+    }, [loaded]);
     if (error) {
         return <ErrorAlert error={error} onRetry={refresh} />;
     }
@@ -39,7 +45,7 @@ export function ExplanationResult({ userId, slug, asOf }: Props) {
     }
     const { isIn, reason, summary, rollout, steps } = data.explain;
     return (
-        <Stack>
+        <Stack ref={top}>
             <Alert
                 color={isIn ? "teal" : "gray"}
                 icon={isIn ? <CircleCheck aria-hidden /> : <CircleMinus aria-hidden />}
@@ -51,9 +57,6 @@ export function ExplanationResult({ userId, slug, asOf }: Props) {
             <Facts explanation={data.explain} reason={reason} />
             {rollout && <RolloutPosition position={rollout} />}
             <Steps steps={steps} />
-            <div>
-                <ShowAsGraphQL document={ExplainUserDocument} variables={variables} />
-            </div>
         </Stack>
     );
 }
@@ -76,7 +79,9 @@ function Facts({ explanation, reason }: FactsProps) {
         <DataList labelWidth="80px" gap="xs">
             <DataList.Item>
                 <DataList.ItemLabel>Reason</DataList.ItemLabel>
-                <DataList.ItemValue>{reason.replaceAll("_", " ").toLowerCase()}</DataList.ItemValue>
+                <DataList.ItemValue>
+                    <Badge variant="default">{reason.replaceAll("_", " ")}</Badge>
+                </DataList.ItemValue>
             </DataList.Item>
             <DataList.Item>
                 <DataList.ItemLabel>At</DataList.ItemLabel>

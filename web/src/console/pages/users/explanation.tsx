@@ -1,10 +1,13 @@
-import { Button, Flex, SegmentedControl, Stack, Text } from "@mantine/core";
+import { Button, Flex, Input, SegmentedControl } from "@mantine/core";
 import { useForm } from "@mantine/form";
+import { useEffect } from "react";
 import { useLocation } from "wouter";
 
 import { DateTimeInput } from "../../components/forms";
 import { explanationPath } from "../../components/links";
+import { ShowAsGraphQL } from "../../components/page";
 import { SlugInput } from "../../components/segment-input";
+import { ExplainUserDocument } from "../../graphql/operations";
 import { ExplanationResult } from "./explanation-result";
 import { Section } from "./section";
 
@@ -24,9 +27,18 @@ interface Values {
 /** Why the user is or is not in a segment, now or at a past time. */
 export function Explanation({ userId, slug, at }: Props) {
     return (
-        <Section title="Why is the user in a segment, or not?">
-            {/* The address changes if another segment is chosen in the table above. */}
-            <ExplanationForm key={`${slug} ${at}`} userId={userId} slug={slug} at={at} />
+        <Section
+            title="Why is the user in a segment, or not?"
+            actions={
+                slug && (
+                    <ShowAsGraphQL
+                        document={ExplainUserDocument}
+                        variables={{ id: userId, slug, asOf: at || null }}
+                    />
+                )
+            }
+        >
+            <ExplanationForm userId={userId} slug={slug} at={at} />
             {slug && (
                 <div aria-live="polite">
                     <ExplanationResult
@@ -51,6 +63,11 @@ function ExplanationForm({ userId, slug, at }: Props) {
             at: (value, { when }) => (when === "past" && !value ? "Enter a time." : null),
         },
     });
+    const { setValues } = form;
+    useEffect(() => {
+        // Another segment was chosen in the table above.
+        setValues({ slug, when: at ? "past" : "now", at });
+    }, [setValues, slug, at]);
     const isPast = form.getValues().when === "past";
 
     const explain = form.onSubmit((values) => {
@@ -68,19 +85,17 @@ function ExplanationForm({ userId, slug, at }: Props) {
                     flex="1 1 240px"
                     {...form.getInputProps("slug")}
                 />
-                <Stack gap={4}>
-                    <Text size="sm" fw={500} component="span" aria-hidden>
-                        Time
-                    </Text>
+                <Input.Wrapper label="Time" labelElement="div">
                     <SegmentedControl
                         aria-label="Time"
+                        fullWidth
                         data={[
                             { value: "now", label: "Now" },
                             { value: "past", label: "In the past" },
                         ]}
                         {...form.getInputProps("when")}
                     />
-                </Stack>
+                </Input.Wrapper>
                 {isPast && (
                     <DateTimeInput
                         label="At"

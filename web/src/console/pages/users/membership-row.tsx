@@ -1,4 +1,4 @@
-import { ActionIcon, Group, Table, Text, Tooltip } from "@mantine/core";
+import { ActionIcon, Box, Group, Table, Text, Tooltip } from "@mantine/core";
 import { CircleHelp, UserMinus } from "lucide-react";
 import { Link } from "wouter";
 
@@ -20,20 +20,33 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
     return (
         <Table.Tr>
             <Table.Td>
-                <SegmentLink {...segment} />
+                <Text inherit lineClamp={3} title={segment.slug}>
+                    <SegmentLink {...segment} />
+                </Text>
                 {segment.name && (
                     <Text size="xs" c="dimmed" className="break">
                         {segment.name}
                     </Text>
                 )}
+                {/* A phone shows one column. */}
+                <Box hiddenFrom="md" mt={4}>
+                    <CauseBadge cause={cause} />
+                    <Text size="xs">
+                        Joined <Time at={joinedAt} />
+                    </Text>
+                    <Text size="xs">Ends {expiresAt ? <Time at={expiresAt} /> : "never"}</Text>
+                    <Text size="xs" className="break">
+                        <Origin {...membership} prefix="By " />
+                    </Text>
+                </Box>
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="md">
                 <CauseBadge cause={cause} />
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="md">
                 <Time at={joinedAt} />
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="md">
                 {expiresAt ? (
                     <>
                         <Time at={expiresAt} />
@@ -45,8 +58,8 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
                     "Never"
                 )}
             </Table.Td>
-            <Table.Td className="break">
-                <Origin {...membership} />
+            <Table.Td className="break" visibleFrom="md">
+                <Origin {...membership} otherwise="–" />
             </Table.Td>
             <Table.Td>
                 <Group gap={4} justify="flex-end" wrap="nowrap">

@@ -70,15 +70,23 @@ export function Memberships({ id }: { id: string }) {
                 </Text>
             )}
             {shown.length > 0 && (
-                <Table.ScrollContainer minWidth={720}>
+                <Table.ScrollContainer minWidth={0} type="native">
                     <Table aria-label="Segments of the user" verticalSpacing="xs">
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th scope="col">Segment</Table.Th>
-                                <Table.Th scope="col">Cause</Table.Th>
-                                <Table.Th scope="col">Joined</Table.Th>
-                                <Table.Th scope="col">Ends</Table.Th>
-                                <Table.Th scope="col">By</Table.Th>
+                                <Table.Th scope="col" visibleFrom="md">
+                                    Cause
+                                </Table.Th>
+                                <Table.Th scope="col" visibleFrom="md">
+                                    Joined
+                                </Table.Th>
+                                <Table.Th scope="col" visibleFrom="md">
+                                    Ends
+                                </Table.Th>
+                                <Table.Th scope="col" visibleFrom="md">
+                                    By
+                                </Table.Th>
                                 <Table.Th scope="col" className="number">
                                     Actions
                                 </Table.Th>

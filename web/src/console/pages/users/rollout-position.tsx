@@ -14,12 +14,12 @@ export function RolloutPosition({ position }: Props) {
     const bound = boundHash === null ? null : boundPercent(boundHash);
     const sample =
         bound === null
-            ? "The rollout has no sample at this time, or it is not known."
-            : `The sample is the range up to ${formatPercent(bound)}.`;
+            ? "It has no sample at this time, or the sample is not known."
+            : `The sample is the users whose hash is in the first ${formatPercent(bound)} of the range.`;
     const sentence =
         `The rollout is at ${formatPercent(percent)} of all users. ${sample} ` +
-        `The user's hash is at ${formatPercent(hashPercent)} of the range, so the user ` +
-        `is ${inSample ? "" : "not "}in the sample.`;
+        `This user's hash is at ${formatPercent(hashPercent)}. ` +
+        `The user is ${inSample ? "" : "not "}in the sample.`;
     return (
         <Stack gap={4} component="figure" m={0}>
             <Text size="sm" fw={500} component="figcaption">

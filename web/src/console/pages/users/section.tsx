@@ -11,7 +11,14 @@ interface Props {
 export function Section({ title, actions, children }: Props) {
     const titleId = useId();
     return (
-        <Paper withBorder p="md" component="section" aria-labelledby={titleId}>
+        <Paper
+            withBorder
+            p="md"
+            component="section"
+            aria-labelledby={titleId}
+            // The header of the page covers its top.
+            style={{ scrollMarginTop: "calc(var(--app-shell-header-height) + 1rem)" }}
+        >
             <Stack>
                 <Group justify="space-between" mih={36}>
                     <Title order={2} size="h4" id={titleId}>

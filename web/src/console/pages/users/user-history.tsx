@@ -45,7 +45,7 @@ export function UserHistory({ id }: { id: string }) {
                 value={entered.slug}
                 onChange={(slug) => setEntered({ ...entered, slug })}
             />
-            <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+            <SimpleGrid cols={{ base: 1, xs: 2, lg: 1 }} spacing="sm">
                 <DateRangeInputs
                     value={entered}
                     onChange={(range) => setEntered({ ...entered, ...range })}

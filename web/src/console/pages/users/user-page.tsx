@@ -3,7 +3,7 @@ import { UserX } from "lucide-react";
 import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../components/errors";
-import { Page, ShowAsGraphQL } from "../../components/page";
+import { Page } from "../../components/page";
 import { Time } from "../../components/values";
 import { UserHeadDocument } from "../../graphql/operations";
 import { USER_CONTEXT } from "./context";
@@ -47,14 +47,7 @@ export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
                     data && "Not stored"
                 )
             }
-            actions={
-                data && (
-                    <>
-                        <ShowAsGraphQL document={UserHeadDocument} variables={{ id }} />
-                        <UserActions id={id} user={user ?? null} />
-                    </>
-                )
-            }
+            actions={data && <UserActions id={id} user={user ?? null} />}
         >
             {!data ? (
                 <Skeleton h={320} />

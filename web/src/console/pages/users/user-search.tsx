@@ -1,13 +1,13 @@
-import { Alert, Anchor, Box, Button, Group, List, Text, TextInput } from "@mantine/core";
+import { Alert, Anchor, Box, Button, DataList, Group, Text, TextInput } from "@mantine/core";
 import { Search, UserX } from "lucide-react";
 import { type FormEvent, useState } from "react";
 import { useClient } from "urql";
 import { Link, useLocation } from "wouter";
 
 import { describeError } from "../../components/errors";
+import { isUserId } from "../../components/identity";
 import { UserLink } from "../../components/links";
 import { FindUserDocument } from "../../graphql/operations";
-import { isUserId } from "./identity";
 
 interface Found {
     id: string;
@@ -73,7 +73,7 @@ export function UserSearch() {
                     onChange={(event) => setText(event.currentTarget.value)}
                     error={error}
                     inputContainer={(input) => (
-                        <Group wrap="nowrap" gap="xs">
+                        <Group wrap="nowrap" gap="xs" align="flex-end">
                             <Box flex={1}>{input}</Box>
                             <Button type="submit" loading={searching}>
                                 Find
@@ -90,22 +90,26 @@ export function UserSearch() {
 function SearchResult({ text, users }: Result) {
     if (users.length > 0) {
         return (
-            <Alert title="Two users match" color="blue" maw={640}>
-                <List size="sm">
+            <Alert title="Two users match" variant="default" maw={640}>
+                <DataList labelWidth="60px" gap="xs">
                     {users.map(({ id, key }) => (
-                        <List.Item key={id}>
-                            <UserLink id={id} userKey={key} />
-                            {id === text ? ", by id" : ", by key"}
-                        </List.Item>
+                        <DataList.Item key={id}>
+                            <DataList.ItemLabel>
+                                {id === text ? "By id" : "By key"}
+                            </DataList.ItemLabel>
+                            <DataList.ItemValue>
+                                <UserLink id={id} userKey={key} />
+                            </DataList.ItemValue>
+                        </DataList.Item>
                     ))}
-                </List>
+                </DataList>
             </Alert>
         );
     }
     return (
         <Alert
             title="Not stored"
-            color="yellow"
+            variant="default"
             icon={<UserX aria-hidden />}
             maw={640}
             className="break"
@@ -113,7 +117,7 @@ function SearchResult({ text, users }: Result) {
             {isUserId(text) ? (
                 <Text size="sm">
                     No stored user has the id or the key {text}. A deleted user still has a history.{" "}
-                    <Anchor component={Link} href={`/users/${text}`} inherit>
+                    <Anchor component={Link} href={`/users/${text}`} underline="always" inherit>
                         Show the page of user {text}
                     </Anchor>
                 </Text>

@@ -1,4 +1,4 @@
-import { Button, Skeleton, Stack, Table, Text } from "@mantine/core";
+import { Button, Skeleton, Table, Text } from "@mantine/core";
 import { UserPlus } from "lucide-react";
 import { useState } from "react";
 import { useQuery } from "urql";
@@ -11,6 +11,7 @@ import { PageButtons, usePages } from "../../components/pages";
 import { Time } from "../../components/values";
 import { UserListDocument } from "../../graphql/operations";
 import { USER_CONTEXT } from "./context";
+import { Section } from "./section";
 import { StoreUser } from "./store-user";
 import { UserSearch } from "./user-search";
 
@@ -49,12 +50,15 @@ function UserList() {
     });
     const users = data?.users?.nodes;
     return (
-        <Stack>
+        <Section
+            title="Stored users"
+            actions={<ShowAsGraphQL document={UserListDocument} variables={variables} />}
+        >
             <ErrorAlert error={error} onRetry={refresh} />
             {!users && fetching && <Skeleton h={480} />}
             {users?.length === 0 && <Text c="dimmed">No users are stored.</Text>}
             {users && users.length > 0 && (
-                <Table.ScrollContainer minWidth={480}>
+                <Table.ScrollContainer minWidth={300} type="native">
                     <Table aria-label="Stored users" highlightOnHover>
                         <Table.Thead>
                             <Table.Tr>
@@ -80,9 +84,6 @@ function UserList() {
                 </Table.ScrollContainer>
             )}
             <PageButtons pages={pages} pageInfo={data?.users?.pageInfo} />
-            <div>
-                <ShowAsGraphQL document={UserListDocument} variables={variables} />
-            </div>
-        </Stack>
+        </Section>
     );
 }
