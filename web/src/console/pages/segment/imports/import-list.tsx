@@ -47,7 +47,7 @@ export function ImportList({ slug }: { slug: string }) {
             {imports?.length === 0 && <Text>No list was imported into this segment.</Text>}
             {imports && imports.length > 0 && (
                 <Table.ScrollContainer minWidth={900}>
-                    <Table aria-label="Imports, newest first" highlightOnHover>
+                    <Table aria-label="Imports, newest first">
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th>Import</Table.Th>
