@@ -17,11 +17,7 @@ export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: str
         return <span className="break">{slug}</span>;
     }
     return (
-<<<<<<< HEAD
-        <Anchor component={Link} href={segmentPath(slug)} inherit className="break">
-=======
         <Anchor component={Link} href={segmentPath(slug)} className="break" inherit>
->>>>>>> console
             {slug}
         </Anchor>
     );
@@ -30,11 +26,7 @@ export function SegmentLink({ slug, deletedAt }: { slug: string; deletedAt?: str
 /** A user's id, as a link to the user's page, with the key if there is one. */
 export function UserLink({ id, userKey }: { id: string; userKey?: string | null }) {
     return (
-<<<<<<< HEAD
-        <Anchor component={Link} href={`/users/${id}`} inherit className="break">
-=======
         <Anchor component={Link} href={`/users/${id}`} className="break" inherit>
->>>>>>> console
             {id}
             {userKey && ` (${userKey})`}
         </Anchor>

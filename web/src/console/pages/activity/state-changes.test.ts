@@ -15,8 +15,6 @@ it("returns all fields of a new target that are not null", () => {
     expect(compareStates(null, '{"slug": "beta", "name": null}')).toEqual([
         { field: "slug", before: null, after: "beta" },
     ]);
-<<<<<<< HEAD
-=======
 });
 
 it("writes lists and objects as text", () => {
@@ -26,7 +24,6 @@ it("writes lists and objects as text", () => {
         "JOINED 3, BLANK 1",
         "percent 5; percent 50",
     ]);
->>>>>>> console
 });
 
 it("compares lists by their values", () => {
@@ -34,10 +31,6 @@ it("compares lists by their values", () => {
     const after = '{"stages": [{"percent": 50}]}';
     expect(compareStates(before, before)).toEqual([]);
     expect(compareStates(before, after)).toEqual([
-<<<<<<< HEAD
-        { field: "stages", before: '[{"percent":5}]', after: '[{"percent":50}]' },
-=======
         { field: "stages", before: "percent 5", after: "percent 50" },
->>>>>>> console
     ]);
 });

@@ -7,7 +7,6 @@ import { Failures, useSubmission } from "../../components/forms";
 import { SegmentsInput } from "../../components/segment-input";
 import { formatNumber } from "../../format";
 import { type OnExisting, UpdateUserSegmentsDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { type End, endInput } from "./duration";
 import { EndInputs } from "./end-inputs";
 
@@ -66,17 +65,14 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
 
     const add = form.onSubmit(async (values) => {
         const payload = await submit(
-            update(
-                {
-                    input: {
-                        userId,
-                        add: values.add,
-                        onExisting: values.onExisting,
-                        ...endInput(values),
-                    },
+            update({
+                input: {
+                    userId,
+                    add: values.add,
+                    onExisting: values.onExisting,
+                    ...endInput(values),
                 },
-                USER_CONTEXT,
-            ),
+            }),
             (data) => data.updateUserSegments,
         );
         if (payload) {
