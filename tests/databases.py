@@ -8,7 +8,8 @@ import asyncpg
 
 from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
-from tests.conftest import make_database
+from segmentql.tables import Base
+from tests.conftest import Sql, make_database
 
 
 @asynccontextmanager
@@ -22,3 +23,14 @@ async def blank_database(servers: LocalServers) -> AsyncIterator[Settings]:
         connection = await asyncpg.connect(with_database(servers.superuser_url, "postgres"))
         await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await connection.close()
+
+
+async def every_row(sql: Sql) -> dict[str, list[str]]:
+    """Return the rows of every table. Sequences are left out, because they never go back."""
+    return {
+        table: [
+            row["text"]
+            for row in await sql.fetch(f"SELECT to_json(t)::text AS text FROM {table} t ORDER BY 1")
+        ]
+        for table in Base.metadata.tables
+    }

@@ -48,6 +48,7 @@ from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
+from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import make_schema
 from segmentql.settings import Settings, is_loopback
 
@@ -114,7 +115,10 @@ def create_app(settings: Settings) -> Starlette:
                     ),
                     page=_graphiql_page(settings) if settings.graphiql == "on" else None,
                     checks_host=is_loopback(settings.host),
-                    features={FeedReader: feed},
+                    features={
+                        FeedReader: feed,
+                        RolloutForecaster: RolloutForecaster(database),
+                    },
                     log=request_log,
                 )
                 app.state.websockets = make_transports(

@@ -113,6 +113,9 @@ async def test_only_commits_that_record_history_are_hinted(settings: Settings, s
     assert hinted == 1
     with pytest.raises(KeyError):
         await database.transaction(fail)
+    await database.transaction(
+        lambda session: session.execute(text("DELETE FROM memberships")), dry_run=True
+    )
     await database.transaction(store_user)
     assert hinted == 1
     await database.transaction(lambda session: session.execute(text("DELETE FROM memberships")))

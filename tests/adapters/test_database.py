@@ -228,6 +228,29 @@ async def test_no_message_is_sent_if_the_caller_cancels(
     assert database.pool_in_use() == 0
 
 
+async def test_dry_run_returns_the_result_and_is_rolled_back(
+    sql: Sql, database: Database, sent: list[Message]
+) -> None:
+    async def work(session: WriteSession) -> str:
+        await store(session, 7)
+        session.after_commit(ONE)
+        return "result"
+
+    assert await database.transaction(work, dry_run=True) == "result"
+    assert (await stored(sql), sent, database.pool_in_use()) == ([], [], 0)
+    assert await database.transaction(work) == "result"
+    assert (await stored(sql), sent, database.pool_in_use()) == ([7], [ONE], 0)
+    with pytest.raises(IntegrityError):
+        await database.transaction(work, dry_run=True)
+    assert sent == [ONE]
+
+
+async def test_no_constraint_is_deferred_to_the_commit(sql: Sql) -> None:
+    """Otherwise a dry run would succeed although its commit would fail."""
+    assert await sql.fetch("SELECT conname FROM pg_constraint WHERE condeferrable") == []
+    assert await sql.fetch("SELECT tgname FROM pg_trigger WHERE tgdeferrable") == []
+
+
 # --- Faults -------------------------------------------------------------------------------------
 
 

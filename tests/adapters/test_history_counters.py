@@ -102,3 +102,17 @@ async def test_rolled_back_entries_are_not_counted(api: Api, database: Database,
     )
     assert counted() - before == {("JOINED", "MANUAL"): 1}
     assert sum((await in_history(sql)).values()) == 1
+
+
+async def test_entries_of_a_dry_run_are_not_counted(api: Api, database: Database, sql: Sql) -> None:
+    await make_segments(api, "hand")
+    before = counted()
+
+    async def add(session: WriteSession) -> None:
+        await update_user_segments(session, user_id=1, add=["hand"], remove=[], actor=NO_ACTOR)
+
+    await database.transaction(add, dry_run=True)
+    assert counted() == before
+    await database.transaction(add)  # on the same connection
+    assert counted() - before == {("JOINED", "MANUAL"): 1}
+    assert sum((await in_history(sql)).values()) == 1

@@ -39,7 +39,8 @@ from tests.rollouts.commands import (
     UpdateMemberships,
 )
 from tests.rollouts.reference_model import Model, Segment
-from tests.rollouts.test_rollout_properties import INTERRUPTED_LOWERING, command_lists
+from tests.rollouts.strategies import command_lists
+from tests.rollouts.test_rollout_properties import INTERRUPTED_LOWERING
 from tests.timeline import make_segment
 
 USERS_PER_COMMAND = 2

@@ -25,6 +25,7 @@ from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecu
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.principal import ANONYMOUS_ADMIN
+from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import make_schema
 from segmentql.settings import Settings
 
@@ -152,7 +153,10 @@ def make_context(database: Database, settings: Settings) -> Context:
         request_id="the-request",
         principal=ANONYMOUS_ADMIN,
         primary=True,
-        features={FeedReader: FeedReader(database, ConcurrencyLimit(500, 200))},
+        features={
+            FeedReader: FeedReader(database, ConcurrencyLimit(500, 200)),
+            RolloutForecaster: RolloutForecaster(database),
+        },
         response_bytes=LIMITS.response_bytes,
         remaining_bytes=LIMITS.response_bytes,
     )

@@ -56,12 +56,16 @@ class DyingDatabase(Database):
         self._commits = commits
 
     async def transaction(
-        self, work: Callable[[WriteSession], Awaitable[T]], *, seconds: float | None = None
+        self,
+        work: Callable[[WriteSession], Awaitable[T]],
+        *,
+        seconds: float | None = None,
+        dry_run: bool = False,
     ) -> T:
         self._left -= 1
         if self._left < 0 or (self._left == 0 and not self._commits):
             raise Killed
-        result = await super().transaction(work, seconds=seconds)
+        result = await super().transaction(work, seconds=seconds, dry_run=dry_run)
         if self._left == 0:
             raise Killed
         return result

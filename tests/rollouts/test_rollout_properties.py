@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from segmentql.adapters.database import Database
 from segmentql.memberships.actors import expire_due_memberships
-from segmentql.memberships.records import OnExisting
 from tests.conftest import Sql, empty_tables
 from tests.rollouts.commands import (
     SLUGS,
@@ -26,69 +24,14 @@ from tests.rollouts.commands import (
     FinishWork,
     InsertUsers,
     PassTime,
-    Pause,
-    RecordExpiry,
-    Resume,
     RunStep,
     ServiceUnderTest,
     SetPlan,
-    UpdateMemberships,
 )
 from tests.rollouts.helpers import excluded, read_rollout
 from tests.rollouts.reference_model import Model, Segment
+from tests.rollouts.strategies import command_lists
 from tests.timeline import database_now, history_entries, history_inconsistencies, make_segment
-
-
-def plans() -> st.SearchStrategy[Command]:
-    percent = st.sampled_from(["0", "5", "10", "33.333", "50", "75", "100"])
-    stages = st.tuples(
-        st.tuples(percent, st.sampled_from([0, 0, 0, 1])),
-        st.lists(st.tuples(percent, st.integers(1, 2)), max_size=3),
-    ).map(lambda found: (found[0], *found[1]))
-    return st.builds(
-        SetPlan,
-        st.sampled_from(SLUGS),
-        stages,
-        st.sampled_from([True, True, True, False]),
-        st.sampled_from([None, None, 1, 2]),
-    )
-
-
-def membership_updates() -> st.SearchStrategy[Command]:
-    return st.builds(
-        lambda user_id, slugs, split, ttl, on_existing: UpdateMemberships(
-            user_id, slugs[:split], slugs[split:], ttl, on_existing
-        ),
-        st.sampled_from(USERS),
-        st.sampled_from([("A",), ("B",), ("A", "B"), ("B", "A"), ()]),
-        st.integers(0, 2),
-        st.none() | st.integers(1, 3),
-        st.sampled_from(OnExisting),
-    )
-
-
-def command_lists() -> st.SearchStrategy[list[Command]]:
-    slugs, users = st.sampled_from(SLUGS), st.sampled_from(USERS)
-    # One integer chooses the command, because `one_of` would ignore the weights.
-    weighted: list[st.SearchStrategy[Command]] = [
-        *[plans()] * 4,
-        *[st.builds(RunStep, slugs)] * 6,
-        *[st.builds(FinishWork, slugs)] * 4,
-        *[membership_updates()] * 6,
-        *[st.builds(InsertUsers, users, st.integers(1, 20))] * 2,
-        *[st.builds(DeleteUser, users)] * 3,
-        *[st.builds(PassTime, st.integers(1, 2))] * 3,
-        st.builds(CreateUser, users),
-        st.builds(Pause, slugs),
-        *[st.builds(Resume, slugs)] * 2,
-        st.builds(Cancel, slugs, st.booleans()),
-        st.just(RecordExpiry()),
-    ]
-    command = st.integers(0, len(weighted) - 1).flatmap(weighted.__getitem__)
-    return st.lists(command, min_size=15, max_size=35).map(
-        lambda rest: [InsertUsers(1, 20), SetPlan("A", (("50", 0), ("10", 1), ("75", 2))), *rest]
-    )
-
 
 INTERRUPTED_LOWERING: list[Command] = [
     InsertUsers(1, 20),

@@ -147,7 +147,11 @@ class Database:
             return await work(session)
 
     async def transaction(
-        self, work: Callable[[WriteSession], Awaitable[T]], *, seconds: float | None = None
+        self,
+        work: Callable[[WriteSession], Awaitable[T]],
+        *,
+        seconds: float | None = None,
+        dry_run: bool = False,
     ) -> T:
         """Run `work` in a transaction; commit it, or roll it back if `work` raises.
 
@@ -157,6 +161,8 @@ class Database:
             work: The work.
             seconds: The timeout of each statement of a long transaction, which gets a connection
                 outside the pool. None for the service's timeout.
+            dry_run: Whether to roll the transaction back after `work`, and to send no messages.
+                No constraint is deferred to the commit, so `work` fails as it would otherwise.
 
         Raises:
             Unavailable: the database cannot be used. Nothing was changed.
@@ -170,7 +176,10 @@ class Database:
                 with translate_database_errors():
                     async with self._write_session(seconds) as session:
                         result = await work(session)
-                        await self._commit(session)
+                        if not dry_run:
+                            await self._commit(session)
+                if dry_run:
+                    return result
                 self._publish(session.outbox)
                 if self._on_history_commit and self._history_commits.count != history_commits:
                     self._on_history_commit()

@@ -7,6 +7,7 @@
 - `sampling.py`: the sample, the users that a percent selects.
 - `passes.py`: the work. One pass adds and removes the members of one stage, in chunks.
 - `chunks.py`: one chunk of a pass.
+- `forecast.py`: the users who would join and leave, for dry runs.
 - `actors.py`: the background jobs that run passes.
 
 Users who are stored later join in the transaction that stores them. The database trigger

@@ -10,11 +10,13 @@ from segmentql.adapters.sessions import WriteSession
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
-from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
+from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.api import Rollout
+from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.rollouts.inputs import RolloutInput
 from segmentql.rollouts.records import RolloutRecord, RolloutStatus
 from segmentql.segments.api import Segment
@@ -60,16 +62,19 @@ class SetRolloutInput:
         default=strawberry.UNSET,
         description="If set, the mutation is rejected unless the segment has this version.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.input(description="Input of `pauseRollout`.")
 class PauseRolloutInput:
     slug: str = strawberry.field(description="The slug of the segment.")
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.input(description="Input of `resumeRollout`.")
 class ResumeRolloutInput:
     slug: str = strawberry.field(description="The slug of the segment.")
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.input(description="Input of `cancelRollout`.")
@@ -79,6 +84,7 @@ class CancelRolloutInput:
         default=False,
         description="Whether to remove the members that the rollout added. Otherwise they stay.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type
@@ -88,12 +94,12 @@ class RolloutPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
+        description="The segment. Null if the mutation was rejected, and in a dry run.",
     )
     rollout: RolloutRecord | None = strawberry.field(
         default=None,
         graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected.",
+        description="The rollout. Null if the mutation was rejected, and in a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -102,8 +108,29 @@ class RolloutPayload:
     )
 
 
+@strawberry.type
+class ForecastPayload(RolloutPayload):
+    """The fields of the payloads of mutations whose dry run has a forecast."""
+
+    joining: BigInt | None = strawberry.field(
+        default=None,
+        description="In a dry run of `setRollout`, the number of users who join until the last"
+        " stage is done, if nothing else changes: its sample without current members and excluded"
+        " users. In a dry run of `cancelRollout` it is 0. Null if the mutation was rejected or was"
+        " not a dry run, or if counting takes longer than 10 seconds.",
+    )
+    leaving: BigInt | None = strawberry.field(
+        default=None,
+        description="In a dry run of `setRollout`, the number of members who leave until the last"
+        " stage is done, if nothing else changes: the members that a rollout added and that are not"
+        " in the last stage's sample, if a stage lowers the percent. In a dry run of"
+        " `cancelRollout`, all members that the rollout added if `withdraw` is true, otherwise 0."
+        " Null if `joining` is null.",
+    )
+
+
 @strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload(RolloutPayload):
+class SetRolloutPayload(ForecastPayload):
     pass
 
 
@@ -118,11 +145,12 @@ class ResumeRolloutPayload(RolloutPayload):
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload(RolloutPayload):
+class CancelRolloutPayload(ForecastPayload):
     pass
 
 
 P = TypeVar("P", bound=RolloutPayload)
+F = TypeVar("F", bound=ForecastPayload)
 
 
 async def _run_mutation(
@@ -130,6 +158,9 @@ async def _run_mutation(
     payload: type[P],
     validator: InputValidator,
     work: Callable[[WriteSession], Awaitable[tuple[SegmentRecord, RolloutRecord]]],
+    *,
+    dry_run: bool | None,
+    preview: Callable[[tuple[SegmentRecord, RolloutRecord]], Awaitable[P]] | None = None,
 ) -> P:
     """Run a mutation whose payload has a segment and its rollout."""
     return await run_mutation(
@@ -138,7 +169,28 @@ async def _run_mutation(
         validator,
         work,
         lambda result: payload(segment=result[0], rollout=result[1]),
+        dry_run=dry_run,
+        preview=preview,
     )
+
+
+async def _run_with_forecast(
+    info: Info,
+    payload: type[F],
+    validator: InputValidator,
+    work: Callable[[WriteSession], Awaitable[tuple[SegmentRecord, RolloutRecord]]],
+    *,
+    dry_run: bool | None,
+) -> F:
+    """Run a mutation whose dry run also has a forecast, made after the transaction has ended."""
+
+    async def preview(result: tuple[SegmentRecord, RolloutRecord]) -> F:
+        forecast = await info.context.feature(RolloutForecaster).forecast(result[1])
+        if forecast is None:
+            return payload()
+        return payload(joining=BigInt(forecast.joining), leaving=BigInt(forecast.leaving))
+
+    return await _run_mutation(info, payload, validator, work, dry_run=dry_run, preview=preview)
 
 
 @strawberry.type
@@ -159,7 +211,7 @@ class RolloutMutations:
         version = validator.optional(
             validators.version, input.expected_version, "expectedVersion", absent=None
         )
-        return await _run_mutation(
+        return await _run_with_forecast(
             info,
             SetRolloutPayload,
             validator,
@@ -170,6 +222,7 @@ class RolloutMutations:
                 expected_version=version,
                 actor=info.context.actor,
             ),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -189,6 +242,7 @@ class RolloutMutations:
             PauseRolloutPayload,
             validator,
             lambda session: service.pause_rollout(session, slug=slug, actor=info.context.actor),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -207,6 +261,7 @@ class RolloutMutations:
             ResumeRolloutPayload,
             validator,
             lambda session: service.resume_rollout(session, slug=slug, actor=info.context.actor),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -221,11 +276,12 @@ class RolloutMutations:
     ) -> CancelRolloutPayload | None:
         validator = InputValidator()
         slug = validator.value(validators.slug, input.slug, "slug")
-        return await _run_mutation(
+        return await _run_with_forecast(
             info,
             CancelRolloutPayload,
             validator,
             lambda session: service.cancel_rollout(
                 session, slug=slug, withdraw=bool(input.withdraw), actor=info.context.actor
             ),
+            dry_run=input.dry_run,
         )

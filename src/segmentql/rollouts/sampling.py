@@ -99,7 +99,7 @@ POLL_INTERVAL_SECONDS: Final = 0.01
 SAMPLING_LOCK_CLASS: Final = 7002
 
 # Disable parallel workers to leave CPU for requests.
-_DISABLE_PARALLEL_QUERY = text("SET LOCAL max_parallel_workers_per_gather = 0")
+DISABLE_PARALLEL_QUERY = text("SET LOCAL max_parallel_workers_per_gather = 0")
 
 _TRY_SAMPLING_LOCK = text(f"""
 SELECT pg_try_advisory_xact_lock(
@@ -176,7 +176,7 @@ async def take_sample(session: ReadSession, pending: PendingSample) -> Sample | 
     values = {"segment_id": pending.segment_id, "percent": pending.percent}
     if not (await session.execute(_TRY_SAMPLING_LOCK, values)).scalar_one():
         return None
-    await session.execute(_DISABLE_PARALLEL_QUERY)
+    await session.execute(DISABLE_PARALLEL_QUERY)
     last_insert_seq: int = (await session.execute(_LAST_INSERT_SEQ)).scalar_one()
     if not await _wait_for_inflight_inserts(session):
         return None

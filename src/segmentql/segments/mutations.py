@@ -8,7 +8,7 @@ from segmentql import errors, validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
-from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service as rollouts
@@ -96,6 +96,7 @@ class CreateSegmentInput:
             description="A rollout, which puts a percentage of all users into the segment.",
         )
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `createSegment`.")
@@ -103,7 +104,7 @@ class CreateSegmentPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected.",
+        description="The segment. Null if the mutation was rejected, and in a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -128,6 +129,7 @@ class UpdateSegmentInput:
         default=strawberry.UNSET,
         description="If set, the mutation is rejected unless the segment has this version.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `updateSegment`.")
@@ -135,7 +137,7 @@ class UpdateSegmentPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The updated segment. Null if the mutation was rejected.",
+        description="The updated segment. Null if the mutation was rejected, and in a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -151,13 +153,15 @@ class DeleteSegmentInput:
         default=strawberry.UNSET,
         description="If set, the mutation is rejected unless the segment has this version.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `deleteSegment`.")
 class DeleteSegmentPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="The id of the deleted segment. Null if the mutation was rejected.",
+        description="The id of the deleted segment. Null if the mutation was rejected, and in a dry"
+        " run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -197,6 +201,7 @@ class SegmentMutations:
                 actor=info.context.actor,
             ),
             lambda segment: CreateSegmentPayload(segment=segment),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -230,6 +235,7 @@ class SegmentMutations:
                 actor=info.context.actor,
             ),
             lambda segment: UpdateSegmentPayload(segment=segment),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -257,4 +263,5 @@ class SegmentMutations:
             lambda segment_id: DeleteSegmentPayload(
                 deleted_id=strawberry.ID(segment_global_id(segment_id))
             ),
+            dry_run=input.dry_run,
         )

@@ -7,7 +7,7 @@ from segmentql.exports.user_deletion import delete_user_everywhere
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
-from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.users import service
@@ -65,6 +65,7 @@ class CreateUserInput:
         " is rejected if a stored user has the key. If omitted, the user has no key; `updateUser`"
         " can set one.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `createUser`.")
@@ -72,7 +73,7 @@ class CreateUserPayload:
     user: UserRecord | None = strawberry.field(
         default=None,
         graphql_type=User | None,
-        description="The user. Null if the mutation was rejected.",
+        description="The user. Null if the mutation was rejected, and in a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -89,6 +90,7 @@ class UpdateUserInput:
         " mutation is rejected if the user has another key, or if another user has the key. If"
         " the user already has the key, the mutation succeeds and changes nothing."
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `updateUser`.")
@@ -96,7 +98,7 @@ class UpdateUserPayload:
     user: UserRecord | None = strawberry.field(
         default=None,
         graphql_type=User | None,
-        description="The user. Null if the mutation was rejected.",
+        description="The user. Null if the mutation was rejected, and in a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -122,13 +124,15 @@ class DeleteUserInput:
         " user with another id keeps the key. If no stored user has the `id` or the `key`, it"
         " erases the keys of the user who was deleted last with it.",
     )
+    dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type(description="Result of `deleteUser`.")
 class DeleteUserPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="The id of the deleted user. Null if the mutation was rejected.",
+        description="The id of the deleted user. Null if the mutation was rejected, and in a dry"
+        " run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -160,6 +164,7 @@ class UserMutations:
                 session, user_id, user_key=user_key, actor=info.context.actor
             ),
             lambda user: CreateUserPayload(user=user),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -181,6 +186,7 @@ class UserMutations:
             validator,
             lambda session: service.set_user_key(session, user_id, user_key),
             lambda user: UpdateUserPayload(user=user),
+            dry_run=input.dry_run,
         )
 
     @strawberry.mutation(
@@ -209,4 +215,5 @@ class UserMutations:
                 actor=info.context.actor,
             ),
             lambda deletion: DeleteUserPayload(deleted_id=strawberry.ID(str(deletion.user_id))),
+            dry_run=input.dry_run,
         )

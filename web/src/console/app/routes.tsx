@@ -17,7 +17,11 @@ export function Routes() {
                 <Redirect to="/segments" replace />
             </Route>
             <Route path="/segments" component={SegmentsPage} />
-            <Route path="/segments/:slug/:tab?">
+            <Route<{
+                slug: string;
+                tab?: string;
+                item?: string;
+            }> path="/segments/:slug/:tab?/:item?">
                 {({ slug, tab }) => (
                     <SegmentPage key={slug} slug={decodeURIComponent(slug)} tab={tab} />
                 )}

@@ -79,7 +79,8 @@ export function groupErrors(
     for (const error of errors) {
         const field = toField(error.path);
         if (hasField(values, field)) {
-            fields[field] = error.message;
+            // The message begins with the path, which the field shows already.
+            fields[field] = error.message.replace(`${error.path.join(".")}: `, "");
         } else {
             others.push(error.message);
         }

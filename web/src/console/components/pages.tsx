@@ -6,6 +6,7 @@ export interface Pages {
     /** The cursor after which the current page begins. Null on the first page. */
     after: string | null;
     hasPrevious: boolean;
+    first: () => void;
     previous: () => void;
     next: (endCursor: string) => void;
 }
@@ -21,6 +22,7 @@ export function usePages(list = ""): Pages {
     return {
         after: cursors.at(-1) ?? null,
         hasPrevious: cursors.length > 0,
+        first: () => setState({ list, cursors: [] }),
         previous: () => setState({ list, cursors: cursors.slice(0, -1) }),
         next: (endCursor) => setState({ list, cursors: [...cursors, endCursor] }),
     };

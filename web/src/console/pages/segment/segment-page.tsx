@@ -1,4 +1,5 @@
-import { Anchor, Loader, Tabs, Text } from "@mantine/core";
+import { ActionIcon, Anchor, CopyButton, Group, Loader, Tabs, Text, Tooltip } from "@mantine/core";
+import { Check, Copy } from "lucide-react";
 import type { ComponentType } from "react";
 import { useQuery } from "urql";
 import { Link, useLocation } from "wouter";
@@ -22,15 +23,17 @@ interface Tab {
     role?: Role;
 }
 
-const TABS: Record<string, Tab> = {
-    overview: { label: "Overview", Content: OverviewTab },
-    rollout: { label: "Rollout", Content: RolloutTab },
-    members: { label: "Members", Content: MembersTab },
-    imports: { label: "Imports", Content: ImportsTab },
-    exports: { label: "Exports", Content: ExportsTab },
-    history: { label: "History", Content: HistoryTab },
-    audit: { label: "Audit log", Content: AuditTab, role: "EDITOR" },
-};
+const OVERVIEW: [string, Tab] = ["overview", { label: "Overview", Content: OverviewTab }];
+
+const TABS: [string, Tab][] = [
+    OVERVIEW,
+    ["rollout", { label: "Rollout", Content: RolloutTab }],
+    ["members", { label: "Members", Content: MembersTab }],
+    ["imports", { label: "Imports", Content: ImportsTab }],
+    ["exports", { label: "Exports", Content: ExportsTab }],
+    ["history", { label: "History", Content: HistoryTab }],
+    ["audit", { label: "Audit log", Content: AuditTab, role: "EDITOR" }],
+];
 
 interface Props {
     slug: string;
@@ -61,11 +64,11 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
             </Page>
         );
     }
-    const tabs = Object.entries(TABS).filter(([, { role }]) => !role || may(role));
-    const Content = tabs.find(([value]) => value === tab)?.[1].Content ?? OverviewTab;
+    const tabs = TABS.filter(([, { role }]) => !role || may(role));
+    const [current, { Content }] = tabs.find(([value]) => value === tab) ?? OVERVIEW;
     return (
-        <Page title={segment.name ?? segment.slug} description={segment.name && segment.slug}>
-            <Tabs value={tab} onChange={(value) => value && navigate(segmentPath(slug, value))}>
+        <Page title={segment.name ?? segment.slug} description={<Slug slug={segment.slug} />}>
+            <Tabs value={current} onChange={(value) => value && navigate(segmentPath(slug, value))}>
                 <Tabs.List>
                     {tabs.map(([value, { label }]) => (
                         <Tabs.Tab key={value} value={value}>
@@ -73,10 +76,37 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
                         </Tabs.Tab>
                     ))}
                 </Tabs.List>
-                <Tabs.Panel value={tab} pt="md">
+                <Tabs.Panel value={current} pt="md">
                     <Content slug={slug} />
                 </Tabs.Panel>
             </Tabs>
         </Page>
+    );
+}
+
+/** The slug, with a button that copies it. */
+function Slug({ slug }: { slug: string }) {
+    return (
+        <Group gap={4} wrap="nowrap">
+            <span className="break">{slug}</span>
+            <CopyButton value={slug}>
+                {({ copied, copy }) => (
+                    <Tooltip label={copied ? "Copied" : "Copy the slug"}>
+                        <ActionIcon
+                            variant="subtle"
+                            color="gray"
+                            aria-label={copied ? "Copied" : "Copy the slug"}
+                            onClick={copy}
+                        >
+                            {copied ? (
+                                <Check size={16} aria-hidden />
+                            ) : (
+                                <Copy size={16} aria-hidden />
+                            )}
+                        </ActionIcon>
+                    </Tooltip>
+                )}
+            </CopyButton>
+        </Group>
     );
 }

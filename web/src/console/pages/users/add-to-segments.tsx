@@ -1,14 +1,15 @@
-import { Button, Group, Modal, Radio, Stack } from "@mantine/core";
+import { Button, Group, Modal, Stack } from "@mantine/core";
 import { useForm } from "@mantine/form";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
+import { type End, endInput } from "../../components/duration";
+import { EndInputs } from "../../components/end-inputs";
 import { Failures, useSubmission } from "../../components/forms";
+import { OnExistingInput } from "../../components/on-existing-input";
 import { SegmentsInput } from "../../components/segment-input";
 import { formatNumber } from "../../format";
 import { type OnExisting, UpdateUserSegmentsDocument } from "../../graphql/operations";
-import { type End, endInput } from "./duration";
-import { EndInputs } from "./end-inputs";
 
 /** The server accepts no more slugs in one mutation. */
 const MAX_SEGMENTS = 100;
@@ -99,28 +100,10 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
                     {...form.getInputProps("add")}
                 />
                 <EndInputs form={form} />
-                <Radio.Group
+                <OnExistingInput
                     label="If the user is in a segment already"
                     {...form.getInputProps("onExisting")}
-                >
-                    <Stack gap="xs" mt="xs">
-                        <Radio
-                            value="EXTEND"
-                            label="Extend"
-                            description="The membership keeps the later of its two ends."
-                        />
-                        <Radio
-                            value="REPLACE"
-                            label="Replace"
-                            description="The membership gets the new end, even if it is earlier."
-                        />
-                        <Radio
-                            value="KEEP"
-                            label="Keep"
-                            description="The membership does not change."
-                        />
-                    </Stack>
-                </Radio.Group>
+                />
                 <Failures messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>

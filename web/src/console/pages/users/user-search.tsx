@@ -5,9 +5,9 @@ import { useClient } from "urql";
 import { Link, useLocation } from "wouter";
 
 import { describeError } from "../../components/errors";
+import { isUserId } from "../../components/identity";
 import { UserLink } from "../../components/links";
 import { FindUserDocument } from "../../graphql/operations";
-import { isUserId } from "./identity";
 
 interface Found {
     id: string;

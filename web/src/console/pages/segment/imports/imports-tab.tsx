@@ -1,4 +1,19 @@
-/** TODO(helper) */
+import { useParams } from "wouter";
+
+import { useSession } from "../../../app/session";
+import { ImportDetail } from "./import-detail";
+import { ImportForm } from "./import-form";
+import { ImportList } from "./import-list";
+
+/** The list of imports, the form of a new one (`imports/new`), or one import (`imports/imp_1`). */
 export function ImportsTab({ slug }: { slug: string }) {
-    return <p>{slug}</p>;
+    const { item } = useParams<{ item?: string }>();
+    const { may } = useSession();
+    if (item === "new" && may("EDITOR")) {
+        return <ImportForm slug={slug} />;
+    }
+    if (item && item !== "new") {
+        return <ImportDetail key={item} slug={slug} id={item} />;
+    }
+    return <ImportList slug={slug} />;
 }

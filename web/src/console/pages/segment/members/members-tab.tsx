@@ -1,4 +1,123 @@
-/** TODO(helper) */
+import { Button, Group, Loader, Skeleton, Stack, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { UserPlus } from "lucide-react";
+import { useState } from "react";
+import { useQuery } from "urql";
+
+import { useSession } from "../../../app/session";
+import { ErrorAlert } from "../../../components/errors";
+import { ShowAsGraphQL } from "../../../components/page";
+import { PageButtons, usePages } from "../../../components/pages";
+import { formatNumber } from "../../../format";
+import { SegmentMemberCountDocument, SegmentMembersDocument } from "../../../graphql/operations";
+import { AddUsers } from "./add-users";
+import { FindMember, FoundUsers } from "./find-member";
+import { MembersTable } from "./members-table";
+import { RemoveMembers } from "./remove-members";
+
+const PAGE_SIZE = 50;
+const NONE: ReadonlySet<string> = new Set();
+
 export function MembersTab({ slug }: { slug: string }) {
-    return <p>{slug}</p>;
+    const { may } = useSession();
+    const [adding, { open, close }] = useDisclosure();
+    const [wanted, setWanted] = useState("");
+    return (
+        <Stack>
+            <Group justify="space-between" align="flex-end">
+                <FindMember wanted={wanted} onFind={setWanted} />
+                <Group gap="xs">
+                    <MemberCount slug={slug} />
+                    {may("EDITOR") && (
+                        <Button leftSection={<UserPlus size={18} aria-hidden />} onClick={open}>
+                            Add users
+                        </Button>
+                    )}
+                </Group>
+            </Group>
+            {wanted ? (
+                <FoundUsers key={wanted} slug={slug} wanted={wanted} />
+            ) : (
+                <MemberList slug={slug} onAdd={open} />
+            )}
+            <AddUsers slug={slug} opened={adding} onClose={close} />
+        </Stack>
+    );
+}
+
+function MemberCount({ slug }: { slug: string }) {
+    const [{ data, error }] = useQuery({
+        query: SegmentMemberCountDocument,
+        variables: { slug },
+    });
+    if (error) {
+        return null;
+    }
+    const count = data?.segment?.memberCount;
+    return count == null ? (
+        <Skeleton h={16} w={110} />
+    ) : (
+        <Text size="sm" c="dimmed" role="status">
+            {formatNumber(count)} {count === 1 ? "member" : "members"}
+        </Text>
+    );
+}
+
+function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
+    const { may } = useSession();
+    const pages = usePages(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const [{ data, error, fetching }, refresh] = useQuery({
+        query: SegmentMembersDocument,
+        variables,
+    });
+    // A selection belongs to one page.
+    const [selection, setSelection] = useState({ page: pages.after, users: NONE });
+    const selected = selection.page === pages.after ? selection.users : NONE;
+    const select = (users: ReadonlySet<string>) => setSelection({ page: pages.after, users });
+
+    const members = data?.segment?.members.nodes;
+    return (
+        <>
+            <ErrorAlert error={error} onRetry={refresh} />
+            {!members && fetching && <Loader aria-label="Loading the members" />}
+            {members && members.length > 0 && (
+                <>
+                    {may("EDITOR") && (
+                        <RemoveMembers
+                            slug={slug}
+                            users={members
+                                .map(({ user }) => user.id)
+                                .filter((id) => selected.has(id))}
+                            onRemoved={() => select(NONE)}
+                        />
+                    )}
+                    <MembersTable
+                        slug={slug}
+                        members={members}
+                        selected={may("EDITOR") ? selected : null}
+                        onSelect={select}
+                    />
+                </>
+            )}
+            {members?.length === 0 && !fetching && (
+                <Stack align="center" py="xl" gap="sm">
+                    <Text fw={600}>
+                        {pages.hasPrevious
+                            ? "There are no more members."
+                            : "The segment has no members."}
+                    </Text>
+                    {may("EDITOR") && !pages.hasPrevious && (
+                        <Button variant="default" onClick={onAdd}>
+                            Add users
+                        </Button>
+                    )}
+                </Stack>
+            )}
+            <Group justify="space-between">
+                <ShowAsGraphQL document={SegmentMembersDocument} variables={variables} />
+                <PageButtons pages={pages} pageInfo={data?.segment?.members.pageInfo} />
+            </Group>
+        </>
+    );
 }

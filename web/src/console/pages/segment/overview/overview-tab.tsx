@@ -1,4 +1,45 @@
-/** TODO(helper) */
+import { Grid, Loader, Stack } from "@mantine/core";
+import { useQuery } from "urql";
+
+import { ErrorAlert } from "../../../components/errors";
+import { SegmentOverviewDocument } from "../../../graphql/operations";
+import { Details } from "./details";
+import { RolloutSummary } from "./rollout-summary";
+import { SizeHistory } from "./size-history";
+
+const CHANGING: readonly string[] = ["RUNNING", "WITHDRAWING"];
+
 export function OverviewTab({ slug }: { slug: string }) {
-    return <p>{slug}</p>;
+    const [{ data, error, fetching }, refresh] = useQuery({
+        query: SegmentOverviewDocument,
+        variables: { slug },
+    });
+    const segment = data?.segment;
+    if (!segment) {
+        return fetching ? (
+            <Loader aria-label="Loading the overview" />
+        ) : (
+            <ErrorAlert error={error} onRetry={refresh} />
+        );
+    }
+    return (
+        <Stack>
+            <ErrorAlert error={error} onRetry={refresh} />
+            <Grid>
+                <Grid.Col span={{ base: 12, md: 8 }}>
+                    <SizeHistory
+                        slug={slug}
+                        createdAt={segment.createdAt}
+                        changing={CHANGING.includes(segment.rollout?.status ?? "")}
+                    />
+                </Grid.Col>
+                <Grid.Col span={{ base: 12, md: 4 }}>
+                    <Stack>
+                        <RolloutSummary slug={slug} rollout={segment.rollout} onRefresh={refresh} />
+                        <Details segment={segment} />
+                    </Stack>
+                </Grid.Col>
+            </Grid>
+        </Stack>
+    );
 }

@@ -1,9 +1,8 @@
 import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@mantine/core";
-import type { UseFormReturnType } from "@mantine/form";
+import type { GetInputPropsReturnType } from "@mantine/form";
 
-import { DateTimeInput } from "../../components/forms";
-import type { AddValues } from "./add-to-segments";
-import { UNITS } from "./duration";
+import { type End, UNITS } from "./duration";
+import { DateTimeInput } from "./forms";
 
 const KINDS = [
     { value: "never", label: "Never" },
@@ -11,8 +10,14 @@ const KINDS = [
     { value: "at", label: "At a time" },
 ];
 
+/** A form whose values include those of an end. */
+interface EndForm {
+    getValues: () => End;
+    getInputProps(field: keyof End): GetInputPropsReturnType;
+}
+
 /** When the memberships end. */
-export function EndInputs({ form }: { form: UseFormReturnType<AddValues> }) {
+export function EndInputs({ form }: { form: EndForm }) {
     const { kind, expiresAt } = form.getValues();
     return (
         <Stack gap="xs">

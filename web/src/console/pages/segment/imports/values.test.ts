@@ -1,0 +1,52 @@
+import { describe, expect, it } from "vitest";
+
+import { INITIAL_VALUES, toField, toInput, validate } from "./values";
+
+const file = new File(["1\n2\n"], "users.csv");
+
+describe("toInput", () => {
+    it("describes the file, and leaves the other source out", () => {
+        const input = toInput("beta", { ...INITIAL_VALUES, file, anyOf: ["trial"] });
+        expect(input.source).toEqual({ upload: { fileName: "users.csv", sizeBytes: 4 } });
+        expect(input).toMatchObject({ slug: "beta", mode: "ADD", dryRun: true, maxRejected: 0 });
+        expect(input.columnNumber).toBeUndefined();
+    });
+
+    it("leaves out the options of files for a list from segments", () => {
+        const input = toInput("beta", {
+            ...INITIAL_VALUES,
+            source: "segments",
+            anyOf: ["trial"],
+            identity: "KEY",
+        });
+        expect(input.source).toEqual({ segments: { anyOf: ["trial"] } });
+        expect(input.identity).toBeUndefined();
+    });
+
+    it("sends no end with REMOVE", () => {
+        const values = { ...INITIAL_VALUES, file, ending: "after" as const, duration: 2 };
+        expect(toInput("beta", values).ttlSeconds).toBe(172_800);
+        const removal = toInput("beta", { ...values, mode: "REMOVE" });
+        expect(removal.ttlSeconds).toBeUndefined();
+        expect(removal).toMatchObject({ exclude: true, maxRemovedPercent: 20 });
+    });
+});
+
+describe("toField", () => {
+    it("finds the field of a typed error", () => {
+        expect(toField(["source", "upload", "sizeBytes"])).toBe("file");
+        expect(toField(["source", "segments", "noneOf", "3"])).toBe("noneOf");
+        expect(toField(["source", "segments"])).toBe("anyOf");
+        expect(toField(["ttlSeconds"])).toBe("duration");
+        expect(toField(["column"])).toBe("column");
+    });
+});
+
+describe("validate", () => {
+    it("needs a list", () => {
+        expect(Object.keys(validate(INITIAL_VALUES))).toEqual(["file"]);
+        const segments = { ...INITIAL_VALUES, source: "segments" as const };
+        expect(Object.keys(validate(segments))).toEqual(["anyOf"]);
+        expect(validate({ ...segments, allOf: ["trial"] })).toEqual({});
+    });
+});

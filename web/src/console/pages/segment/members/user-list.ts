@@ -1,0 +1,25 @@
+// The list of users that a person types or pastes.
+
+/** The most users that one mutation accepts. */
+export const MAX_USERS = 1000;
+
+/** Return the ids. They are separated by spaces, commas, semicolons or line ends. */
+export function parseIds(text: string): string[] {
+    return text.split(/[\s,;]+/).filter(Boolean);
+}
+
+/** Return the keys, which may contain spaces and commas: one a line. */
+export function parseKeys(text: string): string[] {
+    return text
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
+}
+
+/** Return what is wrong with the number of users, or null. */
+export function checkCount(count: number): string | null {
+    if (count === 0) {
+        return "Enter at least one user.";
+    }
+    return count > MAX_USERS ? `Enter at most ${MAX_USERS.toLocaleString()} users.` : null;
+}

@@ -1,0 +1,117 @@
+import { Button, Group, List, Modal, Skeleton, Stack, Text, TextInput } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useState } from "react";
+import { useMutation, useQuery } from "urql";
+import { useLocation } from "wouter";
+
+import { Failures, useSubmission } from "../../../components/forms";
+import { formatNumber } from "../../../format";
+import { DeleteSegmentDocument, SegmentSizeDocument } from "../../../graphql/operations";
+
+interface Props {
+    slug: string;
+    opened: boolean;
+    onClose: () => void;
+}
+
+/** The dialog that confirms the deletion of a segment. */
+export function DeleteSegment({ slug, opened, onClose }: Props) {
+    return (
+        <Modal opened={opened} onClose={onClose} title="Delete segment" size="lg">
+            <Confirmation slug={slug} onClose={onClose} />
+        </Modal>
+    );
+}
+
+// The result has no segment, but lists and pages of segments change.
+const CONTEXT = { additionalTypenames: ["Segment"] };
+
+function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
+    const [, navigate] = useLocation();
+    const [, deleteSegment] = useMutation(DeleteSegmentDocument);
+    const [size] = useQuery({ query: SegmentSizeDocument, variables: { slug } });
+    const [entered, setEntered] = useState("");
+    const { failures, submitting, submit } = useSubmission(null);
+
+    const onConfirm = async () => {
+        const payload = await submit(
+            deleteSegment({ input: { slug } }, CONTEXT),
+            (data) => data.deleteSegment,
+        );
+        if (payload) {
+            notifications.show({ message: `The segment ${slug} is deleted.` });
+            navigate("/segments");
+        }
+    };
+
+    const count = size.data?.segment?.memberCount;
+    return (
+        <form
+            onSubmit={(event) => {
+                event.preventDefault();
+                if (entered === slug) {
+                    void onConfirm();
+                }
+            }}
+        >
+            <Stack>
+                <List size="sm" spacing="xs">
+                    <List.Item>
+                        {count == null ? (
+                            size.error ? (
+                                "All memberships end at once."
+                            ) : (
+                                <Skeleton component="span" h={14} w={200} display="inline-block" />
+                            )
+                        ) : (
+                            <b>{describeEnds(count)}</b>
+                        )}
+                    </List.Item>
+                    <List.Item>
+                        The segment cannot be restored. If it has a rollout, the rollout ends.
+                    </List.Item>
+                    <List.Item>Its history stays. Another segment can get the same slug.</List.Item>
+                </List>
+                <TextInput
+                    label={
+                        <>
+                            Type{" "}
+                            <Text span inherit fw={700} className="break">
+                                {slug}
+                            </Text>{" "}
+                            to confirm
+                        </>
+                    }
+                    autoComplete="off"
+                    spellCheck={false}
+                    data-autofocus
+                    value={entered}
+                    onChange={(event) => setEntered(event.currentTarget.value)}
+                />
+                <Failures messages={failures} />
+                <Group justify="flex-end">
+                    <Button variant="default" onClick={onClose}>
+                        Cancel
+                    </Button>
+                    <Button
+                        type="submit"
+                        color="red"
+                        loading={submitting}
+                        disabled={entered !== slug}
+                    >
+                        Delete
+                    </Button>
+                </Group>
+            </Stack>
+        </form>
+    );
+}
+
+function describeEnds(count: number): string {
+    if (count === 0) {
+        return "No membership ends: the segment is empty.";
+    }
+    return count === 1
+        ? "1 membership ends at once."
+        : `${formatNumber(count)} memberships end at once.`;
+}

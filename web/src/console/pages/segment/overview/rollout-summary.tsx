@@ -1,0 +1,72 @@
+import { Anchor, Group, Paper, Progress, Stack, Text, Title } from "@mantine/core";
+import { Link } from "wouter";
+
+import { useSession } from "../../../app/session";
+import { segmentPath } from "../../../components/links";
+import { usePolling } from "../../../components/polling";
+import { StatusBadge, Time } from "../../../components/values";
+import { formatPercent } from "../../../format";
+import type { SegmentOverviewQuery } from "../../../graphql/operations";
+
+type Rollout = NonNullable<SegmentOverviewQuery["segment"]>["rollout"];
+
+interface Props {
+    slug: string;
+    rollout: Rollout;
+    onRefresh: (options: { requestPolicy: "network-only" }) => void;
+}
+
+/** The state of the rollout in short, with a link to its tab. */
+export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
+    const { may } = useSession();
+    const isWorking = rollout?.status === "RUNNING" || rollout?.status === "WITHDRAWING";
+    usePolling(onRefresh, isWorking, 2000);
+    const next = rollout?.stages.find(({ status }) => status === "PENDING");
+    return (
+        <Paper withBorder p="md">
+            <Stack gap="sm">
+                <Group justify="space-between">
+                    <Title order={2} size="h5">
+                        Rollout
+                    </Title>
+                    {rollout && <StatusBadge status={rollout.status} />}
+                </Group>
+                {rollout ? (
+                    <>
+                        <Text size="sm">{formatPercent(rollout.percent)} of all users.</Text>
+                        {isWorking && (
+                            <Progress.Root size="lg">
+                                <Progress.Section
+                                    value={rollout.progress * 100}
+                                    aria-label="Progress of the rollout"
+                                />
+                            </Progress.Root>
+                        )}
+                        {next && (
+                            <Text size="sm">
+                                {formatPercent(next.percent)} from <Time at={next.startsAt} />.
+                            </Text>
+                        )}
+                        {rollout.expiresAt && (
+                            <Text size="sm">
+                                The memberships end <Time at={rollout.expiresAt} relative />.
+                            </Text>
+                        )}
+                        {rollout.failure && (
+                            <Text size="sm" className="break">
+                                {rollout.failure}
+                            </Text>
+                        )}
+                    </>
+                ) : (
+                    <Text size="sm" c="dimmed">
+                        This segment has no rollout.
+                    </Text>
+                )}
+                <Anchor component={Link} href={segmentPath(slug, "rollout")} size="sm">
+                    {!rollout && may("EDITOR") ? "Set a rollout" : "Show the rollout"}
+                </Anchor>
+            </Stack>
+        </Paper>
+    );
+}

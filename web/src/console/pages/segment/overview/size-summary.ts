@@ -1,0 +1,30 @@
+import { formatNumber, formatTime } from "../../../format";
+import type { SizePoint } from "./size-chart";
+
+/** Return what the chart shows, in sentences. */
+export function describeSize(points: readonly SizePoint[]): string {
+    const first = points[0];
+    const last = points.at(-1);
+    if (!first || !last) {
+        return "";
+    }
+    const counts = points.map(({ count }) => count);
+    const lowest = Math.min(...counts);
+    const highest = Math.max(...counts);
+    const since = formatTime(new Date(first.at).toISOString());
+    if (lowest === highest) {
+        return `The size is the same at all ${points.length} points since ${since}.`;
+    }
+    return (
+        `${describeDifference(last.count - first.count)} ${since}. ` +
+        `The lowest size is ${formatNumber(lowest)}, the highest ${formatNumber(highest)}.`
+    );
+}
+
+function describeDifference(difference: number): string {
+    if (difference === 0) {
+        return "As many members as at";
+    }
+    const members = `${formatNumber(Math.abs(difference))} ${difference > 0 ? "more" : "fewer"}`;
+    return `${members} ${Math.abs(difference) === 1 ? "member" : "members"} than at`;
+}

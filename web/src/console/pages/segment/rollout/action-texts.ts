@@ -1,0 +1,48 @@
+import type { RolloutAction } from "./rollout-state";
+
+interface ActionTexts {
+    /** The button of the page. */
+    label: string;
+    /** The title and the button of the confirmation. */
+    title: string;
+    confirm: string;
+    effect: string;
+    /** The notification afterwards. */
+    done: string;
+    isDestructive: boolean;
+}
+
+export const ACTION_TEXTS: Record<RolloutAction, ActionTexts> = {
+    pause: {
+        label: "Pause",
+        title: "Pause the rollout?",
+        confirm: "Pause the rollout",
+        effect: "The work on the current stage stops after a moment. The members stay. Stages that have not started are delayed by the length of the pause.",
+        done: "The rollout is paused.",
+        isDestructive: false,
+    },
+    resume: {
+        label: "Resume",
+        title: "Resume the rollout?",
+        confirm: "Resume the rollout",
+        effect: "The rollout continues where it stopped.",
+        done: "The rollout continues.",
+        isDestructive: false,
+    },
+    cancel: {
+        label: "Cancel",
+        title: "Cancel the rollout?",
+        confirm: "Cancel the rollout",
+        effect: "The rollout stops permanently. The members that it added stay in the segment.",
+        done: "The rollout is cancelled.",
+        isDestructive: true,
+    },
+    withdraw: {
+        label: "Withdraw",
+        title: "Withdraw the rollout?",
+        confirm: "Withdraw the rollout",
+        effect: "The rollout stops permanently, and the members that it added leave the segment. Members who were added manually stay.",
+        done: "The members that the rollout added leave.",
+        isDestructive: true,
+    },
+};

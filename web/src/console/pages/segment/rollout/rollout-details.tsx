@@ -1,0 +1,81 @@
+import { DataList, Paper, Skeleton, Title } from "@mantine/core";
+import { useEffect, useRef } from "react";
+import { useQuery } from "urql";
+
+import { ErrorAlert } from "../../../components/errors";
+import { usePolling } from "../../../components/polling";
+import { Num, Time } from "../../../components/values";
+import { SegmentRolloutCountsDocument } from "../../../graphql/operations";
+import { acceptsNewUsers, isWorking, type Rollout } from "./rollout-state";
+
+interface Props {
+    slug: string;
+    rollout: Rollout;
+}
+
+/** The counts and times of a rollout. The server counts on each request, so it is asked rarely. */
+export function RolloutDetails({ slug, rollout }: Props) {
+    const [{ data, error }, refresh] = useQuery({
+        query: SegmentRolloutCountsDocument,
+        variables: { slug },
+    });
+    usePolling(refresh, isWorking(rollout), 5_000);
+    // The counts change until the end of a pass.
+    const lastStatus = useRef(rollout.status);
+    useEffect(() => {
+        if (lastStatus.current !== rollout.status) {
+            lastStatus.current = rollout.status;
+            refresh({ requestPolicy: "network-only" });
+        }
+    }, [refresh, rollout.status]);
+    const counts = data?.segment?.rollout;
+    const count = (value: number | undefined) =>
+        counts || error ? <Num value={value} /> : <Skeleton w={80} h={16} my={3} />;
+
+    return (
+        <Paper withBorder p="md" h="100%">
+            <Title order={2} size="h4" mb="md">
+                Details
+            </Title>
+            <DataList withDivider labelWidth={130}>
+                <DataList.Item>
+                    <DataList.ItemLabel>Enrolled users</DataList.ItemLabel>
+                    <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
+                </DataList.Item>
+                <DataList.Item>
+                    <DataList.ItemLabel>Excluded users</DataList.ItemLabel>
+                    <DataList.ItemValue>{count(counts?.excluded)}</DataList.ItemValue>
+                </DataList.Item>
+                <DataList.Item>
+                    <DataList.ItemLabel>New users</DataList.ItemLabel>
+                    <DataList.ItemValue>
+                        {acceptsNewUsers(rollout, Date.now())
+                            ? "Join when they are stored"
+                            : "Do not join"}
+                    </DataList.ItemValue>
+                </DataList.Item>
+                <DataList.Item>
+                    <DataList.ItemLabel>Memberships end</DataList.ItemLabel>
+                    <DataList.ItemValue>
+                        {rollout.expiresAt ? <Time at={rollout.expiresAt} /> : "Never"}
+                    </DataList.ItemValue>
+                </DataList.Item>
+                <DataList.Item>
+                    <DataList.ItemLabel>Started</DataList.ItemLabel>
+                    <DataList.ItemValue>
+                        {rollout.startedAt ? <Time at={rollout.startedAt} /> : "Not yet"}
+                    </DataList.ItemValue>
+                </DataList.Item>
+                {rollout.finishedAt && (
+                    <DataList.Item>
+                        <DataList.ItemLabel>Finished</DataList.ItemLabel>
+                        <DataList.ItemValue>
+                            <Time at={rollout.finishedAt} />
+                        </DataList.ItemValue>
+                    </DataList.Item>
+                )}
+            </DataList>
+            <ErrorAlert error={error} onRetry={() => refresh({ requestPolicy: "network-only" })} />
+        </Paper>
+    );
+}

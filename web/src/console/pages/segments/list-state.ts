@@ -1,0 +1,53 @@
+import { useHistoryState } from "wouter/use-browser-location";
+import { navigate } from "wouter/use-hash-location";
+
+import type { Pages } from "../../components/pages";
+
+interface ListState {
+    search: string;
+    includeDeleted: boolean;
+    /** The end cursors of the pages before the current one. */
+    cursors: string[];
+}
+
+interface List extends Omit<ListState, "cursors"> {
+    pages: Pages;
+    /** Change the filters and show the first page. */
+    filter: (changes: Partial<Pick<ListState, "search" | "includeDeleted">>) => void;
+}
+
+/**
+ * Keep the filters and the page of the list in the browser's history, so that Back from a segment
+ * shows the same page again.
+ */
+export function useListState(): List {
+    const state = readListState(useHistoryState());
+    const save = (changes: Partial<ListState>) =>
+        navigate("/segments", { replace: true, state: { ...state, ...changes } });
+    const { cursors } = state;
+    return {
+        search: state.search,
+        includeDeleted: state.includeDeleted,
+        filter: (changes) => save({ ...changes, cursors: [] }),
+        pages: {
+            after: cursors.at(-1) ?? null,
+            hasPrevious: cursors.length > 0,
+            previous: () => save({ cursors: cursors.slice(0, -1) }),
+            next: (endCursor) => save({ cursors: [...cursors, endCursor] }),
+        },
+    };
+}
+
+/** Return the state of the list that a history entry has. Other pages store other states. */
+export function readListState(stored: unknown): ListState {
+    const state: Partial<Record<keyof ListState, unknown>> =
+        typeof stored === "object" && stored !== null ? stored : {};
+    const { search, includeDeleted, cursors } = state;
+    return {
+        search: typeof search === "string" ? search : "",
+        includeDeleted: includeDeleted === true,
+        cursors: Array.isArray(cursors)
+            ? cursors.filter((cursor) => typeof cursor === "string")
+            : [],
+    };
+}
