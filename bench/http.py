@@ -19,7 +19,12 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, path: str, on_response: ResponseHandler, on_lost: Callable[["Connection"], None]
+        self,
+        path: str,
+        on_response: ResponseHandler,
+        on_lost: Callable[["Connection"], None],
+        *,
+        token: str = "",
     ) -> None:
         self.subject: Any = None
         """The subject of the request in flight, set by the caller."""
@@ -27,9 +32,10 @@ class Connection(asyncio.Protocol):
         """The monotonic time at which that request was due, set by the caller."""
         self._on_response = on_response
         self._on_lost = on_lost
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
-            "Content-Type: application/json\r\nContent-Length: "
+            f"{authorization}Content-Type: application/json\r\nContent-Length: "
         ).encode()
         self._transport: asyncio.Transport | None = None
         self._buffer = b""

@@ -46,6 +46,8 @@ class Load:
     seed: int = 0
     shard: tuple[int, int] = (0, 1)
     """The index and the number of disjoint shards of all users, for loads that write."""
+    token: str = ""
+    """The API key of all requests. Empty: the requests have none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,9 @@ class Client:
         return self._result(cpu=(time.process_time() - cpu) / (ended - started))
 
     def _make_connection(self) -> Connection:
-        return Connection(self._request.path, self._on_response, self._on_lost)
+        return Connection(
+            self._request.path, self._on_response, self._on_lost, token=self._load.token
+        )
 
     def _run_schedule(self, loop: asyncio.AbstractEventLoop, started: float, rate: float) -> None:
         # In a thread, because timers of the event loop are up to a millisecond late.

@@ -225,6 +225,7 @@ def environment_for(settings: Settings) -> dict[str, str]:
             "SEGMENTQL_S3_ACCESS_KEY": settings.store.access_key,
             "SEGMENTQL_S3_SECRET_KEY": settings.store.secret_key,
             "SEGMENTQL_AUTH": settings.auth,
+            "SEGMENTQL_RATE_PER_SECOND": str(settings.rate_per_second),
             "SEGMENTQL_HOST": "127.0.0.1",
             "SEGMENTQL_LOG_FORMAT": "json",
         }

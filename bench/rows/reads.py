@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench import postgraphile, servers
+from bench.api_keys import reader_key
 from bench.comparison import compare, load_measurement
 from bench.http import graphql_client
 from bench.load import Load
@@ -21,6 +22,7 @@ STRAWBERRY: Final = "Strawberry, a session per resolver"
 POSTGRAPHILE: Final = "PostGraphile"
 CONSTANT: Final = "uvicorn, a constant of the same size"
 HAND_WRITTEN: Final = "hand-written ASGI with asyncpg, one statement per request"
+WITHOUT_KEY: Final = "without them"
 
 REQUEST_PREFIXES: Final = {
     OURS: "",
@@ -32,6 +34,13 @@ REQUEST_PREFIXES: Final = {
 """The prefixes of the kinds of requests by server."""
 
 CPU: Final = "server_cpu_us_per_request"
+
+KEY_CONNECTIONS: Final = 64
+MAX_KEY_COST: Final = 1.1
+"""The maximum CPU time with an API key and a rate limit, as a multiple of that without them."""
+
+RATE_PER_SECOND: Final = 100_000
+"""The rate limit of the API key, which one process cannot reach."""
 
 Results = Mapping[str, Mapping[str, float]]
 
@@ -111,7 +120,48 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
                         skip_reason=peer.reason,
                     )
             for name, max_ratio in case.max_cpu_ratios.items():
-                yield _cpu_row(case, results, name, max_ratio)
+                yield _cpu_row(case.name, results, name, max_ratio)
+    yield await _measure_with_key(bench)
+
+
+async def _measure_with_key(bench: Benchmark) -> Row:
+    """Compare two processes of SegmentQL, of which one has keys and a rate limit.
+
+    A slice of the other servers would be between the two, so they have stopped.
+    """
+    without_key = bench.servers.settings(bench.main)
+    with_key = without_key.model_copy(
+        update={"auth": "required", "rate_per_second": RATE_PER_SECOND}
+    )
+    name = f"a user's segments, {KEY_CONNECTIONS} connections, with a key and a rate limit"
+    bench.print_line(name)
+    plan = bench.plan
+    async with (
+        servers.run_api(bench.servers, with_key, "bench-api-with-key") as limited,
+        servers.run_api(bench.servers, without_key, "bench-api") as unlimited,
+        reader_key(without_key) as token,
+    ):
+        load = Load(
+            port=limited.port,
+            request="OneUser",
+            sizes=plan.main,
+            connections=KEY_CONNECTIONS,
+            seconds=plan.slice_seconds,
+            warm_up_seconds=plan.warm_up_seconds,
+            check_every=plan.check_every,
+            max_requests=plan.max_slice_requests,
+            token=token,
+        )
+        results = await compare(
+            plan.slices,
+            {
+                OURS: load_measurement(limited, load),
+                WITHOUT_KEY: load_measurement(
+                    unlimited, dataclasses.replace(load, port=unlimited.port, token="")
+                ),
+            },
+        )
+    return _cpu_row(name, results, WITHOUT_KEY, MAX_KEY_COST)
 
 
 async def _constant_body(api: Server) -> str:
@@ -156,9 +206,9 @@ def _throughput_row(case: Case, results: Results, peer: str, min_ratio: float | 
     )
 
 
-def _cpu_row(case: Case, results: Results, limit: str, max_ratio: float | None) -> Row:
+def _cpu_row(load: str, results: Results, limit: str, max_ratio: float | None) -> Row:
     ours, theirs = results[OURS], results[limit]
-    name = f"CPU per request of {case.name}"
+    name = f"CPU per request of {load}"
     if CPU not in ours or CPU not in theirs:
         return Row(name=name, ours=_throughput(ours), max_value=max_ratio, skip_reason="no /proc")
     return Row(

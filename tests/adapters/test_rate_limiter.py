@@ -9,7 +9,13 @@ import pytest
 from redis import Redis
 
 from segmentql import metrics
-from segmentql.adapters.rate_limiter import BLOCKS_PER_SECOND, PREFIX, RateLimiter
+from segmentql.adapters.rate_limiter import (
+    BLOCKS_PER_SECOND,
+    MAX_BATCH,
+    MIN_DEBT,
+    PREFIX,
+    RateLimiter,
+)
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Sql, suspended, until
@@ -79,6 +85,52 @@ async def test_callers_have_separate_rates(make_limiter: Callable[[], RateLimite
     await acquire_repeatedly([rate_limiter], fast_caller, 1.2)
     assert not all(rate_limiter.try_acquire(fast_caller) for _ in range(3 * RATE))
     assert rate_limiter.try_acquire(slow_caller)
+
+
+async def test_callers_of_one_iteration_share_commands(
+    make_limiter: Callable[[], RateLimiter], settings: Settings
+) -> None:
+    rate_limiter = make_limiter()
+    with Redis.from_url(settings.redis_url) as client:
+
+        def commands() -> int:
+            return int(client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+        async def acquire(names: list[str]) -> None:
+            async def are_fetched() -> bool:
+                return bool(client.exists(*(PREFIX + name for name in names)) == len(names))
+
+            assert all(map(rate_limiter.try_acquire, names))
+            await until(are_fetched)
+
+        await acquire([next(callers)])  # the script is loaded
+        before = commands()
+        await acquire([next(callers) for _ in range(MAX_BATCH)])
+        assert commands() == before + 1
+        await acquire([next(callers) for _ in range(2 * MAX_BATCH + 1)])
+        assert commands() == before + 4
+
+
+async def test_callers_of_one_command_have_separate_buckets(
+    make_limiter: Callable[[], RateLimiter], settings: Settings
+) -> None:
+    rate_limiter, exhausted, full = make_limiter(), next(callers), next(callers)
+    with Redis.from_url(settings.redis_url, decode_responses=True) as client:
+        future = 10**18  # microseconds, so that Redis adds no tokens
+        client.hset(PREFIX + exhausted, mapping={"tokens": "0", "at": str(future)})
+        assert rate_limiter.try_acquire(exhausted)
+        assert rate_limiter.try_acquire(full)
+
+        async def is_fetched() -> bool:
+            return bool(client.exists(PREFIX + full))
+
+        async def is_rejected() -> bool:
+            return not rate_limiter.try_acquire(exhausted)
+
+        await until(is_fetched)
+        await until(is_rejected)
+        assert float(client.hget(PREFIX + full, "tokens")) == RATE - BLOCK
+    assert [rate_limiter.try_acquire(full) for _ in range(MIN_DEBT)] == [True] * MIN_DEBT
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ No request waits for Redis. Each process takes tokens from the bucket in blocks 
 the rate. It fetches the next block in a thread when half of the last one is used. Until the block
 arrives, the process goes into debt, which the next fetch pays. So each process can exceed the rate
 by a block and a debt once, until the bucket has tokens again: a tenth of the rate, or a block and
-`MIN_DEBT` if that is more.
+`MIN_DEBT` if that is more. One command fetches the blocks of all callers that need one at the same
+time, because a command takes longer than executing a small query.
 
 If Redis is unavailable or slow, each process counts for itself at the full rate, because reads must
 not depend on Redis. A caller can then use the rate once per process.
@@ -13,9 +14,12 @@ not depend on Redis. A caller can then use the rate once per process.
 import asyncio
 import math
 import time
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 import structlog
 from redis import Redis
@@ -47,22 +51,30 @@ MAX_CALLERS: Final = 10_000
 """The maximum number of callers in memory, above which idle callers are removed."""
 
 FETCH_THREADS: Final = 2
+"""The maximum number of concurrent commands. Further fetches wait and join a larger batch."""
+
+MAX_BATCH: Final = 100
+"""The maximum number of callers in one command, which blocks Redis for less than a millisecond."""
+
 PREFIX: Final = "segmentql:rate:"
 
 _TAKE: Final = """
-local rate, requested = tonumber(ARGV[1]), tonumber(ARGV[2])
+local rate = tonumber(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local bucket = redis.call('HMGET', KEYS[1], 'tokens', 'at')
-local tokens = rate
-if bucket[1] then
-  local elapsed = math.max(0, now - tonumber(bucket[2]))
-  tokens = math.min(rate, tonumber(bucket[1]) + elapsed * rate / 1000000)
+local granted = {}
+for number, key in ipairs(KEYS) do
+  local bucket = redis.call('HMGET', key, 'tokens', 'at')
+  local tokens = rate
+  if bucket[1] then
+    local elapsed = math.max(0, now - tonumber(bucket[2]))
+    tokens = math.min(rate, tonumber(bucket[1]) + elapsed * rate / 1000000)
+  end
+  granted[number] = math.min(tonumber(ARGV[number + 2]), math.floor(tokens))
+  redis.call('HSET', key, 'tokens', string.format('%.6f', tokens - granted[number]),
+    'at', string.format('%.0f', now))
+  redis.call('PEXPIRE', key, ARGV[2])
 end
-local granted = math.min(requested, math.floor(tokens))
-redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens - granted),
-  'at', string.format('%.0f', now))
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return granted
 """
 
@@ -81,6 +93,14 @@ class _LocalBucket:
     local_tokens: float = 0.0
     """Tokens of the local bucket as of `local_refilled_at`, used while Redis is unavailable."""
     local_refilled_at: float = -math.inf
+
+
+class _Fetch(NamedTuple):
+    """A fetch of tokens for one caller."""
+
+    caller: str
+    bucket: _LocalBucket
+    requested: int
 
 
 class RateLimiter:
@@ -104,12 +124,15 @@ class RateLimiter:
         # Threads, because redis-py's asyncio client can lose cancellations and exceed its timeouts.
         self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="rates")
         self._buckets: dict[str, _LocalBucket] = {}
-        self._fetches: set[asyncio.Future[int]] = set()
+        self._waiting: deque[_Fetch] = deque()
+        self._commands: set[asyncio.Future[Sequence[int]]] = set()
+        self._is_scheduled = False
         self._is_redis_down = False
         self._next_retry_at = 0.0
 
     def close(self) -> None:
         """Close the threads and the connections."""
+        self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._redis.close()
 
@@ -166,43 +189,65 @@ class RateLimiter:
             self._next_retry_at = now + RETRY_SECONDS
         requested = self._block + max(0, -int(bucket.tokens))
         bucket.fetch_started_at = now
-        fetch = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._fetch, caller, requested
-        )
-        self._fetches.add(fetch)
-        fetch.add_done_callback(lambda done: self._on_fetched(bucket, requested, done))
+        self._waiting.append(_Fetch(caller, bucket, requested))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._send_waiting)
 
-    def _fetch(self, caller: str, requested: int) -> int:
-        granted = self._script(
-            keys=[PREFIX + caller], args=[self.per_second, requested, BUCKET_TTL_MILLISECONDS]
-        )
-        return int(granted)
+    def _send_waiting(self) -> None:
+        """Fetch the tokens of the waiting callers in batches, if there is capacity."""
+        self._is_scheduled = False
+        while self._waiting and len(self._commands) < FETCH_THREADS:
+            size = min(len(self._waiting), MAX_BATCH)
+            batch = [self._waiting.popleft() for _ in range(size)]
+            command = asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, batch)
+            self._commands.add(command)
+            command.add_done_callback(partial(self._on_fetched, batch))
 
-    def _on_fetched(
-        self, bucket: _LocalBucket, requested: int, done: "asyncio.Future[int]"
-    ) -> None:
-        self._fetches.discard(done)
+    def _fetch(self, batch: Sequence[_Fetch]) -> Sequence[int]:
+        """Return the number of tokens that Redis grants to each caller."""
+        granted: Sequence[int] = self._script(
+            keys=[PREFIX + fetch.caller for fetch in batch],
+            args=[
+                self.per_second,
+                BUCKET_TTL_MILLISECONDS,
+                *(fetch.requested for fetch in batch),
+            ],
+        )
+        return granted
+
+    def _on_fetched(self, batch: Sequence[_Fetch], done: "asyncio.Future[Sequence[int]]") -> None:
+        self._commands.discard(done)
         now = time.monotonic()
-        bucket.fetch_started_at = None
+        for fetch in batch:
+            fetch.bucket.fetch_started_at = None
         if done.cancelled():
             return
         error = done.exception()
-        if error is not None:
-            if not isinstance(error, RedisError | OSError):
-                log.error("rate_not_fetched", exc_info=error)
-            bucket.next_fetch_at = now + RETRY_SECONDS
-            self._next_retry_at = now + RETRY_SECONDS
-            if not self._is_redis_down:
-                self._is_redis_down = True
-                metrics.RATE_LIMITER_OUTAGES.inc()
-                log.warning("rates_not_shared", reason=type(error).__name__)
-            return
+        if error is None:
+            self._add_tokens(batch, done.result(), now)
+        else:
+            self._on_failed(batch, error, now)
+        self._send_waiting()
+
+    def _add_tokens(self, batch: Sequence[_Fetch], granted: Sequence[int], now: float) -> None:
         if self._is_redis_down:
             self._is_redis_down = False
             log.info("rates_shared_again")
-        granted = done.result()
-        bucket.tokens += granted
-        bucket.last_fetch_at = now
-        bucket.is_exhausted = granted < requested
-        if bucket.is_exhausted:
-            bucket.next_fetch_at = now + 1 / BLOCKS_PER_SECOND
+        for (_, bucket, requested), tokens in zip(batch, granted, strict=True):
+            bucket.tokens += tokens
+            bucket.last_fetch_at = now
+            bucket.is_exhausted = tokens < requested
+            if bucket.is_exhausted:
+                bucket.next_fetch_at = now + 1 / BLOCKS_PER_SECOND
+
+    def _on_failed(self, batch: Sequence[_Fetch], error: BaseException, now: float) -> None:
+        if not isinstance(error, RedisError | OSError):
+            log.error("rate_not_fetched", exc_info=error)
+        for fetch in batch:
+            fetch.bucket.next_fetch_at = now + RETRY_SECONDS
+        self._next_retry_at = now + RETRY_SECONDS
+        if not self._is_redis_down:
+            self._is_redis_down = True
+            metrics.RATE_LIMITER_OUTAGES.inc()
+            log.warning("rates_not_shared", reason=type(error).__name__)

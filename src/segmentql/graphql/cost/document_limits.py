@@ -42,6 +42,9 @@ Validation must compare them with each other."""
 MAX_VARIABLE_VALUES: Final = 10_000
 """The maximum number of values in the lists and objects of all variables."""
 
+NESTED: Final = (list, dict)
+"""The types of values that contain values. Python would create `list | dict` for each check."""
+
 MAX_NAME_CHARACTERS: Final = 255
 """The maximum length of a name: of a field, alias, argument, variable, fragment, operation or
 directive. A response repeats an alias for each object, so a long alias multiplies."""
@@ -111,7 +114,7 @@ def check_variables(variables: Mapping[str, Any], limits: DocumentLimits) -> Non
         GraphQLError: A limit is exceeded (LIMIT_EXCEEDED).
     """
     count = 0
-    waiting = [(name, value) for name, value in variables.items() if isinstance(value, list | dict)]
+    waiting = [(name, value) for name, value in variables.items() if isinstance(value, NESTED)]
     while waiting:
         name, inner = waiting.pop()
         count += len(inner)
@@ -119,7 +122,7 @@ def check_variables(variables: Mapping[str, Any], limits: DocumentLimits) -> Non
         if isinstance(inner, list):
             _check_limit(f"${name}", len(inner), limits.list_items)
         items = inner.values() if isinstance(inner, dict) else inner
-        waiting += [(name, item) for item in items if isinstance(item, list | dict)]
+        waiting += [(name, item) for item in items if isinstance(item, NESTED)]
 
 
 def _check_limit(argument: str, value: int, limit: int) -> None:

@@ -5,7 +5,7 @@ types of all variables in each request, which takes longer than the coercion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from graphql.execution.get_variable_signature import (
     GraphQLVariableSignature,
@@ -15,17 +15,25 @@ from graphql.execution.values import VariableValues, VariableValueSource, get_va
 
 from graphql import (
     GraphQLLeafType,
-    GraphQLNonNull,
+    GraphQLList,
     GraphQLSchema,
     Undefined,
     VariableDefinitionNode,
+    get_nullable_type,
     is_leaf_type,
 )
 
 CoerceVariables: TypeAlias = Callable[[Mapping[str, Any]], VariableValues | None]
 """A function that returns the coerced variables, or None if a variable is not valid."""
 
-_Leaf: TypeAlias = tuple[GraphQLVariableSignature, GraphQLLeafType]
+
+class _Variable(NamedTuple):
+    """A variable whose value is a leaf or a list of leaves."""
+
+    signature: GraphQLVariableSignature
+    kind: GraphQLLeafType
+    """The type of the value, or of the items of the list."""
+    is_list: bool
 
 
 def compile_variables(
@@ -39,28 +47,31 @@ def compile_variables(
 
     if not definitions:
         return lambda variables: VariableValues({}, {})
-    leaves: list[_Leaf] = []
+    compiled: list[_Variable] = []
     for definition in definitions:
         signature = get_variable_signature(schema, definition)
         if not isinstance(signature, GraphQLVariableSignature):
             return coerce_by_core
-        kind = signature.type
-        if isinstance(kind, GraphQLNonNull):
-            kind = kind.of_type
+        kind = get_nullable_type(signature.type)
+        is_list = isinstance(kind, GraphQLList)
+        if isinstance(kind, GraphQLList):
+            kind = get_nullable_type(kind.of_type)
         if not is_leaf_type(kind):
             return coerce_by_core
-        leaves.append((signature, kind))
+        compiled.append(_Variable(signature, kind, is_list))
 
-    def coerce_leaves(variables: Mapping[str, Any]) -> VariableValues | None:
+    def coerce(variables: Mapping[str, Any]) -> VariableValues | None:
         sources: dict[str, VariableValueSource] = {}
         coerced: dict[str, Any] = {}
-        for signature, kind in leaves:
+        for signature, kind, is_list in compiled:
             name = signature.name
             value = variables.get(name)
             if value is None:  # null, a default value, or an error
                 return coerce_by_core(variables)
+            if is_list and (type(value) is not list or None in value):
+                return coerce_by_core(variables)
             try:
-                result = kind.coerce_input_value(value)
+                result = _coerce_items(kind, value) if is_list else kind.coerce_input_value(value)
             except Exception:  # noqa: BLE001 - graphql-core accepts every exception as an error
                 return None
             if result is Undefined:
@@ -69,4 +80,16 @@ def compile_variables(
             coerced[name] = result
         return VariableValues(sources, coerced)
 
-    return coerce_leaves
+    return coerce
+
+
+def _coerce_items(kind: GraphQLLeafType, values: Sequence[Any]) -> Any:
+    """Return the coerced items of a list, or Undefined if an item is not valid."""
+    coerce = kind.coerce_input_value
+    items = []
+    for value in values:
+        item = coerce(value)
+        if item is Undefined:
+            return Undefined
+        items.append(item)
+    return items

@@ -32,6 +32,7 @@ export function useListState(): List {
         pages: {
             after: cursors.at(-1) ?? null,
             hasPrevious: cursors.length > 0,
+            first: () => save({ cursors: [] }),
             previous: () => save({ cursors: cursors.slice(0, -1) }),
             next: (endCursor) => save({ cursors: [...cursors, endCursor] }),
         },
