@@ -55,7 +55,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
                     </DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Memberships end</DataList.ItemLabel>
+                    <DataList.ItemLabel>Expires</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {rollout.expiresAt ? <Time at={rollout.expiresAt} /> : "Never"}
                     </DataList.ItemValue>
