@@ -349,7 +349,9 @@ assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("feature", [f for f in FEATURES if f not in FEATURES_WITHOUT_GRAPHQL_FIELDS])
+@pytest.mark.parametrize(
+    "feature", [f for f in FEATURES if f not in FEATURES_WITHOUT_GRAPHQL_FIELDS]
+)
 def test_every_feature_has_the_same_modules(feature: str) -> None:
     kinds = {"api", "service", "loaders"}
     if feature == "feed":

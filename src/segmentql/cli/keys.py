@@ -31,8 +31,8 @@ def keys() -> None:
     """Create, list and revoke API keys.
 
     Each role includes the previous one. EVALUATOR may evaluate segments through OpenFeature. READER
-    may also run queries and request reports on single users. EDITOR may also create and change
-    data. ADMIN may also delete data, request reports on all users, and manage keys.
+    may also run queries, create exports, and request reports on single users. EDITOR may also
+    create and change data. ADMIN may also delete data, request reports on all users, and manage keys.
     """
 
 
