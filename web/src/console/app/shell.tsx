@@ -25,6 +25,7 @@ import {
 import type { ReactNode } from "react";
 import { Link, useLocation } from "wouter";
 
+import { labelOf, ROLE_LABELS } from "../components/enum-labels";
 import { hasGraphiQL } from "./server";
 import { useSession } from "./session";
 
@@ -72,7 +73,7 @@ export function Shell({ children }: { children: ReactNode }) {
                         {session && (
                             <>
                                 <Text size="sm" visibleFrom="xs" truncate maw={260}>
-                                    {session.name}, {session.role}
+                                    {session.name}, {labelOf(ROLE_LABELS, session.role)}
                                 </Text>
                                 <Button
                                     variant="default"

@@ -7,7 +7,7 @@ import { DateTimeInput } from "./forms";
 const KINDS = [
     { value: "never", label: "Never" },
     { value: "after", label: "After a duration" },
-    { value: "at", label: "At a time" },
+    { value: "at", label: "At a fixed time" },
 ];
 
 /** A form whose values include those of an end. */
@@ -21,9 +21,9 @@ export function EndInputs({ form }: { form: EndForm }) {
     const { kind, expiresAt } = form.getValues();
     return (
         <Stack gap="xs">
-            <Input.Wrapper label="The memberships end" labelElement="div">
+            <Input.Wrapper label="Memberships end" labelElement="div">
                 <SegmentedControl
-                    aria-label="The memberships end"
+                    aria-label="Memberships end"
                     fullWidth
                     data={KINDS}
                     {...form.getInputProps("kind")}
@@ -46,7 +46,11 @@ export function EndInputs({ form }: { form: EndForm }) {
                 </Group>
             )}
             {kind === "at" && (
-                <DateTimeInput label="End" {...form.getInputProps("expiresAt")} value={expiresAt} />
+                <DateTimeInput
+                    label="Time"
+                    {...form.getInputProps("expiresAt")}
+                    value={expiresAt}
+                />
             )}
         </Stack>
     );

@@ -1,6 +1,7 @@
 import { Loader, Stack, Text } from "@mantine/core";
 import { useQuery } from "urql";
 
+import { isReversed } from "../../components/date-range";
 import { ErrorAlert } from "../../components/errors";
 import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
@@ -19,7 +20,11 @@ export interface AuditFilters {
 export function AuditLog({ filters }: { filters: AuditFilters }) {
     const pages = usePages(JSON.stringify(filters));
     const variables = { first: 50, after: pages.after, ...filters };
-    const [{ data, error, fetching }, refresh] = useQuery({ query: AuditLogDocument, variables });
+    const [{ data, error, fetching }, refresh] = useQuery({
+        query: AuditLogDocument,
+        variables,
+        pause: isReversed({ from: filters.from ?? "", to: filters.to ?? "" }),
+    });
     const entries = data?.auditLog?.nodes ?? [];
     return (
         <Stack>

@@ -63,7 +63,7 @@ export function useChanges(filter: FeedFilter, paused: boolean): FeedState {
             try {
                 await follow();
             } catch (reason) {
-                error = reason instanceof Error ? reason.message : "The server does not answer.";
+                error = reason instanceof Error ? reason.message : "The server does not respond.";
             }
             if (!stopped) {
                 dispatch({ type: "interrupted", error });

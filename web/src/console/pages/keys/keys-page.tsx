@@ -4,6 +4,7 @@ import { Info, Plus } from "lucide-react";
 import { useQuery } from "urql";
 
 import { requiresKey } from "../../app/server";
+import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
@@ -70,7 +71,7 @@ function KeysTable({ keys, ownId }: { keys: readonly ApiKey[]; ownId: string | n
                                 {key.name}
                                 {key.id === ownId && " (yours)"}
                             </Table.Td>
-                            <Table.Td>{key.role}</Table.Td>
+                            <Table.Td>{labelOf(ROLE_LABELS, key.role)}</Table.Td>
                             <Table.Td>
                                 <Time at={key.createdAt} relative />
                             </Table.Td>
@@ -81,7 +82,7 @@ function KeysTable({ keys, ownId }: { keys: readonly ApiKey[]; ownId: string | n
                             <Table.Td>
                                 {key.revokedAt ? (
                                     <>
-                                        <Badge color="gray" variant="light" mr="xs">
+                                        <Badge color="gray" variant="light" tt="none" mr="xs">
                                             Revoked
                                         </Badge>
                                         <Time at={key.revokedAt} relative />

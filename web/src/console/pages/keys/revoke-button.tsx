@@ -28,7 +28,7 @@ export function RevokeButton({ id, name, isOwn }: Props) {
 
     const confirm = () =>
         modals.openConfirmModal({
-            title: `Revoke ${name}?`,
+            title: `Revoke the API key ${name}?`,
             children: (
                 <Stack gap="xs">
                     <Text size="sm">
@@ -42,7 +42,7 @@ export function RevokeButton({ id, name, isOwn }: Props) {
                     )}
                 </Stack>
             ),
-            labels: { confirm: "Revoke API key", cancel: "Keep it" },
+            labels: { confirm: "Revoke the API key", cancel: "Cancel" },
             confirmProps: { color: "red" },
             onConfirm: revoke,
         });

@@ -40,13 +40,13 @@ export function ReportForm() {
         const payload = await submit(createReport({ input }), (data) => data.createReport);
         if (payload) {
             notifications.show({
-                message: "The report is requested. The list shows when it is ready.",
+                message: "The report is being created. The list shows when it is ready.",
             });
         }
     });
 
     return (
-        <Paper withBorder p="md" component="section" aria-label="Ask for a report">
+        <Paper withBorder p="md" component="section" aria-label="New report">
             <form onSubmit={onSubmit} noValidate>
                 <Stack gap="sm">
                     <Group align="flex-start">
@@ -79,7 +79,7 @@ export function ReportForm() {
                     <Failures messages={failures} />
                     <Group>
                         <Button type="submit" loading={submitting}>
-                            Request report
+                            Create report
                         </Button>
                     </Group>
                 </Stack>

@@ -31,7 +31,7 @@ export function ReportsPage() {
             <ErrorAlert error={error} onRetry={refresh} />
             {!data && fetching && <Loader aria-label="Loading the reports" />}
             {data?.reports && reports.length === 0 && (
-                <Text c="dimmed">There are no reports yet. Ask for the first one above.</Text>
+                <Text c="dimmed">There are no reports yet. Create one with the form above.</Text>
             )}
             {reports.length > 0 && <ReportsTable reports={reports} />}
             <PageButtons pages={pages} pageInfo={data?.reports?.pageInfo} />
@@ -49,7 +49,7 @@ function ReportsTable({ reports }: { reports: readonly Report[] }) {
                         <Table.Th>Users</Table.Th>
                         <Table.Th>Status</Table.Th>
                         <Table.Th className="number">Rows</Table.Th>
-                        <Table.Th>Requested</Table.Th>
+                        <Table.Th>Created</Table.Th>
                         <Table.Th>File</Table.Th>
                     </Table.Tr>
                 </Table.Thead>

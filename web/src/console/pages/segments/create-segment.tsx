@@ -88,7 +88,7 @@ function CreateForm({ onClose }: Pick<Props, "onClose">) {
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Create
+                        Create segment
                     </Button>
                 </Group>
             </Stack>

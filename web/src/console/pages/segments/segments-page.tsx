@@ -8,6 +8,7 @@ import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons } from "../../components/pages";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
 import { SegmentSizesDocument, SegmentsDocument } from "../../graphql/operations";
 import { CreateSegment } from "./create-segment";
 import { EmptyList } from "./empty-list";
@@ -87,7 +88,7 @@ function SearchInput({ value, searching, onSearch }: SearchInputProps) {
     const search = useDebouncedCallback((text: string) => {
         onSearch(text);
         setDraft(null);
-    }, 250);
+    }, SEARCH_DELAY_MILLISECONDS);
     return (
         <TextInput
             type="search"

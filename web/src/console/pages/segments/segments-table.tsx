@@ -86,7 +86,7 @@ function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, size }: R
                         >
                             {slug}
                         </Text>
-                        <Badge color="gray" variant="light" autoContrast>
+                        <Badge color="gray" variant="light" tt="none" autoContrast>
                             Deleted
                         </Badge>
                     </Group>

@@ -110,7 +110,7 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Add
+                        Add to segments
                     </Button>
                 </Group>
             </Stack>

@@ -83,7 +83,7 @@ export function Memberships({ id }: { id: string }) {
                                     Ends
                                 </Table.Th>
                                 <Table.Th scope="col" visibleFrom="md">
-                                    By
+                                    Added by
                                 </Table.Th>
                                 <Table.Th scope="col" className="number">
                                     Actions

@@ -2,6 +2,7 @@ import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
+import { EXCLUSION } from "../../components/exclusion";
 import { Failures, useSubmission } from "../../components/forms";
 import { UpdateUserSegmentsDocument } from "../../graphql/operations";
 
@@ -14,7 +15,11 @@ interface Props {
 
 export function RemoveFromSegment({ userId, slug, onClose }: Props) {
     return (
-        <Modal opened={slug !== undefined} onClose={onClose} title="Remove the user from a segment">
+        <Modal
+            opened={slug !== undefined}
+            onClose={onClose}
+            title="Remove the user from the segment?"
+        >
             {slug !== undefined && <Confirmation userId={userId} slug={slug} onClose={onClose} />}
         </Modal>
     );
@@ -46,17 +51,14 @@ function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
             <Text className="break">
                 User {userId} leaves <b>{slug}</b> now.
             </Text>
-            <Text>
-                The rollouts of this segment skip the user from then on, until the user is added by
-                hand again.
-            </Text>
+            <Text>{EXCLUSION}</Text>
             <Failures messages={failures} />
             <Group justify="flex-end">
                 <Button variant="default" onClick={onClose} data-autofocus>
                     Cancel
                 </Button>
                 <Button color="red" loading={submitting} onClick={remove}>
-                    Remove
+                    Remove the user
                 </Button>
             </Group>
         </Stack>

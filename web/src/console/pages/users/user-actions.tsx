@@ -9,7 +9,7 @@ import { useSession } from "../../app/session";
 import { Failures, useSubmission } from "../../components/forms";
 import { SetUserKeyDocument, type UserHeadQuery } from "../../graphql/operations";
 import { DeleteUser } from "./delete-user";
-import { StoreUser } from "./store-user";
+import { CreateUser } from "./create-user";
 
 interface Props {
     id: string;
@@ -19,7 +19,7 @@ interface Props {
 /** The buttons beside the title: what the role and the state of the user allow. */
 export function UserActions({ id, user }: Props) {
     const { may } = useSession();
-    const [dialog, setDialog] = useState<"key" | "store" | "delete">();
+    const [dialog, setDialog] = useState<"key" | "create" | "delete">();
     const close = () => setDialog(undefined);
     return (
         <>
@@ -35,9 +35,9 @@ export function UserActions({ id, user }: Props) {
             {may("EDITOR") && !user && (
                 <Button
                     leftSection={<UserPlus size={16} aria-hidden />}
-                    onClick={() => setDialog("store")}
+                    onClick={() => setDialog("create")}
                 >
-                    Store this user
+                    Create this user
                 </Button>
             )}
             {may("ADMIN") && (
@@ -52,7 +52,7 @@ export function UserActions({ id, user }: Props) {
             <Modal opened={dialog === "key"} onClose={close} title={`Set the key of user ${id}`}>
                 <SetKeyForm id={id} onClose={close} />
             </Modal>
-            <StoreUser opened={dialog === "store"} onClose={close} id={id} />
+            <CreateUser opened={dialog === "create"} onClose={close} id={id} />
             <DeleteUser id={id} user={user} opened={dialog === "delete"} onClose={close} />
         </>
     );

@@ -8,6 +8,7 @@ import { ErrorAlert } from "../../components/errors";
 import { HistoryTimeline } from "../../components/history";
 import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
 import { SlugInput } from "../../components/segment-input";
 import { UserHistoryDocument } from "../../graphql/operations";
 import { Section } from "./section";
@@ -15,7 +16,7 @@ import { Section } from "./section";
 /** The joins and leaves of a user, who may be deleted, newest first. */
 export function UserHistory({ id }: { id: string }) {
     const [entered, setEntered] = useState({ slug: "", from: "", to: "" });
-    const [filters] = useDebouncedValue(entered, 300);
+    const [filters] = useDebouncedValue(entered, SEARCH_DELAY_MILLISECONDS);
     const pages = usePages(JSON.stringify(filters));
     const variables = {
         id,

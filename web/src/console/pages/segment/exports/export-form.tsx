@@ -12,7 +12,7 @@ interface Props {
     onCreated: () => void;
 }
 
-/** Requests an export of the members, now or at a past time. */
+/** Creates an export of the members, now or at a past time. */
 export function ExportForm({ slug, onCreated }: Props) {
     const form = useForm({
         initialValues: { at: "now", asOf: "", gzip: false },
@@ -25,7 +25,7 @@ export function ExportForm({ slug, onCreated }: Props) {
     const create = async ({ at, asOf, gzip }: typeof form.values) => {
         const input = { slug, asOf: at === "past" ? asOf : null, gzip, waitSeconds: 0 };
         if (await submit(createExport({ input }), (data) => data.createExport)) {
-            notifications.show({ color: "teal", message: "A worker makes the export." });
+            notifications.show({ color: "teal", message: "The export is being created." });
             onCreated();
         }
     };
@@ -59,7 +59,7 @@ export function ExportForm({ slug, onCreated }: Props) {
                             loading={submitting}
                             leftSection={<FileDown size={16} aria-hidden />}
                         >
-                            Export
+                            Create export
                         </Button>
                     </Group>
                     <Failures messages={failures} />

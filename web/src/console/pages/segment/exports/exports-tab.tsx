@@ -17,7 +17,7 @@ import { ExportForm } from "./export-form";
 
 const PAGE_SIZE = 25;
 
-/** The exports of a segment, and a form that requests one. */
+/** The exports of a segment, and a form that creates one. */
 export function ExportsTab({ slug }: { slug: string }) {
     const pages = usePages(slug);
     const variables = { slug, first: PAGE_SIZE, after: pages.after };
@@ -41,7 +41,9 @@ export function ExportsTab({ slug }: { slug: string }) {
             />
             <ErrorAlert error={error} onRetry={refresh} />
             {!exports && !error && <Skeleton height={160} aria-label="Loading the exports" />}
-            {exports?.length === 0 && <Text>There is no export of this segment.</Text>}
+            {exports?.length === 0 && (
+                <Text>There are no exports yet. Create one with the form above.</Text>
+            )}
             {exports && exports.length > 0 && (
                 <Table.ScrollContainer minWidth={760}>
                     <Table aria-label="Exports, newest first">
@@ -52,7 +54,7 @@ export function ExportsTab({ slug }: { slug: string }) {
                                 <Table.Th>Status</Table.Th>
                                 <Table.Th className="number">Members</Table.Th>
                                 <Table.Th className="number">Size</Table.Th>
-                                <Table.Th>Requested</Table.Th>
+                                <Table.Th>Created</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>

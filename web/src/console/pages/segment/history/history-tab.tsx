@@ -8,12 +8,13 @@ import { ErrorAlert } from "../../../components/errors";
 import { HistoryTable } from "../../../components/history";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePages } from "../../../components/pages";
+import { SEARCH_DELAY_MILLISECONDS } from "../../../components/search-delay";
 import { SegmentHistoryDocument } from "../../../graphql/operations";
 
 /** The joins and leaves of a segment, newest first. */
 export function HistoryTab({ slug }: { slug: string }) {
     const [entered, setEntered] = useState({ from: "", to: "" });
-    const [range] = useDebouncedValue(entered, 300);
+    const [range] = useDebouncedValue(entered, SEARCH_DELAY_MILLISECONDS);
     const pages = usePages(JSON.stringify(range));
     const variables = {
         slug,

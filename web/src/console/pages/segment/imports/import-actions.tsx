@@ -45,7 +45,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
         const allowRemovals = record.failure ? (record.removals ?? 0) : undefined;
         const payload = await submit(apply({ id, allowRemovals }), (data) => data.applyImport);
         if (payload?.import?.status === "APPLYING") {
-            notifications.show({ color: "teal", message: "A worker applies the import." });
+            notifications.show({ color: "teal", message: "The import is being applied." });
         }
         refreshNow();
     };
@@ -62,19 +62,19 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     const confirmApply = () =>
         modals.openConfirmModal({
-            title: asksForRemovals ? "Confirm the removals" : "Apply the import",
+            title: "Apply the import?",
             children: (
                 <Text className="break">
                     Segment {record.segment.slug}: {changesOf(record)}
                 </Text>
             ),
-            labels: { confirm: asksForRemovals ? "Remove and apply" : "Apply", cancel: "Back" },
+            labels: { confirm: "Apply the import", cancel: "Cancel" },
             confirmProps: { color: record.removals ? "red" : undefined },
             onConfirm: () => void runApply(),
         });
     const confirmCancel = () =>
         modals.openConfirmModal({
-            title: "Cancel the import",
+            title: "Cancel the import?",
             children: (
                 <Text>
                     {status === "APPLYING"
@@ -82,7 +82,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
                         : "Nothing is changed. The import cannot be applied afterwards."}
                 </Text>
             ),
-            labels: { confirm: "Cancel the import", cancel: "Back" },
+            labels: { confirm: "Cancel the import", cancel: "Keep the import" },
             confirmProps: { color: "red" },
             onConfirm: () => void runCancel(),
         });
@@ -102,7 +102,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
                 )}
                 {status === "AWAITING_UPLOAD" && mayApply && (
                     <Button variant="default" onClick={() => void runStart()} loading={submitting}>
-                        Start, the file is uploaded
+                        The file is uploaded: start the import
                     </Button>
                 )}
                 {!FINISHED.includes(status) && (
@@ -118,7 +118,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
             </Group>
             {(status === "VALIDATED" || status === "HELD") && !mayApply && (
                 <Text size="sm">
-                    Only the role ADMIN may apply an import with the mode REPLACE.
+                    Only an administrator can apply an import that replaces all members.
                 </Text>
             )}
         </Stack>

@@ -3,6 +3,7 @@ import { ArrowLeft, CircleAlert, Info } from "lucide-react";
 import { useQuery } from "urql";
 import { Link } from "wouter";
 
+import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
 import { segmentPath } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
@@ -71,7 +72,7 @@ function Heading({ record }: { record: ImportRecord }) {
                 <StatusBadge status={record.status} />
             </Group>
             <Text c="dimmed" size="sm" component="div" className="break">
-                Mode {record.mode}, created <Time at={record.createdAt} />
+                {labelOf(IMPORT_MODE_LABELS, record.mode)}, created <Time at={record.createdAt} />
                 {record.actor && ` by ${record.actor}`}
                 {record.finishedAt && (
                     <>
@@ -98,7 +99,7 @@ function Status({ record }: { record: ImportRecord }) {
                             value={isReading ? 100 : percent}
                             animated={isReading}
                             striped={isReading}
-                            aria-label={isReading ? "Reading the list" : "Applied users"}
+                            aria-label={isReading ? "Checking the list" : "Applied users"}
                         />
                     </Progress.Root>
                     {!isReading && <Text className="number">{formatPercent(percent)}</Text>}

@@ -4,6 +4,7 @@ import { useQuery } from "urql";
 import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
+import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePages } from "../../../components/pages";
@@ -54,11 +55,11 @@ export function ImportList({ slug }: { slug: string }) {
                                 <Table.Th>Status</Table.Th>
                                 <Table.Th>Mode</Table.Th>
                                 <Table.Th className="number">Rows</Table.Th>
-                                <Table.Th className="number">Join</Table.Th>
-                                <Table.Th className="number">Leave</Table.Th>
+                                <Table.Th className="number">Joins</Table.Th>
+                                <Table.Th className="number">Leaves</Table.Th>
                                 <Table.Th className="number">Rejected</Table.Th>
                                 <Table.Th>Created</Table.Th>
-                                <Table.Th>API key</Table.Th>
+                                <Table.Th>Created by</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>
@@ -98,7 +99,7 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                     )}
                 </Group>
             </Table.Td>
-            <Table.Td>{record.mode}</Table.Td>
+            <Table.Td>{labelOf(IMPORT_MODE_LABELS, record.mode)}</Table.Td>
             <Table.Td className="number">
                 <Num value={record.rows} />
             </Table.Td>

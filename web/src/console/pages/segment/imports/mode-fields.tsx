@@ -25,11 +25,11 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
                 </Stack>
             </Radio.Group>
             {values.mode !== "REMOVE" && (
-                <Radio.Group label="The memberships end" {...form.getInputProps("ending")}>
+                <Radio.Group label="Memberships end" {...form.getInputProps("ending")}>
                     <Stack gap="xs" mt="xs">
                         <Radio value="none" label="Never" />
-                        <Radio value="after" label="Some time after each user joins" />
-                        <Radio value="at" label="At a set time" />
+                        <Radio value="after" label="After a duration" />
+                        <Radio value="at" label="At a fixed time" />
                     </Stack>
                 </Radio.Group>
             )}
@@ -50,7 +50,7 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
             )}
             {values.mode !== "REMOVE" && values.ending === "at" && (
                 <DateTimeInput
-                    label="End"
+                    label="Time"
                     maw={360}
                     {...form.getInputProps("expiresAt")}
                     value={values.expiresAt}

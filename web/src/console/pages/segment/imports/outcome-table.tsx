@@ -89,8 +89,8 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                     {!resultUrl && (
                         <Text size="sm" c="dimmed" role="status">
                             {awaitsResult
-                                ? "A worker makes the file with the outcome of each row."
-                                : "The file with the outcome of each row is not available: it was deleted, or it is not made yet."}
+                                ? "The file with the outcome of each row is being created."
+                                : "The file with the outcome of each row is not available: it was deleted, or it is not created yet."}
                         </Text>
                     )}
                 </Group>

@@ -33,7 +33,7 @@ describe("changesOf", () => {
     it("mentions changed ends only if there are some", () => {
         const counts = [{ outcome: "END_CHANGED", count: 2 }];
         expect(changesOf(record({ mode: "REPLACE", counts, removals: null }))).toBe(
-            "0 users join, 2 users get another end, and 0 users leave.",
+            "0 users join, 2 users get a new end, and 0 users leave.",
         );
     });
 });
@@ -48,8 +48,8 @@ describe("rejectedOf", () => {
 describe("statusOf", () => {
     it("says whether an import has begun", () => {
         const applying = record({ status: "APPLYING" });
-        expect(statusOf(applying)).toBe("A worker applies the list.");
-        expect(statusOf({ ...applying, progress: 0 })).toContain("waits");
+        expect(statusOf(applying)).toBe("The import is being applied.");
+        expect(statusOf({ ...applying, progress: 0 })).toContain("queued");
     });
 
     it("tells a forecast from a result", () => {

@@ -14,12 +14,12 @@ export const REJECTED: readonly RowOutcome[] = ["MALFORMED", "OUT_OF_RANGE"];
 /** The name and the meaning of each outcome of a row. */
 export const OUTCOMES: Record<RowOutcome, readonly [string, string]> = {
     JOINED: ["Join", "The user joins the segment."],
-    END_CHANGED: ["New end", "The user is a member, and the end of the membership changes."],
+    END_CHANGED: ["End changed", "The user is a member, and the end of the membership changes."],
     ALREADY_IN: ["Already a member", "The user is a member, and nothing changes."],
     LEFT: ["Leave", "The user leaves the segment."],
     NOT_IN: ["Not a member", "The user to remove is not a member."],
     EXCLUDED: ["Excluded", "The rollout excludes the user, who does not join."],
-    UNKNOWN_USER: ["Unknown user", "The user is not stored, and nothing changes."],
+    UNKNOWN_USER: ["Unknown user", "The user does not exist, and nothing changes."],
     DUPLICATE: ["Repeated", "An earlier row has the same user."],
     MALFORMED: ["Malformed", "The row is rejected: it has no valid id or key."],
     OUT_OF_RANGE: ["Id too large", "The row is rejected: no user can have such an id."],
@@ -46,11 +46,11 @@ export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutc
  */
 export function changesOf(record: Import, isDone = false): string {
     const [join, leave, end] = isDone
-        ? ["joined", "left", "got another end"]
-        : ["join", "leave", "get another end"];
+        ? ["joined", "left", "got a new end"]
+        : ["join", "leave", "get a new end"];
     const [joins, leaves, ends] = isDone
         ? [join, leave, end]
-        : ["joins", "leaves", "gets another end"];
+        : ["joins", "leaves", "gets a new end"];
     const users = (count: number, one: string | undefined, many: string | undefined) =>
         `${formatNumber(count)} ${count === 1 ? `user ${one}` : `users ${many}`}`;
     const changed = countOf(record, "END_CHANGED");
@@ -80,17 +80,17 @@ export function statusOf(record: Import): string {
                 "was interrupted, cancel this import and import the list again."
             );
         case "QUEUED":
-            return "The import waits for a worker.";
+            return "The import is queued.";
         case "VALIDATING":
-            return "A worker reads the list. Nothing is changed yet.";
+            return "The list is being checked. Nothing is changed yet.";
         case "VALIDATED":
             return `If you apply the import: ${changesOf(record)} Nothing is changed yet. You can apply it for 7 days.`;
         case "HELD":
             return `If you apply the import: ${changesOf(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
         case "APPLYING":
             return record.progress > 0
-                ? "A worker applies the list."
-                : "The import waits for a worker, or for an earlier import of this segment.";
+                ? "The import is being applied."
+                : "The import is queued, or waits for an earlier import of this segment.";
         case "COMPLETED":
             return `The import is complete. ${changesOf(record, true)}`;
         case "REFUSED":

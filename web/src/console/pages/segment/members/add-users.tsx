@@ -130,8 +130,8 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     label={byKey ? "Keys of the users" : "Ids of the users"}
                     description={
                         byKey
-                            ? "One a line. A key without a stored user stores a new user."
-                            : "Separated by spaces, commas or line ends. Users who are not stored are stored."
+                            ? "One key per line. New keys create new users."
+                            : "Separated by spaces, commas, semicolons or line breaks. New ids create new users."
                     }
                     autosize
                     minRows={5}
@@ -164,7 +164,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Add
+                        Add users
                     </Button>
                 </Group>
             </Stack>

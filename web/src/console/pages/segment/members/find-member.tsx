@@ -76,7 +76,7 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
             {fetching && !data && <Loader aria-label="Looking for the user" />}
             {data && !error && users.length === 0 && (
                 <Alert color="gray" role="status" className="break">
-                    No stored user has the id or the key “{wanted}”.
+                    No user has the id or the key “{wanted}”.
                 </Alert>
             )}
             {users.map((user) => (

@@ -4,6 +4,7 @@ import { notifications } from "@mantine/notifications";
 import { UserMinus } from "lucide-react";
 import { useMutation } from "urql";
 
+import { EXCLUSION } from "../../../components/exclusion";
 import { Failures, useSubmission } from "../../../components/forms";
 import { formatNumber } from "../../../format";
 import { UpdateSegmentMembersDocument } from "../../../graphql/operations";
@@ -53,14 +54,17 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
                         : `${users.length} selected`}
                 </Text>
             </Group>
-            <Modal opened={opened} onClose={close} title="Remove members">
+            <Modal
+                opened={opened}
+                onClose={close}
+                title={users.length === 1 ? "Remove the member?" : "Remove the members?"}
+            >
                 <Stack>
                     <Text>
                         {users.length === 1
                             ? `User ${users[0]} leaves the segment.`
                             : `${formatNumber(users.length)} users leave the segment.`}{" "}
-                        Rollouts of this segment exclude {users.length === 1 ? "the user" : "them"}{" "}
-                        until {users.length === 1 ? "the user is" : "they are"} added by hand again.
+                        {EXCLUSION}
                     </Text>
                     <Failures messages={failures} />
                     <Group justify="flex-end">
@@ -68,7 +72,7 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
                             Cancel
                         </Button>
                         <Button color="red" loading={submitting} onClick={() => void remove()}>
-                            Remove
+                            {users.length === 1 ? "Remove the member" : "Remove the members"}
                         </Button>
                     </Group>
                 </Stack>

@@ -17,7 +17,7 @@ interface Props {
 /** The dialog that confirms the deletion of a segment. */
 export function DeleteSegment({ slug, opened, onClose }: Props) {
     return (
-        <Modal opened={opened} onClose={onClose} title="Delete segment" size="lg">
+        <Modal opened={opened} onClose={onClose} title="Delete the segment?" size="lg">
             <Confirmation slug={slug} onClose={onClose} />
         </Modal>
     );
@@ -96,7 +96,7 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
                         loading={submitting}
                         disabled={entered !== slug}
                     >
-                        Delete
+                        Delete the segment
                     </Button>
                 </Group>
             </Stack>

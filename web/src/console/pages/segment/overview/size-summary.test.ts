@@ -7,7 +7,7 @@ const points = (...counts: number[]) => counts.map((count, i) => ({ at: i * 1000
 test("growth is described with the lowest and the highest size", () => {
     const text = describeSize(points(5, 2, 9));
     expect(text).toMatch(/^4 more members than at /);
-    expect(text).toContain("The lowest size is 2, the highest 9.");
+    expect(text).toContain("The lowest number is 2, the highest is 9.");
 });
 
 test("a loss of one member is singular", () => {
@@ -19,7 +19,9 @@ test("a size that returns to its start is not a change", () => {
 });
 
 test("a constant size has no lowest and highest", () => {
-    expect(describeSize(points(3, 3))).toMatch(/^The size is the same at all 2 points since /);
+    expect(describeSize(points(3, 3))).toMatch(
+        /^The number of members is the same at all times shown since /,
+    );
 });
 
 test("without points there is no text", () => {

@@ -83,7 +83,7 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                     forecast.counts && (
                         <Text fw={600}>
                             {action === "pause" && acceptsNewUsers(rollout, Date.now())
-                                ? "No user leaves. Only new users join, at the percent in force."
+                                ? "No member leaves. New users still join, at the percentage of the current stage."
                                 : describeChanges(forecast.counts, forecast.isStaged)}
                         </Text>
                     )
@@ -97,7 +97,7 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
             <Failures messages={[...(forecast?.failures ?? []), ...failures]} />
             <Group justify="flex-end">
                 <Button variant="default" data-autofocus onClick={onDone}>
-                    Back
+                    {texts.isDestructive ? "Keep the rollout" : "Cancel"}
                 </Button>
                 <Button
                     color={texts.isDestructive ? "red" : undefined}

@@ -106,11 +106,11 @@ test("describePlan names each stage and its start", () => {
 
 test("validatePlan finds empty fields of the shown kind only", () => {
     expect(validatePlan(STAGED)).toEqual({});
-    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({ percent: "Enter a percent." });
+    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({ percent: "Enter a percentage." });
     expect(validatePlan({ ...STAGED, kind: "percent", percent: "-" })).toHaveProperty("percent");
     const stage = { ...newStage(), start: "AT" as const };
     expect(validatePlan({ ...STAGED, stages: [stage] })).toEqual({
-        "stages.0.percent": "Enter a percent.",
+        "stages.0.percent": "Enter a percentage.",
         "stages.0.startsAt": "Enter a time.",
     });
 });

@@ -90,14 +90,14 @@ export function validatePlan(values: PlanForm): Record<string, string> {
     const errors: Record<string, string> = {};
     if (values.kind === "percent") {
         if (!isNumber(values.percent)) {
-            errors.percent = "Enter a percent.";
+            errors.percent = "Enter a percentage.";
         }
         return errors;
     }
     values.stages.forEach((stage, position) => {
         const field = `stages.${position}`;
         if (!isNumber(stage.percent)) {
-            errors[`${field}.percent`] = "Enter a percent.";
+            errors[`${field}.percent`] = "Enter a percentage.";
         }
         if (stage.start === "AFTER" && !isNumber(stage.after)) {
             errors[`${field}.after`] = "Enter a delay.";

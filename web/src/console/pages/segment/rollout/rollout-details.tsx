@@ -37,25 +37,25 @@ export function RolloutDetails({ slug, rollout }: Props) {
             <Title order={2} size="h4" mb="md">
                 Details
             </Title>
-            <DataList withDivider labelWidth={120}>
+            <DataList withDivider labelWidth={140}>
                 <DataList.Item>
-                    <DataList.ItemLabel>Enrolled users</DataList.ItemLabel>
+                    <DataList.ItemLabel>Members added by the rollout</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Excluded users</DataList.ItemLabel>
+                    <DataList.ItemLabel>Users removed by hand</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.excluded)}</DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
                     <DataList.ItemLabel>New users</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {acceptsNewUsers(rollout, Date.now())
-                            ? "Join when they are stored"
+                            ? "Join when they are created"
                             : "Do not join"}
                     </DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Expires</DataList.ItemLabel>
+                    <DataList.ItemLabel>Memberships end</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {rollout.expiresAt ? <Time at={rollout.expiresAt} /> : "Never"}
                     </DataList.ItemValue>

@@ -5,7 +5,7 @@ import type { ReactNode } from "react";
 import { Num, StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import {
-    announcement,
+    describeForScreenReader,
     describeWork,
     isExpired,
     isWorking,
@@ -51,7 +51,7 @@ export function RolloutSummary({ rollout, actions }: Props) {
                     </Alert>
                 )}
             </Stack>
-            <VisuallyHidden aria-live="polite">{announcement(rollout)}</VisuallyHidden>
+            <VisuallyHidden aria-live="polite">{describeForScreenReader(rollout)}</VisuallyHidden>
         </Paper>
     );
 }
@@ -112,7 +112,7 @@ function PassProgress({ rollout }: { rollout: Rollout }) {
                 value={percent}
                 size="lg"
                 color={isWorking(rollout) ? undefined : status === "FAILED" ? "red" : "yellow"}
-                aria-label="Progress of the current pass"
+                aria-label="Progress of the current stage"
             />
         </div>
     );

@@ -114,14 +114,14 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 <SegmentedControl
                     aria-label="Kind of plan"
                     data={[
-                        { value: "percent", label: "One percent, now" },
+                        { value: "percent", label: "One percentage, now" },
                         { value: "stages", label: "Stages" },
                     ]}
                     {...form.getInputProps("kind")}
                 />
                 {kind === "percent" ? (
                     <NumberInput
-                        label="Percent of all users"
+                        label="Percentage of all users"
                         description="0 to 100, with up to three decimals"
                         suffix="%"
                         decimalScale={3}
@@ -133,8 +133,8 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 ) : (
                     <>
                         <Text size="sm" c="dimmed">
-                            In each stage, this percent of all users is in the segment. The percent
-                            may fall; then members that the rollout added leave.
+                            In each stage, this percentage of all users is in the segment. If the
+                            percentage falls, members that the rollout added leave.
                         </Text>
                         {stages.map((stage, position) => (
                             <StageFields
@@ -159,11 +159,11 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 )}
                 <Switch
                     label="New users join"
-                    description="Users who are stored later join at once, at the percent in force."
+                    description="Users who are created later join at once, at the percentage of the current stage."
                     {...form.getInputProps("enrollNewUsers", { type: "checkbox" })}
                 />
                 <DateTimeInput
-                    label="End of the memberships"
+                    label="Memberships end"
                     description="Optional. It must be after the last stage starts."
                     maw={280}
                     {...form.getInputProps("expiresAt")}
@@ -172,7 +172,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 <Failures messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onDone}>
-                        Close
+                        Cancel
                     </Button>
                     <Button type="submit" loading={submitting} autoFocus={wasReviewed}>
                         Review

@@ -13,7 +13,7 @@ interface Props {
     canRemove: boolean;
 }
 
-/** The fields of one stage: its percent and its start. */
+/** The fields of one stage: its percentage and its start. */
 export function StageFields({ form, stage, position, canRemove }: Props) {
     const starts = [
         ...(position === 0 ? [{ value: "NOW", label: "now" }] : []),
@@ -25,7 +25,7 @@ export function StageFields({ form, stage, position, canRemove }: Props) {
             <Grid gap="sm" align="flex-start">
                 <Grid.Col span={{ base: 5, sm: 3 }}>
                     <NumberInput
-                        label="Percent"
+                        label="Percentage"
                         suffix="%"
                         decimalScale={3}
                         withAsterisk
