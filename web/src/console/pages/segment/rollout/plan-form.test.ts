@@ -106,7 +106,9 @@ test("describePlan names each stage and its start", () => {
 
 test("validatePlan finds empty fields of the shown kind only", () => {
     expect(validatePlan(STAGED)).toEqual({});
-    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({ percent: "Enter a percentage." });
+    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({
+        percent: "Enter a percentage.",
+    });
     expect(validatePlan({ ...STAGED, kind: "percent", percent: "-" })).toHaveProperty("percent");
     const stage = { ...newStage(), start: "AT" as const };
     expect(validatePlan({ ...STAGED, stages: [stage] })).toEqual({
