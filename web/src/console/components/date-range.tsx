@@ -1,4 +1,4 @@
-import { DateTimeInput } from "./forms";
+import { DateTimeInput } from "./date-time-input";
 
 export interface DateRange {
     /** An RFC 3339 time, or an empty text. */

@@ -1,8 +1,8 @@
 import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@mantine/core";
 import type { GetInputPropsReturnType } from "@mantine/form";
 
+import { DateTimeInput } from "./date-time-input";
 import { type End, UNITS } from "./duration";
-import { DateTimeInput } from "./forms";
 
 const KINDS = [
     { value: "never", label: "Never" },

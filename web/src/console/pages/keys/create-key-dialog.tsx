@@ -16,7 +16,8 @@ import { useState } from "react";
 import { useMutation } from "urql";
 
 import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateApiKeyDocument, type Role } from "../../graphql/operations";
 
 const ROLES: readonly { role: Role; description: string }[] = [
@@ -81,7 +82,7 @@ function KeyForm({ onCreated }: { onCreated: (token: string) => void }) {
                         ))}
                     </Stack>
                 </Radio.Group>
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button type="submit" loading={submitting}>
                         Create API key

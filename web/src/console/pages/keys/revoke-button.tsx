@@ -3,7 +3,7 @@ import { modals } from "@mantine/modals";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
-import { useSubmission } from "../../components/forms";
+import { useSubmission } from "../../components/use-submission";
 import { RevokeApiKeyDocument } from "../../graphql/operations";
 
 interface Props {

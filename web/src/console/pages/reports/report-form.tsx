@@ -13,7 +13,8 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
 import { useSession } from "../../app/session";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateReportDocument } from "../../graphql/operations";
 import { lastMonth, MONTHS } from "./months";
 
@@ -76,7 +77,7 @@ export function ReportForm() {
                         label="Add a column with the users' keys"
                         {...form.getInputProps("withKeys", { type: "checkbox" })}
                     />
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                     <Group>
                         <Button type="submit" loading={submitting}>
                             Create report

@@ -5,9 +5,10 @@ import { useMutation } from "urql";
 
 import { type End, endInput } from "../../components/duration";
 import { EndInputs } from "../../components/end-inputs";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
 import { OnExistingInput } from "../../components/on-existing-input";
 import { SegmentsInput } from "../../components/segment-input";
+import { useSubmission } from "../../components/use-submission";
 import { formatNumber } from "../../format";
 import { type OnExisting, UpdateUserSegmentsDocument } from "../../graphql/operations";
 
@@ -104,7 +105,7 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
                     label="If the user is in a segment already"
                     {...form.getInputProps("onExisting")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

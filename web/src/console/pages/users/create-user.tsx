@@ -4,7 +4,8 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateUserDocument } from "../../graphql/operations";
 
 interface Props {
@@ -56,7 +57,7 @@ function CreateUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
                     autoComplete="off"
                     {...form.getInputProps("key")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

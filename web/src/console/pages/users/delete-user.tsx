@@ -3,7 +3,8 @@ import { notifications } from "@mantine/notifications";
 import { useState } from "react";
 import { useMutation, useQuery } from "urql";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { formatNumber } from "../../format";
 import {
     DeleteUserDocument,
@@ -86,7 +87,7 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
                     contain them are no longer available. This cannot be undone.
                 </Text>
             )}
-            <Failures messages={failures} />
+            <FormErrors messages={failures} />
             <Group justify="flex-end">
                 <Button variant="default" onClick={onClose} data-autofocus>
                     Cancel

@@ -3,7 +3,7 @@ import { useForm } from "@mantine/form";
 import { useEffect } from "react";
 import { useLocation } from "wouter";
 
-import { DateTimeInput } from "../../components/forms";
+import { DateTimeInput } from "../../components/date-time-input";
 import { explanationPath } from "../../components/links";
 import { ShowAsGraphQL } from "../../components/page";
 import { SlugInput } from "../../components/segment-input";

@@ -3,7 +3,8 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
 import { EXCLUSION } from "../../components/exclusion";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { UpdateUserSegmentsDocument } from "../../graphql/operations";
 
 interface Props {
@@ -52,7 +53,7 @@ function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
                 User {userId} leaves <b>{slug}</b> now.
             </Text>
             <Text>{EXCLUSION}</Text>
-            <Failures messages={failures} />
+            <FormErrors messages={failures} />
             <Group justify="flex-end">
                 <Button variant="default" onClick={onClose} data-autofocus>
                     Cancel

@@ -6,10 +6,11 @@ import { useState } from "react";
 import { useMutation } from "urql";
 
 import { useSession } from "../../app/session";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { SetUserKeyDocument, type UserHeadQuery } from "../../graphql/operations";
-import { DeleteUser } from "./delete-user";
 import { CreateUser } from "./create-user";
+import { DeleteUser } from "./delete-user";
 
 interface Props {
     id: string;
@@ -81,7 +82,7 @@ function SetKeyForm({ id, onClose }: { id: string; onClose: () => void }) {
                     data-autofocus
                     {...form.getInputProps("key")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

@@ -4,7 +4,9 @@ import { notifications } from "@mantine/notifications";
 import { FileDown } from "lucide-react";
 import { useMutation } from "urql";
 
-import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import { CreateExportDocument } from "../../../graphql/operations";
 
 interface Props {
@@ -62,7 +64,7 @@ export function ExportForm({ slug, onCreated }: Props) {
                             Create export
                         </Button>
                     </Group>
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                 </Stack>
             </form>
         </Paper>

@@ -6,7 +6,8 @@ import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
 import { useSession } from "../../../app/session";
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import {
     ApplyImportDocument,
     CancelImportDocument,
@@ -93,7 +94,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     return (
         <Stack>
-            <Failures messages={failures} />
+            <FormErrors messages={failures} />
             <Group gap="xs">
                 {(status === "VALIDATED" || status === "HELD") && mayApply && (
                     <Button onClick={confirmApply} loading={submitting}>

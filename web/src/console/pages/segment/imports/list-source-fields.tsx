@@ -1,7 +1,7 @@
 import { Radio, SegmentedControl, Stack, Text } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
-import { DateTimeInput } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
 import { SegmentsInput } from "../../../components/segment-input";
 import { FileField } from "./file-field";
 import type { ImportValues } from "./values";

@@ -2,7 +2,7 @@ import { Group, NativeSelect, NumberInput, Radio, Stack } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
 import { useSession } from "../../../app/session";
-import { DateTimeInput } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
 import { type ImportValues, UNIT_SECONDS } from "./values";
 
 /** The fields that say what the import does with the listed users. */

@@ -16,9 +16,10 @@ import { Link } from "wouter";
 
 import { type End, endInput } from "../../../components/duration";
 import { EndInputs } from "../../../components/end-inputs";
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
 import { segmentPath } from "../../../components/links";
 import { OnExistingInput } from "../../../components/on-existing-input";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { type OnExisting, UpdateSegmentMembersDocument } from "../../../graphql/operations";
 import { describeOutcome, type OutcomeCount } from "./outcomes";
@@ -158,7 +159,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     label="If a user is a member already"
                     {...form.getInputProps("onExisting")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

@@ -5,7 +5,8 @@ import { UserMinus } from "lucide-react";
 import { useMutation } from "urql";
 
 import { EXCLUSION } from "../../../components/exclusion";
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { UpdateSegmentMembersDocument } from "../../../graphql/operations";
 import { describeOutcome } from "./outcomes";
@@ -66,7 +67,7 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
                             : `${formatNumber(users.length)} users leave the segment.`}{" "}
                         {EXCLUSION}
                     </Text>
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                     <Group justify="flex-end">
                         <Button variant="default" onClick={close} data-autofocus>
                             Cancel

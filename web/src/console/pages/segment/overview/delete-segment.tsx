@@ -4,7 +4,8 @@ import { useState } from "react";
 import { useMutation, useQuery } from "urql";
 import { useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { DeleteSegmentDocument, SegmentSizeDocument } from "../../../graphql/operations";
 
@@ -85,7 +86,7 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
                     value={entered}
                     onChange={(event) => setEntered(event.currentTarget.value)}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

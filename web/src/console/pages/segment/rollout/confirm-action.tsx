@@ -3,7 +3,8 @@ import { notifications } from "@mantine/notifications";
 import { useEffect, useState } from "react";
 import { useClient } from "urql";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import {
     CancelRolloutDocument,
     PauseRolloutDocument,
@@ -94,7 +95,7 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                     </>
                 )}
             </Group>
-            <Failures messages={[...(forecast?.failures ?? []), ...failures]} />
+            <FormErrors messages={[...(forecast?.failures ?? []), ...failures]} />
             <Group justify="flex-end">
                 <Button variant="default" data-autofocus onClick={onDone}>
                     {texts.isDestructive ? "Keep the rollout" : "Cancel"}

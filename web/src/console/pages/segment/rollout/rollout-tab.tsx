@@ -8,12 +8,12 @@ import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
 import { SegmentRolloutDocument } from "../../../graphql/operations";
+import { useSetRolloutDialog } from "./dialogs";
 import { RolloutActions } from "./rollout-actions";
 import { RolloutDetails } from "./rollout-details";
 import { pollingInterval } from "./rollout-state";
 import { RolloutSummary } from "./rollout-summary";
 import { StageTimeline } from "./stage-timeline";
-import { useSetRolloutDialog } from "./use-dialogs";
 
 export function RolloutTab({ slug }: { slug: string }) {
     const variables = { slug };

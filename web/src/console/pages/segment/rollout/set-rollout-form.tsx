@@ -5,7 +5,9 @@ import { ArrowLeft, Plus } from "lucide-react";
 import { useState } from "react";
 import { useMutation } from "urql";
 
-import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import {
     SetRolloutDocument,
     type SetRolloutInput,
@@ -169,7 +171,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                     {...form.getInputProps("expiresAt")}
                     value={form.values.expiresAt}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onDone}>
                         Cancel

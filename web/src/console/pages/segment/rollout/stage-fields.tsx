@@ -2,7 +2,7 @@ import { ActionIcon, Fieldset, Grid, NativeSelect, NumberInput, Tooltip } from "
 import type { UseFormReturnType } from "@mantine/form";
 import { Trash2 } from "lucide-react";
 
-import { DateTimeInput } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
 import { type PlanForm, type StageForm, UNITS } from "./plan-form";
 
 interface Props {
