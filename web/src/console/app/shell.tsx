@@ -40,7 +40,7 @@ const SECTIONS = [
 /** The header and the navigation around each page. */
 export function Shell({ children }: { children: ReactNode }) {
     const [opened, { toggle, close }] = useDisclosure();
-    const { session, may, signOut } = useSession();
+    const { session, hasRole, signOut } = useSession();
     const [location] = useLocation();
     return (
         <AppShell
@@ -90,7 +90,7 @@ export function Shell({ children }: { children: ReactNode }) {
                 </Group>
             </AppShell.Header>
             <AppShell.Navbar p="xs">
-                {SECTIONS.filter((section) => !("role" in section) || may(section.role)).map(
+                {SECTIONS.filter((section) => !("role" in section) || hasRole(section.role)).map(
                     ({ path, label, Icon }) => (
                         <NavLink
                             key={path}

@@ -17,7 +17,7 @@ export function Time({ at, relative = false }: { at: string; relative?: boolean 
 }
 
 /** A number with separators of thousands, or a dash if it is unknown. */
-export function Num({ value }: { value: number | null | undefined }) {
+export function FormattedNumber({ value }: { value: number | null | undefined }) {
     return <span className="nowrap">{value == null ? "–" : formatNumber(value)}</span>;
 }
 

@@ -13,9 +13,9 @@ import { ChangesFeed } from "./changes-feed";
 
 /** The change feed, and the audit log for those who may read it. */
 export function ActivityPage({ tab }: { tab: string | undefined }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [, navigate] = useLocation();
-    const shown = tab === "audit" && may("EDITOR") ? "audit" : "changes";
+    const shown = tab === "audit" && hasRole("EDITOR") ? "audit" : "changes";
     return (
         <Page
             title="Activity"
@@ -28,7 +28,7 @@ export function ActivityPage({ tab }: { tab: string | undefined }) {
             >
                 <Tabs.List>
                     <Tabs.Tab value="changes">Joins and leaves</Tabs.Tab>
-                    {may("EDITOR") && <Tabs.Tab value="audit">Audit log</Tabs.Tab>}
+                    {hasRole("EDITOR") && <Tabs.Tab value="audit">Audit log</Tabs.Tab>}
                 </Tabs.List>
                 <Tabs.Panel value="changes" pt="md">
                     <ChangesFeed />

@@ -7,7 +7,7 @@ import { requiresKey } from "../../app/server";
 import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
 import { Time } from "../../components/values";
 import { ApiKeysDocument, type ApiKeysQuery } from "../../graphql/operations";
 import { CreateKeyDialog } from "./create-key-dialog";
@@ -16,8 +16,8 @@ import { RevokeButton } from "./revoke-button";
 type ApiKey = NonNullable<ApiKeysQuery["apiKeys"]>["nodes"][number];
 
 export function KeysPage() {
-    const pages = usePages();
-    const variables = { first: 50, after: pages.after };
+    const pagination = usePagination();
+    const variables = { first: 50, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({ query: ApiKeysDocument, variables });
     const [opened, { open, close }] = useDisclosure();
     const keys = data?.apiKeys?.nodes ?? [];
@@ -44,7 +44,7 @@ export function KeysPage() {
             {!data && fetching && <Loader aria-label="Loading the API keys" />}
             {data?.apiKeys && keys.length === 0 && <Text c="dimmed">There are no API keys.</Text>}
             {keys.length > 0 && <KeysTable keys={keys} ownId={data?.viewer?.keyId ?? null} />}
-            <PageButtons pages={pages} pageInfo={data?.apiKeys?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.apiKeys?.pageInfo} />
             {opened && <CreateKeyDialog onClose={close} />}
         </Page>
     );

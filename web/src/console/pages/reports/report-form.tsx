@@ -19,8 +19,8 @@ import { CreateReportDocument } from "../../graphql/operations";
 import { lastMonth, MONTHS } from "./months";
 
 export function ReportForm() {
-    const { may } = useSession();
-    const mayReportOnAll = may("ADMIN");
+    const { hasRole } = useSession();
+    const mayReportOnAll = hasRole("ADMIN");
     const form = useForm({
         initialValues: { userId: "", ...lastMonth(new Date()), withKeys: false },
         validate: {

@@ -7,7 +7,7 @@ import { useQuery } from "urql";
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons } from "../../components/pages";
+import { PageButtons } from "../../components/pagination";
 import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
 import { SegmentSizesDocument, SegmentsDocument } from "../../graphql/operations";
 import { CreateSegment } from "./create-segment";
@@ -18,16 +18,16 @@ import { SegmentsTable } from "./segments-table";
 const PAGE_SIZE = 25;
 
 export function SegmentsPage() {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [creating, { open, close }] = useDisclosure();
-    const { search, includeDeleted, pages, filter } = useListState();
-    const variables = { first: PAGE_SIZE, after: pages.after, search, includeDeleted };
+    const { search, includeDeleted, pagination, filter } = useListState();
+    const variables = { first: PAGE_SIZE, after: pagination.after, search, includeDeleted };
     const [{ data, error, fetching }, refresh] = useQuery({ query: SegmentsDocument, variables });
     const [sizes, refreshSizes] = useQuery({ query: SegmentSizesDocument, variables });
 
     const segments = data?.segments?.nodes;
     const isEmpty = segments?.length === 0 && !fetching && !error;
-    const createButton = may("EDITOR") && (
+    const createButton = hasRole("EDITOR") && (
         <Button leftSection={<Plus size={18} aria-hidden />} onClick={open}>
             Create segment
         </Button>
@@ -68,7 +68,7 @@ export function SegmentsPage() {
             </VisuallyHidden>
             <Group justify="space-between">
                 <ShowAsGraphQL document={SegmentsDocument} variables={variables} />
-                <PageButtons pages={pages} pageInfo={data?.segments?.pageInfo} />
+                <PageButtons pagination={pagination} pageInfo={data?.segments?.pageInfo} />
             </Group>
             <CreateSegment opened={creating} onClose={close} />
         </Page>

@@ -3,7 +3,7 @@ import type { MouseEvent } from "react";
 import { Link, useLocation } from "wouter";
 
 import { segmentPath } from "../../components/links";
-import { Num, StatusBadge, Time } from "../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../components/values";
 import { formatPercent } from "../../format";
 import type { SegmentSizesQuery, SegmentsQuery } from "../../graphql/operations";
 
@@ -113,7 +113,7 @@ function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, size }: R
                 {size === undefined ? (
                     <Skeleton h={14} w={48} ml="auto" aria-label="Loading" />
                 ) : (
-                    <Num value={size} />
+                    <FormattedNumber value={size} />
                 )}
             </Table.Td>
             <Table.Td>

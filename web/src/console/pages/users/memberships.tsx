@@ -16,7 +16,7 @@ const PAGE_SIZE = 25;
 
 /** The segments that a user is in now. */
 export function Memberships({ id }: { id: string }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserMembershipsDocument,
         variables: { id },
@@ -39,7 +39,7 @@ export function Memberships({ id }: { id: string }) {
             actions={
                 <>
                     <ShowAsGraphQL document={UserMembershipsDocument} variables={{ id }} />
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <Button
                             size="xs"
                             leftSection={<Plus size={16} aria-hidden />}
@@ -97,7 +97,7 @@ export function Memberships({ id }: { id: string }) {
                                     userId={id}
                                     membership={membership}
                                     onRemove={
-                                        may("EDITOR")
+                                        hasRole("EDITOR")
                                             ? () => setRemoving(membership.segment.slug)
                                             : undefined
                                     }

@@ -19,12 +19,12 @@ interface Props {
 
 /** The buttons beside the title: what the role and the state of the user allow. */
 export function UserActions({ id, user }: Props) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [dialog, setDialog] = useState<"key" | "create" | "delete">();
     const close = () => setDialog(undefined);
     return (
         <>
-            {may("EDITOR") && user && user.key === null && (
+            {hasRole("EDITOR") && user && user.key === null && (
                 <Button
                     variant="default"
                     leftSection={<KeyRound size={16} aria-hidden />}
@@ -33,7 +33,7 @@ export function UserActions({ id, user }: Props) {
                     Set the key
                 </Button>
             )}
-            {may("EDITOR") && !user && (
+            {hasRole("EDITOR") && !user && (
                 <Button
                     leftSection={<UserPlus size={16} aria-hidden />}
                     onClick={() => setDialog("create")}
@@ -41,7 +41,7 @@ export function UserActions({ id, user }: Props) {
                     Create this user
                 </Button>
             )}
-            {may("ADMIN") && (
+            {hasRole("ADMIN") && (
                 <Button
                     variant="default"
                     leftSection={<Trash2 size={16} aria-hidden />}

@@ -5,8 +5,8 @@ import { useClient } from "urql";
 import { Link, useLocation } from "wouter";
 
 import { describeError } from "../../components/errors";
-import { isUserId } from "../../components/identity";
 import { UserLink } from "../../components/links";
+import { isUserId } from "../../components/user-id";
 import { FindUserDocument } from "../../graphql/operations";
 
 interface Found {

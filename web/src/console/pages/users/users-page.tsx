@@ -7,22 +7,22 @@ import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
 import { Time } from "../../components/values";
 import { UserListDocument } from "../../graphql/operations";
-import { Section } from "./section";
 import { CreateUser } from "./create-user";
+import { Section } from "./section";
 import { UserSearch } from "./user-search";
 
 export function UsersPage() {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [creating, setCreating] = useState(false);
     return (
         <Page
             title="Users"
             description="Find a user by id or key to see the user's segments and history."
             actions={
-                may("EDITOR") && (
+                hasRole("EDITOR") && (
                     <Button
                         leftSection={<UserPlus size={16} aria-hidden />}
                         onClick={() => setCreating(true)}
@@ -40,8 +40,8 @@ export function UsersPage() {
 }
 
 function UserList() {
-    const pages = usePages();
-    const variables = { after: pages.after };
+    const pagination = usePagination();
+    const variables = { after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserListDocument,
         variables,
@@ -81,7 +81,7 @@ function UserList() {
                     </Table>
                 </Table.ScrollContainer>
             )}
-            <PageButtons pages={pages} pageInfo={data?.users?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.users?.pageInfo} />
         </Section>
     );
 }

@@ -4,9 +4,9 @@ import { useClient, useQuery } from "urql";
 import { DownloadButton } from "../../../components/download-button";
 import { describeError, ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
 import { usePolling } from "../../../components/polling";
-import { Num, StatusBadge, Time } from "../../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatBytes } from "../../../format";
 import {
     ExportLinkDocument,
@@ -19,8 +19,8 @@ const PAGE_SIZE = 25;
 
 /** The exports of a segment, and a form that creates one. */
 export function ExportsTab({ slug }: { slug: string }) {
-    const pages = usePages(slug);
-    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const pagination = usePagination(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pagination.after };
     const [{ data, error }, refresh] = useQuery({ query: SegmentExportsDocument, variables });
     const exports = data?.exports?.nodes;
     usePolling(refresh, exports?.some(isUnfinished) ?? false);
@@ -35,7 +35,7 @@ export function ExportsTab({ slug }: { slug: string }) {
             <ExportForm
                 slug={slug}
                 onCreated={() => {
-                    pages.first();
+                    pagination.first();
                     refresh({ requestPolicy: "network-only" });
                 }}
             />
@@ -65,7 +65,7 @@ export function ExportsTab({ slug }: { slug: string }) {
                     </Table>
                 </Table.ScrollContainer>
             )}
-            <PageButtons pages={pages} pageInfo={data?.exports?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.exports?.pageInfo} />
         </Stack>
     );
 }
@@ -112,7 +112,7 @@ function ExportListRow({ record }: { record: ExportRowFragment }) {
                 <StatusBadge status={record.status} />
             </Table.Td>
             <Table.Td className="number">
-                <Num value={record.rowCount} />
+                <FormattedNumber value={record.rowCount} />
             </Table.Td>
             <Table.Td className="number nowrap">
                 {sizeBytes === null ? "–" : formatBytes(sizeBytes)}

@@ -15,8 +15,8 @@ import {
 } from "../../../graphql/operations";
 import { hasForm, reuseForm } from "./drafts";
 import type { ImportRecord } from "./import-detail";
+import { describeChanges, FINISHED } from "./import-texts";
 import { importPath } from "./paths";
-import { changesOf, FINISHED } from "./texts";
 
 interface Props {
     slug: string;
@@ -27,16 +27,16 @@ interface Props {
 /** The buttons that apply, start, cancel or repeat an import. */
 export function ImportActions({ slug, record, refresh }: Props) {
     const { id, status, mode } = record;
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [, navigate] = useLocation();
     const { failures, submitting, submit } = useSubmission(null);
     const [, apply] = useMutation(ApplyImportDocument);
     const [, start] = useMutation(StartImportDocument);
     const [, cancel] = useMutation(CancelImportDocument);
-    if (!may("EDITOR")) {
+    if (!hasRole("EDITOR")) {
         return null;
     }
-    const mayApply = mode !== "REPLACE" || may("ADMIN");
+    const mayApply = mode !== "REPLACE" || hasRole("ADMIN");
     const isStopped = status === "VALIDATED" || status === "HELD" || FINISHED.includes(status);
     const asksForRemovals = status === "HELD" && !!record.removals;
     const refreshNow = () => refresh({ requestPolicy: "network-only" });
@@ -66,7 +66,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
             title: "Apply the import?",
             children: (
                 <Text className="break">
-                    Segment {record.segment.slug}: {changesOf(record)}
+                    Segment {record.segment.slug}: {describeChanges(record)}
                 </Text>
             ),
             labels: { confirm: "Apply the import", cancel: "Cancel" },

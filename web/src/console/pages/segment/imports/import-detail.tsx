@@ -12,9 +12,15 @@ import { StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import { ImportDetailDocument, type ImportDetailQuery } from "../../../graphql/operations";
 import { ImportActions } from "./import-actions";
+import {
+    ACTIVE,
+    FINISHED,
+    describeFailure,
+    describeRejections,
+    describeStatus,
+} from "./import-texts";
 import { OutcomeTable } from "./outcome-table";
 import { RejectionTable } from "./rejection-table";
-import { ACTIVE, FINISHED, reasonOf, rejectedOf, statusOf } from "./texts";
 
 export type ImportRecord = NonNullable<ImportDetailQuery["import"]>;
 
@@ -89,7 +95,7 @@ function Status({ record }: { record: ImportRecord }) {
     const isReading = status === "QUEUED" || status === "VALIDATING";
     const percent = Math.floor(progress * 100);
     const isError = status === "REFUSED" || status === "FAILED";
-    const text = `${statusOf(record)} ${status === "REFUSED" ? "" : rejectedOf(record)}`;
+    const text = `${describeStatus(record)} ${status === "REFUSED" ? "" : describeRejections(record)}`;
     return (
         <Stack gap="xs">
             {(isReading || status === "APPLYING") && (
@@ -113,7 +119,7 @@ function Status({ record }: { record: ImportRecord }) {
                         className="break"
                     >
                         <Text size="sm" fw={600}>
-                            {reasonOf(record)}
+                            {describeFailure(record)}
                         </Text>
                         <Text size="sm">{text}</Text>
                     </Alert>

@@ -7,7 +7,7 @@ import { type ImportValues, UNIT_SECONDS } from "./values";
 
 /** The fields that say what the import does with the listed users. */
 export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const values = form.getValues();
     return (
         <Stack>
@@ -15,7 +15,7 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
                 <Stack gap="xs" mt="xs">
                     <Radio value="ADD" label="Add them to the segment" />
                     <Radio value="REMOVE" label="Remove them from the segment" />
-                    {may("ADMIN") && (
+                    {hasRole("ADMIN") && (
                         <Radio
                             value="REPLACE"
                             label="Replace the members by this list"

@@ -1,10 +1,10 @@
 import { Group, Stack, Table, Text, Title } from "@mantine/core";
 
-import { Num } from "../../../components/values";
+import { FormattedNumber } from "../../../components/values";
 import type { RowOutcome } from "../../../graphql/operations";
 import type { ImportRecord } from "./import-detail";
+import { countRows, FINISHED, OUTCOMES, REJECTED } from "./import-texts";
 import { ResultButton } from "./result-button";
-import { countOf, FINISHED, OUTCOMES, REJECTED } from "./texts";
 
 interface Props {
     record: ImportRecord;
@@ -46,7 +46,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                                     {meaningOf(outcome)}
                                 </Table.Td>
                                 <Table.Td className="number">
-                                    <Num value={count} />
+                                    <FormattedNumber value={count} />
                                 </Table.Td>
                                 {resultUrl && (
                                     <Table.Td>
@@ -65,7 +65,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                             <Table.Th scope="row">All rows</Table.Th>
                             <Table.Td visibleFrom="sm" />
                             <Table.Td className="number" fw={700}>
-                                <Num value={rows} />
+                                <FormattedNumber value={rows} />
                             </Table.Td>
                             {resultUrl && <Table.Td />}
                         </Table.Tr>
@@ -76,7 +76,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                 <Group gap="xs">
                     {resultUrl && (
                         <>
-                            {countOf(record, ...REJECTED) > 0 && (
+                            {countRows(record, ...REJECTED) > 0 && (
                                 <ResultButton id={id} outcomes={[...REJECTED]}>
                                     Download the rejected rows
                                 </ResultButton>

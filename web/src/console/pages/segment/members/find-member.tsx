@@ -6,21 +6,21 @@ import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
-import { isUserId } from "../../../components/identity";
 import { ShowAsGraphQL } from "../../../components/page";
+import { isUserId } from "../../../components/user-id";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
 import { MembersTable } from "./members-table";
 import { RemoveMembers } from "./remove-members";
 
 interface FindMemberProps {
     /** The id or the key that is shown. Empty if the list of members is shown. */
-    wanted: string;
-    onFind: (wanted: string) => void;
+    searchText: string;
+    onFind: (searchText: string) => void;
 }
 
 /** The form that finds one member. */
-export function FindMember({ wanted, onFind }: FindMemberProps) {
-    const [text, setText] = useState(wanted);
+export function FindMember({ searchText, onFind }: FindMemberProps) {
+    const [text, setText] = useState(searchText);
     const submit = (event: FormEvent) => {
         event.preventDefault();
         onFind(text.trim());
@@ -44,7 +44,7 @@ export function FindMember({ wanted, onFind }: FindMemberProps) {
                 >
                     Find
                 </Button>
-                {wanted && (
+                {searchText && (
                     <Button
                         variant="subtle"
                         onClick={() => {
@@ -61,11 +61,11 @@ export function FindMember({ wanted, onFind }: FindMemberProps) {
 }
 
 /** The users who have an id or a key, and whether they are members. */
-export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
-    const { may } = useSession();
+export function FoundUsers({ slug, searchText }: { slug: string; searchText: string }) {
+    const { hasRole } = useSession();
     const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
-    const byId = isUserId(wanted);
-    const variables = { slug, byId, id: byId ? wanted : "1", key: wanted };
+    const byId = isUserId(searchText);
+    const variables = { slug, byId, id: byId ? searchText : "1", key: searchText };
     const [{ data, error, fetching }, refresh] = useQuery({ query: FindMemberDocument, variables });
 
     const users = [data?.user, data?.userByKey].filter((user) => user != null);
@@ -76,15 +76,15 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
             {fetching && !data && <Loader aria-label="Looking for the user" />}
             {data && !error && users.length === 0 && (
                 <Alert color="gray" role="status" className="break">
-                    No user has the id or the key “{wanted}”.
+                    No user has the id or the key “{searchText}”.
                 </Alert>
             )}
             {users.map((user) => (
-                <Verdict key={user.id} user={user} />
+                <MembershipAlert key={user.id} user={user} />
             ))}
             {members.length > 0 && (
                 <>
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <RemoveMembers
                             slug={slug}
                             users={members
@@ -96,7 +96,7 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
                     <MembersTable
                         slug={slug}
                         members={members}
-                        selected={may("EDITOR") ? selected : null}
+                        selected={hasRole("EDITOR") ? selected : null}
                         onSelect={setSelected}
                     />
                 </>
@@ -108,7 +108,7 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
     );
 }
 
-function Verdict({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) {
+function MembershipAlert({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) {
     return (
         <Alert color={user.membership ? "teal" : "gray"} role="status">
             <Text size="sm" className="break">

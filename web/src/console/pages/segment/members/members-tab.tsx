@@ -7,7 +7,7 @@ import { useQuery } from "urql";
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
 import { formatNumber } from "../../../format";
 import { SegmentMemberCountDocument, SegmentMembersDocument } from "../../../graphql/operations";
 import { AddUsers } from "./add-users";
@@ -19,24 +19,24 @@ const PAGE_SIZE = 50;
 const NONE: ReadonlySet<string> = new Set();
 
 export function MembersTab({ slug }: { slug: string }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [adding, { open, close }] = useDisclosure();
-    const [wanted, setWanted] = useState("");
+    const [searchText, setSearchText] = useState("");
     return (
         <Stack>
             <Group justify="space-between" align="flex-end">
-                <FindMember wanted={wanted} onFind={setWanted} />
+                <FindMember searchText={searchText} onFind={setSearchText} />
                 <Group gap="xs">
                     <MemberCount slug={slug} />
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <Button leftSection={<UserPlus size={18} aria-hidden />} onClick={open}>
                             Add users
                         </Button>
                     )}
                 </Group>
             </Group>
-            {wanted ? (
-                <FoundUsers key={wanted} slug={slug} wanted={wanted} />
+            {searchText ? (
+                <FoundUsers key={searchText} slug={slug} searchText={searchText} />
             ) : (
                 <MemberList slug={slug} onAdd={open} />
             )}
@@ -64,17 +64,17 @@ function MemberCount({ slug }: { slug: string }) {
 }
 
 function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
-    const { may } = useSession();
-    const pages = usePages(slug);
-    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const { hasRole } = useSession();
+    const pagination = usePagination(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: SegmentMembersDocument,
         variables,
     });
     // A selection belongs to one page.
-    const [selection, setSelection] = useState({ page: pages.after, users: NONE });
-    const selected = selection.page === pages.after ? selection.users : NONE;
-    const select = (users: ReadonlySet<string>) => setSelection({ page: pages.after, users });
+    const [selection, setSelection] = useState({ page: pagination.after, users: NONE });
+    const selected = selection.page === pagination.after ? selection.users : NONE;
+    const select = (users: ReadonlySet<string>) => setSelection({ page: pagination.after, users });
 
     const members = data?.segment?.members.nodes;
     return (
@@ -83,7 +83,7 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             {!members && fetching && <Loader aria-label="Loading the members" />}
             {members && members.length > 0 && (
                 <>
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <RemoveMembers
                             slug={slug}
                             users={members
@@ -95,7 +95,7 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
                     <MembersTable
                         slug={slug}
                         members={members}
-                        selected={may("EDITOR") ? selected : null}
+                        selected={hasRole("EDITOR") ? selected : null}
                         onSelect={select}
                     />
                 </>
@@ -103,11 +103,11 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             {members?.length === 0 && !fetching && (
                 <Stack align="center" py="xl" gap="sm">
                     <Text fw={600}>
-                        {pages.hasPrevious
+                        {pagination.hasPrevious
                             ? "There are no more members."
                             : "The segment has no members."}
                     </Text>
-                    {may("EDITOR") && !pages.hasPrevious && (
+                    {hasRole("EDITOR") && !pagination.hasPrevious && (
                         <Button variant="default" onClick={onAdd}>
                             Add users
                         </Button>
@@ -116,7 +116,7 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             )}
             <Group justify="space-between">
                 <ShowAsGraphQL document={SegmentMembersDocument} variables={variables} />
-                <PageButtons pages={pages} pageInfo={data?.segment?.members.pageInfo} />
+                <PageButtons pagination={pagination} pageInfo={data?.segment?.members.pageInfo} />
             </Group>
         </>
     );

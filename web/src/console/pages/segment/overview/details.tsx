@@ -4,7 +4,7 @@ import { Pencil, Trash2 } from "lucide-react";
 import type { ReactNode } from "react";
 
 import { useSession } from "../../../app/session";
-import { Num, Time } from "../../../components/values";
+import { FormattedNumber, Time } from "../../../components/values";
 import type { SegmentOverviewQuery } from "../../../graphql/operations";
 import { DeleteSegment } from "./delete-segment";
 import { EditSegment } from "./edit-segment";
@@ -15,7 +15,7 @@ interface Props {
 
 /** The facts about a segment, with the buttons that edit and delete it. */
 export function Details({ segment }: Props) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [editing, edit] = useDisclosure();
     const [deleting, deletion] = useDisclosure();
     return (
@@ -41,10 +41,10 @@ export function Details({ segment }: Props) {
                         <Time at={segment.updatedAt} />
                     </Fact>
                     <Fact label="Version">
-                        <Num value={segment.version} />
+                        <FormattedNumber value={segment.version} />
                     </Fact>
                 </Group>
-                {may("EDITOR") && (
+                {hasRole("EDITOR") && (
                     <Group gap="xs">
                         <Button
                             variant="default"
@@ -54,7 +54,7 @@ export function Details({ segment }: Props) {
                         >
                             Edit
                         </Button>
-                        {may("ADMIN") && (
+                        {hasRole("ADMIN") && (
                             <Button
                                 variant="light"
                                 color="red"

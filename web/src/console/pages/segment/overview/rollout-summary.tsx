@@ -18,7 +18,7 @@ interface Props {
 
 /** The state of the rollout in short, with a link to its tab. */
 export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const isWorking = rollout?.status === "RUNNING" || rollout?.status === "WITHDRAWING";
     usePolling(onRefresh, isWorking, 2000);
     const next = rollout?.stages.find(({ status }) => status === "PENDING");
@@ -64,7 +64,7 @@ export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
                     </Text>
                 )}
                 <Anchor component={Link} href={segmentPath(slug, "rollout")} size="sm">
-                    {!rollout && may("EDITOR") ? "Set a rollout" : "Show the rollout"}
+                    {!rollout && hasRole("EDITOR") ? "Set a rollout" : "Show the rollout"}
                 </Anchor>
             </Stack>
         </Paper>

@@ -17,7 +17,7 @@ import { useQuery } from "urql";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
-import { Num, Time } from "../../../components/values";
+import { FormattedNumber, Time } from "../../../components/values";
 import { formatNumber } from "../../../format";
 import { SegmentSizeDocument, SegmentSizeHistoryDocument } from "../../../graphql/operations";
 import { availableRanges, defaultRange, type RangeValue, rangeTimes } from "./ranges";
@@ -80,7 +80,7 @@ export function SizeHistory({ slug, createdAt, changing }: Props) {
                         </Title>
                         {size.data ? (
                             <Text fz={32} fw={650} lh={1.3}>
-                                <Num value={current} />
+                                <FormattedNumber value={current} />
                             </Text>
                         ) : (
                             <Skeleton h={32} w={120} mt={8} />

@@ -40,7 +40,7 @@ export function newStage(): StageForm {
 }
 
 /** Return the form for a new plan, or for what remains of a rollout's plan. */
-export function planForm(rollout: Rollout | null, now: number): PlanForm {
+export function toPlanForm(rollout: Rollout | null, now: number): PlanForm {
     if (!rollout) {
         return {
             kind: "percent",

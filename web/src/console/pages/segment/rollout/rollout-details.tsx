@@ -4,7 +4,7 @@ import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
 import { usePolling } from "../../../components/polling";
-import { Num, Time } from "../../../components/values";
+import { FormattedNumber, Time } from "../../../components/values";
 import { SegmentRolloutCountsDocument } from "../../../graphql/operations";
 import { acceptsNewUsers, isWorking, type Rollout } from "./rollout-state";
 
@@ -30,7 +30,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
     }, [refresh, rollout.status]);
     const counts = data?.segment?.rollout;
     const count = (value: number | undefined) =>
-        counts || error ? <Num value={value} /> : <Skeleton w={80} h={16} my={3} />;
+        counts || error ? <FormattedNumber value={value} /> : <Skeleton w={80} h={16} my={3} />;
 
     return (
         <Paper withBorder p="md" h="100%">

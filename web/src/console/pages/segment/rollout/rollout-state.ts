@@ -30,10 +30,10 @@ export function isWorking({ status }: Rollout): boolean {
 
 /** Whether a withdrawal failed. Resuming the rollout continues the withdrawal. */
 export function isFailedWithdrawal({ status, stages }: Rollout): boolean {
-    return status === "FAILED" && stages.every((stage) => isOver(stage));
+    return status === "FAILED" && stages.every((stage) => isFinished(stage));
 }
 
-function isOver({ status }: Stage): boolean {
+function isFinished({ status }: Stage): boolean {
     return status === "DONE" || status === "SKIPPED";
 }
 

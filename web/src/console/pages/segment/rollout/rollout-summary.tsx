@@ -2,7 +2,7 @@ import { Alert, Group, Paper, Progress, Stack, Text, VisuallyHidden } from "@man
 import { CircleAlert } from "lucide-react";
 import type { ReactNode } from "react";
 
-import { Num, StatusBadge, Time } from "../../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import {
     describeForScreenReader,
@@ -100,7 +100,8 @@ function PassProgress({ rollout }: { rollout: Rollout }) {
                         "Counting the users"
                     ) : (
                         <>
-                            <Num value={usersSeen} /> of <Num value={usersTotal} /> users processed
+                            <FormattedNumber value={usersSeen} /> of{" "}
+                            <FormattedNumber value={usersTotal} /> users processed
                         </>
                     )}
                 </Text>

@@ -17,7 +17,7 @@ import {
     MAX_STAGES,
     newStage,
     type PlanForm,
-    planForm,
+    toPlanForm,
     toField,
     toRolloutInput,
     validatePlan,
@@ -46,7 +46,7 @@ function explainConflict(error: PlanError): PlanError {
 export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
     const form = useForm<PlanForm>({
         mode: "controlled",
-        initialValues: planForm(rollout, Date.now()),
+        initialValues: toPlanForm(rollout, Date.now()),
         validate: validatePlan,
     });
     const { failures, submitting, submit } = useSubmission(form, toField);

@@ -33,7 +33,7 @@ type Import = Pick<
     "status" | "mode" | "counts" | "removals" | "rows" | "progress"
 >;
 
-export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutcome[]): number {
+export function countRows({ counts }: Pick<Import, "counts">, ...outcomes: RowOutcome[]): number {
     return counts
         .filter(({ outcome }) => outcomes.includes(outcome))
         .reduce((sum, { count }) => sum + count, 0);
@@ -44,7 +44,7 @@ export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutc
  *
  * @param isDone Whether the changes are made: "3 users joined and 2 users left."
  */
-export function changesOf(record: Import, isDone = false): string {
+export function describeChanges(record: Import, isDone = false): string {
     const [join, leave, end] = isDone
         ? ["joined", "left", "got a new end"]
         : ["join", "leave", "get a new end"];
@@ -53,9 +53,9 @@ export function changesOf(record: Import, isDone = false): string {
         : ["joins", "leaves", "gets a new end"];
     const users = (count: number, one: string | undefined, many: string | undefined) =>
         `${formatNumber(count)} ${count === 1 ? `user ${one}` : `users ${many}`}`;
-    const changed = countOf(record, "END_CHANGED");
+    const changed = countRows(record, "END_CHANGED");
     const parts = [
-        ...(record.mode === "REMOVE" ? [] : [users(countOf(record, "JOINED"), joins, join)]),
+        ...(record.mode === "REMOVE" ? [] : [users(countRows(record, "JOINED"), joins, join)]),
         ...(changed ? [users(changed, ends, end)] : []),
         ...(record.mode === "ADD" ? [] : [users(record.removals ?? 0, leaves, leave)]),
     ];
@@ -63,8 +63,8 @@ export function changesOf(record: Import, isDone = false): string {
 }
 
 /** Return a sentence about the rejected rows, or an empty text if there are none. */
-export function rejectedOf(record: Import): string {
-    const rejected = countOf(record, ...REJECTED);
+export function describeRejections(record: Import): string {
+    const rejected = countRows(record, ...REJECTED);
     if (rejected === 0) {
         return "";
     }
@@ -72,7 +72,7 @@ export function rejectedOf(record: Import): string {
 }
 
 /** Return what the status means, and what the person can do. */
-export function statusOf(record: Import): string {
+export function describeStatus(record: Import): string {
     switch (record.status) {
         case "AWAITING_UPLOAD":
             return (
@@ -84,38 +84,41 @@ export function statusOf(record: Import): string {
         case "VALIDATING":
             return "The list is being checked. Nothing is changed yet.";
         case "VALIDATED":
-            return `If you apply the import: ${changesOf(record)} Nothing is changed yet. You can apply it for 7 days.`;
+            return `If you apply the import: ${describeChanges(record)} Nothing is changed yet. You can apply it for 7 days.`;
         case "HELD":
-            return `If you apply the import: ${changesOf(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
+            return `If you apply the import: ${describeChanges(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
         case "APPLYING":
             return record.progress > 0
                 ? "The import is being applied."
                 : "The import is queued, or waits for an earlier import of this segment.";
         case "COMPLETED":
-            return `The import is complete. ${changesOf(record, true)}`;
+            return `The import is complete. ${describeChanges(record, true)}`;
         case "REFUSED":
-            return countOf(record, ...REJECTED) > 0
+            return countRows(record, ...REJECTED) > 0
                 ? "Nothing is changed. Correct the rejected rows, or import the list again and accept them under More options."
                 : "Nothing is changed. Correct the file or its format, and import it again.";
         case "FAILED":
-            return `The import stopped. ${changesOf(record, true)} These changes stay. You can import the list again: users who are members already do not change.`;
+            return `The import stopped. ${describeChanges(record, true)} These changes stay. You can import the list again: users who are members already do not change.`;
         case "CANCELLED":
             return record.rows === null || record.removals === null
                 ? "The import is cancelled. Nothing is changed."
-                : `The import is cancelled. ${changesOf(record, true)} These changes stay.`;
+                : `The import is cancelled. ${describeChanges(record, true)} These changes stay.`;
         default:
             return "";
     }
 }
 
 /** Return the reason of the server as a sentence. */
-export function reasonOf(record: Import & Pick<ImportRowFragment, "failure">): string {
+export function describeFailure(record: Import & Pick<ImportRowFragment, "failure">): string {
     // The reason of the server names the input field, which the form shows under another name.
-    return (record.status === "REFUSED" && rejectedOf(record)) || sentence(record.failure ?? "");
+    return (
+        (record.status === "REFUSED" && describeRejections(record)) ||
+        toSentence(record.failure ?? "")
+    );
 }
 
 /** Return a text such as "the list has no user" as a sentence. */
-export function sentence(reason: string): string {
+export function toSentence(reason: string): string {
     const text = reason.trim().replaceAll("`", "");
     const end = /[.!?]$/.test(text) ? "" : ".";
     return text && text.charAt(0).toUpperCase() + text.slice(1) + end;
