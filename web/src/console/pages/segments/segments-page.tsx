@@ -9,7 +9,7 @@ import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons } from "../../components/pagination";
 import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
-import { SegmentSizesDocument, SegmentsDocument } from "../../graphql/operations";
+import { SegmentMemberCountsDocument, SegmentsDocument } from "../../graphql/operations";
 import { CreateSegment } from "./create-segment";
 import { EmptyList } from "./empty-list";
 import { useListState } from "./list-state";
@@ -23,7 +23,7 @@ export function SegmentsPage() {
     const { search, includeDeleted, pagination, filter } = useListState();
     const variables = { first: PAGE_SIZE, after: pagination.after, search, includeDeleted };
     const [{ data, error, fetching }, refresh] = useQuery({ query: SegmentsDocument, variables });
-    const [sizes, refreshSizes] = useQuery({ query: SegmentSizesDocument, variables });
+    const [counts, refreshCounts] = useQuery({ query: SegmentMemberCountsDocument, variables });
 
     const segments = data?.segments?.nodes;
     const isEmpty = segments?.length === 0 && !fetching && !error;
@@ -47,13 +47,13 @@ export function SegmentsPage() {
                 />
             </Group>
             <ErrorAlert error={error} onRetry={refresh} />
-            {!error && <ErrorAlert error={sizes.error} onRetry={refreshSizes} />}
+            {!error && <ErrorAlert error={counts.error} onRetry={refreshCounts} />}
             {!segments && fetching && <Loader aria-label="Loading the segments" />}
             {segments && segments.length > 0 && (
                 <SegmentsTable
                     segments={segments}
-                    sizes={sizes.data?.segments?.nodes}
-                    sizesFailed={!!sizes.error}
+                    counts={counts.data?.segments?.nodes}
+                    countsFailed={!!counts.error}
                 />
             )}
             {isEmpty && (

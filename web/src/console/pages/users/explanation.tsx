@@ -6,10 +6,10 @@ import { useLocation } from "wouter";
 import { DateTimeInput } from "../../components/date-time-input";
 import { explanationPath } from "../../components/links";
 import { ShowAsGraphQL } from "../../components/page";
+import { Section } from "../../components/section";
 import { SlugInput } from "../../components/segment-input";
 import { ExplainUserDocument } from "../../graphql/operations";
 import { ExplanationResult } from "./explanation-result";
-import { Section } from "./section";
 
 interface Props {
     userId: string;

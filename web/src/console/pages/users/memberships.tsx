@@ -6,11 +6,11 @@ import { useQuery } from "urql";
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { ShowAsGraphQL } from "../../components/page";
+import { Section } from "../../components/section";
 import { UserMembershipsDocument } from "../../graphql/operations";
 import { AddToSegments } from "./add-to-segments";
 import { MembershipRow } from "./membership-row";
 import { RemoveFromSegment } from "./remove-from-segment";
-import { Section } from "./section";
 
 const PAGE_SIZE = 25;
 

@@ -9,9 +9,9 @@ import { HistoryTimeline } from "../../components/history";
 import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
 import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
+import { Section } from "../../components/section";
 import { SlugInput } from "../../components/segment-input";
 import { UserHistoryDocument } from "../../graphql/operations";
-import { Section } from "./section";
 
 /** The joins and leaves of a user, who may be deleted, newest first. */
 export function UserHistory({ id }: { id: string }) {

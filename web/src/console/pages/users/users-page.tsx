@@ -8,10 +8,10 @@ import { ErrorAlert } from "../../components/errors";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
+import { Section } from "../../components/section";
 import { Time } from "../../components/values";
 import { UserListDocument } from "../../graphql/operations";
 import { CreateUser } from "./create-user";
-import { Section } from "./section";
 import { UserSearch } from "./user-search";
 
 export function UsersPage() {

@@ -17,7 +17,10 @@ describe("failureOf", () => {
 
 describe("describeUploadFailure", () => {
     it("names the store without the secret part of the link", () => {
-        const message = describeUploadFailure("unreachable", "https://store.example/bucket/x?sig=1");
+        const message = describeUploadFailure(
+            "unreachable",
+            "https://store.example/bucket/x?sig=1",
+        );
         expect(message).toContain("https://store.example ");
         expect(message).not.toContain("sig");
     });

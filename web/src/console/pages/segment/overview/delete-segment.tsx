@@ -7,7 +7,7 @@ import { useLocation } from "wouter";
 import { FormErrors } from "../../../components/form-errors";
 import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
-import { DeleteSegmentDocument, SegmentSizeDocument } from "../../../graphql/operations";
+import { DeleteSegmentDocument, SegmentMemberCountDocument } from "../../../graphql/operations";
 
 interface Props {
     slug: string;
@@ -27,7 +27,7 @@ export function DeleteSegment({ slug, opened, onClose }: Props) {
 function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
     const [, navigate] = useLocation();
     const [, deleteSegment] = useMutation(DeleteSegmentDocument);
-    const [size] = useQuery({ query: SegmentSizeDocument, variables: { slug } });
+    const [result] = useQuery({ query: SegmentMemberCountDocument, variables: { slug } });
     const [entered, setEntered] = useState("");
     const { failures, submitting, submit } = useSubmission(null);
 
@@ -42,7 +42,7 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
         }
     };
 
-    const count = size.data?.segment?.memberCount;
+    const count = result.data?.segment?.memberCount;
     return (
         <form
             onSubmit={(event) => {
@@ -56,7 +56,7 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
                 <List size="sm" spacing="xs">
                     <List.Item>
                         {count == null ? (
-                            size.error ? (
+                            result.error ? (
                                 "All memberships end at once."
                             ) : (
                                 <Skeleton component="span" h={14} w={200} display="inline-block" />

@@ -1,9 +1,10 @@
-import { Button, Group, Paper, Stack, Text, Title } from "@mantine/core";
+import { Button, Group, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { Pencil, Trash2 } from "lucide-react";
 import type { ReactNode } from "react";
 
 import { useSession } from "../../../app/session";
+import { Section } from "../../../components/section";
 import { FormattedNumber, Time } from "../../../components/values";
 import type { SegmentOverviewQuery } from "../../../graphql/operations";
 import { DeleteSegment } from "./delete-segment";
@@ -19,11 +20,8 @@ export function Details({ segment }: Props) {
     const [editing, edit] = useDisclosure();
     const [deleting, deletion] = useDisclosure();
     return (
-        <Paper withBorder p="md">
+        <Section title="Details">
             <Stack gap="sm">
-                <Title order={2} size="h5">
-                    Details
-                </Title>
                 {segment.description ? (
                     <Text size="sm" className="break" style={{ whiteSpace: "pre-line" }}>
                         {segment.description}
@@ -70,7 +68,7 @@ export function Details({ segment }: Props) {
             </Stack>
             <EditSegment segment={segment} opened={editing} onClose={edit.close} />
             <DeleteSegment slug={segment.slug} opened={deleting} onClose={deletion.close} />
-        </Paper>
+        </Section>
     );
 }
 

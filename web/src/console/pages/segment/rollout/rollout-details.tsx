@@ -1,9 +1,10 @@
-import { DataList, Paper, Skeleton, Title } from "@mantine/core";
+import { DataList, Skeleton } from "@mantine/core";
 import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
 import { usePolling } from "../../../components/polling";
+import { Section } from "../../../components/section";
 import { FormattedNumber, Time } from "../../../components/values";
 import { SegmentRolloutCountsDocument } from "../../../graphql/operations";
 import { acceptsNewUsers, isWorking, type Rollout } from "./rollout-state";
@@ -33,10 +34,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
         counts || error ? <FormattedNumber value={value} /> : <Skeleton w={80} h={16} my={3} />;
 
     return (
-        <Paper withBorder p="md" h="100%">
-            <Title order={2} size="h4" mb="md">
-                Details
-            </Title>
+        <Section title="Details" h="100%">
             <DataList withDivider labelWidth={140}>
                 <DataList.Item>
                     <DataList.ItemLabel>Members added by the rollout</DataList.ItemLabel>
@@ -76,6 +74,6 @@ export function RolloutDetails({ slug, rollout }: Props) {
                 )}
             </DataList>
             <ErrorAlert error={error} onRetry={() => refresh({ requestPolicy: "network-only" })} />
-        </Paper>
+        </Section>
     );
 }

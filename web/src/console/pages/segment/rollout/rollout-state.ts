@@ -24,7 +24,7 @@ export function allowedActions(status: RolloutStatus): readonly RolloutAction[] 
 }
 
 /** Whether workers are adding or removing members. */
-export function isWorking({ status }: Rollout): boolean {
+export function isWorking({ status }: Pick<Rollout, "status">): boolean {
     return status === "RUNNING" || status === "WITHDRAWING";
 }
 
@@ -53,7 +53,7 @@ export function currentStage({ stages }: Rollout): number {
 }
 
 /** Return the stage that starts next. None if the rollout has ended. */
-export function nextStage({ stages }: Rollout): Stage | undefined {
+export function nextStage({ stages }: Pick<Rollout, "stages">): Stage | undefined {
     return stages.find(({ status }) => status === "PENDING");
 }
 

@@ -1,8 +1,8 @@
 import { formatNumber, formatTime } from "../../../format";
-import type { SizePoint } from "./size-chart";
+import type { MemberCountPoint } from "./member-count-chart";
 
 /** Return what the chart shows, in sentences. */
-export function describeSize(points: readonly SizePoint[]): string {
+export function describeMemberCounts(points: readonly MemberCountPoint[]): string {
     const first = points[0];
     const last = points.at(-1);
     if (!first || !last) {
