@@ -1,14 +1,13 @@
-import { Group, NativeSelect, NumberInput, Radio, Stack } from "@mantine/core";
+import { Radio, Stack } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
 import { useSession } from "../../../app/session";
-import { DateTimeInput } from "../../../components/date-time-input";
-import { type ImportValues, UNIT_SECONDS } from "./values";
+import { MembershipEndInputs } from "../../../components/membership-end-inputs";
+import type { ImportValues } from "./values";
 
 /** The fields that say what the import does with the listed users. */
 export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) {
     const { hasRole } = useSession();
-    const values = form.getValues();
     return (
         <Stack>
             <Radio.Group label="What happens with the users" {...form.getInputProps("mode")}>
@@ -24,38 +23,7 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
                     )}
                 </Stack>
             </Radio.Group>
-            {values.mode !== "REMOVE" && (
-                <Radio.Group label="Memberships end" {...form.getInputProps("ending")}>
-                    <Stack gap="xs" mt="xs">
-                        <Radio value="none" label="Never" />
-                        <Radio value="after" label="After a duration" />
-                        <Radio value="at" label="At a fixed time" />
-                    </Stack>
-                </Radio.Group>
-            )}
-            {values.mode !== "REMOVE" && values.ending === "after" && (
-                <Group align="flex-start" grow maw={480}>
-                    <NumberInput
-                        label="Duration"
-                        min={0}
-                        decimalScale={2}
-                        {...form.getInputProps("duration")}
-                    />
-                    <NativeSelect
-                        label="Unit"
-                        data={Object.keys(UNIT_SECONDS)}
-                        {...form.getInputProps("unit")}
-                    />
-                </Group>
-            )}
-            {values.mode !== "REMOVE" && values.ending === "at" && (
-                <DateTimeInput
-                    label="Time"
-                    maw={360}
-                    {...form.getInputProps("expiresAt")}
-                    value={values.expiresAt}
-                />
-            )}
+            {form.getValues().mode !== "REMOVE" && <MembershipEndInputs form={form} />}
         </Stack>
     );
 }

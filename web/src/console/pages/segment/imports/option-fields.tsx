@@ -2,6 +2,7 @@ import { Checkbox, NativeSelect, NumberInput, Stack, TextInput } from "@mantine/
 import type { UseFormReturnType } from "@mantine/form";
 
 import { EXCLUSION } from "../../../components/exclusion";
+import { OnExistingInput } from "../../../components/on-existing-input";
 import type { ImportValues } from "./values";
 
 interface Props {
@@ -25,13 +26,8 @@ export function OptionFields({ form }: Props) {
         <Stack>
             {mode !== "REMOVE" && (
                 <>
-                    <NativeSelect
+                    <OnExistingInput
                         label="If a user is a member already"
-                        data={[
-                            { value: "EXTEND", label: "Keep the later end" },
-                            { value: "REPLACE", label: "Set the new end" },
-                            { value: "KEEP", label: "Change nothing" },
-                        ]}
                         {...form.getInputProps("onExisting")}
                     />
                     <NativeSelect

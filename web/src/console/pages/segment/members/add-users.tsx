@@ -14,10 +14,16 @@ import { useState } from "react";
 import { useMutation } from "urql";
 import { Link } from "wouter";
 
-import { type End, endInput } from "../../../components/duration";
-import { EndInputs } from "../../../components/end-inputs";
 import { FormErrors } from "../../../components/form-errors";
 import { segmentPath } from "../../../components/links";
+import {
+    END_FIELDS,
+    INITIAL_END,
+    type MembershipEnd,
+    toMembershipEndInput,
+    validateEnd,
+} from "../../../components/membership-end";
+import { MembershipEndInputs } from "../../../components/membership-end-inputs";
 import { OnExistingInput } from "../../../components/on-existing-input";
 import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
@@ -64,10 +70,10 @@ const IDENTITIES = [
 const FIELDS: Record<string, string> = {
     add: "users",
     addKeys: "users",
-    ttlSeconds: "amount",
+    ...END_FIELDS,
 };
 
-interface Values extends End {
+interface Values extends MembershipEnd {
     identity: string;
     users: string;
     onExisting: OnExisting;
@@ -86,18 +92,13 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
         initialValues: {
             identity: "ID",
             users: "",
-            kind: "never",
-            amount: 30,
-            unit: "days",
-            expiresAt: "",
+            ...INITIAL_END,
             onExisting: "EXTEND",
         },
-        validate: {
-            users: (_, values) => checkCount(parseUsers(values).length),
-            amount: (amount, { kind }) =>
-                kind === "after" && amount === "" ? "Enter a duration." : null,
-            expiresAt: (at, { kind }) => (kind === "at" && !at ? "Enter a time." : null),
-        },
+        validate: (values) => ({
+            users: checkCount(parseUsers(values).length),
+            ...validateEnd(values),
+        }),
     });
     const { failures, submitting, submit } = useSubmission(
         form,
@@ -111,7 +112,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
             slug,
             ...(byKey ? { addKeys: users } : { add: users }),
             onExisting: values.onExisting,
-            ...endInput(values),
+            ...toMembershipEndInput(values),
         };
         const payload = await submit(updateMembers({ input }), (data) => data.updateSegmentMembers);
         if (payload) {
@@ -154,7 +155,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     </Anchor>
                     .
                 </Text>
-                <EndInputs form={form} />
+                <MembershipEndInputs form={form} />
                 <OnExistingInput
                     label="If a user is a member already"
                     {...form.getInputProps("onExisting")}

@@ -1,15 +1,12 @@
 // The values of the form for a rollout's plan, and the input of the mutation.
 
+import { type Unit, UNIT_SECONDS } from "../../../components/duration";
 import { formatPercent, formatTime } from "../../../format";
 import type { RolloutInput } from "../../../graphql/operations";
 import { currentStage, type Rollout } from "./rollout-state";
 
 export const MAX_STAGES = 50;
 const MAX_INT = 2_147_483_647;
-
-export const UNIT_SECONDS = { seconds: 1, minutes: 60, hours: 3_600, days: 86_400 };
-export type Unit = keyof typeof UNIT_SECONDS;
-export const UNITS = Object.keys(UNIT_SECONDS);
 
 /** A number field holds a text while it is empty. */
 type NumberValue = number | string;

@@ -3,7 +3,8 @@ import type { UseFormReturnType } from "@mantine/form";
 import { Trash2 } from "lucide-react";
 
 import { DateTimeInput } from "../../../components/date-time-input";
-import { type PlanForm, type StageForm, UNITS } from "./plan-form";
+import { UNITS } from "../../../components/duration";
+import type { PlanForm, StageForm } from "./plan-form";
 
 interface Props {
     form: UseFormReturnType<PlanForm>;

@@ -2,7 +2,8 @@ import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@man
 import type { GetInputPropsReturnType } from "@mantine/form";
 
 import { DateTimeInput } from "./date-time-input";
-import { type End, UNITS } from "./duration";
+import { UNITS } from "./duration";
+import type { MembershipEnd } from "./membership-end";
 
 const KINDS = [
     { value: "never", label: "Never" },
@@ -10,14 +11,14 @@ const KINDS = [
     { value: "at", label: "At a fixed time" },
 ];
 
-/** A form whose values include those of an end. */
-interface EndForm {
-    getValues: () => End;
-    getInputProps(field: keyof End): GetInputPropsReturnType;
+/** A form whose values include the end of memberships. */
+interface MembershipEndForm {
+    getValues: () => MembershipEnd;
+    getInputProps(field: keyof MembershipEnd): GetInputPropsReturnType;
 }
 
 /** When the memberships end. */
-export function EndInputs({ form }: { form: EndForm }) {
+export function MembershipEndInputs({ form }: { form: MembershipEndForm }) {
     const { kind, expiresAt } = form.getValues();
     return (
         <Stack gap="xs">
@@ -39,7 +40,7 @@ export function EndInputs({ form }: { form: EndForm }) {
                     />
                     <Select
                         label="Unit"
-                        data={Object.keys(UNITS)}
+                        data={UNITS}
                         allowDeselect={false}
                         {...form.getInputProps("unit")}
                     />
