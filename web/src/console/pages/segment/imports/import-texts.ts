@@ -11,23 +11,6 @@ export const FINISHED: readonly ImportStatus[] = ["COMPLETED", "REFUSED", "FAILE
 
 export const REJECTED: readonly RowOutcome[] = ["MALFORMED", "OUT_OF_RANGE"];
 
-/** The name and the meaning of each outcome of a row. */
-export const OUTCOMES: Record<RowOutcome, readonly [string, string]> = {
-    JOINED: ["Join", "The user joins the segment."],
-    END_CHANGED: ["End changed", "The user is a member, and the end of the membership changes."],
-    ALREADY_IN: ["Already a member", "The user is a member, and nothing changes."],
-    LEFT: ["Leave", "The user leaves the segment."],
-    NOT_IN: ["Not a member", "The user to remove is not a member."],
-    EXCLUDED: ["Excluded", "The rollout excludes the user, who does not join."],
-    UNKNOWN_USER: ["Unknown user", "The user does not exist, and nothing changes."],
-    DUPLICATE: ["Repeated", "An earlier row has the same user."],
-    MALFORMED: ["Malformed", "The row is rejected: it has no valid id or key."],
-    OUT_OF_RANGE: ["Id too large", "The row is rejected: no user can have such an id."],
-    HEADER: ["Header", "The row has the names of the columns."],
-    BLANK: ["Blank", "The row is empty."],
-    NOT_REACHED: ["Not applied", "The import has not applied the row, or ended before it."],
-};
-
 type Import = Pick<
     ImportRowFragment,
     "status" | "mode" | "counts" | "removals" | "rows" | "progress"

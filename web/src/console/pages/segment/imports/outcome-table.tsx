@@ -1,14 +1,14 @@
 import { Group, Stack, Table, Text, Title } from "@mantine/core";
 
+import { outcomeTexts } from "../../../components/outcomes";
 import { FormattedNumber } from "../../../components/values";
-import type { RowOutcome } from "../../../graphql/operations";
 import type { ImportRecord } from "./import-detail";
-import { countRows, FINISHED, OUTCOMES, REJECTED } from "./import-texts";
+import { countRows, FINISHED, REJECTED } from "./import-texts";
 import { ResultButton } from "./result-button";
 
 interface Props {
     record: ImportRecord;
-    /** Whether a worker still makes the file with the outcome of each row. */
+    /** Whether the file with the outcome of each row is still being created. */
     awaitsResult: boolean;
 }
 
@@ -41,9 +41,9 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                     <Table.Tbody>
                         {counts.map(({ outcome, count }) => (
                             <Table.Tr key={outcome}>
-                                <Table.Td>{nameOf(outcome)}</Table.Td>
+                                <Table.Td>{outcomeTexts(outcome).label}</Table.Td>
                                 <Table.Td visibleFrom="sm" c="dimmed">
-                                    {meaningOf(outcome)}
+                                    {outcomeTexts(outcome).meaning}
                                 </Table.Td>
                                 <Table.Td className="number">
                                     <FormattedNumber value={count} />
@@ -53,7 +53,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                                         <ResultButton
                                             id={id}
                                             outcomes={[outcome]}
-                                            label={`Download the rows: ${nameOf(outcome)}`}
+                                            label={`Download the rows: ${outcomeTexts(outcome).label}`}
                                         />
                                     </Table.Td>
                                 )}
@@ -97,13 +97,4 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
             )}
         </Stack>
     );
-}
-
-// A newer server may have other outcomes.
-function nameOf(outcome: RowOutcome): string {
-    return OUTCOMES[outcome]?.[0] ?? outcome;
-}
-
-function meaningOf(outcome: RowOutcome): string {
-    return OUTCOMES[outcome]?.[1] ?? "";
 }

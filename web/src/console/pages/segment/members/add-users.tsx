@@ -25,10 +25,10 @@ import {
 } from "../../../components/membership-end";
 import { MembershipEndInputs } from "../../../components/membership-end-inputs";
 import { OnExistingInput } from "../../../components/on-existing-input";
+import { describeOutcome, type OutcomeCount } from "../../../components/outcomes";
 import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { type OnExisting, UpdateSegmentMembersDocument } from "../../../graphql/operations";
-import { describeOutcome, type OutcomeCount } from "./outcomes";
 import { checkCount, MAX_USERS, parseIds, parseKeys } from "./user-list";
 
 interface Props {

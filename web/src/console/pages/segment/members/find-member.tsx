@@ -4,13 +4,11 @@ import { type FormEvent, useState } from "react";
 import { useQuery } from "urql";
 import { Link } from "wouter";
 
-import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
 import { isUserId } from "../../../components/user-id";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
-import { MembersTable } from "./members-table";
-import { RemoveMembers } from "./remove-members";
+import { SelectableMembers } from "./selectable-members";
 
 interface FindMemberProps {
     /** The id or the key that is shown. Empty if the list of members is shown. */
@@ -62,7 +60,6 @@ export function FindMember({ searchText, onFind }: FindMemberProps) {
 
 /** The users who have an id or a key, and whether they are members. */
 export function FoundUsers({ slug, searchText }: { slug: string; searchText: string }) {
-    const { hasRole } = useSession();
     const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
     const byId = isUserId(searchText);
     const variables = { slug, byId, id: byId ? searchText : "1", key: searchText };
@@ -83,23 +80,12 @@ export function FoundUsers({ slug, searchText }: { slug: string; searchText: str
                 <MembershipAlert key={user.id} user={user} />
             ))}
             {members.length > 0 && (
-                <>
-                    {hasRole("EDITOR") && (
-                        <RemoveMembers
-                            slug={slug}
-                            users={members
-                                .map(({ user }) => user.id)
-                                .filter((id) => selected.has(id))}
-                            onRemoved={() => setSelected(new Set())}
-                        />
-                    )}
-                    <MembersTable
-                        slug={slug}
-                        members={members}
-                        selected={hasRole("EDITOR") ? selected : null}
-                        onSelect={setSelected}
-                    />
-                </>
+                <SelectableMembers
+                    slug={slug}
+                    members={members}
+                    selected={selected}
+                    onSelect={setSelected}
+                />
             )}
             <Group>
                 <ShowAsGraphQL document={FindMemberDocument} variables={variables} />

@@ -12,8 +12,7 @@ import { formatNumber } from "../../../format";
 import { SegmentMemberCountDocument, SegmentMembersDocument } from "../../../graphql/operations";
 import { AddUsers } from "./add-users";
 import { FindMember, FoundUsers } from "./find-member";
-import { MembersTable } from "./members-table";
-import { RemoveMembers } from "./remove-members";
+import { SelectableMembers } from "./selectable-members";
 
 const PAGE_SIZE = 50;
 const NONE: ReadonlySet<string> = new Set();
@@ -82,23 +81,12 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             <ErrorAlert error={error} onRetry={refresh} />
             {!members && fetching && <Loader aria-label="Loading the members" />}
             {members && members.length > 0 && (
-                <>
-                    {hasRole("EDITOR") && (
-                        <RemoveMembers
-                            slug={slug}
-                            users={members
-                                .map(({ user }) => user.id)
-                                .filter((id) => selected.has(id))}
-                            onRemoved={() => select(NONE)}
-                        />
-                    )}
-                    <MembersTable
-                        slug={slug}
-                        members={members}
-                        selected={hasRole("EDITOR") ? selected : null}
-                        onSelect={select}
-                    />
-                </>
+                <SelectableMembers
+                    slug={slug}
+                    members={members}
+                    selected={selected}
+                    onSelect={select}
+                />
             )}
             {members?.length === 0 && !fetching && (
                 <Stack align="center" py="xl" gap="sm">

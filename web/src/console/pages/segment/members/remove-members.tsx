@@ -6,10 +6,10 @@ import { useMutation } from "urql";
 
 import { EXCLUSION } from "../../../components/exclusion";
 import { FormErrors } from "../../../components/form-errors";
+import { describeOutcome } from "../../../components/outcomes";
 import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { UpdateSegmentMembersDocument } from "../../../graphql/operations";
-import { describeOutcome } from "./outcomes";
 
 interface Props {
     slug: string;
