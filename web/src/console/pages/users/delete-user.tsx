@@ -1,9 +1,9 @@
-import { Button, Checkbox, Group, Modal, Stack, Text } from "@mantine/core";
+import { Checkbox, Modal, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useState } from "react";
 import { useMutation, useQuery } from "urql";
 
-import { FormErrors } from "../../components/form-errors";
+import { Confirmation } from "../../components/confirm-dialog";
 import { useSubmission } from "../../components/use-submission";
 import { formatNumber } from "../../format";
 import {
@@ -28,12 +28,12 @@ export function DeleteUser({ opened, ...props }: Props) {
             onClose={onClose}
             title={user ? `Delete user ${id}?` : `Erase the keys of user ${id}?`}
         >
-            <Confirmation {...props} />
+            <Content {...props} />
         </Modal>
     );
 }
 
-function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
+function Content({ id, user, onClose }: Omit<Props, "opened">) {
     const [eraseKey, setEraseKey] = useState(!user);
     const [{ data }] = useQuery({
         query: UserMembershipsDocument,
@@ -59,7 +59,13 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel={user ? "Delete the user" : "Erase the keys"}
+            submitting={submitting}
+            errors={failures}
+            onConfirm={() => void confirm()}
+            onClose={onClose}
+        >
             {user && (
                 <>
                     <Text>
@@ -87,15 +93,6 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
                     contain them are no longer available. This cannot be undone.
                 </Text>
             )}
-            <FormErrors messages={failures} />
-            <Group justify="flex-end">
-                <Button variant="default" onClick={onClose} data-autofocus>
-                    Cancel
-                </Button>
-                <Button color="red" loading={submitting} onClick={confirm}>
-                    {user ? "Delete the user" : "Erase the keys"}
-                </Button>
-            </Group>
-        </Stack>
+        </Confirmation>
     );
 }

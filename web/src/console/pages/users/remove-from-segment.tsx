@@ -1,9 +1,9 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Modal, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
+import { Confirmation } from "../../components/confirm-dialog";
 import { EXCLUSION } from "../../components/exclusion";
-import { FormErrors } from "../../components/form-errors";
 import { useSubmission } from "../../components/use-submission";
 import { UpdateUserSegmentsDocument } from "../../graphql/operations";
 
@@ -21,12 +21,12 @@ export function RemoveFromSegment({ userId, slug, onClose }: Props) {
             onClose={onClose}
             title="Remove the user from the segment?"
         >
-            {slug !== undefined && <Confirmation userId={userId} slug={slug} onClose={onClose} />}
+            {slug !== undefined && <Content userId={userId} slug={slug} onClose={onClose} />}
         </Modal>
     );
 }
 
-function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
+function Content({ userId, slug, onClose }: Props & { slug: string }) {
     const { failures, submitting, submit } = useSubmission(null);
     const [, update] = useMutation(UpdateUserSegmentsDocument);
 
@@ -48,20 +48,17 @@ function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel="Remove the user"
+            submitting={submitting}
+            errors={failures}
+            onConfirm={() => void remove()}
+            onClose={onClose}
+        >
             <Text className="break">
                 User {userId} leaves <b>{slug}</b> now.
             </Text>
             <Text>{EXCLUSION}</Text>
-            <FormErrors messages={failures} />
-            <Group justify="flex-end">
-                <Button variant="default" onClick={onClose} data-autofocus>
-                    Cancel
-                </Button>
-                <Button color="red" loading={submitting} onClick={remove}>
-                    Remove the user
-                </Button>
-            </Group>
-        </Stack>
+        </Confirmation>
     );
 }

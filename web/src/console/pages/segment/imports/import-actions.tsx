@@ -1,11 +1,12 @@
 import { Button, Group, Stack, Text } from "@mantine/core";
-import { modals } from "@mantine/modals";
 import { notifications } from "@mantine/notifications";
 import type { OperationContext } from "@urql/core";
+import { useState } from "react";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
 import { useSession } from "../../../app/session";
+import { ConfirmDialog } from "../../../components/confirm-dialog";
 import { FormErrors } from "../../../components/form-errors";
 import { useSubmission } from "../../../components/use-submission";
 import {
@@ -30,6 +31,8 @@ export function ImportActions({ slug, record, refresh }: Props) {
     const { hasRole } = useSession();
     const [, navigate] = useLocation();
     const { failures, submitting, submit } = useSubmission(null);
+    const [dialog, setDialog] = useState<"apply" | "cancel">();
+    const close = () => setDialog(undefined);
     const [, apply] = useMutation(ApplyImportDocument);
     const [, start] = useMutation(StartImportDocument);
     const [, cancel] = useMutation(CancelImportDocument);
@@ -48,6 +51,9 @@ export function ImportActions({ slug, record, refresh }: Props) {
         if (payload?.import?.status === "APPLYING") {
             notifications.show({ color: "teal", message: "The import is being applied." });
         }
+        if (payload) {
+            close();
+        }
         refreshNow();
     };
     const runStart = async () => {
@@ -57,36 +63,11 @@ export function ImportActions({ slug, record, refresh }: Props) {
     const runCancel = async () => {
         if (await submit(cancel({ id }), (data) => data.cancelImport)) {
             notifications.show({ color: "teal", message: "The import is cancelled." });
+            close();
         }
         refreshNow();
     };
 
-    const confirmApply = () =>
-        modals.openConfirmModal({
-            title: "Apply the import?",
-            children: (
-                <Text className="break">
-                    Segment {record.segment.slug}: {describeChanges(record)}
-                </Text>
-            ),
-            labels: { confirm: "Apply the import", cancel: "Cancel" },
-            confirmProps: { color: record.removals ? "red" : undefined },
-            onConfirm: () => void runApply(),
-        });
-    const confirmCancel = () =>
-        modals.openConfirmModal({
-            title: "Cancel the import?",
-            children: (
-                <Text>
-                    {status === "APPLYING"
-                        ? "The changes that are already made stay. The other rows are not applied."
-                        : "Nothing is changed. The import cannot be applied afterwards."}
-                </Text>
-            ),
-            labels: { confirm: "Cancel the import", cancel: "Keep the import" },
-            confirmProps: { color: "red" },
-            onConfirm: () => void runCancel(),
-        });
     const repeat = (dryRun: boolean) => {
         reuseForm(slug, id, { dryRun });
         navigate(importPath(slug, "new"));
@@ -94,10 +75,10 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     return (
         <Stack>
-            <FormErrors messages={failures} />
+            {!dialog && <FormErrors messages={failures} />}
             <Group gap="xs">
                 {(status === "VALIDATED" || status === "HELD") && mayApply && (
-                    <Button onClick={confirmApply} loading={submitting}>
+                    <Button onClick={() => setDialog("apply")}>
                         {asksForRemovals ? "Confirm the removals" : "Apply"}
                     </Button>
                 )}
@@ -107,7 +88,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
                     </Button>
                 )}
                 {!FINISHED.includes(status) && (
-                    <Button variant="default" onClick={confirmCancel}>
+                    <Button variant="default" onClick={() => setDialog("cancel")}>
                         Cancel the import
                     </Button>
                 )}
@@ -122,6 +103,36 @@ export function ImportActions({ slug, record, refresh }: Props) {
                     Only an administrator can apply an import that replaces all members.
                 </Text>
             )}
+            <ConfirmDialog
+                opened={dialog === "apply"}
+                title="Apply the import?"
+                confirmLabel="Apply the import"
+                isDestructive={!!record.removals}
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void runApply()}
+                onClose={close}
+            >
+                <Text className="break">
+                    Segment {record.segment.slug}: {describeChanges(record)}
+                </Text>
+            </ConfirmDialog>
+            <ConfirmDialog
+                opened={dialog === "cancel"}
+                title="Cancel the import?"
+                confirmLabel="Cancel the import"
+                cancelLabel="Keep the import"
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void runCancel()}
+                onClose={close}
+            >
+                <Text>
+                    {status === "APPLYING"
+                        ? "The changes that are already made stay. The other rows are not applied."
+                        : "Nothing is changed. The import cannot be applied afterwards."}
+                </Text>
+            </ConfirmDialog>
         </Stack>
     );
 }

@@ -1,11 +1,11 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { UserMinus } from "lucide-react";
 import { useMutation } from "urql";
 
+import { ConfirmDialog } from "../../../components/confirm-dialog";
 import { EXCLUSION } from "../../../components/exclusion";
-import { FormErrors } from "../../../components/form-errors";
 import { describeOutcome } from "../../../components/outcomes";
 import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
@@ -55,29 +55,22 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
                         : `${users.length} selected`}
                 </Text>
             </Group>
-            <Modal
+            <ConfirmDialog
                 opened={opened}
-                onClose={close}
                 title={users.length === 1 ? "Remove the member?" : "Remove the members?"}
+                confirmLabel={users.length === 1 ? "Remove the member" : "Remove the members"}
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void remove()}
+                onClose={close}
             >
-                <Stack>
-                    <Text>
-                        {users.length === 1
-                            ? `User ${users[0]} leaves the segment.`
-                            : `${formatNumber(users.length)} users leave the segment.`}{" "}
-                        {EXCLUSION}
-                    </Text>
-                    <FormErrors messages={failures} />
-                    <Group justify="flex-end">
-                        <Button variant="default" onClick={close} data-autofocus>
-                            Cancel
-                        </Button>
-                        <Button color="red" loading={submitting} onClick={() => void remove()}>
-                            {users.length === 1 ? "Remove the member" : "Remove the members"}
-                        </Button>
-                    </Group>
-                </Stack>
-            </Modal>
+                <Text>
+                    {users.length === 1
+                        ? `User ${users[0]} leaves the segment.`
+                        : `${formatNumber(users.length)} users leave the segment.`}{" "}
+                    {EXCLUSION}
+                </Text>
+            </ConfirmDialog>
         </>
     );
 }

@@ -1,9 +1,9 @@
-import { Button, Group, Loader, Stack, Text } from "@mantine/core";
+import { Group, Loader, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useEffect, useState } from "react";
 import { useClient } from "urql";
 
-import { FormErrors } from "../../../components/form-errors";
+import { Confirmation } from "../../../components/confirm-dialog";
 import { useSubmission } from "../../../components/use-submission";
 import {
     CancelRolloutDocument,
@@ -77,7 +77,15 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel={texts.confirm}
+            cancelLabel={texts.isDestructive ? "Keep the rollout" : undefined}
+            isDestructive={texts.isDestructive}
+            submitting={submitting}
+            errors={[...(forecast?.failures ?? []), ...failures]}
+            onConfirm={() => void confirm()}
+            onClose={onDone}
+        >
             <Text>{texts.effect}</Text>
             <Group gap="xs" aria-live="polite" mih="1.6em">
                 {forecast ? (
@@ -95,19 +103,6 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                     </>
                 )}
             </Group>
-            <FormErrors messages={[...(forecast?.failures ?? []), ...failures]} />
-            <Group justify="flex-end">
-                <Button variant="default" data-autofocus onClick={onDone}>
-                    {texts.isDestructive ? "Keep the rollout" : "Cancel"}
-                </Button>
-                <Button
-                    color={texts.isDestructive ? "red" : undefined}
-                    loading={submitting}
-                    onClick={confirm}
-                >
-                    {texts.confirm}
-                </Button>
-            </Group>
-        </Stack>
+        </Confirmation>
     );
 }
