@@ -45,7 +45,7 @@ interface Props {
     pageInfo: { hasNextPage: boolean; endCursor?: string | null } | undefined;
 }
 
-/** The buttons "Previous" and "Next" of a list. Nothing if the list has one page. */
+/** The buttons "Previous" and "Next" of a list. Renders nothing if the list has one page. */
 export function PageButtons({ pagination, pageInfo }: Props) {
     const endCursor = pageInfo?.hasNextPage ? pageInfo.endCursor : null;
     if (!pagination.hasPrevious && !endCursor) {
