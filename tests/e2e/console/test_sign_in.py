@@ -22,9 +22,9 @@ async def test_key_is_kept_only_if_the_person_asks_for_it(console: Console) -> N
     await page.get_by_label("API key").fill(await create_key(console.up, "READER", "Rita"))
     await page.get_by_label("Keep me signed in").check()
     await page.get_by_role("button", name="Sign in").click()
-    await page.get_by_text("Rita, READER").wait_for()
+    await page.get_by_text("Rita, Reader").wait_for()
     await page.reload()
-    await page.get_by_text("Rita, READER").wait_for()
+    await page.get_by_text("Rita, Reader").wait_for()
     await page.get_by_role("button", name="Sign out").click()
     await page.get_by_label("API key").wait_for()
     assert await page.evaluate("({...sessionStorage})") == {}
@@ -42,7 +42,7 @@ async def test_revoked_key_ends_the_session(console: Console) -> None:
     await console.open("/keys")
     await console.page.get_by_role("button", name="Revoke Ada").click()
     await console.page.get_by_text("You will be signed out").wait_for()
-    await console.page.get_by_role("button", name="Revoke API key").click()
+    await console.page.get_by_role("button", name="Revoke the API key").click()
     await console.page.get_by_text("The API key Ada is revoked").wait_for()
     await console.page.wait_for_timeout(1500)  # the server rejects the key within a second
     await console.page.get_by_role("link", name="Segments").click()

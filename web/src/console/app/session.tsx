@@ -19,8 +19,8 @@ export interface Session {
 interface SessionContext {
     /** Null if the server requires no API key. */
     session: Session | null;
-    /** Whether the role of the API key, or a server without API keys, allows what `role` may do. */
-    may: (role: Role) => boolean;
+    /** Whether the API key has this role or a higher one. Always true if the server requires no API key. */
+    hasRole: (role: Role) => boolean;
     signOut: () => void;
 }
 
@@ -62,7 +62,7 @@ export function SessionProvider({ children }: { children: ReactNode }) {
     const value = useMemo<SessionContext>(
         () => ({
             session,
-            may: (role) => !session || RANKS.indexOf(session.role) >= RANKS.indexOf(role),
+            hasRole: (role) => !session || RANKS.indexOf(session.role) >= RANKS.indexOf(role),
             signOut,
         }),
         [session, signOut],

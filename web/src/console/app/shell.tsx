@@ -25,6 +25,7 @@ import {
 import type { ReactNode } from "react";
 import { Link, useLocation } from "wouter";
 
+import { labelOf, ROLE_LABELS } from "../components/enum-labels";
 import { hasGraphiQL } from "./server";
 import { useSession } from "./session";
 
@@ -39,7 +40,7 @@ const SECTIONS = [
 /** The header and the navigation around each page. */
 export function Shell({ children }: { children: ReactNode }) {
     const [opened, { toggle, close }] = useDisclosure();
-    const { session, may, signOut } = useSession();
+    const { session, hasRole, signOut } = useSession();
     const [location] = useLocation();
     return (
         <AppShell
@@ -72,7 +73,7 @@ export function Shell({ children }: { children: ReactNode }) {
                         {session && (
                             <>
                                 <Text size="sm" visibleFrom="xs" truncate maw={260}>
-                                    {session.name}, {session.role}
+                                    {session.name}, {labelOf(ROLE_LABELS, session.role)}
                                 </Text>
                                 <Button
                                     variant="default"
@@ -89,7 +90,7 @@ export function Shell({ children }: { children: ReactNode }) {
                 </Group>
             </AppShell.Header>
             <AppShell.Navbar p="xs">
-                {SECTIONS.filter((section) => !("role" in section) || may(section.role)).map(
+                {SECTIONS.filter((section) => !("role" in section) || hasRole(section.role)).map(
                     ({ path, label, Icon }) => (
                         <NavLink
                             key={path}

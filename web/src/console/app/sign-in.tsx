@@ -42,7 +42,9 @@ export function SignIn({ notice, onSignIn }: Props) {
         setChecking(false);
         const viewer = result.data?.viewer;
         if (viewer?.role === "EVALUATOR") {
-            setError("This key only evaluates segments. Sign in with a key of another role.");
+            setError(
+                "This API key is for applications and cannot sign in. Use a key with the role Reader, Editor or Admin.",
+            );
         } else if (viewer) {
             onSignIn({ apiKey: entered, name: viewer.name, role: viewer.role }, keep);
         } else {

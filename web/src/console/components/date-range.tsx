@@ -1,4 +1,4 @@
-import { DateTimeInput } from "./forms";
+import { DateTimeInput } from "./date-time-input";
 
 export interface DateRange {
     /** An RFC 3339 time, or an empty text. */
@@ -27,7 +27,7 @@ export function DateRangeInputs({ value, onChange }: Props) {
             <DateTimeInput
                 label="Before"
                 value={value.to}
-                error={isReversed(value) && "This time is before the first one."}
+                error={isReversed(value) && "This time is before “From”."}
                 onChange={(to) => onChange({ ...value, to })}
             />
         </>

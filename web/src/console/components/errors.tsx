@@ -9,7 +9,7 @@ export function describeError(error: CombinedError): string {
     if (error.graphQLErrors[0]) {
         return error.graphQLErrors[0].message;
     }
-    return "The server does not answer. Check the connection and try again.";
+    return "The server does not respond. Check the connection and try again.";
 }
 
 interface Props {
@@ -17,24 +17,29 @@ interface Props {
     onRetry?: () => void;
 }
 
-/** An error of a whole request. Nothing if there is no error. */
+/** An error of a whole request. Renders nothing if there is no error. */
 export function ErrorAlert({ error, onRetry }: Props) {
     if (!error) {
         return null;
     }
     const requestId = error.graphQLErrors[0]?.extensions?.requestId;
+    const code = codeOf(error);
+    const details = [
+        code && `Code ${code}`,
+        typeof requestId === "string" && `request ${requestId}`,
+    ].filter(Boolean);
     return (
         <Alert
             color="red"
             variant="light"
             role="alert"
             icon={<CircleAlert aria-hidden />}
-            title={codeOf(error) ?? "No answer"}
+            title="The request failed"
         >
             <Group justify="space-between">
                 <Text size="sm" className="break">
                     {describeError(error)}
-                    {typeof requestId === "string" && ` Request ${requestId}.`}
+                    {details.length > 0 && ` ${details.join(", ")}.`}
                 </Text>
                 {onRetry && (
                     <Button size="xs" variant="default" onClick={onRetry}>

@@ -149,7 +149,7 @@ function NotRecorded({ entry }: { entry: HistoryItemFragment }) {
         return null;
     }
     return (
-        <Badge variant="outline" color="gray" c="bright" miw="max-content">
+        <Badge variant="outline" color="gray" c="bright" tt="none" miw="max-content">
             Not recorded yet
         </Badge>
     );

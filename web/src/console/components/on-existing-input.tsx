@@ -5,17 +5,9 @@ export function OnExistingInput(props: Omit<RadioGroupProps, "children">) {
     return (
         <Radio.Group {...props}>
             <Stack gap="xs" mt="xs">
-                <Radio
-                    value="EXTEND"
-                    label="Extend"
-                    description="The membership keeps the later of its two ends."
-                />
-                <Radio
-                    value="REPLACE"
-                    label="Replace"
-                    description="The membership gets the new end, even if it is earlier."
-                />
-                <Radio value="KEEP" label="Keep" description="The membership does not change." />
+                <Radio value="EXTEND" label="Keep the later end" />
+                <Radio value="REPLACE" label="Set the new end" />
+                <Radio value="KEEP" label="Change nothing" />
             </Stack>
         </Radio.Group>
     );

@@ -12,12 +12,16 @@ import { useState } from "react";
 import { useQuery } from "urql";
 
 import { SegmentOptionsDocument } from "../graphql/operations";
+import { SEARCH_DELAY_MILLISECONDS } from "./search-delay";
 
 /** The server accepts a longer text in no search. */
 const MAX_SEARCH_CHARACTERS = 255;
 
 function useSegmentOptions(search: string, paused = false) {
-    const [debounced] = useDebouncedValue(search.slice(0, MAX_SEARCH_CHARACTERS), 250);
+    const [debounced] = useDebouncedValue(
+        search.slice(0, MAX_SEARCH_CHARACTERS),
+        SEARCH_DELAY_MILLISECONDS,
+    );
     const [{ data, error, fetching }] = useQuery({
         query: SegmentOptionsDocument,
         variables: { search: debounced },
@@ -85,7 +89,7 @@ export function SegmentsInput(props: SegmentsInputProps) {
             loading={loading}
             nothingFoundMessage={
                 failed
-                    ? "The server does not answer."
+                    ? "The server does not respond."
                     : loading
                       ? "Searching"
                       : "No segment matches."

@@ -3,6 +3,7 @@
 import { Badge, type MantineColor, Text, Tooltip } from "@mantine/core";
 
 import { formatNumber, formatTime, relativeTime } from "../format";
+import { CAUSE_LABELS, labelOf, OPERATION_LABELS, STATUS_LABELS } from "./enum-labels";
 
 /** A time in the browser's time zone. The tooltip has the exact time in UTC. */
 export function Time({ at, relative = false }: { at: string; relative?: boolean }) {
@@ -16,7 +17,7 @@ export function Time({ at, relative = false }: { at: string; relative?: boolean 
 }
 
 /** A number with separators of thousands, or a dash if it is unknown. */
-export function Num({ value }: { value: number | null | undefined }) {
+export function FormattedNumber({ value }: { value: number | null | undefined }) {
     return <span className="nowrap">{value == null ? "–" : formatNumber(value)}</span>;
 }
 
@@ -52,22 +53,27 @@ const CAUSE_COLORS: Record<string, MantineColor> = {
 
 /** The status of a rollout, stage, report, import or export. */
 export function StatusBadge({ status }: { status: string }) {
-    return <EnumBadge value={status} color={STATUS_COLORS[status]} />;
+    return <EnumBadge label={labelOf(STATUS_LABELS, status)} color={STATUS_COLORS[status]} />;
 }
 
 export function CauseBadge({ cause }: { cause: string }) {
-    return <EnumBadge value={cause} color={CAUSE_COLORS[cause]} />;
+    return <EnumBadge label={labelOf(CAUSE_LABELS, cause)} color={CAUSE_COLORS[cause]} />;
 }
 
 export function OperationBadge({ operation }: { operation: string }) {
-    return <EnumBadge value={operation} color={operation === "JOINED" ? "teal" : "gray"} />;
+    return (
+        <EnumBadge
+            label={labelOf(OPERATION_LABELS, operation)}
+            color={operation === "JOINED" ? "teal" : "gray"}
+        />
+    );
 }
 
-function EnumBadge({ value, color }: { value: string; color: MantineColor | undefined }) {
+function EnumBadge({ label, color }: { label: string; color: MantineColor | undefined }) {
     return (
         // A text in the badge's own color has less contrast than WCAG AA requires.
-        <Badge color={color ?? "gray"} c="bright" variant="light" miw="max-content">
-            {value.replaceAll("_", " ")}
+        <Badge color={color ?? "gray"} c="bright" variant="light" tt="none" miw="max-content">
+            {label}
         </Badge>
     );
 }

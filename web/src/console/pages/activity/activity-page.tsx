@@ -4,18 +4,18 @@ import { useState } from "react";
 import { useLocation } from "wouter";
 
 import { useSession } from "../../app/session";
-import { DateTimeInput } from "../../components/forms";
+import { DateRangeInputs } from "../../components/date-range";
 import { Page } from "../../components/page";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
+import { SlugInput } from "../../components/segment-input";
 import { AuditLog } from "./audit-log";
 import { ChangesFeed } from "./changes-feed";
 
-const TYPING_MILLISECONDS = 400;
-
 /** The change feed, and the audit log for those who may read it. */
 export function ActivityPage({ tab }: { tab: string | undefined }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [, navigate] = useLocation();
-    const shown = tab === "audit" && may("EDITOR") ? "audit" : "changes";
+    const shown = tab === "audit" && hasRole("EDITOR") ? "audit" : "changes";
     return (
         <Page
             title="Activity"
@@ -27,8 +27,8 @@ export function ActivityPage({ tab }: { tab: string | undefined }) {
                 keepMounted={false}
             >
                 <Tabs.List>
-                    <Tabs.Tab value="changes">Changes</Tabs.Tab>
-                    {may("EDITOR") && <Tabs.Tab value="audit">Audit log</Tabs.Tab>}
+                    <Tabs.Tab value="changes">Joins and leaves</Tabs.Tab>
+                    {hasRole("EDITOR") && <Tabs.Tab value="audit">Audit log</Tabs.Tab>}
                 </Tabs.List>
                 <Tabs.Panel value="changes" pt="md">
                     <ChangesFeed />
@@ -42,36 +42,36 @@ export function ActivityPage({ tab }: { tab: string | undefined }) {
 }
 
 function FilteredAuditLog() {
-    const [slug, setSlug] = useState("");
-    const [actor, setActor] = useState("");
-    const [from, setFrom] = useState("");
-    const [to, setTo] = useState("");
-    const [filters] = useDebouncedValue(
-        {
-            slug: slug.trim() || undefined,
-            actor: actor || undefined,
-            from: from || undefined,
-            to: to || undefined,
-        },
-        TYPING_MILLISECONDS,
-    );
+    const [entered, setEntered] = useState({ slug: "", actor: "", from: "", to: "" });
+    const [{ slug, actor, from, to }] = useDebouncedValue(entered, SEARCH_DELAY_MILLISECONDS);
+    const filters = {
+        slug: slug.trim() || undefined,
+        actor: actor || undefined,
+        from: from || undefined,
+        to: to || undefined,
+    };
     return (
         <Stack>
-            <Group align="flex-end">
-                <TextInput
+            <Group align="flex-start">
+                <SlugInput
                     label="Segment"
-                    placeholder="All"
-                    value={slug}
-                    onChange={(event) => setSlug(event.currentTarget.value)}
+                    placeholder="All segments"
+                    clearable
+                    value={entered.slug}
+                    onChange={(value) => setEntered({ ...entered, slug: value })}
                 />
                 <TextInput
                     label="API key"
-                    placeholder="All"
-                    value={actor}
-                    onChange={(event) => setActor(event.currentTarget.value)}
+                    placeholder="All API keys"
+                    value={entered.actor}
+                    onChange={(event) =>
+                        setEntered({ ...entered, actor: event.currentTarget.value })
+                    }
                 />
-                <DateTimeInput label="From" value={from} onChange={setFrom} />
-                <DateTimeInput label="To" value={to} onChange={setTo} />
+                <DateRangeInputs
+                    value={entered}
+                    onChange={(range) => setEntered({ ...entered, ...range })}
+                />
             </Group>
             <AuditLog filters={filters} />
         </Stack>

@@ -1,9 +1,10 @@
 import { Loader, Stack, Text } from "@mantine/core";
 import { useQuery } from "urql";
 
+import { isReversed } from "../../components/date-range";
 import { ErrorAlert } from "../../components/errors";
 import { ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
 import { AuditLogDocument } from "../../graphql/operations";
 import { AuditTable } from "./audit-table";
 
@@ -17,9 +18,13 @@ export interface AuditFilters {
 
 /** The entries of the audit log that match the filters, newest first, in pages. */
 export function AuditLog({ filters }: { filters: AuditFilters }) {
-    const pages = usePages(JSON.stringify(filters));
-    const variables = { first: 50, after: pages.after, ...filters };
-    const [{ data, error, fetching }, refresh] = useQuery({ query: AuditLogDocument, variables });
+    const pagination = usePagination(JSON.stringify(filters));
+    const variables = { first: 50, after: pagination.after, ...filters };
+    const [{ data, error, fetching }, refresh] = useQuery({
+        query: AuditLogDocument,
+        variables,
+        pause: isReversed({ from: filters.from ?? "", to: filters.to ?? "" }),
+    });
     const entries = data?.auditLog?.nodes ?? [];
     return (
         <Stack>
@@ -29,7 +34,7 @@ export function AuditLog({ filters }: { filters: AuditFilters }) {
                 <Text c="dimmed">There are no entries.</Text>
             )}
             {entries.length > 0 && <AuditTable entries={entries} />}
-            <PageButtons pages={pages} pageInfo={data?.auditLog?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.auditLog?.pageInfo} />
             <div>
                 <ShowAsGraphQL document={AuditLogDocument} variables={variables} />
             </div>

@@ -17,7 +17,7 @@ export function AuditTable({ entries }: { entries: readonly AuditEntry[] }) {
                         <Table.Th>By</Table.Th>
                         <Table.Th>Action</Table.Th>
                         <Table.Th>Target</Table.Th>
-                        <Table.Th>Changes</Table.Th>
+                        <Table.Th>Changed fields</Table.Th>
                     </Table.Tr>
                 </Table.Thead>
                 <Table.Tbody>

@@ -1,24 +1,15 @@
-import {
-    Alert,
-    Badge,
-    Button,
-    Group,
-    SegmentedControl,
-    Stack,
-    Text,
-    TextInput,
-} from "@mantine/core";
+import { Alert, Badge, Button, Group, SegmentedControl, Stack, Text } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { Pause, Play } from "lucide-react";
 import { useMemo, useState } from "react";
 
 import { HistoryTable } from "../../components/history";
 import { ShowAsGraphQL } from "../../components/page";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
+import { SlugInput } from "../../components/segment-input";
 import { ChangesDocument, type FeedFilter, type Operation } from "../../graphql/operations";
 import { MAX_CHANGES } from "./feed-state";
 import { useChanges } from "./use-changes";
-
-const TYPING_MILLISECONDS = 400;
 
 type Shown = "ALL" | Operation;
 
@@ -27,7 +18,7 @@ export function ChangesFeed() {
     const [slug, setSlug] = useState("");
     const [shown, setShown] = useState<Shown>("ALL");
     const [paused, setPaused] = useState(false);
-    const [enteredSlug] = useDebouncedValue(slug.trim(), TYPING_MILLISECONDS);
+    const [enteredSlug] = useDebouncedValue(slug.trim(), SEARCH_DELAY_MILLISECONDS);
     const filter = useMemo<FeedFilter>(
         () => ({
             slugs: enteredSlug ? [enteredSlug] : null,
@@ -39,11 +30,12 @@ export function ChangesFeed() {
     return (
         <Stack>
             <Group align="flex-end">
-                <TextInput
+                <SlugInput
                     label="Segment"
                     placeholder="All segments"
+                    clearable
                     value={slug}
-                    onChange={(event) => setSlug(event.currentTarget.value)}
+                    onChange={setSlug}
                 />
                 <SegmentedControl
                     aria-label="Operations"
@@ -78,11 +70,11 @@ export function ChangesFeed() {
             ) : (
                 <>
                     <HistoryTable
-                        label="Changes, newest first"
+                        label="Joins and leaves, newest first"
                         entries={changes.map((change) => change.entry)}
                     />
                     <Text size="sm" c="dimmed">
-                        The page shows the last {MAX_CHANGES} changes since it was opened.
+                        The page shows the last {MAX_CHANGES} joins and leaves since it was opened.
                     </Text>
                 </>
             )}
@@ -103,7 +95,7 @@ const STATUSES = {
 function FeedStatus({ status }: { status: keyof typeof STATUSES }) {
     const { label, color } = STATUSES[status];
     return (
-        <Badge color={color} variant="light" size="lg">
+        <Badge color={color} variant="light" size="lg" tt="none">
             {label}
         </Badge>
     );

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 
 import type { ChangesSubscription } from "../../graphql/operations";
-import { MAX_CHANGES, reduce } from "./feed-state";
+import { MAX_CHANGES, reduceFeed } from "./feed-state";
 
 type Batch = ChangesSubscription["changes"];
 
@@ -27,18 +27,18 @@ function batch(...cursors: string[]): Batch {
 }
 
 it("shows the newest change first", () => {
-    const first = reduce(
+    const first = reduceFeed(
         { changes: [], status: "connecting" },
         { type: "batch", batch: batch("a") },
     );
-    const second = reduce(first, { type: "batch", batch: batch("b", "c") });
+    const second = reduceFeed(first, { type: "batch", batch: batch("b", "c") });
     expect(second.changes.map(({ cursor }) => cursor)).toEqual(["c", "b", "a"]);
     expect(second.status).toBe("live");
 });
 
 it("keeps the newest changes only", () => {
     const cursors = Array.from({ length: MAX_CHANGES + 5 }, (_, index) => String(index));
-    const state = reduce(
+    const state = reduceFeed(
         { changes: [], status: "live" },
         { type: "batch", batch: batch(...cursors) },
     );
@@ -47,10 +47,10 @@ it("keeps the newest changes only", () => {
 });
 
 it("keeps the changes while the connection is interrupted", () => {
-    const live = reduce(
+    const live = reduceFeed(
         { changes: [], status: "connecting" },
         { type: "batch", batch: batch("a") },
     );
-    const state = reduce(live, { type: "interrupted", error: "gone" });
+    const state = reduceFeed(live, { type: "interrupted", error: "gone" });
     expect(state).toEqual({ changes: live.changes, status: "interrupted", error: "gone" });
 });

@@ -26,7 +26,7 @@ type Action =
 export const INITIAL: FeedState = { changes: [], status: "connecting" };
 
 /** Return the state after an action. The order of the feed is the order of time. */
-export function reduce(state: FeedState, action: Action): FeedState {
+export function reduceFeed(state: FeedState, action: Action): FeedState {
     switch (action.type) {
         case "reset":
             return INITIAL;

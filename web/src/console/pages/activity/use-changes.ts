@@ -8,7 +8,7 @@ import {
     type ChangesSubscriptionVariables,
     type FeedFilter,
 } from "../../graphql/operations";
-import { type FeedState, INITIAL, reduce } from "./feed-state";
+import { type FeedState, INITIAL, reduceFeed } from "./feed-state";
 
 const RECONNECT_MILLISECONDS = 2000;
 
@@ -23,7 +23,7 @@ const RECONNECT_MILLISECONDS = 2000;
  */
 export function useChanges(filter: FeedFilter, paused: boolean): FeedState {
     const apiKey = useSession().session?.apiKey ?? null;
-    const [state, dispatch] = useReducer(reduce, INITIAL);
+    const [state, dispatch] = useReducer(reduceFeed, INITIAL);
     const cursor = useRef<string | null>(null);
     const filterText = JSON.stringify(filter);
 
@@ -63,7 +63,7 @@ export function useChanges(filter: FeedFilter, paused: boolean): FeedState {
             try {
                 await follow();
             } catch (reason) {
-                error = reason instanceof Error ? reason.message : "The server does not answer.";
+                error = reason instanceof Error ? reason.message : "The server does not respond.";
             }
             if (!stopped) {
                 dispatch({ type: "interrupted", error });

@@ -15,12 +15,14 @@ import { Check, Copy, TriangleAlert } from "lucide-react";
 import { useState } from "react";
 import { useMutation } from "urql";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateApiKeyDocument, type Role } from "../../graphql/operations";
 
 const ROLES: readonly { role: Role; description: string }[] = [
     { role: "EVALUATOR", description: "Evaluates segments through OpenFeature, and nothing else" },
-    { role: "READER", description: "Reads, and requests reports on single users" },
+    { role: "READER", description: "Reads data, and creates exports and reports on single users" },
     { role: "EDITOR", description: "Also creates and changes data, and reads the audit log" },
     { role: "ADMIN", description: "Also deletes data, and manages API keys" },
 ];
@@ -71,11 +73,16 @@ function KeyForm({ onCreated }: { onCreated: (token: string) => void }) {
                 <Radio.Group label="Role" {...form.getInputProps("role")}>
                     <Stack gap="xs" mt="xs">
                         {ROLES.map(({ role, description }) => (
-                            <Radio key={role} value={role} label={role} description={description} />
+                            <Radio
+                                key={role}
+                                value={role}
+                                label={labelOf(ROLE_LABELS, role)}
+                                description={description}
+                            />
                         ))}
                     </Stack>
                 </Radio.Group>
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button type="submit" loading={submitting}>
                         Create API key

@@ -4,9 +4,10 @@ import { Info, Plus } from "lucide-react";
 import { useQuery } from "urql";
 
 import { requiresKey } from "../../app/server";
+import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
 import { Time } from "../../components/values";
 import { ApiKeysDocument, type ApiKeysQuery } from "../../graphql/operations";
 import { CreateKeyDialog } from "./create-key-dialog";
@@ -15,8 +16,8 @@ import { RevokeButton } from "./revoke-button";
 type ApiKey = NonNullable<ApiKeysQuery["apiKeys"]>["nodes"][number];
 
 export function KeysPage() {
-    const pages = usePages();
-    const variables = { first: 50, after: pages.after };
+    const pagination = usePagination();
+    const variables = { first: 50, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({ query: ApiKeysDocument, variables });
     const [opened, { open, close }] = useDisclosure();
     const keys = data?.apiKeys?.nodes ?? [];
@@ -43,7 +44,7 @@ export function KeysPage() {
             {!data && fetching && <Loader aria-label="Loading the API keys" />}
             {data?.apiKeys && keys.length === 0 && <Text c="dimmed">There are no API keys.</Text>}
             {keys.length > 0 && <KeysTable keys={keys} ownId={data?.viewer?.keyId ?? null} />}
-            <PageButtons pages={pages} pageInfo={data?.apiKeys?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.apiKeys?.pageInfo} />
             {opened && <CreateKeyDialog onClose={close} />}
         </Page>
     );
@@ -70,7 +71,7 @@ function KeysTable({ keys, ownId }: { keys: readonly ApiKey[]; ownId: string | n
                                 {key.name}
                                 {key.id === ownId && " (yours)"}
                             </Table.Td>
-                            <Table.Td>{key.role}</Table.Td>
+                            <Table.Td>{labelOf(ROLE_LABELS, key.role)}</Table.Td>
                             <Table.Td>
                                 <Time at={key.createdAt} relative />
                             </Table.Td>
@@ -81,7 +82,7 @@ function KeysTable({ keys, ownId }: { keys: readonly ApiKey[]; ownId: string | n
                             <Table.Td>
                                 {key.revokedAt ? (
                                     <>
-                                        <Badge color="gray" variant="light" mr="xs">
+                                        <Badge color="gray" variant="light" tt="none" mr="xs">
                                             Revoked
                                         </Badge>
                                         <Time at={key.revokedAt} relative />

@@ -1,9 +1,10 @@
-import { Button, Stack, Text } from "@mantine/core";
-import { modals } from "@mantine/modals";
+import { Button, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
-import { useSubmission } from "../../components/forms";
+import { ConfirmDialog } from "../../components/confirm-dialog";
+import { useSubmission } from "../../components/use-submission";
 import { RevokeApiKeyDocument } from "../../graphql/operations";
 
 interface Props {
@@ -14,48 +15,40 @@ interface Props {
 }
 
 export function RevokeButton({ id, name, isOwn }: Props) {
+    const [opened, { open, close }] = useDisclosure();
     const [, revokeApiKey] = useMutation(RevokeApiKeyDocument);
-    const { submit, submitting } = useSubmission(null);
+    const { failures, submit, submitting } = useSubmission(null);
 
     const revoke = async () => {
-        const payload = await submit(revokeApiKey({ input: { id } }), (data) => data.revokeApiKey);
-        notifications.show(
-            payload
-                ? { message: `The API key ${name} is revoked.` }
-                : { color: "red", message: `The API key ${name} was not revoked. Try again.` },
-        );
+        if (await submit(revokeApiKey({ input: { id } }), (data) => data.revokeApiKey)) {
+            notifications.show({ message: `The API key ${name} is revoked.` });
+            close();
+        }
     };
 
-    const confirm = () =>
-        modals.openConfirmModal({
-            title: `Revoke ${name}?`,
-            children: (
-                <Stack gap="xs">
-                    <Text size="sm">
-                        The server rejects the key within one second. A revoked key cannot be
-                        restored.
-                    </Text>
-                    {isOwn && (
-                        <Text size="sm" fw={700}>
-                            You are signed in with this key. You will be signed out.
-                        </Text>
-                    )}
-                </Stack>
-            ),
-            labels: { confirm: "Revoke API key", cancel: "Keep it" },
-            confirmProps: { color: "red" },
-            onConfirm: revoke,
-        });
-
     return (
-        <Button
-            size="xs"
-            variant="default"
-            loading={submitting}
-            onClick={confirm}
-            aria-label={`Revoke ${name}`}
-        >
-            Revoke
-        </Button>
+        <>
+            <Button size="xs" variant="default" onClick={open} aria-label={`Revoke ${name}`}>
+                Revoke
+            </Button>
+            <ConfirmDialog
+                opened={opened}
+                title={`Revoke the API key ${name}?`}
+                confirmLabel="Revoke the API key"
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void revoke()}
+                onClose={close}
+            >
+                <Text size="sm">
+                    The server rejects the key within one second. A revoked key cannot be restored.
+                </Text>
+                {isOwn && (
+                    <Text size="sm" fw={700}>
+                        You are signed in with this key. You will be signed out.
+                    </Text>
+                )}
+            </ConfirmDialog>
+        </>
     );
 }

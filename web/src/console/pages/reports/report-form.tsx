@@ -13,13 +13,14 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
 import { useSession } from "../../app/session";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateReportDocument } from "../../graphql/operations";
 import { lastMonth, MONTHS } from "./months";
 
 export function ReportForm() {
-    const { may } = useSession();
-    const mayReportOnAll = may("ADMIN");
+    const { hasRole } = useSession();
+    const mayReportOnAll = hasRole("ADMIN");
     const form = useForm({
         initialValues: { userId: "", ...lastMonth(new Date()), withKeys: false },
         validate: {
@@ -40,13 +41,13 @@ export function ReportForm() {
         const payload = await submit(createReport({ input }), (data) => data.createReport);
         if (payload) {
             notifications.show({
-                message: "The report is requested. The list shows when it is ready.",
+                message: "The report is being created. The list shows when it is ready.",
             });
         }
     });
 
     return (
-        <Paper withBorder p="md" component="section" aria-label="Ask for a report">
+        <Paper withBorder p="md" component="section" aria-label="New report">
             <form onSubmit={onSubmit} noValidate>
                 <Stack gap="sm">
                     <Group align="flex-start">
@@ -76,10 +77,10 @@ export function ReportForm() {
                         label="Add a column with the users' keys"
                         {...form.getInputProps("withKeys", { type: "checkbox" })}
                     />
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                     <Group>
                         <Button type="submit" loading={submitting}>
-                            Request report
+                            Create report
                         </Button>
                     </Group>
                 </Stack>

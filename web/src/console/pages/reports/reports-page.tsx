@@ -5,9 +5,9 @@ import { DownloadButton } from "../../components/download-button";
 import { describeError, ErrorAlert } from "../../components/errors";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
 import { usePolling } from "../../components/polling";
-import { Num, StatusBadge, Time } from "../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../components/values";
 import { formatBytes } from "../../format";
 import { ReportLinkDocument, ReportsDocument, type ReportsQuery } from "../../graphql/operations";
 import { ReportForm } from "./report-form";
@@ -15,8 +15,8 @@ import { ReportForm } from "./report-form";
 type Report = NonNullable<ReportsQuery["reports"]>["nodes"][number];
 
 export function ReportsPage() {
-    const pages = usePages();
-    const variables = { first: 25, after: pages.after };
+    const pagination = usePagination();
+    const variables = { first: 25, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({ query: ReportsDocument, variables });
     const reports = data?.reports?.nodes ?? [];
     const isRunning = reports.some(({ status }) => status === "QUEUED" || status === "RUNNING");
@@ -31,10 +31,10 @@ export function ReportsPage() {
             <ErrorAlert error={error} onRetry={refresh} />
             {!data && fetching && <Loader aria-label="Loading the reports" />}
             {data?.reports && reports.length === 0 && (
-                <Text c="dimmed">There are no reports yet. Ask for the first one above.</Text>
+                <Text c="dimmed">There are no reports yet. Create one with the form above.</Text>
             )}
             {reports.length > 0 && <ReportsTable reports={reports} />}
-            <PageButtons pages={pages} pageInfo={data?.reports?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.reports?.pageInfo} />
         </Page>
     );
 }
@@ -49,7 +49,7 @@ function ReportsTable({ reports }: { reports: readonly Report[] }) {
                         <Table.Th>Users</Table.Th>
                         <Table.Th>Status</Table.Th>
                         <Table.Th className="number">Rows</Table.Th>
-                        <Table.Th>Requested</Table.Th>
+                        <Table.Th>Created</Table.Th>
                         <Table.Th>File</Table.Th>
                     </Table.Tr>
                 </Table.Thead>
@@ -71,7 +71,7 @@ function ReportsTable({ reports }: { reports: readonly Report[] }) {
                                 </Stack>
                             </Table.Td>
                             <Table.Td className="number">
-                                <Num value={report.rowCount} />
+                                <FormattedNumber value={report.rowCount} />
                             </Table.Td>
                             <Table.Td>
                                 <Time at={report.createdAt} relative />

@@ -46,7 +46,7 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
         variables: { slug },
     });
     const [, navigate] = useLocation();
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const segment = data?.segment;
     if (!segment) {
         return (
@@ -64,7 +64,7 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
             </Page>
         );
     }
-    const tabs = TABS.filter(([, { role }]) => !role || may(role));
+    const tabs = TABS.filter(([, { role }]) => !role || hasRole(role));
     const [current, { Content }] = tabs.find(([value]) => value === tab) ?? OVERVIEW;
     return (
         <Page title={segment.name ?? segment.slug} description={<Slug slug={segment.slug} />}>

@@ -4,8 +4,9 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
 import { segmentPath } from "../../components/links";
+import { useSubmission } from "../../components/use-submission";
 import { CreateSegmentDocument } from "../../graphql/operations";
 
 interface Props {
@@ -82,13 +83,13 @@ function CreateForm({ onClose }: Pick<Props, "onClose">) {
                     key={form.key("description")}
                     {...form.getInputProps("description")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Create
+                        Create segment
                     </Button>
                 </Group>
             </Stack>

@@ -1,7 +1,7 @@
 import { useHistoryState } from "wouter/use-browser-location";
 import { navigate } from "wouter/use-hash-location";
 
-import type { Pages } from "../../components/pages";
+import { type Pagination, toPagination } from "../../components/pagination";
 
 interface ListState {
     search: string;
@@ -11,7 +11,7 @@ interface ListState {
 }
 
 interface List extends Omit<ListState, "cursors"> {
-    pages: Pages;
+    pagination: Pagination;
     /** Change the filters and show the first page. */
     filter: (changes: Partial<Pick<ListState, "search" | "includeDeleted">>) => void;
 }
@@ -24,18 +24,11 @@ export function useListState(): List {
     const state = readListState(useHistoryState());
     const save = (changes: Partial<ListState>) =>
         navigate("/segments", { replace: true, state: { ...state, ...changes } });
-    const { cursors } = state;
     return {
         search: state.search,
         includeDeleted: state.includeDeleted,
         filter: (changes) => save({ ...changes, cursors: [] }),
-        pages: {
-            after: cursors.at(-1) ?? null,
-            hasPrevious: cursors.length > 0,
-            first: () => save({ cursors: [] }),
-            previous: () => save({ cursors: cursors.slice(0, -1) }),
-            next: (endCursor) => save({ cursors: [...cursors, endCursor] }),
-        },
+        pagination: toPagination(state.cursors, (cursors) => save({ cursors })),
     };
 }
 

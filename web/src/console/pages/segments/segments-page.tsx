@@ -7,8 +7,9 @@ import { useQuery } from "urql";
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons } from "../../components/pages";
-import { SegmentSizesDocument, SegmentsDocument } from "../../graphql/operations";
+import { PageButtons } from "../../components/pagination";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
+import { SegmentMemberCountsDocument, SegmentsDocument } from "../../graphql/operations";
 import { CreateSegment } from "./create-segment";
 import { EmptyList } from "./empty-list";
 import { useListState } from "./list-state";
@@ -17,16 +18,16 @@ import { SegmentsTable } from "./segments-table";
 const PAGE_SIZE = 25;
 
 export function SegmentsPage() {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [creating, { open, close }] = useDisclosure();
-    const { search, includeDeleted, pages, filter } = useListState();
-    const variables = { first: PAGE_SIZE, after: pages.after, search, includeDeleted };
+    const { search, includeDeleted, pagination, filter } = useListState();
+    const variables = { first: PAGE_SIZE, after: pagination.after, search, includeDeleted };
     const [{ data, error, fetching }, refresh] = useQuery({ query: SegmentsDocument, variables });
-    const [sizes, refreshSizes] = useQuery({ query: SegmentSizesDocument, variables });
+    const [counts, refreshCounts] = useQuery({ query: SegmentMemberCountsDocument, variables });
 
     const segments = data?.segments?.nodes;
     const isEmpty = segments?.length === 0 && !fetching && !error;
-    const createButton = may("EDITOR") && (
+    const createButton = hasRole("EDITOR") && (
         <Button leftSection={<Plus size={18} aria-hidden />} onClick={open}>
             Create segment
         </Button>
@@ -46,13 +47,13 @@ export function SegmentsPage() {
                 />
             </Group>
             <ErrorAlert error={error} onRetry={refresh} />
-            {!error && <ErrorAlert error={sizes.error} onRetry={refreshSizes} />}
+            {!error && <ErrorAlert error={counts.error} onRetry={refreshCounts} />}
             {!segments && fetching && <Loader aria-label="Loading the segments" />}
             {segments && segments.length > 0 && (
                 <SegmentsTable
                     segments={segments}
-                    sizes={sizes.data?.segments?.nodes}
-                    sizesFailed={!!sizes.error}
+                    counts={counts.data?.segments?.nodes}
+                    countsFailed={!!counts.error}
                 />
             )}
             {isEmpty && (
@@ -67,7 +68,7 @@ export function SegmentsPage() {
             </VisuallyHidden>
             <Group justify="space-between">
                 <ShowAsGraphQL document={SegmentsDocument} variables={variables} />
-                <PageButtons pages={pages} pageInfo={data?.segments?.pageInfo} />
+                <PageButtons pagination={pagination} pageInfo={data?.segments?.pageInfo} />
             </Group>
             <CreateSegment opened={creating} onClose={close} />
         </Page>
@@ -87,7 +88,7 @@ function SearchInput({ value, searching, onSearch }: SearchInputProps) {
     const search = useDebouncedCallback((text: string) => {
         onSearch(text);
         setDraft(null);
-    }, 250);
+    }, SEARCH_DELAY_MILLISECONDS);
     return (
         <TextInput
             type="search"

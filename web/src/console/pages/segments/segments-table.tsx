@@ -3,22 +3,22 @@ import type { MouseEvent } from "react";
 import { Link, useLocation } from "wouter";
 
 import { segmentPath } from "../../components/links";
-import { Num, StatusBadge, Time } from "../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../components/values";
 import { formatPercent } from "../../format";
-import type { SegmentSizesQuery, SegmentsQuery } from "../../graphql/operations";
+import type { SegmentMemberCountsQuery, SegmentsQuery } from "../../graphql/operations";
 
 type Segment = NonNullable<SegmentsQuery["segments"]>["nodes"][number];
-type Size = NonNullable<SegmentSizesQuery["segments"]>["nodes"][number];
+type MemberCount = NonNullable<SegmentMemberCountsQuery["segments"]>["nodes"][number];
 
 interface Props {
     segments: readonly Segment[];
-    /** The sizes that are known, in any order. */
-    sizes: readonly Size[] | undefined;
-    sizesFailed: boolean;
+    /** The member counts that are known, in any order. */
+    counts: readonly MemberCount[] | undefined;
+    countsFailed: boolean;
 }
 
-export function SegmentsTable({ segments, sizes = [], sizesFailed }: Props) {
-    const sizeOf = new Map(sizes.map(({ id, memberCount }) => [id, memberCount]));
+export function SegmentsTable({ segments, counts = [], countsFailed }: Props) {
+    const countOf = new Map(counts.map(({ id, memberCount }) => [id, memberCount]));
     return (
         <Table
             highlightOnHover
@@ -45,7 +45,7 @@ export function SegmentsTable({ segments, sizes = [], sizesFailed }: Props) {
                     <Row
                         key={segment.id}
                         segment={segment}
-                        size={sizeOf.get(segment.id) ?? (sizesFailed ? null : undefined)}
+                        memberCount={countOf.get(segment.id) ?? (countsFailed ? null : undefined)}
                     />
                 ))}
             </Table.Tbody>
@@ -55,11 +55,11 @@ export function SegmentsTable({ segments, sizes = [], sizesFailed }: Props) {
 
 interface RowProps {
     segment: Segment;
-    /** Undefined while the size is loading, null if it is not known. */
-    size: number | null | undefined;
+    /** Undefined while the number of members is loading, null if it is not known. */
+    memberCount: number | null | undefined;
 }
 
-function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, size }: RowProps) {
+function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, memberCount }: RowProps) {
     const [, navigate] = useLocation();
     // The link is for the keyboard and for new tabs. A click on the rest of the row opens the segment, too.
     const openSegment = (event: MouseEvent<HTMLElement>) => {
@@ -86,7 +86,7 @@ function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, size }: R
                         >
                             {slug}
                         </Text>
-                        <Badge color="gray" variant="light" autoContrast>
+                        <Badge color="gray" variant="light" tt="none" autoContrast>
                             Deleted
                         </Badge>
                     </Group>
@@ -110,10 +110,10 @@ function Row({ segment: { slug, name, updatedAt, deletedAt, rollout }, size }: R
                 )}
             </Table.Td>
             <Table.Td className="number">
-                {size === undefined ? (
+                {memberCount === undefined ? (
                     <Skeleton h={14} w={48} ml="auto" aria-label="Loading" />
                 ) : (
-                    <Num value={size} />
+                    <FormattedNumber value={memberCount} />
                 )}
             </Table.Td>
             <Table.Td>

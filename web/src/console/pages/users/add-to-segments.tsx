@@ -3,25 +3,27 @@ import { useForm } from "@mantine/form";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
-import { type End, endInput } from "../../components/duration";
-import { EndInputs } from "../../components/end-inputs";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import {
+    END_FIELDS,
+    INITIAL_END,
+    type MembershipEnd,
+    toMembershipEndInput,
+    validateEnd,
+} from "../../components/membership-end";
+import { MembershipEndInputs } from "../../components/membership-end-inputs";
 import { OnExistingInput } from "../../components/on-existing-input";
 import { SegmentsInput } from "../../components/segment-input";
+import { useSubmission } from "../../components/use-submission";
 import { formatNumber } from "../../format";
 import { type OnExisting, UpdateUserSegmentsDocument } from "../../graphql/operations";
 
 /** The server accepts no more slugs in one mutation. */
 const MAX_SEGMENTS = 100;
 
-const FIELDS: Record<string, string> = {
-    add: "add",
-    ttlSeconds: "amount",
-    expiresAt: "expiresAt",
-    onExisting: "onExisting",
-};
+const FIELDS: Record<string, string> = END_FIELDS;
 
-export interface AddValues extends End {
+interface AddValues extends MembershipEnd {
     add: string[];
     onExisting: OnExisting;
 }
@@ -45,18 +47,13 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
         mode: "controlled",
         initialValues: {
             add: [],
-            kind: "never",
-            amount: 30,
-            unit: "days",
-            expiresAt: "",
+            ...INITIAL_END,
             onExisting: "EXTEND",
         },
-        validate: {
-            add: (slugs) => (slugs.length === 0 ? "Select at least one segment." : null),
-            amount: (amount, { kind }) =>
-                kind === "after" && amount === "" ? "Enter a duration." : null,
-            expiresAt: (at, { kind }) => (kind === "at" && !at ? "Enter a time." : null),
-        },
+        validate: (values) => ({
+            add: values.add.length === 0 ? "Select at least one segment." : null,
+            ...validateEnd(values),
+        }),
     });
     const { failures, submitting, submit } = useSubmission(
         form,
@@ -71,7 +68,7 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
                     userId,
                     add: values.add,
                     onExisting: values.onExisting,
-                    ...endInput(values),
+                    ...toMembershipEndInput(values),
                 },
             }),
             (data) => data.updateUserSegments,
@@ -99,18 +96,18 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
                     maxValues={MAX_SEGMENTS}
                     {...form.getInputProps("add")}
                 />
-                <EndInputs form={form} />
+                <MembershipEndInputs form={form} />
                 <OnExistingInput
-                    label="If the user is in a segment already"
+                    label="If the user is a member already"
                     {...form.getInputProps("onExisting")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Add
+                        Add to segments
                     </Button>
                 </Group>
             </Stack>

@@ -1,9 +1,10 @@
-import { Button, Checkbox, Group, Modal, Stack, Text } from "@mantine/core";
+import { Checkbox, Modal, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useState } from "react";
 import { useMutation, useQuery } from "urql";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { Confirmation } from "../../components/confirm-dialog";
+import { useSubmission } from "../../components/use-submission";
 import { formatNumber } from "../../format";
 import {
     DeleteUserDocument,
@@ -13,7 +14,7 @@ import {
 
 interface Props {
     id: string;
-    /** Null if the user is not stored. Then only the keys of deleted users can be erased. */
+    /** Null if the user does not exist. Then only the keys of deleted users can be erased. */
     user: UserHeadQuery["user"];
     opened: boolean;
     onClose: () => void;
@@ -25,14 +26,14 @@ export function DeleteUser({ opened, ...props }: Props) {
         <Modal
             opened={opened}
             onClose={onClose}
-            title={user ? `Delete user ${id}` : `Erase the keys of user ${id}`}
+            title={user ? `Delete user ${id}?` : `Erase the keys of user ${id}?`}
         >
-            <Confirmation {...props} />
+            <Content {...props} />
         </Modal>
     );
 }
 
-function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
+function Content({ id, user, onClose }: Omit<Props, "opened">) {
     const [eraseKey, setEraseKey] = useState(!user);
     const [{ data }] = useQuery({
         query: UserMembershipsDocument,
@@ -58,7 +59,13 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel={user ? "Delete the user" : "Erase the keys"}
+            submitting={submitting}
+            errors={failures}
+            onConfirm={() => void confirm()}
+            onClose={onClose}
+        >
             {user && (
                 <>
                     <Text>
@@ -67,10 +74,13 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
                             : `The user leaves ${segments === 1 ? "1 segment" : `${formatNumber(segments)} segments`}`}{" "}
                         and is deleted. The history stays.
                     </Text>
-                    <Text>If the id is stored again, it is a new user with the old history.</Text>
+                    <Text>
+                        If a user with this id is created again, it is a new user with the old
+                        history.
+                    </Text>
                     <Checkbox
                         label="Erase the keys, too"
-                        description="For example, because a person asks for it."
+                        description="For example, if the person requests it."
                         checked={eraseKey}
                         onChange={(event) => setEraseKey(event.currentTarget.checked)}
                     />
@@ -79,19 +89,10 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
             {eraseKey && (
                 <Text>
                     Every key that a user with this id ever had is erased from the history. Reports
-                    with these keys are made again, results of imports that may have them are
-                    deleted, and exports that may have them fail. This cannot be undone.
+                    with these keys are created again. Result files of imports and exports that may
+                    contain them are no longer available. This cannot be undone.
                 </Text>
             )}
-            <Failures messages={failures} />
-            <Group justify="flex-end">
-                <Button variant="default" onClick={onClose} data-autofocus>
-                    Cancel
-                </Button>
-                <Button color="red" loading={submitting} onClick={confirm}>
-                    {user ? "Delete" : "Erase"}
-                </Button>
-            </Group>
-        </Stack>
+        </Confirmation>
     );
 }

@@ -13,6 +13,7 @@ import { Check, CircleCheck, CircleMinus, X } from "lucide-react";
 import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
+import { labelOf, REASON_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
 import { Time } from "../../components/values";
 import { ExplainUserDocument, type ExplainUserQuery } from "../../graphql/operations";
@@ -78,7 +79,9 @@ function Facts({ explanation, reason }: FactsProps) {
             <DataList.Item>
                 <DataList.ItemLabel>Reason</DataList.ItemLabel>
                 <DataList.ItemValue>
-                    <Badge variant="default">{reason.replaceAll("_", " ")}</Badge>
+                    <Badge variant="default" tt="none">
+                        {labelOf(REASON_LABELS, reason)}
+                    </Badge>
                 </DataList.ItemValue>
             </DataList.Item>
             <DataList.Item>

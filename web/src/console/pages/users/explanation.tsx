@@ -3,13 +3,13 @@ import { useForm } from "@mantine/form";
 import { useEffect } from "react";
 import { useLocation } from "wouter";
 
-import { DateTimeInput } from "../../components/forms";
+import { DateTimeInput } from "../../components/date-time-input";
 import { explanationPath } from "../../components/links";
 import { ShowAsGraphQL } from "../../components/page";
+import { Section } from "../../components/section";
 import { SlugInput } from "../../components/segment-input";
 import { ExplainUserDocument } from "../../graphql/operations";
 import { ExplanationResult } from "./explanation-result";
-import { Section } from "./section";
 
 interface Props {
     userId: string;

@@ -36,7 +36,7 @@ export function MembershipRow({ userId, membership, onRemove }: Props) {
                     </Text>
                     <Text size="xs">Ends {expiresAt ? <Time at={expiresAt} /> : "never"}</Text>
                     <Text size="xs" className="break">
-                        <Origin {...membership} prefix="By " />
+                        <Origin {...membership} prefix="Added by " />
                     </Text>
                 </Box>
             </Table.Td>

@@ -6,17 +6,17 @@ import { useQuery } from "urql";
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { ShowAsGraphQL } from "../../components/page";
+import { Section } from "../../components/section";
 import { UserMembershipsDocument } from "../../graphql/operations";
 import { AddToSegments } from "./add-to-segments";
 import { MembershipRow } from "./membership-row";
 import { RemoveFromSegment } from "./remove-from-segment";
-import { Section } from "./section";
 
 const PAGE_SIZE = 25;
 
 /** The segments that a user is in now. */
 export function Memberships({ id }: { id: string }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserMembershipsDocument,
         variables: { id },
@@ -39,7 +39,7 @@ export function Memberships({ id }: { id: string }) {
             actions={
                 <>
                     <ShowAsGraphQL document={UserMembershipsDocument} variables={{ id }} />
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <Button
                             size="xs"
                             leftSection={<Plus size={16} aria-hidden />}
@@ -83,7 +83,7 @@ export function Memberships({ id }: { id: string }) {
                                     Ends
                                 </Table.Th>
                                 <Table.Th scope="col" visibleFrom="md">
-                                    By
+                                    Added by
                                 </Table.Th>
                                 <Table.Th scope="col" className="number">
                                     Actions
@@ -97,7 +97,7 @@ export function Memberships({ id }: { id: string }) {
                                     userId={id}
                                     membership={membership}
                                     onRemove={
-                                        may("EDITOR")
+                                        hasRole("EDITOR")
                                             ? () => setRemoving(membership.segment.slug)
                                             : undefined
                                     }

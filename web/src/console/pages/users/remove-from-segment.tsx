@@ -1,8 +1,10 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Modal, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { Confirmation } from "../../components/confirm-dialog";
+import { EXCLUSION } from "../../components/exclusion";
+import { useSubmission } from "../../components/use-submission";
 import { UpdateUserSegmentsDocument } from "../../graphql/operations";
 
 interface Props {
@@ -14,13 +16,17 @@ interface Props {
 
 export function RemoveFromSegment({ userId, slug, onClose }: Props) {
     return (
-        <Modal opened={slug !== undefined} onClose={onClose} title="Remove the user from a segment">
-            {slug !== undefined && <Confirmation userId={userId} slug={slug} onClose={onClose} />}
+        <Modal
+            opened={slug !== undefined}
+            onClose={onClose}
+            title="Remove the user from the segment?"
+        >
+            {slug !== undefined && <Content userId={userId} slug={slug} onClose={onClose} />}
         </Modal>
     );
 }
 
-function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
+function Content({ userId, slug, onClose }: Props & { slug: string }) {
     const { failures, submitting, submit } = useSubmission(null);
     const [, update] = useMutation(UpdateUserSegmentsDocument);
 
@@ -42,23 +48,17 @@ function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel="Remove the user"
+            submitting={submitting}
+            errors={failures}
+            onConfirm={() => void remove()}
+            onClose={onClose}
+        >
             <Text className="break">
                 User {userId} leaves <b>{slug}</b> now.
             </Text>
-            <Text>
-                The rollouts of this segment skip the user from then on, until the user is added by
-                hand again.
-            </Text>
-            <Failures messages={failures} />
-            <Group justify="flex-end">
-                <Button variant="default" onClick={onClose} data-autofocus>
-                    Cancel
-                </Button>
-                <Button color="red" loading={submitting} onClick={remove}>
-                    Remove
-                </Button>
-            </Group>
-        </Stack>
+            <Text>{EXCLUSION}</Text>
+        </Confirmation>
     );
 }

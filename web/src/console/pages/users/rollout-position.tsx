@@ -8,18 +8,18 @@ interface Props {
     position: NonNullable<NonNullable<ExplainUserQuery["explain"]>["rollout"]>;
 }
 
-/** The range of hashes from 0 to 100 %, with the part of the sample and the user's position. */
+/** The positions from 0% to 100%, with the part that the rollout takes and the user's position. */
 export function RolloutPosition({ position }: Props) {
-    const { hashPercent, boundHash, inSample, percent } = position;
+    const { hashPercent, boundHash, inSample } = position;
     const bound = boundHash === null ? null : boundPercent(boundHash);
-    const sample =
-        bound === null
-            ? "It has no sample at this time, or the sample is not known."
-            : `The sample is the users whose hash is in the first ${formatPercent(bound)} of the range.`;
+    const start = "Each user has a fixed position between 0% and 100%, which looks random.";
     const sentence =
-        `The rollout is at ${formatPercent(percent)} of all users. ${sample} ` +
-        `This user's hash is at ${formatPercent(hashPercent)}. ` +
-        `The user is ${inSample ? "" : "not "}in the sample.`;
+        bound === null
+            ? `${start} This user is at ${formatPercent(hashPercent)}. ` +
+              "The rollout has not chosen its users yet, or the choice is not known."
+            : `${start} The rollout takes the users up to ${formatPercent(bound)}. ` +
+              `This user is at ${formatPercent(hashPercent)}, so the rollout ` +
+              `${inSample ? "takes" : "does not take"} the user.`;
     return (
         <Stack gap={4} component="figure" m={0}>
             <Text size="sm" fw={500} component="figcaption">

@@ -6,10 +6,11 @@ import { useState } from "react";
 import { useMutation } from "urql";
 
 import { useSession } from "../../app/session";
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { SetUserKeyDocument, type UserHeadQuery } from "../../graphql/operations";
+import { CreateUser } from "./create-user";
 import { DeleteUser } from "./delete-user";
-import { StoreUser } from "./store-user";
 
 interface Props {
     id: string;
@@ -18,12 +19,12 @@ interface Props {
 
 /** The buttons beside the title: what the role and the state of the user allow. */
 export function UserActions({ id, user }: Props) {
-    const { may } = useSession();
-    const [dialog, setDialog] = useState<"key" | "store" | "delete">();
+    const { hasRole } = useSession();
+    const [dialog, setDialog] = useState<"key" | "create" | "delete">();
     const close = () => setDialog(undefined);
     return (
         <>
-            {may("EDITOR") && user && user.key === null && (
+            {hasRole("EDITOR") && user && user.key === null && (
                 <Button
                     variant="default"
                     leftSection={<KeyRound size={16} aria-hidden />}
@@ -32,15 +33,15 @@ export function UserActions({ id, user }: Props) {
                     Set the key
                 </Button>
             )}
-            {may("EDITOR") && !user && (
+            {hasRole("EDITOR") && !user && (
                 <Button
                     leftSection={<UserPlus size={16} aria-hidden />}
-                    onClick={() => setDialog("store")}
+                    onClick={() => setDialog("create")}
                 >
-                    Store this user
+                    Create this user
                 </Button>
             )}
-            {may("ADMIN") && (
+            {hasRole("ADMIN") && (
                 <Button
                     variant="default"
                     leftSection={<Trash2 size={16} aria-hidden />}
@@ -52,7 +53,7 @@ export function UserActions({ id, user }: Props) {
             <Modal opened={dialog === "key"} onClose={close} title={`Set the key of user ${id}`}>
                 <SetKeyForm id={id} onClose={close} />
             </Modal>
-            <StoreUser opened={dialog === "store"} onClose={close} id={id} />
+            <CreateUser opened={dialog === "create"} onClose={close} id={id} />
             <DeleteUser id={id} user={user} opened={dialog === "delete"} onClose={close} />
         </>
     );
@@ -81,7 +82,7 @@ function SetKeyForm({ id, onClose }: { id: string; onClose: () => void }) {
                     data-autofocus
                     {...form.getInputProps("key")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel

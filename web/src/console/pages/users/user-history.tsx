@@ -7,22 +7,23 @@ import { DateRangeInputs, isReversed } from "../../components/date-range";
 import { ErrorAlert } from "../../components/errors";
 import { HistoryTimeline } from "../../components/history";
 import { ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
+import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
+import { Section } from "../../components/section";
 import { SlugInput } from "../../components/segment-input";
 import { UserHistoryDocument } from "../../graphql/operations";
-import { Section } from "./section";
 
 /** The joins and leaves of a user, who may be deleted, newest first. */
 export function UserHistory({ id }: { id: string }) {
     const [entered, setEntered] = useState({ slug: "", from: "", to: "" });
-    const [filters] = useDebouncedValue(entered, 300);
-    const pages = usePages(JSON.stringify(filters));
+    const [filters] = useDebouncedValue(entered, SEARCH_DELAY_MILLISECONDS);
+    const pagination = usePagination(JSON.stringify(filters));
     const variables = {
         id,
         slug: filters.slug || null,
         from: filters.from || null,
         to: filters.to || null,
-        after: pages.after,
+        after: pagination.after,
     };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserHistoryDocument,
@@ -59,7 +60,7 @@ export function UserHistory({ id }: { id: string }) {
                 </Text>
             )}
             {entries && entries.length > 0 && <HistoryTimeline entries={entries} />}
-            <PageButtons pages={pages} pageInfo={data?.history?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.history?.pageInfo} />
         </Section>
     );
 }

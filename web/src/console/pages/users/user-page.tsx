@@ -17,7 +17,7 @@ interface Props {
     explain?: { slug: string; at: string } | undefined;
 }
 
-/** A user, who may be deleted or may never have been stored. */
+/** A user, who may be deleted or may never have existed. */
 export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
     const [{ data, error }, refresh] = useQuery({
         query: UserHeadDocument,
@@ -38,11 +38,11 @@ export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
             description={
                 user ? (
                     <>
-                        {user.key ? `Key ${user.key}` : "No key"} · stored{" "}
+                        {user.key ? `Key ${user.key}` : "No key"} · created{" "}
                         <Time at={user.createdAt} />
                     </>
                 ) : (
-                    data && "Not stored"
+                    data && "This user does not exist"
                 )
             }
             actions={data && <UserActions id={id} user={user ?? null} />}
@@ -59,7 +59,7 @@ export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
                                 <Alert
                                     color="yellow"
                                     icon={<UserX aria-hidden />}
-                                    title="This user is not stored"
+                                    title="This user does not exist"
                                 >
                                     The user is in no segment. If the user was deleted, the history
                                     shows the joins and leaves until then.

@@ -5,8 +5,8 @@ import { useClient } from "urql";
 import { Link, useLocation } from "wouter";
 
 import { describeError } from "../../components/errors";
-import { isUserId } from "../../components/identity";
 import { UserLink } from "../../components/links";
+import { isUserId } from "../../components/user-id";
 import { FindUserDocument } from "../../graphql/operations";
 
 interface Found {
@@ -108,7 +108,7 @@ function SearchResult({ text, users }: Result) {
     }
     return (
         <Alert
-            title="Not stored"
+            title="This user does not exist"
             variant="default"
             icon={<UserX aria-hidden />}
             maw={640}
@@ -116,15 +116,15 @@ function SearchResult({ text, users }: Result) {
         >
             {isUserId(text) ? (
                 <Text size="sm">
-                    No stored user has the id or the key {text}. A deleted user still has a history.{" "}
+                    No user has the id or the key {text}. A deleted user still has a history.{" "}
                     <Anchor component={Link} href={`/users/${text}`} underline="always" inherit>
                         Show the page of user {text}
                     </Anchor>
                 </Text>
             ) : (
                 <Text size="sm">
-                    No stored user has the key “{text}”. To see the history of a deleted user, enter
-                    the user's id.
+                    No user has the key “{text}”. To see the history of a deleted user, enter the
+                    user's id.
                 </Text>
             )}
         </Alert>

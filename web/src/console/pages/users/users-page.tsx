@@ -7,41 +7,41 @@ import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
-import { PageButtons, usePages } from "../../components/pages";
+import { PageButtons, usePagination } from "../../components/pagination";
+import { Section } from "../../components/section";
 import { Time } from "../../components/values";
 import { UserListDocument } from "../../graphql/operations";
-import { Section } from "./section";
-import { StoreUser } from "./store-user";
+import { CreateUser } from "./create-user";
 import { UserSearch } from "./user-search";
 
 export function UsersPage() {
-    const { may } = useSession();
-    const [storing, setStoring] = useState(false);
+    const { hasRole } = useSession();
+    const [creating, setCreating] = useState(false);
     return (
         <Page
             title="Users"
             description="Find a user by id or key to see the user's segments and history."
             actions={
-                may("EDITOR") && (
+                hasRole("EDITOR") && (
                     <Button
                         leftSection={<UserPlus size={16} aria-hidden />}
-                        onClick={() => setStoring(true)}
+                        onClick={() => setCreating(true)}
                     >
-                        Store a user
+                        Create user
                     </Button>
                 )
             }
         >
             <UserSearch />
             <UserList />
-            <StoreUser opened={storing} onClose={() => setStoring(false)} />
+            <CreateUser opened={creating} onClose={() => setCreating(false)} />
         </Page>
     );
 }
 
 function UserList() {
-    const pages = usePages();
-    const variables = { after: pages.after };
+    const pagination = usePagination();
+    const variables = { after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserListDocument,
         variables,
@@ -49,20 +49,20 @@ function UserList() {
     const users = data?.users?.nodes;
     return (
         <Section
-            title="Stored users"
+            title="All users"
             actions={<ShowAsGraphQL document={UserListDocument} variables={variables} />}
         >
             <ErrorAlert error={error} onRetry={refresh} />
             {!users && fetching && <Skeleton h={480} />}
-            {users?.length === 0 && <Text c="dimmed">No users are stored.</Text>}
+            {users?.length === 0 && <Text c="dimmed">There are no users yet.</Text>}
             {users && users.length > 0 && (
                 <Table.ScrollContainer minWidth={300} type="native">
-                    <Table aria-label="Stored users" highlightOnHover>
+                    <Table aria-label="All users" highlightOnHover>
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th scope="col">Id</Table.Th>
                                 <Table.Th scope="col">Key</Table.Th>
-                                <Table.Th scope="col">Stored</Table.Th>
+                                <Table.Th scope="col">Created</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>
@@ -81,7 +81,7 @@ function UserList() {
                     </Table>
                 </Table.ScrollContainer>
             )}
-            <PageButtons pages={pages} pageInfo={data?.users?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.users?.pageInfo} />
         </Section>
     );
 }

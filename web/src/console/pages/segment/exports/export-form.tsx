@@ -4,7 +4,9 @@ import { notifications } from "@mantine/notifications";
 import { FileDown } from "lucide-react";
 import { useMutation } from "urql";
 
-import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import { CreateExportDocument } from "../../../graphql/operations";
 
 interface Props {
@@ -12,7 +14,7 @@ interface Props {
     onCreated: () => void;
 }
 
-/** Requests an export of the members, now or at a past time. */
+/** Creates an export of the members, now or at a past time. */
 export function ExportForm({ slug, onCreated }: Props) {
     const form = useForm({
         initialValues: { at: "now", asOf: "", gzip: false },
@@ -25,7 +27,7 @@ export function ExportForm({ slug, onCreated }: Props) {
     const create = async ({ at, asOf, gzip }: typeof form.values) => {
         const input = { slug, asOf: at === "past" ? asOf : null, gzip, waitSeconds: 0 };
         if (await submit(createExport({ input }), (data) => data.createExport)) {
-            notifications.show({ color: "teal", message: "A worker makes the export." });
+            notifications.show({ color: "teal", message: "The export is being created." });
             onCreated();
         }
     };
@@ -59,10 +61,10 @@ export function ExportForm({ slug, onCreated }: Props) {
                             loading={submitting}
                             leftSection={<FileDown size={16} aria-hidden />}
                         >
-                            Export
+                            Create export
                         </Button>
                     </Group>
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                 </Stack>
             </form>
         </Paper>

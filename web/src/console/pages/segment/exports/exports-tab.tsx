@@ -4,9 +4,9 @@ import { useClient, useQuery } from "urql";
 import { DownloadButton } from "../../../components/download-button";
 import { describeError, ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
 import { usePolling } from "../../../components/polling";
-import { Num, StatusBadge, Time } from "../../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatBytes } from "../../../format";
 import {
     ExportLinkDocument,
@@ -17,10 +17,10 @@ import { ExportForm } from "./export-form";
 
 const PAGE_SIZE = 25;
 
-/** The exports of a segment, and a form that requests one. */
+/** The exports of a segment, and a form that creates one. */
 export function ExportsTab({ slug }: { slug: string }) {
-    const pages = usePages(slug);
-    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const pagination = usePagination(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pagination.after };
     const [{ data, error }, refresh] = useQuery({ query: SegmentExportsDocument, variables });
     const exports = data?.exports?.nodes;
     usePolling(refresh, exports?.some(isUnfinished) ?? false);
@@ -35,13 +35,15 @@ export function ExportsTab({ slug }: { slug: string }) {
             <ExportForm
                 slug={slug}
                 onCreated={() => {
-                    pages.first();
+                    pagination.first();
                     refresh({ requestPolicy: "network-only" });
                 }}
             />
             <ErrorAlert error={error} onRetry={refresh} />
             {!exports && !error && <Skeleton height={160} aria-label="Loading the exports" />}
-            {exports?.length === 0 && <Text>There is no export of this segment.</Text>}
+            {exports?.length === 0 && (
+                <Text>There are no exports yet. Create one with the form above.</Text>
+            )}
             {exports && exports.length > 0 && (
                 <Table.ScrollContainer minWidth={760}>
                     <Table aria-label="Exports, newest first">
@@ -52,7 +54,7 @@ export function ExportsTab({ slug }: { slug: string }) {
                                 <Table.Th>Status</Table.Th>
                                 <Table.Th className="number">Members</Table.Th>
                                 <Table.Th className="number">Size</Table.Th>
-                                <Table.Th>Requested</Table.Th>
+                                <Table.Th>Created</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>
@@ -63,7 +65,7 @@ export function ExportsTab({ slug }: { slug: string }) {
                     </Table>
                 </Table.ScrollContainer>
             )}
-            <PageButtons pages={pages} pageInfo={data?.exports?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.exports?.pageInfo} />
         </Stack>
     );
 }
@@ -110,7 +112,7 @@ function ExportListRow({ record }: { record: ExportRowFragment }) {
                 <StatusBadge status={record.status} />
             </Table.Td>
             <Table.Td className="number">
-                <Num value={record.rowCount} />
+                <FormattedNumber value={record.rowCount} />
             </Table.Td>
             <Table.Td className="number nowrap">
                 {sizeBytes === null ? "–" : formatBytes(sizeBytes)}

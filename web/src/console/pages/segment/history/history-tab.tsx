@@ -7,19 +7,20 @@ import { DateRangeInputs, isReversed } from "../../../components/date-range";
 import { ErrorAlert } from "../../../components/errors";
 import { HistoryTable } from "../../../components/history";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
+import { SEARCH_DELAY_MILLISECONDS } from "../../../components/search-delay";
 import { SegmentHistoryDocument } from "../../../graphql/operations";
 
 /** The joins and leaves of a segment, newest first. */
 export function HistoryTab({ slug }: { slug: string }) {
     const [entered, setEntered] = useState({ from: "", to: "" });
-    const [range] = useDebouncedValue(entered, 300);
-    const pages = usePages(JSON.stringify(range));
+    const [range] = useDebouncedValue(entered, SEARCH_DELAY_MILLISECONDS);
+    const pagination = usePagination(JSON.stringify(range));
     const variables = {
         slug,
         from: range.from || null,
         to: range.to || null,
-        after: pages.after,
+        after: pagination.after,
     };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: SegmentHistoryDocument,
@@ -51,7 +52,7 @@ export function HistoryTab({ slug }: { slug: string }) {
                     withSegment={false}
                 />
             )}
-            <PageButtons pages={pages} pageInfo={data?.history?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.history?.pageInfo} />
         </Stack>
     );
 }

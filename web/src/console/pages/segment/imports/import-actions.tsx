@@ -1,12 +1,14 @@
 import { Button, Group, Stack, Text } from "@mantine/core";
-import { modals } from "@mantine/modals";
 import { notifications } from "@mantine/notifications";
 import type { OperationContext } from "@urql/core";
+import { useState } from "react";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
 import { useSession } from "../../../app/session";
-import { Failures, useSubmission } from "../../../components/forms";
+import { ConfirmDialog } from "../../../components/confirm-dialog";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import {
     ApplyImportDocument,
     CancelImportDocument,
@@ -14,8 +16,8 @@ import {
 } from "../../../graphql/operations";
 import { hasForm, reuseForm } from "./drafts";
 import type { ImportRecord } from "./import-detail";
+import { describeChanges, FINISHED } from "./import-texts";
 import { importPath } from "./paths";
-import { changesOf, FINISHED } from "./texts";
 
 interface Props {
     slug: string;
@@ -26,16 +28,18 @@ interface Props {
 /** The buttons that apply, start, cancel or repeat an import. */
 export function ImportActions({ slug, record, refresh }: Props) {
     const { id, status, mode } = record;
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [, navigate] = useLocation();
     const { failures, submitting, submit } = useSubmission(null);
+    const [dialog, setDialog] = useState<"apply" | "cancel">();
+    const close = () => setDialog(undefined);
     const [, apply] = useMutation(ApplyImportDocument);
     const [, start] = useMutation(StartImportDocument);
     const [, cancel] = useMutation(CancelImportDocument);
-    if (!may("EDITOR")) {
+    if (!hasRole("EDITOR")) {
         return null;
     }
-    const mayApply = mode !== "REPLACE" || may("ADMIN");
+    const mayApply = mode !== "REPLACE" || hasRole("ADMIN");
     const isStopped = status === "VALIDATED" || status === "HELD" || FINISHED.includes(status);
     const asksForRemovals = status === "HELD" && !!record.removals;
     const refreshNow = () => refresh({ requestPolicy: "network-only" });
@@ -45,7 +49,10 @@ export function ImportActions({ slug, record, refresh }: Props) {
         const allowRemovals = record.failure ? (record.removals ?? 0) : undefined;
         const payload = await submit(apply({ id, allowRemovals }), (data) => data.applyImport);
         if (payload?.import?.status === "APPLYING") {
-            notifications.show({ color: "teal", message: "A worker applies the import." });
+            notifications.show({ color: "teal", message: "The import is being applied." });
+        }
+        if (payload) {
+            close();
         }
         refreshNow();
     };
@@ -56,36 +63,11 @@ export function ImportActions({ slug, record, refresh }: Props) {
     const runCancel = async () => {
         if (await submit(cancel({ id }), (data) => data.cancelImport)) {
             notifications.show({ color: "teal", message: "The import is cancelled." });
+            close();
         }
         refreshNow();
     };
 
-    const confirmApply = () =>
-        modals.openConfirmModal({
-            title: asksForRemovals ? "Confirm the removals" : "Apply the import",
-            children: (
-                <Text className="break">
-                    Segment {record.segment.slug}: {changesOf(record)}
-                </Text>
-            ),
-            labels: { confirm: asksForRemovals ? "Remove and apply" : "Apply", cancel: "Back" },
-            confirmProps: { color: record.removals ? "red" : undefined },
-            onConfirm: () => void runApply(),
-        });
-    const confirmCancel = () =>
-        modals.openConfirmModal({
-            title: "Cancel the import",
-            children: (
-                <Text>
-                    {status === "APPLYING"
-                        ? "The changes that are already made stay. The other rows are not applied."
-                        : "Nothing is changed. The import cannot be applied afterwards."}
-                </Text>
-            ),
-            labels: { confirm: "Cancel the import", cancel: "Back" },
-            confirmProps: { color: "red" },
-            onConfirm: () => void runCancel(),
-        });
     const repeat = (dryRun: boolean) => {
         reuseForm(slug, id, { dryRun });
         navigate(importPath(slug, "new"));
@@ -93,20 +75,20 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     return (
         <Stack>
-            <Failures messages={failures} />
+            {!dialog && <FormErrors messages={failures} />}
             <Group gap="xs">
                 {(status === "VALIDATED" || status === "HELD") && mayApply && (
-                    <Button onClick={confirmApply} loading={submitting}>
+                    <Button onClick={() => setDialog("apply")}>
                         {asksForRemovals ? "Confirm the removals" : "Apply"}
                     </Button>
                 )}
                 {status === "AWAITING_UPLOAD" && mayApply && (
                     <Button variant="default" onClick={() => void runStart()} loading={submitting}>
-                        Start, the file is uploaded
+                        The file is uploaded: start the import
                     </Button>
                 )}
                 {!FINISHED.includes(status) && (
-                    <Button variant="default" onClick={confirmCancel}>
+                    <Button variant="default" onClick={() => setDialog("cancel")}>
                         Cancel the import
                     </Button>
                 )}
@@ -118,9 +100,39 @@ export function ImportActions({ slug, record, refresh }: Props) {
             </Group>
             {(status === "VALIDATED" || status === "HELD") && !mayApply && (
                 <Text size="sm">
-                    Only the role ADMIN may apply an import with the mode REPLACE.
+                    Only an administrator can apply an import that replaces all members.
                 </Text>
             )}
+            <ConfirmDialog
+                opened={dialog === "apply"}
+                title="Apply the import?"
+                confirmLabel="Apply the import"
+                isDestructive={!!record.removals}
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void runApply()}
+                onClose={close}
+            >
+                <Text className="break">
+                    Segment {record.segment.slug}: {describeChanges(record)}
+                </Text>
+            </ConfirmDialog>
+            <ConfirmDialog
+                opened={dialog === "cancel"}
+                title="Cancel the import?"
+                confirmLabel="Cancel the import"
+                cancelLabel="Keep the import"
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void runCancel()}
+                onClose={close}
+            >
+                <Text>
+                    {status === "APPLYING"
+                        ? "The changes that are already made stay. The other rows are not applied."
+                        : "Nothing is changed. The import cannot be applied afterwards."}
+                </Text>
+            </ConfirmDialog>
         </Stack>
     );
 }

@@ -3,6 +3,7 @@ import { ArrowLeft, CircleAlert, Info } from "lucide-react";
 import { useQuery } from "urql";
 import { Link } from "wouter";
 
+import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
 import { segmentPath } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
@@ -11,16 +12,22 @@ import { StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import { ImportDetailDocument, type ImportDetailQuery } from "../../../graphql/operations";
 import { ImportActions } from "./import-actions";
+import {
+    ACTIVE,
+    FINISHED,
+    describeFailure,
+    describeRejections,
+    describeStatus,
+} from "./import-texts";
 import { OutcomeTable } from "./outcome-table";
 import { RejectionTable } from "./rejection-table";
-import { ACTIVE, FINISHED, reasonOf, rejectedOf, statusOf } from "./texts";
 
 export type ImportRecord = NonNullable<ImportDetailQuery["import"]>;
 
-/** For so long, a missing file of results is expected to be made by a worker. */
+/** How long after the end of an import the page waits for its result file. */
 const RESULT_SECONDS = 60;
 
-/** One import: its status, what it changes, and what one can do with it. */
+/** One import: its status, what it changes, and its actions. */
 export function ImportDetail({ slug, id }: { slug: string; id: string }) {
     const [{ data, error }, refresh] = useQuery({
         query: ImportDetailDocument,
@@ -71,7 +78,7 @@ function Heading({ record }: { record: ImportRecord }) {
                 <StatusBadge status={record.status} />
             </Group>
             <Text c="dimmed" size="sm" component="div" className="break">
-                Mode {record.mode}, created <Time at={record.createdAt} />
+                {labelOf(IMPORT_MODE_LABELS, record.mode)}, created <Time at={record.createdAt} />
                 {record.actor && ` by ${record.actor}`}
                 {record.finishedAt && (
                     <>
@@ -88,7 +95,7 @@ function Status({ record }: { record: ImportRecord }) {
     const isReading = status === "QUEUED" || status === "VALIDATING";
     const percent = Math.floor(progress * 100);
     const isError = status === "REFUSED" || status === "FAILED";
-    const text = `${statusOf(record)} ${status === "REFUSED" ? "" : rejectedOf(record)}`;
+    const text = `${describeStatus(record)} ${status === "REFUSED" ? "" : describeRejections(record)}`;
     return (
         <Stack gap="xs">
             {(isReading || status === "APPLYING") && (
@@ -98,7 +105,7 @@ function Status({ record }: { record: ImportRecord }) {
                             value={isReading ? 100 : percent}
                             animated={isReading}
                             striped={isReading}
-                            aria-label={isReading ? "Reading the list" : "Applied users"}
+                            aria-label={isReading ? "Checking the list" : "Applied users"}
                         />
                     </Progress.Root>
                     {!isReading && <Text className="number">{formatPercent(percent)}</Text>}
@@ -112,7 +119,7 @@ function Status({ record }: { record: ImportRecord }) {
                         className="break"
                     >
                         <Text size="sm" fw={600}>
-                            {reasonOf(record)}
+                            {describeFailure(record)}
                         </Text>
                         <Text size="sm">{text}</Text>
                     </Alert>

@@ -4,18 +4,19 @@ import { useState } from "react";
 import { useClient } from "urql";
 import { Link, useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
 import { segmentPath } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
+import { useSubmission } from "../../../components/use-submission";
 import { CreateImportDocument } from "../../../graphql/operations";
 import { rememberForm, takeDraft } from "./drafts";
 import { ListSourceFields } from "./list-source-fields";
 import { ModeFields } from "./mode-fields";
 import { FORMAT_FIELDS, FormatFields, OPTION_FIELDS, OptionFields } from "./option-fields";
 import { importPath } from "./paths";
-import { type ImportValues, INITIAL_VALUES, toField, toInput, validate } from "./values";
 import type { UploadLink } from "./upload";
 import { UploadPanel } from "./upload-panel";
+import { type ImportValues, INITIAL_VALUES, toField, toInput, validate } from "./values";
 
 interface RunningUpload {
     id: string;
@@ -118,7 +119,7 @@ export function ImportForm({ slug }: { slug: string }) {
                         description="Nothing changes until you have seen how many users join and leave, and apply the import."
                         {...form.getInputProps("dryRun", { type: "checkbox" })}
                     />
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                     <Group>
                         <Button type="submit" loading={submitting}>
                             {submitLabel(isFile, values.dryRun)}

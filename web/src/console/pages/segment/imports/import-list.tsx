@@ -4,23 +4,24 @@ import { useQuery } from "urql";
 import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
+import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
 import { usePolling } from "../../../components/polling";
-import { Num, StatusBadge, Time } from "../../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import { type ImportRowFragment, SegmentImportsDocument } from "../../../graphql/operations";
+import { ACTIVE, countRows, REJECTED } from "./import-texts";
 import { importPath } from "./paths";
-import { ACTIVE, countOf, REJECTED } from "./texts";
 
 const PAGE_SIZE = 25;
 
 export function ImportList({ slug }: { slug: string }) {
-    const pages = usePages(slug);
-    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const pagination = usePagination(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pagination.after };
     const [{ data, error }, refresh] = useQuery({ query: SegmentImportsDocument, variables });
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const imports = data?.imports?.nodes;
     usePolling(refresh, imports?.some(({ status }) => ACTIVE.includes(status)) ?? false, 2000);
     return (
@@ -31,7 +32,7 @@ export function ImportList({ slug }: { slug: string }) {
                 </Text>
                 <Group gap="xs">
                     <ShowAsGraphQL document={SegmentImportsDocument} variables={variables} />
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <Button
                             component={Link}
                             href={importPath(slug, "new")}
@@ -54,11 +55,11 @@ export function ImportList({ slug }: { slug: string }) {
                                 <Table.Th>Status</Table.Th>
                                 <Table.Th>Mode</Table.Th>
                                 <Table.Th className="number">Rows</Table.Th>
-                                <Table.Th className="number">Join</Table.Th>
-                                <Table.Th className="number">Leave</Table.Th>
+                                <Table.Th className="number">Joins</Table.Th>
+                                <Table.Th className="number">Leaves</Table.Th>
                                 <Table.Th className="number">Rejected</Table.Th>
                                 <Table.Th>Created</Table.Th>
-                                <Table.Th>API key</Table.Th>
+                                <Table.Th>Created by</Table.Th>
                             </Table.Tr>
                         </Table.Thead>
                         <Table.Tbody>
@@ -69,7 +70,7 @@ export function ImportList({ slug }: { slug: string }) {
                     </Table>
                 </Table.ScrollContainer>
             )}
-            <PageButtons pages={pages} pageInfo={data?.imports?.pageInfo} />
+            <PageButtons pagination={pagination} pageInfo={data?.imports?.pageInfo} />
         </Stack>
     );
 }
@@ -98,18 +99,18 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                     )}
                 </Group>
             </Table.Td>
-            <Table.Td>{record.mode}</Table.Td>
+            <Table.Td>{labelOf(IMPORT_MODE_LABELS, record.mode)}</Table.Td>
             <Table.Td className="number">
-                <Num value={record.rows} />
+                <FormattedNumber value={record.rows} />
             </Table.Td>
             <Table.Td className="number">
-                <Num value={isRead ? countOf(record, "JOINED") : null} />
+                <FormattedNumber value={isRead ? countRows(record, "JOINED") : null} />
             </Table.Td>
             <Table.Td className="number">
-                <Num value={record.removals} />
+                <FormattedNumber value={record.removals} />
             </Table.Td>
             <Table.Td className="number">
-                <Num value={isRead ? countOf(record, ...REJECTED) : null} />
+                <FormattedNumber value={isRead ? countRows(record, ...REJECTED) : null} />
             </Table.Td>
             <Table.Td>
                 <Time at={record.createdAt} />

@@ -1,7 +1,7 @@
 import { Radio, SegmentedControl, Stack, Text } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
-import { DateTimeInput } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
 import { SegmentsInput } from "../../../components/segment-input";
 import { FileField } from "./file-field";
 import type { ImportValues } from "./values";
@@ -25,7 +25,7 @@ export function ListSourceFields({ form }: { form: UseFormReturnType<ImportValue
                 <>
                     <FileField
                         label="File"
-                        description="One user in each line, or a CSV file with a column for the users. At most 256 MiB, as it is or packed with gzip. Save a spreadsheet as CSV UTF-8."
+                        description="One user in each line, or a CSV file with a column for the users. At most 268 MB, uncompressed or compressed with gzip. Save a spreadsheet as CSV UTF-8."
                         withAsterisk
                         {...form.getInputProps("file")}
                         value={form.getValues().file}

@@ -1,6 +1,8 @@
 import { Checkbox, NativeSelect, NumberInput, Stack, TextInput } from "@mantine/core";
 import type { UseFormReturnType } from "@mantine/form";
 
+import { EXCLUSION } from "../../../components/exclusion";
+import { OnExistingInput } from "../../../components/on-existing-input";
 import type { ImportValues } from "./values";
 
 interface Props {
@@ -24,13 +26,8 @@ export function OptionFields({ form }: Props) {
         <Stack>
             {mode !== "REMOVE" && (
                 <>
-                    <NativeSelect
+                    <OnExistingInput
                         label="If a user is a member already"
-                        data={[
-                            { value: "EXTEND", label: "Keep the later of both ends" },
-                            { value: "REPLACE", label: "Set the new end" },
-                            { value: "KEEP", label: "Change nothing" },
-                        ]}
                         {...form.getInputProps("onExisting")}
                     />
                     <NativeSelect
@@ -43,9 +40,9 @@ export function OptionFields({ form }: Props) {
                         {...form.getInputProps("onExcluded")}
                     />
                     <NativeSelect
-                        label="If a user is not stored"
+                        label="If a user does not exist"
                         data={[
-                            { value: "STORE", label: "Store and add the user" },
+                            { value: "STORE", label: "Create and add the user" },
                             { value: "SKIP", label: "Leave the user out" },
                         ]}
                         {...form.getInputProps("onUnknownUser")}
@@ -54,14 +51,15 @@ export function OptionFields({ form }: Props) {
             )}
             {mode === "REMOVE" && (
                 <Checkbox
-                    label="The rollout excludes the users from now on"
+                    label="Exclude these users from the segment's rollout"
+                    description={EXCLUSION}
                     {...form.getInputProps("exclude", { type: "checkbox" })}
                 />
             )}
             {source === "file" && (
                 <NumberInput
                     label="Rejected rows to accept"
-                    description="If more rows are rejected, the file is refused and nothing changes."
+                    description="If more rows are rejected, the file is rejected and nothing changes."
                     min={0}
                     allowDecimal={false}
                     thousandSeparator=","
@@ -71,7 +69,7 @@ export function OptionFields({ form }: Props) {
             {mode !== "ADD" && (
                 <NumberInput
                     label="Members to remove without a confirmation"
-                    description="If more members would leave, the import waits for your confirmation. This needs 100 members."
+                    description="If more members would leave, the import waits for your confirmation. This check applies to segments with at least 100 members."
                     min={0}
                     max={100}
                     suffix="%"

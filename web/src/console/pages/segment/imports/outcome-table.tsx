@@ -1,14 +1,14 @@
 import { Group, Stack, Table, Text, Title } from "@mantine/core";
 
-import { Num } from "../../../components/values";
-import type { RowOutcome } from "../../../graphql/operations";
+import { outcomeTexts } from "../../../components/outcomes";
+import { FormattedNumber } from "../../../components/values";
 import type { ImportRecord } from "./import-detail";
+import { countRows, FINISHED, REJECTED } from "./import-texts";
 import { ResultButton } from "./result-button";
-import { countOf, FINISHED, OUTCOMES, REJECTED } from "./texts";
 
 interface Props {
     record: ImportRecord;
-    /** Whether a worker still makes the file with the outcome of each row. */
+    /** Whether the file with the outcome of each row is still being created. */
     awaitsResult: boolean;
 }
 
@@ -41,19 +41,19 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                     <Table.Tbody>
                         {counts.map(({ outcome, count }) => (
                             <Table.Tr key={outcome}>
-                                <Table.Td>{nameOf(outcome)}</Table.Td>
+                                <Table.Td>{outcomeTexts(outcome).label}</Table.Td>
                                 <Table.Td visibleFrom="sm" c="dimmed">
-                                    {meaningOf(outcome)}
+                                    {outcomeTexts(outcome).meaning}
                                 </Table.Td>
                                 <Table.Td className="number">
-                                    <Num value={count} />
+                                    <FormattedNumber value={count} />
                                 </Table.Td>
                                 {resultUrl && (
                                     <Table.Td>
                                         <ResultButton
                                             id={id}
                                             outcomes={[outcome]}
-                                            label={`Download the rows: ${nameOf(outcome)}`}
+                                            label={`Download the rows: ${outcomeTexts(outcome).label}`}
                                         />
                                     </Table.Td>
                                 )}
@@ -65,7 +65,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                             <Table.Th scope="row">All rows</Table.Th>
                             <Table.Td visibleFrom="sm" />
                             <Table.Td className="number" fw={700}>
-                                <Num value={rows} />
+                                <FormattedNumber value={rows} />
                             </Table.Td>
                             {resultUrl && <Table.Td />}
                         </Table.Tr>
@@ -76,7 +76,7 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                 <Group gap="xs">
                     {resultUrl && (
                         <>
-                            {countOf(record, ...REJECTED) > 0 && (
+                            {countRows(record, ...REJECTED) > 0 && (
                                 <ResultButton id={id} outcomes={[...REJECTED]}>
                                     Download the rejected rows
                                 </ResultButton>
@@ -89,21 +89,12 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
                     {!resultUrl && (
                         <Text size="sm" c="dimmed" role="status">
                             {awaitsResult
-                                ? "A worker makes the file with the outcome of each row."
-                                : "The file with the outcome of each row is not available: it was deleted, or it is not made yet."}
+                                ? "The file with the outcome of each row is being created."
+                                : "The file with the outcome of each row is not available: it was deleted, or it is not created yet."}
                         </Text>
                     )}
                 </Group>
             )}
         </Stack>
     );
-}
-
-// A newer server may have other outcomes.
-function nameOf(outcome: RowOutcome): string {
-    return OUTCOMES[outcome]?.[0] ?? outcome;
-}
-
-function meaningOf(outcome: RowOutcome): string {
-    return OUTCOMES[outcome]?.[1] ?? "";
 }

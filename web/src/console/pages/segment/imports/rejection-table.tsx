@@ -1,9 +1,9 @@
 import { Code, Stack, Table, Text, Title } from "@mantine/core";
 
-import { Num } from "../../../components/values";
+import { FormattedNumber } from "../../../components/values";
 import { formatNumber } from "../../../format";
 import type { ImportRecord } from "./import-detail";
-import { countOf, REJECTED } from "./texts";
+import { countRows, REJECTED } from "./import-texts";
 
 /** The first rejected rows, with the reason of each. */
 export function RejectionTable({ record }: { record: ImportRecord }) {
@@ -11,7 +11,7 @@ export function RejectionTable({ record }: { record: ImportRecord }) {
     if (rejections.length === 0) {
         return null;
     }
-    const all = countOf(record, ...REJECTED);
+    const all = countRows(record, ...REJECTED);
     return (
         <Stack gap="xs" component="section" aria-labelledby="rejections-title">
             <Title order={3} size="h4" id="rejections-title">
@@ -35,7 +35,7 @@ export function RejectionTable({ record }: { record: ImportRecord }) {
                     {rejections.map(({ line, value, message }) => (
                         <Table.Tr key={line}>
                             <Table.Td className="number">
-                                <Num value={line} />
+                                <FormattedNumber value={line} />
                             </Table.Td>
                             <Table.Td className="break" miw={{ base: 96, sm: 200 }}>
                                 {value ? <Code>{value}</Code> : "–"}

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { describeFailure, failureOf } from "./upload";
+import { describeUploadFailure, failureOf } from "./upload";
 
 const EXPIRES_AT = "2026-11-28T12:00:00.000000Z";
 const BEFORE = Date.parse("2026-11-28T11:00:00Z");
@@ -15,9 +15,12 @@ describe("failureOf", () => {
     });
 });
 
-describe("describeFailure", () => {
+describe("describeUploadFailure", () => {
     it("names the store without the secret part of the link", () => {
-        const message = describeFailure("unreachable", "https://store.example/bucket/x?sig=1");
+        const message = describeUploadFailure(
+            "unreachable",
+            "https://store.example/bucket/x?sig=1",
+        );
         expect(message).toContain("https://store.example ");
         expect(message).not.toContain("sig");
     });

@@ -32,7 +32,7 @@ export function uploadFile(
     return new Promise((resolve, reject) => {
         const request = new XMLHttpRequest();
         const fail = (failure: UploadFailure) =>
-            reject(new UploadError(failure, describeFailure(failure, link.url)));
+            reject(new UploadError(failure, describeUploadFailure(failure, link.url)));
         request.open(link.method, link.url);
         for (const { name, value } of link.headers) {
             // The browser sets this header itself, and does not allow pages to do so.
@@ -73,7 +73,7 @@ export function failureOf(
 }
 
 /** Return what happened, and what the person can do. */
-export function describeFailure(failure: UploadFailure, url: string): string {
+export function describeUploadFailure(failure: UploadFailure, url: string): string {
     switch (failure) {
         case "unreachable":
             return (

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { INITIAL_VALUES, toField, toInput, validate } from "./values";
+import { type ImportValues, INITIAL_VALUES, toField, toInput, validate } from "./values";
 
 const file = new File(["1\n2\n"], "users.csv");
 
@@ -24,7 +24,7 @@ describe("toInput", () => {
     });
 
     it("sends no end with REMOVE", () => {
-        const values = { ...INITIAL_VALUES, file, ending: "after" as const, duration: 2 };
+        const values = { ...INITIAL_VALUES, file, kind: "after" as const, amount: 2 };
         expect(toInput("beta", values).ttlSeconds).toBe(172_800);
         const removal = toInput("beta", { ...values, mode: "REMOVE" });
         expect(removal.ttlSeconds).toBeUndefined();
@@ -37,16 +37,26 @@ describe("toField", () => {
         expect(toField(["source", "upload", "sizeBytes"])).toBe("file");
         expect(toField(["source", "segments", "noneOf", "3"])).toBe("noneOf");
         expect(toField(["source", "segments"])).toBe("anyOf");
-        expect(toField(["ttlSeconds"])).toBe("duration");
+        expect(toField(["ttlSeconds"])).toBe("amount");
         expect(toField(["column"])).toBe("column");
     });
 });
 
+function fieldsWithErrors(values: ImportValues): string[] {
+    return Object.entries(validate(values)).flatMap(([field, error]) => (error ? [field] : []));
+}
+
 describe("validate", () => {
     it("needs a list", () => {
-        expect(Object.keys(validate(INITIAL_VALUES))).toEqual(["file"]);
+        expect(fieldsWithErrors(INITIAL_VALUES)).toEqual(["file"]);
         const segments = { ...INITIAL_VALUES, source: "segments" as const };
-        expect(Object.keys(validate(segments))).toEqual(["anyOf"]);
-        expect(validate({ ...segments, allOf: ["trial"] })).toEqual({});
+        expect(fieldsWithErrors(segments)).toEqual(["anyOf"]);
+        expect(fieldsWithErrors({ ...segments, allOf: ["trial"] })).toEqual([]);
+    });
+
+    it("needs an end, except if the users are removed", () => {
+        const values = { ...INITIAL_VALUES, file, kind: "after" as const, amount: "" };
+        expect(fieldsWithErrors(values)).toEqual(["amount"]);
+        expect(fieldsWithErrors({ ...values, mode: "REMOVE" })).toEqual([]);
     });
 });

@@ -1,5 +1,12 @@
 // The values of the form "Import a list", and the input of `createImport` that they make.
 
+import {
+    END_FIELDS,
+    INITIAL_END,
+    type MembershipEnd,
+    toMembershipEndInput,
+    validateEnd,
+} from "../../../components/membership-end";
 import type {
     CreateImportInput,
     Delimiter,
@@ -12,11 +19,7 @@ import type {
     OnUnknownUser,
 } from "../../../graphql/operations";
 
-export const UNIT_SECONDS = { minutes: 60, hours: 3600, days: 86_400 } as const;
-
-export type Unit = keyof typeof UNIT_SECONDS;
-
-export interface ImportValues {
+export interface ImportValues extends MembershipEnd {
     source: "file" | "segments";
     file: File | null;
     identity: Identity;
@@ -25,11 +28,6 @@ export interface ImportValues {
     noneOf: string[];
     asOf: string;
     mode: ImportMode;
-    /** How long the new memberships last. */
-    ending: "none" | "after" | "at";
-    duration: number | string;
-    unit: Unit;
-    expiresAt: string;
     onExisting: OnExisting;
     onExcluded: OnExcluded;
     onUnknownUser: OnUnknownUser;
@@ -53,10 +51,7 @@ export const INITIAL_VALUES: ImportValues = {
     noneOf: [],
     asOf: "",
     mode: "ADD",
-    ending: "none",
-    duration: 30,
-    unit: "days",
-    expiresAt: "",
+    ...INITIAL_END,
     onExisting: "EXTEND",
     onExcluded: "SKIP",
     onUnknownUser: "STORE",
@@ -72,19 +67,14 @@ export const INITIAL_VALUES: ImportValues = {
 };
 
 /** Return the errors that the form finds before it sends a request. */
-export function validate(values: ImportValues): Partial<Record<keyof ImportValues, string>> {
-    const errors: Partial<Record<keyof ImportValues, string>> = {};
+export function validate(values: ImportValues): Partial<Record<keyof ImportValues, string | null>> {
+    const errors: Partial<Record<keyof ImportValues, string | null>> =
+        values.mode === "REMOVE" ? {} : validateEnd(values);
     if (values.source === "file" && !values.file) {
         errors.file = "Choose a file.";
     }
     if (values.source === "segments" && values.anyOf.length + values.allOf.length === 0) {
         errors.anyOf = "Choose a segment here, or in the next field.";
-    }
-    if (values.mode !== "REMOVE" && values.ending === "after" && !numberOf(values.duration)) {
-        errors.duration = "Enter how long the memberships last.";
-    }
-    if (values.mode !== "REMOVE" && values.ending === "at" && !values.expiresAt) {
-        errors.expiresAt = "Enter when the memberships end.";
     }
     return errors;
 }
@@ -107,8 +97,7 @@ export function toInput(slug: string, values: ImportValues): CreateImportInput {
         }),
         ...(adds
             ? {
-                  ttlSeconds: values.ending === "after" ? ttlSeconds(values) : undefined,
-                  expiresAt: values.ending === "at" ? values.expiresAt : undefined,
+                  ...toMembershipEndInput(values),
                   onExisting: values.onExisting,
                   onExcluded: values.onExcluded,
                   onUnknownUser: values.onUnknownUser,
@@ -145,15 +134,11 @@ function numberOf(value: number | string): number | undefined {
     return value === "" ? undefined : Number(value);
 }
 
-function ttlSeconds({ duration, unit }: ImportValues): number {
-    return Math.round(Number(duration) * UNIT_SECONDS[unit]);
-}
-
 /** Return the field of the form for a path into the input of `createImport`. */
 export function toField(path: readonly string[]): string {
     const [first = "", second, third] = path;
     if (first === "source") {
         return second === "upload" ? "file" : (third ?? "anyOf");
     }
-    return first === "ttlSeconds" ? "duration" : first;
+    return first === "ttlSeconds" ? END_FIELDS.ttlSeconds : first;
 }

@@ -14,14 +14,21 @@ import { useState } from "react";
 import { useMutation } from "urql";
 import { Link } from "wouter";
 
-import { type End, endInput } from "../../../components/duration";
-import { EndInputs } from "../../../components/end-inputs";
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
 import { segmentPath } from "../../../components/links";
+import {
+    END_FIELDS,
+    INITIAL_END,
+    type MembershipEnd,
+    toMembershipEndInput,
+    validateEnd,
+} from "../../../components/membership-end";
+import { MembershipEndInputs } from "../../../components/membership-end-inputs";
 import { OnExistingInput } from "../../../components/on-existing-input";
+import { describeOutcome, type OutcomeCount } from "../../../components/outcomes";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { type OnExisting, UpdateSegmentMembersDocument } from "../../../graphql/operations";
-import { describeOutcome, type OutcomeCount } from "./outcomes";
 import { checkCount, MAX_USERS, parseIds, parseKeys } from "./user-list";
 
 interface Props {
@@ -63,10 +70,10 @@ const IDENTITIES = [
 const FIELDS: Record<string, string> = {
     add: "users",
     addKeys: "users",
-    ttlSeconds: "amount",
+    ...END_FIELDS,
 };
 
-interface Values extends End {
+interface Values extends MembershipEnd {
     identity: string;
     users: string;
     onExisting: OnExisting;
@@ -85,18 +92,13 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
         initialValues: {
             identity: "ID",
             users: "",
-            kind: "never",
-            amount: 30,
-            unit: "days",
-            expiresAt: "",
+            ...INITIAL_END,
             onExisting: "EXTEND",
         },
-        validate: {
-            users: (_, values) => checkCount(parseUsers(values).length),
-            amount: (amount, { kind }) =>
-                kind === "after" && amount === "" ? "Enter a duration." : null,
-            expiresAt: (at, { kind }) => (kind === "at" && !at ? "Enter a time." : null),
-        },
+        validate: (values) => ({
+            users: checkCount(parseUsers(values).length),
+            ...validateEnd(values),
+        }),
     });
     const { failures, submitting, submit } = useSubmission(
         form,
@@ -110,7 +112,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
             slug,
             ...(byKey ? { addKeys: users } : { add: users }),
             onExisting: values.onExisting,
-            ...endInput(values),
+            ...toMembershipEndInput(values),
         };
         const payload = await submit(updateMembers({ input }), (data) => data.updateSegmentMembers);
         if (payload) {
@@ -130,8 +132,8 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     label={byKey ? "Keys of the users" : "Ids of the users"}
                     description={
                         byKey
-                            ? "One a line. A key without a stored user stores a new user."
-                            : "Separated by spaces, commas or line ends. Users who are not stored are stored."
+                            ? "One key per line. New keys create new users."
+                            : "Separated by spaces, commas, semicolons or line breaks. New ids create new users."
                     }
                     autosize
                     minRows={5}
@@ -153,18 +155,18 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
                     </Anchor>
                     .
                 </Text>
-                <EndInputs form={form} />
+                <MembershipEndInputs form={form} />
                 <OnExistingInput
                     label="If a user is a member already"
                     {...form.getInputProps("onExisting")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Add
+                        Add users
                     </Button>
                 </Group>
             </Stack>

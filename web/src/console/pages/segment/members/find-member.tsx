@@ -4,23 +4,21 @@ import { type FormEvent, useState } from "react";
 import { useQuery } from "urql";
 import { Link } from "wouter";
 
-import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
-import { isUserId } from "../../../components/identity";
 import { ShowAsGraphQL } from "../../../components/page";
+import { isUserId } from "../../../components/user-id";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
-import { MembersTable } from "./members-table";
-import { RemoveMembers } from "./remove-members";
+import { SelectableMembers } from "./selectable-members";
 
 interface FindMemberProps {
     /** The id or the key that is shown. Empty if the list of members is shown. */
-    wanted: string;
-    onFind: (wanted: string) => void;
+    searchText: string;
+    onFind: (searchText: string) => void;
 }
 
 /** The form that finds one member. */
-export function FindMember({ wanted, onFind }: FindMemberProps) {
-    const [text, setText] = useState(wanted);
+export function FindMember({ searchText, onFind }: FindMemberProps) {
+    const [text, setText] = useState(searchText);
     const submit = (event: FormEvent) => {
         event.preventDefault();
         onFind(text.trim());
@@ -44,7 +42,7 @@ export function FindMember({ wanted, onFind }: FindMemberProps) {
                 >
                     Find
                 </Button>
-                {wanted && (
+                {searchText && (
                     <Button
                         variant="subtle"
                         onClick={() => {
@@ -61,11 +59,10 @@ export function FindMember({ wanted, onFind }: FindMemberProps) {
 }
 
 /** The users who have an id or a key, and whether they are members. */
-export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
-    const { may } = useSession();
+export function FoundUsers({ slug, searchText }: { slug: string; searchText: string }) {
     const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
-    const byId = isUserId(wanted);
-    const variables = { slug, byId, id: byId ? wanted : "1", key: wanted };
+    const byId = isUserId(searchText);
+    const variables = { slug, byId, id: byId ? searchText : "1", key: searchText };
     const [{ data, error, fetching }, refresh] = useQuery({ query: FindMemberDocument, variables });
 
     const users = [data?.user, data?.userByKey].filter((user) => user != null);
@@ -76,30 +73,19 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
             {fetching && !data && <Loader aria-label="Looking for the user" />}
             {data && !error && users.length === 0 && (
                 <Alert color="gray" role="status" className="break">
-                    No stored user has the id or the key “{wanted}”.
+                    No user has the id or the key “{searchText}”.
                 </Alert>
             )}
             {users.map((user) => (
-                <Verdict key={user.id} user={user} />
+                <MembershipAlert key={user.id} user={user} />
             ))}
             {members.length > 0 && (
-                <>
-                    {may("EDITOR") && (
-                        <RemoveMembers
-                            slug={slug}
-                            users={members
-                                .map(({ user }) => user.id)
-                                .filter((id) => selected.has(id))}
-                            onRemoved={() => setSelected(new Set())}
-                        />
-                    )}
-                    <MembersTable
-                        slug={slug}
-                        members={members}
-                        selected={may("EDITOR") ? selected : null}
-                        onSelect={setSelected}
-                    />
-                </>
+                <SelectableMembers
+                    slug={slug}
+                    members={members}
+                    selected={selected}
+                    onSelect={setSelected}
+                />
             )}
             <Group>
                 <ShowAsGraphQL document={FindMemberDocument} variables={variables} />
@@ -108,7 +94,7 @@ export function FoundUsers({ slug, wanted }: { slug: string; wanted: string }) {
     );
 }
 
-function Verdict({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) {
+function MembershipAlert({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) {
     return (
         <Alert color={user.membership ? "teal" : "gray"} role="status">
             <Text size="sm" className="break">

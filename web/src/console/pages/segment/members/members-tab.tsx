@@ -7,36 +7,35 @@ import { useQuery } from "urql";
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { PageButtons, usePages } from "../../../components/pages";
+import { PageButtons, usePagination } from "../../../components/pagination";
 import { formatNumber } from "../../../format";
 import { SegmentMemberCountDocument, SegmentMembersDocument } from "../../../graphql/operations";
 import { AddUsers } from "./add-users";
 import { FindMember, FoundUsers } from "./find-member";
-import { MembersTable } from "./members-table";
-import { RemoveMembers } from "./remove-members";
+import { SelectableMembers } from "./selectable-members";
 
 const PAGE_SIZE = 50;
 const NONE: ReadonlySet<string> = new Set();
 
 export function MembersTab({ slug }: { slug: string }) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [adding, { open, close }] = useDisclosure();
-    const [wanted, setWanted] = useState("");
+    const [searchText, setSearchText] = useState("");
     return (
         <Stack>
             <Group justify="space-between" align="flex-end">
-                <FindMember wanted={wanted} onFind={setWanted} />
+                <FindMember searchText={searchText} onFind={setSearchText} />
                 <Group gap="xs">
                     <MemberCount slug={slug} />
-                    {may("EDITOR") && (
+                    {hasRole("EDITOR") && (
                         <Button leftSection={<UserPlus size={18} aria-hidden />} onClick={open}>
                             Add users
                         </Button>
                     )}
                 </Group>
             </Group>
-            {wanted ? (
-                <FoundUsers key={wanted} slug={slug} wanted={wanted} />
+            {searchText ? (
+                <FoundUsers key={searchText} slug={slug} searchText={searchText} />
             ) : (
                 <MemberList slug={slug} onAdd={open} />
             )}
@@ -64,17 +63,17 @@ function MemberCount({ slug }: { slug: string }) {
 }
 
 function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
-    const { may } = useSession();
-    const pages = usePages(slug);
-    const variables = { slug, first: PAGE_SIZE, after: pages.after };
+    const { hasRole } = useSession();
+    const pagination = usePagination(slug);
+    const variables = { slug, first: PAGE_SIZE, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({
         query: SegmentMembersDocument,
         variables,
     });
     // A selection belongs to one page.
-    const [selection, setSelection] = useState({ page: pages.after, users: NONE });
-    const selected = selection.page === pages.after ? selection.users : NONE;
-    const select = (users: ReadonlySet<string>) => setSelection({ page: pages.after, users });
+    const [selection, setSelection] = useState({ page: pagination.after, users: NONE });
+    const selected = selection.page === pagination.after ? selection.users : NONE;
+    const select = (users: ReadonlySet<string>) => setSelection({ page: pagination.after, users });
 
     const members = data?.segment?.members.nodes;
     return (
@@ -82,32 +81,21 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             <ErrorAlert error={error} onRetry={refresh} />
             {!members && fetching && <Loader aria-label="Loading the members" />}
             {members && members.length > 0 && (
-                <>
-                    {may("EDITOR") && (
-                        <RemoveMembers
-                            slug={slug}
-                            users={members
-                                .map(({ user }) => user.id)
-                                .filter((id) => selected.has(id))}
-                            onRemoved={() => select(NONE)}
-                        />
-                    )}
-                    <MembersTable
-                        slug={slug}
-                        members={members}
-                        selected={may("EDITOR") ? selected : null}
-                        onSelect={select}
-                    />
-                </>
+                <SelectableMembers
+                    slug={slug}
+                    members={members}
+                    selected={selected}
+                    onSelect={select}
+                />
             )}
             {members?.length === 0 && !fetching && (
                 <Stack align="center" py="xl" gap="sm">
                     <Text fw={600}>
-                        {pages.hasPrevious
+                        {pagination.hasPrevious
                             ? "There are no more members."
                             : "The segment has no members."}
                     </Text>
-                    {may("EDITOR") && !pages.hasPrevious && (
+                    {hasRole("EDITOR") && !pagination.hasPrevious && (
                         <Button variant="default" onClick={onAdd}>
                             Add users
                         </Button>
@@ -116,7 +104,7 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
             )}
             <Group justify="space-between">
                 <ShowAsGraphQL document={SegmentMembersDocument} variables={variables} />
-                <PageButtons pages={pages} pageInfo={data?.segment?.members.pageInfo} />
+                <PageButtons pagination={pagination} pageInfo={data?.segment?.members.pageInfo} />
             </Group>
         </>
     );

@@ -1,13 +1,15 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { UserMinus } from "lucide-react";
 import { useMutation } from "urql";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { ConfirmDialog } from "../../../components/confirm-dialog";
+import { EXCLUSION } from "../../../components/exclusion";
+import { describeOutcome } from "../../../components/outcomes";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
 import { UpdateSegmentMembersDocument } from "../../../graphql/operations";
-import { describeOutcome } from "./outcomes";
 
 interface Props {
     slug: string;
@@ -53,26 +55,22 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
                         : `${users.length} selected`}
                 </Text>
             </Group>
-            <Modal opened={opened} onClose={close} title="Remove members">
-                <Stack>
-                    <Text>
-                        {users.length === 1
-                            ? `User ${users[0]} leaves the segment.`
-                            : `${formatNumber(users.length)} users leave the segment.`}{" "}
-                        Rollouts of this segment exclude {users.length === 1 ? "the user" : "them"}{" "}
-                        until {users.length === 1 ? "the user is" : "they are"} added by hand again.
-                    </Text>
-                    <Failures messages={failures} />
-                    <Group justify="flex-end">
-                        <Button variant="default" onClick={close} data-autofocus>
-                            Cancel
-                        </Button>
-                        <Button color="red" loading={submitting} onClick={() => void remove()}>
-                            Remove
-                        </Button>
-                    </Group>
-                </Stack>
-            </Modal>
+            <ConfirmDialog
+                opened={opened}
+                title={users.length === 1 ? "Remove the member?" : "Remove the members?"}
+                confirmLabel={users.length === 1 ? "Remove the member" : "Remove the members"}
+                submitting={submitting}
+                errors={failures}
+                onConfirm={() => void remove()}
+                onClose={close}
+            >
+                <Text>
+                    {users.length === 1
+                        ? `User ${users[0]} leaves the segment.`
+                        : `${formatNumber(users.length)} users leave the segment.`}{" "}
+                    {EXCLUSION}
+                </Text>
+            </ConfirmDialog>
         </>
     );
 }

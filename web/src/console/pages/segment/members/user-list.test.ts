@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 
-import { describeOutcome } from "./outcomes";
 import { checkCount, parseIds, parseKeys } from "./user-list";
 
 test("ids are separated by spaces, commas, semicolons and line ends", () => {
@@ -17,9 +16,4 @@ test("a list has 1 to 1000 users", () => {
     expect(checkCount(1)).toBeNull();
     expect(checkCount(1000)).toBeNull();
     expect(checkCount(1001)).toBe("Enter at most 1,000 users.");
-});
-
-test("an outcome is described for one user and for several", () => {
-    expect(describeOutcome({ outcome: "JOINED", count: 1 })).toBe("1 user joined.");
-    expect(describeOutcome({ outcome: "JOINED", count: 1200 })).toBe("1,200 users joined.");
 });

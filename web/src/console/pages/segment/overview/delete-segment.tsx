@@ -1,12 +1,13 @@
-import { Button, Group, List, Modal, Skeleton, Stack, Text, TextInput } from "@mantine/core";
+import { List, Modal, Skeleton, Text, TextInput } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useState } from "react";
 import { useMutation, useQuery } from "urql";
 import { useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { Confirmation } from "../../../components/confirm-dialog";
+import { useSubmission } from "../../../components/use-submission";
 import { formatNumber } from "../../../format";
-import { DeleteSegmentDocument, SegmentSizeDocument } from "../../../graphql/operations";
+import { DeleteSegmentDocument, SegmentMemberCountDocument } from "../../../graphql/operations";
 
 interface Props {
     slug: string;
@@ -17,16 +18,16 @@ interface Props {
 /** The dialog that confirms the deletion of a segment. */
 export function DeleteSegment({ slug, opened, onClose }: Props) {
     return (
-        <Modal opened={opened} onClose={onClose} title="Delete segment" size="lg">
-            <Confirmation slug={slug} onClose={onClose} />
+        <Modal opened={opened} onClose={onClose} title="Delete the segment?" size="lg">
+            <Content slug={slug} onClose={onClose} />
         </Modal>
     );
 }
 
-function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
+function Content({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
     const [, navigate] = useLocation();
     const [, deleteSegment] = useMutation(DeleteSegmentDocument);
-    const [size] = useQuery({ query: SegmentSizeDocument, variables: { slug } });
+    const [result] = useQuery({ query: SegmentMemberCountDocument, variables: { slug } });
     const [entered, setEntered] = useState("");
     const { failures, submitting, submit } = useSubmission(null);
 
@@ -41,66 +42,50 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
         }
     };
 
-    const count = size.data?.segment?.memberCount;
+    const count = result.data?.segment?.memberCount;
     return (
-        <form
-            onSubmit={(event) => {
-                event.preventDefault();
-                if (entered === slug) {
-                    void onConfirm();
-                }
-            }}
+        <Confirmation
+            confirmLabel="Delete the segment"
+            disabled={entered !== slug}
+            submitting={submitting}
+            errors={failures}
+            onConfirm={() => void onConfirm()}
+            onClose={onClose}
         >
-            <Stack>
-                <List size="sm" spacing="xs">
-                    <List.Item>
-                        {count == null ? (
-                            size.error ? (
-                                "All memberships end at once."
-                            ) : (
-                                <Skeleton component="span" h={14} w={200} display="inline-block" />
-                            )
+            <List size="sm" spacing="xs">
+                <List.Item>
+                    {count == null ? (
+                        result.error ? (
+                            "All memberships end at once."
                         ) : (
-                            <b>{describeEnds(count)}</b>
-                        )}
-                    </List.Item>
-                    <List.Item>
-                        The segment cannot be restored. If it has a rollout, the rollout ends.
-                    </List.Item>
-                    <List.Item>Its history stays. Another segment can get the same slug.</List.Item>
-                </List>
-                <TextInput
-                    label={
-                        <>
-                            Type{" "}
-                            <Text span inherit fw={700} className="break">
-                                {slug}
-                            </Text>{" "}
-                            to confirm
-                        </>
-                    }
-                    autoComplete="off"
-                    spellCheck={false}
-                    data-autofocus
-                    value={entered}
-                    onChange={(event) => setEntered(event.currentTarget.value)}
-                />
-                <Failures messages={failures} />
-                <Group justify="flex-end">
-                    <Button variant="default" onClick={onClose}>
-                        Cancel
-                    </Button>
-                    <Button
-                        type="submit"
-                        color="red"
-                        loading={submitting}
-                        disabled={entered !== slug}
-                    >
-                        Delete
-                    </Button>
-                </Group>
-            </Stack>
-        </form>
+                            <Skeleton component="span" h={14} w={200} display="inline-block" />
+                        )
+                    ) : (
+                        <b>{describeEnds(count)}</b>
+                    )}
+                </List.Item>
+                <List.Item>
+                    The segment cannot be restored. If it has a rollout, the rollout ends.
+                </List.Item>
+                <List.Item>Its history stays. Another segment can get the same slug.</List.Item>
+            </List>
+            <TextInput
+                label={
+                    <>
+                        Type{" "}
+                        <Text span inherit fw={700} className="break">
+                            {slug}
+                        </Text>{" "}
+                        to confirm
+                    </>
+                }
+                autoComplete="off"
+                spellCheck={false}
+                data-autofocus
+                value={entered}
+                onChange={(event) => setEntered(event.currentTarget.value)}
+            />
+        </Confirmation>
     );
 }
 

@@ -1,10 +1,11 @@
-import { Button, Group, Paper, Stack, Text, Title } from "@mantine/core";
+import { Button, Group, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { Pencil, Trash2 } from "lucide-react";
 import type { ReactNode } from "react";
 
 import { useSession } from "../../../app/session";
-import { Num, Time } from "../../../components/values";
+import { Section } from "../../../components/section";
+import { FormattedNumber, Time } from "../../../components/values";
 import type { SegmentOverviewQuery } from "../../../graphql/operations";
 import { DeleteSegment } from "./delete-segment";
 import { EditSegment } from "./edit-segment";
@@ -15,15 +16,12 @@ interface Props {
 
 /** The facts about a segment, with the buttons that edit and delete it. */
 export function Details({ segment }: Props) {
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const [editing, edit] = useDisclosure();
     const [deleting, deletion] = useDisclosure();
     return (
-        <Paper withBorder p="md">
+        <Section title="Details">
             <Stack gap="sm">
-                <Title order={2} size="h5">
-                    Details
-                </Title>
                 {segment.description ? (
                     <Text size="sm" className="break" style={{ whiteSpace: "pre-line" }}>
                         {segment.description}
@@ -41,10 +39,10 @@ export function Details({ segment }: Props) {
                         <Time at={segment.updatedAt} />
                     </Fact>
                     <Fact label="Version">
-                        <Num value={segment.version} />
+                        <FormattedNumber value={segment.version} />
                     </Fact>
                 </Group>
-                {may("EDITOR") && (
+                {hasRole("EDITOR") && (
                     <Group gap="xs">
                         <Button
                             variant="default"
@@ -54,7 +52,7 @@ export function Details({ segment }: Props) {
                         >
                             Edit
                         </Button>
-                        {may("ADMIN") && (
+                        {hasRole("ADMIN") && (
                             <Button
                                 variant="light"
                                 color="red"
@@ -70,7 +68,7 @@ export function Details({ segment }: Props) {
             </Stack>
             <EditSegment segment={segment} opened={editing} onClose={edit.close} />
             <DeleteSegment slug={segment.slug} opened={deleting} onClose={deletion.close} />
-        </Paper>
+        </Section>
     );
 }
 

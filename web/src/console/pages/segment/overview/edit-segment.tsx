@@ -5,7 +5,8 @@ import { CircleAlert } from "lucide-react";
 import { useState } from "react";
 import { useMutation } from "urql";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import { UpdateSegmentDocument } from "../../../graphql/operations";
 
 interface State {
@@ -114,7 +115,7 @@ function EditForm({ segment, onClose }: Pick<Props, "segment" | "onClose">) {
                         </Stack>
                     </Alert>
                 ) : (
-                    <Failures messages={failures} />
+                    <FormErrors messages={failures} />
                 )}
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>

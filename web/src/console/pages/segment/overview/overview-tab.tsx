@@ -3,11 +3,10 @@ import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
 import { SegmentOverviewDocument } from "../../../graphql/operations";
+import { isWorking } from "../rollout/rollout-state";
 import { Details } from "./details";
-import { RolloutSummary } from "./rollout-summary";
-import { SizeHistory } from "./size-history";
-
-const CHANGING: readonly string[] = ["RUNNING", "WITHDRAWING"];
+import { MemberCountHistory } from "./member-count-history";
+import { RolloutCard } from "./rollout-card";
 
 export function OverviewTab({ slug }: { slug: string }) {
     const [{ data, error, fetching }, refresh] = useQuery({
@@ -27,15 +26,15 @@ export function OverviewTab({ slug }: { slug: string }) {
             <ErrorAlert error={error} onRetry={refresh} />
             <Grid>
                 <Grid.Col span={{ base: 12, md: 8 }}>
-                    <SizeHistory
+                    <MemberCountHistory
                         slug={slug}
                         createdAt={segment.createdAt}
-                        changing={CHANGING.includes(segment.rollout?.status ?? "")}
+                        changing={!!segment.rollout && isWorking(segment.rollout)}
                     />
                 </Grid.Col>
                 <Grid.Col span={{ base: 12, md: 4 }}>
                     <Stack>
-                        <RolloutSummary slug={slug} rollout={segment.rollout} onRefresh={refresh} />
+                        <RolloutCard slug={slug} rollout={segment.rollout} onRefresh={refresh} />
                         <Details segment={segment} />
                     </Stack>
                 </Grid.Col>

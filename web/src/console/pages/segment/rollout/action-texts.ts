@@ -30,7 +30,7 @@ export const ACTION_TEXTS: Record<RolloutAction, ActionTexts> = {
         isDestructive: false,
     },
     cancel: {
-        label: "Cancel",
+        label: "Cancel the rollout",
         title: "Cancel the rollout?",
         confirm: "Cancel the rollout",
         effect: "The rollout stops permanently. The members that it added stay in the segment.",
@@ -38,10 +38,10 @@ export const ACTION_TEXTS: Record<RolloutAction, ActionTexts> = {
         isDestructive: true,
     },
     withdraw: {
-        label: "Withdraw",
+        label: "Withdraw the rollout",
         title: "Withdraw the rollout?",
         confirm: "Withdraw the rollout",
-        effect: "The rollout stops permanently, and the members that it added leave the segment. Members who were added manually stay.",
+        effect: "The rollout stops permanently, and the members that it added leave the segment. Members who were added by hand stay.",
         done: "The members that the rollout added leave.",
         isDestructive: true,
     },

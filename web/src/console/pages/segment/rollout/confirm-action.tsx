@@ -1,9 +1,10 @@
-import { Button, Group, Loader, Stack, Text } from "@mantine/core";
+import { Group, Loader, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useEffect, useState } from "react";
 import { useClient } from "urql";
 
-import { Failures, useSubmission } from "../../../components/forms";
+import { Confirmation } from "../../../components/confirm-dialog";
+import { useSubmission } from "../../../components/use-submission";
 import {
     CancelRolloutDocument,
     PauseRolloutDocument,
@@ -76,14 +77,22 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
     };
 
     return (
-        <Stack>
+        <Confirmation
+            confirmLabel={texts.confirm}
+            cancelLabel={texts.isDestructive ? "Keep the rollout" : undefined}
+            isDestructive={texts.isDestructive}
+            submitting={submitting}
+            errors={[...(forecast?.failures ?? []), ...failures]}
+            onConfirm={() => void confirm()}
+            onClose={onDone}
+        >
             <Text>{texts.effect}</Text>
             <Group gap="xs" aria-live="polite" mih="1.6em">
                 {forecast ? (
                     forecast.counts && (
                         <Text fw={600}>
                             {action === "pause" && acceptsNewUsers(rollout, Date.now())
-                                ? "No user leaves. Only new users join, at the percent in force."
+                                ? "No member leaves. New users still join, at the percentage of the current stage."
                                 : describeChanges(forecast.counts, forecast.isStaged)}
                         </Text>
                     )
@@ -94,19 +103,6 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                     </>
                 )}
             </Group>
-            <Failures messages={[...(forecast?.failures ?? []), ...failures]} />
-            <Group justify="flex-end">
-                <Button variant="default" data-autofocus onClick={onDone}>
-                    Back
-                </Button>
-                <Button
-                    color={texts.isDestructive ? "red" : undefined}
-                    loading={submitting}
-                    onClick={confirm}
-                >
-                    {texts.confirm}
-                </Button>
-            </Group>
-        </Stack>
+        </Confirmation>
     );
 }

@@ -4,7 +4,7 @@ import {
     describePlan,
     newStage,
     type PlanForm,
-    planForm,
+    toPlanForm,
     toContinuation,
     toDelay,
     toField,
@@ -36,13 +36,13 @@ function rollout(stages: Stage[], fields: Partial<Rollout> = {}): Rollout {
 const DONE: Stage = { percent: 5, startsAt: "2026-03-10T10:00:00Z", status: "DONE" };
 const PENDING: Stage = { percent: 50, startsAt: "2026-03-11T10:00:00Z", status: "PENDING" };
 
-test("planForm begins with one percent if there is no rollout", () => {
-    expect(planForm(null, NOW)).toMatchObject({ kind: "percent", percent: "", expiresAt: "" });
+test("toPlanForm begins with one percent if there is no rollout", () => {
+    expect(toPlanForm(null, NOW)).toMatchObject({ kind: "percent", percent: "", expiresAt: "" });
 });
 
-test("planForm keeps the stage in force and the stages that have not started", () => {
+test("toPlanForm keeps the stage in force and the stages that have not started", () => {
     const first: Stage = { percent: 1, startsAt: "2026-03-09T10:00:00Z", status: "DONE" };
-    const form = planForm(rollout([first, DONE, PENDING]), NOW);
+    const form = toPlanForm(rollout([first, DONE, PENDING]), NOW);
     expect(form.kind).toBe("stages");
     expect(form.enrollNewUsers).toBe(false);
     expect(form.stages).toMatchObject([
@@ -51,14 +51,14 @@ test("planForm keeps the stage in force and the stages that have not started", (
     ]);
 });
 
-test("planForm keeps the delay of a stage that a pause delayed into the past", () => {
+test("toPlanForm keeps the delay of a stage that a pause delayed into the past", () => {
     const late: Stage = { ...PENDING, startsAt: "2026-03-10T11:30:00Z" };
-    const form = planForm(rollout([DONE, late], { status: "PAUSED" }), NOW);
+    const form = toPlanForm(rollout([DONE, late], { status: "PAUSED" }), NOW);
     expect(form.stages[1]).toMatchObject({ start: "AFTER", after: 90, unit: "minutes" });
 });
 
-test("planForm drops an end that has passed", () => {
-    const form = planForm(rollout([DONE], { expiresAt: "2026-03-10T11:00:00Z" }), NOW);
+test("toPlanForm drops an end that has passed", () => {
+    const form = toPlanForm(rollout([DONE], { expiresAt: "2026-03-10T11:00:00Z" }), NOW);
     expect(form).toMatchObject({ kind: "percent", percent: 5, expiresAt: "" });
 });
 
@@ -106,11 +106,13 @@ test("describePlan names each stage and its start", () => {
 
 test("validatePlan finds empty fields of the shown kind only", () => {
     expect(validatePlan(STAGED)).toEqual({});
-    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({ percent: "Enter a percent." });
+    expect(validatePlan({ ...STAGED, kind: "percent" })).toEqual({
+        percent: "Enter a percentage.",
+    });
     expect(validatePlan({ ...STAGED, kind: "percent", percent: "-" })).toHaveProperty("percent");
     const stage = { ...newStage(), start: "AT" as const };
     expect(validatePlan({ ...STAGED, stages: [stage] })).toEqual({
-        "stages.0.percent": "Enter a percent.",
+        "stages.0.percent": "Enter a percentage.",
         "stages.0.startsAt": "Enter a time.",
     });
 });

@@ -1,15 +1,12 @@
 // The values of the form for a rollout's plan, and the input of the mutation.
 
+import { type Unit, UNIT_SECONDS } from "../../../components/duration";
 import { formatPercent, formatTime } from "../../../format";
 import type { RolloutInput } from "../../../graphql/operations";
 import { currentStage, type Rollout } from "./rollout-state";
 
 export const MAX_STAGES = 50;
 const MAX_INT = 2_147_483_647;
-
-export const UNIT_SECONDS = { seconds: 1, minutes: 60, hours: 3_600, days: 86_400 };
-export type Unit = keyof typeof UNIT_SECONDS;
-export const UNITS = Object.keys(UNIT_SECONDS);
 
 /** A number field holds a text while it is empty. */
 type NumberValue = number | string;
@@ -40,7 +37,7 @@ export function newStage(): StageForm {
 }
 
 /** Return the form for a new plan, or for what remains of a rollout's plan. */
-export function planForm(rollout: Rollout | null, now: number): PlanForm {
+export function toPlanForm(rollout: Rollout | null, now: number): PlanForm {
     if (!rollout) {
         return {
             kind: "percent",
@@ -90,14 +87,14 @@ export function validatePlan(values: PlanForm): Record<string, string> {
     const errors: Record<string, string> = {};
     if (values.kind === "percent") {
         if (!isNumber(values.percent)) {
-            errors.percent = "Enter a percent.";
+            errors.percent = "Enter a percentage.";
         }
         return errors;
     }
     values.stages.forEach((stage, position) => {
         const field = `stages.${position}`;
         if (!isNumber(stage.percent)) {
-            errors[`${field}.percent`] = "Enter a percent.";
+            errors[`${field}.percent`] = "Enter a percentage.";
         }
         if (stage.start === "AFTER" && !isNumber(stage.after)) {
             errors[`${field}.after`] = "Enter a delay.";

@@ -2,8 +2,8 @@ import { Button } from "@mantine/core";
 import { Ban, Pause, Play, Undo2, type LucideIcon } from "lucide-react";
 
 import { ACTION_TEXTS } from "./action-texts";
+import { openConfirmDialog } from "./dialogs";
 import { allowedActions, type Rollout, type RolloutAction } from "./rollout-state";
-import { openConfirmDialog } from "./use-dialogs";
 
 const ICONS: Record<RolloutAction, LucideIcon> = {
     pause: Pause,

@@ -1,10 +1,11 @@
-import { DataList, Paper, Skeleton, Title } from "@mantine/core";
+import { DataList, Skeleton } from "@mantine/core";
 import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
 import { usePolling } from "../../../components/polling";
-import { Num, Time } from "../../../components/values";
+import { Section } from "../../../components/section";
+import { FormattedNumber, Time } from "../../../components/values";
 import { SegmentRolloutCountsDocument } from "../../../graphql/operations";
 import { acceptsNewUsers, isWorking, type Rollout } from "./rollout-state";
 
@@ -30,32 +31,29 @@ export function RolloutDetails({ slug, rollout }: Props) {
     }, [refresh, rollout.status]);
     const counts = data?.segment?.rollout;
     const count = (value: number | undefined) =>
-        counts || error ? <Num value={value} /> : <Skeleton w={80} h={16} my={3} />;
+        counts || error ? <FormattedNumber value={value} /> : <Skeleton w={80} h={16} my={3} />;
 
     return (
-        <Paper withBorder p="md" h="100%">
-            <Title order={2} size="h4" mb="md">
-                Details
-            </Title>
-            <DataList withDivider labelWidth={120}>
+        <Section title="Details" h="100%">
+            <DataList withDivider labelWidth={140}>
                 <DataList.Item>
-                    <DataList.ItemLabel>Enrolled users</DataList.ItemLabel>
+                    <DataList.ItemLabel>Members added by the rollout</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Excluded users</DataList.ItemLabel>
+                    <DataList.ItemLabel>Users removed by hand</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.excluded)}</DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
                     <DataList.ItemLabel>New users</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {acceptsNewUsers(rollout, Date.now())
-                            ? "Join when they are stored"
+                            ? "Join when they are created"
                             : "Do not join"}
                     </DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Expires</DataList.ItemLabel>
+                    <DataList.ItemLabel>Memberships end</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {rollout.expiresAt ? <Time at={rollout.expiresAt} /> : "Never"}
                     </DataList.ItemValue>
@@ -76,6 +74,6 @@ export function RolloutDetails({ slug, rollout }: Props) {
                 )}
             </DataList>
             <ErrorAlert error={error} onRetry={() => refresh({ requestPolicy: "network-only" })} />
-        </Paper>
+        </Section>
     );
 }

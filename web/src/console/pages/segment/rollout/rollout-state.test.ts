@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import {
     acceptsNewUsers,
     allowedActions,
-    announcement,
     describeChanges,
+    describeForScreenReader,
     pollingInterval,
     progressPercent,
     type Rollout,
@@ -59,9 +59,15 @@ test("progressPercent is 100 only at the end", () => {
 });
 
 test("the announcement changes only with the status and each quarter", () => {
-    expect(announcement(RUNNING)).toBe(announcement({ ...RUNNING, progress: 0.49 }));
-    expect(announcement(RUNNING)).not.toBe(announcement({ ...RUNNING, progress: 0.5 }));
-    expect(announcement({ ...RUNNING, status: "PAUSED" })).toBe("The rollout is paused.");
+    expect(describeForScreenReader(RUNNING)).toBe(
+        describeForScreenReader({ ...RUNNING, progress: 0.49 }),
+    );
+    expect(describeForScreenReader(RUNNING)).not.toBe(
+        describeForScreenReader({ ...RUNNING, progress: 0.5 }),
+    );
+    expect(describeForScreenReader({ ...RUNNING, status: "PAUSED" })).toBe(
+        "The rollout is paused.",
+    );
 });
 
 test("describeChanges says how many users join and leave", () => {

@@ -24,16 +24,16 @@ export function allowedActions(status: RolloutStatus): readonly RolloutAction[] 
 }
 
 /** Whether workers are adding or removing members. */
-export function isWorking({ status }: Rollout): boolean {
+export function isWorking({ status }: Pick<Rollout, "status">): boolean {
     return status === "RUNNING" || status === "WITHDRAWING";
 }
 
 /** Whether a withdrawal failed. Resuming the rollout continues the withdrawal. */
 export function isFailedWithdrawal({ status, stages }: Rollout): boolean {
-    return status === "FAILED" && stages.every((stage) => isOver(stage));
+    return status === "FAILED" && stages.every((stage) => isFinished(stage));
 }
 
-function isOver({ status }: Stage): boolean {
+function isFinished({ status }: Stage): boolean {
     return status === "DONE" || status === "SKIPPED";
 }
 
@@ -41,7 +41,7 @@ export function isExpired({ expiresAt }: Rollout, now: number): boolean {
     return expiresAt != null && Date.parse(expiresAt) <= now;
 }
 
-/** Whether users who are stored from now on join, at the percent in force. */
+/** Whether users who are created from now on join, at the percentage of the current stage. */
 export function acceptsNewUsers(rollout: Rollout, now: number): boolean {
     const hasEnded = rollout.status === "CANCELLED" || rollout.status === "WITHDRAWING";
     return rollout.enrollNewUsers && !hasEnded && !isExpired(rollout, now);
@@ -53,7 +53,7 @@ export function currentStage({ stages }: Rollout): number {
 }
 
 /** Return the stage that starts next. None if the rollout has ended. */
-export function nextStage({ stages }: Rollout): Stage | undefined {
+export function nextStage({ stages }: Pick<Rollout, "stages">): Stage | undefined {
     return stages.find(({ status }) => status === "PENDING");
 }
 
@@ -77,9 +77,20 @@ export function progressPercent(progress: number): number {
     return Math.floor(progress * 100);
 }
 
+const STATUS_SENTENCES: Record<RolloutStatus, string> = {
+    SCHEDULED: "The rollout has not started.",
+    RUNNING: "The rollout is adding or removing members.",
+    WAITING: "The rollout waits for its next stage.",
+    PAUSED: "The rollout is paused.",
+    COMPLETED: "The rollout is complete.",
+    WITHDRAWING: "The rollout is being withdrawn.",
+    CANCELLED: "The rollout is cancelled.",
+    FAILED: "The rollout has failed.",
+};
+
 /** Return what a screen reader announces: a new status, and each quarter of a pass. */
-export function announcement(rollout: Rollout): string {
-    const status = `The rollout is ${rollout.status.toLowerCase()}.`;
+export function describeForScreenReader(rollout: Rollout): string {
+    const status = STATUS_SENTENCES[rollout.status] ?? "";
     if (!isWorking(rollout)) {
         return status;
     }

@@ -2,10 +2,10 @@ import { Alert, Group, Paper, Progress, Stack, Text, VisuallyHidden } from "@man
 import { CircleAlert } from "lucide-react";
 import type { ReactNode } from "react";
 
-import { Num, StatusBadge, Time } from "../../../components/values";
+import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import {
-    announcement,
+    describeForScreenReader,
     describeWork,
     isExpired,
     isWorking,
@@ -51,7 +51,7 @@ export function RolloutSummary({ rollout, actions }: Props) {
                     </Alert>
                 )}
             </Stack>
-            <VisuallyHidden aria-live="polite">{announcement(rollout)}</VisuallyHidden>
+            <VisuallyHidden aria-live="polite">{describeForScreenReader(rollout)}</VisuallyHidden>
         </Paper>
     );
 }
@@ -100,7 +100,8 @@ function PassProgress({ rollout }: { rollout: Rollout }) {
                         "Counting the users"
                     ) : (
                         <>
-                            <Num value={usersSeen} /> of <Num value={usersTotal} /> users processed
+                            <FormattedNumber value={usersSeen} /> of{" "}
+                            <FormattedNumber value={usersTotal} /> users processed
                         </>
                     )}
                 </Text>
@@ -112,7 +113,7 @@ function PassProgress({ rollout }: { rollout: Rollout }) {
                 value={percent}
                 size="lg"
                 color={isWorking(rollout) ? undefined : status === "FAILED" ? "red" : "yellow"}
-                aria-label="Progress of the current pass"
+                aria-label="Progress of the current stage"
             />
         </div>
     );

@@ -8,17 +8,17 @@ import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
 import { SegmentRolloutDocument } from "../../../graphql/operations";
+import { useSetRolloutDialog } from "./dialogs";
 import { RolloutActions } from "./rollout-actions";
 import { RolloutDetails } from "./rollout-details";
 import { pollingInterval } from "./rollout-state";
 import { RolloutSummary } from "./rollout-summary";
 import { StageTimeline } from "./stage-timeline";
-import { useSetRolloutDialog } from "./use-dialogs";
 
 export function RolloutTab({ slug }: { slug: string }) {
     const variables = { slug };
     const [{ data, error }, refresh] = useQuery({ query: SegmentRolloutDocument, variables });
-    const { may } = useSession();
+    const { hasRole } = useSession();
     const openSetDialog = useSetRolloutDialog();
     // A failed request must not remove the page while it polls.
     const [shown, setShown] = useState(data);
@@ -30,7 +30,7 @@ export function RolloutTab({ slug }: { slug: string }) {
     const interval = rollout ? pollingInterval(rollout, Date.now()) : null;
     usePolling(refresh, interval !== null, interval ?? undefined);
 
-    const setButton = segment && may("EDITOR") && (
+    const setButton = segment && hasRole("EDITOR") && (
         <Button
             variant={rollout ? "default" : "filled"}
             leftSection={<Pencil size={16} aria-hidden />}
@@ -51,7 +51,7 @@ export function RolloutTab({ slug }: { slug: string }) {
                     <RolloutSummary
                         rollout={rollout}
                         actions={
-                            may("EDITOR") && (
+                            hasRole("EDITOR") && (
                                 <Group gap="xs">
                                     {setButton}
                                     <RolloutActions slug={slug} rollout={rollout} />

@@ -5,7 +5,9 @@ import { ArrowLeft, Plus } from "lucide-react";
 import { useState } from "react";
 import { useMutation } from "urql";
 
-import { DateTimeInput, Failures, useSubmission } from "../../../components/forms";
+import { DateTimeInput } from "../../../components/date-time-input";
+import { FormErrors } from "../../../components/form-errors";
+import { useSubmission } from "../../../components/use-submission";
 import {
     SetRolloutDocument,
     type SetRolloutInput,
@@ -15,7 +17,7 @@ import {
     MAX_STAGES,
     newStage,
     type PlanForm,
-    planForm,
+    toPlanForm,
     toField,
     toRolloutInput,
     validatePlan,
@@ -44,7 +46,7 @@ function explainConflict(error: PlanError): PlanError {
 export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
     const form = useForm<PlanForm>({
         mode: "controlled",
-        initialValues: planForm(rollout, Date.now()),
+        initialValues: toPlanForm(rollout, Date.now()),
         validate: validatePlan,
     });
     const { failures, submitting, submit } = useSubmission(form, toField);
@@ -114,14 +116,14 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 <SegmentedControl
                     aria-label="Kind of plan"
                     data={[
-                        { value: "percent", label: "One percent, now" },
+                        { value: "percent", label: "One percentage, now" },
                         { value: "stages", label: "Stages" },
                     ]}
                     {...form.getInputProps("kind")}
                 />
                 {kind === "percent" ? (
                     <NumberInput
-                        label="Percent of all users"
+                        label="Percentage of all users"
                         description="0 to 100, with up to three decimals"
                         suffix="%"
                         decimalScale={3}
@@ -133,8 +135,8 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 ) : (
                     <>
                         <Text size="sm" c="dimmed">
-                            In each stage, this percent of all users is in the segment. The percent
-                            may fall; then members that the rollout added leave.
+                            In each stage, this percentage of all users is in the segment. If the
+                            percentage falls, members that the rollout added leave.
                         </Text>
                         {stages.map((stage, position) => (
                             <StageFields
@@ -159,20 +161,20 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
                 )}
                 <Switch
                     label="New users join"
-                    description="Users who are stored later join at once, at the percent in force."
+                    description="Users who are created later join at once, at the percentage of the current stage."
                     {...form.getInputProps("enrollNewUsers", { type: "checkbox" })}
                 />
                 <DateTimeInput
-                    label="End of the memberships"
+                    label="Memberships end"
                     description="Optional. It must be after the last stage starts."
                     maw={280}
                     {...form.getInputProps("expiresAt")}
                     value={form.values.expiresAt}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onDone}>
-                        Close
+                        Cancel
                     </Button>
                     <Button type="submit" loading={submitting} autoFocus={wasReviewed}>
                         Review

@@ -2,8 +2,9 @@ import { ActionIcon, Fieldset, Grid, NativeSelect, NumberInput, Tooltip } from "
 import type { UseFormReturnType } from "@mantine/form";
 import { Trash2 } from "lucide-react";
 
-import { DateTimeInput } from "../../../components/forms";
-import { type PlanForm, type StageForm, UNITS } from "./plan-form";
+import { DateTimeInput } from "../../../components/date-time-input";
+import { UNITS } from "../../../components/duration";
+import type { PlanForm, StageForm } from "./plan-form";
 
 interface Props {
     form: UseFormReturnType<PlanForm>;
@@ -13,7 +14,7 @@ interface Props {
     canRemove: boolean;
 }
 
-/** The fields of one stage: its percent and its start. */
+/** The fields of one stage: its percentage and its start. */
 export function StageFields({ form, stage, position, canRemove }: Props) {
     const starts = [
         ...(position === 0 ? [{ value: "NOW", label: "now" }] : []),
@@ -25,7 +26,7 @@ export function StageFields({ form, stage, position, canRemove }: Props) {
             <Grid gap="sm" align="flex-start">
                 <Grid.Col span={{ base: 5, sm: 3 }}>
                     <NumberInput
-                        label="Percent"
+                        label="Percentage"
                         suffix="%"
                         decimalScale={3}
                         withAsterisk

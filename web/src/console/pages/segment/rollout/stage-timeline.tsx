@@ -1,6 +1,7 @@
-import { Group, Paper, Text, Timeline, Title } from "@mantine/core";
+import { Group, Text, Timeline } from "@mantine/core";
 import { Check, Clock, type LucideIcon, Play, SkipForward } from "lucide-react";
 
+import { Section } from "../../../components/section";
 import { StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import type { StageStatus } from "../../../graphql/operations";
@@ -17,10 +18,7 @@ export function StageTimeline({ rollout }: { rollout: Rollout }) {
     const { stages, status } = rollout;
     const current = currentStage(rollout);
     return (
-        <Paper withBorder p="md" h="100%">
-            <Title order={2} size="h4" mb="md">
-                Stages
-            </Title>
+        <Section title="Stages" h="100%">
             <Timeline
                 active={current}
                 bulletSize={26}
@@ -54,7 +52,7 @@ export function StageTimeline({ rollout }: { rollout: Rollout }) {
                     );
                 })}
             </Timeline>
-        </Paper>
+        </Section>
     );
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { groupErrors, toLocal } from "./forms";
+import { groupErrors } from "./use-submission";
 
 describe("groupErrors", () => {
     const values = { slug: "", rollout: { stages: [{ percent: 1 }] } };
@@ -27,16 +27,5 @@ describe("groupErrors", () => {
             fields: {},
             others: ["no such segment"],
         });
-    });
-});
-
-describe("toLocal", () => {
-    it("is the inverse of the input's value", () => {
-        const at = "2026-03-01T10:20:30.000Z";
-        expect(new Date(toLocal(at)).toISOString()).toBe(at);
-    });
-
-    it("is empty without a time", () => {
-        expect(toLocal("")).toBe("");
     });
 });

@@ -2,8 +2,8 @@ import { em, type ModalProps } from "@mantine/core";
 import { useMediaQuery } from "@mantine/hooks";
 import { modals } from "@mantine/modals";
 
-import { ConfirmAction } from "./confirm-action";
 import { ACTION_TEXTS } from "./action-texts";
+import { ConfirmAction } from "./confirm-action";
 import type { Rollout, RolloutAction } from "./rollout-state";
 import { SUMMARY_ID } from "./rollout-summary";
 import { SetRolloutForm } from "./set-rollout-form";

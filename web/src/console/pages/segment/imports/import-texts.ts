@@ -11,29 +11,12 @@ export const FINISHED: readonly ImportStatus[] = ["COMPLETED", "REFUSED", "FAILE
 
 export const REJECTED: readonly RowOutcome[] = ["MALFORMED", "OUT_OF_RANGE"];
 
-/** The name and the meaning of each outcome of a row. */
-export const OUTCOMES: Record<RowOutcome, readonly [string, string]> = {
-    JOINED: ["Join", "The user joins the segment."],
-    END_CHANGED: ["New end", "The user is a member, and the end of the membership changes."],
-    ALREADY_IN: ["Already a member", "The user is a member, and nothing changes."],
-    LEFT: ["Leave", "The user leaves the segment."],
-    NOT_IN: ["Not a member", "The user to remove is not a member."],
-    EXCLUDED: ["Excluded", "The rollout excludes the user, who does not join."],
-    UNKNOWN_USER: ["Unknown user", "The user is not stored, and nothing changes."],
-    DUPLICATE: ["Repeated", "An earlier row has the same user."],
-    MALFORMED: ["Malformed", "The row is rejected: it has no valid id or key."],
-    OUT_OF_RANGE: ["Id too large", "The row is rejected: no user can have such an id."],
-    HEADER: ["Header", "The row has the names of the columns."],
-    BLANK: ["Blank", "The row is empty."],
-    NOT_REACHED: ["Not applied", "The import has not applied the row, or ended before it."],
-};
-
 type Import = Pick<
     ImportRowFragment,
     "status" | "mode" | "counts" | "removals" | "rows" | "progress"
 >;
 
-export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutcome[]): number {
+export function countRows({ counts }: Pick<Import, "counts">, ...outcomes: RowOutcome[]): number {
     return counts
         .filter(({ outcome }) => outcomes.includes(outcome))
         .reduce((sum, { count }) => sum + count, 0);
@@ -44,18 +27,18 @@ export function countOf({ counts }: Pick<Import, "counts">, ...outcomes: RowOutc
  *
  * @param isDone Whether the changes are made: "3 users joined and 2 users left."
  */
-export function changesOf(record: Import, isDone = false): string {
+export function describeChanges(record: Import, isDone = false): string {
     const [join, leave, end] = isDone
-        ? ["joined", "left", "got another end"]
-        : ["join", "leave", "get another end"];
+        ? ["joined", "left", "got a new end"]
+        : ["join", "leave", "get a new end"];
     const [joins, leaves, ends] = isDone
         ? [join, leave, end]
-        : ["joins", "leaves", "gets another end"];
+        : ["joins", "leaves", "gets a new end"];
     const users = (count: number, one: string | undefined, many: string | undefined) =>
         `${formatNumber(count)} ${count === 1 ? `user ${one}` : `users ${many}`}`;
-    const changed = countOf(record, "END_CHANGED");
+    const changed = countRows(record, "END_CHANGED");
     const parts = [
-        ...(record.mode === "REMOVE" ? [] : [users(countOf(record, "JOINED"), joins, join)]),
+        ...(record.mode === "REMOVE" ? [] : [users(countRows(record, "JOINED"), joins, join)]),
         ...(changed ? [users(changed, ends, end)] : []),
         ...(record.mode === "ADD" ? [] : [users(record.removals ?? 0, leaves, leave)]),
     ];
@@ -63,8 +46,8 @@ export function changesOf(record: Import, isDone = false): string {
 }
 
 /** Return a sentence about the rejected rows, or an empty text if there are none. */
-export function rejectedOf(record: Import): string {
-    const rejected = countOf(record, ...REJECTED);
+export function describeRejections(record: Import): string {
+    const rejected = countRows(record, ...REJECTED);
     if (rejected === 0) {
         return "";
     }
@@ -72,7 +55,7 @@ export function rejectedOf(record: Import): string {
 }
 
 /** Return what the status means, and what the person can do. */
-export function statusOf(record: Import): string {
+export function describeStatus(record: Import): string {
     switch (record.status) {
         case "AWAITING_UPLOAD":
             return (
@@ -80,42 +63,45 @@ export function statusOf(record: Import): string {
                 "was interrupted, cancel this import and import the list again."
             );
         case "QUEUED":
-            return "The import waits for a worker.";
+            return "The import is queued.";
         case "VALIDATING":
-            return "A worker reads the list. Nothing is changed yet.";
+            return "The list is being checked. Nothing is changed yet.";
         case "VALIDATED":
-            return `If you apply the import: ${changesOf(record)} Nothing is changed yet. You can apply it for 7 days.`;
+            return `If you apply the import: ${describeChanges(record)} Nothing is changed yet. You can apply it for 7 days.`;
         case "HELD":
-            return `If you apply the import: ${changesOf(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
+            return `If you apply the import: ${describeChanges(record)} Nothing is changed yet. The import waits 7 days for a confirmation.`;
         case "APPLYING":
             return record.progress > 0
-                ? "A worker applies the list."
-                : "The import waits for a worker, or for an earlier import of this segment.";
+                ? "The import is being applied."
+                : "The import is queued, or waits for an earlier import of this segment.";
         case "COMPLETED":
-            return `The import is complete. ${changesOf(record, true)}`;
+            return `The import is complete. ${describeChanges(record, true)}`;
         case "REFUSED":
-            return countOf(record, ...REJECTED) > 0
+            return countRows(record, ...REJECTED) > 0
                 ? "Nothing is changed. Correct the rejected rows, or import the list again and accept them under More options."
                 : "Nothing is changed. Correct the file or its format, and import it again.";
         case "FAILED":
-            return `The import stopped. ${changesOf(record, true)} These changes stay. You can import the list again: users who are members already do not change.`;
+            return `The import stopped. ${describeChanges(record, true)} These changes stay. You can import the list again: users who are members already do not change.`;
         case "CANCELLED":
             return record.rows === null || record.removals === null
                 ? "The import is cancelled. Nothing is changed."
-                : `The import is cancelled. ${changesOf(record, true)} These changes stay.`;
+                : `The import is cancelled. ${describeChanges(record, true)} These changes stay.`;
         default:
             return "";
     }
 }
 
 /** Return the reason of the server as a sentence. */
-export function reasonOf(record: Import & Pick<ImportRowFragment, "failure">): string {
+export function describeFailure(record: Import & Pick<ImportRowFragment, "failure">): string {
     // The reason of the server names the input field, which the form shows under another name.
-    return (record.status === "REFUSED" && rejectedOf(record)) || sentence(record.failure ?? "");
+    return (
+        (record.status === "REFUSED" && describeRejections(record)) ||
+        toSentence(record.failure ?? "")
+    );
 }
 
 /** Return a text such as "the list has no user" as a sentence. */
-export function sentence(reason: string): string {
+export function toSentence(reason: string): string {
     const text = reason.trim().replaceAll("`", "");
     const end = /[.!?]$/.test(text) ? "" : ".";
     return text && text.charAt(0).toUpperCase() + text.slice(1) + end;

@@ -5,7 +5,7 @@ import { AreaChart, ChartTooltip } from "@mantine/charts";
 import { formatNumber, formatTime } from "../../../format";
 import { tickFormat, ticks } from "./ranges";
 
-export interface SizePoint {
+export interface MemberCountPoint {
     /** Milliseconds since 1970. */
     at: number;
     count: number;
@@ -17,8 +17,14 @@ const COMPACT = new Intl.NumberFormat(undefined, {
     maximumSignificantDigits: 3,
 });
 
-/** The chart of the size. It is loaded when it is shown, because the chart library is large. */
-export default function SizeChart({ points, height }: { points: SizePoint[]; height: number }) {
+/** The chart of the number of members. It is loaded when it is shown, because the chart library is large. */
+export default function MemberCountChart({
+    points,
+    height,
+}: {
+    points: MemberCountPoint[];
+    height: number;
+}) {
     const from = points[0]?.at ?? 0;
     const to = points.at(-1)?.at ?? 0;
     const format = tickFormat(to - from);

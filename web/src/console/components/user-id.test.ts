@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { isUserId } from "./identity";
+import { isUserId } from "./user-id";
 
 test("ids are positive 64-bit integers without leading zeros", () => {
     expect(isUserId("1")).toBe(true);

@@ -1,8 +1,8 @@
 import { formatNumber, formatTime } from "../../../format";
-import type { SizePoint } from "./size-chart";
+import type { MemberCountPoint } from "./member-count-chart";
 
 /** Return what the chart shows, in sentences. */
-export function describeSize(points: readonly SizePoint[]): string {
+export function describeMemberCounts(points: readonly MemberCountPoint[]): string {
     const first = points[0];
     const last = points.at(-1);
     if (!first || !last) {
@@ -13,11 +13,11 @@ export function describeSize(points: readonly SizePoint[]): string {
     const highest = Math.max(...counts);
     const since = formatTime(new Date(first.at).toISOString());
     if (lowest === highest) {
-        return `The size is the same at all ${points.length} points since ${since}.`;
+        return `The number of members is the same at all times shown since ${since}.`;
     }
     return (
         `${describeDifference(last.count - first.count)} ${since}. ` +
-        `The lowest size is ${formatNumber(lowest)}, the highest ${formatNumber(highest)}.`
+        `The lowest number is ${formatNumber(lowest)}, the highest is ${formatNumber(highest)}.`
     );
 }
 

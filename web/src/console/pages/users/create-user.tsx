@@ -4,43 +4,44 @@ import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
-import { Failures, useSubmission } from "../../components/forms";
+import { FormErrors } from "../../components/form-errors";
+import { useSubmission } from "../../components/use-submission";
 import { CreateUserDocument } from "../../graphql/operations";
 
 interface Props {
     opened: boolean;
     onClose: () => void;
-    /** The id of a page of a user who is not stored. */
+    /** The id of the page, if its user does not exist. */
     id?: string;
 }
 
-/** A dialog that stores a user and shows the user's page. */
-export function StoreUser({ opened, ...props }: Props) {
+/** The dialog that creates a user and then shows the user's page. */
+export function CreateUser({ opened, ...props }: Props) {
     return (
-        <Modal opened={opened} onClose={props.onClose} title="Store a user">
-            <StoreUserForm {...props} />
+        <Modal opened={opened} onClose={props.onClose} title="Create user">
+            <CreateUserForm {...props} />
         </Modal>
     );
 }
 
-function StoreUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
+function CreateUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
     const form = useForm({ mode: "controlled", initialValues: { id, key: "" } });
     const { failures, submitting, submit } = useSubmission(form);
     const [, createUser] = useMutation(CreateUserDocument);
     const [, navigate] = useLocation();
 
-    const store = form.onSubmit(async (values) => {
+    const create = form.onSubmit(async (values) => {
         const input = { id: values.id.trim() || null, key: values.key || null };
         const payload = await submit(createUser({ input }), (data) => data.createUser);
         if (payload?.user) {
-            notifications.show({ color: "teal", message: `User ${payload.user.id} is stored.` });
+            notifications.show({ color: "teal", message: `User ${payload.user.id} is created.` });
             onClose();
             navigate(`/users/${payload.user.id}`);
         }
     });
 
     return (
-        <form onSubmit={store} noValidate>
+        <form onSubmit={create} noValidate>
             <Stack>
                 <TextInput
                     label="Id"
@@ -56,13 +57,13 @@ function StoreUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
                     autoComplete="off"
                     {...form.getInputProps("key")}
                 />
-                <Failures messages={failures} />
+                <FormErrors messages={failures} />
                 <Group justify="flex-end">
                     <Button variant="default" onClick={onClose}>
                         Cancel
                     </Button>
                     <Button type="submit" loading={submitting}>
-                        Store
+                        Create user
                     </Button>
                 </Group>
             </Stack>

@@ -1,12 +1,14 @@
-import { Anchor, Group, Paper, Progress, Stack, Text, Title } from "@mantine/core";
+import { Anchor, Progress, Stack, Text } from "@mantine/core";
 import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
 import { segmentPath } from "../../../components/links";
 import { usePolling } from "../../../components/polling";
+import { Section } from "../../../components/section";
 import { StatusBadge, Time } from "../../../components/values";
 import { formatPercent } from "../../../format";
 import type { SegmentOverviewQuery } from "../../../graphql/operations";
+import { isWorking, nextStage } from "../rollout/rollout-state";
 
 type Rollout = NonNullable<SegmentOverviewQuery["segment"]>["rollout"];
 
@@ -17,24 +19,18 @@ interface Props {
 }
 
 /** The state of the rollout in short, with a link to its tab. */
-export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
-    const { may } = useSession();
-    const isWorking = rollout?.status === "RUNNING" || rollout?.status === "WITHDRAWING";
-    usePolling(onRefresh, isWorking, 2000);
-    const next = rollout?.stages.find(({ status }) => status === "PENDING");
+export function RolloutCard({ slug, rollout, onRefresh }: Props) {
+    const { hasRole } = useSession();
+    const isChanging = !!rollout && isWorking(rollout);
+    usePolling(onRefresh, isChanging, 2000);
+    const next = rollout && nextStage(rollout);
     return (
-        <Paper withBorder p="md">
+        <Section title="Rollout" actions={rollout && <StatusBadge status={rollout.status} />}>
             <Stack gap="sm">
-                <Group justify="space-between">
-                    <Title order={2} size="h5">
-                        Rollout
-                    </Title>
-                    {rollout && <StatusBadge status={rollout.status} />}
-                </Group>
                 {rollout ? (
                     <>
                         <Text size="sm">{formatPercent(rollout.percent)} of all users.</Text>
-                        {isWorking && (
+                        {isChanging && (
                             <Progress.Root size="lg">
                                 <Progress.Section
                                     value={rollout.progress * 100}
@@ -64,9 +60,9 @@ export function RolloutSummary({ slug, rollout, onRefresh }: Props) {
                     </Text>
                 )}
                 <Anchor component={Link} href={segmentPath(slug, "rollout")} size="sm">
-                    {!rollout && may("EDITOR") ? "Set a rollout" : "Show the rollout"}
+                    {!rollout && hasRole("EDITOR") ? "Set a rollout" : "Show the rollout"}
                 </Anchor>
             </Stack>
-        </Paper>
+        </Section>
     );
 }

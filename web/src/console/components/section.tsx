@@ -1,17 +1,18 @@
-import { Group, Paper, Stack, Title } from "@mantine/core";
+import { Group, Paper, type PaperProps, Stack, Title } from "@mantine/core";
 import { type ReactNode, useId } from "react";
 
-interface Props {
+interface Props extends Pick<PaperProps, "h"> {
     title: string;
     actions?: ReactNode;
     children: ReactNode;
 }
 
-/** A part of the page of a user. */
-export function Section({ title, actions, children }: Props) {
+/** A bordered section of a page, with a title and buttons. */
+export function Section({ title, actions, children, ...props }: Props) {
     const titleId = useId();
     return (
         <Paper
+            {...props}
             withBorder
             p="md"
             component="section"

@@ -1,29 +1,30 @@
 import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@mantine/core";
 import type { GetInputPropsReturnType } from "@mantine/form";
 
-import { type End, UNITS } from "./duration";
-import { DateTimeInput } from "./forms";
+import { DateTimeInput } from "./date-time-input";
+import { UNITS } from "./duration";
+import type { MembershipEnd } from "./membership-end";
 
 const KINDS = [
     { value: "never", label: "Never" },
     { value: "after", label: "After a duration" },
-    { value: "at", label: "At a time" },
+    { value: "at", label: "At a fixed time" },
 ];
 
-/** A form whose values include those of an end. */
-interface EndForm {
-    getValues: () => End;
-    getInputProps(field: keyof End): GetInputPropsReturnType;
+/** A form whose values include the end of memberships. */
+interface MembershipEndForm {
+    getValues: () => MembershipEnd;
+    getInputProps(field: keyof MembershipEnd): GetInputPropsReturnType;
 }
 
 /** When the memberships end. */
-export function EndInputs({ form }: { form: EndForm }) {
+export function MembershipEndInputs({ form }: { form: MembershipEndForm }) {
     const { kind, expiresAt } = form.getValues();
     return (
         <Stack gap="xs">
-            <Input.Wrapper label="The memberships end" labelElement="div">
+            <Input.Wrapper label="Memberships end" labelElement="div">
                 <SegmentedControl
-                    aria-label="The memberships end"
+                    aria-label="Memberships end"
                     fullWidth
                     data={KINDS}
                     {...form.getInputProps("kind")}
@@ -39,14 +40,18 @@ export function EndInputs({ form }: { form: EndForm }) {
                     />
                     <Select
                         label="Unit"
-                        data={Object.keys(UNITS)}
+                        data={UNITS}
                         allowDeselect={false}
                         {...form.getInputProps("unit")}
                     />
                 </Group>
             )}
             {kind === "at" && (
-                <DateTimeInput label="End" {...form.getInputProps("expiresAt")} value={expiresAt} />
+                <DateTimeInput
+                    label="Time"
+                    {...form.getInputProps("expiresAt")}
+                    value={expiresAt}
+                />
             )}
         </Stack>
     );
