@@ -27,3 +27,7 @@ test("only the field that is shown may not be empty", () => {
     expect(validateEnd({ ...empty, kind: "after" }).amount).toBe("Enter a duration.");
     expect(validateEnd({ ...empty, kind: "at" }).expiresAt).toBe("Enter a time.");
 });
+
+test.each(["-", "-1", "0", 0, ".", "1e999"])("%s is not a duration", (amount) => {
+    expect(validateEnd({ ...END, kind: "after", amount }).amount).toBe("Enter a duration.");
+});

@@ -1,4 +1,4 @@
-import { type Unit, UNIT_SECONDS } from "./duration";
+import { isPositiveNumber, type Unit, UNIT_SECONDS } from "./duration";
 
 /** The values of the fields that say when a membership ends. */
 export interface MembershipEnd {
@@ -18,13 +18,13 @@ export const INITIAL_END: MembershipEnd = {
 /** The fields of the form for those of the input. */
 export const END_FIELDS = { ttlSeconds: "amount", expiresAt: "expiresAt" } as const;
 
-/** Return the errors of empty fields. The server checks all values. */
+/** Return the errors of values that the input cannot have. The server checks all others. */
 export function validateEnd({ kind, amount, expiresAt }: MembershipEnd): {
     amount: string | null;
     expiresAt: string | null;
 } {
     return {
-        amount: kind === "after" && amount === "" ? "Enter a duration." : null,
+        amount: kind === "after" && !isPositiveNumber(amount) ? "Enter a duration." : null,
         expiresAt: kind === "at" && !expiresAt ? "Enter a time." : null,
     };
 }

@@ -51,7 +51,9 @@ function Target({ entry }: { entry: AuditEntry }) {
     const slug = slugOf(entry.after) ?? slugOf(entry.before);
     return (
         <Stack gap={0}>
-            {slug && <SegmentLink slug={slug} />}
+            {slug && entry.action === "segment.deleted"
+                ? slug
+                : slug && <SegmentLink slug={slug} />}
             <Text size="xs" c="dimmed" className="break">
                 {entry.target}
             </Text>

@@ -38,11 +38,11 @@ function format(value: unknown): string | null {
         return null;
     }
     if (Array.isArray(value)) {
-        return value.map(format).join("; ");
+        return value.map(format).join("; ") || null;
     }
     if (typeof value === "object") {
         const fields = Object.entries(value).filter(([, content]) => content !== null);
-        return fields.map(([name, content]) => `${name} ${format(content)}`).join(", ");
+        return fields.map(([name, content]) => `${name} ${format(content)}`).join(", ") || null;
     }
     return String(value);
 }

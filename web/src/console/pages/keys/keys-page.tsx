@@ -4,6 +4,7 @@ import { Info, Plus } from "lucide-react";
 import { useQuery } from "urql";
 
 import { requiresKey } from "../../app/server";
+import { useSession } from "../../app/session";
 import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
 import { Page, ShowAsGraphQL } from "../../components/page";
@@ -16,6 +17,18 @@ import { RevokeButton } from "./revoke-button";
 type ApiKey = NonNullable<ApiKeysQuery["apiKeys"]>["nodes"][number];
 
 export function KeysPage() {
+    const { hasRole } = useSession();
+    if (!hasRole("ADMIN")) {
+        return (
+            <Page title="API keys">
+                <Text>Only an administrator can see and create API keys.</Text>
+            </Page>
+        );
+    }
+    return <Keys />;
+}
+
+function Keys() {
     const pagination = usePagination();
     const variables = { first: 50, after: pagination.after };
     const [{ data, error, fetching }, refresh] = useQuery({ query: ApiKeysDocument, variables });

@@ -3,6 +3,7 @@ import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { useMutation } from "urql";
 
+import { useSession } from "../../app/session";
 import { ConfirmDialog } from "../../components/confirm-dialog";
 import { useSubmission } from "../../components/use-submission";
 import { RevokeApiKeyDocument } from "../../graphql/operations";
@@ -15,6 +16,7 @@ interface Props {
 }
 
 export function RevokeButton({ id, name, isOwn }: Props) {
+    const { signOut } = useSession();
     const [opened, { open, close }] = useDisclosure();
     const [, revokeApiKey] = useMutation(RevokeApiKeyDocument);
     const { failures, submit, submitting } = useSubmission(null);
@@ -23,6 +25,9 @@ export function RevokeButton({ id, name, isOwn }: Props) {
         if (await submit(revokeApiKey({ input: { id } }), (data) => data.revokeApiKey)) {
             notifications.show({ message: `The API key ${name} is revoked.` });
             close();
+            if (isOwn) {
+                signOut();
+            }
         }
     };
 

@@ -16,7 +16,7 @@ import { useSession } from "../../app/session";
 import { FormErrors } from "../../components/form-errors";
 import { useSubmission } from "../../components/use-submission";
 import { CreateReportDocument } from "../../graphql/operations";
-import { lastMonth, MONTHS } from "./months";
+import { isYear, lastMonth, MONTHS } from "./months";
 
 export function ReportForm() {
     const { hasRole } = useSession();
@@ -25,6 +25,7 @@ export function ReportForm() {
         initialValues: { userId: "", ...lastMonth(new Date()), withKeys: false },
         validate: {
             userId: (value) => (value.trim() || mayReportOnAll ? null : "Enter the id of a user."),
+            year: (value) => (isYear(value) ? null : "Enter a year from 2000 to 9999."),
         },
     });
     const [, createReport] = useMutation(CreateReportDocument);
@@ -70,6 +71,7 @@ export function ReportForm() {
                             min={2000}
                             max={9999}
                             clampBehavior="none"
+                            allowDecimal={false}
                             {...form.getInputProps("year")}
                         />
                     </Group>

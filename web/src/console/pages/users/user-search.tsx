@@ -6,7 +6,7 @@ import { Link, useLocation } from "wouter";
 
 import { describeError } from "../../components/errors";
 import { UserLink } from "../../components/links";
-import { isUserId } from "../../components/user-id";
+import { isUserId, keysOf } from "../../components/user-id";
 import { FindUserDocument } from "../../graphql/operations";
 
 interface Found {
@@ -42,7 +42,7 @@ export function UserSearch() {
         const { data, error: failure } = await client.query(
             FindUserDocument,
             // A key may begin or end with a space, and a pasted one may have one too many.
-            { id: trimmed, byId: isUserId(trimmed), keys: distinct([text, trimmed]) },
+            { id: trimmed, byId: isUserId(trimmed), keys: keysOf(text) },
             { requestPolicy: "network-only" },
         );
         setSearching(false);
@@ -51,7 +51,7 @@ export function UserSearch() {
             return;
         }
         const users = [data?.user, ...(data?.usersByKey ?? [])].filter((user) => !!user);
-        const ids = distinct(users.map((user) => user.id));
+        const ids = [...new Set(users.map((user) => user.id))];
         if (ids.length === 1) {
             navigate(`/users/${ids[0]}`);
         } else {
@@ -129,8 +129,4 @@ function SearchResult({ text, users }: Result) {
             )}
         </Alert>
     );
-}
-
-function distinct(texts: string[]): string[] {
-    return [...new Set(texts)];
 }

@@ -1,7 +1,7 @@
 import { Alert, Anchor, Group, Progress, Skeleton, Stack, Text, Title } from "@mantine/core";
 import { ArrowLeft, CircleAlert, Info } from "lucide-react";
 import { useQuery } from "urql";
-import { Link } from "wouter";
+import { Link, Redirect } from "wouter";
 
 import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
@@ -20,12 +20,15 @@ import {
     describeStatus,
 } from "./import-texts";
 import { OutcomeTable } from "./outcome-table";
+import { importPath } from "./paths";
 import { RejectionTable } from "./rejection-table";
 
 export type ImportRecord = NonNullable<ImportDetailQuery["import"]>;
 
 /** How long after the end of an import the page waits for its result file. */
 const RESULT_SECONDS = 60;
+/** A file may be uploaded by another program, hours later. */
+const UPLOAD_MILLISECONDS = 10_000;
 
 /** One import: its status, what it changes, and its actions. */
 export function ImportDetail({ slug, id }: { slug: string; id: string }) {
@@ -35,7 +38,11 @@ export function ImportDetail({ slug, id }: { slug: string; id: string }) {
     });
     const record = data?.import;
     const isWorking = record ? ACTIVE.includes(record.status) || awaitsResult(record) : false;
-    usePolling(refresh, isWorking || record?.status === "AWAITING_UPLOAD");
+    const awaitsUpload = record?.status === "AWAITING_UPLOAD";
+    usePolling(refresh, isWorking || awaitsUpload, awaitsUpload ? UPLOAD_MILLISECONDS : undefined);
+    if (record && record.segment.slug !== slug) {
+        return <Redirect to={importPath(record.segment.slug, id)} replace />;
+    }
     return (
         <Stack maw={960}>
             <Group justify="space-between">
@@ -54,7 +61,13 @@ export function ImportDetail({ slug, id }: { slug: string; id: string }) {
                 <>
                     <Heading record={record} />
                     <Status record={record} />
-                    <ImportActions slug={slug} record={record} refresh={refresh} />
+                    <ImportActions
+                        // The errors and dialogs of one status have no meaning in the next.
+                        key={record.status}
+                        slug={slug}
+                        record={record}
+                        refresh={refresh}
+                    />
                     <OutcomeTable record={record} awaitsResult={awaitsResult(record)} />
                     <RejectionTable record={record} />
                 </>

@@ -1,11 +1,15 @@
 import { Alert, Button, Group, Paper, Progress, Stack, Text, Title } from "@mantine/core";
 import { CircleAlert } from "lucide-react";
 import { useEffect, useRef, useState } from "react";
-import { useClient } from "urql";
+import { type Client, useClient } from "urql";
 
 import { describeError } from "../../../components/errors";
 import { formatBytes, formatPercent } from "../../../format";
-import { CancelImportDocument, StartImportDocument } from "../../../graphql/operations";
+import {
+    CancelImportDocument,
+    ImportStatusDocument,
+    StartImportDocument,
+} from "../../../graphql/operations";
 import { UploadError, type UploadFailure, uploadFile, type UploadLink } from "./upload";
 
 interface Props {
@@ -61,7 +65,7 @@ export function UploadPanel({ id, link, file, onStarted, onCancelled, onNewLink 
     useEffect(
         () => () => {
             if (!isStarted.current) {
-                void client.mutation(CancelImportDocument, { id }).toPromise();
+                void cancelIfNotStarted(client, id);
             }
         },
         [client, id],
@@ -115,4 +119,16 @@ export function UploadPanel({ id, link, file, onStarted, onCancelled, onNewLink 
             </Stack>
         </Paper>
     );
+}
+
+/** Cancel an import, unless the server started it and only its response was lost. */
+async function cancelIfNotStarted(client: Client, id: string): Promise<void> {
+    const { data } = await client.query(
+        ImportStatusDocument,
+        { id },
+        { requestPolicy: "network-only" },
+    );
+    if (data?.import?.status === "AWAITING_UPLOAD") {
+        await client.mutation(CancelImportDocument, { id });
+    }
 }

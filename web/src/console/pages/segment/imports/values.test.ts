@@ -54,6 +54,19 @@ describe("validate", () => {
         expect(fieldsWithErrors({ ...segments, allOf: ["trial"] })).toEqual([]);
     });
 
+    it("rejects an empty file, except if all members may be removed", () => {
+        const values = { ...INITIAL_VALUES, file: new File([], "empty.csv") };
+        expect(fieldsWithErrors(values)).toEqual(["file"]);
+        expect(fieldsWithErrors({ ...values, allowEmpty: true })).toEqual(["file"]);
+        const replacement = { ...values, mode: "REPLACE" as const, allowEmpty: true };
+        expect(fieldsWithErrors(replacement)).toEqual([]);
+    });
+
+    it("rejects incomplete numbers", () => {
+        const values = { ...INITIAL_VALUES, file, maxRejected: "-", maxRemovedPercent: "-" };
+        expect(fieldsWithErrors(values)).toEqual(["maxRejected", "maxRemovedPercent"]);
+    });
+
     it("needs an end, except if the users are removed", () => {
         const values = { ...INITIAL_VALUES, file, kind: "after" as const, amount: "" };
         expect(fieldsWithErrors(values)).toEqual(["amount"]);

@@ -72,11 +72,28 @@ export function validate(values: ImportValues): Partial<Record<keyof ImportValue
         values.mode === "REMOVE" ? {} : validateEnd(values);
     if (values.source === "file" && !values.file) {
         errors.file = "Choose a file.";
+    } else if (values.source === "file" && values.file?.size === 0 && !acceptsEmptyList(values)) {
+        errors.file = "The file is empty.";
+    }
+    for (const field of ["maxRejected", "maxRemovedPercent"] as const) {
+        if (!isNumberOrEmpty(values[field])) {
+            errors[field] = "Enter a number.";
+        }
     }
     if (values.source === "segments" && values.anyOf.length + values.allOf.length === 0) {
         errors.anyOf = "Choose a segment here, or in the next field.";
     }
     return errors;
+}
+
+/** Whether an empty list is meant to remove all members. */
+function acceptsEmptyList({ mode, allowEmpty }: ImportValues): boolean {
+    return mode === "REPLACE" && allowEmpty;
+}
+
+/** Whether the value of a number input is complete: "-" is not. */
+function isNumberOrEmpty(value: number | string): boolean {
+    return value === "" || Number.isFinite(Number(value));
 }
 
 export function toInput(slug: string, values: ImportValues): CreateImportInput {

@@ -6,7 +6,7 @@ import { Link } from "wouter";
 
 import { ErrorAlert } from "../../../components/errors";
 import { ShowAsGraphQL } from "../../../components/page";
-import { isUserId } from "../../../components/user-id";
+import { isUserId, keysOf } from "../../../components/user-id";
 import { FindMemberDocument, type FindMemberQuery } from "../../../graphql/operations";
 import { SelectableMembers } from "./selectable-members";
 
@@ -21,7 +21,7 @@ export function FindMember({ searchText, onFind }: FindMemberProps) {
     const [text, setText] = useState(searchText);
     const submit = (event: FormEvent) => {
         event.preventDefault();
-        onFind(text.trim());
+        onFind(text.trim() && text);
     };
     return (
         <form onSubmit={submit} role="search">
@@ -61,11 +61,14 @@ export function FindMember({ searchText, onFind }: FindMemberProps) {
 /** The users who have an id or a key, and whether they are members. */
 export function FoundUsers({ slug, searchText }: { slug: string; searchText: string }) {
     const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
-    const byId = isUserId(searchText);
-    const variables = { slug, byId, id: byId ? searchText : "1", key: searchText };
+    const trimmed = searchText.trim();
+    const byId = isUserId(trimmed);
+    const keys = keysOf(searchText);
+    const variables = { slug, byId, id: byId ? trimmed : "1", keys };
     const [{ data, error, fetching }, refresh] = useQuery({ query: FindMemberDocument, variables });
 
-    const users = [data?.user, data?.userByKey].filter((user) => user != null);
+    const found = [data?.user, ...(data?.usersByKey ?? [])].filter((user) => user != null);
+    const users = [...new Map(found.map((user) => [user.id, user])).values()];
     const members = users.map(({ membership }) => membership).filter((member) => member != null);
     return (
         <Stack>
@@ -94,7 +97,7 @@ export function FoundUsers({ slug, searchText }: { slug: string; searchText: str
     );
 }
 
-function MembershipAlert({ user }: { user: NonNullable<FindMemberQuery["userByKey"]> }) {
+function MembershipAlert({ user }: { user: NonNullable<FindMemberQuery["user"]> }) {
     return (
         <Alert color={user.membership ? "teal" : "gray"} role="status">
             <Text size="sm" className="break">

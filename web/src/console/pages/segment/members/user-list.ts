@@ -8,12 +8,9 @@ export function parseIds(text: string): string[] {
     return text.split(/[\s,;]+/).filter(Boolean);
 }
 
-/** Return the keys, which may contain spaces and commas: one a line. */
+/** Return the keys, one a line. They may contain commas, and spaces also at their ends. */
 export function parseKeys(text: string): string[] {
-    return text
-        .split("\n")
-        .map((line) => line.trim())
-        .filter(Boolean);
+    return text.split(/\r?\n/).filter((line) => line.trim());
 }
 
 /** Return what is wrong with the number of users, or null. */

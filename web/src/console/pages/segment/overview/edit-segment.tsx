@@ -72,6 +72,11 @@ function EditForm({ segment, onClose }: Pick<Props, "segment" | "onClose">) {
         setConflict(null);
     };
 
+    const keepMine = (current: State) => {
+        setVersion(current.version);
+        setConflict(null);
+    };
+
     return (
         <form onSubmit={onSubmit} noValidate>
             <Stack>
@@ -105,13 +110,26 @@ function EditForm({ segment, onClose }: Pick<Props, "segment" | "onClose">) {
                                 The segment has version {conflict.version} now, and you edit version{" "}
                                 {version}. Your values are not saved.
                             </Text>
-                            <Button
-                                size="xs"
-                                variant="default"
-                                onClick={() => loadCurrent(conflict)}
-                            >
-                                Load the current values
-                            </Button>
+                            <Text size="sm" className="break">
+                                The name is now “{conflict.name ?? ""}”, the description “
+                                {conflict.description ?? ""}”.
+                            </Text>
+                            <Group gap="xs">
+                                <Button
+                                    size="xs"
+                                    variant="default"
+                                    onClick={() => loadCurrent(conflict)}
+                                >
+                                    Load the current values
+                                </Button>
+                                <Button
+                                    size="xs"
+                                    variant="default"
+                                    onClick={() => keepMine(conflict)}
+                                >
+                                    Keep my values
+                                </Button>
+                            </Group>
                         </Stack>
                     </Alert>
                 ) : (
