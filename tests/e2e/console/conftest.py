@@ -112,7 +112,8 @@ class Console:
             for scheme in ("light", "dark"):
                 await self._emulate(scheme)
                 await self.take_screenshot(f"{name}-{width}-{scheme}")
-                assert await self._find_barriers() == [], (name, width, scheme)
+                barriers = await self._find_barriers()
+                assert not barriers, (name, width, scheme, barriers)
                 overflow = await self.page.evaluate(
                     "document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 )

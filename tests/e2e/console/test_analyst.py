@@ -1,4 +1,4 @@
-"""The five tasks of an analyst: create a segment, load a list, roll out in stages, watch, export."""
+"""The tasks of an analyst: create a segment, load a list, roll out in stages, watch, export."""
 
 import csv
 import re

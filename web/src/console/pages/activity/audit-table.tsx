@@ -16,7 +16,7 @@ export function AuditTable({ entries }: { entries: readonly AuditEntry[] }) {
                         <Table.Th>Time</Table.Th>
                         <Table.Th>By</Table.Th>
                         <Table.Th>Action</Table.Th>
-                        <Table.Th>Target</Table.Th>
+                        <Table.Th miw={220}>Target</Table.Th>
                         <Table.Th>Changes</Table.Th>
                     </Table.Tr>
                 </Table.Thead>
