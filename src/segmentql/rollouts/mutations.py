@@ -13,6 +13,7 @@ from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation
 from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
 from segmentql.graphql.types.scalars import BigInt
+from segmentql.graphql.types.stored_results import NOT_STORED
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.rollouts import service
 from segmentql.rollouts.api import Rollout
@@ -114,6 +115,7 @@ class ForecastPayload(RolloutPayload):
 
     joining: BigInt | None = strawberry.field(
         default=None,
+        metadata=NOT_STORED,
         description="In a dry run of `setRollout`, the number of users who join until the last"
         " stage is done, if nothing else changes: its sample without current members and excluded"
         " users. In a dry run of `cancelRollout` it is 0. Null if the mutation was rejected or was"
@@ -121,6 +123,7 @@ class ForecastPayload(RolloutPayload):
     )
     leaving: BigInt | None = strawberry.field(
         default=None,
+        metadata=NOT_STORED,
         description="In a dry run of `setRollout`, the number of members who leave until the last"
         " stage is done, if nothing else changes: the members that a rollout added and that are not"
         " in the last stage's sample, if a stage lowers the percent. In a dry run of"

@@ -8,7 +8,7 @@ import { SignIn } from "./sign-in";
 
 const STORAGE_KEY = "segmentql.session";
 const KEY_REJECTED = "The server no longer accepts the API key. Enter another one.";
-const RANKS: readonly Role[] = ["READER", "EDITOR", "ADMIN"];
+const RANKS: readonly Role[] = ["EVALUATOR", "READER", "EDITOR", "ADMIN"];
 
 export interface Session {
     apiKey: string;

@@ -41,7 +41,9 @@ export function SignIn({ notice, onSignIn }: Props) {
         const result = await createClient(entered, () => {}).query(ViewerDocument, {});
         setChecking(false);
         const viewer = result.data?.viewer;
-        if (viewer) {
+        if (viewer?.role === "EVALUATOR") {
+            setError("This key only evaluates segments. Sign in with a key of another role.");
+        } else if (viewer) {
             onSignIn({ apiKey: entered, name: viewer.name, role: viewer.role }, keep);
         } else {
             setError(

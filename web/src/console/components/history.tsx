@@ -17,7 +17,7 @@ interface TableProps {
 /** Joins and leaves as a table. */
 export function HistoryTable({ entries, label, withSegment = true, withUser = true }: TableProps) {
     return (
-        <Table.ScrollContainer minWidth={withSegment && withUser ? 860 : 680}>
+        <Table.ScrollContainer minWidth={withSegment && withUser ? 480 : 0} type="native">
             <Table aria-label={label} verticalSpacing="xs">
                 <Table.Thead>
                     <Table.Tr>
@@ -25,16 +25,29 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
                         <Table.Th scope="col">Operation</Table.Th>
                         {withUser && <Table.Th scope="col">User</Table.Th>}
                         {withSegment && <Table.Th scope="col">Segment</Table.Th>}
-                        <Table.Th scope="col">Cause</Table.Th>
-                        <Table.Th scope="col">By</Table.Th>
+                        <Table.Th scope="col" visibleFrom="sm">
+                            Cause
+                        </Table.Th>
+                        <Table.Th scope="col" visibleFrom="sm">
+                            By
+                        </Table.Th>
                     </Table.Tr>
                 </Table.Thead>
                 <Table.Tbody>
                     {entries.map((entry) => (
                         <Table.Tr key={entry.id}>
                             <Table.Td>
-                                <Time at={entry.at} />
-                                <NotRecorded entry={entry} />
+                                <Group gap={6}>
+                                    <Time at={entry.at} />
+                                    <NotRecorded entry={entry} />
+                                </Group>
+                                {/* A phone shows these in the first column. */}
+                                <Group gap={6} mt={4} hiddenFrom="sm">
+                                    <CauseBadge cause={entry.cause} />
+                                    <Text size="xs" span className="break">
+                                        <Origin {...entry} prefix="by " />
+                                    </Text>
+                                </Group>
                             </Table.Td>
                             <Table.Td>
                                 <OperationBadge operation={entry.operation} />
@@ -49,10 +62,10 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
                                     <SegmentLink {...entry.segment} />
                                 </Table.Td>
                             )}
-                            <Table.Td>
+                            <Table.Td visibleFrom="sm">
                                 <CauseBadge cause={entry.cause} />
                             </Table.Td>
-                            <Table.Td className="break">
+                            <Table.Td className="break" visibleFrom="sm">
                                 <Origin {...entry} otherwise="–" />
                             </Table.Td>
                         </Table.Tr>
@@ -90,10 +103,10 @@ export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFrag
                     </Text>
                     <Group gap="xs" mt={4}>
                         <CauseBadge cause={entry.cause} />
-                        <Text size="sm" component="span" className="break">
+                        <NotRecorded entry={entry} />
+                        <Text size="sm" span className="break">
                             <Origin {...entry} prefix="by " />
                         </Text>
-                        <NotRecorded entry={entry} />
                     </Group>
                 </Timeline.Item>
             ))}
@@ -136,7 +149,7 @@ function NotRecorded({ entry }: { entry: HistoryItemFragment }) {
         return null;
     }
     return (
-        <Badge variant="outline" color="gray" ml={4}>
+        <Badge variant="outline" color="gray" c="bright" miw="max-content">
             Not recorded yet
         </Badge>
     );

@@ -38,6 +38,8 @@ const STATUS_COLORS: Record<string, MantineColor> = {
     HELD: "orange",
     APPLYING: "blue",
     REFUSED: "red",
+    ACTIVE: "blue",
+    DONE: "teal",
 };
 
 const CAUSE_COLORS: Record<string, MantineColor> = {
@@ -48,7 +50,7 @@ const CAUSE_COLORS: Record<string, MantineColor> = {
     USER_DELETED: "red",
 };
 
-/** The status of a rollout, report, import or export. */
+/** The status of a rollout, stage, report, import or export. */
 export function StatusBadge({ status }: { status: string }) {
     return <EnumBadge value={status} color={STATUS_COLORS[status]} />;
 }

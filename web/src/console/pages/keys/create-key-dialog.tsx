@@ -19,6 +19,7 @@ import { Failures, useSubmission } from "../../components/forms";
 import { CreateApiKeyDocument, type Role } from "../../graphql/operations";
 
 const ROLES: readonly { role: Role; description: string }[] = [
+    { role: "EVALUATOR", description: "Evaluates segments through OpenFeature, and nothing else" },
     { role: "READER", description: "Reads, and requests reports on single users" },
     { role: "EDITOR", description: "Also creates and changes data, and reads the audit log" },
     { role: "ADMIN", description: "Also deletes data, and manages API keys" },

@@ -1,22 +1,18 @@
-import { Anchor, Loader, Stack, Table, Text } from "@mantine/core";
-import { Download } from "lucide-react";
-import { useQuery } from "urql";
+import { Loader, Stack, Table, Text } from "@mantine/core";
+import { useClient, useQuery } from "urql";
 
-import { ErrorAlert } from "../../components/errors";
+import { DownloadButton } from "../../components/download-button";
+import { describeError, ErrorAlert } from "../../components/errors";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
 import { usePolling } from "../../components/polling";
 import { Num, StatusBadge, Time } from "../../components/values";
 import { formatBytes } from "../../format";
-import { ReportsDocument, type ReportsQuery } from "../../graphql/operations";
+import { ReportLinkDocument, ReportsDocument, type ReportsQuery } from "../../graphql/operations";
 import { ReportForm } from "./report-form";
 
 type Report = NonNullable<ReportsQuery["reports"]>["nodes"][number];
-
-const RUNNING_MILLISECONDS = 1000;
-/** Links are valid for an hour. The list is fetched again before they expire. */
-const IDLE_MILLISECONDS = 30 * 60 * 1000;
 
 export function ReportsPage() {
     const pages = usePages();
@@ -24,7 +20,7 @@ export function ReportsPage() {
     const [{ data, error, fetching }, refresh] = useQuery({ query: ReportsDocument, variables });
     const reports = data?.reports?.nodes ?? [];
     const isRunning = reports.some(({ status }) => status === "QUEUED" || status === "RUNNING");
-    usePolling(refresh, true, isRunning ? RUNNING_MILLISECONDS : IDLE_MILLISECONDS);
+    usePolling(refresh, isRunning);
     return (
         <Page
             title="Reports"
@@ -92,14 +88,30 @@ function ReportsTable({ reports }: { reports: readonly Report[] }) {
 }
 
 function ReportFile({ report }: { report: Report }) {
+    const client = useClient();
     if (!report.downloadUrl) {
         return "–";
     }
+    const sign = async () => {
+        const { data, error } = await client.query(
+            ReportLinkDocument,
+            { id: report.id },
+            { requestPolicy: "network-only" },
+        );
+        if (error) {
+            throw new Error(describeError(error));
+        }
+        return data?.report?.downloadUrl ?? null;
+    };
     return (
-        <Anchor href={report.downloadUrl} download={report.fileName} className="nowrap" inherit>
-            <Download size={14} aria-hidden /> {report.fileName}
-            {report.sizeBytes != null && ` (${formatBytes(report.sizeBytes)})`}
-        </Anchor>
+        <DownloadButton
+            href={report.downloadUrl}
+            sign={sign}
+            size="xs"
+            aria-label={`Download ${report.fileName}`}
+        >
+            {report.sizeBytes == null ? "Download" : `Download (${formatBytes(report.sizeBytes)})`}
+        </DownloadButton>
     );
 }
 

@@ -10,7 +10,6 @@ import { OnExistingInput } from "../../components/on-existing-input";
 import { SegmentsInput } from "../../components/segment-input";
 import { formatNumber } from "../../format";
 import { type OnExisting, UpdateUserSegmentsDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 
 /** The server accepts no more slugs in one mutation. */
 const MAX_SEGMENTS = 100;
@@ -67,17 +66,14 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
 
     const add = form.onSubmit(async (values) => {
         const payload = await submit(
-            update(
-                {
-                    input: {
-                        userId,
-                        add: values.add,
-                        onExisting: values.onExisting,
-                        ...endInput(values),
-                    },
+            update({
+                input: {
+                    userId,
+                    add: values.add,
+                    onExisting: values.onExisting,
+                    ...endInput(values),
                 },
-                USER_CONTEXT,
-            ),
+            }),
             (data) => data.updateUserSegments,
         );
         if (payload) {

@@ -10,7 +10,6 @@ import {
     type UserHeadQuery,
     UserMembershipsDocument,
 } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 
 interface Props {
     id: string;
@@ -38,7 +37,6 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
     const [{ data }] = useQuery({
         query: UserMembershipsDocument,
         variables: { id },
-        context: USER_CONTEXT,
         pause: !user,
     });
     const { failures, submitting, submit } = useSubmission(null);
@@ -47,7 +45,7 @@ function Confirmation({ id, user, onClose }: Omit<Props, "opened">) {
 
     const confirm = async () => {
         const payload = await submit(
-            deleteUser({ input: { id, eraseKey } }, USER_CONTEXT),
+            deleteUser({ input: { id, eraseKey } }),
             (result) => result.deleteUser,
         );
         if (payload) {

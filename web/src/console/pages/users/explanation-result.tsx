@@ -16,7 +16,6 @@ import { useQuery } from "urql";
 import { ErrorAlert } from "../../components/errors";
 import { Time } from "../../components/values";
 import { ExplainUserDocument, type ExplainUserQuery } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { RolloutPosition } from "./rollout-position";
 
 interface Props {
@@ -29,7 +28,6 @@ export function ExplanationResult({ userId, slug, asOf }: Props) {
     const [{ data, error }, refresh] = useQuery({
         query: ExplainUserDocument,
         variables: { id: userId, slug, asOf },
-        context: USER_CONTEXT,
     });
     const top = useRef<HTMLDivElement>(null);
     const loaded = !!data?.explain;

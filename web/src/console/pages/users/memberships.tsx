@@ -8,7 +8,6 @@ import { ErrorAlert } from "../../components/errors";
 import { ShowAsGraphQL } from "../../components/page";
 import { UserMembershipsDocument } from "../../graphql/operations";
 import { AddToSegments } from "./add-to-segments";
-import { USER_CONTEXT } from "./context";
 import { MembershipRow } from "./membership-row";
 import { RemoveFromSegment } from "./remove-from-segment";
 import { Section } from "./section";
@@ -21,7 +20,6 @@ export function Memberships({ id }: { id: string }) {
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserMembershipsDocument,
         variables: { id },
-        context: USER_CONTEXT,
     });
     const [adding, setAdding] = useState(false);
     const [removing, setRemoving] = useState<string>();

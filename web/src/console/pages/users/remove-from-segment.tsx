@@ -4,7 +4,6 @@ import { useMutation } from "urql";
 
 import { Failures, useSubmission } from "../../components/forms";
 import { UpdateUserSegmentsDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 
 interface Props {
     userId: string;
@@ -27,7 +26,7 @@ function Confirmation({ userId, slug, onClose }: Props & { slug: string }) {
 
     const remove = async () => {
         const payload = await submit(
-            update({ input: { userId, remove: [slug] } }, USER_CONTEXT),
+            update({ input: { userId, remove: [slug] } }),
             (data) => data.updateUserSegments,
         );
         if (payload) {

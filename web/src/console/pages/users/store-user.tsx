@@ -6,7 +6,6 @@ import { useLocation } from "wouter";
 
 import { Failures, useSubmission } from "../../components/forms";
 import { CreateUserDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 
 interface Props {
     opened: boolean;
@@ -32,10 +31,7 @@ function StoreUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
 
     const store = form.onSubmit(async (values) => {
         const input = { id: values.id.trim() || null, key: values.key || null };
-        const payload = await submit(
-            createUser({ input }, USER_CONTEXT),
-            (data) => data.createUser,
-        );
+        const payload = await submit(createUser({ input }), (data) => data.createUser);
         if (payload?.user) {
             notifications.show({ color: "teal", message: `User ${payload.user.id} is stored.` });
             onClose();

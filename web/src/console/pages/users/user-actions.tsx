@@ -8,7 +8,6 @@ import { useMutation } from "urql";
 import { useSession } from "../../app/session";
 import { Failures, useSubmission } from "../../components/forms";
 import { SetUserKeyDocument, type UserHeadQuery } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { DeleteUser } from "./delete-user";
 import { StoreUser } from "./store-user";
 
@@ -65,10 +64,7 @@ function SetKeyForm({ id, onClose }: { id: string; onClose: () => void }) {
     const [, setKey] = useMutation(SetUserKeyDocument);
 
     const set = form.onSubmit(async ({ key }) => {
-        const payload = await submit(
-            setKey({ input: { id, key } }, USER_CONTEXT),
-            (data) => data.updateUser,
-        );
+        const payload = await submit(setKey({ input: { id, key } }), (data) => data.updateUser);
         if (payload) {
             notifications.show({ color: "teal", message: `The key of user ${id} is set.` });
             onClose();

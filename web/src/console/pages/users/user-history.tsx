@@ -10,7 +10,6 @@ import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
 import { SlugInput } from "../../components/segment-input";
 import { UserHistoryDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { Section } from "./section";
 
 /** The joins and leaves of a user, who may be deleted, newest first. */
@@ -28,7 +27,6 @@ export function UserHistory({ id }: { id: string }) {
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserHistoryDocument,
         variables,
-        context: USER_CONTEXT,
         pause: isReversed(filters),
     });
     const entries = data?.history?.nodes;

@@ -6,7 +6,6 @@ import { ErrorAlert } from "../../components/errors";
 import { Page } from "../../components/page";
 import { Time } from "../../components/values";
 import { UserHeadDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { Explanation } from "./explanation";
 import { Memberships } from "./memberships";
 import { UserActions } from "./user-actions";
@@ -23,7 +22,6 @@ export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
     const [{ data, error }, refresh] = useQuery({
         query: UserHeadDocument,
         variables: { id },
-        context: USER_CONTEXT,
     });
     const user = data?.user;
     // An id that the server rejects has no history, either.

@@ -10,7 +10,6 @@ import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePages } from "../../components/pages";
 import { Time } from "../../components/values";
 import { UserListDocument } from "../../graphql/operations";
-import { USER_CONTEXT } from "./context";
 import { Section } from "./section";
 import { StoreUser } from "./store-user";
 import { UserSearch } from "./user-search";
@@ -46,7 +45,6 @@ function UserList() {
     const [{ data, error, fetching }, refresh] = useQuery({
         query: UserListDocument,
         variables,
-        context: USER_CONTEXT,
     });
     const users = data?.users?.nodes;
     return (

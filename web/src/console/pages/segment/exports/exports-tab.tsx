@@ -44,7 +44,7 @@ export function ExportsTab({ slug }: { slug: string }) {
             {exports?.length === 0 && <Text>There is no export of this segment.</Text>}
             {exports && exports.length > 0 && (
                 <Table.ScrollContainer minWidth={760}>
-                    <Table aria-label="Exports, newest first" highlightOnHover>
+                    <Table aria-label="Exports, newest first">
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th>Members at</Table.Th>

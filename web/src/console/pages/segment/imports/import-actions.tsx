@@ -37,6 +37,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
     }
     const mayApply = mode !== "REPLACE" || may("ADMIN");
     const isStopped = status === "VALIDATED" || status === "HELD" || FINISHED.includes(status);
+    const asksForRemovals = status === "HELD" && !!record.removals;
     const refreshNow = () => refresh({ requestPolicy: "network-only" });
 
     const runApply = async () => {
@@ -61,13 +62,13 @@ export function ImportActions({ slug, record, refresh }: Props) {
 
     const confirmApply = () =>
         modals.openConfirmModal({
-            title: status === "HELD" ? "Confirm the removals" : "Apply the import",
+            title: asksForRemovals ? "Confirm the removals" : "Apply the import",
             children: (
                 <Text className="break">
                     Segment {record.segment.slug}: {changesOf(record)}
                 </Text>
             ),
-            labels: { confirm: status === "HELD" ? "Remove and apply" : "Apply", cancel: "Back" },
+            labels: { confirm: asksForRemovals ? "Remove and apply" : "Apply", cancel: "Back" },
             confirmProps: { color: record.removals ? "red" : undefined },
             onConfirm: () => void runApply(),
         });
@@ -96,7 +97,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
             <Group gap="xs">
                 {(status === "VALIDATED" || status === "HELD") && mayApply && (
                     <Button onClick={confirmApply} loading={submitting}>
-                        {status === "HELD" ? "Confirm the removals" : "Apply"}
+                        {asksForRemovals ? "Confirm the removals" : "Apply"}
                     </Button>
                 )}
                 {status === "AWAITING_UPLOAD" && mayApply && (

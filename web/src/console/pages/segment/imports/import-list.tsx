@@ -46,8 +46,8 @@ export function ImportList({ slug }: { slug: string }) {
             {!imports && !error && <Skeleton height={160} aria-label="Loading the imports" />}
             {imports?.length === 0 && <Text>No list was imported into this segment.</Text>}
             {imports && imports.length > 0 && (
-                <Table.ScrollContainer minWidth={760}>
-                    <Table aria-label="Imports, newest first" highlightOnHover>
+                <Table.ScrollContainer minWidth={900}>
+                    <Table aria-label="Imports, newest first">
                         <Table.Thead>
                             <Table.Tr>
                                 <Table.Th>Import</Table.Th>
@@ -88,7 +88,7 @@ function ImportListRow({ slug, record }: { slug: string; record: ImportRowFragme
                     {record.id}
                 </Anchor>
             </Table.Td>
-            <Table.Td>
+            <Table.Td miw={150}>
                 <Group gap="xs" wrap="nowrap">
                     <StatusBadge status={record.status} />
                     {record.status === "APPLYING" && (

@@ -34,7 +34,7 @@ export function ModeFields({ form }: { form: UseFormReturnType<ImportValues> }) 
                 </Radio.Group>
             )}
             {values.mode !== "REMOVE" && values.ending === "after" && (
-                <Group align="flex-start" grow maw={360}>
+                <Group align="flex-start" grow maw={480}>
                     <NumberInput
                         label="Duration"
                         min={0}

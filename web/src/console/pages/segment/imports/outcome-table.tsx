@@ -18,6 +18,9 @@ export function OutcomeTable({ record, awaitsResult }: Props) {
     if (rows === null) {
         return null;
     }
+    if (rows === 0) {
+        return <Text>The list is empty.</Text>;
+    }
     const isForecast = status === "VALIDATED" || status === "HELD";
     const isFinished = FINISHED.includes(status);
     return (

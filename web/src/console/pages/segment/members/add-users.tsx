@@ -11,6 +11,7 @@ import {
 } from "@mantine/core";
 import { useForm } from "@mantine/form";
 import { useState } from "react";
+import { useMutation } from "urql";
 import { Link } from "wouter";
 
 import { type End, endInput } from "../../../components/duration";
@@ -19,9 +20,8 @@ import { Failures, useSubmission } from "../../../components/forms";
 import { segmentPath } from "../../../components/links";
 import { OnExistingInput } from "../../../components/on-existing-input";
 import { formatNumber } from "../../../format";
-import type { OnExisting } from "../../../graphql/operations";
+import { type OnExisting, UpdateSegmentMembersDocument } from "../../../graphql/operations";
 import { describeOutcome, type OutcomeCount } from "./outcomes";
-import { useUpdateMembers } from "./update-members";
 import { checkCount, MAX_USERS, parseIds, parseKeys } from "./user-list";
 
 interface Props {
@@ -79,7 +79,7 @@ interface AddFormProps {
 }
 
 function AddForm({ slug, onAdded, onClose }: AddFormProps) {
-    const updateMembers = useUpdateMembers();
+    const [, updateMembers] = useMutation(UpdateSegmentMembersDocument);
     const form = useForm<Values>({
         mode: "controlled",
         initialValues: {
@@ -112,7 +112,7 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
             onExisting: values.onExisting,
             ...endInput(values),
         };
-        const payload = await submit(updateMembers(input), (data) => data.updateSegmentMembers);
+        const payload = await submit(updateMembers({ input }), (data) => data.updateSegmentMembers);
         if (payload) {
             onAdded(payload.counts);
         }

@@ -2,11 +2,12 @@ import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { UserMinus } from "lucide-react";
+import { useMutation } from "urql";
 
 import { Failures, useSubmission } from "../../../components/forms";
 import { formatNumber } from "../../../format";
+import { UpdateSegmentMembersDocument } from "../../../graphql/operations";
 import { describeOutcome } from "./outcomes";
-import { useUpdateMembers } from "./update-members";
 
 interface Props {
     slug: string;
@@ -18,12 +19,12 @@ interface Props {
 /** The button that removes the selected members, with its confirmation. */
 export function RemoveMembers({ slug, users, onRemoved }: Props) {
     const [opened, { open, close }] = useDisclosure();
-    const updateMembers = useUpdateMembers();
+    const [, updateMembers] = useMutation(UpdateSegmentMembersDocument);
     const { failures, submitting, submit } = useSubmission(null);
 
     const remove = async () => {
         const payload = await submit(
-            updateMembers({ slug, remove: [...users] }),
+            updateMembers({ input: { slug, remove: [...users] } }),
             (data) => data.updateSegmentMembers,
         );
         if (payload) {

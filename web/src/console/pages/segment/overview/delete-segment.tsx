@@ -23,9 +23,6 @@ export function DeleteSegment({ slug, opened, onClose }: Props) {
     );
 }
 
-// The result has no segment, but lists and pages of segments change.
-const CONTEXT = { additionalTypenames: ["Segment"] };
-
 function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
     const [, navigate] = useLocation();
     const [, deleteSegment] = useMutation(DeleteSegmentDocument);
@@ -35,7 +32,7 @@ function Confirmation({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
 
     const onConfirm = async () => {
         const payload = await submit(
-            deleteSegment({ input: { slug } }, CONTEXT),
+            deleteSegment({ input: { slug } }),
             (data) => data.deleteSegment,
         );
         if (payload) {

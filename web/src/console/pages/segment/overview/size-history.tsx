@@ -10,7 +10,7 @@ import {
     Text,
     Title,
 } from "@mantine/core";
-import { useDisclosure } from "@mantine/hooks";
+import { useDidUpdate, useDisclosure } from "@mantine/hooks";
 import { lazy, Suspense, useCallback, useMemo, useState } from "react";
 import { useQuery } from "urql";
 
@@ -52,6 +52,13 @@ export function SizeHistory({ slug, createdAt, changing }: Props) {
     const refreshAll = useCallback(() => setNow(Date.now()), []);
     usePolling(refreshSize, changing, 3000);
     usePolling(refreshAll, changing, 15_000);
+    // The last polls were before the last changes.
+    useDidUpdate(() => {
+        if (!changing) {
+            refreshSize({ requestPolicy: "network-only" });
+            refreshAll();
+        }
+    }, [changing]);
     const [tableShown, table] = useDisclosure();
 
     const current = size.data?.segment?.memberCount;

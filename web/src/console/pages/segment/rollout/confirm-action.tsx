@@ -82,10 +82,9 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
                 {forecast ? (
                     forecast.counts && (
                         <Text fw={600}>
-                            {describeChanges(forecast.counts, forecast.isStaged)}
-                            {action === "pause" &&
-                                acceptsNewUsers(rollout, Date.now()) &&
-                                " New users still join at the percent in force."}
+                            {action === "pause" && acceptsNewUsers(rollout, Date.now())
+                                ? "No user leaves. Only new users join, at the percent in force."
+                                : describeChanges(forecast.counts, forecast.isStaged)}
                         </Text>
                     )
                 ) : (

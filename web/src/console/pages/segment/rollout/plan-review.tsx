@@ -22,7 +22,13 @@ export function PlanReview({ values, counts, isReplaced }: Props) {
     const isStaged = values.kind === "stages" && values.stages.length > 1;
     return (
         <Stack>
-            <Alert variant="light" icon={<Users aria-hidden />} ref={focus} tabIndex={-1}>
+            <Alert
+                variant="light"
+                icon={<Users aria-hidden />}
+                role="group"
+                ref={focus}
+                tabIndex={-1}
+            >
                 <Text fw={600}>{describeChanges(counts, isStaged)}</Text>
             </Alert>
             <List>

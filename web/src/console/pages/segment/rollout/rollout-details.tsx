@@ -37,7 +37,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
             <Title order={2} size="h4" mb="md">
                 Details
             </Title>
-            <DataList withDivider labelWidth={130}>
+            <DataList withDivider labelWidth={120}>
                 <DataList.Item>
                     <DataList.ItemLabel>Enrolled users</DataList.ItemLabel>
                     <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
@@ -55,7 +55,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
                     </DataList.ItemValue>
                 </DataList.Item>
                 <DataList.Item>
-                    <DataList.ItemLabel>Memberships end</DataList.ItemLabel>
+                    <DataList.ItemLabel>Expires</DataList.ItemLabel>
                     <DataList.ItemValue>
                         {rollout.expiresAt ? <Time at={rollout.expiresAt} /> : "Never"}
                     </DataList.ItemValue>

@@ -36,7 +36,7 @@ export function StageTimeline({ rollout }: { rollout: Rollout }) {
                             key={`${stage.startsAt} ${position}`}
                             role="listitem"
                             aria-current={position === current ? "step" : undefined}
-                            color={stage.status === "SKIPPED" ? "gray" : undefined}
+                            color={stage.status === "SKIPPED" ? "gray.7" : undefined}
                             bullet={<Icon size={14} aria-hidden />}
                             title={
                                 <Group gap="sm">
