@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import click
 import httpx
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, ViewportSize, async_playwright
 
 IMAGES: Final = Path(__file__).parent / "images"
-VIEWPORT: Final = {"width": 1400, "height": 860}
+VIEWPORT: Final[ViewportSize] = {"width": 1400, "height": 860}
 TIMEOUT_SECONDS: Final = 300
 CHROMIUM_OPTIONS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

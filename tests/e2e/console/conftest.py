@@ -166,6 +166,7 @@ async def console(home: Path, browser: Browser, auth: str) -> AsyncIterator[Cons
             await sign_in(console, console.token)
         yield console
         console.check_offline()
+        await page.close()  # its open streams would delay the end of the API
 
 
 async def create_key(up: Up, role: str, name: str) -> str:

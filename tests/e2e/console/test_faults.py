@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.conftest import until
 from tests.e2e.browser import needs_chromium
@@ -38,10 +38,12 @@ FAILED_REQUESTS = ("net::ERR_", "Failed to fetch", "503 (Service Unavailable)")
 """What Chromium prints for requests that fail."""
 
 
-async def test_console_continues_after_the_api_was_stopped(console: Console, home: Path) -> None:
+async def test_console_continues_after_the_api_was_stopped(
+    console: Console, browser: Browser, home: Path
+) -> None:
     console.expected_messages += FAILED_REQUESTS
     page = console.page
-    feed = await page.context.new_page()
+    feed = await browser.new_page()
     feed.set_default_timeout(PATIENCE_MILLISECONDS)
     await feed.goto(f"{console.url}/#/activity")
     await feed.get_by_role("status").get_by_text("Live").wait_for()
@@ -114,7 +116,7 @@ async def test_import_finishes_after_its_worker_was_killed(console: Console) -> 
             return False
         assert nodes[0]["status"] != "COMPLETED"  # it was too fast
         progress = nodes[0]["progress"]
-        return nodes[0]["status"] == "APPLYING" and progress > 0
+        return bool(nodes[0]["status"] == "APPLYING" and progress > 0)
 
     await until(is_applied_in_part, seconds=PATIENCE_MILLISECONDS / 1000)
     kill(console, "worker")

@@ -33,7 +33,7 @@ PAGES = 4
 async def test_large_lists_have_pages(console: Console) -> None:
     await store(console)
     responses: list[Response] = []
-    console.page.on("response", responses.append)
+    console.page.on("response", lambda r: responses.append(r))  # noqa: PLW0108 (no built-in)
     await page_through_segments(console)
     await page_through_members(console)
     bodies = [await response.text() for response in responses if response.url.endswith("/graphql")]
