@@ -181,10 +181,13 @@ async def take_screenshot(page: Page, tab: str, file_name: str) -> None:
     """Run the operation of a tab and store a picture of the page."""
     await page.locator("button.graphiql-tab-button", has_text=tab).click()
     await page.locator(".graphiql-query-editor .view-line", has_text=tab).wait_for()
-    async with page.expect_response(
-        lambda response: (response.request.post_data_json or {}).get("operationName") == tab
-    ):
-        await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
+    while True:
+        # For a moment after the click GraphiQL still sends the last tab's operation.
+        async with page.expect_response(lambda r: r.request.method == "POST") as response:
+            await page.locator("button.graphiql-execute-button:not([aria-haspopup])").click()
+        request = (await response.value).request
+        if (request.post_data_json or {}).get("operationName") == tab:
+            break
     await page.locator(".result-window .view-line", has_text="data").wait_for()
     await page.mouse.move(0, 0)  # no tooltip in the picture
     await page.wait_for_timeout(500)  # the editor colours the response after it shows it
