@@ -144,7 +144,7 @@ async def roll_out_in_stages(console: Console) -> None:
     assert is_sample(first["rollout"]["enrolled"], 10)
     await console.take_screenshot("rollout-waiting")
 
-    await confirm(console, "Pause", "No user joins or leaves.")
+    await confirm(console, "Pause", "No user leaves. Only new users join, at the percent in force.")
     await expect(summary).to_contain_text("PAUSED")
     await confirm(console, "Resume", "users join and no user leaves.")
     await expect(summary).to_contain_text("WAITING")
