@@ -68,7 +68,7 @@ def main() -> int:
             print(getattr(error, "output", ""), file=sys.stderr)
         print(
             f"The console and the GraphiQL page were not built: {error}. "
-            "Everything else works without it. To build it later, run `python web/build.py`.",
+            "Everything else works without them. To build them later, run `python web/build.py`.",
             file=sys.stderr,
         )
         return 1 if strict else 0

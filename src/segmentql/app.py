@@ -1,23 +1,19 @@
 """The web application: `create_app(settings)`. Importing this module opens nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import (
-    HTMLResponse,
     JSONResponse,
     PlainTextResponse,
-    RedirectResponse,
     Response,
 )
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from segmentql import buffered_metrics, logs, metrics_collector
@@ -34,7 +30,7 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.jobs import JobPublisher
 from segmentql.adapters.metrics_endpoint import access_error, metrics_response
-from segmentql.adapters.pages import STATIC, Page, origin, page_headers
+from segmentql.adapters.pages import graphiql_page, page_routes
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
@@ -117,7 +113,7 @@ def create_app(settings: Settings) -> Starlette:
                         response_bytes=settings.max_response_bytes,
                         send_seconds=settings.send_timeout_seconds,
                     ),
-                    page=_graphiql_page(settings) if settings.graphiql == "on" else None,
+                    page=graphiql_page(settings),
                     checks_host=is_loopback(settings.host),
                     features={
                         FeedReader: feed,
@@ -161,12 +157,9 @@ def create_app(settings: Settings) -> Starlette:
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
-        Route("/", _console(settings) if settings.console == "on" else _redirect("/graphql")),
+        *page_routes(settings),
         *(Route(path + end, endpoints[path]) for path in endpoints for end in ("", "/")),
     ]
-    if "on" in (settings.console, settings.graphiql):
-        files = _BuiltFiles(directory=STATIC, check_dir=False)
-        routes.append(Mount("/static", WithHeaders(GZipMiddleware(files), page_headers())))
     app = _Application(
         routes=routes,
         middleware=[
@@ -181,32 +174,6 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     app.state.stopping = asyncio.Event()
     return app
-
-
-def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that redirects to a path, without naming a host."""
-
-    async def redirect(request: Request) -> Response:
-        return RedirectResponse(path)
-
-    return redirect
-
-
-def _console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint of the console, which uploads the files of imports to the store."""
-    facts = {"auth": settings.auth, "graphiql": settings.graphiql}
-    store = origin(settings.store.public_endpoint_url)
-    page = Page(STATIC / "index.html", facts=facts, connect_to=[store])
-
-    async def console(request: Request) -> Response:
-        return HTMLResponse(page.read(), headers=page.headers)
-
-    return console
-
-
-def _graphiql_page(settings: Settings) -> Page:
-    facts = {"auth": settings.auth, "console": settings.console}
-    return Page(STATIC / "graphiql.html", facts=facts)
 
 
 def _document_limits(settings: Settings) -> DocumentLimits:
@@ -242,13 +209,6 @@ async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None
             yield cache
     finally:
         await database.dispose()
-
-
-class _BuiltFiles(StaticFiles):
-    """Static files that may be built after the start."""
-
-    async def check_config(self) -> None:
-        """Allow a missing folder."""
 
 
 class _Application(Starlette):

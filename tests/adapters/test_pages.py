@@ -1,10 +1,10 @@
-"""The pages for browsers state facts about the server and load nothing from other hosts."""
+"""The pages for browsers have the public settings and load nothing from other hosts."""
 
 from pathlib import Path
 
 import pytest
 
-from segmentql.adapters.pages import META, Page, origin
+from segmentql.adapters.pages import META_ELEMENT, Page, origin
 from segmentql.settings import Settings
 from tests.conftest import Api, serving
 
@@ -13,23 +13,23 @@ BROWSER = {"accept": "text/html,*/*;q=0.8"}
 
 
 @pytest.mark.parametrize(
-    ("file", "facts"),
+    ("file", "public_settings"),
     [
         ("index.html", {"auth": "required", "graphiql": "off"}),
         ("graphiql.html", {"auth": "required", "console": "off"}),
     ],
 )
-def test_page_states_each_fact_once(file: str, facts: dict[str, str]) -> None:
+def test_page_has_each_public_setting_once(file: str, public_settings: dict[str, str]) -> None:
     original = (WEB / file).read_bytes().decode()
-    page = Page(WEB / file, facts=facts).read().decode()
-    for name, content in facts.items():
-        assert META.format(name, content) not in original
-        assert page.count(META.format(name, content)) == 1
+    page = Page(WEB / file, public_settings=public_settings).read().decode()
+    for name, content in public_settings.items():
+        assert META_ELEMENT.format(name, content) not in original
+        assert page.count(META_ELEMENT.format(name, content)) == 1
         assert page.count(f"segmentql-{name}") == 1
 
 
 def test_missing_page_says_how_to_build_it(tmp_path: Path) -> None:
-    page = Page(tmp_path / "index.html", facts={"auth": "off"})
+    page = Page(tmp_path / "index.html", public_settings={"auth": "off"})
     assert "make web" in page.read().decode()
     (tmp_path / "index.html").write_text("built")
     assert page.read() == b"built"
@@ -74,8 +74,8 @@ async def test_each_page_can_be_disabled(settings: Settings) -> None:
 async def test_pages_say_whether_a_key_is_required(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, auth: str
 ) -> None:
-    monkeypatch.setattr("segmentql.app.STATIC", WEB)
+    monkeypatch.setattr("segmentql.adapters.pages.STATIC", WEB)
     async with serving(settings.model_copy(update={"auth": auth})) as api:
         for path in ("/", "/graphql"):
             page = (await api.http.get(path, headers=BROWSER)).text
-            assert META.format("auth", auth) in page
+            assert META_ELEMENT.format("auth", auth) in page

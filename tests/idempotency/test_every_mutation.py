@@ -4,10 +4,12 @@ import json
 from typing import Any, Final
 
 import pytest
+import strawberry
 
 from graphql import parse
 from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.plans import MutationPlan
+from segmentql.graphql.types.stored_results import encode_payload
 from tests.conftest import Api, Sql
 from tests.idempotency.cases import (
     CASES,
@@ -100,6 +102,17 @@ async def test_stored_result_has_ids_and_counts_only(filled: Api, sql: Sql, case
     await send_with_key(filled, case, "the key")
     stored = await sql.fetchval("SELECT result::text FROM idempotency_keys")
     assert json.loads(stored) == RESULTS[case.field]
+
+
+@strawberry.type
+class TextPayload:
+    text: str
+
+
+def test_text_cannot_be_stored() -> None:
+    """A new field of a payload must be an id, a count or an entity, or be marked `NOT_STORED`."""
+    with pytest.raises(TypeError, match="text: str cannot be stored"):
+        encode_payload(TextPayload(text="secret"))
 
 
 async def test_token_of_an_api_key_is_returned_once(api: Api, sql: Sql) -> None:

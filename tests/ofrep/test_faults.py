@@ -112,9 +112,9 @@ async def test_statement_beyond_its_time_limit_is_a_fault(
 
 @pytest.mark.slow
 async def test_request_beyond_the_deadline_is_cancelled(
-    short_deadline_api: Api, sql: Sql, capsysbinary: pytest.CaptureFixture[bytes]
+    short_deadline_api: Api, api: Api, sql: Sql, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await store_memberships(short_deadline_api, sql)
+    await store_memberships(api, sql)
     lines(capsysbinary)
     async with sql.transaction():
         await locked(sql, "memberships")
@@ -126,7 +126,7 @@ async def test_request_beyond_the_deadline_is_cancelled(
         assert_fault(response, slug, details)
     logged = [(line["operation"], line["outcome"], line["code"]) for line in lines(capsysbinary)]
     assert sorted(logged) == [(name, "cancelled", "TIMEOUT") for name in OPERATIONS.values()]
-    assert (await evaluate(short_deadline_api, "A", "1")).json() == BY_HAND
+    assert (await evaluate(api, "A", "1")).json() == BY_HAND
 
 
 @pytest.mark.slow

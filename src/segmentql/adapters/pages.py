@@ -1,18 +1,27 @@
-"""The pages for browsers, the console and GraphiQL, which `web/build.py` builds."""
+"""The pages for browsers: the console and GraphiQL, which `web/build.py` builds."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from segmentql.adapters.http import WithHeaders
+from segmentql.settings import Settings
+
 STATIC: Final = Path(__file__).parents[1] / "static"
 """The folder of the built pages and of the files that they load."""
 
-META: Final = '<meta name="segmentql-{}" content="{}" />'
-"""The element of a page that has a fact about the server, such as whether it requires API keys."""
+META_ELEMENT: Final = '<meta name="segmentql-{}" content="{}" />'
+"""The element of a page that has a public setting, such as whether API keys are required."""
 
-PAGE_MISSING: Final = """<!doctype html>
+NOT_BUILT_HTML: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
 <h1>SegmentQL is running, but its pages are not built</h1>
 <p>Build the console and GraphiQL with Node 20.19 or later, or with the PyPI package
@@ -45,34 +54,36 @@ def page_headers(connect_to: Sequence[str] = ()) -> dict[str, str]:
 
 
 class Page:
-    """A page, which may be built after the start.
+    """An HTML page, which may be built before or after the server starts.
 
     Attributes:
         headers: The headers of the response.
     """
 
     def __init__(
-        self, file: Path, *, facts: Mapping[str, str], connect_to: Sequence[str] = ()
+        self, file: Path, *, public_settings: Mapping[str, str], connect_to: Sequence[str] = ()
     ) -> None:
         """Describe the page.
 
         Args:
             file: The built page.
-            facts: The facts about the server, by the name in the page's `META` elements.
+            public_settings: The values of the page's `META_ELEMENT` elements, by name.
             connect_to: The origins, other than this server, to which the page sends requests.
         """
         self._file = file
-        self._facts = facts
+        self._public_settings = public_settings
         self.headers = page_headers(connect_to)
 
     def read(self) -> bytes:
-        """Return the page with the facts about the server, or how to build it."""
+        """Return the page with the public settings, or how to build it."""
         try:
             page = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return PAGE_MISSING.encode()
-        for name, content in self._facts.items():
-            page = re.sub(META.format(name, '[^"]*'), META.format(name, content), page)
+            return NOT_BUILT_HTML.encode()
+        for name, content in self._public_settings.items():
+            page = re.sub(
+                META_ELEMENT.format(name, '[^"]*'), META_ELEMENT.format(name, content), page
+            )
         return page.encode()
 
 
@@ -80,3 +91,48 @@ def origin(url: str) -> str:
     """Return the origin of a URL: its scheme, host and port."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def page_routes(settings: Settings) -> list[BaseRoute]:
+    """Return the routes of `/` and of the files of the pages. `/graphql` has GraphiQL itself."""
+    routes: list[BaseRoute] = [
+        Route("/", _send_console(settings) if settings.console == "on" else _redirect_to_graphql)
+    ]
+    if "on" in {settings.console, settings.graphiql}:
+        files = GZipMiddleware(_BuiltFiles(directory=STATIC, check_dir=False))
+        routes.append(Mount("/static", WithHeaders(files, page_headers())))
+    return routes
+
+
+def graphiql_page(settings: Settings) -> Page | None:
+    """Return the GraphiQL page. None if it is disabled."""
+    if settings.graphiql == "off":
+        return None
+    public_settings = {"auth": settings.auth, "console": settings.console}
+    return Page(STATIC / "graphiql.html", public_settings=public_settings)
+
+
+def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of the console, which uploads the files of imports to the store."""
+    page = Page(
+        STATIC / "index.html",
+        public_settings={"auth": settings.auth, "graphiql": settings.graphiql},
+        connect_to=[origin(settings.store.public_endpoint_url)],
+    )
+
+    async def send_console(request: Request) -> Response:
+        return HTMLResponse(page.read(), headers=page.headers)
+
+    return send_console
+
+
+async def _redirect_to_graphql(request: Request) -> Response:
+    """Redirect without naming a host."""
+    return RedirectResponse("/graphql")
+
+
+class _BuiltFiles(StaticFiles):
+    """Static files that may be built after the start."""
+
+    async def check_config(self) -> None:
+        """Allow a missing folder."""

@@ -30,9 +30,10 @@ NEVER: Final = "-"
 def keys() -> None:
     """Create, list and revoke API keys.
 
-    Each role includes the previous one. EVALUATOR may evaluate segments through OpenFeature. READER
-    may also run queries and request reports on single users. EDITOR may also create and change
-    data. ADMIN may also delete data, request reports on all users, and manage keys.
+    Each role includes the previous one. EVALUATOR may evaluate segments through OpenFeature.
+    READER may also run queries, create exports, and request reports on single users. EDITOR may
+    also create and change data. ADMIN may also delete data, request reports on all users, and
+    manage keys.
     """
 
 

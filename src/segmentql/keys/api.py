@@ -32,7 +32,8 @@ describe_enum(
     {
         Role.EVALUATOR: "The API key may evaluate segments through OFREP (OpenFeature), and query"
         " `viewer`.",
-        Role.READER: "The API key may also run queries and request reports on single users.",
+        Role.READER: "The API key may also run queries, create exports, and request reports on"
+        " single users.",
         Role.EDITOR: "The API key may also create and change data, and read the audit log of"
         " segments and rollouts.",
         Role.ADMIN: "The API key may also delete data, request reports on all users, manage API"

@@ -31,13 +31,6 @@ from segmentql.graphql.http.request_parsing import Headers, read_json
 from segmentql.graphql.http.responses import PreparedResponse, encode_headers, json_response
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code, format_internal_error, format_timeout
-from segmentql.ofrep.answers import (
-    entity_tag,
-    failure_answer,
-    flag_answer,
-    flags_answer,
-    is_not_modified,
-)
 from segmentql.ofrep.evaluation_context import (
     TargetingKey,
     targeting_key_of,
@@ -47,6 +40,13 @@ from segmentql.ofrep.evaluation_context import (
 from segmentql.ofrep.failures import ErrorCode, EvaluationFailure, flag_not_found
 from segmentql.ofrep.loaders import FlagById, FlagByKey, FlagsById, FlagsByKey
 from segmentql.ofrep.records import FlagRecord, FlagsRecord
+from segmentql.ofrep.response_bodies import (
+    entity_tag,
+    failure_body,
+    flag_body,
+    flags_body,
+    is_not_modified,
+)
 
 PATH: Final = "/ofrep/v1/evaluate/flags"
 
@@ -111,7 +111,7 @@ class OfrepEndpoint(HttpView):
             return _fault(slug, status, _details(error), headers)
         is_unreadable = error["extensions"]["code"] in {Code.BAD_REQUEST, Code.LIMIT_EXCEEDED}
         code = ErrorCode.PARSE_ERROR if is_unreadable else ErrorCode.GENERAL
-        return json_response(failure_answer(slug, code, _details(error)), status, JSON, headers)
+        return json_response(failure_body(slug, code, _details(error)), status, JSON, headers)
 
     async def _execute(
         self, slug: str | None, headers: Headers, body: Any, context: Context
@@ -129,7 +129,7 @@ class OfrepEndpoint(HttpView):
                 )
             else:
                 flag = await self._flag(targeting_key, slug, context)
-                response = json_response(flag_answer(slug, flag), 200, JSON)
+                response = json_response(flag_body(slug, flag), 200, JSON)
             outcome = "done"
             return response
         except EvaluationFailure as failure:
@@ -138,8 +138,8 @@ class OfrepEndpoint(HttpView):
             context.cause = FailureCause(failure.code, failure.reason)
             if failure.code is ErrorCode.GENERAL:
                 return _fault(slug, failure.status, failure.details)
-            answer = failure_answer(slug, failure.code, failure.details)
-            return json_response(answer, failure.status, JSON)
+            body = failure_body(slug, failure.code, failure.details)
+            return json_response(body, failure.status, JSON)
         except (Unavailable, TimedOut) as error:
             rejection = database_unavailable(error)
             context.cause = FailureCause(str(rejection.extensions["code"]), rejection.reason)
@@ -191,7 +191,7 @@ class OfrepEndpoint(HttpView):
         Raises:
             EvaluationFailure: The body exceeds the maximum size of a response.
         """
-        body = flags_answer(record)
+        body = flags_body(record)
         limit = self.services.limits.response_bytes
         if len(body) > limit:
             metrics.REQUESTS_REJECTED.labels("size").inc()
@@ -243,7 +243,7 @@ def _valid_slug(slug: str) -> str:
 
 
 def _with_authorization(headers: Headers) -> Headers:
-    """Return headers with the API key of `X-API-Key` as `Authorization`, which has precedence."""
+    """Copy the key of `X-API-Key` to `Authorization`, unless the request has `Authorization`."""
     key = headers.get(b"x-api-key")
     if key is None or b"authorization" in headers:
         return headers
@@ -257,8 +257,8 @@ def _fault(
     """Return the response to a request that the server could not execute."""
     if slug is None:
         return json_response({"errorDetails": details}, status, JSON, headers)
-    answer = failure_answer(slug, ErrorCode.GENERAL, details)
-    return json_response(answer, _INTERNAL_SERVER_ERROR, JSON, headers)
+    body = failure_body(slug, ErrorCode.GENERAL, details)
+    return json_response(body, _INTERNAL_SERVER_ERROR, JSON, headers)
 
 
 def _details(error: Mapping[str, Any]) -> str:

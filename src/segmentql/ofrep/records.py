@@ -9,7 +9,10 @@ from segmentql.tables import Cause
 
 @dataclass(slots=True)
 class FlagRecord:
-    """The value of the flag of an existing segment for one user. All fields are None if false."""
+    """The value of the flag of an existing segment for one user.
+
+    If the flag is false, all fields are None.
+    """
 
     cause: Cause | None = None
     """The cause of the active membership."""

@@ -28,21 +28,21 @@ FORECAST_TIMEOUT_SECONDS: Final = 10
 CONCURRENT_FORECASTS: Final = 2
 """The maximum number of concurrent forecasts of a process, each with a connection of its own."""
 
-_EVERY_INSERT_SEQ: Final = 2**63 - 1
+_MAX_INSERT_SEQ: Final = 2**63 - 1
 
 # Members and excluded users are stored, and no user is both. So the users of the sample who do not
 # join are counted without another scan of all users.
 _COUNT_CHANGES = text(f"""
 WITH bound AS MATERIALIZED ({BOUND_QUERY}),
 member AS MATERIALIZED (
-    SELECT m.user_id, m.cause = 'ROLLOUT' AS is_of_rollout,
+    SELECT m.user_id, m.cause = 'ROLLOUT' AS added_by_rollout,
         (rollout_hash_v1(:segment_id, m.user_id), m.user_id) <= (bound_hash, bound_user_id)
             AS in_sample
     FROM memberships m, bound WHERE m.segment_id = :segment_id AND {NOT_EXPIRED}
 )
 SELECT (SELECT users_total FROM bound) AS users_total,
     (SELECT count(*) FROM member WHERE in_sample) AS members_in_sample,
-    (SELECT count(*) FROM member WHERE NOT in_sample AND is_of_rollout) AS members_beyond_sample,
+    (SELECT count(*) FROM member WHERE NOT in_sample AND added_by_rollout) AS members_beyond_sample,
     (SELECT count(*) FROM exclusions e, bound
         WHERE e.segment_id = :segment_id
           AND (rollout_hash_v1(:segment_id, e.user_id), e.user_id) <= (bound_hash, bound_user_id)
@@ -57,7 +57,7 @@ class LastPass:
     segment_id: int
     percent: Decimal
     removes_members: bool
-    """Whether it or an earlier pass removes the rollout's members beyond the last sample."""
+    """Whether members that the rollout added and that are outside the last sample leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,9 @@ class RolloutForecast:
 def last_pass(rollout: RolloutRecord) -> LastPass | None:
     """Return the last pass of a rollout on which no worker has worked since it was changed.
 
-    A pass removes members if its percent is not above the percent before it. So if every stage
-    raises the percent, the members beyond the last sample stay: they joined when they were stored,
-    or other users were deleted since. If any stage lowers it, they leave in that pass or a later
-    one.
+    A pass removes members unless its percent is above the previous one. If every stage raises the
+    percent, no member leaves, not even one outside the last sample, who joined when stored or is
+    outside because other users were deleted.
 
     Returns:
         The pass; None if the rollout is cancelled and its members stay.
@@ -103,7 +102,7 @@ async def count_changes(session: ReadSession, last: LastPass) -> RolloutForecast
     values = {
         "segment_id": last.segment_id,
         "percent": last.percent,
-        "last_insert_seq": _EVERY_INSERT_SEQ,
+        "last_insert_seq": _MAX_INSERT_SEQ,
     }
     found = (await session.execute(_COUNT_CHANGES, values)).one()
     size = sample_size(found.users_total, last.percent)
@@ -114,7 +113,7 @@ async def count_changes(session: ReadSession, last: LastPass) -> RolloutForecast
 
 
 class RolloutForecaster:
-    """Makes the forecasts of a process, for use on one event loop."""
+    """Computes the forecasts of a process, for use on one event loop."""
 
     def __init__(self, database: Database, *, seconds: float = FORECAST_TIMEOUT_SECONDS) -> None:
         """Create the forecaster.

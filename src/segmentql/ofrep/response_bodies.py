@@ -20,7 +20,7 @@ _REASONS: Final = {Cause.MANUAL: "TARGETING_MATCH", Cause.ROLLOUT: "SPLIT"}
 _NOT_IN_REASON: Final = "STATIC"
 
 
-def flag_answer(slug: str, flag: FlagRecord) -> dict[str, Any]:
+def flag_body(slug: str, flag: FlagRecord) -> dict[str, Any]:
     """Return the body of one flag."""
     if flag.cause is None:
         return {
@@ -36,17 +36,17 @@ def flag_answer(slug: str, flag: FlagRecord) -> dict[str, Any]:
     return {
         "key": slug,
         "value": True,
-        "reason": _REASONS.get(flag.cause, _NOT_IN_REASON),
+        "reason": _REASONS[flag.cause],
         "variant": "in",
         "metadata": metadata,
     }
 
 
-def flags_answer(record: FlagsRecord) -> bytes:
+def flags_body(record: FlagsRecord) -> bytes:
     """Return the body of all flags of a user, in the order of their slugs."""
     flags = record.flags
     parts = [
-        orjson.dumps(flag_answer(slug, flags[slug])) if slug in flags else _false_flag(slug)
+        orjson.dumps(flag_body(slug, flags[slug])) if slug in flags else _false_flag(slug)
         for slug in sorted(record.slugs)
     ]
     metadata = orjson.dumps({"truncated": record.is_truncated})
@@ -55,10 +55,10 @@ def flags_answer(record: FlagsRecord) -> bytes:
 
 @lru_cache(maxsize=4_000)
 def _false_flag(slug: str) -> bytes:
-    return orjson.dumps(flag_answer(slug, FlagRecord()))
+    return orjson.dumps(flag_body(slug, FlagRecord()))
 
 
-def failure_answer(slug: str | None, code: ErrorCode, details: str) -> dict[str, Any]:
+def failure_body(slug: str | None, code: ErrorCode, details: str) -> dict[str, Any]:
     """Return the body of a failure; `slug` is None for a request of all flags."""
     failure = {"errorCode": code.value, "errorDetails": details}
     return failure if slug is None else {"key": slug, **failure}
