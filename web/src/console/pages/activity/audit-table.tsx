@@ -14,7 +14,7 @@ export function AuditTable({ entries }: { entries: readonly AuditEntry[] }) {
                 <Table.Thead>
                     <Table.Tr>
                         <Table.Th>Time</Table.Th>
-                        <Table.Th>By</Table.Th>
+                        <Table.Th miw={120}>By</Table.Th>
                         <Table.Th>Action</Table.Th>
                         <Table.Th miw={220}>Target</Table.Th>
                         <Table.Th>Changes</Table.Th>
