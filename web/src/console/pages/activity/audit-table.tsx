@@ -9,7 +9,7 @@ type AuditEntry = NonNullable<AuditLogQuery["auditLog"]>["nodes"][number];
 
 export function AuditTable({ entries }: { entries: readonly AuditEntry[] }) {
     return (
-        <Table.ScrollContainer minWidth={760}>
+        <Table.ScrollContainer minWidth={960}>
             <Table verticalSpacing="sm" aria-label="Audit log">
                 <Table.Thead>
                     <Table.Tr>
