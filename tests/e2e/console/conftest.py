@@ -1,6 +1,7 @@
 """The console in Chromium, on a real `segmentql up` with its worker."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize
+from playwright.async_api import Browser, Download, Locator, Page, Request, ViewportSize, expect
 
 from segmentql.settings import child_environment, raw_value
 from tests.e2e.up import Up, running
@@ -23,6 +24,17 @@ NARROW: ViewportSize = {"width": 390, "height": 844}
 SERIOUS = {"serious", "critical"}
 """The impacts of findings that a page must not have."""
 
+PATIENCE_MILLISECONDS = 60_000
+"""The limit of each wait, for slow machines."""
+
+MAX_PAGE_SIZE = 100
+"""The largest page that the server returns."""
+
+PAGE_SIZE = re.compile(r"\b(?:first|last|points|batch): (\d+)")
+
+LOADING = ".mantine-Skeleton-root, .mantine-Loader-root"
+"""The elements that stand for data which have not arrived yet."""
+
 # What Chromium prints for a response that the page expects and explains.
 EXPECTED_MESSAGES = ("401 (Unauthorized)",)
 
@@ -34,29 +46,58 @@ class Console:
         self.up = up
         self.page = page
         self.url = f"http://127.0.0.1:{up.port}"
+        self.token: str | None = None
+        self.expected_messages = list(EXPECTED_MESSAGES)
         self.faults: list[str] = []
         self.hosts: set[str] = set()
+        self.page_sizes: set[int] = set()
+        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        expect.set_options(timeout=PATIENCE_MILLISECONDS)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", lambda m: self.faults.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda request: self._add_host(request.url))
+        page.on("request", self._add_request)
 
-    def _add_host(self, url: str) -> None:
-        parts = urlsplit(url)
+    def _add_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
         if parts.scheme in {"http", "https", "ws", "wss"}:
             self.hosts.add(str(parts.hostname))
+        if parts.path == "/graphql" and request.method == "POST":
+            body = orjson.loads(request.post_data or "{}")
+            self.page_sizes.update(map(int, PAGE_SIZE.findall(body.get("query", ""))))
+            self.page_sizes.add((body.get("variables") or {}).get("first") or 0)
 
     async def open(self, path: str) -> None:
         """Open a page of the console, such as `/segments`."""
         await self.page.goto(f"{self.url}/#{path}")
         await self.page.get_by_role("heading", level=1).wait_for()
 
-    async def execute(self, query: str, token: str | None = None, **variables: Any) -> Any:
-        """Return the data of a GraphQL operation."""
+    async def click(self, name: str, role: Literal["button", "link", "tab"] = "button") -> None:
+        await self.page.get_by_role(role, name=name, exact=True).click()
+
+    async def open_dialog(self, button: str) -> Locator:
+        """Click a button that opens a dialog, and return the dialog."""
+        await self.click(button)
+        dialog = self.page.get_by_role("dialog")
+        await dialog.wait_for()
+        return dialog
+
+    async def download(self, link: Locator) -> str:
+        """Click a link or button, and return the text of the file that the browser stores."""
+        async with self.page.expect_download() as download:
+            await link.click()
+        return await read_download(await download.value)
+
+    async def execute(self, query: str, **variables: Any) -> Any:
+        """Return the data of a GraphQL operation, which is sent with the key of the console."""
         body = orjson.dumps({"query": query, "variables": variables}).decode()
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         response = orjson.loads(await self.up.send(body, **headers))
         assert "errors" not in response, response
         return response["data"]
+
+    async def wait_until_loaded(self) -> None:
+        """Wait until the page has data in all places."""
+        await expect(self.page.locator(LOADING)).to_have_count(0)
 
     async def take_screenshot(self, name: str) -> None:
         """Store a picture in the folder `SEGMENTQL_TEST_SCREENSHOTS`, if it is set."""
@@ -71,7 +112,8 @@ class Console:
             for scheme in ("light", "dark"):
                 await self._emulate(scheme)
                 await self.take_screenshot(f"{name}-{width}-{scheme}")
-                assert await self._find_barriers() == [], (name, width, scheme)
+                barriers = await self._find_barriers()
+                assert not barriers, (name, width, scheme, barriers)
                 overflow = await self.page.evaluate(
                     "document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 )
@@ -94,10 +136,16 @@ class Console:
         ]
 
     def check_offline(self) -> None:
-        """Check that the page asked only this machine, and that nothing went wrong in it."""
+        """Check that the page asked only this machine, no large pages, and had no faults."""
         assert self.hosts == {"127.0.0.1"}
-        faults = [text for text in self.faults if not any(m in text for m in EXPECTED_MESSAGES)]
-        assert faults == []
+        assert max(self.page_sizes, default=0) <= MAX_PAGE_SIZE
+        expected = self.expected_messages
+        assert [text for text in self.faults if not any(m in text for m in expected)] == []
+
+
+async def read_download(download: Download) -> str:
+    assert await download.failure() is None
+    return (await download.path()).read_text()
 
 
 @pytest.fixture(params=["off", "required"])
@@ -114,9 +162,11 @@ async def console(home: Path, browser: Browser, auth: str) -> AsyncIterator[Cons
         page = await browser.new_page(viewport=WIDE, locale="en-US", timezone_id="UTC")
         console = Console(up, page)
         if auth == "required":
-            await sign_in(console, await create_key(up, "ADMIN", "Ada"))
+            console.token = await create_key(up, "ADMIN", "Ada")
+            await sign_in(console, console.token)
         yield console
         console.check_offline()
+        await page.close()  # its open streams would delay the end of the API
 
 
 async def create_key(up: Up, role: str, name: str) -> str:

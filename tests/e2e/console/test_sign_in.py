@@ -30,12 +30,18 @@ async def test_key_is_kept_only_if_the_person_asks_for_it(console: Console) -> N
     assert await page.evaluate("({...sessionStorage})") == {}
 
 
-async def test_unknown_key_is_rejected(console: Console) -> None:
+async def test_unknown_keys_and_evaluators_are_rejected(console: Console) -> None:
     await console.page.reload()
     await console.page.get_by_label("API key").fill("sgql_unknown")
     await console.page.get_by_role("button", name="Sign in").click()
     await expect(console.page.get_by_label("API key")).to_have_attribute("aria-invalid", "true")
     await console.check_accessibility("sign-in")
+
+    await console.page.get_by_label("API key").fill(
+        await create_key(console.up, "EVALUATOR", "shop")
+    )
+    await console.page.get_by_role("button", name="Sign in").click()
+    await console.page.get_by_text("This key only evaluates segments.").wait_for()
 
 
 async def test_revoked_key_ends_the_session(console: Console) -> None:

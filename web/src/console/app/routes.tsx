@@ -44,7 +44,7 @@ export function Routes() {
                 <Page title="Page not found">
                     <Text>
                         There is no such page.{" "}
-                        <Anchor component={Link} href="/segments">
+                        <Anchor component={Link} href="/segments" underline="always">
                             Show the segments
                         </Anchor>
                     </Text>

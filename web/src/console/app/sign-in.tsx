@@ -85,7 +85,10 @@ export function SignIn({ notice, onSignIn }: Props) {
                             <Code>segmentql keys create --role EDITOR</Code>
                             {hasGraphiQL && (
                                 <>
-                                    . Programmers can use <Anchor href="/graphql">GraphiQL</Anchor>
+                                    . Programmers can use{" "}
+                                    <Anchor href="/graphql" underline="always">
+                                        GraphiQL
+                                    </Anchor>
                                 </>
                             )}
                             .

@@ -14,6 +14,12 @@ import { useQuery } from "urql";
 import { SegmentOptionsDocument } from "../graphql/operations";
 import { SEARCH_DELAY_MILLISECONDS } from "./search-delay";
 
+// The list itself scrolls: the element around Mantine's own scroll area cannot have the focus.
+const LIST = {
+    withScrollArea: false,
+    styles: { options: { maxHeight: 220, overflowY: "auto" } },
+} as const;
+
 /** The server accepts a longer text in no search. */
 const MAX_SEARCH_CHARACTERS = 255;
 
@@ -55,6 +61,7 @@ export function SlugInput({ value = "", ...props }: SlugInputProps) {
     return (
         <Autocomplete
             autoComplete="off"
+            {...LIST}
             {...props}
             value={value}
             data={slugs}
@@ -79,6 +86,7 @@ export function SegmentsInput(props: SegmentsInputProps) {
     return (
         <MultiSelect
             autoComplete="off"
+            {...LIST}
             {...props}
             searchable
             searchValue={search}

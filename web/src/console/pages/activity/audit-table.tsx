@@ -9,14 +9,14 @@ type AuditEntry = NonNullable<AuditLogQuery["auditLog"]>["nodes"][number];
 
 export function AuditTable({ entries }: { entries: readonly AuditEntry[] }) {
     return (
-        <Table.ScrollContainer minWidth={760}>
+        <Table.ScrollContainer minWidth={960}>
             <Table verticalSpacing="sm" aria-label="Audit log">
                 <Table.Thead>
                     <Table.Tr>
                         <Table.Th>Time</Table.Th>
-                        <Table.Th>By</Table.Th>
+                        <Table.Th miw={120}>By</Table.Th>
                         <Table.Th>Action</Table.Th>
-                        <Table.Th>Target</Table.Th>
+                        <Table.Th miw={220}>Target</Table.Th>
                         <Table.Th>Changed fields</Table.Th>
                     </Table.Tr>
                 </Table.Thead>

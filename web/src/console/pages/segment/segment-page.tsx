@@ -56,7 +56,7 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
                 {data && !error && (
                     <Text>
                         There is no segment with this slug now.{" "}
-                        <Anchor component={Link} href="/segments">
+                        <Anchor component={Link} href="/segments" underline="always">
                             Show the segments
                         </Anchor>
                     </Text>

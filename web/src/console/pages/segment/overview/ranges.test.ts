@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { availableRanges, defaultRange, rangeTimes, ticks } from "./ranges";
+import { availableRanges, defaultRange, rangeTimes, tickFormat, ticks } from "./ranges";
 
 const NOW = Date.parse("2026-06-30T12:00:00Z");
 
@@ -37,4 +37,13 @@ test("a range never begins before the creation", () => {
 
 test("ticks include both ends", () => {
     expect(ticks(0, 10, 3)).toEqual([0, 5, 10]);
+});
+
+test("each text of the axis is different", () => {
+    const hour = 3_600_000;
+    for (const span of [1, 2, 23, 25, 95, 96, 720, 8760].map((hours) => hours * hour)) {
+        const format = tickFormat(span);
+        const texts = ticks(NOW - span, NOW, 5).map((at) => format.format(at));
+        expect(new Set(texts).size).toBe(texts.length);
+    }
 });

@@ -55,6 +55,14 @@ export function tickFormat(span: number): Intl.DateTimeFormat {
     if (span <= DAY) {
         return new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
     }
+    if (span < 4 * DAY) {
+        // Several of the five texts are on the same day.
+        return new Intl.DateTimeFormat(undefined, {
+            month: "short",
+            day: "numeric",
+            hour: "numeric",
+        });
+    }
     if (span <= 90 * DAY) {
         return new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
     }
