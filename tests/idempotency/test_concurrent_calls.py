@@ -41,7 +41,10 @@ async def slow_mutation(sql: Sql) -> AsyncIterator[None]:
 async def processes(settings: Settings, sql: Sql) -> AsyncIterator[list[Api]]:
     """Run four applications, which have nothing in common but the database."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(serving(settings)) for _ in range(4)]
+        apis = [await stack.enter_async_context(serving(settings)) for _ in range(4)]
+        for api in apis:  # opens a connection, so that the calls of the test do not wait for it
+            await api("mutation { createUser(input: {dryRun: true}) { errors { code } } }")
+        yield apis
 
 
 async def post(api: Api, case: Case, key: str) -> httpx.Response:
