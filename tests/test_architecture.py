@@ -67,7 +67,7 @@ class Module:
             kind = rest[0] if rest else "__init__"
             if kind in {"inputs", "mutations", "payloads"}:
                 return "api"
-            if kind in {"waiting", "calls"}:  # read for a request, as loaders do
+            if kind in {"waiting", "runner"}:  # read for a request, as loaders do
                 return "loaders"
             if self.name == "csv_files.generation":  # what the actors of reports and exports share
                 return "actors"

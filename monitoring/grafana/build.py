@@ -129,10 +129,10 @@ SERVICE = (
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
-        "Repeated mutations",
+        "Idempotent replays",
         "ops",
-        [per_second("segmentql_repeated_mutations_total", "state")],
-        "Calls that got the result of an earlier call with the same idempotency key.",
+        [per_second("segmentql_idempotent_replays_total", "state")],
+        "Mutations that returned the result of an earlier call with the same idempotency key.",
     ),
     Panel(
         "Dependencies",

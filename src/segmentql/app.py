@@ -43,7 +43,7 @@ from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.idempotency import IdempotentRunner
-from segmentql.idempotency.calls import DatabaseIdempotentRunner
+from segmentql.idempotency.runner import DatabaseIdempotentRunner
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
 from segmentql.ofrep.endpoint import OfrepEndpoint, is_ofrep_path

@@ -178,7 +178,7 @@ class OutcomeUnknown(Unavailable):
 class IdempotencyKeyInUse(SegmentQLError):
     """A mutation with the same idempotency key is running, and enough requests wait for its end.
 
-    The request changed nothing, and the client can repeat it.
+    The request changed nothing, and the client can retry it.
     """
 
 

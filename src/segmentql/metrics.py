@@ -96,8 +96,8 @@ POOL_WAIT_SECONDS = BufferedHistogram(
 TRANSACTION_RETRIES = Counter(
     "segmentql_transaction_retries", "Transactions retried after a deadlock or a conflict."
 )
-REPEATED_MUTATIONS = Counter(
-    "segmentql_repeated_mutations",
+IDEMPOTENT_REPLAYS = Counter(
+    "segmentql_idempotent_replays",
     "Mutations that returned the result of an earlier call with the same idempotency key, by the"
     " state of that call (stored or running).",
     ["state"],

@@ -11,7 +11,7 @@ from segmentql.exports.api import ExportQueries
 from segmentql.exports.mutations import ExportMutations
 from segmentql.feed.api import FeedQueries, FeedSubscriptions, MembershipEvent
 from segmentql.graphql.breaking_changes import breaking_changes
-from segmentql.graphql.execution.request_keys import declare_idempotent
+from segmentql.graphql.execution.idempotency_keys import declare_idempotent
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries

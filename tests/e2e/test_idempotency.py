@@ -1,4 +1,4 @@
-"""Clients that lose their connection repeat each mutation in another process, without Redis."""
+"""Clients that lose their connection retry each mutation in another process, without Redis."""
 
 import asyncio
 import contextlib
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 PROCESSES = 3
-TWINS = 50
+CONCURRENT_CALLS = 50
 RETRY_SECONDS = 0.05
-"""Shorter than `Retry-After`, so that many requests meet."""
+"""Shorter than `Retry-After`, so that many requests run at the same time."""
 
 CHANGED_BY_ATTEMPTS = ("objects_to_delete", "idempotency_keys")
-"""The tables that also have rows of twins whose transaction found the first result."""
+"""The tables that also have rows of calls whose transaction found the first result."""
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ async def send_until_answered(api: Api, case: Case) -> Any:
 
 
 async def row_counts(sql: Sql) -> dict[str, int]:
-    rows = await every_row(sql, but=CHANGED_BY_ATTEMPTS)
+    rows = await every_row(sql, except_tables=CHANGED_BY_ATTEMPTS)
     return {table: len(stored) for table, stored in rows.items()}
 
 
-async def test_twins_have_one_effect(processes: Sequence[Api], sql: Sql) -> None:
+async def test_concurrent_calls_have_one_effect(processes: Sequence[Api], sql: Sql) -> None:
     for case in CASES.values():
         await empty_tables(sql)
         await store_rows(sql, processes[0])
@@ -115,8 +115,11 @@ async def test_twins_have_one_effect(processes: Sequence[Api], sql: Sql) -> None
         await empty_tables(sql)
         await store_rows(sql, processes[0])
         payloads = await asyncio.gather(
-            *(send_until_answered(processes[twin % PROCESSES], case) for twin in range(TWINS))
+            *(
+                send_until_answered(processes[call % PROCESSES], case)
+                for call in range(CONCURRENT_CALLS)
+            )
         )
         assert payloads[0]["errors"] == [], case.field
-        assert payloads == [payloads[0]] * TWINS, case.field
+        assert payloads == [payloads[0]] * CONCURRENT_CALLS, case.field
         assert await row_counts(sql) == once, case.field

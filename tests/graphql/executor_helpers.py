@@ -25,7 +25,7 @@ from segmentql.graphql.execution.executor import ExecutionResponse, GraphQLExecu
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.graphql.types.idempotency import IdempotentRunner
-from segmentql.idempotency.calls import DatabaseIdempotentRunner
+from segmentql.idempotency.runner import DatabaseIdempotentRunner
 from segmentql.principal import ANONYMOUS_ADMIN
 from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import make_schema

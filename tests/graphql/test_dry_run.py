@@ -13,6 +13,7 @@ from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
 from tests.databases import every_row
 from tests.graphql.executor_helpers import CORE
+from tests.idempotency.cases import Case, send_with_key
 from tests.operations import (
     ERRORS,
     create_segment,
@@ -208,6 +209,23 @@ async def test_dry_run_keeps_the_version(filled: Api) -> None:
     ):
         assert (await mutate(filled, name, slug="A", **fields, dryRun=True))["errors"] == []
     assert await filled('{ segment(slug: "A") { version } }') == {"segment": {"version": 1}}
+
+
+@pytest.mark.parametrize(("name", "fields", "counts"), ACCEPTED)
+async def test_dry_run_stores_nothing_under_its_idempotency_key(
+    filled: Api, sql: Sql, name: str, fields: dict[str, Any], counts: dict[str, Any]
+) -> None:
+    case = Case(name, fields, PAYLOADS[name])
+    before = await every_row(sql)
+    payload = await send_with_key(filled, case._replace(input={**fields, "dryRun": True}), "k")
+    assert payload["errors"] == []
+    assert await every_row(sql) == before
+
+    # the key can be used for the mutation, or for anything else
+    executed = await send_with_key(filled, case, "k")
+    assert executed["errors"] == []
+    assert None not in [executed[field] for field in ENTITIES & executed.keys()]
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == 1
 
 
 async def test_dry_run_needs_no_redis(settings: Settings, sql: Sql) -> None:

@@ -49,7 +49,7 @@ class Case(NamedTuple):
     field: str
     input: Mapping[str, Any]
     selection: str
-    """The fields of the payload that a repeated mutation returns unchanged."""
+    """The fields of the payload that a retry returns unchanged."""
 
     def document(self, directive: str = "", *, before: str = "") -> str:
         """Return the document of the mutation.
@@ -146,13 +146,13 @@ async def send_with_key(api: Api, case: Case, key: str) -> Any:
     return body["data"]["payload"]
 
 
-async def every_row(sql: Sql, *, but: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Return every row of every table except `but`, for a comparison before and after."""
+async def every_row(sql: Sql, *, except_tables: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Return every row of every table except `except_tables`, for a comparison before and after."""
     return {
         table: [
             str(row[0]) for row in await sql.fetch(f"SELECT to_json(t) FROM {table} t ORDER BY t")
         ]
-        for table in sorted(set(Base.metadata.tables) - {*but, "leases"})
+        for table in sorted(set(Base.metadata.tables) - {*except_tables, "leases"})
     }
 
 

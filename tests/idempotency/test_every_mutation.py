@@ -1,4 +1,4 @@
-"""Each mutation that is repeated with its idempotency key changes nothing and answers the same."""
+"""A retry of a mutation with its idempotency key changes nothing and returns the same payload."""
 
 import json
 from typing import Any, Final
@@ -30,7 +30,7 @@ def test_every_mutation_has_a_case() -> None:
 
 
 @each_case
-async def test_repeated_mutation_changes_nothing(filled: Api, sql: Sql, case: Case) -> None:
+async def test_retry_changes_nothing(filled: Api, sql: Sql, case: Case) -> None:
     before = await every_row(sql)
     first = await send_with_key(filled, case, "the key")
     assert first["errors"] == []
@@ -119,8 +119,8 @@ async def test_token_of_an_api_key_is_returned_once(api: Api, sql: Sql) -> None:
     create = Case("createApiKey", {"name": "new", "role": "READER"}, "apiKey { id } token")
     first = await send_with_key(api, create, "the key")
     assert first["token"].startswith("sgql_")
-    repeated = await send_with_key(api, create, "the key")
-    assert repeated == {**first, "token": None}
+    replayed = await send_with_key(api, create, "the key")
+    assert replayed == {**first, "token": None}
     rows = str(await every_row(sql))
     assert first["token"] not in rows
     assert first["token"].split("_")[2] not in rows

@@ -6,7 +6,7 @@ import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.graphql.types.idempotency import RequestKeys
+from segmentql.graphql.types.idempotency import RequestIdempotencyKeys
 from segmentql.idempotency import actors, service
 from segmentql.idempotency.jobs import DELETE_IDEMPOTENCY_KEYS
 from segmentql.reports.jobs import MAKE_REPORT
@@ -100,15 +100,15 @@ async def test_rejection_is_not_stored(api: Api, sql: Sql) -> None:
     assert (await send_with_key(api, update, "k"))["segment"] == {"name": "new"}
 
 
-async def test_repeat_returns_entities_as_they_are_now(api: Api) -> None:
+async def test_retry_returns_entities_as_they_are_now(api: Api) -> None:
     first = await send_with_key(api, CREATE_SEGMENT, "k")
     await api('mutation { updateSegment(input: {slug: "NEW", name: "x"}) { errors { code } } }')
-    repeated = await send_with_key(api, CREATE_SEGMENT, "k")
+    replayed = await send_with_key(api, CREATE_SEGMENT, "k")
     assert first["segment"]["version"] == 1
-    assert repeated == {"segment": {**first["segment"], "version": 2}, "errors": []}
+    assert replayed == {"segment": {**first["segment"], "version": 2}, "errors": []}
 
 
-async def test_repeat_returns_null_for_a_deleted_entity(api: Api) -> None:
+async def test_retry_returns_null_for_a_deleted_entity(api: Api) -> None:
     """A new segment with the same slug, and the rollout of the deleted one, are not returned."""
     await send_with_key(api, CREATE_SEGMENT, "k")
     set_rollout = Case(
@@ -124,8 +124,8 @@ async def test_repeat_returns_null_for_a_deleted_entity(api: Api) -> None:
     for mutation in ("deleteSegment", "createSegment"):
         await api(f'mutation {{ {mutation}(input: {{slug: "NEW"}}) {{ errors {{ code }} }} }}')
     assert await send_with_key(api, CREATE_SEGMENT, "k") == {"segment": None, "errors": []}
-    repeated = await send_with_key(api, set_rollout, "k2")
-    assert repeated == {"segment": None, "rollout": None, "errors": []}
+    replayed = await send_with_key(api, set_rollout, "k2")
+    assert replayed == {"segment": None, "rollout": None, "errors": []}
     assert await send_with_key(api, update, "k3") == {
         "segment": None,
         "counts": [{"count": 1}],
@@ -133,17 +133,17 @@ async def test_repeat_returns_null_for_a_deleted_entity(api: Api) -> None:
     }
 
 
-async def test_repeated_import_has_a_link_only_while_it_waits_for_its_file(filled: Api) -> None:
+async def test_replayed_import_has_a_link_only_while_it_waits_for_its_file(filled: Api) -> None:
     create = CASES["createImport"]
     first = await send_with_key(filled, create, "k")
     assert first["upload"] == {"method": "PUT"}
-    repeated = await send_with_key(filled, create, "k")
-    assert repeated == first
+    replayed = await send_with_key(filled, create, "k")
+    assert replayed == first
     cancel = "mutation($id: ID!) { cancelImport(input: {id: $id}) { errors { code } } }"
     await filled(cancel, id=first["import"]["id"])
-    repeated = await send_with_key(filled, create, "k")
-    assert repeated["import"] == {**first["import"], "status": "CANCELLED"}
-    assert repeated["upload"] is None
+    replayed = await send_with_key(filled, create, "k")
+    assert replayed["import"] == {**first["import"], "status": "CANCELLED"}
+    assert replayed["upload"] is None
 
 
 @pytest.mark.parametrize(("age", "expected"), [("23 hours 59 minutes", "1"), ("24 hours", "2")])
@@ -208,14 +208,14 @@ async def test_deletion_uses_the_index(sql: Sql) -> None:
     assert "Index Cond: (created_at <= " in plan
 
 
-async def test_repeat_sends_no_message(
+async def test_retry_sends_no_message(
     database: Database, settings: Settings, sent: list[Message]
 ) -> None:
     case = CASES["createReport"]
     report = case._replace(input={"year": 2024, "month": 3, "waitSeconds": 0})
     for _ in range(2):
         context = make_context(database, settings)
-        context.idempotency = RequestKeys(b"k")
+        context.idempotency_keys = RequestIdempotencyKeys(b"k")
         response = await execute(COMPILING_EXECUTOR, context, report.document(), input=report.input)
         assert response.body["data"]["payload"]["report"]["id"] == "rep_1"
     assert sent == [Message(MAKE_REPORT, (1,))]

@@ -10,17 +10,17 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import IdempotencyKeyInUse, MutationRejected, UserNotFound
 from segmentql.graphql.types.idempotency import (
-    FirstResult,
-    KeyedCall,
+    IdempotentCall,
     MutationWork,
-    RepeatedResult,
+    NewResult,
+    ReplayedResult,
     Work,
 )
 from segmentql.idempotency import service
-from segmentql.idempotency.calls import DatabaseIdempotentRunner
+from segmentql.idempotency.runner import DatabaseIdempotentRunner
 from tests.conftest import Sql
 
-CALL = KeyedCall(None, "k", b"f" * 32)
+CALL = IdempotentCall(None, "k", b"f" * 32)
 REJECTED = MutationRejected(UserNotFound(("id",), 1))
 
 
@@ -46,7 +46,7 @@ async def insert(session: WriteSession) -> int:
     return int(number)
 
 
-async def test_next_twin_is_executed_if_the_first_is_cancelled(
+async def test_next_call_is_executed_if_the_first_is_cancelled(
     database: Database, sql: Sql
 ) -> None:
     started = asyncio.Event()
@@ -60,7 +60,7 @@ async def test_next_twin_is_executed_if_the_first_is_cancelled(
     runner = DatabaseIdempotentRunner(database)
     first = asyncio.create_task(runner.run(CALL, work_of(endless), encode))
     await started.wait()
-    twins = [asyncio.create_task(runner.run(CALL, work_of(insert), encode)) for _ in range(3)]
+    others = [asyncio.create_task(runner.run(CALL, work_of(insert), encode)) for _ in range(3)]
     cancelled = asyncio.create_task(runner.run(CALL, work_of(insert), encode))
     await asyncio.sleep(0)
     cancelled.cancel()  # it ends without an effect on the others
@@ -69,12 +69,12 @@ async def test_next_twin_is_executed_if_the_first_is_cancelled(
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    results = await asyncio.gather(*twins)
-    assert results == [FirstResult(1), RepeatedResult({"number": 1}), RepeatedResult({"number": 1})]
+    results = await asyncio.gather(*others)
+    assert results == [NewResult(1), ReplayedResult({"number": 1}), ReplayedResult({"number": 1})]
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
-async def test_error_of_the_first_call_is_raised_by_its_twins_and_not_stored(
+async def test_error_of_a_call_is_raised_by_concurrent_calls_and_not_stored(
     database: Database, sql: Sql
 ) -> None:
     calls = 0
@@ -91,7 +91,7 @@ async def test_error_of_the_first_call_is_raised_by_its_twins_and_not_stored(
     )
     assert [type(result) for result in results] == [ValueError] * 3
     assert calls == 1
-    assert await runner.run(CALL, work_of(insert), encode) == FirstResult(1)
+    assert await runner.run(CALL, work_of(insert), encode) == NewResult(1)
 
 
 async def test_preparation_is_skipped_if_the_key_has_a_result(database: Database, sql: Sql) -> None:
@@ -101,22 +101,22 @@ async def test_preparation_is_skipped_if_the_key_has_a_result(database: Database
     runner = DatabaseIdempotentRunner(database)
     await runner.run(CALL, work_of(insert, needs_lookup=True), encode)
     prepared = MutationWork(prepare, lambda result: result, needs_lookup=True, limiter=None)
-    assert await runner.run(CALL, prepared, encode) == RepeatedResult({"number": 1})
+    assert await runner.run(CALL, prepared, encode) == ReplayedResult({"number": 1})
 
 
-async def test_preparation_that_is_rejected_because_of_a_twin_in_another_process(
+async def test_preparation_that_is_rejected_because_of_a_call_elsewhere(
     database: Database, sql: Sql
 ) -> None:
-    """Between the lookup and the preparation, the twin commits and so causes the rejection."""
-    twin = DatabaseIdempotentRunner(database)
+    """After the lookup, another process commits the call and so causes the rejection."""
+    other_process = DatabaseIdempotentRunner(database)
 
     async def prepare() -> Work[int]:
-        await twin.run(CALL, work_of(insert), encode)
+        await other_process.run(CALL, work_of(insert), encode)
         raise REJECTED
 
     prepared = MutationWork(prepare, lambda result: result, needs_lookup=True, limiter=None)
     runner = DatabaseIdempotentRunner(database)
-    assert await runner.run(CALL, prepared, encode) == RepeatedResult({"number": 1})
+    assert await runner.run(CALL, prepared, encode) == ReplayedResult({"number": 1})
 
 
 async def test_preparation_that_is_rejected(database: Database, sql: Sql) -> None:
@@ -127,7 +127,7 @@ async def test_preparation_that_is_rejected(database: Database, sql: Sql) -> Non
     runner = DatabaseIdempotentRunner(database)
     with pytest.raises(MutationRejected):
         await runner.run(CALL, prepared, encode)
-    assert await runner.run(CALL, work_of(insert), encode) == FirstResult(1)
+    assert await runner.run(CALL, work_of(insert), encode) == NewResult(1)
 
 
 async def test_transaction_that_waits_too_long_reports_that_the_key_is_in_use(
@@ -146,7 +146,7 @@ async def test_transaction_that_waits_too_long_reports_that_the_key_is_in_use(
             await database.transaction(claim)
 
 
-async def test_transaction_that_conflicts_is_repeated_with_its_claim(
+async def test_transaction_that_conflicts_is_retried_with_its_claim(
     database: Database, sql: Sql
 ) -> None:
     attempts = 0
@@ -161,6 +161,6 @@ async def test_transaction_that_conflicts_is_repeated_with_its_claim(
         return await insert(session)
 
     runner = DatabaseIdempotentRunner(database)
-    assert await runner.run(CALL, work_of(conflict_once), encode) == FirstResult(1)
+    assert await runner.run(CALL, work_of(conflict_once), encode) == NewResult(1)
     assert attempts == 2
-    assert await runner.run(CALL, work_of(insert), encode) == RepeatedResult({"number": 1})
+    assert await runner.run(CALL, work_of(insert), encode) == ReplayedResult({"number": 1})

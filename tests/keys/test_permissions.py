@@ -245,7 +245,7 @@ def test_query_for_every_role_has_no_permission_class() -> None:
     assert CORE.query_type
     for name, field in CORE.query_type.fields.items():
         needs = [permission.role for permission in _definition(field).permission_classes]  # type: ignore[attr-defined]
-        # `role_check.py` checks the fields without one for the role EVALUATOR.
+        # `middleware.py` checks the fields without one for the role EVALUATOR.
         is_open = CASES[name].needs in {Role.EVALUATOR, Role.READER}
         assert needs == ([] if is_open else [CASES[name].needs])
 

@@ -46,5 +46,9 @@ A mutation differs in these steps:
 - With `waitSeconds`, the resolver waits with a `Poller` (`types/polling.py`), and the deadline is
   paused.
 
+The endpoint of OFREP (`ofrep/endpoint.py`) also uses `http/http_view.py`, `http/authentication.py`,
+`http/request_limits.py`, `http/request_parsing.py`, `http/responses.py` and
+`http/response_sender.py`.
+
 `types/scalars.py` defines the scalars. `breaking_changes.py` compares the schema with a release.
 """

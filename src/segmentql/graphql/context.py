@@ -18,7 +18,7 @@ from segmentql.graphql.cost.scheduling import BackgroundLimiter, ExpensiveSlot
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.types.dataloader import L, LoaderRegistry
 from segmentql.graphql.types.error_causes import FailureCause
-from segmentql.graphql.types.idempotency import RequestKeys
+from segmentql.graphql.types.idempotency import RequestIdempotencyKeys
 from segmentql.principal import Actor, Principal
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Context:
     is_mutation: bool = False
     """Whether the executed operation is a mutation."""
 
-    idempotency: RequestKeys | None = None
+    idempotency_keys: RequestIdempotencyKeys | None = None
     """The idempotency keys of the request; None if it has none."""
 
     cause: FailureCause | None = None

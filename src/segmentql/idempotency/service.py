@@ -24,7 +24,7 @@ MAX_WAITING: Final = 2
 Each of them uses a connection. They are in other processes than the mutation, because calls in one
 process join the first one before they take a connection."""
 
-MAX_EXPIRIES: Final = 3
+MAX_CLAIM_ATTEMPTS: Final = 3
 """The number of attempts if a key expires or is deleted between the two statements of a claim."""
 
 SLOT_LOCK_CLASS: Final = 7010
@@ -106,7 +106,7 @@ async def claim_key(
             long.
     """
     values = {"api_key_id": api_key_id, "key": key, "fingerprint": fingerprint}
-    for _ in range(MAX_EXPIRIES):
+    for _ in range(MAX_CLAIM_ATTEMPTS):
         try:
             row = (await session.execute(_CLAIM, values)).one()
         except DBAPIError as error:

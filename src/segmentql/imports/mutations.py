@@ -58,7 +58,7 @@ class ImportMutations:
             ),
             lambda record: CreateImportPayload(import_=record),
         )
-        # A repeated mutation returns an import that may have been started or cancelled since.
+        # A retry returns an import that may have been started or cancelled since.
         if payload.import_ and payload.import_.status is ImportStatus.AWAITING_UPLOAD:
             link = await uploads.upload_link(info.context.storage, payload.import_)
             payload.upload = upload_of(link)

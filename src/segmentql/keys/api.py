@@ -150,7 +150,7 @@ class CreateApiKeyPayload:
     token: str | None = strawberry.field(
         default=None,
         description="The API key with its secret, for the header `Authorization: Bearer ...`. It is"
-        " shown only once. Null if the mutation was rejected, or is repeated with the same"
+        " shown only once. Null if the mutation was rejected, or is retried with the same"
         " idempotency key.",
         metadata=NOT_STORED,
     )

@@ -36,7 +36,7 @@ class UpdateUserSegmentsPayload:
     user: UserRecord | None = strawberry.field(
         default=None,
         graphql_type=User | None,
-        description="The user. Null if the mutation was rejected, and in a dry run.",
+        description="The user. Null if the mutation was rejected or was a dry run.",
     )
     segments_added: int = strawberry.field(default=0, description="Number of joins.")
     segments_removed: int = strawberry.field(default=0, description="Number of leaves.")
@@ -55,7 +55,7 @@ class UpdateSegmentMembersPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected, and in a dry run.",
+        description="The segment. Null if the mutation was rejected or was a dry run.",
     )
     counts: list[OutcomeCountRecord] = strawberry.field(
         default_factory=list,

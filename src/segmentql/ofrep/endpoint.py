@@ -25,7 +25,7 @@ from segmentql.graphql.http.http_errors import (
     database_unavailable,
     method_not_allowed,
 )
-from segmentql.graphql.http.http_view import HttpServices, HttpView
+from segmentql.graphql.http.http_view import HttpView, ViewServices
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_json
 from segmentql.graphql.http.responses import PreparedResponse, encode_headers, json_response
@@ -62,7 +62,7 @@ _FLAGS_OPERATION: Final = "OFREP flags"
 class OfrepEndpoint(HttpView):
     """The ASGI application of the paths that begin with `PATH`. A process has one."""
 
-    def __init__(self, services: HttpServices, targeting_key: TargetingKey, prefix: str) -> None:
+    def __init__(self, services: ViewServices, targeting_key: TargetingKey, prefix: str) -> None:
         """Create the endpoint.
 
         Args:

@@ -1,7 +1,7 @@
 """GraphQL mutations of rollouts, with their inputs, payloads and errors."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import strawberry
 
@@ -22,6 +22,11 @@ from segmentql.rollouts.inputs import RolloutInput
 from segmentql.rollouts.records import RolloutRecord, RolloutStatus
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
+
+NULL_FORECAST: Final = (
+    "Null outside a dry run, if the mutation was rejected, or if counting takes longer than 10"
+    " seconds."
+)
 
 
 @strawberry.type(description="The segment has no rollout.")
@@ -95,12 +100,12 @@ class RolloutPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected, and in a dry run.",
+        description="The segment. Null if the mutation was rejected or was a dry run.",
     )
     rollout: RolloutRecord | None = strawberry.field(
         default=None,
         graphql_type=Rollout | None,
-        description="The rollout. Null if the mutation was rejected, and in a dry run.",
+        description="The rollout. Null if the mutation was rejected or was a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -109,32 +114,22 @@ class RolloutPayload:
     )
 
 
-@strawberry.type
-class ForecastPayload(RolloutPayload):
-    """The fields of the payloads of mutations whose dry run has a forecast."""
-
+@strawberry.type(description="Result of `setRollout`.")
+class SetRolloutPayload(RolloutPayload):
     joining: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run of `setRollout`, the number of users who join until the last"
-        " stage is done, if nothing else changes: its sample without current members and excluded"
-        " users. In a dry run of `cancelRollout` it is 0. Null if the mutation was rejected or was"
-        " not a dry run, or if counting takes longer than 10 seconds.",
+        description="In a dry run, the number of users who would join until the last stage is done:"
+        " the users of the last stage's sample who are neither members nor excluded."
+        f" {NULL_FORECAST}",
     )
     leaving: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run of `setRollout`, the number of members who leave until the last"
-        " stage is done, if nothing else changes: the members that a rollout added and that are not"
-        " in the last stage's sample, if a stage lowers the percent. In a dry run of"
-        " `cancelRollout`, all members that the rollout added if `withdraw` is true, otherwise 0."
-        " Null if `joining` is null.",
+        description="In a dry run, the number of members who would leave until the last stage is"
+        " done: the members that a rollout added and that are not in the last stage's sample, if a"
+        f" stage lowers the percent, otherwise 0. {NULL_FORECAST}",
     )
-
-
-@strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload(ForecastPayload):
-    pass
 
 
 @strawberry.type(description="Result of `pauseRollout`.")
@@ -148,12 +143,22 @@ class ResumeRolloutPayload(RolloutPayload):
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload(ForecastPayload):
-    pass
+class CancelRolloutPayload(RolloutPayload):
+    joining: BigInt | None = strawberry.field(
+        default=None,
+        metadata=NOT_STORED,
+        description="In a dry run 0. Null if `leaving` is null.",
+    )
+    leaving: BigInt | None = strawberry.field(
+        default=None,
+        metadata=NOT_STORED,
+        description="In a dry run, the number of members that the rollout added if `withdraw` is"
+        f" true, otherwise 0. {NULL_FORECAST}",
+    )
 
 
 P = TypeVar("P", bound=RolloutPayload)
-F = TypeVar("F", bound=ForecastPayload)
+F = TypeVar("F", SetRolloutPayload, CancelRolloutPayload)
 
 
 async def _run_mutation(

@@ -104,7 +104,7 @@ class CreateSegmentPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The segment. Null if the mutation was rejected, and in a dry run.",
+        description="The segment. Null if the mutation was rejected or was a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -137,7 +137,7 @@ class UpdateSegmentPayload:
     segment: SegmentRecord | None = strawberry.field(
         default=None,
         graphql_type=Segment | None,
-        description="The updated segment. Null if the mutation was rejected, and in a dry run.",
+        description="The updated segment. Null if the mutation was rejected or was a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -160,8 +160,8 @@ class DeleteSegmentInput:
 class DeleteSegmentPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="The id of the deleted segment. Null if the mutation was rejected, and in a dry"
-        " run.",
+        description="The id of the deleted segment. Null if the mutation was rejected or was a"
+        " dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,

@@ -11,7 +11,7 @@ from segmentql.tables.columns import Base, Timestamp
 
 
 class IdempotencyKeyRow(Base):
-    """The result of a mutation that a client may repeat with the same key.
+    """The result of a mutation that a client may retry with the same key.
 
     The transaction of the mutation inserts the row before its changes and sets the result at its
     end. So a row that other transactions see has a result.

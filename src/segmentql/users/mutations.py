@@ -73,7 +73,7 @@ class CreateUserPayload:
     user: UserRecord | None = strawberry.field(
         default=None,
         graphql_type=User | None,
-        description="The user. Null if the mutation was rejected, and in a dry run.",
+        description="The user. Null if the mutation was rejected or was a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -98,7 +98,7 @@ class UpdateUserPayload:
     user: UserRecord | None = strawberry.field(
         default=None,
         graphql_type=User | None,
-        description="The user. Null if the mutation was rejected, and in a dry run.",
+        description="The user. Null if the mutation was rejected or was a dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,
@@ -131,8 +131,8 @@ class DeleteUserInput:
 class DeleteUserPayload:
     deleted_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="The id of the deleted user. Null if the mutation was rejected, and in a dry"
-        " run.",
+        description="The id of the deleted user. Null if the mutation was rejected or was a"
+        " dry run.",
     )
     errors: list[MutationError] = strawberry.field(
         default_factory=list,

@@ -56,6 +56,7 @@ from segmentql.graphql.execution.field_writers import (
     text,
     text_attribute,
 )
+from segmentql.graphql.execution.idempotency_keys import compile_idempotent_call
 from segmentql.graphql.execution.input_coercion import DEFINITION, NotCompilable, arguments_of
 from segmentql.graphql.execution.plans import (
     FieldWriter,
@@ -65,7 +66,6 @@ from segmentql.graphql.execution.plans import (
     QueryPlan,
     ValueSerializer,
 )
-from segmentql.graphql.execution.request_keys import call_reader
 from segmentql.graphql.execution.response_size import (
     FIELD_BYTES,
     LIST_BYTES,
@@ -147,7 +147,7 @@ class _Compiler:
             arguments=arguments_of(field, nodes[0]),
             resolve=resolver.wrapped_func,  # type: ignore[arg-type]
             write_payload=self._compile_payload(key, field, nodes),
-            keyed_call=call_reader(key, field, nodes[0]),
+            find_idempotent_call=compile_idempotent_call(key, field, nodes[0]),
         )
 
     def event(self, parent: GraphQLObjectType, selections: SelectionSetNode) -> FieldWriter:

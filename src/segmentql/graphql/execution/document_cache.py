@@ -29,8 +29,8 @@ from segmentql.graphql.cost.document_limits import DocumentLimits, parse_within_
 from segmentql.graphql.cost.query_cost import Cost, estimate
 from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.idempotency_keys import IdempotentFieldRule, RootFieldKeys
 from segmentql.graphql.execution.plans import Plan
-from segmentql.graphql.execution.request_keys import IdempotentFieldRule, RootKeys
 
 MAX_DOCUMENTS: Final = 500
 """The maximum number of cached valid documents. The least recently used ones are evicted first."""
@@ -85,7 +85,7 @@ class Operation:
     plan: Plan | None
     """The plan; None if graphql-core executes the operation."""
     cost: Cost
-    root_keys: RootKeys | None
+    root_field_keys: RootFieldKeys | None
     """The root fields with their idempotency keys; None if the operation is not a mutation."""
 
     @property
@@ -233,7 +233,7 @@ class DocumentCache:
                 node,
                 compile_operation(self._schema, document, node) if self._plans else None,
                 estimate(self._schema, document, node),
-                RootKeys(document, node) if node.operation is OperationType.MUTATION else None,
+                RootFieldKeys(document, node) if node.operation is OperationType.MUTATION else None,
             )
             for node in document.definitions
             if isinstance(node, OperationDefinitionNode)

@@ -26,6 +26,8 @@ from segmentql.graphql.cost.document_limits import DocumentLimits, check_variabl
 from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
 from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
+from segmentql.graphql.execution.middleware import build_middleware
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
@@ -33,9 +35,7 @@ from segmentql.graphql.execution.request_errors import (
     cause_of_cancellation,
     format_request_errors,
 )
-from segmentql.graphql.execution.request_keys import KeyedFields, read_keys
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
-from segmentql.graphql.execution.role_check import require_reader_at_root
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
 from segmentql.graphql.types.errors import (
@@ -150,8 +150,8 @@ class GraphQLExecutor:
                 REJECTED_MUTATIONS.set(rejected_mutations)
             try:
                 cost = self._check_cost(operation, request)
-                if operation.root_keys or context.idempotency:
-                    read_keys(operation.root_keys, context, request.variables)
+                if operation.root_field_keys or context.idempotency_keys:
+                    read_idempotency_keys(operation.root_field_keys, context, request.variables)
             except GraphQLError as error:
                 return self._reject([error], context)
             if not operation.is_query:
@@ -263,7 +263,7 @@ class GraphQLExecutor:
             hide_suggestions=not self._schema_exposure.suggestions,
             executor_class=BoundedExecutor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            middleware=_middleware(mutation_result, context),
+            middleware=build_middleware(context, mutation_result),
         )
         return result if isinstance(result, ExecutionResult) else await result
 
@@ -290,17 +290,6 @@ class GraphQLExecutor:
             "data": result.data,
             "errors": format_request_errors(result.errors, context, executed=True),
         }
-
-
-def _middleware(mutation_result: MutationResult | None, context: Context) -> list[Any] | None:
-    middleware: list[Any] = []
-    if mutation_result:
-        middleware.append(mutation_result)
-    elif context.idempotency:
-        middleware.append(KeyedFields)
-    if context.principal.role is Role.EVALUATOR:
-        middleware.append(require_reader_at_root)
-    return middleware or None
 
 
 def _counted_bytes(context: Context) -> int:

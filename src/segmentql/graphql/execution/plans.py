@@ -27,7 +27,7 @@ from segmentql.graphql.cost.scheduling import TIME_SLICE_SECONDS, yield_to_event
 from segmentql.graphql.execution.input_coercion import Arguments
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.execution.variable_coercion import compile_variables
-from segmentql.graphql.types.idempotency import KeyedCall
+from segmentql.graphql.types.idempotency import IdempotentCall
 
 SLICE_VALUES: Final = 50
 """The number of values that are written before a time slice may end.
@@ -227,7 +227,7 @@ class MutationField:
     resolve: Callable[..., Awaitable[Any]]
     write_payload: FieldWriter
     """The writer of the payload, which is its source."""
-    keyed_call: Callable[[Context, VariableValues], KeyedCall | None]
+    find_idempotent_call: Callable[[Context, VariableValues], IdempotentCall | None]
     """Returns the call of the field with its idempotency key, if it has one."""
 
 
@@ -251,8 +251,10 @@ class MutationPlan(Plan):
                 if permission.has_permission(None, info) is not True:
                     raise PlanFallback
             arguments = field.arguments(state.variables)
-            if context.idempotency is not None:
-                context.idempotency.call = field.keyed_call(context, state.variables)
+            if context.idempotency_keys is not None:
+                context.idempotency_keys.current_call = field.find_idempotent_call(
+                    context, state.variables
+                )
         except Exception as error:
             raise PlanFallback from error
         try:

@@ -26,10 +26,10 @@ from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, PreparedDocument
 from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
 from segmentql.graphql.execution.request_errors import format_request_errors
-from segmentql.graphql.execution.request_keys import read_keys
 from segmentql.graphql.execution.response_size import BoundedExecutor
 from segmentql.graphql.execution.subscription_results import Subscription
 from segmentql.graphql.types.errors import forbidden
@@ -119,7 +119,7 @@ class SubscriptionExecutor:
             if operation is not None:
                 label = self._operation_metrics.label(operation.node)
                 cost = self._check_cost(operation, request)
-                read_keys(None, context, None)
+                read_idempotency_keys(None, context, None)
             executor = self._build(prepared, request, context)
             source = await self._open_source(executor, last_event_id)
         except (_InvalidOperation, GraphQLError) as error:

@@ -11,7 +11,7 @@ from segmentql.graphql.cost.deadlines import Deadline
 from segmentql.graphql.cost.scheduling import BackgroundLimiter
 from segmentql.graphql.http.request_parsing import Headers
 from segmentql.graphql.types.dataloader import LoaderRegistry
-from segmentql.graphql.types.idempotency import RequestKeys
+from segmentql.graphql.types.idempotency import RequestIdempotencyKeys
 from segmentql.principal import Principal
 
 
@@ -63,5 +63,5 @@ class ContextFactory:
             principal=principal,
             deadline=deadline,
             primary=headers.get(b"segmentql-read", b"").lower() == b"primary",
-            idempotency=None if key is None else RequestKeys(key),
+            idempotency_keys=None if key is None else RequestIdempotencyKeys(key),
         )

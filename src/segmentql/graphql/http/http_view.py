@@ -31,7 +31,7 @@ from segmentql.graphql.types.errors import Code, format_internal_error
 from segmentql.logs import REQUEST_ID, RequestLog
 
 
-class HttpServices:
+class ViewServices:
     """The objects that all views of a process share."""
 
     def __init__(
@@ -64,7 +64,7 @@ class HttpServices:
 class HttpView(ABC):
     """An ASGI application that responds to requests. A subclass implements its protocol."""
 
-    def __init__(self, services: HttpServices) -> None:
+    def __init__(self, services: ViewServices) -> None:
         self.services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

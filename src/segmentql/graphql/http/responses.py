@@ -89,7 +89,7 @@ def encode_headers(headers: Mapping[str, str]) -> HeaderList:
 
 
 def retry_after(seconds: int) -> HeaderList:
-    """Return the header that says after how many seconds the client should repeat the request."""
+    """Return the header that says after how many seconds the client should retry the request."""
     return encode_headers({"retry-after": str(seconds)})
 
 

@@ -36,7 +36,7 @@ from segmentql.graphql.http.http_errors import (
     mutation_by_get,
     not_acceptable,
 )
-from segmentql.graphql.http.http_view import HttpServices, HttpView
+from segmentql.graphql.http.http_view import HttpView, ViewServices
 from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, negotiate
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import (
@@ -94,7 +94,7 @@ class GraphQLView(HttpView):
             log: The log of requests.
         """
         super().__init__(
-            HttpServices(
+            ViewServices(
                 RequestAuthenticator(authenticate, rate_limiter, checks_host=checks_host),
                 ContextFactory(database, storage, stopping, features=features or {}),
                 request_limits,
@@ -152,7 +152,9 @@ class GraphQLView(HttpView):
                 )
                 status = _status(response, media_type)
                 prepared = await services.response_sender.prepare(response, status, media_type)
-                return prepared if context.idempotency is None else _with_retry(prepared, context)
+                return (
+                    prepared if context.idempotency_keys is None else _with_retry(prepared, context)
+                )
         except MethodNotAllowed:
             raise mutation_by_get() from None
         except TimeoutError:
@@ -186,9 +188,9 @@ def _negotiate(headers: Headers, scope: Scope) -> Accepted:
 
 
 def _with_retry(response: PreparedResponse, context: Context) -> PreparedResponse:
-    """Add `Retry-After` if the client should repeat a mutation whose idempotency key is in use."""
-    if context.idempotency and context.idempotency.retry_after_seconds:
-        response.headers = retry_after(context.idempotency.retry_after_seconds)
+    """Add `Retry-After` if the client should retry a mutation whose idempotency key is in use."""
+    if context.idempotency_keys and context.idempotency_keys.retry_after_seconds:
+        response.headers = retry_after(context.idempotency_keys.retry_after_seconds)
     return response
 
 

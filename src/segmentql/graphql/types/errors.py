@@ -178,7 +178,7 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
         extensions = {"code": Code.UNAVAILABLE}
     elif isinstance(cause, errors.IdempotencyKeyInUse):
         formatted["message"] = (
-            "A mutation with the same idempotency key is running; nothing was changed. Repeat the"
+            "A mutation with the same idempotency key is running; nothing was changed. Retry the"
             " request to get its result."
         )
         extensions = {"code": Code.UNAVAILABLE}

@@ -1,4 +1,4 @@
-"""Idempotency keys of a request, and the interface of what runs mutations with a key."""
+"""Idempotency keys of a request, and the interface of the runner of mutations with a key."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ StoredResult: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedCall:
+class IdempotentCall:
     """A call of a mutation with an idempotency key."""
 
     api_key_id: str | None
@@ -33,22 +33,22 @@ class KeyedCall:
 
 
 @dataclass(slots=True)
-class RequestKeys:
+class RequestIdempotencyKeys:
     """The idempotency keys of one request."""
 
     header: bytes | None = None
     """The value of the header `Idempotency-Key`."""
     by_field: Mapping[str, str] = field(default_factory=dict)
     """The keys of the root fields, by their names in the response."""
-    call: KeyedCall | None = None
+    current_call: IdempotentCall | None = None
     """The call of the current root field, if the field has a key."""
     retry_after_seconds: int | None = None
-    """When the client should repeat the request, because its key is in use."""
+    """When the client should retry the request, because its key is in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutationWork(Generic[R, P]):
-    """The parts of a mutation, of which a repeated mutation runs none."""
+    """The parts of a mutation. None of them runs if its stored result is returned."""
 
     prepare: Callable[[], Awaitable[Work[R]]]
     """Returns the work of the transaction."""
@@ -66,14 +66,14 @@ class MutationWork(Generic[R, P]):
 
 
 @dataclass(frozen=True, slots=True)
-class FirstResult(Generic[P]):
+class NewResult(Generic[P]):
     """The payload of a mutation that this call has executed."""
 
     payload: P
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatedResult:
+class ReplayedResult:
     """The stored result of an earlier call with the same key."""
 
     stored: StoredResult
@@ -85,10 +85,10 @@ class IdempotentRunner(ABC):
     @abstractmethod
     async def run(
         self,
-        call: KeyedCall,
+        call: IdempotentCall,
         work: MutationWork[R, P],
         encode: Callable[[P], StoredResult],
-    ) -> FirstResult[P] | RepeatedResult:
+    ) -> NewResult[P] | ReplayedResult:
         """Run a mutation, unless a mutation with its key was committed in the last 24 hours.
 
         Args:

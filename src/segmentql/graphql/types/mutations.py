@@ -10,7 +10,7 @@ from segmentql.graphql.types.errors import mutation_errors
 from segmentql.graphql.types.idempotency import (
     IdempotentRunner,
     MutationWork,
-    RepeatedResult,
+    ReplayedResult,
     Work,
 )
 from segmentql.graphql.types.stored_results import decode_payload, encode_payload
@@ -20,12 +20,12 @@ R = TypeVar("R")
 P = TypeVar("P")
 
 DRY_RUN: Final = (
-    "Whether to check the mutation without a change: the errors and counts are those of the"
-    " mutation if it ran now, and everything else in the payload is null."
+    "If true, the mutation is checked and changes nothing. The payload has the errors and counts"
+    " that the mutation would have now. Its other fields are null."
 )
 """The description of `dryRun` in inputs."""
 RETRY_SECONDS: Final = 1
-"""When a client should repeat a mutation whose idempotency key is in use, in seconds."""
+"""When a client should retry a mutation whose idempotency key is in use, in seconds."""
 
 
 async def run_mutation(
@@ -108,17 +108,17 @@ async def run_prepared_mutation(
 
 async def _run(info: Info, payload: Callable[..., P], work: MutationWork[R, P]) -> P:
     context = info.context
-    keys = context.idempotency
-    if keys is None or keys.call is None:
+    keys = context.idempotency_keys
+    if keys is None or keys.current_call is None:
         async with work.limited():
             result = await context.database.transaction(await work.prepare())
         return work.build(result)
     try:
         runner = context.feature(IdempotentRunner)  # type: ignore[type-abstract]
-        outcome = await runner.run(keys.call, work, encode_payload)
+        outcome = await runner.run(keys.current_call, work, encode_payload)
     except IdempotencyKeyInUse:
         keys.retry_after_seconds = RETRY_SECONDS
         raise
-    if isinstance(outcome, RepeatedResult):
+    if isinstance(outcome, ReplayedResult):
         return await decode_payload(payload, context, outcome.stored)
     return outcome.payload

@@ -4,7 +4,7 @@
 
 Every mutation has a permission and names it in its description;
 `tests/keys/test_permissions.py` checks both. A field of a query without permission is for every
-role, except EVALUATOR (`execution/role_check.py`). A missing permission is an error of its field
+role, except EVALUATOR (`execution/middleware.py`). A missing permission is an error of its field
 only: the other fields are executed.
 """
 

@@ -1,7 +1,7 @@
 """Payloads of mutations as stored results, which have ids and counts, and back.
 
-A repeated mutation returns the first result's ids and counts, with the entities as they are now. So
-a stored result has the ids of entities, never their values, and no secret. Each feature registers
+A retry returns the first result's ids and counts, with the entities as they are now. So a stored
+result has the ids of entities, never their values, and no secret. Each feature registers
 the records of its entities with `register_entity`, and other records with `register_value`.
 """
 
@@ -21,7 +21,7 @@ V = TypeVar("V")
 K = TypeVar("K")
 
 NOT_STORED: Final = {"segmentql.not_stored": True}
-"""The `metadata` of a payload's field that a repeated mutation does not return: a secret, or what
+"""The `metadata` of a payload's field that a retry does not return: a secret, or what
 the resolver adds after the transaction."""
 
 _Decode = Callable[[Context, Any], Awaitable[Any]]
@@ -93,11 +93,11 @@ def encode_payload(payload: object) -> StoredResult:
     return {
         field.python_name: _encode(field, getattr(payload, field.python_name))
         for field in definition.fields
-        if field.python_name != "errors" and not _is_excluded(field)
+        if field.python_name != "errors" and not _is_not_stored(field)
     }
 
 
-def _is_excluded(field: StrawberryField) -> bool:
+def _is_not_stored(field: StrawberryField) -> bool:
     return any(key in (field.metadata or {}) for key in NOT_STORED)
 
 

@@ -15,7 +15,7 @@ from tests.idempotency.cases import Case, is_unavailable, send_with_key
 
 RENAME = Case("updateSegment", {"slug": "A", "name": "new"}, "segment { id name version }")
 RENAMED = {"segment": {"id": "seg_1", "name": "new", "version": 2}, "errors": []}
-TWINS = 50
+CONCURRENT_CALLS = 50
 
 WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
 
@@ -41,7 +41,10 @@ async def slow_mutation(sql: Sql) -> AsyncIterator[None]:
 async def processes(settings: Settings, sql: Sql) -> AsyncIterator[list[Api]]:
     """Run four applications, which have nothing in common but the database."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(serving(settings)) for _ in range(4)]
+        apis = [await stack.enter_async_context(serving(settings)) for _ in range(4)]
+        for api in apis:  # opens a connection, so that the calls of the test do not wait for it
+            await api("mutation { createUser(input: {dryRun: true}) { errors { code } } }")
+        yield apis
 
 
 async def post(api: Api, case: Case, key: str) -> httpx.Response:
@@ -56,28 +59,30 @@ async def create_user(api: Api) -> Any:
     return await api("mutation { createUser(input: {}) { errors { code } } }")
 
 
-async def test_twins_in_one_process_use_one_connection(api: Api, sql: Sql) -> None:
-    repeats = metrics.REPEATED_MUTATIONS.labels("running")
-    before = repeats._value.get()
+async def test_concurrent_calls_in_one_process_use_one_connection(api: Api, sql: Sql) -> None:
+    replays = metrics.IDEMPOTENT_REPLAYS.labels("running")
+    before = replays._value.get()
     async with slow_mutation(sql):
-        twins = [asyncio.create_task(send_with_key(api, RENAME, "k")) for _ in range(TWINS)]
+        calls = [
+            asyncio.create_task(send_with_key(api, RENAME, "k")) for _ in range(CONCURRENT_CALLS)
+        ]
         await until(lambda: waiting(sql))
-        # The other mutations find connections, of which there are fewer than twins.
-        await asyncio.gather(*(create_user(api) for _ in range(TWINS)))
+        # The other mutations find connections, of which there are fewer than calls.
+        await asyncio.gather(*(create_user(api) for _ in range(CONCURRENT_CALLS)))
         assert await waiting(sql) == 1
-        assert not any(twin.done() for twin in twins)
-    assert await asyncio.gather(*twins) == [RENAMED] * TWINS
+        assert not any(call.done() for call in calls)
+    assert await asyncio.gather(*calls) == [RENAMED] * CONCURRENT_CALLS
     assert await sql.fetchval("SELECT version FROM segments") == 2
-    assert repeats._value.get() - before == TWINS - 1
+    assert replays._value.get() - before == CONCURRENT_CALLS - 1
 
 
-async def test_two_twins_wait_in_the_database_and_further_ones_are_rejected(
+async def test_two_calls_wait_in_the_database_and_further_ones_are_rejected(
     processes: list[Api], sql: Sql
 ) -> None:
     async with slow_mutation(sql):
-        twins = []
+        calls = []
         for number, process in enumerate(processes[:3], start=1):
-            twins.append(asyncio.create_task(send_with_key(process, RENAME, "k")))
+            calls.append(asyncio.create_task(send_with_key(process, RENAME, "k")))
 
             async def are_waiting(count: int = number) -> bool:
                 return await waiting(sql) == count
@@ -90,7 +95,7 @@ async def test_two_twins_wait_in_the_database_and_further_ones_are_rejected(
             "errors": [
                 {
                     "message": "A mutation with the same idempotency key is running; nothing was"
-                    " changed. Repeat the request to get its result.",
+                    " changed. Retry the request to get its result.",
                     "locations": [{"line": 1, "column": 42}],
                     "path": ["payload"],
                     "extensions": {"code": "UNAVAILABLE"},
@@ -101,39 +106,39 @@ async def test_two_twins_wait_in_the_database_and_further_ones_are_rejected(
         other = Case("createUser", {}, "user { id }")
         assert (await send_with_key(processes[3], other, "k2"))["user"] == {"id": "1"}
         await asyncio.gather(*(create_user(process) for process in processes))
-    assert await asyncio.gather(*twins) == [RENAMED] * 3
+    assert await asyncio.gather(*calls) == [RENAMED] * 3
     assert await send_with_key(processes[3], RENAME, "k") == RENAMED
     assert await sql.fetchval("SELECT version FROM segments") == 2
 
 
-async def test_many_processes_may_repeat_a_finished_mutation_at_once(
+async def test_many_processes_may_retry_a_finished_mutation_at_once(
     processes: list[Api], sql: Sql
 ) -> None:
     create = Case("createUser", {}, "user { id }")
     first = await send_with_key(processes[0], create, "k")
     for _ in range(10):
-        answers = await asyncio.gather(
+        payloads = await asyncio.gather(
             *(send_with_key(process, create, "k") for process in processes)
         )
-        assert answers == [first] * len(processes)
+        assert payloads == [first] * len(processes)
     assert await sql.fetchval("SELECT count(*) FROM users") == 1
 
 
-async def test_twins_of_a_rejected_mutation_are_rejected(api: Api, sql: Sql) -> None:
+async def test_concurrent_calls_of_a_rejected_mutation_are_rejected(api: Api, sql: Sql) -> None:
     outdated = RENAME._replace(input={**RENAME.input, "expectedVersion": 7})
     async with slow_mutation(sql):
-        twins = [asyncio.create_task(send_with_key(api, outdated, "k")) for _ in range(3)]
+        calls = [asyncio.create_task(send_with_key(api, outdated, "k")) for _ in range(3)]
         await until(lambda: waiting(sql))
         # Another mutation with the key waits for the end of the first one, and is then executed.
         rename = asyncio.create_task(send_with_key(api, RENAME, "k"))
-    for payload in await asyncio.gather(*twins):
+    for payload in await asyncio.gather(*calls):
         assert [error["code"] for error in payload["errors"]] == ["VERSION_CONFLICT"]
     assert await rename == RENAMED
     reused = await send_with_key(api, outdated, "k")
     assert [error["code"] for error in reused["errors"]] == ["IDEMPOTENCY_KEY_REUSED"]
 
 
-async def test_twin_with_another_input_is_rejected_after_the_first_mutation(
+async def test_concurrent_call_with_another_input_is_rejected_after_the_first(
     api: Api, sql: Sql
 ) -> None:
     other = RENAME._replace(input={"slug": "A", "name": "other"})

@@ -1,8 +1,8 @@
 """The execution of mutations with idempotency keys.
 
-A client that got no response repeats its mutation with the same key, often while the first call is
+A client that got no response retries its mutation with the same key, often while the first call is
 still running. Calls in one process join the first one before they take a connection. Calls in
-different processes meet in the database, when they insert the row of the key.
+different processes wait for each other in the database, when they insert the row of the key.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import WriteSession
 from segmentql.errors import IdempotencyKeyReused, MutationRejected
 from segmentql.graphql.types.idempotency import (
-    FirstResult,
+    IdempotentCall,
     IdempotentRunner,
-    KeyedCall,
     MutationWork,
-    RepeatedResult,
+    NewResult,
+    ReplayedResult,
     StoredResult,
 )
 from segmentql.idempotency import service
@@ -46,7 +46,7 @@ class _Committed(Generic[P]):
     """The result of a transaction."""
 
     stored: StoredCall
-    first: FirstResult[P] | None
+    new: NewResult[P] | None
     """The result of the mutation; None if an earlier transaction has executed it."""
 
 
@@ -59,14 +59,14 @@ class DatabaseIdempotentRunner(IdempotentRunner):
         """The running calls by their API key and idempotency key."""
 
     async def run(
-        self, call: KeyedCall, work: MutationWork[R, P], encode: Callable[[P], StoredResult]
-    ) -> FirstResult[P] | RepeatedResult:
+        self, call: IdempotentCall, work: MutationWork[R, P], encode: Callable[[P], StoredResult]
+    ) -> NewResult[P] | ReplayedResult:
         identity = (call.api_key_id, call.key)
         while (running := self._running.get(identity)) is not None:
             # shield: if this call is cancelled, the others still wait for the future.
             outcome = await asyncio.shield(running.outcome)
             if isinstance(outcome, StoredCall):
-                return _repeat(call, outcome, source="running")
+                return _replay(call, outcome, state="running")
             if outcome is not None and running.fingerprint == call.fingerprint:
                 raise outcome
             # The first call was cancelled, or failed with another input: this one may be the next.
@@ -82,10 +82,10 @@ class DatabaseIdempotentRunner(IdempotentRunner):
         finally:
             del self._running[identity]
             future.set_result(outcome)
-        return committed.first or _repeat(call, committed.stored, source="stored")
+        return committed.new or _replay(call, committed.stored, state="stored")
 
     async def _execute(
-        self, call: KeyedCall, work: MutationWork[R, P], encode: Callable[[P], StoredResult]
+        self, call: IdempotentCall, work: MutationWork[R, P], encode: Callable[[P], StoredResult]
     ) -> _Committed[P]:
         """Execute a mutation, or find its result in the database."""
         if work.needs_lookup and (stored := await self._find(call)):
@@ -109,17 +109,17 @@ class DatabaseIdempotentRunner(IdempotentRunner):
                 payload = work.build(await transaction_work(session))
                 result = encode(payload)
                 await service.store_result(session, claim, result)
-                return _Committed(StoredCall(call.fingerprint, result), FirstResult(payload))
+                return _Committed(StoredCall(call.fingerprint, result), NewResult(payload))
 
             return await self._database.transaction(attempt)
 
-    async def _find(self, call: KeyedCall) -> StoredCall | None:
+    async def _find(self, call: IdempotentCall) -> StoredCall | None:
         return await self._database.read_one(
             lambda session: service.find_call(session, call.api_key_id, call.key)
         )
 
 
-def _repeat(call: KeyedCall, stored: StoredCall, *, source: str) -> RepeatedResult:
+def _replay(call: IdempotentCall, stored: StoredCall, *, state: str) -> ReplayedResult:
     """Return the stored result of an earlier call.
 
     Raises:
@@ -127,5 +127,5 @@ def _repeat(call: KeyedCall, stored: StoredCall, *, source: str) -> RepeatedResu
     """
     if stored.fingerprint != call.fingerprint:
         raise MutationRejected(IdempotencyKeyReused(()))
-    metrics.REPEATED_MUTATIONS.labels(source).inc()
-    return RepeatedResult(stored.result)
+    metrics.IDEMPOTENT_REPLAYS.labels(state).inc()
+    return ReplayedResult(stored.result)

@@ -33,7 +33,11 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution.fingerprints import fingerprint
 from segmentql.graphql.selections import Fragments, SelectionWalker, fragments_of
 from segmentql.graphql.types.errors import Code, bad_request
-from segmentql.graphql.types.idempotency import DIRECTIVE_NAME, KeyedCall, RequestKeys
+from segmentql.graphql.types.idempotency import (
+    DIRECTIVE_NAME,
+    IdempotentCall,
+    RequestIdempotencyKeys,
+)
 
 HEADER_NAME: Final = "Idempotency-Key"
 KEY_ARGUMENT: Final = "key"
@@ -75,7 +79,7 @@ class IdempotentFieldRule(ValidationRule):
             self.report_error(GraphQLError(message, node, extensions={"code": Code.BAD_REQUEST}))
 
 
-class RootKeys:
+class RootFieldKeys:
     """The root fields of a mutation and the keys in their directives."""
 
     def __init__(self, document: DocumentNode, operation: OperationDefinitionNode) -> None:
@@ -171,9 +175,9 @@ class _RootFieldFinder(SelectionWalker[None, None]):
         return None
 
 
-def keyed_call(
+def find_idempotent_call(
     context: Context, response_name: str, field_name: str, field: GraphQLField, arguments: Any
-) -> KeyedCall | None:
+) -> IdempotentCall | None:
     """Return the call of a root field, or None if it has no key.
 
     Args:
@@ -183,59 +187,45 @@ def keyed_call(
         field: The definition of the field.
         arguments: The arguments as graphql-core coerces them.
     """
-    keys = context.idempotency
+    keys = context.idempotency_keys
     key = keys.by_field.get(response_name) if keys else None
     if key is None:
         return None
-    return KeyedCall(context.principal.key_id, key, fingerprint(field_name, field, arguments))
+    return IdempotentCall(context.principal.key_id, key, fingerprint(field_name, field, arguments))
 
 
-def call_reader(
+def compile_idempotent_call(
     response_name: str, field: GraphQLField, node: FieldNode
-) -> Callable[[Context, VariableValues], KeyedCall | None]:
+) -> Callable[[Context, VariableValues], IdempotentCall | None]:
     """Return a function that returns the call of a root field for a plan."""
 
-    def read(context: Context, variables: VariableValues) -> KeyedCall | None:
+    def read(context: Context, variables: VariableValues) -> IdempotentCall | None:
         arguments = get_argument_values(field, node, variables)
-        return keyed_call(context, response_name, node.name.value, field, arguments)
+        return find_idempotent_call(context, response_name, node.name.value, field, arguments)
 
     return read
 
 
-class KeyedFields:
-    """Middleware of graphql-core that notes the call of each root field for its resolver."""
-
-    @staticmethod
-    def resolve(resolver: Callable[..., Any], source: Any, info: Any, **values: Any) -> Any:
-        """Note the call, and call the resolver."""
-        if info.path.prev is None:
-            field = info.parent_type.fields.get(info.field_name)  # __typename has no definition
-            info.context.idempotency.call = field and keyed_call(
-                info.context, info.path.key, info.field_name, field, values
-            )
-        return resolver(source, info, **values)
-
-
-def read_keys(
-    root_keys: RootKeys | None, context: Context, variables: Mapping[str, Any] | None
+def read_idempotency_keys(
+    root_field_keys: RootFieldKeys | None, context: Context, variables: Mapping[str, Any] | None
 ) -> None:
     """Read the keys of a request with the header or a directive into its context.
 
     Args:
-        root_keys: The root fields of the operation; None if it is not a mutation.
+        root_field_keys: The root fields of the operation; None if it is not a mutation.
         context: The context of the request.
         variables: The variables of the request.
 
     Raises:
         GraphQLError: The keys are not valid (BAD_REQUEST).
     """
-    keys = context.idempotency
-    if root_keys is None:
+    keys = context.idempotency_keys
+    if root_field_keys is None:
         if keys is not None:
             raise header_needs_mutation()
         return
     if keys is None:
-        if not root_keys.has_directives:
+        if not root_field_keys.has_directives:
             return
-        keys = context.idempotency = RequestKeys()
-    keys.by_field = root_keys.read(keys.header, variables or {})
+        keys = context.idempotency_keys = RequestIdempotencyKeys()
+    keys.by_field = root_field_keys.read(keys.header, variables or {})
