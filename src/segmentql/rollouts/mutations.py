@@ -1,14 +1,14 @@
 """GraphQL mutations of rollouts, with their inputs, payloads and errors."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import strawberry
 
 from segmentql import errors, validators
 from segmentql.adapters.sessions import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.cost.field_cost import SCAN, USER_SCAN, cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
@@ -22,6 +22,11 @@ from segmentql.rollouts.inputs import RolloutInput
 from segmentql.rollouts.records import RolloutRecord, RolloutStatus
 from segmentql.segments.api import Segment
 from segmentql.segments.records import SegmentRecord
+
+NULL_FORECAST: Final = (
+    "Null outside a dry run, if the mutation was rejected, or if counting takes longer than 10"
+    " seconds."
+)
 
 
 @strawberry.type(description="The segment has no rollout.")
@@ -109,32 +114,23 @@ class RolloutPayload:
     )
 
 
-@strawberry.type
-class ForecastPayload(RolloutPayload):
-    """The fields of the payloads of mutations whose dry run has a forecast."""
-
+@strawberry.type(description="Result of `setRollout`.")
+class SetRolloutPayload(RolloutPayload):
     joining: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run of `setRollout`, the number of users who join until the last"
-        " stage is done, if nothing else changes: its sample without current members and excluded"
-        " users. In a dry run of `cancelRollout` it is 0. Null if the mutation was rejected or was"
-        " not a dry run, or if counting takes longer than 10 seconds.",
+        description="In a dry run, the number of users who join until the last stage is done: users"
+        " of the last stage's sample who are not excluded and who are not members now, or leave"
+        f" before. {NULL_FORECAST}",
     )
     leaving: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run of `setRollout`, the number of members who leave until the last"
-        " stage is done, if nothing else changes: the members that a rollout added and that are not"
-        " in the last stage's sample, if a stage lowers the percent. In a dry run of"
-        " `cancelRollout`, all members that the rollout added if `withdraw` is true, otherwise 0."
-        " Null if `joining` is null.",
+        description="In a dry run, the number of members who leave until the last stage is done,"
+        " also if they join again later: members that a rollout added and that are outside the"
+        " sample of a stage that does not raise the percent. If the first stage starts later, all"
+        f" members that the previous rollout added leave before it. {NULL_FORECAST}",
     )
-
-
-@strawberry.type(description="Result of `setRollout`.")
-class SetRolloutPayload(ForecastPayload):
-    pass
 
 
 @strawberry.type(description="Result of `pauseRollout`.")
@@ -148,12 +144,22 @@ class ResumeRolloutPayload(RolloutPayload):
 
 
 @strawberry.type(description="Result of `cancelRollout`.")
-class CancelRolloutPayload(ForecastPayload):
-    pass
+class CancelRolloutPayload(RolloutPayload):
+    joining: BigInt | None = strawberry.field(
+        default=None,
+        metadata=NOT_STORED,
+        description="In a dry run 0. Null if `leaving` is null.",
+    )
+    leaving: BigInt | None = strawberry.field(
+        default=None,
+        metadata=NOT_STORED,
+        description="In a dry run, the number of members that the rollout added if `withdraw` is"
+        f" true, otherwise 0. {NULL_FORECAST}",
+    )
 
 
 P = TypeVar("P", bound=RolloutPayload)
-F = TypeVar("F", bound=ForecastPayload)
+F = TypeVar("F", SetRolloutPayload, CancelRolloutPayload)
 
 
 async def _run_mutation(
@@ -188,7 +194,9 @@ async def _run_with_forecast(
     """Run a mutation whose dry run also has a forecast, made after the transaction has ended."""
 
     async def preview(result: tuple[SegmentRecord, RolloutRecord]) -> F:
-        forecast = await info.context.feature(RolloutForecaster).forecast(result[1])
+        forecast = await info.context.feature(RolloutForecaster).forecast(
+            result[1], key_id=info.context.principal.key_id
+        )
         if forecast is None:
             return payload()
         return payload(joining=BigInt(forecast.joining), leaving=BigInt(forecast.leaving))
@@ -200,6 +208,7 @@ async def _run_with_forecast(
 class RolloutMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
+        metadata=cost(if_true={"dryRun": USER_SCAN}),
         description="Put a percentage of all users into a segment. The rollout begins now or when"
         " its first stage starts; workers add and remove the members. Needs EDITOR.",
     )
@@ -269,6 +278,7 @@ class RolloutMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
+        metadata=cost(if_true={"dryRun": SCAN}),
         description="Stop a rollout permanently. Its members stay unless `withdraw` is true."
         " Needs EDITOR.",
     )
