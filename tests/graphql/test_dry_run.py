@@ -1,8 +1,10 @@
 """A dry run returns the counts and errors of the mutation, and changes nothing."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from graphql import GraphQLInputObjectType, get_named_type
@@ -10,9 +12,10 @@ from segmentql.adapters.database import Database
 from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving
+from tests.conftest import Api, Sql, serving, until
 from tests.databases import every_row
 from tests.graphql.executor_helpers import CORE
+from tests.keys.clients import bearer, make_key, send_query
 from tests.operations import (
     ERRORS,
     create_segment,
@@ -21,7 +24,7 @@ from tests.operations import (
     update_user_segments,
 )
 from tests.rollouts.helpers import store_users
-from tests.timeline import HOUR, add_membership
+from tests.timeline import HOUR, add_membership, make_segment
 
 PAYLOADS = {
     "createUser": "user { id }",
@@ -239,3 +242,47 @@ async def test_forecast_beyond_its_time_limit_is_null(filled: Api, servers: Loca
         "leaving": None,
         "errors": [],
     }
+
+
+DRY_RUN = 'setRollout(input: {slug: "A", rollout: {percent: 9}, dryRun: true}) { joining }'
+
+
+async def test_document_with_many_forecasts_is_too_expensive(filled: Api) -> None:
+    aliased = (f"f{number}: {DRY_RUN}" for number in range(20))
+    error = await filled.error(f"mutation {{ {' '.join(aliased)} }}")
+    assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+    assert error["extensions"]["argument"] == "cost"
+
+
+async def test_forecasts_of_one_key_run_one_after_the_other(
+    auth_api: Api, sql: Sql, database: Database, servers: LocalServers
+) -> None:
+    keys = [await make_key(database, "EDITOR"), await make_key(database, "EDITOR")]
+    await make_segment(sql, "A")
+    blocker = await asyncpg.connect(with_database(servers.superuser_url, "run"))
+
+    def start(key_number: int) -> asyncio.Task[httpx.Response]:
+        authorization = bearer(keys[key_number].token)
+        query = f"mutation {{ {DRY_RUN} }}"
+        return asyncio.create_task(send_query(auth_api, authorization, query))
+
+    async def is_waiting(forecasts: int) -> bool:
+        count = await sql.fetchval(
+            """
+            SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+              AND application_name LIKE '% long' AND datname = current_database()
+            """
+        )
+        return bool(count == forecasts)
+
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        same_key = [start(0) for _ in range(3)]
+        await until(lambda: is_waiting(1))
+        await asyncio.sleep(0.1)  # in which a second forecast of the key could start
+        assert await is_waiting(1)
+        other_key = start(1)
+        await until(lambda: is_waiting(2))
+    await blocker.close()
+    for response in [*same_key, other_key]:
+        assert (await response).json()["data"] == {"setRollout": {"joining": 0}}

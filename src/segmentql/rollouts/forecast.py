@@ -1,6 +1,6 @@
 """The forecast of a dry run: how many users a plan or a withdrawal adds and removes.
 
-The forecast counts the current members whom a pass removes, and the users who join until the last
+The forecast counts the current members that a pass removes, and the users who join until the last
 pass, as if the stages started one after the other without a pause. So the number of members after
 the last pass is the current number without `leaving`, plus `joining`. A user who leaves and joins
 again counts in both.
@@ -29,14 +29,17 @@ from segmentql.rollouts.sampling import BOUND_QUERY, DISABLE_PARALLEL_QUERY, sam
 from segmentql.tables import RolloutState
 
 FORECAST_TIMEOUT_SECONDS: Final = 10
-"""The default time limit of a forecast, which takes about a second per million users.
+"""The default time limit of a forecast, in seconds.
 
-It takes twice as long if the plan lowers the percent, but not to 0, and raises it later."""
+A forecast takes about a second per million users, and twice as long if the plan lowers the percent,
+but not to 0, and raises it later.
+"""
 
 CONCURRENT_FORECASTS: Final = 2
 """The maximum number of concurrent forecasts of a process, each with a connection of its own.
 
-One API key has at most one of them."""
+One API key has at most one of them.
+"""
 
 _MAX_INSERT_SEQ: Final = 2**63 - 1
 
