@@ -261,28 +261,30 @@ async def test_forecasts_of_one_key_run_one_after_the_other(
     await make_segment(sql, "A")
     blocker = await asyncpg.connect(with_database(servers.superuser_url, "run"))
 
-    def start(key_number: int) -> asyncio.Task[httpx.Response]:
+    def start(key_number: int, percent: int) -> asyncio.Task[httpx.Response]:
         authorization = bearer(keys[key_number].token)
-        query = f"mutation {{ {DRY_RUN} }}"
+        query = f"mutation {{ {DRY_RUN.replace('9', str(percent))} }}"
         return asyncio.create_task(send_query(auth_api, authorization, query))
 
-    async def is_waiting(forecasts: int) -> bool:
+    async def is_waiting(column: str) -> bool:
+        """Return whether a single forecast is waiting whose statement has this column."""
         count = await sql.fetchval(
             """
             SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-              AND application_name LIKE '% long' AND datname = current_database()
-            """
+              AND datname = current_database() AND query LIKE '%AS ' || $1 || ',%'
+            """,
+            column,
         )
-        return bool(count == forecasts)
+        return bool(count == 1)
 
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
-        same_key = [start(0) for _ in range(3)]
-        await until(lambda: is_waiting(1))
-        await asyncio.sleep(0.1)  # in which a second forecast of the key could start
-        assert await is_waiting(1)
-        other_key = start(1)
-        await until(lambda: is_waiting(2))
+        same_key = [start(0, 9) for _ in range(3)]
+        await until(lambda: is_waiting("users_total"))
+        # its statement differs, because a sample of 0 % needs no users
+        other_key = start(1, 0)
+        await until(lambda: is_waiting("enrolled"))
+        assert await is_waiting("users_total")
     await blocker.close()
     for response in [*same_key, other_key]:
         assert (await response).json()["data"] == {"setRollout": {"joining": 0}}
