@@ -1,8 +1,10 @@
 """A dry run returns the counts and errors of the mutation, and changes nothing."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from graphql import GraphQLInputObjectType, get_named_type
@@ -10,10 +12,11 @@ from segmentql.adapters.database import Database
 from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.actors import advance_rollout
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving
+from tests.conftest import Api, Sql, serving, until
 from tests.databases import every_row
 from tests.graphql.executor_helpers import CORE
 from tests.idempotency.cases import Case, send_with_key
+from tests.keys.clients import bearer, make_key, send_query
 from tests.operations import (
     ERRORS,
     create_segment,
@@ -22,7 +25,7 @@ from tests.operations import (
     update_user_segments,
 )
 from tests.rollouts.helpers import store_users
-from tests.timeline import HOUR, add_membership
+from tests.timeline import HOUR, add_membership, make_segment
 
 PAYLOADS = {
     "createUser": "user { id }",
@@ -257,3 +260,49 @@ async def test_forecast_beyond_its_time_limit_is_null(filled: Api, servers: Loca
         "leaving": None,
         "errors": [],
     }
+
+
+DRY_RUN = 'setRollout(input: {slug: "A", rollout: {percent: 9}, dryRun: true}) { joining }'
+
+
+async def test_document_with_many_forecasts_is_too_expensive(filled: Api) -> None:
+    aliased = (f"f{number}: {DRY_RUN}" for number in range(20))
+    error = await filled.error(f"mutation {{ {' '.join(aliased)} }}")
+    assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+    assert error["extensions"]["argument"] == "cost"
+
+
+async def test_forecasts_of_one_key_run_one_after_the_other(
+    auth_api: Api, sql: Sql, database: Database, servers: LocalServers
+) -> None:
+    keys = [await make_key(database, "EDITOR"), await make_key(database, "EDITOR")]
+    await make_segment(sql, "A")
+    blocker = await asyncpg.connect(with_database(servers.superuser_url, "run"))
+
+    def start(key_number: int, percent: int) -> asyncio.Task[httpx.Response]:
+        authorization = bearer(keys[key_number].token)
+        query = f"mutation {{ {DRY_RUN.replace('9', str(percent))} }}"
+        return asyncio.create_task(send_query(auth_api, authorization, query))
+
+    async def is_waiting(column: str) -> bool:
+        """Return whether a single forecast is waiting whose statement has this column."""
+        count = await sql.fetchval(
+            """
+            SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+              AND datname = current_database() AND query LIKE '%AS ' || $1 || ',%'
+            """,
+            column,
+        )
+        return bool(count == 1)
+
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        same_key = [start(0, 9) for _ in range(3)]
+        await until(lambda: is_waiting("users_total"))
+        # its statement differs, because a sample of 0 % needs no users
+        other_key = start(1, 0)
+        await until(lambda: is_waiting("enrolled"))
+        assert await is_waiting("users_total")
+    await blocker.close()
+    for response in [*same_key, other_key]:
+        assert (await response).json()["data"] == {"setRollout": {"joining": 0}}

@@ -74,6 +74,12 @@ COSTS = {
     'mutation { updateSegmentMembers(input: {slug: "A", add: [1, 2], remove: 3, addKeys: null,'
     ' removeKeys: ["a"]}) { segment { id } counts { count } } }': 10 + 4 + 1 + 1 + 5,
     'mutation { updateSegmentMembers(input: {slug: "A"}) { errors { code } } }': 10 + 1 + 1,
+    "mutation { setRollout(input: {}) { joining } }": 10 + 1,
+    "mutation { setRollout(input: {dryRun: false}) { joining } }": 10 + 1,
+    "mutation { setRollout(input: {dryRun: null}) { joining } }": 10 + 1,
+    "mutation { setRollout(input: {dryRun: true}) { joining } }": 10 + 1 + 5_000,
+    "mutation { cancelRollout(input: {dryRun: true}) { leaving } }": 10 + 1 + 100,
+    "mutation { resumeRollout(input: {dryRun: true}) { errors { code } } }": 10 + 1 + 1,
     'mutation { createSegment(input: {slug: "A"}) { errors { ... on SegmentAlreadyExists {'
     " segment { memberCount } } } } }": 10 + 2 + 101,
 }
@@ -105,6 +111,15 @@ def test_lists_of_an_input_are_read_from_variables() -> None:
     literal = field.format('{slug: "A", add: $add, removeKeys: ["a", $key]}')
     parts = f"mutation($add: [ID!], $key: String!) {{ {literal} }}"
     assert [cost(parts, add=value) - 12 for value in (["1"] * 7, "1", None)] == [9, 3, 2]
+
+
+def test_dry_run_is_read_from_variables() -> None:
+    whole = "mutation($input: SetRolloutInput!) { setRollout(input: $input) { joining } }"
+    inputs: list[Any] = [{"dryRun": True}, {"dryRun": False}, {"dryRun": None}, {}, None, "x"]
+    assert [cost(whole, input=value) - 11 for value in inputs] == [5_000, 0, 0, 0, 0, 0]
+    part = "mutation($dry: Boolean) { setRollout(input: {dryRun: $dry}) { joining } }"
+    assert [cost(part, dry=value) - 11 for value in (True, False, None)] == [5_000, 0, 0]
+    assert cost(part.replace("Boolean", "Boolean = true")) == 11 + 5_000
 
 
 def test_number_of_points_is_read_from_variables() -> None:

@@ -10,7 +10,7 @@ from segmentql.rollouts.plan import Plan
 from segmentql.rollouts.records import RolloutRecord
 from tests.conftest import Sql
 from tests.rollouts.commands import STEP_SECONDS
-from tests.rollouts.helpers import finish_rollout
+from tests.rollouts.helpers import finish_rollout, members
 
 
 async def dry_run_plan(database: Database, slug: str, plan: Plan) -> RolloutRecord:
@@ -29,9 +29,14 @@ def counts_of(forecast: RolloutForecast | None) -> tuple[int, int]:
     return forecast.joining, forecast.leaving
 
 
-async def start_all_stages(sql: Sql, database: Database, segment_id: int) -> None:
-    """Carry out the stages one after the other, without any other passage of time."""
+async def start_all_stages(sql: Sql, database: Database, segment_id: int) -> list[set[int]]:
+    """Carry out the stages one after the other, without any other passage of time.
+
+    Returns:
+        The members now, which may be before the first stage, and after each stage that follows.
+    """
     await finish_rollout(database, segment_id)
+    members_over_time = [set(await members(sql, segment_id))]
     while await sql.fetchval(
         "SELECT max(starts_at) > clock_timestamp() FROM rollout_stages WHERE segment_id = $1",
         segment_id,
@@ -42,3 +47,5 @@ async def start_all_stages(sql: Sql, database: Database, segment_id: int) -> Non
             timedelta(seconds=STEP_SECONDS),
         )
         await finish_rollout(database, segment_id)
+        members_over_time.append(set(await members(sql, segment_id)))
+    return members_over_time

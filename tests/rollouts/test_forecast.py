@@ -69,16 +69,34 @@ async def test_forecast_skips_members_by_hand_and_excluded_users(
     assert await forecast_plan(database, 0) == (0, 4)
 
 
-async def test_forecast_compares_the_last_stage_with_now(sql: Sql, database: Database) -> None:
+async def test_forecast_of_several_stages(sql: Sql, database: Database) -> None:
     await store_users(sql, 100)
     await make_segment(sql, "A")
     assert await forecast_plan(database, 10, 50) == (50, 0)
     assert await forecast_plan(database, 100, 10) == (10, 0)
     await set_plan(database, "A", 40)
     await finish_rollout(database, 1)
-    # those who leave in the first stage and join in the last one are not counted
-    assert await forecast_plan(database, 10, 60) == (20, 0)
+    # 30 members leave in the first stage and join again in the last one
+    assert await forecast_plan(database, 10, 60) == (50, 30)
+    assert await forecast_plan(database, 0, 60) == (60, 40)
+    assert await forecast_plan(database, 60, 20, 30) == (10, 20)
+    # 20 users join in the first stage and leave in the last one
     assert await forecast_plan(database, 60, 30) == (0, 10)
+
+
+async def test_all_members_leave_before_a_first_stage_of_the_future(
+    sql: Sql, database: Database
+) -> None:
+    await store_users(sql, 100)
+    await make_segment(sql, "A")
+    await set_plan(database, "A", 20)
+    await finish_rollout(database, 1)
+    first_stage = stage(20, after=HOUR)
+    rollout = await dry_run_plan(database, "A", Plan([first_stage]))
+    assert counts_of(await RolloutForecaster(database).forecast(rollout)) == (20, 20)
+    await set_plan(database, "A", first_stage)
+    await finish_rollout(database, 1)
+    assert await members(sql, 1) == {}
 
 
 async def halve_users(sql: Sql, database: Database) -> None:
@@ -103,9 +121,9 @@ async def test_raising_the_percent_keeps_members_beyond_the_sample(
     assert await forecast_plan(database, 50) == (0, 25)
     rollout = await dry_run_plan(database, "A", Plan([stage(60, after=HOUR)]))
     # before the first stage, the members of the plan before are removed
-    assert counts_of(await RolloutForecaster(database).forecast(rollout)) == (0, 20)
-    # the first stage removes the members beyond the sample of the last one
-    assert await forecast_plan(database, 40, 60) == (0, 20)
+    assert counts_of(await RolloutForecaster(database).forecast(rollout)) == (30, 50)
+    # the first stage also removes the members beyond the sample of the last one
+    assert await forecast_plan(database, 40, 60) == (10, 30)
     await set_plan(database, "A", 40, stage(60, after=timedelta(seconds=STEP_SECONDS)))
     await start_all_stages(sql, database, 1)
     assert len(await members(sql, 1)) == 30
@@ -175,6 +193,29 @@ async def test_waiting_forecast_locks_no_rows_and_few_connections(
         assert await are_waiting(sql, CONCURRENT_FORECASTS)
     for forecast in forecasts:
         assert await forecast == RolloutForecast(joining=5, leaving=0)
+
+
+async def test_one_key_has_one_running_forecast(sql: Sql, database: Database, blocker: Sql) -> None:
+    """Other forecasts of the key wait, and leave the second slot to other keys."""
+    await store_users(sql, 10)
+    await make_segment(sql, "A")
+    rollout = await dry_run_plan(database, "A", Plan([stage(50)]))
+    forecaster = RolloutForecaster(database, seconds=PATIENCE_SECONDS)
+
+    def start(key_id: str) -> asyncio.Task[RolloutForecast | None]:
+        return asyncio.create_task(forecaster.forecast(rollout, key_id=key_id))
+
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE memberships IN ACCESS EXCLUSIVE MODE")
+        same_key = [start("one") for _ in range(CONCURRENT_FORECASTS + 1)]
+        await until(lambda: are_waiting(sql, 1))
+        await asyncio.sleep(0.1)  # in which a second forecast of the key could start
+        assert await are_waiting(sql, 1)
+        other_key = start("two")
+        await until(lambda: are_waiting(sql, 2))
+    for forecast in [*same_key, other_key]:
+        assert await forecast == RolloutForecast(joining=5, leaving=0)
+    assert not forecaster._key_locks
 
 
 async def are_waiting(sql: Sql, forecasts: int) -> bool:

@@ -76,15 +76,20 @@ async def forecast_change(database: Database, change: Change) -> tuple[int, int]
 async def apply_change(
     database: Database, sql: Sql, segment_id: int, change: Change
 ) -> tuple[int, int] | None:
-    """Carry out a change; return the numbers of joins and leaves; None if it is rejected."""
-    before = await members(sql, segment_id)
+    """Carry out a change; return the numbers that its forecast has; None if it is rejected."""
+    before = set(await members(sql, segment_id))
     try:
         await database.transaction(change)
     except MutationRejected:
         return None
-    await start_all_stages(sql, database, segment_id)
-    after = await members(sql, segment_id)
-    return len(after.keys() - before.keys()), len(before.keys() - after.keys())
+    members_over_time = await start_all_stages(sql, database, segment_id)
+    staying = before.intersection(*members_over_time)
+    after = members_over_time[-1]
+    joining, leaving = len(after - staying), len(before - staying)
+    assert len(after) == len(before) - leaving + joining
+    # `leaving` is not only a sum: so many members are missing at the lowest point.
+    assert leaving == max(len(before - current) for current in members_over_time)
+    return joining, leaving
 
 
 def changes() -> st.SearchStrategy[list[SetPlan | Cancel]]:
@@ -112,6 +117,12 @@ WITHOUT_SOME: list[Command] = [
 @example(commands=WITHOUT_SOME, following=[SetPlan("A", (("10", 0), ("75", 1)))])
 @example(commands=WITHOUT_SOME, following=[SetPlan("A", (("100", 0), ("75", 1)), expires_after=1)])
 @example(commands=WITHOUT_SOME, following=[SetPlan("A", (("75", 1),))])
+@example(commands=WITHOUT_SOME, following=[SetPlan("A", (("50", 1),)), SetPlan("A", (("10", 1),))])
+@example(commands=WITHOUT_SOME, following=[SetPlan("A", (("0", 0), ("50", 1)))])
+@example(
+    commands=WITHOUT_SOME,
+    following=[SetPlan("A", (("100", 0), ("33.333", 1), ("10", 1), ("75", 2)))],
+)
 @example(commands=WITHOUT_SOME, following=[Cancel("A", withdraw=False)])
 @pytest.mark.slow
 async def test_forecast_equals_the_effect(

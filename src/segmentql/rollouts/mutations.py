@@ -8,7 +8,7 @@ import strawberry
 from segmentql import errors, validators
 from segmentql.adapters.sessions import WriteSession
 from segmentql.graphql.context import Info
-from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.cost.field_cost import SCAN, USER_SCAN, cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsEditor
@@ -119,16 +119,17 @@ class SetRolloutPayload(RolloutPayload):
     joining: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run, the number of users who would join until the last stage is done:"
-        " the users of the last stage's sample who are neither members nor excluded."
-        f" {NULL_FORECAST}",
+        description="In a dry run, the number of users who join until the last stage is done: users"
+        " of the last stage's sample who are not excluded and who are not members now, or leave"
+        f" before. {NULL_FORECAST}",
     )
     leaving: BigInt | None = strawberry.field(
         default=None,
         metadata=NOT_STORED,
-        description="In a dry run, the number of members who would leave until the last stage is"
-        " done: the members that a rollout added and that are not in the last stage's sample, if a"
-        f" stage lowers the percent, otherwise 0. {NULL_FORECAST}",
+        description="In a dry run, the number of members who leave until the last stage is done,"
+        " also if they join again later: members that a rollout added and that are outside the"
+        " sample of a stage that does not raise the percent. If the first stage starts later, all"
+        f" members that the previous rollout added leave before it. {NULL_FORECAST}",
     )
 
 
@@ -193,7 +194,9 @@ async def _run_with_forecast(
     """Run a mutation whose dry run also has a forecast, made after the transaction has ended."""
 
     async def preview(result: tuple[SegmentRecord, RolloutRecord]) -> F:
-        forecast = await info.context.feature(RolloutForecaster).forecast(result[1])
+        forecast = await info.context.feature(RolloutForecaster).forecast(
+            result[1], key_id=info.context.principal.key_id
+        )
         if forecast is None:
             return payload()
         return payload(joining=BigInt(forecast.joining), leaving=BigInt(forecast.leaving))
@@ -205,6 +208,7 @@ async def _run_with_forecast(
 class RolloutMutations:
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
+        metadata=cost(if_true={"dryRun": USER_SCAN}),
         description="Put a percentage of all users into a segment. The rollout begins now or when"
         " its first stage starts; workers add and remove the members. Needs EDITOR.",
     )
@@ -274,6 +278,7 @@ class RolloutMutations:
 
     @strawberry.mutation(
         permission_classes=[NeedsEditor],
+        metadata=cost(if_true={"dryRun": SCAN}),
         description="Stop a rollout permanently. Its members stay unless `withdraw` is true."
         " Needs EDITOR.",
     )

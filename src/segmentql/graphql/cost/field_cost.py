@@ -20,6 +20,10 @@ SCAN: Final = 100
 
 An index-only scan of 100,000 rows takes about as long as reading 100 objects."""
 
+USER_SCAN: Final = 5_000
+"""The weight of a field whose statement hashes every user, which takes seconds if there are
+millions. An operation within the default limit has at most four."""
+
 HISTORY_SCAN: Final = 3
 """The weight of a field whose statement may read the whole history of one user or segment, some
 thousand rows, for one page."""
@@ -56,6 +60,9 @@ class FieldCost:
     """The cost that an argument adds to `weight` if the client gives it, by its name."""
     input_lists: Sequence[str] = ()
     """The names of lists in the argument `input`. Each of their items adds 1."""
+    if_true: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The cost that a Boolean in the argument `input` adds to `weight` if it is true, by its name.
+    """
 
 
 def cost(
@@ -68,6 +75,7 @@ def cost(
     characters: int = 0,
     if_given: Mapping[str, int] | None = None,
     input_lists: Sequence[str] = (),
+    if_true: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the `metadata` of a field that declares its cost.
 
@@ -80,11 +88,20 @@ def cost(
         characters: The maximum length of the field's text, or of all texts of its list together.
         if_given: The cost that an argument adds to `weight` if the client gives it, by its name.
         input_lists: The names of lists in the argument `input`. Each of their items adds 1.
+        if_true: The cost that a Boolean in the argument `input` adds to `weight` if it is true, by
+            its name.
     """
     total = weight + characters // CHARACTERS_PER_COST
     return {
         _METADATA_KEY: FieldCost(
-            total, size, size_of, size_argument, max_first, if_given or {}, input_lists
+            total,
+            size,
+            size_of,
+            size_argument,
+            max_first,
+            if_given=if_given or {},
+            input_lists=input_lists,
+            if_true=if_true or {},
         )
     }
 

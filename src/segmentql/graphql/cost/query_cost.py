@@ -30,10 +30,8 @@ from graphql import (
     IntValueNode,
     ListValueNode,
     NullValueNode,
-    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
-    ValueNode,
     VariableNode,
     get_named_type,
     is_composite_type,
@@ -48,6 +46,12 @@ from segmentql.graphql.cost.cost_expressions import (
     multiply,
 )
 from segmentql.graphql.cost.field_cost import FieldCost, declared_cost
+from segmentql.graphql.cost.input_costs import (
+    argument_value,
+    input_boolean_cost,
+    input_list_size,
+    list_length,
+)
 from segmentql.graphql.selections import FieldCounter, Fragments, SelectionWalker, fragments_of
 
 MUTATION_COST: Final = 10
@@ -150,10 +154,12 @@ class _Estimator(SelectionWalker[Any, _SelectionCost]):
         weight: CostExpression = declared.weight + sum(
             added
             for name, added in declared.if_given.items()
-            if not isinstance(_argument(node, name), NullValueNode | None)
+            if not isinstance(argument_value(node, name), NullValueNode | None)
         )
         for name in declared.input_lists:
-            weight = add(weight, _input_list_size(node, name))
+            weight = add(weight, input_list_size(node, name))
+        for name, added in declared.if_true.items():
+            weight = add(weight, input_boolean_cost(node, name, added))
         if not is_composite_type(get_named_type(field.type)):
             return weight
         if declared.size_argument in field.args:
@@ -212,7 +218,7 @@ def _is_sized_by_page(field: GraphQLField) -> bool:
 def _page_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     maximum = declared.max_first
     default = _rows(field.args[declared.size_argument].default_value, maximum, maximum)
-    value = _argument(node, declared.size_argument)
+    value = argument_value(node, declared.size_argument)
     if isinstance(value, VariableNode):
         name = value.name.value
         return lambda context: _rows(context.variables.get(name), default, maximum)
@@ -236,12 +242,12 @@ def _rows(value: object, default: int, maximum: int) -> int:
 
 def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> CostExpression:
     if declared.size_of:
-        value = _argument(node, declared.size_of)
+        value = argument_value(node, declared.size_of)
         if isinstance(value, ListValueNode):
             return len(value.values)
         if isinstance(value, VariableNode):
             name = value.name.value
-            return lambda context: _length(context.variables.get(name))
+            return lambda context: list_length(context.variables.get(name))
         return 1
     if declared.size is not None:
         return declared.size
@@ -249,36 +255,3 @@ def _list_size(field: GraphQLField, node: FieldNode, declared: FieldCost) -> Cos
     return (
         INTROSPECTION_LIST_SIZES.get(node.name.value, 1) if is_introspection else DEFAULT_LIST_SIZE
     )
-
-
-def _input_list_size(node: FieldNode, name: str) -> CostExpression:
-    """Return the size of a list in the argument `input`."""
-    value = _argument(node, "input")
-    if isinstance(value, VariableNode):
-        variable = value.name.value
-        return lambda context: _optional_length(_item(context.variables.get(variable), name))
-    if not isinstance(value, ObjectValueNode):
-        return 0
-    field = next((field.value for field in value.fields if field.name.value == name), None)
-    if isinstance(field, ListValueNode):
-        return len(field.values)
-    if isinstance(field, VariableNode):
-        list_variable = field.name.value
-        return lambda context: _optional_length(context.variables.get(list_variable))
-    return 0 if isinstance(field, NullValueNode | None) else 1
-
-
-def _item(value: object, name: str) -> object:
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _optional_length(value: object) -> int:
-    return 0 if value is None else _length(value)
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, list) else 1
-
-
-def _argument(node: FieldNode, name: str) -> ValueNode | None:
-    return next((a.value for a in node.arguments or () if a.name.value == name), None)

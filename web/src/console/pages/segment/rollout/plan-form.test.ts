@@ -124,11 +124,16 @@ test("a delay is a GraphQL Int, so that the server can reject it at its field", 
     ]);
 });
 
-test("toContinuation starts with the stage in force", () => {
-    expect(toContinuation(rollout([DONE, PENDING])).stages).toEqual([
+test("toContinuation starts with the first stage that is not done", () => {
+    const active: Stage = { ...DONE, status: "ACTIVE" };
+    expect(toContinuation(rollout([active, PENDING])).stages).toEqual([
         { percent: 5, afterSeconds: 0 },
         { percent: 50, afterSeconds: 60 },
     ]);
+    expect(toContinuation(rollout([DONE, PENDING])).stages).toEqual([
+        { percent: 50, afterSeconds: 0 },
+    ]);
+    expect(toContinuation(rollout([DONE])).stages).toEqual([{ percent: 5, afterSeconds: 0 }]);
     expect(toContinuation(rollout([PENDING])).stages).toEqual([{ percent: 50, afterSeconds: 60 }]);
 });
 

@@ -132,11 +132,16 @@ function toSeconds({ after, unit }: StageForm): number {
 
 /**
  * Return an input with the remaining stages of a rollout in quick succession. Its dry run counts the
- * users who join and leave if the rollout continues, because a forecast ignores the times of stages.
+ * users who join and leave if the rollout continues. The times of the stages do not matter, except
+ * that a first stage of the future removes all members first. So the stages start now if one has
+ * started before. A stage that is done is not repeated, because it would remove members.
  */
 export function toContinuation(rollout: Rollout): RolloutInput {
     const current = currentStage(rollout);
-    const stages = rollout.stages.slice(Math.max(current, 0)).map(({ percent }, position) => ({
+    const isDone =
+        rollout.stages[current]?.status === "DONE" && current + 1 < rollout.stages.length;
+    const first = Math.max(isDone ? current + 1 : current, 0);
+    const stages = rollout.stages.slice(first).map(({ percent }, position) => ({
         percent,
         afterSeconds: position === 0 && current >= 0 ? 0 : 60,
     }));
