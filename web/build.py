@@ -10,6 +10,7 @@ exits with 0 unless `--strict` is set.
 """
 
 import argparse
+import gzip
 import hashlib
 import importlib.util
 import os
@@ -23,10 +24,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "src" / "segmentql" / "static"
 STAMP = ".stamp"
-# The sources of the pages. This file is not one of them, because it does not affect the result.
+# The sources of the pages. This file is one of them, because it compresses the result.
 SOURCES = (
-    "../schema.graphql .npmrc codegen.ts graphiql.html index.html package.json package-lock.json"
-    " public src tsconfig.json vite.config.ts"
+    "../schema.graphql .npmrc build.py codegen.ts graphiql.html index.html package.json"
+    " package-lock.json public src tsconfig.json vite.config.ts"
 ).split()
 GENERATED = HERE / "src" / "console" / "graphql" / "operations.ts"
 CHECKS = {"lint": "the format", "types": "the types", "test": "the unit tests"}
@@ -105,10 +106,24 @@ def build(stamp: str, *, check: bool) -> None:
     fresh = HERE / "node_modules" / ".static"
     print("2/2 npm run build: bundle the pages ...", flush=True)
     run("npm run build", [*npm, "run", "--silent", "build", "--", "--outDir", str(fresh)], env)
+    compress_files(fresh)
     (fresh / STAMP).write_text(stamp)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(fresh, OUTPUT)
+
+
+def compress_files(folder: Path) -> None:
+    """Write a `.gz` file next to each file that gzip makes smaller, except pages.
+
+    The server sends it to clients that accept gzip, so that it compresses nothing itself.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix not in {".html", ".gz"}:
+            content = file.read_bytes()
+            compressed = gzip.compress(content, compresslevel=9, mtime=0)
+            if len(compressed) < len(content):
+                file.with_name(f"{file.name}.gz").write_bytes(compressed)
 
 
 def find_npm() -> tuple[list[str], dict[str, str]]:

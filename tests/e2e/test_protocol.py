@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from segmentql.adapters.pages import STATIC
 from tests.clients.node import run_json
 from tests.e2e.conftest import RunServe, Serving
 
@@ -37,13 +38,14 @@ async def test_schema_follows_the_rules_of_graphql_eslint_and_relay(tmp_path: Pa
         assert f"@graphql-eslint/{rule}" in broken_rules, (rule, broken_rules)
 
 
-async def test_setting_disables_the_page_and_its_files(run_serve: RunServe) -> None:
+async def test_settings_disable_the_pages_and_their_files(run_serve: RunServe) -> None:
+    script = next((STATIC / "assets").glob("*.js")).relative_to(STATIC).as_posix()
     for page, status in (("on", 200), ("off", 404)):
         async with (
-            run_serve(SEGMENTQL_GRAPHIQL=page) as serving,
+            run_serve(SEGMENTQL_GRAPHIQL=page, SEGMENTQL_CONSOLE=page) as serving,
             httpx.AsyncClient(base_url=serving.address) as client,
         ):
-            file = await client.get("/static/index.html")
+            file = await client.get(f"/static/{script}")
             assert file.status_code == status
             (policy,) = file.headers.get_list("content-security-policy")
             assert ("script-src 'self'" in policy) is (page == "on")

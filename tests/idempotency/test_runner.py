@@ -90,6 +90,8 @@ async def test_error_of_a_call_is_raised_by_concurrent_calls_and_not_stored(
         *(runner.run(CALL, work_of(fail), encode) for _ in range(3)), return_exceptions=True
     )
     assert [type(result) for result in results] == [ValueError] * 3
+    # One exception that all of them raised would collect the tracebacks of all.
+    assert len({id(result) for result in results}) == 3
     assert calls == 1
     assert await runner.run(CALL, work_of(insert), encode) == NewResult(1)
 

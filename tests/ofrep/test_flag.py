@@ -134,6 +134,6 @@ async def test_only_post_is_allowed(api: Api, sql: Sql) -> None:
         for method in ("GET", "PUT", "DELETE", "OPTIONS"):
             response = await api.http.request(method, path, json=body_of("1"))
             assert (response.status_code, response.headers["allow"]) == (405, "POST")
-            assert response.json()["errorCode"] == "PARSE_ERROR"
+            assert response.json()["errorCode"] == "GENERAL"
     assert (await api.http.post(f"{FLAGS}es", json=body_of("1"))).status_code == 404
     assert (await api.http.post("/ofrep/v1/evaluate", json=body_of("1"))).status_code == 404

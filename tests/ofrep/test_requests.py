@@ -78,6 +78,30 @@ async def test_request_without_a_valid_key_is_rejected(
             assert body == {**names, "errorCode": "GENERAL"}
 
 
+async def test_message_about_a_malformed_key_names_both_headers(auth_api: Api) -> None:
+    cases: tuple[dict[str, str], ...] = ({}, {"x-api-key": "sgql_malformed"})
+    for path, _ in PATHS:
+        for headers in cases:
+            response = await auth_api.http.post(path, content=b"{}", headers=headers)
+            details = response.json()["errorDetails"]
+            assert "Authorization: Bearer sgql_<id>_<secret> or X-API-Key: sgql_<id>_" in details
+
+
+async def test_response_repeats_only_slugs_that_a_segment_can_have(api: Api, sql: Sql) -> None:
+    cases = (
+        ("x" * 255, "x" * 255),
+        ("no slug", "no slug"),
+        ("x" * 256, f"{'x' * 40}... (256 characters)"),
+        ("x" * 50_000, f"{'x' * 40}... (50000 characters)"),
+    )
+    for slug, key in cases:
+        response = await evaluate(api, slug, "1")
+        assert response.status_code == 404
+        assert (response.json()["key"], response.json()["errorCode"]) == (key, "FLAG_NOT_FOUND")
+        unread = await api.http.post(f"{FLAGS}/{slug}", content=b"not read")
+        assert (unread.status_code, unread.json()["key"]) == (415, key)
+
+
 async def test_host_of_another_machine_is_rejected_without_keys(api: Api, sql: Sql) -> None:
     await store_memberships(api, sql)
     assert (await evaluate(api, "A", "1", host="localhost:8080")).status_code == 200

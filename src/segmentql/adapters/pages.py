@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from segmentql.adapters.http import WithHeaders
+from segmentql.adapters.static_files import BuiltFiles
 from segmentql.settings import Settings
 
 STATIC: Final = Path(__file__).parents[1] / "static"
@@ -99,7 +98,7 @@ def page_routes(settings: Settings) -> list[BaseRoute]:
         Route("/", _send_console(settings) if settings.console == "on" else _redirect_to_graphql)
     ]
     if "on" in {settings.console, settings.graphiql}:
-        files = GZipMiddleware(_BuiltFiles(directory=STATIC, check_dir=False))
+        files = BuiltFiles(directory=STATIC, check_dir=False)
         routes.append(Mount("/static", WithHeaders(files, page_headers())))
     return routes
 
@@ -129,10 +128,3 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
 async def _redirect_to_graphql(request: Request) -> Response:
     """Redirect without naming a host."""
     return RedirectResponse("/graphql")
-
-
-class _BuiltFiles(StaticFiles):
-    """Static files that may be built after the start."""
-
-    async def check_config(self) -> None:
-        """Allow a missing folder."""

@@ -23,6 +23,7 @@ from segmentql.graphql.types.idempotency import (
     StoredResult,
 )
 from segmentql.idempotency import service
+from segmentql.idempotency.exceptions import copy_exception
 from segmentql.idempotency.records import StoredCall
 
 R = TypeVar("R")
@@ -68,7 +69,7 @@ class DatabaseIdempotentRunner(IdempotentRunner):
             if isinstance(outcome, StoredCall):
                 return _replay(call, outcome, state="running")
             if outcome is not None and running.fingerprint == call.fingerprint:
-                raise outcome
+                raise copy_exception(outcome)
             # The first call was cancelled, or failed with another input: this one may be the next.
         future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         self._running[identity] = _RunningCall(call.fingerprint, future)

@@ -61,7 +61,7 @@ class ImportMutations:
         # A retry returns an import that may have been started or cancelled since.
         if payload.import_ and payload.import_.status is ImportStatus.AWAITING_UPLOAD:
             link = await uploads.upload_link(info.context.storage, payload.import_)
-            payload.upload = upload_of(link)
+            payload.upload = upload_of(link) if link else None
         return payload
 
     @strawberry.mutation(

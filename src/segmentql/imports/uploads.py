@@ -1,6 +1,7 @@
 """Uploads of lists: the link for the client, and the private copy that workers read."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
@@ -15,14 +16,27 @@ MAX_COPY_SECONDS = 600
 """The maximum time from the record of a copy until the import refers to it."""
 
 
-async def upload_link(storage: Storage, record: ImportRecord) -> UploadLink:
-    """Return a link with which the client uploads the list of an import."""
+async def upload_link(storage: Storage, record: ImportRecord) -> UploadLink | None:
+    """Return a link with which the client uploads the list of an import.
+
+    The link expires before the import is cancelled.
+
+    Returns:
+        The link; None if the import's deadline has passed.
+    """
     assert isinstance(record.source, UploadSource)  # noqa: S101 - the import awaits its upload
     assert record.upload_key is not None  # noqa: S101
+    assert record.deadline_at is not None  # noqa: S101
+    # The store measures the lifetime in whole seconds since the signing, by the clock of this
+    # process. A second less, because the signing may be in the next second.
+    left = record.deadline_at - datetime.now(UTC) - timedelta(seconds=1)
+    seconds = min(int(left.total_seconds()), UPLOAD_HOURS * 3600)
+    if seconds < 1:
+        return None
     return await storage.upload_link(
         record.upload_key,
         size_bytes=record.source.size_bytes,
-        expires_in_seconds=UPLOAD_HOURS * 3600,
+        expires_in_seconds=seconds,
     )
 
 

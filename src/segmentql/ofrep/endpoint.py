@@ -21,6 +21,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request_errors import cause_of_cancellation
 from segmentql.graphql.http.http_errors import (
+    KEY_HEADER,
     body_too_slow,
     database_unavailable,
     method_not_allowed,
@@ -50,9 +51,13 @@ from segmentql.ofrep.response_bodies import (
 
 PATH: Final = "/ofrep/v1/evaluate/flags"
 
+_METHOD_NOT_ALLOWED: Final = 405
 _INTERNAL_SERVER_ERROR: Final = 500
 _SERVICE_UNAVAILABLE: Final = 503
 _TOO_MANY_REQUESTS: Final = 429
+
+_KEY_HEADERS: Final = f"{KEY_HEADER} or X-API-Key: sgql_<id>_<secret>"
+"""The forms of the header with the API key, in messages."""
 
 # GraphQL operations cannot have these names, because they contain a space.
 _FLAG_OPERATION: Final = "OFREP flag"
@@ -109,9 +114,13 @@ class OfrepEndpoint(HttpView):
             headers = None
         if status >= _INTERNAL_SERVER_ERROR:
             return _fault(slug, status, _details(error), headers)
-        is_unreadable = error["extensions"]["code"] in {Code.BAD_REQUEST, Code.LIMIT_EXCEEDED}
+        is_unreadable = status != _METHOD_NOT_ALLOWED and error["extensions"]["code"] in {
+            Code.BAD_REQUEST,
+            Code.LIMIT_EXCEEDED,
+        }
         code = ErrorCode.PARSE_ERROR if is_unreadable else ErrorCode.GENERAL
-        return json_response(failure_body(slug, code, _details(error)), status, JSON, headers)
+        details = _details(error).replace(KEY_HEADER, _KEY_HEADERS)
+        return json_response(failure_body(slug, code, details), status, JSON, headers)
 
     async def _execute(
         self, slug: str | None, headers: Headers, body: Any, context: Context

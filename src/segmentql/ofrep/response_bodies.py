@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import orjson
 
+from segmentql.graphql.types.error_texts import shorten_value
 from segmentql.ofrep.failures import ErrorCode
 from segmentql.ofrep.records import FlagRecord, FlagsRecord
 from segmentql.tables import Cause
+from segmentql.validators import MAX_SLUG_LENGTH
 
 _REASONS: Final = {Cause.MANUAL: "TARGETING_MATCH", Cause.ROLLOUT: "SPLIT"}
 """The `reason` of a true flag by the cause of the membership."""
@@ -59,9 +61,19 @@ def _false_flag(slug: str) -> bytes:
 
 
 def failure_body(slug: str | None, code: ErrorCode, details: str) -> dict[str, Any]:
-    """Return the body of a failure; `slug` is None for a request of all flags."""
+    """Return the body of a failure.
+
+    Args:
+        slug: The requested slug, of which a long one is shortened; None for all flags.
+        code: The `errorCode`.
+        details: The `errorDetails`.
+    """
     failure = {"errorCode": code.value, "errorDetails": details}
-    return failure if slug is None else {"key": slug, **failure}
+    if slug is None:
+        return failure
+    # No segment has a longer slug, so that no client needs the whole of it.
+    key = slug if len(slug) <= MAX_SLUG_LENGTH else shorten_value(slug)
+    return {"key": key, **failure}
 
 
 def entity_tag(body: bytes) -> bytes:

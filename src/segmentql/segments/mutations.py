@@ -10,7 +10,7 @@ from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import DRY_RUN, run_mutation
 from segmentql.graphql.types.permissions import NeedsAdmin, NeedsEditor
-from segmentql.graphql.types.validation import InputValidator
+from segmentql.graphql.types.validation import NULL_CLEARS, InputValidator
 from segmentql.rollouts import service as rollouts
 from segmentql.segments import service
 from segmentql.segments.api import Segment
@@ -119,11 +119,14 @@ class CreateSegmentPayload:
 class UpdateSegmentInput:
     slug: str = strawberry.field(description="The slug of the segment.")
     name: str | None = strawberry.field(
-        default=strawberry.UNSET, description="The name for people: 1 to 255 characters."
+        default=strawberry.UNSET,
+        description="The name for people: 1 to 255 characters.",
+        metadata=NULL_CLEARS,
     )
     description: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="The purpose of the segment: up to 4096 characters.",
+        metadata=NULL_CLEARS,
     )
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,

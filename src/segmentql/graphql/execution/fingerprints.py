@@ -1,8 +1,8 @@
 """Fingerprints of a mutation's name and coerced input.
 
-Inputs with the same meaning have the same fingerprint. So a field that has its default value, or is
-null and has a default, counts as absent. A new field with a default in a later version changes no
-fingerprint.
+Inputs with the same meaning have the same fingerprint. So a field that is null or has its default
+value counts as absent, except a field with the metadata `NULL_CLEARS`. A new optional field in a
+later version changes no fingerprint.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from strawberry.types.field import StrawberryField
 
 from graphql import (
     GraphQLArgument,
@@ -21,6 +23,8 @@ from graphql import (
     GraphQLNonNull,
     Undefined,
 )
+from segmentql.graphql.execution.input_coercion import DEFINITION
+from segmentql.graphql.types.validation import NULL_CLEARS
 
 _ABSENT: Final = object()
 
@@ -51,10 +55,17 @@ def _canonical_fields(
 
 def _canonical_field(field: GraphQLArgument | GraphQLInputField, value: Any) -> Any:
     canonical = _canonical(field.type, value)
+    if canonical is None:
+        return None if _null_clears(field) else _ABSENT
     if field.default_value is Undefined:
         return canonical
-    is_default = canonical is None or canonical == _canonical(field.type, field.default_value)
-    return _ABSENT if is_default else canonical
+    return _ABSENT if canonical == _canonical(field.type, field.default_value) else canonical
+
+
+def _null_clears(field: GraphQLArgument | GraphQLInputField) -> bool:
+    definition = field.extensions.get(DEFINITION)
+    metadata = definition.metadata if isinstance(definition, StrawberryField) else {}
+    return any(key in metadata for key in NULL_CLEARS)
 
 
 def _canonical(input_type: GraphQLInputType, value: Any) -> Any:

@@ -55,16 +55,19 @@ def error_response(rejection: HttpRequestError, media_type: str) -> PreparedResp
     return json_response(body, rejection.status, media_type, rejection.headers)
 
 
+KEY_HEADER: Final = "Authorization: Bearer sgql_<id>_<secret>"
+"""The form of the header with the API key, in messages."""
+
+
 def unauthenticated(failure: AuthenticationFailure) -> HttpRequestError:
     """Return the error for a request without a valid API key.
 
     The message is the same for an unknown key, a revoked key and a wrong secret.
     """
     metrics.AUTHENTICATION_FAILURES.labels(failure).inc()
-    header = "Authorization: Bearer sgql_<id>_<secret>"
     message = {
-        AuthenticationFailure.MISSING: f"Send an API key: {header}.",
-        AuthenticationFailure.MALFORMED: f"The API key must be sent as {header}.",
+        AuthenticationFailure.MISSING: f"Send an API key: {KEY_HEADER}.",
+        AuthenticationFailure.MALFORMED: f"The API key must be sent as {KEY_HEADER}.",
     }.get(failure, "This API key is not valid.")
     headers = {"www-authenticate": 'Bearer realm="segmentql"'}
     reason = f"the API key is {failure.replace('_', ' ')}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphql import GraphQLError, GraphQLSyntaxError
-from segmentql.errors import TimedOut, Unavailable
+from segmentql.errors import IdempotencyKeyInUse, TimedOut, Unavailable
 
 MAX_CHARACTERS: Final = 200
 """The maximum length of a reason."""
@@ -21,6 +21,10 @@ MAX_ARGUMENT_CHARACTERS: Final = 50
 
 FAULT_CODES: Final = {"UNAVAILABLE", "TIMEOUT", "INTERNAL"}
 """The codes of errors that the client does not cause."""
+
+KEY_IN_USE: Final = "IDEMPOTENCY_KEY_IN_USE"
+"""The code of a mutation whose idempotency key is in use, in metrics and log lines. For clients its
+code is UNAVAILABLE, but a client causes it, so that it is no fault."""
 
 _CREDENTIALS: Final = (
     (re.compile(r"://\S*@"), "://***@"),
@@ -33,7 +37,7 @@ class FailureCause:
     """The cause of a rejected or failed request."""
 
     code: str
-    """The `extensions.code` of the most severe error."""
+    """The code of the most severe error; see `recorded_code`."""
     reason: str
     """The reason of the most severe error, for operators."""
     count: int = 1
@@ -73,6 +77,16 @@ def truncate(text: str) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
 
 
+def recorded_code(error: GraphQLError, code: str) -> str:
+    """Return the code of an error in metrics and log lines.
+
+    Args:
+        error: The error.
+        code: Its `extensions.code`.
+    """
+    return KEY_IN_USE if isinstance(error.original_error, IdempotencyKeyInUse) else code
+
+
 def cause_of(errors: Sequence[GraphQLError], codes: Sequence[str]) -> FailureCause:
     """Return the cause of a request's failure.
 
@@ -80,10 +94,10 @@ def cause_of(errors: Sequence[GraphQLError], codes: Sequence[str]) -> FailureCau
         errors: The errors of the request, at least one.
         codes: The `extensions.code` of each error.
     """
-    error, code = next(
-        ((error, code) for error, code in zip(errors, codes, strict=True) if code in FAULT_CODES),
-        (errors[0], codes[0]),
-    )
+    recorded = [
+        (error, recorded_code(error, code)) for error, code in zip(errors, codes, strict=True)
+    ]
+    error, code = next((pair for pair in recorded if pair[1] in FAULT_CODES), recorded[0])
     return FailureCause(code, _reason(error), len(errors))
 
 

@@ -15,7 +15,11 @@ import structlog
 
 from graphql import GraphQLError
 from segmentql import errors, metrics
-from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
+from segmentql.graphql.types.error_causes import (
+    REJECTED_MUTATIONS,
+    FailureCause,
+    recorded_code,
+)
 from segmentql.graphql.types.error_texts import shorten_message
 from segmentql.tables import Role
 
@@ -196,7 +200,7 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
         extensions = {"code": Code.INTERNAL, "requestId": request_id}
     formatted["message"] = shorten_message(formatted["message"])
     formatted["extensions"] = extensions
-    metrics.ERRORS.labels(extensions["code"]).inc()
+    metrics.ERRORS.labels(recorded_code(error, extensions["code"])).inc()
     return formatted
 
 

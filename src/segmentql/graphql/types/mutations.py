@@ -64,12 +64,12 @@ async def run_mutation(
 
     try:
         validator.raise_errors()
+        mutation = MutationWork(prepare, build, needs_lookup=False, limiter=limiter)
         if dry_run:
-            result = await info.context.database.transaction(work, dry_run=True)
+            async with mutation.limited():
+                result = await info.context.database.transaction(work, dry_run=True)
             return await preview(result) if preview else payload()
-        return await _run(
-            info, payload, MutationWork(prepare, build, needs_lookup=False, limiter=limiter)
-        )
+        return await _run(info, payload, mutation)
     except MutationRejected as rejected:
         return payload(errors=mutation_errors(rejected))
 

@@ -24,6 +24,9 @@ NOT_STORED: Final = {"segmentql.not_stored": True}
 """The `metadata` of a payload's field that a retry does not return: a secret, or what
 the resolver adds after the transaction."""
 
+_UNKNOWN: Final = object()
+"""Stands for a stored record that this version does not know."""
+
 _Decode = Callable[[Context, Any], Awaitable[Any]]
 
 
@@ -70,8 +73,11 @@ def register_value(
         decode: Returns the record of such JSON.
     """
 
-    async def decode_value(context: Context, value: Any) -> V:
-        return decode(value)
+    async def decode_value(context: Context, value: Any) -> V | object:
+        try:
+            return decode(value)
+        except (LookupError, TypeError, ValueError):  # another version has stored it
+            return _UNKNOWN
 
     _register(record, _Kind(name, encode, decode_value))
 
@@ -122,15 +128,25 @@ def _is_id(field: StrawberryField) -> bool:
 async def decode_payload(payload: Callable[..., P], context: Context, stored: StoredResult) -> P:
     """Return the payload of a stored result, with the entities as they are now.
 
-    An entity that does not exist any more is None.
+    An entity that does not exist any more is None. During an upgrade, a process of another version
+    may have stored the result: what this version does not know is omitted, and missing fields have
+    their default values.
     """
-    return payload(**{name: await _decode(context, value) for name, value in stored.items()})
+    definition = cast("Any", payload).__strawberry_definition__
+    assert isinstance(definition, StrawberryObjectDefinition)  # noqa: S101 - it is a payload
+    names = {field.python_name for field in definition.fields}
+    values = {
+        name: await _decode(context, value) for name, value in stored.items() if name in names
+    }
+    return payload(**{name: value for name, value in values.items() if value is not _UNKNOWN})
 
 
 async def _decode(context: Context, value: Any) -> Any:
     if isinstance(value, list):
-        return [await _decode(context, item) for item in value]
+        items = [await _decode(context, item) for item in value]
+        return [item for item in items if item is not _UNKNOWN]
     if isinstance(value, dict):
-        ((name, encoded),) = value.items()
-        return await _KIND_BY_NAME[name].decode(context, encoded)
+        name, encoded = next(iter(value.items()))
+        kind = _KIND_BY_NAME.get(name)
+        return await kind.decode(context, encoded) if kind else _UNKNOWN
     return value

@@ -6,12 +6,15 @@ The rules are functions of `segmentql.validators`: each returns the decoded valu
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import strawberry
 
 from segmentql import errors
 from segmentql.graphql.types.errors import bad_request, limit_exceeded
+
+NULL_CLEARS: Final = {"segmentql.null_clears": True}
+"""The `metadata` of an input's field for which null and absent differ: null clears the value."""
 
 T = TypeVar("T")
 A = TypeVar("A")
