@@ -57,6 +57,29 @@ async def test_bodies_of_each_size_and_encoding_on_one_connection(
             assert "errors" not in json.loads(bodies[0])
 
 
+async def test_connection_is_used_again_after_each_kind_of_response(
+    settings: Settings, many_users: None, tmp_path: Path
+) -> None:
+    async with (
+        running(settings, tmp_path / "log") as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,
+    ):
+        ports = set()
+        for query in ("{ user(id: 1) { id } }", many_names(45)):
+            for encoding in ("identity", *ENCODINGS):
+                headers = {"accept-encoding": encoding}
+                for status in (200, 304):
+                    async with client.stream(
+                        "GET", "/graphql", params={"query": query}, headers=headers
+                    ) as response:
+                        stream = response.extensions["network_stream"]
+                        ports.add(stream.get_extra_info("client_addr")[1])
+                        await response.aread()
+                    assert response.status_code == status
+                    headers["if-none-match"] = response.headers["etag"]
+        assert len(ports) == 1
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_curl_reads_compressed_responses(
     settings: Settings, many_users: None, tmp_path: Path
