@@ -38,7 +38,7 @@ from segmentql.feed.reader import FeedReader
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
-from segmentql.graphql.http.request_limits import RequestLimits
+from segmentql.graphql.http.request_limits import request_limits
 from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
 from segmentql.graphql.types.dataloader import LoaderRegistry
@@ -106,13 +106,7 @@ def create_app(settings: Settings) -> Starlette:
                     app.state.stopping,
                     authenticate=keys.authenticate if keys else None,
                     rate_limiter=rate_limiter,
-                    request_limits=RequestLimits(
-                        body_bytes=settings.max_body_bytes,
-                        requests_in_flight=settings.max_requests_in_flight,
-                        request_seconds=settings.request_timeout_seconds,
-                        response_bytes=settings.max_response_bytes,
-                        send_seconds=settings.send_timeout_seconds,
-                    ),
+                    request_limits=request_limits(settings),
                     page=graphiql_page(settings),
                     checks_host=is_loopback(settings.host),
                     features={
@@ -120,6 +114,8 @@ def create_app(settings: Settings) -> Starlette:
                         RolloutForecaster: RolloutForecaster(database),
                         IdempotentRunner: DatabaseIdempotentRunner(database),
                     },
+                    compresses=settings.compression == "on",
+                    max_age_seconds=settings.get_max_age_seconds,
                     log=request_log,
                 )
                 app.state.websockets = make_transports(

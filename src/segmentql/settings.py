@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     suggestions: Literal["on", "off"] = "on"
     console: Literal["on", "off"] = "on"
     graphiql: Literal["on", "off"] = "on"
+    compression: Literal["on", "off"] = "on"
+    get_max_age_seconds: int = Field(default=0, ge=0, le=3600)
     max_body_bytes: int = Field(default=2_097_152, ge=1024)
     max_response_bytes: int = Field(default=16_777_216, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)

@@ -231,6 +231,7 @@ async def serving_streams(
         request_limits=limits,
         page=None,
         checks_host=True,
+        compresses=True,
         log=log,
     )
     registry = StreamRegistry(

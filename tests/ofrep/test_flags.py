@@ -91,9 +91,14 @@ async def test_unchanged_flags_are_not_sent_again(api: Api, sql: Sql) -> None:
     await store_memberships(api, sql)
     first = await evaluate(api, None, "1")
     tag = first.headers["etag"]
-    for header in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+    for header, same_tag in (
+        (tag, tag),
+        (f"W/{tag}", f"W/{tag}"),
+        (f'"other", {tag}', tag),
+        ("*", tag),
+    ):
         same = await evaluate(api, None, "1", **{"if-none-match": header})
-        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", same_tag)
         assert "content-length" not in same.headers
         assert same.headers["x-request-id"]
     for header in ('"other"', tag.strip('"'), ""):

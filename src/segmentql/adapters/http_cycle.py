@@ -20,8 +20,8 @@ class RequestCycle(RequestResponseCycle):
 
         Args:
             status: The HTTP status.
-            header_lines: The headers, each with its line end. They must include Content-Length
-                and must not include Connection. They are not checked.
+            header_lines: The headers, each with its line end. They must include Content-Length,
+                unless the status is 304, and must not include Connection. They are not checked.
             body: The body. It must be empty for a HEAD request.
 
         Returns:

@@ -20,6 +20,7 @@ from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.context import Context
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request_errors import cause_of_cancellation
+from segmentql.graphql.http.entity_tags import entity_tag, with_entity_tag
 from segmentql.graphql.http.http_errors import (
     KEY_HEADER,
     body_too_slow,
@@ -29,7 +30,7 @@ from segmentql.graphql.http.http_errors import (
 from segmentql.graphql.http.http_view import HttpView, ViewServices
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.request_parsing import Headers, read_json
-from segmentql.graphql.http.responses import PreparedResponse, encode_headers, json_response
+from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code, format_internal_error, format_timeout
 from segmentql.ofrep.evaluation_context import (
@@ -41,13 +42,7 @@ from segmentql.ofrep.evaluation_context import (
 from segmentql.ofrep.failures import ErrorCode, EvaluationFailure, flag_not_found
 from segmentql.ofrep.loaders import FlagById, FlagByKey, FlagsById, FlagsByKey
 from segmentql.ofrep.records import FlagRecord, FlagsRecord
-from segmentql.ofrep.response_bodies import (
-    entity_tag,
-    failure_body,
-    flag_body,
-    flags_body,
-    is_not_modified,
-)
+from segmentql.ofrep.response_bodies import failure_body, flag_body, flags_body
 
 PATH: Final = "/ofrep/v1/evaluate/flags"
 
@@ -206,11 +201,11 @@ class OfrepEndpoint(HttpView):
             metrics.REQUESTS_REJECTED.labels("size").inc()
             message = f"The response has {len(body)} bytes, more than the limit of {limit}."
             raise EvaluationFailure(ErrorCode.GENERAL, message, message)
-        tag = entity_tag(body)
-        is_same = is_not_modified(headers.get(b"if-none-match"), tag)
-        response = PreparedResponse(b"" if is_same else body, 304 if is_same else 200, JSON)
-        response.headers = encode_headers({"etag": tag.decode()})
-        return response
+        return with_entity_tag(
+            PreparedResponse(body, 200, JSON),
+            entity_tag([body]),
+            if_none_match=headers.get(b"if-none-match"),
+        )
 
     def _log_execution(
         self, operation: str, outcome: str, seconds: float, context: Context

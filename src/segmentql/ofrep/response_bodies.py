@@ -4,7 +4,6 @@ Values of `metadata` that do not exist are omitted, because the protocol does no
 flag has `variant` and each failure `errorDetails`, because the provider for Python fails without.
 """
 
-import hashlib
 from functools import lru_cache
 from typing import Any, Final
 
@@ -74,19 +73,3 @@ def failure_body(slug: str | None, code: ErrorCode, details: str) -> dict[str, A
     # No segment has a longer slug, so that no client needs the whole of it.
     key = slug if len(slug) <= MAX_SLUG_LENGTH else shorten_value(slug)
     return {"key": key, **failure}
-
-
-def entity_tag(body: bytes) -> bytes:
-    """Return the `ETag` of a body."""
-    return b'"%b"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()
-
-
-def is_not_modified(if_none_match: bytes | None, tag: bytes) -> bool:
-    """Return whether an `If-None-Match` header names an entity tag, by the weak comparison.
-
-    Source: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2
-    """
-    if if_none_match is None:
-        return False
-    tags = [part.strip().removeprefix(b"W/") for part in if_none_match.split(b",")]
-    return tag in tags or tags == [b"*"]

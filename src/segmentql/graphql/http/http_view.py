@@ -20,6 +20,7 @@ from segmentql.adapters.http import (
 from segmentql.errors import TimedOut, Unavailable
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.http.authentication import RequestAuthenticator
+from segmentql.graphql.http.compression import ResponseCompressor
 from segmentql.graphql.http.context_factory import ContextFactory
 from segmentql.graphql.http.http_errors import HttpRequestError, overloaded
 from segmentql.graphql.http.request_limits import RequestLimits
@@ -39,6 +40,8 @@ class ViewServices:
         authenticator: RequestAuthenticator,
         contexts: ContextFactory,
         limits: RequestLimits,
+        *,
+        compresses: bool,
         log: RequestLog | None,
     ) -> None:
         """Create the objects.
@@ -47,6 +50,7 @@ class ViewServices:
             authenticator: The authenticator of requests.
             contexts: The factory of the contexts of requests.
             limits: The limits of requests and responses.
+            compresses: Whether responses are compressed for clients that accept it.
             log: The log of requests.
         """
         self.authenticator = authenticator
@@ -55,7 +59,10 @@ class ViewServices:
         self.log = log
         self.deadlines = Deadlines(limits.request_seconds)
         self.response_sender = ResponseSender(
-            response_bytes=limits.response_bytes, send_seconds=limits.send_seconds, log=log
+            response_bytes=limits.response_bytes,
+            send_seconds=limits.send_seconds,
+            compressor=ResponseCompressor() if compresses else None,
+            log=log,
         )
         self.in_flight = 0
         """The number of requests of all views that have no complete response yet."""

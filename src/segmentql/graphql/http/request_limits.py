@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from segmentql.settings import Settings
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLimits:
@@ -14,6 +16,17 @@ class RequestLimits:
     request_seconds: float
     """The time limit of a request, from reading its body to the end of its execution."""
     response_bytes: int
-    """The maximum size of a response, in bytes."""
+    """The maximum size of a response before its compression, in bytes."""
     send_seconds: float
     """The time limit in which the client must read the response."""
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """Return the limits that the settings allow."""
+    return RequestLimits(
+        body_bytes=settings.max_body_bytes,
+        requests_in_flight=settings.max_requests_in_flight,
+        request_seconds=settings.request_timeout_seconds,
+        response_bytes=settings.max_response_bytes,
+        send_seconds=settings.send_timeout_seconds,
+    )

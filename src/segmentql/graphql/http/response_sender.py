@@ -21,6 +21,7 @@ from segmentql.graphql.execution.response_size import (
     ResponseTooLarge,
     serialize_in_slices,
 )
+from segmentql.graphql.http.compression import MIN_BYTES, ResponseCompressor
 from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.logs import RequestLog
 
@@ -35,16 +36,25 @@ class UnreadResponsesExceeded(Exception):
 class ResponseSender:
     """A sender that serializes and sends the responses of one process."""
 
-    def __init__(self, *, response_bytes: int, send_seconds: float, log: RequestLog | None) -> None:
+    def __init__(
+        self,
+        *,
+        response_bytes: int,
+        send_seconds: float,
+        compressor: ResponseCompressor | None,
+        log: RequestLog | None,
+    ) -> None:
         """Create the sender.
 
         Args:
-            response_bytes: The maximum size of a response, in bytes.
+            response_bytes: The maximum size of a response before its compression, in bytes.
             send_seconds: The time limit in which the client must read a response.
+            compressor: The compressor of responses; None if they are not compressed.
             log: The log of requests.
         """
         self._response_bytes = response_bytes
         self._deadlines = Deadlines(send_seconds)
+        self._compressor = compressor
         self._log = log
         self._unread_bytes = 0
         self._serializing = asyncio.Lock()
@@ -74,6 +84,8 @@ class ResponseSender:
     ) -> None:
         """Send a response. Close the connection if the client does not read it in time."""
         request_id: str = scope["state"]["request_id"]
+        if self._compressor is not None and response.size >= MIN_BYTES:
+            response = await self._compress(response, self._compressor, scope)
         if _write_at_once(response, request_id, scope, send):
             return
         size = response.size
@@ -96,14 +108,25 @@ class ResponseSender:
         finally:
             self._unread_bytes -= size
 
+    async def _compress(
+        self, response: PreparedResponse, compressor: ResponseCompressor, scope: Scope
+    ) -> PreparedResponse:
+        """Compress a response if the client accepts that. Until then its bytes are unread."""
+        size = response.size
+        self._unread_bytes += size
+        try:
+            return await compressor.compress(response, scope["headers"])
+        finally:
+            self._unread_bytes -= size
+
 
 def _write_at_once(response: PreparedResponse, request_id: str, scope: Scope, send: Send) -> bool:
     """Write a small response, if the server can do that; return whether it was written."""
     if (
         response.chunks
-        or response.headers
         or len(response.body) > CHUNK_BYTES
         or scope["method"] == "HEAD"
+        or (response.headers and any(name == b"connection" for name, _ in response.headers))
     ):
         return False
     # `send` is a method of the server's cycle, unless middleware or a test has wrapped it.

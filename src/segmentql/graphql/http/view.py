@@ -30,6 +30,7 @@ from segmentql.graphql.execution.executor import (
 from segmentql.graphql.execution.response_size import ResponseTooLarge
 from segmentql.graphql.http.authentication import Authenticate, RequestAuthenticator
 from segmentql.graphql.http.context_factory import ContextFactory
+from segmentql.graphql.http.entity_tags import entity_tag, with_entity_tag
 from segmentql.graphql.http.http_errors import (
     body_too_slow,
     method_not_allowed,
@@ -48,6 +49,7 @@ from segmentql.graphql.http.request_parsing import (
 from segmentql.graphql.http.response_sender import UnreadResponsesExceeded
 from segmentql.graphql.http.responses import (
     PreparedResponse,
+    cache_headers,
     json_response,
     page_response,
     retry_after,
@@ -76,6 +78,8 @@ class GraphQLView(HttpView):
         page: Page | None,
         checks_host: bool = False,
         features: Mapping[type, Any] | None = None,
+        compresses: bool = False,
+        max_age_seconds: int = 0,
         log: RequestLog | None = None,
     ) -> None:
         """Create the view.
@@ -91,6 +95,9 @@ class GraphQLView(HttpView):
             page: The GraphiQL page; None if it is disabled.
             checks_host: Whether the `Host` header must name this machine if no API key is required.
             features: The objects that features share among all requests, by their type.
+            compresses: Whether responses are compressed for clients that accept it.
+            max_age_seconds: The time for which clients may cache the results of GET requests, in
+                seconds; 0 if they may not.
             log: The log of requests.
         """
         super().__init__(
@@ -98,9 +105,11 @@ class GraphQLView(HttpView):
                 RequestAuthenticator(authenticate, rate_limiter, checks_host=checks_host),
                 ContextFactory(database, storage, stopping, features=features or {}),
                 request_limits,
-                log,
+                compresses=compresses,
+                log=log,
             )
         )
+        self._cache_headers = cache_headers(max_age_seconds)
         self._executor = executor
         self._page = page
         self.event_streams: ASGIApp | None = None
@@ -152,6 +161,8 @@ class GraphQLView(HttpView):
                 )
                 status = _status(response, media_type)
                 prepared = await services.response_sender.prepare(response, status, media_type)
+                if parameters is not None and response.executed and "errors" not in response.body:
+                    return await self._conditional(prepared, headers)
                 return (
                     prepared if context.idempotency_keys is None else _with_retry(prepared, context)
                 )
@@ -176,6 +187,21 @@ class GraphQLView(HttpView):
             self._log_unsendable(scope, error)
         body: dict[str, Any] = {"data": None, "errors": [error]}
         return json_response(body, 200, media_type)
+
+    async def _conditional(self, response: PreparedResponse, headers: Headers) -> PreparedResponse:
+        """Return the response to a GET request with its entity tag, or 304 without a body."""
+        tag = (
+            # The hash of a large body takes milliseconds.
+            await asyncio.to_thread(entity_tag, response.chunks)
+            if response.chunks
+            else entity_tag([response.body])
+        )
+        return with_entity_tag(
+            response,
+            tag,
+            if_none_match=headers.get(b"if-none-match"),
+            headers=self._cache_headers,
+        )
 
     def _log_unsendable(self, scope: Scope, error: Mapping[str, Any]) -> None:
         """Log and count a request that was executed and whose response is not sent."""
