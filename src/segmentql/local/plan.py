@@ -24,6 +24,7 @@ from segmentql.settings import (
     load_settings,
     raw_value,
     require_loopback_without_auth,
+    require_pages_for_trusted_documents,
 )
 
 # Wildcard addresses, on which a server listens, with the address on which clients reach it.
@@ -117,6 +118,7 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         overrides["auth"] = "off"
     settings = load_settings(with_store=True, **overrides)
     require_loopback_without_auth(settings)
+    require_pages_for_trusted_documents(settings)
     variables = {PREFIX + name.upper(): value for name, value in overrides.items()}
     variables[METRICS_VARIABLE] = str(data.metrics_folder)
     # Only the migrations get the owner's URL, whether it is local or external.
