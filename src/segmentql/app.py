@@ -40,6 +40,7 @@ from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
 from segmentql.command_documents import COMMAND_DOCUMENTS
 from segmentql.documents.loaders import stored_documents
+from segmentql.documents.manifests import read_manifest
 from segmentql.feed.reader import FeedReader
 from segmentql.graphql.execution.executor import GraphQLExecutor
 from segmentql.graphql.execution.request_documents import StoredDocuments
@@ -72,6 +73,9 @@ GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
 def create_app(settings: Settings) -> Starlette:
     """Return the application. It connects at its startup and disconnects at its shutdown."""
     request_log = logs.request_log(settings)
+    package_documents = [*COMMAND_DOCUMENTS]
+    if settings.console == "on":
+        package_documents += read_manifest(STATIC / "documents.json")
     executor = GraphQLExecutor(
         make_schema(),
         document_limits(settings),
@@ -125,7 +129,7 @@ def create_app(settings: Settings) -> Starlette:
                         FeedReader: feed,
                         RolloutForecaster: RolloutForecaster(database),
                         IdempotentRunner: DatabaseIdempotentRunner(database),
-                        StoredDocuments: stored_documents(database, COMMAND_DOCUMENTS),
+                        StoredDocuments: stored_documents(database, package_documents),
                     },
                     log=request_log,
                 )
@@ -197,7 +201,7 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
 
 def _console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of the console, which uploads the files of imports to the store."""
-    facts = {"auth": settings.auth, "graphiql": settings.graphiql}
+    facts = settings.model_dump(include={"auth", "graphiql", "documents"})
     store = origin(settings.store.public_endpoint_url)
     page = Page(STATIC / "index.html", facts=facts, connect_to=[store])
 

@@ -21,5 +21,5 @@ async def session_trusted(trusted_settings: Settings) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def trusted(session_trusted: Api, sql: Sql) -> Api:
-    """Return the service, with empty tables. Only its caches of documents are kept between tests."""
+    """Return the service, with empty tables. Its caches of documents are kept between tests."""
     return session_trusted

@@ -8,6 +8,7 @@ Each hash must be the SHA-256 hash of its text, because the server knows documen
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -53,6 +54,15 @@ def parse_manifest(content: bytes) -> list[str]:
     if not texts:
         raise BadValue("the manifest has no documents", _ALLOWED)
     return texts
+
+
+def read_manifest(file: Path) -> list[str]:
+    """Return the texts of a manifest's documents; none if the file does not exist.
+
+    Raises:
+        BadValue: The file is not a manifest.
+    """
+    return parse_manifest(file.read_bytes()) if file.is_file() else []
 
 
 def _operations(manifest: dict[str, Any]) -> Iterator[tuple[Any, Any]]:

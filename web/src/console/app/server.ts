@@ -1,11 +1,9 @@
 // What the server wrote into the page's `<meta>` elements.
 
-function read(name: string): string | undefined {
-    return document.querySelector<HTMLMetaElement>(`meta[name="segmentql-${name}"]`)?.content;
-}
+import { readFact } from "./facts";
 
 /** Whether the server requires an API key. */
-export const requiresKey = read("auth") === "required";
+export const requiresKey = readFact("auth") === "required";
 
 /** Whether the server has the GraphiQL page. */
-export const hasGraphiQL = read("graphiql") !== "off";
+export const hasGraphiQL = readFact("graphiql") !== "off";
