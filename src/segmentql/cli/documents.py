@@ -25,7 +25,7 @@ _OPERATION: Final = re.compile(r"\b(?:query|mutation|subscription)\s+(\w+)")
 
 @click.group()
 def documents() -> None:
-    """Store the documents that clients may name by their ids."""
+    """Store the documents of clients."""
 
 
 @documents.command(epilog=exits("documents push"))

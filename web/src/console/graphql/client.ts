@@ -16,7 +16,7 @@ import {
 } from "graphql-sse";
 
 import { readFact } from "../app/facts";
-import { storedDocument, streamParameters } from "./stored-documents";
+import { storedDocumentExchange, streamParameters } from "./stored-documents";
 
 const URL = "/graphql";
 /** A type that the cache sees in every result, so that each mutation makes all of them stale. */
@@ -50,7 +50,7 @@ export function createClient(apiKey: string | null, onRejectedKey: () => void): 
             }),
             cacheExchange,
             // After the cache, which reads the fields of the document.
-            ...(requiresDocumentIds() ? [mapExchange({ onOperation: storedDocument })] : []),
+            ...(requiresDocumentIds() ? [storedDocumentExchange] : []),
             fetchExchange,
         ],
     });

@@ -1,9 +1,9 @@
-import { Client, createRequest, fetchExchange, mapExchange } from "@urql/core";
+import { cacheExchange, Client, createRequest, fetchExchange } from "@urql/core";
 import { describe, expect, it } from "vitest";
 
 import { DOCUMENT_IDS } from "./document-ids";
 import { ChangesDocument, ViewerDocument } from "./operations";
-import { storedDocument, streamParameters } from "./stored-documents";
+import { storedDocumentExchange, streamParameters } from "./stored-documents";
 
 describe("stored documents", () => {
     it("are sent by their ids", async () => {
@@ -11,15 +11,20 @@ describe("stored documents", () => {
         const client = new Client({
             url: "http://server.example/graphql",
             preferGetMethod: false,
-            exchanges: [mapExchange({ onOperation: storedDocument }), fetchExchange],
+            exchanges: [cacheExchange, storedDocumentExchange, fetchExchange],
             fetch: async (_url, init) => {
                 bodies.push(JSON.parse(String(init?.body)));
                 return Response.json({ data: { viewer: null } });
             },
         });
-        const result = await client.executeQuery(createRequest(ViewerDocument, {})).toPromise();
-        expect(result.data).toEqual({ viewer: null });
-        expect(bodies).toEqual([{ documentId: DOCUMENT_IDS.Viewer, variables: {} }]);
+        const request = createRequest(ViewerDocument, {});
+        for (const requestPolicy of ["cache-first", "network-only"] as const) {
+            const result = await client.executeQuery(request, { requestPolicy }).toPromise();
+            expect(result.data).toEqual({ viewer: null });
+            expect(result.operation.query.definitions).toHaveLength(1);
+        }
+        const body = { documentId: DOCUMENT_IDS.Viewer, variables: {} };
+        expect(bodies).toEqual([body, body]);
     });
 
     it("are named in the body of a subscription", () => {

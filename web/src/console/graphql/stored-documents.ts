@@ -5,20 +5,33 @@ import {
     type DocumentInput,
     getOperationName,
     makeOperation,
+    mapExchange,
     type Operation,
     type TypedDocumentNode,
 } from "@urql/core";
 
 import { DOCUMENT_IDS } from "./document-ids";
 
-/** Return an operation with the id of its document instead of the text. */
-export function storedDocument(operation: Operation): Operation {
+/** An exchange that sends the id of each document instead of its text. */
+export const storedDocumentExchange = mapExchange({
+    onOperation: withDocumentId,
+    // The exchanges before this one read the document, also to send the operation again.
+    onResult: (result) => ({ ...result, operation: result.operation.context.withText }),
+});
+
+function withDocumentId(operation: Operation): Operation {
+    if (operation.kind === "teardown") {
+        return operation; // it is not sent
+    }
     const query = {
         kind: "Document",
         definitions: [],
         documentId: documentId(operation.query),
     } as unknown as TypedDocumentNode;
-    return makeOperation(operation.kind, { ...operation, query } as Operation, operation.context);
+    return makeOperation(operation.kind, { ...operation, query } as Operation, {
+        ...operation.context,
+        withText: operation,
+    });
 }
 
 /** Return the body of a subscription with the id of its document instead of the text. */
