@@ -43,6 +43,8 @@ GRANT SELECT, UPDATE ON member_count_rollup TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reports, objects_to_delete TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON imports, import_rows, import_users, exports TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO {service};
+-- Documents never change.
+GRANT SELECT, INSERT ON documents TO {service};
 -- Keys are never deleted, and their secret and role are never changed.
 GRANT SELECT, INSERT ON api_keys TO {service};
 GRANT UPDATE (revoked_at, revoked_by, last_used_at) ON api_keys TO {service};

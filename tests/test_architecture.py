@@ -18,6 +18,7 @@ FEATURES = (
     "csv_files",
     "idempotency",
     "audit",
+    "documents",
     "keys",
     "segments",
     "users",
@@ -33,7 +34,7 @@ FEATURES = (
 )
 """The features in order: a feature may import those to its left only."""
 
-FEATURES_WITHOUT_GRAPHQL_FIELDS = {"objects", "csv_files", "idempotency", "ofrep"}
+FEATURES_WITHOUT_GRAPHQL_FIELDS = {"objects", "documents", "csv_files", "idempotency", "ofrep"}
 """The features without GraphQL queries and mutations of their own."""
 
 LAYERS = {  # the layers that a module of each layer may import, besides its own

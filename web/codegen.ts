@@ -1,6 +1,7 @@
 import type { CodegenConfig } from "@graphql-codegen/cli";
 
-// The types of the operations in `src/console/**/*.graphql`. Git ignores the result.
+// The types of the operations in `src/console/**/*.graphql`, and the operations as stored documents.
+// Git ignores the results.
 const config: CodegenConfig = {
     schema: "../schema.graphql",
     documents: "src/console/**/*.graphql",
@@ -13,6 +14,13 @@ const config: CodegenConfig = {
                 useTypeImports: true,
                 dedupeFragments: true,
             },
+        },
+        "src/console/graphql/document-ids.ts": {
+            plugins: [{ "./documents-plugin.js": { output: "ids" } }],
+        },
+        // The build copies it to the static files, from which the server reads it.
+        "public/documents.json": {
+            plugins: [{ "./documents-plugin.js": { output: "manifest" } }],
         },
     },
 };

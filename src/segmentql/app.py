@@ -30,14 +30,16 @@ from segmentql.adapters.http import (
 )
 from segmentql.adapters.jobs import JobPublisher
 from segmentql.adapters.metrics_endpoint import access_error, metrics_response
-from segmentql.adapters.pages import graphiql_page, page_routes
+from segmentql.adapters.pages import STATIC, graphiql_page, page_routes
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
 from segmentql.adapters.storage import Storage
+from segmentql.command_documents import COMMAND_DOCUMENTS
+from segmentql.documents.loaders import stored_documents
+from segmentql.documents.manifests import read_manifest
 from segmentql.feed.reader import FeedReader
-from segmentql.graphql.cost.document_limits import DocumentLimits
-from segmentql.graphql.execution.document_cache import SchemaExposure
 from segmentql.graphql.execution.executor import GraphQLExecutor
+from segmentql.graphql.execution.request_documents import StoredDocuments
 from segmentql.graphql.http.request_limits import request_limits
 from segmentql.graphql.http.streams import make_transports
 from segmentql.graphql.http.view import GraphQLView
@@ -49,7 +51,7 @@ from segmentql.keys.loaders import KeyByPublicId
 from segmentql.ofrep.endpoint import OfrepEndpoint, is_ofrep_path
 from segmentql.ofrep.evaluation_context import TargetingKey
 from segmentql.rollouts.forecast import RolloutForecaster
-from segmentql.schema import make_schema
+from segmentql.schema import document_limits, make_schema, schema_exposure
 from segmentql.settings import Settings, is_loopback
 
 PING_TIMEOUT_SECONDS: Final = 0.3
@@ -66,12 +68,16 @@ GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
 
 def create_app(settings: Settings) -> Starlette:
     """Return the application. It connects at its startup and disconnects at its shutdown."""
-    schema_exposure = SchemaExposure(
-        introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
-    )
     request_log = logs.request_log(settings)
+    package_documents = [*COMMAND_DOCUMENTS]
+    if settings.console == "on":
+        package_documents += read_manifest(STATIC / "documents.json")
     executor = GraphQLExecutor(
-        make_schema(), _document_limits(settings), schema_exposure, log=request_log
+        make_schema(),
+        document_limits(settings),
+        schema_exposure(settings),
+        trusted_only=settings.documents == "trusted",
+        log=request_log,
     )
 
     @asynccontextmanager
@@ -113,6 +119,7 @@ def create_app(settings: Settings) -> Starlette:
                         FeedReader: feed,
                         RolloutForecaster: RolloutForecaster(database),
                         IdempotentRunner: DatabaseIdempotentRunner(database),
+                        StoredDocuments: stored_documents(database, package_documents),
                     },
                     compresses=settings.compression == "on",
                     max_age_seconds=settings.get_max_age_seconds,
@@ -170,19 +177,6 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     app.state.stopping = asyncio.Event()
     return app
-
-
-def _document_limits(settings: Settings) -> DocumentLimits:
-    return DocumentLimits(
-        tokens=settings.max_tokens,
-        depth=settings.max_depth,
-        aliases=settings.max_aliases,
-        directives=settings.max_directives,
-        root_fields=settings.max_root_fields,
-        list_items=settings.max_list_items,
-        cost=settings.max_cost,
-        response_bytes=settings.max_response_bytes,
-    )
 
 
 @asynccontextmanager

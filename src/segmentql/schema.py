@@ -1,5 +1,6 @@
 """The GraphQL schema, composed of the types of all features."""
 
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 import strawberry
@@ -11,6 +12,8 @@ from segmentql.exports.api import ExportQueries
 from segmentql.exports.mutations import ExportMutations
 from segmentql.feed.api import FeedQueries, FeedSubscriptions, MembershipEvent
 from segmentql.graphql.breaking_changes import breaking_changes
+from segmentql.graphql.cost.document_limits import DocumentLimits
+from segmentql.graphql.execution.document_cache import DocumentCache, SchemaExposure
 from segmentql.graphql.execution.idempotency_keys import declare_idempotent
 from segmentql.graphql.types.errors import InvalidInput
 from segmentql.graphql.types.scalars import SCALARS
@@ -30,6 +33,7 @@ from segmentql.segments.mutations import (
     SegmentNotFound,
     VersionConflict,
 )
+from segmentql.settings import Settings
 from segmentql.users.api import UserQueries
 from segmentql.users.mutations import UserAlreadyExists, UserMutations, UserNotFound
 
@@ -111,3 +115,41 @@ def breaking_changes_since(released: str, *, on: date | None) -> list[str]:
         BadValue: `released` is not a schema.
     """
     return breaking_changes(released, make_schema().as_str(), on=on)
+
+
+def document_limits(settings: Settings) -> DocumentLimits:
+    """Return the limits of each request."""
+    return DocumentLimits(
+        tokens=settings.max_tokens,
+        depth=settings.max_depth,
+        aliases=settings.max_aliases,
+        directives=settings.max_directives,
+        root_fields=settings.max_root_fields,
+        list_items=settings.max_list_items,
+        cost=settings.max_cost,
+        response_bytes=settings.max_response_bytes,
+    )
+
+
+def schema_exposure(settings: Settings) -> SchemaExposure:
+    """Return what clients may learn about the schema."""
+    return SchemaExposure(
+        introspection=settings.introspection == "on", suggestions=settings.suggestions == "on"
+    )
+
+
+def document_errors(settings: Settings, documents: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each document that the service would reject, with its first error.
+
+    The cost is not checked, because it depends on the variables.
+    """
+    cache = DocumentCache(
+        make_schema()._schema, document_limits(settings), schema_exposure(settings), plans=False
+    )
+    try:
+        for document in documents:
+            errors = cache.errors_of(document)
+            if errors:
+                yield document, errors[0].message
+    finally:
+        cache.close()

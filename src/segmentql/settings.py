@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     ofrep_targeting_key: Literal["id", "key"] = "id"
     ofrep_prefix: SlugPrefix = ""
+    documents: Literal["open", "trusted"] = "open"
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     console: Literal["on", "off"] = "on"
@@ -181,6 +182,21 @@ def require_loopback_without_auth(settings: Settings) -> None:
             " `segmentql keys create --role ADMIN --name NAME`, or listen on 127.0.0.1"
         ]
     )
+
+
+def require_pages_for_trusted_documents(settings: Settings) -> None:
+    """Check that a service that executes only stored documents has no page that sends others.
+
+    Raises:
+        SettingsError: Only stored documents are executed, and GraphiQL is on.
+    """
+    if settings.documents == "trusted" and settings.graphiql == "on":
+        raise SettingsError(
+            [
+                "SEGMENTQL_DOCUMENTS is trusted, so the service would reject what people write in"
+                " GraphiQL. Set SEGMENTQL_GRAPHIQL=off, or SEGMENTQL_DOCUMENTS=open"
+            ]
+        )
 
 
 def is_loopback(host: str) -> bool:

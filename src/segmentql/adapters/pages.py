@@ -115,7 +115,11 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
     """Return the endpoint of the console, which uploads the files of imports to the store."""
     page = Page(
         STATIC / "index.html",
-        public_settings={"auth": settings.auth, "graphiql": settings.graphiql},
+        public_settings={
+            "auth": settings.auth,
+            "documents": settings.documents,
+            "graphiql": settings.graphiql,
+        },
         connect_to=[origin(settings.store.public_endpoint_url)],
     )
 

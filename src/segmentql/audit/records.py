@@ -27,6 +27,7 @@ class AuditAction(enum.StrEnum):
     ROLLOUT_FAILED = "rollout.failed"
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.revoked"
+    DOCUMENTS_PUSHED = "documents.pushed"
     REPORT_REQUESTED = "report.requested"
     EXPORT_REQUESTED = "export.requested"
     IMPORT_CREATED = "import.created"

@@ -25,6 +25,7 @@ COMMANDS = (
     "export",
     "changes",
     "keys",
+    "documents",
     "doctor",
     "schema",
 )

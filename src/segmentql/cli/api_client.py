@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
+from segmentql.document_ids import format_document_id, hash_document
 from segmentql.errors import SettingsError
 from segmentql.setting_types import BEARER_FORM
 from segmentql.settings import CLIENT_VARIABLES, PREFIX, raw_value
@@ -89,6 +90,7 @@ class ApiClient:
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._sends_ids = False
 
     def query(self, document: str, **variables: object) -> Any:
         """Return the data of an operation.
@@ -98,7 +100,18 @@ class ApiClient:
             RequestRejected: the API rejected the request.
             click.ClickException: the server is not the API.
         """
-        body = orjson.dumps({"query": document, "variables": variables})
+        if not self._sends_ids:
+            try:
+                return self._send({"query": document, "variables": variables})
+            except RequestRejected as rejected:
+                if rejected.code != "DOCUMENT_ID_REQUIRED":
+                    raise
+            self._sends_ids = True  # an earlier version of the API does not know `documentId`
+        document_id = format_document_id(hash_document(document))
+        return self._send({"documentId": document_id, "variables": variables})
+
+    def _send(self, parameters: Mapping[str, object]) -> Any:
+        body = orjson.dumps(parameters)
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self._url, data=body, headers=self._headers, method="POST"
         )

@@ -21,6 +21,7 @@ from segmentql.cli.converters import Validated
 from segmentql.cli.cursor_file import read_cursor, store_cursor
 from segmentql.cli.exits import exits
 from segmentql.cli.output import OutputClosed
+from segmentql.command_documents import CHANGES
 
 PAGE_CHANGES: Final = 1000
 WAIT_SECONDS: Final = 25
@@ -40,29 +41,6 @@ _RESTART: Final = (
     " at the cursor of the export."
 )
 _ADVICE_BY_CODE: Final = {"CURSOR_EXPIRED": _RESTART, "FEED_RESET": _RESTART}
-
-_READ: Final = """
-query Changes(
-  $after: String, $start: FeedStart, $filter: FeedFilter, $first: Int!, $waitSeconds: Int!
-) {
-  changes(
-    after: $after, start: $start, filter: $filter, first: $first, waitSeconds: $waitSeconds
-  ) {
-    cursor
-    caughtUp
-    events {
-      cursor
-      at
-      ... on MembershipEvent {
-        entry {
-          id operation userId userKey cause actor recordedAt
-          segment { id slug }
-        }
-      }
-    }
-  }
-}
-"""
 
 
 class FeedInterrupted(click.ClickException):
@@ -180,7 +158,7 @@ def _read(client: ApiClient, variables: Mapping[str, object]) -> Any:
     pause = MIN_RETRY_SECONDS
     while True:
         try:
-            return client.query(_READ, **variables)["changes"]
+            return client.query(CHANGES, **variables)["changes"]
         except Unavailable as error:
             if pause == MIN_RETRY_SECONDS:
                 click.echo(f"{error} Waiting.", err=True)

@@ -52,6 +52,10 @@ EXIT_CODES: Final[Mapping[str, Mapping[int, str]]] = {
     "keys list": COMMON,
     "keys revoke": COMMON,
     "keys ensure-first": COMMON,
+    "documents push": {
+        **COMMON,
+        1: "A document is not valid, or the command failed. See standard error.",
+    },
     "doctor": {0: "No check failed.", 1: "A check failed.", 2: COMMON[2]},
     "schema": {
         0: "The command succeeded. With --compare: no change breaks clients.",

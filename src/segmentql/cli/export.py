@@ -3,7 +3,7 @@
 import os
 import sys
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -20,18 +20,7 @@ from segmentql.cli.converters import Validated, parse_time
 from segmentql.cli.exits import exits
 from segmentql.cli.output_file import STDOUT, open_output
 from segmentql.cli.polling import poll
-
-_CREATE: Final = """
-mutation Create($input: CreateExportInput!) {
-  createExport(input: $input) { export { id } errors { code message } }
-}
-"""
-
-_READ: Final = """
-query Read($id: ID!) {
-  export(id: $id) { status rowCount sizeBytes asOf cursor failure fileName downloadUrl }
-}
-"""
+from segmentql.command_documents import CREATE_EXPORT, READ_EXPORT
 
 
 @click.command(epilog=exits("export"))
@@ -67,9 +56,9 @@ def export(
         "waitSeconds": 0,
     }
     try:
-        export_id = client.mutate(_CREATE, **fields)["export"]["id"]
+        export_id = client.mutate(CREATE_EXPORT, **fields)["export"]["id"]
         record = poll(
-            client, _READ, export_id, lambda state: state["status"] in {"READY", "FAILED"}
+            client, READ_EXPORT, export_id, lambda state: state["status"] in {"READY", "FAILED"}
         )
         if record["status"] == "FAILED":
             reason = record["failure"].rstrip(".")

@@ -12,6 +12,14 @@ from segmentql.cli.api_client import ApiClient, InputRejected, Rejected, Unavail
 from segmentql.cli.list_file import ListFile
 from segmentql.cli.output_file import STDOUT, open_output
 from segmentql.cli.polling import MAX_POLL_SECONDS, poll
+from segmentql.command_documents import (
+    APPLY_IMPORT,
+    CANCEL_IMPORT,
+    CREATE_IMPORT,
+    READ_IMPORT,
+    READ_IMPORT_RESULT,
+    START_IMPORT,
+)
 
 FINISHED: Final = frozenset({"COMPLETED", "REFUSED", "FAILED", "CANCELLED"})
 STOPPED: Final = FINISHED | {"VALIDATED", "HELD"}
@@ -22,39 +30,6 @@ MAX_RESULT_SECONDS: Final = 300
 
 BAR_STEPS: Final = 1000
 
-_IMPORT: Final = """
-id status mode progress counts { outcome count } rows removals failure segment { slug }
-rejections(first: 20) { line value message }
-"""
-
-_CREATE: Final = """
-mutation Create($input: CreateImportInput!) {
-  createImport(input: $input) {
-    import { id } upload { url method headers { name value } } errors { code message }
-  }
-}
-"""
-
-_START: Final = """
-mutation Start($input: StartImportInput!) {
-  startImport(input: $input) { errors { code message } }
-}
-"""
-
-_APPLY: Final = """
-mutation Apply($input: ApplyImportInput!) {
-  applyImport(input: $input) { errors { code message } }
-}
-"""
-
-_CANCEL: Final = """
-mutation Cancel($input: CancelImportInput!) {
-  cancelImport(input: $input) { errors { code message } }
-}
-"""
-
-_READ: Final = f"query Read($id: ID!) {{ import(id: $id) {{ {_IMPORT} }} }}"
-_READ_RESULT: Final = "query Result($id: ID!) { import(id: $id) { resultUrl } }"
 _STATE_CONFLICT: Final = ["IMPORT_STATE_CONFLICT"]
 
 
@@ -85,7 +60,7 @@ class ImportRun:
         """
         source = {"upload": list_file.upload_input}
         try:
-            payload = self._client.mutate(_CREATE, source=source, **fields)
+            payload = self._client.mutate(CREATE_IMPORT, source=source, **fields)
         except Rejected as rejected:
             raise InputRejected(str(rejected)) from None
         self._id = payload["import"]["id"]
@@ -123,14 +98,14 @@ class ImportRun:
                 HELD import is applied.
         """
         self._is_started = True  # the request may arrive, and its response may not
-        self._mutate_started(_START, id=self._id)
+        self._mutate_started(START_IMPORT, id=self._id)
         record = self._wait()
         if (
             record["status"] == "HELD"
             and allowed_removals is not None
             and record["removals"] <= allowed_removals
         ):
-            self._mutate_started(_APPLY, id=self._id, allowRemovals=allowed_removals)
+            self._mutate_started(APPLY_IMPORT, id=self._id, allowRemovals=allowed_removals)
             record = self._wait()
         return record
 
@@ -146,7 +121,7 @@ class ImportRun:
         """
         self._id, self._is_started = import_id, True
         try:
-            self._mutate_started(_APPLY, id=import_id, allowRemovals=allowed_removals)
+            self._mutate_started(APPLY_IMPORT, id=import_id, allowRemovals=allowed_removals)
         except Rejected as rejected:
             raise InputRejected(str(rejected)) from None
         return self._wait()
@@ -179,7 +154,7 @@ class ImportRun:
                 bar.render_progress()
                 return record["status"] in STOPPED
 
-            return poll(self._client, _READ, self._id, is_stopped)
+            return poll(self._client, READ_IMPORT, self._id, is_stopped)
 
     def write_result(self, record: Any, target: str) -> None:
         """Download the result of an import into a file, when a worker has written it."""
@@ -189,7 +164,7 @@ class ImportRun:
         give_up_at = time.monotonic() + MAX_RESULT_SECONDS
         read = poll(
             self._client,
-            _READ_RESULT,
+            READ_IMPORT_RESULT,
             self._id,
             lambda read: read["resultUrl"] or time.monotonic() > give_up_at,
         )
@@ -208,7 +183,7 @@ class ImportRun:
         if self._id is None:
             return "Nothing was imported."
         try:
-            self._client.mutate(_CANCEL, id=self._id)
+            self._client.mutate(CANCEL_IMPORT, id=self._id)
         except Rejected:
             return f"The import {self._id} was finished before."
         except (Unavailable, KeyboardInterrupt, click.ClickException):

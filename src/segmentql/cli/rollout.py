@@ -45,7 +45,7 @@ class RolloutNotWatchable(click.ClickException):
 
 @click.group()
 def rollout() -> None:
-    """Show rollouts, which put a percentage of all users into a segment."""
+    """Show rollouts, which add a percentage of users to segments."""
 
 
 @rollout.command(epilog=exits("rollout watch"))

@@ -24,7 +24,12 @@ from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
-from segmentql.settings import Settings, require_loopback_without_auth, share_metrics
+from segmentql.settings import (
+    Settings,
+    require_loopback_without_auth,
+    require_pages_for_trusted_documents,
+    share_metrics,
+)
 
 if TYPE_CHECKING:
     from segmentql.adapters.http_connections import ConnectionTable
@@ -67,6 +72,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     settings = settings_or_exit(with_store=True, host=host, port=port)
     try:
         require_loopback_without_auth(settings)
+        require_pages_for_trusted_documents(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     # The logs of this process, which manages the API processes if there are several.

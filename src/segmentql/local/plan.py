@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from segmentql.local.data_dir import DataFolder
@@ -19,11 +18,13 @@ from segmentql.settings import (
     METRICS_VARIABLE,
     MIGRATION_VARIABLE,
     PREFIX,
+    Settings,
     child_environment,
     is_set,
     load_settings,
     raw_value,
     require_loopback_without_auth,
+    require_pages_for_trusted_documents,
 )
 
 # Wildcard addresses, on which a server listens, with the address on which clients reach it.
@@ -34,6 +35,7 @@ EXAMPLE_REQUEST = """\
   {{"query": "mutation {{ createSegment(input: {{slug: \\"beta\\"}}) {{ segment {{ id }} }} }}"}}'
 """
 
+PUSH_COMMAND = "segmentql documents push FILE --data-dir {data_dir}\n"
 CREATE_KEY_COMMAND = "KEY=$(segmentql keys create --role ADMIN --name ME --data-dir {data_dir})\n"
 KEY_OPTION = ' -H "authorization: Bearer $KEY"'
 
@@ -117,6 +119,7 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         overrides["auth"] = "off"
     settings = load_settings(with_store=True, **overrides)
     require_loopback_without_auth(settings)
+    require_pages_for_trusted_documents(settings)
     variables = {PREFIX + name.upper(): value for name, value in overrides.items()}
     variables[METRICS_VARIABLE] = str(data.metrics_folder)
     # Only the migrations get the owner's URL, whether it is local or external.
@@ -163,16 +166,21 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
             *(() if options.verbose else (("Logs", str(data.logs_folder)),)),
             ("Data", str(data.path)),
         ),
-        _example_request(address, data.path, needs_key=settings.auth == "required"),
+        _example(settings, address, shlex.quote(str(data.path))),
         {**overrides, "port": str(settings.port)},
     )
 
 
-def _example_request(address: str, data_dir: Path, *, needs_key: bool) -> str:
-    """Return a first request, after the creation of an API key if one is needed."""
-    if not needs_key:
+def _example(settings: Settings, address: str, data_dir: str) -> str:
+    """Return a first request, after the creation of an API key if one is needed.
+
+    If the service executes only stored documents, it is the command that stores them.
+    """
+    if settings.documents == "trusted":
+        return PUSH_COMMAND.format(data_dir=data_dir)
+    if settings.auth == "off":
         return EXAMPLE_REQUEST.format(address=address, create_key="", key_option="")
-    create_key = CREATE_KEY_COMMAND.format(data_dir=shlex.quote(str(data_dir)))
+    create_key = CREATE_KEY_COMMAND.format(data_dir=data_dir)
     return EXAMPLE_REQUEST.format(address=address, create_key=create_key, key_option=KEY_OPTION)
 
 

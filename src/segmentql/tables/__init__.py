@@ -7,6 +7,7 @@ Import the tables from this package. A table that is missing here is missing in 
 
 from segmentql.tables.audit import AuditRow
 from segmentql.tables.columns import SLUG_TEXT, TIMESTAMPTZ, USER_KEY_TEXT, Base, Timestamp, UserId
+from segmentql.tables.documents import DocumentRow
 from segmentql.tables.exports import ExportRow
 from segmentql.tables.history import (
     CAUSE,
@@ -75,6 +76,7 @@ __all__ = [
     "Base",
     "Cause",
     "DeletedUserRow",
+    "DocumentRow",
     "ExclusionLogRow",
     "ExclusionOperation",
     "ExclusionRow",

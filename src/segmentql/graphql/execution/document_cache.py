@@ -188,6 +188,10 @@ class DocumentCache:
         cache.put(query, prepared)
         return prepared
 
+    def errors_of(self, query: str) -> Sequence[GraphQLError]:
+        """Return the errors of a document, which is not cached; none if it is valid."""
+        return self._prepare_document(query).errors
+
     async def _prepare_in_thread(self, query: str) -> PreparedDocument:
         in_progress = self._in_progress.get(query)
         if in_progress is None:

@@ -31,10 +31,8 @@ from segmentql.graphql.execution.middleware import build_middleware
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
-from segmentql.graphql.execution.request_errors import (
-    cause_of_cancellation,
-    format_request_errors,
-)
+from segmentql.graphql.execution.request_documents import RequestDocuments
+from segmentql.graphql.execution.request_errors import cause_of_cancellation, format_request_errors
 from segmentql.graphql.execution.response_size import BoundedExecutor, ResponseTooLarge
 from segmentql.graphql.execution.subscriptions import SubscriptionExecutor
 from segmentql.graphql.types.error_causes import REJECTED_MUTATIONS, FailureCause
@@ -81,6 +79,7 @@ class GraphQLExecutor:
         schema_exposure: SchemaExposure | None = None,
         *,
         plans: bool = True,
+        trusted_only: bool = False,
         log: RequestLog | None = None,
     ) -> None:
         """Create the executor.
@@ -90,13 +89,15 @@ class GraphQLExecutor:
             limits: The limits of each request.
             schema_exposure: What clients may learn about the schema.
             plans: Whether to use plans. Tests compare the executor with and without them.
+            trusted_only: Whether requests must name stored documents.
             log: The log of requests.
         """
         self._limits = limits
         self._schema = schema
         self._core: GraphQLSchema = schema._schema
         self._schema_exposure = schema_exposure or SchemaExposure()
-        self._documents = DocumentCache(self._core, limits, self._schema_exposure, plans=plans)
+        self._cache = DocumentCache(self._core, limits, self._schema_exposure, plans=plans)
+        self._documents = RequestDocuments(self._cache, trusted_only=trusted_only)
         self._expensive_queries = asyncio.Semaphore(EXPENSIVE_QUERY_CONCURRENCY)
         self._mutation_gate = MutationGate()
         self._log = log
@@ -113,7 +114,7 @@ class GraphQLExecutor:
 
     def close(self) -> None:
         """Stop the thread of documents. `execute` must not be called any more."""
-        self._documents.close()
+        self._cache.close()
 
     async def execute(
         self, request: Request, context: Context, *, queries_only: bool
@@ -132,7 +133,7 @@ class GraphQLExecutor:
         is_logged = True
         metrics.REQUESTS_IN_FLIGHT.inc()
         try:
-            prepared = await self._documents.prepare(request.query)
+            prepared = await self._documents.prepare(request, context)
             if prepared.document is None:
                 return self._reject(prepared.errors, context)
             operation = prepared.operations.get(request.operation_name)

@@ -12,6 +12,10 @@ MAX_COERCION_ERRORS: Final = 20
 class Request:
     """A GraphQL request whose document and variables are not yet validated."""
 
-    query: str
+    query: str | None
+    """The document; None if the request has only an id."""
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
+    document_id: bytes | None = None
+    """The id of a stored document. If it is None, too, the request is an automatic persisted query,
+    which names a document that the client has not pushed."""

@@ -24,11 +24,12 @@ from graphql import (
 from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.cost.document_limits import DocumentLimits
-from segmentql.graphql.execution.document_cache import DocumentCache, Operation, PreparedDocument
+from segmentql.graphql.execution.document_cache import Operation, PreparedDocument
 from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
+from segmentql.graphql.execution.request_documents import RequestDocuments
 from segmentql.graphql.execution.request_errors import format_request_errors
 from segmentql.graphql.execution.response_size import BoundedExecutor
 from segmentql.graphql.execution.subscription_results import Subscription
@@ -66,7 +67,7 @@ class SubscriptionExecutor:
     def __init__(
         self,
         schema: GraphQLSchema,
-        documents: DocumentCache,
+        documents: RequestDocuments,
         limits: DocumentLimits,
         *,
         check_cost: Callable[[Operation, Request], int],
@@ -110,7 +111,7 @@ class SubscriptionExecutor:
         label = "invalid"
         cost: int | None = None
         try:
-            prepared = await self._documents.prepare(request.query)
+            prepared = await self._documents.prepare(request, context)
             if prepared.document is None:
                 raise _InvalidOperation(prepared.errors)
             operation = prepared.operations.get(request.operation_name)

@@ -7,6 +7,7 @@ import orjson
 from starlette.types import Receive
 
 from segmentql.adapters.http import BodyTooLarge, ClientDisconnected, read_body
+from segmentql.document_ids import ALLOWED_ID, hash_document, parse_document_id
 from segmentql.graphql.execution.request import Request
 from segmentql.graphql.http.http_errors import HttpRequestError, unsupported_encoding
 from segmentql.graphql.types.errors import Code
@@ -68,6 +69,7 @@ def request_of_query_string(parameters: Mapping[str, str]) -> Request:
     return request_of_json(
         {
             "query": parameters.get("query"),
+            "documentId": parameters.get("documentId"),
             "operationName": parameters.get("operationName"),
             "variables": parse_json("variables"),
             "extensions": parse_json("extensions"),
@@ -84,7 +86,12 @@ def request_of_json(body: Any) -> Request:
     if not isinstance(body, dict):
         raise HttpRequestError(400, "The body must be a JSON object with `query`.")
     query = body.get("query")
-    if not isinstance(query, str) or not query:
+    document_id = body.get("documentId")
+    extensions = body.get("extensions")
+    if not isinstance(extensions, dict | None):
+        raise HttpRequestError(400, "`extensions` must be an object or null.")
+    is_id_only = document_id is not None or (extensions or {}).get("persistedQuery") is not None
+    if not (isinstance(query, str) and query) and not (query is None and is_id_only):
         raise HttpRequestError(400, "`query` must be a non-empty string.")
     operation_name = body.get("operationName")
     if operation_name == "":
@@ -94,9 +101,23 @@ def request_of_json(body: Any) -> Request:
     variables = body.get("variables")
     if not isinstance(variables, dict | None):
         raise HttpRequestError(400, "`variables` must be an object or null.")
-    if not isinstance(body.get("extensions"), dict | None):
-        raise HttpRequestError(400, "`extensions` must be an object or null.")
-    return Request(query, variables, operation_name)
+    if document_id is None:
+        return Request(query, variables, operation_name)
+    return Request(query, variables, operation_name, _document_id(document_id, query))
+
+
+def _document_id(value: Any, query: str | None) -> bytes:
+    """Return the hash in `documentId`, which must be that of `query` if the request has both."""
+    document_id = parse_document_id(value) if isinstance(value, str) else None
+    if document_id is None:
+        raise _invalid_document_id(f"`documentId` must be {ALLOWED_ID}.")
+    if query is not None and hash_document(query) != document_id:
+        raise _invalid_document_id("`documentId` is not the SHA-256 hash of `query`.")
+    return document_id
+
+
+def _invalid_document_id(message: str) -> HttpRequestError:
+    return HttpRequestError(400, message, argument="documentId", allowed=ALLOWED_ID)
 
 
 def accept_header(headers: Headers, header_lines: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -132,7 +132,8 @@ class GraphQLView(HttpView):
         if method not in {"GET", "POST"}:
             raise method_not_allowed("Use POST or GET for GraphQL requests.", "GET, POST")
         parameters = QueryParams(scope["query_string"]) if method == "GET" else None
-        if parameters is not None and "query" not in parameters and self._page and accepted.html:
+        has_document = parameters is None or "query" in parameters or "documentId" in parameters
+        if not has_document and self._page and accepted.html:
             return page_response(self._page)
         if accepted.json is None:
             raise not_acceptable(f"{GRAPHQL_JSON} or {JSON}")

@@ -26,6 +26,13 @@ KEY_IN_USE: Final = "IDEMPOTENCY_KEY_IN_USE"
 """The code of a mutation whose idempotency key is in use, in metrics and log lines. For clients its
 code is UNAVAILABLE, but a client causes it, so that it is no fault."""
 
+_DOCUMENT_CODES: Final = {
+    "DOCUMENT_NOT_FOUND",
+    "DOCUMENT_ID_REQUIRED",
+    "PERSISTED_QUERY_NOT_SUPPORTED",
+}
+"""The codes of errors whose messages are constant."""
+
 _CREDENTIALS: Final = (
     (re.compile(r"://\S*@"), "://***@"),
     (re.compile(r"(?i)\b(password|passwd|pwd|secret|token)(\s*[=:]\s*)\S+"), r"\1\2***"),
@@ -110,7 +117,7 @@ def _reason(error: GraphQLError) -> str:
             original
         ).__name__  # its text may have a value; the traceback is logged separately
     extensions = error.extensions or {}
-    if "limit" in extensions or "needed" in extensions:
+    if "limit" in extensions or "needed" in extensions or extensions.get("code") in _DOCUMENT_CODES:
         return truncate(error.message)  # it has only our words, names and numbers
     if isinstance(error, GraphQLSyntaxError):
         locations = [f"{location.line}:{location.column}" for location in error.locations or ()]

@@ -9,7 +9,14 @@ import {
     stringifyDocument,
     type TypedDocumentNode,
 } from "@urql/core";
-import { createClient as createStreamClient, type ExecutionResult } from "graphql-sse";
+import {
+    createClient as createStreamClient,
+    type ExecutionResult,
+    type RequestParams,
+} from "graphql-sse";
+
+import { readPublicSetting } from "../app/public-settings";
+import { storedDocumentExchange, streamParameters } from "./stored-documents";
 
 const URL = "/graphql";
 /** A type that the cache sees in every result, so that each mutation makes all of them stale. */
@@ -42,6 +49,8 @@ export function createClient(apiKey: string | null, onRejectedKey: () => void): 
                 },
             }),
             cacheExchange,
+            // After the cache, which reads the fields of the document.
+            ...(requiresDocumentIds() ? [storedDocumentExchange] : []),
             fetchExchange,
         ],
     });
@@ -58,7 +67,16 @@ export function subscribe<Data, Variables extends Record<string, unknown>>(
     variables: Variables,
 ): AsyncIterableIterator<ExecutionResult<Data, unknown>> {
     const client = createStreamClient({ url: URL, headers: headersOf(apiKey), retryAttempts: 0 });
-    return client.iterate<Data>({ query: stringifyDocument(document), variables });
+    const parameters = requiresDocumentIds()
+        ? streamParameters(document, variables)
+        : { query: stringifyDocument(document), variables };
+    // The type of the parameters does not know `documentId`. They are the body of the request.
+    return client.iterate<Data>(parameters as RequestParams);
+}
+
+/** Return whether the server executes only stored documents. */
+function requiresDocumentIds(): boolean {
+    return readPublicSetting("documents") === "trusted";
 }
 
 function headersOf(apiKey: string | null): Record<string, string> {
