@@ -1,12 +1,13 @@
 """The manifests of GraphQL Code Generator, Apollo and Relay."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from segmentql.documents.manifests import parse_manifest
+from segmentql.documents.manifests import parse_manifest, read_manifest
 from segmentql.errors import BadValue
 from tests.documents.requests import CREATE, USERS
 
@@ -96,3 +97,11 @@ def test_file_without_json_is_rejected(content: bytes) -> None:
     with pytest.raises(BadValue) as raised:
         parse_manifest(content)
     assert raised.value.problem.startswith("the file is not valid JSON")
+
+
+def test_missing_manifest_of_the_console_has_no_documents(tmp_path: Path) -> None:
+    """The pages may be built after the start."""
+    file = tmp_path / "documents.json"
+    assert read_manifest(file) == []
+    file.write_bytes(orjson.dumps({sha256(USERS): USERS}))
+    assert read_manifest(file) == [USERS]
