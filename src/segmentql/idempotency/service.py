@@ -75,11 +75,13 @@ created_at <= (SELECT clock_timestamp() - make_interval(hours => {RETENTION_HOUR
 
 _HAS_EXPIRED = text(f"SELECT EXISTS (SELECT FROM idempotency_keys WHERE {_EXPIRED})")
 
+# The array is computed once. A subquery after IN may be executed for each row, and would then lock
+# other rows each time, so that more than the limit would be deleted.
 _DELETE_EXPIRED = text(f"""
-DELETE FROM idempotency_keys WHERE id IN (
+DELETE FROM idempotency_keys WHERE id = ANY (ARRAY(
     SELECT id FROM idempotency_keys WHERE {_EXPIRED}
     ORDER BY created_at LIMIT {DELETE_ROWS} FOR UPDATE SKIP LOCKED
-)
+))
 """)
 
 
