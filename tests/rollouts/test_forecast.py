@@ -100,7 +100,7 @@ async def test_all_members_leave_before_a_first_stage_of_the_future(
 
 
 async def halve_users(sql: Sql, database: Database) -> None:
-    """Store 50 users, all of whom a rollout of segment A has added at 50 %.
+    """Store 50 users, who were all added by a rollout of segment A at 50 %.
 
     The other users were deleted, so that a higher percent has a smaller sample.
     """

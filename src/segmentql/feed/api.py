@@ -1,20 +1,19 @@
 """GraphQL types, the query and the subscription of the change feed."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias
 
 import strawberry
 from strawberry import Parent
 
 from graphql import GraphQLError
 from segmentql import errors, validators
+from segmentql.feed.inputs import FeedFilter, to_change_filter
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import (
-    NO_FILTER,
     ChangeBatchRecord,
-    ChangeFilter,
     ChangeRecord,
     FeedStart,
 )
@@ -24,22 +23,15 @@ from segmentql.feed.waiting import read_changes
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
-from segmentql.graphql.types.errors import Code, bad_request, limit_exceeded
+from segmentql.graphql.types.errors import Code
 from segmentql.graphql.types.validation import argument_value, optional_argument, size_argument
 from segmentql.history.api import HistoryEntry
 from segmentql.history.records import HistoryEntryRecord
-from segmentql.history.settled import HistoryCursor
-from segmentql.tables import Operation
 
-T = TypeVar("T")
-
-MAX_FILTER_SLUGS: Final = 100
-MAX_FILTER_USERS: Final = 1000
 DEFAULT_BATCH_CHANGES: Final = 100
 FILTER_COST: Final = 10
 """The cost of a filter, for which a statement may read 10,000 rows."""
 
-CURSOR_ALLOWED: Final = "a cursor of a batch, of an event or of an export"
 
 describe_enum(
     FeedStart,
@@ -49,24 +41,6 @@ describe_enum(
         FeedStart.EARLIEST: "Before the oldest change that is stored.",
     },
 )
-
-
-@strawberry.input(
-    description="The events that a consumer receives. An event must match every field that is not"
-    " null. An empty list is rejected."
-)
-class FeedFilter:
-    slugs: list[str] | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="The slugs of the segments, at most 100. A slug means every segment that has,"
-        " had or will have it.",
-    )
-    user_ids: list[strawberry.ID] | None = strawberry.field(
-        default=strawberry.UNSET, description="The ids of the users, at most 1,000."
-    )
-    operations: list[Operation] | None = strawberry.field(
-        default=strawberry.UNSET, description="Only joins, or only leaves."
-    )
 
 
 @strawberry.interface(description="An event of the change feed.")
@@ -164,11 +138,11 @@ class FeedQueries:
             ),
         ] = 0,
     ) -> ChangeBatchRecord:
-        cursor = optional_argument(_decode_cursor, after, "after")
+        cursor = optional_argument(decode_cursor, after, "after")
         max_changes = size_argument(
             first, "first", default=DEFAULT_BATCH_CHANGES, maximum=MAX_BATCH_CHANGES
         )
-        change_filter = _filter(filter)
+        change_filter = to_change_filter(filter)
         wait_seconds = argument_value(validators.wait_seconds, wait_seconds or 0, "waitSeconds")
         with _feed_errors():
             return await read_changes(
@@ -204,11 +178,11 @@ class FeedSubscriptions:
             ),
         ] = DEFAULT_BATCH_CHANGES,
     ) -> AsyncGenerator[ChangeBatchRecord, None]:
-        cursor = optional_argument(_decode_cursor, after, "after")
+        cursor = optional_argument(decode_cursor, after, "after")
         max_changes = size_argument(
             batch, "batch", default=DEFAULT_BATCH_CHANGES, maximum=MAX_BATCH_CHANGES
         )
-        change_filter = _filter(filter)
+        change_filter = to_change_filter(filter)
         context = info.context
         with _feed_errors():
             stream = await ChangeStream.open(
@@ -268,38 +242,3 @@ def _feed_errors() -> Iterator[None]:
                 "limit": exceeded.limit,
             },
         ) from None
-
-
-def _decode_cursor(text: str) -> HistoryCursor:
-    try:
-        return HistoryCursor.decode(text)
-    except ValueError:
-        raise errors.BadValue("this is not a cursor of changes", CURSOR_ALLOWED) from None
-
-
-def _filter(given: FeedFilter | None) -> ChangeFilter:
-    """Return the filter of an argument.
-
-    Raises:
-        GraphQLError: A value is invalid or a list is empty (BAD_REQUEST), or a list is too long
-            (LIMIT_EXCEEDED).
-    """
-    if not given:
-        return NO_FILTER
-    return ChangeFilter(
-        slugs=_values(validators.slug, given.slugs, "filter.slugs", MAX_FILTER_SLUGS),
-        user_ids=_values(validators.user_id, given.user_ids, "filter.userIds", MAX_FILTER_USERS),
-        operations=_values(Operation, given.operations, "filter.operations", len(Operation)),
-    )
-
-
-def _values(
-    rule: Callable[[Any], T], values: list[Any] | None, argument: str, maximum: int
-) -> frozenset[T] | None:
-    if values is None or values is strawberry.UNSET:
-        return None
-    if not values:
-        raise bad_request(argument, "the list is empty", f"1 to {maximum} values, or null")
-    if len(values) > maximum and rule is not Operation:
-        raise limit_exceeded(argument, limit=maximum, value=len(values))
-    return frozenset(argument_value(rule, value, argument) for value in values)
