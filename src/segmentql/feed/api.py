@@ -10,7 +10,7 @@ from strawberry import Parent
 
 from graphql import GraphQLError
 from segmentql import errors, validators
-from segmentql.feed.inputs import FeedFilter, to_change_filter
+from segmentql.feed.inputs import FeedFilter, decode_cursor, to_change_filter
 from segmentql.feed.reader import FeedReader
 from segmentql.feed.records import (
     ChangeBatchRecord,
