@@ -1,10 +1,10 @@
 import { Alert, Anchor, Group, Progress, Skeleton, Stack, Text, Title } from "@mantine/core";
 import { ArrowLeft, CircleAlert, Info } from "lucide-react";
-import { useQuery } from "urql";
 import { Link } from "wouter";
 
 import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { segmentPath } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
@@ -29,7 +29,7 @@ const RESULT_SECONDS = 60;
 
 /** One import: its status, what it changes, and what one can do with it. */
 export function ImportDetail({ slug, id }: { slug: string; id: string }) {
-    const [{ data, error }, refresh] = useQuery({
+    const [{ data, error }, refresh] = useQueryKeepingData({
         query: ImportDetailDocument,
         variables: { id },
     });
