@@ -12,7 +12,7 @@ interface Props extends Pick<ButtonProps, "size"> {
     children: ReactNode;
 }
 
-/** A link to a file in the object store. A plain click signs the link anew. */
+/** A link to a file in the object store. A plain click requests a new signed link. */
 export function DownloadButton({ href, sign, children, ...props }: Props) {
     const [loading, setLoading] = useState(false);
     const download = async (event: MouseEvent) => {

@@ -17,7 +17,7 @@ interface Props {
     onRetry?: () => void;
 }
 
-/** An error of a whole request. Nothing if there is no error. */
+/** An error of a whole request. Renders nothing if there is no error. */
 export function ErrorAlert({ error, onRetry }: Props) {
     if (!error) {
         return null;

@@ -42,7 +42,7 @@ interface QueryLinkProps<Variables> {
     variables: NoInfer<Variables>;
 }
 
-/** A link that opens an operation of this page in GraphiQL. Nothing if the server has no GraphiQL. */
+/** A link that opens an operation of this page in GraphiQL. Renders nothing if the server has no GraphiQL. */
 export function ShowAsGraphQL<Variables>({ document, variables }: QueryLinkProps<Variables>) {
     if (!hasGraphiQL) {
         return null;

@@ -72,7 +72,7 @@ interface Props {
     pageInfo: PageInfo | undefined;
 }
 
-/** The buttons "Previous" and "Next" of a list. Nothing if the list has one page. */
+/** The buttons "Previous" and "Next" of a list. Renders nothing if the list has one page. */
 export function PageButtons({ pagination, pageInfo }: Props) {
     const { key } = pagination;
     const [seen, setSeen] = useState<Seen>({ key, pageInfo });

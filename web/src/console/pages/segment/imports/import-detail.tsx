@@ -24,10 +24,10 @@ import { RejectionTable } from "./rejection-table";
 
 export type ImportRecord = NonNullable<ImportDetailQuery["import"]>;
 
-/** For so long, a missing file of results is expected to be made by a worker. */
+/** How long after the end of an import the page waits for its result file. */
 const RESULT_SECONDS = 60;
 
-/** One import: its status, what it changes, and what one can do with it. */
+/** One import: its status, what it changes, and its actions. */
 export function ImportDetail({ slug, id }: { slug: string; id: string }) {
     const [{ data, error }, refresh] = useQueryKeepingData({
         query: ImportDetailDocument,

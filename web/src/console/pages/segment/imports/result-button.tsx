@@ -48,7 +48,7 @@ export function ResultButton({ id, outcomes, href, label, children }: Props) {
         );
     }
 
-    // The first read asks a worker for the file. It is ready when a later read returns its link.
+    // The first read schedules the file. It is ready when a later read returns its link.
     const download = async () => {
         setLoading(true);
         try {
