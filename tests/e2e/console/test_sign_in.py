@@ -41,7 +41,7 @@ async def test_unknown_keys_and_evaluators_are_rejected(console: Console) -> Non
         await create_key(console.up, "EVALUATOR", "shop")
     )
     await console.page.get_by_role("button", name="Sign in").click()
-    await console.page.get_by_text("This key only evaluates segments.").wait_for()
+    await console.page.get_by_text("This API key is for applications").wait_for()
 
 
 async def test_revoked_key_ends_the_session(console: Console) -> None:
