@@ -127,7 +127,7 @@ async def find_failures(console: Console, name: str) -> list[str]:
 async def test_keyboard_creates_a_segment(console: Console) -> None:
     page = console.page
     await console.open("/segments")
-    button = page.get_by_role("button", name="Create segment")
+    button = page.get_by_role("main").get_by_role("button", name="Create segment")
     await tab_to(console, lambda: is_focused(console, "Create segment"))
     await page.keyboard.press("Enter")
     slug = page.get_by_role("dialog").get_by_label("Slug")

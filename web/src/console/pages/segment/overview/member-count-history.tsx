@@ -96,7 +96,8 @@ export function MemberCountHistory({ slug, createdAt, changing }: Props) {
             {points.length > 0 ? (
                 <>
                     <Suspense fallback={<Skeleton h={CHART_HEIGHT} />}>
-                        <div aria-hidden>
+                        {/* After a change of the width, the hidden tooltip is at its old place. */}
+                        <div aria-hidden style={{ overflow: "clip" }}>
                             <MemberCountChart points={points} height={CHART_HEIGHT} />
                         </div>
                     </Suspense>
