@@ -66,9 +66,9 @@ DIALOGS = {
     "edit-segment": (f"/segments/{SLUG}", "Edit"),
     "delete-segment": (f"/segments/{SLUG}", "Delete"),
     "set-rollout": ("/segments/AVITO_VOICE_MESSAGES/rollout", "Set a rollout"),
-    "withdraw-rollout": (f"/segments/{SLUG}/rollout", "Withdraw"),
+    "withdraw-rollout": (f"/segments/{SLUG}/rollout", "Withdraw the rollout"),
     "add-users": (f"/segments/{SLUG}/members", "Add users"),
-    "store-user": ("/users", "Store a user"),
+    "create-user": ("/users", "Create user"),
     "add-to-segments": ("/users/1", "Add to segments"),
     "remove-from-segment": ("/users/1", f"Remove the user from {SLUG}"),
     "delete-user": ("/users/1", "Delete"),
@@ -127,7 +127,7 @@ async def find_failures(console: Console, name: str) -> list[str]:
 async def test_keyboard_creates_a_segment(console: Console) -> None:
     page = console.page
     await console.open("/segments")
-    button = page.get_by_role("button", name="Create segment")
+    button = page.get_by_role("main").get_by_role("button", name="Create segment")
     await tab_to(console, lambda: is_focused(console, "Create segment"))
     await page.keyboard.press("Enter")
     slug = page.get_by_role("dialog").get_by_label("Slug")
@@ -155,14 +155,14 @@ async def test_keyboard_rejects_and_confirms_a_revocation(console: Console) -> N
         await page.keyboard.press("Enter")
         await page.get_by_role("dialog").wait_for()
         if key == "Enter":
-            await tab_to(console, lambda: is_focused(console, "Keep it"))
+            await tab_to(console, lambda: is_focused(console, "Cancel"))
         await page.keyboard.press(key)
         await page.get_by_role("dialog").wait_for(state="detached")
         await expect(button).to_be_focused()
 
     await page.keyboard.press("Enter")
     await page.get_by_role("dialog").wait_for()
-    await tab_to(console, lambda: is_focused(console, "Revoke API key"))
+    await tab_to(console, lambda: is_focused(console, "Revoke the API key"))
     await page.keyboard.press("Enter")
     await page.get_by_text("The API key Old is revoked").wait_for()
     await expect(button).to_have_count(0)

@@ -58,14 +58,14 @@ async def create_segment(console: Console) -> None:
     dialog = await console.open_dialog("Create segment")
     slug = dialog.get_by_label("Slug")
     await slug.fill("AVITO_DISCOUNT_30")
-    await dialog.get_by_role("button", name="Create").click()
+    await dialog.get_by_role("button", name="Create segment").click()
     await expect(slug).to_have_attribute("aria-invalid", "true")
     await expect(slug).to_have_accessible_description(re.compile("AVITO_DISCOUNT_30"))
     await console.take_screenshot("create-segment-error")
 
     await slug.fill(SLUG)
     await dialog.get_by_label("Name").fill(NAME)
-    await dialog.get_by_role("button", name="Create").click()
+    await dialog.get_by_role("button", name="Create segment").click()
     await console.page.get_by_role("heading", name=NAME, level=1).wait_for()
 
 
@@ -94,7 +94,7 @@ async def load_list(console: Console) -> None:
     await console.take_screenshot("import-forecast")
     dialog = await console.open_dialog("Apply")
     await expect(dialog).to_contain_text(f"Segment {SLUG}: {forecast}")
-    await dialog.get_by_role("button", name="Apply").click()
+    await dialog.get_by_role("button", name="Apply the import").click()
 
     await page.get_by_text(f"The import is complete. {len(LISTED)} users joined.").wait_for()
     counts = await read_counts(console)
@@ -125,8 +125,8 @@ async def roll_out_in_stages(console: Console) -> None:
     await console.click("Rollout", "tab")
     dialog = await console.open_dialog("Set a rollout")
     await dialog.get_by_text("Stages", exact=True).click()
-    await dialog.get_by_role("textbox", name="Percent").nth(0).fill("10")
-    await dialog.get_by_role("textbox", name="Percent").nth(1).fill("50")
+    await dialog.get_by_role("textbox", name="Percentage").nth(0).fill("10")
+    await dialog.get_by_role("textbox", name="Percentage").nth(1).fill("50")
     await dialog.get_by_role("button", name="Review").click()
     joining = await read_joining(console)
     assert is_sample(joining, 50)
@@ -137,21 +137,22 @@ async def roll_out_in_stages(console: Console) -> None:
     await page.get_by_text("The current stage is done.").wait_for()
     stages = page.get_by_role("list", name="Stages of the rollout").get_by_role("listitem")
     await expect(stages).to_contain_text(["10%", "50%"])
-    await expect(stages.first).to_contain_text("DONE")
+    await expect(stages.first).to_contain_text("Done")
     first = await read_segment(console)
     assert (first["rollout"]["status"], first["rollout"]["percent"]) == ("WAITING", 10)
     assert first["memberCount"] == len(LISTED) + first["rollout"]["enrolled"]
     assert is_sample(first["rollout"]["enrolled"], 10)
     await console.take_screenshot("rollout-waiting")
 
-    await confirm(console, "Pause", "No user leaves. Only new users join, at the percent in force.")
-    await expect(summary).to_contain_text("PAUSED")
+    effect = "No member leaves. New users still join, at the percentage of the current stage."
+    await confirm(console, "Pause", effect)
+    await expect(summary).to_contain_text("Paused")
     await confirm(console, "Resume", "users join and no user leaves.")
-    await expect(summary).to_contain_text("WAITING")
+    await expect(summary).to_contain_text("Waiting")
 
     dialog = await console.open_dialog("Change the plan")
-    await dialog.get_by_text("One percent, now").click()
-    await dialog.get_by_label("Percent of all users").fill("30")
+    await dialog.get_by_text("One percentage, now").click()
+    await dialog.get_by_label("Percentage of all users").fill("30")
     await dialog.get_by_role("button", name="Review").click()
     joining = await read_joining(console)
     await dialog.get_by_role("button", name="Set the rollout").click()
@@ -163,8 +164,8 @@ async def roll_out_in_stages(console: Console) -> None:
     await console.take_screenshot("rollout-completed")
 
     leaving = raised["memberCount"] - len(LISTED)
-    await confirm(console, "Withdraw", f"No user joins and {leaving:,} users leave.")
-    await expect(summary).to_contain_text("CANCELLED")
+    await confirm(console, "Withdraw the rollout", f"No user joins and {leaving:,} users leave.")
+    await expect(summary).to_contain_text("Cancelled")
     withdrawn = await read_segment(console)
     assert (withdrawn["memberCount"], withdrawn["rollout"]["enrolled"]) == (len(LISTED), 0)
 
@@ -179,7 +180,7 @@ async def confirm(console: Console, action: str, effect: str) -> None:
     """Click the button of an action of the rollout, read its effect, and confirm it."""
     dialog = await console.open_dialog(action)
     await expect(dialog).to_contain_text(effect)
-    await dialog.get_by_role("button", name=f"{action} the rollout").click()
+    await dialog.get_by_role("button", name=action).click()
     await dialog.wait_for(state="detached")
 
 
@@ -205,7 +206,7 @@ async def watch(console: Console) -> None:
     await page.get_by_role("status").get_by_text("Live").wait_for()
     await console.execute(ADD_MEMBER, slug=SLUG, users=["4242"])
     row = page.get_by_role("row").filter(has_text="4242")
-    await expect(row).to_contain_text("JOINED")
+    await expect(row).to_contain_text("Joined")
     await expect(row).to_contain_text(SLUG)
     await console.take_screenshot("changes")
 
@@ -213,9 +214,9 @@ async def watch(console: Console) -> None:
 async def export(console: Console) -> None:
     page = console.page
     await console.open(f"{PATH}/exports")
-    await console.click("Export")
+    await console.click("Create export")
     row = page.get_by_role("table", name="Exports").get_by_role("row").nth(1)
-    await expect(row).to_contain_text("READY")
+    await expect(row).to_contain_text("Ready")
     await console.take_screenshot("exports")
     async with page.expect_download() as download:
         await row.get_by_role("link", name="Download CSV").click()

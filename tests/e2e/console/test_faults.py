@@ -55,9 +55,9 @@ async def test_console_continues_after_the_api_was_stopped(
     assert await console.up.stop() == 0
     await feed.get_by_role("status").get_by_text("Interrupted").wait_for()
     await console.click("Users", "link")
-    alert = page.get_by_role("alert").filter(has_text="The server does not answer.")
+    alert = page.get_by_role("alert").filter(has_text="The server does not respond.")
     await alert.wait_for()
-    await console.take_screenshot("no-answer")
+    await console.take_screenshot("no-response")
     await alert.get_by_role("button", name="Try again").click()
     await alert.wait_for()
 
@@ -65,13 +65,12 @@ async def test_console_continues_after_the_api_was_stopped(
         await up.wait_for_output("ready after")
         await add_member(console, "22222222")
         await alert.get_by_role("button", name="Try again").click()
-        await expect(
-            page.get_by_role("table", name="Stored users").get_by_role("row")
-        ).to_have_count(51)
+        users = page.get_by_role("table", name="All users").get_by_role("row")
+        await expect(users).to_have_count(51)
         await alert.wait_for(state="detached")
         await feed.get_by_role("status").get_by_text("Live").wait_for()
         await add_member(console, "33333333")
-        rows = feed.get_by_role("table", name="Changes").locator("tbody tr")
+        rows = feed.get_by_role("table", name="Joins and leaves, newest first").locator("tbody tr")
         await expect(rows).to_contain_text(["33333333", "22222222", "11111111"])
         await expect(rows).to_have_count(3)
     await feed.close()

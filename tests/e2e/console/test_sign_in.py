@@ -12,6 +12,10 @@ pytestmark = [
     pytest.mark.parametrize("auth", ["required"], indirect=True),
 ]
 
+REVOKE_KEY = """
+mutation ($id: ID!) { revokeApiKey(input: {id: $id}) { errors { message } } }
+"""
+
 
 async def test_key_is_kept_only_if_the_person_asks_for_it(console: Console) -> None:
     page = console.page
@@ -41,18 +45,26 @@ async def test_unknown_keys_and_evaluators_are_rejected(console: Console) -> Non
         await create_key(console.up, "EVALUATOR", "shop")
     )
     await console.page.get_by_role("button", name="Sign in").click()
-    await console.page.get_by_text("This key only evaluates segments.").wait_for()
+    await console.page.get_by_text("This API key is for applications").wait_for()
+
+
+async def test_revocation_of_the_own_key_signs_out(console: Console) -> None:
+    await console.open("/keys")
+    dialog = await console.open_dialog("Revoke Ada")
+    await expect(dialog).to_contain_text("You will be signed out.")
+    await dialog.get_by_role("button", name="Revoke the API key").click()
+    await console.page.get_by_text("The API key Ada is revoked").wait_for()
+    await console.page.get_by_label("API key").wait_for()
 
 
 async def test_revoked_key_ends_the_session(console: Console) -> None:
-    await console.open("/keys")
-    await console.page.get_by_role("button", name="Revoke Ada").click()
-    await console.page.get_by_text("You will be signed out").wait_for()
-    await console.page.get_by_role("button", name="Revoke the API key").click()
-    await console.page.get_by_text("The API key Ada is revoked").wait_for()
+    key_id = (await console.execute("{ viewer { keyId } }"))["viewer"]["keyId"]
+    revoked = await console.execute(REVOKE_KEY, id=key_id)
+    assert revoked == {"revokeApiKey": {"errors": []}}
     await console.page.wait_for_timeout(1500)  # the server rejects the key within a second
-    await console.page.get_by_role("link", name="Segments").click()
+    await console.click("Users", "link")
     await console.page.get_by_text("The server no longer accepts the API key").wait_for()
+    await console.page.get_by_label("API key").wait_for()
 
 
 async def test_roles_hide_what_they_may_not_do(console: Console) -> None:

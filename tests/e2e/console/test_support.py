@@ -60,7 +60,7 @@ async def find_user(console: Console, user_id: str) -> None:
     search = page.get_by_label("User id or key")
     await search.fill("nobody@example.com")
     await console.click("Find")
-    await page.get_by_text("No stored user has the key").wait_for()
+    await page.get_by_text("No user has the key").wait_for()
 
     await search.fill(user_id)
     await search.press("Enter")
@@ -74,7 +74,7 @@ async def find_user(console: Console, user_id: str) -> None:
     rows = segments_of_user(console).locator("tbody tr")
     await expect(rows).to_have_count(2)
     await expect(rows).to_contain_text([STAYS, LEAVES])
-    await expect(rows).to_contain_text(["MANUAL", "MANUAL"])
+    await expect(rows).to_contain_text(["By hand", "By hand"])
     history = section(console, "History")
     await expect(history.get_by_text(f"Joined {STAYS}")).to_be_visible()
     await expect(history.get_by_text(f"Joined {LEAVES}")).to_be_visible()
@@ -110,7 +110,7 @@ async def remove_and_add(console: Console, user_id: str) -> None:
     table = segments_of_user(console)
     dialog = await console.open_dialog(f"Remove the user from {LEAVES}")
     await expect(dialog).to_contain_text(f"User {user_id} leaves {LEAVES} now.")
-    await dialog.get_by_role("button", name="Remove").click()
+    await dialog.get_by_role("button", name="Remove the user").click()
     await page.get_by_text(f"User {user_id} left {LEAVES}.").wait_for()
     await expect(table.locator("tbody tr")).to_have_count(1)
     await expect(section(console, "History").get_by_text(f"Left {LEAVES}")).to_be_visible()
@@ -123,7 +123,7 @@ async def remove_and_add(console: Console, user_id: str) -> None:
     await dialog.get_by_label("Duration", exact=True).fill(str(TTL_MINUTES))
     await dialog.get_by_role("combobox", name="Unit").click()
     await page.get_by_role("option", name="minutes").click()
-    await dialog.get_by_role("button", name="Add", exact=True).click()
+    await dialog.get_by_role("button", name="Add to segments").click()
     await page.get_by_text("The user joined 1 segment.").wait_for()
     history = section(console, "History")
     await expect(history.get_by_text(f"Joined {RETURNS}")).to_be_visible()
@@ -135,13 +135,13 @@ async def remove_and_add(console: Console, user_id: str) -> None:
         return await history.get_by_text(f"Left {RETURNS}").count() == 1
 
     await until(has_ended, seconds=PATIENCE_MILLISECONDS / 1000)
-    await expect(history.get_by_text("TTL")).to_be_visible()
+    await expect(history.get_by_text("Time limit")).to_be_visible()
     await expect(table.locator("tbody tr")).to_have_count(1)
     await console.take_screenshot("user-after-ttl")
 
 
 async def get_report(console: Console, user_id: str) -> None:
-    """Request a report on the user and this month, and compare its rows with the history."""
+    """Create a report on the user and this month, and compare its rows with the history."""
     page = console.page
     nodes = (await console.execute(READ_HISTORY, id=user_id))["history"]["nodes"]
     now = datetime.fromisoformat(nodes[0]["at"].replace("Z", "+00:00"))
@@ -149,9 +149,9 @@ async def get_report(console: Console, user_id: str) -> None:
     await page.get_by_label("User id").fill(user_id)
     await page.get_by_label("Month").select_option(str(now.month))
     await page.get_by_label("Year").fill(str(now.year))
-    await console.click("Request report")
+    await console.click("Create report")
     row = page.get_by_role("table", name="Reports").get_by_role("row").nth(1)
-    await expect(row).to_contain_text("READY")
+    await expect(row).to_contain_text("Ready")
     await expect(row).to_contain_text(f"{now:%Y-%m}")
     await console.take_screenshot("reports")
     text = await console.download(row.get_by_role("link", name=re.compile("csv", re.IGNORECASE)))
