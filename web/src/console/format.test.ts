@@ -1,6 +1,13 @@
 import { describe, expect, it } from "vitest";
 
-import { formatBytes, formatPercent, relativeTime } from "./format";
+import {
+    formatBytes,
+    formatPercent,
+    formatTime,
+    relativeTime,
+    timeFormat,
+    wordsLocale,
+} from "./format";
 
 const NOW = Date.parse("2026-03-01T00:00:00Z");
 
@@ -30,4 +37,22 @@ it("keeps up to three decimals of a percentage", () => {
     expect(formatPercent(12.5)).toBe("12.5%");
     expect(formatPercent(0.125)).toBe("0.125%");
     expect(formatPercent(100)).toBe("100%");
+});
+
+describe("other languages than English", () => {
+    it("have no names of months, because the other words are English", () => {
+        const at = Date.parse("2026-05-10T10:20:30");
+        expect(timeFormat("de-DE").format(at)).toBe("10.05.2026, 10:20:30");
+        expect(timeFormat("fr-FR").format(at)).toBe("10/05/2026 10:20:30");
+        expect(timeFormat("en-GB").format(at)).toBe("10 May 2026, 10:20:30");
+    });
+
+    it("have English words", () => {
+        expect(wordsLocale("de-DE")).toBe("en");
+        expect(wordsLocale("en-GB")).toBe("en-GB");
+    });
+});
+
+it("shows a text that is not a time as it is", () => {
+    expect(formatTime("notatime")).toBe("notatime");
 });

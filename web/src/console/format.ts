@@ -1,9 +1,17 @@
-// Texts for numbers and times, in the browser's language and time zone.
+// Texts for numbers and times. Their words are English, as all others of the console. The browser's
+// locale determines how numbers and dates are written, and the time zone.
+
+/** The locale for texts with words, such as the names of months. */
+export const WORDS_LOCALE = wordsLocale(new Intl.NumberFormat().resolvedOptions().locale);
+
+/** The sign before the decimals, for inputs that show numbers as the texts do. */
+export const DECIMAL_SEPARATOR =
+    new Intl.NumberFormat().formatToParts(0.5).find(({ type }) => type === "decimal")?.value ?? ".";
 
 const NUMBER = new Intl.NumberFormat();
-const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const TIME = timeFormat(undefined);
 // "tomorrow" would be wrong for a time in 47 hours.
-const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "always" });
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 
 const UNITS: readonly [Intl.RelativeTimeFormatUnit, number][] = [
     ["year", 31_536_000],
@@ -23,7 +31,36 @@ export function formatPercent(value: number): string {
 }
 
 export function formatTime(at: string): string {
-    return TIME.format(new Date(at));
+    const time = Date.parse(at);
+    return Number.isNaN(time) ? at : TIME.format(time);
+}
+
+/** Return a locale for texts with words: the browser's if it is English, such as `en-GB`. */
+export function wordsLocale(locale: string): string {
+    return isEnglish(locale) ? locale : "en";
+}
+
+/**
+ * Return the format of times: with the name of the month in English, or else only with numbers.
+ *
+ * @param locale The browser's if undefined.
+ */
+export function timeFormat(locale: string | undefined): Intl.DateTimeFormat {
+    const numeric = new Intl.DateTimeFormat(locale, {
+        year: "numeric",
+        month: "2-digit",
+        day: "2-digit",
+        hour: "2-digit",
+        minute: "2-digit",
+        second: "2-digit",
+    });
+    return isEnglish(numeric.resolvedOptions().locale)
+        ? new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" })
+        : numeric;
+}
+
+function isEnglish(locale: string): boolean {
+    return locale === "en" || locale.startsWith("en-");
 }
 
 /** Return a text such as "3 hours ago" or "in 2 days". */

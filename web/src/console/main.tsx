@@ -7,14 +7,13 @@ import { ModalsProvider } from "@mantine/modals";
 import { Notifications } from "@mantine/notifications";
 import { createRoot } from "react-dom/client";
 import { Router } from "wouter";
-import { useHashLocation } from "wouter/use-hash-location";
 
+import { useEncodedHashLocation } from "./app/hash-location";
 import { Routes } from "./app/routes";
 import { SessionProvider } from "./app/session";
 import { Shell } from "./app/shell";
 import { cssVariablesResolver, theme } from "./app/theme";
 
-// The path after `#` names the page, so that the server has one address for the console.
 createRoot(document.getElementById("console")!).render(
     <MantineProvider
         theme={theme}
@@ -24,7 +23,7 @@ createRoot(document.getElementById("console")!).render(
         <Notifications position="bottom-right" />
         <SessionProvider>
             <ModalsProvider>
-                <Router hook={useHashLocation}>
+                <Router hook={useEncodedHashLocation}>
                     <Shell>
                         <Routes />
                     </Shell>

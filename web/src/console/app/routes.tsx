@@ -9,6 +9,7 @@ import { SegmentPage } from "../pages/segment/segment-page";
 import { SegmentsPage } from "../pages/segments/segments-page";
 import { UserPage } from "../pages/users/user-page";
 import { UsersPage } from "../pages/users/users-page";
+import { decodePart } from "./hash-location";
 
 export function Routes() {
     return (
@@ -22,34 +23,45 @@ export function Routes() {
                 tab?: string;
                 item?: string;
             }> path="/segments/:slug/:tab?/:item?">
-                {({ slug, tab }) => (
-                    <SegmentPage key={slug} slug={decodeURIComponent(slug)} tab={tab} />
-                )}
+                {({ slug, tab }) => {
+                    const decoded = decodePart(slug);
+                    return decoded === null ? (
+                        <NotFound />
+                    ) : (
+                        <SegmentPage key={slug} slug={decoded} tab={tab} />
+                    );
+                }}
             </Route>
             <Route path="/users" component={UsersPage} />
             <Route path="/users/:id">{({ id }) => <UserPage key={id} id={id} />}</Route>
             <Route path="/users/:id/explain/:slug/:at?">
-                {({ id, slug, at = "" }) => (
-                    <UserPage
-                        key={id}
-                        id={id}
-                        explain={{ slug: decodeURIComponent(slug), at: decodeURIComponent(at) }}
-                    />
-                )}
+                {(parts) => {
+                    const slug = decodePart(parts.slug);
+                    const at = decodePart(parts.at ?? "");
+                    return slug === null || at === null || (at && Number.isNaN(Date.parse(at))) ? (
+                        <NotFound />
+                    ) : (
+                        <UserPage key={parts.id} id={parts.id} explain={{ slug, at }} />
+                    );
+                }}
             </Route>
             <Route path="/reports" component={ReportsPage} />
             <Route path="/activity/:tab?">{({ tab }) => <ActivityPage tab={tab} />}</Route>
             <Route path="/keys" component={KeysPage} />
-            <Route>
-                <Page title="Page not found">
-                    <Text>
-                        There is no such page.{" "}
-                        <Anchor component={Link} href="/segments" underline="always">
-                            Show the segments
-                        </Anchor>
-                    </Text>
-                </Page>
-            </Route>
+            <Route component={NotFound} />
         </Switch>
+    );
+}
+
+function NotFound() {
+    return (
+        <Page title="Page not found">
+            <Text>
+                There is no such page.{" "}
+                <Anchor component={Link} href="/segments" underline="always">
+                    Show the segments
+                </Anchor>
+            </Text>
+        </Page>
     );
 }

@@ -5,16 +5,9 @@ import { createClient } from "../graphql/client";
 import type { Role } from "../graphql/operations";
 import { requiresKey } from "./server";
 import { SignIn } from "./sign-in";
+import { readSession, removeSession, ROLES, type Session, storeSession } from "./stored-session";
 
-const STORAGE_KEY = "segmentql.session";
 const KEY_REJECTED = "The server no longer accepts the API key. Enter another one.";
-const RANKS: readonly Role[] = ["EVALUATOR", "READER", "EDITOR", "ADMIN"];
-
-export interface Session {
-    apiKey: string;
-    name: string;
-    role: Role;
-}
 
 interface SessionContext {
     /** Null if the server requires no API key. */
@@ -22,6 +15,8 @@ interface SessionContext {
     /** Whether the API key has this role or a higher one. Always true if the server requires no API key. */
     hasRole: (role: Role) => boolean;
     signOut: () => void;
+    /** Ask for another API key, because the server rejects this one. */
+    rejectKey: () => void;
 }
 
 const Context = createContext<SessionContext | null>(null);
@@ -41,31 +36,35 @@ export function useSession(): SessionContext {
  * only if the person ticks "Keep me signed in".
  */
 export function SessionProvider({ children }: { children: ReactNode }) {
-    const [session, setSession] = useState(readSession);
+    const [session, setSession] = useState(() =>
+        requiresKey ? readSession(sessionStorage) : null,
+    );
     const [notice, setNotice] = useState<string>();
 
     const signOut = useCallback(() => {
-        sessionStorage.removeItem(STORAGE_KEY);
+        removeSession(sessionStorage);
         setNotice(undefined);
         setSession(null);
     }, []);
 
+    const rejectKey = useCallback(() => {
+        signOut();
+        setNotice(KEY_REJECTED);
+    }, [signOut]);
+
     const client = useMemo(
-        () =>
-            createClient(session?.apiKey ?? null, () => {
-                signOut();
-                setNotice(KEY_REJECTED);
-            }),
-        [session, signOut],
+        () => createClient(session?.apiKey ?? null, rejectKey),
+        [session, rejectKey],
     );
 
     const value = useMemo<SessionContext>(
         () => ({
             session,
-            hasRole: (role) => !session || RANKS.indexOf(session.role) >= RANKS.indexOf(role),
+            hasRole: (role) => !session || ROLES.indexOf(session.role) >= ROLES.indexOf(role),
             signOut,
+            rejectKey,
         }),
-        [session, signOut],
+        [session, signOut, rejectKey],
     );
 
     if (requiresKey && !session) {
@@ -74,7 +73,7 @@ export function SessionProvider({ children }: { children: ReactNode }) {
                 notice={notice}
                 onSignIn={(newSession, keep) => {
                     if (keep) {
-                        sessionStorage.setItem(STORAGE_KEY, JSON.stringify(newSession));
+                        storeSession(sessionStorage, newSession);
                     }
                     setSession(newSession);
                 }}
@@ -89,9 +88,4 @@ export function SessionProvider({ children }: { children: ReactNode }) {
             </Provider>
         </Context.Provider>
     );
-}
-
-function readSession(): Session | null {
-    const stored = requiresKey ? sessionStorage.getItem(STORAGE_KEY) : null;
-    return stored ? (JSON.parse(stored) as Session) : null;
 }

@@ -11,6 +11,7 @@ import {
     useMantineColorScheme,
 } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
+import { modals } from "@mantine/modals";
 import {
     Activity,
     Braces,
@@ -22,10 +23,11 @@ import {
     UserSearch,
     UsersRound,
 } from "lucide-react";
-import type { ReactNode } from "react";
+import { type ReactNode, useEffect } from "react";
 import { Link, useLocation } from "wouter";
 
 import { labelOf, ROLE_LABELS } from "../components/enum-labels";
+import { ErrorBoundary } from "./error-boundary";
 import { hasGraphiQL } from "./server";
 import { useSession } from "./session";
 
@@ -42,6 +44,8 @@ export function Shell({ children }: { children: ReactNode }) {
     const [opened, { toggle, close }] = useDisclosure();
     const { session, hasRole, signOut } = useSession();
     const [location] = useLocation();
+    // A dialog belongs to the page that opened it.
+    useEffect(() => modals.closeAll(), [location]);
     return (
         <AppShell
             header={{ height: 56 }}
@@ -112,7 +116,9 @@ export function Shell({ children }: { children: ReactNode }) {
                     />
                 )}
             </AppShell.Navbar>
-            <AppShell.Main>{children}</AppShell.Main>
+            <AppShell.Main>
+                <ErrorBoundary location={location}>{children}</ErrorBoundary>
+            </AppShell.Main>
         </AppShell>
     );
 }

@@ -16,7 +16,7 @@ import { createClient } from "../graphql/client";
 import { ViewerDocument } from "../graphql/operations";
 import { describeError } from "../components/errors";
 import { hasGraphiQL } from "./server";
-import type { Session } from "./session";
+import { isApiKey, type Session } from "./stored-session";
 
 interface Props {
     /** Why the last session ended. */
@@ -35,6 +35,10 @@ export function SignIn({ notice, onSignIn }: Props) {
         const entered = apiKey.trim().replace(/^bearer +/i, "");
         if (!entered) {
             setError("Enter an API key.");
+            return;
+        }
+        if (!isApiKey(entered)) {
+            setError("An API key has only Latin letters, digits and signs, without spaces.");
             return;
         }
         setChecking(true);

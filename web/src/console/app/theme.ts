@@ -1,4 +1,12 @@
-import { type CSSVariablesResolver, createTheme, Modal, Notification } from "@mantine/core";
+import {
+    type CSSVariablesResolver,
+    createTheme,
+    Modal,
+    Notification,
+    NumberInput,
+} from "@mantine/core";
+
+import { DECIMAL_SEPARATOR } from "../format";
 
 export const theme = createTheme({
     primaryColor: "teal",
@@ -11,6 +19,12 @@ export const theme = createTheme({
     headings: { fontWeight: "650" },
     components: {
         Modal: Modal.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
+        NumberInput: NumberInput.extend({
+            defaultProps: {
+                decimalSeparator: DECIMAL_SEPARATOR,
+                allowedDecimalSeparators: [".", ","],
+            },
+        }),
         Notification: Notification.extend({
             defaultProps: { closeButtonProps: { "aria-label": "Close" } },
         }),

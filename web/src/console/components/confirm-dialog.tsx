@@ -67,10 +67,20 @@ interface Props extends ConfirmationProps {
 }
 
 /** A dialog that confirms an action. */
-export function ConfirmDialog({ opened, title, ...props }: Props) {
+export function ConfirmDialog({ opened, title, onConfirm, ...props }: Props) {
+    // The second click of a double click may arrive while the dialog disappears.
+    const confirm = () => {
+        if (opened) {
+            onConfirm();
+        }
+    };
     return (
-        <Modal opened={opened} onClose={props.onClose} title={title}>
-            <Confirmation {...props} />
+        <Modal
+            opened={opened}
+            onClose={props.onClose}
+            title={<span className="break">{title}</span>}
+        >
+            <Confirmation {...props} onConfirm={confirm} />
         </Modal>
     );
 }

@@ -42,7 +42,7 @@ export function ErrorAlert({ error, onRetry }: Props) {
                     {details.length > 0 && ` ${details.join(", ")}.`}
                 </Text>
                 {onRetry && (
-                    <Button size="xs" variant="default" onClick={onRetry}>
+                    <Button size="xs" variant="default" onClick={() => onRetry()}>
                         Try again
                     </Button>
                 )}

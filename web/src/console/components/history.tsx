@@ -1,5 +1,6 @@
 import { Anchor, Badge, Group, Table, Text, Timeline } from "@mantine/core";
 import { LogIn, LogOut } from "lucide-react";
+import { memo } from "react";
 import { Link } from "wouter";
 
 import type { HistoryItemFragment } from "../graphql/operations";
@@ -35,46 +36,64 @@ export function HistoryTable({ entries, label, withSegment = true, withUser = tr
                 </Table.Thead>
                 <Table.Tbody>
                     {entries.map((entry) => (
-                        <Table.Tr key={entry.id}>
-                            <Table.Td>
-                                <Group gap={6}>
-                                    <Time at={entry.at} />
-                                    <NotRecorded entry={entry} />
-                                </Group>
-                                {/* A phone shows these in the first column. */}
-                                <Group gap={6} mt={4} hiddenFrom="sm">
-                                    <CauseBadge cause={entry.cause} />
-                                    <Text size="xs" span className="break">
-                                        <Origin {...entry} prefix="by " />
-                                    </Text>
-                                </Group>
-                            </Table.Td>
-                            <Table.Td>
-                                <OperationBadge operation={entry.operation} />
-                            </Table.Td>
-                            {withUser && (
-                                <Table.Td>
-                                    <UserLink id={entry.userId} userKey={entry.userKey} />
-                                </Table.Td>
-                            )}
-                            {withSegment && (
-                                <Table.Td>
-                                    <SegmentLink {...entry.segment} />
-                                </Table.Td>
-                            )}
-                            <Table.Td visibleFrom="sm">
-                                <CauseBadge cause={entry.cause} />
-                            </Table.Td>
-                            <Table.Td className="break" visibleFrom="sm">
-                                <Origin {...entry} otherwise="–" />
-                            </Table.Td>
-                        </Table.Tr>
+                        <HistoryRow
+                            key={entry.id}
+                            entry={entry}
+                            withSegment={withSegment}
+                            withUser={withUser}
+                        />
                     ))}
                 </Table.Tbody>
             </Table>
         </Table.ScrollContainer>
     );
 }
+
+interface RowProps {
+    entry: HistoryItemFragment;
+    withSegment: boolean;
+    withUser: boolean;
+}
+
+// The change feed adds rows each second. The others are not rendered again.
+const HistoryRow = memo(function HistoryRow({ entry, withSegment, withUser }: RowProps) {
+    return (
+        <Table.Tr>
+            <Table.Td>
+                <Group gap={6}>
+                    <Time at={entry.at} />
+                    <NotRecorded entry={entry} />
+                </Group>
+                {/* A phone shows these in the first column. */}
+                <Group gap={6} mt={4} hiddenFrom="sm">
+                    <CauseBadge cause={entry.cause} />
+                    <Text size="xs" span className="break">
+                        <Origin {...entry} prefix="by " />
+                    </Text>
+                </Group>
+            </Table.Td>
+            <Table.Td>
+                <OperationBadge operation={entry.operation} />
+            </Table.Td>
+            {withUser && (
+                <Table.Td>
+                    <UserLink id={entry.userId} userKey={entry.userKey} />
+                </Table.Td>
+            )}
+            {withSegment && (
+                <Table.Td>
+                    <SegmentLink {...entry.segment} />
+                </Table.Td>
+            )}
+            <Table.Td visibleFrom="sm">
+                <CauseBadge cause={entry.cause} />
+            </Table.Td>
+            <Table.Td className="break" visibleFrom="sm">
+                <Origin {...entry} otherwise="–" />
+            </Table.Td>
+        </Table.Tr>
+    );
+});
 
 /** The joins and leaves of one user as a timeline. */
 export function HistoryTimeline({ entries }: { entries: readonly HistoryItemFragment[] }) {

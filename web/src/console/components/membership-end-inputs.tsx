@@ -1,15 +1,9 @@
-import { Group, Input, NumberInput, SegmentedControl, Select, Stack } from "@mantine/core";
+import { Group, NumberInput, Radio, Select, Stack } from "@mantine/core";
 import type { GetInputPropsReturnType } from "@mantine/form";
 
 import { DateTimeInput } from "./date-time-input";
 import { UNITS } from "./duration";
 import type { MembershipEnd } from "./membership-end";
-
-const KINDS = [
-    { value: "never", label: "Never" },
-    { value: "after", label: "After a duration" },
-    { value: "at", label: "At a fixed time" },
-];
 
 /** A form whose values include the end of memberships. */
 interface MembershipEndForm {
@@ -22,14 +16,13 @@ export function MembershipEndInputs({ form }: { form: MembershipEndForm }) {
     const { kind, expiresAt } = form.getValues();
     return (
         <Stack gap="xs">
-            <Input.Wrapper label="Memberships end" labelElement="div">
-                <SegmentedControl
-                    aria-label="Memberships end"
-                    fullWidth
-                    data={KINDS}
-                    {...form.getInputProps("kind")}
-                />
-            </Input.Wrapper>
+            <Radio.Group label="Memberships end" {...form.getInputProps("kind")}>
+                <Stack gap="xs" mt="xs">
+                    <Radio value="never" label="Never" />
+                    <Radio value="after" label="After a duration" />
+                    <Radio value="at" label="At a fixed time" />
+                </Stack>
+            </Radio.Group>
             {kind === "after" && (
                 <Group align="flex-start" grow>
                     <NumberInput

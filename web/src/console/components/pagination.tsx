@@ -3,6 +3,8 @@ import { ChevronLeft, ChevronRight } from "lucide-react";
 import { useState } from "react";
 
 export interface Pagination {
+    /** What identifies the list and the page. */
+    key: string;
     /** The cursor after which the current page begins. Null on the first page. */
     after: string | null;
     hasPrevious: boolean;
@@ -14,19 +16,44 @@ export interface Pagination {
 /**
  * Return the pagination for the end cursors of the pages before the current one.
  *
+ * @param list What identifies the list, such as its filters.
  * @param setCursors Called with the cursors of another page.
  */
 export function toPagination(
+    list: string,
     cursors: readonly string[],
     setCursors: (cursors: string[]) => void,
 ): Pagination {
+    const after = cursors.at(-1) ?? null;
     return {
-        after: cursors.at(-1) ?? null,
+        key: JSON.stringify([list, after]),
+        after,
         hasPrevious: cursors.length > 0,
         first: () => setCursors([]),
         previous: () => setCursors(cursors.slice(0, -1)),
-        next: (endCursor) => setCursors([...cursors, endCursor]),
+        next: (endCursor) => {
+            // The second click of a double click has the cursor of the same page.
+            if (endCursor !== after) {
+                setCursors([...cursors, endCursor]);
+            }
+        },
     };
+}
+
+interface PageInfo {
+    hasNextPage: boolean;
+    endCursor?: string | null;
+}
+
+/** The page of the list for which `pageInfo` was received. */
+interface Seen {
+    key: string;
+    pageInfo: PageInfo | undefined;
+}
+
+/** Whether the page has changed and the data are still those of the page before. */
+export function followsChange(seen: Seen, key: string, pageInfo: PageInfo | undefined): boolean {
+    return seen.key !== key && seen.pageInfo === pageInfo;
 }
 
 /**
@@ -37,16 +64,21 @@ export function toPagination(
 export function usePagination(list = ""): Pagination {
     const [state, setState] = useState<{ list: string; cursors: string[] }>({ list, cursors: [] });
     const cursors = state.list === list ? state.cursors : [];
-    return toPagination(cursors, (changed) => setState({ list, cursors: changed }));
+    return toPagination(list, cursors, (changed) => setState({ list, cursors: changed }));
 }
 
 interface Props {
     pagination: Pagination;
-    pageInfo: { hasNextPage: boolean; endCursor?: string | null } | undefined;
+    pageInfo: PageInfo | undefined;
 }
 
 /** The buttons "Previous" and "Next" of a list. Renders nothing if the list has one page. */
 export function PageButtons({ pagination, pageInfo }: Props) {
+    const { key } = pagination;
+    const [seen, setSeen] = useState<Seen>({ key, pageInfo });
+    if (seen.pageInfo !== pageInfo) {
+        setSeen({ key, pageInfo });
+    }
     const endCursor = pageInfo?.hasNextPage ? pageInfo.endCursor : null;
     if (!pagination.hasPrevious && !endCursor) {
         return null;
@@ -66,7 +98,7 @@ export function PageButtons({ pagination, pageInfo }: Props) {
                 variant="default"
                 size="xs"
                 rightSection={<ChevronRight size={16} aria-hidden />}
-                disabled={!endCursor}
+                disabled={!endCursor || followsChange(seen, key, pageInfo)}
                 onClick={() => endCursor && pagination.next(endCursor)}
             >
                 Next

@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
-import { groupErrors } from "./use-submission";
+import { createGate, groupErrors } from "./use-submission";
 
 describe("groupErrors", () => {
     const values = { slug: "", rollout: { stages: [{ percent: 1 }] } };
@@ -27,5 +27,21 @@ describe("groupErrors", () => {
             fields: {},
             others: ["no such segment"],
         });
+    });
+});
+
+describe("createGate", () => {
+    it("runs no second action at the same time", async () => {
+        const runOnce = createGate();
+        const second = vi.fn(async () => 2);
+        const results = await Promise.all([runOnce(async () => 1), runOnce(second)]);
+        expect(results).toEqual([1, null]);
+        expect(second).not.toHaveBeenCalled();
+    });
+
+    it("runs the next action after the first has failed", async () => {
+        const runOnce = createGate();
+        await expect(runOnce(() => Promise.reject(new Error("failed")))).rejects.toThrow("failed");
+        expect(await runOnce(async () => 2)).toBe(2);
     });
 });

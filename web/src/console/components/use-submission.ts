@@ -1,6 +1,6 @@
 import type { UseFormReturnType } from "@mantine/form";
 import type { OperationResult } from "@urql/core";
-import { useState } from "react";
+import { useCallback, useState } from "react";
 
 import { describeError } from "./errors";
 
@@ -19,14 +19,16 @@ interface Submission {
     failures: string[];
     submitting: boolean;
     /**
-     * Wait for a mutation and show its errors: at the fields that they name, or else in `failures`.
+     * Send a mutation and show its errors: at the fields that they name, or else in `failures`.
+     * Nothing is sent while the previous mutation runs.
      *
-     * @returns The payload, or null if the mutation was rejected or failed.
+     * @returns The payload, or null if the mutation was rejected, failed or was not sent.
      */
     submit: <Data, P extends Payload>(
-        request: Promise<OperationResult<Data>>,
+        send: () => Promise<OperationResult<Data>>,
         payloadOf: (data: Data) => P | null | undefined,
     ) => Promise<P | null>;
+    clearFailures: () => void;
 }
 
 /**
@@ -41,13 +43,23 @@ export function useSubmission<Values>(
 ): Submission {
     const [failures, setFailures] = useState<string[]>([]);
     const [submitting, setSubmitting] = useState(false);
+    // The state changes with the next render only, which two events of one moment precede.
+    const [runOnce] = useState(createGate);
 
-    const submit: Submission["submit"] = async (request, payloadOf) => {
-        setFailures([]);
-        form?.clearErrors();
-        setSubmitting(true);
-        const result = await request;
-        setSubmitting(false);
+    const submit: Submission["submit"] = async (send, payloadOf) => {
+        const result = await runOnce(async () => {
+            setFailures([]);
+            form?.clearErrors();
+            setSubmitting(true);
+            try {
+                return await send();
+            } finally {
+                setSubmitting(false);
+            }
+        });
+        if (!result) {
+            return null;
+        }
         const payload = result.data && payloadOf(result.data);
         if (result.error || !payload) {
             setFailures([
@@ -63,7 +75,23 @@ export function useSubmission<Values>(
         setFailures(others);
         return null;
     };
-    return { failures, submitting, submit };
+    return { failures, submitting, submit, clearFailures: useCallback(() => setFailures([]), []) };
+}
+
+/** Return a function that runs an action, or returns null while a previous action runs. */
+export function createGate(): <Result>(action: () => Promise<Result>) => Promise<Result | null> {
+    let running = false;
+    return async (action) => {
+        if (running) {
+            return null;
+        }
+        running = true;
+        try {
+            return await action();
+        } finally {
+            running = false;
+        }
+    };
 }
 
 /** Separate the errors of fields that a form has from all others. */

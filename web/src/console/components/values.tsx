@@ -5,11 +5,14 @@ import { Badge, type MantineColor, Text, Tooltip } from "@mantine/core";
 import { formatNumber, formatTime, relativeTime } from "../format";
 import { CAUSE_LABELS, labelOf, OPERATION_LABELS, STATUS_LABELS } from "./enum-labels";
 
-/** A time in the browser's time zone. The tooltip has the exact time in UTC. */
+/**
+ * A time in the browser's time zone. The tooltip has the exact time in UTC. The time takes the focus,
+ * because the keyboard and a screen reader open the tooltip with it.
+ */
 export function Time({ at, relative = false }: { at: string; relative?: boolean }) {
     return (
         <Tooltip label={at} events={{ hover: true, focus: true, touch: true }}>
-            <Text span inherit className="nowrap" component="time" dateTime={at}>
+            <Text span inherit className="nowrap" component="time" dateTime={at} tabIndex={0}>
                 {relative ? relativeTime(at) : formatTime(at)}
             </Text>
         </Tooltip>

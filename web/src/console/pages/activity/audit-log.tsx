@@ -1,8 +1,8 @@
 import { Loader, Stack, Text } from "@mantine/core";
-import { useQuery } from "urql";
 
 import { isReversed } from "../../components/date-range";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
 import { AuditLogDocument } from "../../graphql/operations";
@@ -20,7 +20,7 @@ export interface AuditFilters {
 export function AuditLog({ filters }: { filters: AuditFilters }) {
     const pagination = usePagination(JSON.stringify(filters));
     const variables = { first: 50, after: pagination.after, ...filters };
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: AuditLogDocument,
         variables,
         pause: isReversed({ from: filters.from ?? "", to: filters.to ?? "" }),

@@ -26,7 +26,8 @@ export function ChangesFeed() {
         }),
         [enteredSlug, shown],
     );
-    const { changes, status, error } = useChanges(filter, paused);
+    const [{ changes, status, error }, retry] = useChanges(filter, paused);
+    const entries = useMemo(() => changes.map((change) => change.entry), [changes]);
     return (
         <Stack>
             <Group align="flex-end">
@@ -62,17 +63,24 @@ export function ChangesFeed() {
             </Group>
             {error && !paused && (
                 <Alert color="orange" role="alert">
-                    {error} The page connects again and shows what happened meanwhile.
+                    <Group justify="space-between">
+                        <Text size="sm" className="break">
+                            {error}
+                            {status === "interrupted" && " The page connects again by itself."}
+                        </Text>
+                        {status === "stopped" && (
+                            <Button size="xs" variant="default" onClick={retry}>
+                                Try again
+                            </Button>
+                        )}
+                    </Group>
                 </Alert>
             )}
             {changes.length === 0 ? (
                 <Text c="dimmed">Joins and leaves appear here when they are recorded.</Text>
             ) : (
                 <>
-                    <HistoryTable
-                        label="Joins and leaves, newest first"
-                        entries={changes.map((change) => change.entry)}
-                    />
+                    <HistoryTable label="Joins and leaves, newest first" entries={entries} />
                     <Text size="sm" c="dimmed">
                         The page shows the last {MAX_CHANGES} joins and leaves since it was opened.
                     </Text>
@@ -89,6 +97,7 @@ const STATUSES = {
     connecting: { label: "Connecting", color: "gray" },
     live: { label: "Live", color: "teal" },
     interrupted: { label: "Interrupted", color: "orange" },
+    stopped: { label: "Stopped", color: "red" },
     paused: { label: "Paused", color: "yellow" },
 } as const;
 

@@ -29,9 +29,9 @@ function batch(...cursors: string[]): Batch {
 it("shows the newest change first", () => {
     const first = reduceFeed(
         { changes: [], status: "connecting" },
-        { type: "batch", batch: batch("a") },
+        { type: "batches", batches: [batch("a")] },
     );
-    const second = reduceFeed(first, { type: "batch", batch: batch("b", "c") });
+    const second = reduceFeed(first, { type: "batches", batches: [batch("b", "c")] });
     expect(second.changes.map(({ cursor }) => cursor)).toEqual(["c", "b", "a"]);
     expect(second.status).toBe("live");
 });
@@ -40,7 +40,7 @@ it("keeps the newest changes only", () => {
     const cursors = Array.from({ length: MAX_CHANGES + 5 }, (_, index) => String(index));
     const state = reduceFeed(
         { changes: [], status: "live" },
-        { type: "batch", batch: batch(...cursors) },
+        { type: "batches", batches: [batch(...cursors)] },
     );
     expect(state.changes).toHaveLength(MAX_CHANGES);
     expect(state.changes[0]?.cursor).toBe(String(MAX_CHANGES + 4));
@@ -49,8 +49,23 @@ it("keeps the newest changes only", () => {
 it("keeps the changes while the connection is interrupted", () => {
     const live = reduceFeed(
         { changes: [], status: "connecting" },
-        { type: "batch", batch: batch("a") },
+        { type: "batches", batches: [batch("a")] },
     );
     const state = reduceFeed(live, { type: "interrupted", error: "gone" });
     expect(state).toEqual({ changes: live.changes, status: "interrupted", error: "gone" });
+});
+
+it("adds several batches at once", () => {
+    const batches = [batch("a", "b"), batch("c")];
+    const state = reduceFeed({ changes: [], status: "live" }, { type: "batches", batches });
+    expect(state.changes.map(({ cursor }) => cursor)).toEqual(["c", "b", "a"]);
+});
+
+it("keeps the same list of changes after an empty batch", () => {
+    const live = reduceFeed(
+        { changes: [], status: "live" },
+        { type: "batches", batches: [batch("a")] },
+    );
+    const state = reduceFeed(live, { type: "batches", batches: [batch()] });
+    expect(state.changes).toBe(live.changes);
 });

@@ -3,7 +3,9 @@
 import type { ChangesSubscription, HistoryItemFragment } from "../../graphql/operations";
 
 /** The number of changes that the page keeps. */
-export const MAX_CHANGES = 200;
+export const MAX_CHANGES = 100;
+
+type Batch = ChangesSubscription["changes"];
 
 export interface Change {
     cursor: string;
@@ -13,15 +15,16 @@ export interface Change {
 export interface FeedState {
     /** The newest changes, newest first. */
     changes: readonly Change[];
-    status: "connecting" | "live" | "interrupted";
-    /** Why the connection ended. The page connects again by itself. */
+    /** `interrupted`: the page connects again by itself. `stopped`: it does not. */
+    status: "connecting" | "live" | "interrupted" | "stopped";
+    /** Why the connection ended. */
     error?: string | undefined;
 }
 
 type Action =
     | { type: "reset" }
-    | { type: "batch"; batch: ChangesSubscription["changes"] }
-    | { type: "interrupted"; error: string };
+    | { type: "batches"; batches: readonly Batch[] }
+    | { type: "interrupted" | "stopped"; error: string };
 
 export const INITIAL: FeedState = { changes: [], status: "connecting" };
 
@@ -31,19 +34,22 @@ export function reduceFeed(state: FeedState, action: Action): FeedState {
         case "reset":
             return INITIAL;
         case "interrupted":
-            return { ...state, status: "interrupted", error: action.error };
-        case "batch":
-            return {
-                changes: [...toChanges(action.batch), ...state.changes].slice(0, MAX_CHANGES),
-                status: "live",
-            };
+        case "stopped":
+            return { ...state, status: action.type, error: action.error };
+        case "batches": {
+            const added = action.batches.flatMap(toChanges).slice(-MAX_CHANGES).reverse();
+            // The same list, if there is nothing to add, is not rendered again.
+            const changes =
+                added.length > 0
+                    ? [...added, ...state.changes].slice(0, MAX_CHANGES)
+                    : state.changes;
+            return { changes, status: "live" };
+        }
     }
 }
 
-function toChanges(batch: ChangesSubscription["changes"]): Change[] {
-    return batch.events
-        .flatMap((event) =>
-            "entry" in event ? [{ cursor: event.cursor, entry: event.entry }] : [],
-        )
-        .reverse();
+function toChanges({ events }: Batch): Change[] {
+    return events.flatMap((event) =>
+        "entry" in event ? [{ cursor: event.cursor, entry: event.entry }] : [],
+    );
 }

@@ -54,7 +54,10 @@ function KeyForm({ onCreated }: { onCreated: (token: string) => void }) {
     const { failures, submit, submitting } = useSubmission(form);
 
     const onSubmit = form.onSubmit(async (input) => {
-        const payload = await submit(createApiKey({ input }), (data) => data.createApiKey);
+        const payload = await submit(
+            () => createApiKey({ input }),
+            (data) => data.createApiKey,
+        );
         if (payload?.token) {
             onCreated(payload.token);
         }

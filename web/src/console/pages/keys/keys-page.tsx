@@ -1,12 +1,12 @@
 import { Alert, Badge, Button, Loader, Table, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { Info, Plus } from "lucide-react";
-import { useQuery } from "urql";
 
 import { requiresKey } from "../../app/server";
 import { useSession } from "../../app/session";
 import { labelOf, ROLE_LABELS } from "../../components/enum-labels";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
 import { Time } from "../../components/values";
@@ -31,7 +31,10 @@ export function KeysPage() {
 function Keys() {
     const pagination = usePagination();
     const variables = { first: 50, after: pagination.after };
-    const [{ data, error, fetching }, refresh] = useQuery({ query: ApiKeysDocument, variables });
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
+        query: ApiKeysDocument,
+        variables,
+    });
     const [opened, { open, close }] = useDisclosure();
     const keys = data?.apiKeys?.nodes ?? [];
     return (

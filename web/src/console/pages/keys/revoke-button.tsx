@@ -22,7 +22,12 @@ export function RevokeButton({ id, name, isOwn }: Props) {
     const { failures, submit, submitting } = useSubmission(null);
 
     const revoke = async () => {
-        if (await submit(revokeApiKey({ input: { id } }), (data) => data.revokeApiKey)) {
+        if (
+            await submit(
+                () => revokeApiKey({ input: { id } }),
+                (data) => data.revokeApiKey,
+            )
+        ) {
             notifications.show({ message: `The API key ${name} is revoked.` });
             close();
             if (isOwn) {

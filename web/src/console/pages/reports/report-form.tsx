@@ -39,7 +39,10 @@ export function ReportForm() {
             withKeys,
             waitSeconds: 0,
         };
-        const payload = await submit(createReport({ input }), (data) => data.createReport);
+        const payload = await submit(
+            () => createReport({ input }),
+            (data) => data.createReport,
+        );
         if (payload) {
             notifications.show({
                 message: "The report is being created. The list shows when it is ready.",

@@ -1,12 +1,13 @@
 import { Loader, Stack, Table, Text } from "@mantine/core";
-import { useClient, useQuery } from "urql";
+import { useClient } from "urql";
 
 import { DownloadButton } from "../../components/download-button";
 import { describeError, ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
-import { usePolling } from "../../components/polling";
+import { jobPollingInterval, usePolling } from "../../components/polling";
 import { FormattedNumber, StatusBadge, Time } from "../../components/values";
 import { formatBytes } from "../../format";
 import { ReportLinkDocument, ReportsDocument, type ReportsQuery } from "../../graphql/operations";
@@ -17,10 +18,13 @@ type Report = NonNullable<ReportsQuery["reports"]>["nodes"][number];
 export function ReportsPage() {
     const pagination = usePagination();
     const variables = { first: 25, after: pagination.after };
-    const [{ data, error, fetching }, refresh] = useQuery({ query: ReportsDocument, variables });
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
+        query: ReportsDocument,
+        variables,
+    });
     const reports = data?.reports?.nodes ?? [];
-    const isRunning = reports.some(({ status }) => status === "QUEUED" || status === "RUNNING");
-    usePolling(refresh, isRunning);
+    const interval = jobPollingInterval(reports, Date.now());
+    usePolling(refresh, interval !== null, interval ?? undefined);
     return (
         <Page
             title="Reports"

@@ -1,11 +1,11 @@
 import { ActionIcon, Anchor, CopyButton, Group, Loader, Tabs, Text, Tooltip } from "@mantine/core";
 import { Check, Copy } from "lucide-react";
 import type { ComponentType } from "react";
-import { useQuery } from "urql";
 import { Link, useLocation } from "wouter";
 
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { segmentPath } from "../../components/links";
 import { Page } from "../../components/page";
 import { type Role, SegmentHeadDocument } from "../../graphql/operations";
@@ -41,7 +41,7 @@ interface Props {
 }
 
 export function SegmentPage({ slug, tab = "overview" }: Props) {
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: SegmentHeadDocument,
         variables: { slug },
     });
@@ -68,6 +68,7 @@ export function SegmentPage({ slug, tab = "overview" }: Props) {
     const [current, { Content }] = tabs.find(([value]) => value === tab) ?? OVERVIEW;
     return (
         <Page title={segment.name ?? segment.slug} description={<Slug slug={segment.slug} />}>
+            <ErrorAlert error={error} onRetry={refresh} />
             <Tabs value={current} onChange={(value) => value && navigate(segmentPath(slug, value))}>
                 <Tabs.List>
                     {tabs.map(([value, { label }]) => (

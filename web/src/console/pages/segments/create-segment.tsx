@@ -44,7 +44,10 @@ function CreateForm({ onClose }: Pick<Props, "onClose">) {
             name: name.trim() || null,
             description: description.trim() || null,
         };
-        const payload = await submit(createSegment({ input }), (data) => data.createSegment);
+        const payload = await submit(
+            () => createSegment({ input }),
+            (data) => data.createSegment,
+        );
         if (payload) {
             notifications.show({ message: `The segment ${input.slug} is created.` });
             navigate(segmentPath(input.slug));

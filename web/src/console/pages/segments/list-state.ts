@@ -28,7 +28,11 @@ export function useListState(): List {
         search: state.search,
         includeDeleted: state.includeDeleted,
         filter: (changes) => save({ ...changes, cursors: [] }),
-        pagination: toPagination(state.cursors, (cursors) => save({ cursors })),
+        pagination: toPagination(
+            JSON.stringify([state.search, state.includeDeleted]),
+            state.cursors,
+            (cursors) => save({ cursors }),
+        ),
     };
 }
 

@@ -2,10 +2,10 @@ import { Button, Group, Loader, Switch, TextInput, VisuallyHidden } from "@manti
 import { useDebouncedCallback, useDisclosure } from "@mantine/hooks";
 import { Plus, Search } from "lucide-react";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons } from "../../components/pagination";
 import { SEARCH_DELAY_MILLISECONDS } from "../../components/search-delay";
@@ -22,8 +22,14 @@ export function SegmentsPage() {
     const [creating, { open, close }] = useDisclosure();
     const { search, includeDeleted, pagination, filter } = useListState();
     const variables = { first: PAGE_SIZE, after: pagination.after, search, includeDeleted };
-    const [{ data, error, fetching }, refresh] = useQuery({ query: SegmentsDocument, variables });
-    const [counts, refreshCounts] = useQuery({ query: SegmentMemberCountsDocument, variables });
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
+        query: SegmentsDocument,
+        variables,
+    });
+    const [counts, refreshCounts] = useQueryKeepingData({
+        query: SegmentMemberCountsDocument,
+        variables,
+    });
 
     const segments = data?.segments?.nodes;
     const isEmpty = segments?.length === 0 && !fetching && !error;

@@ -63,14 +63,15 @@ function AddForm({ userId, onClose }: Omit<Props, "opened">) {
 
     const add = form.onSubmit(async (values) => {
         const payload = await submit(
-            update({
-                input: {
-                    userId,
-                    add: values.add,
-                    onExisting: values.onExisting,
-                    ...toMembershipEndInput(values),
-                },
-            }),
+            () =>
+                update({
+                    input: {
+                        userId,
+                        add: values.add,
+                        onExisting: values.onExisting,
+                        ...toMembershipEndInput(values),
+                    },
+                }),
             (data) => data.updateUserSegments,
         );
         if (payload) {

@@ -32,7 +32,10 @@ function CreateUserForm({ onClose, id = "" }: Omit<Props, "opened">) {
 
     const create = form.onSubmit(async (values) => {
         const input = { id: values.id.trim() || null, key: values.key || null };
-        const payload = await submit(createUser({ input }), (data) => data.createUser);
+        const payload = await submit(
+            () => createUser({ input }),
+            (data) => data.createUser,
+        );
         if (payload?.user) {
             notifications.show({ color: "teal", message: `User ${payload.user.id} is created.` });
             onClose();

@@ -46,7 +46,7 @@ function Content({ id, user, onClose }: Omit<Props, "opened">) {
 
     const confirm = async () => {
         const payload = await submit(
-            deleteUser({ input: { id, eraseKey } }),
+            () => deleteUser({ input: { id, eraseKey } }),
             (result) => result.deleteUser,
         );
         if (payload) {

@@ -1,10 +1,10 @@
 import { Button, Pagination, Skeleton, Table, Text, TextInput } from "@mantine/core";
 import { Plus, Search } from "lucide-react";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { ShowAsGraphQL } from "../../components/page";
 import { Section } from "../../components/section";
 import { UserMembershipsDocument } from "../../graphql/operations";
@@ -17,7 +17,7 @@ const PAGE_SIZE = 25;
 /** The segments that a user is in now. */
 export function Memberships({ id }: { id: string }) {
     const { hasRole } = useSession();
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: UserMembershipsDocument,
         variables: { id },
     });

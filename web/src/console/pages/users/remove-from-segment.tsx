@@ -32,7 +32,7 @@ function Content({ userId, slug, onClose }: Props & { slug: string }) {
 
     const remove = async () => {
         const payload = await submit(
-            update({ input: { userId, remove: [slug] } }),
+            () => update({ input: { userId, remove: [slug] } }),
             (data) => data.updateUserSegments,
         );
         if (payload) {

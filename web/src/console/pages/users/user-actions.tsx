@@ -65,7 +65,10 @@ function SetKeyForm({ id, onClose }: { id: string; onClose: () => void }) {
     const [, setKey] = useMutation(SetUserKeyDocument);
 
     const set = form.onSubmit(async ({ key }) => {
-        const payload = await submit(setKey({ input: { id, key } }), (data) => data.updateUser);
+        const payload = await submit(
+            () => setKey({ input: { id, key } }),
+            (data) => data.updateUser,
+        );
         if (payload) {
             notifications.show({ color: "teal", message: `The key of user ${id} is set.` });
             onClose();

@@ -1,10 +1,10 @@
 import { SimpleGrid, Skeleton, Text } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { DateRangeInputs, isReversed } from "../../components/date-range";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { HistoryTimeline } from "../../components/history";
 import { ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
@@ -25,7 +25,7 @@ export function UserHistory({ id }: { id: string }) {
         to: filters.to || null,
         after: pagination.after,
     };
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: UserHistoryDocument,
         variables,
         pause: isReversed(filters),

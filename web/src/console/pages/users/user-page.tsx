@@ -1,8 +1,8 @@
 import { Alert, Grid, Skeleton, Stack } from "@mantine/core";
 import { UserX } from "lucide-react";
-import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { Page } from "../../components/page";
 import { Time } from "../../components/values";
 import { UserHeadDocument } from "../../graphql/operations";
@@ -19,7 +19,7 @@ interface Props {
 
 /** A user, who may be deleted or may never have existed. */
 export function UserPage({ id, explain = { slug: "", at: "" } }: Props) {
-    const [{ data, error }, refresh] = useQuery({
+    const [{ data, error }, refresh] = useQueryKeepingData({
         query: UserHeadDocument,
         variables: { id },
     });

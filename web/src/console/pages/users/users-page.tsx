@@ -1,10 +1,10 @@
 import { Button, Skeleton, Table, Text } from "@mantine/core";
 import { UserPlus } from "lucide-react";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { useSession } from "../../app/session";
 import { ErrorAlert } from "../../components/errors";
+import { useQueryKeepingData } from "../../components/last-data";
 import { UserLink } from "../../components/links";
 import { Page, ShowAsGraphQL } from "../../components/page";
 import { PageButtons, usePagination } from "../../components/pagination";
@@ -42,7 +42,7 @@ export function UsersPage() {
 function UserList() {
     const pagination = usePagination();
     const variables = { after: pagination.after };
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: UserListDocument,
         variables,
     });

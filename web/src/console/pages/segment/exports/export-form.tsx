@@ -26,7 +26,12 @@ export function ExportForm({ slug, onCreated }: Props) {
     const [, createExport] = useMutation(CreateExportDocument);
     const create = async ({ at, asOf, gzip }: typeof form.values) => {
         const input = { slug, asOf: at === "past" ? asOf : null, gzip, waitSeconds: 0 };
-        if (await submit(createExport({ input }), (data) => data.createExport)) {
+        if (
+            await submit(
+                () => createExport({ input }),
+                (data) => data.createExport,
+            )
+        ) {
             notifications.show({ color: "teal", message: "The export is being created." });
             onCreated();
         }

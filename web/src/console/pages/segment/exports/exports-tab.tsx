@@ -1,11 +1,12 @@
 import { Group, Skeleton, Stack, Table, Text } from "@mantine/core";
-import { useClient, useQuery } from "urql";
+import { useClient } from "urql";
 
 import { DownloadButton } from "../../../components/download-button";
 import { describeError, ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePagination } from "../../../components/pagination";
-import { usePolling } from "../../../components/polling";
+import { jobPollingInterval, usePolling } from "../../../components/polling";
 import { FormattedNumber, StatusBadge, Time } from "../../../components/values";
 import { formatBytes } from "../../../format";
 import {
@@ -21,9 +22,13 @@ const PAGE_SIZE = 25;
 export function ExportsTab({ slug }: { slug: string }) {
     const pagination = usePagination(slug);
     const variables = { slug, first: PAGE_SIZE, after: pagination.after };
-    const [{ data, error }, refresh] = useQuery({ query: SegmentExportsDocument, variables });
+    const [{ data, error }, refresh] = useQueryKeepingData({
+        query: SegmentExportsDocument,
+        variables,
+    });
     const exports = data?.exports?.nodes;
-    usePolling(refresh, exports?.some(isUnfinished) ?? false);
+    const interval = jobPollingInterval(exports ?? [], Date.now());
+    usePolling(refresh, interval !== null, interval ?? undefined);
     return (
         <Stack>
             <Group justify="space-between">

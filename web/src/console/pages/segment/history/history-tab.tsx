@@ -1,10 +1,10 @@
 import { Group, Skeleton, Stack, Text } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { DateRangeInputs, isReversed } from "../../../components/date-range";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { HistoryTable } from "../../../components/history";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePagination } from "../../../components/pagination";
@@ -22,7 +22,7 @@ export function HistoryTab({ slug }: { slug: string }) {
         to: range.to || null,
         after: pagination.after,
     };
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: SegmentHistoryDocument,
         variables,
         pause: isReversed(range),

@@ -1,7 +1,7 @@
 import { Button, Group, Stack, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import type { OperationContext } from "@urql/core";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { useMutation } from "urql";
 import { useLocation } from "wouter";
 
@@ -30,7 +30,9 @@ export function ImportActions({ slug, record, refresh }: Props) {
     const { id, status, mode } = record;
     const { hasRole } = useSession();
     const [, navigate] = useLocation();
-    const { failures, submitting, submit } = useSubmission(null);
+    const { failures, submitting, submit, clearFailures } = useSubmission(null);
+    // A failure says nothing about the next status.
+    useEffect(clearFailures, [clearFailures, status]);
     const [dialog, setDialog] = useState<"apply" | "cancel">();
     const close = () => setDialog(undefined);
     const [, apply] = useMutation(ApplyImportDocument);
@@ -47,7 +49,10 @@ export function ImportActions({ slug, record, refresh }: Props) {
     const runApply = async () => {
         // The server asks for the number only if the forecast removes too many members.
         const allowRemovals = record.failure ? (record.removals ?? 0) : undefined;
-        const payload = await submit(apply({ id, allowRemovals }), (data) => data.applyImport);
+        const payload = await submit(
+            () => apply({ id, allowRemovals }),
+            (data) => data.applyImport,
+        );
         if (payload?.import?.status === "APPLYING") {
             notifications.show({ color: "teal", message: "The import is being applied." });
         }
@@ -57,11 +62,19 @@ export function ImportActions({ slug, record, refresh }: Props) {
         refreshNow();
     };
     const runStart = async () => {
-        await submit(start({ id }), (data) => data.startImport);
+        await submit(
+            () => start({ id }),
+            (data) => data.startImport,
+        );
         refreshNow();
     };
     const runCancel = async () => {
-        if (await submit(cancel({ id }), (data) => data.cancelImport)) {
+        if (
+            await submit(
+                () => cancel({ id }),
+                (data) => data.cancelImport,
+            )
+        ) {
             notifications.show({ color: "teal", message: "The import is cancelled." });
             close();
         }
@@ -105,7 +118,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
             )}
             <ConfirmDialog
                 opened={dialog === "apply"}
-                title="Apply the import?"
+                title={`Apply the import to ${record.segment.slug}?`}
                 confirmLabel="Apply the import"
                 isDestructive={!!record.removals}
                 submitting={submitting}
@@ -119,7 +132,7 @@ export function ImportActions({ slug, record, refresh }: Props) {
             </ConfirmDialog>
             <ConfirmDialog
                 opened={dialog === "cancel"}
-                title="Cancel the import?"
+                title={`Cancel the import to ${record.segment.slug}?`}
                 confirmLabel="Cancel the import"
                 cancelLabel="Keep the import"
                 submitting={submitting}

@@ -1,10 +1,10 @@
 import { Alert, Anchor, Group, Progress, Skeleton, Stack, Text, Title } from "@mantine/core";
 import { ArrowLeft, CircleAlert, Info } from "lucide-react";
-import { useQuery } from "urql";
 import { Link, Redirect } from "wouter";
 
 import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { segmentPath } from "../../../components/links";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
@@ -32,7 +32,7 @@ const UPLOAD_MILLISECONDS = 10_000;
 
 /** One import: its status, what it changes, and its actions. */
 export function ImportDetail({ slug, id }: { slug: string; id: string }) {
-    const [{ data, error }, refresh] = useQuery({
+    const [{ data, error }, refresh] = useQueryKeepingData({
         query: ImportDetailDocument,
         variables: { id },
     });

@@ -39,7 +39,7 @@ export function ImportForm({ slug }: { slug: string }) {
     const create = async () => {
         const sent = form.getValues();
         const payload = await submit(
-            client.mutation(CreateImportDocument, { input: toInput(slug, sent) }).toPromise(),
+            () => client.mutation(CreateImportDocument, { input: toInput(slug, sent) }).toPromise(),
             (data) => data.createImport,
         );
         if (!payload?.import) {

@@ -1,11 +1,11 @@
 import { Anchor, Button, Group, Skeleton, Stack, Table, Text } from "@mantine/core";
 import { FileUp } from "lucide-react";
-import { useQuery } from "urql";
 import { Link } from "wouter";
 
 import { useSession } from "../../../app/session";
 import { IMPORT_MODE_LABELS, labelOf } from "../../../components/enum-labels";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePagination } from "../../../components/pagination";
 import { usePolling } from "../../../components/polling";
@@ -20,7 +20,10 @@ const PAGE_SIZE = 25;
 export function ImportList({ slug }: { slug: string }) {
     const pagination = usePagination(slug);
     const variables = { slug, first: PAGE_SIZE, after: pagination.after };
-    const [{ data, error }, refresh] = useQuery({ query: SegmentImportsDocument, variables });
+    const [{ data, error }, refresh] = useQueryKeepingData({
+        query: SegmentImportsDocument,
+        variables,
+    });
     const { hasRole } = useSession();
     const imports = data?.imports?.nodes;
     usePolling(refresh, imports?.some(({ status }) => ACTIVE.includes(status)) ?? false, 2000);

@@ -114,7 +114,10 @@ function AddForm({ slug, onAdded, onClose }: AddFormProps) {
             onExisting: values.onExisting,
             ...toMembershipEndInput(values),
         };
-        const payload = await submit(updateMembers({ input }), (data) => data.updateSegmentMembers);
+        const payload = await submit(
+            () => updateMembers({ input }),
+            (data) => data.updateSegmentMembers,
+        );
         if (payload) {
             onAdded(payload.counts);
         }

@@ -2,10 +2,10 @@ import { Button, Group, Loader, Skeleton, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { UserPlus } from "lucide-react";
 import { useState } from "react";
-import { useQuery } from "urql";
 
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { ShowAsGraphQL } from "../../../components/page";
 import { PageButtons, usePagination } from "../../../components/pagination";
 import { formatNumber } from "../../../format";
@@ -45,7 +45,7 @@ export function MembersTab({ slug }: { slug: string }) {
 }
 
 function MemberCount({ slug }: { slug: string }) {
-    const [{ data, error }] = useQuery({
+    const [{ data, error }] = useQueryKeepingData({
         query: SegmentMemberCountDocument,
         variables: { slug },
     });
@@ -66,7 +66,7 @@ function MemberList({ slug, onAdd }: { slug: string; onAdd: () => void }) {
     const { hasRole } = useSession();
     const pagination = usePagination(slug);
     const variables = { slug, first: PAGE_SIZE, after: pagination.after };
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: SegmentMembersDocument,
         variables,
     });

@@ -26,7 +26,7 @@ export function RemoveMembers({ slug, users, onRemoved }: Props) {
 
     const remove = async () => {
         const payload = await submit(
-            updateMembers({ input: { slug, remove: [...users] } }),
+            () => updateMembers({ input: { slug, remove: [...users] } }),
             (data) => data.updateSegmentMembers,
         );
         if (payload) {

@@ -33,7 +33,7 @@ function Content({ slug, onClose }: Pick<Props, "slug" | "onClose">) {
 
     const onConfirm = async () => {
         const payload = await submit(
-            deleteSegment({ input: { slug } }),
+            () => deleteSegment({ input: { slug } }),
             (data) => data.deleteSegment,
         );
         if (payload) {

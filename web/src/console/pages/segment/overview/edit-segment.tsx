@@ -52,14 +52,17 @@ function EditForm({ segment, onClose }: Pick<Props, "segment" | "onClose">) {
             description: description.trim() || null,
             expectedVersion: version,
         };
-        const payload = await submit(updateSegment({ input }), ({ updateSegment: result }) => {
-            for (const error of result?.errors ?? []) {
-                if (error.__typename === "VersionConflict") {
-                    setConflict(error.current);
+        const payload = await submit(
+            () => updateSegment({ input }),
+            ({ updateSegment: result }) => {
+                for (const error of result?.errors ?? []) {
+                    if (error.__typename === "VersionConflict") {
+                        setConflict(error.current);
+                    }
                 }
-            }
-            return result;
-        });
+                return result;
+            },
+        );
         if (payload) {
             notifications.show({ message: "The segment is updated." });
             onClose();

@@ -2,7 +2,7 @@ import "@mantine/charts/styles.css";
 
 import { AreaChart, ChartTooltip } from "@mantine/charts";
 
-import { formatNumber, formatTime } from "../../../format";
+import { formatNumber, formatTime, WORDS_LOCALE } from "../../../format";
 import { tickFormat, ticks } from "./ranges";
 
 export interface MemberCountPoint {
@@ -12,7 +12,7 @@ export interface MemberCountPoint {
 }
 
 const SERIES = [{ name: "count", label: "Members", color: "teal.6" }];
-const COMPACT = new Intl.NumberFormat(undefined, {
+const COMPACT = new Intl.NumberFormat(WORDS_LOCALE, {
     notation: "compact",
     maximumSignificantDigits: 3,
 });

@@ -1,9 +1,9 @@
 import { Button, Group, ScrollArea, SegmentedControl, Skeleton, Table, Text } from "@mantine/core";
 import { useDidUpdate, useDisclosure } from "@mantine/hooks";
 import { lazy, Suspense, useCallback, useMemo, useState } from "react";
-import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
 import { Section } from "../../../components/section";
@@ -35,11 +35,11 @@ export function MemberCountHistory({ slug, createdAt, changing }: Props) {
     const [range, setRange] = useState<RangeValue>(() => defaultRange(createdAt, now));
     const ranges = availableRanges(createdAt, now);
     const variables = { slug, points: POINTS, ...rangeTimes(range, createdAt, now) };
-    const [current, refreshCount] = useQuery({
+    const [current, refreshCount] = useQueryKeepingData({
         query: SegmentMemberCountDocument,
         variables: { slug },
     });
-    const [history, refreshHistory] = useQuery({
+    const [history, refreshHistory] = useQueryKeepingData({
         query: SegmentMemberCountHistoryDocument,
         variables,
         // Points of the past stay as they are. A later `now` requests others.

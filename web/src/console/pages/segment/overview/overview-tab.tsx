@@ -1,7 +1,7 @@
 import { Grid, Loader, Stack } from "@mantine/core";
-import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { SegmentOverviewDocument } from "../../../graphql/operations";
 import { isWorking } from "../rollout/rollout-state";
 import { Details } from "./details";
@@ -9,7 +9,7 @@ import { MemberCountHistory } from "./member-count-history";
 import { RolloutCard } from "./rollout-card";
 
 export function OverviewTab({ slug }: { slug: string }) {
-    const [{ data, error, fetching }, refresh] = useQuery({
+    const [{ data, error, fetching }, refresh] = useQueryKeepingData({
         query: SegmentOverviewDocument,
         variables: { slug },
     });

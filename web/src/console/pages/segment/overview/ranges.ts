@@ -1,5 +1,7 @@
 // The time ranges of the chart.
 
+import { WORDS_LOCALE } from "../../../format";
+
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
@@ -64,9 +66,9 @@ export function tickFormat(span: number): Intl.DateTimeFormat {
         });
     }
     if (span <= 90 * DAY) {
-        return new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+        return new Intl.DateTimeFormat(WORDS_LOCALE, { month: "short", day: "numeric" });
     }
-    return new Intl.DateTimeFormat(undefined, { month: "short", year: "numeric" });
+    return new Intl.DateTimeFormat(WORDS_LOCALE, { month: "short", year: "numeric" });
 }
 
 /** Return times at equal distances. The first and the last are the ends of the span. */

@@ -1,6 +1,6 @@
 import { Group, Loader, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useClient } from "urql";
 
 import { Confirmation } from "../../../components/confirm-dialog";
@@ -45,8 +45,11 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
         };
     }, [client, action, slug, rollout]);
 
+    const isDone = useRef(false);
     const confirm = async () => {
-        if (await run()) {
+        // The second click of a double click may arrive while the dialog disappears.
+        if (!isDone.current && (await run())) {
+            isDone.current = true;
             notifications.show({ color: "teal", message: texts.done });
             onDone();
         }
@@ -56,21 +59,22 @@ export function ConfirmAction({ action, slug, rollout, onDone }: Props) {
         switch (action) {
             case "pause":
                 return submit(
-                    client.mutation(PauseRolloutDocument, { input: { slug } }).toPromise(),
+                    () => client.mutation(PauseRolloutDocument, { input: { slug } }).toPromise(),
                     (data) => data.pauseRollout,
                 );
             case "resume":
                 return submit(
-                    client.mutation(ResumeRolloutDocument, { input: { slug } }).toPromise(),
+                    () => client.mutation(ResumeRolloutDocument, { input: { slug } }).toPromise(),
                     (data) => data.resumeRollout,
                 );
             default:
                 return submit(
-                    client
-                        .mutation(CancelRolloutDocument, {
-                            input: { slug, withdraw: action === "withdraw" },
-                        })
-                        .toPromise(),
+                    () =>
+                        client
+                            .mutation(CancelRolloutDocument, {
+                                input: { slug, withdraw: action === "withdraw" },
+                            })
+                            .toPromise(),
                     (data) => data.cancelRollout,
                 );
         }

@@ -31,7 +31,12 @@ export function useSetRolloutDialog(): (options: SetRolloutOptions) => void {
     return (props) => {
         const id = modals.open({
             ...DIALOG,
-            title: props.rollout ? "Change the plan of the rollout" : "Set a rollout",
+            title: (
+                <span className="break">
+                    {props.rollout ? "Change the plan of the rollout of" : "Set a rollout of"}{" "}
+                    {props.slug}
+                </span>
+            ),
             size: "xl",
             fullScreen: isNarrow,
             // A click beside the dialog must not discard the plan.
@@ -45,7 +50,11 @@ export function useSetRolloutDialog(): (options: SetRolloutOptions) => void {
 export function openConfirmDialog(action: RolloutAction, slug: string, rollout: Rollout): void {
     const id = modals.open({
         ...DIALOG,
-        title: ACTION_TEXTS[action].title,
+        title: (
+            <span className="break">
+                {ACTION_TEXTS[action].title} {slug}?
+            </span>
+        ),
         children: (
             <ConfirmAction
                 action={action}

@@ -1,8 +1,8 @@
 import { DataList, Skeleton } from "@mantine/core";
 import { useEffect, useRef } from "react";
-import { useQuery } from "urql";
 
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { usePolling } from "../../../components/polling";
 import { Section } from "../../../components/section";
 import { FormattedNumber, Time } from "../../../components/values";
@@ -16,7 +16,7 @@ interface Props {
 
 /** The counts and times of a rollout. The server counts on each request, so it is asked rarely. */
 export function RolloutDetails({ slug, rollout }: Props) {
-    const [{ data, error }, refresh] = useQuery({
+    const [{ data, error }, refresh] = useQueryKeepingData({
         query: SegmentRolloutCountsDocument,
         variables: { slug },
     });

@@ -42,6 +42,8 @@ test("the page asks each second during a pass and in the minute before a stage",
     const waiting: Rollout = { ...RUNNING, status: "WAITING" };
     expect(pollingInterval(waiting, NOW)).toBe(10_000);
     expect(pollingInterval(waiting, Date.parse("2026-03-10T12:59:30Z"))).toBe(1_000);
+    expect(pollingInterval(waiting, Date.parse("2026-03-10T13:00:30Z"))).toBe(1_000);
+    expect(pollingInterval(waiting, Date.parse("2026-03-10T13:01:01Z"))).toBe(10_000);
     expect(pollingInterval({ ...RUNNING, status: "PAUSED" }, NOW)).toBeNull();
 });
 

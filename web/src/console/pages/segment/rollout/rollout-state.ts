@@ -59,7 +59,8 @@ export function nextStage({ stages }: Pick<Rollout, "stages">): Stage | undefine
 
 /**
  * Return the milliseconds until the page asks for the rollout again, or null if nothing changes by
- * itself. The last minute before a stage is shown as a countdown.
+ * itself. The last minute before a stage is shown as a countdown. A stage that is overdue for longer
+ * waits for a worker.
  */
 export function pollingInterval(rollout: Rollout, now: number): number | null {
     if (isWorking(rollout)) {
@@ -69,7 +70,7 @@ export function pollingInterval(rollout: Rollout, now: number): number | null {
         return null;
     }
     const next = nextStage(rollout);
-    return next && Date.parse(next.startsAt) - now < 60_000 ? 1_000 : 10_000;
+    return next && Math.abs(Date.parse(next.startsAt) - now) < 60_000 ? 1_000 : 10_000;
 }
 
 /** Return the percentage of a pass as an integer. It is 100 only if the pass is done. */

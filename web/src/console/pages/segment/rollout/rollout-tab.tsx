@@ -1,10 +1,9 @@
 import { Button, EmptyState, Grid, Group, Loader, Stack } from "@mantine/core";
 import { ChartNoAxesColumnIncreasing, Pencil } from "lucide-react";
-import { useState } from "react";
-import { useQuery } from "urql";
 
 import { useSession } from "../../../app/session";
 import { ErrorAlert } from "../../../components/errors";
+import { useQueryKeepingData } from "../../../components/last-data";
 import { ShowAsGraphQL } from "../../../components/page";
 import { usePolling } from "../../../components/polling";
 import { SegmentRolloutDocument } from "../../../graphql/operations";
@@ -17,15 +16,13 @@ import { StageTimeline } from "./stage-timeline";
 
 export function RolloutTab({ slug }: { slug: string }) {
     const variables = { slug };
-    const [{ data, error }, refresh] = useQuery({ query: SegmentRolloutDocument, variables });
+    const [{ data, error }, refresh] = useQueryKeepingData({
+        query: SegmentRolloutDocument,
+        variables,
+    });
     const { hasRole } = useSession();
     const openSetDialog = useSetRolloutDialog();
-    // A failed request must not remove the page while it polls.
-    const [shown, setShown] = useState(data);
-    if (data && data !== shown) {
-        setShown(data);
-    }
-    const segment = (data ?? shown)?.segment;
+    const segment = data?.segment;
     const rollout = segment?.rollout;
     const interval = rollout ? pollingInterval(rollout, Date.now()) : null;
     usePolling(refresh, interval !== null, interval ?? undefined);

@@ -2,7 +2,7 @@ import { Button, Group, NumberInput, SegmentedControl, Stack, Switch, Text } fro
 import { useForm } from "@mantine/form";
 import { notifications } from "@mantine/notifications";
 import { ArrowLeft, Plus } from "lucide-react";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { useMutation } from "urql";
 
 import { DateTimeInput } from "../../../components/date-time-input";
@@ -63,7 +63,7 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
             dryRun,
         };
         return submit(
-            setRollout({ input }),
+            () => setRollout({ input }),
             ({ setRollout: payload }) =>
                 payload && { ...payload, errors: payload.errors.map(explainConflict) },
         );
@@ -77,8 +77,13 @@ export function SetRolloutForm({ slug, version, rollout, onDone }: Props) {
         }
     };
 
+    const isDone = useRef(false);
     const confirm = async () => {
+        if (isDone.current) {
+            return; // The second click of a double click, while the dialog disappears.
+        }
         if (await send(false)) {
+            isDone.current = true;
             notifications.show({ color: "teal", message: "The rollout is set." });
             onDone();
         } else {
