@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import {
     formatBytes,
+    formatCompact,
     formatPercent,
     formatTime,
     relativeTime,
@@ -55,4 +56,10 @@ describe("other languages than English", () => {
 
 it("shows a text that is not a time as it is", () => {
     expect(formatTime("notatime")).toBe("notatime");
+});
+
+it("writes the decimals of an abbreviated number as those of other numbers", () => {
+    expect(formatCompact(1_350, ".")).toBe("1.35K");
+    expect(formatCompact(1_350, ",")).toBe("1,35K");
+    expect(formatCompact(700, ",")).toBe("700");
 });

@@ -9,6 +9,7 @@ export const DECIMAL_SEPARATOR =
     new Intl.NumberFormat().formatToParts(0.5).find(({ type }) => type === "decimal")?.value ?? ".";
 
 const NUMBER = new Intl.NumberFormat();
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const TIME = timeFormat(undefined);
 // "tomorrow" would be wrong for a time in 47 hours.
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always" });
@@ -23,6 +24,13 @@ const UNITS: readonly [Intl.RelativeTimeFormatUnit, number][] = [
 
 export function formatNumber(value: number): string {
     return NUMBER.format(value);
+}
+
+/** Return a short text for a large number: `1.35K`. The abbreviation is the English one. */
+export function formatCompact(value: number, decimalSeparator = DECIMAL_SEPARATOR): string {
+    return COMPACT.formatToParts(value)
+        .map((part) => (part.type === "decimal" ? decimalSeparator : part.value))
+        .join("");
 }
 
 /** Up to three decimals, as the server accepts: `12.5%`. */

@@ -2,7 +2,7 @@ import "@mantine/charts/styles.css";
 
 import { AreaChart, ChartTooltip } from "@mantine/charts";
 
-import { formatNumber, formatTime, WORDS_LOCALE } from "../../../format";
+import { formatCompact, formatNumber, formatTime } from "../../../format";
 import { tickFormat, ticks } from "./ranges";
 
 export interface MemberCountPoint {
@@ -12,10 +12,6 @@ export interface MemberCountPoint {
 }
 
 const SERIES = [{ name: "count", label: "Members", color: "teal.6" }];
-const COMPACT = new Intl.NumberFormat(WORDS_LOCALE, {
-    notation: "compact",
-    maximumSignificantDigits: 3,
-});
 
 /** The chart of the number of members. It is loaded when it is shown, because the chart library is large. */
 export default function MemberCountChart({
@@ -51,7 +47,7 @@ export default function MemberCountChart({
             yAxisProps={{
                 allowDecimals: false,
                 width: 52,
-                tickFormatter: (count: number) => COMPACT.format(count),
+                tickFormatter: (count: number) => formatCompact(count),
             }}
             tooltipProps={{
                 content: ({ label, payload }) => (
