@@ -119,7 +119,7 @@ async def remove_and_add(console: Console, user_id: str) -> None:
     await dialog.get_by_label("Segments").fill("voice")
     await page.get_by_role("option", name=RETURNS).click()
     await page.keyboard.press("Tab")  # closes the list
-    await dialog.get_by_text("After a duration").click()
+    await dialog.get_by_role("radio", name="After a duration").check()
     await dialog.get_by_label("Duration", exact=True).fill(str(TTL_MINUTES))
     await dialog.get_by_role("combobox", name="Unit").click()
     await page.get_by_role("option", name="minutes").click()
