@@ -15,20 +15,20 @@ import { Shell } from "./app/shell";
 import { cssVariablesResolver, theme } from "./app/theme";
 
 createRoot(document.getElementById("console")!).render(
-    <MantineProvider
-        theme={theme}
-        cssVariablesResolver={cssVariablesResolver}
-        defaultColorScheme="auto"
-    >
-        <Notifications position="bottom-right" />
-        <SessionProvider>
-            <ModalsProvider>
-                <Router hook={useEncodedHashLocation}>
-                    <Shell>
-                        <Routes />
-                    </Shell>
-                </Router>
-            </ModalsProvider>
-        </SessionProvider>
-    </MantineProvider>,
+  <MantineProvider
+    theme={theme}
+    cssVariablesResolver={cssVariablesResolver}
+    defaultColorScheme="auto"
+  >
+    <Notifications position="bottom-right" />
+    <SessionProvider>
+      <ModalsProvider>
+        <Router hook={useEncodedHashLocation}>
+          <Shell>
+            <Routes />
+          </Shell>
+        </Router>
+      </ModalsProvider>
+    </SessionProvider>
+  </MantineProvider>,
 );

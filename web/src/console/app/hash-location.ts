@@ -8,10 +8,10 @@ import { useHashLocation } from "wouter/use-hash-location";
  * sign. This hook escapes the percent signs, so that the parameters are as in the address.
  */
 export const useEncodedHashLocation: BaseLocationHook & {
-    hrefs: (href: string) => string;
+  hrefs: (href: string) => string;
 } = () => {
-    const [location, navigate] = useHashLocation();
-    return [location.replaceAll("%", "%25"), navigate];
+  const [location, navigate] = useHashLocation();
+  return [location.replaceAll("%", "%25"), navigate];
 };
 
 // wouter writes the addresses of links with it.
@@ -19,9 +19,9 @@ useEncodedHashLocation.hrefs = (href) => `#${href}`;
 
 /** Return a decoded part of an address, or null if it is malformed. */
 export function decodePart(part: string): string | null {
-    try {
-        return decodeURIComponent(part);
-    } catch {
-        return null;
-    }
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
 }

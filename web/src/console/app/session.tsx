@@ -10,23 +10,23 @@ import { readSession, removeSession, ROLES, type Session, storeSession } from ".
 const KEY_REJECTED = "The server no longer accepts the API key. Enter another one.";
 
 interface SessionContext {
-    /** Null if the server requires no API key. */
-    session: Session | null;
-    /** Whether the API key has this role or a higher one. Always true if the server requires no API key. */
-    hasRole: (role: Role) => boolean;
-    signOut: () => void;
-    /** Ask for another API key, because the server rejects this one. */
-    rejectKey: () => void;
+  /** Null if the server requires no API key. */
+  session: Session | null;
+  /** Whether the API key has this role or a higher one. Always true if the server requires no API key. */
+  hasRole: (role: Role) => boolean;
+  signOut: () => void;
+  /** Ask for another API key, because the server rejects this one. */
+  rejectKey: () => void;
 }
 
 const Context = createContext<SessionContext | null>(null);
 
 export function useSession(): SessionContext {
-    const context = useContext(Context);
-    if (!context) {
-        throw new Error("useSession is called outside SessionProvider");
-    }
-    return context;
+  const context = useContext(Context);
+  if (!context) {
+    throw new Error("useSession is called outside SessionProvider");
+  }
+  return context;
 }
 
 /**
@@ -36,56 +36,54 @@ export function useSession(): SessionContext {
  * only if the person ticks "Keep me signed in".
  */
 export function SessionProvider({ children }: { children: ReactNode }) {
-    const [session, setSession] = useState(() =>
-        requiresKey ? readSession(sessionStorage) : null,
-    );
-    const [notice, setNotice] = useState<string>();
+  const [session, setSession] = useState(() => (requiresKey ? readSession(sessionStorage) : null));
+  const [notice, setNotice] = useState<string>();
 
-    const signOut = useCallback(() => {
-        removeSession(sessionStorage);
-        setNotice(undefined);
-        setSession(null);
-    }, []);
+  const signOut = useCallback(() => {
+    removeSession(sessionStorage);
+    setNotice(undefined);
+    setSession(null);
+  }, []);
 
-    const rejectKey = useCallback(() => {
-        signOut();
-        setNotice(KEY_REJECTED);
-    }, [signOut]);
+  const rejectKey = useCallback(() => {
+    signOut();
+    setNotice(KEY_REJECTED);
+  }, [signOut]);
 
-    const client = useMemo(
-        () => createClient(session?.apiKey ?? null, rejectKey),
-        [session, rejectKey],
-    );
+  const client = useMemo(
+    () => createClient(session?.apiKey ?? null, rejectKey),
+    [session, rejectKey],
+  );
 
-    const value = useMemo<SessionContext>(
-        () => ({
-            session,
-            hasRole: (role) => !session || ROLES.indexOf(session.role) >= ROLES.indexOf(role),
-            signOut,
-            rejectKey,
-        }),
-        [session, signOut, rejectKey],
-    );
+  const value = useMemo<SessionContext>(
+    () => ({
+      session,
+      hasRole: (role) => !session || ROLES.indexOf(session.role) >= ROLES.indexOf(role),
+      signOut,
+      rejectKey,
+    }),
+    [session, signOut, rejectKey],
+  );
 
-    if (requiresKey && !session) {
-        return (
-            <SignIn
-                notice={notice}
-                onSignIn={(newSession, keep) => {
-                    if (keep) {
-                        storeSession(sessionStorage, newSession);
-                    }
-                    setSession(newSession);
-                }}
-            />
-        );
-    }
+  if (requiresKey && !session) {
     return (
-        <Context.Provider value={value}>
-            {/* A new client has an empty cache: another key may see other data. */}
-            <Provider key={session?.apiKey} value={client}>
-                {children}
-            </Provider>
-        </Context.Provider>
+      <SignIn
+        notice={notice}
+        onSignIn={(newSession, keep) => {
+          if (keep) {
+            storeSession(sessionStorage, newSession);
+          }
+          setSession(newSession);
+        }}
+      />
     );
+  }
+  return (
+    <Context.Provider value={value}>
+      {/* A new client has an empty cache: another key may see other data. */}
+      <Provider key={session?.apiKey} value={client}>
+        {children}
+      </Provider>
+    </Context.Provider>
+  );
 }

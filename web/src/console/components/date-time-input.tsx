@@ -4,28 +4,28 @@ import { TextInput, type TextInputProps } from "@mantine/core";
 const MAX_LOCAL = "9999-12-31T23:59:59";
 
 interface DateTimeInputProps extends Omit<TextInputProps, "value" | "onChange"> {
-    /** An RFC 3339 time, or an empty text. */
-    value: string;
-    onChange: (value: string) => void;
+  /** An RFC 3339 time, or an empty text. */
+  value: string;
+  onChange: (value: string) => void;
 }
 
 /** A time, entered in the browser's time zone. */
 export function DateTimeInput({ value, onChange, ...props }: DateTimeInputProps) {
-    return (
-        <TextInput
-            {...props}
-            type="datetime-local"
-            step={1}
-            max={MAX_LOCAL}
-            value={toLocal(value)}
-            onChange={(event) => {
-                const at = fromLocal(event.currentTarget.value);
-                if (at !== null) {
-                    onChange(at);
-                }
-            }}
-        />
-    );
+  return (
+    <TextInput
+      {...props}
+      type="datetime-local"
+      step={1}
+      max={MAX_LOCAL}
+      value={toLocal(value)}
+      onChange={(event) => {
+        const at = fromLocal(event.currentTarget.value);
+        if (at !== null) {
+          onChange(at);
+        }
+      }}
+    />
+  );
 }
 
 /**
@@ -33,19 +33,19 @@ export function DateTimeInput({ value, onChange, ...props }: DateTimeInputProps)
  * text is not a time of the years that the input accepts.
  */
 export function toLocal(at: string): string {
-    const date = new Date(at);
-    const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
-    const text = Number.isNaN(local.getTime()) ? "" : local.toISOString().slice(0, 19);
-    return /^\d{4}-/.test(text) ? text : "";
+  const date = new Date(at);
+  const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
+  const text = Number.isNaN(local.getTime()) ? "" : local.toISOString().slice(0, 19);
+  return /^\d{4}-/.test(text) ? text : "";
 }
 
 /** Return the time that was entered in UTC, an empty text if none was, or null if it is invalid. */
 export function fromLocal(entered: string): string | null {
-    if (!entered) {
-        return "";
-    }
-    const date = new Date(entered);
-    return entered.length > MAX_LOCAL.length || Number.isNaN(date.getTime())
-        ? null
-        : date.toISOString();
+  if (!entered) {
+    return "";
+  }
+  const date = new Date(entered);
+  return entered.length > MAX_LOCAL.length || Number.isNaN(date.getTime())
+    ? null
+    : date.toISOString();
 }

@@ -3,9 +3,9 @@ import { useState } from "react";
 
 /** What a page shows of a query. */
 export interface Shown<Data> {
-    /** What identifies the variables that the data belong to. */
-    key: string;
-    data: Data | undefined;
+  /** What identifies the variables that the data belong to. */
+  key: string;
+  data: Data | undefined;
 }
 
 /**
@@ -14,15 +14,15 @@ export interface Shown<Data> {
  * @param last What the page shows now.
  */
 export function nextShown<Data>(
-    last: Shown<Data>,
-    key: string,
-    result: { data?: Data | undefined; error?: unknown },
+  last: Shown<Data>,
+  key: string,
+  result: { data?: Data | undefined; error?: unknown },
 ): Shown<Data> {
-    if (result.error && last.key === key && last.data !== undefined) {
-        return last;
-    }
-    // While urql loads the data of other variables, it returns the data of the previous ones.
-    return last.data === result.data ? last : { key, data: result.data };
+  if (result.error && last.key === key && last.data !== undefined) {
+    return last;
+  }
+  // While urql loads the data of other variables, it returns the data of the previous ones.
+  return last.data === result.data ? last : { key, data: result.data };
 }
 
 /**
@@ -32,14 +32,14 @@ export function nextShown<Data>(
  * page. The page shows `error` above the data.
  */
 export function useQueryKeepingData<Data, Variables extends AnyVariables>(
-    args: UseQueryArgs<Variables, Data>,
+  args: UseQueryArgs<Variables, Data>,
 ): UseQueryResponse<Data, Variables> {
-    const [result, refresh] = useQuery<Data, Variables>(args);
-    const key = JSON.stringify(args.variables ?? null);
-    const [shown, setShown] = useState<Shown<Data>>({ key, data: undefined });
-    const next = nextShown(shown, key, result);
-    if (next !== shown) {
-        setShown(next);
-    }
-    return [{ ...result, data: next.data }, refresh];
+  const [result, refresh] = useQuery<Data, Variables>(args);
+  const key = JSON.stringify(args.variables ?? null);
+  const [shown, setShown] = useState<Shown<Data>>({ key, data: undefined });
+  const next = nextShown(shown, key, result);
+  if (next !== shown) {
+    setShown(next);
+  }
+  return [{ ...result, data: next.data }, refresh];
 }

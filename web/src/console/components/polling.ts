@@ -11,10 +11,10 @@ type Refresh = (options: { requestPolicy: "network-only" }) => void;
  * @param refresh Must keep its identity between renders, as urql's `executeQuery` does.
  */
 export function usePolling(refresh: Refresh, active: boolean, milliseconds = FAST): void {
-    useEffect(
-        () => (active ? startPolling(refresh, milliseconds, document) : undefined),
-        [refresh, active, milliseconds],
-    );
+  useEffect(
+    () => (active ? startPolling(refresh, milliseconds, document) : undefined),
+    [refresh, active, milliseconds],
+  );
 }
 
 type PollingDocument = Pick<Document, "hidden" | "addEventListener" | "removeEventListener">;
@@ -26,28 +26,28 @@ type PollingDocument = Pick<Document, "hidden" | "addEventListener" | "removeEve
  * @returns A function that ends the polling.
  */
 export function startPolling(
-    refresh: Refresh,
-    milliseconds: number,
-    page: PollingDocument,
+  refresh: Refresh,
+  milliseconds: number,
+  page: PollingDocument,
 ): () => void {
-    let skipped = false;
-    const poll = () => {
-        skipped = page.hidden;
-        if (!skipped) {
-            refresh({ requestPolicy: "network-only" });
-        }
-    };
-    const onVisibilityChange = () => {
-        if (skipped) {
-            poll();
-        }
-    };
-    const timer = setInterval(poll, milliseconds);
-    page.addEventListener("visibilitychange", onVisibilityChange);
-    return () => {
-        clearInterval(timer);
-        page.removeEventListener("visibilitychange", onVisibilityChange);
-    };
+  let skipped = false;
+  const poll = () => {
+    skipped = page.hidden;
+    if (!skipped) {
+      refresh({ requestPolicy: "network-only" });
+    }
+  };
+  const onVisibilityChange = () => {
+    if (skipped) {
+      poll();
+    }
+  };
+  const timer = setInterval(poll, milliseconds);
+  page.addEventListener("visibilitychange", onVisibilityChange);
+  return () => {
+    clearInterval(timer);
+    page.removeEventListener("visibilitychange", onVisibilityChange);
+  };
 }
 
 /**
@@ -56,15 +56,15 @@ export function startPolling(
  * A job that is queued for more than a minute waits for a worker. It is polled less often.
  */
 export function jobPollingInterval(
-    jobs: readonly { status: string; createdAt: string }[],
-    now: number,
+  jobs: readonly { status: string; createdAt: string }[],
+  now: number,
 ): number | null {
-    const unfinished = jobs.filter(({ status }) => status === "QUEUED" || status === "RUNNING");
-    if (unfinished.length === 0) {
-        return null;
-    }
-    const isSoon = unfinished.some(
-        ({ status, createdAt }) => status === "RUNNING" || now - Date.parse(createdAt) < 60_000,
-    );
-    return isSoon ? FAST : SLOW;
+  const unfinished = jobs.filter(({ status }) => status === "QUEUED" || status === "RUNNING");
+  if (unfinished.length === 0) {
+    return null;
+  }
+  const isSoon = unfinished.some(
+    ({ status, createdAt }) => status === "RUNNING" || now - Date.parse(createdAt) < 60_000,
+  );
+  return isSoon ? FAST : SLOW;
 }

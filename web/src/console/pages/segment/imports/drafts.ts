@@ -9,26 +9,26 @@ let draft: { slug: string; values: ImportValues } | null = null;
 
 /** Remember the form that made an import. */
 export function rememberForm(importId: string, values: ImportValues): void {
-    sent.set(importId, values);
-    const [oldest] = sent.keys();
-    if (sent.size > MAX_DRAFTS && oldest) {
-        sent.delete(oldest);
-    }
+  sent.set(importId, values);
+  const [oldest] = sent.keys();
+  if (sent.size > MAX_DRAFTS && oldest) {
+    sent.delete(oldest);
+  }
 }
 
 export function hasForm(importId: string): boolean {
-    return sent.has(importId);
+  return sent.has(importId);
 }
 
 /** Begin the next form of a segment with the values that made an import. */
 export function reuseForm(slug: string, importId: string, changes: Partial<ImportValues>): void {
-    const values = sent.get(importId);
-    draft = values ? { slug, values: { ...values, ...changes } } : null;
+  const values = sent.get(importId);
+  draft = values ? { slug, values: { ...values, ...changes } } : null;
 }
 
 /** Return the values with which the next form of a segment begins, if there are some. */
 export function takeDraft(slug: string): ImportValues | null {
-    const taken = draft?.slug === slug ? draft.values : null;
-    draft = null;
-    return taken;
+  const taken = draft?.slug === slug ? draft.values : null;
+  draft = null;
+  return taken;
 }
