@@ -35,7 +35,7 @@ export function RolloutDetails({ slug, rollout }: Props) {
 
   return (
     <Section title="Details" h="100%">
-      <DataList withDivider labelWidth={200}>
+      <DataList withDivider labelWidth={140}>
         <DataList.Item>
           <DataList.ItemLabel>Members added by the rollout</DataList.ItemLabel>
           <DataList.ItemValue>{count(counts?.enrolled)}</DataList.ItemValue>
