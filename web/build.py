@@ -42,6 +42,8 @@ NPM_CI = (
     " --fetch-timeout=60000"
 )
 TIMEOUT_SECONDS = 600
+NOT_INSTALLED = 3
+"""The exit code of `--check` if nothing was checked, because the packages cannot be installed."""
 
 
 class BuildError(Exception):
@@ -50,6 +52,10 @@ class BuildError(Exception):
     def __init__(self, reason: str, output: str = "") -> None:
         super().__init__(reason)
         self.output = output
+
+
+class InstallError(BuildError):
+    """Node or the packages of the pages cannot be installed."""
 
 
 def main() -> int:
@@ -76,6 +82,8 @@ def main() -> int:
             "Everything else works without them. To build them later, run `python web/build.py`.",
             file=sys.stderr,
         )
+        if options.check and isinstance(error, InstallError):
+            return NOT_INSTALLED
         return 1 if strict else 0
     print(f"The console and the GraphiQL page are built ({time.monotonic() - started:.0f} s).")
     return 0
@@ -98,10 +106,13 @@ def read_stamp() -> str | None:
 
 
 def build(stamp: str, *, check: bool) -> None:
-    npm, env = find_npm()
-    print("Building the console and the GraphiQL page: once, usually 15 to 60 seconds.", flush=True)
-    print("1/2 npm ci: download the packages of the pages ...", flush=True)
-    run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
+    try:
+        npm, env = find_npm()
+        print("Building the console and GraphiQL: once, usually 15 to 60 seconds.", flush=True)
+        print("1/2 npm ci: download the packages of the pages ...", flush=True)
+        run("npm ci", [*npm, *NPM_CI.split()], env, show=True)
+    except BuildError as error:
+        raise InstallError(str(error), error.output) from error
     for script, subject in CHECKS.items() if check else ():
         print(f"npm run {script}: check {subject} ...", flush=True)
         run(f"npm run {script}", [*npm, "run", "--silent", script], env, show=True)
