@@ -13,6 +13,7 @@ USERS = "query Users($first: Int = 2) { users(first: $first) { nodes { id } } }"
 CREATE = "mutation Create { createUser(input: {}) { user { id } } }"
 CHANGES = "subscription Changes { changes(start: EARLIEST) { events { cursor } } }"
 UNKNOWN = "{ __typename }"
+NO_USERS: dict[str, Any] = {"data": {"users": {"nodes": []}}}
 
 
 def id_of(document: str) -> str:

@@ -14,6 +14,7 @@ from tests.conftest import Api, Sql, recorded_statements, serving
 from tests.documents.requests import (
     CHANGES,
     CREATE,
+    NO_USERS,
     UNKNOWN,
     USERS,
     codes,
@@ -24,7 +25,6 @@ from tests.documents.requests import (
 from tests.graphql.websocket_client import opened
 
 GRAPHQL_JSON = "application/graphql-response+json"
-NO_USERS: dict[str, Any] = {"data": {"users": {"nodes": []}}}
 APQ = {"persistedQuery": {"version": 1, "sha256Hash": id_of(USERS).removeprefix("sha256:")}}
 
 
@@ -97,26 +97,6 @@ async def test_unknown_id_is_rejected(
             ]
         },
     )
-
-
-async def test_document_works_after_its_push_without_restart(
-    database: Database, trusted: Api
-) -> None:
-    document = f"{USERS} # of this test"
-    assert codes((await send(trusted, documentId=id_of(document)))[1]) == ["DOCUMENT_NOT_FOUND"]
-    await store(database, document)
-    assert await send(trusted, documentId=id_of(document)) == (200, NO_USERS)
-
-
-async def test_stored_document_is_read_once(database: Database, trusted: Api) -> None:
-    document = f"{USERS} # of another test"
-    await store(database, document)
-    reads = []
-    for _ in range(2):
-        with recorded_statements() as statements:
-            await send(trusted, documentId=id_of(document))
-        reads.append(sum("FROM documents" in statement for statement in statements))
-    assert reads == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +183,9 @@ async def test_request_without_a_document_is_rejected(
     for service in (api, trusted):
         status, body = await send(service, **parameters)
         assert (status, codes(body)) == (400, ["BAD_REQUEST"])
-        assert body["errors"][0]["message"] == "`query` must be a non-empty string."
+        assert body["errors"][0]["message"] == (
+            "The request must have `query`, a non-empty string, or `documentId`."
+        )
 
 
 async def test_event_stream_takes_ids_and_no_texts(database: Database, trusted: Api) -> None:
@@ -244,10 +226,17 @@ async def test_web_socket_takes_ids_and_no_texts(
 
 
 async def test_database_away_is_reported(servers: LocalServers, sql: Sql) -> None:
+    """The client is not at fault, so it should retry the request."""
     async with serving(servers.settings("nowhere")) as api:
-        status, body = await send(api, GRAPHQL_JSON, documentId=id_of(USERS))
-    assert (status, codes(body)) == (400, ["UNAVAILABLE"])
-    assert body["errors"][0]["message"] == "The database is unavailable; nothing was changed."
+        for accept in ("application/json", GRAPHQL_JSON):
+            response = await api.http.post(
+                "/graphql", json={"documentId": id_of(USERS)}, headers={"accept": accept}
+            )
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+            assert codes(response.json()) == ["UNAVAILABLE"]
+            assert response.json()["errors"][0]["message"] == (
+                "The database is unavailable; nothing was changed."
+            )
 
 
 @pytest.mark.parametrize(

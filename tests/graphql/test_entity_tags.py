@@ -46,6 +46,13 @@ async def test_unchanged_result_is_not_sent_again(api: Api) -> None:
         assert (changed.status_code, changed.content) == (200, first.content)
 
 
+async def test_lines_of_if_none_match_are_one_list(api: Api) -> None:
+    tag = (await get(api, USER)).headers["etag"]
+    lines = [("if-none-match", tag), ("if-none-match", '"x"')]
+    same = await api.http.get("/graphql", params={"query": USER}, headers=lines)
+    assert same.status_code == 304
+
+
 async def test_tag_of_a_compressed_result_is_weak_and_names_every_encoding(api: Api) -> None:
     plain = await get(api, LARGE, accept_encoding="identity")
     packed = await get(api, LARGE, accept_encoding="gzip")

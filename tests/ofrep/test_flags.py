@@ -13,7 +13,9 @@ from tests.ofrep.client import (
     BY_HAND,
     BY_ROLLOUT,
     EXPIRED,
+    FLAGS,
     UNSTORED,
+    body_of,
     evaluate,
     false_flag,
     store_memberships,
@@ -101,6 +103,9 @@ async def test_unchanged_flags_are_not_sent_again(api: Api, sql: Sql) -> None:
         assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", same_tag)
         assert "content-length" not in same.headers
         assert same.headers["x-request-id"]
+    lines = [("if-none-match", tag), ("if-none-match", '"other"')]
+    same = await api.http.post(FLAGS, json=body_of("1"), headers=lines)
+    assert same.status_code == 304
     for header in ('"other"', tag.strip('"'), ""):
         response = await evaluate(api, None, "1", **{"if-none-match": header})
         assert (response.status_code, response.json()) == (200, first.json())

@@ -29,7 +29,7 @@ from segmentql.graphql.http.http_errors import (
 )
 from segmentql.graphql.http.http_view import HttpView, ViewServices
 from segmentql.graphql.http.media_types import JSON
-from segmentql.graphql.http.request_parsing import Headers, read_json
+from segmentql.graphql.http.request_parsing import Headers, list_header, read_json
 from segmentql.graphql.http.responses import PreparedResponse, json_response
 from segmentql.graphql.types.error_causes import FailureCause
 from segmentql.graphql.types.errors import Code, format_internal_error, format_timeout
@@ -90,7 +90,8 @@ class OfrepEndpoint(HttpView):
                 context = services.contexts.new_context(
                     headers, principal, deadline, scope["state"]["request_id"]
                 )
-                return await self._execute(requested_slug(scope), headers, body, context)
+                if_none_match = list_header(headers, scope["headers"], b"if-none-match")
+                return await self._execute(requested_slug(scope), if_none_match, body, context)
         except TimeoutError:
             if not deadline.has_expired:
                 raise
@@ -118,7 +119,7 @@ class OfrepEndpoint(HttpView):
         return json_response(failure_body(slug, code, details), status, JSON, headers)
 
     async def _execute(
-        self, slug: str | None, headers: Headers, body: Any, context: Context
+        self, slug: str | None, if_none_match: bytes, body: Any, context: Context
     ) -> PreparedResponse:
         """Evaluate, count and log a request. The response reports all failures."""
         started = time.perf_counter()
@@ -129,7 +130,7 @@ class OfrepEndpoint(HttpView):
             targeting_key = targeting_key_of(body)
             if slug is None:
                 response = self._flags_response(
-                    await self._all_flags(targeting_key, context), headers
+                    await self._all_flags(targeting_key, context), if_none_match
                 )
             else:
                 flag = await self._flag(targeting_key, slug, context)
@@ -189,7 +190,7 @@ class OfrepEndpoint(HttpView):
             return await context.loader(self._flags_by_id).load(user_id_of(targeting_key))
         return await context.loader(self._flags_by_key).load(user_key_of(targeting_key))
 
-    def _flags_response(self, record: FlagsRecord, headers: Headers) -> PreparedResponse:
+    def _flags_response(self, record: FlagsRecord, if_none_match: bytes) -> PreparedResponse:
         """Return the response with all flags, or 304 if the client has the same body.
 
         Raises:
@@ -204,7 +205,7 @@ class OfrepEndpoint(HttpView):
         return with_entity_tag(
             PreparedResponse(body, 200, JSON),
             entity_tag([body]),
-            if_none_match=headers.get(b"if-none-match"),
+            if_none_match=if_none_match,
         )
 
     def _log_execution(

@@ -36,7 +36,8 @@ MAX_DOCUMENTS: Final = 500
 """The maximum number of cached valid documents. The least recently used ones are evicted first."""
 
 MAX_CACHED_DOCUMENT_CHARACTERS: Final = 20_000
-"""The maximum length of a cached document, in characters. Longer documents are not cached."""
+"""The maximum length of a cached document whose text a client has sent, in characters. Longer ones
+are not cached, so that they cannot evict many others. Stored documents may be longer."""
 
 MAX_CACHED_CHARACTERS: Final = 500_000
 """The maximum length of all documents in one cache together, in characters.
@@ -126,9 +127,16 @@ class LruDocumentCache:
             self._documents.move_to_end(query)
         return prepared
 
-    def put(self, query: str, prepared: PreparedDocument) -> None:
-        """Cache a document if it is not too long, and evict others beyond the limits."""
-        if len(query) > MAX_CACHED_DOCUMENT_CHARACTERS or query in self._documents:
+    def put(self, query: str, prepared: PreparedDocument, *, is_stored: bool = False) -> None:
+        """Cache a document, and evict others beyond the limits.
+
+        Args:
+            query: The text of the document.
+            prepared: The document.
+            is_stored: Whether it is a stored document, which may be longer than others.
+        """
+        max_characters = MAX_CACHED_CHARACTERS if is_stored else MAX_CACHED_DOCUMENT_CHARACTERS
+        if len(query) > max_characters or query in self._documents:
             return
         self._documents[query] = prepared
         self._characters += len(query)
@@ -175,8 +183,13 @@ class DocumentCache:
         """Stop the thread. `prepare` must not be called any more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def prepare(self, query: str) -> PreparedDocument:
-        """Return a document from the cache, or prepare and cache it."""
+    async def prepare(self, query: str, *, is_stored: bool = False) -> PreparedDocument:
+        """Return a document from the cache, or prepare and cache it.
+
+        Args:
+            query: The text of the document.
+            is_stored: Whether it is a stored document.
+        """
         prepared = self._valid.get(query) or self._invalid.get(query)
         if prepared is not None:
             return prepared
@@ -185,7 +198,7 @@ class DocumentCache:
         else:
             prepared = await self._prepare_in_thread(query)
         cache = self._valid if prepared.document else self._invalid
-        cache.put(query, prepared)
+        cache.put(query, prepared, is_stored=is_stored)
         return prepared
 
     def errors_of(self, query: str) -> Sequence[GraphQLError]:

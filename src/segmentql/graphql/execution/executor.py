@@ -63,6 +63,8 @@ class ExecutionResponse:
     """Whether the operation was executed; False if the request was rejected."""
     size: int = 0
     """A lower bound of the body's size in bytes."""
+    is_unavailable: bool = False
+    """Whether the request was rejected because the database is not available."""
 
 
 class MethodNotAllowed(Exception):
@@ -271,7 +273,11 @@ class GraphQLExecutor:
     @staticmethod
     def _reject(errors: Sequence[GraphQLError], context: Context) -> ExecutionResponse:
         return ExecutionResponse(
-            {"errors": format_request_errors(errors, context, executed=False)}, executed=False
+            {"errors": format_request_errors(errors, context, executed=False)},
+            executed=False,
+            is_unavailable=any(
+                isinstance(error.original_error, Unavailable | TimedOut) for error in errors
+            ),
         )
 
     @staticmethod

@@ -51,7 +51,7 @@ class RequestDocuments:
             return _rejected(GraphQLError(str(error), original_error=error))
         if text is None:
             return _rejected(_document_not_found())
-        return await self._documents.prepare(text)
+        return await self._documents.prepare(text, is_stored=True)
 
 
 def _rejected(error: GraphQLError) -> PreparedDocument:

@@ -35,7 +35,7 @@ def with_entity_tag(
     response: PreparedResponse,
     tag: bytes,
     *,
-    if_none_match: bytes | None,
+    if_none_match: bytes,
     headers: HeaderList = (),
 ) -> PreparedResponse:
     """Return a response with its entity tag, or the response 304 if the client has its body.
@@ -43,7 +43,7 @@ def with_entity_tag(
     Args:
         response: The response.
         tag: The entity tag of its body.
-        if_none_match: The header `If-None-Match` of the request.
+        if_none_match: The header `If-None-Match` of the request; empty if it has none.
         headers: Other headers of both responses.
     """
     matching = _matching_tag(if_none_match, tag)
@@ -53,15 +53,13 @@ def with_entity_tag(
     return response
 
 
-def _matching_tag(if_none_match: bytes | None, tag: bytes) -> bytes | None:
+def _matching_tag(if_none_match: bytes, tag: bytes) -> bytes | None:
     """Return the tag in `If-None-Match` that names a body, by the weak comparison; None if none.
 
     It is weak if the client has the compressed body, so that it is the tag of that response.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2
     """
-    if if_none_match is None:
-        return None
     tags = [part.strip() for part in if_none_match.split(b",")]
     weak = _WEAK + tag
     if weak in tags:

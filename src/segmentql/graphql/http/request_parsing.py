@@ -1,7 +1,7 @@
 """The parsing of GraphQL requests from an HTTP body or query string."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 from starlette.types import Receive
@@ -14,6 +14,8 @@ from segmentql.graphql.types.errors import Code
 
 Headers: TypeAlias = Mapping[bytes, bytes]
 """The headers of a request by their names in lower case."""
+
+_DOCUMENT_REQUIRED: Final = "The request must have `query`, a non-empty string, or `documentId`."
 
 
 async def read_request(headers: Headers, receive: Receive, max_body_bytes: int) -> Request:
@@ -84,7 +86,7 @@ def request_of_json(body: Any) -> Request:
         HttpRequestError: The value is not a GraphQL request.
     """
     if not isinstance(body, dict):
-        raise HttpRequestError(400, "The body must be a JSON object with `query`.")
+        raise HttpRequestError(400, "The body must be a JSON object with `query` or `documentId`.")
     query = body.get("query")
     document_id = body.get("documentId")
     extensions = body.get("extensions")
@@ -92,7 +94,7 @@ def request_of_json(body: Any) -> Request:
         raise HttpRequestError(400, "`extensions` must be an object or null.")
     is_id_only = document_id is not None or (extensions or {}).get("persistedQuery") is not None
     if not (isinstance(query, str) and query) and not (query is None and is_id_only):
-        raise HttpRequestError(400, "`query` must be a non-empty string.")
+        raise HttpRequestError(400, _DOCUMENT_REQUIRED)
     operation_name = body.get("operationName")
     if operation_name == "":
         operation_name = None
@@ -120,8 +122,16 @@ def _invalid_document_id(message: str) -> HttpRequestError:
     return HttpRequestError(400, message, argument="documentId", allowed=ALLOWED_ID)
 
 
-def accept_header(headers: Headers, header_lines: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the value of the `Accept` header; several lines are joined into one list."""
+def list_header(
+    headers: Headers, header_lines: Sequence[tuple[bytes, bytes]], name: bytes
+) -> bytes:
+    """Return the value of a header that is a list; several lines are joined into one list.
+
+    Args:
+        headers: The headers, of which each has one of its lines.
+        header_lines: All lines of the headers.
+        name: The name of the header, in lower case.
+    """
     if len(headers) == len(header_lines):  # no header has several lines
-        return headers.get(b"accept", b"")
-    return b",".join(value for name, value in header_lines if name == b"accept")
+        return headers.get(name, b"")
+    return b",".join(value for line_name, value in header_lines if line_name == name)

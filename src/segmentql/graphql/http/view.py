@@ -3,7 +3,8 @@
 POST requests have a JSON body, and GET requests can only be queries. POST bodies in a content type
 that an HTML form can send are rejected, so that no web page can make a browser execute a mutation.
 A request that is rejected before its execution gets the status 400 if the response has the type
-`application/graphql-response+json`, and 200 if it has the type `application/json`.
+`application/graphql-response+json`, and 200 if it has the type `application/json`. It gets the
+status 503 if the database is not available and the document of the request could not be read.
 
 Source: https://graphql.github.io/graphql-over-http/draft/
 """
@@ -32,6 +33,7 @@ from segmentql.graphql.http.authentication import Authenticate, RequestAuthentic
 from segmentql.graphql.http.context_factory import ContextFactory
 from segmentql.graphql.http.entity_tags import entity_tag, with_entity_tag
 from segmentql.graphql.http.http_errors import (
+    RETRY_SECONDS,
     body_too_slow,
     method_not_allowed,
     mutation_by_get,
@@ -42,7 +44,7 @@ from segmentql.graphql.http.media_types import GRAPHQL_JSON, JSON, Accepted, neg
 from segmentql.graphql.http.request_limits import RequestLimits
 from segmentql.graphql.http.request_parsing import (
     Headers,
-    accept_header,
+    list_header,
     read_request,
     request_of_query_string,
 )
@@ -163,10 +165,13 @@ class GraphQLView(HttpView):
                 status = _status(response, media_type)
                 prepared = await services.response_sender.prepare(response, status, media_type)
                 if parameters is not None and response.executed and "errors" not in response.body:
-                    return await self._conditional(prepared, headers)
-                return (
-                    prepared if context.idempotency_keys is None else _with_retry(prepared, context)
-                )
+                    return await self._conditional(
+                        prepared, list_header(headers, scope["headers"], b"if-none-match")
+                    )
+                retry_seconds = _retry_seconds(response, context)
+                if retry_seconds:
+                    prepared.headers = retry_after(retry_seconds)
+                return prepared
         except MethodNotAllowed:
             raise mutation_by_get() from None
         except TimeoutError:
@@ -189,7 +194,9 @@ class GraphQLView(HttpView):
         body: dict[str, Any] = {"data": None, "errors": [error]}
         return json_response(body, 200, media_type)
 
-    async def _conditional(self, response: PreparedResponse, headers: Headers) -> PreparedResponse:
+    async def _conditional(
+        self, response: PreparedResponse, if_none_match: bytes
+    ) -> PreparedResponse:
         """Return the response to a GET request with its entity tag, or 304 without a body."""
         tag = (
             # The hash of a large body takes milliseconds.
@@ -200,7 +207,7 @@ class GraphQLView(HttpView):
         return with_entity_tag(
             response,
             tag,
-            if_none_match=headers.get(b"if-none-match"),
+            if_none_match=if_none_match,
             headers=self._cache_headers,
         )
 
@@ -211,15 +218,21 @@ class GraphQLView(HttpView):
 
 
 def _negotiate(headers: Headers, scope: Scope) -> Accepted:
-    return negotiate(accept_header(headers, scope["headers"]))
+    return negotiate(list_header(headers, scope["headers"], b"accept"))
 
 
-def _with_retry(response: PreparedResponse, context: Context) -> PreparedResponse:
-    """Add `Retry-After` if the client should retry a mutation whose idempotency key is in use."""
-    if context.idempotency_keys and context.idempotency_keys.retry_after_seconds:
-        response.headers = retry_after(context.idempotency_keys.retry_after_seconds)
-    return response
+def _retry_seconds(response: ExecutionResponse, context: Context) -> int | None:
+    """Return after how many seconds the client should retry the request; None or 0 if never.
+
+    The database did not respond, or the idempotency key of a mutation is in use.
+    """
+    if response.is_unavailable:
+        return RETRY_SECONDS
+    keys = context.idempotency_keys
+    return keys.retry_after_seconds if keys is not None else None
 
 
 def _status(response: ExecutionResponse, media_type: str) -> int:
+    if response.is_unavailable:
+        return 503
     return 400 if media_type == GRAPHQL_JSON and not response.executed else 200
