@@ -41,8 +41,8 @@ FAILURES = {
     ),
     "notAnId": (
         "INVALID_CONTEXT",
-        "targetingKey: 'ada' is not a user id; allowed: a decimal number from 1 to"
-        " 9223372036854775807, without sign or leading zeros",
+        "targetingKey is not valid: 'ada' is not a user id. Allowed: a decimal number from 1 to"
+        " 9223372036854775807, without sign or leading zeros.",
     ),
 }
 

@@ -44,8 +44,8 @@ async def users(sql: Sql) -> list[int]:
 async def test_header_needs_exactly_one_mutation(api: Api, sql: Sql, document: str) -> None:
     error = await rejection(api, document, **{"idempotency-key": "k"})
     assert error["message"] == (
-        "Idempotency-Key: the operation does not have exactly one mutation; allowed: the header"
-        " with an operation with one mutation; @idempotent for several"
+        "Idempotency-Key is not valid: the operation does not have exactly one mutation. Allowed:"
+        " the header with an operation with one mutation; @idempotent for several."
     )
     assert await users(sql) == []
 
@@ -80,7 +80,7 @@ async def test_header_and_typename_are_allowed(api: Api, sql: Sql) -> None:
 )
 async def test_directive_on_another_field_is_rejected(api: Api, sql: Sql, document: str) -> None:
     error = await rejection(api, document)
-    assert error["message"] == "Only a mutation can have @idempotent; allowed: a field of Mutation"
+    assert error["message"] == "Only a field of Mutation can have @idempotent."
     assert await users(sql) == []
 
 
@@ -152,7 +152,9 @@ async def test_repeated_header_is_rejected(api: Api, sql: Sql) -> None:
 async def test_header_and_directive_must_not_differ(api: Api, sql: Sql) -> None:
     document = f"mutation {{ {create('a', 'k')} }}"
     error = await rejection(api, document, **{"idempotency-key": "other"})
-    assert error["message"] == "a: the mutation has two idempotency keys; allowed: one key"
+    assert error["message"] == (
+        "a is not valid: the mutation has two idempotency keys. Allowed: one key."
+    )
     twice = f"mutation {{ {create('a', 'k')} {create('a', 'other')} }}"
     assert (await rejection(api, twice))["message"] == error["message"]
     assert await users(sql) == []

@@ -149,7 +149,7 @@ async def test_list_that_was_not_uploaded_cannot_be_started(
     payload = await imports.send(START, id=created["id"])
     (error,) = payload["errors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", ["id"])
-    assert error["message"].startswith("id: the file was not uploaded; allowed: ")
+    assert error["message"].startswith("id is not valid: the file was not uploaded. Allowed: ")
     assert await state(sql) == before
 
 

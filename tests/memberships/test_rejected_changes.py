@@ -69,7 +69,7 @@ async def test_slug_in_both_lists_is_rejected(api: Api, sql: Sql) -> None:
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": f"remove.0: A is already in add.1; allowed: {ONCE}",
+            "message": f"remove.0 is not valid: A is already in add.1. Allowed: {ONCE}.",
             "path": ["remove", "0"],
             "allowed": ONCE,
         }

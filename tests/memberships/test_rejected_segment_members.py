@@ -133,7 +133,8 @@ async def test_user_in_both_lists_is_rejected(
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": f"{'.'.join(path)}: the user is already in {first}; allowed: {ONE_LIST}",
+            "message": f"{'.'.join(path)} is not valid: the user is already in {first}."
+            f" Allowed: {ONE_LIST}.",
             "path": path,
             "allowed": ONE_LIST,
         }

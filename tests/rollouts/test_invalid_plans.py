@@ -45,8 +45,8 @@ async def plan_errors(api: Api, sql: Sql, rollout: dict[str, Any]) -> PlanErrors
             returned_errors
         )
         for error in returned_errors:
-            assert error["message"].startswith(f"{'.'.join(error['path'])}: ")
-            assert error["message"].endswith(f"; allowed: {error['allowed']}")
+            assert error["message"].startswith(f"{'.'.join(error['path'])} is not valid: ")
+            assert error["message"].endswith(f". Allowed: {error['allowed']}.")
         errors_by_mutation.append(
             [(error["code"], error["path"], error["allowed"]) for error in returned_errors]
         )

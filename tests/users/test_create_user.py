@@ -137,7 +137,8 @@ async def test_allocation_ends_with_the_largest_id(api: Api, sql: Sql) -> None:
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: no id is left to allocate; allowed: an id that is not stored",
+            "message": "id is not valid: no id is left to allocate."
+            " Allowed: an id that is not stored.",
             "path": ["id"],
             "allowed": "an id that is not stored",
         }

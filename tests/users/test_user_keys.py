@@ -270,7 +270,7 @@ async def test_user_is_named_by_exactly_one_of_id_and_key(api: Api, sql: Sql) ->
                     {
                         "__typename": "InvalidInput",
                         "code": "INVALID_INPUT",
-                        "message": f"{path}: {problem}; allowed: {allowed}",
+                        "message": f"{path} is not valid: {problem}. Allowed: {allowed}.",
                         "path": [path],
                         "allowed": allowed,
                     }
@@ -364,8 +364,8 @@ async def test_key_of_a_stored_user_is_set_once(api: Api, sql: Sql) -> None:
     (error,) = changed["errors"]
     assert (error["__typename"], error["path"]) == ("InvalidInput", ["key"])
     assert error["message"] == (
-        "key: user 7 already has another key, and a key is never changed; allowed: the key that"
-        " the user has, or if the user has none, a key that no other user has"
+        "key is not valid: user 7 already has another key, and a key is never changed. Allowed: the"
+        " key that the user has, or if the user has none, a key that no other user has."
     )
     assert await all_rows(sql) == before
 

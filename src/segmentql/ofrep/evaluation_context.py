@@ -5,6 +5,7 @@ from typing import Any
 
 from segmentql import validators
 from segmentql.errors import BadValue
+from segmentql.graphql.types.error_texts import invalid_value_message
 from segmentql.ofrep.failures import ErrorCode, EvaluationFailure
 
 
@@ -74,6 +75,6 @@ def user_key_of(targeting_key: object) -> str:
 def _invalid(problem: str, allowed: str) -> EvaluationFailure:
     return EvaluationFailure(
         ErrorCode.INVALID_CONTEXT,
-        f"targetingKey: {problem}; allowed: {allowed}",
+        invalid_value_message("targetingKey", problem, allowed),
         "the targetingKey is not valid",
     )

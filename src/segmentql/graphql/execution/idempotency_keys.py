@@ -75,7 +75,7 @@ class IdempotentFieldRule(ValidationRule):
             return
         parent = self.context.get_parent_type()
         if parent is not self.context.schema.mutation_type or node.name.value.startswith("__"):
-            message = f"Only a mutation can have @{DIRECTIVE_NAME}; allowed: a field of Mutation"
+            message = f"Only a field of Mutation can have @{DIRECTIVE_NAME}."
             self.report_error(GraphQLError(message, node, extensions={"code": Code.BAD_REQUEST}))
 
 
