@@ -70,6 +70,17 @@ class BadValue(SegmentQLError):
         self.allowed = allowed
 
 
+def invalid_value_message(name: str, problem: str, allowed: str) -> str:
+    """Return the message about an invalid value.
+
+    Args:
+        name: The name of the argument or header, or the path of the input field.
+        problem: What is wrong with the value, as a clause.
+        allowed: A description of the allowed values.
+    """
+    return f"{name} is not valid: {problem}. Allowed: {allowed}."
+
+
 @dataclass(frozen=True)
 class RejectionReason:
     """A reason why a mutation was rejected."""

@@ -178,8 +178,8 @@ async def test_invalid_key_id_is_rejected_without_being_quoted(
         assert error == {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "id: the value is not a key id;"
-            " allowed: the `id` of a key: key_ and 12 characters of a-z 0-9",
+            "message": "id is not valid: the value is not a key id."
+            " Allowed: the `id` of a key: key_ and 12 characters of a-z 0-9.",
             "path": ["id"],
             "allowed": "the `id` of a key: key_ and 12 characters of a-z 0-9",
         }

@@ -81,8 +81,8 @@ async def test_error_names_the_value_and_what_is_allowed(planned: Api, sql: Sql)
         {
             "__typename": "InvalidInput",
             "code": "INVALID_INPUT",
-            "message": "rollout.percent: 33.3333 has more than 3 decimals;"
-            " allowed: 0 to 100 with up to 3 decimals",
+            "message": "rollout.percent is not valid: 33.3333 has more than 3 decimals."
+            " Allowed: 0 to 100 with up to 3 decimals.",
             "path": ["rollout", "percent"],
             "allowed": "0 to 100 with up to 3 decimals",
         }

@@ -12,7 +12,8 @@ from segmentql.graphql.types.validation import InputValidator
 from segmentql.imports.file_format import Delimiter, HeaderMode, Identity, ListFormat
 from segmentql.imports.records import ImportMode, ImportOptions, OnUnknownUser, UploadSource
 from segmentql.imports.service import SlugAlgebra
-from segmentql.memberships.records import OnExcluded, OnExisting
+from segmentql.memberships.inputs import ON_EXCLUDED, ON_EXISTING, read_expiry
+from segmentql.memberships.records import NO_EXPIRY, OnExcluded, OnExisting
 
 DEFAULT_MAX_REMOVED_PERCENT = 20.0
 
@@ -134,11 +135,11 @@ class CreateImportInput:
     )
     on_existing: OnExisting | None = strawberry.field(
         default=OnExisting.EXTEND,
-        description="The effect of adding a user who is already an active member.",
+        description=ON_EXISTING,
     )
     on_excluded: OnExcluded | None = strawberry.field(
         default=OnExcluded.SKIP,
-        description="The effect of adding a user who is excluded from the segment's rollout.",
+        description=ON_EXCLUDED,
     )
     on_unknown_user: OnUnknownUser | None = strawberry.field(
         default=OnUnknownUser.STORE,
@@ -186,16 +187,9 @@ def read_options(
             "at most one of `column` and `columnNumber`",
             "columnNumber",
         )
-    ttl = validator.optional(validators.ttl, fields.ttl_seconds, "ttlSeconds", absent=None)
-    expires_at = fields.expires_at or None
-    if ttl is not None and expires_at is not None:
-        validator.add_error(
-            "both `ttlSeconds` and `expiresAt` are set",
-            "at most one of `ttlSeconds` and `expiresAt`",
-            "expiresAt",
-        )
-    if mode is ImportMode.REMOVE and (ttl is not None or expires_at is not None):
-        field = "ttlSeconds" if ttl is not None else "expiresAt"
+    expiry = read_expiry(validator, fields)
+    if mode is ImportMode.REMOVE and expiry != NO_EXPIRY:
+        field = "ttlSeconds" if expiry.ttl is not None else "expiresAt"
         validator.add_error(
             "the mode REMOVE adds no user",
             "no `ttlSeconds` and no `expiresAt` with the mode REMOVE",
@@ -210,8 +204,8 @@ def read_options(
             header=fields.header or HeaderMode.AUTO,
             delimiter=fields.delimiter or Delimiter.AUTO,
         ),
-        ttl=ttl,
-        expires_at=expires_at,
+        ttl=expiry.ttl,
+        expires_at=expiry.expires_at,
         on_existing=fields.on_existing or OnExisting.EXTEND,
         on_excluded=fields.on_excluded or OnExcluded.SKIP,
         on_unknown_user=fields.on_unknown_user or OnUnknownUser.STORE,

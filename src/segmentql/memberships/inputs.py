@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, Protocol, TypeVar
 
 import strawberry
 
@@ -14,6 +14,16 @@ from segmentql.memberships import segment_members
 from segmentql.memberships.records import Expiry, MemberLists, OnExcluded, OnExisting
 
 T = TypeVar("T")
+
+ON_EXISTING: Final = "The effect of adding a user who is already an active member."
+ON_EXCLUDED: Final = "The effect of adding a user who is excluded from the segment's rollout."
+
+
+class ExpiryInput(Protocol):
+    """An input with the end of the memberships to add."""
+
+    ttl_seconds: int | None
+    expires_at: datetime | None
 
 
 @strawberry.input(description="Input of `updateUserSegments`.")
@@ -48,7 +58,7 @@ class UpdateUserSegmentsInput:
     )
     on_existing: OnExisting | None = strawberry.field(
         default=OnExisting.EXTEND,
-        description="The effect of adding a user who is already an active member.",
+        description=ON_EXISTING,
     )
     dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
@@ -84,18 +94,16 @@ class UpdateSegmentMembersInput:
     )
     on_existing: OnExisting | None = strawberry.field(
         default=OnExisting.EXTEND,
-        description="The effect of adding a user who is already an active member.",
+        description=ON_EXISTING,
     )
     on_excluded: OnExcluded | None = strawberry.field(
         default=OnExcluded.ADMIT,
-        description="The effect of adding a user who is excluded from the segment's rollout.",
+        description=ON_EXCLUDED,
     )
     dry_run: bool | None = strawberry.field(default=False, description=DRY_RUN)
 
 
-def read_expiry(
-    validator: InputValidator, fields: UpdateUserSegmentsInput | UpdateSegmentMembersInput
-) -> Expiry:
+def read_expiry(validator: InputValidator, fields: ExpiryInput) -> Expiry:
     """Decode the end of the memberships to add."""
     ttl = validator.optional(validators.ttl, fields.ttl_seconds, "ttlSeconds", absent=None)
     expires_at = fields.expires_at or None

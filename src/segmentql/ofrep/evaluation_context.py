@@ -4,8 +4,7 @@ import enum
 from typing import Any
 
 from segmentql import validators
-from segmentql.errors import BadValue
-from segmentql.graphql.types.error_texts import invalid_value_message
+from segmentql.errors import BadValue, invalid_value_message
 from segmentql.ofrep.failures import ErrorCode, EvaluationFailure
 
 

@@ -23,14 +23,3 @@ def shorten_message(message: str) -> str:
     half = MAX_MESSAGE_CHARACTERS // 2
     omitted = len(message) - 2 * half
     return f"{message[:half]}... ({omitted} characters omitted) ...{message[-half:]}"
-
-
-def invalid_value_message(name: str, problem: str, allowed: str) -> str:
-    """Return the message about an invalid value.
-
-    Args:
-        name: The name of the argument or header, or the path of the input field.
-        problem: What is wrong with the value, as a clause.
-        allowed: A description of the allowed values.
-    """
-    return f"{name} is not valid: {problem}. Allowed: {allowed}."

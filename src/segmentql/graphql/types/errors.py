@@ -20,7 +20,7 @@ from segmentql.graphql.types.error_causes import (
     FailureCause,
     recorded_code,
 )
-from segmentql.graphql.types.error_texts import invalid_value_message, shorten_message
+from segmentql.graphql.types.error_texts import shorten_message
 from segmentql.tables import Role
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ def as_mutation_error(reason: errors.RejectionReason) -> MutationError:
 def _(reason: errors.InvalidInput) -> MutationError:
     return InvalidInput(
         code=ErrorCode.INVALID_INPUT,
-        message=invalid_value_message(".".join(reason.path), reason.problem, reason.allowed),
+        message=errors.invalid_value_message(".".join(reason.path), reason.problem, reason.allowed),
         path=list(reason.path),
         allowed=reason.allowed,
     )
@@ -129,7 +129,7 @@ def mutation_errors(rejected: errors.MutationRejected) -> list[MutationError]:
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
     """Return the error of an invalid argument of a query."""
     return GraphQLError(
-        invalid_value_message(argument, problem, allowed),
+        errors.invalid_value_message(argument, problem, allowed),
         extensions={"code": Code.BAD_REQUEST, "argument": argument, "allowed": allowed},
     )
 
