@@ -166,3 +166,11 @@ def test_images_are_small_and_shown() -> None:
     assert images
     assert [image.name for image in images if image.stat().st_size > MAX_IMAGE_BYTES] == []
     assert [image.name for image in images if f"images/{image.name})" not in text] == []
+
+
+def test_programs_in_the_clients_page_are_parts_of_their_files() -> None:
+    text = (DOCS / "clients.md").read_text()
+    parts = re.findall(r"^\[(\S+)\]\(\1\):\n\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    languages = ("python", "typescript", "toml", "yaml", "graphql")
+    assert len(parts) == sum(text.count(f"```{language}\n") for language in languages)
+    assert [name for name, part in parts if part not in (DOCS / name).read_text()] == []

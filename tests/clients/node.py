@@ -55,6 +55,21 @@ async def run_binary(name: str, *arguments: str, folder: Path = HERE) -> str:
     return await run_node(str(HERE / "node_modules" / ".bin" / name), *arguments, folder=folder)
 
 
+async def run_npm(*arguments: str, folder: Path) -> str:
+    """Return the output of npm in a folder outside the repository."""
+    build = _web_build()
+    try:
+        npm, environment = await asyncio.to_thread(build.find_npm)
+    except build.BuildError as error:
+        pytest.fail(f"No client can be tried, because Node is missing: {error}")
+    return await _run([*npm, *arguments], environment, folder)
+
+
+async def install_packages(folder: Path) -> None:
+    """Install the packages of a folder's lock file."""
+    await run_npm(*_web_build().NPM_CI.split(), folder=folder)
+
+
 async def _run(command: list[str], environment: dict[str, str], folder: Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
