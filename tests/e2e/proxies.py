@@ -6,7 +6,7 @@ import shutil
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -65,11 +65,17 @@ class ApiProcess:
                 env=self._environment,
                 stderr=log,
             )
-        await until(lambda: _responds(f"http://127.0.0.1:{self.port}/readyz"))
+        await until(self._is_ready)
+
+    async def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.returncode is None, self._log.read_text()[-2000:]
+        return await _responds(f"http://127.0.0.1:{self.port}/readyz")
 
     async def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            with suppress(ProcessLookupError):  # a failed start
+                self._process.terminate()
             await self._process.wait()
             self._process = None
 
@@ -112,7 +118,11 @@ def skip_if_missing(name: ProxyName) -> str:
 
 @asynccontextmanager
 async def running_proxy(
-    name: ProxyName, folder: Path, ports: tuple[int, int], *changes: tuple[str, str]
+    name: ProxyName,
+    folder: Path,
+    ports: tuple[int, int],
+    *changes: tuple[str, str],
+    ready_path: str = "/readyz",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy with its file, in which only addresses, folders and `changes` are replaced.
 
@@ -121,6 +131,7 @@ async def running_proxy(
         folder: An empty folder for its files.
         ports: The ports of the two API processes.
         changes: Texts of the file with their replacements.
+        ready_path: The path that responds with 200 when the proxy and the API are ready.
     """
     program = skip_if_missing(name)
     proxy = Proxy(name, free_port(), free_port(), folder)
@@ -132,7 +143,7 @@ async def running_proxy(
     addresses = zip(("127.0.0.1:8080", "127.0.0.1:8081"), ports, strict=True)
     shared = [(address, f"127.0.0.1:{port}") for address, port in addresses]
     folders = [("/etc/ssl/segmentql", str(folder)), (f"/var/log/{name}", str(folder))]
-    file.write_text(_replaced(file.read_text(), [*shared, *folders, *changes]))
+    file.write_text(_replaced(file.read_text(), [*changes, *folders, *shared]))
     with (folder / "program.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program, *command, stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)}
@@ -140,7 +151,7 @@ async def running_proxy(
 
     async def responds() -> bool:
         assert process.returncode is None, (folder / "program.log").read_text()
-        return await _responds(f"{proxy.url}/readyz", proxy.tls())
+        return await _responds(proxy.url + ready_path, proxy.tls())
 
     try:
         await until(responds)
@@ -180,19 +191,27 @@ def _replaced(text: str, changes: list[tuple[str, str]]) -> str:
     return text
 
 
-def documented_change(heading: str, proxy: ProxyName) -> tuple[str, str]:
-    """Return a change of a proxy's file that the documentation shows as a diff below a heading."""
-    section = PAGE.read_text().partition(f"{heading}\n")[2].partition("\n#")[0]
-    blocks = [block.partition("```")[0] for block in section.split(f"```diff {proxy}\n")[1:]]
-    (block,) = blocks
-    lines = block.splitlines()
-    old = "\n".join(line[1:] for line in lines if line[0] in " -")
-    new = "\n".join(line[1:] for line in lines if line[0] in " +")
-    return old, new
+def documented_changes(proxy: ProxyName, *, is_path_kept: bool) -> list[tuple[str, str]]:
+    """Return the changes of a proxy's file for a root path, as the documentation shows them.
+
+    Each part of its diff is a text of the file with the text that replaces it.
+    """
+    heading = f"### The proxy {'keeps' if is_path_kept else 'removes'} the path\n"
+    section = PAGE.read_text().partition(heading)[2].partition("\n#")[0]
+    diff = section.partition(f"```diff {proxy}\n")[2].partition("```")[0]
+    assert diff, (proxy, heading)
+    return [
+        (_side(part.splitlines(), " -"), _side(part.splitlines(), " +"))
+        for part in diff.split("@@\n")
+    ]
 
 
-async def _responds(url: str, tls: ssl.SSLContext | bool = False) -> bool:
-    async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
+def _side(lines: list[str], marks: str) -> str:
+    return "\n".join(line[1:] for line in lines if line[0] in marks)
+
+
+async def _responds(url: str, tls: ssl.SSLContext | None = None) -> bool:
+    async with httpx.AsyncClient(verify=tls or False, trust_env=False) as client:
         try:
             return (await client.get(url)).status_code == 200
         except httpx.TransportError:
