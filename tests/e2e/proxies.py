@@ -18,6 +18,7 @@ from segmentql.local.certificates import make_certificate
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import environment, until
+from tests.e2e.up import READY_SECONDS
 
 FILES: Final = Path(__file__).parents[2] / "docs" / "operations" / "proxy"
 PAGE: Final = FILES.parent / "reverse-proxy.md"
@@ -65,7 +66,7 @@ class ApiProcess:
                 env=self._environment,
                 stderr=log,
             )
-        await until(self._is_ready)
+        await until(self._is_ready, seconds=READY_SECONDS)
 
     async def _is_ready(self) -> bool:
         assert self._process is not None
@@ -154,7 +155,10 @@ async def running_proxy(
         return await _responds(proxy.url + ready_path, proxy.tls())
 
     try:
-        await until(responds)
+        try:
+            await until(responds, seconds=READY_SECONDS)
+        except TimeoutError:
+            pytest.fail((folder / "program.log").read_text()[-4000:])
         yield proxy
     finally:
         if process.returncode is None:

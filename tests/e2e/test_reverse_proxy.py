@@ -5,6 +5,8 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.e2e
 MAX_BODY_BYTES = 2_097_152
 KEEP_ALIVE_SECONDS = 4
 PROXY_KEEP_ALIVE_SECONDS = 2
+
+CONNECTIONS = Path("/proc/net/tcp")
 
 QUERY = {"query": "{ segments { nodes { slug } } }"}
 CHANGES = "subscription { changes(start: NOW) { events { __typename } } }"
@@ -104,8 +108,7 @@ async def test_clients_can_use_http_2(proxy: Proxy) -> None:
     _, writer = await asyncio.open_connection("localhost", proxy.port, ssl=context)
     connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
     assert connection.selected_alpn_protocol() == "h2"
-    writer.close()
-    await writer.wait_closed()
+    writer.transport.abort()
 
 
 async def test_plain_http_is_redirected_by_nginx(proxy: Proxy) -> None:
@@ -183,13 +186,27 @@ async def test_body_limit_is_that_of_the_service(client: httpx.AsyncClient) -> N
     assert response.json()["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
 
 
-async def test_connections_to_the_service_are_used_again(client: httpx.AsyncClient) -> None:
+async def test_connections_to_the_service_are_used_again(
+    client: httpx.AsyncClient, apis: list[ApiProcess]
+) -> None:
     """The pause is longer than the proxy keeps connections, which the service keeps even longer."""
+    ports = {api.port for api in apis}
+    before = _connections_of(ports)
     for number in range(200):
         if number == 100:
             await asyncio.sleep((PROXY_KEEP_ALIVE_SECONDS + KEEP_ALIVE_SECONDS) / 2)
         response = await client.post("/graphql", json=QUERY)
         assert response.status_code == 200, (number, response.text)
+    assert _connections_of(ports) - before < 50
+
+
+def _connections_of(ports: set[int]) -> int:
+    """Return the number of open and recently closed ends of connections with these ports."""
+    if not CONNECTIONS.exists():
+        pytest.skip("counts connections in Linux' /proc")
+    rows = CONNECTIONS.read_text().splitlines()[1:]
+    used = [int(end.partition(":")[2], 16) for row in rows for end in row.split()[1:3]]
+    return sum(port in ports for port in used)
 
 
 async def test_restart_of_a_process_fails_no_safe_request(
@@ -208,8 +225,7 @@ async def test_restart_of_a_process_fails_no_safe_request(
         try:
             for process in apis:
                 await process.stop()
-                before = len(statuses)
-                await until(lambda before=before: _has_grown(statuses, before + 50))
+                await until(partial(_has_grown, statuses, len(statuses) + 50))
                 await process.start()
         finally:
             is_done.set()

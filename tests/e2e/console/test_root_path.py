@@ -19,11 +19,11 @@ mutation($userId: ID!) {
 """
 
 
-@pytest.mark.parametrize("is_path_kept", [True, False], ids=["kept", "removed"])
+@pytest.mark.parametrize("nginx", ["keeps", "removes"])
 async def test_pages_work_below_the_root_path(
-    home: Path, browser: Browser, tmp_path: Path, is_path_kept: bool
+    home: Path, browser: Browser, tmp_path: Path, nginx: str
 ) -> None:
-    changes = documented_changes("nginx", is_path_kept=is_path_kept)
+    changes = documented_changes("nginx", is_path_kept=nginx == "keeps")
     async with running(home, SEGMENTQL_ROOT_PATH=ROOT_PATH) as up:
         await up.wait_for_output("curl ")
         assert f"Console:     http://127.0.0.1:{up.port}{ROOT_PATH}/\n" in up.output
