@@ -15,6 +15,7 @@ from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql, until
 from tests.e2e.proxies import ApiProcess, Proxy, running_proxy
+from tests.e2e.up import READY_SECONDS
 from tests.graphql.websocket_client import opened
 from tests.keys.clients import make_key
 from tests.timeline import make_segment
@@ -225,7 +226,9 @@ async def test_restart_of_a_process_fails_no_safe_request(
         try:
             for process in apis:
                 await process.stop()
-                await until(partial(_has_grown, statuses, len(statuses) + 50))
+                await until(
+                    partial(_has_grown, statuses, len(statuses) + 50), seconds=READY_SECONDS
+                )
                 await process.start()
         finally:
             is_done.set()
