@@ -241,3 +241,37 @@ def test_client_reads_its_settings_from_the_env_file() -> None:
         1,
         "Error: http://127.0.0.1:1/segments/graphql does not respond: Connection refused.\n",
     )
+
+
+@pytest.mark.parametrize("root_path", ["", "/segmentql", "/tools/segment-ql_2.~", "/" + "a" * 199])
+def test_root_path_is_accepted(monkeypatch: pytest.MonkeyPatch, root_path: str) -> None:
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SEGMENTQL_ROOT_PATH", root_path)
+    assert load_settings().root_path == root_path
+
+
+@pytest.mark.parametrize(
+    ("root_path", "message"),
+    [
+        *(
+            (text, "must be empty or like /segmentql or /tools/segmentql")
+            for text in (
+                *("/", "segmentql", "/a/", "/a//b", "/a/../b", "/a/.", "/%61", "/a b", "/a?b"),
+                *("http://a/b", "/a\n", "/ä", "/" + "a" * 200),
+            )
+        ),
+        ("/graphql", "must not contain /graphql, which is a path of the service"),
+        ("/a/static/b", "must not contain /static, which is a path of the service"),
+    ],
+)
+def test_wrong_root_path_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, root_path: str, message: str
+) -> None:
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SEGMENTQL_ROOT_PATH", root_path)
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"SEGMENTQL_ROOT_PATH: {message}")

@@ -2,7 +2,8 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
 export default defineConfig({
-  base: "/static/",
+  // Files load each other by relative addresses. The server completes those in the pages.
+  base: "./",
   plugins: [react()],
   build: {
     outDir: "../src/segmentql/static",

@@ -33,6 +33,7 @@ from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.adapters.pages import STATIC, graphiql_page, page_routes
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
+from segmentql.adapters.root_path import without_root_path
 from segmentql.adapters.storage import Storage
 from segmentql.command_documents import COMMAND_DOCUMENTS
 from segmentql.documents.loaders import stored_documents
@@ -175,6 +176,7 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # its redirects would contain the client's Host header
+    app.root_path = settings.root_path
     app.state.stopping = asyncio.Event()
     return app
 
@@ -204,7 +206,12 @@ async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None
 class _Application(Starlette):
     """The application. `/graphql` and OFREP bypass Starlette's middleware and router."""
 
+    root_path = ""
+    """The setting `SEGMENTQL_ROOT_PATH`."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path:
+            scope = without_root_path(scope, self.root_path)
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] == "http" and path in GRAPHQL_PATHS:
             await self.state.view(scope, receive, send)

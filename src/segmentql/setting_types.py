@@ -3,6 +3,7 @@
 A value in another form raises a `ValueError`, whose message says what is allowed.
 """
 
+import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,13 @@ from segmentql.errors import BadValue
 
 BEARER_FORM: Final = r"^[A-Za-z0-9._~+/-]+=*$"
 """The form of a bearer token by RFC 6750."""
+
+MAX_ROOT_PATH_CHARACTERS: Final = 200
+
+SERVICE_PATHS: Final = frozenset({"graphql", "healthz", "metrics", "ofrep", "readyz", "static"})
+"""The first segments of the paths of the service."""
+
+_ROOT_PATH: Final = re.compile(rf"(?=.{{0,{MAX_ROOT_PATH_CHARACTERS}}}$)(/[A-Za-z0-9._~-]+)*")
 
 
 def _redis_url(text: str) -> str:
@@ -81,6 +89,19 @@ def _slug_prefix(text: str) -> str:
         raise ValueError(f"{bad.problem}; allowed: {bad.allowed}") from None
 
 
+def _root_path(text: str) -> str:
+    """Return a valid root path. It must not be confused with a path of the service."""
+    segments = text.split("/")
+    if not _ROOT_PATH.fullmatch(text) or {".", ".."} & set(segments):
+        raise ValueError(
+            "must be empty or like /segmentql or /tools/segmentql: letters, digits and -._~,"
+            f" no slash at the end, at most {MAX_ROOT_PATH_CHARACTERS} characters"
+        )
+    if reserved := [segment for segment in segments if segment in SERVICE_PATHS]:
+        raise ValueError(f"must not contain /{reserved[0]}, which is a path of the service")
+    return text
+
+
 DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
@@ -89,3 +110,4 @@ Origins = Annotated[
 ]
 KeyToken = Annotated[str, AfterValidator(_key_token)]
 SlugPrefix = Annotated[str, AfterValidator(_slug_prefix)]
+RootPath = Annotated[str, AfterValidator(_root_path)]

@@ -20,6 +20,7 @@ from segmentql.setting_types import (
     KeyToken,
     Origins,
     RedisUrl,
+    RootPath,
     SlugPrefix,
     StoreUrl,
 )
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
     report_retention_days: int = Field(default=30, ge=1, le=3650)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
+    root_path: RootPath = ""
     auth: Literal["required", "off"] = "required"
     first_key: KeyToken | None = Field(default=None, repr=False)
     metrics_token: str | None = Field(

@@ -21,11 +21,23 @@ BROWSER = {"accept": "text/html,*/*;q=0.8"}
 )
 def test_page_has_each_public_setting_once(file: str, public_settings: dict[str, str]) -> None:
     original = (WEB / file).read_bytes().decode()
-    page = Page(WEB / file, public_settings=public_settings).read().decode()
-    for name, content in public_settings.items():
+    read = Page(WEB / file, public_settings=public_settings, root_path="/segmentql").read()
+    page = read.decode()
+    for name, content in {**public_settings, "root-path": "/segmentql"}.items():
         assert META_ELEMENT.format(name, content) not in original
         assert page.count(META_ELEMENT.format(name, content)) == 1
         assert page.count(f"segmentql-{name}") == 1
+
+
+@pytest.mark.parametrize("root_path", ["", "/tools/segmentql"])
+def test_files_of_a_page_have_addresses_below_the_root_path(tmp_path: Path, root_path: str) -> None:
+    file = tmp_path / "index.html"
+    file.write_text('<link href="./favicon.svg" /><script src="./assets/x.js"></script>')
+    page = Page(file, public_settings={}, root_path=root_path).read().decode()
+    assert page == (
+        f'<link href="{root_path}/static/favicon.svg" />'
+        f'<script src="{root_path}/static/assets/x.js"></script>'
+    )
 
 
 def test_missing_page_says_how_to_build_it(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ STATIC: Final = Path(__file__).parents[1] / "static"
 META_ELEMENT: Final = '<meta name="segmentql-{}" content="{}" />'
 """The element of a page that has a public setting, such as whether API keys are required."""
 
+RELATIVE: Final = '"./'
+"""The start of the address of each file that a built page loads, relative to `STATIC`."""
+
 NOT_BUILT_HTML: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SegmentQL</title>
 <h1>SegmentQL is running, but its pages are not built</h1>
@@ -60,17 +63,25 @@ class Page:
     """
 
     def __init__(
-        self, file: Path, *, public_settings: Mapping[str, str], connect_to: Sequence[str] = ()
+        self,
+        file: Path,
+        *,
+        public_settings: Mapping[str, str],
+        root_path: str = "",
+        connect_to: Sequence[str] = (),
     ) -> None:
         """Describe the page.
 
         Args:
             file: The built page.
             public_settings: The values of the page's `META_ELEMENT` elements, by name.
+            root_path: The path below which a proxy publishes the service. It is also a public
+                setting, with the name `root-path`.
             connect_to: The origins, other than this server, to which the page sends requests.
         """
         self._file = file
-        self._public_settings = public_settings
+        self._public_settings = {**public_settings, "root-path": root_path}
+        self._files = f'"{root_path}/static/'
         self.headers = page_headers(connect_to)
 
     def read(self) -> bytes:
@@ -79,6 +90,8 @@ class Page:
             page = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
             return NOT_BUILT_HTML.encode()
+        # The page may have the address /graphql or /graphql/, so its own cannot be relative.
+        page = page.replace(RELATIVE, self._files)
         for name, content in self._public_settings.items():
             page = re.sub(
                 META_ELEMENT.format(name, '[^"]*'), META_ELEMENT.format(name, content), page
@@ -95,7 +108,7 @@ def origin(url: str) -> str:
 def page_routes(settings: Settings) -> list[BaseRoute]:
     """Return the routes of `/` and of the files of the pages. `/graphql` has GraphiQL itself."""
     routes: list[BaseRoute] = [
-        Route("/", _send_console(settings) if settings.console == "on" else _redirect_to_graphql)
+        Route("/", _send_console(settings) if settings.console == "on" else _to_graphql(settings))
     ]
     if "on" in {settings.console, settings.graphiql}:
         files = BuiltFiles(directory=STATIC, check_dir=False)
@@ -108,7 +121,9 @@ def graphiql_page(settings: Settings) -> Page | None:
     if settings.graphiql == "off":
         return None
     public_settings = {"auth": settings.auth, "console": settings.console}
-    return Page(STATIC / "graphiql.html", public_settings=public_settings)
+    return Page(
+        STATIC / "graphiql.html", public_settings=public_settings, root_path=settings.root_path
+    )
 
 
 def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
@@ -120,6 +135,7 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
             "documents": settings.documents,
             "graphiql": settings.graphiql,
         },
+        root_path=settings.root_path,
         connect_to=[origin(settings.store.public_endpoint_url)],
     )
 
@@ -129,6 +145,10 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
     return send_console
 
 
-async def _redirect_to_graphql(request: Request) -> Response:
-    """Redirect without naming a host."""
-    return RedirectResponse("/graphql")
+def _to_graphql(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that redirects to `/graphql` without naming a host."""
+
+    async def redirect(request: Request) -> Response:
+        return RedirectResponse(f"{settings.root_path}/graphql")
+
+    return redirect

@@ -175,7 +175,7 @@ def open_client(url: str | None) -> ApiClient:
         is_valid = False
     if not is_valid or parts.query or parts.fragment or parts.username:
         raise click.BadParameter(
-            "must be like http://127.0.0.1:8080 or https://segments.example.com",
+            "must be like http://127.0.0.1:8080 or https://segments.example.com/segmentql",
             param_hint="'--url' (SEGMENTQL_URL)",
         )
     if api_key and not re.fullmatch(BEARER_FORM, api_key):

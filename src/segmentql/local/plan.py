@@ -140,6 +140,7 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         )
 
     address = _client_address(settings.host, settings.port)
+    base = address + settings.root_path
     return Plan(
         database,
         redis,
@@ -161,12 +162,12 @@ def make_plan(data: DataFolder, ports: ServerPorts, options: Options, commands: 
         settings.host,
         settings.port,
         (
-            *((("Console", f"http://{address}/"),) if settings.console == "on" else ()),
-            *((("GraphiQL", f"http://{address}/graphql"),) if settings.graphiql == "on" else ()),
+            *((("Console", f"http://{base}/"),) if settings.console == "on" else ()),
+            *((("GraphiQL", f"http://{base}/graphql"),) if settings.graphiql == "on" else ()),
             *(() if options.verbose else (("Logs", str(data.logs_folder)),)),
             ("Data", str(data.path)),
         ),
-        _example(settings, address, shlex.quote(str(data.path))),
+        _example(settings, base, shlex.quote(str(data.path))),
         {**overrides, "port": str(settings.port)},
     )
 

@@ -8,14 +8,16 @@ import { getOperationAST } from "graphql";
 import { createClient } from "graphql-sse";
 import { useEffect, useRef, useState } from "react";
 
-const isRequired = document.querySelector('meta[name="segmentql-auth"]')?.content === "required";
+import { requiresKey, rootPath } from "./server.js";
+
+const GRAPHQL_PATH = `${rootPath}/graphql`;
 
 const KEY_REQUIRED =
   "An API key is required. Create one with `segmentql keys create --role EDITOR --name NAME`," +
   " or ask an ADMIN for one.";
 
 // The schema has no @defer and no @stream, so each query and mutation has one response.
-const sendOnce = createGraphiQLFetcher({ url: "/graphql", enableIncrementalDelivery: false });
+const sendOnce = createGraphiQLFetcher({ url: GRAPHQL_PATH, enableIncrementalDelivery: false });
 
 const sendRequest = (params, options) => {
   const { documentAST } = options; // absent if the page itself sends the request
@@ -28,7 +30,7 @@ const sendRequest = (params, options) => {
 // Returns an async iterator. After a restart of the server the page shows the error. A subscription
 // that starts again by itself would start at the original cursor.
 const subscribe = (params, headers) =>
-  createClient({ url: "/graphql", headers, retryAttempts: 0 }).iterate(params);
+  createClient({ url: GRAPHQL_PATH, headers, retryAttempts: 0 }).iterate(params);
 
 const isAuthorization = (name) => name.toLowerCase() === "authorization";
 
@@ -40,7 +42,7 @@ export function useApiKey() {
   // The function stays the same when the key changes, so that GraphiQL does not reset.
   const [fetcher] = useState(() => async (params, options = {}) => {
     const headers = options.headers ?? {};
-    if (!isRequired || Object.keys(headers).some(isAuthorization)) {
+    if (!requiresKey || Object.keys(headers).some(isAuthorization)) {
       return sendRequest(params, options);
     }
     if (!latest.current) {
@@ -55,7 +57,7 @@ export function useApiKey() {
 export function KeyBar({ setKey, fetcher }) {
   const [status, setStatus] = useState(KEY_REQUIRED);
   const [isRejected, setRejected] = useState(false);
-  if (!isRequired) {
+  if (!requiresKey) {
     return null;
   }
 

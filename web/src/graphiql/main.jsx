@@ -11,6 +11,7 @@ import { createRoot } from "react-dom/client";
 import { examples } from "./examples.js";
 import { takeLinkedOperation } from "./linked-operation.js";
 import { KeyBar, SchemaRefresher, useApiKey } from "./key.jsx";
+import { hasConsole, rootPath } from "./server.js";
 
 // GraphiQL's history plugin is left out: it stores the headers of each request, including API keys,
 // in local storage even if `shouldPersistHeaders` is false (5.4).
@@ -25,8 +26,6 @@ const tabs = examples.map(({ query, variables, headers }) => ({
 }));
 
 const linkedOperation = takeLinkedOperation();
-
-const hasConsole = document.querySelector('meta[name="segmentql-console"]')?.content !== "off";
 
 function Page() {
   const { key, setKey, fetcher } = useApiKey();
@@ -46,7 +45,7 @@ function Page() {
         inputValueDeprecation
       >
         <GraphiQL.Logo>
-          {hasConsole ? <a href="/">SegmentQL</a> : "SegmentQL"}
+          {hasConsole ? <a href={`${rootPath}/`}>SegmentQL</a> : "SegmentQL"}
           <SchemaRefresher apiKey={key} />
         </GraphiQL.Logo>
       </GraphiQL>

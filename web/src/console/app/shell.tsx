@@ -28,6 +28,7 @@ import { Link, useLocation } from "wouter";
 
 import { labelOf, ROLE_LABELS } from "../components/enum-labels";
 import { ErrorBoundary } from "./error-boundary";
+import { graphqlPath } from "./public-settings";
 import { hasGraphiQL } from "./server";
 import { useSession } from "./session";
 
@@ -104,7 +105,7 @@ export function Shell({ children }: { children: ReactNode }) {
         )}
         {hasGraphiQL && (
           <NavLink
-            href="/graphql"
+            href={graphqlPath()}
             label="GraphiQL"
             leftSection={<Braces size={18} aria-hidden />}
           />

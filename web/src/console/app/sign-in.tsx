@@ -15,6 +15,7 @@ import { type FormEvent, useState } from "react";
 import { createClient } from "../graphql/client";
 import { ViewerDocument } from "../graphql/operations";
 import { describeError } from "../components/errors";
+import { graphqlPath } from "./public-settings";
 import { hasGraphiQL } from "./server";
 import { isApiKey, type Session } from "./stored-session";
 
@@ -87,7 +88,7 @@ export function SignIn({ notice, onSignIn }: Props) {
               {hasGraphiQL && (
                 <>
                   . Programmers can use{" "}
-                  <Anchor href="/graphql" underline="always">
+                  <Anchor href={graphqlPath()} underline="always">
                     GraphiQL
                   </Anchor>
                 </>

@@ -4,6 +4,7 @@ import { stringifyDocument, type TypedDocumentNode } from "@urql/core";
 import { Braces } from "lucide-react";
 import type { ReactNode } from "react";
 
+import { graphqlPath } from "../app/public-settings";
 import { hasGraphiQL } from "../app/server";
 
 interface Props {
@@ -54,7 +55,7 @@ export function ShowAsGraphQL<Variables>({ document, variables }: QueryLinkProps
   return (
     <Button
       component="a"
-      href={`/graphql#${parameters}`}
+      href={`${graphqlPath()}#${parameters}`}
       target="_blank"
       variant="subtle"
       size="xs"

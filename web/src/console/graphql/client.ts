@@ -15,10 +15,9 @@ import {
   type RequestParams,
 } from "graphql-sse";
 
-import { readPublicSetting } from "../app/public-settings";
+import { graphqlPath, readPublicSetting } from "../app/public-settings";
 import { storedDocumentExchange, streamParameters } from "./stored-documents";
 
-const URL = "/graphql";
 /** A type that the cache sees in every result, so that each mutation makes all of them stale. */
 const EVERYTHING = ["Everything"];
 
@@ -31,7 +30,7 @@ const EVERYTHING = ["Everything"];
 export function createClient(apiKey: string | null, onRejectedKey: () => void): Client {
   const headers = headersOf(apiKey);
   return createUrqlClient({
-    url: URL,
+    url: graphqlPath(),
     preferGetMethod: false,
     requestPolicy: "cache-and-network",
     fetchOptions: { headers },
@@ -66,7 +65,11 @@ export function subscribe<Data, Variables extends Record<string, unknown>>(
   document: TypedDocumentNode<Data, Variables>,
   variables: Variables,
 ): AsyncIterableIterator<ExecutionResult<Data, unknown>> {
-  const client = createStreamClient({ url: URL, headers: headersOf(apiKey), retryAttempts: 0 });
+  const client = createStreamClient({
+    url: graphqlPath(),
+    headers: headersOf(apiKey),
+    retryAttempts: 0,
+  });
   const parameters = requiresDocumentIds()
     ? streamParameters(document, variables)
     : { query: stringifyDocument(document), variables };
