@@ -12,15 +12,10 @@ from pydantic_settings import NoDecode
 from segmentql import validators
 from segmentql.database_url import check_database_url
 from segmentql.errors import BadValue
+from segmentql.redis_url import check_redis_url
 
 BEARER_FORM: Final = r"^[A-Za-z0-9._~+/-]+=*$"
 """The form of a bearer token by RFC 6750."""
-
-
-def _redis_url(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must be like redis://:password@host:6379/0")
-    return text
 
 
 def _store_url(text: str) -> str:
@@ -82,7 +77,7 @@ def _slug_prefix(text: str) -> str:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)
