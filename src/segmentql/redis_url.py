@@ -59,7 +59,7 @@ class RedisTarget:
     sentinel_password: str | None = field(default=None, repr=False)
     is_tls: bool = False
     tls: Mapping[str, str | bool] = field(default_factory=dict)
-    """redis-py's arguments for TLS, by the names of the URL."""
+    """The arguments of redis-py for TLS, by their names in the URL."""
 
     @property
     def address(self) -> str:

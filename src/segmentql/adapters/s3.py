@@ -6,8 +6,8 @@ imported at the first use, because the import takes a third of a second of the A
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -120,41 +120,15 @@ class S3:
         Raises:
             StoreFailed: the call failed.
         """
-        from aiohttp import ClientPayloadError  # noqa: PLC0415 - imported with the client
-        from botocore import exceptions as botocore  # noqa: PLC0415
-        from botocore.parsers import ResponseParserError  # noqa: PLC0415
-
-        credential_errors = (
-            botocore.NoCredentialsError,
-            botocore.PartialCredentialsError,
-            botocore.CredentialRetrievalError,
-            botocore.MetadataRetrievalError,
-            botocore.TokenRetrievalError,
-            botocore.ProfileNotFound,
-            botocore.ConfigParseError,
-            botocore.InvalidConfigError,
-            botocore.SSOError,
-        )
-        try:
+        with _translate_errors():
             async with asyncio.timeout(self._timeouts.call_seconds):
                 return await call
-        except botocore.ClientError as error:
-            raise _translate_error(error) from error
-        except credential_errors as error:
-            raise StoreUnavailable(f"{NO_CREDENTIALS} ({type(error).__name__})") from error
-        except (botocore.ReadTimeoutError, TimeoutError) as error:
-            raise StoreUnavailable("the object store does not respond in time") from error
-        except ResponseParserError as error:
-            raise StoreUnavailable("the response is not from an object store") from error
-        except (ClientPayloadError, botocore.IncompleteReadError) as error:
-            raise StoreUnavailable(CUT_SHORT) from error
-        except (botocore.HTTPClientError, botocore.ConnectionError) as error:
-            raise StoreUnavailable("the object store cannot be reached") from error
 
     async def _open(self) -> "tuple[S3Client, S3Client]":
         async with self._opening:
             if self._clients is None:
-                self._clients = await self.call(self._make_clients())
+                with _translate_errors():
+                    self._clients = await self._make_clients()
             return self._clients
 
     async def _make_clients(self) -> "tuple[S3Client, S3Client]":
@@ -220,6 +194,39 @@ def _session(store: StoreSettings) -> "tuple[Session, AioSession]":
         botocore_session=inner,
     )
     return session, inner
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    from aiohttp import ClientPayloadError  # noqa: PLC0415 - imported with the client
+    from botocore import exceptions as botocore  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    credential_errors = (
+        botocore.NoCredentialsError,
+        botocore.PartialCredentialsError,
+        botocore.CredentialRetrievalError,
+        botocore.MetadataRetrievalError,
+        botocore.TokenRetrievalError,
+        botocore.ProfileNotFound,
+        botocore.ConfigParseError,
+        botocore.InvalidConfigError,
+        botocore.SSOError,
+    )
+    try:
+        yield
+    except botocore.ClientError as error:
+        raise _translate_error(error) from error
+    except credential_errors as error:
+        raise StoreUnavailable(f"{NO_CREDENTIALS} ({type(error).__name__})") from error
+    except (botocore.ReadTimeoutError, TimeoutError) as error:
+        raise StoreUnavailable("the object store does not respond in time") from error
+    except ResponseParserError as error:
+        raise StoreUnavailable("the response is not from an object store") from error
+    except (ClientPayloadError, botocore.IncompleteReadError) as error:
+        raise StoreUnavailable(CUT_SHORT) from error
+    except (botocore.HTTPClientError, botocore.ConnectionError) as error:
+        raise StoreUnavailable("the object store cannot be reached") from error
 
 
 def _translate_error(error: "ClientError") -> StoreFailed:
