@@ -112,25 +112,63 @@ async def tls_redis_server(certificates: Path) -> AsyncIterator[RedisServer]:
     """
     program = _find_tls_redis()
     async with _folder() as folder:
-        port = free_port()
-        lines = [
-            "port 0",
-            f"tls-port {port}",
-            f"tls-cert-file {certificates / 'server.crt'}",
-            f"tls-key-file {certificates / 'server.key'}",
-            f"tls-ca-cert-file {certificates / 'ca.crt'}",
-        ]
-        client = {name: certificates / f"client.{name}" for name in ("crt", "key")}
-        url = (
-            f"rediss://:{PASSWORD}@localhost:{port}/0?ssl_ca_certs={certificates / 'ca.crt'}"
-            f"&ssl_certfile={client['crt']}&ssl_keyfile={client['key']}"
-        )
-        server = RedisServer(url, port, _process(folder, "redis", lines, url, program=program))
+        server = _tls_redis(folder, certificates, program)
         await server.process.start()
         try:
             yield server
         finally:
             await server.process.stop()
+
+
+@asynccontextmanager
+async def tls_sentinel(certificates: Path) -> AsyncIterator[str]:
+    """Run Redis and one Sentinel that accept TLS only; yield the URL.
+
+    Sentinel knows the master by its name in the certificate.
+    """
+    program = _find_tls_redis()
+    async with _folder() as folder:
+        redis, port = _tls_redis(folder, certificates, program), free_port()
+        lines = [
+            *_tls_lines(certificates, port),
+            "tls-replication yes",  # Sentinel connects to Redis with TLS
+            "sentinel resolve-hostnames yes",
+            "sentinel announce-hostnames yes",
+            f"sentinel monitor {MASTER_NAME} localhost {redis.port} 1",
+            f"sentinel auth-pass {MASTER_NAME} {PASSWORD}",
+        ]
+        query = _tls_query(certificates)
+        url = f"rediss://localhost:{port}?{query}"
+        sentinel = _process(folder, "s", lines, url, program=program, arguments=["--sentinel"])
+        try:
+            await redis.process.start()
+            await sentinel.start()
+            yield f"rediss+sentinel://:{PASSWORD}@localhost:{port}/{MASTER_NAME}?{query}"
+        finally:
+            await sentinel.kill()
+            await redis.process.stop()
+
+
+def _tls_redis(folder: Path, certificates: Path, program: Path) -> RedisServer:
+    port = free_port()
+    url = f"rediss://:{PASSWORD}@localhost:{port}/0?{_tls_query(certificates)}"
+    lines = _tls_lines(certificates, port)
+    return RedisServer(url, port, _process(folder, "redis", lines, url, program=program))
+
+
+def _tls_lines(certificates: Path, port: int) -> list[str]:
+    return [
+        "port 0",
+        f"tls-port {port}",
+        f"tls-cert-file {certificates / 'server.crt'}",
+        f"tls-key-file {certificates / 'server.key'}",
+        f"tls-ca-cert-file {certificates / 'ca.crt'}",
+    ]
+
+
+def _tls_query(certificates: Path) -> str:
+    files = {"ca_certs": "ca.crt", "certfile": "client.crt", "keyfile": "client.key"}
+    return "&".join(f"ssl_{name}={certificates / file}" for name, file in files.items())
 
 
 @asynccontextmanager

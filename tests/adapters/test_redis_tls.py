@@ -14,7 +14,7 @@ from segmentql.doctor.findings import Verdict
 from segmentql.doctor.servers import examine_redis
 from segmentql.settings import Settings
 from tests.conftest import RunWorker, Sql, serving, until
-from tests.redis_servers import RedisServer, tls_redis_server
+from tests.redis_servers import RedisServer, tls_redis_server, tls_sentinel
 from tests.timeline import make_segment, make_users
 from tests.tls import make_certificates
 
@@ -62,6 +62,19 @@ async def test_verification_can_be_reduced(tls_redis: RedisServer, parameter: st
     url = f"{tls_redis.url.replace('localhost:', '127.0.0.1:')}&{parameter}"
     findings = [finding async for finding in examine_redis(url)]
     assert {finding.verdict for finding in findings} == {Verdict.OK}
+
+
+@pytest.mark.slow  # the Sentinel needs a second to know the master
+async def test_sentinel_and_its_master_use_tls(certificates: Path) -> None:
+    async with tls_sentinel(certificates) as url:
+
+        async def responds() -> bool:
+            verdicts = {finding.verdict async for finding in examine_redis(url)}
+            return verdicts == {Verdict.OK}
+
+        await until(responds)
+        (finding,) = [f async for f in examine_redis(url.replace("/ca.crt", "/other-ca.crt"))]
+        assert finding.verdict is Verdict.FAILED
 
 
 async def test_limiter_and_probe_use_tls(tls_redis: RedisServer) -> None:
