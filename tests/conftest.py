@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import httpx
@@ -80,7 +81,23 @@ async def template(servers: LocalServers) -> str:
 async def settings(servers: LocalServers, template: str) -> Settings:
     """Return the settings of a service with a migrated database for this run."""
     await make_database(servers, "run", template=template)
-    return servers.settings("run")
+    return servers.settings("run").model_copy(update=external_store())
+
+
+def external_store() -> dict[str, str]:
+    """Return the settings of the S3 store in `SEGMENTQL_TEST_S3_URL`, if it is set.
+
+    It is like http://ACCESS-KEY:SECRET-KEY@127.0.0.1:9000. The bucket must be one for tests only.
+    """
+    if not (text := os.environ.get("SEGMENTQL_TEST_S3_URL")):
+        return {}
+    url = urlsplit(text)
+    return {
+        "s3_endpoint_url": f"{url.scheme}://{url.hostname}:{url.port}",
+        "s3_access_key": unquote(url.username or ""),
+        "s3_secret_key": unquote(url.password or ""),
+        "s3_bucket": "segmentql-tests",
+    }
 
 
 @pytest.fixture

@@ -238,6 +238,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
                     "adapters.jobs",
                     "adapters.queue_stats",
                     "adapters.rate_limiter",
+                    "adapters.redis_client",
                 ),
                 *("doctor.servers", "local.redis"),
             },

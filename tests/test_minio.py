@@ -129,6 +129,20 @@ def test_policy_allows_exactly_the_used_operations(mc: Mc) -> None:
     }
 
 
+def test_policy_in_the_handbook_allows_exactly_the_used_operations() -> None:
+    policy = json.loads((ROOT / "docs" / "operations" / "s3-policy.json").read_text())
+    allowed = {
+        statement["Sid"]: (set(statement["Action"]), statement["Resource"])
+        for statement in policy["Statement"]
+    }
+    files = set(ACTIONS.values()) - SETUP_OPERATIONS - BUCKET_OPERATIONS
+    assert allowed == {
+        "Service": (BUCKET_OPERATIONS, ["arn:aws:s3:::BUCKET"]),
+        "Files": (files, ["arn:aws:s3:::BUCKET/*"]),
+        "SetUp": (SETUP_OPERATIONS, ["arn:aws:s3:::BUCKET"]),
+    }
+
+
 def test_files_expire_a_day_after_their_deletion_by_the_scheduler(mc: Mc) -> None:
     for days, changes in (
         (31, {}),

@@ -49,7 +49,8 @@ def test_command_without_settings_names_the_required_ones(command: str) -> None:
     result = CliRunner().invoke(main, [command])
     assert result.exit_code == 1
     missing = {line.split()[0] for line in result.output.splitlines() if "is not set" in line}
-    assert missing == {*COMPLETE, *(() if command in {"migrate", "seed"} else STORE)}
+    endpoint = () if command in {"migrate", "seed"} else ("SEGMENTQL_S3_ENDPOINT_URL",)
+    assert missing == {*COMPLETE, *endpoint}
 
 
 @pytest.mark.parametrize("command", ["doctor", "seed", "bucket", "keys list", "rollout watch A"])
@@ -132,6 +133,68 @@ def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "secret" not in repr(settings.store).replace("secret_key", "")
 
 
+@pytest.mark.parametrize("name", ["SEGMENTQL_S3_ACCESS_KEY", "SEGMENTQL_S3_SECRET_KEY"])
+def test_one_key_of_the_store_without_the_other_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for setting, value in {**COMPLETE, **STORE, name: ""}.items():
+        monkeypatch.setenv(setting, value)
+    for load in (lambda: load_settings(with_store=True), lambda: load_settings().store):
+        with pytest.raises(SettingsError) as raised:
+            load()
+        (problem,) = raised.value.problems
+        assert problem.startswith(f"{name} is not set, but SEGMENTQL_S3_")
+        assert "secret-secret" not in problem
+
+
+def test_store_without_an_endpoint_is_amazon_if_its_bucket_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"^SEGMENTQL_S3_ENDPOINT_URL is not set\. For Amazon"):
+        load_settings(with_store=True)
+    monkeypatch.setenv("SEGMENTQL_S3_BUCKET", "acme-segments")
+    monkeypatch.setenv("SEGMENTQL_S3_REGION", "eu-central-1")
+    store = load_settings(with_store=True).store
+    assert store.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+    assert store.public_endpoint_url == store.endpoint_url
+    assert (store.access_key, store.secret_key) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bucket", "addressing", "origin"),
+    [
+        (
+            "https://s3.eu-west-1.amazonaws.com",
+            "bkt",
+            "auto",
+            "https://bkt.s3.eu-west-1.amazonaws.com",
+        ),
+        ("https://s3.amazonaws.com", "b.kt", "auto", "https://s3.amazonaws.com"),
+        ("https://s3.amazonaws.com", "bkt", "path", "https://s3.amazonaws.com"),
+        (
+            "https://bucket.vpce-1-2.s3.eu-west-1.vpce.amazonaws.com",
+            *("bkt", "auto", "https://bucket.vpce-1-2.s3.eu-west-1.vpce.amazonaws.com"),
+        ),
+        ("http://minio:9000", "bkt", "auto", "http://minio:9000"),
+        ("http://minio:9000", "bkt", "virtual", "http://bkt.minio:9000"),
+    ],
+)
+def test_addressing_decides_the_host_of_the_bucket(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, bucket: str, addressing: str, origin: str
+) -> None:
+    changes = {
+        "SEGMENTQL_S3_ENDPOINT_URL": endpoint,
+        "SEGMENTQL_S3_BUCKET": bucket,
+        "SEGMENTQL_S3_ADDRESSING": addressing,
+    }
+    for name, value in {**COMPLETE, **STORE, **changes}.items():
+        monkeypatch.setenv(name, value)
+    store = load_settings(with_store=True).store
+    assert store.bucket_origin(endpoint) == origin
+
+
 def test_store_settings_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**COMPLETE, **STORE}.items():
         monkeypatch.setenv(name, value)
@@ -154,9 +217,9 @@ def test_missing_store_settings_are_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
         _ = load_settings().store
-    assert raised.value.problems == [
-        "SEGMENTQL_S3_ENDPOINT_URL is not set",
-        "SEGMENTQL_S3_SECRET_KEY is not set",
+    assert [problem.split(" is not set")[0] for problem in raised.value.problems] == [
+        "SEGMENTQL_S3_ENDPOINT_URL",
+        "SEGMENTQL_S3_SECRET_KEY",
     ]
 
 

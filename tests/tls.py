@@ -65,15 +65,23 @@ async def tls_postgres() -> AsyncIterator[TlsPostgres]:
     folder = Path(tempfile.mkdtemp(prefix="segmentql-tls-"))
     folder.chmod(0o755)
     try:
-        _make_authority(folder, "ca")
-        _make_authority(folder, "other-ca")
-        _make_certificate(folder, "server", "localhost", "subjectAltName=DNS:localhost")
-        _make_certificate(folder, "client", SERVICE_ROLE, "extendedKeyUsage=clientAuth")
+        make_certificates(folder)
         (folder / "hba.conf").write_text(TLS_RULES)
         async with _server(folder) as server:
             yield server
     finally:
         shutil.rmtree(folder)
+
+
+def make_certificates(folder: Path) -> None:
+    """Write the certificates and keys of `ca`, `other-ca`, `server` and `client`.
+
+    The server's certificate is valid for `localhost`, the client's for the service role.
+    """
+    _make_authority(folder, "ca")
+    _make_authority(folder, "other-ca")
+    _make_certificate(folder, "server", "localhost", "subjectAltName=DNS:localhost")
+    _make_certificate(folder, "client", SERVICE_ROLE, "extendedKeyUsage=clientAuth")
 
 
 @asynccontextmanager

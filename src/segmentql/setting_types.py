@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 from segmentql import validators
 from segmentql.database_url import check_database_url
 from segmentql.errors import BadValue
+from segmentql.redis_url import check_redis_url
 
 BEARER_FORM: Final = r"^[A-Za-z0-9._~+/-]+=*$"
 """The form of a bearer token by RFC 6750."""
@@ -23,12 +24,6 @@ SERVICE_PATHS: Final = frozenset({"graphql", "healthz", "metrics", "ofrep", "rea
 """The first segments of the paths of the service."""
 
 _ROOT_PATH: Final = re.compile(rf"(?=.{{0,{MAX_ROOT_PATH_CHARACTERS}}}$)(/[A-Za-z0-9._~-]+)*")
-
-
-def _redis_url(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must be like redis://:password@host:6379/0")
-    return text
 
 
 def _store_url(text: str) -> str:
@@ -103,7 +98,7 @@ def _root_path(text: str) -> str:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)

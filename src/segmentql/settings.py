@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,12 @@ from segmentql.setting_types import (
     SlugPrefix,
     StoreUrl,
 )
+from segmentql.store_settings import (
+    Addressing,
+    StoreSettings,
+    aws_endpoint_url,
+    store_problems,
+)
 
 PREFIX = "SEGMENTQL_"
 
@@ -40,24 +45,6 @@ CLIENT_VARIABLES = {f"{PREFIX}URL": "http://127.0.0.1:8080", f"{PREFIX}API_KEY":
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MIGRATION_VARIABLE = PREFIX + "MIGRATION_DATABASE_URL"
 """The URL of the owner, who could change history. Only migrations get it."""
-
-STORE_REQUIRED = ("s3_endpoint_url", "s3_access_key", "s3_secret_key")
-"""The settings of the object store without a default. `load_settings` can require them."""
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """The address and the credentials of the object store."""
-
-    endpoint_url: str
-    public_endpoint_url: str
-    """The address of the store for clients. Links are signed for it."""
-    region: str
-    bucket: str
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
-    cors_origins: tuple[str, ...] = ()
-    """The origins of web pages that may send requests to the bucket."""
 
 
 class Settings(BaseSettings):
@@ -85,6 +72,7 @@ class Settings(BaseSettings):
     s3_bucket: str = Field(
         default="segmentql-reports", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
     )
+    s3_addressing: Addressing = "auto"
     s3_access_key: str | None = Field(default=None, repr=False)
     s3_secret_key: str | None = Field(default=None, repr=False)
     s3_cors_origins: Origins = ()
@@ -147,26 +135,27 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: it is not set. `load_settings(with_store=True)` checks this earlier.
         """
-        if not (self.s3_endpoint_url and self.s3_access_key and self.s3_secret_key):
-            missing = [name for name in STORE_REQUIRED if not getattr(self, name)]
-            raise SettingsError([f"{PREFIX}{name.upper()} is not set" for name in missing])
+        problems = list(
+            store_problems(
+                endpoint_url=self.s3_endpoint_url,
+                bucket="s3_bucket" in self.model_fields_set,
+                access_key=self.s3_access_key,
+                secret_key=self.s3_secret_key,
+            )
+        )
+        if problems:
+            raise SettingsError(problems)
+        endpoint_url = self.s3_endpoint_url or aws_endpoint_url(self.s3_region)
         return StoreSettings(
-            endpoint_url=self.s3_endpoint_url,
-            public_endpoint_url=self.s3_public_endpoint_url or self.s3_endpoint_url,
+            endpoint_url=endpoint_url,
+            public_endpoint_url=self.s3_public_endpoint_url or endpoint_url,
             region=self.s3_region,
             bucket=self.s3_bucket,
-            access_key=self.s3_access_key,
-            secret_key=self.s3_secret_key,
+            addressing=self.s3_addressing,
+            access_key=self.s3_access_key or "",
+            secret_key=self.s3_secret_key or "",
             cors_origins=self.s3_cors_origins,
         )
-
-
-class _WithStore(Settings):
-    """The settings of a command that requires the object store."""
-
-    s3_endpoint_url: StoreUrl
-    s3_access_key: str = Field(repr=False)
-    s3_secret_key: str = Field(repr=False)
 
 
 def require_loopback_without_auth(settings: Settings) -> None:
@@ -225,9 +214,13 @@ def load_settings(*, with_store: bool = False, **overrides: Any) -> Settings:
         unknown_names(env, ENV_FILE, os.environ, _variable_names() | OTHER_VARIABLES, SETTING_NAME)
     )
     try:
-        settings = (_WithStore if with_store else Settings)(**overridden)
+        settings = Settings(**overridden)
     except ValidationError as error:
         problems += [_problem(detail, env, overridden) for detail in error.errors()]
+    if with_store:
+        names = ("endpoint_url", "bucket", "access_key", "secret_key")
+        values = {name: overridden.get(f"s3_{name}") or raw_value(f"s3_{name}") for name in names}
+        problems += store_problems(**values)
     if problems:
         raise SettingsError(problems)
     return settings

@@ -24,6 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from segmentql.adapters.redis_client import redis_client
+
 log = structlog.get_logger(__name__)
 
 REDIS_TIMEOUT_SECONDS: Final = 2
@@ -108,12 +110,7 @@ class Wakeups(Middleware):
 
     def _run(self) -> None:
         is_lost = False
-        redis = Redis.from_url(
-            self._redis_url,
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-            retry=None,
-        )
+        redis = redis_client(self._redis_url, seconds=REDIS_TIMEOUT_SECONDS)
         while not self._stopping.is_set():
             try:
                 self._listen(redis)
@@ -238,11 +235,7 @@ class WaitingBroker(RedisBroker):
     """A broker that connects at the first use and receives wake-ups only in a worker."""
 
     def __init__(self, redis_url: str, middleware: Sequence[Middleware]) -> None:
-        redis = Redis.from_url(
-            redis_url,
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        )
+        redis = redis_client(redis_url, seconds=REDIS_TIMEOUT_SECONDS)
         self.wakeups = Wakeups(redis_url)
         super().__init__(  # type: ignore[no-untyped-call]
             client=redis,

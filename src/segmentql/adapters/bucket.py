@@ -10,7 +10,7 @@ import structlog
 from segmentql.adapters.bucket_cors import set_cors
 from segmentql.adapters.s3 import S3, server_clock
 from segmentql.errors import BucketMissing, StoreRejected
-from segmentql.settings import StoreSettings
+from segmentql.store_settings import StoreSettings
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import LifecycleRuleOutputTypeDef

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
+
+from segmentql.adapters.redis_client import redis_client
 
 log = structlog.get_logger(__name__)
 
@@ -34,12 +35,7 @@ class ChangeHints:
     """The hints of one process, for use on one event loop."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = Redis.from_url(
-            redis_url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=None,
-        )
+        self._redis = redis_client(redis_url, seconds=TIMEOUT_SECONDS)
         self._publisher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
         self._is_scheduled = False
         self._is_closed = False

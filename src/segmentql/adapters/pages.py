@@ -128,6 +128,7 @@ def graphiql_page(settings: Settings) -> Page | None:
 
 def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of the console, which uploads the files of imports to the store."""
+    store = settings.store
     page = Page(
         STATIC / "index.html",
         public_settings={
@@ -136,7 +137,7 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
             "graphiql": settings.graphiql,
         },
         root_path=settings.root_path,
-        connect_to=[origin(settings.store.public_endpoint_url)],
+        connect_to=[store.bucket_origin(store.public_endpoint_url)],
     )
 
     async def send_console(request: Request) -> Response:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from redis import Redis
 from redis.exceptions import RedisError
 
+from segmentql.adapters.redis_client import redis_client
 from segmentql.errors import Unavailable
 
 T = TypeVar("T")
@@ -22,9 +22,7 @@ class QueueStats:
     """
 
     def __init__(self, redis_url: str, *, seconds: float) -> None:
-        self._redis = Redis.from_url(
-            redis_url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None
-        )
+        self._redis = redis_client(redis_url, seconds=seconds)
 
     def close(self) -> None:
         self._redis.close()

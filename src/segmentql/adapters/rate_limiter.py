@@ -22,10 +22,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from segmentql import metrics
+from segmentql.adapters.redis_client import redis_client
 
 log = structlog.get_logger(__name__)
 
@@ -114,12 +114,7 @@ class RateLimiter:
         self.per_second = per_second
         self._block = max(1, per_second // BLOCKS_PER_SECOND)
         self._debt = min(per_second, max(self._block, MIN_DEBT))
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=FETCH_TIMEOUT_SECONDS,
-            socket_connect_timeout=FETCH_TIMEOUT_SECONDS,
-            retry=None,
-        )
+        self._redis = redis_client(url, seconds=FETCH_TIMEOUT_SECONDS)
         self._script = self._redis.register_script(_TAKE)
         # Threads, because redis-py's asyncio client can lose cancellations and exceed its timeouts.
         self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="rates")

@@ -1,13 +1,13 @@
 """S3 clients, their timeouts, and the translation of their errors.
 
-Any S3-compatible store works: only basic calls are used, the bucket is in the path, and there are
-no checksums except the signature, which covers the body. Only this module uses `aioboto3`. It is
+Any S3-compatible store works: only basic calls are used, and there are no checksums except the
+signature, which covers the body. Only this module uses `aioboto3`. It is
 imported at the first use, because the import takes a third of a second of the API's start.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -21,10 +21,12 @@ from segmentql.errors import (
     StoreRejected,
     StoreUnavailable,
 )
-from segmentql.settings import StoreSettings
+from segmentql.store_settings import StoreSettings
 
 if TYPE_CHECKING:
     from aioboto3 import Session
+    from aiobotocore.credentials import AioCredentials
+    from aiobotocore.session import AioSession
     from botocore.exceptions import ClientError
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.type_defs import ResponseMetadataTypeDef
@@ -53,10 +55,16 @@ _REASONS: Final = {
     "InvalidAccessKeyId": "the object store does not know the access key",
     "SignatureDoesNotMatch": "the object store rejects the secret key",
     "AccessDenied": "the object store denies this operation to the access key",
+    "ExpiredToken": "the session token of the credentials has expired",
+    "InvalidToken": "the object store does not accept the session token of the credentials",
     "RequestTimeTooSkewed": "this machine's clock and the object store's are too far apart",
     "AuthorizationHeaderMalformed": "the object store is not in the configured region",
     "PermanentRedirect": "the bucket is in another region, or at another endpoint",
 }
+NO_CREDENTIALS: Final = (
+    "there are no credentials for the object store: set SEGMENTQL_S3_ACCESS_KEY and"
+    " SEGMENTQL_S3_SECRET_KEY, or provide a role or AWS_* variables"
+)
 _SERVER_ERROR: Final = 500
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
@@ -86,6 +94,7 @@ class S3:
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
         self._clients: tuple[S3Client, S3Client] | None = None
+        self._credentials: AioCredentials | None = None
 
     async def client(self) -> "S3Client":
         """Return the client that calls the store. Pass its calls to `call`."""
@@ -94,6 +103,12 @@ class S3:
     async def signer(self) -> "S3Client":
         """Return the client that signs links for the public endpoint. It does not connect."""
         return (await self._open())[1]
+
+    def credentials_expire_at(self) -> datetime | None:
+        """Return when the credentials of the last signature expire. None: they do not."""
+        # aiobotocore has no public attribute for it. Only temporary credentials have this one.
+        expires_at: datetime | None = getattr(self._credentials, "_expiry_time", None)
+        return expires_at
 
     async def close(self) -> None:
         self._clients = None
@@ -105,36 +120,28 @@ class S3:
         Raises:
             StoreFailed: the call failed.
         """
-        from aiohttp import ClientPayloadError  # noqa: PLC0415 - imported with the client
-        from botocore import exceptions as botocore  # noqa: PLC0415
-        from botocore.parsers import ResponseParserError  # noqa: PLC0415
-
-        try:
+        with _translate_errors():
             async with asyncio.timeout(self._timeouts.call_seconds):
                 return await call
-        except botocore.ClientError as error:
-            raise _translate_error(error) from error
-        except (botocore.ReadTimeoutError, TimeoutError) as error:
-            raise StoreUnavailable("the object store does not respond in time") from error
-        except ResponseParserError as error:
-            raise StoreUnavailable("the response is not from an object store") from error
-        except (ClientPayloadError, botocore.IncompleteReadError) as error:
-            raise StoreUnavailable(CUT_SHORT) from error
-        except (botocore.HTTPClientError, botocore.ConnectionError) as error:
-            raise StoreUnavailable("the object store cannot be reached") from error
 
     async def _open(self) -> "tuple[S3Client, S3Client]":
         async with self._opening:
             if self._clients is None:
-                store = self._store
-                session = await asyncio.to_thread(_session, store)
-                client = await self._client(session, store.endpoint_url)
-                is_same = store.public_endpoint_url == store.endpoint_url
-                self._clients = (
-                    client,
-                    client if is_same else await self._client(session, store.public_endpoint_url),
-                )
+                with _translate_errors():
+                    self._clients = await self._make_clients()
             return self._clients
+
+    async def _make_clients(self) -> "tuple[S3Client, S3Client]":
+        store = self._store
+        session, inner = await asyncio.to_thread(_session, store)
+        # The clients keep the credentials and refresh them. Without any, the next call tries again.
+        self._credentials = await inner.get_credentials()
+        if self._credentials is None:
+            raise StoreUnavailable(NO_CREDENTIALS)
+        client = await self._client(session, store.endpoint_url)
+        if store.public_endpoint_url == store.endpoint_url:
+            return client, client
+        return client, await self._client(session, store.public_endpoint_url)
 
     async def _client(self, session: "Session", endpoint_url: str) -> "S3Client":
         from aiobotocore.config import AioConfig  # noqa: PLC0415 - imported by `_session`
@@ -142,7 +149,7 @@ class S3:
         timeouts = self._timeouts
         configuration = AioConfig(
             signature_version="s3v4",
-            s3={"addressing_style": "path"},
+            s3={"addressing_style": "virtual" if self._store.is_virtual(endpoint_url) else "path"},
             connect_timeout=timeouts.connect_seconds,
             read_timeout=timeouts.read_seconds,
             retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
@@ -170,19 +177,56 @@ def server_clock(metadata: "ResponseMetadataTypeDef") -> datetime:
     return parsedate_to_datetime(metadata["HTTPHeaders"]["date"])
 
 
-def _session(store: StoreSettings) -> "Session":
-    """Return a session with the service model loaded. Slow, so it runs in a thread."""
+def _session(store: StoreSettings) -> "tuple[Session, AioSession]":
+    """Return a session with the service model loaded. Slow, so it runs in a thread.
+
+    Without keys in the settings, the session finds credentials by the default chain.
+    """
     import aioboto3  # noqa: PLC0415 - see the module docstring
     from aiobotocore.session import AioSession  # noqa: PLC0415
 
     inner = AioSession()
     asyncio.run(inner.get_service_model("s3"))
-    return aioboto3.Session(
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key,
+    session = aioboto3.Session(
+        aws_access_key_id=store.access_key or None,
+        aws_secret_access_key=store.secret_key or None,
         region_name=store.region,
         botocore_session=inner,
     )
+    return session, inner
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    from aiohttp import ClientPayloadError  # noqa: PLC0415 - imported with the client
+    from botocore import exceptions as botocore  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    credential_errors = (
+        botocore.NoCredentialsError,
+        botocore.PartialCredentialsError,
+        botocore.CredentialRetrievalError,
+        botocore.MetadataRetrievalError,
+        botocore.TokenRetrievalError,
+        botocore.ProfileNotFound,
+        botocore.ConfigParseError,
+        botocore.InvalidConfigError,
+        botocore.SSOError,
+    )
+    try:
+        yield
+    except botocore.ClientError as error:
+        raise _translate_error(error) from error
+    except credential_errors as error:
+        raise StoreUnavailable(f"{NO_CREDENTIALS} ({type(error).__name__})") from error
+    except (botocore.ReadTimeoutError, TimeoutError) as error:
+        raise StoreUnavailable("the object store does not respond in time") from error
+    except ResponseParserError as error:
+        raise StoreUnavailable("the response is not from an object store") from error
+    except (ClientPayloadError, botocore.IncompleteReadError) as error:
+        raise StoreUnavailable(CUT_SHORT) from error
+    except (botocore.HTTPClientError, botocore.ConnectionError) as error:
+        raise StoreUnavailable("the object store cannot be reached") from error
 
 
 def _translate_error(error: "ClientError") -> StoreFailed:

@@ -8,11 +8,16 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
+import structlog
+
 from segmentql.adapters import bucket, stored_file
 from segmentql.adapters.multipart_upload import Uploader
 from segmentql.adapters.s3 import DEFAULT_TIMEOUTS, S3, StoreTimeouts, run_limited
 from segmentql.adapters.stored_file import UploadLink
+from segmentql.errors import StoreFailed
 from segmentql.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 CSV_TYPE: Final = "text/csv; charset=utf-8"
 GZIP_TYPE: Final = "application/gzip"
@@ -31,8 +36,15 @@ class Storage:
         self._uploader = Uploader(self._s3, self._bucket)
 
     async def open(self) -> None:
-        """Prepare the client, so that the first use does not wait for it. Does not connect."""
-        await self._s3.client()
+        """Prepare the client, so that the first use does not wait for it.
+
+        It does not connect to the store. If the credentials are not available yet, the first use
+        tries again.
+        """
+        try:
+            await self._s3.client()
+        except StoreFailed as failed:
+            log.warning("store_not_ready", reason=failed.reason)
 
     async def close(self) -> None:
         """Close the connections after the aborts of failed uploads."""
@@ -59,20 +71,26 @@ class Storage:
         Anyone with the link can download the file, so the link must not be stored or logged.
 
         Args:
-            seconds: the lifetime of the link, 1 to 604800.
+            seconds: the lifetime of the link, 1 to 604800. If the credentials are temporary, the
+                link ends at the latest with them.
             file_name: the name under which browsers save the file, in ASCII without quotes.
             content_type: the media type that the store sends with the file.
+
+        Raises:
+            StoreUnavailable: there are no credentials.
         """
         signer = await self._s3.signer()
-        return await signer.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": self._bucket,
-                "Key": key,
-                "ResponseContentDisposition": f'attachment; filename="{file_name}"',
-                "ResponseContentType": content_type,
-            },
-            ExpiresIn=seconds,
+        return await self._s3.call(
+            signer.generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self._bucket,
+                    "Key": key,
+                    "ResponseContentDisposition": f'attachment; filename="{file_name}"',
+                    "ResponseContentType": content_type,
+                },
+                ExpiresIn=seconds,
+            )
         )
 
     async def upload_link(
@@ -167,7 +185,7 @@ class Storage:
         This is for probes. The request is written without an HTTP library, which saves an import.
         `check` verifies the credentials and the bucket.
         """
-        url = urlsplit(self._store.endpoint_url)
+        url = urlsplit(self._store.bucket_origin(self._store.endpoint_url))
         is_secure = url.scheme == "https"
         request = f"HEAD / HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n"
         try:

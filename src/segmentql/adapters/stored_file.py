@@ -48,14 +48,16 @@ async def upload_link(
     params: dict[str, Any] = {**target, "ContentLength": int(headers["Content-Length"])}
     if "Content-Type" in headers:
         params["ContentType"] = headers["Content-Type"]
-    url = await signer.generate_presigned_url(
-        "put_object", Params=params, ExpiresIn=expires_in_seconds
+    url = await s3.call(
+        signer.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_in_seconds)
     )
+    expires_at = _signed_at(url) + timedelta(seconds=expires_in_seconds)
+    key_expires_at = s3.credentials_expire_at()
     return UploadLink(
         url=url,
         method="PUT",
         headers=headers,
-        expires_at=_signed_at(url) + timedelta(seconds=expires_in_seconds),
+        expires_at=min(expires_at, key_expires_at) if key_expires_at else expires_at,
     )
 
 

@@ -1,22 +1,25 @@
 """Checks of Redis and the object store."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.sentinel import MasterNotFoundError
 
 from segmentql.adapters.broker import REDIS_TIMEOUT_SECONDS
+from segmentql.adapters.redis_client import redis_client
 from segmentql.adapters.s3 import StoreTimeouts
 from segmentql.adapters.storage import Storage
-from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
 from segmentql.errors import BucketMissing, StoreFailed
+from segmentql.redis_url import RedisTarget, parse_redis_url
 from segmentql.settings import Settings
 
 MIN_REDIS_VERSION: Final = (6, 0)
+NO_EVICTION: Final = "noeviction"
 MAX_STORE_SKEW_SECONDS: Final = 60
 """A store rejects signatures from clocks that differ by 15 minutes. Links expire by its clock."""
 
@@ -25,43 +28,87 @@ STORE_TIMEOUTS: Final = StoreTimeouts(read_seconds=5, attempts=1)
 
 async def examine_redis(url: str) -> AsyncIterator[Finding]:
     """Check the credentials, version, clock and memory policy of Redis."""
-    client = Redis.from_url(
-        url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
-    )
-    address = display_address(url)
+    target = parse_redis_url(url)
     try:
-        before = time.time()
-        seconds, microseconds = await client.time()
-        skew = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        info = await client.info("server")
-        memory = await client.info("memory")
+        state = await asyncio.to_thread(_read_redis, url)
     except (RedisError, OSError) as error:
-        yield _redis_problem(address, error, has_password=bool(urlsplit(url).password))
+        yield _redis_problem(target, error)
         return
+    finding = server_finding(target.address, state.info)
+    yield finding
+    if finding.verdict is Verdict.OK:
+        yield clock_finding("Redis' clock", state.skew_seconds)
+        yield _memory(str(state.info.get("maxmemory_policy", NO_EVICTION)))
+
+
+@dataclass(frozen=True)
+class _RedisState:
+    info: Mapping[str, Any]
+    skew_seconds: float
+
+
+def _read_redis(url: str) -> _RedisState:
+    client = redis_client(url, seconds=REDIS_TIMEOUT_SECONDS)
+    try:
+        info: Mapping[str, Any] = client.info()
+        if info["redis_mode"] == "sentinel":  # it has no TIME
+            return _RedisState(info, 0)
+        before = time.time()
+        seconds, microseconds = client.time()
+        return _RedisState(info, seconds + microseconds / 1e6 - (before + time.time()) / 2)
     finally:
-        await client.aclose()
+        client.close()
+
+
+def server_finding(address: str, info: Mapping[str, Any]) -> Finding:
+    """Return the finding about the kind, the role and the version of a Redis server.
+
+    Args:
+        address: the address without credentials.
+        info: the result of INFO.
+    """
     version = str(info["redis_version"])
-    if tuple(map(int, version.split(".")[:2])) >= MIN_REDIS_VERSION:
-        yield Finding("Redis", Verdict.OK, f"{address}, {version}")
-    else:
-        yield Finding("Redis", Verdict.FAILED, f"{address}, {version}", "upgrade to 6.0 or later")
-    yield clock_finding("Redis' clock", skew)
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction":
-        yield Finding("Redis' memory", Verdict.OK, "nothing is evicted")
-    else:
-        yield Finding(
-            "Redis' memory",
-            Verdict.WARNING,
-            f"maxmemory-policy is {policy}, so jobs may be evicted",
-            "set it to noeviction",
+    observation, remedy = f"{address}, {version}", ""
+    if info["redis_mode"] == "sentinel":
+        observation = f"{address} is a Sentinel"
+        remedy = (
+            "set SEGMENTQL_REDIS_URL to redis+sentinel://:PASSWORD@HOST,HOST,HOST/MASTER-NAME/0"
         )
+    elif info["redis_mode"] == "cluster":
+        observation = f"{address} is a node of a Redis Cluster, which is not supported"
+        remedy = (
+            "use one Redis, or one Redis with replicas and Sentinel: see docs/operations/redis.md"
+        )
+    elif info["role"] != "master":
+        observation = f"{address} is a replica, which accepts no writes"
+        remedy = "set SEGMENTQL_REDIS_URL to the master, or to its Sentinels"
+    elif tuple(map(int, version.split(".")[:2])) < MIN_REDIS_VERSION:
+        remedy = "upgrade to 6.0 or later"
+    return Finding("Redis", Verdict.FAILED if remedy else Verdict.OK, observation, remedy)
 
 
-def _redis_problem(address: str, error: Exception, *, has_password: bool) -> Finding:
+def _memory(policy: str) -> Finding:
+    if policy == NO_EVICTION:
+        return Finding("Redis' memory", Verdict.OK, "nothing is evicted")
+    return Finding(
+        "Redis' memory",
+        Verdict.WARNING,
+        f"maxmemory-policy is {policy}, so jobs may be evicted",
+        f"run CONFIG SET maxmemory-policy {NO_EVICTION}, and set it in the configuration of Redis",
+    )
+
+
+def _redis_problem(target: RedisTarget, error: Exception) -> Finding:
+    address, has_password = target.address, target.password is not None
     observation = str(error)
     remedy = "check that it runs at this address. Until then, jobs are delayed but not lost"
-    if isinstance(error, AuthenticationError):  # also if no password was sent
+    if isinstance(error, MasterNotFoundError):
+        observation = "no Sentinel responds that knows a reachable master of this name"
+        remedy = (
+            "check the addresses and the credentials of the Sentinels, and the name of the master."
+            " Until then, jobs are delayed but not lost"
+        )
+    elif isinstance(error, AuthenticationError):  # also if no password was sent
         observation = "it rejects the password" if has_password else "it needs a password"
         remedy = (
             "set SEGMENTQL_REDIS_URL to redis://:PASSWORD@HOST:PORT/0 with the password of Redis"

@@ -124,6 +124,7 @@ def store_settings(data: DataFolder, port: int) -> dict[str, str]:
     secrets = data.secrets()
     return {
         "s3_endpoint_url": f"http://127.0.0.1:{port}",
+        "s3_addressing": "path",
         "s3_access_key": secrets.store_access_key,
         "s3_secret_key": secrets.store_secret_key,
     }
