@@ -45,7 +45,11 @@ SHORT_LIMITS: Final = {
         '"timeout": 0.2': '"timeout": 60',
         "timeout=2,": "timeout=60,",
     },
-    "recipe_httpx.py": {"timeout(0.5)": "timeout(60)", "timeout=2,": "timeout=60,"},
+    "recipe_httpx.py": {
+        "timeout(0.5)": "timeout(60)",
+        "seconds=0.2": "seconds=60",
+        "seconds: float = 2": "seconds: float = 60",
+    },
     "out/recipe.js": {
         "attemptMs: 200,": "attemptMs: 60_000,",
         "totalMs: 500 ": "totalMs: 60_000 ",

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from recipe import open_client
-from segments_api import Client, CreateExportInput, FeedFilter, Operation
+from segments_api import Client, CreateExportInput, FeedFilter, Operation, ReportStatus
 from segments_api.changes import ChangesChangesEventsMembershipEvent as MembershipEvent
 from segments_api.exceptions import GraphQLClientError, GraphQLClientGraphQLMultiError
 
@@ -46,16 +46,19 @@ def load(path: Path) -> Copy | None:
 
 async def export_members(client: Client, slug: str) -> Copy:
     """Return the members of an export, and the cursor after which the changes follow."""
-    result = await client.create_export(
-        CreateExportInput(slug=slug, waitSeconds=WAIT_SECONDS),
-        headers={"Idempotency-Key": str(uuid.uuid4())},
-        timeout=WAIT_SECONDS + 10,
-    )
-    payload = result.create_export
-    assert payload
-    export = payload.export
-    if export is None or export.download_url is None or export.cursor is None:
-        raise RuntimeError(payload.errors[0].message if payload.errors else "not finished yet")
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    request = CreateExportInput(slug=slug, waitSeconds=WAIT_SECONDS)
+    while True:  # The same key waits for the same export.
+        result = await client.create_export(request, headers=key, timeout=WAIT_SECONDS + 10)
+        payload = result.create_export
+        assert payload
+        export = payload.export
+        if export is None:
+            raise RuntimeError(payload.errors[0].message)
+        if export.status == ReportStatus.FAILED:
+            raise RuntimeError("the export failed")
+        if export.download_url and export.cursor:
+            break
     async with httpx.AsyncClient(timeout=60) as http:
         file = (await http.get(export.download_url)).raise_for_status()
     members = {row["user_id"] for row in csv.DictReader(file.text.splitlines())}

@@ -32,17 +32,22 @@ def open_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=os.environ.get("SEGMENTQL_URL", "http://127.0.0.1:8080"),
         headers=headers,
-        timeout=2,
         transport=RetryTransport(),
     )
 
 
 async def execute(
-    client: httpx.AsyncClient, document: str, *, idempotency_key: str = "", **variables: Any
+    client: httpx.AsyncClient,
+    document: str,
+    *,
+    idempotency_key: str = "",
+    seconds: float = 2,
+    **variables: Any,
 ) -> Any:
+    """Execute an operation with a time limit for each attempt, and return its data."""
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
     body = {"query": document, "variables": variables}
-    response = await client.post("/graphql", json=body, headers=headers)
+    response = await client.post("/graphql", json=body, headers=headers, timeout=seconds)
     if "json" not in response.headers.get("content-type", ""):
         response.raise_for_status()
     result = response.json()
@@ -69,7 +74,7 @@ async def main(key: str) -> None:
                 print("rejected", code, message)
         try:
             async with asyncio.timeout(0.5):
-                user = (await execute(client, USER, id="1"))["user"]
+                user = (await execute(client, USER, seconds=0.2, id="1"))["user"]
         except (httpx.HTTPError, GraphQLError, TimeoutError):
             user = None  # the answer of your service if SegmentQL is unavailable
         print("segments", *(segment["slug"] for segment in (user or {"segments": []})["segments"]))

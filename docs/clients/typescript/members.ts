@@ -31,15 +31,25 @@ function save(file: string, { segmentId, members, cursor }: Copy): void {
 /** Returns the members of an export, and the cursor after which the changes follow. */
 async function exportMembers(client: Client, slug: string): Promise<Copy> {
   const input = { slug, waitSeconds: WAIT_SECONDS };
-  const { data, error } = await client.mutation(CreateExportDocument, { input }, once(WAITING));
-  if (error) throw error;
-  const { export: made, errors = [] } = data?.createExport ?? {};
-  if (!made?.downloadUrl || !made.cursor) throw new Error(errors[0]?.message ?? "not finished yet");
-  const response = await fetch(made.downloadUrl, { signal: AbortSignal.timeout(60_000) });
+  const context = once(WAITING); // The same key waits for the same export.
+  while (true) {
+    const { data, error } = await client.mutation(CreateExportDocument, { input }, context);
+    if (error) throw error;
+    const { export: made, errors = [] } = data?.createExport ?? {};
+    if (!made) throw new Error(errors[0]?.message);
+    if (made.status === "FAILED") throw new Error("the export failed");
+    if (made.downloadUrl && made.cursor) {
+      const members = await download(made.downloadUrl);
+      return { segmentId: made.segment.id, members, cursor: made.cursor };
+    }
+  }
+}
+
+async function download(url: string): Promise<Set<string>> {
+  const response = await fetch(url, { signal: AbortSignal.timeout(60_000) });
   if (!response.ok) throw new Error(`the download failed with ${response.status}`);
   const rows = (await response.text()).trim().split("\n").slice(1);
-  const members = new Set(rows.map((row) => row.slice(0, row.indexOf(","))));
-  return { segmentId: made.segment.id, members, cursor: made.cursor };
+  return new Set(rows.map((row) => row.slice(0, row.indexOf(","))));
 }
 
 /** Waits for the next changes, at most 30 seconds, and applies them. */
