@@ -52,7 +52,7 @@ CASES = {
     "export": Case("export", Role.READER, "{ id }", '(id: "exp_1")'),
     "exports": Case("exports", Role.READER, "{ nodes { id } }"),
     "changes": Case("changes", Role.READER, "{ cursor events { at } }", "(start: EARLIEST)"),
-    "node of a user": Case("node", Role.READER, "{ id }", "(id: 1)"),
+    "node": Case("node", Role.READER, "{ id }", "(id: 1)"),
     "node of a segment": Case("node", Role.READER, "{ id }", '(id: "seg_1")'),
     "node of a report": Case("node", Role.READER, "{ id }", '(id: "rep_1")'),
     "viewer": Case("viewer", Role.EVALUATOR, "{ role }"),
