@@ -14,7 +14,7 @@ const authorization = `Bearer ${token}`;
 const orders = parse(`
   extend schema @link(url: "https://specs.apollo.dev/federation/v2.3", import: ["@key", "@shareable"])
   type Query { orders: [Order!]! }
-  type Order { number: Int! buyer: User! audience: Segment }
+  type Order { number: Int! buyer: User audience: Segment }
   type User @key(fields: "id") { id: ID! orders: [Order!]! }
   type Segment @key(fields: "slug") { slug: String! campaign: String! }
   type PageInfo @shareable {
@@ -49,7 +49,7 @@ if (composed.errors) {
   throw new Error(composed.errors.map(({ message }) => message).join("\n"));
 }
 
-// How the subgraph answers is counted, because the gateway must send one request for all users.
+// The requests to the service are counted: one for all users, and one for all segments.
 let requests = 0;
 const gateway = new ApolloGateway({
   supergraphSdl: composed.supergraphSdl,

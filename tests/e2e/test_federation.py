@@ -27,7 +27,8 @@ async def test_gateway_joins_users_and_segments_with_another_subgraph(
         results = await run_json("federation.mjs", f"{serving.address}/federation", key.token)
     a, b = ({"slug": slug, "campaign": f"campaign of {slug}"} for slug in "AB")
     assert results["hints"] == []
-    # A subgraph has every user that it returns, so the null of user 99 reaches its parents.
+    # A user who is not stored, and a segment that does not exist, are null. The gateway sends one
+    # request for all users and one for all segments.
     assert results["fromOrders"] == {
         "data": {
             "orders": [
@@ -39,12 +40,13 @@ async def test_gateway_joins_users_and_segments_with_another_subgraph(
                 {
                     "number": 2,
                     "buyer": {"id": "2", "isIn": False, "segments": [b]},
-                    "audience": {"slug": "GONE", "version": None, "campaign": "campaign of GONE"},
+                    "audience": None,
                 },
+                {"number": 3, "buyer": None, "audience": None},
             ]
         },
         "codes": [],
-        "requests": 1,
+        "requests": 2,
     }
     assert results["fromUsers"] == {
         "data": {

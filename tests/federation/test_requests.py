@@ -3,7 +3,6 @@
 import hashlib
 
 import pytest
-from graphql.language import ObjectTypeDefinitionNode
 
 from graphql import ObjectTypeDefinitionNode, build_schema, parse, print_ast
 from segmentql.adapters.database import Database
