@@ -54,6 +54,7 @@ from segmentql.ofrep.evaluation_context import TargetingKey
 from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import document_limits, make_schema, schema_exposure
 from segmentql.settings import Settings, is_loopback
+from segmentql.subgraph import make_subgraph
 
 PING_TIMEOUT_SECONDS: Final = 0.3
 """The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
@@ -65,6 +66,7 @@ are separate, so that a full pool does not delay authentication."""
 KEY_STATEMENT_TIMEOUT_SECONDS: Final = 3
 
 GRAPHQL_PATHS: Final = frozenset({"/graphql", "/graphql/"})
+FEDERATION_PATHS: Final = frozenset({"/federation", "/federation/"})
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -79,6 +81,14 @@ def create_app(settings: Settings) -> Starlette:
         schema_exposure(settings),
         trusted_only=settings.documents == "trusted",
         log=request_log,
+    )
+    # The documents of a gateway depend on its clients, so they are not stored ones.
+    subgraph_executor = (
+        GraphQLExecutor(
+            make_subgraph(), document_limits(settings), schema_exposure(settings), log=request_log
+        )
+        if settings.federation == "on"
+        else None
     )
 
     @asynccontextmanager
@@ -145,11 +155,14 @@ def create_app(settings: Settings) -> Starlette:
                     else application
                     for application in (view, endpoint)
                 )
+                app.state.subgraph = subgraph_executor and view.for_schema(subgraph_executor)
                 yield
         finally:
             request_log.flush()
             buffered_metrics.flush()
             executor.close()
+            if subgraph_executor:
+                subgraph_executor.close()
             await asyncio.wait([opening])
             rate_limiter.close()
             queue_stats.close()
@@ -204,7 +217,7 @@ async def _api_key_cache(settings: Settings) -> AsyncIterator[ApiKeyCache | None
 
 
 class _Application(Starlette):
-    """The application. `/graphql` and OFREP bypass Starlette's middleware and router."""
+    """The application. GraphQL and OFREP bypass Starlette's middleware and router."""
 
     root_path = ""
     """The setting `SEGMENTQL_ROOT_PATH`."""
@@ -217,6 +230,8 @@ class _Application(Starlette):
             await self.state.view(scope, receive, send)
         elif scope["type"] == "http" and is_ofrep_path(path):
             await self.state.ofrep(scope, receive, send)
+        elif scope["type"] == "http" and path in FEDERATION_PATHS and self.state.subgraph:
+            await self.state.subgraph(scope, receive, send)
         elif scope["type"] == "websocket" and path in GRAPHQL_PATHS:
             await self.state.websockets(scope, receive, send)
         else:

@@ -16,6 +16,7 @@ from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import DocumentCache, SchemaExposure
 from segmentql.graphql.execution.idempotency_keys import declare_idempotent
 from segmentql.graphql.types.errors import InvalidInput
+from segmentql.graphql.types.nodes import NodeQueries, declare_nodes
 from segmentql.graphql.types.scalars import SCALARS
 from segmentql.history.api import HistoryQueries
 from segmentql.idempotency.api import IdempotencyKeyReused
@@ -50,6 +51,7 @@ class Query(
     KeyQueries,
     AuditQueries,
     FeedQueries,
+    NodeQueries,
 ):
     pass
 
@@ -100,6 +102,7 @@ def make_schema() -> strawberry.Schema:
         config=StrawberryConfig(scalar_map=SCALARS),
     )
     declare_idempotent(schema._schema)
+    declare_nodes(schema._schema)
     return schema
 
 

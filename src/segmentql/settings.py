@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     ofrep_targeting_key: Literal["id", "key"] = "id"
     ofrep_prefix: SlugPrefix = ""
     documents: Literal["open", "trusted"] = "open"
+    federation: Literal["on", "off"] = "off"
     introspection: Literal["on", "off"] = "on"
     suggestions: Literal["on", "off"] = "on"
     console: Literal["on", "off"] = "on"

@@ -33,7 +33,7 @@ export default [
               ...['SegmentAlreadyExists', 'UserNotFound', 'UserAlreadyExists', 'VersionConflict'],
               ...['RolloutNotFound', 'RolloutStateConflict', 'ImportNotFound', 'ImportStateConflict'],
               ...['ChangeBatch', 'MembershipEvent', 'Explanation', 'ExplanationStep'],
-              ...['RolloutPosition', 'MemberCountPoint', 'OutcomeCount', 'Rejection'],
+              ...['IdempotencyKeyReused', 'RolloutPosition', 'MemberCountPoint', 'OutcomeCount', 'Rejection'],
               ...['Upload', 'Header'],
             ],
           },

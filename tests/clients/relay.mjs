@@ -51,4 +51,10 @@ const { default: pages } = await import(pathToFileURL(`${made}/storyPagesQuery.g
 await fetchQuery(environment, pages, { first: 1 }).toPromise();
 const connection = 'client:root:__story_segments_connection';
 results.page = environment.getStore().getSource().get(connection)?.edges.__refs.length;
+// It reads an object of a fragment again by its id.
+const { default: refetch } = await import(pathToFileURL(`${made}/storySegmentRefetchQuery.graphql.js`));
+const [edge] = environment.getStore().getSource().get(connection).edges.__refs;
+const { __ref: id } = environment.getStore().getSource().get(edge).node;
+await fetchQuery(environment, refetch, { id }).toPromise();
+results.refetched = last.data.node;
 console.log(JSON.stringify(results));

@@ -151,6 +151,10 @@ async def test_relay_client_with_compiled_queries(service: Service, tmp_path: Pa
     artifacts = await compiled(tmp_path)
     results = await run_json("relay.mjs", str(artifacts), *service.arguments)
     assert results.pop("page") == 1
+    refetched = results.pop("refetched")
+    assert refetched.pop("id").startswith("seg_")
+    expected = {"__typename": "Segment", "slug": "STORY_30", "version": 1, "rollout": None}
+    assert refetched == expected
     assert results == service.results
 
 

@@ -48,7 +48,7 @@ PLAIN_EXECUTOR = GraphQLExecutor(SCHEMA, LIMITS, plans=False)
 
 # Values for each argument: most lead to results, and a few are rejected.
 ARGUMENTS = {
-    "id": ["1", '"2"', '"99"', '"rep_1"', '"imp_1"', '"exp_1"', '"nobody"'],
+    "id": ["1", '"2"', '"99"', '"rep_1"', '"imp_1"', '"exp_1"', '"nobody"', '"seg_1"', '"rol_1"'],
     "ids": ["[1, 2, 99]", '["1", "1"]', "[]", '["0"]'],
     "slug": ['"A"', '"B"', '"UNKNOWN"', '"not a slug"'],
     "first": ["1", "2", "null", "0"],
@@ -88,6 +88,12 @@ INTERFACE_SELECTIONS = {
         " { ... on FeedEvent { at ... on MembershipEvent { entry { id user { id } } } } cursor }",
         " { c: cursor ... on MembershipEvent @include(if: true) { __typename entry { segment {"
         " slug } } } ... on MembershipEvent @skip(if: true) { d: cursor } }",
+    ],
+    "Node": [
+        " { __typename id }",
+        " { ... on User { key segments { slug } } ... on Node { id ... on Report { month } } }",
+        " { id ... on Segment @include(if: true) { slug rollout { id } } ... on Rollout { status }"
+        " ... on Export { segment { id } } ... on Import @skip(if: true) { mode } }",
     ],
 }
 MAX_DEPTH = 6

@@ -16,6 +16,7 @@ REQUIRED: Final = {
     "Query.report.id": '"rep_1"',
     "Query.export.id": '"exp_1"',
     "Query.import.id": '"imp_1"',
+    "Query.node.id": '"seg_1"',
     "year": "2024",
     "month": "2",
     "from": '"2024-01-01T00:00:00Z"',

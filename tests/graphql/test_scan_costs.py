@@ -57,7 +57,7 @@ REQUIRED = {
     "from": '"2024-01-01T00:00:00Z"',
     "to": '"A_MOMENT_AGO"',
 }
-IDS = {"report": '"rep_1"', "import": '"imp_1"', "export": '"exp_1"'}
+IDS = {"node": '"seg_1"', "report": '"rep_1"', "import": '"imp_1"', "export": '"exp_1"'}
 OPTIONAL = {
     "slug": ['"BIG"', '"LEFT"', '"UNKNOWN"'],
     "userId": ["1", "99999999"],

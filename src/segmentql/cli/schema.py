@@ -24,13 +24,25 @@ from segmentql.errors import BadValue
     metavar="YYYY-MM-DD",
     help="With --compare: allow removals that FILE announces for this day or earlier.",
 )
-def schema(released: Path | None, day: datetime | None) -> None:
+@click.option(
+    "--federation",
+    "is_subgraph",
+    is_flag=True,
+    help="Print the schema at /federation, the subgraph that a gateway composes.",
+)
+def schema(*, released: Path | None, day: datetime | None, is_subgraph: bool) -> None:
     """Print the schema in GraphQL's schema definition language."""
     from segmentql.schema import (  # noqa: PLC0415 - slow to import
         breaking_changes_since,
         make_schema,
     )
+    from segmentql.subgraph import subgraph_sdl  # noqa: PLC0415 - slow to import
 
+    if is_subgraph and released:
+        raise click.UsageError("--federation and --compare cannot be used together.")
+    if is_subgraph:
+        click.echo(subgraph_sdl())
+        return
     if released is None:
         click.echo(make_schema().as_str())
         return

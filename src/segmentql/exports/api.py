@@ -14,6 +14,7 @@ from segmentql.exports.loaders import ExportById
 from segmentql.exports.records import ExportRecord
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -144,4 +145,10 @@ register_entity(
     "export",
     lambda export: export.export_id,
     lambda context, key: context.loader(ExportById).load(key),
+)
+register_node(
+    Export,
+    ExportRecord,
+    "exp_",
+    lambda info, export_id: info.context.loader(ExportById).load(export_id),
 )

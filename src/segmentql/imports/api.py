@@ -11,6 +11,7 @@ from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import bad_request, limit_exceeded
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -235,4 +236,10 @@ register_entity(
     "import",
     lambda record: record.import_id,
     lambda context, key: context.loader(ImportById).load(key),
+)
+register_node(
+    Import,
+    ImportRecord,
+    "imp_",
+    lambda info, import_id: info.context.loader(ImportById).load(import_id),
 )

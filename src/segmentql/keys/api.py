@@ -1,5 +1,6 @@
 """GraphQL types, queries and mutations of API keys."""
 
+from collections.abc import Awaitable
 from datetime import datetime
 
 import strawberry
@@ -11,6 +12,7 @@ from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import ErrorCode, MutationError, as_mutation_error
 from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -18,11 +20,11 @@ from segmentql.graphql.types.pagination import (
     is_row_id,
     parse_page_arguments,
 )
-from segmentql.graphql.types.permissions import NeedsAdmin
+from segmentql.graphql.types.permissions import NeedsAdmin, require
 from segmentql.graphql.types.stored_results import NOT_STORED, register_entity
 from segmentql.graphql.types.validation import InputValidator
 from segmentql.keys import service
-from segmentql.keys.loaders import ApiKeyByNumber
+from segmentql.keys.loaders import ApiKeyByNumber, ApiKeyByPublicId
 from segmentql.keys.records import ApiKeyRecord, key_global_id
 from segmentql.tables import Role
 
@@ -231,3 +233,11 @@ register_entity(
     lambda key: key.number,
     lambda context, key: context.loader(ApiKeyByNumber).load(key),
 )
+
+
+def _load_node(info: Info, public_id: str) -> Awaitable[ApiKeyRecord | None]:
+    require(info, Role.ADMIN, "an API key")
+    return info.context.loader(ApiKeyByPublicId).load(public_id)
+
+
+register_node(ApiKey, ApiKeyRecord, "key_", _load_node, parse=validators.key_id)

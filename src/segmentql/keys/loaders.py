@@ -34,3 +34,15 @@ class ApiKeyByNumber(Loader[int, ApiKeyRecord | None]):
 
     def on_missing(self, key: int) -> None:
         return None
+
+
+class ApiKeyByPublicId(Loader[str, ApiKeyRecord | None]):
+    """An API key without its secret, by public id; None if there is none."""
+
+    async def load_batch(
+        self, session: ReadSession, keys: Sequence[str]
+    ) -> Mapping[str, ApiKeyRecord]:
+        return await service.keys_by_public_id(session, keys)
+
+    def on_missing(self, key: str) -> None:
+        return None

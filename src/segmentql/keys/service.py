@@ -54,6 +54,10 @@ _BY_PUBLIC_ID = text(f"SELECT {KEY_COLUMNS} FROM api_keys k WHERE public_id = :p
 
 _BY_NUMBERS = text(f"SELECT {KEY_COLUMNS} FROM api_keys k WHERE k.number = ANY(:numbers)")
 
+_BY_PUBLIC_IDS = text(f"""
+SELECT {KEY_COLUMNS} FROM api_keys k WHERE k.public_id = ANY(:public_ids)
+""")
+
 _PAGE = text(f"""
 SELECT {KEY_COLUMNS} FROM api_keys k WHERE k.number < :before ORDER BY k.number DESC LIMIT :rows
 """)
@@ -194,6 +198,14 @@ async def keys_by_number(session: ReadSession, numbers: Sequence[int]) -> dict[i
     """Return the keys with these numbers."""
     rows = await session.execute(_BY_NUMBERS, {"numbers": list(numbers)})
     return {row.key_number: _key_record(row) for row in rows}
+
+
+async def keys_by_public_id(
+    session: ReadSession, public_ids: Sequence[str]
+) -> dict[str, ApiKeyRecord]:
+    """Return the keys with these public ids."""
+    rows = await session.execute(_BY_PUBLIC_IDS, {"public_ids": list(public_ids)})
+    return {row.public_id: _key_record(row) for row in rows}
 
 
 async def stored_keys(session: ReadSession, public_ids: Collection[str]) -> Mapping[str, StoredKey]:

@@ -13,6 +13,7 @@ from segmentql.graphql.cost.field_cost import cost
 from segmentql.graphql.types.enums import describe_enum
 from segmentql.graphql.types.errors import MutationError
 from segmentql.graphql.types.mutations import run_mutation
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -131,10 +132,7 @@ class ReportQueries:
         ],
     ) -> ReportRecord | None:
         report_id = argument_value(validators.report_id, id, "id")
-        report = await info.context.loader(ReportById).load(report_id)
-        # The check is not in the loader, because requests of other callers share its results.
-        is_hidden = report is not None and not _may_read(info, report.user_id)
-        return None if is_hidden else report
+        return await _visible_report(info, report_id)
 
     @strawberry.field(
         description="The stored reports, newest first. Callers without the role ADMIN see"
@@ -166,6 +164,14 @@ class ReportQueries:
             )
         )
         return page.page(reports, lambda report: (report.report_id,))
+
+
+async def _visible_report(info: Info, report_id: int) -> ReportRecord | None:
+    """Return a report; None if it does not exist or the caller may not read it."""
+    report = await info.context.loader(ReportById).load(report_id)
+    # The check is not in the loader, because requests of other callers share its results.
+    is_hidden = report is not None and not _may_read(info, report.user_id)
+    return None if is_hidden else report
 
 
 def _may_read(info: Info, user_id: int | None) -> bool:
@@ -260,3 +266,4 @@ register_entity(
     lambda report: report.report_id,
     lambda context, key: context.loader(ReportById).load(key),
 )
+register_node(Report, ReportRecord, "rep_", _visible_report)

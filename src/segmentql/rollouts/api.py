@@ -9,6 +9,7 @@ from strawberry import Parent
 from segmentql.graphql.context import Context, Info
 from segmentql.graphql.cost.field_cost import SCAN, cost
 from segmentql.graphql.types.enums import describe_enum
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.scalars import BigInt
 from segmentql.graphql.types.stored_results import register_entity
 from segmentql.rollouts.loaders import RolloutBySegment, RolloutCountsBySegment
@@ -131,3 +132,9 @@ async def _existing_rollout(context: Context, segment_id: int) -> RolloutRecord 
 
 
 register_entity(RolloutRecord, "rollout", lambda rollout: rollout.segment_id, _existing_rollout)
+register_node(
+    Rollout,
+    RolloutRecord,
+    "rol_",
+    lambda info, segment_id: _existing_rollout(info.context, segment_id),
+)

@@ -10,6 +10,7 @@ from strawberry import Parent
 from segmentql import validators
 from segmentql.graphql.context import Info
 from segmentql.graphql.cost.field_cost import SCAN, SEGMENT_REPLAY, cost
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -248,4 +249,10 @@ register_entity(
     "segment",
     lambda segment: segment.segment_id,
     lambda context, key: context.loader(SegmentById).load(key),
+)
+register_node(
+    Segment,
+    SegmentRecord,
+    "seg_",
+    lambda info, segment_id: info.context.loader(SegmentById).load(segment_id),
 )

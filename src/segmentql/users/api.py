@@ -13,6 +13,7 @@ from segmentql.graphql.context import Info, selects_field
 from segmentql.graphql.cost.field_cost import HISTORY_REPLAY, HISTORY_SCAN, cost
 from segmentql.graphql.types.dataloader import Loader
 from segmentql.graphql.types.errors import limit_exceeded
+from segmentql.graphql.types.nodes import register_node
 from segmentql.graphql.types.pagination import (
     After,
     Connection,
@@ -283,4 +284,7 @@ register_entity(
     "user",
     lambda user: user.user_id,
     lambda context, key: context.loader(UserById).load(key),
+)
+register_node(
+    User, UserRecord, "", lambda info, user_id: info.context.loader(UserById).load(user_id)
 )

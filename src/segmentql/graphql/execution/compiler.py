@@ -4,9 +4,9 @@ A closure knows whether the field is an attribute or a resolver, how its value i
 the closures of its sub-selections. graphql-core executes what has no plan: introspection, several
 mutations in one operation, and fields that are selected twice under different conditions.
 
-The value of an interface is an instance of one of its Strawberry types, so its class selects the
-closures. An interface with many types, such as that of errors, has no closures: a list of it has a
-plan that works only if the list is empty.
+The value of an interface or union is an instance of one of its Strawberry types, or a record of a
+node (`types/nodes.py`), so its class selects the closures. A list of an interface with many types,
+such as that of errors, has a plan that works only if the list is empty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from strawberry.types.base import StrawberryObjectDefinition
 from graphql import (
     DocumentNode,
     FieldNode,
+    GraphQLAbstractType,
     GraphQLEnumType,
     GraphQLField,
-    GraphQLInterfaceType,
     GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
@@ -32,6 +32,7 @@ from graphql import (
     OperationType,
     SelectionSetNode,
     get_named_type,
+    is_abstract_type,
 )
 from segmentql.graphql.execution.field_collection import (
     CollectedFields,
@@ -75,6 +76,7 @@ from segmentql.graphql.execution.response_size import (
     TEXT_BYTES,
 )
 from segmentql.graphql.selections import fragments_of
+from segmentql.graphql.types.nodes import class_of_values
 from segmentql.graphql.types.scalars import ID
 
 MAX_FIELDS: Final = 1000
@@ -82,8 +84,9 @@ MAX_FIELDS: Final = 1000
 and a plan is compiled for all fields before it is known which objects exist."""
 
 
-MAX_INTERFACE_TYPES: Final = 4
-"""The maximum number of types of an interface whose fields are compiled, once for each type."""
+MAX_ITEM_TYPES: Final = 4
+"""The maximum number of types of a list's interface or union that is compiled, once for each type.
+"""
 
 
 def compile_operation(
@@ -237,18 +240,16 @@ class _Compiler:
     ) -> tuple[ValueSerializer, int]:
         """Do what `_compile_serializer` does, with a serializer that rejects None."""
         if isinstance(return_type, GraphQLList):
-            interface = get_named_type(return_type)
-            if isinstance(interface, GraphQLInterfaceType) and not self._classes_of(interface):
+            named = get_named_type(return_type)
+            if is_abstract_type(named) and self._has_many_types(named):
                 return empty_list, LIST_BYTES
             item, item_size = self._compile_serializer(return_type.of_type, selection_sets)
             return list_of(item, item_size + 1), LIST_BYTES
         if isinstance(return_type, GraphQLObjectType) and return_type.is_type_of is None:
             writers, size = self._compile_fields(return_type, selection_sets)
             return object_of(writers), size
-        if isinstance(return_type, GraphQLInterfaceType):
-            classes = self._classes_of(return_type)
-            if classes:
-                return self._compile_interface(classes, selection_sets)
+        if is_abstract_type(return_type):
+            return self._compile_abstract(self._classes_of(return_type), selection_sets)
         if return_type in {GraphQLString, ID}:
             return text(return_type), TEXT_BYTES
         if isinstance(return_type, GraphQLEnumType):
@@ -257,28 +258,25 @@ class _Compiler:
             return leaf(return_type), SCALAR_BYTES.get(return_type.name, 1)
         raise NotCompilable
 
-    def _classes_of(self, interface: GraphQLInterfaceType) -> dict[type, GraphQLObjectType]:
-        """Return the types of an interface by the classes of their values.
+    def _has_many_types(self, abstract: GraphQLAbstractType) -> bool:
+        return len(self._schema.get_possible_types(abstract)) > MAX_ITEM_TYPES
 
-        The result is empty if the class of a value does not decide which type it has, or if there
-        are many types.
-        """
-        types = self._schema.get_possible_types(interface)
+    def _classes_of(self, abstract: GraphQLAbstractType) -> dict[type, GraphQLObjectType]:
+        """Return the types of an interface or union by the classes of their values."""
+        types = self._schema.get_possible_types(abstract)
         definitions = [kind.extensions.get(DEFINITION) for kind in types]
-        if len(types) > MAX_INTERFACE_TYPES:
-            return {}
         return {
-            definition.origin: kind
+            class_of_values(definition.origin): kind
             for kind, definition in zip(types, definitions, strict=True)
             if isinstance(definition, StrawberryObjectDefinition)
         }
 
-    def _compile_interface(
+    def _compile_abstract(
         self,
         classes: Mapping[type, GraphQLObjectType],
         selection_sets: Sequence[SelectionSetNode],
     ) -> tuple[ValueSerializer, int]:
-        """Compile the fields for each type of an interface."""
+        """Compile the fields for each type of an interface or union."""
         compiled = {
             value_class: self._compile_fields(kind, selection_sets)
             for value_class, kind in classes.items()

@@ -14,13 +14,13 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLField,
-    GraphQLInterfaceType,
     GraphQLObjectType,
     GraphQLSchema,
     InlineFragmentNode,
     SelectionNode,
     SelectionSetNode,
     VariableNode,
+    is_abstract_type,
 )
 from segmentql.graphql.execution.field_writers import Conditions
 from segmentql.graphql.execution.input_coercion import DEFINITION, NotCompilable
@@ -32,7 +32,9 @@ CollectedFields: TypeAlias = dict[str, tuple[list[FieldNode], Conditions]]
 
 
 _NEVER: Final = (True, "")
-"""The condition within a fragment for another type of the interface. No variable has this name."""
+"""The condition within a fragment for another type of the interface or union.
+
+No variable has this name."""
 
 
 def collect_fields(
@@ -117,9 +119,7 @@ class _FieldCollector(SelectionWalker[Conditions, None]):
         if type_name == self._parent.name:
             return True
         condition = self._schema.get_type(type_name)
-        return isinstance(condition, GraphQLInterfaceType) and self._schema.is_sub_type(
-            condition, self._parent
-        )
+        return is_abstract_type(condition) and self._schema.is_sub_type(condition, self._parent)
 
 
 def _with_conditions_of(node: SelectionNode, scope: Conditions) -> Conditions:

@@ -10,6 +10,7 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 """
 
 import asyncio
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,19 @@ class GraphQLView(HttpView):
         self._page = page
         self.event_streams: ASGIApp | None = None
         """The application of requests that accept event streams only."""
+
+    def for_schema(self, executor: GraphQLExecutor) -> "GraphQLView":
+        """Return a view of another schema, without page and event streams.
+
+        Both views share everything else, such as the loaders and the limit of requests in flight.
+
+        Args:
+            executor: The executor of requests to that schema.
+        """
+        view = copy.copy(self)
+        view._executor = executor
+        view._page = view.event_streams = None
+        return view
 
     def other_application(self, headers: Headers, scope: Scope) -> ASGIApp | None:
         return self.event_streams if _negotiate(headers, scope).event_stream else None
