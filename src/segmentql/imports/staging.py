@@ -140,6 +140,7 @@ async def stage_members(
         as_of: The time of the memberships; None for now.
 
     Raises:
+        HistoryDropped: the time is before the beginning of history.
         LeaseLost: the attempt does not hold the lease any more.
     """
     values = {
@@ -153,6 +154,7 @@ async def stage_members(
         await session.execute(_STAGE_MEMBERS_NOW, values)
     else:
         await session.execute(_STAGE_MEMBERS_THEN, {**values, "as_of": as_of})
+        await check_history_since(session, as_of)
     # Not earlier, because the heartbeats need the lock of the import's row.
     await extend_lease(session, attempt)
 

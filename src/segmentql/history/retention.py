@@ -1,0 +1,129 @@
+"""The retention of history: months that are older than the setting are dropped.
+
+History then begins at `earliest_at`, the start of a month in UTC. Of the entries before it, only
+the joins of memberships that were active at this time are kept, because the state at every later
+time depends on them. An earlier time cannot be read. `dropped_position` is the highest position of
+the dropped entries: a reader of the feed cannot continue before it.
+
+A statement that reads history reads `earliest_at` as well, in the same snapshot: the beginning is
+stored before, or in the transaction that drops.
+"""
+
+from datetime import UTC, date, datetime
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from segmentql.adapters.database_errors import sqlstate
+from segmentql.adapters.sessions import ReadSession, WriteSession
+from segmentql.errors import HistoryDropped, TimedOut
+
+EARLIEST_AT: Final = "(SELECT earliest_at FROM history_retention)"
+"""SQL expression: the beginning of history."""
+
+DROPPED_POSITION: Final = "(SELECT dropped_position FROM history_retention)"
+"""SQL expression: the position up to which history may have been dropped."""
+
+NOT_READY_CODE: Final = "55000"
+"""The code of `object_not_in_prerequisite_state`: a later attempt may succeed."""
+
+_EARLIEST_AT = text("SELECT earliest_at FROM history_retention")
+_DROPPED_POSITION = text("SELECT dropped_position FROM history_retention")
+
+_PRUNE = text("SELECT prune_history(:earliest)")
+_DROP_MONTH = text("SELECT drop_history_month(:first_day)")
+
+# The current month and the months of the setting before it are kept.
+_TARGET = text("""
+SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => :months))
+    AT TIME ZONE 'UTC' AS earliest
+""")
+
+_MONTHS_TO_DROP = text("""
+SELECT month FROM (
+    SELECT to_date(right(c.relname, 7), 'YYYY_MM') AS month
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = CAST('history' AS regclass) AND c.relname ~ '^history_[0-9]{4}_[0-9]{2}$'
+) AS partitions
+WHERE (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
+ORDER BY month
+""")
+
+
+async def read_earliest_at(session: ReadSession | WriteSession) -> datetime | None:
+    """Return the beginning of history. None if nothing was dropped."""
+    return known_time(await session.scalar(_EARLIEST_AT))
+
+
+def known_time(earliest_at: datetime | None) -> datetime | None:
+    """Return `history_retention.earliest_at` as it was read; None if nothing was dropped."""
+    is_set = earliest_at is not None and earliest_at.replace(tzinfo=UTC).year > 1
+    return earliest_at if is_set else None
+
+
+async def check_history_since(session: ReadSession | WriteSession, at: datetime) -> None:
+    """Check that history is complete at a time, and was when earlier statements read it.
+
+    Raises:
+        HistoryDropped: history begins later.
+    """
+    earliest_at = await read_earliest_at(session)
+    if earliest_at is not None and at < earliest_at:
+        raise HistoryDropped(earliest_at)
+
+
+async def read_dropped_position(session: ReadSession) -> int:
+    """Return the position up to which history may have been dropped, 0 if nothing was."""
+    return int((await session.execute(_DROPPED_POSITION)).scalar_one())
+
+
+async def target(session: ReadSession, *, months: int) -> datetime:
+    """Return the time at which history is to begin.
+
+    Args:
+        session: The session.
+        months: The number of months that are kept before the current one, 1 or more.
+    """
+    earliest: datetime = (await session.execute(_TARGET, {"months": months})).scalar_one()
+    return earliest
+
+
+async def months_to_drop(session: ReadSession, earliest: datetime) -> list[date]:
+    """Return the first days of the months before a time that have all their history."""
+    rows = await session.execute(_MONTHS_TO_DROP, {"earliest": earliest})
+    return list(rows.scalars().all())
+
+
+async def prune(session: WriteSession, earliest: datetime) -> int:
+    """Set the beginning of history, and delete the kept joins of which no later time depends.
+
+    Returns:
+        The number of deleted entries. 0 if history begins at this time or later already.
+
+    Raises:
+        DBAPIError: with `NOT_READY_CODE`, leaves before this time are not recorded yet, or not
+            added to the sums of member counts.
+    """
+    return int((await session.execute(_PRUNE, {"earliest": earliest})).scalar_one())
+
+
+async def drop_month(session: WriteSession, first_day: date) -> int | None:
+    """Drop the history of a month before the beginning of history, except the kept joins.
+
+    Returns:
+        The number of kept joins; None if the month was dropped already.
+
+    Raises:
+        DBAPIError: with `NOT_READY_CODE`, as for `prune`.
+        TimedOut: other transactions use history.
+    """
+    kept: int | None = await session.scalar(_DROP_MONTH, {"first_day": first_day})
+    return kept
+
+
+def is_postponed(error: Exception) -> bool:
+    """Return whether history could not be dropped now, and a later attempt may succeed."""
+    if isinstance(error, DBAPIError):
+        return sqlstate(error) == NOT_READY_CODE
+    return isinstance(error, TimedOut)
