@@ -1,8 +1,8 @@
 """The retention of history: months are dropped, except the joins that later times depend on.
 
 `prune_history` sets the time at which history begins, and `drop_history_month` then drops a month
-before it. Joins of memberships that were active at that time are kept: the partition of the month is
-replaced by one with these joins only.
+before it. Joins of memberships that were active at that time are kept: the partition of the month
+is replaced by one with these joins only.
 """
 
 from types import ModuleType
@@ -114,8 +114,8 @@ $$
 #
 # All of it is one transaction. If it is interrupted, nothing has changed.
 #
-# LOCK TABLE on the parent comes first: a statement that waits for it is planned after the wait, with
-# the new partition.
+# LOCK TABLE on the parent comes first: a statement that waits for it is planned after the wait,
+# with the new partition.
 DROP_HISTORY_MONTH = """
 CREATE FUNCTION drop_history_month(first_day date) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp

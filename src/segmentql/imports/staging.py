@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.copying import copy_records
 from segmentql.adapters.sessions import WriteSession
+from segmentql.history.retention import check_history_since
 from segmentql.imports.attempts import Attempt, extend_lease
 from segmentql.imports.row_parser import Row
 
