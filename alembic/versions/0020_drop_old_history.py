@@ -16,14 +16,14 @@ depends_on = None
 
 TABLE = (
     """
-CREATE TABLE history_retention (
-    "only" boolean DEFAULT true CONSTRAINT pk_history_retention PRIMARY KEY,
+CREATE TABLE dropped_history (
+    "only" boolean DEFAULT true CONSTRAINT pk_dropped_history PRIMARY KEY,
     earliest_at timestamptz NOT NULL,
     dropped_position bigint NOT NULL,
     CONSTRAINT ck_history_retention_only_row CHECK ("only")
 )
 """,
-    "INSERT INTO history_retention (earliest_at, dropped_position) VALUES ('-infinity', 0)",
+    "INSERT INTO dropped_history (earliest_at, dropped_position) VALUES ('-infinity', 0)",
 )
 
 # Raises an error if history before `earliest` may still change, because a leave is not recorded.
@@ -64,7 +64,7 @@ BEGIN
             'at the latest, not %', earliest USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT position INTO rolled_up FROM member_count_rollup FOR NO KEY UPDATE;
-    UPDATE history_retention SET earliest_at = earliest WHERE earliest_at < earliest;
+    UPDATE dropped_history SET earliest_at = earliest WHERE earliest_at < earliest;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
@@ -91,7 +91,7 @@ BEGIN
             RAISE EXCEPTION 'workers have not added history up to position % to the sums',
                 last_position USING ERRCODE = 'object_not_in_prerequisite_state';
         END IF;
-        UPDATE history_retention SET dropped_position = last_position
+        UPDATE dropped_history SET dropped_position = last_position
         WHERE dropped_position < last_position;
         pruned := pruned + rows;
     END LOOP;
@@ -132,7 +132,7 @@ DECLARE
     last_position bigint;
     kept bigint;
 BEGIN
-    SELECT earliest_at INTO earliest FROM history_retention;
+    SELECT earliest_at INTO earliest FROM dropped_history;
     IF upper_bound > earliest THEN
         RAISE EXCEPTION 'history begins at %, before the end of %', earliest, old_partition
             USING ERRCODE = 'invalid_parameter_value';
@@ -186,7 +186,7 @@ BEGIN
                 EXECUTE format('DROP TABLE public.%I', kept_partition);
             END IF;
             EXECUTE format('DROP TABLE public.%I', old_partition);
-            UPDATE history_retention SET dropped_position = last_position
+            UPDATE dropped_history SET dropped_position = last_position
             WHERE dropped_position < last_position;
             PERFORM set_config('lock_timeout', limit_before, true);
             RETURN kept;
@@ -221,7 +221,7 @@ def downgrade() -> None:
         "DROP FUNCTION drop_history_month(date)",
         "DROP FUNCTION prune_history(timestamptz)",
         "DROP FUNCTION check_history_is_complete(timestamptz)",
-        "DROP TABLE history_retention",
+        "DROP TABLE dropped_history",
     ):
         op.get_bind().exec_driver_sql(statement)
 
@@ -236,7 +236,7 @@ def _make_history_partitions(*, skips_dropped: bool) -> str:
         exists = "        CONTINUE WHEN to_regclass('public.' || partition) IS NOT NULL;\n"
         assert exists in function  # noqa: S101 - the function of migration 0001 never changes
         is_dropped = (
-            "        CONTINUE WHEN upper_bound <= (SELECT earliest_at FROM history_retention);\n"
+            "        CONTINUE WHEN upper_bound <= (SELECT earliest_at FROM dropped_history);\n"
         )
         function = function.replace(exists, exists + is_dropped)
     return function

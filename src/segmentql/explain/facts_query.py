@@ -74,7 +74,7 @@ WITH moment AS MATERIALIZED (
         CAST(:as_of AS timestamptz) IS NOT NULL AS is_past,
         coalesce(CAST(:as_of AS timestamptz) > now(), false) AS in_the_future,
         earliest_at, coalesce(CAST(:as_of AS timestamptz) < earliest_at, false) AS is_dropped
-    FROM history_retention
+    FROM dropped_history
 ), segment AS MATERIALIZED (
     -- If the clock was set back, two segments of one slug can exist at one time. The one that was
     -- created last counts, as for `segments(asOf:)`.

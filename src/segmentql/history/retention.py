@@ -19,17 +19,17 @@ from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import HistoryDropped, TimedOut
 
-EARLIEST_AT: Final = "(SELECT earliest_at FROM history_retention)"
+EARLIEST_AT: Final = "(SELECT earliest_at FROM dropped_history)"
 """SQL expression: the beginning of history."""
 
-DROPPED_POSITION: Final = "(SELECT dropped_position FROM history_retention)"
+DROPPED_POSITION: Final = "(SELECT dropped_position FROM dropped_history)"
 """SQL expression: the position up to which history may have been dropped."""
 
 NOT_READY_CODE: Final = "55000"
 """The code of `object_not_in_prerequisite_state`: a later attempt may succeed."""
 
-_EARLIEST_AT = text("SELECT earliest_at FROM history_retention")
-_DROPPED_POSITION = text("SELECT dropped_position FROM history_retention")
+_EARLIEST_AT = text("SELECT earliest_at FROM dropped_history")
+_DROPPED_POSITION = text("SELECT dropped_position FROM dropped_history")
 
 _PRUNE = text("SELECT prune_history(:earliest)")
 _DROP_MONTH = text("SELECT drop_history_month(:first_day)")
@@ -57,7 +57,7 @@ async def read_earliest_at(session: ReadSession | WriteSession) -> datetime | No
 
 
 def known_time(earliest_at: datetime | None) -> datetime | None:
-    """Return `history_retention.earliest_at` as it was read; None if nothing was dropped."""
+    """Return `dropped_history.earliest_at` as it was read; None if nothing was dropped."""
     is_set = earliest_at is not None and earliest_at.replace(tzinfo=UTC).year > 1
     return earliest_at if is_set else None
 

@@ -61,10 +61,10 @@ class HistoryRow(Base):
     """
 
 
-class HistoryRetentionRow(Base):
+class DroppedHistoryRow(Base):
     """The beginning of history, and the highest position that was dropped. The only row."""
 
-    __tablename__ = "history_retention"
+    __tablename__ = "dropped_history"
     __table_args__ = (CheckConstraint("only", name="only_row"),)
 
     only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
