@@ -41,12 +41,10 @@ SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => 
 """)
 
 _MONTHS_TO_DROP = text("""
-SELECT month FROM (
-    SELECT to_date(right(c.relname, 7), 'YYYY_MM') AS month
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = CAST('history' AS regclass) AND c.relname ~ '^history_[0-9]{4}_[0-9]{2}$'
-) AS partitions
-WHERE (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
+SELECT month
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+CROSS JOIN to_date(substring(c.relname FROM '^history_([0-9]{4}_[0-9]{2})$'), 'YYYY_MM') AS month
+WHERE i.inhparent = CAST('history' AS regclass) AND (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
 ORDER BY month
 """)
 
