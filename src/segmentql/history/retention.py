@@ -44,7 +44,8 @@ _MONTHS_TO_DROP = text("""
 SELECT month
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 CROSS JOIN to_date(substring(c.relname FROM '^history_([0-9]{4}_[0-9]{2})$'), 'YYYY_MM') AS month
-WHERE i.inhparent = CAST('history' AS regclass) AND (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
+WHERE i.inhparent = CAST('history' AS regclass)
+    AND (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
 ORDER BY month
 """)
 
