@@ -213,6 +213,17 @@ WORK = (
         ],
     ),
     Panel(
+        "Beginning of history",
+        "dateTimeAsIso",
+        [
+            (
+                "1000 * max(segmentql_history_earliest_timestamp_seconds > 0)",
+                "earliest time",
+            )
+        ],
+        "No line if no history was dropped.",
+    ),
+    Panel(
         "Consumers of the change feed",
         "short",
         [("sum by (kind) (segmentql_feed_consumers)", "{{kind}}")],

@@ -6,13 +6,12 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from sqlalchemy.exc import DBAPIError
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.errors import TimedOut
 from segmentql.history.actors import RetentionContext, drop_old_history
-from segmentql.history.retention import is_postponed
+from segmentql.history.retention import NotReady
 from segmentql.local import LocalServers, with_database
 from tests.back_dating import delete_segment_at, insert_membership, insert_past_membership
 from tests.conftest import Sql, empty_tables, until
@@ -72,13 +71,11 @@ async def test_sums_of_dropped_hours_are_one_sum(
 ) -> None:
     await record_and_roll_up(database)
     await drop_before(database, start_of(3))
-    assert await sql.fetch(
-        "SELECT segment_id, joins, leaves FROM member_count_hours WHERE hour < $1", start_of(3)
-    ) == [(segment_id, 3, 1)]
+    sums = "SELECT segment_id, joins, leaves FROM member_count_hours"
+    earlier = await sql.fetch(f"{sums} WHERE hour < $1", start_of(3))
+    assert [tuple(row) for row in earlier] == [(segment_id, 3, 1)]
     await drop_before(database, start_of(4))
-    assert await sql.fetch("SELECT segment_id, joins, leaves FROM member_count_hours") == [
-        (segment_id, 4, 3)
-    ]
+    assert [tuple(row) for row in await sql.fetch(sums)] == [(segment_id, 4, 3)]
 
 
 async def test_dropped_months_are_not_created_again(
@@ -101,17 +98,15 @@ async def test_unfinished_work_postpones_the_drop(
     """A leave that is not recorded, of an expired membership or of a deleted segment, and entries
     that are not in the sums of member counts."""
     before = await partitions(sql)
-    with pytest.raises(DBAPIError, match="to the sums") as error:
+    with pytest.raises(NotReady, match="to the sums"):
         await drop_before(database, start_of(3))
-    assert is_postponed(error.value)
     await insert_membership(sql, 6, "A", joined_at=start_of(1) + DAY, expires_at=start_of(2) + DAY)
-    with pytest.raises(DBAPIError, match="not recorded") as error:
+    with pytest.raises(NotReady, match="not recorded"):
         await drop_before(database, start_of(3))
-    assert is_postponed(error.value)
     await record_and_roll_up(database)
     await sql.execute("UPDATE segments SET created_at = $1", start_of(1))
     await delete_segment_at(sql, "A", start_of(2) + 5 * DAY)
-    with pytest.raises(DBAPIError, match="not recorded"):
+    with pytest.raises(NotReady, match="not recorded"):
         await drop_before(database, start_of(3))
     assert (await partitions(sql)).keys() == before.keys()
 
@@ -194,9 +189,8 @@ async def test_drop_gives_up_when_a_transaction_uses_history_for_long(
     reader = await connect()
     await reader.execute("BEGIN")
     await reader.fetch("SELECT FROM history LIMIT 1")
-    with pytest.raises(TimedOut) as error:
+    with pytest.raises(TimedOut):
         await drop_before(database, start_of(2))
-    assert is_postponed(error.value)
     assert list(await partitions(sql)) == ALL_MONTHS
     await reader.execute("COMMIT")
     assert await drop_before(database, start_of(2)) == [2]

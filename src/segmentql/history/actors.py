@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
@@ -86,11 +85,9 @@ async def drop_old_history(context: RetentionContext) -> None:
             if kept is not None:
                 metrics.HISTORY_PARTITIONS_DROPPED.inc()
                 log.info("history_month_dropped", month=f"{month:%Y-%m}", kept_joins=kept)
-    except (DBAPIError, TimedOut) as error:
-        if not retention.is_postponed(error):
-            raise
+    except (retention.NotReady, TimedOut) as error:
         metrics.HISTORY_DROPS_POSTPONED.inc()
-        log.warning("history_drop_postponed", reason=str(error.__cause__ or error))
+        log.warning("history_drop_postponed", reason=str(error) or "other transactions use history")
 
 
 async def schedule_retention(database: Database) -> list[Message]:

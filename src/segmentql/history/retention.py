@@ -9,15 +9,18 @@ A statement that reads history reads `earliest_at` as well, in the same snapshot
 stored before, or in the transaction that drops.
 """
 
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from segmentql.adapters.connections import driver_error
 from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.sessions import ReadSession, WriteSession
-from segmentql.errors import HistoryDropped, TimedOut
+from segmentql.errors import HistoryDropped
 
 EARLIEST_AT: Final = "(SELECT earliest_at FROM dropped_history)"
 """SQL expression: the beginning of history."""
@@ -26,7 +29,7 @@ DROPPED_POSITION: Final = "(SELECT dropped_position FROM dropped_history)"
 """SQL expression: the position up to which history may have been dropped."""
 
 NOT_READY_CODE: Final = "55000"
-"""The code of `object_not_in_prerequisite_state`: a later attempt may succeed."""
+"""The code of `object_not_in_prerequisite_state`."""
 
 _EARLIEST_AT = text("SELECT earliest_at FROM dropped_history")
 _DROPPED_POSITION = text("SELECT dropped_position FROM dropped_history")
@@ -48,6 +51,10 @@ WHERE i.inhparent = CAST('history' AS regclass)
     AND (month + interval '1 month') AT TIME ZONE 'UTC' <= :earliest
 ORDER BY month
 """)
+
+
+class NotReady(Exception):
+    """History cannot be dropped yet, because workers have not finished with it."""
 
 
 async def read_earliest_at(session: ReadSession | WriteSession) -> datetime | None:
@@ -95,16 +102,18 @@ async def months_to_drop(session: ReadSession, earliest: datetime) -> list[date]
 
 
 async def prune(session: WriteSession, earliest: datetime) -> int:
-    """Set the beginning of history, and delete the kept joins of which no later time depends.
+    """Set the beginning of history, and delete the kept joins on which no later time depends.
 
     Returns:
         The number of deleted entries. 0 if history begins at this time or later already.
 
     Raises:
-        DBAPIError: with `NOT_READY_CODE`, leaves before this time are not recorded yet, or not
-            added to the sums of member counts.
+        NotReady: leaves before this time are not recorded yet, or not added to the sums of member
+            counts.
+        TimedOut: other transactions use history.
     """
-    return int((await session.execute(_PRUNE, {"earliest": earliest})).scalar_one())
+    with _not_ready():
+        return int((await session.execute(_PRUNE, {"earliest": earliest})).scalar_one())
 
 
 async def drop_month(session: WriteSession, first_day: date) -> int | None:
@@ -114,15 +123,18 @@ async def drop_month(session: WriteSession, first_day: date) -> int | None:
         The number of kept joins; None if the month was dropped already.
 
     Raises:
-        DBAPIError: with `NOT_READY_CODE`, as for `prune`.
-        TimedOut: other transactions use history.
+        NotReady, TimedOut: as for `prune`.
     """
-    kept: int | None = await session.scalar(_DROP_MONTH, {"first_day": first_day})
-    return kept
+    with _not_ready():
+        kept: int | None = await session.scalar(_DROP_MONTH, {"first_day": first_day})
+        return kept
 
 
-def is_postponed(error: Exception) -> bool:
-    """Return whether history could not be dropped now, and a later attempt may succeed."""
-    if isinstance(error, DBAPIError):
-        return sqlstate(error) == NOT_READY_CODE
-    return isinstance(error, TimedOut)
+@contextlib.contextmanager
+def _not_ready() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) == NOT_READY_CODE:
+            raise NotReady(str(driver_error(error))) from error
+        raise
