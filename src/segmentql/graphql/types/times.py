@@ -28,7 +28,9 @@ To: TypeAlias = Annotated[
 
 AsOf: TypeAlias = Annotated[
     datetime | None,
-    strawberry.argument(description="A time in the past. If omitted, now."),
+    strawberry.argument(
+        description="A time in the past, not before the beginning of history. If omitted, now."
+    ),
 ]
 """The type of the argument that reads the state at a time in the past."""
 
