@@ -20,7 +20,7 @@ CREATE TABLE dropped_history (
     "only" boolean DEFAULT true CONSTRAINT pk_dropped_history PRIMARY KEY,
     earliest_at timestamptz NOT NULL,
     dropped_position bigint NOT NULL,
-    CONSTRAINT ck_history_retention_only_row CHECK ("only")
+    CONSTRAINT ck_dropped_history_only_row CHECK ("only")
 )
 """,
     "INSERT INTO dropped_history (earliest_at, dropped_position) VALUES ('-infinity', 0)",
