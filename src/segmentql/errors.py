@@ -197,17 +197,8 @@ class HistoryDropped(SegmentQLError):
     def __init__(self, earliest_at: datetime) -> None:
         super().__init__(earliest_at)
         self.earliest_at = earliest_at
-        """The earliest time of which the state is known."""
-
-    @property
-    def reason(self) -> str:
-        """The failure of work that needs the dropped history."""
-        return f"the history before {self.earliest} was dropped"
-
-    @property
-    def earliest(self) -> str:
-        """The earliest time as a text."""
-        return self.earliest_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.reason = f"the history before {self.earliest} was dropped"
 
 
 class CursorExpired(SegmentQLError):

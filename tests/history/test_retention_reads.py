@@ -113,9 +113,6 @@ async def test_earlier_as_of_is_rejected_with_the_earliest_one(api: Api, dropped
             "argument": argument,
             "allowed": ALLOWED,
         }
-
-
-async def test_future_as_of_is_still_rejected_as_such(api: Api, dropped: None) -> None:
     error = await api.error(SEGMENTS, at="2999-01-01T00:00:00Z")
     assert error["extensions"]["allowed"] == "a time in the past"
 
