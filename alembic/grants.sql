@@ -35,6 +35,9 @@ GRANT SELECT, INSERT (actor, api_key_id, request_id, action, target, segment_id,
 GRANT SELECT ON SEQUENCE users_insert_seq TO {service};
 -- The ids of users that are stored by a key.
 GRANT USAGE ON SEQUENCE user_key_id_seq TO {service};
+-- Functions of the owner drop old history, and write where it begins.
+GRANT SELECT ON dropped_history TO {service};
+GRANT EXECUTE ON FUNCTION prune_history(timestamptz), drop_history_month(date) TO {service};
 -- The settled position of history is at most the last value of the sequence.
 GRANT SELECT ON SEQUENCE history_position_seq TO {service};
 -- Workers roll up history. The only row of member_count_rollup has its position.

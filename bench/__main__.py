@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from bench import chaos as chaos_rounds
-from bench import peers, startup
+from bench import peers, sizing, startup
 from bench.comparison import WrongResponse
 from bench.data import Sizes
 from bench.databases import ensure_database
@@ -105,6 +105,22 @@ def run(
 def install_peers() -> None:
     """Install the pinned PostGraphile, and a Node that it supports."""
     peers.install(_print_line)
+
+
+@main.command("sizing")
+@click.option("--users", default=200_000, show_default=True)
+@click.option("--memberships", default=1_000_000, show_default=True)
+def measure_sizes(users: int, memberships: int) -> None:
+    """Measure the bytes of rows, VACUUM, and the drop of old history."""
+
+    async def run_measure() -> None:
+        with tempfile.TemporaryDirectory(prefix="segmentql-sizing-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)  # the servers of root run as another account
+            async for line in sizing.measure(users, memberships, folder):
+                _print_line(line)
+
+    asyncio.run(run_measure())
 
 
 @main.command()

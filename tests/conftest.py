@@ -31,7 +31,7 @@ from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
-from segmentql.tables import Base, IdAllocatorRow, MemberCountRollupRow
+from segmentql.tables import Base, DroppedHistoryRow, IdAllocatorRow, MemberCountRollupRow
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -331,7 +331,9 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
     await inside.close()
 
 
-ONE_ROW_TABLES = {IdAllocatorRow.__tablename__, MemberCountRollupRow.__tablename__}
+ONE_ROW_TABLES = {
+    table.__tablename__ for table in (IdAllocatorRow, MemberCountRollupRow, DroppedHistoryRow)
+}
 TABLES = tuple(sorted(set(Base.metadata.tables) - ONE_ROW_TABLES))
 """Every table, except those whose only row stays."""
 
@@ -374,6 +376,8 @@ async def empty_tables(sql: Sql) -> None:
         {";".join(statements)};
         UPDATE id_allocator SET user_id = 0 WHERE user_id <> 0;
         UPDATE member_count_rollup SET position = 0 WHERE position <> 0;
+        UPDATE dropped_history SET earliest_at = '-infinity', dropped_position = 0
+        WHERE earliest_at > '-infinity';
         SET session_replication_role = DEFAULT;
         """
     )

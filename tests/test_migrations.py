@@ -398,9 +398,12 @@ async def test_functions_are_as_expected(blank: Settings, inside: Sql) -> None:
     # The columns: name, security definer, settings, owner, executable by the service, and by
     # PUBLIC.
     assert [tuple(row) for row in rows] == [
+        ("check_history_is_complete(timestamp with time zone)", False, public, owner, False, False),
+        ("drop_history_month(date)", True, public, owner, True, False),
         ("enroll_new_users()", True, public, owner, False, False),
         ("make_history_partitions(date,integer)", True, public, owner, True, False),
         ("next_id_for_key()", False, public, owner, True, True),
+        ("prune_history(timestamp with time zone)", True, public, owner, True, False),
         ("record_exclusions()", True, public, owner, False, False),
         ("record_memberships()", True, public, owner, False, False),
         ("record_user_lifetimes()", True, public, owner, False, False),

@@ -202,6 +202,28 @@ WORK = (
         "It grows while a transaction that changes memberships is open.",
     ),
     Panel(
+        "Retention of history",
+        "short",
+        [
+            (
+                "sum(increase(segmentql_history_partitions_dropped_total[$__range]))",
+                "months dropped",
+            ),
+            ("sum(increase(segmentql_history_drops_postponed_total[1h]))", "postponed per hour"),
+        ],
+    ),
+    Panel(
+        "Beginning of history",
+        "dateTimeAsIso",
+        [
+            (
+                "1000 * max(segmentql_history_earliest_timestamp_seconds > 0)",
+                "earliest time",
+            )
+        ],
+        "No line if no history was dropped.",
+    ),
+    Panel(
         "Consumers of the change feed",
         "short",
         [("sum by (kind) (segmentql_feed_consumers)", "{{kind}}")],

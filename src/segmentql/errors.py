@@ -22,6 +22,7 @@ SegmentQLError
  |    +-- OutcomeUnknown      the connection was lost during the commit
  +-- IdempotencyKeyInUse      too many requests wait for a mutation with the same idempotency key
  +-- TimedOut                 a statement exceeded its time limit
+ +-- HistoryDropped           the time is before the beginning of history
  +-- CursorExpired            the changes after a cursor of the feed are no longer stored
  +-- FeedReset                the database has lost changes that a consumer of the feed has read
  +-- ConcurrencyLimitExceeded the process or the API key has its maximum of streams or consumers
@@ -40,6 +41,7 @@ SegmentQLError
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -198,6 +200,16 @@ class TimedOut(SegmentQLError):
 
     source: object = None
     """The loader that ran the statement, if any."""
+
+
+class HistoryDropped(SegmentQLError):
+    """A time is before the beginning of history: older history was dropped."""
+
+    def __init__(self, earliest_at: datetime) -> None:
+        super().__init__(earliest_at)
+        self.earliest_at = earliest_at
+        self.earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.reason = f"the history before {self.earliest} was dropped"
 
 
 class CursorExpired(SegmentQLError):

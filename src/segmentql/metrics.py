@@ -133,6 +133,14 @@ HISTORY_SETTLED_LAG_SECONDS = Gauge(
     "Time since a process that follows history has read all changes, or 0 if it follows none.",
     multiprocess_mode="livemax",
 )
+HISTORY_PARTITIONS_DROPPED = Counter(
+    "segmentql_history_partitions_dropped",
+    "Months of history that were dropped because of the retention.",
+)
+HISTORY_DROPS_POSTPONED = Counter(
+    "segmentql_history_drops_postponed",
+    "Attempts to drop old history that were postponed.",
+)
 FEED_CONSUMERS = Gauge(
     "segmentql_feed_consumers",
     "Consumers of the change feed, by kind: waiting calls of changes, and open streams.",
@@ -207,6 +215,10 @@ DEPENDENCY_UP: Final = ScrapedGauge(
     "segmentql_dependency_up",
     "1 if the dependency (database, redis, store) responds, otherwise 0.",
     ("dependency",),
+)
+HISTORY_EARLIEST_TIMESTAMP_SECONDS: Final = ScrapedGauge(
+    "segmentql_history_earliest_timestamp_seconds",
+    "Beginning of history as a Unix time, or 0 if no history was dropped.",
 )
 MEMBERSHIPS_DUE: Final = ScrapedGauge(
     "segmentql_memberships_due",

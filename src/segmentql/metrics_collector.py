@@ -24,6 +24,7 @@ from segmentql.errors import SegmentQLError
 from segmentql.exports import jobs as export_jobs
 from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.history import jobs as history_jobs
+from segmentql.history.retention import read_earliest_at
 from segmentql.idempotency import jobs as idempotency_jobs
 from segmentql.imports import jobs as import_jobs
 from segmentql.imports import stats as import_stats
@@ -88,6 +89,7 @@ async def _collect_database(database: Database) -> ScrapedSamples:
         async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS), database.read() as session:
             return [
                 *await _memberships(session),
+                *await _history(session),
                 *await _rollouts(session),
                 *await _files(session),
                 *await _imports(session),
@@ -111,6 +113,12 @@ async def _memberships(session: ReadSession) -> ScrapedSamples:
         (metrics.MEMBERSHIPS_DUE, due),
         (metrics.MEMBERSHIPS_DUE_OLDEST_SECONDS, {(): float(unrecorded.oldest_seconds)}),
     ]
+
+
+async def _history(session: ReadSession) -> ScrapedSamples:
+    earliest_at = await read_earliest_at(session)
+    timestamp = earliest_at.timestamp() if earliest_at else 0.0
+    return [(metrics.HISTORY_EARLIEST_TIMESTAMP_SECONDS, {(): timestamp})]
 
 
 async def _rollouts(session: ReadSession) -> ScrapedSamples:

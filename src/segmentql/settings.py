@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     s3_secret_key: str | None = Field(default=None, repr=False)
     s3_cors_origins: Origins = ()
     report_retention_days: int = Field(default=30, ge=1, le=3650)
+    history_retention_months: int = Field(default=0, ge=0, le=1200)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     root_path: RootPath = ""

@@ -46,6 +46,7 @@ FILE_ACTORS: Final = (*report_actors.ACTORS, *export_actors.ACTORS)
 IMPORT_ACTORS: Final = import_actors.ACTORS
 """Separate from the others, because these actors also need the object store."""
 
+RETENTION_ACTORS: Final = history_actors.RETENTION_ACTORS
 OBJECT_ACTORS: Final = object_actors.ACTORS
 
 PERIODIC_CHECKS: Final[tuple[PeriodicCheck, ...]] = (
@@ -106,6 +107,11 @@ class Runtime(Middleware):
         if self._storage is None:
             raise RuntimeError("the worker has not booted")
         return FileContext(self.database(), self._storage, self._settings.report_retention_days)
+
+    def retention_context(self) -> history_actors.RetentionContext:
+        return history_actors.RetentionContext(
+            self.database(), self._settings.history_retention_months
+        )
 
     def object_context(self) -> object_actors.ObjectContext:
         if self._object_context is None:
@@ -184,6 +190,7 @@ def make_worker(
     register_actors(broker, FILE_ACTORS, runtime.file_context)
     register_actors(broker, IMPORT_ACTORS, runtime.import_context)
     register_actors(broker, OBJECT_ACTORS, runtime.object_context)
+    register_actors(broker, RETENTION_ACTORS, runtime.retention_context)
     # Dramatiq reads this from the environment at import. Its default of 3 s is long for TTLs.
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RECONNECT_SECONDS
     return dramatiq.worker.Worker(

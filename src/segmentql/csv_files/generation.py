@@ -13,7 +13,7 @@ from segmentql.csv_files import attempts
 from segmentql.csv_files.attempts import Attempt
 from segmentql.csv_files.file_kind import ContentT, FileKind
 from segmentql.csv_files.heartbeats import run_with_heartbeats
-from segmentql.errors import StoreFailed, StoreRejected, TimedOut, Unavailable
+from segmentql.errors import HistoryDropped, StoreFailed, StoreRejected, TimedOut, Unavailable
 
 COPY_TIMEOUT_SECONDS: Final = 1800
 """The time limit of the query that reads the rows of one file."""
@@ -129,7 +129,7 @@ async def _file_chunks(csv: CsvStream, *, is_gzip: bool) -> AsyncGenerator[bytes
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, StoreFailed):
+    if isinstance(error, StoreFailed | HistoryDropped):
         return error.reason
     if isinstance(error, TimedOut):
         return TIMEOUT_FAILURE

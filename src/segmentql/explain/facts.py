@@ -89,6 +89,8 @@ class Facts:
     at: datetime
     is_past: bool
     """Whether the caller asked for a time in the past. Otherwise `at` is the database's time."""
+    history_since: datetime | None
+    """The beginning of history. None if no older history was dropped."""
     segment: SegmentRecord | None
     """The newest segment with the slug at this time, which may be deleted. None: never created."""
     segment_deleted_by: str | None

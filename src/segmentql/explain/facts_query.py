@@ -72,7 +72,9 @@ WITH moment AS MATERIALIZED (
     SELECT coalesce(CAST(:as_of AS timestamptz), now()) AS at,
         coalesce(CAST(:as_of AS timestamptz), 'infinity') AS latest_at,
         CAST(:as_of AS timestamptz) IS NOT NULL AS is_past,
-        coalesce(CAST(:as_of AS timestamptz) > now(), false) AS in_the_future
+        coalesce(CAST(:as_of AS timestamptz) > now(), false) AS in_the_future,
+        earliest_at, coalesce(CAST(:as_of AS timestamptz) < earliest_at, false) AS is_dropped
+    FROM dropped_history
 ), segment AS MATERIALIZED (
     -- If the clock was set back, two segments of one slug can exist at one time. The one that was
     -- created last counts, as for `segments(asOf:)`.
@@ -210,7 +212,8 @@ WITH moment AS MATERIALIZED (
                     AND (event.state, rollout.state) <> ('WITHDRAWING', 'CANCELLED'))
         END
 )
-SELECT moment.at AS now, moment.is_past, moment.in_the_future,
+SELECT moment.at AS now, moment.is_past, moment.in_the_future, moment.is_dropped,
+    moment.earliest_at,
     {SEGMENT_COLUMNS}, s.deleted_by AS segment_deleted_by,
     rollout_hash_v1(s.id, :user_id) AS hash,
     lifetime.created_at AS user_created_at, lifetime.key AS user_key, lifetime.insert_seq,

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
+from segmentql.errors import HistoryDropped
 from segmentql.explain import service
 from segmentql.explain.records import ExplanationRecord
 from segmentql.graphql.context import Context
-from segmentql.graphql.types.times import future_time
+from segmentql.graphql.types.times import unknown_time
 
 
 async def load_explanation(
@@ -19,13 +20,19 @@ async def load_explanation(
     """Read an explanation.
 
     Raises:
-        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
+        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock,
+            or before the beginning of history.
     """
-    explanation = await context.read(
-        lambda session: service.explain(
-            session, user_id=user_id, user_key=user_key, slug=slug, as_of=as_of
+    earliest_at = None
+    try:
+        explanation = await context.read(
+            lambda session: service.explain(
+                session, user_id=user_id, user_key=user_key, slug=slug, as_of=as_of
+            )
         )
-    )
+    except HistoryDropped as error:
+        explanation, earliest_at = None, error.earliest_at
     if explanation is None:
-        raise future_time("asOf")
+        assert as_of is not None  # noqa: S101 - the present can be explained
+        raise unknown_time("asOf", as_of, earliest_at)
     return explanation

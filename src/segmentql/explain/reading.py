@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import Row
 
 from segmentql.adapters.sessions import ReadSession
+from segmentql.errors import HistoryDropped
 from segmentql.explain.facts import Exclusion, Facts, Lifetime, Pass, PlanInForce, UnknownPlan
 from segmentql.explain.facts_query import PASS_COLUMNS, READ_FACTS
 from segmentql.history.records import HistoryEntryRecord
+from segmentql.history.retention import known_time
 from segmentql.memberships.records import MembershipRecord
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.rows import segment_record
@@ -29,9 +31,14 @@ async def read_facts(
 
     Returns:
         The facts, or None if `as_of` is in the future.
+
+    Raises:
+        HistoryDropped: `as_of` is before the beginning of history.
     """
     values = {"user_id": user_id, "slug": slug, "as_of": as_of}
     row = (await session.execute(READ_FACTS, values)).one()
+    if row.is_dropped:
+        raise HistoryDropped(row.earliest_at)
     return None if row.in_the_future else _facts(row, user_id, slug)
 
 
@@ -54,6 +61,7 @@ def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
         slug=slug,
         at=row.now,
         is_past=row.is_past,
+        history_since=known_time(row.earliest_at),
         segment=segment,
         segment_deleted_by=row.segment_deleted_by,
         lifetime=lifetime,

@@ -77,6 +77,14 @@ def summary(facts: Facts, result: ReasonResult, rollout: RolloutView | None) -> 
 
 def _never_added(facts: Facts) -> str:
     has = f"User {facts.user_id} {'had' if facts.is_past else 'has'}"
+    since = facts.history_since
+    if facts.last_entry is None and since and facts.segment and facts.segment.created_at < since:
+        stored_at = facts.lifetime.created_at if facts.lifetime else None
+        if stored_at is None or stored_at < since:
+            return (
+                f'{has} not been added to "{facts.slug}" since {format_time(since)}, where history'
+                " begins"
+            )
     if facts.last_entry is None or facts.lifetime is None:
         return f'{has} never been added to "{facts.slug}"'
     stored_on = _on(facts.lifetime.created_at)

@@ -31,6 +31,9 @@ async def explain(
 
     Returns:
         The explanation, or None if `as_of` is in the future.
+
+    Raises:
+        HistoryDropped: `as_of` is before the beginning of history.
     """
     if user_key is not None:
         user_id = await user_id_by_key_at(session, user_key, as_of)

@@ -16,6 +16,7 @@ from segmentql.exports.file_kind import EXPORT_FILES
 from segmentql.exports.jobs import MAKE_EXPORT, REMOVE_OLD_EXPORTS
 from segmentql.exports.members_csv import members_csv
 from segmentql.exports.records import ExportContent
+from segmentql.history.retention import check_history_since
 
 
 async def make_export(context: FileContext, export_id: int) -> None:
@@ -24,12 +25,20 @@ async def make_export(context: FileContext, export_id: int) -> None:
 
 
 async def store_file(context: FileContext, attempt: Attempt[ExportContent]) -> StoredFile:
-    """Read the members of an export and upload them."""
+    """Read the members of an export and upload them.
+
+    Raises:
+        HistoryDropped: the history of the time was dropped after the request.
+        StoreFailed: the upload failed.
+        TimedOut, Unavailable: the query failed.
+    """
     # The session stays open during the upload. See the exception to the rule in `Database.read`.
     content = attempt.content
     async with context.database.long_read(seconds=COPY_TIMEOUT_SECONDS) as session:
         csv = members_csv(session, content.segment_id, content.as_of)
-        return await upload_csv(context.storage, attempt.object_key, csv, is_gzip=content.is_gzip)
+        stored = await upload_csv(context.storage, attempt.object_key, csv, is_gzip=content.is_gzip)
+        await check_history_since(session, content.as_of)
+        return stored
 
 
 async def remove_old_exports(context: FileContext) -> None:

@@ -42,9 +42,10 @@ from sqlalchemy import text
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
-from segmentql.errors import InvalidInput, MutationRejected, SegmentNotFound
+from segmentql.errors import HistoryDropped, InvalidInput, MutationRejected, SegmentNotFound
 from segmentql.exports.records import ExportStart
-from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor, wait_for_settled_row
+from segmentql.history.retention import EARLIEST_AT, read_dropped_position
+from segmentql.history.settled import HistoryCursor, first_cursor, wait_for_settled_row
 
 SETTLE_SECONDS: Final = 1
 """The maximum time to wait for transactions that are pending."""
@@ -52,9 +53,11 @@ SETTLE_SECONDS: Final = 1
 EARLIEST_TIME: Final = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)
 """Earlier than every segment. asyncpg sends the minimum of `datetime` as `-infinity`."""
 
-_SEGMENT_AND_TIME = text("""
+_SEGMENT_AND_TIME = text(f"""
 SELECT s.id AS segment_id, coalesce(CAST(:as_of AS timestamptz), now) AS as_of,
-    coalesce(CAST(:as_of AS timestamptz) > now, false) AS is_in_the_future
+    coalesce(CAST(:as_of AS timestamptz) > now, false) AS is_in_the_future,
+    coalesce(CAST(:as_of AS timestamptz) < {EARLIEST_AT}, false) AS is_dropped,
+    {EARLIEST_AT} AS earliest_at
 FROM (SELECT clock_timestamp() AS now OFFSET 0) AS moment
 LEFT JOIN segments s ON s.slug = :slug AND s.deleted_at IS NULL
 """)
@@ -83,7 +86,8 @@ async def read_start(database: Database, slug: str, as_of: datetime | None) -> E
         as_of: The time of the members; None for now, by the database's clock.
 
     Raises:
-        MutationRejected: the segment does not exist, or the time is in the future.
+        MutationRejected: the segment does not exist, or the time is in the future or before the
+            beginning of history.
         Unavailable, TimedOut: the database cannot be read.
     """
     settled = await wait_for_settled_row(database, seconds=SETTLE_SECONDS)
@@ -95,6 +99,13 @@ async def read_start(database: Database, slug: str, as_of: datetime | None) -> E
         if row.is_in_the_future:
             raise MutationRejected(
                 InvalidInput(("asOf",), "the time is in the future", "a time up to now")
+            )
+        if row.is_dropped:
+            earliest = HistoryDropped(row.earliest_at).earliest
+            raise MutationRejected(
+                InvalidInput(
+                    ("asOf",), "older history was dropped", f"a time up to now, from {earliest} on"
+                )
             )
         position = settled.position if settled else await session.scalar(_SUMMED_UP_POSITION)
         cursor = await _cursor(session, row.segment_id, row.as_of, settled_position=position)
@@ -109,7 +120,10 @@ async def _cursor(
     later = await session.scalar(_FIRST_LATER_POSITION, values)
     position = settled_position if later is None else min(settled_position, later - 1)
     row = (await session.execute(_NEWEST_ROW, {"position": position})).one_or_none()
-    return HistoryCursor.of_row(*row) if row else BEFORE_FIRST_ROW
+    dropped = await read_dropped_position(session)
+    if row is None or row.position < dropped <= position:
+        return first_cursor(dropped)
+    return HistoryCursor.of_row(*row)
 
 
 def _next_month(moment: datetime) -> datetime:

@@ -26,7 +26,8 @@ from segmentql.feed.records import (
 )
 from segmentql.feed.service import MAX_BATCH_CHANGES, HistoryMoved, read_page, validate_cursor
 from segmentql.feed.window import ChangeWindow
-from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor
+from segmentql.history.retention import read_dropped_position
+from segmentql.history.settled import BEFORE_FIRST_ROW, HistoryCursor, first_cursor
 from segmentql.history.tracker import SettledHead, SettledPositionTracker
 
 NEAR_HEAD_POSITIONS: Final = 10_000
@@ -101,7 +102,7 @@ class FeedReader:
             await self._validate(after)
             return after
         if start is FeedStart.EARLIEST:
-            return BEFORE_FIRST_ROW
+            return first_cursor(await self._database.read_one(read_dropped_position))
         head = self._tracker.head
         return head.newest_row if head else await self._tracker.wait_beyond(-1)
 

@@ -14,8 +14,8 @@ from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import CursorExpired, FeedReset
 from segmentql.feed.records import NO_FILTER, ChangeFilter, ChangePage, ChangeRecord
 from segmentql.history.records import HistoryEntryRecord
+from segmentql.history.retention import DROPPED_POSITION
 from segmentql.history.settled import (
-    BEFORE_FIRST_ROW,
     INCARNATION,
     CursorState,
     HistoryCursor,
@@ -51,7 +51,8 @@ WITH scanned AS MATERIALIZED (
       AND (CAST(:operations AS operation[]) IS NULL OR h.operation = ANY(:operations))
     ORDER BY h.position LIMIT :max_changes
 )
-SELECT h.*, matching.position IS NOT NULL AS is_matching, {SEGMENT_COLUMNS}
+SELECT h.*, matching.position IS NOT NULL AS is_matching,
+    {DROPPED_POSITION} AS dropped_position, {SEGMENT_COLUMNS}
 FROM scanned h JOIN segments s ON s.id = h.segment_id LEFT JOIN matching USING (position)
 WHERE matching.position IS NOT NULL
    OR h.position = (SELECT min(position) FROM scanned)
@@ -101,10 +102,14 @@ async def read_page(
     }
     found = (await session.execute(_statement(change_filter, max_changes), values)).all()
     cursors = [_cursor(row) for row in found]
-    if after != BEFORE_FIRST_ROW and cursors[:1] != [after]:
-        raise HistoryMoved
     if not cursors or cursors[-1] == after:
         raise HistoryMoved  # the row of the head is missing
+    dropped_position = found[0].dropped_position
+    if after.position < dropped_position:
+        raise HistoryMoved
+    # The row at the dropped position may be missing.
+    if after.position > dropped_position and cursors[0] != after:
+        raise HistoryMoved
     segments: dict[int, SegmentRecord] = {}
     changes = [
         ChangeRecord(cursor, _entry_record(row, segments))

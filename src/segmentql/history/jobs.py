@@ -9,4 +9,9 @@ ROLL_UP_MEMBER_COUNTS: Final = Job(
 )
 """It is not retried, because the periodic check sends it again."""
 
-JOBS: Final = (ROLL_UP_MEMBER_COUNTS,)
+DROP_OLD_HISTORY: Final = Job(
+    "drop_old_history", queue="cleanup", time_limit_seconds=7200, max_retries=0
+)
+"""It is not retried, because the periodic check sends it again."""
+
+JOBS: Final = (ROLL_UP_MEMBER_COUNTS, DROP_OLD_HISTORY)

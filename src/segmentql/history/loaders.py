@@ -17,7 +17,7 @@ from segmentql.graphql.types.pagination import (
     timestamp_of_sort_key,
     timestamp_sort_key,
 )
-from segmentql.graphql.types.times import check_time_range, future_time, time_filter
+from segmentql.graphql.types.times import check_time_range, time_filter, unknown_time
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
 from segmentql.history.member_counts import member_counts
@@ -31,6 +31,7 @@ from segmentql.history.records import (
     MemberCountSeries,
     Position,
 )
+from segmentql.history.retention import read_earliest_at
 from segmentql.segments.records import SegmentRecord
 from segmentql.tables import Operation
 
@@ -53,38 +54,47 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[SegmentRecord]]):
     """The segments that a user was in at a time in the past, by slug.
 
     Raises:
-        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
+        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock,
+            or before the beginning of history.
     """
 
     max_keys = 200
+    _earliest_at: datetime | None = None
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
     ) -> Mapping[tuple[int, datetime], list[SegmentRecord]]:
-        return await service.segments_as_of(session, keys)
+        found = await service.segments_as_of(session, keys)
+        if len(found) < len(keys):
+            self._earliest_at = await read_earliest_at(session)
+        return found
 
     def on_missing(self, key: tuple[int, datetime]) -> list[SegmentRecord]:
-        raise future_time("asOf")
+        raise unknown_time("asOf", key[1], self._earliest_at)
 
 
 class MemberCountAsOf(Loader[tuple[int, datetime], int]):
     """The number of members of a segment, by segment id, at a time in the past.
 
     Raises:
-        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock.
+        GraphQLError: with code BAD_REQUEST, if the time is in the future of the database's clock,
+            or before the beginning of history.
     """
 
     max_keys = 20  # Each count may take long, and a timeout fails all keys of the statement.
+    _earliest_at: datetime | None = None
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[tuple[int, datetime]]
     ) -> Mapping[tuple[int, datetime], int]:
         series = {MemberCountSeries(segment_id, at, at, points=1) for segment_id, at in keys}
         counts = await member_counts(session, list(series))
+        if len(counts) < len(series):
+            self._earliest_at = await read_earliest_at(session)
         return {(key.segment_id, key.until): point.count for key, (point,) in counts.items()}
 
     def on_missing(self, key: tuple[int, datetime]) -> int:
-        raise future_time("asOf")
+        raise unknown_time("asOf", key[1], self._earliest_at)
 
 
 class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
@@ -92,18 +102,24 @@ class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
 
     Raises:
         GraphQLError: with code BAD_REQUEST, if the series ends in the future of the database's
-            clock.
+            clock, or begins before the beginning of history.
     """
 
     max_keys = 20  # Each series may take long, and a timeout fails all keys of the statement.
+    _earliest_at: datetime | None = None
 
     async def load_batch(
         self, session: ReadSession, keys: Sequence[MemberCountSeries]
     ) -> Mapping[MemberCountSeries, list[MemberCountRecord]]:
-        return await member_counts(session, keys)
+        found = await member_counts(session, keys)
+        if len(found) < len(keys):
+            self._earliest_at = await read_earliest_at(session)
+        return found
 
     def on_missing(self, key: MemberCountSeries) -> list[MemberCountRecord]:
-        raise future_time("to")
+        first = key.times[0]
+        is_first = self._earliest_at is not None and first < self._earliest_at and key.points > 1
+        raise unknown_time("from" if is_first else "to", first, self._earliest_at)
 
 
 class UserKeyAt(Loader[tuple[int, datetime], str | None]):

@@ -19,8 +19,8 @@ tail), and the point's own hour: its entries, or, if it has many, the sums of it
 the entries of the point's second. It reads them all in one snapshot, so an entry is either in a sum
 or in the tail.
 
-The sums remain if old partitions of history are dropped. So the counts remain exact at full hours,
-and after the dropped partitions.
+If old history is dropped, one sum for each segment remains of it. So the counts remain exact from
+the beginning of history on.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.history.records import MemberCountRecord, MemberCountSeries
+from segmentql.history.retention import EARLIEST_AT
 
 ROLL_UP_INTERVAL_SECONDS: Final = 10
 """The interval of the roll-up. It bounds the tail, which every count reads."""
@@ -70,7 +71,8 @@ _POINTS_BEFORE: Final = "width_bucket({0} - interval '1 microsecond', series.poi
 # have an `expires_at` before it; no point is after now().
 _MEMBER_COUNTS = text(f"""
 WITH series AS MATERIALIZED (
-    SELECT p.number, p.segment_id, s.deleted_at, max(p.at) > now() AS in_the_future,
+    SELECT p.number, p.segment_id, s.deleted_at,
+        max(p.at) > now() OR min(p.at) < {EARLIEST_AT} AS is_unknown,
         array_agg(p.at ORDER BY p.at) FILTER (WHERE s.deleted_at IS NULL OR p.at < s.deleted_at)
             AS points,
         max(p.at) FILTER (WHERE s.deleted_at IS NULL OR p.at < s.deleted_at) AS last_point
@@ -148,7 +150,7 @@ FROM series LEFT JOIN LATERAL (
     ) AS changes
     GROUP BY changes.first_point
 ) AS change ON true
-WHERE NOT series.in_the_future
+WHERE NOT series.is_unknown
 """)
 
 _HAS_NEW_HISTORY = text("""
@@ -219,7 +221,8 @@ async def member_counts(
 
     Args:
         session: The session.
-        requested: The series. Series that end in the future are absent from the result.
+        requested: The series. Series that end in the future, or begin before the beginning of
+            history, are absent from the result.
     """
     times = [series.times for series in requested]
     points = [

@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 
 from segmentql.adapters.sessions import ReadSession
 from segmentql.history.records import HistoryEntryRecord, HistoryPage
+from segmentql.history.retention import EARLIEST_AT
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.rows import SEGMENT_COLUMNS, segment_record
 from segmentql.tables import Cause, Operation
@@ -132,7 +133,8 @@ _STATEMENTS: Final = {
 # Selects the last entry of each segment at or before the time, if it is a join and the membership
 # had not ended at that time.
 _SEGMENTS_AS_OF = text(f"""
-SELECT requested.number, requested.at > now() AS in_the_future, past.*
+SELECT requested.number, past.*,
+    requested.at > now() OR requested.at < {EARLIEST_AT} AS is_unknown
 FROM unnest(CAST(:user_ids AS bigint[]), CAST(:ats AS timestamptz[]))
     WITH ORDINALITY AS requested (user_id, at, number)
 LEFT JOIN LATERAL (
@@ -241,7 +243,8 @@ async def segments_as_of(
 
     Args:
         session: The session.
-        moments: Pairs of a user id and a time. Pairs with a time in the future are absent.
+        moments: Pairs of a user id and a time. Pairs with a time in the future, or before the
+            beginning of history, are absent from the result.
     """
     values = {
         "user_ids": [user_id for user_id, _ in moments],
@@ -249,7 +252,7 @@ async def segments_as_of(
     }
     found: dict[tuple[int, datetime], list[SegmentRecord]] = {}
     for row in await session.execute(_SEGMENTS_AS_OF, values):
-        if not row.in_the_future:
+        if not row.is_unknown:
             segments = found.setdefault(moments[row.number - 1], [])
             if row.slug is not None:
                 segments.append(segment_record(row))

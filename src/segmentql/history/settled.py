@@ -31,6 +31,7 @@ from sqlalchemy import text
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import Unavailable
+from segmentql.history.retention import DROPPED_POSITION
 
 _ENCODED_PREFIX: Final = "chg_"
 _ENCODED: Final = re.compile(r"([0-9]{1,19}):([0-9a-f]{16})?", re.ASCII)
@@ -70,15 +71,17 @@ SELECT {INCARNATION}, ARRAY(
 """)
 
 _NEWEST_ROW: Final = text(f"""
-SELECT {INCARNATION}, newest.*
+SELECT {INCARNATION}, {DROPPED_POSITION} AS dropped_position, newest.*
 FROM (SELECT 1) AS one LEFT JOIN LATERAL (
     SELECT position, membership_id, operation, recorded_at FROM history
     WHERE position <= :position ORDER BY position DESC LIMIT 1
 ) AS newest ON true
 """)
 
-_ROWS_AT: Final = text("""
-SELECT position, membership_id, operation, recorded_at FROM history WHERE position = :position
+_ROWS_AT: Final = text(f"""
+SELECT {DROPPED_POSITION} AS dropped_position, h.position, h.membership_id, h.operation,
+    h.recorded_at
+FROM (SELECT 1) AS one LEFT JOIN history h ON h.position = :position
 """)
 
 _IS_OLDER_THAN_ALL: Final = text("""
@@ -96,7 +99,7 @@ class HistoryCursor:
     """
 
     position: int
-    """The position of the row, or 0 before the first row."""
+    """The position of the row; 0 or the dropped position before the first row."""
 
     fingerprint: str
     """Distinguishes the row from another row that has its position after a restore."""
@@ -136,12 +139,24 @@ class HistoryCursor:
 BEFORE_FIRST_ROW: Final = HistoryCursor(0, "")
 
 
+def first_cursor(dropped_position: int) -> HistoryCursor:
+    """Return the cursor before the first row that was not dropped.
+
+    Rows up to the dropped position may still exist, because joins of active memberships are kept.
+    No reader reads them, because other rows among them are missing.
+
+    Args:
+        dropped_position: The position up to which rows may have been dropped; 0 if none were.
+    """
+    return HistoryCursor(dropped_position, "")
+
+
 class CursorState(enum.Enum):
     """Whether a reader can continue at a cursor."""
 
     VALID = "VALID"
     EXPIRED = "EXPIRED"
-    """The row is missing, and every stored row is newer: its partition was dropped."""
+    """The row, or a row after it, was dropped because it is old."""
 
     RESET = "RESET"
     """The row is missing or differs: the database has lost history that the reader has read."""
@@ -199,8 +214,8 @@ async def read_newest_row(session: ReadSession, last: LastPosition) -> HistoryCu
     """
     row = (await session.execute(_NEWEST_ROW, {"position": last.position})).one()
     _check_incarnation(row.incarnation, last)
-    if row.position is None:
-        return BEFORE_FIRST_ROW
+    if row.position is None or row.position < row.dropped_position:
+        return first_cursor(row.dropped_position)
     return HistoryCursor.of_row(row.position, row.membership_id, row.operation, row.recorded_at)
 
 
@@ -237,10 +252,14 @@ async def wait_for_settled_row(database: Database, *, seconds: float) -> History
 
 async def check_cursor(session: ReadSession, cursor: HistoryCursor) -> CursorState:
     """Return whether a reader that has stored the cursor can continue after it."""
-    if cursor == BEFORE_FIRST_ROW:
-        return CursorState.VALID
-    rows = (await session.execute(_ROWS_AT, {"position": cursor.position})).all()
-    if [HistoryCursor.of_row(*row) for row in rows] == [cursor]:
+    found = (await session.execute(_ROWS_AT, {"position": cursor.position})).all()
+    dropped_position = found[0].dropped_position
+    if cursor.position < dropped_position:
+        return CursorState.EXPIRED
+    if cursor.position == dropped_position:
+        return CursorState.VALID  # the row may have been dropped, and no row after it was
+    rows = [HistoryCursor.of_row(*row[1:]) for row in found if row.position is not None]
+    if rows == [cursor]:
         return CursorState.VALID
     if not rows and await session.scalar(_IS_OLDER_THAN_ALL, {"position": cursor.position}):
         return CursorState.EXPIRED

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.errors import HistoryDropped
 from segmentql.imports import attempts, staging
 from segmentql.imports.file_format import FileRefused
 from segmentql.imports.parsing import read_rows
@@ -33,7 +34,8 @@ async def stage_list(
     """Read the whole list of an import into the staging tables.
 
     Raises:
-        FileRefused: the file cannot be used.
+        FileRefused: the file cannot be used, or the list is computed from the members at a time
+            whose history was dropped.
         LeaseLost: another attempt reads the list now, or the import was cancelled.
         StoreFailed: the file could not be read.
     """
@@ -44,6 +46,17 @@ async def stage_list(
         )
     source = record.source
     if isinstance(source, SegmentAlgebra):
+        await _stage_members(database, attempt, source)
+        return
+    assert record.file_key is not None  # noqa: S101 - a queued import of an upload has its copy
+    async with storage.read(record.file_key) as chunks:
+        await _stage_file(database, attempt, record, source, chunks)
+
+
+async def _stage_members(
+    database: Database, attempt: attempts.Attempt, source: SegmentAlgebra
+) -> None:
+    try:
         await database.transaction(
             lambda session: staging.stage_members(
                 session,
@@ -55,10 +68,8 @@ async def stage_list(
             ),
             seconds=MEMBERS_TIMEOUT_SECONDS,
         )
-        return
-    assert record.file_key is not None  # noqa: S101 - a queued import of an upload has its copy
-    async with storage.read(record.file_key) as chunks:
-        await _stage_file(database, attempt, record, source, chunks)
+    except HistoryDropped as error:
+        raise FileRefused(f"The list cannot be computed, because {error.reason}.") from error
 
 
 async def _stage_file(

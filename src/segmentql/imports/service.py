@@ -12,11 +12,13 @@ from segmentql.adapters.jobs import Message
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit.records import AuditAction
 from segmentql.errors import (
+    HistoryDropped,
     ImportStateConflict,
     InvalidInput,
     MutationRejected,
     SegmentNotFound,
 )
+from segmentql.history.retention import check_history_since
 from segmentql.imports.audit_entries import audit_step
 from segmentql.imports.file_format import ListFormat
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
@@ -137,7 +139,7 @@ async def create_import(
     row = (await session.execute(_SEGMENT, {"slug": slug})).one_or_none()
     if row is None:
         raise MutationRejected(SegmentNotFound(("slug",), slugs=(slug,)))
-    _check_times(row.read_at, options.expires_at, source)
+    await _check_times(session, row.read_at, options.expires_at, source)
     is_upload = isinstance(source, UploadSource)
     if not is_upload:  # The members of segments are read by their ids.
         options = replace(options, list_format=ListFormat())
@@ -164,8 +166,11 @@ async def create_import(
     return record
 
 
-def _check_times(
-    now: datetime, expires_at: datetime | None, source: UploadSource | SlugAlgebra
+async def _check_times(
+    session: WriteSession,
+    now: datetime,
+    expires_at: datetime | None,
+    source: UploadSource | SlugAlgebra,
 ) -> None:
     if expires_at is not None:
         check_expiry(expires_at - now)
@@ -175,6 +180,16 @@ def _check_times(
                 ("source", "segments", "asOf"), "the time is in the future", "a time up to now"
             )
         )
+    if isinstance(source, SlugAlgebra) and source.as_of is not None:
+        try:
+            await check_history_since(session, source.as_of)
+        except HistoryDropped as error:
+            reason = InvalidInput(
+                ("source", "segments", "asOf"),
+                "older history was dropped",
+                f"a time up to now, from {error.earliest} on",
+            )
+            raise MutationRejected(reason) from error
 
 
 async def _resolve(session: WriteSession, source: SlugAlgebra) -> SegmentAlgebra:

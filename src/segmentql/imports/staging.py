@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from segmentql.adapters.copying import copy_records
 from segmentql.adapters.sessions import WriteSession
+from segmentql.history.retention import check_history_since
 from segmentql.imports.attempts import Attempt, extend_lease
 from segmentql.imports.row_parser import Row
 
@@ -140,6 +141,7 @@ async def stage_members(
         as_of: The time of the memberships; None for now.
 
     Raises:
+        HistoryDropped: the time is before the beginning of history.
         LeaseLost: the attempt does not hold the lease any more.
     """
     values = {
@@ -153,6 +155,7 @@ async def stage_members(
         await session.execute(_STAGE_MEMBERS_NOW, values)
     else:
         await session.execute(_STAGE_MEMBERS_THEN, {**values, "as_of": as_of})
+        await check_history_since(session, as_of)
     # Not earlier, because the heartbeats need the lock of the import's row.
     await extend_lease(session, attempt)
 

@@ -1,5 +1,7 @@
 """The actors of reports, and the periodic checks that find work whose message was lost."""
 
+from datetime import UTC, datetime
+
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, Message
 from segmentql.adapters.scheduler import PeriodicCheck
@@ -12,6 +14,7 @@ from segmentql.csv_files.generation import (
     upload_csv,
 )
 from segmentql.csv_files.schedule import due_files, remove_old_files, seconds_to_next_file
+from segmentql.history.retention import check_history_since
 from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.file_kind import REPORT_FILES
 from segmentql.reports.jobs import MAKE_REPORT, REMOVE_OLD_REPORTS
@@ -24,14 +27,22 @@ async def make_report(context: FileContext, report_id: int) -> None:
 
 
 async def store_file(context: FileContext, attempt: Attempt[ReportScope]) -> StoredFile:
-    """Read the rows of a report and upload them."""
+    """Read the rows of a report and upload them.
+
+    Raises:
+        HistoryDropped: the history of the month was dropped after the request.
+        StoreFailed: the upload failed.
+        TimedOut, Unavailable: the query failed.
+    """
     # The session stays open during the upload. This is the only exception to the rule in
     # `Database.read`. A query that may take long has its own connection.
     database, scope = context.database, attempt.content
     is_short = scope.user_id is not None
     reading = database.read() if is_short else database.long_read(seconds=COPY_TIMEOUT_SECONDS)
     async with reading as session:
-        return await upload_csv(context.storage, attempt.object_key, CsvExport(session, scope))
+        stored = await upload_csv(context.storage, attempt.object_key, CsvExport(session, scope))
+        await check_history_since(session, datetime(scope.year, scope.month, 1, tzinfo=UTC))
+        return stored
 
 
 async def remove_old_reports(context: FileContext) -> None:

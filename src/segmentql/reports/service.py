@@ -1,6 +1,7 @@
 """Requests for reports, and reads."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -10,6 +11,7 @@ from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit import service as audit
 from segmentql.audit.records import AuditAction
 from segmentql.errors import InvalidInput, MutationRejected, UserNotFound
+from segmentql.history.retention import EARLIEST_AT, read_earliest_at
 from segmentql.principal import Actor
 from segmentql.reports.jobs import MAKE_REPORT
 from segmentql.reports.records import ReportRecord, ReportScope
@@ -43,6 +45,7 @@ INSERT INTO reports AS r
 SELECT CAST(:user_id AS bigint), :year, :month, :with_keys, 'QUEUED', at, at, CAST(:actor AS text)
 FROM (SELECT clock_timestamp() AS at OFFSET 0) AS moment
 WHERE make_date(:year, :month, 1) <= at AT TIME ZONE 'UTC'
+  AND make_date(:year, :month, 1) AT TIME ZONE 'UTC' >= {EARLIEST_AT}
   AND (CAST(:user_id AS bigint) IS NULL OR {_IS_KNOWN})
 RETURNING {REPORT_COLUMNS}
 """)
@@ -82,7 +85,8 @@ async def check_scope(session: ReadSession | WriteSession, scope: ReportScope) -
     """Reject the scope of a report that cannot have entries.
 
     Raises:
-        MutationRejected: the month is in the future, or the user was never stored.
+        MutationRejected: the month is in the future, its history was dropped, or the user was never
+            stored.
     """
     current = (await session.execute(_CURRENT_MONTH)).one()
     if (scope.year, scope.month) > (current.year, current.month):
@@ -92,6 +96,16 @@ async def check_scope(session: ReadSession | WriteSession, scope: ReportScope) -
                 (field,),
                 f"{scope.year:04}-{scope.month:02} is in the future",
                 f"a month up to {current.year:04}-{current.month:02}, the current one in UTC",
+            )
+        )
+    earliest_at = await read_earliest_at(session)
+    if earliest_at and datetime(scope.year, scope.month, 1, tzinfo=UTC) < earliest_at:
+        earliest = earliest_at.astimezone(UTC)
+        raise MutationRejected(
+            InvalidInput(
+                ("year" if scope.year < earliest.year else "month",),
+                f"the history of {scope.year:04}-{scope.month:02} was dropped",
+                f"a month from {earliest:%Y-%m} to {current.year:04}-{current.month:02}",
             )
         )
     if scope.user_id is not None:
@@ -104,7 +118,8 @@ async def create_report(session: WriteSession, scope: ReportScope, *, actor: Act
     """Request a report, which a worker makes.
 
     Raises:
-        MutationRejected: the month is in the future, or the user was never stored.
+        MutationRejected: the month is in the future, its history was dropped, or the user was never
+            stored.
     """
     values = {
         "user_id": scope.user_id,

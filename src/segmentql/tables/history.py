@@ -61,11 +61,26 @@ class HistoryRow(Base):
     """
 
 
+class DroppedHistoryRow(Base):
+    """The beginning of history, and the highest position that was dropped. The only row."""
+
+    __tablename__ = "dropped_history"
+    __table_args__ = (CheckConstraint("only", name="only_row"),)
+
+    only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    earliest_at: Mapped[Timestamp]
+    """The earliest time of which the state is known. Of the entries before it, only the joins of
+    memberships that were active at this time are kept. `-infinity` if nothing was dropped."""
+
+    dropped_position: Mapped[int] = mapped_column(BigInteger)
+    """Up to this position, entries may have been dropped. 0 if nothing was dropped."""
+
+
 class MemberCountHourRow(Base):
     """The number of joins and leaves of a segment in an hour, without those after the roll-up.
 
-    The hour `-infinity` has the joins of partitions of history that were dropped before the table
-    existed.
+    The hour `-infinity` has the sums of all hours before the beginning of history, and the joins of
+    partitions that were dropped before the table existed.
     """
 
     __tablename__ = "member_count_hours"

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 import strawberry
 
 from graphql import GraphQLError
+from segmentql.errors import HistoryDropped
 from segmentql.graphql.types.errors import bad_request
 from segmentql.graphql.types.pagination import timestamp_sort_key
 
@@ -27,7 +28,9 @@ To: TypeAlias = Annotated[
 
 AsOf: TypeAlias = Annotated[
     datetime | None,
-    strawberry.argument(description="A time in the past. If omitted, now."),
+    strawberry.argument(
+        description="A time in the past, not before the beginning of history. If omitted, now."
+    ),
 ]
 """The type of the argument that reads the state at a time in the past."""
 
@@ -47,6 +50,17 @@ def time_filter(bound: datetime | None) -> int | None:
     return timestamp_sort_key(bound) if bound else None
 
 
-def future_time(argument: str) -> GraphQLError:
-    """Return the error of an argument that is in the future of the database's clock."""
+def unknown_time(argument: str, at: datetime, earliest_at: datetime | None) -> GraphQLError:
+    """Return the error of an argument that is in the future, or before the beginning of history.
+
+    Args:
+        argument: The name of the argument.
+        at: The time.
+        earliest_at: The beginning of history; None if nothing was dropped.
+    """
+    if earliest_at is not None and at < earliest_at:
+        earliest = HistoryDropped(earliest_at).earliest
+        return bad_request(
+            argument, "older history was dropped", f"a time in the past, not before {earliest}"
+        )
     return bad_request(argument, "the time is in the future", "a time in the past")
