@@ -1,5 +1,10 @@
-"""A PgBouncer in transaction mode with few server connections, for the tests' PostgreSQL."""
+"""A PgBouncer in transaction mode with few server connections, for the tests' PostgreSQL.
 
+`SEGMENTQL_TEST_POOLER=1` runs the tests of the API and the workers through one, and
+`SEGMENTQL_TEST_PGBOUNCER` is the path of another version than the one on PATH.
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,14 +16,35 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
+from segmentql.adapters.role_settings import store_role_settings
 from segmentql.local.accounts import server_account
 from segmentql.local.data_dir import write_private
 from segmentql.local.ports import free_port
 from segmentql.local.process import ChildProcess
 from segmentql.local.program import Program
+from segmentql.settings import Settings
+
+IS_POOLED = bool(os.environ.get("SEGMENTQL_TEST_POOLER"))
+"""Whether the service of the tests connects through PgBouncer."""
 
 SERVER_CONNECTIONS = 2
 """The pool size, which is smaller than any test's number of clients."""
+
+SUITE_SERVER_CONNECTIONS = 20
+"""The pool size for whole test runs, in which a test can hold many transactions open."""
+
+
+@asynccontextmanager
+async def pooled(settings: Settings) -> AsyncIterator[Settings]:
+    """Run PgBouncer until the exit; yield the settings of a service behind it, as `migrate` does.
+
+    The tests are skipped if this machine has no PgBouncer.
+    """
+    size = str(SUITE_SERVER_CONNECTIONS)
+    async with pgbouncer(settings.database_url, default_pool_size=size) as url:
+        behind = settings.model_copy(update={"database_url": url, "database_pooler": "transaction"})
+        await store_role_settings(behind)
+        yield behind
 
 
 @asynccontextmanager
@@ -27,7 +53,11 @@ async def pgbouncer(database_url: str, **options: str) -> AsyncIterator[str]:
 
     The test is skipped if this machine has no PgBouncer.
     """
-    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    program = (
+        os.environ.get("SEGMENTQL_TEST_PGBOUNCER")
+        or shutil.which("pgbouncer")
+        or shutil.which("/usr/sbin/pgbouncer")
+    )
     if program is None:
         pytest.skip("no pgbouncer on PATH: apt-get install pgbouncer")
     url = make_url(database_url)
