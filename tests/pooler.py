@@ -6,11 +6,13 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import asyncpg
 import pytest
@@ -36,15 +38,41 @@ SUITE_SERVER_CONNECTIONS = 20
 
 @asynccontextmanager
 async def pooled(settings: Settings) -> AsyncIterator[Settings]:
-    """Run PgBouncer until the exit; yield the settings of a service behind it, as `migrate` does.
+    """Set the defaults of the service's role, and run PgBouncer until the exit.
+
+    Yields the settings of a service behind it.
 
     The tests are skipped if this machine has no PgBouncer.
     """
     size = str(SUITE_SERVER_CONNECTIONS)
+    await store_role_settings(settings)
     async with pgbouncer(settings.database_url, default_pool_size=size) as url:
-        behind = settings.model_copy(update={"database_url": url, "database_pooler": "transaction"})
-        await store_role_settings(behind)
-        yield behind
+        yield behind_pooler(settings, url)
+
+
+def behind_pooler(
+    settings: Settings, url: str, pooler: Literal["none", "transaction"] = "transaction"
+) -> Settings:
+    """Return the settings of a service that connects to a pooler."""
+    return settings.model_copy(update={"database_url": url, "database_pooler": pooler})
+
+
+def pgbouncer_program() -> str:
+    """Return the path of PgBouncer. The test is skipped if this machine has none."""
+    program = (
+        os.environ.get("SEGMENTQL_TEST_PGBOUNCER")
+        or shutil.which("pgbouncer")
+        or shutil.which("/usr/sbin/pgbouncer")
+    )
+    if program is None:
+        pytest.skip("no pgbouncer on PATH: apt-get install pgbouncer")
+    return program
+
+
+def pgbouncer_version() -> tuple[int, ...]:
+    """Return the version of PgBouncer, such as (1, 18, 0)."""
+    output = subprocess.check_output([pgbouncer_program(), "--version"], text=True)  # noqa: S603
+    return tuple(int(number) for number in output.split()[1].split("."))
 
 
 @asynccontextmanager
@@ -53,13 +81,7 @@ async def pgbouncer(database_url: str, **options: str) -> AsyncIterator[str]:
 
     The test is skipped if this machine has no PgBouncer.
     """
-    program = (
-        os.environ.get("SEGMENTQL_TEST_PGBOUNCER")
-        or shutil.which("pgbouncer")
-        or shutil.which("/usr/sbin/pgbouncer")
-    )
-    if program is None:
-        pytest.skip("no pgbouncer on PATH: apt-get install pgbouncer")
+    program = pgbouncer_program()
     url = make_url(database_url)
     account = server_account()
     port = free_port()

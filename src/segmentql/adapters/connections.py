@@ -30,9 +30,9 @@ UNNAMED_STATEMENTS: Final[Mapping[str, Any]] = {
 """Prepare each statement without a name when it runs.
 
 A transaction pooler can use another server connection for each transaction, and statements that an
-earlier transaction prepared do not exist there. asyncpg sends Flush and not Sync between Parse and
-Bind, and a pooler releases the server connection only after Sync. So both reach the same server
-connection, also without a transaction. `tests/adapters/test_pooled_statements.py` verifies that."""
+earlier transaction prepared do not exist there. asyncpg parses such a statement again in the message
+group that binds and executes it, so all of them reach the same server connection, also without a
+transaction. `tests/adapters/test_pooled_statements.py` verifies that."""
 
 _PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
 """SQLSTATEs of prepared statements that are missing, or that another session has prepared."""
