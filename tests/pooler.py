@@ -5,25 +5,15 @@
 """
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
-import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
+from bench.pgbouncer import NOT_INSTALLED, find_pgbouncer, run_pgbouncer
 from segmentql.adapters.role_settings import store_role_settings
-from segmentql.local.accounts import server_account
-from segmentql.local.data_dir import write_private
-from segmentql.local.ports import free_port
-from segmentql.local.process import ChildProcess
-from segmentql.local.program import Program
 from segmentql.settings import Settings
 
 IS_POOLED = bool(os.environ.get("SEGMENTQL_TEST_POOLER"))
@@ -41,8 +31,6 @@ async def pooled(settings: Settings) -> AsyncIterator[Settings]:
     """Set the defaults of the service's role, and run PgBouncer until the exit.
 
     Yields the settings of a service behind it.
-
-    The tests are skipped if this machine has no PgBouncer.
     """
     size = str(SUITE_SERVER_CONNECTIONS)
     await store_role_settings(settings)
@@ -59,13 +47,9 @@ def behind_pooler(
 
 def pgbouncer_program() -> str:
     """Return the path of PgBouncer. The test is skipped if this machine has none."""
-    program = (
-        os.environ.get("SEGMENTQL_TEST_PGBOUNCER")
-        or shutil.which("pgbouncer")
-        or shutil.which("/usr/sbin/pgbouncer")
-    )
+    program = find_pgbouncer()
     if program is None:
-        pytest.skip("no pgbouncer on PATH: apt-get install pgbouncer")
+        pytest.skip(NOT_INSTALLED)
     return program
 
 
@@ -77,55 +61,7 @@ def pgbouncer_version() -> tuple[int, ...]:
 
 @asynccontextmanager
 async def pgbouncer(database_url: str, **options: str) -> AsyncIterator[str]:
-    """Run PgBouncer until the exit; yield the URL of the same database through it.
-
-    The test is skipped if this machine has no PgBouncer.
-    """
-    program = pgbouncer_program()
-    url = make_url(database_url)
-    account = server_account()
-    port = free_port()
-    settings = {
-        "listen_addr": "127.0.0.1",
-        "listen_port": str(port),
-        "unix_socket_dir": "",
-        "auth_type": "scram-sha-256",
-        "auth_file": "users.txt",
-        "pool_mode": "transaction",
-        "default_pool_size": str(SERVER_CONNECTIONS),
-        **options,
-    }
-    folder = Path(tempfile.mkdtemp(prefix="segmentql-pooler-"))
-    folder.chmod(0o755)
-    lines = [f"{name} = {value}" for name, value in settings.items()]
-    target = f"* = host={url.host} port={url.port}"
-    config = "\n".join(["[databases]", target, "[pgbouncer]", *lines, ""])
-    write_private(folder / "pgbouncer.ini", config, account)
-    write_private(folder / "users.txt", f'"{url.username}" "{url.password}"\n', account)
-    pooled = url.set(drivername="postgresql", port=port).render_as_string(hide_password=False)
-    bouncer = ChildProcess(
-        Program(
-            name="PgBouncer",
-            command=[program, "pgbouncer.ini"],
-            environment={"LC_ALL": "C"},
-            account=account,
-            working_folder=folder,
-            is_ready=partial(_answers, pooled),
-            log_file=folder / "pgbouncer.log",
-            pid_file=folder / "pgbouncer.pid",
-        )
-    )
-    try:
-        await bouncer.start()
-        yield pooled.replace("postgresql://", "postgresql+asyncpg://", 1)
-    finally:
-        await bouncer.stop()
-        shutil.rmtree(folder)
-
-
-async def _answers(url: str) -> bool:
-    try:
-        await (await asyncpg.connect(url, timeout=5)).close()
-    except OSError:
-        return False
-    return True
+    """Run PgBouncer until the exit; yield the URL of the same database through it."""
+    settings = {"default_pool_size": str(SERVER_CONNECTIONS), **options}
+    async with run_pgbouncer(pgbouncer_program(), database_url, settings) as url:
+        yield url
