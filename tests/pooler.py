@@ -55,7 +55,7 @@ def pgbouncer_program() -> str:
 
 def pgbouncer_version() -> tuple[int, ...]:
     """Return the version of PgBouncer, such as (1, 18, 0)."""
-    output = subprocess.check_output([pgbouncer_program(), "--version"], text=True)  # noqa: S603
+    output = subprocess.check_output([pgbouncer_program(), "--version"], text=True)
     return tuple(int(number) for number in output.split()[1].split("."))
 
 

@@ -27,6 +27,7 @@ CLIENTS = 50
 SERVERS = 3
 STATEMENTS = 10
 
+
 @dataclass(frozen=True)
 class Pooler:
     """A running PgBouncer."""

@@ -30,9 +30,9 @@ UNNAMED_STATEMENTS: Final[Mapping[str, Any]] = {
 """Prepare each statement without a name when it runs.
 
 A transaction pooler can use another server connection for each transaction, and statements that an
-earlier transaction prepared do not exist there. asyncpg parses such a statement again in the message
-group that binds and executes it, so all of them reach the same server connection, also without a
-transaction. `tests/adapters/test_pooled_statements.py` verifies that."""
+earlier transaction prepared do not exist there. asyncpg parses such a statement again in the
+message group that binds and executes it, so all of them reach the same server connection, also
+without a transaction. `tests/adapters/test_pooled_statements.py` verifies that."""
 
 _PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
 """SQLSTATEs of prepared statements that are missing, or that another session has prepared."""
@@ -40,9 +40,7 @@ _PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
 USE_POOLER: Final = "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
-def plain_engine(
-    url: str, *, name: str, arguments: Mapping[str, Any] | None = None
-) -> AsyncEngine:
+def plain_engine(url: str, *, name: str, arguments: Mapping[str, Any] | None = None) -> AsyncEngine:
     """Return an engine without a pool and without the session settings of the service.
 
     Args:

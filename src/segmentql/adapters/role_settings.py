@@ -1,8 +1,8 @@
 """The service's session settings as defaults of its role, for sessions that a pooler opens.
 
-A transaction pooler opens the sessions of PostgreSQL itself, and does not pass the startup parameters
-of its clients on. Each transaction of the service sets its limits itself, see `engines`. Statements
-outside a transaction, such as reads, have the defaults of the role in the database.
+A transaction pooler opens the sessions of PostgreSQL itself, and does not pass on the startup
+parameters of its clients. Each transaction of the service sets its limits itself, see `engines`.
+Statements outside a transaction, such as reads, have the defaults of the role in the database.
 """
 
 from collections.abc import Mapping
