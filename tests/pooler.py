@@ -19,6 +19,13 @@ from segmentql.settings import Settings
 IS_POOLED = bool(os.environ.get("SEGMENTQL_TEST_POOLER"))
 """Whether the service of the tests connects through PgBouncer."""
 
+NEEDS_DIRECT_SESSION = pytest.mark.skipif(
+    IS_POOLED, reason="looks at the client's session in PostgreSQL, which a pooler shares"
+)
+NEEDS_OWN_TIMEOUT = pytest.mark.skipif(
+    IS_POOLED, reason="behind a pooler, reads have the time limit of the role, not of the process"
+)
+
 SERVER_CONNECTIONS = 2
 """The pool size, which is smaller than any test's number of clients."""
 
